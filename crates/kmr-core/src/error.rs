@@ -1,0 +1,181 @@
+//! The one error type of this crate: every variant names the thing that failed and what to do about it.
+
+use std::time::Duration;
+
+use crate::record::TopicPartition;
+
+/// Any error of user code or of a sink.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
+
+/// Why a consumer could not be built, or stopped.
+///
+/// Whatever it is, nothing was committed that had not been finished: starting again reads what is missing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A setting that cannot work. Found before anything is connected.
+    #[error("invalid configuration: {0}")]
+    Config(String),
+
+    /// No broker answered.
+    #[error(
+        "no broker reachable at {servers} within {waited:?}: {reason}; check bootstrap.servers and the network"
+    )]
+    Unreachable {
+        /// `bootstrap.servers`.
+        servers: String,
+        /// How long it was tried.
+        waited: Duration,
+        /// The client library's last word.
+        reason: String,
+    },
+
+    /// The broker refused the credentials.
+    #[error(
+        "the broker refused the credentials: {reason}; check sasl.mechanism, sasl.username and sasl.password"
+    )]
+    Authentication {
+        /// The client library's last word.
+        reason: String,
+    },
+
+    /// The user lacks a permission.
+    #[error("not authorized: {what}; grant READ and DESCRIBE on it to the consumer's user")]
+    Authorization {
+        /// The topic or group.
+        what: String,
+    },
+
+    /// A subscribed topic does not exist.
+    #[error("topic {topic:?} does not exist (or the user may not see it); create it or correct the name")]
+    UnknownTopic {
+        /// The topic.
+        topic: String,
+    },
+
+    /// The committed offset is not in the log, or there is none and the reset policy is strict.
+    #[error(
+        "{partition}: offset {} is not in the log, which holds {low}..{high}; decide with a reset policy (earliest skips \
+         nothing that still exists) or reset the group's offset",
+        .offset.map_or_else(|| "(none committed)".to_owned(), |o| o.to_string())
+    )]
+    OffsetOutOfRange {
+        /// The partition.
+        partition: TopicPartition,
+        /// The offset that was asked for; `None` if none is committed.
+        offset: Option<i64>,
+        /// The lowest offset in the log.
+        low: i64,
+        /// The offset behind the last record.
+        high: i64,
+    },
+
+    /// The Kafka client failed for good.
+    #[error("Kafka client: {what}: {reason}")]
+    Client {
+        /// What was tried.
+        what: String,
+        /// The client library's text.
+        reason: String,
+        /// Whether a new client may fare better.
+        retryable: bool,
+    },
+
+    /// A record failed and there is no `reduce_err` to take it.
+    #[error(
+        "{partition} offset {offset}: {stage} failed and the strategy has no reduce_err to take the record; add one, or \
+         correct the record"
+    )]
+    Record {
+        /// The partition.
+        partition: TopicPartition,
+        /// The record's offset.
+        offset: i64,
+        /// The stage that failed.
+        stage: String,
+        /// Its error.
+        source: BoxError,
+    },
+
+    /// A reduce stage failed for good, or its retries are used up.
+    #[error("{stage}: {what}")]
+    Stage {
+        /// The stage.
+        stage: String,
+        /// What failed: start-up check, accumulation, delivery.
+        what: String,
+        /// The sink's or the reducer's error.
+        source: BoxError,
+    },
+
+    /// A task of the framework panicked: a defect of kmr, or of code that it calls outside the guarded stages.
+    #[error("task {task} ended with a panic: {message}; please report it")]
+    TaskPanicked {
+        /// The task.
+        task: String,
+        /// The panic's text.
+        message: String,
+    },
+
+    /// The drain deadline passed at shutdown, or a second signal forced the end.
+    #[error(
+        "stopped before everything was finished: {what}; the records are read again by the next consumer"
+    )]
+    Unfinished {
+        /// What was left.
+        what: String,
+    },
+}
+
+impl Error {
+    /// Whether the same consumer, started again as it is, may succeed.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Error::Unreachable { .. } | Error::Unfinished { .. } => true,
+            Error::Client { retryable, .. } => *retryable,
+            _ => false,
+        }
+    }
+}
+
+/// The error with all its causes: `a: b: c`.
+pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.ends_with(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chain_names_every_cause_once() {
+        let error = Error::Stage {
+            stage: "reduce 1".into(),
+            what: "delivery failed".into(),
+            source: "table gone".into(),
+        };
+        assert_eq!(chain_text(&error), "reduce 1: delivery failed: table gone");
+    }
+
+    #[test]
+    fn out_of_range_names_offset_and_watermarks() {
+        let error = Error::OffsetOutOfRange {
+            partition: TopicPartition::new("t", 3),
+            offset: Some(5),
+            low: 9,
+            high: 12,
+        };
+        let text = error.to_string();
+        assert!(text.contains("t/3") && text.contains("offset 5") && text.contains("9..12"), "{text}");
+    }
+}

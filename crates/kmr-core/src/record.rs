@@ -1,0 +1,346 @@
+//! What a Kafka record looks like to user code: borrowed on the hot path, owned where it has to outlive a batch.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::ser::{Serialize, SerializeStruct, Serializer};
+
+/// One partition of one topic.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TopicPartition {
+    topic: Arc<str>,
+    partition: i32,
+}
+
+impl TopicPartition {
+    /// Names partition `partition` of `topic`.
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32) -> Self {
+        Self { topic: topic.into(), partition }
+    }
+
+    /// The topic's name.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The topic's name, shared.
+    pub(crate) fn shared_topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// The partition's number, from 0.
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+}
+
+impl fmt::Display for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.topic, self.partition)
+    }
+}
+
+impl fmt::Debug for TopicPartition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// A Kafka record as the client holds it: nothing is copied until user code copies it.
+///
+/// It lives as long as the call that it is passed to. A tombstone has no payload ([`payload`](Self::payload) is `None`,
+/// which is not the same as an empty one), and so for keys.
+#[derive(Clone, Copy)]
+pub struct Record<'r> {
+    pub(crate) topic: &'r Arc<str>,
+    pub(crate) partition: i32,
+    pub(crate) offset: i64,
+    pub(crate) timestamp: Option<i64>,
+    pub(crate) key: Option<&'r [u8]>,
+    pub(crate) payload: Option<&'r [u8]>,
+    pub(crate) headers: Headers<'r>,
+}
+
+impl<'r> Record<'r> {
+    /// The topic that the record was read from.
+    pub fn topic(&self) -> &'r str {
+        self.topic
+    }
+
+    /// The partition that the record was read from.
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// The record's offset in its partition. Offsets grow, but not by one: compaction and transactions leave gaps.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// The record's timestamp in milliseconds since the Unix epoch; `None` where the broker holds none.
+    pub fn timestamp_millis(&self) -> Option<i64> {
+        self.timestamp
+    }
+
+    /// The record's timestamp; `None` where the broker holds none, or one before 1970.
+    pub fn timestamp(&self) -> Option<SystemTime> {
+        let millis = u64::try_from(self.timestamp?).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
+    }
+
+    /// The key; `None` for a null key.
+    pub fn key(&self) -> Option<&'r [u8]> {
+        self.key
+    }
+
+    /// The payload (Kafka's "value"); `None` for a tombstone.
+    pub fn payload(&self) -> Option<&'r [u8]> {
+        self.payload
+    }
+
+    /// The headers, in the order in which they were produced, duplicates and null values included.
+    pub fn headers(&self) -> Headers<'r> {
+        self.headers
+    }
+
+    /// Copies the record, for code that has to keep it.
+    pub fn to_owned(&self) -> OwnedRecord {
+        OwnedRecord {
+            topic: self.topic.clone(),
+            partition: self.partition,
+            offset: self.offset,
+            timestamp: self.timestamp,
+            key: self.key.map(<[u8]>::to_vec),
+            payload: self.payload.map(<[u8]>::to_vec),
+            headers: self
+                .headers
+                .iter()
+                .map(|h| OwnedHeader { key: h.key.into_owned(), value: h.value.map(<[u8]>::to_vec) })
+                .collect(),
+        }
+    }
+}
+
+impl fmt::Debug for Record<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Record")
+            .field("topic", &self.topic)
+            .field("partition", &self.partition)
+            .field("offset", &self.offset)
+            .field("key_bytes", &self.key.map(<[u8]>::len))
+            .field("payload_bytes", &self.payload.map(<[u8]>::len))
+            .finish_non_exhaustive()
+    }
+}
+
+/// One header of a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Header<'r> {
+    /// The header's name; what is not UTF-8 in it is replaced.
+    pub key: Cow<'r, str>,
+    /// The header's value; Kafka allows null.
+    pub value: Option<&'r [u8]>,
+}
+
+/// The headers of a record: an ordered list in which names may repeat.
+///
+/// librdkafka parses them when they are first asked for, which is why a [`Record`] stays on one thread.
+#[derive(Clone, Copy)]
+pub struct Headers<'r> {
+    source: Option<&'r dyn HeaderSource>,
+}
+
+/// Where headers come from: a message of librdkafka's, or an owned record.
+pub(crate) trait HeaderSource {
+    /// The header at `index`, `None` past the last.
+    fn header(&self, index: usize) -> Option<Header<'_>>;
+}
+
+impl<'r> Headers<'r> {
+    pub(crate) fn new(source: &'r dyn HeaderSource) -> Self {
+        Self { source: Some(source) }
+    }
+
+    /// The headers in order.
+    pub fn iter(&self) -> impl Iterator<Item = Header<'r>> + use<'r> {
+        let source = self.source;
+        (0..).map_while(move |index| source?.header(index))
+    }
+
+    /// The value of the last header of that name, as Kafka's own clients choose. The outer `None`: no such header.
+    pub fn last(&self, key: &str) -> Option<Option<&'r [u8]>> {
+        self.iter().filter(|header| header.key == key).last().map(|header| header.value)
+    }
+}
+
+impl fmt::Debug for Headers<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter().map(|header| header.key)).finish()
+    }
+}
+
+/// A record that owns what it holds: what async mappers and dead letters work on.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnedRecord {
+    topic: Arc<str>,
+    partition: i32,
+    offset: i64,
+    timestamp: Option<i64>,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    headers: Vec<OwnedHeader>,
+}
+
+/// A header that owns what it holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OwnedHeader {
+    /// The header's name.
+    pub key: String,
+    /// The header's value; Kafka allows null.
+    pub value: Option<Vec<u8>>,
+}
+
+impl OwnedRecord {
+    /// A record without key, payload, headers and timestamp: the start of a test's record.
+    pub fn new(topic: impl Into<Arc<str>>, partition: i32, offset: i64) -> Self {
+        Self {
+            topic: topic.into(),
+            partition,
+            offset,
+            timestamp: None,
+            key: None,
+            payload: None,
+            headers: Vec::new(),
+        }
+    }
+
+    /// Sets the payload.
+    pub fn with_payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
+        self.payload = Some(payload.into());
+        self
+    }
+
+    /// Sets the key.
+    pub fn with_key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets the timestamp, in milliseconds since the Unix epoch.
+    pub fn with_timestamp_millis(mut self, millis: i64) -> Self {
+        self.timestamp = Some(millis);
+        self
+    }
+
+    /// Adds a header behind those that are there.
+    pub fn with_header(mut self, key: impl Into<String>, value: Option<Vec<u8>>) -> Self {
+        self.headers.push(OwnedHeader { key: key.into(), value });
+        self
+    }
+
+    /// The record, borrowed: all accessors are there.
+    pub fn as_record(&self) -> Record<'_> {
+        Record {
+            topic: &self.topic,
+            partition: self.partition,
+            offset: self.offset,
+            timestamp: self.timestamp,
+            key: self.key.as_deref(),
+            payload: self.payload.as_deref(),
+            headers: Headers::new(&self.headers),
+        }
+    }
+
+    /// The topic that the record was read from.
+    pub fn topic(&self) -> &str {
+        &self.topic
+    }
+
+    /// The partition that the record was read from.
+    pub fn partition(&self) -> i32 {
+        self.partition
+    }
+
+    /// The record's offset in its partition.
+    pub fn offset(&self) -> i64 {
+        self.offset
+    }
+
+    /// The record's timestamp in milliseconds since the Unix epoch, if it has one.
+    pub fn timestamp_millis(&self) -> Option<i64> {
+        self.timestamp
+    }
+
+    /// The key; `None` for a null key.
+    pub fn key(&self) -> Option<&[u8]> {
+        self.key.as_deref()
+    }
+
+    /// The payload; `None` for a tombstone.
+    pub fn payload(&self) -> Option<&[u8]> {
+        self.payload.as_deref()
+    }
+
+    /// The headers in order.
+    pub fn headers(&self) -> &[OwnedHeader] {
+        &self.headers
+    }
+}
+
+impl fmt::Debug for OwnedRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_record().fmt(f)
+    }
+}
+
+impl HeaderSource for Vec<OwnedHeader> {
+    fn header(&self, index: usize) -> Option<Header<'_>> {
+        let header = self.get(index)?;
+        Some(Header { key: Cow::Borrowed(&header.key), value: header.value.as_deref() })
+    }
+}
+
+/// Serialises as an object of topic, partition, offset, timestamp, key, payload and headers; bytes as UTF-8 text, what is
+/// not UTF-8 replaced.
+impl Serialize for OwnedRecord {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut object = serializer.serialize_struct("OwnedRecord", 7)?;
+        object.serialize_field("topic", &*self.topic)?;
+        object.serialize_field("partition", &self.partition)?;
+        object.serialize_field("offset", &self.offset)?;
+        object.serialize_field("timestamp", &self.timestamp)?;
+        object.serialize_field("key", &self.key.as_deref().map(String::from_utf8_lossy))?;
+        object.serialize_field("payload", &self.payload.as_deref().map(String::from_utf8_lossy))?;
+        let headers: Vec<_> =
+            self.headers.iter().map(|h| (&h.key, h.value.as_deref().map(String::from_utf8_lossy))).collect();
+        object.serialize_field("headers", &headers)?;
+        object.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn owned_copy_keeps_order_duplicates_and_nulls() {
+        let record = OwnedRecord::new("events", 7, 42)
+            .with_key("")
+            .with_header("a", Some(b"1".to_vec()))
+            .with_header("a", None)
+            .with_timestamp_millis(5);
+        assert_eq!(record.as_record().to_owned(), record);
+        assert_eq!(record.as_record().key(), Some(&b""[..]));
+        assert_eq!(record.as_record().payload(), None);
+        assert_eq!(record.as_record().headers().last("a"), Some(None));
+        assert_eq!(record.as_record().headers().last("b"), None);
+    }
+
+    #[test]
+    fn debug_shows_no_payload() {
+        let record = OwnedRecord::new("events", 0, 1).with_payload("secret");
+        assert!(!format!("{record:?}").contains("secret"));
+    }
+}
