@@ -1,1 +1,60 @@
-//! Placeholder.
+//! Real Kafka and real ClickHouse for tests, as one line each.
+//!
+//! ```ignore
+//! use integration_tests::{ClickHouse, Deadline, Kafka, Message, test_name, wait_until};
+//!
+//! #[tokio::test]
+//! async fn records_arrive() -> anyhow::Result<()> {
+//!     let topic = Kafka::shared().await?.create_topic(test_name!(), 8).await?;
+//!     let database = ClickHouse::shared().await?.database(test_name!()).await?;
+//!     topic.produce((0..1000).map(|n| Message::new(format!("{n}")))).await?;
+//!     // … start a consumer, then:
+//!     let group = "records-arrive";
+//!     wait_until(Deadline::seconds(30), "all is committed", async || Ok(topic.lag(group).await? == 0)).await?;
+//!     assert_eq!(database.count("events").await?, 1000);
+//!     Ok(())
+//! }
+//! ```
+//!
+//! # Which servers
+//!
+//! `shared()` gives every test of one test binary the same server: a test keeps to a topic, a group and a database of its
+//! own ([`unique`], [`test_name!`]). `own()` is for a test that stops or kills a server; [`SecuredKafka::shared`] is a
+//! broker with SASL/SCRAM and ACLs. The addresses come, in this order, from
+//!
+//! 1. `KMR_TEST_KAFKA` and `KMR_TEST_CLICKHOUSE` (`host:port` and `http://host:port`), for the shared servers;
+//! 2. the official images, if the container engine has them;
+//! 3. the images built from the recipes in `docker/`, if the engine has them;
+//! 4. the official images, if the engine can pull them.
+//!
+//! `cargo xtask services up`, and so `cargo xtask test`, tries to pull before it builds. `KMR_TEST_IMAGES=official` or
+//! `=local` leaves one choice. Each server is announced on standard error with its version. Where there is none, the test
+//! fails and says how to get one; nothing is skipped.
+//!
+//! # What is left behind
+//!
+//! Nothing: a helper process notices the end of the test binary, however it came, and removes its containers and child
+//! processes; what even that one left is removed by the next run.
+
+#[macro_use]
+mod names;
+
+mod clickhouse;
+mod deadline;
+mod engine;
+mod kafka;
+mod process;
+mod report;
+mod scale;
+
+pub use self::clickhouse::{ClickHouse, Database};
+pub use self::deadline::{Deadline, wait_for, wait_until};
+pub use self::kafka::{
+    GroupState, Kafka, Message, Offsets, Produced, SecuredKafka, Topic, TopicSpec, Transactions, User,
+};
+#[doc(hidden)]
+pub use self::names::caller_of;
+pub use self::names::unique;
+pub use self::process::{Process, Signal, program};
+pub use self::report::say;
+pub use self::scale::{records, soaking};

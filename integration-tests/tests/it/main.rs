@@ -1,1 +1,5 @@
-//! Placeholder.
+//! kmr on real Kafka and real ClickHouse: one binary, so that its tests share the servers.
+//!
+//! Modules are listed in the order in which a failure should be looked at: what the harness cannot do, no other test can.
+
+mod harness;

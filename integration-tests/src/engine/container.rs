@@ -1,0 +1,167 @@
+//! A running container that can be stopped, killed and started again at the same address.
+
+use std::net::{Ipv4Addr, TcpListener};
+
+use anyhow::{Context, Result, bail};
+use testcontainers::core::WaitFor;
+use testcontainers::runners::AsyncRunner as _;
+use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as _};
+
+use super::{Guard, Image, REMEDY, docker, on_engine, runtime};
+
+/// Where the published ports are taken from: below the range that the kernel gives to outgoing connections, so that the
+/// port of a stopped server is still free when it starts again.
+const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// A container; dropping it removes it.
+#[derive(Debug)]
+pub(crate) struct Container {
+    // An option only because removing consumes it, which happens in drop.
+    inner: Option<ContainerAsync<GenericImage>>,
+    id: String,
+}
+
+impl Container {
+    /// Starts a container of `image`, as set up by `configure`. It returns when the process runs; whether it serves is
+    /// for the caller to find out.
+    pub(crate) async fn start(
+        image: Image,
+        configure: impl FnOnce(ContainerRequest<GenericImage>) -> ContainerRequest<GenericImage> + Send + 'static,
+    ) -> Result<Self> {
+        on_engine(async move {
+            let guard = Guard::get()?;
+            guard.sweep_once(&docker().await?).await;
+            let request = image.generic().with_wait_for(WaitFor::Nothing).with_labels(guard.labels());
+            let inner = configure(request)
+                .start()
+                .await
+                .with_context(|| format!("cannot start a container of {image}. {REMEDY}"))?;
+            Ok(Self { id: inner.id().to_owned(), inner: Some(inner) })
+        })
+        .await
+    }
+
+    /// Asks the process to end, and kills it after ten seconds.
+    pub(crate) async fn stop(&self) -> Result<()> {
+        use testcontainers::bollard::query_parameters::StopContainerOptionsBuilder;
+        let options = StopContainerOptionsBuilder::new().t(10).build();
+        let id = self.id.clone();
+        on_engine(async move { Ok(docker().await?.stop_container(&id, Some(options)).await?) })
+            .await
+            .context("stopping a container")
+    }
+
+    /// Kills the process with SIGKILL.
+    pub(crate) async fn kill(&self) -> Result<()> {
+        use testcontainers::bollard::query_parameters::KillContainerOptionsBuilder;
+        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        let id = self.id.clone();
+        on_engine(async move { Ok(docker().await?.kill_container(&id, Some(options)).await?) })
+            .await
+            .context("killing a container")
+    }
+
+    /// Freezes the process: its connections stay open and say nothing.
+    pub(crate) async fn pause(&self) -> Result<()> {
+        let id = self.id.clone();
+        on_engine(async move { Ok(docker().await?.pause_container(&id).await?) })
+            .await
+            .context("pausing a container")
+    }
+
+    /// Ends a pause.
+    pub(crate) async fn unpause(&self) -> Result<()> {
+        let id = self.id.clone();
+        on_engine(async move { Ok(docker().await?.unpause_container(&id).await?) })
+            .await
+            .context("ending the pause of a container")
+    }
+
+    /// Starts the process again, with the data it had.
+    pub(crate) async fn start_again(&self) -> Result<()> {
+        let id = self.id.clone();
+        on_engine(async move { Ok(docker().await?.start_container(&id, None).await?) })
+            .await
+            .context("starting a container again")
+    }
+
+    /// Runs a program inside, and returns its standard output.
+    ///
+    /// # Errors
+    ///
+    /// With both outputs when the program ends with another status than 0.
+    pub(crate) async fn exec(&self, command: Vec<String>) -> Result<String> {
+        use futures_util::StreamExt as _;
+        use testcontainers::bollard::container::LogOutput;
+        use testcontainers::bollard::exec::StartExecResults;
+        use testcontainers::bollard::models::ExecConfig;
+        let shown = command.join(" ");
+        let id = self.id.clone();
+        on_engine(async move {
+            let docker = docker().await?;
+            let config = ExecConfig {
+                cmd: Some(command),
+                attach_stdout: Some(true),
+                attach_stderr: Some(true),
+                ..ExecConfig::default()
+            };
+            let exec = docker.create_exec(&id, config).await?.id;
+            let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+            if let StartExecResults::Attached { mut output, .. } = docker.start_exec(&exec, None).await? {
+                while let Some(part) = output.next().await {
+                    match part? {
+                        LogOutput::StdErr { message } => stderr.extend_from_slice(&message),
+                        other => stdout.extend_from_slice(&other.into_bytes()),
+                    }
+                }
+            }
+            let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+            match docker.inspect_exec(&exec).await?.exit_code {
+                Some(0) => Ok(stdout.into_owned()),
+                code => bail!("exit status {code:?}\n{stdout}{stderr}"),
+            }
+        })
+        .await
+        .with_context(|| format!("inside a container: {shown}"))
+    }
+
+    /// All that the process has written so far.
+    pub(crate) async fn logs(&self) -> Result<String> {
+        use futures_util::StreamExt as _;
+        use testcontainers::bollard::query_parameters::LogsOptionsBuilder;
+        let id = self.id.clone();
+        on_engine(async move {
+            let options = LogsOptionsBuilder::new().stdout(true).stderr(true).build();
+            let mut logs = docker().await?.logs(&id, Some(options));
+            let mut text = String::new();
+            while let Some(part) = logs.next().await {
+                text.push_str(&String::from_utf8_lossy(&part?.into_bytes()));
+            }
+            Ok(text)
+        })
+        .await
+        .context("reading the log of a container")
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        let Some(inner) = self.inner.take() else { return };
+        // Not waited for: what does not get through before the process ends, the guard removes.
+        if let Ok(runtime) = runtime() {
+            runtime.spawn(async move {
+                if let Err(error) = inner.rm().await {
+                    tracing::debug!(%error, "container not removed; the guard will");
+                }
+            });
+        }
+    }
+}
+
+/// A port of the loopback address that is free now and that no outgoing connection will take.
+pub(crate) fn free_port() -> Result<u16> {
+    (0..100)
+        .map(|_| fastrand::u16(PORTS))
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .context("no free port between 20000 and 32000 in 100 tries")
+}

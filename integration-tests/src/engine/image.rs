@@ -1,0 +1,123 @@
+//! Choosing an image: official or built here, whichever the engine has or can get.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use testcontainers::GenericImage;
+use testcontainers::runners::AsyncRunner as _;
+
+use super::{REMEDY, docker, on_engine};
+use crate::report::say;
+
+/// The table that `cargo xtask` reads, too.
+const TABLE: &str = include_str!("../../../docker/images.txt");
+
+/// Longest wait for the official image where neither it nor a local one is there.
+const PULL_LIMIT: Duration = Duration::from_secs(300);
+
+/// What a container is to run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Service {
+    Kafka,
+    ClickHouse,
+}
+
+impl Service {
+    fn key(self) -> &'static str {
+        match self {
+            Self::Kafka => "kafka",
+            Self::ClickHouse => "clickhouse",
+        }
+    }
+}
+
+/// An image that the engine has.
+#[derive(Clone, Debug)]
+pub(crate) struct Image {
+    name: String,
+    tag: String,
+}
+
+impl Image {
+    /// Picks the image of a service; see the crate's front page for the order.
+    pub(crate) async fn choose(service: Service) -> Result<Self> {
+        on_engine(Self::first_that_can_be_had(service)).await
+    }
+
+    async fn first_that_can_be_had(service: Service) -> Result<Self> {
+        let (official, local) = candidates(service)?;
+        let wanted = std::env::var("KMR_TEST_IMAGES").unwrap_or_default();
+        let (try_official, try_local) = match wanted.as_str() {
+            "" => (true, true),
+            "official" => (true, false),
+            "local" => (false, true),
+            other => bail!("KMR_TEST_IMAGES is `{other}`: it can be `official` or `local`"),
+        };
+        if try_official && official.is_present().await? {
+            return Ok(official);
+        }
+        if try_local && local.is_present().await? {
+            return Ok(local);
+        }
+        if !try_official {
+            bail!("the engine has no image {local}. {REMEDY}");
+        }
+        say(format_args!("pulling {official}: the engine has neither it nor {local}"));
+        let pull = GenericImage::new(&official.name, &official.tag).pull_image();
+        let _request = tokio::time::timeout(PULL_LIMIT, pull)
+            .await
+            .with_context(|| format!("pulling {official} took longer than {PULL_LIMIT:?}. {REMEDY}"))?
+            .with_context(|| format!("cannot pull {official}. {REMEDY}"))?;
+        Ok(official)
+    }
+
+    /// For testcontainers.
+    pub(crate) fn generic(&self) -> GenericImage {
+        GenericImage::new(&self.name, &self.tag)
+    }
+
+    async fn is_present(&self) -> Result<bool> {
+        use testcontainers::bollard::errors::Error;
+        match docker().await?.inspect_image(&self.to_string()).await {
+            Ok(_) => Ok(true),
+            Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("cannot ask the engine for {self}")),
+        }
+    }
+}
+
+impl std::fmt::Display for Image {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}:{}", self.name, self.tag)
+    }
+}
+
+/// The official and the local image of a service, from the table.
+fn candidates(service: Service) -> Result<(Image, Image)> {
+    let line = TABLE.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let mut rows = line.filter(|words| words.first() == Some(&service.key()));
+    match rows.next().as_deref() {
+        Some([_, official, local]) => Ok((image(official)?, image(local)?)),
+        _ => bail!("docker/images.txt has no line of three words for {}", service.key()),
+    }
+}
+
+fn image(reference: &str) -> Result<Image> {
+    let (name, tag) = reference.rsplit_once(':').context("an image of docker/images.txt has no tag")?;
+    Ok(Image { name: name.to_owned(), tag: tag.to_owned() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn table_names_both_images_of_every_service() -> Result<()> {
+        for service in [Service::Kafka, Service::ClickHouse] {
+            let (official, local) = candidates(service)?;
+            assert_ne!(official.to_string(), local.to_string());
+            assert!(local.name.starts_with("kmr-test/"), "{local}");
+        }
+        Ok(())
+    }
+}

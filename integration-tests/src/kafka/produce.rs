@@ -1,0 +1,194 @@
+//! Producing quickly, with every delivery checked; and in transactions that commit or abort.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use rdkafka::ClientConfig;
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
+
+use super::{Kafka, Message, Produced, REQUEST_LIMIT, blocking};
+
+/// Longest wait for the acknowledgement of the last records; ten gigabytes in 5 MB records take a minute.
+const FLUSH_LIMIT: Duration = Duration::from_secs(120);
+
+/// Counts the acknowledgements and keeps the first failure.
+#[derive(Clone, Default)]
+struct Receipt(Arc<Mutex<(Produced, Option<KafkaError>)>>);
+
+impl Receipt {
+    fn take(&self) -> Result<Produced> {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match state.1.take() {
+            Some(error) => Err(error).context("a record was not delivered"),
+            None => Ok(std::mem::take(&mut state.0)),
+        }
+    }
+}
+
+impl ClientContext for Receipt {
+    fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _line: &str) {}
+}
+
+impl ProducerContext for Receipt {
+    type DeliveryOpaque = ();
+
+    fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        match result {
+            Ok(message) => state.0.add(message.partition(), message.offset()),
+            Err((error, _)) => state.1 = state.1.take().or_else(|| Some(error.clone())),
+        }
+    }
+}
+
+/// A producer for tests: idempotent, so that a record that is in the log twice is never its fault.
+struct Sender {
+    producer: BaseProducer<Receipt>,
+    receipt: Receipt,
+}
+
+impl Sender {
+    fn new(mut config: ClientConfig) -> Result<Self> {
+        let receipt = Receipt::default();
+        config
+            .set("enable.idempotence", "true")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "5")
+            .set("batch.size", "1000000")
+            .set("batch.num.messages", "20000")
+            .set("message.max.bytes", "16000000")
+            .set("queue.buffering.max.messages", "400000")
+            .set("queue.buffering.max.kbytes", "131072");
+        let producer = config.create_with_context(receipt.clone()).context("cannot make a producer")?;
+        Ok(Self { producer, receipt })
+    }
+
+    /// Sends all, waiting where the queue is full, until all are acknowledged.
+    fn send_all(&self, topic: &str, messages: impl Iterator<Item = Message>) -> Result<Produced> {
+        for message in messages {
+            self.send(topic, &message)?;
+        }
+        self.producer.flush(FLUSH_LIMIT).with_context(|| format!("producing to {topic}"))?;
+        self.receipt.take()
+    }
+
+    fn send(&self, topic: &str, message: &Message) -> Result<()> {
+        let mut record = record(topic, message);
+        loop {
+            match self.producer.send(record) {
+                Ok(()) => return Ok(()),
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
+                    record = back;
+                    self.producer.poll(Duration::from_millis(50));
+                }
+                Err((error, _)) => return Err(error).with_context(|| format!("producing to {topic}")),
+            }
+        }
+    }
+}
+
+fn record<'a>(topic: &'a str, message: &'a Message) -> BaseRecord<'a, [u8], [u8]> {
+    let mut record = BaseRecord::to(topic);
+    record.key = message.key.as_deref();
+    record.payload = message.payload.as_deref();
+    record.partition = message.partition;
+    record.timestamp = message.timestamp;
+    if !message.headers.is_empty() {
+        let headers = OwnedHeaders::new_with_capacity(message.headers.len());
+        let add = |headers: OwnedHeaders, (name, value): &(String, Option<Vec<u8>>)| {
+            headers.insert(Header { key: name, value: value.as_deref() })
+        };
+        record.headers = Some(message.headers.iter().fold(headers, add));
+    }
+    record
+}
+
+impl Kafka {
+    /// Produces all messages to a topic and waits for the acknowledgement of each. A million small ones take a few
+    /// seconds. Messages are made while earlier ones are on their way, so an iterator over ten gigabytes is fine.
+    ///
+    /// # Errors
+    ///
+    /// At the first record that could not be delivered.
+    pub async fn produce<I>(&self, topic: &str, messages: I) -> Result<Produced>
+    where
+        I: IntoIterator<Item = Message> + Send + 'static,
+    {
+        let (config, topic) = (self.client_config(), topic.to_owned());
+        blocking(move || Sender::new(config)?.send_all(&topic, messages.into_iter())).await
+    }
+
+    /// A producer of transactions with this transactional id.
+    ///
+    /// # Errors
+    ///
+    /// When the broker does not grant the id in time.
+    pub async fn transactions(&self, transactional_id: &str) -> Result<Transactions> {
+        let mut config = self.client_config();
+        config.set("transactional.id", transactional_id);
+        let sender = blocking(move || {
+            let sender = Sender::new(config)?;
+            sender.producer.init_transactions(REQUEST_LIMIT).context("starting transactions")?;
+            Ok(sender)
+        });
+        Ok(Transactions { sender: Arc::new(sender.await?) })
+    }
+}
+
+/// Writes transactions, one after the other.
+pub struct Transactions {
+    sender: Arc<Sender>,
+}
+
+impl Transactions {
+    /// Writes all messages in one transaction and commits it. A marker takes one more offset in each partition written to.
+    ///
+    /// # Errors
+    ///
+    /// When a record or the transaction fails; the producer is of no more use then.
+    pub async fn commit<I>(&self, topic: &str, messages: I) -> Result<Produced>
+    where
+        I: IntoIterator<Item = Message> + Send + 'static,
+    {
+        self.run(topic, messages, |producer| producer.commit_transaction(REQUEST_LIMIT)).await
+    }
+
+    /// Writes all messages in one transaction, so that they are in the log, and aborts it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transactions::commit`].
+    pub async fn abort<I>(&self, topic: &str, messages: I) -> Result<Produced>
+    where
+        I: IntoIterator<Item = Message> + Send + 'static,
+    {
+        self.run(topic, messages, |producer| producer.abort_transaction(REQUEST_LIMIT)).await
+    }
+
+    async fn run<I>(
+        &self,
+        topic: &str,
+        messages: I,
+        end: impl FnOnce(&BaseProducer<Receipt>) -> Result<(), KafkaError> + Send + 'static,
+    ) -> Result<Produced>
+    where
+        I: IntoIterator<Item = Message> + Send + 'static,
+    {
+        let (sender, topic) = (Arc::clone(&self.sender), topic.to_owned());
+        blocking(move || {
+            sender.producer.begin_transaction().context("beginning a transaction")?;
+            let produced = sender.send_all(&topic, messages.into_iter())?;
+            if produced.total() == 0 {
+                bail!("a transaction without a record leaves no trace in the log");
+            }
+            end(&sender.producer).context("ending a transaction")?;
+            Ok(produced)
+        })
+        .await
+    }
+}

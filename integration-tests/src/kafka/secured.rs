@@ -1,0 +1,132 @@
+//! A broker with SASL/SCRAM-SHA-512 and ACLs, and its three users.
+
+use anyhow::{Context, Result};
+use rdkafka::ClientConfig;
+use tokio::sync::OnceCell;
+
+use super::{Kafka, answers, blocking, settings};
+use crate::deadline::{Deadline, wait_until};
+use crate::engine::{Image, Service, free_port};
+use crate::report::say;
+
+/// A broker whose clients must log in and may do only what an ACL allows.
+#[derive(Clone, Debug)]
+pub struct SecuredKafka {
+    /// The listener for administration, whose user may do everything without logging in.
+    admin: Kafka,
+    bootstrap: String,
+}
+
+/// Somebody who logs in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// For `sasl.username`.
+    pub name: &'static str,
+    /// For `sasl.password`.
+    pub password: &'static str,
+}
+
+impl SecuredKafka {
+    /// Topics, groups and transactional ids that start with this are [`SecuredKafka::ALLOWED`]'s to use in every way.
+    pub const PREFIX: &'static str = "allowed_";
+    /// A super user.
+    pub const ADMIN: User = User { name: "admin", password: "admin-secret" };
+    /// May do everything with what starts with [`SecuredKafka::PREFIX`], and nothing else.
+    pub const ALLOWED: User = User { name: "allowed", password: "allowed-secret" };
+    /// Can log in, and may do nothing.
+    pub const POWERLESS: User = User { name: "powerless", password: "powerless-secret" };
+
+    /// The secured broker that all tests of this binary share; the first call starts it, always in a container.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::shared`].
+    pub async fn shared() -> Result<Self> {
+        static SHARED: OnceCell<Result<SecuredKafka, String>> = OnceCell::const_new();
+        let start = async || Self::start().await.map_err(|error| format!("{error:#}"));
+        SHARED.get_or_init(start).await.clone().map_err(anyhow::Error::msg)
+    }
+
+    async fn start() -> Result<Self> {
+        let (clients, internal, controller) = (free_port()?, free_port()?, free_port()?);
+        let image = Image::choose(Service::Kafka).await?;
+        let environment = settings::secured(clients, internal, controller, Self::ADMIN.name);
+        let container = settings::start(image.clone(), environment).await?;
+        let admin = Kafka::new(format!("127.0.0.1:{internal}"), Some(container));
+        admin.wait_ready().await?;
+        let kafka = Self { admin, bootstrap: format!("127.0.0.1:{clients}") };
+        kafka.create_users().await?;
+        let version = kafka.admin.version().await;
+        say(format_args!("Kafka {version} of image {image} with SASL/SCRAM and ACLs at {}", kafka.bootstrap));
+        Ok(kafka)
+    }
+
+    /// `host:port` of the listener that wants a login.
+    pub fn bootstrap(&self) -> &str {
+        &self.bootstrap
+    }
+
+    /// The same broker for the test itself: create topics (named with [`SecuredKafka::PREFIX`] or not), produce, look at
+    /// offsets, without a login.
+    pub fn admin(&self) -> &Kafka {
+        &self.admin
+    }
+
+    /// A client configuration with the address and this user's login.
+    pub fn client_config(&self, user: User) -> ClientConfig {
+        let mut config = self.admin.client_config();
+        config.set("bootstrap.servers", &self.bootstrap);
+        for (name, value) in user.settings() {
+            config.set(name, value);
+        }
+        config
+    }
+
+    async fn create_users(&self) -> Result<()> {
+        // One script for all: each tool is a JVM of its own, and they can start side by side.
+        let script = create_users_script(self.admin.bootstrap());
+        let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
+        self.admin.container()?.exec(command).await.context("creating users and ACLs")?;
+        for user in [Self::ADMIN, Self::ALLOWED, Self::POWERLESS] {
+            let what = format!("{} can log in", user.name);
+            let config = self.client_config(user);
+            wait_until(Deadline::seconds(30), &what, async || {
+                let config = config.clone();
+                blocking(move || Ok(answers(&config))).await
+            })
+            .await?;
+        }
+        Ok(())
+    }
+}
+
+impl User {
+    /// The settings of a librdkafka client that logs in as this user.
+    pub fn settings(self) -> [(&'static str, &'static str); 4] {
+        [
+            ("security.protocol", "SASL_PLAINTEXT"),
+            ("sasl.mechanism", "SCRAM-SHA-512"),
+            ("sasl.username", self.name),
+            ("sasl.password", self.password),
+        ]
+    }
+}
+
+fn create_users_script(bootstrap: &str) -> String {
+    let mut lines = vec!["pids=".to_owned()];
+    for user in [SecuredKafka::ADMIN, SecuredKafka::ALLOWED, SecuredKafka::POWERLESS] {
+        lines.push(format!(
+            "/opt/kafka/bin/kafka-configs.sh --bootstrap-server {bootstrap} --alter --entity-type users --entity-name {} \
+             --add-config 'SCRAM-SHA-512=[password={}]' & pids=\"$pids $!\"",
+            user.name, user.password
+        ));
+    }
+    let prefix = SecuredKafka::PREFIX;
+    lines.push(format!(
+        "/opt/kafka/bin/kafka-acls.sh --bootstrap-server {bootstrap} --add --allow-principal User:{} --operation All \
+         --resource-pattern-type prefixed --topic {prefix} --group {prefix} --transactional-id {prefix} & pids=\"$pids $!\"",
+        SecuredKafka::ALLOWED.name
+    ));
+    lines.push("for pid in $pids; do wait $pid || exit 1; done".to_owned());
+    lines.join("\n")
+}

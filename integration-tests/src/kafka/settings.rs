@@ -1,0 +1,107 @@
+//! The broker's settings, as the environment variables that the official image and ours both read.
+
+use anyhow::Result;
+use testcontainers::ImageExt as _;
+
+use crate::engine::{Container, Image};
+
+/// Largest message that the broker takes, with room for the tests' 5 MB ones.
+const LARGEST_MESSAGE_BYTES: u32 = 16 * 1024 * 1024;
+
+pub(crate) type Environment = Vec<(String, String)>;
+
+/// Starts a broker in the host's network: it listens on the loopback address itself, so it keeps its address over a stop
+/// and no proxy of the engine copies every byte.
+pub(crate) async fn start(image: Image, environment: Environment) -> Result<Container> {
+    Container::start(image, |request| {
+        let request = request.with_network("host");
+        environment.into_iter().fold(request, |request, (name, value)| request.with_env_var(name, value))
+    })
+    .await
+}
+
+/// One listener without authentication.
+pub(crate) fn plaintext(port: u16, controller: u16) -> Environment {
+    let mut environment = common(controller);
+    environment.extend(own([
+        ("LISTENERS", format!("PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}")),
+        ("ADVERTISED_LISTENERS", format!("PLAINTEXT://127.0.0.1:{port}")),
+        ("LISTENER_SECURITY_PROTOCOL_MAP", "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned()),
+        ("INTER_BROKER_LISTENER_NAME", "PLAINTEXT".to_owned()),
+    ]));
+    environment
+}
+
+/// A listener with SASL/SCRAM-SHA-512 for clients and one without authentication for administration, whose users
+/// (`User:ANONYMOUS`) are super users. Everybody else needs an ACL.
+pub(crate) fn secured(clients: u16, internal: u16, controller: u16, admin: &str) -> Environment {
+    let mut environment = common(controller);
+    let listeners = format!("CLIENTS://127.0.0.1:{clients},INTERNAL://127.0.0.1:{internal}");
+    environment.extend(own([
+        ("LISTENERS", format!("{listeners},CONTROLLER://127.0.0.1:{controller}")),
+        ("ADVERTISED_LISTENERS", listeners),
+        (
+            "LISTENER_SECURITY_PROTOCOL_MAP",
+            "CLIENTS:SASL_PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+        ),
+        ("INTER_BROKER_LISTENER_NAME", "INTERNAL".to_owned()),
+        ("SASL_ENABLED_MECHANISMS", "SCRAM-SHA-512".to_owned()),
+        // Three underscores stand for a dash, two for an underscore.
+        (
+            "LISTENER_NAME_CLIENTS_SCRAM___SHA___512_SASL_JAAS_CONFIG",
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;".to_owned(),
+        ),
+        ("AUTHORIZER_CLASS_NAME", "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
+        ("SUPER_USERS", format!("User:ANONYMOUS;User:{admin}")),
+    ]));
+    environment
+}
+
+fn common(controller: u16) -> Environment {
+    let mut settings = own([
+        ("NODE_ID", "1".to_owned()),
+        ("PROCESS_ROLES", "broker,controller".to_owned()),
+        ("CONTROLLER_LISTENER_NAMES", "CONTROLLER".to_owned()),
+        ("CONTROLLER_QUORUM_VOTERS", format!("1@127.0.0.1:{controller}")),
+        ("LOG_DIRS", "/tmp/kafka-data".to_owned()),
+        ("MESSAGE_MAX_BYTES", LARGEST_MESSAGE_BYTES.to_string()),
+        ("REPLICA_FETCH_MAX_BYTES", LARGEST_MESSAGE_BYTES.to_string()),
+        ("HEAP_OPTS", "-Xmx1g -Xms512m".to_owned()),
+    ]);
+    settings.extend(own(FIXED.map(|(name, value)| (name, value.to_owned()))));
+    settings
+}
+
+/// Settings that are the same for every broker.
+const FIXED: [(&str, &str); 19] = [
+    // A typing error in a topic's name must not make a topic.
+    ("AUTO_CREATE_TOPICS_ENABLE", "false"),
+    // One broker: no copies.
+    ("OFFSETS_TOPIC_REPLICATION_FACTOR", "1"),
+    ("TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1"),
+    ("TRANSACTION_STATE_LOG_MIN_ISR", "1"),
+    ("SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR", "1"),
+    ("SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR", "1"),
+    // Few tests run at once; 50 partitions, the default, make the first group and the first transaction slow.
+    ("OFFSETS_TOPIC_NUM_PARTITIONS", "4"),
+    ("TRANSACTION_STATE_LOG_NUM_PARTITIONS", "4"),
+    // A first member starts at once, and members may be declared dead quickly.
+    ("GROUP_INITIAL_REBALANCE_DELAY_MS", "0"),
+    ("GROUP_MIN_SESSION_TIMEOUT_MS", "500"),
+    ("GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS", "1000"),
+    ("GROUP_CONSUMER_SESSION_TIMEOUT_MS", "6000"),
+    ("GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS", "100"),
+    ("GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS", "500"),
+    // Records with timestamps of any year stay.
+    ("LOG_RETENTION_MS", "-1"),
+    // Compaction within a second of becoming possible.
+    ("LOG_CLEANER_BACKOFF_MS", "200"),
+    ("LOG_INITIAL_TASK_DELAY_MS", "100"),
+    // Transactions that a killed producer left open end soon.
+    ("TRANSACTION_ABORT_TIMED_OUT_TRANSACTION_CLEANUP_INTERVAL_MS", "1000"),
+    ("NUM_NETWORK_THREADS", "2"),
+];
+
+fn own<const N: usize>(settings: [(&str, String); N]) -> Environment {
+    settings.into_iter().map(|(name, value)| (format!("KAFKA_{name}"), value)).collect()
+}

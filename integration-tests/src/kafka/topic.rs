@@ -1,0 +1,162 @@
+//! Creating topics, and a topic as a handle that knows its broker.
+
+use std::ops::Deref;
+
+use anyhow::{Context, Result, anyhow};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+
+use super::{Kafka, Message, Offsets, Produced, REQUEST_LIMIT};
+use crate::deadline::{Deadline, wait_until};
+use crate::names::unique;
+
+/// Partitions and configuration of a topic. A number is a specification, too: `create_topic(name, 8)`.
+#[derive(Clone, Debug)]
+pub struct TopicSpec {
+    partitions: i32,
+    config: Vec<(String, String)>,
+}
+
+impl TopicSpec {
+    /// That many partitions, everything else as the broker has it.
+    pub fn partitions(partitions: i32) -> Self {
+        Self { partitions, config: Vec::new() }
+    }
+
+    /// With a topic configuration such as `retention.ms`.
+    #[must_use]
+    pub fn config(mut self, name: &str, value: impl Into<String>) -> Self {
+        self.config.push((name.to_owned(), value.into()));
+        self
+    }
+
+    /// Compacted as soon as a segment is closed; segments close after 100 ms at the next record.
+    #[must_use]
+    pub fn compacted(self) -> Self {
+        self.config("cleanup.policy", "compact")
+            .config("min.cleanable.dirty.ratio", "0.01")
+            .config("segment.ms", "100")
+            .config("min.compaction.lag.ms", "0")
+            .config("max.compaction.lag.ms", "100")
+            .config("delete.retention.ms", "0")
+    }
+}
+
+impl From<i32> for TopicSpec {
+    fn from(partitions: i32) -> Self {
+        Self::partitions(partitions)
+    }
+}
+
+/// A topic of a broker. Derefs to its name.
+#[derive(Clone, Debug)]
+pub struct Topic {
+    kafka: Kafka,
+    name: String,
+    partitions: i32,
+}
+
+impl Kafka {
+    /// Creates a topic whose name starts with `readable` and is nobody else's, and waits until it can be used.
+    ///
+    /// # Errors
+    ///
+    /// When the broker refuses or a partition gets no leader in time.
+    pub async fn create_topic(&self, readable: &str, spec: impl Into<TopicSpec>) -> Result<Topic> {
+        self.create_topic_named(&unique(readable), spec).await
+    }
+
+    /// Creates a topic with exactly this name.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::create_topic`], and when the topic is there already.
+    pub async fn create_topic_named(&self, name: &str, spec: impl Into<TopicSpec>) -> Result<Topic> {
+        let spec = spec.into();
+        let mut topic = NewTopic::new(name, spec.partitions, TopicReplication::Fixed(1));
+        for (name, value) in &spec.config {
+            topic = topic.set(name, value);
+        }
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
+        let results = self.admin_client()?.create_topics([&topic], &options).await;
+        for result in results.with_context(|| format!("creating topic {name}"))? {
+            result.map_err(|(name, code)| anyhow!("creating topic {name}: {code}"))?;
+        }
+        let topic = Topic { kafka: self.clone(), name: name.to_owned(), partitions: spec.partitions };
+        wait_until(Deadline::seconds(20), &format!("every partition of {name} has a leader"), async || {
+            Ok(topic.end_offsets().await.is_ok())
+        })
+        .await?;
+        Ok(topic)
+    }
+
+    fn admin_client(&self) -> Result<AdminClient<DefaultClientContext>> {
+        self.client_config().create().context("cannot make an admin client")
+    }
+}
+
+impl Topic {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its broker.
+    pub fn kafka(&self) -> &Kafka {
+        &self.kafka
+    }
+
+    /// How many partitions it was created with.
+    pub fn partitions(&self) -> i32 {
+        self.partitions
+    }
+
+    /// See [`Kafka::produce`].
+    pub async fn produce<I>(&self, messages: I) -> Result<Produced>
+    where
+        I: IntoIterator<Item = Message> + Send + 'static,
+    {
+        self.kafka.produce(&self.name, messages).await
+    }
+
+    /// See [`Kafka::end_offsets`].
+    pub async fn end_offsets(&self) -> Result<Offsets> {
+        self.kafka.end_offsets(&self.name).await
+    }
+
+    /// See [`Kafka::committed`].
+    pub async fn committed(&self, group: &str) -> Result<Offsets> {
+        self.kafka.committed(group, &self.name).await
+    }
+
+    /// See [`Kafka::lag`].
+    pub async fn lag(&self, group: &str) -> Result<i64> {
+        self.kafka.lag(group, &self.name).await
+    }
+
+    /// See [`Kafka::readable_offsets`].
+    pub async fn readable_offsets(&self) -> Result<std::collections::BTreeMap<i32, Vec<i64>>> {
+        self.kafka.readable_offsets(&self.name).await
+    }
+
+    /// Deletes it while whoever uses it looks on.
+    ///
+    /// # Errors
+    ///
+    /// When the broker refuses.
+    pub async fn delete(&self) -> Result<()> {
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
+        for result in self.kafka.admin_client()?.delete_topics(&[&self.name], &options).await? {
+            result.map_err(|(name, code)| anyhow!("deleting topic {name}: {code}"))?;
+        }
+        Ok(())
+    }
+}
+
+impl Deref for Topic {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.name
+    }
+}
