@@ -1,2 +1,113 @@
-//! Placeholder during set-up.
-fn main() {}
+//! The project's own commands, so that a fresh machine needs to know one: `cargo xtask test`.
+
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool says what it does")]
+
+mod engine;
+mod images;
+mod packages;
+mod process;
+mod servers;
+mod steps;
+mod summary;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+use self::steps::{Selection, Step};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "The project's own commands", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Passes all tests: gets what is missing (as root on Debian), then formatting, clippy, features, unit tests, docs,
+    /// the demo, integration tests
+    ///
+    /// A machine that lacks something which cannot be installed is told what, and the exit code is 1. The container
+    /// engine is started when none runs, and stopped again at the end. The last line is `N passed, N failed`: tests of
+    /// all steps, and one failed for each step that failed without a failed test.
+    Test(TestArguments),
+    /// The integration tests with large counts (KMR_SOAK=1); takes hours on a small machine
+    Soak {
+        /// Arguments of the test binary, such as a part of a test's name
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// The container engine, the images, and servers to try things on by hand
+    Services {
+        #[command(subcommand)]
+        action: Services,
+    },
+}
+
+#[derive(clap::Args)]
+struct TestArguments {
+    /// Run this step only (repeat for more)
+    #[arg(long, value_enum)]
+    only: Vec<Step>,
+    /// Leave this step out (repeat for more)
+    #[arg(long, value_enum, conflicts_with = "only")]
+    skip: Vec<Step>,
+    /// Leave out what needs containers; the rest needs Rust, a C toolchain and OpenSSL's development files
+    #[arg(long)]
+    no_containers: bool,
+    /// Arguments of the test binaries in the steps `unit` and `integration`, such as a part of a test's name
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+#[derive(Subcommand)]
+enum Services {
+    /// Starts the engine if none runs and gets or builds the images, which is all that the tests need
+    Prepare,
+    /// The same, and starts Kafka at 127.0.0.1:9092 and ClickHouse at 127.0.0.1:8123, where `kmr-demo run` looks
+    Up,
+    /// Removes these two servers, and stops the engine if `prepare` or `up` started it
+    Down,
+}
+
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether all went well; an error is for what kept it from being tried.
+fn run(arguments: Arguments) -> Result<bool> {
+    match arguments.command {
+        Command::Test(test) => steps::run(&Selection {
+            steps: steps::selected(&test.only, &test.skip, test.no_containers),
+            arguments: test.arguments,
+            soak: false,
+        }),
+        Command::Soak { arguments } => {
+            steps::run(&Selection { steps: vec![Step::Integration], arguments, soak: true })
+        }
+        Command::Services { action } => {
+            match action {
+                Services::Prepare => drop(servers::prepare_and_leave()?),
+                Services::Up => servers::up()?,
+                Services::Down => servers::down()?,
+            }
+            Ok(true)
+        }
+    }
+}
+
+/// The root of the workspace.
+fn root() -> &'static std::path::Path {
+    // crates/xtask is two levels down
+    let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    here.ancestors().nth(2).unwrap_or(here)
+}

@@ -1,0 +1,122 @@
+//! What the tests need from the system, and getting it with apt-get where that may be done.
+
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::process::{answer, is_installed, logged};
+
+/// Debian's mirrors can be slow, and npm alone is several hundred packages.
+const INSTALL_LIMIT: Duration = Duration::from_secs(900);
+
+/// How to tell that something is there.
+enum Probe {
+    Program(&'static str),
+    PkgConfig(&'static str),
+}
+
+/// Something that must be there, the Debian package that has it, and what for.
+pub(crate) struct Need {
+    probe: Probe,
+    package: &'static str,
+    purpose: &'static str,
+}
+
+const fn program(name: &'static str, package: &'static str, purpose: &'static str) -> Need {
+    Need { probe: Probe::Program(name), package, purpose }
+}
+
+/// For compiling the workspace.
+pub(crate) const BUILD: [Need; 6] = [
+    program("cc", "build-essential", "compiles librdkafka"),
+    program("c++", "build-essential", "compiles librdkafka"),
+    program("make", "make", "compiles librdkafka"),
+    program("bash", "bash", "configures librdkafka"),
+    program("pkg-config", "pkg-config", "finds OpenSSL"),
+    Need {
+        probe: Probe::PkgConfig("openssl"),
+        package: "libssl-dev",
+        purpose: "SASL/SCRAM and TLS of librdkafka",
+    },
+];
+
+/// For talking to a container engine.
+pub(crate) const CLIENT: [Need; 1] = [program("docker", "docker.io", "runs Kafka and ClickHouse")];
+
+/// For starting one. A machine may well have the client and no engine.
+pub(crate) const ENGINE: [Need; 1] = [program("dockerd", "docker.io", "runs Kafka and ClickHouse")];
+
+/// For building the images where none can be pulled.
+pub(crate) const IMAGES: [Need; 5] = [
+    program("debootstrap", "debootstrap", "makes the base image"),
+    program("mvn", "maven", "fetches Kafka"),
+    program("npm", "npm", "fetches ClickHouse"),
+    program("cc", "build-essential", "compiles the launcher of ClickHouse"),
+    program("tar", "tar", "packs images"),
+];
+
+impl Need {
+    fn is_met(&self) -> bool {
+        match self.probe {
+            Probe::Program(name) => is_installed(name),
+            Probe::PkgConfig(library) => {
+                let mut command = Command::new("pkg-config");
+                answer(command.args(["--exists", library]), Duration::from_secs(10)).is_ok()
+            }
+        }
+    }
+
+    fn what(&self) -> &'static str {
+        match self.probe {
+            Probe::Program(name) => name,
+            Probe::PkgConfig(library) => library,
+        }
+    }
+}
+
+/// Makes sure that all of `needs` are there, installing what is not as root on Debian.
+///
+/// # Errors
+///
+/// Naming everything that is missing and the command that gets it.
+pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
+    let missing: Vec<_> = needs.iter().filter(|need| !need.is_met()).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let mut packages: Vec<_> = missing.iter().map(|need| need.package).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    let list: Vec<_> = missing.iter().map(|need| format!("{} ({})", need.what(), need.purpose)).collect();
+    let remedy = format!("apt-get install {}", packages.join(" "));
+    if !is_installed("apt-get") {
+        bail!("missing: {}. On Debian: {remedy}; here, whatever does the same", list.join(", "));
+    }
+    if !is_root() {
+        bail!("missing: {}. As root: {remedy}", list.join(", "));
+    }
+    println!("missing: {}; installing {}", list.join(", "), packages.join(" "));
+    apt_get(&["update", "--quiet"])?;
+    let mut install = vec!["install", "--quiet", "--yes", "--no-install-recommends"];
+    install.extend(&packages);
+    apt_get(&install)?;
+    match needs.iter().find(|need| !need.is_met()) {
+        // Newer Debian has the engine's client in a package of its own.
+        Some(need) if need.what() == "docker" => apt_get(&["install", "--quiet", "--yes", "docker-cli"]),
+        Some(need) => bail!("{} is still missing after `{remedy}`", need.what()),
+        None => Ok(()),
+    }
+}
+
+/// Whether this process may install packages and start an engine.
+pub(crate) fn is_root() -> bool {
+    answer(Command::new("id").arg("-u"), Duration::from_secs(10)).is_ok_and(|id| id == "0")
+}
+
+fn apt_get(arguments: &[&str]) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
+    logged(&mut command, INSTALL_LIMIT, "apt-get.log")
+        .with_context(|| format!("apt-get {}", arguments.join(" ")))
+}

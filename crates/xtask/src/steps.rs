@@ -1,0 +1,210 @@
+//! The steps of `cargo xtask test`: what each runs, in which order, with which limit.
+//!
+//! Compiling is the larger part of a cold run, and librdkafka's C code the largest piece of it. It is compiled once for
+//! each set of its features and each profile, so every step that can uses the same set: gzip, zstd and ssl, which the
+//! integration tests need. That leaves three builds: that set, no features, and the release profile of the demo.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::ValueEnum;
+
+use crate::engine::Engine;
+use crate::summary::{Line, Summary, Tests};
+use crate::{images, packages, process, root};
+
+/// A step that can be chosen, in the order of running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Step {
+    /// Formatting
+    Fmt,
+    /// Clippy on everything, warnings denied
+    Clippy,
+    /// Unit, property, mock-cluster, compile-fail and doc tests
+    Unit,
+    /// kmr-core without features, each sink alone
+    Features,
+    /// Documentation, warnings denied
+    Doc,
+    /// The demo on its embedded cluster
+    Demo,
+    /// Real Kafka and real ClickHouse, in containers
+    Integration,
+}
+
+/// What to run.
+pub(crate) struct Selection {
+    pub(crate) steps: Vec<Step>,
+    /// For the test binaries.
+    pub(crate) arguments: Vec<String>,
+    pub(crate) soak: bool,
+}
+
+/// The steps that these options leave, in order.
+pub(crate) fn selected(only: &[Step], skip: &[Step], no_containers: bool) -> Vec<Step> {
+    let all = Step::value_variants().iter().copied();
+    all.filter(|step| only.is_empty() || only.contains(step))
+        .filter(|step| !skip.contains(step))
+        .filter(|step| !(no_containers && *step == Step::Integration))
+        .collect()
+}
+
+/// Runs the steps, over failures: none depends on what another one found.
+///
+/// # Errors
+///
+/// When the machine lacks what no step can do without, with what it is.
+pub(crate) fn run(selection: &Selection) -> Result<bool> {
+    packages::ensure(&packages::BUILD)?;
+    let mut summary = Summary::default();
+    // Before all others, so that a machine which cannot run containers says so in the first minute. Held to the end.
+    let engine = selection.steps.contains(&Step::Integration).then(|| services(&mut summary));
+    let no_services = matches!(engine, Some(None));
+    for step in &selection.steps {
+        if *step == Step::Integration && no_services {
+            // The failure is in the table already. Not trying is not passing.
+            continue;
+        }
+        for command in commands(*step, selection) {
+            summary.add(command.run());
+        }
+    }
+    drop(engine);
+    summary.print();
+    Ok(summary.is_good())
+}
+
+/// Engine and images as a step of its own.
+fn services(summary: &mut Summary) -> Option<Engine> {
+    heading("services");
+    let started = Instant::now();
+    let result = Engine::get().and_then(|engine| images::ensure_all().map(|_| engine));
+    let failure = result.as_ref().err().map(|error| format!("{error:#}"));
+    if let Some(failure) = &failure {
+        eprintln!("error: {failure}");
+    }
+    summary.add(Line {
+        name: "services".to_owned(),
+        failure,
+        tests: Tests::default(),
+        took: started.elapsed(),
+    });
+    result.ok()
+}
+
+/// One command of a step.
+struct Cargo {
+    name: String,
+    arguments: Vec<String>,
+    environment: Vec<(&'static str, String)>,
+    limit: Duration,
+}
+
+/// The features of kmr-core that every step has on (see the top of this file).
+const COMMON: &str = "kmr-core/ssl";
+
+fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
+    match step {
+        Step::Fmt => vec![cargo("fmt", "fmt --all --check", 2)],
+        Step::Clippy => vec![cargo("clippy", "clippy --workspace --all-targets -- --deny warnings", 25)],
+        Step::Unit => {
+            let unit = cargo(
+                "unit",
+                &format!("test --no-fail-fast --workspace --exclude integration-tests --features {COMMON}"),
+                30,
+            );
+            vec![unit.pass_on(&selection.arguments)]
+        }
+        Step::Features => features(),
+        Step::Doc => {
+            let doc = cargo("doc", "doc --workspace --no-deps", 15);
+            vec![doc.with("RUSTDOCFLAGS", "--deny warnings")]
+        }
+        Step::Demo => vec![cargo("demo", "run --release --package kmr-demo", 20)],
+        Step::Integration => {
+            let minutes = if selection.soak { 360 } else { 40 };
+            let tests = cargo("integration", "test --no-fail-fast --package integration-tests", minutes)
+                .pass_on(&selection.arguments);
+            vec![if selection.soak { tests.with("KMR_SOAK", "1") } else { tests }]
+        }
+    }
+}
+
+fn features() -> Vec<Cargo> {
+    let bare = "clippy --package kmr-core --no-default-features -- --deny warnings";
+    let mut all = vec![cargo("kmr-core, no features", bare, 15)];
+    for feature in ["clickhouse", "os-stream", "memory"] {
+        let alone = format!(
+            "test --no-fail-fast --package kmr-sinks --no-default-features --features {feature},{COMMON}"
+        );
+        all.push(cargo(&format!("kmr-sinks, {feature} alone"), &alone, 15));
+    }
+    all
+}
+
+fn cargo(name: &str, arguments: &str, minutes: u64) -> Cargo {
+    Cargo {
+        name: name.to_owned(),
+        arguments: arguments.split_whitespace().map(str::to_owned).collect(),
+        environment: Vec::new(),
+        limit: Duration::from_secs(60 * minutes),
+    }
+}
+
+impl Cargo {
+    fn with(mut self, name: &'static str, value: &str) -> Self {
+        self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    fn pass_on(mut self, arguments: &[String]) -> Self {
+        if !arguments.is_empty() {
+            self.arguments.push("--".to_owned());
+            self.arguments.extend_from_slice(arguments);
+        }
+        self
+    }
+
+    fn run(&self) -> Line {
+        heading(&format!("{}: cargo {}", self.name, self.arguments.join(" ")));
+        let started = Instant::now();
+        let mut tests = Tests::default();
+        let result = process::stream(&mut self.command(), self.limit, |line| tests.read(line));
+        let failure = match result {
+            Ok(status) if status.success() => None,
+            Ok(status) => Some(status.to_string()),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        let took = started.elapsed();
+        println!("{}: {} in {:.1} s", self.name, failure.as_deref().unwrap_or("ok"), took.as_secs_f64());
+        Line { name: self.name.clone(), failure, tests, took }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+        command.current_dir(root()).args(&self.arguments);
+        // A failed test's error is one readable chain, not forty lines of the runtime's stack for each.
+        command.env("RUST_LIB_BACKTRACE", "0");
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+}
+
+fn heading(text: &str) {
+    println!("\n=== {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_leave_the_right_steps_in_order() {
+        assert_eq!(selected(&[], &[], false), Step::value_variants());
+        assert_eq!(selected(&[Step::Unit, Step::Fmt], &[], false), [Step::Fmt, Step::Unit]);
+        assert!(
+            !selected(&[], &[Step::Demo], true).iter().any(|s| matches!(s, Step::Demo | Step::Integration))
+        );
+    }
+}

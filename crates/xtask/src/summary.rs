@@ -1,0 +1,108 @@
+//! What a run has come to: a table of steps and the count of tests.
+
+use std::time::Duration;
+
+/// Tests that passed and failed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tests {
+    pub(crate) passed: u64,
+    pub(crate) failed: u64,
+}
+
+impl Tests {
+    /// Adds what a line of `cargo test` says, if it is a `test result:` line.
+    pub(crate) fn read(&mut self, line: &str) {
+        let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };
+        for part in result.split(['.', ';']) {
+            match part.trim().split_once(' ') {
+                Some((number, "passed")) => self.passed += number.parse::<u64>().unwrap_or(0),
+                Some((number, "failed")) => self.failed += number.parse::<u64>().unwrap_or(0),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// A finished step.
+pub(crate) struct Line {
+    pub(crate) name: String,
+    /// What went wrong.
+    pub(crate) failure: Option<String>,
+    pub(crate) tests: Tests,
+    pub(crate) took: Duration,
+}
+
+/// All finished steps.
+#[derive(Default)]
+pub(crate) struct Summary {
+    lines: Vec<Line>,
+}
+
+impl Summary {
+    pub(crate) fn add(&mut self, line: Line) {
+        self.lines.push(line);
+    }
+
+    /// Whether every step went well.
+    pub(crate) fn is_good(&self) -> bool {
+        self.lines.iter().all(|line| line.failure.is_none())
+    }
+
+    /// Tests over all steps. A step that failed without a failed test, because nothing compiled for example, counts as
+    /// one, so that a bad run never ends with `0 failed`.
+    pub(crate) fn tests(&self) -> Tests {
+        self.lines.iter().fold(Tests::default(), |sum, line| Tests {
+            passed: sum.passed + line.tests.passed,
+            failed: sum.failed + line.tests.failed.max(u64::from(line.failure.is_some())),
+        })
+    }
+
+    pub(crate) fn print(&self) {
+        let width = self.lines.iter().map(|line| line.name.len()).max().unwrap_or(0).max("step".len());
+        println!("\n{:width$}  {:6}  {:>7}  {:>6}  {:>6}", "step", "result", "seconds", "passed", "failed");
+        for line in &self.lines {
+            let result = if line.failure.is_none() { "ok" } else { "FAILED" };
+            let (seconds, tests) = (line.took.as_secs_f64(), line.tests);
+            print!("{:width$}  {result:6}  {seconds:7.1}  {:6}  {:6}", line.name, tests.passed, tests.failed);
+            println!("{}", line.failure.as_ref().map(|why| format!("  {why}")).unwrap_or_default());
+        }
+        let total: Duration = self.lines.iter().map(|line| line.took).sum();
+        let tests = self.tests();
+        println!("\nin {:.0} s:", total.as_secs_f64());
+        println!("{} passed, {} failed", tests.passed, tests.failed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_added_up_and_others_are_not() {
+        let mut tests = Tests::default();
+        tests.read(
+            "test result: ok. 8 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.06s",
+        );
+        tests.read(
+            "test result: FAILED. 9 passed; 2 failed; 0 ignored; 0 measured; 0 filtered out; finished in 3s",
+        );
+        tests.read("test a_test_named_5_passed ... ok");
+        assert_eq!(tests, Tests { passed: 17, failed: 2 });
+    }
+
+    #[test]
+    fn a_step_that_failed_without_a_test_counts() {
+        let mut summary = Summary::default();
+        let line = |failure: Option<&str>, passed, failed| Line {
+            name: "x".to_owned(),
+            failure: failure.map(str::to_owned),
+            tests: Tests { passed, failed },
+            took: Duration::ZERO,
+        };
+        summary.add(line(None, 5, 0));
+        summary.add(line(Some("exit status: 101"), 0, 0));
+        summary.add(line(Some("exit status: 101"), 3, 2));
+        assert!(!summary.is_good());
+        assert_eq!(summary.tests(), Tests { passed: 8, failed: 3 });
+    }
+}
