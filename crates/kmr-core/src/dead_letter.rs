@@ -6,6 +6,8 @@ use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::error::{BoxError, chain_text};
 use crate::record::{OwnedRecord, TopicPartition};
+use crate::reducer::SourceRange;
+use crate::stage::Stage;
 
 /// A record that failed at some stage. Its offset is not committed before its dead letter has been delivered.
 #[derive(Debug)]
@@ -37,6 +39,21 @@ impl DeadLetter {
             stage: stage.into(),
             error: error.into(),
         }
+    }
+
+    /// Dead letters for records that are not at hand any more, one for each range.
+    pub(crate) fn of_ranges(sources: &[SourceRange], stage: &Stage, error: BoxError) -> Vec<DeadLetter> {
+        let reason = chain_text(&*error);
+        let mut error = Some(error);
+        let letter = |source: &SourceRange| DeadLetter {
+            partition: source.partition.clone(),
+            offset: source.first,
+            last_offset: source.last,
+            record: None,
+            stage: stage.to_string(),
+            error: error.take().unwrap_or_else(|| reason.clone().into()),
+        };
+        sources.iter().map(letter).collect()
     }
 
     /// The error with all its causes, in one line.

@@ -55,8 +55,8 @@ pub enum Error {
 
     /// The committed offset is not in the log, or there is none and the reset policy is strict.
     #[error(
-        "{partition}: offset {} is not in the log, which holds {low}..{high}; decide with a reset policy (earliest skips \
-         nothing that still exists) or reset the group's offset",
+        "{partition}: offset {} is not in the log, which holds {low}..{high}; reset the group's offset (kafka-consumer-groups \
+         --reset-offsets) once it is clear what was lost",
         .offset.map_or_else(|| "(none committed)".to_owned(), |o| o.to_string())
     )]
     OffsetOutOfRange {

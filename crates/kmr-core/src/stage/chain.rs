@@ -28,6 +28,11 @@ impl Stage {
         Self(format!("{kind} {number}").into())
     }
 
+    /// The only stage of its kind.
+    pub fn named(name: &str) -> Self {
+        Self(name.into())
+    }
+
     /// The name.
     pub fn name(&self) -> &str {
         &self.0

@@ -1,0 +1,151 @@
+//! Start-up: creates the client, checks what can be checked before the group is joined, and subscribes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientConfig as NativeConfig;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use tokio::sync::{Mutex, mpsc};
+
+use super::context::{Client, Context};
+use super::kafka_member::KafkaMember;
+use super::native::{NativeFetch, Queue};
+use super::threads::{ClientRef, Threads};
+use crate::config::{ClientConfig, ResetPolicy};
+use crate::error::Error;
+use crate::member::{FetchQueue, GroupMember};
+
+/// One request for metadata.
+const METADATA: Duration = Duration::from_secs(2);
+
+/// What connecting needs.
+pub(crate) struct Connect {
+    pub(crate) topics: Vec<String>,
+    pub(crate) config: ClientConfig,
+    pub(crate) reset: ResetPolicy,
+    /// Resident bytes that librdkafka may hold.
+    pub(crate) prefetch_bytes: usize,
+    /// How long an unreachable broker is tried.
+    pub(crate) timeout: Duration,
+}
+
+/// Connects and subscribes.
+///
+/// # Errors
+/// An invalid setting, an unreachable broker, refused credentials, a missing topic or permission.
+pub(crate) async fn connect(connect: Connect) -> Result<(Arc<dyn GroupMember>, Box<dyn FetchQueue>), Error> {
+    let group = connect.config.required("group.id")?.to_owned();
+    let servers = connect.config.required("bootstrap.servers")?.to_owned();
+    let (events, receiver) = mpsc::unbounded_channel();
+    let client = ClientRef::new(create(&connect, Context::new(events, group.clone()))?);
+    let no_queue =
+        || Error::Client { what: "creating a queue".into(), reason: "out of memory".into(), retryable: true };
+    let fetch = Arc::new(Queue::new(client.clone()).ok_or_else(no_queue)?);
+    let commits = Queue::new(client.clone()).ok_or_else(no_queue)?;
+    let threads = Threads::start(&client)?;
+    let member = KafkaMember {
+        threads,
+        events: Mutex::new(receiver),
+        fetch: fetch.clone(),
+        commits,
+        group,
+        reset: connect.reset,
+    };
+    let (topics, timeout) = (connect.topics, connect.timeout);
+    member
+        .threads
+        .call("subscribe", move |client| {
+            check_topics(client, &topics, &servers, timeout)?;
+            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+            client.subscribe(&names).map_err(|error| Error::Client {
+                what: format!("subscribing to {topics:?}"),
+                reason: error.to_string(),
+                retryable: false,
+            })
+        })
+        .await??;
+    Ok((Arc::new(member), Box::new(NativeFetch::new(fetch))))
+}
+
+fn create(connect: &Connect, context: Context) -> Result<Client, Error> {
+    let mut native = NativeConfig::new();
+    native.set_log_level(RDKafkaLogLevel::Info);
+    for (name, value) in connect.config.effective(connect.prefetch_bytes) {
+        native.set(name, value);
+    }
+    Client::from_config_and_context(&native, context).map_err(|error| match error {
+        KafkaError::ClientConfig(_, reason, name, _) => {
+            // The value may be a secret; the name tells enough.
+            Error::Config(format!("Kafka setting {name}: {reason}"))
+        }
+        KafkaError::ClientCreation(reason) => Error::Config(format!("Kafka settings: {reason}")),
+        other => Error::Config(format!("Kafka settings: {other}")),
+    })
+}
+
+/// Waits for a broker, then for each topic's metadata.
+fn check_topics(client: &Client, topics: &[String], servers: &str, timeout: Duration) -> Result<(), Error> {
+    let started = Instant::now();
+    // A pattern may match nothing yet: it still needs a broker that answers.
+    let names = topics.iter().map(|topic| Some(topic.as_str()).filter(|topic| !topic.starts_with('^')));
+    for topic in names {
+        loop {
+            let reason = match topic_state(client, topic)? {
+                TopicState::Ready => break,
+                TopicState::NotYet(reason) => reason,
+            };
+            let waited = started.elapsed();
+            if waited >= timeout {
+                let (_, reason) =
+                    client.context().last_error().unwrap_or((RDKafkaErrorCode::NoError, reason));
+                return Err(Error::Unreachable { servers: servers.to_owned(), waited, reason });
+            }
+        }
+    }
+    Ok(())
+}
+
+enum TopicState {
+    Ready,
+    NotYet(String),
+}
+
+fn topic_state(client: &Client, topic: Option<&str>) -> Result<TopicState, Error> {
+    let asked = Instant::now();
+    let metadata = match client.fetch_metadata(topic, METADATA) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            if let Some((
+                RDKafkaErrorCode::Authentication | RDKafkaErrorCode::SaslAuthenticationFailed,
+                reason,
+            )) = client.context().last_error()
+            {
+                return Err(Error::Authentication { reason });
+            }
+            // Some errors come back at once; the next try should not.
+            std::thread::sleep(Duration::from_millis(100).saturating_sub(asked.elapsed()));
+            return Ok(TopicState::NotYet(error.to_string()));
+        }
+    };
+    let Some(topic) = topic else { return Ok(TopicState::Ready) };
+    let found = metadata.topics().iter().find(|found| found.name() == topic);
+    match found.and_then(|found| found.error()).map(RDKafkaErrorCode::from) {
+        _ if found.is_none() => Err(Error::UnknownTopic { topic: topic.to_owned() }),
+        None => Ok(TopicState::Ready),
+        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            Err(Error::UnknownTopic { topic: topic.to_owned() })
+        }
+        Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+            Err(Error::Authorization { what: format!("topic {topic:?}") })
+        }
+        Some(RDKafkaErrorCode::InvalidTopic) => {
+            Err(Error::Config(format!("{topic:?} is not a valid topic name")))
+        }
+        Some(code) => {
+            std::thread::sleep(Duration::from_millis(100).saturating_sub(asked.elapsed()));
+            Ok(TopicState::NotYet(format!("topic {topic:?}: {code}")))
+        }
+    }
+}

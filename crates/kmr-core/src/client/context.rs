@@ -1,0 +1,168 @@
+//! librdkafka's callbacks, turned into events for the coordinator. Nothing is decided here, and nothing waits.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol as KafkaProtocol};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientContext, TopicPartitionList};
+use tokio::sync::mpsc;
+
+use crate::error::Error;
+use crate::member::{Change, MemberEvent, Rebalance, RebalanceProtocol};
+use crate::record::TopicPartition;
+use crate::telemetry;
+
+/// The client, with our callbacks.
+pub(super) type Client = BaseConsumer<Context>;
+
+/// What the callbacks share with the member.
+pub(super) struct Context {
+    events: mpsc::UnboundedSender<MemberEvent>,
+    group: String,
+    rebalances: Mutex<Rebalances>,
+    last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
+}
+
+/// Which rebalance waits for an answer (R5).
+#[derive(Default)]
+pub(super) struct Rebalances {
+    last_id: u64,
+    current: Option<u64>,
+    protocol: Option<RebalanceProtocol>,
+    closing: bool,
+}
+
+impl Context {
+    pub(super) fn new(events: mpsc::UnboundedSender<MemberEvent>, group: String) -> Self {
+        Self { events, group, rebalances: Mutex::default(), last_error: Mutex::new(None) }
+    }
+
+    /// Makes `answer` if the rebalance `id` still waits for one. The callback for the next one waits meanwhile.
+    pub(super) fn answer<T>(&self, id: u64, answer: impl FnOnce() -> T) -> Option<T> {
+        let mut rebalances = self.lock();
+        if rebalances.current != Some(id) {
+            return None;
+        }
+        let answered = answer();
+        rebalances.current = None;
+        Some(answered)
+    }
+
+    pub(super) fn is_current(&self, id: u64) -> bool {
+        self.lock().current == Some(id)
+    }
+
+    /// From now on rebalances are answered by the callback itself. Says whether one still waits for its answer.
+    pub(super) fn close(&self) -> bool {
+        let mut rebalances = self.lock();
+        rebalances.closing = true;
+        rebalances.current.take().is_some()
+    }
+
+    /// The client's last error report, for a start-up that does not succeed.
+    pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
+        self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What polling returned in place of a message.
+    pub(super) fn poll_failed(&self, error: &KafkaError) {
+        let fatal = match error {
+            KafkaError::MessageConsumptionFatal(code) => Some(client_error("consume", *code, false)),
+            KafkaError::MessageConsumption(RDKafkaErrorCode::GroupAuthorizationFailed) => {
+                Some(Error::Authorization { what: format!("group {:?}", self.group) })
+            }
+            KafkaError::MessageConsumption(RDKafkaErrorCode::TopicAuthorizationFailed) => {
+                Some(Error::Authorization { what: "a subscribed topic".to_owned() })
+            }
+            KafkaError::MessageConsumption(RDKafkaErrorCode::InconsistentGroupProtocol) => Some(Error::Client {
+                what: format!("joining group {:?}", self.group),
+                reason: "its other members use other assignment strategies; set partition.assignment.strategy to \
+                         what they use, such as range"
+                    .to_owned(),
+                retryable: false,
+            }),
+            other => {
+                telemetry::client_error(&other.to_string());
+                None
+            }
+        };
+        if let Some(fatal) = fatal {
+            self.report_fatal(fatal);
+        }
+    }
+
+    pub(super) fn report_fatal(&self, error: Error) {
+        let _ = self.events.send(MemberEvent::Fatal(error));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Rebalances> {
+        self.rebalances.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An error of the client library, by its code.
+pub(super) fn client_error(what: &str, code: RDKafkaErrorCode, retryable: bool) -> Error {
+    Error::Client { what: what.to_owned(), reason: format!("{code} ({code:?})"), retryable }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        telemetry::client_log(level as i32, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        telemetry::client_error(reason);
+        if let Some(code) = error.rdkafka_error_code() {
+            let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+            // What names the cause stays; "all brokers are down" follows every failure.
+            if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
+                *last = Some((code, reason.to_owned()));
+            }
+        }
+    }
+}
+
+impl ConsumerContext for Context {
+    /// Called on the polling thread. Returns without an answer: the partitions are drained first, while polling goes on, and
+    /// the answer comes from the control thread. Draining in here would get the member thrown out of the group.
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let assigns = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+        let mut rebalances = self.lock();
+        let protocol = match consumer.rebalance_protocol() {
+            KafkaProtocol::Eager => RebalanceProtocol::Eager,
+            KafkaProtocol::Cooperative => RebalanceProtocol::Cooperative,
+            // None while the group is being left, or lost: the last one known still says how to answer.
+            KafkaProtocol::None => rebalances.protocol.unwrap_or(RebalanceProtocol::Eager),
+        };
+        rebalances.protocol = Some(protocol);
+        if rebalances.closing {
+            let empty = TopicPartitionList::new();
+            let answered = match (assigns, protocol) {
+                (true, RebalanceProtocol::Eager) => consumer.assign(&empty),
+                (true, RebalanceProtocol::Cooperative) => consumer.incremental_assign(&empty),
+                (false, RebalanceProtocol::Eager) => consumer.unassign(),
+                (false, RebalanceProtocol::Cooperative) => consumer.incremental_unassign(list),
+            };
+            if let Err(error) = answered {
+                telemetry::client_error(&format!("rebalance while closing: {error}"));
+            }
+            return;
+        }
+        let change = if assigns {
+            Change::Assign
+        } else if consumer.assignment_lost() {
+            Change::Lose
+        } else {
+            Change::Revoke
+        };
+        rebalances.last_id += 1;
+        rebalances.current = Some(rebalances.last_id);
+        // Own values at once: a list that outlives the client would hang its drop.
+        let elements = list.elements();
+        let partitions = elements.iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect();
+        let rebalance = Rebalance { id: rebalances.last_id, protocol, change, partitions };
+        let _ = self.events.send(MemberEvent::Rebalance(rebalance));
+    }
+}

@@ -1,0 +1,371 @@
+//! The fenced unsafe code: batched consumption through one queue for all partitions, and commits with answers of their own.
+//!
+//! All partitions are forwarded to one queue of ours, so librdkafka's queue limits bound the prefetch of the client as a
+//! whole, whatever the number of partitions and the size of records.
+//!
+//! Invariants that make this sound, all kept inside this file:
+//! 1. Every queue handle and every message batch keeps the client alive, so `rd_kafka_t` outlives them.
+//! 2. A message is owned by exactly one [`MessageBatch`], which destroys it on drop; records borrow from the batch.
+//! 3. The wake-up callback's opaque pointer is an `Arc<Notify>` that the queue owns; the callback is disabled, under the
+//!    queue's own lock (rdkafka_queue.c, `rd_kafka_q_cb_event_enable`), before the `Arc` is released.
+//! 4. The callback runs under the queue's lock, on a thread of librdkafka's: it only calls `Notify::notify_one`, which
+//!    neither blocks, nor calls back, nor unwinds.
+//! 5. Headers are parsed lazily into the message, so a record is neither `Send` nor `Sync`, and a batch is not `Sync`.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char, c_void};
+use std::ptr::{self, NonNull};
+use std::slice;
+use std::sync::Arc;
+
+use rdkafka::TopicPartitionList;
+use rdkafka::bindings as rd;
+use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::sync::Notify;
+
+use super::threads::ClientRef;
+use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
+use crate::record::{Header, HeaderSource, Headers, Record};
+use crate::stage::BoxFuture;
+
+/// A queue of librdkafka's with a wake-up.
+pub(super) struct Queue {
+    handle: NonNull<rd::rd_kafka_queue_t>,
+    wake: Arc<Notify>,
+    client: ClientRef,
+}
+
+// SAFETY: librdkafka's queues may be used, and released, from any thread; they lock themselves.
+unsafe impl Send for Queue {}
+// SAFETY: as above; no method hands out what is not behind the queue's lock.
+unsafe impl Sync for Queue {}
+
+/// See invariant 4.
+unsafe extern "C" fn wake_up(_: *mut rd::rd_kafka_t, opaque: *mut c_void) {
+    // SAFETY: `opaque` is the queue's `Arc<Notify>`, alive while the callback is enabled (invariant 3).
+    unsafe { &*opaque.cast::<Notify>() }.notify_one();
+}
+
+impl Queue {
+    /// A new queue of the client. `None`: librdkafka is out of memory.
+    pub(super) fn new(client: ClientRef) -> Option<Self> {
+        let wake = Arc::new(Notify::new());
+        // SAFETY: the client is alive; `wake` is owned by the value that is returned (invariant 3).
+        let handle = unsafe {
+            let handle = NonNull::new(rd::rd_kafka_queue_new(client.get().client().native_ptr()))?;
+            rd::rd_kafka_queue_cb_event_enable(
+                handle.as_ptr(),
+                Some(wake_up),
+                Arc::as_ptr(&wake).cast_mut().cast(),
+            );
+            handle
+        };
+        Some(Self { handle, wake, client })
+    }
+
+    /// Sends what is fetched from a partition here, instead of to the client's own queue. To be called before the partition is
+    /// assigned, each time. `false`: there is no such topic name or partition number.
+    pub(super) fn forward(&self, topic: &str, partition: i32) -> bool {
+        let Ok(topic) = CString::new(topic) else { return false };
+        // SAFETY: the client and this queue are alive; the partition's handle is released before returning, which leaves
+        // the forwarding in place.
+        unsafe {
+            let client = self.client.get().client().native_ptr();
+            let queue = rd::rd_kafka_queue_get_partition(client, topic.as_ptr(), partition);
+            if queue.is_null() {
+                return false;
+            }
+            rd::rd_kafka_queue_forward(queue, self.handle.as_ptr());
+            rd::rd_kafka_queue_destroy(queue);
+        }
+        true
+    }
+
+    /// Resolves when the queue has become non-empty since it was last found empty. Cancel safe.
+    pub(super) async fn readable(&self) {
+        self.wake.notified().await;
+    }
+}
+
+impl Drop for Queue {
+    fn drop(&mut self) {
+        // SAFETY: disables the callback before `wake` goes (invariant 3), then releases the handle, once.
+        unsafe {
+            rd::rd_kafka_queue_cb_event_enable(self.handle.as_ptr(), None, ptr::null_mut());
+            rd::rd_kafka_queue_destroy(self.handle.as_ptr());
+        }
+    }
+}
+
+/// The reading end of the fetch queue.
+pub(super) struct NativeFetch {
+    queue: Arc<Queue>,
+    messages: Vec<*mut rd::rd_kafka_message_t>,
+    /// Topic names by librdkafka's topic objects, which live as long as the client.
+    topics: HashMap<usize, Arc<str>>,
+}
+
+// SAFETY: `messages` is empty between calls; the rest is `Send`.
+unsafe impl Send for NativeFetch {}
+
+impl NativeFetch {
+    pub(super) fn new(queue: Arc<Queue>) -> Self {
+        Self { queue, messages: Vec::new(), topics: HashMap::new() }
+    }
+
+    fn topic(&mut self, topic: *mut rd::rd_kafka_topic_t) -> Arc<str> {
+        let name = self.topics.entry(topic as usize);
+        // SAFETY: a message's topic object is alive, and so is its name.
+        name.or_insert_with(|| unsafe { text(rd::rd_kafka_topic_name(topic)) }.into()).clone()
+    }
+
+    /// Cuts what was taken into runs of one partition.
+    fn cut(&mut self) -> Vec<Fetched> {
+        let mut fetched = Vec::new();
+        let mut run: Option<Run> = None;
+        for pointer in std::mem::take(&mut self.messages) {
+            let Some(pointer) = NonNull::new(pointer) else { continue };
+            // SAFETY: a message that librdkafka has just handed out.
+            let message = unsafe { pointer.as_ref() };
+            let failed = code(&raw const message.err) != 0;
+            if failed
+                || run
+                    .as_ref()
+                    .is_none_or(|run| run.topic_object != message.rkt || run.partition != message.partition)
+            {
+                fetched.extend(run.take().map(Run::finish));
+                let topic = if message.rkt.is_null() { "".into() } else { self.topic(message.rkt) };
+                run = Some(Run::new(topic, message, self.queue.client.clone()));
+            }
+            if let Some(current) = &mut run {
+                // Owned by the run from here on: destroyed with it, also if it is an error.
+                current.batch.messages.push(pointer);
+                current.bytes += message.len + message.key_len + RECORD_OVERHEAD;
+                if failed {
+                    fetched.extend(run.take().and_then(|run| run.failure(message)));
+                }
+            }
+        }
+        fetched.extend(run.map(Run::finish));
+        fetched
+    }
+}
+
+impl FetchQueue for NativeFetch {
+    fn poll(&mut self, max_records: usize) -> Vec<Fetched> {
+        self.messages.clear();
+        self.messages.reserve(max_records);
+        // SAFETY: `max_records` slots are writable, the call initialises the first `count` of them. Timeout 0: with a longer
+        // one it would wait until all are full.
+        let count = unsafe {
+            let slots = self.messages.as_mut_ptr();
+            rd::rd_kafka_consume_batch_queue(self.queue.handle.as_ptr(), 0, slots, max_records)
+        };
+        // SAFETY: see above.
+        unsafe { self.messages.set_len(usize::try_from(count).unwrap_or(0)) };
+        self.cut()
+    }
+
+    fn readable(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.queue.readable())
+    }
+}
+
+/// Messages in a row that are of one partition.
+struct Run {
+    topic_object: *mut rd::rd_kafka_topic_t,
+    partition: i32,
+    bytes: usize,
+    batch: MessageBatch,
+}
+
+impl Run {
+    fn new(topic: Arc<str>, message: &rd::rd_kafka_message_t, client: ClientRef) -> Self {
+        let batch = MessageBatch { topic, messages: Vec::new(), _client: client };
+        Self { topic_object: message.rkt, partition: message.partition, bytes: 0, batch }
+    }
+
+    fn finish(self) -> Fetched {
+        let Run { partition, bytes, batch, .. } = self;
+        Fetched::Records { topic: batch.topic.clone(), partition, bytes, batch: Box::new(batch) }
+    }
+
+    /// An error in place of a message. `None`: it is no failure.
+    fn failure(&self, message: &rd::rd_kafka_message_t) -> Option<Fetched> {
+        // SAFETY: the message is alive; its error text lives as long.
+        let reason = || unsafe { text(rd::rd_kafka_message_errstr(message)) };
+        let failure = match RDKafkaErrorCode::from(message.err) {
+            RDKafkaErrorCode::PartitionEOF => return None,
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                PartitionFailure::OutOfRange { offset: Some(message.offset).filter(|offset| *offset >= 0) }
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed => PartitionFailure::Unauthorized,
+            _ => PartitionFailure::Other(reason()),
+        };
+        Some(Fetched::Failed { topic: self.batch.topic.clone(), partition: self.partition, failure })
+    }
+}
+
+/// Messages of one partition, destroyed together.
+struct MessageBatch {
+    topic: Arc<str>,
+    messages: Vec<NonNull<rd::rd_kafka_message_t>>,
+    // Last: the client must outlive the messages.
+    _client: ClientRef,
+}
+
+// SAFETY: messages may be read and destroyed from any thread, one at a time; a batch is not `Sync` (invariant 5).
+unsafe impl Send for MessageBatch {}
+
+impl RecordBatch for MessageBatch {
+    fn len(&self) -> usize {
+        self.messages.len()
+    }
+
+    fn offset(&self, index: usize) -> i64 {
+        // SAFETY: the batch owns its messages.
+        unsafe { self.messages[index].as_ref() }.offset
+    }
+
+    fn record(&self, index: usize) -> Record<'_> {
+        // SAFETY: the batch owns its messages, and the record borrows the batch. `KafkaMessage` is a transparent wrapper.
+        let message = unsafe { self.messages[index].cast::<KafkaMessage>().as_ref() };
+        let raw = &message.0;
+        // SAFETY: the message is alive; a null timestamp type pointer is allowed.
+        let timestamp = unsafe { rd::rd_kafka_message_timestamp(raw, ptr::null_mut()) };
+        Record {
+            topic: &self.topic,
+            partition: raw.partition,
+            offset: raw.offset,
+            timestamp: (timestamp >= 0).then_some(timestamp),
+            // SAFETY: librdkafka guarantees that many readable bytes while the message lives.
+            key: unsafe { bytes(raw.key, raw.key_len) },
+            // SAFETY: as above.
+            payload: unsafe { bytes(raw.payload, raw.len) },
+            headers: Headers::new(message),
+        }
+    }
+}
+
+impl Drop for MessageBatch {
+    fn drop(&mut self) {
+        for message in self.messages.drain(..) {
+            // SAFETY: owned by this batch alone (invariant 2), destroyed once: `drain` empties the list.
+            unsafe { rd::rd_kafka_message_destroy(message.as_ptr()) };
+        }
+    }
+}
+
+/// A message as the source of its headers.
+#[repr(transparent)]
+struct KafkaMessage(rd::rd_kafka_message_t);
+
+impl HeaderSource for KafkaMessage {
+    fn header(&self, index: usize) -> Option<Header<'_>> {
+        let mut headers = ptr::null_mut();
+        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
+        // SAFETY: the message is alive and on one thread (invariant 5); the list and what it points to live as long as the
+        // message. The out pointers are valid; they are written when the call returns 0.
+        unsafe {
+            if code_of(rd::rd_kafka_message_headers(&raw const self.0, &raw mut headers)) != 0 {
+                return None;
+            }
+            if code_of(rd::rd_kafka_header_get_all(
+                headers,
+                index,
+                &raw mut name,
+                &raw mut value,
+                &raw mut size,
+            )) != 0
+            {
+                return None;
+            }
+            let key = CStr::from_ptr(name).to_string_lossy();
+            Some(Header { key, value: bytes(value.cast_mut(), size) })
+        }
+    }
+}
+
+/// The answer to a commit.
+pub(super) struct CommitAnswer {
+    /// The request's own error code; 0 if the elements tell.
+    pub(super) request: RDKafkaErrorCode,
+    /// Topic, partition and error code of each element.
+    pub(super) elements: Vec<(String, i32, RDKafkaErrorCode)>,
+}
+
+impl Queue {
+    /// Sends a commit whose answer will come to this queue.
+    pub(super) fn commit(&self, offsets: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
+        // SAFETY: client, list and queue are alive; librdkafka copies the list. Without a callback, the answer becomes an
+        // event of this queue.
+        let result = unsafe {
+            let client = self.client.get().client().native_ptr();
+            rd::rd_kafka_commit_queue(client, offsets.ptr(), self.handle.as_ptr(), None, ptr::null_mut())
+        };
+        if code_of(result) == 0 { Ok(()) } else { Err(result.into()) }
+    }
+
+    /// The answer to a commit, if it has come.
+    pub(super) fn commit_answer(&self) -> Option<CommitAnswer> {
+        // SAFETY: the queue is alive; the event is owned here and destroyed below, after its last use.
+        unsafe {
+            let event = NonNull::new(rd::rd_kafka_queue_poll(self.handle.as_ptr(), 0))?;
+            let is_answer = rd::rd_kafka_event_type(event.as_ptr()) == rd::RD_KAFKA_EVENT_OFFSET_COMMIT;
+            let answer = is_answer.then(|| CommitAnswer {
+                request: rd::rd_kafka_event_error(event.as_ptr()).into(),
+                elements: elements(rd::rd_kafka_event_topic_partition_list(event.as_ptr())),
+            });
+            rd::rd_kafka_event_destroy(event.as_ptr());
+            answer
+        }
+    }
+}
+
+/// Reads a list that librdkafka owns.
+///
+/// # Safety
+/// `list` is null or a live list.
+unsafe fn elements(list: *mut rd::rd_kafka_topic_partition_list_t) -> Vec<(String, i32, RDKafkaErrorCode)> {
+    // SAFETY: the caller's promise; `cnt` elements are there.
+    let Some(list) = (unsafe { list.as_ref() }) else { return Vec::new() };
+    let count = usize::try_from(list.cnt).unwrap_or(0);
+    if count == 0 || list.elems.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: as above.
+    let elements = unsafe { slice::from_raw_parts(list.elems, count) };
+    // SAFETY: each element's topic is a C string that lives as long as the list.
+    elements.iter().map(|e| (unsafe { text(e.topic) }, e.partition, e.err.into())).collect()
+}
+
+/// The number of an error code, read without assuming that the enum knows it.
+fn code(error: *const rd::rd_kafka_resp_err_t) -> i32 {
+    // SAFETY: the enum is a C enum of 32 bits; callers pass a pointer to a live field.
+    unsafe { error.cast::<i32>().read() }
+}
+
+fn code_of(error: rd::rd_kafka_resp_err_t) -> i32 {
+    error as i32
+}
+
+/// # Safety
+/// `pointer` is null, or `len` bytes are readable there for as long as `'m`.
+unsafe fn bytes<'m>(pointer: *mut c_void, len: usize) -> Option<&'m [u8]> {
+    if pointer.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's promise.
+    Some(unsafe { slice::from_raw_parts(pointer.cast::<u8>(), len) })
+}
+
+/// # Safety
+/// `pointer` is null or a C string.
+unsafe fn text(pointer: *const c_char) -> String {
+    if pointer.is_null() {
+        return String::new();
+    }
+    // SAFETY: the caller's promise.
+    unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}

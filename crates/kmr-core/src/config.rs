@@ -1,0 +1,218 @@
+//! Kafka's settings as users write them, and as the client gets them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::member::RECORD_OVERHEAD;
+use crate::telemetry;
+
+/// Settings of the Kafka client, by librdkafka's names.
+///
+/// `bootstrap.servers` and `group.id` have to be there. Whatever else is set wins over kmr's defaults (`fetch.*`,
+/// `queued.*`, `partition.assignment.strategy=cooperative-sticky`), but for what the delivery promise stands on:
+/// `enable.auto.commit`, `enable.auto.offset.store`, `enable.partition.eof` and `auto.offset.reset` are kmr's, with a warning
+/// if they were set otherwise.
+///
+/// `Debug` hides values whose name looks like a secret's.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ClientConfig {
+    settings: BTreeMap<String, String>,
+}
+
+impl ClientConfig {
+    /// No settings.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets `name` to `value`, replacing an earlier value.
+    pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.insert(name.into(), value.into());
+        self
+    }
+
+    /// The value of a setting, if the user set it.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.settings.get(name).map(String::as_str)
+    }
+
+    /// Names and values.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
+    /// The required setting `name`.
+    pub(crate) fn required(&self, name: &str) -> Result<&str, Error> {
+        self.get(name).filter(|value| !value.trim().is_empty()).ok_or_else(|| {
+            Error::Config(format!("{name} is not set; set it with ClientConfig::set({name:?}, …)"))
+        })
+    }
+
+    /// `max.poll.interval.ms`: how long the group waits for a member in a rebalance.
+    pub(crate) fn max_poll_interval(&self) -> Result<Duration, Error> {
+        let Some(value) = self.get("max.poll.interval.ms") else { return Ok(Duration::from_secs(300)) };
+        let millis = value.parse();
+        millis.map(Duration::from_millis).map_err(|_| {
+            Error::Config(format!("max.poll.interval.ms is {value:?}; it takes a number of milliseconds")) //
+        })
+    }
+
+    /// All settings for the client, kmr's included. `prefetch_bytes`: resident bytes that librdkafka may hold.
+    pub(crate) fn effective(&self, prefetch_bytes: usize) -> BTreeMap<String, String> {
+        let mut settings = self.settings.clone();
+        let next_generation =
+            self.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"));
+        if next_generation {
+            for name in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"] {
+                if let Some(value) = settings.remove(name) {
+                    telemetry::setting_overridden(
+                        name,
+                        &value,
+                        "not allowed with group.protocol=consumer (KIP-848)",
+                    );
+                }
+            }
+        } else {
+            default(&mut settings, "partition.assignment.strategy", "cooperative-sticky");
+        }
+        for (name, value) in FORCED {
+            if let Some(set) = settings.insert((*name).to_owned(), (*value).to_owned())
+                && set != *value
+                && *name != "auto.offset.reset"
+            {
+                telemetry::setting_overridden(name, &set, "the delivery promise depends on it");
+            }
+        }
+        self.add_fetch_settings(&mut settings, prefetch_bytes);
+        settings
+    }
+
+    /// All partitions share one fetch queue, so these bound the client as a whole, whatever it is assigned.
+    fn add_fetch_settings(&self, settings: &mut BTreeMap<String, String>, prefetch_bytes: usize) {
+        for name in ["queued.max.messages.kbytes", "queued.min.messages"] {
+            if let Some(value) = self.get(name) {
+                telemetry::setting_risky(name, value, "memory may exceed the byte budget");
+            }
+        }
+        // A record of `size` bytes takes `size + RECORD_OVERHEAD`: the count bounds small records, the bytes large ones.
+        default(
+            settings,
+            "queued.min.messages",
+            (prefetch_bytes / (RECORD_OVERHEAD + 200)).clamp(1, 10_000_000),
+        );
+        default(settings, "queued.max.messages.kbytes", (prefetch_bytes / 1024 * 3 / 4).clamp(1, 2_097_151));
+        // A full queue is looked at again after this; librdkafka's default of 1 s would starve the map tasks.
+        default(settings, "fetch.queue.backoff.ms", 5);
+        // Small fetches cost five times the CPU on a live topic; the wait bounds the latency that this adds.
+        default(settings, "fetch.min.bytes", 100_000);
+        default(settings, "fetch.wait.max.ms", 100);
+        // One response may overshoot the queue's bound: keep it small. librdkafka wants at least message.max.bytes.
+        let least = settings
+            .get("message.max.bytes")
+            .and_then(|value| value.parse::<usize>().ok())
+            .unwrap_or(1_000_000);
+        default(settings, "fetch.max.bytes", (prefetch_bytes / 2).clamp(least, 50 << 20).max(least));
+    }
+}
+
+/// Settings that users cannot change.
+const FORCED: &[(&str, &str)] = &[
+    ("enable.auto.commit", "false"),
+    ("enable.auto.offset.store", "false"),
+    ("enable.partition.eof", "false"),
+    // kmr resolves missing commits itself; an offset that is out of range must never be skipped silently.
+    ("auto.offset.reset", "error"),
+];
+
+fn default(settings: &mut BTreeMap<String, String>, name: &str, value: impl ToString) {
+    settings.entry(name.to_owned()).or_insert_with(|| value.to_string());
+}
+
+fn is_secret(name: &str) -> bool {
+    ["password", "secret", "token", "key.pem", "oauthbearer.config", "jaas"]
+        .iter()
+        .any(|part| name.contains(part))
+}
+
+impl fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map()
+            .entries(
+                self.iter().map(|(name, value)| (name, if is_secret(name) { "(hidden)" } else { value })),
+            )
+            .finish()
+    }
+}
+
+/// Where a partition starts for which the group has committed nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ResetPolicy {
+    /// At the lowest offset in the log. The default: nothing that exists is skipped.
+    #[default]
+    Earliest,
+    /// Behind the last record: what was produced before the group's first start is skipped.
+    Latest,
+    /// The consumer stops, naming the partition and what its log holds.
+    Fail,
+}
+
+impl ResetPolicy {
+    /// What a user's `auto.offset.reset` means.
+    pub(crate) fn from_setting(value: &str) -> Result<Self, Error> {
+        match value {
+            "earliest" | "smallest" | "beginning" => Ok(Self::Earliest),
+            "latest" | "largest" | "end" => Ok(Self::Latest),
+            "error" | "none" => Ok(Self::Fail),
+            other => Err(Error::Config(format!(
+                "auto.offset.reset is {other:?}; it takes earliest, latest or error"
+            ))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_hides_secrets() {
+        let config = ClientConfig::new().set("sasl.password", "hunter2").set("group.id", "g");
+        let text = format!("{config:?}");
+        assert!(!text.contains("hunter2") && text.contains("(hidden)") && text.contains("\"g\""), "{text}");
+    }
+
+    #[test]
+    fn what_the_promise_depends_on_cannot_be_changed() {
+        let config = ClientConfig::new().set("enable.auto.commit", "true").set("fetch.min.bytes", "1");
+        let effective = config.effective(16 << 20);
+        assert_eq!(effective["enable.auto.commit"], "false");
+        assert_eq!(effective["auto.offset.reset"], "error");
+        assert_eq!(effective["fetch.min.bytes"], "1", "the user's own value wins");
+        assert_eq!(effective["partition.assignment.strategy"], "cooperative-sticky");
+    }
+
+    #[test]
+    fn settings_that_kip_848_refuses_are_removed() {
+        let config = ClientConfig::new().set("group.protocol", "consumer").set("session.timeout.ms", "6000");
+        let effective = config.effective(16 << 20);
+        assert!(!effective.contains_key("session.timeout.ms"));
+        assert!(!effective.contains_key("partition.assignment.strategy"));
+    }
+
+    #[test]
+    fn missing_settings_are_named() {
+        let error = ClientConfig::new().required("group.id").unwrap_err().to_string();
+        assert!(error.contains("group.id is not set"), "{error}");
+    }
+
+    #[test]
+    fn prefetch_is_bounded_by_count_and_bytes() {
+        let effective = ClientConfig::new().effective(16 << 20);
+        let count: usize = effective["queued.min.messages"].parse().unwrap();
+        assert!(count * (200 + RECORD_OVERHEAD) <= 16 << 20);
+        assert_eq!(effective["queued.max.messages.kbytes"], "12288");
+    }
+}

@@ -1,0 +1,127 @@
+//! When a batch is due. Pure: the loop asks, with the time in its hand.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::claim::{Epoch, Hold, epochs};
+use super::piece::Origin;
+use crate::reducer::BatchOptions;
+
+/// The records behind a batch, in the order in which their rows were accepted.
+#[derive(Debug, Default)]
+pub(crate) struct Contents {
+    parts: Vec<Part>,
+}
+
+/// Rows of one piece within a batch.
+#[derive(Debug)]
+struct Part {
+    rows: usize,
+    origin: Origin,
+}
+
+impl Contents {
+    pub(crate) fn push(&mut self, rows: usize, origin: Origin) {
+        self.parts.push(Part { rows, origin });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    pub(crate) fn epochs(&self) -> BTreeSet<Epoch> {
+        epochs(self.parts.iter().flat_map(|part| part.origin.holds()))
+    }
+
+    pub(crate) fn into_holds(self) -> Vec<Hold> {
+        self.parts.into_iter().flat_map(|part| part.origin.into_holds()).collect()
+    }
+
+    /// Takes out what answers for the record of the row at `index`. `None`: there is no such row.
+    pub(crate) fn carve_row(&mut self, mut index: usize) -> Option<Vec<Hold>> {
+        for part in &mut self.parts {
+            if index < part.rows {
+                return Some(part.origin.carve_row(index, part.rows));
+            }
+            index -= part.rows;
+        }
+        None
+    }
+}
+
+/// A batch that still takes rows.
+#[derive(Debug, Default)]
+pub(crate) struct OpenBatch {
+    pub(crate) contents: Contents,
+    pub(crate) rows: usize,
+    pub(crate) bytes: usize,
+    opened: Option<Instant>,
+}
+
+impl OpenBatch {
+    pub(crate) fn add(&mut self, rows: usize, bytes: usize, origin: Origin, now: Instant) {
+        self.opened.get_or_insert(now);
+        self.rows += rows;
+        self.bytes += bytes;
+        self.contents.push(rows, origin);
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.contents.is_empty()
+    }
+
+    /// Whether it may take no further row.
+    pub(crate) fn is_full(&self, options: &BatchOptions) -> bool {
+        self.rows >= options.max_records || self.bytes >= options.max_bytes
+    }
+
+    /// When its age makes it due; `None` while it is empty.
+    pub(crate) fn due_at(&self, max_age: Duration) -> Option<Instant> {
+        self.opened.map(|opened| opened + max_age)
+    }
+
+    /// How many of `rows` rows, `bytes` in all, it may take. At least 1 if it is empty.
+    pub(crate) fn room(&self, rows: usize, bytes: usize, options: &BatchOptions) -> usize {
+        let by_count = options.max_records.saturating_sub(self.rows);
+        let left = options.max_bytes.saturating_sub(self.bytes);
+        let by_bytes = if bytes <= left { rows } else { left / (bytes / rows.max(1)).max(1) };
+        let least = usize::from(self.is_empty());
+        by_count.min(by_bytes).max(least).min(rows)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origin() -> Origin {
+        Origin::of_batch(Vec::new())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn age_counts_from_the_first_row() {
+        let mut batch = OpenBatch::default();
+        assert_eq!(batch.due_at(Duration::from_secs(4)), None);
+        let now = Instant::now();
+        batch.add(1, 1, origin(), now);
+        batch.add(1, 1, origin(), now + Duration::from_secs(3));
+        assert_eq!(batch.due_at(Duration::from_secs(4)), Some(now + Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn room_is_exact_by_count_and_bounded_by_bytes() {
+        let options = BatchOptions::default().with_max_records(10).with_max_bytes(1000);
+        let mut batch = OpenBatch::default();
+        assert_eq!(batch.room(25, 250, &options), 10);
+        assert_eq!(batch.room(1, 5000, &options), 1, "one row is always admitted");
+        assert_eq!(batch.room(4, 2000, &options), 2);
+        batch.add(7, 900, origin(), Instant::now());
+        assert_eq!(batch.room(25, 250, &options), 3);
+        assert_eq!(batch.room(4, 800, &options), 0);
+        assert!(!batch.is_full(&options));
+        batch.add(3, 30, origin(), Instant::now());
+        assert!(batch.is_full(&options));
+    }
+}

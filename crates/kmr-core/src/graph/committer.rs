@@ -1,0 +1,369 @@
+//! The one place that commits offsets: a tracker per assignment, an interval, and one commit at a time.
+//!
+//! Invariants (numbers of ARCHITECTURE.md):
+//! * C1: only watermarks of trackers are committed, so never past an unfinished record.
+//! * C3: reports of an epoch that is not in the ledger are dropped.
+//! * C4: nobody else commits. Each offset's own outcome is read; "not yours any more" is an event, not an error.
+//! * C5: a lost assignment is forgotten without a commit.
+//! * C8: one commit is outstanding at most. Nobody is told that partitions may go before it is answered.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+
+use super::claim::{Assignment, Epoch, LedgerEntry, LedgerEvent};
+use super::tracker::{Misuse, Offsets, Tracker};
+use crate::error::Error;
+use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
+use crate::record::TopicPartition;
+use crate::stage::BoxFuture;
+use crate::stats::Counters;
+use crate::telemetry;
+
+/// Wait before a refused last commit is tried again, inside the drain deadline.
+const RETRY_WAIT: Duration = Duration::from_millis(200);
+
+/// How an assignment ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Settled {
+    pub(crate) partition: TopicPartition,
+    /// The offset committed last in this assignment.
+    pub(crate) committed: Option<i64>,
+    /// The lowest observed offset that was not finished; `None`: all were.
+    pub(crate) unfinished_from: Option<i64>,
+    /// Something was still under way at the deadline.
+    pub(crate) stalled: bool,
+    /// The last commit did not go through.
+    pub(crate) commit_failed: bool,
+}
+
+/// What the coordinator asks for.
+pub(crate) enum Order {
+    /// Wait until all records of these assignments are finished or abandoned, commit, and forget them.
+    Settle { epochs: BTreeSet<Epoch>, deadline: Instant, reply: oneshot::Sender<Result<Vec<Settled>, Error>> },
+    /// Forget them, without a commit (C5).
+    Forget { epochs: BTreeSet<Epoch>, deadline: Instant, reply: oneshot::Sender<Result<Vec<Settled>, Error>> },
+}
+
+/// The coordinator's way to the committer.
+#[derive(Clone)]
+pub(crate) struct CommitterHandle {
+    orders: mpsc::UnboundedSender<Order>,
+}
+
+impl CommitterHandle {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Order>) {
+        let (orders, receiver) = mpsc::unbounded_channel();
+        (Self { orders }, receiver)
+    }
+
+    /// See [`Order::Settle`].
+    ///
+    /// # Errors
+    /// A commit is still unanswered at the deadline: partitions must not be handed back (C8).
+    pub(crate) async fn settle(
+        &self,
+        epochs: BTreeSet<Epoch>,
+        deadline: Instant,
+    ) -> Result<Vec<Settled>, Error> {
+        self.ask(|reply| Order::Settle { epochs, deadline, reply }).await
+    }
+
+    /// See [`Order::Forget`].
+    ///
+    /// # Errors
+    /// As for [`settle`](Self::settle).
+    pub(crate) async fn forget(
+        &self,
+        epochs: BTreeSet<Epoch>,
+        deadline: Instant,
+    ) -> Result<Vec<Settled>, Error> {
+        self.ask(|reply| Order::Forget { epochs, deadline, reply }).await
+    }
+
+    async fn ask(
+        &self,
+        order: impl FnOnce(oneshot::Sender<Result<Vec<Settled>, Error>>) -> Order,
+    ) -> Result<Vec<Settled>, Error> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.orders.send(order(reply));
+        // The committer is gone only if its task failed, which is reported by itself.
+        answer.await.unwrap_or_else(|_| Ok(Vec::new()))
+    }
+}
+
+/// One assignment in the ledger.
+struct Entry {
+    assignment: Arc<Assignment>,
+    tracker: Tracker,
+    committed: Option<i64>,
+    commit_failed: bool,
+    /// The broker says that it is not ours, or refuses for good: no further try.
+    given_up: bool,
+}
+
+/// Assignments on their way out.
+struct Leaving {
+    epochs: BTreeSet<Epoch>,
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
+    commits: bool,
+    retry_at: Option<Instant>,
+}
+
+type Answer = (Vec<(Epoch, OffsetCommit)>, Vec<CommitOutcome>);
+
+/// The committer's task.
+pub(crate) struct Committer {
+    member: Arc<dyn GroupMember>,
+    counters: Arc<Counters>,
+    interval: Duration,
+    ledger: mpsc::UnboundedReceiver<LedgerEntry>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    entries: BTreeMap<Epoch, Entry>,
+    leaving: Vec<Leaving>,
+    outstanding: Option<BoxFuture<'static, Answer>>,
+}
+
+impl Committer {
+    pub(crate) fn new(
+        member: Arc<dyn GroupMember>,
+        counters: Arc<Counters>,
+        interval: Duration,
+        ledger: mpsc::UnboundedReceiver<LedgerEntry>,
+        orders: mpsc::UnboundedReceiver<Order>,
+    ) -> Self {
+        Self {
+            member,
+            counters,
+            interval,
+            ledger,
+            orders,
+            entries: BTreeMap::new(),
+            leaving: Vec::new(),
+            outstanding: None,
+        }
+    }
+
+    /// Runs until the coordinator drops its handle.
+    ///
+    /// # Errors
+    /// The group's coordinator refuses a commit for good.
+    pub(crate) async fn run(mut self) -> Result<(), Error> {
+        let mut ticks = interval(self.interval);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let wake_at =
+                self.leaving.iter().map(|leaving| leaving.retry_at.unwrap_or(leaving.deadline)).min();
+            tokio::select! {
+                biased;
+                answer = answered(&mut self.outstanding) => {
+                    self.outstanding = None;
+                    self.record(answer)?;
+                }
+                Some(entry) = self.ledger.recv() => self.enter(entry),
+                order = self.orders.recv() => match order {
+                    Some(order) => self.obey(order),
+                    None => return Ok(()),
+                },
+                _ = ticks.tick() => self.commit(None),
+                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+            }
+            self.serve_leaving();
+        }
+    }
+
+    fn enter(&mut self, entry: LedgerEntry) {
+        let (epoch, ranges, event) = match entry {
+            LedgerEntry::Assigned(assignment) => {
+                let entry = Entry {
+                    tracker: Tracker::default(),
+                    committed: None,
+                    commit_failed: false,
+                    given_up: false,
+                    assignment: assignment.clone(),
+                };
+                self.entries.insert(assignment.epoch, entry);
+                return;
+            }
+            LedgerEntry::Records { epoch, ranges, event } => (epoch, ranges, event),
+        };
+        let Some(entry) = self.entries.get_mut(&epoch) else { return }; // C3
+        for range in ranges {
+            if let Err(Misuse(what)) = apply(&mut entry.tracker, range, event) {
+                telemetry::ledger_misuse(&entry.assignment.partition, what);
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        // What happened before the order was given is in the channel already: it counts.
+        while let Ok(entry) = self.ledger.try_recv() {
+            self.enter(entry);
+        }
+        let (epochs, deadline, reply, commits) = match order {
+            Order::Settle { epochs, deadline, reply } => (epochs, deadline, reply, true),
+            Order::Forget { epochs, deadline, reply } => (epochs, deadline, reply, false),
+        };
+        if !commits {
+            self.entries.retain(|epoch, _| !epochs.contains(epoch));
+        }
+        self.leaving.push(Leaving { epochs, deadline, reply, commits, retry_at: None });
+    }
+
+    /// Commits what is finished and not committed yet, of all assignments or of some.
+    fn commit(&mut self, only: Option<&BTreeSet<Epoch>>) {
+        if self.outstanding.is_some() {
+            return; // C8
+        }
+        let due = self.entries.iter().filter(|(epoch, _)| only.is_none_or(|only| only.contains(epoch)));
+        let due: Vec<(Epoch, OffsetCommit)> = due
+            .filter_map(|(epoch, entry)| {
+                let offset = entry.due()?;
+                Some((*epoch, OffsetCommit { partition: entry.assignment.partition.clone(), offset }))
+            })
+            .collect();
+        if due.is_empty() {
+            return;
+        }
+        self.counters.commit_requested();
+        let member = self.member.clone();
+        self.outstanding = Some(Box::pin(async move {
+            let offsets: Vec<OffsetCommit> = due.iter().map(|(_, offset)| offset.clone()).collect();
+            let outcomes = member.commit(&offsets).await;
+            (due, outcomes)
+        }));
+    }
+
+    fn record(&mut self, (offsets, outcomes): Answer) -> Result<(), Error> {
+        for ((epoch, commit), outcome) in offsets.into_iter().zip(outcomes) {
+            let Some(entry) = self.entries.get_mut(&epoch) else { continue };
+            entry.commit_failed = outcome != CommitOutcome::Committed;
+            match &outcome {
+                CommitOutcome::Committed => {
+                    entry.committed = Some(commit.offset);
+                    self.counters.committed(&commit.partition, commit.offset);
+                    continue;
+                }
+                CommitOutcome::Retryable(_) => {}
+                CommitOutcome::NotOwned(_) => entry.given_up = true,
+                CommitOutcome::Refused(reason) => {
+                    entry.given_up = true;
+                    let what = format!("commit of {} offset {}", commit.partition, commit.offset);
+                    return Err(Error::Client { what, reason: reason.clone(), retryable: false });
+                }
+            }
+            telemetry::commit_problem(&commit.partition, commit.offset, &outcome);
+        }
+        Ok(())
+    }
+
+    /// Lets those go that are settled, committed, or out of time.
+    fn serve_leaving(&mut self) {
+        let now = Instant::now();
+        for mut leaving in std::mem::take(&mut self.leaving) {
+            let expired = now >= leaving.deadline;
+            let settled = !leaving.commits || self.all(&leaving.epochs, |entry| entry.tracker.is_settled());
+            if !settled && !expired {
+                self.leaving.push(leaving);
+                continue;
+            }
+            if self.outstanding.is_some() {
+                if !expired {
+                    self.leaving.push(leaving);
+                    continue;
+                }
+                let _ = leaving.reply.send(Err(unanswered()));
+                continue;
+            }
+            let clean = self.all(&leaving.epochs, |entry| entry.due().is_none());
+            if leaving.commits && !clean && !expired {
+                let failed = self.any(&leaving.epochs, |entry| entry.commit_failed);
+                match leaving.retry_at {
+                    None if failed => leaving.retry_at = Some((now + RETRY_WAIT).min(leaving.deadline)),
+                    Some(at) if now < at => {}
+                    _ => {
+                        leaving.retry_at = None;
+                        self.clear_failures(&leaving.epochs);
+                        self.commit(Some(&leaving.epochs));
+                    }
+                }
+                self.leaving.push(leaving);
+                continue;
+            }
+            let _ = leaving.reply.send(Ok(self.release(&leaving.epochs)));
+        }
+    }
+
+    fn all(&self, epochs: &BTreeSet<Epoch>, holds: impl Fn(&Entry) -> bool) -> bool {
+        epochs.iter().filter_map(|epoch| self.entries.get(epoch)).all(holds)
+    }
+
+    fn any(&self, epochs: &BTreeSet<Epoch>, holds: impl Fn(&Entry) -> bool) -> bool {
+        epochs.iter().filter_map(|epoch| self.entries.get(epoch)).any(holds)
+    }
+
+    fn clear_failures(&mut self, epochs: &BTreeSet<Epoch>) {
+        for epoch in epochs {
+            if let Some(entry) = self.entries.get_mut(epoch) {
+                entry.commit_failed = false;
+            }
+        }
+    }
+
+    fn release(&mut self, epochs: &BTreeSet<Epoch>) -> Vec<Settled> {
+        let released = epochs.iter().filter_map(|epoch| self.entries.remove(epoch));
+        released
+            .map(|entry| Settled {
+                partition: entry.assignment.partition.clone(),
+                committed: entry.committed,
+                unfinished_from: entry.tracker.oldest_unfinished(),
+                stalled: !entry.tracker.is_settled(),
+                commit_failed: entry.commit_failed,
+            })
+            .collect()
+    }
+}
+
+impl Entry {
+    /// The offset to commit, if there is a new one.
+    fn due(&self) -> Option<i64> {
+        if self.given_up {
+            return None;
+        }
+        self.tracker
+            .watermark()
+            .filter(|watermark| self.committed.is_none_or(|committed| *watermark > committed))
+    }
+}
+
+fn apply(tracker: &mut Tracker, range: Offsets, event: LedgerEvent) -> Result<(), Misuse> {
+    match event {
+        LedgerEvent::Observed => tracker.observe(range),
+        LedgerEvent::Finished => tracker.finish(range),
+        LedgerEvent::Abandoned => tracker.abandon(range),
+    }
+}
+
+/// Pends while no commit is outstanding. Cancel safe: the future stays where it is.
+async fn answered(outstanding: &mut Option<BoxFuture<'static, Answer>>) -> Answer {
+    match outstanding {
+        Some(commit) => commit.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn unanswered() -> Error {
+    Error::Client {
+        what: "commit".to_owned(),
+        reason: "the group coordinator has not answered within the drain deadline; partitions cannot be handed back safely"
+            .to_owned(),
+        retryable: true,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,113 @@
+//! What follows a reduce: more maps and another reduce, or the end.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::mpsc;
+
+use super::claim::Hold;
+use super::dead_letters::ErrorBranch;
+use super::piece::{Origin, Piece};
+use crate::dead_letter::DeadLetter;
+use crate::error::Error;
+use crate::reducer::Rows;
+use crate::stage::{BoxFuture, Chain, Stage, StageError, Step};
+
+/// Takes the output of a delivered batch, with what answers for its records.
+pub(crate) trait Downstream<T>: Send + Sync + 'static {
+    fn push(&self, output: T, holds: Vec<Hold>) -> BoxFuture<'_, Result<(), Error>>;
+}
+
+/// Maps an output and collects what the chain emits.
+async fn run_chain<T, C>(chain: &C, output: T, rows: &mut Vec<C::Out>) -> Result<(), StageError>
+where
+    C: for<'r> Chain<In<'r> = T>,
+{
+    match chain.start(output, &mut |row| rows.push(row)) {
+        Step::Done(result) => result,
+        Step::Later(values) => {
+            rows.extend(values.await?);
+            Ok(())
+        }
+    }
+}
+
+/// The value failed in a map behind a reduce: a dead letter for each range of records that it stands for.
+async fn fail(errors: &dyn ErrorBranch, holds: Vec<Hold>, error: StageError) -> Result<(), Error> {
+    let origin = Origin::of_batch(holds);
+    let letters = DeadLetter::of_ranges(&origin.sources(), &error.stage, error.error);
+    errors.send(letters, origin).await
+}
+
+/// The end of the strategy: the records are finished.
+pub(crate) struct Finish<C> {
+    pub(crate) chain: C,
+    pub(crate) errors: Arc<dyn ErrorBranch>,
+}
+
+impl<T, C> Downstream<T> for Finish<C>
+where
+    T: Send + 'static,
+    C: for<'r> Chain<In<'r> = T>,
+{
+    fn push(&self, output: T, holds: Vec<Hold>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            match run_chain(&self.chain, output, &mut Vec::new()).await {
+                Ok(()) => {
+                    holds.into_iter().for_each(Hold::finish);
+                    Ok(())
+                }
+                Err(error) => fail(&*self.errors, holds, error).await,
+            }
+        })
+    }
+}
+
+/// The next reduce, behind any number of maps.
+pub(crate) struct ToNext<C, R: Rows> {
+    chain: C,
+    /// The empty container that new ones are made from.
+    rows: Mutex<R>,
+    stage: Stage,
+    next: mpsc::Sender<Piece<R>>,
+    errors: Arc<dyn ErrorBranch>,
+}
+
+impl<C, R: Rows> ToNext<C, R> {
+    pub(crate) fn new(
+        chain: C,
+        rows: R,
+        (stage, next): (Stage, mpsc::Sender<Piece<R>>),
+        errors: Arc<dyn ErrorBranch>,
+    ) -> Self {
+        Self { chain, rows: Mutex::new(rows), stage, next, errors }
+    }
+}
+
+impl<T, C, R> Downstream<T> for ToNext<C, R>
+where
+    T: Send + 'static,
+    C: for<'r> Chain<In<'r> = T>,
+    R: Rows<Item = C::Out>,
+{
+    fn push(&self, output: T, holds: Vec<Hold>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let mut values = Vec::new();
+            if let Err(error) = run_chain(&self.chain, output, &mut values).await {
+                return fail(&*self.errors, holds, error).await;
+            }
+            let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).fresh();
+            for value in values {
+                if let Err(error) = rows.push(value) {
+                    return fail(&*self.errors, holds, StageError { stage: self.stage.clone(), error }).await;
+                }
+            }
+            if rows.is_empty() {
+                holds.into_iter().for_each(Hold::finish);
+                return Ok(());
+            }
+            // A closed channel means that the next stage has failed and the consumer is stopping.
+            let _ = self.next.send(Piece { rows, origin: Origin::of_batch(holds) }).await;
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,23 @@
+//! The running graph, in the order in which a record meets it.
+//!
+//! `intake` takes records from the member and charges the `budget`; `map` runs the map stages, one task a partition;
+//! `reduce` batches and delivers, one task a reduce stage, with `batch` (when is a batch due), `flight` (attempts) and
+//! `downstream` (what follows); `dead_letters` is the way to `reduce_err`; `claim` and `piece` tie rows to their records;
+//! `committer` keeps a `tracker` per partition and commits; `coordinator` and `rebalance` direct all of them.
+
+mod batch;
+pub(crate) mod budget;
+pub(crate) mod claim;
+pub(crate) mod committer;
+pub(crate) mod coordinator;
+mod dead_letters;
+mod downstream;
+mod flight;
+pub(crate) mod flow;
+pub(crate) mod intake;
+mod map;
+mod piece;
+pub(crate) mod rebalance;
+mod reduce;
+mod tracker;
+pub mod wiring;

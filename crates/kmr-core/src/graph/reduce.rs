@@ -1,0 +1,271 @@
+//! The reduce loop: one task that accumulates, freezes what is due, and keeps deliveries in flight. The error branch runs
+//! the same code.
+//!
+//! Invariants:
+//! 1. Deliveries start in the order in which their batches fell due; at most `max_in_flight` at once. While a frozen
+//!    batch waits for its turn, no further input is taken: that is the back-pressure.
+//! 2. A batch ends with all its holds finished, carved into dead letters, or dropped (abandoned). Nothing else.
+//! 3. What belongs to a live assignment is never dropped because another assignment ends (R1).
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep_until};
+
+use super::batch::{Contents, OpenBatch};
+use super::budget::Budget;
+use super::claim::Hold;
+use super::dead_letters::ErrorBranch;
+use super::downstream::Downstream;
+use super::flight::{FlightPlan, fly};
+use super::flow::Flow;
+use super::piece::{Origin, Piece};
+use crate::dead_letter::DeadLetter;
+use crate::error::{BoxError, Error};
+use crate::reducer::{AtShutdown, BatchOptions, Chunk, Delivered, Delivery, Reducer, Rows, panic_message};
+use crate::stage::Stage;
+use crate::stats::Counters;
+use crate::telemetry;
+
+/// Everything one reduce task works with.
+pub(crate) struct ReduceTask<R: Reducer> {
+    pub(crate) stage: Stage,
+    pub(crate) reducer: R,
+    pub(crate) options: BatchOptions,
+    pub(crate) input: mpsc::Receiver<Piece<R::Rows>>,
+    pub(crate) downstream: Box<dyn Downstream<R::Output>>,
+    pub(crate) errors: Arc<dyn ErrorBranch>,
+    pub(crate) flow: watch::Receiver<Flow>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) counters: Arc<Counters>,
+    /// Decides the jitter of retries.
+    pub(crate) seed: u64,
+}
+
+/// A batch that takes no more rows and waits for its turn.
+struct Frozen<O> {
+    delivery: Box<dyn Delivery<Output = O>>,
+    contents: Contents,
+    rows: usize,
+}
+
+/// A batch whose delivery has ended.
+struct Landed<O> {
+    contents: Contents,
+    rows: usize,
+    result: Result<Delivered<O>, Error>,
+}
+
+/// A delivery under way.
+struct Flight {
+    task: AbortHandle,
+    epochs: std::collections::BTreeSet<super::claim::Epoch>,
+}
+
+/// What the loop woke up for.
+enum Wake<R: Rows, O> {
+    Landed(Box<Landed<O>>),
+    Cancelled,
+    Flow,
+    Input(Option<Piece<R>>),
+    Due,
+}
+
+struct State<O> {
+    open: OpenBatch,
+    frozen: VecDeque<Frozen<O>>,
+    in_flight: JoinSet<Landed<O>>,
+    flights: Vec<Flight>,
+    input_ended: bool,
+    launched: u64,
+}
+
+impl<R: Reducer> ReduceTask<R> {
+    /// Runs until the input has ended and everything is delivered, or until the stage fails. Dropping the future abandons
+    /// what it holds.
+    pub(crate) async fn run(mut self) -> Result<(), Error> {
+        let mut state = State {
+            open: OpenBatch::default(),
+            frozen: VecDeque::new(),
+            in_flight: JoinSet::new(),
+            flights: Vec::new(),
+            input_ended: false,
+            launched: 0,
+        };
+        let result = self.serve(&mut state).await;
+        // Deliveries of a failed stage are dropped before the reducer closes what they use.
+        state.in_flight.shutdown().await;
+        let stopped = self.reducer.stop().await.map_err(|source| self.failed("stopping failed", source));
+        result.and(stopped)
+    }
+
+    async fn serve(&mut self, state: &mut State<R::Output>) -> Result<(), Error> {
+        let mut starved = self.budget.starved();
+        loop {
+            self.launch(state);
+            if state.input_ended
+                && state.open.is_empty()
+                && state.frozen.is_empty()
+                && state.in_flight.is_empty()
+            {
+                return Ok(());
+            }
+            match self.wake(state, &mut starved).await {
+                Wake::Landed(landed) => self.land(*landed).await?,
+                Wake::Cancelled => {}
+                Wake::Flow => self.drop_dead(state)?,
+                Wake::Input(Some(piece)) => self.accept(state, piece)?,
+                Wake::Input(None) => {
+                    state.input_ended = true;
+                    self.close(state)?;
+                }
+                Wake::Due => self.close(state)?,
+            }
+        }
+    }
+
+    /// Waits for the next thing to do. Cancel safe: nothing is taken before it is returned.
+    async fn wake(
+        &mut self,
+        state: &mut State<R::Output>,
+        starved: &mut watch::Receiver<bool>,
+    ) -> Wake<R::Rows, R::Output> {
+        let takes_input = !state.input_ended && state.frozen.is_empty();
+        let can_freeze = !state.open.is_empty() && state.frozen.is_empty();
+        let alone = can_freeze && state.in_flight.is_empty();
+        let due = if can_freeze { state.open.due_at(self.options.max_age) } else { None };
+        let drains = can_freeze && self.flow.borrow().is_draining(&state.open.contents.epochs());
+        tokio::select! {
+            biased;
+            Some(landed) = state.in_flight.join_next() => match landed {
+                Ok(landed) => Wake::Landed(Box::new(landed)),
+                // Aborted: its holds were dropped with it.
+                Err(_) => Wake::Cancelled,
+            },
+            Ok(()) = self.flow.changed() => Wake::Flow,
+            piece = self.input.recv(), if takes_input => Wake::Input(piece),
+            () = std::future::ready(()), if drains => Wake::Due,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Due,
+            // Nothing in flight will give bytes back: what is here has to go out, whatever the limits say.
+            Ok(_) = starved.wait_for(|starved| *starved), if alone => Wake::Due,
+        }
+    }
+
+    fn accept(&mut self, state: &mut State<R::Output>, mut piece: Piece<R::Rows>) -> Result<(), Error> {
+        loop {
+            let rows = piece.rows.len();
+            let room = state.open.room(rows, piece.rows.bytes(), &self.options);
+            if room == 0 {
+                self.close(state)?;
+                continue;
+            }
+            let rest = (room < rows).then(|| piece.split_off(room));
+            let (rows, bytes, sources) = (piece.rows.len(), piece.rows.bytes(), piece.origin.sources());
+            let chunk = Chunk::new(piece.rows, sources);
+            self.guard("accepting rows failed", |reducer| reducer.accept(chunk))?;
+            state.open.add(rows, bytes, piece.origin, Instant::now());
+            if state.open.is_full(&self.options) {
+                self.close(state)?;
+            }
+            match rest {
+                Some(rest) => piece = rest,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Freezes the open batch, or drops it if that is what its reducer wants at the end.
+    fn close(&mut self, state: &mut State<R::Output>) -> Result<(), Error> {
+        if state.open.is_empty() {
+            return Ok(());
+        }
+        let open = std::mem::take(&mut state.open);
+        let delivery = self.guard("closing a batch failed", Reducer::freeze)?;
+        let drops = self.options.at_shutdown == AtShutdown::Drop
+            && (state.input_ended || self.flow.borrow().is_all_draining(&open.contents.epochs()));
+        if drops && !open.is_full(&self.options) {
+            telemetry::batch_dropped(&self.stage, open.rows);
+            return Ok(());
+        }
+        state.frozen.push_back(Frozen { delivery, contents: open.contents, rows: open.rows });
+        Ok(())
+    }
+
+    /// Starts deliveries in the order in which they fell due, as many as may fly.
+    fn launch(&self, state: &mut State<R::Output>) {
+        while state.in_flight.len() < self.options.max_in_flight {
+            let Some(frozen) = state.frozen.pop_front() else { return };
+            state.launched += 1;
+            let plan = FlightPlan {
+                stage: self.stage.clone(),
+                options: self.options.clone(),
+                rows: frozen.rows,
+                seed: self.seed.wrapping_add(state.launched),
+            };
+            let epochs = frozen.contents.epochs();
+            let task = state.in_flight.spawn(async move {
+                let result = fly(&*frozen.delivery, &plan).await;
+                Landed { contents: frozen.contents, rows: frozen.rows, result }
+            });
+            state.flights.retain(|flight| !flight.task.is_finished());
+            state.flights.push(Flight { task, epochs });
+        }
+    }
+
+    /// A delivery ended: rejected rows become dead letters, the output flows on with all the other records.
+    async fn land(&mut self, landed: Landed<R::Output>) -> Result<(), Error> {
+        let Landed { mut contents, rows, result } = landed;
+        let delivered = result?;
+        let accepted = rows.saturating_sub(delivered.rejected.len());
+        self.counters.delivered(&self.stage, accepted);
+        let mut rejected = delivered.rejected;
+        rejected.sort_by_key(|row| row.index);
+        for row in rejected {
+            let Some(holds) = contents.carve_row(row.index) else {
+                let what = format!("the sink rejected row {} of a batch of {rows}", row.index);
+                return Err(self.failed(&what, row.error));
+            };
+            self.reject(holds, row.error).await?;
+        }
+        self.downstream.push(delivered.output, contents.into_holds()).await
+    }
+
+    async fn reject(&mut self, holds: Vec<Hold>, error: BoxError) -> Result<(), Error> {
+        if holds.is_empty() {
+            return Ok(()); // another row of the same record was rejected before
+        }
+        let origin = Origin::of_batch(holds);
+        let letters = DeadLetter::of_ranges(&origin.sources(), &self.stage, error);
+        self.errors.send(letters, origin).await
+    }
+
+    /// Drops what no live assignment has a part in.
+    fn drop_dead(&mut self, state: &mut State<R::Output>) -> Result<(), Error> {
+        let flow = self.flow.borrow_and_update().clone();
+        state.flights.retain(|flight| !flight.task.is_finished());
+        for flight in state.flights.iter().filter(|flight| flow.is_dead(&flight.epochs)) {
+            flight.task.abort();
+        }
+        state.frozen.retain(|frozen| !flow.is_dead(&frozen.contents.epochs()));
+        if flow.is_dead(&state.open.contents.epochs()) {
+            state.open = OpenBatch::default();
+            self.guard("closing a batch failed", Reducer::freeze).map(drop)?;
+        }
+        Ok(())
+    }
+
+    /// Calls the reducer; a panic becomes the stage's error.
+    fn guard<T>(&mut self, what: &str, call: impl FnOnce(&mut R) -> Result<T, BoxError>) -> Result<T, Error> {
+        let reducer = &mut self.reducer;
+        let result = catch_unwind(AssertUnwindSafe(|| call(reducer)))
+            .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_message(&*panic)).into()));
+        result.map_err(|source| self.failed(what, source))
+    }
+
+    fn failed(&self, what: &str, source: BoxError) -> Error {
+        Error::Stage { stage: self.stage.to_string(), what: what.to_owned(), source }
+    }
+}

@@ -1,0 +1,302 @@
+//! Which offset of a partition is safe to commit: ranges in arrival order, gaps allowed. Pure, no clock, no I/O.
+//!
+//! Invariants (numbers of ARCHITECTURE.md):
+//! * C1: the watermark is never above the lowest observed offset that is not finished.
+//! * C2: offsets are not dense; nothing is compared with "previous + 1". What lies between two observed ranges does not
+//!   exist, so a finished range lets the watermark jump to its own end.
+//! * C6: the order in which ranges are finished does not matter.
+
+use std::collections::VecDeque;
+
+/// A closed range of offsets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Offsets {
+    pub(crate) first: i64,
+    pub(crate) last: i64,
+}
+
+impl Offsets {
+    pub(crate) fn new(first: i64, last: i64) -> Self {
+        Self { first, last }
+    }
+
+    fn len(self) -> i64 {
+        self.last - self.first + 1
+    }
+}
+
+/// An observed range and what has become of it. Finished and abandoned parts tile it without overlap.
+#[derive(Debug)]
+struct Entry {
+    range: Offsets,
+    /// Finished parts, sorted, neighbours merged.
+    finished: Vec<Offsets>,
+    /// Length of finished and abandoned parts together.
+    settled: i64,
+}
+
+/// The state of one partition during one assignment.
+#[derive(Debug, Default)]
+pub(crate) struct Tracker {
+    entries: VecDeque<Entry>,
+    watermark: Option<i64>,
+    last_observed: Option<i64>,
+    unsettled: usize,
+}
+
+/// What a caller did that cannot be: a defect of the graph, reported and never acted upon.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Misuse(pub(crate) &'static str);
+
+impl Tracker {
+    /// Records of `range` are on their way. Ranges come in the order of the log.
+    pub(crate) fn observe(&mut self, range: Offsets) -> Result<(), Misuse> {
+        if range.last < range.first {
+            return Err(Misuse("an observed range ends before it starts"));
+        }
+        if self.last_observed.is_some_and(|last| range.first <= last) {
+            return Err(Misuse("an observed range starts at or before the one observed last"));
+        }
+        self.last_observed = Some(range.last);
+        self.entries.push_back(Entry { range, finished: Vec::new(), settled: 0 });
+        self.unsettled += 1;
+        Ok(())
+    }
+
+    /// Records of `range` are delivered, skipped, or in the dead letters.
+    pub(crate) fn finish(&mut self, range: Offsets) -> Result<(), Misuse> {
+        self.settle(range)?.add(range);
+        self.advance();
+        Ok(())
+    }
+
+    /// Records of `range` will not be finished in this assignment.
+    pub(crate) fn abandon(&mut self, range: Offsets) -> Result<(), Misuse> {
+        self.settle(range).map(drop)
+    }
+
+    /// The offset to commit: all observed records below it are finished. `None`: nothing is finished yet.
+    pub(crate) fn watermark(&self) -> Option<i64> {
+        self.watermark
+    }
+
+    /// Whether every observed record is finished or abandoned.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.unsettled == 0
+    }
+
+    /// The oldest observed range that is not finished.
+    pub(crate) fn oldest_unfinished(&self) -> Option<i64> {
+        let entry = self.entries.front()?;
+        Some(self.watermark.map_or(entry.range.first, |watermark| watermark.max(entry.range.first)))
+    }
+
+    fn settle(&mut self, range: Offsets) -> Result<&mut Entry, Misuse> {
+        let index = self.entries.partition_point(|entry| entry.range.last < range.first);
+        let entry = self.entries.get_mut(index).ok_or(Misuse("a range was settled that is not under way"))?;
+        if range.first < entry.range.first || range.last > entry.range.last || range.last < range.first {
+            return Err(Misuse("a range was settled that is not part of one observed range"));
+        }
+        if entry.settled + range.len() > entry.range.len() {
+            return Err(Misuse("a range was settled twice"));
+        }
+        entry.settled += range.len();
+        if entry.settled == entry.range.len() {
+            self.unsettled -= 1;
+        }
+        Ok(entry)
+    }
+
+    fn advance(&mut self) {
+        while let Some(entry) = self.entries.front() {
+            match entry.finished.first() {
+                Some(head) if head.first == entry.range.first => {
+                    self.watermark = Some(head.last + 1);
+                    if head.last < entry.range.last {
+                        return;
+                    }
+                    self.entries.pop_front();
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+impl Entry {
+    fn add(&mut self, range: Offsets) {
+        let at = self.finished.partition_point(|part| part.last < range.first);
+        self.finished.insert(at, range);
+        if self.finished.get(at + 1).is_some_and(|next| next.first == range.last + 1) {
+            let next = self.finished.remove(at + 1);
+            self.finished[at].last = next.last;
+        }
+        if at > 0 && self.finished[at - 1].last + 1 == range.first {
+            let merged = self.finished.remove(at);
+            self.finished[at - 1].last = merged.last;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn range(first: i64, last: i64) -> Offsets {
+        Offsets::new(first, last)
+    }
+
+    #[test]
+    fn watermark_waits_for_the_head_and_jumps_over_gaps() {
+        let mut tracker = Tracker::default();
+        tracker.observe(range(10, 12)).unwrap();
+        tracker.observe(range(20, 20)).unwrap();
+        tracker.finish(range(20, 20)).unwrap();
+        assert_eq!(tracker.watermark(), None);
+        tracker.finish(range(10, 12)).unwrap();
+        assert_eq!(tracker.watermark(), Some(21));
+        assert!(tracker.is_settled());
+    }
+
+    #[test]
+    fn parts_of_a_range_move_the_watermark_within_it() {
+        let mut tracker = Tracker::default();
+        tracker.observe(range(0, 9)).unwrap();
+        tracker.finish(range(5, 9)).unwrap();
+        tracker.finish(range(0, 2)).unwrap();
+        assert_eq!(tracker.watermark(), Some(3));
+        assert_eq!(tracker.oldest_unfinished(), Some(3));
+        tracker.finish(range(3, 4)).unwrap();
+        assert_eq!(tracker.watermark(), Some(10));
+        assert_eq!(tracker.oldest_unfinished(), None);
+    }
+
+    #[test]
+    fn abandoned_records_hold_the_watermark_but_not_the_drain() {
+        let mut tracker = Tracker::default();
+        tracker.observe(range(0, 4)).unwrap();
+        tracker.observe(range(5, 9)).unwrap();
+        tracker.abandon(range(0, 4)).unwrap();
+        tracker.finish(range(5, 9)).unwrap();
+        assert_eq!(tracker.watermark(), None);
+        assert!(tracker.is_settled());
+    }
+
+    #[test]
+    fn misuse_is_refused_and_changes_nothing() {
+        let mut tracker = Tracker::default();
+        tracker.observe(range(5, 9)).unwrap();
+        assert!(tracker.observe(range(9, 12)).is_err());
+        assert!(tracker.finish(range(3, 6)).is_err());
+        assert!(tracker.finish(range(5, 10)).is_err());
+        tracker.finish(range(5, 9)).unwrap();
+        assert!(tracker.finish(range(5, 9)).is_err());
+        assert_eq!(tracker.watermark(), Some(10));
+    }
+
+    /// Observed records of one partition, cut into chunks, each chunk cut into parts, with an order of settling.
+    #[derive(Clone, Debug)]
+    struct Plan {
+        chunks: Vec<Vec<i64>>,
+        cuts: Vec<usize>,
+        keys: Vec<u64>,
+        abandoned: Vec<bool>,
+    }
+
+    fn plan() -> impl Strategy<Value = Plan> {
+        let gaps = prop::collection::vec(prop_oneof![4 => Just(1i64), 1 => 2..50i64], 1..120);
+        (gaps, prop::collection::vec(1..12usize, 40), prop::collection::vec(any::<u64>(), 200)).prop_flat_map(
+            |(gaps, sizes, keys)| {
+                let mut offset = 0;
+                let mut records: Vec<i64> = gaps
+                    .iter()
+                    .map(|gap| {
+                        offset += gap;
+                        offset
+                    })
+                    .collect();
+                let mut chunks = Vec::new();
+                for size in sizes.iter().cycle() {
+                    if records.is_empty() {
+                        break;
+                    }
+                    let rest = records.split_off((*size).min(records.len()));
+                    chunks.push(std::mem::replace(&mut records, rest));
+                }
+                let cuts = prop::collection::vec(1..5usize, chunks.len() * 3 + 1);
+                let abandoned = prop::collection::vec(prop::bool::weighted(0.03), 200);
+                (Just(chunks), cuts, Just(keys), abandoned).prop_map(|(chunks, cuts, keys, abandoned)| Plan {
+                    chunks,
+                    cuts,
+                    keys,
+                    abandoned,
+                })
+            },
+        )
+    }
+
+    /// Cuts a chunk at records into tiles of its offset space.
+    fn tiles(chunk: &[i64], cuts: &mut impl Iterator<Item = usize>) -> Vec<Offsets> {
+        let (first, last) = (chunk[0], chunk[chunk.len() - 1]);
+        let mut tiles = Vec::new();
+        let (mut start, mut index) = (first, 0);
+        while let Some(next) =
+            cuts.next().and_then(|cut| chunk.get(index + cut).map(|offset| (index + cut, *offset)))
+        {
+            tiles.push(range(start, next.1 - 1));
+            (index, start) = next;
+        }
+        tiles.push(range(start, last));
+        tiles
+    }
+
+    proptest! {
+        /// C1, C2, C6 against a model that knows every record: random gaps, cuts, order of settling, abandoned parts.
+        #[test]
+        fn watermark_agrees_with_a_model_that_knows_every_record(plan in plan()) {
+            let mut tracker = Tracker::default();
+            let mut cuts = plan.cuts.iter().copied().cycle();
+            let mut parts = Vec::new();
+            let mut unfinished: BTreeSet<i64> = BTreeSet::new();
+            let all: BTreeMap<i64, ()> = plan.chunks.iter().flatten().map(|offset| (*offset, ())).collect();
+            let mut pending: VecDeque<Vec<i64>> = plan.chunks.clone().into();
+            let mut keys = plan.keys.iter().copied().cycle();
+            let mut abandoned = plan.abandoned.iter().copied().cycle();
+            let mut committed = 0;
+            while !pending.is_empty() || !parts.is_empty() {
+                let key = keys.next().unwrap_or(0);
+                if parts.is_empty() || (key % 3 == 0 && !pending.is_empty()) {
+                    let chunk = pending.pop_front().unwrap();
+                    tracker.observe(range(chunk[0], chunk[chunk.len() - 1])).unwrap();
+                    parts.extend(tiles(&chunk, &mut cuts.by_ref().take(3)));
+                    unfinished.extend(&chunk);
+                    continue;
+                }
+                let part = parts.swap_remove(usize::try_from(key).unwrap_or(usize::MAX) % parts.len());
+                if abandoned.next().unwrap_or(false) {
+                    tracker.abandon(part).unwrap();
+                } else {
+                    tracker.finish(part).unwrap();
+                    unfinished.retain(|offset| *offset < part.first || *offset > part.last);
+                }
+                if let Some(watermark) = tracker.watermark() {
+                    prop_assert!(watermark >= committed, "a watermark never goes back");
+                    committed = watermark;
+                    prop_assert!(unfinished.first().is_none_or(|lowest| watermark <= *lowest), "C1");
+                    // Nothing finished is held back either: no observed record lies between the watermark and the
+                    // lowest unfinished one.
+                    let end = unfinished.first().copied().or(tracker.last_observed.map(|last| last + 1)).unwrap_or(0);
+                    prop_assert!(all.range(watermark..end).next().is_none(), "held back: {watermark}..{end}");
+                }
+            }
+            prop_assert!(tracker.is_settled());
+            if unfinished.is_empty() {
+                prop_assert_eq!(tracker.watermark(), all.last_key_value().map(|(last, ())| last + 1));
+            }
+        }
+    }
+}

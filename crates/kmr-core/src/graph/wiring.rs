@@ -1,0 +1,233 @@
+//! From a strategy's types to running tasks: each stage is started with the channel to the stage behind it, last first.
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::budget::Budget;
+use super::dead_letters::{ErrorBranch, Stop, ToReducer};
+use super::downstream::{Downstream, Finish, ToNext};
+use super::flow::Flow;
+use super::map::{MapPhase, Mapping};
+use super::piece::Piece;
+use super::reduce::ReduceTask;
+use crate::dead_letter::DeadLetter;
+use crate::error::{BoxError, Error};
+use crate::record::Record;
+use crate::reducer::{Reducer, Rows};
+use crate::stage::{BoxFuture, Chain, Pass};
+use crate::stats::Counters;
+use crate::strategy::{Pipeline, ReduceInfo};
+
+/// Pieces that may wait in front of a reduce. Small: what is here is charged to the budget but not yet in a batch.
+const CHANNEL_PIECES: usize = 32;
+
+/// What every stage is given when it starts.
+#[derive(Clone)]
+pub struct StageContext {
+    pub(crate) flow: watch::Receiver<Flow>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) counters: Arc<Counters>,
+    /// Decides the jitter of retries.
+    pub(crate) seed: u64,
+}
+
+/// The tasks of the reduce stages, each with its name.
+pub(crate) type StageTasks = JoinSet<(String, Result<(), Error>)>;
+
+/// What building adds to, from the last stage to the first.
+pub struct Build {
+    pub(crate) context: StageContext,
+    pub(crate) errors: Arc<dyn ErrorBranch>,
+    pub(crate) tasks: StageTasks,
+    pub(crate) map: Option<Arc<dyn MapPhase>>,
+}
+
+/// Builds all stages but `reduce_err`.
+pub(crate) type BuildGraph = Box<dyn FnOnce(Build) -> BoxFuture<'static, Result<Build, Error>> + Send>;
+/// Builds `reduce_err`.
+pub(crate) type BuildErrors = Box<
+    dyn FnOnce(StageContext) -> BoxFuture<'static, Result<(Arc<dyn ErrorBranch>, StageTasks), Error>> + Send,
+>;
+type ConnectUp<T> =
+    Box<dyn FnOnce(Box<dyn Downstream<T>>, Build) -> BoxFuture<'static, Result<Build, Error>> + Send>;
+
+/// The stages of a pipeline, started.
+pub(crate) struct Stages {
+    pub(crate) map: Arc<dyn MapPhase>,
+    pub(crate) tasks: StageTasks,
+}
+
+/// Starts the stages of a pipeline: every reducer's start-up check runs here, before anything is read.
+pub(crate) async fn start_stages(pipeline: Pipeline, context: StageContext) -> Result<Stages, Error> {
+    let (errors, tasks): (Arc<dyn ErrorBranch>, _) = match pipeline.errors {
+        Some((_, build)) => build(context.clone()).await?,
+        None => (Arc::new(Stop), JoinSet::new()),
+    };
+    let built = (pipeline.build)(Build { context, errors, tasks, map: None }).await?;
+    match built.map {
+        Some(map) => Ok(Stages { map, tasks: built.tasks }),
+        None => Err(Error::Config("the strategy has no map stage".to_owned())),
+    }
+}
+
+async fn start_reducer<R: Reducer>(info: &ReduceInfo, reducer: &mut R) -> Result<(), Error> {
+    reducer.start().await.map_err(|source| start_failed(info, source))
+}
+
+fn start_failed(info: &ReduceInfo, source: BoxError) -> Error {
+    Error::Stage { stage: info.stage.to_string(), what: "start-up check failed".to_owned(), source }
+}
+
+/// Spawns a reduce task; returns the way to it.
+fn spawn_reduce<R: Reducer>(
+    info: ReduceInfo,
+    reducer: R,
+    downstream: Box<dyn Downstream<R::Output>>,
+    errors: Arc<dyn ErrorBranch>,
+    (context, tasks): (&StageContext, &mut StageTasks),
+) -> mpsc::Sender<Piece<R::Rows>> {
+    let (sender, input) = mpsc::channel(CHANNEL_PIECES);
+    let name = info.stage.to_string();
+    let task = ReduceTask {
+        stage: info.stage,
+        options: info.options,
+        reducer,
+        input,
+        downstream,
+        errors,
+        flow: context.flow.clone(),
+        budget: context.budget.clone(),
+        counters: context.counters.clone(),
+        seed: context.seed,
+    };
+    tasks.spawn(async move { (name, task.run().await) });
+    sender
+}
+
+/// `reduce_err`: a reduce like any other, whose own failures stop the consumer.
+pub(crate) fn build_errors<R>(info: ReduceInfo, mut reducer: R) -> BuildErrors
+where
+    R: Reducer,
+    R::Rows: Rows<Item = DeadLetter>,
+{
+    Box::new(move |context| {
+        Box::pin(async move {
+            start_reducer(&info, &mut reducer).await?;
+            let (stage, rows) = (info.stage.clone(), reducer.rows());
+            let stop: Arc<dyn ErrorBranch> = Arc::new(Stop);
+            let finish = Finish { chain: Pass::default(), errors: stop.clone() };
+            let mut tasks = JoinSet::new();
+            let sender = spawn_reduce(info, reducer, Box::new(finish), stop, (&context, &mut tasks));
+            let branch: Arc<dyn ErrorBranch> =
+                Arc::new(ToReducer::new(stage, rows, sender, context.counters.clone()));
+            Ok((branch, tasks))
+        })
+    })
+}
+
+/// What a chain of maps hangs on: Kafka, or a reduce.
+pub trait Link<C: Chain>: Send + 'static {
+    /// Connects the chain, and what is before it, to the reduce behind it.
+    #[doc(hidden)]
+    fn connect<R: Rows<Item = C::Out>>(
+        self,
+        chain: C,
+        target: Target<R>,
+        build: Build,
+    ) -> BoxFuture<'static, Result<Build, Error>>;
+}
+
+/// The reduce that a chain feeds.
+pub struct Target<R: Rows> {
+    pub(crate) info: ReduceInfo,
+    pub(crate) rows: R,
+    pub(crate) sender: mpsc::Sender<Piece<R>>,
+}
+
+/// The maps hang on Kafka's records.
+#[derive(Debug)]
+pub struct SourceLink;
+
+impl<C> Link<C> for SourceLink
+where
+    C: for<'r> Chain<In<'r> = &'r Record<'r>>,
+{
+    fn connect<R: Rows<Item = C::Out>>(
+        self,
+        chain: C,
+        target: Target<R>,
+        mut build: Build,
+    ) -> BoxFuture<'static, Result<Build, Error>> {
+        Box::pin(async move {
+            let Target { info, rows, sender } = target;
+            let counters = build.context.counters.clone();
+            build.map = Some(Arc::new(Mapping::new(
+                chain,
+                rows,
+                (info.stage, sender),
+                build.errors.clone(),
+                counters,
+            )));
+            Ok(build)
+        })
+    }
+}
+
+/// The maps hang on the output of a reduce.
+#[allow(missing_debug_implementations, reason = "holds the stages before it")]
+pub struct ReduceLink<T> {
+    up: ConnectUp<T>,
+}
+
+impl<T: Send + 'static> ReduceLink<T> {
+    /// A reduce that is fed by `chain`, which hangs on `link`.
+    pub(crate) fn new<R, L, C>(info: ReduceInfo, mut reducer: R, link: L, chain: C) -> Self
+    where
+        R: Reducer<Output = T>,
+        L: Link<C>,
+        C: Chain,
+        R::Rows: Rows<Item = C::Out>,
+    {
+        let up: ConnectUp<T> = Box::new(move |downstream, mut build| {
+            Box::pin(async move {
+                start_reducer(&info, &mut reducer).await?;
+                let rows = reducer.rows();
+                let (context, errors) = (build.context.clone(), build.errors.clone());
+                let sender =
+                    spawn_reduce(info.clone(), reducer, downstream, errors, (&context, &mut build.tasks));
+                link.connect(chain, Target { info, rows, sender }, build).await
+            })
+        });
+        Self { up }
+    }
+
+    /// Ends the strategy behind this reduce, with the maps of `chain`.
+    pub(crate) fn finish<C>(self, chain: C) -> BuildGraph
+    where
+        C: for<'r> Chain<In<'r> = T>,
+    {
+        Box::new(move |build| {
+            let finish = Finish { chain, errors: build.errors.clone() };
+            (self.up)(Box::new(finish), build)
+        })
+    }
+}
+
+impl<T, C> Link<C> for ReduceLink<T>
+where
+    T: Send + 'static,
+    C: for<'r> Chain<In<'r> = T>,
+{
+    fn connect<R: Rows<Item = C::Out>>(
+        self,
+        chain: C,
+        target: Target<R>,
+        build: Build,
+    ) -> BoxFuture<'static, Result<Build, Error>> {
+        let Target { info, rows, sender } = target;
+        let next = ToNext::new(chain, rows, (info.stage, sender), build.errors.clone());
+        (self.up)(Box::new(next), build)
+    }
+}

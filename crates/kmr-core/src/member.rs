@@ -1,0 +1,134 @@
+//! The seam between the graph and Kafka: what the graph asks of a group member, and what it is told.
+//!
+//! The Kafka client implements it; so can a simulated cluster.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::error::Error;
+use crate::record::{Record, TopicPartition};
+use crate::stage::BoxFuture;
+
+/// Memory that a fetched record takes beside its key and payload: measured at 340 bytes with librdkafka 2.12.1.
+pub(crate) const RECORD_OVERHEAD: usize = 340;
+
+/// Records of one partition, in the order of their offsets.
+pub(crate) trait RecordBatch: Send {
+    /// Number of records.
+    fn len(&self) -> usize;
+    /// The offset of the record at `index`.
+    fn offset(&self, index: usize) -> i64;
+    /// The record at `index`, which is below `len`.
+    fn record(&self, index: usize) -> Record<'_>;
+}
+
+/// What comes out of the member's fetch queue.
+pub(crate) enum Fetched {
+    /// Records of one partition.
+    Records {
+        topic: Arc<str>,
+        partition: i32,
+        /// What they take of the byte budget.
+        bytes: usize,
+        batch: Box<dyn RecordBatch>,
+    },
+    /// A partition cannot be read (any more).
+    Failed { topic: Arc<str>, partition: i32, failure: PartitionFailure },
+}
+
+/// Why a partition cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum PartitionFailure {
+    /// The offset is not in the log (any more).
+    OutOfRange { offset: Option<i64> },
+    /// The user may not read the topic.
+    Unauthorized,
+    /// Something else; the client library goes on trying.
+    Other(String),
+}
+
+/// The member's fetch queue: all partitions, one reader.
+pub(crate) trait FetchQueue: Send + 'static {
+    /// Takes at most about `max_records` records; never blocks.
+    fn poll(&mut self, max_records: usize) -> Vec<Fetched>;
+
+    /// Resolves when something may have come since the last `poll` that returned nothing. Cancel safe.
+    fn readable(&self) -> BoxFuture<'_, ()>;
+}
+
+/// How the group rebalances.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RebalanceProtocol {
+    /// Everything is given back, then everything is handed out.
+    Eager,
+    /// Only what moves is given back: cooperative-sticky, and KIP-848.
+    Cooperative,
+}
+
+/// A rebalance that has to be answered, exactly once, by the id it came with (R5).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rebalance {
+    pub(crate) id: u64,
+    pub(crate) protocol: RebalanceProtocol,
+    pub(crate) change: Change,
+    pub(crate) partitions: Vec<TopicPartition>,
+}
+
+/// What a rebalance does to its partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    Assign,
+    Revoke,
+    /// They are gone already, somebody else may own them: nothing of them may be committed (C5).
+    Lose,
+}
+
+/// What the member reports.
+#[derive(Debug)]
+pub(crate) enum MemberEvent {
+    Rebalance(Rebalance),
+    /// The client cannot go on.
+    Fatal(Error),
+}
+
+/// An offset to commit: everything below it is finished.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct OffsetCommit {
+    pub(crate) partition: TopicPartition,
+    pub(crate) offset: i64,
+}
+
+/// What the group's coordinator said about one offset.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum CommitOutcome {
+    Committed,
+    /// This member does not own the partition any more, as far as the broker knows: an event, not an error (C4).
+    NotOwned(String),
+    /// May succeed next time.
+    Retryable(String),
+    /// Will not succeed.
+    Refused(String),
+}
+
+/// A member of a consumer group.
+#[async_trait]
+pub(crate) trait GroupMember: Send + Sync + 'static {
+    /// The next event; pends for ever once the member is closed. Cancel safe. One caller.
+    async fn next_event(&self) -> MemberEvent;
+
+    /// Starts fetching: resolves where each partition starts, and answers the rebalance.
+    async fn assign(&self, rebalance: &Rebalance) -> Result<(), Error>;
+
+    /// Stops fetching and answers the rebalance.
+    async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error>;
+
+    /// Commits offsets; the outcomes are in the order of `offsets`. At most one call at a time (C8).
+    async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome>;
+
+    /// The lowest and the highest offset of a partition, for error messages.
+    async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)>;
+
+    /// Leaves the group. Rebalances that come now are answered by the member itself.
+    async fn close(&self) -> Result<(), Error>;
+}

@@ -1,0 +1,90 @@
+//! Every log event of this crate. Names and fields are stable; levels follow: error = the consumer stops, warn = somebody
+//! should know, info = once per rebalance or start, debug = per batch.
+
+use std::time::Duration;
+
+use crate::error::{BoxError, chain_text};
+use crate::member::{CommitOutcome, Rebalance};
+use crate::record::TopicPartition;
+use crate::stage::Stage;
+
+pub(crate) fn delivery_retried(
+    stage: &Stage,
+    rows: usize,
+    attempt: u32,
+    wait: Duration,
+    error: &(dyn std::error::Error + Send + Sync + 'static),
+) {
+    tracing::warn!(%stage, rows, attempt, ?wait, error = chain_text(error), "delivery failed, trying again");
+}
+
+pub(crate) fn batch_dropped(stage: &Stage, rows: usize) {
+    tracing::info!(%stage, rows, "open batch dropped at shutdown as the reducer asks; its records stay uncommitted");
+}
+
+pub(crate) fn rebalance_started(rebalance: &Rebalance) {
+    let Rebalance { id, protocol, change, partitions } = rebalance;
+    tracing::info!(id, ?protocol, ?change, ?partitions, "rebalance");
+}
+
+pub(crate) fn rebalance_answered(rebalance: &Rebalance, took: Duration) {
+    tracing::info!(id = rebalance.id, change = ?rebalance.change, ?took, "rebalance answered");
+}
+
+pub(crate) fn drain_deadline_passed(unfinished: &[TopicPartition]) {
+    tracing::warn!(?unfinished, "drain deadline passed; what is left of these partitions stays uncommitted");
+}
+
+pub(crate) fn commit_problem(partition: &TopicPartition, offset: i64, outcome: &CommitOutcome) {
+    tracing::warn!(%partition, offset, ?outcome, "offset not committed");
+}
+
+pub(crate) fn ledger_misuse(partition: &TopicPartition, what: &str) {
+    tracing::error!(%partition, what, "impossible report about records; ignored, the offset stays where it is");
+}
+
+pub(crate) fn stray_records(topic: &str, partition: i32, records: usize) {
+    tracing::debug!(topic, partition, records, "records of a partition that is not assigned; dropped");
+}
+
+pub(crate) fn partition_failed(partition: &TopicPartition, reason: &str) {
+    tracing::warn!(%partition, reason, "partition cannot be read for now");
+}
+
+pub(crate) fn client_error(reason: &str) {
+    tracing::warn!(reason, "Kafka client reports an error; it goes on by itself");
+}
+
+pub(crate) fn setting_overridden(name: &str, value: &str, why: &str) {
+    tracing::warn!(name, value, why, "Kafka setting replaced");
+}
+
+pub(crate) fn setting_risky(name: &str, value: &str, why: &str) {
+    tracing::warn!(name, value, why, "Kafka setting weakens a guarantee");
+}
+
+pub(crate) fn stopping(why: &str) {
+    tracing::info!(why, "stopping: intake ends, then drain, flush, commit");
+}
+
+pub(crate) fn secondary_failure(error: &BoxError) {
+    tracing::warn!(error = chain_text(&**error), "another failure while stopping");
+}
+
+/// `level` is syslog's: 0 to 3 are errors, 4 a warning, 5 and 6 information.
+pub(crate) fn client_log(level: i32, facility: &str, message: &str) {
+    match level {
+        0..=3 => tracing::error!(target: "librdkafka", facility, "{message}"),
+        4 => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        5 | 6 => tracing::info!(target: "librdkafka", facility, "{message}"),
+        _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+pub(crate) fn left_group() {
+    tracing::info!("left the group");
+}
+
+pub(crate) fn position_resolved(partition: &TopicPartition, committed: Option<i64>) {
+    tracing::debug!(%partition, committed, "start position");
+}
