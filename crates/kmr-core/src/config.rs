@@ -97,23 +97,25 @@ impl ClientConfig {
             }
         }
         // A record of `size` bytes takes `size + RECORD_OVERHEAD`: the count bounds small records, the bytes large ones.
-        default(
-            settings,
-            "queued.min.messages",
-            (prefetch_bytes / (RECORD_OVERHEAD + 200)).clamp(1, 10_000_000),
-        );
-        default(settings, "queued.max.messages.kbytes", (prefetch_bytes / 1024 * 3 / 4).clamp(1, 2_097_151));
+        let records = (prefetch_bytes / (RECORD_OVERHEAD + 200)).clamp(1, 10_000_000);
+        let kbytes = (prefetch_bytes / 1024 * 3 / 4).clamp(1, 2_097_151);
+        default(settings, "queued.min.messages", records.to_string());
+        default(settings, "queued.max.messages.kbytes", kbytes.to_string());
         // A full queue is looked at again after this; librdkafka's default of 1 s would starve the map tasks.
-        default(settings, "fetch.queue.backoff.ms", 5);
+        default(settings, "fetch.queue.backoff.ms", "5");
         // Small fetches cost five times the CPU on a live topic; the wait bounds the latency that this adds.
-        default(settings, "fetch.min.bytes", 100_000);
-        default(settings, "fetch.wait.max.ms", 100);
+        default(settings, "fetch.min.bytes", "100000");
+        default(settings, "fetch.wait.max.ms", "100");
         // One response may overshoot the queue's bound: keep it small. librdkafka wants at least message.max.bytes.
         let least = settings
             .get("message.max.bytes")
             .and_then(|value| value.parse::<usize>().ok())
             .unwrap_or(1_000_000);
-        default(settings, "fetch.max.bytes", (prefetch_bytes / 2).clamp(least, 50 << 20).max(least));
+        default(
+            settings,
+            "fetch.max.bytes",
+            ((prefetch_bytes / 2).clamp(least, 50 << 20).max(least)).to_string(),
+        );
     }
 }
 
@@ -126,8 +128,8 @@ const FORCED: &[(&str, &str)] = &[
     ("auto.offset.reset", "error"),
 ];
 
-fn default(settings: &mut BTreeMap<String, String>, name: &str, value: impl ToString) {
-    settings.entry(name.to_owned()).or_insert_with(|| value.to_string());
+fn default(settings: &mut BTreeMap<String, String>, name: &str, value: impl Into<String>) {
+    settings.entry(name.to_owned()).or_insert_with(|| value.into());
 }
 
 fn is_secret(name: &str) -> bool {

@@ -7,19 +7,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
 
 use crate::client::{Connect, connect};
 use crate::config::{ClientConfig, ResetPolicy};
 use crate::error::Error;
+use crate::graph::assembly::Graph;
 use crate::graph::budget::Budget;
-use crate::graph::committer::{Committer, CommitterHandle, Settled};
-use crate::graph::coordinator::{Coordinator, Ending, Parts, StopRequest, Tasks, supervise};
+use crate::graph::committer::Settled;
+use crate::graph::coordinator::{Ending, StopRequest};
 use crate::graph::flow::Flow;
-use crate::graph::intake::{Intake, Routes};
 use crate::graph::wiring::{StageContext, start_stages};
-use crate::member::{FetchQueue, GroupMember};
 use crate::record::TopicPartition;
 use crate::signals;
 use crate::stats::{Counters, Stats};
@@ -288,58 +285,20 @@ impl Consumer {
             timeout: options.connect_timeout,
         });
         let (member, queue) = connected.await?;
-        let graph = Graph { member, queue, flow, stages, stops };
-        let ending = graph.run(&options, &handle).await;
-        let stats = handle.stats();
-        ending.map(|ending| Report::new(ending, stats))
-    }
-}
-
-/// The parts of a consumer that are connected and not running yet.
-struct Graph {
-    member: Arc<dyn GroupMember>,
-    queue: Box<dyn FetchQueue>,
-    flow: watch::Sender<Flow>,
-    stages: crate::graph::wiring::Stages,
-    stops: mpsc::UnboundedReceiver<StopRequest>,
-}
-
-impl Graph {
-    async fn run(self, options: &Options, handle: &ConsumerHandle) -> Result<Ending, Error> {
-        let (ledger, entries) = mpsc::unbounded_channel();
-        let (committer, orders) = CommitterHandle::new();
-        let (failed, failures) = mpsc::unbounded_channel();
-        let (routes, intake_stop) = (Arc::<Routes>::default(), CancellationToken::new());
-        let mut tasks: Tasks = JoinSet::new();
-        let (member, counters) = (self.member.clone(), handle.counters.clone());
-        let commits = Committer::new(member, counters, options.commit_interval, entries, orders);
-        tasks.spawn(supervise("commit".to_owned(), commits.run()));
-        let intake = Intake {
-            queue: self.queue,
-            routes: routes.clone(),
+        let graph = Graph {
+            member,
+            queue,
+            flow,
+            stages,
+            stops,
             budget: handle.budget.clone(),
-            failures: failed,
-            stop: intake_stop.clone(),
-        };
-        tasks.spawn(supervise("intake".to_owned(), async move {
-            intake.run().await;
-            Ok(())
-        }));
-        let parts = Parts {
-            member: self.member,
-            committer,
-            ledger,
-            routes,
-            flow: self.flow,
-            map: self.stages.map,
-            stages: self.stages.tasks,
-            intake_stop,
-            failures,
-            stops: self.stops,
             counters: handle.counters.clone(),
+            commit_interval: options.commit_interval,
             drain_deadline: options.drain_deadline,
         };
-        Coordinator::new(parts, tasks).run().await
+        let ending = graph.run().await;
+        let stats = handle.stats();
+        ending.map(|ending| Report::new(ending, stats))
     }
 }
 
@@ -430,6 +389,12 @@ mod tests {
         assert!(refused(builder().drain_deadline(Duration::from_secs(9))).contains("drain_deadline"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(400))).contains("max.poll.interval.ms"));
         assert!(builder().build().is_ok());
+    }
+
+    #[test]
+    fn a_consumer_can_be_spawned() {
+        fn is_send(_: impl Send) {}
+        is_send(builder().build().map(Consumer::run));
     }
 
     #[tokio::test]

@@ -1,22 +1,82 @@
-//! A reducer for this crate's own tests.
+//! A reducer for this crate's own tests: collects what is delivered, and stalls, fails or rejects when it is told to.
 
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio::sync::watch;
 
 use crate::error::BoxError;
-use crate::reducer::{Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer};
+use crate::reducer::{
+    Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer, RejectedRow,
+};
 
-/// Collects delivered rows, batch by batch.
+/// What the sink does with a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Behaviour {
+    Deliver,
+    /// Waits until it is told something else.
+    Stall,
+    FailForGood,
+    Panic,
+}
+
+/// Collects delivered rows, batch by batch. Clones share what they collect.
 pub(crate) struct Collect<T> {
     open: Vec<T>,
-    pub(crate) options: BatchOptions,
-    pub(crate) batches: Arc<Mutex<Vec<Vec<T>>>>,
+    options: BatchOptions,
+    rejects: fn(&T) -> bool,
+    sink: Arc<Sink<T>>,
+}
+
+struct Sink<T> {
+    batches: Mutex<Vec<Vec<T>>>,
+    behaviour: watch::Sender<Behaviour>,
+}
+
+impl<T> Clone for Collect<T> {
+    fn clone(&self) -> Self {
+        Self {
+            open: Vec::new(),
+            options: self.options.clone(),
+            rejects: self.rejects,
+            sink: self.sink.clone(),
+        }
+    }
 }
 
 impl<T> Default for Collect<T> {
     fn default() -> Self {
-        Self { open: Vec::new(), options: BatchOptions::default(), batches: Arc::default() }
+        let (behaviour, _) = watch::channel(Behaviour::Deliver);
+        let sink = Arc::new(Sink { batches: Mutex::new(Vec::new()), behaviour });
+        let options = BatchOptions::default().with_max_age(Duration::from_millis(100));
+        Self { open: Vec::new(), options, rejects: |_| false, sink }
+    }
+}
+
+impl<T: Clone> Collect<T> {
+    pub(crate) fn with_options(mut self, change: impl FnOnce(BatchOptions) -> BatchOptions) -> Self {
+        self.options = change(self.options);
+        self
+    }
+
+    pub(crate) fn rejecting(mut self, rejects: fn(&T) -> bool) -> Self {
+        self.rejects = rejects;
+        self
+    }
+
+    pub(crate) fn behave(&self, behaviour: Behaviour) {
+        self.sink.behaviour.send_replace(behaviour);
+    }
+
+    /// Delivered rows, batch by batch.
+    pub(crate) fn batches(&self) -> Vec<Vec<T>> {
+        self.sink.batches.lock().unwrap().clone()
+    }
+
+    /// Delivered rows.
+    pub(crate) fn rows(&self) -> Vec<T> {
+        self.batches().concat()
     }
 }
 
@@ -39,13 +99,15 @@ impl<T: Clone + Send + Sync + 'static> Reducer for Collect<T> {
     }
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = usize>>, BoxError> {
-        Ok(Box::new(Batch { rows: std::mem::take(&mut self.open), batches: self.batches.clone() }))
+        let rows = std::mem::take(&mut self.open);
+        Ok(Box::new(Batch { rows, rejects: self.rejects, sink: self.sink.clone() }))
     }
 }
 
 struct Batch<T> {
     rows: Vec<T>,
-    batches: Arc<Mutex<Vec<Vec<T>>>>,
+    rejects: fn(&T) -> bool,
+    sink: Arc<Sink<T>>,
 }
 
 #[async_trait]
@@ -53,7 +115,22 @@ impl<T: Clone + Send + Sync + 'static> Delivery for Batch<T> {
     type Output = usize;
 
     async fn deliver(&self, _: Attempt) -> Result<Delivered<usize>, DeliveryError> {
-        self.batches.lock().unwrap().push(self.rows.clone());
-        Ok(Delivered::new(self.rows.len()))
+        let mut behaviour = self.sink.behaviour.subscribe();
+        let now = *behaviour.wait_for(|now| *now != Behaviour::Stall).await.map_err(DeliveryError::fatal)?;
+        match now {
+            Behaviour::FailForGood => return Err(DeliveryError::fatal("the table is gone")),
+            Behaviour::Panic => panic!("the sink panics"),
+            Behaviour::Deliver | Behaviour::Stall => {}
+        }
+        let (mut rejected, mut taken) = (Vec::new(), Vec::new());
+        for (index, row) in self.rows.iter().enumerate() {
+            if (self.rejects)(row) {
+                rejected.push(RejectedRow { index, error: "rejected".into() });
+            } else {
+                taken.push(row.clone());
+            }
+        }
+        self.sink.batches.lock().unwrap().push(taken);
+        Ok(Delivered { output: self.rows.len() - rejected.len(), rejected })
     }
 }

@@ -61,7 +61,7 @@ impl Threads {
         let ends = Arc::new(AtomicBool::new(false));
         spawn("kmr-kafka-poll", {
             let (client, ends) = (client.clone(), ends.clone());
-            move || poll(client, &ends)
+            move || poll(client.get(), &ends)
         })?;
         let client = client.clone();
         spawn("kmr-kafka-control", move || {
@@ -104,22 +104,22 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> 
 }
 
 /// Polls until told to end: serves callbacks, and is what `max.poll.interval.ms` watches.
-fn poll(client: ClientRef, ends: &AtomicBool) {
+fn poll(client: &Client, ends: &AtomicBool) {
     while !ends.load(Ordering::Acquire) {
-        match client.get().poll(POLL) {
+        match client.poll(POLL) {
             None => {}
             Some(Ok(message)) => {
                 // Every partition is forwarded before it is assigned, so this cannot be. If it is: librdkafka counts the
                 // record as handed out, so going on would skip it.
                 let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
-                client.get().context().report_fatal(Error::Client {
+                client.context().report_fatal(Error::Client {
                     what: format!("{topic}/{partition} offset {offset}"),
                     reason: "the record came through the wrong queue; stopping, so that it is read again"
                         .to_owned(),
                     retryable: true,
                 });
             }
-            Some(Err(error)) => client.get().context().poll_failed(&error),
+            Some(Err(error)) => client.context().poll_failed(&error),
         }
     }
 }

@@ -364,6 +364,3 @@ fn unanswered() -> Error {
         retryable: true,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -71,17 +71,15 @@ struct Running {
 pub(crate) type Tasks = JoinSet<(String, Result<(), Error>)>;
 
 /// Runs a task so that a panic becomes its error.
-pub(crate) fn supervise(
+pub(crate) async fn supervise(
     name: String,
     task: impl Future<Output = Result<(), Error>> + Send + 'static,
-) -> impl Future<Output = (String, Result<(), Error>)> + Send + 'static {
-    async move {
-        let result = AssertUnwindSafe(task).catch_unwind().await;
-        let result = result.unwrap_or_else(|panic: Box<dyn Any + Send>| {
-            Err(Error::TaskPanicked { task: name.clone(), message: panic_message(&*panic) })
-        });
-        (name, result)
-    }
+) -> (String, Result<(), Error>) {
+    let result = AssertUnwindSafe(task).catch_unwind().await;
+    let result = result.unwrap_or_else(|panic: Box<dyn Any + Send>| {
+        Err(Error::TaskPanicked { task: name.clone(), message: panic_message(&*panic) })
+    });
+    (name, result)
 }
 
 /// What has to happen to hand partitions back; everything in it can be used while the coordinator goes on.
@@ -305,7 +303,7 @@ impl Coordinator {
     }
 
     async fn partition_failed(
-        &self,
+        &mut self,
         partition: TopicPartition,
         failure: PartitionFailure,
     ) -> Result<(), Failed> {

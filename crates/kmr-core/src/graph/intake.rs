@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::budget::Budget;
 use super::map::Admitted;
+use crate::error::Error;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD};
 use crate::record::TopicPartition;
 use crate::telemetry;
@@ -17,29 +18,32 @@ const MAX_BATCH: usize = 1024;
 /// Size of a record that is assumed before the first has been seen.
 const FIRST_GUESS: usize = 16 << 10;
 
+/// The tasks of a topic's partitions.
+type Partitions = HashMap<i32, mpsc::UnboundedSender<Admitted>>;
+
 /// Where records of assigned partitions go. Shared by the coordinator, which adds and removes, and the intake.
 #[derive(Default)]
 pub(crate) struct Routes {
-    routes: Mutex<HashMap<Arc<str>, HashMap<i32, mpsc::UnboundedSender<Admitted>>>>,
+    topics: Mutex<HashMap<Arc<str>, Partitions>>,
 }
 
 impl Routes {
     /// Records of `partition` go to `task` from now on.
     pub(crate) fn insert(&self, partition: &TopicPartition, task: mpsc::UnboundedSender<Admitted>) {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         routes.entry(partition.shared_topic().clone()).or_default().insert(partition.partition(), task);
     }
 
     /// Records of `partition` are dropped from now on.
     pub(crate) fn remove(&self, partition: &TopicPartition) {
-        let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(partitions) = routes.get_mut(partition.topic()) {
             partitions.remove(&partition.partition());
         }
     }
 
     fn get(&self, topic: &str, partition: i32) -> Option<mpsc::UnboundedSender<Admitted>> {
-        let routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
+        let routes = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
         routes.get(topic)?.get(&partition).cloned()
     }
 }
@@ -55,13 +59,13 @@ pub(crate) struct Intake {
 
 impl Intake {
     /// Runs until it is told to stop.
-    pub(crate) async fn run(mut self) {
+    pub(crate) async fn run(mut self) -> Result<(), Error> {
         let stop = self.stop.clone();
         let mut record_bytes = FIRST_GUESS;
         loop {
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return,
+                () = stop.cancelled() => return Ok(()),
                 () = self.budget.admit() => {}
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
@@ -69,7 +73,7 @@ impl Intake {
             if fetched.is_empty() {
                 tokio::select! {
                     biased;
-                    () = stop.cancelled() => return,
+                    () = stop.cancelled() => return Ok(()),
                     () = self.queue.readable() => continue,
                 }
             }

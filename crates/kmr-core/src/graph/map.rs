@@ -6,8 +6,10 @@
 //! 3. What was not mapped when the partition stops was never observed: the next owner reads it again.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
 use super::budget::Charge;
@@ -28,6 +30,8 @@ const MAX_PIECE_ROWS: usize = 8192;
 /// The same in bytes.
 const MAX_PIECE_BYTES: usize = 1 << 20;
 
+/// How long mapped records wait for an asynchronous one behind them.
+const LINGER: Duration = Duration::from_millis(20);
 /// Memory of a dead letter beside its record's key and payload.
 const LETTER_OVERHEAD: usize = 512;
 
@@ -89,7 +93,7 @@ where
                 let part = charge.split(full.charged);
                 self.send(full, part, input).await?;
             }
-            let mark = draft.rows.len();
+            let mut mark = draft.rows.len();
             let step = {
                 let record = batch.record(index);
                 draft.begin(&record);
@@ -97,23 +101,46 @@ where
             };
             let result = match step {
                 Step::Done(result) => result,
-                Step::Later(values) => {
-                    tokio::select! {
-                        biased;
-                        () = input.stop.cancelled() => {
-                            draft.truncate(mark);
-                            self.send(draft, charge, input).await?;
-                            return Ok(false);
-                        }
-                        values = values => values.map(|values| values.into_iter().for_each(|row| draft.push(row))),
+                Step::Later(values) => match self.wait(values, &mut draft, &mut charge, input).await? {
+                    Some(values) => {
+                        mark = draft.rows.len();
+                        values.map(|values| values.into_iter().for_each(|row| draft.push(row)))
                     }
-                }
+                    None => {
+                        self.send(draft, charge, input).await?;
+                        return Ok(false);
+                    }
+                },
             };
             draft.end(mark, result, &self.reduce_stage, || batch.record(index).to_owned());
         }
         drop(batch);
         self.send(draft, charge, input).await?;
         Ok(true)
+    }
+
+    /// Awaits the values of one record; what was mapped before it does not wait for long. `None`: the partition stops.
+    async fn wait(
+        &self,
+        mut values: BoxFuture<'_, Result<Vec<C::Out>, StageError>>,
+        draft: &mut Draft<R>,
+        charge: &mut Charge,
+        input: &PartitionInput,
+    ) -> Result<Option<Result<Vec<C::Out>, StageError>>, Error> {
+        loop {
+            tokio::select! {
+                biased;
+                () = input.stop.cancelled() => return Ok(None),
+                values = &mut values => return Ok(Some(values)),
+                () = sleep(LINGER), if draft.range.is_some() => {
+                    let mut rest = self.draft();
+                    rest.begin_at(draft.current, draft.current_bytes);
+                    let ready = std::mem::replace(draft, rest);
+                    let part = charge.split(ready.charged);
+                    self.send(ready, part, input).await?;
+                }
+            }
+        }
     }
 
     /// Observes what a draft covers and sends it on: failures to the error branch, rows to the reducer; a draft without
@@ -212,11 +239,15 @@ impl<R: Rows> Draft<R> {
     }
 
     fn begin(&mut self, record: &Record<'_>) {
+        self.begin_at(record.offset, source_bytes(record));
+    }
+
+    fn begin_at(&mut self, offset: i64, bytes: usize) {
         if self.range.is_none() {
-            self.base = record.offset;
+            self.base = offset;
         }
-        self.current = record.offset;
-        self.current_bytes = source_bytes(record);
+        self.current = offset;
+        self.current_bytes = bytes;
     }
 
     #[inline]

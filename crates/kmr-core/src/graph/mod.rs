@@ -3,8 +3,10 @@
 //! `intake` takes records from the member and charges the `budget`; `map` runs the map stages, one task a partition;
 //! `reduce` batches and delivers, one task a reduce stage, with `batch` (when is a batch due), `flight` (attempts) and
 //! `downstream` (what follows); `dead_letters` is the way to `reduce_err`; `claim` and `piece` tie rows to their records;
-//! `committer` keeps a `tracker` per partition and commits; `coordinator` and `rebalance` direct all of them.
+//! `committer` keeps a `tracker` per partition and commits; `coordinator` and `rebalance` direct all of them; `assembly`
+//! puts the tasks together.
 
+pub(crate) mod assembly;
 mod batch;
 pub(crate) mod budget;
 pub(crate) mod claim;
@@ -20,4 +22,4 @@ mod piece;
 pub(crate) mod rebalance;
 mod reduce;
 mod tracker;
-pub mod wiring;
+pub(crate) mod wiring;

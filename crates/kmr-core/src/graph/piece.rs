@@ -78,7 +78,7 @@ impl Origin {
         for hold in holds {
             match hold {
                 Hold::Own(claim) => {
-                    split_claim(claim, (before, from), (at, rows), &mut self.holds, &mut right)
+                    split_claim(claim, (before, from), (at, rows), &mut self.holds, &mut right);
                 }
                 Hold::Share(_) => match hold.sources().first().map_or(from, |source| source.first) {
                     offset if offset == before && offset == from => {

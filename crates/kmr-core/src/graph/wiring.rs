@@ -25,7 +25,7 @@ const CHANNEL_PIECES: usize = 32;
 
 /// What every stage is given when it starts.
 #[derive(Clone)]
-pub struct StageContext {
+pub(crate) struct StageContext {
     pub(crate) flow: watch::Receiver<Flow>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,

@@ -1,0 +1,6 @@
+//! The real graph on a scripted member, in virtual time: what happens to records and offsets in each order of events.
+
+mod kit;
+mod lifecycle;
+mod rebalances;
+mod records;

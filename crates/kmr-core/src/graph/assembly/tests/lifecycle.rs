@@ -1,0 +1,129 @@
+//! Failures and the end: the first failure surfaces, what is finished is committed, nothing else is.
+
+use std::time::Duration;
+
+use super::kit::{Call, Letters, partition, place, start};
+use crate::error::{BoxError, Error};
+use crate::member::{Change, Fetched, PartitionFailure};
+use crate::record::{OwnedRecord, Record};
+use crate::strategy::Strategy;
+use crate::test_reducer::{Behaviour, Collect};
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_flushes_commits_and_leaves_in_this_order() {
+    let sink = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
+    let letters = Letters(Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600))));
+    let odd_fails = |record: &Record<'_>| -> Result<i64, BoxError> {
+        if record.offset() % 2 == 0 { Ok(record.offset()) } else { Err("odd".into()) }
+    };
+    let strategy = Strategy::new().map(odd_fails).reduce(sink.clone()).reduce_err(letters.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..10);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 10).await;
+    assert!(sink.rows().is_empty() && letters.texts().is_empty());
+    consumer.wish_to_stop();
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert_eq!(consumer.calls()[1..], [Call::Committed(0, 10), Call::Closed]);
+    assert_eq!((sink.rows().len(), letters.texts().len()), (5, 5));
+    consumer.ended().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failing_reducer_stops_the_consumer_with_its_error() {
+    for (behaviour, text) in
+        [(Behaviour::FailForGood, "the table is gone"), (Behaviour::Panic, "the sink panics")]
+    {
+        let sink = Collect::default();
+        let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+        consumer.assign(&[0]).await;
+        consumer.fetch(0, 0..5);
+        consumer.until(|calls| calls.contains(&Call::Committed(0, 5))).await;
+        sink.behave(behaviour);
+        consumer.fetch(0, 5..9);
+        consumer.until_true("ended", || consumer.has_ended()).await;
+        assert_eq!(consumer.committed(0), Some(5));
+        assert!(consumer.calls().contains(&Call::Closed), "it leaves the group all the same");
+        let error = consumer.ended().await.err().unwrap();
+        let chain = crate::error::chain_text(&error);
+        assert!(chain.contains("reduce 1") && chain.contains(text), "{chain}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_fatal_client_error_nothing_is_committed() {
+    let sink = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    consumer.fail_client(Error::Client { what: "consume".into(), reason: "fenced".into(), retryable: false });
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert_eq!(consumer.committed(0), None);
+    assert!(consumer.ended().await.err().unwrap().to_string().contains("fenced"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_out_of_range_stops_with_partition_offset_and_watermarks() {
+    let mut consumer = start(Strategy::new().map(place).reduce(Collect::default())).await;
+    consumer.assign(&[4]).await;
+    let failure = PartitionFailure::OutOfRange { offset: Some(1) };
+    consumer.fetch_event(Fetched::Failed { topic: "t".into(), partition: 4, failure });
+    let error = consumer.ended().await.err().unwrap();
+    assert!(
+        matches!(&error, Error::OffsetOutOfRange { partition: p, offset: Some(1), low: 3, high: 9 } if *p == partition(4)),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_wish_to_stop_ends_it_at_once() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    let started = tokio::time::Instant::now();
+    consumer.wish_to_stop();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!consumer.has_ended(), "it drains");
+    consumer.wish_to_stop();
+    let error = consumer.ended().await.err().unwrap();
+    assert!(
+        matches!(error, Error::Unfinished { .. }) && started.elapsed() < Duration::from_secs(2),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_that_cannot_finish_says_what_is_left() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 7..9);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 2).await;
+    let error = consumer.stop().await.err().unwrap();
+    assert!(matches!(error, Error::Unfinished { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn user_code_that_never_returns_holds_up_neither_a_revoke_nor_the_end() {
+    async fn stuck(record: OwnedRecord) -> Result<i64, BoxError> {
+        if record.offset() == 2 {
+            std::future::pending::<()>().await;
+        }
+        Ok(record.offset())
+    }
+    let sink = Collect::default();
+    let mut consumer = start(Strategy::new().map(stuck).reduce(sink.clone())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 2))).await;
+    let id = consumer.rebalance(Change::Revoke, &[0]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    assert_eq!(sink.rows(), [0, 1]);
+    consumer.fetch(1, 2..5);
+    consumer.stop().await.unwrap();
+}

@@ -1,0 +1,126 @@
+//! Rebalances: only what is named stops, it is drained and committed before it is handed back, and nothing is committed late.
+
+use std::time::Duration;
+
+use super::kit::{Broker, Call, DRAIN, place, start};
+use crate::error::Error;
+use crate::member::Change;
+use crate::strategy::Strategy;
+use crate::test_reducer::{Behaviour, Collect};
+
+fn position(calls: &[Call], call: &Call) -> usize {
+    calls.iter().position(|made| made == call).unwrap_or_else(|| panic!("{call:?} is not in {calls:?}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoked_partition_is_flushed_and_committed_before_it_is_handed_back() {
+    let sink = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..5);
+    consumer.fetch(1, 0..7);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 12).await;
+    let id = consumer.rebalance(Change::Revoke, &[1]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    let calls = consumer.calls();
+    assert!(position(&calls, &Call::Committed(1, 7)) < position(&calls, &Call::Unassigned(id)), "{calls:?}");
+    consumer.fetch(0, 5..9);
+    consumer.fetch(1, 7..9);
+    consumer.until_true("kept partition goes on", || consumer.counters.snapshot(0).records == 16).await;
+    consumer.stop().await.unwrap();
+    assert_eq!(
+        sink.rows().iter().filter(|(partition, _)| *partition == 0).count(),
+        9,
+        "nothing of it is lost"
+    );
+    assert_eq!(
+        sink.rows().iter().filter(|(partition, _)| *partition == 1).count(),
+        7,
+        "what came later is not ours"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_partition_is_never_committed() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..5);
+    consumer.fetch(1, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 10).await;
+    let id = consumer.rebalance(Change::Lose, &[1]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    sink.behave(Behaviour::Deliver);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 5))).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(consumer.committed(1), None);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn past_the_drain_deadline_a_partition_goes_uncommitted_and_the_others_keep_their_rows() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..5);
+    consumer.fetch(1, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 10).await;
+    let started = tokio::time::Instant::now();
+    let id = consumer.rebalance(Change::Revoke, &[1]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    assert!(started.elapsed() >= DRAIN && started.elapsed() < DRAIN + Duration::from_secs(1));
+    // The partition comes back at once, with a new epoch: late acknowledgements of the old one must not count.
+    consumer.assign(&[1]).await;
+    sink.behave(Behaviour::Deliver);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 5))).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(consumer.committed(1), None, "a late acknowledgement of an older epoch (C3)");
+    consumer.fetch(1, 0..5);
+    consumer.until(|calls| calls.contains(&Call::Committed(1, 5))).await;
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_without_an_answer_keeps_partitions_from_being_handed_back() {
+    let sink = Collect::default();
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.broker(Broker::Silent);
+    consumer.fetch(0, 0..5);
+    consumer.until_true("delivered", || sink.rows().len() == 5).await;
+    let id = consumer.rebalance(Change::Revoke, &[0]);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert!(!consumer.calls().contains(&Call::Unassigned(id)), "C8");
+    let error = consumer.ended().await.err().unwrap();
+    assert!(matches!(&error, Error::Client { .. }) && error.to_string().contains("commit"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_that_the_broker_calls_not_ours_is_an_event_and_not_an_error() {
+    let sink = Collect::default();
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.broker(Broker::SaysNotOwned);
+    consumer.fetch(0, 0..5);
+    consumer.until_true("delivered", || sink.rows().len() == 5).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!consumer.has_ended());
+    let id = consumer.rebalance(Change::Lose, &[0]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn empty_unknown_and_repeated_sets_are_answered() {
+    let mut consumer = start(Strategy::new().map(place).reduce(Collect::default())).await;
+    consumer.assign(&[]).await;
+    let id = consumer.rebalance(Change::Revoke, &[9]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    consumer.assign(&[0]).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..3);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 3))).await;
+    consumer.stop().await.unwrap();
+}
