@@ -138,6 +138,35 @@ impl Error {
     }
 }
 
+/// An error of [`Rows::push`](crate::Rows::push) that every other row would meet as well: a row type that does not fit its
+/// table, say. It stops the consumer instead of sending one record after the other to `reduce_err`.
+#[derive(Debug)]
+pub struct StopConsumer(BoxError);
+
+impl StopConsumer {
+    /// Wraps the error that the consumer is to end with.
+    pub fn new(error: impl Into<BoxError>) -> Self {
+        Self(error.into())
+    }
+
+    /// The error that the consumer is to end with.
+    pub fn into_inner(self) -> BoxError {
+        self.0
+    }
+}
+
+impl std::fmt::Display for StopConsumer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for StopConsumer {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
 /// The error with all its causes: `a: b: c`.
 pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

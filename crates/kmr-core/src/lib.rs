@@ -25,7 +25,7 @@ mod test_reducer;
 pub use config::{ClientConfig, ResetPolicy};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;
-pub use error::{BoxError, Error, chain_text};
+pub use error::{BoxError, Error, StopConsumer, chain_text};
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};
 pub use reducer::{
     AtShutdown, Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer, RejectedRow,
