@@ -138,8 +138,8 @@ impl Error {
     }
 }
 
-/// An error of [`Rows::push`](crate::Rows::push) that every other row would meet as well: a row type that does not fit its
-/// table, say. It stops the consumer instead of sending one record after the other to `reduce_err`.
+/// An error of a map stage or of [`Rows::push`](crate::Rows::push) that every other record would meet as well: a row type
+/// that does not fit its table, say. It stops the consumer instead of sending one record after the other to `reduce_err`.
 #[derive(Debug)]
 pub struct StopConsumer(BoxError);
 

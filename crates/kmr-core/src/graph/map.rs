@@ -18,9 +18,9 @@ use super::dead_letters::ErrorBranch;
 use super::piece::{Origin, Piece};
 use super::tracker::Offsets;
 use crate::dead_letter::DeadLetter;
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, StopConsumer};
 use crate::member::{RECORD_OVERHEAD, RecordBatch};
-use crate::record::{OwnedRecord, Record};
+use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::reducer::Rows;
 use crate::stage::{BoxFuture, Chain, Stage, StageError, Step};
 use crate::stats::Counters;
@@ -145,8 +145,11 @@ where
 
     /// Observes what a draft covers and sends it on: failures to the error branch, rows to the reducer; a draft without
     /// either is finished.
-    async fn send(&self, draft: Draft<R>, charge: Charge, input: &PartitionInput) -> Result<(), Error> {
+    async fn send(&self, mut draft: Draft<R>, charge: Charge, input: &PartitionInput) -> Result<(), Error> {
         let Some(range) = draft.range else { return Ok(()) };
+        if let Some(error) = draft.take_stop(&input.assignment.partition) {
+            return Err(error);
+        }
         self.counters.mapped(draft.records, draft.source_bytes);
         let (bytes, letter_bytes) = (draft.resident_bytes(), draft.letter_bytes());
         let Draft { rows, deltas, base, failures, .. } = draft;
@@ -284,6 +287,15 @@ impl<R: Rows> Draft<R> {
         self.records += 1;
         self.source_bytes += self.current_bytes;
         self.charged += self.current_bytes + RECORD_OVERHEAD;
+    }
+
+    /// The first failure that is to stop the consumer, if there is one. Nothing of the piece is observed then.
+    fn take_stop(&mut self, partition: &TopicPartition) -> Option<Error> {
+        let index = self.failures.iter().position(|(_, failed)| failed.error.is::<StopConsumer>())?;
+        let (record, StageError { stage, error }) = self.failures.swap_remove(index);
+        let source = error.downcast::<StopConsumer>().map_or_else(|error| error, |stop| stop.into_inner());
+        let what = format!("{partition} offset {} stops the consumer", record.offset());
+        Some(Error::Stage { stage: stage.to_string(), what, source })
     }
 
     /// Bytes of memory that the piece's rows hold, as far as they are known.

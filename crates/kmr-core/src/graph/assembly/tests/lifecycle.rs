@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::kit::{Call, Letters, partition, place, start};
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, StopConsumer};
 use crate::member::{Change, Fetched, PartitionFailure};
 use crate::record::{OwnedRecord, Record};
 use crate::strategy::Strategy;
@@ -126,4 +126,27 @@ async fn user_code_that_never_returns_holds_up_neither_a_revoke_nor_the_end() {
     assert_eq!(sink.rows(), [0, 1]);
     consumer.fetch(1, 2..5);
     consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_that_every_record_would_meet_stops_the_consumer_instead_of_emptying_the_topic() {
+    let letters = Letters::default();
+    let stops = |record: &Record<'_>| -> Result<i64, BoxError> {
+        if record.offset() == 3 {
+            Err(StopConsumer::new("no such column").into())
+        } else {
+            Ok(record.offset())
+        }
+    };
+    let strategy = Strategy::new().map(stops).reduce(Collect::default()).reduce_err(letters.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..9);
+    let error = consumer.ended().await.err().unwrap();
+    let chain = crate::error::chain_text(&error);
+    assert!(
+        chain.contains("map 1") && chain.contains("t/0 offset 3") && chain.contains("no such column"),
+        "{chain}"
+    );
+    assert!(letters.texts().is_empty());
 }
