@@ -81,6 +81,7 @@ fn kafka(image: &str) -> Vec<String> {
         "OFFSETS_TOPIC_REPLICATION_FACTOR=1",
         "TRANSACTION_STATE_LOG_REPLICATION_FACTOR=1",
         "TRANSACTION_STATE_LOG_MIN_ISR=1",
+        "MESSAGE_MAX_BYTES=16777216",
         "GROUP_INITIAL_REBALANCE_DELAY_MS=0",
         // As the official image has it by default: the demo's `produce` need not create its topic.
         "AUTO_CREATE_TOPICS_ENABLE=true",
