@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use crate::packages::{self, ensure, is_root};
-use crate::process::{answer, end_of_log, is_installed, start, state_directory};
+use crate::process::{answer, end_of_log, is_installed, kill_tree, start, state_directory, system_path};
 
 const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
@@ -84,7 +84,7 @@ impl Engine {
         let mut command = Command::new("dockerd");
         command.stdin(Stdio::null()).process_group(0);
         let mut child = spawn(&mut command)?;
-        let version = wait_ready(&mut child)?;
+        let version = wait_ready(&mut child).inspect_err(|_| kill_tree(&mut child))?;
         std::fs::write(pid_file(), child.id().to_string()).context("cannot write the engine's process id")?;
         println!("container engine {version}, started; `cargo xtask services down` stops it");
         Ok(())
@@ -163,7 +163,7 @@ fn supervised() -> Command {
 
 fn spawn(command: &mut Command) -> Result<Child> {
     let log = File::create(log_file()).context("cannot write the engine's log")?;
-    start(command.stdout(log.try_clone()?).stderr(log))
+    start(command.env("PATH", system_path()).stdout(log.try_clone()?).stderr(log))
 }
 
 fn wait_ready(child: &mut Child) -> Result<String> {

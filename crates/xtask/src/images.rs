@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::engine::docker;
 use crate::packages::{self, ensure};
-use crate::process::{answer, kill_tree, logged, start};
+use crate::process::{answer, kill_tree, logged, start, system_path};
 use crate::root;
 
 /// A registry that says nothing for this long will not.
@@ -153,9 +153,7 @@ fn run_recipe(row: &Row, hash: &str, base: Option<&str>) -> Result<()> {
     let started = Instant::now();
     let mut command = Command::new(recipe(row).join("build.sh"));
     command.args([&row.local, hash]).args(base);
-    // debootstrap is in a directory that not every root has on its path
-    let path = std::env::var("PATH").unwrap_or_default();
-    command.env("PATH", format!("{path}:/usr/local/sbin:/usr/sbin:/sbin"));
+    command.env("PATH", system_path());
     let log = format!("build-{}.log", row.service);
     logged(&mut command, BUILD_LIMIT, &log).with_context(|| format!("building {}", row.local))?;
     println!("built {} in {:.0} s", row.local, started.elapsed().as_secs_f64());

@@ -1,5 +1,6 @@
 //! Running a program: with a deadline, with its output passed on and read, or for its answer alone.
 
+use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
@@ -134,12 +135,16 @@ pub(crate) fn answer(command: &mut Command, limit: Duration) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
-/// Whether a program of this name is on the path.
+/// Whether a program of this name is on the [`system_path`].
 pub(crate) fn is_installed(program: &str) -> bool {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    // System directories are not on everybody's path, and dockerd and debootstrap are there.
-    let more = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(std::path::PathBuf::from);
-    std::env::split_paths(&path).chain(more).any(|directory| directory.join(program).is_file())
+    std::env::split_paths(&system_path()).any(|directory| directory.join(program).is_file())
+}
+
+/// The path, and behind it the directories of dockerd and debootstrap, which not even every root has on it.
+pub(crate) fn system_path() -> OsString {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":/usr/local/sbin:/usr/sbin:/sbin");
+    path
 }
 
 pub(crate) fn start(command: &mut Command) -> Result<Child> {

@@ -21,10 +21,10 @@ pub(crate) enum Step {
     Fmt,
     /// Clippy on everything, warnings denied
     Clippy,
-    /// Unit, property, mock-cluster, compile-fail and doc tests
-    Unit,
     /// kmr-core without features, each sink alone
     Features,
+    /// Unit, property, mock-cluster, compile-fail and doc tests
+    Unit,
     /// Documentation, warnings denied
     Doc,
     /// The demo on its embedded cluster
