@@ -16,6 +16,9 @@ use crate::report::say;
 /// Longest start of a server; ours takes under a second, the official image some.
 const START_SECONDS: u64 = 60;
 
+/// Longest wait for a server that is said to run.
+const GIVEN_SECONDS: u64 = 15;
+
 /// Port of the HTTP interface inside the container.
 const HTTP: &str = "8123/tcp";
 
@@ -60,14 +63,14 @@ impl ClickHouse {
         let image = Image::choose(Service::ClickHouse).await?;
         let container = start(image.clone(), port).await?;
         let server = Self::new(format!("http://127.0.0.1:{port}"), Some(container));
-        server.wait_ready().await?;
+        server.wait_ready(START_SECONDS).await?;
         say(format_args!("ClickHouse {} of image {image} at {}", server.version().await?, server.url()));
         Ok(server)
     }
 
     async fn given(url: String) -> Result<Self> {
         let server = Self::new(url.trim_end_matches('/').to_owned(), None);
-        server.wait_ready().await.with_context(|| {
+        server.wait_ready(GIVEN_SECONDS).await.with_context(|| {
             format!("KMR_TEST_CLICKHOUSE is {}, where no server answers. {REMEDY}", server.url())
         })?;
         say(format_args!("ClickHouse {} at {} (KMR_TEST_CLICKHOUSE)", server.version().await?, server.url()));
@@ -126,7 +129,7 @@ impl ClickHouse {
     /// Starts a stopped or killed server at its old address with its old data, and waits until it answers.
     pub async fn start(&self) -> Result<()> {
         self.container()?.start_again().await?;
-        self.wait_ready().await
+        self.wait_ready(START_SECONDS).await
     }
 
     /// Freezes the server: connections stay open, nothing is answered.
@@ -144,9 +147,9 @@ impl ClickHouse {
         container.context("this server was given by KMR_TEST_CLICKHOUSE: use ClickHouse::own() here")
     }
 
-    async fn wait_ready(&self) -> Result<()> {
+    async fn wait_ready(&self, seconds: u64) -> Result<()> {
         let what = format!("ClickHouse at {} answers", self.url());
-        wait_until(Deadline::seconds(START_SECONDS), &what, async || {
+        wait_until(Deadline::seconds(seconds), &what, async || {
             // The port is open before the server serves, so an answer that never comes counts as none.
             let answer = tokio::time::timeout(std::time::Duration::from_secs(2), self.version()).await;
             Ok(matches!(answer, Ok(Ok(_))))

@@ -19,7 +19,7 @@
 //! # Which servers
 //!
 //! `shared()` gives every test of one test binary the same server: a test keeps to a topic, a group and a database of its
-//! own ([`unique`], [`test_name!`]). `own()` is for a test that stops or kills a server; [`SecuredKafka::shared`] is a
+//! own ([`unique`], [`test_name!`]). `own()` is for a test that stops or kills a server; [`Kafka::secured`] is a
 //! broker with SASL/SCRAM and ACLs. The addresses come, in this order, from
 //!
 //! 1. `KMR_TEST_KAFKA` and `KMR_TEST_CLICKHOUSE` (`host:port` and `http://host:port`), for the shared servers;

@@ -249,8 +249,12 @@ impl Output {
     }
 }
 
-/// The path of a program of this workspace, built (once a test binary) in the profile of the tests, for tests that run
-/// `kmr-demo` or an example: `program("kmr-demo", &["--package", "kmr-demo", "--features", "ssl"]).await?`.
+/// The path of a program of this workspace, built if it is not up to date, for tests that run what users run:
+/// `program("kmr-demo", &["--release", "--package", "kmr-demo"]).await?`.
+///
+/// A set of features of its own means compiling most dependencies again, in minutes, so ask for what `cargo xtask test`
+/// has built by then, as this example does. A consumer that only tests need is better a binary of this package: it is
+/// compiled along, and its path is `env!("CARGO_BIN_EXE_<name>")`.
 ///
 /// # Errors
 ///
@@ -258,15 +262,12 @@ impl Output {
 pub async fn program(name: &str, build: &[&str]) -> Result<PathBuf> {
     // target/<profile>/deps/it-1234: the tests themselves
     let tests = std::env::current_exe().context("where am I")?;
-    let profile = tests.parent().and_then(|deps| deps.parent()).context("not in target/<profile>/deps")?;
-    let target = profile.parent().context("not in target/<profile>/deps")?;
-    let path = profile.join(name);
+    let target = tests.ancestors().nth(3).context("the tests are not in target/<profile>/deps")?;
+    let profile = if build.contains(&"--release") { "release" } else { "debug" };
+    let path = target.join(profile).join(name);
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--quiet"]).args(build).arg("--target-dir").arg(target);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    if profile.ends_with("release") {
-        command.arg("--release");
-    }
     let output = tokio::task::spawn_blocking(move || command.output()).await?.context("cannot run cargo")?;
     if !output.status.success() {
         bail!("cannot build {name}:\n{}", String::from_utf8_lossy(&output.stderr));

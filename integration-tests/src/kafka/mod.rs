@@ -31,6 +31,9 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 /// Longest start of a broker; it takes about 5 s on an idle machine of 2 cores.
 const START_SECONDS: u64 = 90;
 
+/// Longest wait for a broker that is said to run.
+const GIVEN_SECONDS: u64 = 15;
+
 /// A running broker. Clones are the same broker; when the last handle of an own one is dropped, its container goes.
 #[derive(Clone, Debug)]
 pub struct Kafka {
@@ -73,14 +76,14 @@ impl Kafka {
         let environment = settings::plaintext(port, controller);
         let container = settings::start(image.clone(), environment).await?;
         let kafka = Self::new(format!("127.0.0.1:{port}"), Some(container));
-        kafka.wait_ready().await?;
+        kafka.wait_ready(START_SECONDS).await?;
         say(format_args!("Kafka {} of image {image} at {}", kafka.version().await, kafka.bootstrap()));
         Ok(kafka)
     }
 
     async fn given(bootstrap: String) -> Result<Self> {
         let kafka = Self::new(bootstrap, None);
-        kafka.wait_ready().await.with_context(|| {
+        kafka.wait_ready(GIVEN_SECONDS).await.with_context(|| {
             format!("KMR_TEST_KAFKA is {}, where no broker answers. {REMEDY}", kafka.bootstrap())
         })?;
         say(format_args!("Kafka at {} (KMR_TEST_KAFKA)", kafka.bootstrap()));
@@ -122,7 +125,7 @@ impl Kafka {
     /// Starts a stopped or killed broker at its old address with its old data, and waits until it answers.
     pub async fn start(&self) -> Result<()> {
         self.container()?.start_again().await?;
-        self.wait_ready().await
+        self.wait_ready(START_SECONDS).await
     }
 
     /// Freezes the broker: connections stay open, nothing is answered.
@@ -157,9 +160,9 @@ impl Kafka {
             .context("this broker was given by KMR_TEST_KAFKA: use Kafka::own() here")
     }
 
-    async fn wait_ready(&self) -> Result<()> {
+    async fn wait_ready(&self, seconds: u64) -> Result<()> {
         let what = format!("broker at {} answers", self.bootstrap());
-        let ready = wait_until(Deadline::seconds(START_SECONDS), &what, async || {
+        let ready = wait_until(Deadline::seconds(seconds), &what, async || {
             let config = self.client_config();
             blocking(move || Ok(answers(&config))).await
         });

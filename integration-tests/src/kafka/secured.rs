@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use rdkafka::ClientConfig;
 use tokio::sync::OnceCell;
 
-use super::{Kafka, answers, blocking, settings};
+use super::{Kafka, START_SECONDS, answers, blocking, settings};
 use crate::deadline::{Deadline, wait_until};
 use crate::engine::{Image, Service, free_port};
 use crate::report::say;
@@ -26,6 +26,19 @@ pub struct User {
     pub password: &'static str,
 }
 
+impl Kafka {
+    /// The secured broker that all tests of this binary share; the first call starts it, always in a container.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::shared`].
+    pub async fn secured() -> Result<SecuredKafka> {
+        static SHARED: OnceCell<Result<SecuredKafka, String>> = OnceCell::const_new();
+        let start = async || SecuredKafka::start().await.map_err(|error| format!("{error:#}"));
+        SHARED.get_or_init(start).await.clone().map_err(anyhow::Error::msg)
+    }
+}
+
 impl SecuredKafka {
     /// Topics, groups and transactional ids that start with this are [`SecuredKafka::ALLOWED`]'s to use in every way.
     pub const PREFIX: &'static str = "allowed_";
@@ -36,24 +49,13 @@ impl SecuredKafka {
     /// Can log in, and may do nothing.
     pub const POWERLESS: User = User { name: "powerless", password: "powerless-secret" };
 
-    /// The secured broker that all tests of this binary share; the first call starts it, always in a container.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Kafka::shared`].
-    pub async fn shared() -> Result<Self> {
-        static SHARED: OnceCell<Result<SecuredKafka, String>> = OnceCell::const_new();
-        let start = async || Self::start().await.map_err(|error| format!("{error:#}"));
-        SHARED.get_or_init(start).await.clone().map_err(anyhow::Error::msg)
-    }
-
     async fn start() -> Result<Self> {
         let (clients, internal, controller) = (free_port()?, free_port()?, free_port()?);
         let image = Image::choose(Service::Kafka).await?;
         let environment = settings::secured(clients, internal, controller, Self::ADMIN.name);
         let container = settings::start(image.clone(), environment).await?;
         let admin = Kafka::new(format!("127.0.0.1:{internal}"), Some(container));
-        admin.wait_ready().await?;
+        admin.wait_ready(START_SECONDS).await?;
         let kafka = Self { admin, bootstrap: format!("127.0.0.1:{clients}") };
         kafka.create_users().await?;
         let version = kafka.admin.version().await;

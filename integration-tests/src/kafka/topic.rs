@@ -10,6 +10,8 @@ use super::{Kafka, Message, Offsets, Produced, REQUEST_LIMIT};
 use crate::deadline::{Deadline, wait_until};
 use crate::names::unique;
 
+const LARGEST_MESSAGE_BYTES: &str = "16777216";
+
 /// Partitions and configuration of a topic. A number is a specification, too: `create_topic(name, 8)`.
 #[derive(Clone, Debug)]
 pub struct TopicSpec {
@@ -74,6 +76,8 @@ impl Kafka {
     pub async fn create_topic_named(&self, name: &str, spec: impl Into<TopicSpec>) -> Result<Topic> {
         let spec = spec.into();
         let mut topic = NewTopic::new(name, spec.partitions, TopicReplication::Fixed(1));
+        // For brokers that were given by their address, too: the default would refuse the tests' 5 MB messages.
+        topic = topic.set("max.message.bytes", LARGEST_MESSAGE_BYTES);
         for (name, value) in &spec.config {
             topic = topic.set(name, value);
         }

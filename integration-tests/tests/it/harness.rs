@@ -143,7 +143,7 @@ async fn a_stopped_broker_comes_back_at_its_address_with_its_records() -> Result
 
 #[tokio::test]
 async fn the_secured_broker_tells_its_users_apart() -> Result<()> {
-    let kafka = SecuredKafka::shared().await?;
+    let kafka = Kafka::secured().await?;
     let allowed = kafka.admin().create_topic(&format!("{}topic", SecuredKafka::PREFIX), 1).await?;
     let other = kafka.admin().create_topic("other", 1).await?;
     let visible = async |user, topic: &str| {
@@ -169,7 +169,8 @@ async fn the_secured_broker_tells_its_users_apart() -> Result<()> {
 
 #[tokio::test]
 async fn kafkas_own_tools_run_inside_the_container() -> Result<()> {
-    let topic = Kafka::shared().await?.create_topic(test_name!(), 3).await?;
+    // In a container even where the shared broker is given by its address.
+    let topic = Kafka::secured().await?.admin().create_topic(test_name!(), 3).await?;
     let described = topic.kafka().tool("kafka-topics", &["--describe", "--topic", topic.name()]).await?;
     assert!(described.contains("PartitionCount: 3"), "{described}");
     Ok(())
