@@ -137,7 +137,7 @@ impl ConsumerContext for Context {
             KafkaProtocol::None => rebalances.protocol.unwrap_or(RebalanceProtocol::Eager),
         };
         rebalances.protocol = Some(protocol);
-        if rebalances.closing {
+        if rebalances.closing || self.events.is_closed() {
             let empty = TopicPartitionList::new();
             let answered = match (assigns, protocol) {
                 (true, RebalanceProtocol::Eager) => consumer.assign(&empty),

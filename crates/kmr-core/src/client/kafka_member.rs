@@ -114,6 +114,17 @@ impl GroupMember for KafkaMember {
     }
 }
 
+/// A member that is dropped without being closed still answers its rebalances: an open one would keep the client for ever.
+impl Drop for KafkaMember {
+    fn drop(&mut self) {
+        self.threads.spawn_call(|client| {
+            if client.context().close() {
+                let _ = client.unassign();
+            }
+        });
+    }
+}
+
 fn list<'a>(
     elements: impl Iterator<Item = (&'a TopicPartition, Offset)>,
 ) -> Result<TopicPartitionList, Error> {

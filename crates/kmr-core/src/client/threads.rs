@@ -72,6 +72,11 @@ impl Threads {
         Ok(Self { jobs, ends })
     }
 
+    /// Makes a blocking call on the control thread and does not wait for it.
+    pub(super) fn spawn_call(&self, call: impl FnOnce(&Client) + Send + 'static) {
+        let _ = self.jobs.send(Box::new(call));
+    }
+
     /// Makes a blocking call on the control thread. Dropping the future does not take the call back.
     pub(super) async fn call<T: Send + 'static>(
         &self,

@@ -5,8 +5,8 @@
 //! 2. While anything is available, one more fetch is admitted, however large: a single record always passes.
 //! 3. What a [`Charge`] holds is given back exactly once, when it is dropped; splitting and resizing keep the sum.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
 
@@ -16,14 +16,29 @@ pub(crate) struct Budget {
     capacity: i64,
     available: AtomicI64,
     released: Notify,
+    pressure: Mutex<Pressure>,
     starved: watch::Sender<bool>,
+}
+
+/// Whether bytes can come back by themselves.
+#[derive(Debug, Default)]
+struct Pressure {
+    intake_waits: bool,
+    /// Batches that are admitted and not mapped yet.
+    unmapped: usize,
 }
 
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
         let capacity = i64::try_from(bytes).unwrap_or(i64::MAX).max(1);
         let (starved, _) = watch::channel(false);
-        Arc::new(Self { capacity, available: AtomicI64::new(capacity), released: Notify::new(), starved })
+        Arc::new(Self {
+            capacity,
+            available: AtomicI64::new(capacity),
+            released: Notify::new(),
+            pressure: Mutex::default(),
+            starved,
+        })
     }
 
     /// Bytes that may still be taken; negative after an oversized record, or rows larger than their records.
@@ -43,18 +58,30 @@ impl Budget {
         if self.available() > 0 {
             return;
         }
-        self.starved.send_replace(true);
-        let _calm = CallOnDrop(|| {
-            self.starved.send_replace(false);
-        });
+        self.press(|pressure| pressure.intake_waits = true);
+        let _calm = CallOnDrop(|| self.press(|pressure| pressure.intake_waits = false));
         while self.available() <= 0 {
             self.released.notified().await;
         }
     }
 
-    /// Follows whether the intake waits for bytes: a batch that holds them has to go out then.
+    /// Follows whether the intake waits for bytes and all that it let in is mapped: what an open batch holds has to go out
+    /// then, nothing else gives bytes back. While there is something to map, batches grow on.
     pub(crate) fn starved(&self) -> watch::Receiver<bool> {
         self.starved.subscribe()
+    }
+
+    /// A batch is on its way to its map task; it is mapped when the guard goes.
+    pub(crate) fn unmapped(self: &Arc<Self>) -> Unmapped {
+        self.press(|pressure| pressure.unmapped += 1);
+        Unmapped(self.clone())
+    }
+
+    fn press(&self, change: impl FnOnce(&mut Pressure)) {
+        let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut pressure);
+        let starved = pressure.intake_waits && pressure.unmapped == 0;
+        self.starved.send_if_modified(|was| std::mem::replace(was, starved) != starved);
     }
 
     /// Takes bytes, whatever is available.
@@ -62,6 +89,16 @@ impl Budget {
         let mut charge = Charge { budget: self.clone(), bytes: 0 };
         charge.resize(bytes);
         charge
+    }
+}
+
+/// A batch that is admitted and not mapped yet.
+#[derive(Debug)]
+pub(crate) struct Unmapped(Arc<Budget>);
+
+impl Drop for Unmapped {
+    fn drop(&mut self) {
+        self.0.press(|pressure| pressure.unmapped -= 1);
     }
 }
 
@@ -132,11 +169,16 @@ mod tests {
     async fn intake_waits_until_bytes_come_back_and_is_seen_waiting() {
         let budget = Budget::new(10);
         let charge = budget.charge(25);
+        let unmapped = budget.unmapped();
         let mut starved = budget.starved();
         let waiting = tokio::spawn({
             let budget = budget.clone();
             async move { budget.admit().await }
         });
+        let nine_seconds = std::time::Duration::from_secs(9);
+        let early = tokio::time::timeout(nine_seconds, starved.wait_for(|starved| *starved)).await.is_ok();
+        assert!(!early, "a batch that is still to be mapped may give bytes back");
+        drop(unmapped);
         assert!(starved.wait_for(|starved| *starved).await.is_ok());
         drop(charge);
         assert!(waiting.await.is_ok());

@@ -60,40 +60,32 @@ impl CommitterHandle {
         (Self { orders }, receiver)
     }
 
-    /// See [`Order::Settle`].
+    /// See [`Order::Settle`]. The order is given at once, not when the answer is awaited.
     ///
     /// # Errors
     /// A commit is still unanswered at the deadline: partitions must not be handed back (C8).
-    pub(crate) async fn settle(
-        &self,
-        epochs: BTreeSet<Epoch>,
-        deadline: Instant,
-    ) -> Result<Vec<Settled>, Error> {
-        self.ask(|reply| Order::Settle { epochs, deadline, reply }).await
+    pub(crate) fn settle(&self, epochs: BTreeSet<Epoch>, deadline: Instant) -> Reply {
+        self.ask(|reply| Order::Settle { epochs, deadline, reply })
     }
 
-    /// See [`Order::Forget`].
+    /// See [`Order::Forget`]. The order is given at once, not when the answer is awaited.
     ///
     /// # Errors
     /// As for [`settle`](Self::settle).
-    pub(crate) async fn forget(
-        &self,
-        epochs: BTreeSet<Epoch>,
-        deadline: Instant,
-    ) -> Result<Vec<Settled>, Error> {
-        self.ask(|reply| Order::Forget { epochs, deadline, reply }).await
+    pub(crate) fn forget(&self, epochs: BTreeSet<Epoch>, deadline: Instant) -> Reply {
+        self.ask(|reply| Order::Forget { epochs, deadline, reply })
     }
 
-    async fn ask(
-        &self,
-        order: impl FnOnce(oneshot::Sender<Result<Vec<Settled>, Error>>) -> Order,
-    ) -> Result<Vec<Settled>, Error> {
+    fn ask(&self, order: impl FnOnce(oneshot::Sender<Result<Vec<Settled>, Error>>) -> Order) -> Reply {
         let (reply, answer) = oneshot::channel();
         let _ = self.orders.send(order(reply));
         // The committer is gone only if its task failed, which is reported by itself.
-        answer.await.unwrap_or_else(|_| Ok(Vec::new()))
+        Box::pin(async move { answer.await.unwrap_or_else(|_| Ok(Vec::new())) })
     }
 }
+
+/// How assignments ended, when they have.
+pub(crate) type Reply = BoxFuture<'static, Result<Vec<Settled>, Error>>;
 
 /// One assignment in the ledger.
 struct Entry {

@@ -21,7 +21,7 @@ use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
 use super::claim::{Assignment, Epoch, Ledger, LedgerEntry};
-use super::committer::{CommitterHandle, Settled};
+use super::committer::{CommitterHandle, Reply, Settled};
 use super::flow::Flow;
 use super::intake::Routes;
 use super::map::{MapPhase, PartitionInput};
@@ -117,14 +117,15 @@ impl Drain {
         Ok(settled)
     }
 
-    /// Ends assignments that are lost: nothing is drained, nothing is committed (C5).
-    async fn discard(self, running: Vec<(Epoch, Running)>, deadline: Instant) -> Result<Vec<Settled>, Error> {
+    /// Ends assignments that are lost, at once: nothing is drained, nothing is committed (C5). What is returned only waits
+    /// for a commit that is under way (C8).
+    fn discard(&self, running: &[(Epoch, Running)], deadline: Instant) -> Reply {
         let epochs: BTreeSet<Epoch> = running.iter().map(|(epoch, _)| *epoch).collect();
-        for (_, running) in &running {
+        for (_, running) in running {
             running.stop.cancel();
         }
         self.retire(&epochs);
-        self.committer.forget(epochs, deadline).await
+        self.committer.forget(epochs, deadline)
     }
 
     fn retire(&self, epochs: &BTreeSet<Epoch>) {
@@ -235,14 +236,14 @@ impl Coordinator {
         let deadline = started + self.drain_deadline;
         let drain = self.drain.clone();
         let before = self.pending.take();
-        let work: BoxFuture<'static, Result<Vec<Settled>, Error>> = match rebalance.change {
+        let work: Reply = match rebalance.change {
             Change::Assign => {
                 let taken = self.ownership.take(&rebalance.partitions);
                 let replaced = self.stop_tasks(&taken.replaced);
                 for assignment in taken.started {
                     self.start(assignment);
                 }
-                Box::pin(drain.clone().discard(replaced, deadline))
+                drain.discard(&replaced, deadline)
             }
             Change::Revoke => {
                 let gone = self.ownership.give_up(&rebalance.partitions);
@@ -250,7 +251,7 @@ impl Coordinator {
             }
             Change::Lose => {
                 let gone = self.ownership.give_up(&rebalance.partitions);
-                Box::pin(drain.clone().discard(self.stop_tasks(&gone), deadline))
+                drain.discard(&self.stop_tasks(&gone), deadline)
             }
         };
         self.pending = Some(Box::pin(async move {
@@ -307,6 +308,9 @@ impl Coordinator {
         partition: TopicPartition,
         failure: PartitionFailure,
     ) -> Result<(), Failed> {
+        if !self.ownership.owns(&partition) {
+            return Ok(()); // it was handed back meanwhile
+        }
         let error = match failure {
             PartitionFailure::OutOfRange { offset } => {
                 let (low, high) = self.drain.member.watermarks(&partition).await.unwrap_or((-1, -1));
@@ -337,7 +341,7 @@ impl Coordinator {
         let settled = if commits {
             drain.hand_back(running, deadline).await
         } else {
-            drain.discard(running, deadline).await
+            drain.discard(&running, deadline).await
         };
         let stages = self.end_stages(deadline).await;
         let closed = match timeout_at(deadline.max(Instant::now() + CLOSE_TIME), self.drain.member.close())

@@ -8,7 +8,7 @@ use super::claim::Hold;
 use super::dead_letters::ErrorBranch;
 use super::piece::{Origin, Piece};
 use crate::dead_letter::DeadLetter;
-use crate::error::Error;
+use crate::error::{Error, StopConsumer};
 use crate::reducer::Rows;
 use crate::stage::{BoxFuture, Chain, Stage, StageError, Step};
 
@@ -98,6 +98,10 @@ where
             let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).fresh();
             for value in values {
                 if let Err(error) = rows.push(value) {
+                    if error.is::<StopConsumer>() {
+                        let what = "the output of the reduce before it stops the consumer".to_owned();
+                        return Err(Error::Stage { stage: self.stage.to_string(), what, source: error });
+                    }
                     return fail(&*self.errors, holds, StageError { stage: self.stage.clone(), error }).await;
                 }
             }

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Budget;
 use super::map::Admitted;
 use crate::error::Error;
-use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD};
+use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
 use crate::record::TopicPartition;
 use crate::telemetry;
 
@@ -87,6 +87,10 @@ impl Intake {
         }
     }
 
+    fn admitted(&self, batch: Box<dyn RecordBatch>, bytes: usize) -> Admitted {
+        Admitted { batch, charge: self.budget.charge(bytes), unmapped: self.budget.unmapped() }
+    }
+
     /// Returns the mean size of the records.
     fn hand_over(&self, fetched: Fetched) -> Option<usize> {
         match fetched {
@@ -94,7 +98,7 @@ impl Intake {
                 let records = batch.len();
                 match self.routes.get(&topic, partition) {
                     // A closed channel: the partition's task has just ended, the partition is on its way out.
-                    Some(task) => drop(task.send(Admitted { batch, charge: self.budget.charge(bytes) })),
+                    Some(task) => drop(task.send(self.admitted(batch, bytes))),
                     None => telemetry::stray_records(&topic, partition, records),
                 }
                 Some(bytes / records.max(1))

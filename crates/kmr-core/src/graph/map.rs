@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::budget::Charge;
+use super::budget::{Charge, Unmapped};
 use super::claim::{Assignment, Claim, Ledger};
 use super::dead_letters::ErrorBranch;
 use super::piece::{Origin, Piece};
@@ -39,6 +39,7 @@ const LETTER_OVERHEAD: usize = 512;
 pub(crate) struct Admitted {
     pub(crate) batch: Box<dyn RecordBatch>,
     pub(crate) charge: Charge,
+    pub(crate) unmapped: Unmapped,
 }
 
 /// What one partition's task works with.
@@ -85,7 +86,7 @@ where
 
     /// Maps a batch. `Ok(false)`: the partition stops, and what was not mapped yet is left to the next owner.
     async fn map_batch(&self, admitted: Admitted, input: &PartitionInput) -> Result<bool, Error> {
-        let Admitted { batch, mut charge } = admitted;
+        let Admitted { batch, mut charge, unmapped: _unmapped } = admitted;
         let mut draft = self.draft();
         for index in 0..batch.len() {
             if draft.is_full_for(batch.offset(index)) {

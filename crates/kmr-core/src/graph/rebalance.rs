@@ -48,6 +48,11 @@ impl Ownership {
         partitions.iter().filter_map(|partition| self.owned.remove(partition)).collect()
     }
 
+    /// Whether a partition is ours.
+    pub(crate) fn owns(&self, partition: &TopicPartition) -> bool {
+        self.owned.contains_key(partition)
+    }
+
     /// Gives everything up.
     pub(crate) fn give_up_all(&mut self) -> Vec<Arc<Assignment>> {
         std::mem::take(&mut self.owned).into_values().collect()

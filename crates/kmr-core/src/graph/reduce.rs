@@ -137,7 +137,7 @@ impl<R: Reducer> ReduceTask<R> {
         let can_freeze = !state.open.is_empty() && state.frozen.is_empty();
         let alone = can_freeze && state.in_flight.is_empty();
         let due = if can_freeze { state.open.due_at(self.options.max_age) } else { None };
-        let drains = can_freeze && self.flow.borrow().is_draining(&state.open.contents.epochs());
+        let drains = can_freeze && self.drains(&state.open.contents);
         tokio::select! {
             biased;
             Some(landed) = state.in_flight.join_next() => match landed {
@@ -152,6 +152,12 @@ impl<R: Reducer> ReduceTask<R> {
             // Nothing in flight will give bytes back: what is here has to go out, whatever the limits say.
             Ok(_) = starved.wait_for(|starved| *starved), if alone => Wake::Due,
         }
+    }
+
+    /// Whether records of the batch hold up a drain. Asked at every wake-up, so the usual answer is cheap.
+    fn drains(&self, contents: &Contents) -> bool {
+        let flow = self.flow.borrow();
+        !flow.draining.is_empty() && flow.is_draining(&contents.epochs())
     }
 
     fn accept(&mut self, state: &mut State<R::Output>, mut piece: Piece<R::Rows>) -> Result<(), Error> {

@@ -124,3 +124,22 @@ async fn empty_unknown_and_repeated_sets_are_answered() {
     consumer.until(|calls| calls.contains(&Call::Committed(0, 3))).await;
     consumer.stop().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn partitions_lost_while_others_drain_are_not_committed_meanwhile() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..5);
+    consumer.fetch(1, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 10).await;
+    let revoked = consumer.rebalance(Change::Revoke, &[0]);
+    let lost = consumer.rebalance(Change::Lose, &[1]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    sink.behave(Behaviour::Deliver);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(lost))).await;
+    assert!(consumer.calls().contains(&Call::Unassigned(revoked)));
+    assert_eq!((consumer.committed(0), consumer.committed(1)), (Some(5), None), "C5");
+    consumer.stop().await.unwrap();
+}
