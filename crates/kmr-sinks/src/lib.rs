@@ -1,1 +1,20 @@
-//! Placeholder during set-up.
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
+
+#[cfg(any(feature = "clickhouse", feature = "os-stream"))]
+mod row_buffer;
+
+#[cfg(feature = "clickhouse")]
+pub mod clickhouse;
+#[cfg(feature = "memory")]
+mod memory;
+#[cfg(feature = "os-stream")]
+mod os_stream;
+
+#[cfg(feature = "clickhouse")]
+pub use clickhouse::ClickHouseWriter;
+#[cfg(feature = "memory")]
+pub use memory::{MemoryRecords, MemoryWriter};
+#[cfg(feature = "os-stream")]
+pub use os_stream::{OsStream, OsStreamError, OsStreamWriter};

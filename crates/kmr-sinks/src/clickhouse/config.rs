@@ -1,0 +1,293 @@
+//! Where and how to connect: options as given, and the checked form that requests are made from.
+
+use std::fmt;
+use std::time::Duration;
+
+use hyper::header::{HeaderName, HeaderValue};
+use hyper::{HeaderMap, Uri};
+
+use super::error::ClickHouseError;
+use super::schema::quoted;
+
+/// How a batch is packed on its way to the server.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Compression {
+    /// As it is. The least work on both sides; for a server on the same machine.
+    None,
+    /// An LZ4 frame (`Content-Encoding: lz4`). The default.
+    #[default]
+    Lz4,
+}
+
+/// Time limits of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) send: Duration,
+    pub(crate) answer: Duration,
+}
+
+/// A value that is shown to the server alone.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// The options of a writer that have to do with the server, as given.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) url: String,
+    pub(crate) table: String,
+    pub(crate) database: Option<String>,
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<Secret>,
+    pub(crate) settings: Vec<(String, String)>,
+    pub(crate) compression: Compression,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) start_timeout: Duration,
+}
+
+/// Parameters that kmr gives itself, or that would undo what it relies on.
+const RESERVED: &[&str] = &[
+    "async_insert",
+    "compress",
+    "database",
+    "decompress",
+    "deduplicate_blocks_in_dependent_materialized_views",
+    "default_format",
+    "input_format_max_block_size_bytes",
+    "input_format_parallel_parsing",
+    "insert_deduplication_token",
+    "max_insert_block_size",
+    "max_insert_block_size_bytes",
+    "max_insert_block_size_rows",
+    "min_insert_block_size_bytes",
+    "min_insert_block_size_rows",
+    "password",
+    "query",
+    "quota_key",
+    "user",
+    "wait_end_of_query",
+    "wait_for_async_insert",
+];
+
+/// Checked options.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// Of the URL: proxies may put ClickHouse below one.
+    path: String,
+    pub(crate) headers: HeaderMap,
+    /// To be cut out of whatever the other side says.
+    secret: Option<Secret>,
+    settings: Vec<(String, String)>,
+    pub(crate) timeouts: Timeouts,
+}
+
+impl Config {
+    /// Database and table, quoted.
+    pub(crate) fn quoted_table(&self) -> String {
+        match &self.database {
+            Some(database) => format!("{}.{}", quoted(database), quoted(&self.table)),
+            None => quoted(&self.table),
+        }
+    }
+
+    /// Checks all that can be checked without a server.
+    pub(crate) fn endpoint(&self) -> Result<Endpoint, ClickHouseError> {
+        if self.table.is_empty() {
+            return Err(config("the table's name is empty"));
+        }
+        if let Some((name, _)) = self.settings.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
+            return Err(config(format!("the setting {name} is kmr's own and cannot be changed with .setting()")));
+        }
+        let (host, port, path) = self.parse_url()?;
+        Ok(Endpoint {
+            headers: self.headers(&host, port)?,
+            host,
+            port,
+            path,
+            secret: self.password.clone().filter(|secret| !secret.0.is_empty()),
+            settings: self.settings.clone(),
+            timeouts: self.timeouts,
+        })
+    }
+
+    fn parse_url(&self) -> Result<(String, u16, String), ClickHouseError> {
+        // Nothing of a URL that may hold a password is repeated.
+        let uri: Uri = self.url.parse().map_err(|_| config("the URL is not valid; it looks like http://host:8123"))?;
+        let authority =
+            uri.authority().ok_or_else(|| config("the URL names no host; it looks like http://host:8123"))?;
+        if authority.as_str().contains('@') {
+            return Err(config("the URL holds credentials, which end up in logs; use .user() and .password()"));
+        }
+        if uri.query().is_some() {
+            return Err(config("the URL holds parameters; use .setting(), .user() and .password()"));
+        }
+        match uri.scheme_str() {
+            Some("http") => {}
+            Some("https") => {
+                return Err(config(
+                    "https is not supported yet; use http, or a proxy on this machine that speaks TLS to the server",
+                ));
+            }
+            _ => return Err(config("the URL must start with http://")),
+        }
+        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+        Ok((host, authority.port_u16().unwrap_or(80), uri.path().to_owned()))
+    }
+
+    fn headers(&self, host: &str, port: u16) -> Result<HeaderMap, ClickHouseError> {
+        let mut headers = HeaderMap::new();
+        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
+        headers.insert(hyper::header::HOST, header_value("host", &format!("{host}:{port}"))?);
+        headers.insert(
+            hyper::header::USER_AGENT,
+            HeaderValue::from_static(concat!("kmr-sinks/", env!("CARGO_PKG_VERSION"))),
+        );
+        // One connection a request: see exchange.rs.
+        headers.insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+        if let Some(user) = &self.user {
+            headers.insert(HeaderName::from_static("x-clickhouse-user"), header_value("user", user)?);
+        }
+        if let Some(password) = &self.password {
+            let mut value = header_value("password", &password.0)?;
+            value.set_sensitive(true);
+            headers.insert(HeaderName::from_static("x-clickhouse-key"), value);
+        }
+        Ok(headers)
+    }
+}
+
+impl Endpoint {
+    /// Host and port, for messages.
+    pub(crate) fn address(&self) -> String {
+        if self.host.contains(':') {
+            format!("[{}]:{}", self.host, self.port)
+        } else {
+            format!("{}:{}", self.host, self.port)
+        }
+    }
+
+    /// Path and parameters of a request: `parameters`, then the user's settings.
+    pub(crate) fn target(&self, parameters: &[(&str, &str)]) -> String {
+        let mut target = self.path.clone();
+        let settings = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (at, (name, value)) in parameters.iter().copied().chain(settings).enumerate() {
+            target.push(if at == 0 { '?' } else { '&' });
+            percent_encode(name, &mut target);
+            target.push('=');
+            percent_encode(value, &mut target);
+        }
+        target
+    }
+
+    /// `text` without the password, should the other side have repeated it.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        match &self.secret {
+            Some(secret) => text.replace(&secret.0, "(hidden)"),
+            None => text.to_owned(),
+        }
+    }
+}
+
+fn config(problem: impl Into<String>) -> ClickHouseError {
+    ClickHouseError::Config(problem.into())
+}
+
+fn header_value(what: &str, text: &str) -> Result<HeaderValue, ClickHouseError> {
+    HeaderValue::from_bytes(text.as_bytes())
+        .map_err(|_| config(format!("the {what} holds a character that no HTTP header can carry")))
+}
+
+fn percent_encode(text: &str, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => {
+                out.push('%');
+                out.push(HEX[usize::from(byte >> 4)] as char);
+                out.push(HEX[usize::from(byte & 15)] as char);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config_for(url: &str) -> Config {
+        Config {
+            url: url.into(),
+            table: "t".into(),
+            database: None,
+            user: Some("writer".into()),
+            password: Some(Secret("s3cret".into())),
+            settings: Vec::new(),
+            compression: Compression::Lz4,
+            timeouts: Timeouts {
+                connect: Duration::from_secs(1),
+                send: Duration::from_secs(1),
+                answer: Duration::from_secs(1),
+            },
+            start_timeout: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn urls_are_taken_apart() {
+        let endpoint = config_for("http://[::1]:8123/ch").endpoint().unwrap();
+        assert_eq!((endpoint.host.as_str(), endpoint.port), ("::1", 8123));
+        assert_eq!(endpoint.address(), "[::1]:8123");
+        assert_eq!(endpoint.target(&[("query", "SELECT 'ü'")]), "/ch?query=SELECT%20%27%C3%BC%27");
+        assert_eq!(config_for("http://db").endpoint().unwrap().address(), "db:80");
+    }
+
+    #[test]
+    fn wrong_urls_say_what_to_do_and_repeat_no_secret() {
+        for (url, expected) in [
+            ("https://db:8443", "proxy"),
+            ("http://me:s3cret@db:8123", ".password()"),
+            ("http://db:8123/?password=s3cret", ".setting()"),
+            ("s3cret", "start with http://"),
+            ("/s3cret", "names no host"),
+            ("ftp://db", "http://"),
+            ("http://:s3cret", "not valid"),
+        ] {
+            let text = config_for(url).endpoint().unwrap_err().to_string();
+            assert!(text.contains(expected), "{url}: {text}");
+            assert!(!text.contains("s3cret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn secrets_are_in_no_debug_output() {
+        let config = config_for("http://db");
+        let endpoint = config.endpoint().unwrap();
+        let text = format!("{config:?} {endpoint:?} {}", endpoint.redact("key s3cret!"));
+        assert!(!text.contains("s3cret"), "{text}");
+        assert!(text.contains("writer") && text.contains("key (hidden)!"), "{text}");
+    }
+
+    #[test]
+    fn settings_that_kmr_relies_on_are_refused() {
+        let mut config = config_for("http://db");
+        config.settings.push(("async_insert".into(), "1".into()));
+        assert!(config.endpoint().unwrap_err().to_string().contains("async_insert"));
+    }
+
+    #[test]
+    fn tables_are_quoted_with_their_database() {
+        let mut config = config_for("http://db");
+        config.database = Some("my db".into());
+        assert_eq!(config.quoted_table(), "`my db`.`t`");
+    }
+}

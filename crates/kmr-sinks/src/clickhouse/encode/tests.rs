@@ -1,0 +1,230 @@
+//! Bytes against the documented format, and the two kinds of errors.
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use serde::Serialize;
+
+use super::value::Value;
+use super::{Fault, encode_row, put_length};
+use crate::clickhouse::schema::Column;
+use crate::clickhouse::types::Type;
+
+fn encode<T: Serialize>(ty: &str, value: T) -> Result<Vec<u8>, Fault> {
+    let mut out = Vec::new();
+    value.serialize(Value::new(&mut out, &Type::parse(ty)))?;
+    Ok(out)
+}
+
+#[track_caller]
+fn gives<T: Serialize>(ty: &str, value: T, expected: &[u8]) {
+    assert_eq!(encode(ty, value).unwrap(), expected, "{ty}");
+}
+
+#[track_caller]
+fn fails<T: Serialize>(ty: &str, value: T, every_row: bool, words: &str) {
+    let fault = encode(ty, value).unwrap_err();
+    assert_eq!(fault.is_every_row(), every_row, "{fault}");
+    assert!(fault.to_string().contains(words), "{fault}");
+}
+
+#[derive(Serialize)]
+struct Bytes<'a>(#[serde(serialize_with = "as_bytes")] &'a [u8]);
+
+fn as_bytes<S: serde::Serializer>(bytes: &&[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_bytes(bytes)
+}
+
+#[derive(Serialize)]
+enum Colour {
+    Red,
+    Mauve,
+}
+
+#[derive(Serialize)]
+enum Either {
+    Text(String),
+    Number(u8),
+    Third(u8),
+}
+
+#[derive(Serialize)]
+struct Pair {
+    a: u8,
+    b: u8,
+}
+
+#[test]
+fn lengths_are_leb128() {
+    for (length, expected) in [(0, &[0][..]), (127, &[127]), (128, &[128, 1]), (300, &[0xAC, 2])] {
+        let mut out = Vec::new();
+        put_length(&mut out, length);
+        assert_eq!(out, expected);
+    }
+}
+
+#[test]
+fn numbers_are_little_endian_and_exact() {
+    gives("UInt8", 1_u8, &[1]);
+    gives("UInt8", true, &[1]);
+    gives("Bool", false, &[0]);
+    gives("Int16", -2_i16, &[0xFE, 0xFF]);
+    gives("Date", 1_u16, &[1, 0]);
+    gives("DateTime('UTC')", 1_u32, &[1, 0, 0, 0]);
+    gives("DateTime64(3)", -1_i64, &[0xFF; 8]);
+    gives("Decimal(9, 2)", 1_i32, &[1, 0, 0, 0]);
+    gives("Float32", 1.0_f32, &[0, 0, 0x80, 0x3F]);
+    gives("Int128", -1_i128, &[0xFF; 16]);
+    fails("UInt64", 1_u32, true, "u32 where the column takes UInt64, from u64");
+    fails("UInt32", 1_u64, true, "u64");
+    fails("Bool", 1_u8, true, "Bool, from bool");
+    fails("DateTime", "2020-01-01", true, "u32 (seconds");
+}
+
+#[test]
+fn strings_have_a_length_and_fixed_strings_are_padded() {
+    gives("String", "añ", &[3, b'a', 0xC3, 0xB1]);
+    gives("String", 'x', &[1, b'x']);
+    gives("LowCardinality(String)", "x", &[1, b'x']);
+    gives("String", Bytes(&[0xFF]), &[1, 0xFF]);
+    gives("FixedString(3)", "x", &[b'x', 0, 0]);
+    gives("FixedString(2)", *b"ab", b"ab");
+    gives("FixedString(2)", Bytes(b"ab"), b"ab");
+    fails("FixedString(2)", "abc", false, "3 bytes do not fit into FixedString(2)");
+    fails("FixedString(2)", *b"abc", true, "[u8; 2]");
+    fails("String", 5_u8, true, "String, from String");
+}
+
+#[test]
+fn nullable_has_a_flag_and_takes_bare_values() {
+    gives("Nullable(UInt8)", Some(5_u8), &[0, 5]);
+    gives("Nullable(UInt8)", None::<u8>, &[1]);
+    gives("Nullable(UInt8)", 5_u8, &[0, 5]);
+    gives("LowCardinality(Nullable(String))", "x", &[0, 1, b'x']);
+    fails("UInt8", Some(5_u8), true, "an Option");
+    fails("UInt8", None::<u8>, true, "an Option");
+}
+
+#[test]
+fn enums_are_checked_by_value_and_by_name() {
+    let ty = "Enum8('Red' = 1, 'Green' = -2)";
+    gives(ty, 1_i8, &[1]);
+    gives(ty, "Green", &[0xFE]);
+    gives(ty, Colour::Red, &[1]);
+    gives("Enum16('Red' = 300)", 300_i16, &[0x2C, 1]);
+    gives("String", Colour::Red, b"\x03Red");
+    fails(ty, 3_i8, false, "3 is not one of the Enum's values");
+    fails(ty, Colour::Mauve, false, "\"Mauve\" is not one of the Enum's names");
+    fails(ty, 1_i16, true, "i16");
+}
+
+#[test]
+fn addresses_and_uuids_have_their_own_order() {
+    let uuid = (0x0011_2233_4455_6677_u64, 0x8899_AABB_CCDD_EEFF_u64);
+    let wire = [
+        0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0, 0xFF, 0xEE, 0xDD, 0xCC, 0xBB, 0xAA, 0x99, 0x88,
+    ];
+    gives("UUID", uuid, &wire);
+    let network = [0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xAA, 0xBB, 0xCC, 0xDD, 0xEE, 0xFF];
+    gives("UUID", Bytes(&network), &wire);
+    fails("UUID", "00112233-4455-6677-8899-aabbccddeeff", true, "clickhouse::serde::uuid");
+    gives("IPv6", Ipv6Addr::LOCALHOST, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    gives("IPv4", u32::from(Ipv4Addr::new(10, 0, 0, 1)), &[1, 0, 0, 10]);
+    fails("IPv4", Ipv4Addr::LOCALHOST, true, "clickhouse::serde::ipv4");
+}
+
+#[test]
+fn compound_values_are_the_concatenation_of_their_parts() {
+    gives("Array(UInt8)", vec![1_u8, 2], &[2, 1, 2]);
+    gives("Array(UInt8)", Bytes(&[1, 2]), &[2, 1, 2]);
+    gives("Array(UInt16)", [1_u16, 2], &[2, 1, 0, 2, 0]);
+    gives("Array(Array(String))", vec![vec!["x"], vec![]], &[2, 1, 1, b'x', 0]);
+    gives("Tuple(UInt8, String)", (1_u8, "x"), &[1, 1, b'x']);
+    gives("Map(String, UInt8)", BTreeMap::from([("k", 7_u8)]), &[1, 1, b'k', 7]);
+    gives("Map(String, UInt8)", vec![("k", 7_u8)], &[1, 1, b'k', 7]);
+    gives("Tuple(a UInt8, b UInt8)", Pair { a: 1, b: 2 }, &[1, 2]);
+    gives("Tuple(UInt8, UInt8)", Pair { a: 1, b: 2 }, &[1, 2]);
+    fails("Tuple(b UInt8, a UInt8)", Pair { a: 1, b: 2 }, true, "field `a` where the Tuple has element `b`");
+    fails("Tuple(UInt8, UInt8)", (1_u8, 2_u8, 3_u8), true, "3 elements");
+    fails("Map(String, UInt8)", "x", true, "Map, from a map");
+    fails("Array(UInt8)", BTreeMap::from([(1_u8, 2_u8)]), true, "a map");
+}
+
+#[test]
+fn variants_carry_the_number_of_their_type() {
+    let ty = "Variant(String, UInt8)";
+    gives(ty, Either::Text("x".into()), &[0, 1, b'x']);
+    gives(ty, Either::Number(7), &[1, 7]);
+    gives(ty, None::<Either>, &[0xFF]);
+    gives(ty, Some(Either::Number(7)), &[1, 7]);
+    fails(ty, Either::Third(1), true, "Either::Third, variant number 3");
+    fails("UInt8", Either::Number(7), true, "Either::Number");
+}
+
+/// A sequence that announces another length than it has.
+struct Liar(usize);
+
+impl Serialize for Liar {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeSeq;
+        let mut seq = serializer.serialize_seq(Some(self.0))?;
+        seq.serialize_element(&1_u8)?;
+        seq.end()
+    }
+}
+
+#[test]
+fn a_wrong_length_is_found() {
+    fails("Array(UInt8)", Liar(2), false, "1 elements fewer");
+    fails("Array(UInt8)", Liar(0), false, "more elements");
+}
+
+fn columns(types: &[(&str, &str)]) -> Vec<Column> {
+    types
+        .iter()
+        .map(|(name, ty)| Column { name: (*name).into(), type_text: (*ty).into(), ty: Type::parse(ty) })
+        .collect()
+}
+
+fn encode_fields<T: Serialize>(row: &T, types: &[(&str, &str)]) -> Result<Vec<u8>, Fault> {
+    let mut out = Vec::new();
+    encode_row(row, &columns(types), &mut out, true)?;
+    Ok(out)
+}
+
+#[derive(Serialize)]
+struct Skipping {
+    a: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    b: Option<u8>,
+}
+
+#[derive(Serialize)]
+struct Flat {
+    a: u8,
+    #[serde(flatten)]
+    rest: Pair,
+}
+
+#[test]
+fn rows_are_their_fields_in_order() {
+    assert_eq!(encode_fields(&Pair { a: 1, b: 2 }, &[("a", "UInt8"), ("b", "UInt8")]).unwrap(), [1, 2]);
+    let fault = encode_fields(&Pair { a: 1, b: 2 }, &[("a", "UInt8"), ("b", "UInt16")]).unwrap_err();
+    assert_eq!(fault.column(), Some(1));
+}
+
+#[test]
+fn rows_that_do_not_hold_their_columns_are_a_mistake_of_the_program() {
+    let pair = Pair { a: 1, b: 2 };
+    for (fault, words) in [
+        (encode_fields(&pair, &[("b", "UInt8"), ("a", "UInt8")]), "`a` where `b` belongs"),
+        (encode_fields(&pair, &[("a", "UInt8")]), "`b`, which is not one of its columns"),
+        (encode_fields(&pair, &[("a", "UInt8"), ("b", "UInt8"), ("c", "UInt8")]), "column `c`"),
+        (encode_fields(&Skipping { a: 1, b: None }, &[("a", "UInt8"), ("b", "Nullable(UInt8)")]), "skip_serializing_if"),
+        (encode_fields(&Flat { a: 1, rest: pair }, &[("a", "UInt8")]), "flatten"),
+        (encode_fields(&(1_u8, 2_u8), &[("a", "UInt8")]), "named fields"),
+    ] {
+        let fault = fault.unwrap_err();
+        assert!(fault.is_every_row() && fault.to_string().contains(words), "{fault}");
+    }
+}

@@ -1,0 +1,109 @@
+//! The container that map tasks fill: rows in RowBinary, encoded as they are pushed.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use ::clickhouse::Row;
+use kmr_core::{BoxError, Rows, StopConsumer};
+use serde::Serialize;
+
+use super::encode::{Fault, encode_row};
+use super::error::ClickHouseError;
+use super::schema::Schema;
+use crate::row_buffer::RowBuffer;
+
+/// Rows of type `R` in ClickHouse's RowBinary format.
+pub struct EncodedRows<R> {
+    /// `None` before the table has been described.
+    table: Option<Arc<DescribedTable>>,
+    rows: RowBuffer,
+    // fn(R): rows are passed in and not kept, so that the container is Send and Sync whatever R is.
+    row: PhantomData<fn(R)>,
+}
+
+/// A table as the encoder needs it.
+#[derive(Debug)]
+pub(crate) struct DescribedTable {
+    pub(crate) name: String,
+    pub(crate) schema: Schema,
+}
+
+impl<R> EncodedRows<R> {
+    pub(crate) fn new(table: Option<Arc<DescribedTable>>) -> Self {
+        Self { table, rows: RowBuffer::default(), row: PhantomData }
+    }
+
+    /// The encoded bytes, and the number of rows.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, usize) {
+        self.rows.into_parts()
+    }
+}
+
+impl<R> fmt::Debug for EncodedRows<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.rows.bytes();
+        f.debug_struct("EncodedRows").field("rows", &self.rows.len()).field("bytes", &bytes).finish()
+    }
+}
+
+impl<R: Row + Serialize + Send + 'static> Rows for EncodedRows<R> {
+    type Item = R;
+
+    fn fresh(&self) -> Self {
+        Self::new(self.table.clone())
+    }
+
+    fn push(&mut self, row: R) -> Result<(), BoxError> {
+        let Some(table) = &self.table else {
+            return Err(StopConsumer::new(not_started()).into());
+        };
+        let first = self.rows.len() == 0;
+        self.rows.push(|out| {
+            encode_row(&row, &table.schema.columns, out, first).map_err(|fault| row_error::<R>(table, &fault))
+        })
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    fn resident_bytes(&self) -> Option<usize> {
+        Some(self.rows.resident_bytes())
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.rows.truncate(len);
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        Self { table: self.table.clone(), rows: self.rows.split_off(at), row: PhantomData }
+    }
+}
+
+fn not_started() -> ClickHouseError {
+    ClickHouseError::Config("rows were pushed before start() had described the table".into())
+}
+
+#[cold]
+fn row_error<R: Row>(table: &DescribedTable, fault: &Fault) -> BoxError {
+    let column = fault.column().and_then(|at| table.schema.columns.get(at));
+    let Some(column) = column else {
+        let problem = format!("{} does not fit: {fault}", R::NAME);
+        return StopConsumer::new(ClickHouseError::Schema { table: table.name.clone(), problem }).into();
+    };
+    let table = table.name.clone();
+    let (name, column_type) = (column.name.clone(), column.type_text.clone());
+    let problem = fault.to_string();
+    if fault.is_every_row() {
+        let error =
+            ClickHouseError::FieldType { table, row: R::NAME, column: name, column_type, problem };
+        StopConsumer::new(error).into()
+    } else {
+        ClickHouseError::Row { table, column: name, column_type, problem }.into()
+    }
+}

@@ -1,0 +1,24 @@
+//! All log events of the ClickHouse sink, with their fields.
+
+use std::time::Duration;
+
+use super::error::ClickHouseError;
+
+pub(crate) fn connected(address: &str, table: &str, columns: usize) {
+    tracing::info!(address, table, columns, "ClickHouse table checked");
+}
+
+pub(crate) fn not_ready(address: &str, attempt: u32, error: &ClickHouseError, retry_in: Duration) {
+    let error = kmr_core::chain_text(error);
+    tracing::warn!(address, attempt, error, ?retry_in, "ClickHouse is not ready yet");
+}
+
+pub(crate) fn inserted(table: &str, rows: u64, sent_bytes: usize, attempt: u32, took: Duration) {
+    tracing::debug!(table, rows, sent_bytes, attempt, ?took, "batch inserted");
+}
+
+pub(crate) fn refused(table: &str, rows: u64, attempt: u32, error: &ClickHouseError) {
+    // The framework decides what follows and reports it; this only tells which batch it was.
+    let retryable = error.is_retryable();
+    tracing::debug!(table, rows, attempt, retryable, error = kmr_core::chain_text(error), "insert failed");
+}

@@ -1,0 +1,133 @@
+//! A server that reads whole requests and answers, or misbehaves, by script: one step for each connection.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+
+/// What the server does with one connection.
+#[derive(Clone, Debug)]
+pub(super) enum Step {
+    /// Reads the request and answers with these bytes.
+    Answer(Vec<u8>),
+    /// Reads the request, answers with these bytes, which are not a whole answer, and closes.
+    CutAnswer(Vec<u8>),
+    /// Reads the head and some of the body, then closes.
+    CutRequest,
+    /// Reads the request and never answers.
+    Silence,
+    /// Reads nothing at all.
+    Deaf,
+}
+
+/// A request as it was received.
+#[derive(Clone, Debug)]
+pub(super) struct Received {
+    pub(super) head: String,
+    pub(super) body: Vec<u8>,
+}
+
+pub(super) struct Mock {
+    pub(super) url: String,
+    pub(super) received: Arc<Mutex<Vec<Received>>>,
+    /// One message for each connection that the client closed while the server was silent.
+    pub(super) closed: mpsc::UnboundedReceiver<()>,
+}
+
+/// An answer with a status line, extra headers, and a body of known length.
+pub(super) fn answer(status: &str, headers: &[(&str, &str)], body: &str) -> Step {
+    let mut text = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
+    for (name, value) in headers {
+        text.push_str(&format!("{name}: {value}\r\n"));
+    }
+    text.push_str(&format!("\r\n{body}"));
+    Step::Answer(text.into_bytes())
+}
+
+/// What ClickHouse answers to `DESCRIBE TABLE` of the table that the tests write to.
+pub(super) fn description() -> Step {
+    answer(
+        "200 OK",
+        &[],
+        "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}\n\
+         {\"name\":\"text\",\"type\":\"String\",\"default_type\":\"\"}\n",
+    )
+}
+
+/// What ClickHouse answers to an insert that wrote `rows` rows.
+pub(super) fn written(rows: u64) -> Step {
+    let summary = format!("{{\"read_rows\":\"{rows}\",\"written_rows\":\"{rows}\"}}");
+    answer("200 OK", &[("X-ClickHouse-Summary", &summary), ("X-ClickHouse-Query-Id", "q-1")], "")
+}
+
+impl Mock {
+    /// Serves `steps`, one a connection, and then refuses connections.
+    pub(super) async fn new(steps: Vec<Step>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let received = Arc::new(Mutex::new(Vec::new()));
+        let (closing, closed) = mpsc::unbounded_channel();
+        let log = Arc::clone(&received);
+        tokio::spawn(async move {
+            let mut steps = VecDeque::from(steps);
+            while let Some(step) = steps.pop_front() {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(stream, step, Arc::clone(&log), closing.clone()));
+            }
+        });
+        Self { url, received, closed }
+    }
+
+    pub(super) fn received(&self) -> Vec<Received> {
+        self.received.lock().unwrap().clone()
+    }
+}
+
+async fn serve(
+    mut stream: TcpStream,
+    step: Step,
+    log: Arc<Mutex<Vec<Received>>>,
+    closing: mpsc::UnboundedSender<()>,
+) {
+    match step {
+        Step::Deaf => std::future::pending::<()>().await,
+        Step::CutRequest => {
+            stream.read_exact(&mut [0; 200]).await.unwrap();
+        }
+        Step::Silence => {
+            let request = read_request(&mut stream).await;
+            log.lock().unwrap().push(request);
+            let end = stream.read(&mut [0; 1]).await;
+            assert!(matches!(end, Ok(0) | Err(_)), "the client sent more than its request");
+            closing.send(()).unwrap();
+        }
+        Step::Answer(bytes) | Step::CutAnswer(bytes) => {
+            let request = read_request(&mut stream).await;
+            log.lock().unwrap().push(request);
+            stream.write_all(&bytes).await.unwrap();
+        }
+    }
+}
+
+async fn read_request(stream: &mut TcpStream) -> Received {
+    let mut bytes = Vec::new();
+    let head_end = loop {
+        if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
+            break at + 4;
+        }
+        assert_ne!(stream.read_buf(&mut bytes).await.unwrap(), 0, "the client closed within the head");
+    };
+    let body = bytes.split_off(head_end);
+    let head = String::from_utf8(bytes).unwrap();
+    let length = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        name.eq_ignore_ascii_case("content-length").then(|| value.parse::<usize>().unwrap())
+    });
+    let mut received = Received { head, body };
+    while received.body.len() < length.unwrap_or(0) {
+        assert_ne!(stream.read_buf(&mut received.body).await.unwrap(), 0, "the client closed within the body");
+    }
+    received
+}

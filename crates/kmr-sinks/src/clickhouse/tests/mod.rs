@@ -1,0 +1,276 @@
+//! The whole sink against a server that misbehaves on purpose.
+
+mod mock;
+
+use std::io::Read;
+use std::time::Duration;
+
+use ::clickhouse::Row;
+use kmr_core::{Attempt, BoxError, Chunk, Delivery, DeliveryError, Reducer, Rows, chain_text};
+use serde::Serialize;
+
+use self::mock::{Mock, Step, answer, description, written};
+use super::{ClickHouseError, ClickHouseWriter, Compression, ErrorClass, InsertReceipt, Phase};
+
+#[derive(Row, Serialize)]
+struct Line {
+    id: u64,
+    text: String,
+}
+
+type Batch = Box<dyn Delivery<Output = InsertReceipt>>;
+
+fn writer(url: &str) -> ClickHouseWriter<Line> {
+    ClickHouseWriter::new(url, "lines").database("db").user("me").password("s3cret")
+}
+
+/// A batch of two rows, frozen.
+async fn batch(mut writer: ClickHouseWriter<Line>) -> Batch {
+    writer.start().await.unwrap();
+    let mut rows = writer.rows();
+    rows.push(Line { id: 1, text: "one".into() }).unwrap();
+    rows.push(Line { id: 2, text: "two".into() }).unwrap();
+    writer.accept(Chunk::new(rows, Vec::new())).unwrap();
+    writer.freeze().unwrap()
+}
+
+/// What a delivery meets when the server answers the insert with `step`.
+async fn failure(step: Step) -> (bool, ClickHouseError) {
+    let mock = Mock::new(vec![description(), step]).await;
+    let batch = batch(writer(&mock.url)).await;
+    taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err())
+}
+
+fn taken_apart(error: DeliveryError) -> (bool, ClickHouseError) {
+    let retryable = error.is_retryable();
+    let source = *error.into_source().downcast::<ClickHouseError>().unwrap();
+    assert_eq!(retryable, source.is_retryable());
+    let text = chain_text(&source);
+    assert!(!text.contains("s3cret"), "{text}");
+    (retryable, source)
+}
+
+async fn start_failure(writer: &mut ClickHouseWriter<Line>) -> String {
+    let error: BoxError = writer.start().await.unwrap_err();
+    let text = chain_text(&*error);
+    assert!(!text.contains("s3cret"), "{text}");
+    text
+}
+
+const EXCEPTION: &str = "X-ClickHouse-Exception-Code";
+
+#[tokio::test]
+async fn an_insert_carries_header_rows_token_and_credentials() {
+    let mock = Mock::new(vec![description(), written(2)]).await;
+    let batch = batch(writer(&mock.url).compression(Compression::None).setting("insert_quorum", "2")).await;
+    let receipt = batch.deliver(Attempt::new(1)).await.unwrap().output;
+    assert_eq!((receipt.rows, receipt.written_rows, receipt.bytes), (2, Some(2), 24));
+    assert_eq!((&*receipt.table, receipt.query_id.as_deref()), ("`db`.`lines`", Some("q-1")));
+
+    let received = mock.received();
+    assert_eq!(received[0].body, b"DESCRIBE TABLE `db`.`lines` FORMAT JSONEachRow");
+    let insert = &received[1];
+    let mut body = b"\x02\x02id\x04text\x06UInt64\x06String".to_vec();
+    body.extend_from_slice(b"\x01\0\0\0\0\0\0\0\x03one\x02\0\0\0\0\0\0\0\x03two");
+    assert_eq!(insert.body, body);
+    assert_eq!(receipt.sent_bytes as usize, body.len());
+    for part in [
+        "POST /?query=INSERT%20INTO%20%60db%60.%60lines%60%20%28%60id%60%2C%20%60text%60%29%20FORMAT%20RowBinaryWithNamesAndTypes&",
+        "&wait_end_of_query=1&async_insert=0&max_insert_block_size=1048449&min_insert_block_size_rows=1048449&",
+        "&insert_deduplication_token=kmr-",
+        "&insert_quorum=2 HTTP/1.1\r\n",
+        "x-clickhouse-user: me\r\n",
+        "x-clickhouse-key: s3cret\r\n",
+        "connection: close\r\n",
+    ] {
+        assert!(insert.head.contains(part), "{part} is not in {}", insert.head);
+    }
+}
+
+#[tokio::test]
+async fn a_retry_sends_the_same_bytes_under_the_same_token() {
+    let overloaded = answer("500 Internal Server Error", &[(EXCEPTION, "241")], "Code: 241. DB::Exception: Memory");
+    let mock = Mock::new(vec![description(), overloaded, written(2)]).await;
+    let batch = batch(writer(&mock.url)).await;
+    assert!(batch.deliver(Attempt::new(1)).await.unwrap_err().is_retryable());
+    assert_eq!(batch.deliver(Attempt::new(2)).await.unwrap().output.attempts, 2);
+
+    let received = mock.received();
+    assert_eq!(received[1].head, received[2].head);
+    assert_eq!(received[1].body, received[2].body);
+    assert!(received[1].head.contains("content-encoding: lz4\r\n"), "{}", received[1].head);
+    let mut body = Vec::new();
+    lz4_flex::frame::FrameDecoder::new(&received[1].body[..]).read_to_end(&mut body).unwrap();
+    assert!(body.starts_with(b"\x02\x02id\x04text") && body.ends_with(b"\x03two"));
+}
+
+#[tokio::test]
+async fn exceptions_have_the_class_of_their_code() {
+    let table = [
+        ("404 Not Found", "60", "Code: 60. DB::Exception: Table db.lines does not exist", ErrorClass::Fatal, "create the table"),
+        ("403 Forbidden", "516", "Code: 516. DB::Exception: me: Authentication failed", ErrorClass::Fatal, ".password()"),
+        ("500 Internal Server Error", "497", "Code: 497. DB::Exception: Not enough privileges", ErrorClass::Fatal, "grant INSERT"),
+        ("500 Internal Server Error", "252", "Code: 252. DB::Exception: Too many parts (300)", ErrorClass::TooManyParts, "max_records"),
+        ("500 Internal Server Error", "469", "Code: 469. DB::Exception: Constraint `c`", ErrorClass::Data, "a row of the batch"),
+        ("400 Bad Request", "33", "Code: 33. DB::Exception: Cannot read all data", ErrorClass::Schema, "the table changed"),
+        ("200 OK", "209", "", ErrorClass::Transient, "code 209 (HTTP 200)"),
+    ];
+    for (status, code, body, class, words) in table {
+        let (retryable, error) = failure(answer(status, &[(EXCEPTION, code)], body)).await;
+        assert_eq!(retryable, class.is_retryable(), "{error}");
+        assert_eq!(error.code(), code.parse().ok());
+        assert!(matches!(error, ClickHouseError::Exception { class: found, .. } if found == class), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(words) && text.contains("`db`.`lines`"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn an_exception_in_the_body_of_a_200_is_an_error() {
+    let (retryable, error) = failure(answer("200 OK", &[], "\nCode: 241. DB::Exception: Memory limit")).await;
+    assert!(retryable);
+    assert_eq!(error.code(), Some(241));
+}
+
+#[tokio::test]
+async fn statuses_without_an_exception_are_judged_by_themselves() {
+    for (status, body, retryable, words) in [
+        ("500 Internal Server Error", "", true, "HTTP 500; it is tried again"),
+        ("502 Bad Gateway", "<html>upstream</html>", true, "\"<html>upstream</html>\""),
+        ("429 Too Many Requests", "", true, "HTTP 429"),
+        ("401 Unauthorized", "key s3cret is wrong", false, ".user() and .password()"),
+        ("403 Forbidden", "", false, ".user() and .password()"),
+        ("404 Not Found", "no such page", false, "ClickHouse's HTTP interface"),
+        ("302 Found", "", false, "redirects"),
+        ("204 No Content", "", false, "other than 200"),
+        ("200 OK", "<html>please log in</html>", false, "please log in"),
+    ] {
+        let (found, error) = failure(answer(status, &[("Location", "http://elsewhere/")], body)).await;
+        let text = error.to_string();
+        assert_eq!(found, retryable, "{text}");
+        assert!(text.contains(words) && text.contains("127.0.0.1"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn fewer_written_rows_than_sent_is_an_error_and_more_is_not() {
+    let (retryable, error) = failure(written(1)).await;
+    assert!(!retryable);
+    assert!(error.to_string().contains("1 rows written to table `db`.`lines` of 2 sent"), "{error}");
+
+    for step in [written(4), answer("200 OK", &[], "")] {
+        let mock = Mock::new(vec![description(), step]).await;
+        let batch = batch(writer(&mock.url)).await;
+        assert_eq!(batch.deliver(Attempt::new(1)).await.unwrap().output.rows, 2);
+    }
+}
+
+#[tokio::test]
+async fn broken_connections_may_be_tried_again() {
+    for step in [
+        Step::CutRequest,
+        Step::CutAnswer(Vec::new()),
+        Step::CutAnswer(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
+        Step::CutAnswer(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec()),
+        Step::CutAnswer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".to_vec()),
+        Step::CutAnswer(b"nonsense\r\n\r\n".to_vec()),
+    ] {
+        let shown = format!("{step:?}");
+        let (retryable, error) = failure(step).await;
+        assert!(retryable && matches!(error, ClickHouseError::Broken { .. }), "{shown}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_gone_may_be_tried_again() {
+    let mock = Mock::new(vec![description()]).await;
+    let batch = batch(writer(&mock.url)).await;
+    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    assert!(retryable && matches!(error, ClickHouseError::Unreachable { .. }), "{error}");
+    assert!(error.to_string().contains("check that it runs"), "{error}");
+}
+
+#[tokio::test]
+async fn an_answer_that_does_not_come_times_out() {
+    let mock = Mock::new(vec![description(), Step::Silence]).await;
+    let batch = batch(writer(&mock.url).answer_timeout(Duration::from_millis(50))).await;
+    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    assert!(retryable);
+    assert!(matches!(error, ClickHouseError::TimedOut { phase: Phase::Answer, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_server_that_takes_nothing_times_out_while_sending() {
+    let mock = Mock::new(vec![description(), Step::Deaf]).await;
+    let mut writer = writer(&mock.url).compression(Compression::None).send_timeout(Duration::from_millis(100));
+    writer.start().await.unwrap();
+    let mut rows = writer.rows();
+    // More than the buffers of both sockets hold.
+    rows.push(Line { id: 1, text: "x".repeat(32 << 20) }).unwrap();
+    writer.accept(Chunk::new(rows, Vec::new())).unwrap();
+    let batch = writer.freeze().unwrap();
+    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    assert!(retryable);
+    assert!(matches!(error, ClickHouseError::TimedOut { phase: Phase::Send, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_dropped_delivery_closes_its_connection_at_once() {
+    let mut mock = Mock::new(vec![description(), Step::Silence, written(2)]).await;
+    let batch = batch(writer(&mock.url)).await;
+    let dropped = tokio::time::timeout(Duration::from_millis(50), batch.deliver(Attempt::new(1))).await;
+    assert!(dropped.is_err());
+    tokio::time::timeout(Duration::from_secs(5), mock.closed.recv()).await.expect("still open").unwrap();
+    // The batch is whole: the next attempt sends all of it.
+    assert_eq!(batch.deliver(Attempt::new(2)).await.unwrap().output.rows, 2);
+    let received = mock.received();
+    assert_eq!(received[1].body, received[2].body);
+}
+
+#[tokio::test]
+async fn a_server_that_comes_up_late_is_waited_for() {
+    let busy = answer("503 Service Unavailable", &[], "starting");
+    let mock = Mock::new(vec![Step::CutAnswer(Vec::new()), busy, description()]).await;
+    writer(&mock.url).start().await.unwrap();
+    assert_eq!(mock.received().len(), 3);
+}
+
+#[tokio::test]
+async fn a_server_that_never_comes_up_ends_the_start_with_its_address() {
+    let mock = Mock::new(Vec::new()).await;
+    let address = mock.url.strip_prefix("http://").unwrap().to_owned();
+    let text = start_failure(&mut writer(&mock.url).start_timeout(Duration::from_millis(300))).await;
+    assert!(text.contains(&address) && text.contains("not ready within 300ms (2 attempts)"), "{text}");
+    assert!(text.contains("check that it runs"), "{text}");
+
+    let mock = Mock::new(vec![Step::Silence]).await;
+    let text = start_failure(&mut writer(&mock.url).start_timeout(Duration::from_millis(50))).await;
+    assert!(text.contains("not ready within 50ms") && text.contains("the answer took longer"), "{text}");
+}
+
+#[tokio::test]
+async fn refusals_at_the_start_are_final() {
+    for (step, words) in [
+        (answer("404 Not Found", &[(EXCEPTION, "60")], "Code: 60. DB::Exception: no"), "create the table"),
+        (answer("404 Not Found", &[(EXCEPTION, "81")], "Code: 81. DB::Exception: no"), "create the database"),
+        (answer("403 Forbidden", &[(EXCEPTION, "516")], "Code: 516. DB::Exception: s3cret"), ".password()"),
+        (answer("200 OK", &[], "<html>"), "ClickHouse's HTTP interface"),
+        (answer("200 OK", &[], ""), "ClickHouse's HTTP interface"),
+        (
+            answer("200 OK", &[], "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}"),
+            "no column `text`, which is a field of Line",
+        ),
+    ] {
+        let mock = Mock::new(vec![step]).await;
+        let text = start_failure(&mut writer(&mock.url)).await;
+        assert!(text.contains(words), "{text}");
+        assert_eq!(mock.received().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn an_endless_answer_is_not_kept() {
+    let (retryable, error) = failure(answer("200 OK", &[], &"x".repeat(8 << 20))).await;
+    assert!(!retryable);
+    assert!(error.to_string().len() < 1_000, "{error}");
+}

@@ -1,0 +1,306 @@
+//! The encoder and the insert against a real server: `KMR_CLICKHOUSE_URL=http://… cargo test … -- --ignored`.
+#![cfg(feature = "clickhouse")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, StopConsumer};
+use kmr_sinks::clickhouse::client::Client;
+use kmr_sinks::clickhouse::client::types::{BFloat16, Int256, UInt256};
+use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, InsertReceipt, Row};
+use serde::Serialize;
+
+fn url() -> String {
+    std::env::var("KMR_CLICKHOUSE_URL")
+        .expect("KMR_CLICKHOUSE_URL names a ClickHouse server, as http://host:8123")
+}
+
+/// A database of the test's own, empty.
+async fn database(name: &str) -> Client {
+    let client = Client::default().with_url(url());
+    client.query(&format!("DROP DATABASE IF EXISTS {name}")).execute().await.unwrap();
+    client.query(&format!("CREATE DATABASE {name} ENGINE = Atomic")).execute().await.unwrap();
+    client.with_database(name)
+}
+
+async fn ask(client: &Client, query: &str) -> String {
+    let mut bytes = client.query(query).fetch_bytes("TSVRaw").unwrap();
+    String::from_utf8(bytes.collect().await.unwrap().to_vec()).unwrap().trim_end().to_owned()
+}
+
+async fn insert<R: Row + Serialize + Send + 'static>(
+    writer: &mut ClickHouseWriter<R>,
+    rows: Vec<R>,
+) -> Delivered<InsertReceipt> {
+    let mut encoded = writer.rows();
+    for row in rows {
+        encoded.push(row).unwrap();
+    }
+    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
+    writer.freeze().unwrap().deliver(Attempt::new(1)).await.unwrap()
+}
+
+#[derive(Serialize, Clone, Copy)]
+enum Colour {
+    Red,
+    Green,
+}
+
+#[derive(Serialize)]
+enum Either {
+    // ClickHouse sorts a Variant's types by name: String, UInt64.
+    Text(String),
+    Number(u64),
+}
+
+#[derive(Serialize)]
+struct Point {
+    x: i32,
+    y: Option<String>,
+}
+
+#[derive(Row, Serialize)]
+struct Everything {
+    id: u64,
+    a_bool: bool,
+    u8_: u8,
+    i8_: i8,
+    u16_: u16,
+    i16_: i16,
+    i32_: i32,
+    i64_: i64,
+    u128_: u128,
+    i128_: i128,
+    u256_: UInt256,
+    i256_: Int256,
+    f32_: f32,
+    f64_: f64,
+    bf16_: BFloat16,
+    d32: i32,
+    d64: i64,
+    d128: i128,
+    text: String,
+    low: Option<String>,
+    fixed: [u8; 4],
+    padded: String,
+    uuid: (u64, u64),
+    date: u16,
+    date32: i32,
+    time: u32,
+    time64: i64,
+    #[serde(with = "kmr_sinks::clickhouse::serde::ipv4")]
+    v4: Ipv4Addr,
+    v6: Ipv6Addr,
+    e8: Colour,
+    e16: i16,
+    none: Option<u32>,
+    some: Option<u32>,
+    bare: u32,
+    list: Vec<Vec<String>>,
+    array: [u16; 3],
+    map: BTreeMap<String, u8>,
+    pairs: Vec<(String, u8)>,
+    tuple: (u8, String),
+    named: Point,
+    either: Either,
+    other: Option<Either>,
+    json: String,
+    point: (f64, f64),
+    total: u64,
+}
+
+const EVERYTHING: &str = "CREATE TABLE everything (
+    id UInt64, added String DEFAULT 'd', a_bool Bool, u8_ UInt8, i8_ Int8, u16_ UInt16, i16_ Int16, i32_ Int32, i64_ Int64,
+    u128_ UInt128, i128_ Int128, u256_ UInt256, i256_ Int256, f32_ Float32, f64_ Float64, bf16_ BFloat16,
+    d32 Decimal(9, 2), d64 Decimal(18, 4), d128 Decimal(38, 6),
+    text String, low LowCardinality(Nullable(String)), fixed FixedString(4), padded FixedString(4), uuid UUID,
+    date Date, date32 Date32, time DateTime('UTC'), time64 DateTime64(3, 'UTC'), v4 IPv4, v6 IPv6,
+    e8 Enum8('Red' = 1, 'Green' = -2), e16 Enum16('it\\'s, (so)' = 300, 'b' = 2),
+    none Nullable(UInt32), some Nullable(UInt32), bare Nullable(UInt32),
+    list Array(Array(String)), array Array(UInt16), map Map(LowCardinality(String), UInt8), pairs Map(String, UInt8),
+    tuple Tuple(UInt8, String), named Tuple(x Int32, y Nullable(String)),
+    either Variant(UInt64, String), other Variant(UInt64, String), json JSON, point Point,
+    total SimpleAggregateFunction(sum, UInt64), day Date MATERIALIZED toDate(time)
+) ENGINE = MergeTree ORDER BY id";
+
+fn everything(id: u64) -> Everything {
+    Everything {
+        id,
+        a_bool: true,
+        u8_: 255,
+        i8_: -1,
+        u16_: 65535,
+        i16_: -2,
+        i32_: -3,
+        i64_: i64::MIN,
+        u128_: u128::MAX,
+        i128_: -4,
+        u256_: UInt256::from(7_u64),
+        i256_: Int256::from(-8_i64),
+        f32_: 1.5,
+        f64_: -2.25,
+        bf16_: BFloat16::from_f32(1.0),
+        d32: 12345,
+        d64: -12345,
+        d128: 1,
+        text: "grüße\n".into(),
+        low: Some("low".into()),
+        fixed: *b"abcd",
+        padded: "é".into(),
+        uuid: (0x0011_2233_4455_6677, 0x8899_aabb_ccdd_eeff),
+        date: 1,
+        date32: -1,
+        time: 86_400,
+        time64: 1_500,
+        v4: Ipv4Addr::new(10, 0, 0, 1),
+        v6: "2001:db8::1".parse().unwrap(),
+        e8: if id % 2 == 0 { Colour::Green } else { Colour::Red },
+        e16: 300,
+        none: None,
+        some: Some(9),
+        bare: 10,
+        list: vec![vec![], vec!["x".into(), String::new()]],
+        array: [1, 2, 3],
+        map: [("k".to_owned(), 1)].into(),
+        pairs: vec![("p".into(), 2)],
+        tuple: (3, "t".into()),
+        named: Point { x: -5, y: None },
+        either: if id % 2 == 0 { Either::Text("e".into()) } else { Either::Number(11) },
+        other: None,
+        json: r#"{"a":{"b":[1,2]}}"#.into(),
+        point: (0.5, 1.5),
+        total: 12,
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a server"]
+async fn every_type_arrives_as_it_was_sent() {
+    let client = database("kmr_sinks_types").await;
+    client.query(EVERYTHING).execute().await.unwrap();
+    for compression in [Compression::None, Compression::Lz4] {
+        let mut writer = ClickHouseWriter::<Everything>::new(url(), "everything")
+            .database("kmr_sinks_types")
+            .compression(compression);
+        writer.start().await.unwrap();
+        let receipt = insert(&mut writer, (0..1000).map(everything).collect()).await.output;
+        println!("{receipt:?}");
+        assert_eq!(receipt.written_rows, Some(1000));
+    }
+    let settings = "SETTINGS output_format_json_named_tuples_as_objects=0";
+    for id in [0, 1] {
+        println!(
+            "{}",
+            ask(&client, &format!("SELECT * FROM everything WHERE id = {id} LIMIT 1 {settings}")).await
+        );
+    }
+    let wrong = ask(
+        &client,
+        "SELECT countIf(NOT (a_bool AND u8_ = 255 AND i8_ = -1 AND u16_ = 65535 AND i16_ = -2 AND i32_ = -3
+            AND i64_ = toInt64('-9223372036854775808') AND u128_ = toUInt128('340282366920938463463374607431768211455')
+            AND i128_ = -4 AND u256_ = 7 AND i256_ = -8 AND f32_ = 1.5 AND f64_ = -2.25 AND toFloat32(bf16_) = 1
+            AND toString(d32) = '123.45' AND toString(d64) = '-1.2345' AND toString(d128) = '0.000001'
+            AND text = 'grüße\\n' AND low = 'low' AND fixed = 'abcd' AND padded = 'é\\0\\0'
+            AND toString(uuid) = '00112233-4455-6677-8899-aabbccddeeff'
+            AND date = '1970-01-02' AND date32 = '1969-12-31' AND time = '1970-01-02 00:00:00'
+            AND toString(time64) = '1970-01-01 00:00:01.500' AND toString(v4) = '10.0.0.1' AND toString(v6) = '2001:db8::1'
+            AND e8 = if(id % 2 = 0, 'Green', 'Red') AND e16 = 'it\\'s, (so)'
+            AND none IS NULL AND some = 9 AND bare = 10 AND list = [[], ['x', '']] AND array = [1, 2, 3]
+            AND map['k'] = 1 AND pairs['p'] = 2 AND tuple = (3, 't') AND named.x = -5 AND named.y IS NULL
+            AND toString(either) = if(id % 2 = 0, 'e', '11') AND other IS NULL AND toString(json) LIKE '%b%'
+            AND point = (0.5, 1.5) AND total = 12 AND added = 'd' AND day = '1970-01-02')) FROM everything",
+    )
+    .await;
+    assert_eq!(wrong, "0");
+    assert_eq!(ask(&client, "SELECT count() FROM everything").await, "2000");
+}
+
+#[derive(Row, Serialize)]
+struct Small {
+    partition: u32,
+    offset: u64,
+}
+
+#[derive(Row, Serialize)]
+struct Wrong {
+    partition: u64,
+    offset: u64,
+}
+
+async fn small_table(database_name: &str, table_settings: &str) -> Client {
+    let client = database(database_name).await;
+    let ddl = format!(
+        "CREATE TABLE t (partition UInt32, offset UInt64) ENGINE = MergeTree ORDER BY (partition, offset) {table_settings}"
+    );
+    client.query(&ddl).execute().await.unwrap();
+    client
+}
+
+fn small(count: u64) -> Vec<Small> {
+    (0..count).map(|offset| Small { partition: 1, offset }).collect()
+}
+
+#[tokio::test]
+#[ignore = "needs a server"]
+async fn a_batch_is_one_part_and_a_retry_is_dropped_by_a_deduplication_window() {
+    let client = small_table("kmr_sinks_dedup", "SETTINGS non_replicated_deduplication_window = 100").await;
+    client
+        .query("CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY offset AS SELECT offset FROM t")
+        .execute()
+        .await
+        .unwrap();
+    let mut writer =
+        ClickHouseWriter::<Small>::new(url(), "t").database("kmr_sinks_dedup").max_records(2_000_000);
+    writer.start().await.unwrap();
+    let mut encoded = writer.rows();
+    small(1_500_000).into_iter().for_each(|row| encoded.push(row).unwrap());
+    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
+    let batch = writer.freeze().unwrap();
+    for attempt in 1..=2 {
+        println!("{:?}", batch.deliver(Attempt::new(attempt)).await.unwrap().output);
+    }
+    assert_eq!(ask(&client, "SELECT count() FROM t").await, "1500000");
+    let parts =
+        "SELECT count() FROM system.parts WHERE database = 'kmr_sinks_dedup' AND table = 't' AND level = 0";
+    assert_eq!(ask(&client, parts).await, "1");
+    // Another batch with the same rows is another batch.
+    insert(&mut writer, small(10)).await;
+    insert(&mut writer, small(10)).await;
+    assert_eq!(ask(&client, "SELECT count() FROM t").await, "1500020");
+}
+
+#[tokio::test]
+#[ignore = "needs a server"]
+async fn mistakes_get_the_servers_words() {
+    let _client = small_table("kmr_sinks_errors", "").await;
+    let mut writer = ClickHouseWriter::<Small>::new(url(), "nowhere").database("kmr_sinks_errors");
+    println!("{}", writer.start().await.unwrap_err());
+    let mut writer = ClickHouseWriter::<Small>::new(url(), "t").database("kmr_sinks_none");
+    println!("{}", writer.start().await.unwrap_err());
+    let mut writer =
+        ClickHouseWriter::<Small>::new(url(), "t").database("kmr_sinks_errors").setting("nonsense", "1");
+    println!("{}", writer.start().await.unwrap_err());
+
+    let mut writer = ClickHouseWriter::<Wrong>::new(url(), "t").database("kmr_sinks_errors");
+    writer.start().await.unwrap();
+    let error = writer.rows().push(Wrong { partition: 1, offset: 1 }).unwrap_err();
+    println!("{error}");
+    assert!(error.is::<StopConsumer>());
+
+    // The table changes under a running consumer.
+    let mut writer = ClickHouseWriter::<Small>::new(url(), "t").database("kmr_sinks_errors");
+    writer.start().await.unwrap();
+    for ddl in ["ALTER TABLE t RENAME COLUMN partition TO p", "DROP TABLE t"] {
+        let client = Client::default().with_url(url()).with_database("kmr_sinks_errors");
+        let rejected = client.query(ddl).execute().await;
+        println!("{ddl}: {rejected:?}");
+        let mut encoded = writer.rows();
+        encoded.push(Small { partition: 1, offset: 1 }).unwrap();
+        writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
+        match writer.freeze().unwrap().deliver(Attempt::new(1)).await {
+            Ok(done) => println!("{:?}", done.output),
+            Err(error) => println!("{} {}", error.is_retryable(), error.into_source()),
+        }
+    }
+}
