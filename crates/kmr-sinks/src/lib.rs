@@ -17,4 +17,4 @@ pub use clickhouse::ClickHouseWriter;
 #[cfg(feature = "memory")]
 pub use memory::{MemoryRecords, MemoryWriter};
 #[cfg(feature = "os-stream")]
-pub use os_stream::{OsStream, OsStreamError, OsStreamWriter};
+pub use os_stream::{JsonLines, OsStream, OsStreamError, OsStreamWriter};

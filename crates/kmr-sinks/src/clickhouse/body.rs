@@ -61,12 +61,8 @@ impl Segments {
     /// The segments, which are shared and not copied.
     pub(crate) fn new(segments: Vec<Bytes>, progress: Arc<Progress>) -> Self {
         let left: usize = segments.iter().map(Bytes::len).sum();
-        let body = Self {
-            segments: segments.into_iter(),
-            current: Bytes::new(),
-            left: left as u64,
-            progress,
-        };
+        let body =
+            Self { segments: segments.into_iter(), current: Bytes::new(), left: left as u64, progress };
         body.note();
         body
     }
@@ -120,7 +116,8 @@ mod tests {
 
     #[tokio::test]
     async fn compressed_segments_read_back_as_one() {
-        let segments: Vec<Bytes> = (0..40_u8).map(|n| Bytes::from(vec![n % 3; 10_000 * n as usize])).collect();
+        let segments: Vec<Bytes> =
+            (0..40_u8).map(|n| Bytes::from(vec![n % 3; 10_000 * n as usize])).collect();
         let packed = lz4(&segments).await.unwrap();
         let mut unpacked = Vec::new();
         lz4_flex::frame::FrameDecoder::new(&packed[..]).read_to_end(&mut unpacked).unwrap();

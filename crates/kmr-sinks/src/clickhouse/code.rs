@@ -35,8 +35,28 @@ pub(crate) fn classify(code: u32, status: u16, message: &str) -> ErrorClass {
         // One code, two errors. The other one: a block touches more table partitions than it may, now and for ever.
         252 if message.contains("partitions for single INSERT block") => ErrorClass::Fatal,
         252 => ErrorClass::TooManyParts,
-        159 | 160 | 173 | 198 | 201..=203 | 209 | 210 | 236 | 241..=243 | 279 | 285 | 286 | 319 | 394 | 425
-        | 439 | 473 | 499 | 692 | 722 | 745 | 999 => ErrorClass::Transient,
+        159
+        | 160
+        | 173
+        | 198
+        | 201..=203
+        | 209
+        | 210
+        | 236
+        | 241..=243
+        | 279
+        | 285
+        | 286
+        | 319
+        | 394
+        | 425
+        | 439
+        | 473
+        | 499
+        | 692
+        | 722
+        | 745
+        | 999 => ErrorClass::Transient,
         _ if (400..500).contains(&status) && status != 408 && status != 429 => ErrorClass::Fatal,
         _ => ErrorClass::Transient,
     }
@@ -56,7 +76,9 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
         }
         (_, ErrorClass::Data) => "a row of the batch cannot be stored: correct the mapping or the table",
         (_, ErrorClass::Schema) => "the table changed since the start: check its columns and start again",
-        (_, ErrorClass::TooManyParts) => "raise .max_records() or .max_age() so that fewer, larger parts are written",
+        (_, ErrorClass::TooManyParts) => {
+            "raise .max_records() or .max_age() so that fewer, larger parts are written"
+        }
         (_, ErrorClass::Transient) => "it is tried again",
         (_, ErrorClass::Fatal) => "see the server's message and log",
     }
@@ -110,14 +132,8 @@ mod tests {
 
     #[test]
     fn exceptions_are_found_behind_other_output() {
-        assert_eq!(
-            find_exception("1\t2\nCode: 209. DB::Exception: Timeout"),
-            Some((209, "Timeout"))
-        );
-        assert_eq!(
-            find_exception("Code: 60. DB::NetException: x").map(|(code, _)| code),
-            Some(60)
-        );
+        assert_eq!(find_exception("1\t2\nCode: 209. DB::Exception: Timeout"), Some((209, "Timeout")));
+        assert_eq!(find_exception("Code: 60. DB::NetException: x").map(|(code, _)| code), Some(60));
         assert_eq!(find_exception("Zip Code: 1010 Vienna"), None);
         assert_eq!(find_exception(""), None);
     }

@@ -105,7 +105,9 @@ impl Config {
             return Err(config("the table's name is empty"));
         }
         if let Some((name, _)) = self.settings.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
-            return Err(config(format!("the setting {name} is kmr's own and cannot be changed with .setting()")));
+            return Err(config(format!(
+                "the setting {name} is kmr's own and cannot be changed with .setting()"
+            )));
         }
         let (host, port, path) = self.parse_url()?;
         Ok(Endpoint {
@@ -121,11 +123,14 @@ impl Config {
 
     fn parse_url(&self) -> Result<(String, u16, String), ClickHouseError> {
         // Nothing of a URL that may hold a password is repeated.
-        let uri: Uri = self.url.parse().map_err(|_| config("the URL is not valid; it looks like http://host:8123"))?;
+        let uri: Uri =
+            self.url.parse().map_err(|_| config("the URL is not valid; it looks like http://host:8123"))?;
         let authority =
             uri.authority().ok_or_else(|| config("the URL names no host; it looks like http://host:8123"))?;
         if authority.as_str().contains('@') {
-            return Err(config("the URL holds credentials, which end up in logs; use .user() and .password()"));
+            return Err(config(
+                "the URL holds credentials, which end up in logs; use .user() and .password()",
+            ));
         }
         if uri.query().is_some() {
             return Err(config("the URL holds parameters; use .setting(), .user() and .password()"));

@@ -107,7 +107,10 @@ impl FrozenBatch {
 
 impl fmt::Debug for FrozenBatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("FrozenBatch").field("rows", &self.rows).field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("FrozenBatch")
+            .field("rows", &self.rows)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
     }
 }
 

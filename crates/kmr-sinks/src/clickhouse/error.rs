@@ -129,7 +129,9 @@ pub enum ClickHouseError {
     },
 
     /// A field's Rust type can never be written to its column: the program is wrong, not the record.
-    #[error("table {table}, column `{column}` {column_type}: {problem}; change the field of {row}, or alter the column")]
+    #[error(
+        "table {table}, column `{column}` {column_type}: {problem}; change the field of {row}, or alter the column"
+    )]
     FieldType {
         /// The table, quoted.
         table: String,

@@ -100,8 +100,7 @@ fn row_error<R: Row>(table: &DescribedTable, fault: &Fault) -> BoxError {
     let (name, column_type) = (column.name.clone(), column.type_text.clone());
     let problem = fault.to_string();
     if fault.is_every_row() {
-        let error =
-            ClickHouseError::FieldType { table, row: R::NAME, column: name, column_type, problem };
+        let error = ClickHouseError::FieldType { table, row: R::NAME, column: name, column_type, problem };
         StopConsumer::new(error).into()
     } else {
         ClickHouseError::Row { table, column: name, column_type, problem }.into()

@@ -1,7 +1,7 @@
 //! The table as the server describes it, and the check that a Row fits it.
 
-use bytes::Bytes;
 use ::clickhouse::Row;
+use bytes::Bytes;
 use serde::Deserialize;
 
 use super::encode::put_length;
@@ -51,7 +51,10 @@ pub(crate) fn read_description(answer: &[u8]) -> Result<Vec<Described>, serde_js
 pub(crate) fn check<R: Row>(table: &str, described: &[Described]) -> Result<Schema, ClickHouseError> {
     let row = R::NAME;
     if R::COLUMN_NAMES.is_empty() || R::COLUMN_NAMES.len() != R::COLUMN_COUNT {
-        return Err(schema_error(table, "a row must be a struct with named fields and #[derive(Row)]".into()));
+        return Err(schema_error(
+            table,
+            "a row must be a struct with named fields and #[derive(Row)]".into(),
+        ));
     }
     let columns = R::COLUMN_NAMES
         .iter()
@@ -223,7 +226,9 @@ mod tests {
     fn an_unknown_column_is_named_with_the_columns_there_are() {
         let text = problem(&[("sensor", "UInt32", ""), ("reading", "Float64", "")]);
         assert!(
-            text.contains("`db`.`readings`") && text.contains("no column `value`") && text.contains("Reading"),
+            text.contains("`db`.`readings`")
+                && text.contains("no column `value`")
+                && text.contains("Reading"),
             "{text}"
         );
         assert!(text.contains("sensor UInt32, reading Float64"), "{text}");
@@ -256,7 +261,8 @@ mod tests {
 
     #[test]
     fn descriptions_are_read_line_by_line() {
-        let answer = br#"{"name":"a","type":"UInt8","default_type":"","default_expression":"","ttl_expression":""}
+        let answer =
+            br#"{"name":"a","type":"UInt8","default_type":"","default_expression":"","ttl_expression":""}
 {"name":"b","type":"Tuple(\n    x UInt8,\n    y Tuple(\n        z String))","default_type":"DEFAULT"}
 "#;
         let described = read_description(answer).unwrap();

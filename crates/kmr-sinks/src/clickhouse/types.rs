@@ -126,16 +126,16 @@ impl Type {
             }
             Type::Date => "Date, from u16 (days since 1970-01-01) or a clickhouse::serde helper",
             Type::Date32 => "Date32, from i32 (days since 1970-01-01) or a clickhouse::serde helper",
-            Type::DateTime => "DateTime, from u32 (seconds since 1970-01-01 UTC) or a clickhouse::serde helper",
+            Type::DateTime => {
+                "DateTime, from u32 (seconds since 1970-01-01 UTC) or a clickhouse::serde helper"
+            }
             Type::DateTime64 => {
                 "DateTime64, from i64 (ticks since 1970-01-01 UTC) or a clickhouse::serde helper"
             }
             Type::Time => "Time, from i32 (seconds) or a clickhouse::serde helper",
             Type::Time64 => "Time64, from i64 (ticks) or a clickhouse::serde helper",
             Type::Interval => "Interval, from i64",
-            Type::IPv4 => {
-                "IPv4, from Ipv4Addr with #[serde(with = \"clickhouse::serde::ipv4\")], or u32"
-            }
+            Type::IPv4 => "IPv4, from Ipv4Addr with #[serde(with = \"clickhouse::serde::ipv4\")], or u32",
             Type::IPv6 => "IPv6, from Ipv6Addr or [u8; 16]",
             Type::Json => "JSON, from a String that holds the JSON text",
             Type::Enum8(_) => "Enum8, from i8 (serde_repr), a string, or an enum without fields",
@@ -359,10 +359,8 @@ mod tests {
 
     #[test]
     fn tuples_have_names_or_none_also_over_several_lines() {
-        let expected = Type::Tuple(vec![
-            named("a", Type::UInt8),
-            named("b c", Type::Array(Box::new(Type::String))),
-        ]);
+        let expected =
+            Type::Tuple(vec![named("a", Type::UInt8), named("b c", Type::Array(Box::new(Type::String)))]);
         assert_eq!(Type::parse("Tuple(\n    a UInt8,\n    `b c` Array(String))"), expected);
         assert_eq!(
             Type::parse("Tuple(UInt8, FixedString(3))"),

@@ -47,9 +47,7 @@ impl SerializeStruct for RowEncoder<'_> {
             Some(column) if !self.check_names || column.name == name => column,
             _ => return Err(self.wrong_name(name)),
         };
-        value
-            .serialize(Value::new(self.out, &column.ty))
-            .map_err(|fault| fault.at_column(self.next))?;
+        value.serialize(Value::new(self.out, &column.ty)).map_err(|fault| fault.at_column(self.next))?;
         self.next += 1;
         Ok(())
     }

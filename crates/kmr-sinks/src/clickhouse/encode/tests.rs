@@ -121,11 +121,10 @@ fn enums_are_checked_by_value_and_by_name() {
 #[test]
 fn addresses_and_uuids_have_their_own_order() {
     let uuid = (0x0011_2233_4455_6677_u64, 0x8899_AABB_CCDD_EEFF_u64);
-    let wire = [
-        0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0, 0xFF, 0xEE, 0xDD, 0xCC, 0xBB, 0xAA, 0x99, 0x88,
-    ];
+    let wire = [0x77, 0x66, 0x55, 0x44, 0x33, 0x22, 0x11, 0, 0xFF, 0xEE, 0xDD, 0xCC, 0xBB, 0xAA, 0x99, 0x88];
     gives("UUID", uuid, &wire);
-    let network = [0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xAA, 0xBB, 0xCC, 0xDD, 0xEE, 0xFF];
+    let network =
+        [0, 0x11, 0x22, 0x33, 0x44, 0x55, 0x66, 0x77, 0x88, 0x99, 0xAA, 0xBB, 0xCC, 0xDD, 0xEE, 0xFF];
     gives("UUID", Bytes(&network), &wire);
     fails("UUID", "00112233-4455-6677-8899-aabbccddeeff", true, "clickhouse::serde::uuid");
     gives("IPv6", Ipv6Addr::LOCALHOST, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
@@ -220,7 +219,10 @@ fn rows_that_do_not_hold_their_columns_are_a_mistake_of_the_program() {
         (encode_fields(&pair, &[("b", "UInt8"), ("a", "UInt8")]), "`a` where `b` belongs"),
         (encode_fields(&pair, &[("a", "UInt8")]), "`b`, which is not one of its columns"),
         (encode_fields(&pair, &[("a", "UInt8"), ("b", "UInt8"), ("c", "UInt8")]), "column `c`"),
-        (encode_fields(&Skipping { a: 1, b: None }, &[("a", "UInt8"), ("b", "Nullable(UInt8)")]), "skip_serializing_if"),
+        (
+            encode_fields(&Skipping { a: 1, b: None }, &[("a", "UInt8"), ("b", "Nullable(UInt8)")]),
+            "skip_serializing_if",
+        ),
         (encode_fields(&Flat { a: 1, rest: pair }, &[("a", "UInt8")]), "flatten"),
         (encode_fields(&(1_u8, 2_u8), &[("a", "UInt8")]), "named fields"),
     ] {

@@ -286,9 +286,7 @@ impl<'a> Serializer for Value<'a> {
     fn serialize_tuple(self, len: usize) -> Result<Compound<'a>, Fault> {
         match self.ty {
             Type::Tuple(elements) if elements.len() == len => Ok(Compound::each(self.out, elements)),
-            Type::FixedString(size) if *size == len => {
-                Ok(Compound::repeated(self.out, &Type::UInt8, len))
-            }
+            Type::FixedString(size) if *size == len => Ok(Compound::repeated(self.out, &Type::UInt8, len)),
             Type::IPv6 if len == 16 => Ok(Compound::repeated(self.out, &Type::UInt8, len)),
             Type::Uuid if len == 2 => Ok(Compound::repeated(self.out, &Type::UInt64, len)),
             Type::Array(_) | Type::Map(_) => self.serialize_seq(Some(len)),

@@ -127,7 +127,11 @@ async fn read_request(stream: &mut TcpStream) -> Received {
     });
     let mut received = Received { head, body };
     while received.body.len() < length.unwrap_or(0) {
-        assert_ne!(stream.read_buf(&mut received.body).await.unwrap(), 0, "the client closed within the body");
+        assert_ne!(
+            stream.read_buf(&mut received.body).await.unwrap(),
+            0,
+            "the client closed within the body"
+        );
     }
     received
 }

@@ -89,7 +89,8 @@ async fn an_insert_carries_header_rows_token_and_credentials() {
 
 #[tokio::test]
 async fn a_retry_sends_the_same_bytes_under_the_same_token() {
-    let overloaded = answer("500 Internal Server Error", &[(EXCEPTION, "241")], "Code: 241. DB::Exception: Memory");
+    let overloaded =
+        answer("500 Internal Server Error", &[(EXCEPTION, "241")], "Code: 241. DB::Exception: Memory");
     let mock = Mock::new(vec![description(), overloaded, written(2)]).await;
     let batch = batch(writer(&mock.url)).await;
     assert!(batch.deliver(Attempt::new(1)).await.unwrap_err().is_retryable());
@@ -107,19 +108,58 @@ async fn a_retry_sends_the_same_bytes_under_the_same_token() {
 #[tokio::test]
 async fn exceptions_have_the_class_of_their_code() {
     let table = [
-        ("404 Not Found", "60", "Code: 60. DB::Exception: Table db.lines does not exist", ErrorClass::Fatal, "create the table"),
-        ("403 Forbidden", "516", "Code: 516. DB::Exception: me: Authentication failed", ErrorClass::Fatal, ".password()"),
-        ("500 Internal Server Error", "497", "Code: 497. DB::Exception: Not enough privileges", ErrorClass::Fatal, "grant INSERT"),
-        ("500 Internal Server Error", "252", "Code: 252. DB::Exception: Too many parts (300)", ErrorClass::TooManyParts, "max_records"),
-        ("500 Internal Server Error", "469", "Code: 469. DB::Exception: Constraint `c`", ErrorClass::Data, "a row of the batch"),
-        ("400 Bad Request", "33", "Code: 33. DB::Exception: Cannot read all data", ErrorClass::Schema, "the table changed"),
+        (
+            "404 Not Found",
+            "60",
+            "Code: 60. DB::Exception: Table db.lines does not exist",
+            ErrorClass::Fatal,
+            "create the table",
+        ),
+        (
+            "403 Forbidden",
+            "516",
+            "Code: 516. DB::Exception: me: Authentication failed",
+            ErrorClass::Fatal,
+            ".password()",
+        ),
+        (
+            "500 Internal Server Error",
+            "497",
+            "Code: 497. DB::Exception: Not enough privileges",
+            ErrorClass::Fatal,
+            "grant INSERT",
+        ),
+        (
+            "500 Internal Server Error",
+            "252",
+            "Code: 252. DB::Exception: Too many parts (300)",
+            ErrorClass::TooManyParts,
+            "max_records",
+        ),
+        (
+            "500 Internal Server Error",
+            "469",
+            "Code: 469. DB::Exception: Constraint `c`",
+            ErrorClass::Data,
+            "a row of the batch",
+        ),
+        (
+            "400 Bad Request",
+            "33",
+            "Code: 33. DB::Exception: Cannot read all data",
+            ErrorClass::Schema,
+            "the table changed",
+        ),
         ("200 OK", "209", "", ErrorClass::Transient, "code 209 (HTTP 200)"),
     ];
     for (status, code, body, class, words) in table {
         let (retryable, error) = failure(answer(status, &[(EXCEPTION, code)], body)).await;
         assert_eq!(retryable, class.is_retryable(), "{error}");
         assert_eq!(error.code(), code.parse().ok());
-        assert!(matches!(error, ClickHouseError::Exception { class: found, .. } if found == class), "{error}");
+        assert!(
+            matches!(error, ClickHouseError::Exception { class: found, .. } if found == class),
+            "{error}"
+        );
         let text = error.to_string();
         assert!(text.contains(words) && text.contains("`db`.`lines`"), "{text}");
     }
@@ -202,7 +242,8 @@ async fn an_answer_that_does_not_come_times_out() {
 #[tokio::test]
 async fn a_server_that_takes_nothing_times_out_while_sending() {
     let mock = Mock::new(vec![description(), Step::Deaf]).await;
-    let mut writer = writer(&mock.url).compression(Compression::None).send_timeout(Duration::from_millis(100));
+    let mut writer =
+        writer(&mock.url).compression(Compression::None).send_timeout(Duration::from_millis(100));
     writer.start().await.unwrap();
     let mut rows = writer.rows();
     // More than the buffers of both sockets hold.
