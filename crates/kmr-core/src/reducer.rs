@@ -184,7 +184,8 @@ pub trait Rows: Send + Sized + 'static {
     ///
     /// # Errors
     /// The row cannot be taken (it cannot be encoded, say): its *record* fails, all its rows are taken out again, and the
-    /// record goes to `reduce_err`.
+    /// record goes to `reduce_err`. An error of type [`StopConsumer`](crate::StopConsumer) means that every row would be
+    /// refused, and stops the consumer instead.
     fn push(&mut self, row: Self::Item) -> Result<(), BoxError>;
 
     /// Number of rows.

@@ -1,4 +1,5 @@
-//! What does a million rows cost, step by step: encoding, LZ4, insert? Prints CPU-seconds of this process per million rows.
+//! What does a million rows cost, step by step: encoding, LZ4, insert? Prints CPU-seconds of this process per million rows,
+//! and those of the `clickhouse` crate's own insert (plain, in the same batches) to compare with.
 //!
 //! `cargo run --release -p kmr-sinks --features clickhouse --example clickhouse_cost -- http://127.0.0.1:8123 my_database`
 #![allow(clippy::print_stdout, reason = "a program that prints figures")]
@@ -65,6 +66,8 @@ async fn main() -> Result<(), BoxError> {
             format!("CREATE TABLE {table} ({columns}{more}) ENGINE = MergeTree ORDER BY (partition, offset)");
         client.query(&ddl).execute().await?;
     }
+    crate_insert("numbers", &client, "cost_numbers", numbers).await?;
+    crate_insert("mixed", &client, "cost_mixed", mixed).await?;
     for compression in [Compression::None, Compression::Lz4] {
         let writer = |table| ClickHouseWriter::new(&url, table).database(&database).compression(compression);
         measure("numbers", writer("cost_numbers"), numbers, compression).await?;
@@ -115,6 +118,28 @@ async fn measure<R: Row + Serialize + Send + 'static>(
         per_million(delivering),
         wall.elapsed()
     );
+    Ok(())
+}
+
+async fn crate_insert<R>(name: &str, client: &Client, table: &str, make: fn(u64) -> R) -> Result<(), BoxError>
+where
+    R: for<'a> Row<Value<'a> = R> + Serialize,
+{
+    let client = client.clone().with_setting("async_insert", "0");
+    let (mut making, mut inserting) = (Duration::ZERO, Duration::ZERO);
+    for batch in 0..ROWS / BATCH {
+        let first = batch * BATCH;
+        let rows: Vec<R> = timed(&mut making, || (first..first + BATCH).map(make).collect());
+        let before = cpu();
+        let mut insert = client.insert::<R>(table).await?;
+        for row in &rows {
+            insert.write(row).await?;
+        }
+        insert.end().await?;
+        inserting += cpu() - before;
+    }
+    let inserting = inserting.as_secs_f64() * 1e6 / (ROWS / BATCH * BATCH) as f64;
+    println!("{name:8} clickhouse crate, plain: encoding and insert {inserting:.3} CPU-s per million rows");
     Ok(())
 }
 

@@ -76,6 +76,9 @@ const RESERVED: &[&str] = &[
     "wait_for_async_insert",
 ];
 
+/// Shorter passwords are not looked for in answers: they would be found in half of all words, and thereby be told.
+const SHORTEST_SECRET: usize = 4;
+
 /// Checked options.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
@@ -115,7 +118,7 @@ impl Config {
             host,
             port,
             path,
-            secret: self.password.clone().filter(|secret| !secret.0.is_empty()),
+            secret: self.password.clone().filter(|secret| secret.0.len() >= SHORTEST_SECRET),
             settings: self.settings.clone(),
             timeouts: self.timeouts,
         })
@@ -144,8 +147,16 @@ impl Config {
             }
             _ => return Err(config("the URL must start with http://")),
         }
-        let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
-        Ok((host, authority.port_u16().unwrap_or(80), uri.path().to_owned()))
+        let host = authority.host();
+        let port = match authority.as_str().strip_prefix(host) {
+            Some("") => 80,
+            _ => authority.port_u16().ok_or_else(|| config("the URL's port is not a number up to 65535"))?,
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(config("the URL names no host; it looks like http://host:8123"));
+        }
+        Ok((host, port, uri.path().to_owned()))
     }
 
     fn headers(&self, host: &str, port: u16) -> Result<HeaderMap, ClickHouseError> {
@@ -265,7 +276,10 @@ mod tests {
             ("s3cret", "start with http://"),
             ("/s3cret", "names no host"),
             ("ftp://db", "http://"),
-            ("http://:s3cret", "not valid"),
+            ("http://:8123", "names no host"),
+            ("http://db:s3cret", "port"),
+            ("http://db:70000", "port"),
+            ("http:// s3cret", "not valid"),
         ] {
             let text = config_for(url).endpoint().unwrap_err().to_string();
             assert!(text.contains(expected), "{url}: {text}");
