@@ -23,7 +23,7 @@ use tokio::time::timeout;
 const PARTITIONS: i32 = 4;
 const KIP_848: [(&str, &str); 1] = [("group.protocol", "consumer")];
 /// The mock's classic groups wait for a session timeout, less a second, after a member has left.
-const SESSION: (&str, &str) = ("session.timeout.ms", "2000");
+const SESSION: (&str, &str) = ("session.timeout.ms", "6000");
 const COOPERATIVE: [(&str, &str); 2] = [("partition.assignment.strategy", "cooperative-sticky"), SESSION];
 const EAGER: [(&str, &str); 2] = [("partition.assignment.strategy", "range"), SESSION];
 
