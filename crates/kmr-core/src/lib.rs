@@ -31,7 +31,7 @@ pub use reducer::{
     AtShutdown, Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer, RejectedRow,
     RetryPolicy, Rows, SourceRange,
 };
-pub use stage::{AsyncMapper, Mapper};
+pub use stage::{AsyncMapper, Mapper, stage_name};
 pub use stats::Stats;
 pub use strategy::{IntoPipeline, Pipeline, Records, Strategy};
 
@@ -43,7 +43,9 @@ pub use async_trait::async_trait;
 pub mod __private {
     pub use crate::graph::wiring::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{
-        Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, Maybe, One, Pass,
-        RecordPredicate, Stage, StageError, Step, Then,
+        Answer, Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, Maybe,
+        One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfLetters, Several, Stage,
+        StageError, Step, Then, ValueForm,
     };
+    pub use crate::strategy::stub;
 }

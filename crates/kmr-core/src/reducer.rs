@@ -23,6 +23,10 @@ use crate::record::TopicPartition;
 /// in flight and the order of commits are the framework's. A record's offset is committed only after the [`Delivery`] that
 /// holds its rows returned `Ok`; an error of `accept` or `freeze`, or a panic, stops the consumer in order, and what was
 /// not delivered is read again by the next one.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not a reducer",
+    label = "`reduce` and `reduce_err` take a type that implements `kmr_core::Reducer`, this does not"
+)]
 #[async_trait]
 pub trait Reducer: Send + 'static {
     /// What rows are collected in: `Vec<T>` for most reducers.

@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use crate::dead_letter::DeadLetter;
 use crate::graph::wiring::{BuildErrors, BuildGraph, Link, ReduceLink, SourceLink, build_errors};
 use crate::record::Record;
-use crate::reducer::{BatchOptions, Reducer, Rows};
+use crate::reducer::{BatchOptions, Reducer};
 use crate::stage::{
-    Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, Maybe, One, Pass,
-    RecordPredicate, Stage, Then,
+    Answer, Apply, Chain, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, Maybe, One, Optional,
+    Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfLetters, Several, Stage, Then, ValueForm,
+    Via, ViaOptional, ViaSeveral, stage_name, via, via_optional, via_several,
 };
 
 /// What happens to the records: map stages, then one or more reduces, then `reduce_err`.
@@ -110,6 +110,15 @@ impl Counts {
     }
 }
 
+/// A strategy whose first map stage is `X`.
+type FirstMap<X, K> = Strategy<SourceLink, Head<X, K>>;
+/// A strategy with the map stage `X` behind the stages `C`.
+type NextMap<L, C, X, K> = Strategy<L, Then<C, X, K>>;
+
+#[expect(
+    clippy::type_complexity,
+    reason = "a stage's type is named by way of its checks: see `stage::answer`"
+)]
 impl Strategy {
     /// A strategy without stages.
     pub fn new() -> Self {
@@ -125,41 +134,43 @@ impl Strategy {
     /// Maps each record to one value.
     ///
     /// Takes `fn(&Record<'_>) -> Result<T, E>` (borrowed, nothing is copied), `async fn(OwnedRecord) -> Result<T, E>`, or a
-    /// type that implements [`Mapper`](crate::Mapper) or [`AsyncMapper`](crate::AsyncMapper). An `Err`, or a panic, sends
-    /// the record to `reduce_err`.
-    pub fn map<F, M>(self, map: F) -> Strategy<SourceLink, Head<F::Map, One>>
+    /// type that implements [`Mapper`](crate::Mapper) or [`AsyncMapper`](crate::AsyncMapper). A closure's argument needs its
+    /// type written out. An `Err`, or a panic, sends the record to `reduce_err`.
+    pub fn map<F, M, A, D>(self, map: F) -> FirstMap<Via<F::Returns, A, D, RecordForm<F, M, A>>, One>
     where
         F: IntoRecordMap<M>,
+        F::Returns: Answer<A, Output: Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.head(map)
+        self.head(via::<F::Returns, A, D, _>(RecordForm::new(map)))
     }
 
     /// Maps each record to a value or to none. None is a skip: the record is committed and goes nowhere.
-    pub fn filter_map<F, M, T>(self, map: F) -> Strategy<SourceLink, Head<F::Map, Maybe>>
+    pub fn filter_map<F, M, A, D>(
+        self,
+        map: F,
+    ) -> FirstMap<ViaOptional<F::Returns, A, D, RecordForm<F, M, A>>, Maybe>
     where
-        F: IntoRecordMap<M, Output = Option<T>>,
-        T: Send + 'static,
+        F: IntoRecordMap<M>,
+        F::Returns: Answer<A, Output: Optional + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.head(map)
+        self.head(via_optional::<F::Returns, A, D, _>(RecordForm::new(map)))
     }
 
     /// Maps each record to any number of values. The record is finished when all of them are.
-    pub fn flat_map<F, M>(self, map: F) -> Strategy<SourceLink, Head<F::Map, Many>>
+    pub fn flat_map<F, M, A, D, I>(
+        self,
+        map: F,
+    ) -> FirstMap<ViaSeveral<F::Returns, A, D, I, RecordForm<F, M, A>>, Many>
     where
         F: IntoRecordMap<M>,
-        F::Output: IntoIterator,
-        <F::Output as IntoIterator>::Item: Send + 'static,
+        F::Returns:
+            Answer<A, Output: Several<I> + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.head(map)
+        self.head(via_several::<F::Returns, A, D, I, _>(RecordForm::new(map)))
     }
 
-    fn head<F, M, K>(mut self, map: F) -> Strategy<SourceLink, Head<F::Map, K>>
-    where
-        F: IntoRecordMap<M>,
-        K: Emission<F::Output>,
-    {
-        let apply = Apply::new(self.counts.map(), map.into_record_map());
-        let chain = Head::new(self.chain.filters, apply);
+    fn head<F, K>(mut self, form: F) -> Strategy<SourceLink, Head<F, K>> {
+        let chain = Head::new(self.chain.filters, Apply::new(self.counts.map(), form));
         Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces }
     }
 }
@@ -170,61 +181,68 @@ impl Default for Strategy {
     }
 }
 
+#[expect(
+    clippy::type_complexity,
+    reason = "a stage's type is named by way of its checks: see `stage::answer`"
+)]
 impl<L, C: Chain> Strategy<L, C> {
     /// Drops the values for which `predicate` says `false`. A record that is left without values is committed.
-    pub fn filter<P>(mut self, predicate: P) -> Strategy<L, Filter<C, P>>
+    pub fn filter<P, M>(mut self, predicate: P) -> Strategy<L, Filter<C, P::Via<P>>>
     where
-        P: Fn(&C::Out) -> bool + Send + Sync + 'static,
+        P: Predicate<C::Out, C::Last, M>,
     {
-        let chain = Filter::new(self.chain, self.counts.filter(), predicate);
+        let chain = Filter::new(self.chain, self.counts.filter(), P::via(predicate));
         Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces }
     }
 
     /// Maps each value to one value.
     ///
-    /// Takes `fn(T) -> Result<U, E>` or `async fn(T) -> Result<U, E>`. An `Err`, or a panic, sends the record that the value
+    /// Takes `fn(T) -> Result<U, E>`, `async fn(T) -> Result<U, E>`, or a closure, whose argument needs no type. An `Err`, or a panic, sends the record that the value
     /// came from to `reduce_err`, and takes back what else the record gave.
-    pub fn map<F, M>(self, map: F) -> Strategy<L, Then<C, F::Map, One>>
+    pub fn map<F, M, A, D>(self, map: F) -> NextMap<L, C, Via<F::Returns, A, D, ValueForm<F, A>>, One>
     where
-        F: IntoValueMap<C::Out, M>,
+        F: IntoValueMap<C::Out, C::Last, stage_name::map, M>,
+        F::Returns: Answer<A, Output: Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.then(map)
+        self.then(via::<F::Returns, A, D, _>(ValueForm::new(map)))
     }
 
     /// Maps each value to a value or to none.
-    pub fn filter_map<F, M, T>(self, map: F) -> Strategy<L, Then<C, F::Map, Maybe>>
+    pub fn filter_map<F, M, A, D>(
+        self,
+        map: F,
+    ) -> NextMap<L, C, ViaOptional<F::Returns, A, D, ValueForm<F, A>>, Maybe>
     where
-        F: IntoValueMap<C::Out, M, Output = Option<T>>,
-        T: Send + 'static,
+        F: IntoValueMap<C::Out, C::Last, stage_name::filter_map, M>,
+        F::Returns: Answer<A, Output: Optional + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.then(map)
+        self.then(via_optional::<F::Returns, A, D, _>(ValueForm::new(map)))
     }
 
     /// Maps each value to any number of values.
-    pub fn flat_map<F, M>(self, map: F) -> Strategy<L, Then<C, F::Map, Many>>
+    pub fn flat_map<F, M, A, D, I>(
+        self,
+        map: F,
+    ) -> NextMap<L, C, ViaSeveral<F::Returns, A, D, I, ValueForm<F, A>>, Many>
     where
-        F: IntoValueMap<C::Out, M>,
-        F::Output: IntoIterator,
-        <F::Output as IntoIterator>::Item: Send + 'static,
+        F: IntoValueMap<C::Out, C::Last, stage_name::flat_map, M>,
+        F::Returns:
+            Answer<A, Output: Several<I> + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.then(map)
+        self.then(via_several::<F::Returns, A, D, I, _>(ValueForm::new(map)))
     }
 
-    fn then<F, M, K>(mut self, map: F) -> Strategy<L, Then<C, F::Map, K>>
-    where
-        F: IntoValueMap<C::Out, M>,
-        K: Emission<F::Output>,
-    {
-        let chain = Then::new(self.chain, Apply::new(self.counts.map(), map.into_value_map()));
+    fn then<F, K>(mut self, form: F) -> Strategy<L, Then<C, F, K>> {
+        let chain = Then::new(self.chain, Apply::new(self.counts.map(), form));
         Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces }
     }
 
     /// Collects values into batches and delivers them. What the reducer returns for a batch flows on to the next stage.
-    pub fn reduce<R>(mut self, reducer: R) -> Strategy<ReduceLink<R::Output>, Pass<R::Output>>
+    pub fn reduce<R, M>(mut self, reducer: R) -> Strategy<ReduceLink<R::Output>, Pass<R::Output>>
     where
         L: Link<C>,
         R: Reducer,
-        R::Rows: Rows<Item = C::Out>,
+        R::Rows: RowsOf<C::Out, C::Last, M>,
     {
         let info = ReduceInfo { stage: self.counts.reduce(), options: reducer.options() };
         self.reduces.push(info.clone());
@@ -242,10 +260,10 @@ where
     /// letter has been delivered.
     ///
     /// Without it, the first record that fails stops the consumer: nothing is skipped silently.
-    pub fn reduce_err<R>(self, reducer: R) -> Pipeline
+    pub fn reduce_err<R, M>(self, reducer: R) -> Pipeline
     where
         R: Reducer,
-        R::Rows: Rows<Item = DeadLetter>,
+        R::Rows: RowsOfLetters<M>,
     {
         let info = ReduceInfo { stage: Stage::named("reduce_err"), options: reducer.options() };
         let mut pipeline = self.into_pipeline();
@@ -266,6 +284,12 @@ impl fmt::Debug for Pipeline {
         let errors = self.errors.as_ref().map(|(info, _)| info);
         f.debug_struct("Pipeline").field("reduces", &self.reduces).field("reduce_err", &errors).finish()
     }
+}
+
+/// What `processing_strategy!` leaves in the place of a strategy that it refused, so that no other error follows. Never runs.
+#[doc(hidden)]
+pub fn stub() -> Pipeline {
+    Pipeline { build: Box::new(|build| Box::pin(async { Ok(build) })), errors: None, reduces: Vec::new() }
 }
 
 /// What a consumer runs: a [`Pipeline`], or a [`Strategy`] that ends with a reduce or a map behind one.

@@ -13,6 +13,8 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 
+use super::answer::Optional;
+use super::fit::stage_name;
 use super::mapper::{BoxFuture, Call, RecordMap, ValueMap};
 use crate::error::BoxError;
 use crate::record::Record;
@@ -74,9 +76,15 @@ pub enum Step<'a, Out> {
 }
 
 /// One or more fused stages.
+#[diagnostic::on_unimplemented(
+    message = "this strategy has no map stage yet",
+    note = "a `reduce` takes what `map`, `filter_map` or `flat_map` emits"
+)]
 pub trait Chain: Send + Sync + 'static {
     /// What the chain starts from.
     type In<'r>;
+    /// The name of its last stage, for the compiler's messages.
+    type Last;
     /// What it emits.
     type Out: Send + 'static;
 
@@ -96,6 +104,7 @@ impl<T> Default for Pass<T> {
 
 impl<T: Send + 'static> Chain for Pass<T> {
     type In<'r> = T;
+    type Last = stage_name::reduce;
     type Out = T;
 
     fn start<'a, E: FnMut(T)>(&'a self, input: T, emit: &mut E) -> Step<'a, T> {
@@ -106,6 +115,8 @@ impl<T: Send + 'static> Chain for Pass<T> {
 
 /// How a stage's output becomes values for the next stage.
 pub trait Emission<T>: Send + Sync + 'static {
+    /// The name of the stage, for the compiler's messages.
+    type Name;
     /// One value.
     type Out: Send + 'static;
 
@@ -124,6 +135,7 @@ pub struct Maybe;
 pub struct Many;
 
 impl<T: Send + 'static> Emission<T> for One {
+    type Name = stage_name::map;
     type Out = T;
 
     #[inline]
@@ -132,12 +144,13 @@ impl<T: Send + 'static> Emission<T> for One {
     }
 }
 
-impl<T: Send + 'static> Emission<Option<T>> for Maybe {
-    type Out = T;
+impl<T: Optional> Emission<T> for Maybe {
+    type Name = stage_name::filter_map;
+    type Out = T::Value;
 
     #[inline]
-    fn emit<E: FnMut(T)>(output: Option<T>, emit: &mut E) {
-        if let Some(value) = output {
+    fn emit<E: FnMut(T::Value)>(output: T, emit: &mut E) {
+        if let Some(value) = output.into_option() {
             emit(value);
         }
     }
@@ -148,6 +161,7 @@ where
     T: IntoIterator,
     T::Item: Send + 'static,
 {
+    type Name = stage_name::flat_map;
     type Out = T::Item;
 
     fn emit<E: FnMut(T::Item)>(output: T, emit: &mut E) {
@@ -226,6 +240,7 @@ where
     K: Emission<F::Output>,
 {
     type In<'r> = &'r Record<'r>;
+    type Last = K::Name;
     type Out = K::Out;
 
     fn start<'a, E: FnMut(K::Out)>(&'a self, record: &Record<'_>, emit: &mut E) -> Step<'a, K::Out> {
@@ -353,6 +368,7 @@ where
     K: Emission<F::Output>,
 {
     type In<'r> = C::In<'r>;
+    type Last = K::Name;
     type Out = K::Out;
 
     fn start<'a, E: FnMut(K::Out)>(&'a self, input: C::In<'_>, emit: &mut E) -> Step<'a, K::Out> {
@@ -390,6 +406,7 @@ where
     P: Fn(&C::Out) -> bool + Send + Sync + 'static,
 {
     type In<'r> = C::In<'r>;
+    type Last = stage_name::filter;
     type Out = C::Out;
 
     fn start<'a, E: FnMut(C::Out)>(&'a self, input: C::In<'_>, emit: &mut E) -> Step<'a, C::Out> {

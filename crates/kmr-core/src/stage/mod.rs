@@ -1,14 +1,24 @@
 //! What users write between Kafka and a reducer: map stages, and the chain that fuses them.
 //!
-//! * `mapper`: the forms that a map stage takes (functions, async functions, [`Mapper`] types);
+//! * `mapper`: map stages as types, and the one form of a map stage that the graph runs;
+//! * `form`: the forms that users may write (functions, async functions, closures, [`Mapper`] types);
+//! * `answer`: what they may return;
+//! * `fit`: whether a reducer takes what is before it;
 //! * `chain`: stages fused into one step per record, with no queue and no allocation between them.
 
+mod answer;
 mod chain;
+mod fit;
+mod form;
 mod mapper;
 
+pub use answer::{Answer, MapError, Optional, Several};
+pub(crate) use answer::{Via, ViaOptional, ViaSeveral, via, via_optional, via_several};
 pub use chain::{
     Apply, Chain, Emission, Filter, Head, Many, Maybe, One, Pass, RecordPredicate, Stage, StageError, Step,
     Then,
 };
+pub use fit::{RowsOf, RowsOfLetters, stage_name};
+pub use form::{IntoRecordMap, IntoValueMap, Predicate, RecordForm, ValueForm};
 pub(crate) use mapper::BoxFuture;
-pub use mapper::{AsyncMapper, IntoRecordMap, IntoValueMap, Mapper};
+pub use mapper::{AsyncMapper, Mapper};

@@ -1,0 +1,209 @@
+//! What a map function may return: a `Result`, or a future of one.
+//!
+//! The checks have an associated `Via<X> = X`: the builder's methods name the type of a stage by way of it, so that a stage
+//! that fails a check has no known type. Then rustc complains once, and not again at every stage behind it.
+
+use std::future::Future;
+
+use super::fit::{Decoy, Fits, Nothing};
+use super::mapper::Call;
+use crate::error::BoxError;
+
+/// What a map function returns. `Marker` is inferred: `Now` or `Later`.
+#[diagnostic::on_unimplemented(
+    message = "a map stage returns `Result<T, E>` or a future of one, not `{Self}`",
+    label = "the function of this stage returns `{Self}`",
+    note = "return `Ok(value)` from a function that cannot fail, with `std::convert::Infallible` as the error"
+)]
+pub trait Answer<Marker> {
+    /// What goes on to the next stage.
+    type Output;
+    /// Why the record failed.
+    type Error;
+    /// What has to be `Send` because it is awaited.
+    type Awaited;
+
+    /// The answer in the form that the graph runs.
+    fn into_call<'a>(self) -> Call<'a, Self::Output>
+    where
+        Self::Output: Send + 'static,
+        Self::Error: Into<BoxError> + 'static,
+        Self::Awaited: Send + 'static;
+}
+
+/// The answer is there at once.
+#[derive(Debug)]
+pub struct Now;
+
+/// The answer has to be awaited.
+#[derive(Debug)]
+pub struct Later;
+
+impl<T, E> Answer<Now> for Result<T, E> {
+    type Output = T;
+    type Error = E;
+    type Awaited = ();
+
+    #[inline]
+    fn into_call<'a>(self) -> Call<'a, T>
+    where
+        T: Send + 'static,
+        E: Into<BoxError> + 'static,
+    {
+        Call::Ready(self.map_err(Into::into))
+    }
+}
+
+// Otherwise rustc says of whatever is not a `Result` that it is not a future.
+#[diagnostic::do_not_recommend]
+impl<Fut, T, E> Answer<Later> for Fut
+where
+    Fut: Future<Output = Result<T, E>>,
+{
+    type Output = T;
+    type Error = E;
+    type Awaited = Fut;
+
+    fn into_call<'a>(self) -> Call<'a, T>
+    where
+        T: Send + 'static,
+        E: Into<BoxError> + 'static,
+        Fut: Send + 'static,
+    {
+        Call::Pending(Box::pin(async move { self.await.map_err(Into::into) }))
+    }
+}
+
+// See `Fits`. Nothing is of this kind.
+impl<R: Nothing> Answer<Decoy> for R {
+    type Output = ();
+    type Error = BoxError;
+    type Awaited = ();
+
+    fn into_call<'a>(self) -> Call<'a, ()> {
+        Call::Ready(Ok(()))
+    }
+}
+
+/// An error that a map stage may return. `Marker` is inferred.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be the error of a map stage",
+    label = "this stage fails with `{Self}`, which does not convert into `kmr_core::BoxError`",
+    note = "implement `std::error::Error` for it, and make it `Send + Sync + 'static`; `String` and `&'static str` will do, too"
+)]
+pub trait MapError<Marker>: Into<BoxError> + 'static {
+    /// `X`.
+    type Via<X>;
+
+    /// Goes that way.
+    fn via<X>(stage: X) -> Self::Via<X>;
+}
+
+impl<E: Into<BoxError> + 'static> MapError<Fits> for E {
+    type Via<X> = X;
+
+    fn via<X>(stage: X) -> X {
+        stage
+    }
+}
+
+impl<E: Nothing + Into<BoxError> + 'static> MapError<Decoy> for E {
+    type Via<X> = X;
+
+    fn via<X>(stage: X) -> X {
+        stage
+    }
+}
+
+/// What a `filter_map` returns in its `Result`.
+#[diagnostic::on_unimplemented(
+    message = "a `filter_map` stage returns `Result<Option<T>, E>`, not a `Result` of `{Self}`",
+    label = "this stage emits `{Self}`, which is not an `Option`",
+    note = "use `map` for a stage that emits one value for each that it takes"
+)]
+pub trait Optional {
+    /// What goes on to the next stage.
+    type Value: Send + 'static;
+    /// `X`.
+    type Via<X>;
+
+    /// Goes that way.
+    fn via<X>(stage: X) -> Self::Via<X>;
+
+    /// As an option.
+    fn into_option(self) -> Option<Self::Value>;
+}
+
+impl<T: Send + 'static> Optional for Option<T> {
+    type Value = T;
+    type Via<X> = X;
+
+    fn via<X>(stage: X) -> X {
+        stage
+    }
+
+    fn into_option(self) -> Option<T> {
+        self
+    }
+}
+
+/// What a `flat_map` returns in its `Result`. `Marker` is inferred.
+#[diagnostic::on_unimplemented(
+    message = "a `flat_map` stage returns a `Result` of something that can be iterated over, not of `{Self}`",
+    label = "this stage emits `{Self}`, which is not an iterator, and no collection either",
+    note = "use `map` for a stage that emits one value for each that it takes"
+)]
+pub trait Several<Marker>: IntoIterator<Item: Send + 'static> {
+    /// `X`.
+    type Via<X>;
+
+    /// Goes that way.
+    fn via<X>(stage: X) -> Self::Via<X>;
+}
+
+impl<T: IntoIterator<Item: Send + 'static>> Several<Fits> for T {
+    type Via<X> = X;
+
+    fn via<X>(stage: X) -> X {
+        stage
+    }
+}
+
+impl<T: Nothing + IntoIterator<Item: Send + 'static>> Several<Decoy> for T {
+    type Via<X> = X;
+
+    fn via<X>(stage: X) -> X {
+        stage
+    }
+}
+
+/// The type of a `map` stage, by way of its checks.
+pub(crate) type Via<R, A, D, X> = <<R as Answer<A>>::Error as MapError<D>>::Via<X>;
+/// The type of a `filter_map` stage, by way of its checks.
+pub(crate) type ViaOptional<R, A, D, X> = <<R as Answer<A>>::Output as Optional>::Via<Via<R, A, D, X>>;
+/// The type of a `flat_map` stage, by way of its checks.
+pub(crate) type ViaSeveral<R, A, D, I, X> = <<R as Answer<A>>::Output as Several<I>>::Via<Via<R, A, D, X>>;
+
+/// Sends a `map` stage that way.
+pub(crate) fn via<R, A, D, X>(stage: X) -> Via<R, A, D, X>
+where
+    R: Answer<A, Error: MapError<D>>,
+{
+    <R::Error as MapError<D>>::via(stage)
+}
+
+/// Sends a `filter_map` stage that way.
+pub(crate) fn via_optional<R, A, D, X>(stage: X) -> ViaOptional<R, A, D, X>
+where
+    R: Answer<A, Output: Optional, Error: MapError<D>>,
+{
+    <R::Output as Optional>::via(via::<R, A, D, X>(stage))
+}
+
+/// Sends a `flat_map` stage that way.
+pub(crate) fn via_several<R, A, D, I, X>(stage: X) -> ViaSeveral<R, A, D, I, X>
+where
+    R: Answer<A, Output: Several<I>, Error: MapError<D>>,
+{
+    <R::Output as Several<I>>::via(via::<R, A, D, X>(stage))
+}
