@@ -1,0 +1,194 @@
+//! From a [`StageList`] to [`Call`]s: which stages there are, and in which order they may stand.
+//!
+//! Every rule is checked, so all mistakes are reported at once; each error points at the stage that it is about.
+
+use std::fmt;
+
+use proc_macro2::{Ident, Span};
+use syn::{Error, Expr};
+
+use crate::parse::{Stage, StageList};
+
+/// A stage that exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Filter,
+    Map,
+    FilterMap,
+    FlatMap,
+    Reduce,
+    ReduceErr,
+}
+
+impl Kind {
+    const ALL: [Self; 6] =
+        [Self::Filter, Self::Map, Self::FilterMap, Self::FlatMap, Self::Reduce, Self::ReduceErr];
+
+    /// The stage of that name.
+    pub(crate) fn of(name: &Ident) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| name == kind.name())
+    }
+
+    /// The name, which is also the builder's method.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Filter => "filter",
+            Self::Map => "map",
+            Self::FilterMap => "filter_map",
+            Self::FlatMap => "flat_map",
+            Self::Reduce => "reduce",
+            Self::ReduceErr => "reduce_err",
+        }
+    }
+
+    fn is_map(self) -> bool {
+        matches!(self, Self::Map | Self::FilterMap | Self::FlatMap)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.name())
+    }
+}
+
+/// A call of the builder: method and argument.
+pub(crate) struct Call {
+    /// The method, with the span of the stage's name.
+    pub(crate) method: Ident,
+    pub(crate) argument: Expr,
+}
+
+/// A stage that exists, with the place of its name.
+#[derive(Clone, Copy)]
+struct Known {
+    kind: Kind,
+    span: Span,
+}
+
+/// The builder calls of a list, or all that is wrong with it, in the order of the stages.
+pub(crate) fn check(list: StageList) -> Result<Vec<Call>, Vec<Error>> {
+    let mut errors = list.errors;
+    let mut complete = list.complete;
+    let mut known = Vec::new();
+    for Stage { name, .. } in &list.stages {
+        match Kind::of(name) {
+            Some(kind) => known.push(Known { kind, span: name.span() }),
+            None => {
+                errors.push(unknown(name));
+                complete = false;
+            }
+        }
+    }
+    if complete && known.is_empty() {
+        let text = "the strategy is empty: it needs a map stage and a `reduce`, as in \
+                    `{ map => parse, reduce => writer }`";
+        errors.push(Error::new(list.span, text));
+    }
+    check_map(&known, complete, &mut errors);
+    check_reduce(&known, complete, &mut errors);
+    check_reduce_err(&known, &mut errors);
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let call = |Stage { name, value }: Stage| value.map(|argument| Call { method: name, argument });
+    Ok(list.stages.into_iter().filter_map(call).collect())
+}
+
+/// Something has to be mapped before the first `reduce`.
+fn check_map(stages: &[Known], complete: bool, errors: &mut Vec<Error>) {
+    let map = stages.iter().position(|stage| stage.kind.is_map());
+    let reduce = stages.iter().position(|stage| stage.kind == Kind::Reduce);
+    let (at, text) = match (map, reduce) {
+        (Some(map), Some(reduce)) if reduce < map => (
+            reduce,
+            format!(
+                "stage `reduce` stands before the first map stage: move it behind the {}, which makes the values \
+                 that it collects",
+                stages[map].kind
+            ),
+        ),
+        (None, Some(reduce)) if complete => (
+            reduce,
+            "no map stage before this `reduce`: put a `map`, `filter_map` or `flat_map` before it, which makes the \
+             values that it collects"
+                .to_owned(),
+        ),
+        (None, None) if complete && !stages.is_empty() => (
+            stages.len() - 1,
+            format!("no map stage and no `reduce`: the strategy needs both {}", place(stages)),
+        ),
+        _ => return,
+    };
+    errors.push(Error::new(stages[at].span, text));
+}
+
+/// There has to be a `reduce`. Where there is no map stage either, `check_map` has said so.
+fn check_reduce(stages: &[Known], complete: bool, errors: &mut Vec<Error>) {
+    let has = |wanted: fn(Kind) -> bool| stages.iter().any(|stage| wanted(stage.kind));
+    if !complete || has(|kind| kind == Kind::Reduce) || !has(Kind::is_map) {
+        return;
+    }
+    if let Some(last) = stages.last() {
+        let text = format!("no `reduce` stage: the strategy needs one {}", place(stages));
+        errors.push(Error::new(last.span, text));
+    }
+}
+
+/// Where a stage that is missing belongs, seen from the last one.
+fn place(stages: &[Known]) -> String {
+    match stages.last() {
+        Some(last) if last.kind == Kind::ReduceErr => format!("before this {}", last.kind),
+        Some(last) => format!("behind this {}", last.kind),
+        None => String::new(),
+    }
+}
+
+/// `reduce_err` stands once, at the end.
+fn check_reduce_err(stages: &[Known], errors: &mut Vec<Error>) {
+    let mut seen = false;
+    for (index, stage) in stages.iter().enumerate().filter(|(_, stage)| stage.kind == Kind::ReduceErr) {
+        if seen {
+            let text = "a second `reduce_err`: a strategy has one, which takes what failed at any stage";
+            errors.push(Error::new(stage.span, text));
+            continue;
+        }
+        seen = true;
+        let last = stages[index..].iter().rfind(|later| later.kind != Kind::ReduceErr);
+        if let Some(last) = last {
+            let text = format!("`reduce_err` is not the last stage: move it behind the {} below", last.kind);
+            errors.push(Error::new(stage.span, text));
+        }
+    }
+}
+
+fn unknown(name: &Ident) -> Error {
+    let written = name.to_string();
+    let near = Kind::ALL
+        .into_iter()
+        .map(|kind| (distance(&written.to_lowercase(), kind.name()), kind))
+        .min_by_key(|(distance, _)| *distance)
+        .filter(|(distance, kind)| *distance <= 1 + kind.name().len() / 4);
+    let mut text = format!("unknown stage `{written}`");
+    if let Some((_, kind)) = near {
+        text += &format!(": did you mean {kind}?");
+    }
+    text += "\nthe stages are ";
+    text += &Kind::ALL.map(|kind| kind.to_string()).join(", ");
+    Error::new(name.span(), text)
+}
+
+/// Edits (insert, remove, replace) from one text to the other.
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.len()).collect();
+    for (i, a) in from.bytes().enumerate() {
+        let mut diagonal = i;
+        row[0] = i + 1;
+        for (j, b) in to.bytes().enumerate() {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[to.len()]
+}

@@ -1,0 +1,155 @@
+//! From tokens to a [`StageList`]: what was written, whether or not it makes sense.
+//!
+//! A mistake in one stage does not hide those in the others: its error is kept, and reading goes on at the next stage.
+
+use proc_macro2::{Span, TokenStream, TokenTree};
+use syn::ext::IdentExt;
+use syn::parse::{Parse, ParseStream};
+use syn::{Error, Expr, Ident, Token, braced, token};
+
+use crate::check::Kind;
+
+/// The stages that were written, and what could not be read.
+pub(crate) struct StageList {
+    pub(crate) stages: Vec<Stage>,
+    /// Where to point when the list as a whole is wrong.
+    pub(crate) span: Span,
+    pub(crate) errors: Vec<Error>,
+    /// Whether the name of every stage could be read, so that a stage that is not there is missing indeed.
+    pub(crate) complete: bool,
+}
+
+/// `name => value`.
+pub(crate) struct Stage {
+    pub(crate) name: Ident,
+    /// `None`: an error says why.
+    pub(crate) value: Option<Expr>,
+}
+
+impl Parse for StageList {
+    fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
+        let mut list =
+            Self { stages: Vec::new(), span: Span::call_site(), errors: Vec::new(), complete: true };
+        if !input.peek(token::Brace) {
+            list.read(input)?;
+            return Ok(list);
+        }
+        let content;
+        list.span = braced!(content in input).span.join();
+        list.read(&content)?;
+        if !input.is_empty() {
+            let text = "expected nothing behind the `}` that ends the list of stages";
+            list.errors.push(Error::new(input.span(), text));
+            input.parse::<TokenStream>()?;
+        }
+        Ok(list)
+    }
+}
+
+impl StageList {
+    fn read(&mut self, input: ParseStream<'_>) -> syn::Result<()> {
+        if !is_stage_list(input) {
+            let text = "expected a list of stages, as in `{ map => parse, reduce => writer }`";
+            self.errors.push(Error::new(input.span(), text));
+            self.complete = false;
+            input.parse::<TokenStream>()?;
+        }
+        while !input.is_empty() {
+            self.stage(input)?;
+        }
+        Ok(())
+    }
+
+    /// Reads one stage and the comma behind it.
+    fn stage(&mut self, input: ParseStream<'_>) -> syn::Result<()> {
+        if !input.peek(Ident::peek_any) {
+            let text = "expected the name of a stage, as in `map => parse`";
+            self.errors.push(Error::new(input.span(), text));
+            self.complete = false;
+            return skip_stage(input);
+        }
+        let name = input.call(Ident::parse_any)?;
+        let value = match value(input, &name) {
+            Ok(value) => Some(value),
+            Err(error) => {
+                self.errors.push(error);
+                None
+            }
+        };
+        let failed = value.is_none();
+        let before = name.clone();
+        self.stages.push(Stage { name, value });
+        if failed {
+            return skip_stage(input);
+        }
+        if input.is_empty() || input.peek(Token![,]) {
+            input.parse::<Option<Token![,]>>()?;
+            return Ok(());
+        }
+        if starts_stage(input) {
+            let text = format!("expected `,` between the stage `{before}` and this one");
+            self.errors.push(Error::new(input.span(), text));
+            return Ok(());
+        }
+        let text = format!("stage `{before}`: expected `,` behind its value");
+        self.errors.push(Error::new(input.span(), text));
+        skip_stage(input)
+    }
+}
+
+/// Reads `=> value`.
+fn value(input: ParseStream<'_>, name: &Ident) -> syn::Result<Expr> {
+    let absent = || {
+        let text = format!("stage `{name}`: expected a value, as in `{name} => value`");
+        Error::new(name.span(), text)
+    };
+    if input.is_empty() || input.peek(Token![,]) {
+        return Err(absent());
+    }
+    if !input.peek(Token![=>]) {
+        let text = format!("stage `{name}`: expected `=>` behind its name, as in `{name} => value`");
+        return Err(Error::new(name.span(), text));
+    }
+    input.parse::<Token![=>]>()?;
+    if input.is_empty() || input.peek(Token![,]) {
+        return Err(absent());
+    }
+    let explain = |error: Error| Error::new(error.span(), format!("stage `{name}`: {error}"));
+    input.parse().map_err(explain)
+}
+
+/// Whether this looks like stages at all. If not, one error says more than one for each token.
+fn is_stage_list(input: ParseStream<'_>) -> bool {
+    let ahead = input.fork();
+    let known = ahead.call(Ident::parse_any).is_ok_and(|name| Kind::of(&name).is_some());
+    let ahead = input.fork();
+    let mut arrow = false;
+    while !ahead.is_empty() && !arrow {
+        arrow = ahead.peek(Token![=>]);
+        if ahead.parse::<TokenTree>().is_err() {
+            break;
+        }
+    }
+    input.is_empty() || known || arrow
+}
+
+/// Whether `name =>` is next.
+fn starts_stage(input: ParseStream<'_>) -> bool {
+    input.peek(Ident::peek_any) && input.peek2(Token![=>])
+}
+
+/// Skips to the next stage: behind a comma that is followed by `name =>`, or to the end.
+fn skip_stage(input: ParseStream<'_>) -> syn::Result<()> {
+    while !input.is_empty() {
+        if input.parse::<Option<Token![,]>>()?.is_some() {
+            if starts_stage(input) {
+                return Ok(());
+            }
+        } else if starts_stage(input) {
+            return Ok(());
+        } else {
+            input.parse::<TokenTree>()?;
+        }
+    }
+    Ok(())
+}

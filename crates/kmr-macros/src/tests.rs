@@ -1,0 +1,170 @@
+//! Snapshots: what the macro writes for a list of stages, as formatted source.
+
+use proc_macro2::TokenStream;
+use quote::quote;
+
+use crate::expand::processing_strategy;
+
+/// The expansion, formatted as the body of a function.
+fn expansion(stages: TokenStream) -> String {
+    let strategy = processing_strategy(stages);
+    let file = syn::parse2(quote!(fn strategy() { #strategy })).expect("the expansion is an expression");
+    let text = prettyplease::unparse(&file);
+    let body =
+        text.strip_prefix("fn strategy() {\n").and_then(|text| text.strip_suffix("}\n")).expect("a body");
+    body.lines().map(|line| line.strip_prefix("    ").unwrap_or(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// The texts of the errors in an expansion.
+fn errors(stages: TokenStream) -> Vec<String> {
+    let text = expansion(stages);
+    let errors = text.split("compile_error! {").skip(1);
+    let text = |error: &str| error.split('"').nth(1).expect("a literal").to_owned();
+    errors.map(text).collect()
+}
+
+#[test]
+fn each_stage_becomes_the_builder_call_of_its_name() {
+    let stages = quote!({
+        filter => |record| record.key().is_some(),
+        map => parse,
+        filter => |order: &Order| order.amount > 0,
+        filter_map => known,
+        flat_map => lines,
+        reduce => Writer::<Row>::new("url", "table").max_records(32_768),
+        map => receipt,
+        reduce => Log::default(),
+        reduce_err => Stream::new(Duration::from_secs(1)),
+    });
+    let expected = r#"
+::kmr_core::Strategy::new()
+    .filter(|record| record.key().is_some())
+    .map(parse)
+    .filter(|order: &Order| order.amount > 0)
+    .filter_map(known)
+    .flat_map(lines)
+    .reduce(Writer::<Row>::new("url", "table").max_records(32_768))
+    .map(receipt)
+    .reduce(Log::default())
+    .reduce_err(Stream::new(Duration::from_secs(1)))"#;
+    assert_eq!(expansion(stages), expected.trim_start());
+}
+
+#[test]
+fn inner_braces_and_last_comma_may_be_left_out() {
+    let expected = "::kmr_core::Strategy::new().map(parse).reduce(sink)";
+    for stages in [
+        quote!({ map => parse, reduce => sink, }),
+        quote!({ map => parse, reduce => sink }),
+        quote!(map => parse, reduce => sink,),
+        quote!(map => parse, reduce => sink),
+    ] {
+        assert_eq!(expansion(stages), expected);
+    }
+}
+
+#[test]
+fn value_is_any_expression() {
+    let stages = quote!({
+        map => |record: &Record<'_>| -> Result<(u32, u32), Infallible> { Ok((1, 2)) },
+        map => move |(a, b)| async move { sum::<u32, u32>(a, b).await },
+        reduce => if fast { Sink { rows: 1, ..one } } else { match size { 0 => none, _ => some } },
+    });
+    let expected = r"
+::kmr_core::Strategy::new()
+    .map(|record: &Record<'_>| -> Result<(u32, u32), Infallible> { Ok((1, 2)) })
+    .map(move |(a, b)| async move { sum::<u32, u32>(a, b).await })
+    .reduce(
+        if fast {
+            Sink { rows: 1, ..one }
+        } else {
+            match size {
+                0 => none,
+                _ => some,
+            }
+        },
+    )";
+    assert_eq!(expansion(stages), expected.trim_start());
+}
+
+#[test]
+fn mistake_leaves_a_stand_in_of_the_type_of_a_strategy() {
+    let expected = r#"
+{
+    ::core::compile_error! {
+        "no `reduce` stage: the strategy needs one behind this `map`"
+    }
+    ::kmr_core::__private::stub()
+}"#;
+    assert_eq!(expansion(quote!({ map => parse })), expected.trim_start());
+}
+
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let stages = quote!({
+        reduce_err => errors,
+        reduce => sink,
+        mapp => parse,
+        map parse,
+        filter => ,
+        reduce_err => errors,
+        "map" => parse,
+        map => parse
+        filter => good,
+    });
+    let found = errors(stages);
+    let expected = [
+        "stage `map`: expected `=>`",
+        "stage `filter`: expected a value",
+        "expected the name of a stage",
+        "expected `,` between the stage `map` and this one",
+        "unknown stage `mapp`: did you mean `map`?",
+        "stage `reduce` stands before the first map stage",
+        "`reduce_err` is not the last stage: move it behind the `filter`",
+        "a second `reduce_err`",
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for (found, expected) in found.iter().zip(expected) {
+        assert!(found.starts_with(expected), "{found} is not {expected}");
+    }
+}
+
+#[test]
+fn stage_that_cannot_be_read_is_not_called_missing() {
+    assert_eq!(errors(quote!({ mop => parse, reducer => sink })).len(), 2);
+    assert_eq!(errors(quote!({ map => parse, => sink })).len(), 1);
+    assert_eq!(errors(quote!({ map => parse, reduce sink })).len(), 1);
+}
+
+#[test]
+fn what_is_not_a_list_gets_one_error() {
+    for tokens in [quote!(parse, sink), quote!("map"), quote!([map, reduce]), quote!({ parse(1, 2) })] {
+        let errors = errors(tokens);
+        assert_eq!(errors.len(), 1, "{errors:?}");
+        assert!(errors[0].starts_with("expected a list of stages"), "{errors:?}");
+    }
+}
+
+#[test]
+fn only_near_names_are_suggested() {
+    let suggestion = |name: &str| {
+        let name: TokenStream = name.parse().expect("a name");
+        let errors = errors(quote!({ #name => value }));
+        errors[0]
+            .split_once("did you mean `")
+            .map(|(_, rest)| rest.split('`').next().unwrap_or("").to_owned())
+    };
+    for (written, near) in [
+        ("Map", "map"),
+        ("reduce_error", "reduce_err"),
+        ("reduceErr", "reduce_err"),
+        ("filtermap", "filter_map"),
+        ("redcue", "reduce"),
+        ("flatmap", "flat_map"),
+    ] {
+        assert_eq!(suggestion(written).as_deref(), Some(near), "{written}");
+    }
+    for far in ["sink", "dead_letters", "for_each", "match"] {
+        assert_eq!(suggestion(far), None, "{far}");
+    }
+}
