@@ -35,6 +35,101 @@ pub use stage::{AsyncMapper, Mapper, stage_name};
 pub use stats::Stats;
 pub use strategy::{IntoPipeline, Pipeline, Records, Strategy};
 
+/// Writes a [`Strategy`] as a list of stages, in the order in which records meet them.
+///
+/// `name => value` becomes the builder call `.name(value)` on [`Strategy::new()`], and that is all: what the macro builds can
+/// be written by hand. What it adds is that a list that makes no sense is refused at the stage, in plain words.
+///
+/// | stage | what it takes | how often |
+/// |---|---|---|
+/// | `filter` | a predicate: on [`Record`]s before the first map stage, behind it on what the stage before emits | any |
+/// | `map` | a map stage: the first on records, the others on what the stage before emits | one map stage at least |
+/// | `filter_map` | the same, returning `Result<Option<T>, E>`; none is a skip | |
+/// | `flat_map` | the same, returning a `Result` of anything that can be iterated over | |
+/// | `reduce` | a [`Reducer`]; what it returns for a batch flows on | one at least |
+/// | `reduce_err` | a [`Reducer`] of [`DeadLetter`]s, for what failed at any stage | one at most, as the last stage |
+///
+/// Values are any expressions. The comma behind the last stage and the inner braces may be left out. The expansion names
+/// everything from the root (`::kmr_core::…`): it needs no import, but it does not work where the dependency was renamed in
+/// `Cargo.toml`.
+///
+/// # Functions and closures
+/// A map stage is one of these, where `E` is any error that converts into a [`BoxError`]:
+///
+/// | | on records (the first map stage) | on the values `T` of the stage before |
+/// |---|---|---|
+/// | function | `fn(&Record<'_>) -> Result<U, E>` | `fn(T) -> Result<U, E>` |
+/// | async function | `async fn(OwnedRecord) -> Result<U, E>`; its future is `Send` | `async fn(T) -> Result<U, E>`; the same |
+/// | type | [`Mapper`], [`AsyncMapper`] | |
+/// | closure | <code>\|record: &Record<'_>\| …</code> or <code>\|record: OwnedRecord\| async move { … }</code>, with the type written out | <code>\|value\| …</code> or <code>\|value\| async move { … }</code>, the type is inferred |
+/// | async closure | <code>async \|record: OwnedRecord\| …</code> | <code>async \|value: T\| …</code>, with the type written out |
+///
+/// Predicates need no types: <code>filter => \|record\| record.key().is_some()</code>. Where nothing else says which error a
+/// closure returns, write `Ok::<_, Infallible>(…)`.
+///
+/// # Errors
+/// All mistakes in a list are reported at once, each at its stage:
+///
+/// * no stages, or something else than a list of stages;
+/// * an unknown stage (with the nearest name), a missing `=>`, value or comma, a value that is no expression;
+/// * no map stage, or a `reduce` before the first one; no `reduce`; a `reduce_err` that is not the last stage; a second one.
+///
+/// What the types say is checked by the compiler in the builder's calls, at the same place: *this `reduce` does not take what
+/// the `map` before it emits*, and so for `map`, `filter_map`, `flat_map`, `filter` and `reduce_err`; a map stage that returns
+/// no `Result`, whose error is no error, or whose future is not `Send`; a reducer that is none.
+///
+/// # Examples
+/// ```
+/// use std::convert::Infallible;
+/// use kmr_core::{DeadLetter, IntoPipeline, Record, processing_strategy};
+/// # use std::marker::PhantomData;
+/// # use kmr_core::{async_trait, Attempt, BoxError, Chunk, Delivered, Delivery, DeliveryError, Reducer};
+/// # struct Writer<T>(PhantomData<fn() -> T>);
+/// # impl<T> Writer<T> { fn new() -> Self { Self(PhantomData) } }
+/// # struct Nothing;
+/// # #[async_trait]
+/// # impl<T: Send + 'static> Reducer for Writer<T> {
+/// #     type Rows = Vec<T>;
+/// #     type Output = usize;
+/// #     fn rows(&self) -> Vec<T> { Vec::new() }
+/// #     fn accept(&mut self, _: Chunk<Vec<T>>) -> Result<(), BoxError> { Ok(()) }
+/// #     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = usize>>, BoxError> { Ok(Box::new(Nothing)) }
+/// # }
+/// # #[async_trait]
+/// # impl Delivery for Nothing {
+/// #     type Output = usize;
+/// #     async fn deliver(&self, _: Attempt) -> Result<Delivered<usize>, DeliveryError> { Ok(Delivered::new(0)) }
+/// # }
+///
+/// struct Order {
+///     customer: String,
+///     amount: u32,
+/// }
+///
+/// fn parse(record: &Record<'_>) -> Result<Order, BoxError> {
+///     let text = std::str::from_utf8(record.payload().unwrap_or_default())?;
+///     let (customer, amount) = text.split_once(':').ok_or("no colon")?;
+///     Ok(Order { customer: customer.to_owned(), amount: amount.parse()? })
+/// }
+///
+/// async fn name_of(order: Order) -> Result<(String, u32), Infallible> {
+///     Ok((order.customer, order.amount)) // after a look-up over HTTP, say
+/// }
+///
+/// let strategy = processing_strategy!({
+///     filter => |record| record.payload().is_some(),
+///     map => parse,
+///     filter => |order| order.amount > 0,
+///     map => name_of,
+///     reduce => Writer::<(String, u32)>::new(),
+///     map => |rows| Ok::<_, Infallible>(format!("{rows} rows")),
+///     reduce => Writer::<String>::new(),
+///     reduce_err => Writer::<DeadLetter>::new(),
+/// });
+/// let pipeline = strategy.into_pipeline();
+/// ```
+pub use kmr_macros::processing_strategy;
+
 /// Re-exported so that reducers and async mappers can be written without a dependency of one's own.
 pub use async_trait::async_trait;
 

@@ -1,0 +1,18 @@
+//! An async mapper that does not return a Result.
+
+#[path = "../support.rs"]
+mod support;
+
+use kmr_core::*;
+use support::*;
+
+async fn text(_: OwnedRecord) -> String {
+    String::new()
+}
+
+pub fn strategy() -> impl IntoPipeline {
+    processing_strategy!({
+        map => text, //~ a map stage returns `Result<T, E>` or a future of one, not `impl Future<Output = String>`
+        reduce => Count::<String>::new(),
+    })
+}

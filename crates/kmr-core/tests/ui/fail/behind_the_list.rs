@@ -1,0 +1,11 @@
+//! Something behind the list.
+
+#[path = "../support.rs"]
+mod support;
+
+use kmr_core::*;
+use support::*;
+
+pub fn strategy() -> impl IntoPipeline {
+    processing_strategy!({ map => parse, reduce => Count::<Order>::new() }, 5) //~ expected nothing behind the `}` that ends the list of stages
+}

@@ -1,0 +1,14 @@
+//! A colon where `=>` belongs.
+
+#[path = "../support.rs"]
+mod support;
+
+use kmr_core::*;
+use support::*;
+
+pub fn strategy() -> impl IntoPipeline {
+    processing_strategy!({
+        map => parse,
+        reduce: Count::<Order>::new(), //~ stage `reduce`: expected `=>` behind its name, as in `reduce => value`
+    })
+}

@@ -1,0 +1,14 @@
+//! No `=>`.
+
+#[path = "../support.rs"]
+mod support;
+
+use kmr_core::*;
+use support::*;
+
+pub fn strategy() -> impl IntoPipeline {
+    processing_strategy!({
+        map parse, //~ stage `map`: expected `=>` behind its name
+        reduce => Count::<Order>::new(),
+    })
+}

@@ -1,0 +1,14 @@
+//! A `reduce` before the first map stage.
+
+#[path = "../support.rs"]
+mod support;
+
+use kmr_core::*;
+use support::*;
+
+pub fn strategy() -> impl IntoPipeline {
+    processing_strategy!({
+        reduce => Count::<Order>::new(), //~ stage `reduce` stands before the first map stage: move it behind the `map`
+        map => parse,
+    })
+}

@@ -1,0 +1,14 @@
+//! A semicolon for a comma.
+
+#[path = "../support.rs"]
+mod support;
+
+use kmr_core::*;
+use support::*;
+
+pub fn strategy() -> impl IntoPipeline {
+    processing_strategy!({
+        map => parse; //~ stage `map`: expected `,` behind its value
+        reduce => Count::<Order>::new(),
+    })
+}

@@ -1,0 +1,29 @@
+//! The expansion needs no import, no prelude, and no name of the caller's that looks like one of its own.
+
+#[path = "../support.rs"]
+mod support;
+
+pub mod strict {
+    #![no_implicit_prelude]
+
+    use super::support::{Count, parse};
+
+    /// Would be taken for the crate if the expansion did not name it from the root.
+    mod kmr_core {
+        pub struct Strategy;
+    }
+
+    pub struct Strategy;
+
+    pub fn strategy() -> impl ::kmr_core::IntoPipeline {
+        let _ = (kmr_core::Strategy, Strategy);
+        ::kmr_core::processing_strategy!({
+            filter => |record| record.partition() == 0,
+            map => parse,
+            filter => |order| order.amount > 0,
+            map => |order| ::core::result::Result::<_, ::core::convert::Infallible>::Ok(order.amount),
+            reduce => Count::<u32>::new(),
+            reduce_err => Count::<::kmr_core::DeadLetter>::new(),
+        })
+    }
+}
