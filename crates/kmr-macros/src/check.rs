@@ -66,7 +66,7 @@ struct Known {
     span: Span,
 }
 
-/// The builder calls of a list, or all that is wrong with it, in the order of the stages.
+/// The builder calls of a list, or all that is wrong with it: what could not be read first.
 pub(crate) fn check(list: StageList) -> Result<Vec<Call>, Vec<Error>> {
     let mut errors = list.errors;
     let mut complete = list.complete;
