@@ -1,1 +1,9 @@
-//! Placeholder.
+//! What tests and demos of kmr run on, without a server: feature `testing`.
+
+mod cluster;
+mod embedded;
+mod new_record;
+mod offsets;
+
+pub use embedded::EmbeddedCluster;
+pub use new_record::NewRecord;

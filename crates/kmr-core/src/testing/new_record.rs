@@ -1,0 +1,64 @@
+//! A record that is about to be produced: its own type, because it has no offset yet.
+
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::BaseRecord;
+
+use crate::record::OwnedHeader;
+
+/// A record to be produced to one partition of an [`EmbeddedCluster`](super::EmbeddedCluster).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NewRecord {
+    partition: i32,
+    timestamp: Option<i64>,
+    key: Option<Vec<u8>>,
+    payload: Option<Vec<u8>>,
+    headers: Vec<OwnedHeader>,
+}
+
+impl NewRecord {
+    /// A record for `partition`, without key, payload (a tombstone) and headers.
+    pub fn new(partition: i32) -> Self {
+        Self { partition, ..Self::default() }
+    }
+
+    /// Sets the key.
+    pub fn with_key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Sets the payload.
+    pub fn with_payload(mut self, payload: impl Into<Vec<u8>>) -> Self {
+        self.payload = Some(payload.into());
+        self
+    }
+
+    /// Adds a header behind those that are there.
+    pub fn with_header(mut self, key: impl Into<String>, value: Option<Vec<u8>>) -> Self {
+        self.headers.push(OwnedHeader { key: key.into(), value });
+        self
+    }
+
+    /// Sets the timestamp, in milliseconds since the Unix epoch. Default: the time of producing.
+    pub fn with_timestamp_millis(mut self, millis: i64) -> Self {
+        self.timestamp = Some(millis);
+        self
+    }
+
+    /// In the client library's form.
+    pub(super) fn to_native<'r>(&'r self, topic: &'r str) -> BaseRecord<'r, [u8], [u8]> {
+        let mut record = BaseRecord::to(topic);
+        record.partition = Some(self.partition);
+        record.timestamp = self.timestamp;
+        record.key = self.key.as_deref();
+        record.payload = self.payload.as_deref();
+        if !self.headers.is_empty() {
+            let add = |headers: OwnedHeaders, header: &OwnedHeader| {
+                headers.insert(Header { key: &header.key, value: header.value.as_deref() })
+            };
+            let empty = OwnedHeaders::new_with_capacity(self.headers.len());
+            record.headers = Some(self.headers.iter().fold(empty, add));
+        }
+        record
+    }
+}
