@@ -1,2 +1,52 @@
-//! Placeholder during set-up.
-fn main() {}
+//! `kmr-demo`: shows kmr at work, on a Kafka cluster inside the process or on real servers.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+mod check;
+mod cli;
+mod clickhouse_client;
+mod create_table;
+mod embedded;
+mod errors;
+mod logging;
+mod numbers;
+mod output;
+mod payload;
+mod produce;
+mod run;
+mod units;
+mod usage;
+
+use cli::{Cli, Command};
+
+/// For Rust and, because it replaces `malloc`, for librdkafka.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::note(&format!("error: {}", errors::one_line(&error)));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start(cli: Cli) -> anyhow::Result<ExitCode> {
+    logging::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            None => embedded::demo(cli.embedded).await,
+            Some(Command::Run(args)) => run::run(*args).await,
+            Some(Command::Produce(args)) => produce::produce(args).await,
+            Some(Command::CreateTable(args)) => create_table::create(args).await,
+            Some(Command::Check(args)) => check::check(args).await,
+        }
+    })
+}

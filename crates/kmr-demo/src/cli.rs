@@ -1,0 +1,267 @@
+//! The command line: flags, their environment variables and defaults.
+
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::units;
+
+/// kmr at work: from Kafka through map and reduce into a sink.
+///
+/// Without a subcommand it needs no server: it starts a Kafka cluster inside the process, produces messages while a
+/// pipeline consumes them, and ends with a table of what arrived. Exit code 1 if anything is missing or double.
+#[derive(Debug, Parser)]
+#[command(name = "kmr-demo", version, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+    #[command(flatten)]
+    pub(crate) embedded: EmbeddedArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Consume a topic of a real Kafka into ClickHouse, until SIGINT or SIGTERM.
+    Run(Box<RunArgs>),
+    /// Produce JSON messages to a topic of a real Kafka.
+    Produce(ProduceArgs),
+    /// Create the table that `run` writes to, if it is not there.
+    CreateTable(CreateTableArgs),
+    /// Look for missing offsets and double rows in the table. Exit code 1 when there are any.
+    ///
+    /// Two queries: missing per partition = max - min + 1 - number of distinct offsets; double writes = (partition,
+    /// offset) with more than one row. They see the table alone. So they cannot see records lost before the first or
+    /// behind the last offset of a partition, or a partition that has no row at all; and they count as missing what is
+    /// not there by right: offsets that hold no record (transactions, compaction) and dead letters, for which
+    /// --allow-missing makes room. A later command, `verify`, will compare with Kafka itself.
+    #[command(verbatim_doc_comment)]
+    Check(CheckArgs),
+}
+
+/// The demo without servers.
+#[derive(Debug, Args)]
+pub(crate) struct EmbeddedArgs {
+    /// Messages to produce.
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) messages: u64,
+    /// Partitions of the topic.
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..=256))]
+    pub(crate) partitions: i32,
+    /// Share of malformed messages, as in 0.0001 or 1/10000.
+    #[arg(long, value_name = "SHARE", default_value = "1/10000", value_parser = units::share)]
+    pub(crate) malformed_share: f64,
+}
+
+/// Where Kafka is, and what to read from it or write to it.
+#[derive(Debug, Args)]
+pub(crate) struct KafkaArgs {
+    /// Brokers to start from: host:port, separated by commas. [User and password: KMR_KAFKA_USER, KMR_KAFKA_PASSWORD]
+    #[arg(long, env = "KMR_BROKER", value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    pub(crate) broker: String,
+    /// The topic.
+    #[arg(long, env = "KMR_TOPIC", default_value = "ingest-performance-metrics")]
+    pub(crate) topic: String,
+    /// A setting of the Kafka client, by librdkafka's name; may be repeated, or hold several with ; between them.
+    #[arg(long = "set", env = "KMR_KAFKA_SETTINGS", hide_env_values = true, value_name = "NAME=VALUE",
+          value_parser = units::setting, value_delimiter = ';')]
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// Where ClickHouse is, and which table.
+#[derive(Debug, Args)]
+pub(crate) struct ClickHouseArgs {
+    /// ClickHouse's HTTP address. [User and password: KMR_CLICKHOUSE_USER, KMR_CLICKHOUSE_PASSWORD]
+    #[arg(long, env = "KMR_CLICKHOUSE", value_name = "HOST:PORT", default_value = "127.0.0.1:8123")]
+    pub(crate) clickhouse: String,
+    /// The database.
+    #[arg(long, env = "KMR_DATABASE", default_value = "default")]
+    pub(crate) database: String,
+    /// The table.
+    #[arg(long, env = "KMR_TABLE", default_value = "kmr_consumer_ingest")]
+    pub(crate) table: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    /// The consumer group.
+    #[arg(long, env = "KMR_GROUP", default_value = "test-map-reduce-consumer")]
+    pub(crate) group: String,
+    /// How the group shares partitions out; `consumer` is KIP-848.
+    #[arg(long, env = "KMR_PROTOCOL", value_enum, default_value_t = Protocol::Cooperative)]
+    pub(crate) protocol: Protocol,
+    #[command(flatten)]
+    pub(crate) clickhouse: ClickHouseArgs,
+    /// What a record has to be: JSON (what is not goes to the error stage), or anything.
+    #[arg(long, env = "KMR_MODE", value_enum, default_value_t = Mode::Json)]
+    pub(crate) mode: Mode,
+    /// Where rows go. `drop` discards them, to measure the rest; `stalled` never acknowledges, to see back-pressure.
+    #[arg(long, env = "KMR_SINK", value_enum, default_value_t = Sink::Clickhouse)]
+    pub(crate) sink: Sink,
+    /// Where records go that failed: JSON lines on standard error, nowhere, or nowhere and never acknowledged.
+    #[arg(long, env = "KMR_ERRORS", value_enum, default_value_t = Errors::Stderr)]
+    pub(crate) errors: Errors,
+    #[command(flatten)]
+    pub(crate) tuning: Tuning,
+    /// End in order when no record came for this long, counted from the first assignment.
+    #[arg(long, env = "KMR_UNTIL_IDLE", value_name = "DURATION", value_parser = units::duration)]
+    pub(crate) until_idle: Option<Duration>,
+    /// What is printed at the end: a line on standard error, or JSON on standard output too.
+    #[arg(long, env = "KMR_SUMMARY", value_enum, default_value_t = SummaryFormat::Text)]
+    pub(crate) summary: SummaryFormat,
+}
+
+/// Sizes and times of the consumer.
+#[derive(Debug, Args)]
+pub(crate) struct Tuning {
+    /// Rows in a batch.
+    #[arg(long, env = "KMR_MAX_RECORDS", value_name = "ROWS", default_value_t = 32_768)]
+    pub(crate) max_records: usize,
+    /// Age of a batch since its first row.
+    #[arg(long, env = "KMR_MAX_AGE", value_name = "DURATION", default_value = "4s", value_parser = units::duration)]
+    pub(crate) max_age: Duration,
+    /// Memory from fetch to acknowledgement.
+    #[arg(long, env = "KMR_BYTE_BUDGET", value_name = "SIZE", default_value = "64MiB", value_parser = units::bytes)]
+    pub(crate) byte_budget: usize,
+    /// How often offsets are committed.
+    #[arg(long, env = "KMR_COMMIT_INTERVAL", value_name = "DURATION", default_value = "1s",
+          value_parser = units::duration)]
+    pub(crate) commit_interval: Duration,
+    /// How long partitions are drained when they are handed back, and at the end.
+    #[arg(long, env = "KMR_DRAIN_DEADLINE", value_name = "DURATION", default_value = "120s",
+          value_parser = units::duration)]
+    pub(crate) drain_deadline: Duration,
+    /// How long one insert may take.
+    #[arg(long, env = "KMR_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = "20s",
+          value_parser = units::duration)]
+    pub(crate) attempt_timeout: Duration,
+    /// How long an unreachable broker or ClickHouse is tried at the start.
+    #[arg(long, env = "KMR_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "30s",
+          value_parser = units::duration)]
+    pub(crate) connect_timeout: Duration,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    Eager,
+    Cooperative,
+    Consumer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Mode {
+    Json,
+    Raw,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Sink {
+    Clickhouse,
+    Drop,
+    Stalled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Errors {
+    Stderr,
+    Drop,
+    Stalled,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SummaryFormat {
+    Text,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProduceArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    /// Messages to produce.
+    #[arg(long, env = "KMR_COUNT", default_value_t = 1_000_000)]
+    pub(crate) count: u64,
+    /// Messages a second; as fast as it goes without it.
+    #[arg(long, env = "KMR_RATE", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) rate: Option<u64>,
+    /// Size of a message's JSON, at least what its fields need.
+    #[arg(long, env = "KMR_SIZE", value_name = "SIZE", default_value = "200", value_parser = units::bytes)]
+    pub(crate) size: usize,
+    /// Partitions that the topic gets if it has to be created.
+    #[arg(long, env = "KMR_PARTITIONS", default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..))]
+    pub(crate) partitions: i32,
+    /// Share of malformed messages, as in 0.0001 or 1/10000.
+    #[arg(long, env = "KMR_MALFORMED", value_name = "SHARE", default_value = "0", value_parser = units::share)]
+    pub(crate) malformed: f64,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CreateTableArgs {
+    #[command(flatten)]
+    pub(crate) clickhouse: ClickHouseArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) clickhouse: ClickHouseArgs,
+    /// Missing offsets that are accounted for, such as known dead letters.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) allow_missing: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn run_args(args: &[&str]) -> Result<RunArgs, clap::Error> {
+        let cli = Cli::try_parse_from(["kmr-demo", "run"].iter().chain(args))?;
+        match cli.command {
+            Some(Command::Run(args)) => Ok(*args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn run_has_the_documented_defaults() {
+        let args = run_args(&[]).unwrap();
+        assert_eq!(args.kafka.broker, "127.0.0.1:9092");
+        assert_eq!(args.kafka.topic, "ingest-performance-metrics");
+        assert_eq!(args.group, "test-map-reduce-consumer");
+        assert_eq!(args.clickhouse.clickhouse, "127.0.0.1:8123");
+        assert_eq!(args.clickhouse.table, "kmr_consumer_ingest");
+        assert_eq!((args.tuning.max_records, args.tuning.max_age), (32_768, Duration::from_secs(4)));
+    }
+
+    #[test]
+    fn settings_may_be_repeated() {
+        let args = run_args(&["--set", "client.id=x", "--set", "fetch.min.bytes=1"]).unwrap();
+        let expected = [("client.id".to_owned(), "x".to_owned()), ("fetch.min.bytes".into(), "1".into())];
+        assert_eq!(args.kafka.settings, expected);
+    }
+
+    #[test]
+    fn wrong_values_name_the_flag() {
+        for (flag, value) in [("--set", "no-equals"), ("--max-age", "soon"), ("--byte-budget", "much")] {
+            let error = run_args(&[flag, value]).unwrap_err();
+            assert_eq!(error.exit_code(), 2);
+            assert!(error.to_string().contains(flag), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_embedded_demo_takes_no_subcommand() {
+        let cli = Cli::try_parse_from(["kmr-demo", "--messages", "10", "--malformed-share", "1/5"]).unwrap();
+        assert!(cli.command.is_none());
+        assert_eq!((cli.embedded.messages, cli.embedded.malformed_share), (10, 0.2));
+        assert!(Cli::try_parse_from(["kmr-demo", "--messages", "10", "run"]).is_err());
+    }
+}

@@ -1,0 +1,55 @@
+//! Standard error as the demo uses it: a progress bar on a terminal, plain lines elsewhere.
+
+use std::io::IsTerminal;
+use std::sync::Arc;
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::output;
+
+/// Where progress and dead letters are shown.
+#[derive(Debug)]
+pub(crate) enum Console {
+    Bar(ProgressBar),
+    Lines,
+}
+
+impl Console {
+    /// What fits standard error, for `messages` messages.
+    pub(crate) fn for_stderr(messages: u64) -> Arc<Self> {
+        if !std::io::stderr().is_terminal() {
+            return Arc::new(Console::Lines);
+        }
+        let bar = ProgressBar::with_draw_target(Some(messages), ProgressDrawTarget::stderr_with_hz(15));
+        // A wrong template is found by the test below; the default style would do too.
+        if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
+            bar.set_style(style.progress_chars("━━╌"));
+        }
+        Arc::new(Console::Bar(bar))
+    }
+
+    /// Prints a line; a bar moves down.
+    pub(crate) fn line(&self, text: &str) {
+        match self {
+            Console::Bar(bar) => bar.suspend(|| output::note(text)),
+            Console::Lines => output::note(text),
+        }
+    }
+
+    /// Takes the bar away.
+    pub(crate) fn finish(&self) {
+        if let Console::Bar(bar) = self {
+            bar.finish_and_clear();
+        }
+    }
+}
+
+const TEMPLATE: &str = "{bar:32.cyan} {percent:>3} %  {elapsed_precise}  {msg}";
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_template_is_valid() {
+        assert!(super::ProgressStyle::with_template(super::TEMPLATE).is_ok());
+    }
+}

@@ -1,0 +1,73 @@
+//! The messages that the demo produces: small JSON objects, and malformed ones that cannot be parsed.
+
+use std::io::Write;
+
+use serde::Deserialize;
+
+/// A message, borrowed from the payload that it was parsed from.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Measurement<'a> {
+    /// Number of the message in its partition, from 0.
+    pub(crate) id: u64,
+    #[serde(borrow)]
+    pub(crate) metric: &'a str,
+    pub(crate) value: f64,
+}
+
+const METRICS: [&str; 4] = ["cpu.load", "disk.read", "net.sent", "mem.used"];
+
+/// Writes message `id` of a partition to `out`, in place of what was there; at least `size` bytes if there is room for it.
+pub(crate) fn write(out: &mut Vec<u8>, id: u64, malformed: bool, size: usize) {
+    out.clear();
+    let metric = METRICS[(id % 4) as usize];
+    // Writing to a Vec does not fail.
+    let _ = write!(out, r#"{{"id":{id},"metric":"{metric}","value":{}.{:02}"#, id % 1000, id % 97);
+    let room = size.saturating_sub(out.len() + PAD_FRAME);
+    if room > 0 {
+        out.extend_from_slice(br#","pad":""#);
+        // Some variety: a pad of one letter would vanish in compression.
+        out.extend(
+            (0..room).map(|at| b'a' + ((id as usize).wrapping_mul(31).wrapping_add(at * at) % 26) as u8),
+        );
+        out.push(b'"');
+    }
+    // What makes a message malformed: it is cut short.
+    if !malformed {
+        out.push(b'}');
+    }
+}
+
+/// `,"pad":""` and the closing brace.
+const PAD_FRAME: usize = 10;
+
+/// Whether message `id` of `partition` is to be malformed: the same answer whenever it is asked, for a share of all.
+pub(crate) fn is_malformed(partition: i32, id: u64, share: f64) -> bool {
+    let seed = (u64::from(partition.unsigned_abs()) << 40) ^ id;
+    share > 0.0 && fastrand::Rng::with_seed(seed).f64() < share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_parse_unless_malformed() {
+        let mut out = Vec::new();
+        for (id, size) in [(0, 0), (7, 50), (123_456_789, 200)] {
+            write(&mut out, id, false, size);
+            assert!(out.len() >= size.min(200), "{} of {size}", out.len());
+            let parsed: Measurement<'_> = serde_json::from_slice(&out).unwrap();
+            assert_eq!((parsed.id, parsed.metric), (id, METRICS[(id % 4) as usize]));
+            write(&mut out, id, true, size);
+            assert!(serde_json::from_slice::<Measurement<'_>>(&out).is_err());
+        }
+    }
+
+    #[test]
+    fn malformed_ones_have_about_their_share() {
+        let count =
+            (0..8).map(|p| (0..50_000).filter(|id| is_malformed(p, *id, 0.01)).count()).sum::<usize>();
+        assert!((3_000..5_000).contains(&count), "{count}");
+        assert!(!is_malformed(0, 0, 0.0) && is_malformed(0, 0, 1.0));
+    }
+}

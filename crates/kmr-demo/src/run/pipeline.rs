@@ -1,0 +1,100 @@
+//! The strategy of `run`: one of two maps, into one of three sinks, with one of three places for what failed.
+
+use std::time::Duration;
+
+use kmr_core::{BatchOptions, DeadLetter, Pipeline, Record, RetryPolicy, Strategy};
+use kmr_sinks::{ClickHouseWriter, OsStream, OsStreamWriter};
+
+use super::probe::{Behaviour, Probe};
+use super::row::{self, IngestRow, RowError};
+use crate::cli::{Errors, Mode, RunArgs, Sink, Tuning};
+use crate::clickhouse_client::{PASSWORD, USER, environment, url};
+
+/// A map stage: which one is decided at run time.
+type Map = fn(&Record<'_>) -> Result<IngestRow, RowError>;
+
+/// Dead letters are written this long after the first of them, at the latest.
+const DEAD_LETTER_AGE: Duration = Duration::from_secs(1);
+
+/// What `args` ask for.
+pub(crate) fn pipeline(args: &RunArgs) -> Pipeline {
+    let map: Map = match args.mode {
+        Mode::Json => row::json,
+        Mode::Raw => row::raw,
+    };
+    match (sink(args), errors(args)) {
+        (SinkStage::ClickHouse(sink), ErrorStage::Stream(errors)) => {
+            Strategy::new().map(map).reduce(*sink).reduce_err(errors)
+        }
+        (SinkStage::ClickHouse(sink), ErrorStage::Probe(errors)) => {
+            Strategy::new().map(map).reduce(*sink).reduce_err(errors)
+        }
+        (SinkStage::Probe(sink), ErrorStage::Stream(errors)) => {
+            Strategy::new().map(map).reduce(sink).reduce_err(errors)
+        }
+        (SinkStage::Probe(sink), ErrorStage::Probe(errors)) => {
+            Strategy::new().map(map).reduce(sink).reduce_err(errors)
+        }
+    }
+}
+
+enum SinkStage {
+    ClickHouse(Box<ClickHouseWriter<IngestRow>>),
+    Probe(Probe<IngestRow>),
+}
+
+enum ErrorStage {
+    Stream(OsStreamWriter<DeadLetter>),
+    Probe(Probe<DeadLetter>),
+}
+
+fn sink(args: &RunArgs) -> SinkStage {
+    let tuning = &args.tuning;
+    let behaviour = match args.sink {
+        Sink::Clickhouse => return SinkStage::ClickHouse(Box::new(clickhouse(args))),
+        Sink::Drop => Behaviour::Discard,
+        Sink::Stalled => Behaviour::Stall,
+    };
+    let options =
+        batches(tuning, behaviour).with_max_records(tuning.max_records).with_max_age(tuning.max_age);
+    SinkStage::Probe(Probe::new(behaviour, options))
+}
+
+fn clickhouse(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
+    let tuning = &args.tuning;
+    let mut writer = ClickHouseWriter::new(url(&args.clickhouse), &args.clickhouse.table)
+        .database(&args.clickhouse.database)
+        .max_records(tuning.max_records)
+        .max_age(tuning.max_age)
+        .attempt_timeout(tuning.attempt_timeout)
+        .start_timeout(tuning.connect_timeout);
+    if let Some(user) = environment(USER) {
+        writer = writer.user(user);
+    }
+    if let Some(password) = environment(PASSWORD) {
+        writer = writer.password(password);
+    }
+    writer
+}
+
+fn errors(args: &RunArgs) -> ErrorStage {
+    let behaviour = match args.errors {
+        Errors::Stderr => {
+            let stream = OsStreamWriter::new(DEAD_LETTER_AGE, OsStream::StdErr);
+            return ErrorStage::Stream(stream.attempt_timeout(args.tuning.attempt_timeout));
+        }
+        Errors::Drop => Behaviour::Discard,
+        Errors::Stalled => Behaviour::Stall,
+    };
+    let options = batches(&args.tuning, behaviour).with_max_age(DEAD_LETTER_AGE);
+    ErrorStage::Probe(Probe::new(behaviour, options))
+}
+
+fn batches(tuning: &Tuning, behaviour: Behaviour) -> BatchOptions {
+    let options = BatchOptions::default().with_attempt_timeout(tuning.attempt_timeout);
+    match behaviour {
+        Behaviour::Discard => options,
+        // A stalled sink is never given up.
+        Behaviour::Stall => options.with_retry(RetryPolicy::default().with_give_up_after(None)),
+    }
+}
