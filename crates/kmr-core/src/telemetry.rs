@@ -55,6 +55,10 @@ pub(crate) fn client_error(reason: &str) {
     tracing::warn!(reason, "Kafka client reports an error; it goes on by itself");
 }
 
+pub(crate) fn client_error_again(reason: &str) {
+    tracing::debug!(reason, "Kafka client reports the same error again");
+}
+
 pub(crate) fn setting_overridden(name: &str, value: &str, why: &str) {
     tracing::warn!(name, value, why, "Kafka setting replaced");
 }

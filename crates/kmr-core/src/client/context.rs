@@ -1,6 +1,9 @@
 //! librdkafka's callbacks, turned into events for the coordinator. Nothing is decided here, and nothing waits.
 
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext, RebalanceProtocol as KafkaProtocol};
@@ -23,7 +26,14 @@ pub(super) struct Context {
     group: String,
     rebalances: Mutex<Rebalances>,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
+    /// When which error code was a warning last.
+    reported: Mutex<BTreeMap<i32, Instant>>,
+    /// The same as `Rebalances::closing`, for callbacks that must not wait for an answer to a rebalance.
+    leaving: AtomicBool,
 }
+
+/// While a broker is away, the client repeats itself many times a second: each error is a warning this often.
+const WARN_AGAIN: Duration = Duration::from_secs(10);
 
 /// Which rebalance waits for an answer (R5).
 #[derive(Default)]
@@ -36,7 +46,14 @@ pub(super) struct Rebalances {
 
 impl Context {
     pub(super) fn new(events: mpsc::UnboundedSender<MemberEvent>, group: String) -> Self {
-        Self { events, group, rebalances: Mutex::default(), last_error: Mutex::new(None) }
+        Self {
+            events,
+            group,
+            rebalances: Mutex::default(),
+            last_error: Mutex::new(None),
+            reported: Mutex::default(),
+            leaving: AtomicBool::new(false),
+        }
     }
 
     /// Makes `answer` if the rebalance `id` still waits for one. The callback for the next one waits meanwhile.
@@ -58,6 +75,7 @@ impl Context {
     pub(super) fn close(&self) -> bool {
         let mut rebalances = self.lock();
         rebalances.closing = true;
+        self.leaving.store(true, Ordering::Relaxed);
         rebalances.current.take().is_some()
     }
 
@@ -84,7 +102,7 @@ impl Context {
                 retryable: false,
             }),
             other => {
-                telemetry::client_error(&other.to_string());
+                self.report(other.rdkafka_error_code(), &other.to_string());
                 None
             }
         };
@@ -95,6 +113,21 @@ impl Context {
 
     pub(super) fn report_fatal(&self, error: Error) {
         let _ = self.events.send(MemberEvent::Fatal(error));
+    }
+
+    /// A warning, unless the same has been said a moment ago (polling repeats what the error callback has said), or the
+    /// client is on its way out and its brokers are nobody's concern any more.
+    fn report(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
+        let now = Instant::now();
+        let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = code.map(|code| code as i32);
+        let again = code.and_then(|code| reported.get(&code)).is_some_and(|last| now - *last < WARN_AGAIN);
+        if again || self.leaving.load(Ordering::Relaxed) {
+            telemetry::client_error_again(reason);
+            return;
+        }
+        reported.extend(code.map(|code| (code, now)));
+        telemetry::client_error(reason);
     }
 
     fn lock(&self) -> MutexGuard<'_, Rebalances> {
@@ -113,7 +146,7 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
-        telemetry::client_error(reason);
+        self.report(error.rdkafka_error_code(), reason);
         if let Some(code) = error.rdkafka_error_code() {
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             // What names the cause stays; "all brokers are down" follows every failure.
