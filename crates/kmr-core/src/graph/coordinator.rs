@@ -351,9 +351,12 @@ impl Coordinator {
             Err(_) => Err(Error::Unfinished { what: "the Kafka client did not close in time".to_owned() }),
         };
         let settled = settled?;
-        stages?;
-        closed?;
-        report_unfinished(&settled)?;
+        match (stages, report_unfinished(&settled)) {
+            // A stage that did not end in time is known by the records that it holds: they say more.
+            (Err(Error::Unfinished { .. }), Err(unfinished)) => return Err(unfinished),
+            (Err(error), _) => return Err(error),
+            (Ok(()), unfinished) => closed.and(unfinished)?,
+        }
         Ok(Ending { settled })
     }
 
