@@ -53,7 +53,10 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let stats = handle.stats();
     watch.look(&stats, Instant::now());
     let summary = Summary::new(&stats, watch.active());
-    output::note(&summary.line());
+    // A consumer that did not get as far as the group has nothing to sum up: its error says it all.
+    if ended.is_ok() || stats.rebalances > 0 {
+        output::note(&summary.line());
+    }
     if args.summary == SummaryFormat::Json {
         output::result(&summary.json().to_string());
     }
