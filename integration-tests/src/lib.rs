@@ -1,6 +1,6 @@
 //! Real Kafka and real ClickHouse for tests, as one line each.
 //!
-//! ```ignore
+//! ```text
 //! use integration_tests::{ClickHouse, Deadline, Kafka, Message, test_name, wait_until};
 //!
 //! #[tokio::test]
