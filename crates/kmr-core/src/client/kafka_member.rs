@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::context::{Client, client_error};
 use super::native::{CommitAnswer, Queue};
-use super::threads::{Threads, leave};
+use super::threads::{Threads, answer_rebalances_itself, leave};
 use crate::config::ResetPolicy;
 use crate::error::Error;
 use crate::member::{CommitOutcome, GroupMember, MemberEvent, OffsetCommit, Rebalance, RebalanceProtocol};
@@ -104,10 +104,7 @@ impl GroupMember for KafkaMember {
     async fn close(&self) -> Result<(), Error> {
         self.threads
             .call("close", |client| {
-                if client.context().close() {
-                    // A rebalance that came while stopping: its partitions are drained by now, so it can be answered.
-                    let _ = client.unassign();
-                }
+                answer_rebalances_itself(client);
                 leave(client)
             })
             .await?

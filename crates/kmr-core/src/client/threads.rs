@@ -41,7 +41,12 @@ impl Drop for ClientRef {
     fn drop(&mut self) {
         if let Some(client) = self.0.take().and_then(Arc::into_inner) {
             // If no thread can be had, dropping it here is slow, but right.
-            let _ = thread::Builder::new().name("kmr-client-drop".to_owned()).spawn(move || drop(client));
+            let _ = thread::Builder::new().name("kmr-client-drop".to_owned()).spawn(move || {
+                // Nobody is left to answer a rebalance (R3), and the drop revokes what is still assigned and waits for the
+                // answer: without this it would wait for ever, and the member would stay in the group with its partitions.
+                answer_rebalances_itself(&client);
+                drop(client);
+            });
         }
     }
 }
@@ -126,6 +131,14 @@ fn poll(client: &Client, ends: &AtomicBool) {
             }
             Some(Err(error)) => client.context().poll_failed(&error),
         }
+    }
+}
+
+/// From now on the callback answers rebalances. One that waits already, for partitions that are drained or given up by now,
+/// is answered here.
+pub(super) fn answer_rebalances_itself(client: &Client) {
+    if client.context().close() {
+        let _ = client.unassign();
     }
 }
 
