@@ -93,7 +93,7 @@ struct Entry {
     tracker: Tracker,
     committed: Option<i64>,
     commit_failed: bool,
-    /// The broker says that it is not ours, or refuses for good: no further try.
+    /// It leaves and the broker says that it is not ours any more, or the broker refuses for good: no further try.
     given_up: bool,
 }
 
@@ -232,6 +232,7 @@ impl Committer {
 
     fn record(&mut self, (offsets, outcomes): Answer) -> Result<(), Error> {
         for ((epoch, commit), outcome) in offsets.into_iter().zip(outcomes) {
+            let leaves = self.leaving.iter().any(|leaving| leaving.epochs.contains(&epoch));
             let Some(entry) = self.entries.get_mut(&epoch) else { continue };
             entry.commit_failed = outcome != CommitOutcome::Committed;
             match &outcome {
@@ -241,7 +242,10 @@ impl Committer {
                     continue;
                 }
                 CommitOutcome::Retryable(_) => {}
-                CommitOutcome::NotOwned(_) => entry.given_up = true,
+                // While the group is between two generations every commit is answered like this, also for partitions that
+                // stay: no rebalance names them, so only another try helps. If they are lost, they are forgotten before the
+                // member can join again, and it has no generation to commit with until then (C5).
+                CommitOutcome::NotOwned(_) => entry.given_up = leaves,
                 CommitOutcome::Refused(reason) => {
                     entry.given_up = true;
                     let what = format!("commit of {} offset {}", commit.partition, commit.offset);

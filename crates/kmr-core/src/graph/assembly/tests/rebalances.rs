@@ -113,6 +113,21 @@ async fn a_commit_that_the_broker_calls_not_ours_is_an_event_and_not_an_error() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_kept_partition_commits_again_after_the_group_was_between_generations() {
+    let sink = Collect::default();
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.broker(Broker::SaysNotOwned);
+    consumer.fetch(0, 0..5);
+    consumer.until_true("delivered", || sink.rows().len() == 5).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    // No rebalance names the partition: it stays, and nothing new comes either.
+    consumer.broker(Broker::Accepts);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 5))).await;
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn empty_unknown_and_repeated_sets_are_answered() {
     let mut consumer = start(Strategy::new().map(place).reduce(Collect::default())).await;
     consumer.assign(&[]).await;
