@@ -16,7 +16,7 @@ use std::time::Duration;
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
 use kmr_core::{
     Attempt, BatchOptions, BoxError, Chunk, Consumer, Delivered, Delivery, DeliveryError, Record, Reducer,
-    RetryPolicy, Strategy, async_trait,
+    RetryPolicy, async_trait, processing_strategy,
 };
 use kmr_examples::{expect_same, run_to_end};
 
@@ -110,7 +110,10 @@ async fn main() -> Result<(), BoxError> {
         .config(cluster.client_config("custom-reducer"))
         .commit_interval(Duration::from_millis(50))
         // Without reduce_err: the first record that fails stops the consumer.
-        .strategy(Strategy::new().map(parse).reduce(sums))
+        .strategy(processing_strategy!({
+            map => parse,
+            reduce => sums,
+        }))
         .build()?;
     run_to_end(consumer, &cluster, &["bookings"]).await?;
 

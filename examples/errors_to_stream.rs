@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
-use kmr_core::{BoxError, Consumer, Record, Strategy};
+use kmr_core::{BoxError, Consumer, Record, processing_strategy};
 use kmr_examples::{expect_same, run_to_end};
 use kmr_sinks::{MemoryWriter, OsStream, OsStreamWriter};
 use serde::Deserialize;
@@ -51,11 +51,12 @@ async fn main() -> Result<(), BoxError> {
         .max_age(Duration::from_millis(50))
         .rejecting(|reading: &Reading| reading.sensor.is_empty().then(|| "a sensor needs a name".to_owned()));
     let readings = sink.records();
-    let strategy = Strategy::new()
-        .map(parse)
-        .map(plausible)
-        .reduce(sink)
-        .reduce_err(OsStreamWriter::new(Duration::from_millis(50), OsStream::StdErr));
+    let strategy = processing_strategy!({
+        map => parse,
+        map => plausible,
+        reduce => sink,
+        reduce_err => OsStreamWriter::new(Duration::from_millis(50), OsStream::StdErr),
+    });
     let consumer = Consumer::builder()
         .topics(["readings"])
         .config(cluster.client_config("errors-to-stream"))

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
-use kmr_core::{BoxError, Consumer, Record, Strategy};
+use kmr_core::{BoxError, Consumer, Record, processing_strategy};
 use kmr_examples::{expect_same, run_to_end};
 use kmr_sinks::MemoryWriter;
 
@@ -38,7 +38,11 @@ async fn main() -> Result<(), BoxError> {
         .topics(["numbers"])
         .config(cluster.client_config("minimal"))
         .commit_interval(Duration::from_millis(50))
-        .strategy(Strategy::new().map(parse).reduce(sink).reduce_err(failed))
+        .strategy(processing_strategy!({
+            map => parse,
+            reduce => sink,
+            reduce_err => failed,
+        }))
         .build()?;
     run_to_end(consumer, &cluster, &["numbers"]).await?;
 

@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
-use kmr_core::{BoxError, Consumer, Record, Strategy};
+use kmr_core::{BoxError, Consumer, Record, processing_strategy};
 use kmr_examples::{expect_same, run_to_end};
 use kmr_sinks::MemoryWriter;
 use serde::Deserialize;
@@ -55,7 +55,10 @@ async fn main() -> Result<(), BoxError> {
         .topics(["orders", "shipments"])
         .config(cluster.client_config("several-topics"))
         .commit_interval(Duration::from_millis(50))
-        .strategy(Strategy::new().map(parse).reduce(sink))
+        .strategy(processing_strategy!({
+            map => parse,
+            reduce => sink,
+        }))
         .build()?;
     run_to_end(consumer, &cluster, &["orders", "shipments"]).await?;
 

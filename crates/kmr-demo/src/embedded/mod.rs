@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kmr_core::testing::EmbeddedCluster;
-use kmr_core::{Consumer, ConsumerHandle, Record, Strategy};
+use kmr_core::{Consumer, ConsumerHandle, Record, processing_strategy};
 
 mod account;
 mod console;
@@ -74,10 +74,11 @@ fn consumer(
     arrivals: &Arc<Arrivals>,
     console: &Arc<Console>,
 ) -> anyhow::Result<Consumer> {
-    let strategy = Strategy::new()
-        .map(parse)
-        .reduce(Tally::new(arrivals.clone()))
-        .reduce_err(SampledErrors::new(arrivals.clone(), console.clone()));
+    let strategy = processing_strategy!({
+        map => parse,
+        reduce => Tally::new(arrivals.clone()),
+        reduce_err => SampledErrors::new(arrivals.clone(), console.clone()),
+    });
     let consumer = Consumer::builder()
         .topics([TOPIC])
         .config(cluster.client_config(GROUP))

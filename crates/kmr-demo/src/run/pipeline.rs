@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kmr_core::{BatchOptions, DeadLetter, Pipeline, Record, RetryPolicy, Strategy};
+use kmr_core::{BatchOptions, DeadLetter, Pipeline, Record, RetryPolicy, processing_strategy};
 use kmr_sinks::{ClickHouseWriter, OsStream, OsStreamWriter};
 
 use super::probe::{Behaviour, Probe};
@@ -24,16 +24,16 @@ pub(crate) fn pipeline(args: &RunArgs) -> Pipeline {
     };
     match (sink(args), errors(args)) {
         (SinkStage::ClickHouse(sink), ErrorStage::Stream(errors)) => {
-            Strategy::new().map(map).reduce(*sink).reduce_err(errors)
+            processing_strategy!({ map => map, reduce => *sink, reduce_err => errors })
         }
         (SinkStage::ClickHouse(sink), ErrorStage::Probe(errors)) => {
-            Strategy::new().map(map).reduce(*sink).reduce_err(errors)
+            processing_strategy!({ map => map, reduce => *sink, reduce_err => errors })
         }
         (SinkStage::Probe(sink), ErrorStage::Stream(errors)) => {
-            Strategy::new().map(map).reduce(sink).reduce_err(errors)
+            processing_strategy!({ map => map, reduce => sink, reduce_err => errors })
         }
         (SinkStage::Probe(sink), ErrorStage::Probe(errors)) => {
-            Strategy::new().map(map).reduce(sink).reduce_err(errors)
+            processing_strategy!({ map => map, reduce => sink, reduce_err => errors })
         }
     }
 }
