@@ -1,4 +1,5 @@
 //! Runs every example as a user would, and expects it to end by itself, with success, and to say something.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, which may fail in any way")]
 
 use std::io::Read;
 use std::path::PathBuf;

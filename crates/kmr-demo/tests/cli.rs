@@ -1,4 +1,5 @@
 //! The program as its users meet it: run as a process, judged by its exit code and its output.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, which may fail in any way")]
 
 use std::io::Read;
 use std::process::{Command, Stdio};

@@ -44,7 +44,7 @@ impl Console {
     }
 }
 
-const TEMPLATE: &str = "{bar:32.cyan} {percent:>3} %  {elapsed_precise}  {msg}";
+const TEMPLATE: &str = "{bar:24.cyan} {percent:>3} %  {elapsed_precise}  {msg}";
 
 #[cfg(test)]
 mod tests {
