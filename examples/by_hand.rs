@@ -44,11 +44,9 @@ async fn main() -> Result<(), BoxError> {
         ],
     )?;
 
-    // Three stages deliver, one behind the other. Two attempts of each have to fit into the drain deadline of 120 s.
-    let attempt = Duration::from_secs(10);
-    let sink = MemoryWriter::new().max_age(Duration::from_millis(50)).attempt_timeout(attempt);
-    let receipts = MemoryWriter::new().max_age(Duration::from_millis(50)).attempt_timeout(attempt);
-    let failed = MemoryWriter::new().attempt_timeout(attempt);
+    let sink = MemoryWriter::new().max_age(Duration::from_millis(50));
+    let receipts = MemoryWriter::new().max_age(Duration::from_millis(50));
+    let failed = MemoryWriter::new();
     let (arrived, batches, dead_letters) = (sink.records(), receipts.records(), failed.records());
 
     let strategy = Strategy::new()

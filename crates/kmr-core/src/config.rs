@@ -106,8 +106,8 @@ impl ClientConfig {
         // Small fetches cost five times the CPU on a live topic; the wait bounds the latency that this adds.
         default(settings, "fetch.min.bytes", "100000");
         default(settings, "fetch.wait.max.ms", "100");
-        // One response may overshoot the queue's bound, and it is counted as it is on the wire: 8 MB of LZ4 were 300,000 records
-        // and 170 MB in memory. Keep it small. librdkafka wants at least message.max.bytes.
+        // One response may overshoot the queue's bound, and its size is that on the wire, compressed: keep it small. librdkafka
+        // wants at least message.max.bytes.
         let least = settings
             .get("message.max.bytes")
             .and_then(|value| value.parse::<usize>().ok())

@@ -95,7 +95,7 @@ impl Consumer {
             topics: Vec::new(),
             config: ClientConfig::new(),
             byte_budget: 64 << 20,
-            drain_deadline: Duration::from_secs(120),
+            drain_deadline: Duration::from_secs(180),
             commit_interval: Duration::from_secs(1),
             commit_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(30),
@@ -135,7 +135,7 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
-    /// How long partitions are drained before they are handed back, at a rebalance and at shutdown. Default 120 s. Has to
+    /// How long partitions are drained before they are handed back, at a rebalance and at shutdown. Default 180 s. Has to
     /// be more than the deliveries can take, and less than `max.poll.interval.ms` (both are checked by
     /// [`build`](ConsumerBuilder::build)); past it, what is left stays uncommitted.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {

@@ -129,7 +129,7 @@ pub(crate) struct Tuning {
           value_parser = units::duration)]
     pub(crate) commit_interval: Duration,
     /// How long partitions are drained when they are handed back, and at the end.
-    #[arg(long, env = "KMR_DRAIN_DEADLINE", value_name = "DURATION", default_value = "120s",
+    #[arg(long, env = "KMR_DRAIN_DEADLINE", value_name = "DURATION", default_value = "180s",
           value_parser = units::duration)]
     pub(crate) drain_deadline: Duration,
     /// How long one insert may take.

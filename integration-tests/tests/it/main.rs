@@ -3,3 +3,5 @@
 //! Modules are listed in the order in which a failure should be looked at: what the harness cannot do, no other test can.
 
 mod harness;
+
+mod clickhouse_types;

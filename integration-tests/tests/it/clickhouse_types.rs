@@ -1,27 +1,21 @@
-//! The encoder and the insert against a real server: `KMR_CLICKHOUSE_URL=http://… cargo test … -- --ignored`.
-#![cfg(feature = "clickhouse")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout, missing_docs)]
+//! The ClickHouse sink against the real engine: every type of its table, one part a batch, retries that are dropped, and mistakes
+//! in the server's own words.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, StopConsumer};
+use integration_tests::{ClickHouse, Database, test_name};
+use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, StopConsumer, chain_text};
 use kmr_sinks::clickhouse::client::Client;
 use kmr_sinks::clickhouse::client::types::{BFloat16, Int256, UInt256};
 use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, InsertReceipt, Row};
 use serde::Serialize;
 
-fn url() -> String {
-    std::env::var("KMR_CLICKHOUSE_URL")
-        .expect("KMR_CLICKHOUSE_URL names a ClickHouse server, as http://host:8123")
-}
-
-/// A database of the test's own, empty.
-async fn database(name: &str) -> Client {
-    let client = Client::default().with_url(url());
-    client.query(&format!("DROP DATABASE IF EXISTS {name}")).execute().await.unwrap();
-    client.query(&format!("CREATE DATABASE {name} ENGINE = Atomic")).execute().await.unwrap();
-    client.with_database(name)
+/// A writer into a table of the test's database.
+fn writer<R: Row + Serialize + Send + 'static>(database: &Database, table: &str) -> ClickHouseWriter<R> {
+    ClickHouseWriter::new(database.server().url(), table).database(database.name())
 }
 
 async fn ask(client: &Client, query: &str) -> String {
@@ -175,25 +169,15 @@ fn everything(id: u64) -> Everything {
 }
 
 #[tokio::test]
-#[ignore = "needs a server"]
 async fn every_type_arrives_as_it_was_sent() {
-    let client = database("kmr_sinks_types").await;
+    let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
+    let client = database.client();
     client.query(EVERYTHING).execute().await.unwrap();
     for compression in [Compression::None, Compression::Lz4] {
-        let mut writer = ClickHouseWriter::<Everything>::new(url(), "everything")
-            .database("kmr_sinks_types")
-            .compression(compression);
+        let mut writer = writer::<Everything>(&database, "everything").compression(compression);
         writer.start().await.unwrap();
         let receipt = insert(&mut writer, (0..1000).map(everything).collect()).await.output;
-        println!("{receipt:?}");
         assert_eq!(receipt.written_rows, Some(1000));
-    }
-    let settings = "SETTINGS output_format_json_named_tuples_as_objects=0";
-    for id in [0, 1] {
-        println!(
-            "{}",
-            ask(&client, &format!("SELECT * FROM everything WHERE id = {id} LIMIT 1 {settings}")).await
-        );
     }
     let wrong = ask(
         &client,
@@ -228,13 +212,13 @@ struct Wrong {
     offset: u64,
 }
 
-async fn small_table(database_name: &str, table_settings: &str) -> Client {
-    let client = database(database_name).await;
+async fn small_table(test: &str, table_settings: &str) -> Database {
+    let database = ClickHouse::shared().await.unwrap().database(test).await.unwrap();
     let ddl = format!(
         "CREATE TABLE t (partition UInt32, offset UInt64) ENGINE = MergeTree ORDER BY (partition, offset) {table_settings}"
     );
-    client.query(&ddl).execute().await.unwrap();
-    client
+    database.exec(&ddl).await.unwrap();
+    database
 }
 
 fn small(count: u64) -> Vec<Small> {
@@ -242,65 +226,66 @@ fn small(count: u64) -> Vec<Small> {
 }
 
 #[tokio::test]
-#[ignore = "needs a server"]
 async fn a_batch_is_one_part_and_a_retry_is_dropped_by_a_deduplication_window() {
-    let client = small_table("kmr_sinks_dedup", "SETTINGS non_replicated_deduplication_window = 100").await;
-    client
-        .query("CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY offset AS SELECT offset FROM t")
-        .execute()
-        .await
-        .unwrap();
-    let mut writer =
-        ClickHouseWriter::<Small>::new(url(), "t").database("kmr_sinks_dedup").max_records(2_000_000);
+    let database = small_table(test_name!(), "SETTINGS non_replicated_deduplication_window = 100").await;
+    let view = "CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY offset AS SELECT offset FROM t";
+    database.exec(view).await.unwrap();
+    let mut writer = writer::<Small>(&database, "t").max_records(2_000_000);
     writer.start().await.unwrap();
     let mut encoded = writer.rows();
     small(1_500_000).into_iter().for_each(|row| encoded.push(row).unwrap());
     writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
     let batch = writer.freeze().unwrap();
     for attempt in 1..=2 {
-        println!("{:?}", batch.deliver(Attempt::new(attempt)).await.unwrap().output);
+        let receipt = batch.deliver(Attempt::new(attempt)).await.unwrap().output;
+        assert_eq!(receipt.rows, 1_500_000);
     }
-    assert_eq!(ask(&client, "SELECT count() FROM t").await, "1500000");
-    let parts =
-        "SELECT count() FROM system.parts WHERE database = 'kmr_sinks_dedup' AND table = 't' AND level = 0";
-    assert_eq!(ask(&client, parts).await, "1");
+    assert_eq!(database.count("t").await.unwrap(), 1_500_000);
+    let parts = "SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 't' AND level = 0";
+    assert_eq!(database.number(parts).await.unwrap(), 1);
     // Another batch with the same rows is another batch.
     insert(&mut writer, small(10)).await;
     insert(&mut writer, small(10)).await;
-    assert_eq!(ask(&client, "SELECT count() FROM t").await, "1500020");
+    assert_eq!(database.count("t").await.unwrap(), 1_500_020);
+}
+
+async fn start_error(mut writer: ClickHouseWriter<Small>) -> String {
+    chain_text(&*writer.start().await.unwrap_err())
 }
 
 #[tokio::test]
-#[ignore = "needs a server"]
-async fn mistakes_get_the_servers_words() {
-    let _client = small_table("kmr_sinks_errors", "").await;
-    let mut writer = ClickHouseWriter::<Small>::new(url(), "nowhere").database("kmr_sinks_errors");
-    println!("{}", writer.start().await.unwrap_err());
-    let mut writer = ClickHouseWriter::<Small>::new(url(), "t").database("kmr_sinks_none");
-    println!("{}", writer.start().await.unwrap_err());
-    let mut writer =
-        ClickHouseWriter::<Small>::new(url(), "t").database("kmr_sinks_errors").setting("nonsense", "1");
-    println!("{}", writer.start().await.unwrap_err());
+async fn mistakes_are_named_at_the_start() {
+    let database = small_table(test_name!(), "").await;
+    let missing = start_error(writer(&database, "nowhere")).await;
+    assert!(missing.contains("nowhere") && missing.contains("60"), "{missing}");
+    let elsewhere = start_error(writer(&database, "t").database("no_such_database")).await;
+    assert!(elsewhere.contains("no_such_database"), "{elsewhere}");
+    let setting = start_error(writer(&database, "t").setting("nonsense", "1")).await;
+    assert!(setting.contains("nonsense"), "{setting}");
+}
 
-    let mut writer = ClickHouseWriter::<Wrong>::new(url(), "t").database("kmr_sinks_errors");
+#[tokio::test]
+async fn a_field_of_another_type_stops_the_consumer_at_its_first_row() {
+    let database = small_table(test_name!(), "").await;
+    let mut writer = writer::<Wrong>(&database, "t");
     writer.start().await.unwrap();
     let error = writer.rows().push(Wrong { partition: 1, offset: 1 }).unwrap_err();
-    println!("{error}");
     assert!(error.is::<StopConsumer>());
+    let text = chain_text(&*error);
+    assert!(text.contains("partition") && text.contains("UInt32"), "{text}");
+}
 
-    // The table changes under a running consumer.
-    let mut writer = ClickHouseWriter::<Small>::new(url(), "t").database("kmr_sinks_errors");
+#[tokio::test]
+async fn a_table_that_changes_under_a_running_consumer_ends_it_in_the_servers_words() {
+    let database = small_table(test_name!(), "").await;
+    let mut writer = writer::<Small>(&database, "t");
     writer.start().await.unwrap();
-    for ddl in ["ALTER TABLE t RENAME COLUMN partition TO p", "DROP TABLE t"] {
-        let client = Client::default().with_url(url()).with_database("kmr_sinks_errors");
-        let rejected = client.query(ddl).execute().await;
-        println!("{ddl}: {rejected:?}");
-        let mut encoded = writer.rows();
-        encoded.push(Small { partition: 1, offset: 1 }).unwrap();
-        writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
-        match writer.freeze().unwrap().deliver(Attempt::new(1)).await {
-            Ok(done) => println!("{:?}", done.output),
-            Err(error) => println!("{} {}", error.is_retryable(), error.into_source()),
-        }
-    }
+    database.exec("DROP TABLE t").await.unwrap();
+    let mut encoded = writer.rows();
+    encoded.push(Small { partition: 1, offset: 1 }).unwrap();
+    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
+    let error = writer.freeze().unwrap().deliver(Attempt::new(1)).await.unwrap_err();
+    assert!(!error.is_retryable());
+    let text = chain_text(&*error.into_source());
+    assert!(text.contains("60"), "{text}");
 }
