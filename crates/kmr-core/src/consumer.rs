@@ -16,11 +16,13 @@ use crate::graph::budget::Budget;
 use crate::graph::committer::Settled;
 use crate::graph::coordinator::{Ending, StopRequest};
 use crate::graph::flow::Flow;
-use crate::graph::wiring::{StageContext, start_stages};
+use crate::graph::wiring::{StageContext, Stages, start_stages};
+use crate::member::{FetchQueue, GroupMember};
 use crate::record::TopicPartition;
 use crate::signals;
 use crate::stats::{Counters, Stats};
 use crate::strategy::{IntoPipeline, Pipeline};
+use crate::telemetry;
 
 /// Runs `strategy` on `topics` until SIGINT or SIGTERM, then ends in order. The short form of [`Consumer::builder`].
 ///
@@ -264,7 +266,7 @@ impl Consumer {
     /// Dropping the future ends the consumer at once, without the ordered shutdown: nothing is lost, what was under way is
     /// read again.
     pub async fn run(self) -> Result<Report, Error> {
-        let Consumer { options, pipeline, handle, stops, shutdown } = self;
+        let Consumer { options, pipeline, handle, mut stops, shutdown } = self;
         let _signals = match shutdown {
             Shutdown::Signals => signals::listen(handle.stop.clone())?,
             Shutdown::Future(future) => signals::follow(future, handle.stop.clone()),
@@ -276,15 +278,16 @@ impl Consumer {
             counters: handle.counters.clone(),
             seed: seed(),
         };
-        let stages = start_stages(pipeline, context).await?;
-        let connected = connect(Connect {
-            topics: options.topics.clone(),
-            config: options.config.clone(),
-            reset: options.reset.unwrap_or_default(),
-            prefetch_bytes: options.byte_budget / PREFETCH_SHARE,
-            timeout: options.connect_timeout,
-        });
-        let (member, queue) = connected.await?;
+        let started = tokio::select! {
+            biased;
+            // Nothing has been read yet: there is nothing to end in order.
+            Some(StopRequest(why)) = stops.recv() => {
+                telemetry::stopped_early(why);
+                return Ok(Report::new(Ending::default(), handle.stats()));
+            }
+            started = start(pipeline, context, &options) => started,
+        };
+        let (stages, member, queue) = started?;
         let graph = Graph {
             member,
             queue,
@@ -300,6 +303,24 @@ impl Consumer {
         let stats = handle.stats();
         ending.map(|ending| Report::new(ending, stats))
     }
+}
+
+/// Starts the stages, which check their sinks, then connects to Kafka.
+async fn start(
+    pipeline: Pipeline,
+    context: StageContext,
+    options: &Options,
+) -> Result<(Stages, Arc<dyn GroupMember>, Box<dyn FetchQueue>), Error> {
+    let stages = start_stages(pipeline, context).await?;
+    let connected = connect(Connect {
+        topics: options.topics.clone(),
+        config: options.config.clone(),
+        reset: options.reset.unwrap_or_default(),
+        prefetch_bytes: options.byte_budget / PREFETCH_SHARE,
+        timeout: options.connect_timeout,
+    });
+    let (member, queue) = connected.await?;
+    Ok((stages, member, queue))
 }
 
 /// Decides the jitter of retries: another one for each process.
@@ -395,6 +416,17 @@ mod tests {
     fn a_consumer_can_be_spawned() {
         fn is_send(_: impl Send) {}
         is_send(builder().build().map(Consumer::run));
+    }
+
+    #[tokio::test]
+    async fn a_stop_while_it_still_connects_ends_it_at_once() {
+        let consumer = builder().connect_timeout(Duration::from_secs(60)).build().unwrap();
+        let handle = consumer.handle();
+        let running = tokio::spawn(consumer.run());
+        tokio::task::yield_now().await;
+        handle.stop();
+        let ended = tokio::time::timeout(Duration::from_secs(5), running).await.unwrap().unwrap();
+        assert!(ended.is_ok_and(|report| report.partitions.is_empty()));
     }
 
     #[tokio::test]

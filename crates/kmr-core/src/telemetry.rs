@@ -71,6 +71,10 @@ pub(crate) fn stopping(why: &str) {
     tracing::info!(why, "stopping: intake ends, then drain, flush, commit");
 }
 
+pub(crate) fn stopped_early(why: &str) {
+    tracing::info!(why, "stopped before anything was read");
+}
+
 pub(crate) fn secondary_failure(error: &BoxError) {
     tracing::warn!(error = chain_text(&**error), "another failure while stopping");
 }

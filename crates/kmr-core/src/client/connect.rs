@@ -97,7 +97,7 @@ fn check_topics(client: &Client, topics: &[String], servers: &str, timeout: Dura
                 TopicState::NotYet(reason) => reason,
             };
             let waited = started.elapsed();
-            if waited >= timeout {
+            if waited >= timeout || client.context().is_abandoned() {
                 let (_, reason) =
                     client.context().last_error().unwrap_or((RDKafkaErrorCode::NoError, reason));
                 return Err(Error::Unreachable { servers: servers.to_owned(), waited, reason });

@@ -67,6 +67,11 @@ impl Context {
         Some(answered)
     }
 
+    /// Whether nobody waits for this client any more.
+    pub(super) fn is_abandoned(&self) -> bool {
+        self.events.is_closed()
+    }
+
     pub(super) fn is_current(&self, id: u64) -> bool {
         self.lock().current == Some(id)
     }

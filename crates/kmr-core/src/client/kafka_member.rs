@@ -197,7 +197,7 @@ fn committed(
     let what = format!("reading the committed offsets of group {group:?}");
     let deadline = Instant::now() + OFFSET_FETCH_TOTAL;
     loop {
-        if !client.context().is_current(rebalance.id) {
+        if client.context().is_abandoned() || !client.context().is_current(rebalance.id) {
             return Ok(None);
         }
         let asked = list(rebalance.partitions.iter().map(|partition| (partition, Offset::Invalid)))?;
