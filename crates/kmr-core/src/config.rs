@@ -112,11 +112,8 @@ impl ClientConfig {
             .get("message.max.bytes")
             .and_then(|value| value.parse::<usize>().ok())
             .unwrap_or(1_000_000);
-        default(
-            settings,
-            "fetch.max.bytes",
-            ((prefetch_bytes / 16).clamp(least, 50 << 20).max(least)).to_string(),
-        );
+        let response = (prefetch_bytes / 16).min(50 << 20).max(least);
+        default(settings, "fetch.max.bytes", response.to_string());
     }
 }
 
@@ -217,5 +214,7 @@ mod tests {
         let count: usize = effective["queued.min.messages"].parse().unwrap();
         assert!(count * (200 + RECORD_OVERHEAD) <= 16 << 20);
         assert_eq!(effective["queued.max.messages.kbytes"], "12288");
+        let large = ClientConfig::new().set("message.max.bytes", "104857600").effective(16 << 20);
+        assert_eq!(large["fetch.max.bytes"], "104857600", "librdkafka refuses less");
     }
 }

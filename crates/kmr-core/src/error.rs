@@ -117,6 +117,13 @@ pub enum Error {
         message: String,
     },
 
+    /// Something that cannot be: a defect of kmr. It stops rather than go on with a doubtful offset.
+    #[error("internal error: {what}; please report it")]
+    Defect {
+        /// What was found.
+        what: String,
+    },
+
     /// The drain deadline passed at shutdown, or a second signal forced the end.
     #[error(
         "stopped before everything was finished: {what}; the records are read again by the next consumer"

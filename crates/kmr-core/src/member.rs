@@ -44,8 +44,10 @@ pub(crate) enum PartitionFailure {
     OutOfRange { offset: Option<i64> },
     /// The user may not read the topic.
     Unauthorized,
-    /// Something else; the client library goes on trying.
-    Other(String),
+    /// The topic or the partition is gone: a rebalance will take it away.
+    Gone(String),
+    /// Something else, at that offset: a batch that cannot be decoded or fails its checksum, an error of the broker's.
+    Unreadable { offset: i64, reason: String },
 }
 
 /// The member's fetch queue: all partitions, one reader.
@@ -117,8 +119,9 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     /// The next event; pends for ever once the member is closed. Cancel safe. One caller.
     async fn next_event(&self) -> MemberEvent;
 
-    /// Starts fetching: resolves where each partition starts, and answers the rebalance.
-    async fn assign(&self, rebalance: &Rebalance) -> Result<(), Error>;
+    /// Starts fetching: resolves where each partition starts, and answers the rebalance. Returns the offsets that were chosen
+    /// for partitions without a committed one, and have to be committed.
+    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<OffsetCommit>, Error>;
 
     /// Stops fetching and answers the rebalance.
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error>;

@@ -39,10 +39,6 @@ pub(crate) fn commit_problem(partition: &TopicPartition, offset: i64, outcome: &
     tracing::warn!(%partition, offset, ?outcome, "offset not committed");
 }
 
-pub(crate) fn ledger_misuse(partition: &TopicPartition, what: &str) {
-    tracing::error!(%partition, what, "impossible report about records; ignored, the offset stays where it is");
-}
-
 pub(crate) fn stray_records(topic: &str, partition: i32, records: usize) {
     tracing::debug!(topic, partition, records, "records of a partition that is not assigned; dropped");
 }

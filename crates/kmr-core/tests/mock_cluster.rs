@@ -276,3 +276,23 @@ async fn strict_reset_policy_stops_where_nothing_is_committed() {
     let error = cluster.consume(&settings, &seen).ended().await.err().unwrap();
     assert!(matches!(error, Error::OffsetOutOfRange { offset: None, low: 0, high: 10, .. }), "{error}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn latest_is_where_the_group_started_first_also_after_a_restart_without_records() {
+    let (cluster, seen) = (Cluster::start(), Seen::default());
+    cluster.produce(10);
+    let settings = [KIP_848[0], ("auto.offset.reset", "latest")];
+    let consumer = cluster.consume(&settings, &seen);
+    let committed = async {
+        while consumer.handle.stats().committed.len() < 4 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(Duration::from_secs(30), committed).await.unwrap();
+    consumer.stop().await.unwrap();
+    cluster.produce(5);
+    let consumer = cluster.consume(&settings, &seen);
+    seen.until(20).await;
+    consumer.stop().await.unwrap();
+    assert_eq!(seen.0.lock().unwrap().keys().map(|(_, offset)| *offset).min(), Some(10));
+}

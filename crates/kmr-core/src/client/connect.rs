@@ -50,6 +50,7 @@ pub(crate) async fn connect(connect: Connect) -> Result<(Arc<dyn GroupMember>, B
         events: Mutex::new(receiver),
         fetch: fetch.clone(),
         commits,
+        client,
         group,
         reset: connect.reset,
     };

@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::context::{Client, client_error};
 use super::native::{CommitAnswer, Queue};
-use super::threads::{Threads, answer_rebalances_itself, leave};
+use super::threads::{ClientRef, Threads, leave};
 use crate::config::ResetPolicy;
 use crate::error::Error;
 use crate::member::{CommitOutcome, GroupMember, MemberEvent, OffsetCommit, Rebalance, RebalanceProtocol};
@@ -23,6 +23,8 @@ use crate::telemetry;
 const OFFSET_FETCH: Duration = Duration::from_secs(5);
 /// All tries together: the group's coordinator may be moving.
 const OFFSET_FETCH_TOTAL: Duration = Duration::from_secs(60);
+/// Between two tries.
+const OFFSET_FETCH_PAUSE: Duration = Duration::from_millis(100);
 /// Reading watermarks, for an error message.
 const WATERMARKS: Duration = Duration::from_secs(5);
 
@@ -32,6 +34,7 @@ pub(super) struct KafkaMember {
     pub(super) events: Mutex<mpsc::UnboundedReceiver<MemberEvent>>,
     pub(super) fetch: Arc<Queue>,
     pub(super) commits: Queue,
+    pub(super) client: ClientRef,
     pub(super) group: String,
     pub(super) reset: ResetPolicy,
 }
@@ -45,20 +48,21 @@ impl GroupMember for KafkaMember {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<(), Error> {
+    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<OffsetCommit>, Error> {
         let (rebalance, fetch) = (rebalance.clone(), self.fetch.clone());
         let (reset, group) = (self.reset, self.group.clone());
         self.threads
             .call("assign", move |client| {
-                let Some(starts) = starts(client, &rebalance, reset, &group)? else { return Ok(()) };
+                let Some(starts) = starts(client, &rebalance, reset, &group)? else { return Ok(Vec::new()) };
                 for partition in &rebalance.partitions {
                     fetch.forward(partition.topic(), partition.partition());
                 }
-                let list = list(starts.iter().map(|(partition, offset)| (partition, *offset)))?;
+                let list = list(starts.iter().map(|start| (&start.partition, start.offset)))?;
                 answer(client, &rebalance, || match rebalance.protocol {
                     RebalanceProtocol::Eager => client.assign(&list),
                     RebalanceProtocol::Cooperative => client.incremental_assign(&list),
-                })
+                })?;
+                Ok(starts.into_iter().filter_map(Start::into_commit).collect())
             })
             .await?
     }
@@ -102,23 +106,18 @@ impl GroupMember for KafkaMember {
     }
 
     async fn close(&self) -> Result<(), Error> {
-        self.threads
-            .call("close", |client| {
-                answer_rebalances_itself(client);
-                leave(client)
-            })
-            .await?
+        // At once, not when the control thread comes to it: a call that it is busy with gives up then.
+        let unanswered = self.client.get().context().close();
+        self.threads.call("close", move |client| leave(client, unanswered)).await?
     }
 }
 
 /// A member that is dropped without being closed still answers its rebalances: an open one would keep the client for ever.
 impl Drop for KafkaMember {
     fn drop(&mut self) {
-        self.threads.spawn_call(|client| {
-            if client.context().close() {
-                let _ = client.unassign();
-            }
-        });
+        if self.client.get().context().close() {
+            self.threads.spawn_call(|client| drop(leave(client, true)));
+        }
     }
 }
 
@@ -154,13 +153,31 @@ fn answer(
     }
 }
 
+/// Where a partition starts.
+struct Start {
+    partition: TopicPartition,
+    offset: Offset,
+    /// Nothing was committed for it.
+    new: bool,
+}
+
+impl Start {
+    /// An offset that was chosen here and has to be kept.
+    fn into_commit(self) -> Option<OffsetCommit> {
+        match self.offset {
+            Offset::Offset(offset) if self.new => Some(OffsetCommit { partition: self.partition, offset }),
+            _ => None,
+        }
+    }
+}
+
 /// Where the partitions start. `None`: the rebalance has been overtaken meanwhile.
 fn starts(
     client: &Client,
     rebalance: &Rebalance,
     reset: ResetPolicy,
     group: &str,
-) -> Result<Option<Vec<(TopicPartition, Offset)>>, Error> {
+) -> Result<Option<Vec<Start>>, Error> {
     if rebalance.partitions.is_empty() {
         return Ok(Some(Vec::new()));
     }
@@ -172,7 +189,7 @@ fn starts(
         let start = match (offset, reset) {
             (Some(offset), _) => Offset::Offset(offset),
             (None, ResetPolicy::Earliest) => Offset::Beginning,
-            (None, ResetPolicy::Latest) => Offset::End,
+            (None, ResetPolicy::Latest) => Offset::Offset(end_of(client, partition)?),
             (None, ResetPolicy::Fail) => {
                 let (low, high) = watermarks(client, partition).unwrap_or((-1, -1));
                 return Err(Error::OffsetOutOfRange {
@@ -183,9 +200,19 @@ fn starts(
                 });
             }
         };
-        starts.push((partition.clone(), start));
+        starts.push(Start { partition: partition.clone(), offset: start, new: offset.is_none() });
     }
     Ok(Some(starts))
+}
+
+/// The offset behind the last record. "Latest" is resolved here, once, and committed: a restart before the first record must
+/// not skip what came in between.
+fn end_of(client: &Client, partition: &TopicPartition) -> Result<i64, Error> {
+    watermarks(client, partition).map(|(_, high)| high).ok_or_else(|| Error::Client {
+        what: format!("{partition}: reading the end of the log"),
+        reason: "no answer".to_owned(),
+        retryable: true,
+    })
 }
 
 /// The group's committed offsets, tried until they are there or the rebalance has been overtaken.
@@ -215,6 +242,8 @@ fn committed(
             Some(code) if Instant::now() >= deadline => return Err(client_error(&what, code, true)),
             _ => telemetry::client_error(&format!("{what}: {error}")),
         }
+        // Some errors come back at once; the next try should not.
+        std::thread::sleep(OFFSET_FETCH_PAUSE);
     }
 }
 
@@ -260,11 +289,12 @@ fn outcome(code: RDKafkaErrorCode) -> CommitOutcome {
         RDKafkaErrorCode::State
         | RDKafkaErrorCode::IllegalGeneration
         | RDKafkaErrorCode::UnknownMemberId
-        | RDKafkaErrorCode::StaleMemberEpoch
         | RDKafkaErrorCode::FencedMemberEpoch
         | RDKafkaErrorCode::RebalanceInProgress
         | RDKafkaErrorCode::FencedInstanceId
         | RDKafkaErrorCode::AssignmentLost
+        | RDKafkaErrorCode::UnknownTopicOrPartition
+        | RDKafkaErrorCode::UnknownTopic
         | RDKafkaErrorCode::Fatal => CommitOutcome::NotOwned(text),
         RDKafkaErrorCode::GroupAuthorizationFailed
         | RDKafkaErrorCode::TopicAuthorizationFailed

@@ -201,7 +201,10 @@ impl Run {
                 PartitionFailure::OutOfRange { offset: Some(message.offset).filter(|offset| *offset >= 0) }
             }
             RDKafkaErrorCode::TopicAuthorizationFailed => PartitionFailure::Unauthorized,
-            _ => PartitionFailure::Other(reason()),
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition => PartitionFailure::Gone(reason()),
+            _ => PartitionFailure::Unreadable { offset: message.offset, reason: reason() },
         };
         Some(Fetched::Failed { topic: self.batch.topic.clone(), partition: self.partition, failure })
     }

@@ -44,7 +44,9 @@ impl Drop for ClientRef {
             let _ = thread::Builder::new().name("kmr-client-drop".to_owned()).spawn(move || {
                 // Nobody is left to answer a rebalance (R3), and the drop revokes what is still assigned and waits for the
                 // answer: without this it would wait for ever, and the member would stay in the group with its partitions.
-                answer_rebalances_itself(&client);
+                if client.context().close() {
+                    let _ = leave(&client, true);
+                }
                 drop(client);
             });
         }
@@ -134,16 +136,9 @@ fn poll(client: &Client, ends: &AtomicBool) {
     }
 }
 
-/// From now on the callback answers rebalances. One that waits already, for partitions that are drained or given up by now,
-/// is answered here.
-pub(super) fn answer_rebalances_itself(client: &Client) {
-    if client.context().close() {
-        let _ = client.unassign();
-    }
-}
-
-/// Leaves the group; to be called on the control thread, while the other goes on polling.
-pub(super) fn leave(client: &Client) -> Result<(), Error> {
+/// Leaves the group; to be called on the control thread, while the other goes on polling. From here on the callback answers
+/// rebalances; `unanswered`: one waits already, for partitions that are drained or given up by now.
+pub(super) fn leave(client: &Client, unanswered: bool) -> Result<(), Error> {
     let failed =
         |reason: String| Error::Client { what: "leaving the group".to_owned(), reason, retryable: true };
     // After a fatal error there is no group to leave; the client goes all the same.
@@ -151,6 +146,10 @@ pub(super) fn leave(client: &Client) -> Result<(), Error> {
         return Ok(());
     }
     client.close_queue().map_err(|error| failed(error.to_string()))?;
+    if unanswered {
+        // Only now: before, librdkafka would refuse a full unassign in a cooperative group, and wait for the answer for ever.
+        let _ = client.unassign();
+    }
     let deadline = Instant::now() + CLOSE;
     while !client.closed() {
         if Instant::now() >= deadline {

@@ -32,6 +32,8 @@ pub(crate) struct Assignment {
 pub(crate) enum LedgerEntry {
     /// An assignment begins: sent before anything else of its epoch.
     Assigned(Arc<Assignment>),
+    /// Where an assignment starts, if that is to be committed before any record is: "latest" must not move on a restart.
+    Starts { epoch: Epoch, offset: i64 },
     /// Records of an assignment were observed, finished or abandoned.
     Records { epoch: Epoch, ranges: Vec<Offsets>, event: LedgerEvent },
 }
@@ -262,7 +264,9 @@ pub(crate) mod tests {
         entries: &mut mpsc::UnboundedReceiver<LedgerEntry>,
     ) -> Option<(LedgerEvent, Vec<(i64, i64)>)> {
         match entries.try_recv().ok()? {
-            LedgerEntry::Assigned(assignment) => panic!("unexpected: {assignment:?}"),
+            other @ (LedgerEntry::Assigned(_) | LedgerEntry::Starts { .. }) => {
+                panic!("unexpected: {other:?}")
+            }
             LedgerEntry::Records { event, ranges, .. } => {
                 Some((event, ranges.iter().map(|range| (range.first, range.last)).collect()))
             }

@@ -79,8 +79,11 @@ impl CommitterHandle {
     fn ask(&self, order: impl FnOnce(oneshot::Sender<Result<Vec<Settled>, Error>>) -> Order) -> Reply {
         let (reply, answer) = oneshot::channel();
         let _ = self.orders.send(order(reply));
-        // The committer is gone only if its task failed, which is reported by itself.
-        Box::pin(async move { answer.await.unwrap_or_else(|_| Ok(Vec::new())) })
+        Box::pin(async move {
+            let gone =
+                |_| Err(Error::Defect { what: "the committer has ended before the consumer".to_owned() });
+            answer.await.unwrap_or_else(gone)
+        })
     }
 }
 
@@ -104,6 +107,13 @@ struct Leaving {
     reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
     commits: bool,
     retry_at: Option<Instant>,
+}
+
+impl Leaving {
+    /// When it has to be looked at again; while a commit is outstanding there is nothing to try before the deadline.
+    fn wake_at(&self, commit_outstanding: bool) -> Instant {
+        self.retry_at.filter(|_| !commit_outstanding).unwrap_or(self.deadline)
+    }
 }
 
 type Answer = (Vec<(Epoch, OffsetCommit)>, Vec<CommitOutcome>);
@@ -148,17 +158,17 @@ impl Committer {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let wake_at =
-                self.leaving.iter().map(|leaving| leaving.retry_at.unwrap_or(leaving.deadline)).min();
+            let waits = self.outstanding.is_some();
+            let wake_at = self.leaving.iter().map(|leaving| leaving.wake_at(waits)).min();
             tokio::select! {
                 biased;
                 answer = answered(&mut self.outstanding) => {
                     self.outstanding = None;
                     self.record(answer)?;
                 }
-                Some(entry) = self.ledger.recv() => self.enter(entry),
+                Some(entry) = self.ledger.recv() => self.enter(entry)?,
                 order = self.orders.recv() => match order {
-                    Some(order) => self.obey(order),
+                    Some(order) => self.obey(order)?,
                     None => return Ok(()),
                 },
                 _ = ticks.tick() => self.commit(None),
@@ -168,7 +178,9 @@ impl Committer {
         }
     }
 
-    fn enter(&mut self, entry: LedgerEntry) {
+    /// # Errors
+    /// A report that cannot be: going on could commit past what it was about.
+    fn enter(&mut self, entry: LedgerEntry) -> Result<(), Error> {
         let (epoch, ranges, event) = match entry {
             LedgerEntry::Assigned(assignment) => {
                 let entry = Entry {
@@ -179,22 +191,32 @@ impl Committer {
                     assignment: assignment.clone(),
                 };
                 self.entries.insert(assignment.epoch, entry);
-                return;
+                return Ok(());
+            }
+            LedgerEntry::Starts { epoch, offset } => {
+                if let Some(entry) = self.entries.get_mut(&epoch) {
+                    entry.tracker.start_at(offset);
+                }
+                return Ok(());
             }
             LedgerEntry::Records { epoch, ranges, event } => (epoch, ranges, event),
         };
-        let Some(entry) = self.entries.get_mut(&epoch) else { return }; // C3
+        let Some(entry) = self.entries.get_mut(&epoch) else { return Ok(()) }; // C3
         for range in ranges {
-            if let Err(Misuse(what)) = apply(&mut entry.tracker, range, event) {
-                telemetry::ledger_misuse(&entry.assignment.partition, what);
-            }
+            apply(&mut entry.tracker, range, event).map_err(|Misuse(what)| Error::Defect {
+                what: format!(
+                    "{} offsets {}..={}: {what}",
+                    entry.assignment.partition, range.first, range.last
+                ),
+            })?;
         }
+        Ok(())
     }
 
-    fn obey(&mut self, order: Order) {
+    fn obey(&mut self, order: Order) -> Result<(), Error> {
         // What happened before the order was given is in the channel already: it counts.
         while let Ok(entry) = self.ledger.try_recv() {
-            self.enter(entry);
+            self.enter(entry)?;
         }
         let (epochs, deadline, reply, commits) = match order {
             Order::Settle { epochs, deadline, reply } => (epochs, deadline, reply, true),
@@ -204,6 +226,7 @@ impl Committer {
             self.entries.retain(|epoch, _| !epochs.contains(epoch));
         }
         self.leaving.push(Leaving { epochs, deadline, reply, commits, retry_at: None });
+        Ok(())
     }
 
     /// Commits what is finished and not committed yet, of all assignments or of some.

@@ -28,7 +28,7 @@ use super::map::{MapPhase, PartitionInput};
 use super::rebalance::Ownership;
 use super::wiring::StageTasks;
 use crate::error::{BoxError, Error};
-use crate::member::{Change, GroupMember, MemberEvent, PartitionFailure, Rebalance};
+use crate::member::{Change, GroupMember, MemberEvent, OffsetCommit, PartitionFailure, Rebalance};
 use crate::record::TopicPartition;
 use crate::reducer::panic_message;
 use crate::stage::BoxFuture;
@@ -236,10 +236,13 @@ impl Coordinator {
         let deadline = started + self.drain_deadline;
         let drain = self.drain.clone();
         let before = self.pending.take();
+        let mut started_epochs = BTreeMap::new();
+        let ledger = self.ledger.clone();
         let work: Reply = match rebalance.change {
             Change::Assign => {
                 let taken = self.ownership.take(&rebalance.partitions);
                 let replaced = self.stop_tasks(&taken.replaced);
+                started_epochs.extend(taken.started.iter().map(|a| (a.partition.clone(), a.epoch)));
                 for assignment in taken.started {
                     self.start(assignment);
                 }
@@ -260,7 +263,13 @@ impl Coordinator {
             }
             work.await?;
             match rebalance.change {
-                Change::Assign => drain.member.assign(&rebalance).await?,
+                Change::Assign => {
+                    for OffsetCommit { partition, offset } in drain.member.assign(&rebalance).await? {
+                        if let Some(epoch) = started_epochs.get(&partition).copied() {
+                            let _ = ledger.send(LedgerEntry::Starts { epoch, offset });
+                        }
+                    }
+                }
                 Change::Revoke | Change::Lose => drain.member.unassign(&rebalance).await?,
             }
             telemetry::rebalance_answered(&rebalance, started.elapsed());
@@ -280,8 +289,8 @@ impl Coordinator {
         self.routes.insert(&assignment.partition, sender);
         let name = format!("map {}", assignment.partition);
         let ended = running.ended.clone().drop_guard();
-        let input =
-            PartitionInput { assignment, batches, stop: running.stop.clone(), ledger: self.ledger.clone() };
+        let (stop, ledger) = (running.stop.clone(), self.ledger.clone());
+        let input = PartitionInput { assignment, batches, stop, ledger, next: 0 };
         let task = async move {
             let _ended = ended;
             map.run_partition(input).await
@@ -319,9 +328,13 @@ impl Coordinator {
             PartitionFailure::Unauthorized => {
                 Error::Authorization { what: format!("topic {:?}", partition.topic()) }
             }
-            PartitionFailure::Other(reason) => {
+            PartitionFailure::Gone(reason) => {
                 telemetry::partition_failed(&partition, &reason);
                 return Ok(());
+            }
+            PartitionFailure::Unreadable { offset, reason } => {
+                let what = format!("{partition} cannot be read at offset {offset}");
+                Error::Client { what, reason, retryable: true }
             }
         };
         // The client itself is well: what the other partitions have finished is committed.
@@ -331,25 +344,32 @@ impl Coordinator {
     /// The ordered end: L3.
     async fn end(&mut self, commits: bool, deadline: Instant) -> Result<Ending, Error> {
         self.intake_stop.cancel();
-        if let Some(pending) = self.pending.take() {
-            // A rebalance under way is finished first: its partitions drain on a deadline of their own, not a later one.
-            let _ = timeout_at(deadline, pending).await;
-        }
         let gone = self.ownership.give_up_all();
         let running = self.stop_tasks(&gone);
         let drain = self.drain.clone();
-        let settled = if commits {
-            drain.hand_back(running, deadline).await
-        } else {
-            drain.discard(&running, deadline).await
-        };
+        let pending = self.pending.take();
+        let (_, settled) = tokio::join!(
+            // A rebalance under way is finished, too: its partitions drain on a deadline of their own, not a later one.
+            async {
+                if let Some(pending) = pending {
+                    let _ = timeout_at(deadline, pending).await;
+                }
+            },
+            async {
+                if commits {
+                    drain.hand_back(running, deadline).await
+                } else {
+                    drain.discard(&running, deadline).await
+                }
+            },
+        );
         let stages = self.end_stages(deadline).await;
-        let closed = match timeout_at(deadline.max(Instant::now() + CLOSE_TIME), self.drain.member.close())
-            .await
-        {
-            Ok(closed) => closed,
-            Err(_) => Err(Error::Unfinished { what: "the Kafka client did not close in time".to_owned() }),
-        };
+        let tasks = self.end_tasks();
+        let close_by = deadline.max(Instant::now() + CLOSE_TIME);
+        let closed = timeout_at(close_by, self.drain.member.close()).await.unwrap_or_else(|_| {
+            Err(Error::Unfinished { what: "the Kafka client did not close in time".to_owned() })
+        });
+        tasks?;
         let settled = settled?;
         match (stages, report_unfinished(&settled)) {
             // A stage that did not end in time is known by the records that it holds: they say more.
@@ -360,6 +380,16 @@ impl Coordinator {
         Ok(Ending { settled })
     }
 
+    /// The first failure of a partition's task, or of the committer, during the end.
+    fn end_tasks(&mut self) -> Result<(), Error> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if !matches!(ended, Ok((_, Ok(())))) {
+                return Err(early(ended));
+            }
+        }
+        Ok(())
+    }
+
     /// Ends the reduce stages, the first ones first: each ends when nothing can reach it any more.
     async fn end_stages(&mut self, deadline: Instant) -> Result<(), Error> {
         self.map = None;
@@ -368,7 +398,7 @@ impl Coordinator {
             match timeout_at(deadline, self.stages.join_next()).await {
                 Ok(None) => return first,
                 Ok(Some(Ok((_, result)))) => first = first.and(result),
-                Ok(Some(Err(_))) => {}
+                Ok(Some(Err(error))) => first = first.and(Err(early(Err(error)))),
                 Err(_) => {
                     self.stages.abort_all();
                     let what = "a reduce stage did not end within the drain deadline".to_owned();

@@ -55,7 +55,7 @@ async fn attempt<O: Send + 'static>(
     number: u32,
 ) -> Result<Delivered<O>, DeliveryError> {
     let limit = plan.options.attempt_timeout;
-    let attempt = AssertUnwindSafe(delivery.deliver(Attempt::new(number))).catch_unwind();
+    let attempt = AssertUnwindSafe(async { delivery.deliver(Attempt::new(number)).await }).catch_unwind();
     match timeout(limit, attempt).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(DeliveryError::fatal(format!("panicked: {}", panic_message(&*panic)))),

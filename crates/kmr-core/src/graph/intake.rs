@@ -104,7 +104,11 @@ impl Intake {
                 Some(bytes / records.max(1))
             }
             Fetched::Failed { topic, partition, failure } => {
-                let _ = self.failures.send((TopicPartition::new(topic, partition), failure));
+                let partition = TopicPartition::new(topic, partition);
+                // librdkafka counts what it could not hand out as read: nothing behind it may be observed, or it would be
+                // committed past (C1).
+                self.routes.remove(&partition);
+                let _ = self.failures.send((partition, failure));
                 None
             }
         }

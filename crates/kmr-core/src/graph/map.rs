@@ -48,6 +48,9 @@ pub(crate) struct PartitionInput {
     pub(crate) batches: mpsc::UnboundedReceiver<Admitted>,
     pub(crate) stop: CancellationToken,
     pub(crate) ledger: Ledger,
+    /// The offset behind the last record that was taken. librdkafka may hand records out again after a rebalance that came
+    /// between taking them and its noting so; they are on their way already.
+    pub(crate) next: i64,
 }
 
 /// The map stages of a strategy, ready to run for any partition.
@@ -85,11 +88,16 @@ where
     }
 
     /// Maps a batch. `Ok(false)`: the partition stops, and what was not mapped yet is left to the next owner.
-    async fn map_batch(&self, admitted: Admitted, input: &PartitionInput) -> Result<bool, Error> {
+    async fn map_batch(&self, admitted: Admitted, input: &mut PartitionInput) -> Result<bool, Error> {
         let Admitted { batch, mut charge, unmapped: _unmapped } = admitted;
         let mut draft = self.draft();
         for index in 0..batch.len() {
-            if draft.is_full_for(batch.offset(index)) {
+            let offset = batch.offset(index);
+            if offset < input.next {
+                continue;
+            }
+            input.next = offset + 1;
+            if draft.is_full_for(offset) {
                 let full = std::mem::replace(&mut draft, self.draft());
                 let part = charge.split(full.charged);
                 self.send(full, part, input).await?;
@@ -189,7 +197,7 @@ where
                     admitted = input.batches.recv() => admitted,
                 };
                 let Some(admitted) = admitted else { return Ok(()) };
-                if !self.map_batch(admitted, &input).await? {
+                if !self.map_batch(admitted, &mut input).await? {
                     return Ok(());
                 }
             }

@@ -12,8 +12,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep_until};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::batch::{Contents, OpenBatch};
 use super::budget::Budget;
@@ -69,6 +69,7 @@ struct Flight {
 enum Wake<R: Rows, O> {
     Landed(Box<Landed<O>>),
     Cancelled,
+    Panicked(JoinError),
     Flow,
     Input(Option<Piece<R>>),
     Due,
@@ -96,9 +97,17 @@ impl<R: Reducer> ReduceTask<R> {
             launched: 0,
         };
         let result = self.serve(&mut state).await;
-        // Deliveries of a failed stage are dropped before the reducer closes what they use.
-        state.in_flight.shutdown().await;
-        let stopped = self.reducer.stop().await.map_err(|source| self.failed("stopping failed", source));
+        // What waits is abandoned, and whoever wants to send more finds the door closed instead of waiting in front of it.
+        self.input.close();
+        while self.input.try_recv().is_ok() {}
+        // Deliveries of a failed stage are dropped before the reducer closes what they use. User code gets no more time
+        // than an attempt: the error of this stage must come out.
+        state.in_flight.abort_all();
+        let limit = self.options.attempt_timeout;
+        let stopped = match timeout(limit, self.reducer.stop()).await {
+            Ok(stopped) => stopped.map_err(|source| self.failed("stopping failed", source)),
+            Err(_) => Err(self.failed("stopping failed", format!("not done within {limit:?}").into())),
+        };
         result.and(stopped)
     }
 
@@ -116,6 +125,7 @@ impl<R: Reducer> ReduceTask<R> {
             match self.wake(state, &mut starved).await {
                 Wake::Landed(landed) => self.land(*landed).await?,
                 Wake::Cancelled => {}
+                Wake::Panicked(error) => return Err(self.failed("a delivery panicked", error.into())),
                 Wake::Flow => self.drop_dead(state)?,
                 Wake::Input(Some(piece)) => self.accept(state, piece)?,
                 Wake::Input(None) => {
@@ -143,7 +153,8 @@ impl<R: Reducer> ReduceTask<R> {
             Some(landed) = state.in_flight.join_next() => match landed {
                 Ok(landed) => Wake::Landed(Box::new(landed)),
                 // Aborted: its holds were dropped with it.
-                Err(_) => Wake::Cancelled,
+                Err(error) if error.is_cancelled() => Wake::Cancelled,
+                Err(error) => Wake::Panicked(error),
             },
             Ok(()) = self.flow.changed() => Wake::Flow,
             piece = self.input.recv(), if takes_input => Wake::Input(piece),

@@ -63,6 +63,11 @@ impl Tracker {
         Ok(())
     }
 
+    /// Everything below `offset` is none of this group's business.
+    pub(crate) fn start_at(&mut self, offset: i64) {
+        self.watermark.get_or_insert(offset);
+    }
+
     /// Records of `range` are delivered, skipped, or in the dead letters.
     pub(crate) fn finish(&mut self, range: Offsets) -> Result<(), Misuse> {
         self.settle(range)?.add(range);

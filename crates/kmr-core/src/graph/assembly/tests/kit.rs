@@ -49,6 +49,7 @@ pub(super) enum Broker {
     Accepts,
     Silent,
     SaysNotOwned,
+    Refuses,
 }
 
 /// A member that does what the test tells it to, and writes down what it is asked.
@@ -67,9 +68,9 @@ impl GroupMember for Scripted {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<(), Error> {
+    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<OffsetCommit>, Error> {
         self.calls.lock().unwrap().push(Call::Assigned(rebalance.id));
-        Ok(())
+        Ok(Vec::new())
     }
 
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error> {
@@ -80,6 +81,9 @@ impl GroupMember for Scripted {
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
         let mut broker = self.broker.clone();
         let answer = *broker.wait_for(|broker| *broker != Broker::Silent).await.unwrap();
+        if answer == Broker::Refuses {
+            return vec![CommitOutcome::Refused("not allowed".to_owned()); offsets.len()];
+        }
         if answer == Broker::SaysNotOwned {
             return vec![CommitOutcome::NotOwned("illegal generation".to_owned()); offsets.len()];
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::kit::{Call, Letters, partition, place, start};
+use super::kit::{Broker, Call, Letters, partition, place, start};
 use crate::error::{BoxError, Error, StopConsumer};
 use crate::member::{Change, Fetched, PartitionFailure};
 use crate::record::{OwnedRecord, Record};
@@ -149,4 +149,47 @@ async fn an_error_that_every_record_would_meet_stops_the_consumer_instead_of_emp
         "{chain}"
     );
     assert!(letters.texts().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_batch_that_cannot_be_read_stops_the_consumer_and_nothing_behind_it_is_committed() {
+    let sink = Collect::default();
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    let failure = PartitionFailure::Unreadable { offset: 5, reason: "bad checksum".into() };
+    consumer.fetch_event(Fetched::Failed { topic: "t".into(), partition: 0, failure });
+    consumer.fetch(0, 9..12);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert_eq!((consumer.committed(0), sink.rows().len()), (Some(5), 5));
+    let error = consumer.ended().await.err().unwrap();
+    assert!(error.is_retryable() && error.to_string().contains("t/0 cannot be read at offset 5"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_are_handed_out_twice_are_taken_once() {
+    let sink = Collect::default();
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.fetch(0, 3..8);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 8))).await;
+    assert_eq!(sink.rows().len(), 8);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_last_commit_that_is_refused_is_the_consumers_error() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    consumer.wish_to_stop();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    consumer.broker(Broker::Refuses);
+    sink.behave(Behaviour::Deliver);
+    let error = consumer.ended().await.err().unwrap();
+    assert!(error.to_string().contains("not allowed"), "{error}");
 }
