@@ -40,6 +40,7 @@
 mod names;
 
 mod clickhouse;
+pub mod consumer;
 mod deadline;
 mod engine;
 mod kafka;

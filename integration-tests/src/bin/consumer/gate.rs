@@ -1,0 +1,94 @@
+//! A reducer around another that holds back, slows down or fails its deliveries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use integration_tests::consumer::SinkKind;
+use kmr_core::{Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Reducer};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+/// SIGCONT on Linux and macOS: the default action of a running process is to ignore it, so no test can kill by it.
+const CONTINUE: i32 = if cfg!(target_os = "macos") { 19 } else { 18 };
+
+/// One attempt of a stalled sink; the next one stalls on. Two of it have to fit into the drain deadline.
+const STALLED_ATTEMPT: Duration = Duration::from_secs(30);
+
+pub(crate) struct Gate<R> {
+    inner: R,
+    kind: SinkKind,
+    open: Arc<watch::Sender<bool>>,
+}
+
+impl<R> Gate<R> {
+    pub(crate) fn new(inner: R, kind: SinkKind) -> Self {
+        let (open, _) = watch::channel(kind != SinkKind::Stalled);
+        Self { inner, kind, open: Arc::new(open) }
+    }
+}
+
+#[async_trait]
+impl<R: Reducer> Reducer for Gate<R> {
+    type Rows = R::Rows;
+    type Output = R::Output;
+
+    fn options(&self) -> BatchOptions {
+        match self.kind {
+            SinkKind::Stalled => self.inner.options().with_attempt_timeout(STALLED_ATTEMPT),
+            _ => self.inner.options(),
+        }
+    }
+
+    async fn start(&mut self) -> Result<(), BoxError> {
+        if self.kind == SinkKind::Stalled {
+            let mut signals = signal(SignalKind::from_raw(CONTINUE))?;
+            let open = self.open.clone();
+            tokio::spawn(async move {
+                signals.recv().await;
+                open.send_replace(true);
+            });
+        }
+        self.inner.start().await
+    }
+
+    fn rows(&self) -> R::Rows {
+        self.inner.rows()
+    }
+
+    fn accept(&mut self, chunk: Chunk<R::Rows>) -> Result<(), BoxError> {
+        self.inner.accept(chunk)
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = R::Output>>, BoxError> {
+        Ok(Box::new(Held { inner: self.inner.freeze()?, kind: self.kind, open: self.open.subscribe() }))
+    }
+
+    async fn stop(&mut self) -> Result<(), BoxError> {
+        self.inner.stop().await
+    }
+}
+
+struct Held<O> {
+    inner: Box<dyn Delivery<Output = O>>,
+    kind: SinkKind,
+    open: watch::Receiver<bool>,
+}
+
+#[async_trait]
+impl<O: Send + 'static> Delivery for Held<O> {
+    type Output = O;
+
+    async fn deliver(&self, attempt: Attempt) -> Result<Delivered<O>, DeliveryError> {
+        match self.kind {
+            SinkKind::FailsForEver => {
+                return Err(DeliveryError::retryable("the test's sink never takes anything"));
+            }
+            SinkKind::Slow(time) => tokio::time::sleep(time).await,
+            SinkKind::Stalled | SinkKind::ClickHouse => {
+                self.open.clone().wait_for(|open| *open).await.map_err(DeliveryError::fatal)?;
+            }
+        }
+        self.inner.deliver(attempt).await
+    }
+}

@@ -1,0 +1,118 @@
+//! A consumer process for tests: from Kafka to ClickHouse as [`Settings`] say, with one JSON line per event on standard
+//! output. Faults that no real sink has on demand (slow, stalled, failing for ever) are in `gate.rs`.
+
+mod gate;
+mod rows;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result};
+use integration_tests::consumer::{Event, RowKind, Settings};
+use kmr_core::{
+    ClientConfig, Consumer, ConsumerHandle, Error, IntoPipeline as _, Pipeline, RetryPolicy, Strategy,
+    chain_text,
+};
+use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
+use kmr_sinks::{OsStream, OsStreamWriter};
+use serde::Serialize;
+
+use self::gate::Gate;
+
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
+
+#[tokio::main]
+pub(crate) async fn main() -> Result<ExitCode> {
+    let filter = tracing_subscriber::EnvFilter::builder()
+        .with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into())
+        .from_env()?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let argument = std::env::args().nth(1).context("the settings, as JSON, are the one argument")?;
+    let settings: Settings = serde_json::from_str(&argument).context("reading the settings")?;
+    match run(&settings).await {
+        Ok(ended) => {
+            emit(&ended);
+            Ok(ExitCode::SUCCESS)
+        }
+        Err(error) => {
+            let text = format!("{error:?}");
+            let variant = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+            emit(&Event::Failed { error: variant.to_owned() });
+            let mut stderr = std::io::stderr();
+            // A closed standard error leaves nobody to tell.
+            let _ = writeln!(stderr, "error: {}", chain_text(&error));
+            Ok(ExitCode::FAILURE)
+        }
+    }
+}
+
+async fn run(settings: &Settings) -> Result<Event, Error> {
+    let mut config =
+        ClientConfig::new().set("bootstrap.servers", &settings.broker).set("group.id", &settings.group);
+    for (name, value) in &settings.kafka {
+        config = config.set(name, value);
+    }
+    let consumer = Consumer::builder()
+        .topics([&settings.topic])
+        .config(config)
+        .byte_budget(settings.byte_budget)
+        .commit_interval(settings.commit_interval)
+        .connect_timeout(settings.connect_timeout)
+        .strategy(pipeline(settings))
+        .build()?;
+    let progress = tokio::spawn(report(consumer.handle()));
+    let ended = consumer.run().await;
+    progress.abort();
+    let stats = ended?.stats;
+    Ok(Event::Ended { records: stats.records, dead_letters: stats.dead_letters, commits: stats.commits })
+}
+
+fn pipeline(settings: &Settings) -> Pipeline {
+    let strategy = match settings.row {
+        RowKind::Ingest => Strategy::new().map(rows::ingest).reduce(sink(settings)),
+        RowKind::Traced => Strategy::new().map(rows::traced).reduce(sink(settings)),
+        RowKind::Payload => Strategy::new().map(rows::payload).reduce(sink(settings)),
+    };
+    if settings.dead_letters {
+        strategy.reduce_err(OsStreamWriter::new(Duration::from_millis(100), OsStream::StdErr))
+    } else {
+        strategy.into_pipeline()
+    }
+}
+
+fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> Gate<ClickHouseWriter<R>> {
+    let mut writer = ClickHouseWriter::<R>::new(&settings.clickhouse, &settings.table)
+        .database(&settings.database)
+        .max_records(settings.max_records)
+        .max_age(settings.max_age)
+        .max_in_flight(settings.max_in_flight)
+        .retry(RetryPolicy::default().with_give_up_after(Some(settings.give_up_after)))
+        .start_timeout(settings.start_timeout);
+    if let Some((user, password)) = &settings.clickhouse_login {
+        writer = writer.user(user).password(password);
+    }
+    Gate::new(writer, settings.sink)
+}
+
+async fn report(handle: ConsumerHandle) {
+    let started = Instant::now();
+    let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+    loop {
+        ticks.tick().await;
+        let stats = handle.stats();
+        emit(&Event::Progress {
+            at: u64::try_from(started.elapsed().as_millis()).unwrap_or_default(),
+            records: stats.records,
+            rows: stats.rows.get("reduce 1").copied().unwrap_or_default(),
+            bytes_held: stats.bytes_held,
+        });
+    }
+}
+
+fn emit(event: &Event) {
+    if let Ok(line) = serde_json::to_string(event) {
+        // One write a line; a test that has gone reads nothing.
+        let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
+    }
+}

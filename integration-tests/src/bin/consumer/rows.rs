@@ -1,0 +1,77 @@
+//! The rows that the test consumer writes, and how records become them.
+
+use std::time::SystemTime;
+
+use kmr_core::Record;
+use kmr_sinks::clickhouse::Row;
+use serde::{Deserialize, Serialize, Serializer};
+
+#[derive(Row, Serialize)]
+#[clickhouse(crate = "kmr_sinks::clickhouse")]
+pub(crate) struct Ingest {
+    partition: u32,
+    offset: u64,
+    timestamp: u32,
+}
+
+#[derive(Row, Serialize)]
+#[clickhouse(crate = "kmr_sinks::clickhouse")]
+pub(crate) struct Traced {
+    partition: u32,
+    offset: u64,
+    consumer: u32,
+    mapped_at: i64,
+}
+
+#[derive(Row, Serialize)]
+#[clickhouse(crate = "kmr_sinks::clickhouse")]
+pub(crate) struct Payload {
+    partition: u32,
+    offset: u64,
+    payload: Bytes,
+}
+
+/// Serialised as bytes, not as a sequence of numbers.
+pub(crate) struct Bytes(Vec<u8>);
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+/// The tests' messages. The field has to be there.
+#[derive(Deserialize)]
+struct Parsed {
+    #[serde(rename = "n")]
+    _number: u64,
+}
+
+pub(crate) fn ingest(record: &Record<'_>) -> Result<Ingest, serde_json::Error> {
+    let payload = record.payload().unwrap_or_default();
+    #[expect(clippy::panic, reason = "a mapper that panics is what a test is about")]
+    if payload == b"panic" {
+        panic!("the test's mapper panics");
+    }
+    serde_json::from_slice::<Parsed>(payload)?;
+    let seconds = record.timestamp_millis().unwrap_or_default() / 1000;
+    let (partition, offset) = place(record);
+    Ok(Ingest { partition, offset, timestamp: u32::try_from(seconds).unwrap_or_default() })
+}
+
+pub(crate) fn traced(record: &Record<'_>) -> Result<Traced, std::time::SystemTimeError> {
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+    let mapped_at = i64::try_from(since_epoch.as_millis()).unwrap_or_default();
+    let (partition, offset) = place(record);
+    Ok(Traced { partition, offset, consumer: std::process::id(), mapped_at })
+}
+
+pub(crate) fn payload(record: &Record<'_>) -> Result<Payload, std::convert::Infallible> {
+    let (partition, offset) = place(record);
+    Ok(Payload { partition, offset, payload: Bytes(record.payload().unwrap_or_default().to_vec()) })
+}
+
+/// Kafka has no negative partitions and offsets.
+fn place(record: &Record<'_>) -> (u32, u64) {
+    (record.partition().unsigned_abs(), record.offset().unsigned_abs())
+}
