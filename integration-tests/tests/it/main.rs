@@ -4,4 +4,13 @@
 
 mod harness;
 
+mod in_process;
+mod load;
+mod scene;
+
 mod clickhouse_types;
+
+mod clean_run;
+mod outage;
+mod rebalance;
+mod restarts;

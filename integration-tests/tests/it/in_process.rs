@@ -1,0 +1,80 @@
+//! A consumer inside the test's own process, for tests that look at what reaches a mapper or a sink, or at the error.
+
+use anyhow::{Context as _, Result};
+use integration_tests::{Deadline, Topic, wait_until};
+use kmr_core::{ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, Error, Pipeline, Report};
+use tokio::task::JoinHandle;
+
+/// A running consumer. Dropping it ends the consumer at once.
+pub(crate) struct Running {
+    handle: ConsumerHandle,
+    task: JoinHandle<Result<Report, Error>>,
+}
+
+/// A consumer of `topic` with quick commits, to be changed further and passed to [`run`].
+pub(crate) fn consumer(topic: &Topic, group: &str, pipeline: Pipeline) -> ConsumerBuilder<Pipeline> {
+    consumer_with(topic, group, pipeline, |config| config)
+}
+
+/// The same with more settings of the Kafka client.
+pub(crate) fn consumer_with(
+    topic: &Topic,
+    group: &str,
+    pipeline: Pipeline,
+    change: impl FnOnce(ClientConfig) -> ClientConfig,
+) -> ConsumerBuilder<Pipeline> {
+    let config =
+        ClientConfig::new().set("bootstrap.servers", topic.kafka().bootstrap()).set("group.id", group);
+    Consumer::builder()
+        .topics([topic.name()])
+        .config(change(config))
+        .commit_interval(std::time::Duration::from_millis(100))
+        .shutdown_signal(std::future::pending())
+        .strategy(pipeline)
+}
+
+/// Builds and starts a consumer.
+pub(crate) fn run(consumer: ConsumerBuilder<Pipeline>) -> Result<Running> {
+    let consumer = consumer.build()?;
+    let handle = consumer.handle();
+    Ok(Running { handle, task: tokio::spawn(consumer.run()) })
+}
+
+impl Running {
+    pub(crate) fn handle(&self) -> &ConsumerHandle {
+        &self.handle
+    }
+
+    /// Waits for a fact while the consumer runs; fails when the consumer ends before.
+    pub(crate) async fn until(
+        &mut self,
+        deadline: Deadline,
+        what: &str,
+        fact: impl AsyncFnMut() -> Result<bool>,
+    ) -> Result<()> {
+        tokio::select! {
+            reached = wait_until(deadline, what, fact) => reached,
+            ended = &mut self.task => {
+                ended.context("the consumer panicked")?.with_context(|| format!("the consumer ended before: {what}"))?;
+                anyhow::bail!("the consumer ended before: {what}")
+            }
+        }
+    }
+
+    /// Stops the consumer and waits for its ordered end.
+    pub(crate) async fn stop(self, deadline: Deadline) -> Result<Report> {
+        self.handle.stop();
+        Ok(self.ended(deadline).await??)
+    }
+
+    /// Waits for the end, whatever it is.
+    pub(crate) async fn ended(mut self, deadline: Deadline) -> Result<Result<Report, Error>> {
+        deadline.cap("the consumer ends", &mut self.task).await?.context("the consumer panicked")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}

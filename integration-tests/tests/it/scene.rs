@@ -1,0 +1,182 @@
+//! What most tests have in common: a topic, a group, a table, the test consumer between them, and what arrived.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Result, bail, ensure};
+use integration_tests::consumer::{Event, RowKind, Settings};
+use integration_tests::{
+    ClickHouse, Database, Deadline, Kafka, Message, Process, Produced, Topic, TopicSpec, unique, wait_until,
+};
+use tokio::sync::{Mutex, MutexGuard};
+
+pub(crate) const TABLE: &str = "kmr_consumer_ingest";
+
+/// A topic, a group and a table that no other test has.
+pub(crate) struct Scene {
+    pub(crate) topic: Topic,
+    pub(crate) group: String,
+    pub(crate) database: Database,
+    row: RowKind,
+}
+
+/// What a table holds of one partition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
+pub(crate) struct Arrived {
+    pub(crate) partition: u32,
+    pub(crate) rows: u64,
+    /// Different offsets.
+    pub(crate) distinct: u64,
+    pub(crate) lowest: u64,
+    pub(crate) highest: u64,
+}
+
+impl Scene {
+    /// On the shared servers.
+    pub(crate) async fn new(name: &str, topic: impl Into<TopicSpec>, row: RowKind) -> Result<Self> {
+        Self::on(&Kafka::shared().await?, &ClickHouse::shared().await?, name, topic, row).await
+    }
+
+    /// On servers of the test's own.
+    pub(crate) async fn on(
+        kafka: &Kafka,
+        clickhouse: &ClickHouse,
+        name: &str,
+        topic: impl Into<TopicSpec>,
+        row: RowKind,
+    ) -> Result<Self> {
+        let topic = kafka.create_topic(name, topic).await?;
+        let database = clickhouse.database(name).await?;
+        let (columns, key) = match row {
+            RowKind::Ingest => ("timestamp DateTime", ", timestamp"),
+            RowKind::Traced => ("consumer UInt32, mapped_at Int64", ""),
+            RowKind::Payload => ("payload String", ""),
+        };
+        let create = format!(
+            "CREATE TABLE {TABLE} (partition UInt32, offset UInt64, {columns}) ENGINE = MergeTree \
+             PRIMARY KEY (partition, offset{key})"
+        );
+        database.exec(&create).await?;
+        Ok(Self { topic, group: unique(name), database, row })
+    }
+
+    /// Settings of a consumer of this topic into this table.
+    pub(crate) fn settings(&self) -> Settings {
+        let mut settings = Settings::new(self.topic.kafka().bootstrap(), &self.topic, &self.group);
+        settings.clickhouse = self.database.server().url().to_owned();
+        settings.database = self.database.name().to_owned();
+        settings.table = TABLE.to_owned();
+        settings.row = self.row;
+        settings
+    }
+
+    /// How many rows the table has, doubles included.
+    pub(crate) async fn rows(&self) -> Result<u64> {
+        self.database.count(TABLE).await
+    }
+
+    /// How many offsets the group has committed, for a topic that starts at 0.
+    pub(crate) async fn committed(&self) -> Result<u64> {
+        Ok(self.topic.committed(&self.group).await?.values().map(|offset| offset.unsigned_abs()).sum())
+    }
+
+    /// Waits until all that was produced is committed. Fails as soon as the consumer does.
+    pub(crate) async fn all_committed(&self, consumer: &Process, deadline: Deadline) -> Result<()> {
+        wait_until(deadline, "everything is committed", async || {
+            alive(consumer)?;
+            Ok(self.topic.lag(&self.group).await? == 0)
+        })
+        .await
+        .map_err(|error| error.context(format!("the consumer's standard error:\n{}", consumer.stderr())))
+    }
+
+    /// Waits until the table has that many rows. Fails as soon as the consumer does.
+    pub(crate) async fn rows_reach(&self, count: u64, consumer: &Process, deadline: Deadline) -> Result<()> {
+        wait_until(deadline, &format!("{count} rows are in the table"), async || {
+            alive(consumer)?;
+            Ok(self.rows().await? >= count)
+        })
+        .await
+        .map_err(|error| error.context(format!("the consumer's standard error:\n{}", consumer.stderr())))
+    }
+
+    /// What the table holds, by partition.
+    pub(crate) async fn arrived(&self) -> Result<BTreeMap<i32, Arrived>> {
+        let query = format!(
+            "SELECT partition, count() AS rows, uniqExact(offset) AS distinct, min(offset) AS lowest, \
+             max(offset) AS highest FROM {TABLE} GROUP BY partition"
+        );
+        let rows: Vec<Arrived> = self.database.client().query(&query).fetch_all().await?;
+        Ok(rows.into_iter().map(|row| (row.partition.cast_signed(), row)).collect())
+    }
+
+    /// Checks that every produced record is in the table and committed, partition by partition, for a topic without
+    /// gaps. Returns the rows that are there twice or more, counted beyond the first.
+    pub(crate) async fn nothing_is_missing(&self, produced: &Produced) -> Result<u64> {
+        let arrived = self.arrived().await?;
+        let committed = self.topic.committed(&self.group).await?;
+        ensure!(arrived.keys().eq(produced.records.keys()), "other partitions: {arrived:?} of {produced:?}");
+        let mut doubles = 0;
+        for (partition, count) in &produced.records {
+            let rows = arrived[partition];
+            let complete = rows.distinct == *count && rows.lowest == 0 && rows.highest == count - 1;
+            ensure!(complete, "partition {partition}: {rows:?} of {count} produced");
+            let offset = committed.get(partition);
+            ensure!(
+                offset == Some(&count.cast_signed()),
+                "partition {partition}: committed {offset:?} of {count}"
+            );
+            doubles += rows.rows - rows.distinct;
+        }
+        Ok(doubles)
+    }
+
+    /// Checks that no partition's committed offset is above an offset that is not in the table (C1, as seen from
+    /// outside), for a topic without gaps, and returns the sum of the committed offsets.
+    pub(crate) async fn nothing_is_committed_ahead_of_the_table(&self) -> Result<u64> {
+        let mut sum = 0;
+        // Committed first: the table may only have grown when it is looked at.
+        for (partition, offset) in self.topic.committed(&self.group).await? {
+            let query = format!(
+                "SELECT uniqExact(offset) FROM {TABLE} WHERE partition = {partition} AND offset < {offset}"
+            );
+            let there = self.database.number(&query).await?;
+            ensure!(
+                there == offset.unsigned_abs(),
+                "partition {partition} is committed up to {offset}, but only {there} of the offsets below are in the table"
+            );
+            sum += there;
+        }
+        Ok(sum)
+    }
+}
+
+/// Starts the test consumer.
+pub(crate) fn start(settings: &Settings) -> Result<Process> {
+    settings.spawn(env!("CARGO_BIN_EXE_test-consumer"))
+}
+
+/// Starts the test consumer with the allocator of kmr's own programs.
+pub(crate) fn start_with_jemalloc(settings: &Settings) -> Result<Process> {
+    settings.spawn(env!("CARGO_BIN_EXE_test-consumer-jemalloc"))
+}
+
+/// Fails when the consumer has.
+pub(crate) fn alive(consumer: &Process) -> Result<()> {
+    match Event::last(consumer) {
+        Some(Event::Failed { error }) => bail!("the consumer failed: {error}"),
+        Some(Event::Ended { .. }) => bail!("the consumer has ended"),
+        _ => Ok(()),
+    }
+}
+
+/// Messages `{"n":0}`, `{"n":1}`, … over that many partitions in turn.
+pub(crate) fn numbered(count: u64, partitions: i32) -> impl Iterator<Item = Message> + Send + 'static {
+    let partitions = u64::from(partitions.unsigned_abs());
+    (0..count).map(move |n| Message::new(format!("{{\"n\":{n}}}")).partition((n % partitions) as i32))
+}
+
+/// One at a time for tests whose figures another heavy test would spoil.
+pub(crate) async fn alone() -> MutexGuard<'static, ()> {
+    static HEAVY: Mutex<()> = Mutex::const_new(());
+    HEAVY.lock().await
+}
