@@ -11,6 +11,9 @@ mod scene;
 mod clickhouse_types;
 
 mod clean_run;
+mod content;
+mod dead_letters;
+mod gaps;
 mod outage;
 mod rebalance;
 mod restarts;
