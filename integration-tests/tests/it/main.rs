@@ -14,6 +14,7 @@ mod clean_run;
 mod content;
 mod dead_letters;
 mod gaps;
+mod memory;
 mod outage;
 mod rebalance;
 mod restarts;
