@@ -10,6 +10,7 @@ mod scene;
 
 mod clickhouse_types;
 
+mod bad_input;
 mod clean_run;
 mod content;
 mod dead_letters;

@@ -1,0 +1,337 @@
+//! What goes wrong before or beside the data: each ends with an error that names the thing and the remedy, on standard error
+//! and in the exit code; nothing is committed past, nothing hangs, and kmr itself never panics.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use integration_tests::consumer::{Event, RowKind, Settings, SinkKind};
+use integration_tests::{
+    Database, Deadline, Kafka, Message, Process, SecuredKafka, Signal, Topic, User, test_name, unique,
+};
+
+use crate::scene::{Scene, TABLE, numbered, start};
+
+/// The longest that any of these may take, start-up included; a hang fails here.
+const LIMIT: u64 = 60;
+
+/// How long the consumers here wait for servers that do not answer.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Runs a consumer that cannot succeed, and returns its standard error. `variant` is the variant of `kmr_core::Error`;
+/// the line that begins with `error:` has to have all of `texts`.
+async fn fails(settings: &Settings, variant: &str, texts: &[&str]) -> Result<String> {
+    let mut consumer = start(settings)?;
+    let status = consumer.wait(Deadline::seconds(LIMIT)).await?;
+    let stderr = consumer.stderr();
+    ensure!(status.code() == Some(1), "{status}:\n{stderr}");
+    let line = stderr.lines().find(|line| line.starts_with("error: "));
+    let line = line.with_context(|| format!("no line begins with `error:`:\n{stderr}"))?;
+    for text in texts {
+        ensure!(line.contains(text), "`{text}` is not in: {line}");
+    }
+    let Some(Event::Failed { error }) = Event::last(&consumer) else {
+        anyhow::bail!("no event of the failure:\n{}", consumer.stdout())
+    };
+    ensure!(error == variant, "{error} is not {variant}: {line}");
+    ensure!(!stderr.contains("panicked at"), "kmr panicked:\n{stderr}");
+    Ok(stderr)
+}
+
+/// A scene with some records in it.
+async fn scene(name: &str) -> Result<Scene> {
+    let scene = Scene::new(name, 2, RowKind::Ingest).await?;
+    scene.topic.produce(numbered(1_000, 2)).await?;
+    Ok(scene)
+}
+
+/// Settings that give up soon.
+fn impatient(scene: &Scene) -> Settings {
+    let mut settings = scene.settings();
+    settings.connect_timeout = PATIENCE;
+    settings.start_timeout = PATIENCE;
+    settings
+}
+
+async fn nothing_is_committed(topic: &Topic, group: &str) -> Result<()> {
+    let committed = topic.committed(group).await?;
+    ensure!(committed.is_empty(), "committed: {committed:?}");
+    Ok(())
+}
+
+/// An address of this machine where nobody listens.
+fn nobody() -> Result<String> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+}
+
+#[tokio::test]
+async fn an_unreachable_broker_is_named() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    let mut settings = impatient(&scene);
+    settings.broker = nobody()?;
+    let broker = settings.broker.clone();
+    fails(&settings, "Unreachable", &[&broker, "no broker reachable", "check bootstrap.servers"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_unknown_topic_is_named() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    let mut settings = impatient(&scene);
+    settings.topic = unique("no_such_topic");
+    let topic = settings.topic.clone();
+    fails(&settings, "UnknownTopic", &[&topic, "does not exist", "create it or correct the name"]).await?;
+    Ok(())
+}
+
+/// A topic of the secured broker, a table, and settings that log in as `user`.
+async fn secured(name: &str, topic: &str, group: &str, user: User) -> Result<(Topic, Settings)> {
+    let kafka = Kafka::secured().await?;
+    let scene = scene(name).await?;
+    let topic = kafka.admin().create_topic(topic, 2).await?;
+    topic.produce(numbered(100, 2)).await?;
+    let mut settings = impatient(&scene);
+    settings.broker = kafka.bootstrap().to_owned();
+    settings.topic = topic.name().to_owned();
+    settings.group = unique(group);
+    for (name, value) in user.settings() {
+        settings = settings.kafka(name, value);
+    }
+    Ok((topic, settings))
+}
+
+/// A name that the user `allowed` has every permission for.
+fn allowed(name: &str) -> String {
+    format!("{}{name}", SecuredKafka::PREFIX)
+}
+
+#[tokio::test]
+async fn a_user_with_permissions_consumes_from_the_secured_broker() -> Result<()> {
+    let name = allowed(test_name!());
+    let (topic, settings) = secured(test_name!(), &name, &name, SecuredKafka::ALLOWED).await?;
+    let mut consumer = start(&settings)?;
+    integration_tests::wait_until(Deadline::seconds(LIMIT), "all is committed", async || {
+        crate::scene::alive(&consumer)?;
+        Ok(topic.lag(&settings.group).await? == 0)
+    })
+    .await?;
+    let status = consumer.end(Signal::Terminate, Deadline::seconds(LIMIT)).await?;
+    ensure!(status.success(), "{status}: {}", consumer.stderr());
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_topic_without_permission_is_named() -> Result<()> {
+    let (topic, settings) =
+        secured(test_name!(), "forbidden", &allowed(test_name!()), SecuredKafka::ALLOWED).await?;
+    let texts = [topic.name(), "not authorized", "grant READ and DESCRIBE"];
+    fails(&settings, "Authorization", &texts).await?;
+    nothing_is_committed(&topic, &settings.group).await
+}
+
+#[tokio::test]
+async fn a_group_without_permission_is_named() -> Result<()> {
+    let (topic, settings) =
+        secured(test_name!(), &allowed(test_name!()), "forbidden", SecuredKafka::ALLOWED).await?;
+    let group = settings.group.clone();
+    fails(&settings, "Authorization", &[&group, "not authorized", "grant READ"]).await?;
+    nothing_is_committed(&topic, &settings.group).await
+}
+
+#[tokio::test]
+async fn wrong_credentials_are_said_to_be_wrong() -> Result<()> {
+    let name = allowed(test_name!());
+    let stranger = User { password: "not-the-password", ..SecuredKafka::ALLOWED };
+    let (topic, settings) = secured(test_name!(), &name, &name, stranger).await?;
+    let texts = ["refused the credentials", "sasl.username", "sasl.password"];
+    let stderr = fails(&settings, "Authentication", &texts).await?;
+    ensure!(!stderr.contains("not-the-password"), "the password is shown:\n{stderr}");
+    nothing_is_committed(&topic, &settings.group).await
+}
+
+#[tokio::test]
+async fn a_missing_table_is_named() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    let mut settings = impatient(&scene);
+    settings.table = "no_such_table".to_owned();
+    fails(&settings, "Stage", &["no_such_table", "reduce 1", "UNKNOWN_TABLE", "create"]).await?;
+    nothing_is_committed(&scene.topic, &scene.group).await
+}
+
+#[tokio::test]
+async fn a_missing_column_is_named() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    replace_table(&scene.database, "partition UInt32, offset UInt64").await?;
+    fails(&impatient(&scene), "Stage", &[TABLE, "`timestamp`", "column"]).await?;
+    nothing_is_committed(&scene.topic, &scene.group).await
+}
+
+#[tokio::test]
+async fn a_column_of_another_type_is_named() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    replace_table(&scene.database, "partition UInt32, offset UInt64, timestamp Array(String)").await?;
+    fails(&impatient(&scene), "Stage", &[TABLE, "`timestamp`", "Array(String)"]).await?;
+    ensure!(scene.rows().await? == 0);
+    nothing_is_committed(&scene.topic, &scene.group).await
+}
+
+async fn replace_table(database: &Database, columns: &str) -> Result<()> {
+    database.exec(&format!("DROP TABLE {TABLE} SYNC")).await?;
+    database.exec(&format!("CREATE TABLE {TABLE} ({columns}) ENGINE = MergeTree ORDER BY partition")).await
+}
+
+#[tokio::test]
+async fn a_table_that_goes_away_under_load_is_named() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    let mut consumer = start(&scene.settings())?;
+    scene.all_committed(&consumer, Deadline::seconds(LIMIT)).await?;
+    scene.database.exec(&format!("DROP TABLE {TABLE} SYNC")).await?;
+    let committed = scene.committed().await?;
+    scene.topic.produce(numbered(1_000, 2)).await?;
+    let status = consumer.wait(Deadline::seconds(LIMIT)).await?;
+    let stderr = consumer.stderr();
+    ensure!(status.code() == Some(1), "{status}:\n{stderr}");
+    let line = stderr.lines().find(|line| line.starts_with("error: ")).context("no error")?;
+    ensure!(line.contains(TABLE) && line.contains("UNKNOWN_TABLE"), "{line}");
+    ensure!(scene.committed().await? == committed, "committed what is nowhere");
+    Ok(())
+}
+
+#[tokio::test]
+async fn clickhouse_down_at_the_start_is_waited_for_and_named() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    let mut settings = impatient(&scene);
+    let address = nobody()?;
+    settings.clickhouse = format!("http://{address}");
+    fails(&settings, "Stage", &[&address, "was not ready within 3s", "start it, or correct the address"])
+        .await?;
+    nothing_is_committed(&scene.topic, &scene.group).await
+}
+
+#[tokio::test]
+async fn a_clickhouse_that_is_something_else_is_named() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    let mut settings = impatient(&scene);
+    // Kafka closes the connection of somebody who speaks HTTP.
+    settings.clickhouse = format!("http://{}", scene.topic.kafka().bootstrap());
+    let address = settings.broker.clone();
+    fails(&settings, "Stage", &[&address, "ClickHouse"]).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_setting_that_does_not_exist_is_named() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    let settings = impatient(&scene).kafka("no.such.setting", "1");
+    fails(&settings, "Config", &["no.such.setting"]).await?;
+    let settings = impatient(&scene).kafka("session.timeout.ms", "soon");
+    fails(&settings, "Config", &["session.timeout.ms"]).await?;
+    let mut settings = impatient(&scene);
+    settings.byte_budget = 1;
+    fails(&settings, "Config", &["byte_budget is 1", "at least"]).await?;
+    Ok(())
+}
+
+/// Produces good records, one bad one, and good ones again, to one partition.
+async fn with_one_bad(name: &str, payload: &'static str) -> Result<Scene> {
+    let scene = Scene::new(name, 1, RowKind::Ingest).await?;
+    let message = |n: i64| Message::new(if n == BAD { payload.to_owned() } else { format!("{{\"n\":{n}}}") });
+    scene.topic.produce((0..1_000).map(message).collect::<Vec<_>>()).await?;
+    Ok(scene)
+}
+
+const BAD: i64 = 600;
+
+#[tokio::test]
+async fn a_bad_payload_without_reduce_err_stops_at_the_record() -> Result<()> {
+    stops_at_the_record(test_name!(), "{\"n\":", "EOF while parsing").await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_mapper_that_panics_without_reduce_err_stops_at_the_record() -> Result<()> {
+    stops_at_the_record(test_name!(), "panic", "the test's mapper panics").await?;
+    Ok(())
+}
+
+async fn stops_at_the_record(name: &str, payload: &'static str, reason: &str) -> Result<()> {
+    let scene = with_one_bad(name, payload).await?;
+    let mut settings = impatient(&scene);
+    settings.dead_letters = false;
+    let mut consumer = start(&settings)?;
+    let status = consumer.wait(Deadline::seconds(LIMIT)).await?;
+    let stderr = consumer.stderr();
+    ensure!(status.code() == Some(1), "{status}:\n{stderr}");
+    let line = stderr.lines().find(|line| line.starts_with("error: ")).context("no error")?;
+    let place = format!("{}/0 offset {BAD}", scene.topic.name());
+    for text in [place.as_str(), "map 1", reason, "reduce_err"] {
+        ensure!(line.contains(text), "`{text}` is not in: {line}");
+    }
+    only_the_mapper_panicked(&stderr)?;
+    let committed = scene.nothing_is_committed_ahead_of_the_table().await?;
+    ensure!(committed <= BAD.unsigned_abs(), "{committed} is past the record");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_bad_payload_is_a_dead_letter() -> Result<()> {
+    is_a_dead_letter(test_name!(), "{\"n\":", "EOF while parsing").await
+}
+
+#[tokio::test]
+async fn a_mapper_that_panics_makes_a_dead_letter() -> Result<()> {
+    is_a_dead_letter(test_name!(), "panic", "the test's mapper panics").await
+}
+
+async fn is_a_dead_letter(name: &str, payload: &'static str, reason: &str) -> Result<()> {
+    let scene = with_one_bad(name, payload).await?;
+    let mut consumer = start(&impatient(&scene))?;
+    scene.all_committed(&consumer, Deadline::seconds(LIMIT)).await?;
+    let status = consumer.end(Signal::Terminate, Deadline::seconds(LIMIT)).await?;
+    let stderr = consumer.stderr();
+    ensure!(status.success(), "{status}:\n{stderr}");
+    ensure!(scene.rows().await? == 999);
+    let letter = dead_letter(&consumer)?;
+    ensure!(letter["offset"] == BAD && letter["partition"] == 0, "{letter}");
+    let text = letter.to_string();
+    ensure!(text.contains(scene.topic.name()) && text.contains("map 1") && text.contains(reason), "{text}");
+    only_the_mapper_panicked(&stderr)
+}
+
+/// The one line of JSON on standard error.
+fn dead_letter(consumer: &Process) -> Result<serde_json::Value> {
+    let stderr = consumer.stderr();
+    let mut lines = stderr.lines().filter(|line| line.starts_with('{'));
+    let letter = lines.next().with_context(|| format!("no dead letter:\n{stderr}"))?;
+    ensure!(lines.next().is_none(), "more than one dead letter:\n{stderr}");
+    serde_json::from_str(letter).with_context(|| letter.to_owned())
+}
+
+/// The panic hook's words about the mapper are there; about others there are none.
+fn only_the_mapper_panicked(stderr: &str) -> Result<()> {
+    for line in stderr.lines().filter(|line| line.contains("panicked at")) {
+        ensure!(line.contains("bin/consumer/rows.rs"), "{line}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_reducer_that_fails_for_ever_stops_the_consumer() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    let mut settings = impatient(&scene);
+    settings.sink = SinkKind::FailsForEver;
+    settings.give_up_after = Duration::from_secs(2);
+    let stderr = fails(&settings, "Stage", &["reduce 1", "the test's sink never takes anything"]).await?;
+    ensure!(stderr.contains("delivery failed, trying again"), "it was not tried again:\n{stderr}");
+    nothing_is_committed(&scene.topic, &scene.group).await
+}
+
+#[tokio::test]
+async fn wrong_clickhouse_credentials_are_said_to_be_wrong() -> Result<()> {
+    let scene = scene(test_name!()).await?;
+    let mut settings = impatient(&scene);
+    settings.clickhouse_login = Some(("nobody".to_owned(), "not-the-password".to_owned()));
+    let texts = ["reduce 1", "nobody", "AUTHENTICATION_FAILED", ".user() and .password()"];
+    let stderr = fails(&settings, "Stage", &texts).await?;
+    ensure!(!stderr.contains("not-the-password"), "the password is shown:\n{stderr}");
+    nothing_is_committed(&scene.topic, &scene.group).await
+}
