@@ -241,7 +241,8 @@ async fn a_batch_is_one_part_and_a_retry_is_dropped_by_a_deduplication_window() 
         assert_eq!(receipt.rows, 1_500_000);
     }
     assert_eq!(database.count("t").await.unwrap(), 1_500_000);
-    let parts = "SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 't' AND level = 0";
+    let parts =
+        "SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 't' AND level = 0";
     assert_eq!(database.number(parts).await.unwrap(), 1);
     // Another batch with the same rows is another batch.
     insert(&mut writer, small(10)).await;

@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char, c_void};
 use std::ptr::{self, NonNull};
 use std::slice;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
@@ -195,7 +195,7 @@ impl Run {
     fn failure(&self, message: &rd::rd_kafka_message_t) -> Option<Fetched> {
         // SAFETY: the message is alive; its error text lives as long.
         let reason = || unsafe { text(rd::rd_kafka_message_errstr(message)) };
-        let failure = match RDKafkaErrorCode::from(message.err) {
+        let failure = match known(code(&raw const message.err)) {
             RDKafkaErrorCode::PartitionEOF => return None,
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
                 PartitionFailure::OutOfRange { offset: Some(message.offset).filter(|offset| *offset >= 0) }
@@ -340,7 +340,25 @@ unsafe fn elements(list: *mut rd::rd_kafka_topic_partition_list_t) -> Vec<(Strin
     // SAFETY: as above.
     let elements = unsafe { slice::from_raw_parts(list.elems, count) };
     // SAFETY: each element's topic is a C string that lives as long as the list.
-    elements.iter().map(|e| (unsafe { text(e.topic) }, e.partition, e.err.into())).collect()
+    elements.iter().map(|e| (unsafe { text(e.topic) }, e.partition, known(code(&raw const e.err)))).collect()
+}
+
+/// The error code of a number. Brokers newer than the library send numbers that its enum does not have, and reading them as the
+/// enum would be undefined behaviour: those are `Unknown`.
+fn known(number: i32) -> RDKafkaErrorCode {
+    static KNOWN: OnceLock<HashMap<i32, RDKafkaErrorCode>> = OnceLock::new();
+    let known = KNOWN.get_or_init(|| {
+        let (mut descriptions, mut count) = (ptr::null(), 0);
+        // SAFETY: the out pointers are valid; the table is static, and holds nothing but codes of this library.
+        let table = unsafe {
+            rd::rd_kafka_get_err_descs(&raw mut descriptions, &raw mut count);
+            if descriptions.is_null() { &[] } else { slice::from_raw_parts(descriptions, count) }
+        };
+        // A table entry without a name is a gap: its code is 0.
+        let named = table.iter().filter(|description| !description.name.is_null());
+        named.map(|description| (code(&raw const description.code), description.code.into())).collect()
+    });
+    known.get(&number).copied().unwrap_or(RDKafkaErrorCode::Unknown)
 }
 
 /// The number of an error code, read without assuming that the enum knows it.
@@ -371,4 +389,17 @@ unsafe fn text(pointer: *const c_char) -> String {
     }
     // SAFETY: the caller's promise.
     unsafe { CStr::from_ptr(pointer) }.to_string_lossy().into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_of_newer_brokers_are_unknown_and_the_others_are_themselves() {
+        assert_eq!(known(0), RDKafkaErrorCode::NoError);
+        assert_eq!(known(22), RDKafkaErrorCode::IllegalGeneration);
+        assert_eq!(known(-140), RDKafkaErrorCode::AutoOffsetReset);
+        assert_eq!(known(9999), RDKafkaErrorCode::Unknown);
+    }
 }
