@@ -18,3 +18,8 @@ pub use clickhouse::ClickHouseWriter;
 pub use memory::{MemoryRecords, MemoryWriter};
 #[cfg(feature = "os-stream")]
 pub use os_stream::{JsonLines, OsStream, OsStreamError, OsStreamWriter};
+
+/// Compiles the example of the repository's front page.
+#[cfg(all(doctest, feature = "clickhouse", feature = "os-stream"))]
+#[doc = include_str!("../../../README.md")]
+struct FrontPage;
