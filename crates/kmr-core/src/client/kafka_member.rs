@@ -290,7 +290,6 @@ fn outcome(code: RDKafkaErrorCode) -> CommitOutcome {
         | RDKafkaErrorCode::IllegalGeneration
         | RDKafkaErrorCode::UnknownMemberId
         | RDKafkaErrorCode::FencedMemberEpoch
-        | RDKafkaErrorCode::RebalanceInProgress
         | RDKafkaErrorCode::FencedInstanceId
         | RDKafkaErrorCode::AssignmentLost
         | RDKafkaErrorCode::UnknownTopicOrPartition

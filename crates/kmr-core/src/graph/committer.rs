@@ -26,6 +26,10 @@ use crate::telemetry;
 /// Wait before a refused last commit is tried again, inside the drain deadline.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 
+/// Tries of that kind: 5 s. A group between two generations, or a coordinator that moves, needs less; past it the partitions go,
+/// and what they did since the last commit comes twice.
+const LAST_TRIES: u32 = 25;
+
 /// How an assignment ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
@@ -107,6 +111,7 @@ struct Leaving {
     reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
     commits: bool,
     retry_at: Option<Instant>,
+    tries: u32,
 }
 
 impl Leaving {
@@ -225,7 +230,7 @@ impl Committer {
         if !commits {
             self.entries.retain(|epoch, _| !epochs.contains(epoch));
         }
-        self.leaving.push(Leaving { epochs, deadline, reply, commits, retry_at: None });
+        self.leaving.push(Leaving { epochs, deadline, reply, commits, retry_at: None, tries: 0 });
         Ok(())
     }
 
@@ -299,13 +304,14 @@ impl Committer {
                 continue;
             }
             let clean = self.all(&leaving.epochs, |entry| entry.due().is_none());
-            if leaving.commits && !clean && !expired {
+            if leaving.commits && !clean && !expired && leaving.tries < LAST_TRIES {
                 let failed = self.any(&leaving.epochs, |entry| entry.commit_failed);
                 match leaving.retry_at {
                     None if failed => leaving.retry_at = Some((now + RETRY_WAIT).min(leaving.deadline)),
                     Some(at) if now < at => {}
                     _ => {
                         leaving.retry_at = None;
+                        leaving.tries += 1;
                         self.clear_failures(&leaving.epochs);
                         self.commit(Some(&leaving.epochs));
                     }

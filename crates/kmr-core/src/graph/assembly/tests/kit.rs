@@ -50,6 +50,7 @@ pub(super) enum Broker {
     Silent,
     SaysNotOwned,
     Refuses,
+    SaysLater,
 }
 
 /// A member that does what the test tells it to, and writes down what it is asked.
@@ -83,6 +84,9 @@ impl GroupMember for Scripted {
         let answer = *broker.wait_for(|broker| *broker != Broker::Silent).await.unwrap();
         if answer == Broker::Refuses {
             return vec![CommitOutcome::Refused("not allowed".to_owned()); offsets.len()];
+        }
+        if answer == Broker::SaysLater {
+            return vec![CommitOutcome::Retryable("rebalance in progress".to_owned()); offsets.len()];
         }
         if answer == Broker::SaysNotOwned {
             return vec![CommitOutcome::NotOwned("illegal generation".to_owned()); offsets.len()];

@@ -158,3 +158,26 @@ async fn partitions_lost_while_others_drain_are_not_committed_meanwhile() {
     assert_eq!((consumer.committed(0), consumer.committed(1)), (Some(5), None), "C5");
     consumer.stop().await.unwrap();
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_last_commit_is_tried_again_for_some_seconds_and_not_for_ever() {
+    for (answers_again, committed) in [(true, Some(5)), (false, None)] {
+        let sink = Collect::default();
+        let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+        consumer.assign(&[0]).await;
+        consumer.broker(Broker::SaysLater);
+        consumer.fetch(0, 0..5);
+        consumer.until_true("delivered", || sink.rows().len() == 5).await;
+        let started = tokio::time::Instant::now();
+        let id = consumer.rebalance(Change::Revoke, &[0]);
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        if answers_again {
+            consumer.broker(Broker::Accepts);
+        }
+        consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+        assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
+        assert_eq!(consumer.committed(0), committed);
+        consumer.broker(Broker::Accepts);
+        consumer.stop().await.unwrap();
+    }
+}
