@@ -61,7 +61,7 @@ fn spans_query(table: &str) -> String {
 
 fn doubles_query(table: &str) -> String {
     format!(
-        "SELECT partition, count() AS offsets, sum(copies - 1) AS surplus, min(offset) AS example \
+        "SELECT partition, count() AS offsets, toUInt64(sum(copies - 1)) AS surplus, min(offset) AS example \
          FROM (SELECT partition, offset, count() AS copies FROM {table} GROUP BY partition, offset HAVING copies > 1) \
          GROUP BY partition ORDER BY partition"
     )

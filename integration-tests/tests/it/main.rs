@@ -14,6 +14,7 @@ mod bad_input;
 mod clean_run;
 mod content;
 mod dead_letters;
+mod demo;
 mod gaps;
 mod memory;
 mod outage;
