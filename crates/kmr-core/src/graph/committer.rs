@@ -389,3 +389,95 @@ fn unanswered() -> Error {
         retryable: true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet as Set;
+
+    use async_trait::async_trait;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::member::{MemberEvent, Rebalance};
+
+    /// A member that is never asked.
+    struct Nobody;
+
+    #[async_trait]
+    impl GroupMember for Nobody {
+        async fn next_event(&self) -> MemberEvent {
+            std::future::pending().await
+        }
+
+        async fn assign(&self, _: &Rebalance) -> Result<Vec<OffsetCommit>, Error> {
+            Ok(Vec::new())
+        }
+
+        async fn unassign(&self, _: &Rebalance) -> Result<(), Error> {
+            Ok(())
+        }
+
+        async fn commit(&self, _: &[OffsetCommit]) -> Vec<CommitOutcome> {
+            Vec::new()
+        }
+
+        async fn watermarks(&self, _: &TopicPartition) -> Option<(i64, i64)> {
+            None
+        }
+
+        async fn close(&self) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    fn committer() -> Committer {
+        let (ledger, orders) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
+        Committer::new(Arc::new(Nobody), Arc::default(), Duration::from_secs(1), ledger, orders)
+    }
+
+    fn report(epoch: u64, offset: i64, event: LedgerEvent) -> LedgerEntry {
+        LedgerEntry::Records { epoch: Epoch(epoch), ranges: vec![Offsets::new(offset, offset)], event }
+    }
+
+    proptest! {
+        /// C3 and C1: a partition is assigned again and again, each time from what is committed; reports of all epochs, late
+        /// ones too, come in any order. What would be committed never passes a record that the present epoch has not
+        /// finished, whatever an earlier one says of it.
+        #[test]
+        fn reports_of_earlier_epochs_never_move_the_offset(
+            steps in prop::collection::vec((0..8u8, any::<prop::sample::Index>()), 1..200),
+        ) {
+            let mut committer = committer();
+            let (mut epoch, mut next, mut committed) = (0u64, 0i64, 0i64);
+            let mut unfinished: Set<i64> = Set::new();
+            let mut under_way: Vec<(u64, i64)> = Vec::new();
+            for (step, pick) in steps {
+                if step == 0 || epoch == 0 {
+                    let gone: Set<Epoch> = [Epoch(epoch)].into();
+                    committer.release(&gone);
+                    (epoch, next) = (epoch + 1, committed);
+                    unfinished.clear();
+                    let partition = TopicPartition::new("t", 0);
+                    let assignment = Assignment { partition, epoch: Epoch(epoch) };
+                    committer.enter(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
+                } else if step < 4 || under_way.is_empty() {
+                    let offset = next + i64::from(step);
+                    committer.enter(report(epoch, offset, LedgerEvent::Observed)).unwrap();
+                    next = offset + 1;
+                    unfinished.insert(offset);
+                    under_way.push((epoch, offset));
+                } else {
+                    let (of, offset) = under_way.swap_remove(pick.index(under_way.len()));
+                    committer.enter(report(of, offset, LedgerEvent::Finished)).unwrap();
+                    if of == epoch {
+                        unfinished.remove(&offset);
+                    }
+                }
+                if let Some(due) = committer.entries.get(&Epoch(epoch)).and_then(Entry::due) {
+                    prop_assert!(unfinished.first().is_none_or(|lowest| due <= *lowest), "{due} past {unfinished:?}");
+                    committed = committed.max(due);
+                }
+            }
+        }
+    }
+}
