@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
-use crate::client::{Connect, connect};
+use crate::client::Connect;
 use crate::config::{ClientConfig, ResetPolicy};
 use crate::error::Error;
 use crate::graph::assembly::Graph;
@@ -17,7 +17,7 @@ use crate::graph::committer::Settled;
 use crate::graph::coordinator::{Ending, StopRequest};
 use crate::graph::flow::Flow;
 use crate::graph::wiring::{StageContext, Stages, start_stages};
-use crate::member::{FetchQueue, GroupMember};
+use crate::member::{Connected, Connector};
 use crate::record::TopicPartition;
 use crate::signals;
 use crate::stats::{Counters, Stats};
@@ -287,7 +287,7 @@ impl Consumer {
             }
             started = start(pipeline, context, &options) => started,
         };
-        let (stages, member, queue) = started?;
+        let (stages, Connected { member, queue }) = started?;
         let graph = Graph {
             member,
             queue,
@@ -310,17 +310,16 @@ async fn start(
     pipeline: Pipeline,
     context: StageContext,
     options: &Options,
-) -> Result<(Stages, Arc<dyn GroupMember>, Box<dyn FetchQueue>), Error> {
+) -> Result<(Stages, Connected), Error> {
     let stages = start_stages(pipeline, context).await?;
-    let connected = connect(Connect {
+    let connect = Connect {
         topics: options.topics.clone(),
         config: options.config.clone(),
         reset: options.reset.unwrap_or_default(),
         prefetch_bytes: options.byte_budget / PREFETCH_SHARE,
         timeout: options.connect_timeout,
-    });
-    let (member, queue) = connected.await?;
-    Ok((stages, member, queue))
+    };
+    Ok((stages, connect.connect().await?))
 }
 
 /// Decides the jitter of retries: another one for each process.

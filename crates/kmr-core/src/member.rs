@@ -1,7 +1,9 @@
 //! The seam between the graph and Kafka: what the graph asks of a group member, and what it is told.
 //!
-//! The Kafka client implements it; so can a simulated cluster.
+//! The Kafka client implements it; so does the simulated cluster of the tests.
+#![allow(dead_code, reason = "seek, pause and offsets are used by what is built next")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -33,6 +35,8 @@ pub(crate) enum Fetched {
         bytes: usize,
         batch: Box<dyn RecordBatch>,
     },
+    /// Everything below `offset`, the end of the log at that time, has been handed out. Only if the member was asked to say so.
+    End { topic: Arc<str>, partition: i32, offset: i64 },
     /// A partition cannot be read (any more).
     Failed { topic: Arc<str>, partition: i32, failure: PartitionFailure },
 }
@@ -94,11 +98,36 @@ pub(crate) enum MemberEvent {
     Fatal(Error),
 }
 
+/// Where a partition that was assigned starts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub(crate) partition: TopicPartition,
+    /// `None`: at the lowest offset in the log, whatever it is.
+    pub(crate) offset: Option<i64>,
+    /// The group has committed nothing: the offset was chosen, and has to be committed so that a restart does not move it.
+    pub(crate) chosen: bool,
+    /// The metadata that was committed with the offset: in force until it is replaced (C7).
+    pub(crate) metadata: Option<Arc<str>>,
+}
+
+/// A place in the log of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogPoint {
+    /// The lowest offset in the log.
+    Low,
+    /// The offset behind the last record.
+    End,
+    /// The first record with this timestamp, in milliseconds since the Unix epoch, or a later one; the end if there is none.
+    Time(i64),
+}
+
 /// An offset to commit: everything below it is finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OffsetCommit {
     pub(crate) partition: TopicPartition,
     pub(crate) offset: i64,
+    /// The metadata in force, which a commit without it would wipe (C7).
+    pub(crate) metadata: Option<Arc<str>>,
 }
 
 /// What the group's coordinator said about one offset.
@@ -119,9 +148,9 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     /// The next event; pends for ever once the member is closed. Cancel safe. One caller.
     async fn next_event(&self) -> MemberEvent;
 
-    /// Starts fetching: resolves where each partition starts, and answers the rebalance. Returns the offsets that were chosen
-    /// for partitions without a committed one, and have to be committed.
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<OffsetCommit>, Error>;
+    /// Starts fetching: resolves where each partition starts, and answers the rebalance. Returns the starts; none if the
+    /// rebalance has been overtaken.
+    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error>;
 
     /// Stops fetching and answers the rebalance.
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error>;
@@ -129,9 +158,37 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     /// Commits offsets; the outcomes are in the order of `offsets`. At most one call at a time (C8).
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome>;
 
+    /// Fetches assigned partitions from these offsets on. What was fetched before does not come out of the fetch queue after
+    /// this has returned.
+    async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error>;
+
+    /// Stops or resumes fetching assigned partitions. Pausing throws away what is prefetched; resuming fetches it again, and
+    /// may hand out again what was handed out at the same moment. Ends with the assignment.
+    async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error>;
+
+    /// Offsets of that place in the logs of partitions, assigned or not.
+    async fn offsets(
+        &self,
+        partitions: &[TopicPartition],
+        point: LogPoint,
+    ) -> Result<BTreeMap<TopicPartition, i64>, Error>;
+
     /// The lowest and the highest offset of a partition, for error messages.
     async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)>;
 
     /// Leaves the group. Rebalances that come now are answered by the member itself.
     async fn close(&self) -> Result<(), Error>;
+}
+
+/// A member that has joined its group, with its fetch queue.
+pub(crate) struct Connected {
+    pub(crate) member: Arc<dyn GroupMember>,
+    pub(crate) queue: Box<dyn FetchQueue>,
+}
+
+/// Makes members: the first, and another one in the place of one that failed for good.
+#[async_trait]
+pub(crate) trait Connector: Send + Sync + 'static {
+    /// Connects and subscribes.
+    async fn connect(&self) -> Result<Connected, Error>;
 }

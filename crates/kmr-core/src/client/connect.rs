@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use async_trait::async_trait;
 use rdkafka::ClientConfig as NativeConfig;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::Consumer;
@@ -15,7 +16,7 @@ use super::native::{NativeFetch, Queue};
 use super::threads::{ClientRef, Threads};
 use crate::config::{ClientConfig, ResetPolicy};
 use crate::error::Error;
-use crate::member::{FetchQueue, GroupMember};
+use crate::member::{Connected, Connector};
 
 /// One request for metadata.
 const METADATA: Duration = Duration::from_secs(2);
@@ -31,15 +32,20 @@ pub(crate) struct Connect {
     pub(crate) timeout: Duration,
 }
 
-/// Connects and subscribes.
-///
-/// # Errors
-/// An invalid setting, an unreachable broker, refused credentials, a missing topic or permission.
-pub(crate) async fn connect(connect: Connect) -> Result<(Arc<dyn GroupMember>, Box<dyn FetchQueue>), Error> {
+#[async_trait]
+impl Connector for Connect {
+    /// # Errors
+    /// An invalid setting, an unreachable broker, refused credentials, a missing topic or permission.
+    async fn connect(&self) -> Result<Connected, Error> {
+        connect(self).await
+    }
+}
+
+async fn connect(connect: &Connect) -> Result<Connected, Error> {
     let group = connect.config.required("group.id")?.to_owned();
     let servers = connect.config.required("bootstrap.servers")?.to_owned();
     let (events, receiver) = mpsc::unbounded_channel();
-    let client = ClientRef::new(create(&connect, Context::new(events, group.clone()))?);
+    let client = ClientRef::new(create(connect, Context::new(events, group.clone()))?);
     let no_queue =
         || Error::Client { what: "creating a queue".into(), reason: "out of memory".into(), retryable: true };
     let fetch = Arc::new(Queue::new(client.clone()).ok_or_else(no_queue)?);
@@ -54,7 +60,7 @@ pub(crate) async fn connect(connect: Connect) -> Result<(Arc<dyn GroupMember>, B
         group,
         reset: connect.reset,
     };
-    let (topics, timeout) = (connect.topics, connect.timeout);
+    let (topics, timeout) = (connect.topics.clone(), connect.timeout);
     member
         .threads
         .call("subscribe", move |client| {
@@ -67,7 +73,7 @@ pub(crate) async fn connect(connect: Connect) -> Result<(Arc<dyn GroupMember>, B
             })
         })
         .await??;
-    Ok((Arc::new(member), Box::new(NativeFetch::new(fetch))))
+    Ok(Connected { member: Arc::new(member), queue: Box::new(NativeFetch::new(fetch)) })
 }
 
 fn create(connect: &Connect, context: Context) -> Result<Client, Error> {

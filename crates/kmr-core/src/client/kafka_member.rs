@@ -1,6 +1,6 @@
 //! The group member that the graph talks to, on top of librdkafka.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,9 @@ use super::native::{CommitAnswer, Queue};
 use super::threads::{ClientRef, Threads, leave};
 use crate::config::ResetPolicy;
 use crate::error::Error;
-use crate::member::{CommitOutcome, GroupMember, MemberEvent, OffsetCommit, Rebalance, RebalanceProtocol};
+use crate::member::{
+    CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Rebalance, RebalanceProtocol, Start,
+};
 use crate::record::TopicPartition;
 use crate::telemetry;
 
@@ -25,7 +27,9 @@ const OFFSET_FETCH: Duration = Duration::from_secs(5);
 const OFFSET_FETCH_TOTAL: Duration = Duration::from_secs(60);
 /// Between two tries.
 const OFFSET_FETCH_PAUSE: Duration = Duration::from_millis(100);
-/// Reading watermarks, for an error message.
+/// Moving the position of partitions: answered by librdkafka itself.
+const SEEK: Duration = Duration::from_secs(10);
+/// Reading watermarks.
 const WATERMARKS: Duration = Duration::from_secs(5);
 
 /// A member of a consumer group on real Kafka.
@@ -48,7 +52,7 @@ impl GroupMember for KafkaMember {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<OffsetCommit>, Error> {
+    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
         let (rebalance, fetch) = (rebalance.clone(), self.fetch.clone());
         let (reset, group) = (self.reset, self.group.clone());
         self.threads
@@ -57,12 +61,13 @@ impl GroupMember for KafkaMember {
                 for partition in &rebalance.partitions {
                     fetch.forward(partition.topic(), partition.partition());
                 }
-                let list = list(starts.iter().map(|start| (&start.partition, start.offset)))?;
+                let from = |start: &Start| start.offset.map_or(Offset::Beginning, Offset::Offset);
+                let list = list(starts.iter().map(|start| (&start.partition, from(start))))?;
                 answer(client, &rebalance, || match rebalance.protocol {
                     RebalanceProtocol::Eager => client.assign(&list),
                     RebalanceProtocol::Cooperative => client.incremental_assign(&list),
                 })?;
-                Ok(starts.into_iter().filter_map(Start::into_commit).collect())
+                Ok(starts)
             })
             .await?
     }
@@ -81,8 +86,7 @@ impl GroupMember for KafkaMember {
     }
 
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
-        let list = match list(offsets.iter().map(|commit| (&commit.partition, Offset::Offset(commit.offset))))
-        {
+        let list = match commit_list(offsets) {
             Ok(list) => list,
             Err(error) => return vec![CommitOutcome::Refused(error.to_string()); offsets.len()],
         };
@@ -97,6 +101,55 @@ impl GroupMember for KafkaMember {
             }
             self.commits.readable().await;
         }
+    }
+
+    async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        if positions.is_empty() {
+            return Ok(());
+        }
+        let positions = positions.to_vec();
+        let seek = move |client: &Client| {
+            let list =
+                list(positions.iter().map(|(partition, offset)| (partition, Offset::Offset(*offset))))?;
+            let failed = |reason: String| Error::Client {
+                what: format!("seeking {positions:?}"),
+                reason,
+                retryable: true,
+            };
+            let sought = client.seek_partitions(list, SEEK).map_err(|error| failed(error.to_string()))?;
+            let elements = sought.elements();
+            match elements.iter().find_map(|element| element.error().err()) {
+                Some(error) => Err(failed(error.to_string())),
+                None => Ok(()),
+            }
+        };
+        self.threads.call("seek", seek).await?
+    }
+
+    async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error> {
+        if partitions.is_empty() {
+            return Ok(());
+        }
+        let partitions = partitions.to_vec();
+        let pause = move |client: &Client| {
+            let list = list(partitions.iter().map(|partition| (partition, Offset::Invalid)))?;
+            let done = if paused { client.pause(&list) } else { client.resume(&list) };
+            done.map_err(|error| Error::Client {
+                what: format!("{} {partitions:?}", if paused { "pausing" } else { "resuming" }),
+                reason: error.to_string(),
+                retryable: true,
+            })
+        };
+        self.threads.call("pause", pause).await?
+    }
+
+    async fn offsets(
+        &self,
+        partitions: &[TopicPartition],
+        point: LogPoint,
+    ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
+        let partitions = partitions.to_vec();
+        self.threads.call("offsets", move |client| log_offsets(client, &partitions, point)).await?
     }
 
     async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
@@ -137,6 +190,17 @@ fn list<'a>(
     Ok(list)
 }
 
+fn commit_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Error> {
+    let list = list(offsets.iter().map(|commit| (&commit.partition, Offset::Offset(commit.offset))))?;
+    for OffsetCommit { partition, metadata, .. } in offsets {
+        let element = list.find_partition(partition.topic(), partition.partition());
+        if let (Some(mut element), Some(metadata)) = (element, metadata) {
+            element.set_metadata(&**metadata);
+        }
+    }
+    Ok(list)
+}
+
 /// Answers a rebalance, unless another has taken its place.
 fn answer(
     client: &Client,
@@ -153,24 +217,6 @@ fn answer(
     }
 }
 
-/// Where a partition starts.
-struct Start {
-    partition: TopicPartition,
-    offset: Offset,
-    /// Nothing was committed for it.
-    new: bool,
-}
-
-impl Start {
-    /// An offset that was chosen here and has to be kept.
-    fn into_commit(self) -> Option<OffsetCommit> {
-        match self.offset {
-            Offset::Offset(offset) if self.new => Some(OffsetCommit { partition: self.partition, offset }),
-            _ => None,
-        }
-    }
-}
-
 /// Where the partitions start. `None`: the rebalance has been overtaken meanwhile.
 fn starts(
     client: &Client,
@@ -181,28 +227,73 @@ fn starts(
     if rebalance.partitions.is_empty() {
         return Ok(Some(Vec::new()));
     }
-    let Some(committed) = committed(client, rebalance, group)? else { return Ok(None) };
+    let Some(mut committed) = committed(client, rebalance, group)? else { return Ok(None) };
     let mut starts = Vec::with_capacity(rebalance.partitions.len());
     for partition in &rebalance.partitions {
-        let offset = committed.get(partition).copied();
-        telemetry::position_resolved(partition, offset);
-        let start = match (offset, reset) {
-            (Some(offset), _) => Offset::Offset(offset),
-            (None, ResetPolicy::Earliest) => Offset::Beginning,
-            (None, ResetPolicy::Latest) => Offset::Offset(end_of(client, partition)?),
-            (None, ResetPolicy::Fail) => {
-                let (low, high) = watermarks(client, partition).unwrap_or((-1, -1));
-                return Err(Error::OffsetOutOfRange {
-                    partition: partition.clone(),
-                    offset: None,
-                    low,
-                    high,
-                });
-            }
+        let start = match committed.remove(partition) {
+            Some(start) => start,
+            None => Start {
+                partition: partition.clone(),
+                offset: reset_offset(client, partition, reset)?,
+                chosen: true,
+                metadata: None,
+            },
         };
-        starts.push(Start { partition: partition.clone(), offset: start, new: offset.is_none() });
+        telemetry::position_resolved(partition, start.offset.filter(|_| !start.chosen));
+        starts.push(start);
     }
     Ok(Some(starts))
+}
+
+/// Where a partition starts for which nothing is committed; `None` is the lowest offset in the log.
+fn reset_offset(
+    client: &Client,
+    partition: &TopicPartition,
+    reset: ResetPolicy,
+) -> Result<Option<i64>, Error> {
+    match reset {
+        ResetPolicy::Earliest => Ok(None),
+        ResetPolicy::Latest => end_of(client, partition).map(Some),
+        ResetPolicy::Fail => {
+            let (low, high) = watermarks(client, partition).unwrap_or((-1, -1));
+            Err(Error::OffsetOutOfRange { partition: partition.clone(), offset: None, low, high })
+        }
+    }
+}
+
+/// Offsets of a place in the logs of partitions.
+fn log_offsets(
+    client: &Client,
+    partitions: &[TopicPartition],
+    point: LogPoint,
+) -> Result<BTreeMap<TopicPartition, i64>, Error> {
+    let failed = |reason: String| Error::Client {
+        what: format!("reading offsets of {partitions:?} ({point:?})"),
+        reason,
+        retryable: true,
+    };
+    let ends = |partition: &TopicPartition| {
+        let watermarks = watermarks(client, partition).ok_or_else(|| failed("no answer".to_owned()))?;
+        Ok::<_, Error>((partition.clone(), watermarks))
+    };
+    let LogPoint::Time(millis) = point else {
+        let offset = |(low, high)| if point == LogPoint::Low { low } else { high };
+        return partitions.iter().map(|p| ends(p).map(|(p, watermarks)| (p, offset(watermarks)))).collect();
+    };
+    let asked = list(partitions.iter().map(|partition| (partition, Offset::Offset(millis))))?;
+    let answer = client.offsets_for_times(asked, OFFSET_FETCH).map_err(|error| failed(error.to_string()))?;
+    let mut offsets = BTreeMap::new();
+    for element in answer.elements() {
+        element.error().map_err(|error| failed(error.to_string()))?;
+        let partition = TopicPartition::new(element.topic(), element.partition());
+        let offset = match element.offset() {
+            Offset::Offset(offset) => offset,
+            // No record is that young.
+            _ => ends(&partition)?.1.1,
+        };
+        offsets.insert(partition, offset);
+    }
+    Ok(offsets)
 }
 
 /// The offset behind the last record. "Latest" is resolved here, once, and committed: a restart before the first record must
@@ -215,12 +306,12 @@ fn end_of(client: &Client, partition: &TopicPartition) -> Result<i64, Error> {
     })
 }
 
-/// The group's committed offsets, tried until they are there or the rebalance has been overtaken.
+/// What the group has committed, tried until they are there or the rebalance has been overtaken.
 fn committed(
     client: &Client,
     rebalance: &Rebalance,
     group: &str,
-) -> Result<Option<HashMap<TopicPartition, i64>>, Error> {
+) -> Result<Option<HashMap<TopicPartition, Start>>, Error> {
     let what = format!("reading the committed offsets of group {group:?}");
     let deadline = Instant::now() + OFFSET_FETCH_TOTAL;
     loop {
@@ -248,15 +339,18 @@ fn committed(
 }
 
 /// Own values at once: a list that outlives the client would hang its drop.
-fn to_map(list: &TopicPartitionList) -> Result<HashMap<TopicPartition, i64>, KafkaError> {
-    let mut offsets = HashMap::new();
+fn to_map(list: &TopicPartitionList) -> Result<HashMap<TopicPartition, Start>, KafkaError> {
+    let mut starts = HashMap::new();
     for element in list.elements() {
         element.error()?;
         if let Offset::Offset(offset) = element.offset() {
-            offsets.insert(TopicPartition::new(element.topic(), element.partition()), offset);
+            let partition = TopicPartition::new(element.topic(), element.partition());
+            let metadata = Some(element.metadata()).filter(|text| !text.is_empty()).map(Arc::from);
+            let start = Start { partition: partition.clone(), offset: Some(offset), chosen: false, metadata };
+            starts.insert(partition, start);
         }
     }
-    Ok(offsets)
+    Ok(starts)
 }
 
 fn watermarks(client: &Client, partition: &TopicPartition) -> Option<(i64, i64)> {
@@ -310,7 +404,8 @@ mod tests {
 
     #[test]
     fn each_offset_gets_its_own_outcome() {
-        let commit = |number| OffsetCommit { partition: TopicPartition::new("t", number), offset: 5 };
+        let commit =
+            |number| OffsetCommit { partition: TopicPartition::new("t", number), offset: 5, metadata: None };
         let answer = CommitAnswer {
             request: RDKafkaErrorCode::NoError,
             elements: vec![
@@ -326,7 +421,7 @@ mod tests {
 
     #[test]
     fn a_request_that_failed_as_a_whole_commits_nothing() {
-        let offsets = [OffsetCommit { partition: TopicPartition::new("t", 0), offset: 5 }];
+        let offsets = [OffsetCommit { partition: TopicPartition::new("t", 0), offset: 5, metadata: None }];
         let answer = CommitAnswer {
             request: RDKafkaErrorCode::OperationTimedOut,
             elements: vec![("t".to_owned(), 0, RDKafkaErrorCode::NoError)],

@@ -16,4 +16,4 @@ mod kafka_member;
 mod native;
 mod threads;
 
-pub(crate) use connect::{Connect, connect};
+pub(crate) use connect::Connect;

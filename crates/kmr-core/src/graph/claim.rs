@@ -32,8 +32,8 @@ pub(crate) struct Assignment {
 pub(crate) enum LedgerEntry {
     /// An assignment begins: sent before anything else of its epoch.
     Assigned(Arc<Assignment>),
-    /// Where an assignment starts, if that is to be committed before any record is: "latest" must not move on a restart.
-    Starts { epoch: Epoch, offset: i64 },
+    /// Where an assignment starts. `commit`: it is to be committed before any record is: "latest" must not move on a restart.
+    Starts { epoch: Epoch, commit: Option<i64>, metadata: Option<Arc<str>> },
     /// Records of an assignment were observed, finished or abandoned.
     Records { epoch: Epoch, ranges: Vec<Offsets>, event: LedgerEvent },
 }

@@ -5,6 +5,7 @@
 //! * C3: reports of an epoch that is not in the ledger are dropped.
 //! * C4: nobody else commits. Each offset's own outcome is read; "not yours any more" is an event, not an error.
 //! * C5: a lost assignment is forgotten without a commit.
+//! * C7: every commit carries the metadata that is in force for its partition.
 //! * C8: one commit is outstanding at most. Nobody is told that partitions may go before it is answered.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -99,6 +100,8 @@ struct Entry {
     assignment: Arc<Assignment>,
     tracker: Tracker,
     committed: Option<i64>,
+    /// What every commit has to carry (C7).
+    metadata: Option<Arc<str>>,
     commit_failed: bool,
     /// It leaves and the broker says that it is not ours any more, or the broker refuses for good: no further try.
     given_up: bool,
@@ -191,6 +194,7 @@ impl Committer {
                 let entry = Entry {
                     tracker: Tracker::default(),
                     committed: None,
+                    metadata: None,
                     commit_failed: false,
                     given_up: false,
                     assignment: assignment.clone(),
@@ -198,9 +202,10 @@ impl Committer {
                 self.entries.insert(assignment.epoch, entry);
                 return Ok(());
             }
-            LedgerEntry::Starts { epoch, offset } => {
+            LedgerEntry::Starts { epoch, commit, metadata } => {
                 if let Some(entry) = self.entries.get_mut(&epoch) {
-                    entry.tracker.start_at(offset);
+                    commit.into_iter().for_each(|offset| entry.tracker.start_at(offset));
+                    entry.metadata = metadata;
                 }
                 return Ok(());
             }
@@ -243,7 +248,8 @@ impl Committer {
         let due: Vec<(Epoch, OffsetCommit)> = due
             .filter_map(|(epoch, entry)| {
                 let offset = entry.due()?;
-                Some((*epoch, OffsetCommit { partition: entry.assignment.partition.clone(), offset }))
+                let (partition, metadata) = (entry.assignment.partition.clone(), entry.metadata.clone());
+                Some((*epoch, OffsetCommit { partition, offset, metadata }))
             })
             .collect();
         if due.is_empty() {
@@ -398,7 +404,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::member::{MemberEvent, Rebalance};
+    use crate::member::{LogPoint, MemberEvent, Rebalance, Start};
 
     /// A member that is never asked.
     struct Nobody;
@@ -409,7 +415,7 @@ mod tests {
             std::future::pending().await
         }
 
-        async fn assign(&self, _: &Rebalance) -> Result<Vec<OffsetCommit>, Error> {
+        async fn assign(&self, _: &Rebalance) -> Result<Vec<Start>, Error> {
             Ok(Vec::new())
         }
 
@@ -419,6 +425,22 @@ mod tests {
 
         async fn commit(&self, _: &[OffsetCommit]) -> Vec<CommitOutcome> {
             Vec::new()
+        }
+
+        async fn seek(&self, _: &[(TopicPartition, i64)]) -> Result<(), Error> {
+            Ok(())
+        }
+
+        async fn pause(&self, _: &[TopicPartition], _: bool) -> Result<(), Error> {
+            Ok(())
+        }
+
+        async fn offsets(
+            &self,
+            _: &[TopicPartition],
+            _: LogPoint,
+        ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
+            Ok(BTreeMap::new())
         }
 
         async fn watermarks(&self, _: &TopicPartition) -> Option<(i64, i64)> {

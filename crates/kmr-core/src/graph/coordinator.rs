@@ -28,7 +28,7 @@ use super::map::{MapPhase, PartitionInput};
 use super::rebalance::Ownership;
 use super::wiring::StageTasks;
 use crate::error::{BoxError, Error};
-use crate::member::{Change, GroupMember, MemberEvent, OffsetCommit, PartitionFailure, Rebalance};
+use crate::member::{Change, GroupMember, MemberEvent, PartitionFailure, Rebalance};
 use crate::record::TopicPartition;
 use crate::reducer::panic_message;
 use crate::stage::BoxFuture;
@@ -264,9 +264,11 @@ impl Coordinator {
             work.await?;
             match rebalance.change {
                 Change::Assign => {
-                    for OffsetCommit { partition, offset } in drain.member.assign(&rebalance).await? {
-                        if let Some(epoch) = started_epochs.get(&partition).copied() {
-                            let _ = ledger.send(LedgerEntry::Starts { epoch, offset });
+                    for start in drain.member.assign(&rebalance).await? {
+                        if let Some(epoch) = started_epochs.get(&start.partition).copied() {
+                            let commit = start.offset.filter(|_| start.chosen);
+                            let _ =
+                                ledger.send(LedgerEntry::Starts { epoch, commit, metadata: start.metadata });
                         }
                     }
                 }

@@ -103,6 +103,7 @@ impl Intake {
                 }
                 Some(bytes / records.max(1))
             }
+            Fetched::End { .. } => None,
             Fetched::Failed { topic, partition, failure } => {
                 let partition = TopicPartition::new(topic, partition);
                 // librdkafka counts what it could not hand out as read: nothing behind it may be observed, or it would be

@@ -1,6 +1,6 @@
 //! A scripted group member, and a consumer running on it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::graph::coordinator::{Ending, StopRequest};
 use crate::graph::flow::Flow;
 use crate::graph::wiring::{StageContext, start_stages};
 use crate::member::{
-    Change, CommitOutcome, FetchQueue, Fetched, GroupMember, MemberEvent, OffsetCommit, RECORD_OVERHEAD,
-    Rebalance, RebalanceProtocol, RecordBatch,
+    Change, CommitOutcome, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent, OffsetCommit,
+    RECORD_OVERHEAD, Rebalance, RebalanceProtocol, RecordBatch, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::reducer::{BatchOptions, Chunk, Delivery, Reducer, Rows};
@@ -69,7 +69,7 @@ impl GroupMember for Scripted {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<OffsetCommit>, Error> {
+    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
         self.calls.lock().unwrap().push(Call::Assigned(rebalance.id));
         Ok(Vec::new())
     }
@@ -96,6 +96,22 @@ impl GroupMember for Scripted {
             offsets.iter().map(|commit| Call::Committed(commit.partition.partition(), commit.offset)),
         );
         vec![CommitOutcome::Committed; offsets.len()]
+    }
+
+    async fn seek(&self, _: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn pause(&self, _: &[TopicPartition], _: bool) -> Result<(), Error> {
+        Ok(())
+    }
+
+    async fn offsets(
+        &self,
+        partitions: &[TopicPartition],
+        _: LogPoint,
+    ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
+        Ok(partitions.iter().map(|partition| (partition.clone(), 0)).collect())
     }
 
     async fn watermarks(&self, _: &TopicPartition) -> Option<(i64, i64)> {
