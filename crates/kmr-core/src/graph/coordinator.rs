@@ -25,6 +25,7 @@ use super::committer::{CommitterHandle, Reply, Settled};
 use super::flow::Flow;
 use super::intake::Routes;
 use super::map::{MapPhase, PartitionInput};
+use super::pulse::Pulse;
 use super::rebalance::Ownership;
 use super::wiring::StageTasks;
 use crate::error::{BoxError, Error};
@@ -292,7 +293,8 @@ impl Coordinator {
         let name = format!("map {}", assignment.partition);
         let ended = running.ended.clone().drop_guard();
         let (stop, ledger) = (running.stop.clone(), self.ledger.clone());
-        let input = PartitionInput { assignment, batches, stop, ledger, next: 0 };
+        let pulse = Arc::<Pulse>::default();
+        let input = PartitionInput { assignment, batches, stop, ledger, pulse, next: 0 };
         let task = async move {
             let _ended = ended;
             map.run_partition(input).await

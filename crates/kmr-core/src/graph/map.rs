@@ -9,13 +9,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
-use tokio::time::sleep;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use super::budget::{Charge, Unmapped};
 use super::claim::{Assignment, Claim, Ledger};
 use super::dead_letters::ErrorBranch;
 use super::piece::{Origin, Piece};
+use super::pulse::{Pulse, PulseState};
 use super::tracker::Offsets;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error, StopConsumer};
@@ -30,6 +32,8 @@ const MAX_PIECE_ROWS: usize = 8192;
 /// The same in bytes.
 const MAX_PIECE_BYTES: usize = 1 << 20;
 
+/// Records between two looks at the clock.
+const PULSE_RECORDS: usize = 16;
 /// How long mapped records wait for an asynchronous one behind them.
 const LINGER: Duration = Duration::from_millis(20);
 /// Memory of a dead letter beside its record's key and payload.
@@ -48,6 +52,8 @@ pub(crate) struct PartitionInput {
     pub(crate) batches: mpsc::UnboundedReceiver<Admitted>,
     pub(crate) stop: CancellationToken,
     pub(crate) ledger: Ledger,
+    /// What the task is doing, for whoever wants to know.
+    pub(crate) pulse: Arc<Pulse>,
     /// The offset behind the last record that was taken. librdkafka may hand records out again after a rebalance that came
     /// between taking them and its noting so; they are on their way already.
     pub(crate) next: i64,
@@ -97,6 +103,9 @@ where
                 continue;
             }
             input.next = offset + 1;
+            if index % PULSE_RECORDS == 0 {
+                input.pulse.mapping(offset, Instant::now());
+            }
             if draft.is_full_for(offset) {
                 let full = std::mem::replace(&mut draft, self.draft());
                 let part = charge.split(full.charged);
@@ -137,6 +146,7 @@ where
         input: &PartitionInput,
     ) -> Result<Option<Result<Vec<C::Out>, StageError>>, Error> {
         loop {
+            input.pulse.waiting(PulseState::Awaiting, draft.current);
             tokio::select! {
                 biased;
                 () = input.stop.cancelled() => return Ok(None),
@@ -171,14 +181,20 @@ where
             let letters = failures.into_iter().map(|(record, error)| {
                 DeadLetter::new(record, error.stage.name(), error.error) //
             });
+            let to = Stage::named("reduce_err");
+            input.pulse.waiting(PulseState::HandingOver { to }, input.next);
             self.errors.send(letters.collect(), Origin::of_records(claim, base, deltas)).await?;
         }
         if rows.is_empty() {
             claim.finish();
             return Ok(());
         }
-        // A closed channel means that the reduce stage has failed and the consumer is stopping.
-        let _ = self.reducer.send(Piece { rows, origin: Origin::of_records(claim, base, deltas) }).await;
+        let piece = Piece { rows, origin: Origin::of_records(claim, base, deltas) };
+        if let Err(TrySendError::Full(piece)) = self.reducer.try_send(piece) {
+            input.pulse.waiting(PulseState::HandingOver { to: self.reduce_stage.clone() }, input.next);
+            // A closed channel, here and above, means that the reduce stage has failed and the consumer is stopping.
+            let _ = self.reducer.send(piece).await;
+        }
         Ok(())
     }
 }
@@ -191,6 +207,9 @@ where
     fn run_partition(self: Arc<Self>, mut input: PartitionInput) -> BoxFuture<'static, Result<(), Error>> {
         Box::pin(async move {
             loop {
+                if input.batches.is_empty() {
+                    input.pulse.idle();
+                }
                 let admitted = tokio::select! {
                     biased;
                     () = input.stop.cancelled() => return Ok(()),

@@ -3,6 +3,7 @@
 //! `intake` takes records from the member and charges the `budget`; `map` runs the map stages, one task a partition;
 //! `reduce` batches and delivers, one task a reduce stage, with `batch` (when is a batch due), `flight` (attempts) and
 //! `downstream` (what follows); `dead_letters` is the way to `reduce_err`; `claim` and `piece` tie rows to their records;
+//! `pulse` says what a partition's task is doing;
 //! `committer` keeps a `tracker` per partition and commits; `coordinator` and `rebalance` direct all of them; `assembly`
 //! puts the tasks together.
 
@@ -19,6 +20,7 @@ pub(crate) mod flow;
 pub(crate) mod intake;
 mod map;
 mod piece;
+pub(crate) mod pulse;
 pub(crate) mod rebalance;
 mod reduce;
 mod tracker;
