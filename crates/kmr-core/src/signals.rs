@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::error::Error;
-use crate::graph::coordinator::StopRequest;
+use crate::graph::control::StopRequest;
 
 /// Ends the listening when the consumer has ended.
 #[must_use]

@@ -16,6 +16,7 @@ pub(crate) struct Counters {
     rows: Mutex<BTreeMap<String, u64>>,
     commits: AtomicU64,
     rebalances: AtomicU64,
+    rebuilds: AtomicU64,
     committed: Mutex<BTreeMap<TopicPartition, i64>>,
 }
 
@@ -38,6 +39,10 @@ impl Counters {
         self.rebalances.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn rebuilt(&self) {
+        self.rebuilds.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn commit_requested(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
@@ -54,6 +59,7 @@ impl Counters {
             rows: self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             commits: self.commits.load(Ordering::Relaxed),
             rebalances: self.rebalances.load(Ordering::Relaxed),
+            rebuilds: self.rebuilds.load(Ordering::Relaxed),
             bytes_held,
             committed: self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
@@ -76,6 +82,8 @@ pub struct Stats {
     pub commits: u64,
     /// Rebalances answered.
     pub rebalances: u64,
+    /// Clients that were put in the place of one that failed.
+    pub rebuilds: u64,
     /// Bytes of the budget that are in use now.
     pub bytes_held: u64,
     /// The offset committed last by this consumer, by partition; also for partitions that it has handed back.

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::error::{BoxError, chain_text};
+use crate::error::{BoxError, Error, chain_text};
 use crate::member::{CommitOutcome, Rebalance};
 use crate::record::TopicPartition;
 use crate::stage::Stage;
@@ -65,6 +65,21 @@ pub(crate) fn setting_risky(name: &str, value: &str, why: &str) {
 
 pub(crate) fn stopping(why: &str) {
     tracing::info!(why, "stopping: intake ends, then drain, flush, commit");
+}
+
+pub(crate) fn client_failed(error: &Error) {
+    tracing::warn!(
+        error = chain_text(error),
+        "Kafka client failed; its partitions are dropped without a commit, a new client follows"
+    );
+}
+
+pub(crate) fn client_not_rebuilt(error: &Error) {
+    tracing::warn!(error = chain_text(error), "no new Kafka client yet, trying again");
+}
+
+pub(crate) fn client_rebuilt() {
+    tracing::info!("a new Kafka client has joined the group");
 }
 
 pub(crate) fn stopped_early(why: &str) {

@@ -3,70 +3,75 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::watch;
 
 use super::budget::Budget;
-use super::committer::{Committer, CommitterHandle};
-use super::coordinator::{Coordinator, Ending, Parts, StopRequest, Tasks, supervise};
+use super::control::Controls;
+use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
 use super::flow::Flow;
-use super::intake::{Intake, Routes};
-use super::wiring::Stages;
+use super::wiring::{StageContext, start_stages};
 use crate::error::Error;
-use crate::member::{FetchQueue, GroupMember};
+use crate::member::Connector;
 use crate::stats::Counters;
+use crate::strategy::Pipeline;
+use crate::telemetry;
 
-/// A consumer whose stages have started and whose member is connected.
+/// A consumer that is ready to run.
 pub(crate) struct Graph {
-    pub(crate) member: Arc<dyn GroupMember>,
-    pub(crate) queue: Box<dyn FetchQueue>,
-    pub(crate) flow: watch::Sender<Flow>,
-    pub(crate) stages: Stages,
-    pub(crate) stops: mpsc::UnboundedReceiver<StopRequest>,
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) controls: Controls,
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,
+    /// Decides the jitter of retries.
+    pub(crate) seed: u64,
+    pub(crate) options: GraphOptions,
+}
+
+/// How the graph runs: what users set on the builder, as far as it is not the client's.
+#[derive(Clone, Debug)]
+pub(crate) struct GraphOptions {
     pub(crate) commit_interval: Duration,
     pub(crate) drain_deadline: Duration,
+    /// How long it is tried to put a new client in the place of one that failed.
+    pub(crate) rebuild_limit: Duration,
+}
+
+impl Default for GraphOptions {
+    fn default() -> Self {
+        Self {
+            commit_interval: Duration::from_secs(1),
+            drain_deadline: Duration::from_secs(180),
+            rebuild_limit: Duration::from_secs(600),
+        }
+    }
 }
 
 impl Graph {
-    /// Runs until it is told to stop or something fails, then ends in order.
+    /// Starts the stages, which check their sinks, then connects, then runs until it is told to stop or something fails, and ends
+    /// in order.
     ///
     /// # Errors
-    /// See [`Coordinator::run`].
-    pub(crate) async fn run(self) -> Result<Ending, Error> {
-        let (ledger, entries) = mpsc::unbounded_channel();
-        let (committer, orders) = CommitterHandle::new();
-        let (failed, failures) = mpsc::unbounded_channel();
-        let (routes, intake_stop) = (Arc::<Routes>::default(), CancellationToken::new());
-        let mut tasks: Tasks = JoinSet::new();
-        let commits =
-            Committer::new(self.member.clone(), self.counters.clone(), self.commit_interval, entries, orders);
-        tasks.spawn(supervise("commit".to_owned(), commits.run()));
-        let intake = Intake {
-            queue: self.queue,
-            routes: routes.clone(),
-            budget: self.budget,
-            failures: failed,
-            stop: intake_stop.clone(),
+    /// See [`Coordinator::run`]; and whatever keeps a stage or the client from starting.
+    pub(crate) async fn run(mut self, pipeline: Pipeline) -> Result<Ending, Error> {
+        let (flow, flow_receiver) = watch::channel(Flow::default());
+        let context = StageContext {
+            flow: flow_receiver,
+            budget: self.budget.clone(),
+            counters: self.counters.clone(),
+            seed: self.seed,
         };
-        tasks.spawn(supervise("intake".to_owned(), intake.run()));
-        let parts = Parts {
-            member: self.member,
-            committer,
-            ledger,
-            routes,
-            flow: self.flow,
-            map: self.stages.map,
-            stages: self.stages.tasks,
-            intake_stop,
-            failures,
-            stops: self.stops,
-            counters: self.counters,
-            drain_deadline: self.drain_deadline,
+        let stages = tokio::select! {
+            biased;
+            // Nothing has been read yet: there is nothing to end in order.
+            Some(StopRequest(why)) = self.controls.stops.recv() => {
+                telemetry::stopped_early(why);
+                return Ok(Ending::default());
+            }
+            stages = start_stages(pipeline, context) => stages?,
         };
-        Coordinator::new(parts, tasks).run().await
+        let Self { connector, controls, budget, counters, seed, options } = self;
+        let setup = Setup { connector, budget, counters, options, seed };
+        Coordinator::new(setup, controls, flow, stages).run().await
     }
 }
 

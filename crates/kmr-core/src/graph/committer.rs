@@ -31,7 +31,7 @@ const RETRY_WAIT: Duration = Duration::from_millis(200);
 /// and what they did since the last commit comes twice.
 const LAST_TRIES: u32 = 25;
 
-/// How an assignment ended.
+/// How an assignment ended, or how far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) partition: TopicPartition,
@@ -51,6 +51,8 @@ pub(crate) enum Order {
     Settle { epochs: BTreeSet<Epoch>, deadline: Instant, reply: oneshot::Sender<Result<Vec<Settled>, Error>> },
     /// Forget them, without a commit (C5).
     Forget { epochs: BTreeSet<Epoch>, deadline: Instant, reply: oneshot::Sender<Result<Vec<Settled>, Error>> },
+    /// Say how far all assignments are, those on their way out included.
+    Report { reply: oneshot::Sender<Vec<Settled>> },
 }
 
 /// The coordinator's way to the committer.
@@ -79,6 +81,13 @@ impl CommitterHandle {
     /// As for [`settle`](Self::settle).
     pub(crate) fn forget(&self, epochs: BTreeSet<Epoch>, deadline: Instant) -> Reply {
         self.ask(|reply| Order::Forget { epochs, deadline, reply })
+    }
+
+    /// How far all assignments are; none if the committer has ended.
+    pub(crate) async fn report(&self) -> Vec<Settled> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.orders.send(Order::Report { reply });
+        answer.await.unwrap_or_default()
     }
 
     fn ask(&self, order: impl FnOnce(oneshot::Sender<Result<Vec<Settled>, Error>>) -> Order) -> Reply {
@@ -231,6 +240,10 @@ impl Committer {
         let (epochs, deadline, reply, commits) = match order {
             Order::Settle { epochs, deadline, reply } => (epochs, deadline, reply, true),
             Order::Forget { epochs, deadline, reply } => (epochs, deadline, reply, false),
+            Order::Report { reply } => {
+                let _ = reply.send(self.entries.values().map(Entry::state).collect());
+                return Ok(());
+            }
         };
         if !commits {
             self.entries.retain(|epoch, _| !epochs.contains(epoch));
@@ -347,19 +360,21 @@ impl Committer {
 
     fn release(&mut self, epochs: &BTreeSet<Epoch>) -> Vec<Settled> {
         let released = epochs.iter().filter_map(|epoch| self.entries.remove(epoch));
-        released
-            .map(|entry| Settled {
-                partition: entry.assignment.partition.clone(),
-                committed: entry.committed,
-                unfinished_from: entry.tracker.oldest_unfinished(),
-                stalled: !entry.tracker.is_settled(),
-                commit_failed: entry.commit_failed,
-            })
-            .collect()
+        released.map(|entry| entry.state()).collect()
     }
 }
 
 impl Entry {
+    fn state(&self) -> Settled {
+        Settled {
+            partition: self.assignment.partition.clone(),
+            committed: self.committed,
+            unfinished_from: self.tracker.oldest_unfinished(),
+            stalled: !self.tracker.is_settled(),
+            commit_failed: self.commit_failed,
+        }
+    }
+
     /// The offset to commit, if there is a new one.
     fn due(&self) -> Option<i64> {
         if self.given_up {

@@ -5,6 +5,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::jitter::jitter;
 use crate::error::{BoxError, Error};
 use crate::reducer::{Attempt, BatchOptions, Delivered, Delivery, DeliveryError, panic_message};
 use crate::stage::Stage;
@@ -70,14 +71,6 @@ impl FlightPlan {
     }
 }
 
-/// A number in 0..1 from a seed and a counter (the finaliser of SplitMix64).
-fn jitter(seed: u64, number: u32) -> f64 {
-    let mut x = seed ^ u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-    x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    f64::from(u32::try_from((x ^ (x >> 31)) >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
@@ -135,12 +128,5 @@ mod tests {
         assert!(panicked.clone().is_err_and(|e| e.contains("oh no")), "{panicked:?}");
         let spent = fly_with(|_| Err(DeliveryError::retryable("busy")), Some(Duration::from_secs(60))).await;
         assert!(spent.clone().is_err_and(|e| e.contains("gave up") && e.contains("busy")), "{spent:?}");
-    }
-
-    #[test]
-    fn jitter_spreads_over_its_range() {
-        let values: Vec<f64> = (1..200).map(|n| jitter(3, n)).collect();
-        assert!(values.iter().any(|v| *v < 0.1) && values.iter().any(|v| *v > 0.9));
-        assert!(values.iter().all(|v| (0.0..=1.0).contains(v)));
     }
 }

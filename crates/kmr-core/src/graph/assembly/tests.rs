@@ -3,4 +3,5 @@
 mod kit;
 mod lifecycle;
 mod rebalances;
+mod rebuilds;
 mod records;

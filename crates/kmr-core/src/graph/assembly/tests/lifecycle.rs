@@ -24,7 +24,7 @@ async fn a_stop_flushes_commits_and_leaves_in_this_order() {
     assert!(sink.rows().is_empty() && letters.texts().is_empty());
     consumer.wish_to_stop();
     consumer.until_true("ended", || consumer.has_ended()).await;
-    assert_eq!(consumer.calls()[1..], [Call::Committed(0, 10), Call::Closed]);
+    assert_eq!(consumer.calls()[2..], [Call::Committed(0, 10), Call::Closed]);
     assert_eq!((sink.rows().len(), letters.texts().len()), (5, 5));
     consumer.ended().await.unwrap();
 }
@@ -94,6 +94,7 @@ async fn a_second_wish_to_stop_ends_it_at_once() {
         matches!(error, Error::Unfinished { .. }) && started.elapsed() < Duration::from_secs(2),
         "{error}"
     );
+    assert!(error.to_string().contains("t/0 from offset 0"), "it says what is left: {error}");
 }
 
 #[tokio::test(start_paused = true)]

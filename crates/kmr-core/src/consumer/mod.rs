@@ -1,28 +1,25 @@
 //! The consumer that users build and run: options, checks before anything is connected, and the run itself.
 
-use std::collections::BTreeMap;
+mod handle;
+mod options;
+mod report;
+
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{mpsc, watch};
-
+pub use self::handle::ConsumerHandle;
+use self::options::Options;
+pub use self::report::{PartitionEnd, Report};
 use crate::client::Connect;
 use crate::config::{ClientConfig, ResetPolicy};
 use crate::error::Error;
 use crate::graph::assembly::Graph;
 use crate::graph::budget::Budget;
-use crate::graph::committer::Settled;
-use crate::graph::coordinator::{Ending, StopRequest};
-use crate::graph::flow::Flow;
-use crate::graph::wiring::{StageContext, Stages, start_stages};
-use crate::member::{Connected, Connector};
-use crate::record::TopicPartition;
+use crate::graph::control::{Controls, controls};
 use crate::signals;
-use crate::stats::{Counters, Stats};
 use crate::strategy::{IntoPipeline, Pipeline};
-use crate::telemetry;
 
 /// Runs `strategy` on `topics` until SIGINT or SIGTERM, then ends in order. The short form of [`Consumer::builder`].
 ///
@@ -47,7 +44,7 @@ pub struct Consumer {
     options: Options,
     pipeline: Pipeline,
     handle: ConsumerHandle,
-    stops: mpsc::UnboundedReceiver<StopRequest>,
+    controls: Controls,
     shutdown: Shutdown,
 }
 
@@ -73,37 +70,10 @@ pub struct ConsumerBuilder<P = ()> {
     pipeline: P,
 }
 
-#[derive(Clone, Debug)]
-struct Options {
-    topics: Vec<String>,
-    config: ClientConfig,
-    byte_budget: usize,
-    drain_deadline: Duration,
-    commit_interval: Duration,
-    commit_timeout: Duration,
-    connect_timeout: Duration,
-    reset: Option<ResetPolicy>,
-}
-
-/// Least budget: below it, one fetch alone is more than the graph may hold.
-const LEAST_BUDGET: usize = 4 << 20;
-/// Time for a heartbeat and the answer to a rebalance, beside the drain.
-const HEARTBEAT: Duration = Duration::from_secs(3);
-
 impl Consumer {
     /// Starts to describe a consumer.
     pub fn builder() -> ConsumerBuilder {
-        let options = Options {
-            topics: Vec::new(),
-            config: ClientConfig::new(),
-            byte_budget: 64 << 20,
-            drain_deadline: Duration::from_secs(180),
-            commit_interval: Duration::from_secs(1),
-            commit_timeout: Duration::from_secs(10),
-            connect_timeout: Duration::from_secs(30),
-            reset: None,
-        };
-        ConsumerBuilder { options, shutdown: Shutdown::Signals, pipeline: () }
+        ConsumerBuilder { options: Options::default(), shutdown: Shutdown::Signals, pipeline: () }
     }
 }
 
@@ -141,14 +111,24 @@ impl<P> ConsumerBuilder<P> {
     /// be more than the deliveries can take, and less than `max.poll.interval.ms` (both are checked by
     /// [`build`](ConsumerBuilder::build)); past it, what is left stays uncommitted.
     pub fn drain_deadline(mut self, deadline: Duration) -> Self {
-        self.options.drain_deadline = deadline;
+        self.options.graph.drain_deadline = deadline;
         self
     }
 
     /// How often finished offsets are committed. Default 1 s. Longer saves the group's coordinator work, and more is read
     /// again after a crash.
     pub fn commit_interval(mut self, interval: Duration) -> Self {
-        self.options.commit_interval = interval;
+        self.options.graph.commit_interval = interval;
+        self
+    }
+
+    /// How long it is tried to put a new Kafka client in the place of one that failed for good: one that was thrown out of its group
+    /// by a fatal error, say, or could not answer a rebalance. Default 10 min. Nothing of the failed client is committed; its
+    /// partitions are read again from where they were committed. Tries start after 1 s and wait up to 30 s; past the limit the
+    /// consumer ends with the last error, as it does at once where a new client cannot help (permissions, a fenced
+    /// `group.instance.id`). A client that lives for less than a minute does not end a series of tries.
+    pub fn rebuild_limit(mut self, limit: Duration) -> Self {
+        self.options.graph.rebuild_limit = limit;
         self
     }
 
@@ -182,76 +162,24 @@ impl ConsumerBuilder<Pipeline> {
             let setting = self.options.config.get("auto.offset.reset");
             self.options.reset = setting.map(ResetPolicy::from_setting).transpose()?;
         }
-        let (stop, stops) = mpsc::unbounded_channel();
+        let (remote, controls) = controls();
         let handle = ConsumerHandle {
-            stop,
+            remote,
             counters: Arc::default(),
-            budget: Budget::new(self.options.byte_budget - self.options.byte_budget / PREFETCH_SHARE),
+            budget: Budget::new(self.options.byte_budget - self.options.prefetch_bytes()),
         };
         Ok(Consumer {
             options: self.options,
             pipeline: self.pipeline,
             handle,
-            stops,
+            controls,
             shutdown: self.shutdown,
         })
     }
 }
 
-/// One part in so many of the byte budget is librdkafka's.
-const PREFETCH_SHARE: usize = 4;
-
-impl Options {
-    fn check(&self, pipeline: &Pipeline) -> Result<(), Error> {
-        if self.topics.is_empty() {
-            return Err(Error::Config("no topics; name at least one".to_owned()));
-        }
-        self.config.required("bootstrap.servers")?;
-        self.config.required("group.id")?;
-        if self.byte_budget < LEAST_BUDGET {
-            let text =
-                format!("byte_budget is {} bytes; it has to be at least {LEAST_BUDGET}", self.byte_budget);
-            return Err(Error::Config(text));
-        }
-        if self.commit_interval.is_zero() {
-            return Err(Error::Config("commit_interval is 0; give it at least a millisecond".to_owned()));
-        }
-        self.check_times(pipeline)
-    }
-
-    /// R3: whatever may be under way when a partition is revoked ends before the drain deadline, and that ends before the
-    /// group gives the member up.
-    fn check_times(&self, pipeline: &Pipeline) -> Result<(), Error> {
-        let stages = pipeline.reduces.iter().chain(pipeline.errors.iter().map(|(info, _)| info));
-        let mut chain = self.commit_timeout + HEARTBEAT;
-        for info in stages {
-            if let Some(problem) = info.options.problem() {
-                return Err(Error::Config(format!("{}: {problem}", info.stage)));
-            }
-            // One attempt of what is in flight, one of the last batch.
-            chain += info.options.attempt_timeout * 2;
-        }
-        if chain >= self.drain_deadline {
-            return Err(Error::Config(format!(
-                "drain_deadline is {:?}, but two attempts of every reduce, a commit and a heartbeat may take {chain:?}; \
-                 raise drain_deadline or lower the attempt_timeout of the reducers",
-                self.drain_deadline
-            )));
-        }
-        let max_poll = self.config.max_poll_interval()?;
-        if self.drain_deadline >= max_poll {
-            return Err(Error::Config(format!(
-                "drain_deadline is {:?}, which is not below max.poll.interval.ms ({max_poll:?}): the group would give the \
-                 member up while it drains; lower the one or raise the other",
-                self.drain_deadline
-            )));
-        }
-        Ok(())
-    }
-}
-
 impl Consumer {
-    /// A handle to watch and to stop the consumer from elsewhere.
+    /// A handle to watch and to direct the consumer from elsewhere.
     pub fn handle(&self) -> ConsumerHandle {
         self.handle.clone()
     }
@@ -266,117 +194,36 @@ impl Consumer {
     /// Dropping the future ends the consumer at once, without the ordered shutdown: nothing is lost, what was under way is
     /// read again.
     pub async fn run(self) -> Result<Report, Error> {
-        let Consumer { options, pipeline, handle, mut stops, shutdown } = self;
+        let Consumer { options, pipeline, handle, controls, shutdown } = self;
         let _signals = match shutdown {
-            Shutdown::Signals => signals::listen(handle.stop.clone())?,
-            Shutdown::Future(future) => signals::follow(future, handle.stop.clone()),
+            Shutdown::Signals => signals::listen(handle.remote.stop.clone())?,
+            Shutdown::Future(future) => signals::follow(future, handle.remote.stop.clone()),
         };
-        let (flow, flow_receiver) = watch::channel(Flow::default());
-        let context = StageContext {
-            flow: flow_receiver,
+        let connect = Connect {
+            topics: options.topics.clone(),
+            config: options.config.clone(),
+            reset: options.reset.unwrap_or_default(),
+            prefetch_bytes: options.prefetch_bytes(),
+            timeout: options.connect_timeout,
+        };
+        let graph = Graph {
+            connector: Arc::new(connect),
+            controls,
             budget: handle.budget.clone(),
             counters: handle.counters.clone(),
             seed: seed(),
+            options: options.graph,
         };
-        let started = tokio::select! {
-            biased;
-            // Nothing has been read yet: there is nothing to end in order.
-            Some(StopRequest(why)) = stops.recv() => {
-                telemetry::stopped_early(why);
-                return Ok(Report::new(Ending::default(), handle.stats()));
-            }
-            started = start(pipeline, context, &options) => started,
-        };
-        let (stages, Connected { member, queue }) = started?;
-        let graph = Graph {
-            member,
-            queue,
-            flow,
-            stages,
-            stops,
-            budget: handle.budget.clone(),
-            counters: handle.counters.clone(),
-            commit_interval: options.commit_interval,
-            drain_deadline: options.drain_deadline,
-        };
-        let ending = graph.run().await;
+        let ending = graph.run(pipeline).await;
         let stats = handle.stats();
         ending.map(|ending| Report::new(ending, stats))
     }
-}
-
-/// Starts the stages, which check their sinks, then connects to Kafka.
-async fn start(
-    pipeline: Pipeline,
-    context: StageContext,
-    options: &Options,
-) -> Result<(Stages, Connected), Error> {
-    let stages = start_stages(pipeline, context).await?;
-    let connect = Connect {
-        topics: options.topics.clone(),
-        config: options.config.clone(),
-        reset: options.reset.unwrap_or_default(),
-        prefetch_bytes: options.byte_budget / PREFETCH_SHARE,
-        timeout: options.connect_timeout,
-    };
-    Ok((stages, connect.connect().await?))
 }
 
 /// Decides the jitter of retries: another one for each process.
 fn seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     u64::from(now.subsec_nanos()) << 32 | u64::from(std::process::id())
-}
-
-/// Watches and stops a consumer from elsewhere.
-#[derive(Clone, Debug)]
-pub struct ConsumerHandle {
-    stop: mpsc::UnboundedSender<StopRequest>,
-    counters: Arc<Counters>,
-    budget: Arc<Budget>,
-}
-
-impl ConsumerHandle {
-    /// Ends the consumer in order; a second call ends it at once.
-    pub fn stop(&self) {
-        // The consumer may have ended already.
-        let _ = self.stop.send(StopRequest("its handle"));
-    }
-
-    /// What the consumer has done so far.
-    pub fn stats(&self) -> Stats {
-        self.counters.snapshot(self.budget.held())
-    }
-}
-
-/// How a consumer ended that was told to stop.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct Report {
-    /// What it did.
-    pub stats: Stats,
-    /// The partitions that it owned at the end.
-    pub partitions: BTreeMap<TopicPartition, PartitionEnd>,
-}
-
-/// How one partition ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PartitionEnd {
-    /// The offset committed last, if this consumer committed any.
-    pub committed: Option<i64>,
-    /// The lowest offset that was read and is not finished: rows that a reducer dropped at shutdown, as it was told to.
-    pub unfinished_from: Option<i64>,
-}
-
-impl Report {
-    fn new(ending: Ending, stats: Stats) -> Self {
-        let end = |s: Settled| {
-            let end = PartitionEnd { committed: s.committed, unfinished_from: s.unfinished_from };
-            (s.partition, end)
-        };
-        Self { stats, partitions: ending.settled.into_iter().map(end).collect() }
-    }
 }
 
 #[cfg(test)]

@@ -1,0 +1,94 @@
+//! What a consumer is told, and the checks that need no connection.
+
+use std::time::Duration;
+
+use crate::config::{ClientConfig, ResetPolicy};
+use crate::error::Error;
+use crate::graph::assembly::GraphOptions;
+use crate::strategy::Pipeline;
+
+#[derive(Clone, Debug)]
+pub(super) struct Options {
+    pub(super) topics: Vec<String>,
+    pub(super) config: ClientConfig,
+    pub(super) byte_budget: usize,
+    pub(super) commit_timeout: Duration,
+    pub(super) connect_timeout: Duration,
+    pub(super) reset: Option<ResetPolicy>,
+    pub(super) graph: GraphOptions,
+}
+
+/// One part in so many of the byte budget is librdkafka's.
+const PREFETCH_SHARE: usize = 4;
+/// Least budget: below it, one fetch alone is more than the graph may hold.
+const LEAST_BUDGET: usize = 4 << 20;
+/// Time for a heartbeat and the answer to a rebalance, beside the drain.
+const HEARTBEAT: Duration = Duration::from_secs(3);
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            topics: Vec::new(),
+            config: ClientConfig::new(),
+            byte_budget: 64 << 20,
+            commit_timeout: Duration::from_secs(10),
+            connect_timeout: Duration::from_secs(30),
+            reset: None,
+            graph: GraphOptions::default(),
+        }
+    }
+}
+
+impl Options {
+    /// Bytes of the budget that are librdkafka's.
+    pub(super) fn prefetch_bytes(&self) -> usize {
+        self.byte_budget / PREFETCH_SHARE
+    }
+
+    pub(super) fn check(&self, pipeline: &Pipeline) -> Result<(), Error> {
+        if self.topics.is_empty() {
+            return Err(Error::Config("no topics; name at least one".to_owned()));
+        }
+        self.config.required("bootstrap.servers")?;
+        self.config.required("group.id")?;
+        if self.byte_budget < LEAST_BUDGET {
+            let text =
+                format!("byte_budget is {} bytes; it has to be at least {LEAST_BUDGET}", self.byte_budget);
+            return Err(Error::Config(text));
+        }
+        if self.graph.commit_interval.is_zero() {
+            return Err(Error::Config("commit_interval is 0; give it at least a millisecond".to_owned()));
+        }
+        self.check_times(pipeline)
+    }
+
+    /// R3: whatever may be under way when a partition is revoked ends before the drain deadline, and that ends before the
+    /// group gives the member up.
+    fn check_times(&self, pipeline: &Pipeline) -> Result<(), Error> {
+        let stages = pipeline.reduces.iter().chain(pipeline.errors.iter().map(|(info, _)| info));
+        let mut chain = self.commit_timeout + HEARTBEAT;
+        for info in stages {
+            if let Some(problem) = info.options.problem() {
+                return Err(Error::Config(format!("{}: {problem}", info.stage)));
+            }
+            // One attempt of what is in flight, one of the last batch.
+            chain += info.options.attempt_timeout * 2;
+        }
+        if chain >= self.graph.drain_deadline {
+            return Err(Error::Config(format!(
+                "drain_deadline is {:?}, but two attempts of every reduce, a commit and a heartbeat may take {chain:?}; \
+                 raise drain_deadline or lower the attempt_timeout of the reducers",
+                self.graph.drain_deadline
+            )));
+        }
+        let max_poll = self.config.max_poll_interval()?;
+        if self.graph.drain_deadline >= max_poll {
+            return Err(Error::Config(format!(
+                "drain_deadline is {:?}, which is not below max.poll.interval.ms ({max_poll:?}): the group would give the \
+                 member up while it drains; lower the one or raise the other",
+                self.graph.drain_deadline
+            )));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! How a consumer ended that was told to stop.
+
+use std::collections::BTreeMap;
+
+use crate::graph::committer::Settled;
+use crate::graph::coordinator::Ending;
+use crate::record::TopicPartition;
+use crate::stats::Stats;
+
+/// How a consumer ended that was told to stop.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Report {
+    /// What it did.
+    pub stats: Stats,
+    /// The partitions that it owned at the end.
+    pub partitions: BTreeMap<TopicPartition, PartitionEnd>,
+}
+
+/// How one partition ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct PartitionEnd {
+    /// The offset committed last, if this consumer committed any.
+    pub committed: Option<i64>,
+    /// The lowest offset that was read and is not finished: rows that a reducer dropped at shutdown, as it was told to.
+    pub unfinished_from: Option<i64>,
+}
+
+impl Report {
+    pub(super) fn new(ending: Ending, stats: Stats) -> Self {
+        let end = |s: Settled| {
+            let end = PartitionEnd { committed: s.committed, unfinished_from: s.unfinished_from };
+            (s.partition, end)
+        };
+        Self { stats, partitions: ending.settled.into_iter().map(end).collect() }
+    }
+}

@@ -1,0 +1,200 @@
+//! A scripted Kafka, and a consumer running on it.
+
+mod letters;
+mod member;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub(super) use self::letters::Letters;
+use self::member::{Batch, Group, World};
+pub(super) use self::member::{Broker, Call};
+use crate::error::{BoxError, Error};
+use crate::graph::assembly::{Graph, GraphOptions};
+use crate::graph::budget::Budget;
+use crate::graph::control::{Remote, StopRequest, controls};
+use crate::graph::coordinator::Ending;
+use crate::member::{Change, Fetched, MemberEvent, RECORD_OVERHEAD, Rebalance, RebalanceProtocol};
+use crate::record::{OwnedRecord, Record, TopicPartition};
+use crate::stats::Counters;
+use crate::strategy::IntoPipeline;
+
+/// The drain deadline of all tests.
+pub(super) const DRAIN: Duration = Duration::from_secs(60);
+
+pub(super) fn partition(number: i32) -> TopicPartition {
+    TopicPartition::new("t", number)
+}
+
+/// A running consumer.
+pub(super) struct Running {
+    world: Arc<World>,
+    pub(super) remote: Remote,
+    pub(super) budget: Arc<Budget>,
+    pub(super) counters: Arc<Counters>,
+    last_rebalance: u64,
+    task: JoinHandle<Result<Ending, Error>>,
+}
+
+/// How the tests' consumers run if nothing else is said.
+pub(super) fn options() -> GraphOptions {
+    GraphOptions {
+        commit_interval: Duration::from_millis(100),
+        drain_deadline: DRAIN,
+        ..GraphOptions::default()
+    }
+}
+
+/// Starts a consumer with a budget of 1 MB.
+pub(super) async fn start(strategy: impl IntoPipeline) -> Running {
+    start_with(strategy, 1 << 20, options()).await
+}
+
+pub(super) async fn start_with_budget(strategy: impl IntoPipeline, bytes: usize) -> Running {
+    start_with(strategy, bytes, options()).await
+}
+
+pub(super) async fn start_with(strategy: impl IntoPipeline, bytes: usize, options: GraphOptions) -> Running {
+    let world = Arc::<World>::default();
+    let (remote, controls) = controls();
+    let (budget, counters) = (Budget::new(bytes), Arc::<Counters>::default());
+    let graph = Graph {
+        connector: Arc::new(Group(world.clone())),
+        controls,
+        budget: budget.clone(),
+        counters: counters.clone(),
+        seed: 1,
+        options,
+    };
+    let task = tokio::spawn(graph.run(strategy.into_pipeline()));
+    let running = Running { world, remote, budget, counters, last_rebalance: 0, task };
+    running.until_true("connected", || running.has_ended() || running.connections() == 1).await;
+    running
+}
+
+impl Running {
+    /// The group says something about partitions. Returns the rebalance's id.
+    pub(super) fn rebalance(&mut self, change: Change, partitions: &[i32]) -> u64 {
+        self.last_rebalance += 1;
+        let (id, protocol) = (self.last_rebalance, RebalanceProtocol::Cooperative);
+        let partitions = partitions.iter().map(|number| partition(*number)).collect();
+        self.event(MemberEvent::Rebalance(Rebalance { id, protocol, change, partitions }));
+        id
+    }
+
+    /// Assigns partitions and waits until the answer is there.
+    pub(super) async fn assign(&mut self, partitions: &[i32]) {
+        let id = self.rebalance(Change::Assign, partitions);
+        self.until(|calls| calls.contains(&Call::Assigned(id))).await;
+    }
+
+    fn event(&self, event: MemberEvent) {
+        self.world.events.lock().unwrap().as_ref().unwrap().send(event).unwrap();
+    }
+
+    /// The next tries to connect end like this.
+    pub(super) fn refuse_connections(&self, errors: impl IntoIterator<Item = Error>) {
+        self.world.refusals.lock().unwrap().extend(errors);
+    }
+
+    /// How often a client has connected.
+    pub(super) fn connections(&self) -> usize {
+        self.calls().iter().filter(|call| **call == Call::Connected).count()
+    }
+
+    /// The client fails in a way that a new one may heal.
+    pub(super) async fn lose_client(&self) {
+        let before = self.connections();
+        self.fail_client(Error::Client { what: "poll".into(), reason: "fenced".into(), retryable: true });
+        self.until_true("connected again", || self.connections() > before).await;
+    }
+
+    pub(super) fn fail_client(&self, error: Error) {
+        self.event(MemberEvent::Fatal(error));
+    }
+
+    /// Kafka delivers records at these offsets, each with its offset as payload.
+    pub(super) fn fetch(&self, number: i32, offsets: impl IntoIterator<Item = i64>) {
+        self.fetch_sized(number, offsets, 0);
+    }
+
+    /// The same, with keys of that size.
+    pub(super) fn fetch_sized(&self, number: i32, offsets: impl IntoIterator<Item = i64>, key_bytes: usize) {
+        let record = |offset: i64| {
+            OwnedRecord::new("t", number, offset)
+                .with_payload(offset.to_string())
+                .with_key(vec![b'k'; key_bytes])
+        };
+        let records: Vec<OwnedRecord> = offsets.into_iter().map(record).collect();
+        let bytes = records.len() * (RECORD_OVERHEAD + key_bytes + 2);
+        let fetched =
+            Fetched::Records { topic: "t".into(), partition: number, bytes, batch: Box::new(Batch(records)) };
+        self.fetch_event(fetched);
+    }
+
+    pub(super) fn fetch_event(&self, fetched: Fetched) {
+        let queue = self.world.queue.lock().unwrap().clone();
+        queue.waiting.lock().unwrap().push_back(fetched);
+        queue.filled.notify_one();
+    }
+
+    pub(super) fn broker(&self, broker: Broker) {
+        self.world.broker.send_replace(broker);
+    }
+
+    pub(super) fn calls(&self) -> Vec<Call> {
+        self.world.calls.lock().unwrap().clone()
+    }
+
+    /// The offset committed last for a partition.
+    pub(super) fn committed(&self, number: i32) -> Option<i64> {
+        let of = |call: &Call| match call {
+            Call::Committed(partition, offset) if *partition == number => Some(*offset),
+            _ => None,
+        };
+        self.calls().iter().rev().find_map(of)
+    }
+
+    /// Waits, in virtual time, until the calls are as expected.
+    pub(super) async fn until(&self, expected: impl Fn(&[Call]) -> bool) {
+        self.until_true("calls as expected", || expected(&self.calls())).await;
+    }
+
+    /// Waits, in virtual time, until something holds.
+    pub(super) async fn until_true(&self, what: &str, holds: impl Fn() -> bool) {
+        let polling = async {
+            while !holds() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        if timeout(Duration::from_secs(600), polling).await.is_err() {
+            panic!("never {what}; calls: {:?}", self.calls());
+        }
+    }
+
+    pub(super) fn wish_to_stop(&self) {
+        self.remote.stop.send(StopRequest("the test")).unwrap();
+    }
+
+    /// Waits for the end.
+    pub(super) async fn ended(self) -> Result<Ending, Error> {
+        timeout(Duration::from_secs(3600), self.task).await.expect("the consumer ends").expect("no panic")
+    }
+
+    pub(super) async fn stop(self) -> Result<Ending, Error> {
+        self.wish_to_stop();
+        self.ended().await
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        self.task.is_finished()
+    }
+}
+
+/// Maps a record to its partition and offset; payloads that are no numbers fail.
+pub(super) fn place(record: &Record<'_>) -> Result<(i32, i64), BoxError> {
+    Ok((record.partition(), record.offset()))
+}

@@ -1,0 +1,172 @@
+//! The ordered end (L3): intake, drain, flush, dead letters, commit, leave, on one absolute deadline.
+
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::rebuild::Without;
+use super::session::Session;
+use super::supervision::{Failed, early};
+use super::{CLOSE_TIME, Coordinator, Ending, StopRequest};
+use crate::error::{BoxError, Error};
+use crate::graph::committer::Settled;
+use crate::telemetry;
+
+/// How long a forced end waits to learn what is left: the committer answers at once, or not at all.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+impl Coordinator {
+    /// Ends the consumer in order after `served`; a wish to stop that comes now forces it.
+    pub(super) async fn finish(
+        mut self,
+        mut session: Session,
+        served: Result<StopRequest, Failed>,
+    ) -> Result<Ending, Error> {
+        match &served {
+            Ok(StopRequest(why)) => telemetry::stopping(why),
+            Err(error) => telemetry::stopping(&format!("after an error: {error}")),
+        }
+        let commits = !matches!(&served, Err(Failed::Client(_)));
+        let deadline = Instant::now() + self.setup.options.drain_deadline;
+        let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
+        let committer = session.drain.committer.clone();
+        let ended = tokio::select! {
+            biased;
+            StopRequest(why) = second(&mut stops) => {
+                let left = timeout(LAST_WORDS, committer.report()).await.unwrap_or_default();
+                let left = report_unfinished(&left).err().map(|what| format!("; {what}"));
+                Err(Error::Unfinished { what: format!("forced by {why}{}", left.unwrap_or_default()) })
+            }
+            ended = self.end(&mut session, commits, deadline) => ended,
+        };
+        match (served, ended) {
+            (Err(Failed::Client(error) | Failed::Task(error)), ended) => {
+                if let Err(second) = ended {
+                    telemetry::secondary_failure(&(Box::new(second) as BoxError));
+                }
+                Err(error)
+            }
+            (Ok(_), ended) => ended,
+        }
+    }
+
+    /// The end while there is no client: nothing is owned, so only the stages are left.
+    pub(super) async fn finish_without(mut self, without: Without) -> Result<Ending, Error> {
+        match &without {
+            Without::Stopped(StopRequest(why)) => telemetry::stopping(why),
+            Without::Failed(error) => telemetry::stopping(&format!("after an error: {error}")),
+        }
+        let deadline = Instant::now() + self.setup.options.drain_deadline;
+        let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
+        let ended = tokio::select! {
+            biased;
+            StopRequest(why) = second(&mut stops) => Err(Error::Unfinished { what: format!("forced by {why}") }),
+            ended = self.end_stages(deadline) => ended,
+        };
+        match (without, ended) {
+            (Without::Failed(error), ended) => {
+                if let Err(second) = ended {
+                    telemetry::secondary_failure(&(Box::new(second) as BoxError));
+                }
+                Err(error)
+            }
+            (Without::Stopped(_), ended) => ended.map(|()| Ending::default()),
+        }
+    }
+
+    async fn end(
+        &mut self,
+        session: &mut Session,
+        commits: bool,
+        deadline: Instant,
+    ) -> Result<Ending, Error> {
+        session.stop_intake();
+        let gone = self.ownership.give_up_all();
+        let running = session.stop_partitions(&gone);
+        let drain = session.drain.clone();
+        let pending = session.pending.take();
+        let (_, settled) = tokio::join!(
+            // A rebalance under way is finished, too: its partitions drain on a deadline of their own, not a later one.
+            async {
+                if let Some(pending) = pending {
+                    let _ = timeout_at(deadline, pending.done()).await;
+                }
+            },
+            async {
+                if commits {
+                    drain.hand_back(running, deadline).await
+                } else {
+                    drain.discard(&running, deadline).await
+                }
+            },
+        );
+        let stages = self.end_stages(deadline).await;
+        let tasks = self.end_maps().and(session.task_failure());
+        let close_by = deadline.max(Instant::now() + CLOSE_TIME);
+        let closed = timeout_at(close_by, session.member.close()).await.unwrap_or_else(|_| {
+            Err(Error::Unfinished { what: "the Kafka client did not close in time".to_owned() })
+        });
+        tasks?;
+        let settled = settled?;
+        let unfinished = report_unfinished(&settled).map_err(|what| Error::Unfinished { what });
+        match (stages, unfinished) {
+            // A stage that did not end in time is known by the records that it holds: they say more.
+            (Err(Error::Unfinished { .. }), Err(unfinished)) => return Err(unfinished),
+            (Err(error), _) => return Err(error),
+            (Ok(()), unfinished) => closed.and(unfinished)?,
+        }
+        Ok(Ending { settled })
+    }
+
+    /// The first failure of a partition's task during the end.
+    fn end_maps(&mut self) -> Result<(), Error> {
+        while let Some(ended) = self.maps.try_join_next() {
+            if !matches!(ended, Ok((_, Ok(())))) {
+                return Err(early(ended));
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the reduce stages, the first ones first: each ends when nothing can reach it any more.
+    async fn end_stages(&mut self, deadline: Instant) -> Result<(), Error> {
+        self.map = None;
+        let mut first = Ok(());
+        loop {
+            match timeout_at(deadline, self.stages.join_next()).await {
+                Ok(None) => return first,
+                Ok(Some(Ok((_, result)))) => first = first.and(result),
+                Ok(Some(Err(error))) => first = first.and(Err(early(Err(error)))),
+                Err(_) => {
+                    self.stages.abort_all();
+                    let what = "a reduce stage did not end within the drain deadline".to_owned();
+                    return first.and(Err(Error::Unfinished { what }));
+                }
+            }
+        }
+    }
+}
+
+/// What is left of these partitions, as text; `Ok` if nothing is.
+fn report_unfinished(settled: &[Settled]) -> Result<(), String> {
+    let left: Vec<String> = settled
+        .iter()
+        .filter_map(|settled| {
+            let from = settled.unfinished_from.filter(|_| settled.stalled);
+            let from = from.map(|from| format!("{} from offset {from}", settled.partition));
+            from.or_else(|| {
+                settled.commit_failed.then(|| format!("{}: last commit failed", settled.partition))
+            })
+        })
+        .collect();
+    if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+}
+
+/// The next wish to stop: by now the second. Pends for ever when nobody can wish any more.
+async fn second(stops: &mut mpsc::UnboundedReceiver<StopRequest>) -> StopRequest {
+    match stops.recv().await {
+        Some(stop) => stop,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,144 @@
+//! The event handler: answers rebalances, starts and stops partition tasks, watches every task, puts a new client in the place of
+//! one that failed, ends the consumer in order.
+//!
+//! `session` is one client's time; `rebalancing` answers the group; `drain` hands partitions back; `failures` decides what a
+//! partition that cannot be read means; `rebuild` connects; `ending` is the ordered end; `supervision` says how tasks end.
+//!
+//! Invariants (numbers of ARCHITECTURE.md):
+//! * R1: a rebalance touches the partitions that it names. R3: it is answered in time, also while stopping.
+//! * R4: nothing here waits for user code without a deadline.
+//! * R5: an answer goes to the rebalance that it belongs to; the member drops an answer that comes too late.
+//! * L1: the first task that fails stops the consumer in order and becomes its error.
+
+mod drain;
+mod ending;
+mod failures;
+mod rebalancing;
+mod rebuild;
+mod session;
+mod supervision;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use self::rebalancing::answered;
+use self::rebuild::Rebuild;
+use self::session::Session;
+use self::supervision::{Failed, Tasks, early, map_ended};
+use super::assembly::GraphOptions;
+use super::budget::Budget;
+use super::claim::Assignment;
+use super::committer::Settled;
+use super::control::Controls;
+pub(crate) use super::control::StopRequest;
+use super::flow::Flow;
+use super::map::MapPhase;
+use super::rebalance::Ownership;
+use super::wiring::{StageTasks, Stages};
+use crate::error::Error;
+use crate::member::{Connector, MemberEvent};
+use crate::stats::Counters;
+
+/// Least time that closing the client is given, also when the drain has used up its deadline.
+const CLOSE_TIME: Duration = Duration::from_secs(5);
+
+/// What every session works with.
+pub(crate) struct Setup {
+    pub(crate) connector: Arc<dyn Connector>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) options: GraphOptions,
+    /// Decides the jitter of retries.
+    pub(crate) seed: u64,
+}
+
+/// How the consumer ended, partition by partition.
+#[derive(Debug, Default)]
+pub(crate) struct Ending {
+    pub(crate) settled: Vec<Settled>,
+}
+
+/// The coordinator.
+pub(crate) struct Coordinator {
+    setup: Setup,
+    controls: Controls,
+    flow: Arc<watch::Sender<Flow>>,
+    map: Option<Arc<dyn MapPhase>>,
+    stages: StageTasks,
+    /// The partitions' tasks, also those that were left behind.
+    maps: Tasks,
+    /// Epochs never repeat, whatever client they belong to.
+    ownership: Ownership,
+}
+
+impl Coordinator {
+    pub(crate) fn new(setup: Setup, controls: Controls, flow: watch::Sender<Flow>, stages: Stages) -> Self {
+        Self {
+            setup,
+            controls,
+            flow: Arc::new(flow),
+            map: Some(stages.map),
+            stages: stages.tasks,
+            maps: JoinSet::new(),
+            ownership: Ownership::default(),
+        }
+    }
+
+    /// Runs the consumer until it is told to stop or something fails that a new client cannot help, then ends it in order.
+    ///
+    /// # Errors
+    /// The first failure; or, after a wish to stop, what could not be finished.
+    pub(crate) async fn run(mut self) -> Result<Ending, Error> {
+        let mut rebuild = Rebuild::new(self.setup.options.rebuild_limit, self.setup.seed);
+        let mut connected = self.connect().await;
+        loop {
+            let client = match connected {
+                Ok(client) => client,
+                Err(without) => return self.finish_without(without).await,
+            };
+            let mut session = Session::start(client, &self.setup, self.flow.clone());
+            let born = Instant::now();
+            match self.serve(&mut session).await {
+                Err(Failed::Client(error)) if error.is_retryable() => {
+                    rebuild.lost(born.elapsed(), Instant::now());
+                    connected = self.reconnect(session, error, &mut rebuild).await;
+                }
+                served => return self.finish(session, served).await,
+            }
+        }
+    }
+
+    /// Serves one client until it fails, a task fails, or somebody wants the end.
+    async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, Failed> {
+        loop {
+            tokio::select! {
+                biased;
+                Some(stop) = self.controls.stops.recv() => return Ok(stop),
+                Some(ended) = self.stages.join_next() => return Err(Failed::Task(early(ended))),
+                Some(ended) = session.tasks.join_next() => return Err(Failed::Task(early(ended))),
+                Some(ended) = self.maps.join_next() => map_ended(ended)?,
+                done = answered(&mut session.pending) => {
+                    session.pending = None;
+                    done.map_err(Failed::Client)?;
+                }
+                Some((partition, failure)) = session.failures.recv() => {
+                    self.partition_failed(session, partition, failure).await?;
+                }
+                event = session.member.next_event() => match event {
+                    MemberEvent::Rebalance(rebalance) => self.rebalance(session, rebalance),
+                    MemberEvent::Fatal(error) => return Err(Failed::Client(error)),
+                },
+            }
+        }
+    }
+
+    fn start_partition(&mut self, session: &mut Session, assignment: Arc<Assignment>) {
+        if let Some(map) = self.map.clone() {
+            session.start_partition(assignment, map, &mut self.maps);
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Answers rebalances (R1, R3, R5): partitions start before the answer to an assignment, and are drained before the answer to a revocation.
+
+use std::collections::BTreeMap;
+
+use tokio::time::Instant;
+
+use super::Coordinator;
+use super::session::Session;
+use crate::error::Error;
+use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
+use crate::graph::committer::Reply;
+use crate::member::{Change, GroupMember, Rebalance, Start};
+use crate::record::TopicPartition;
+use crate::stage::BoxFuture;
+use crate::telemetry;
+
+/// A rebalance under way, with any that it has overtaken.
+pub(super) struct Answering {
+    work: BoxFuture<'static, Result<Vec<Answered>, Error>>,
+}
+
+impl Answering {
+    /// Waits until it is answered.
+    pub(super) async fn done(self) -> Result<Vec<Answered>, Error> {
+        self.work.await
+    }
+}
+
+/// A rebalance that is answered.
+#[allow(dead_code, reason = "pauses need it, and they come next")]
+pub(super) struct Answered {
+    pub(super) rebalance: Rebalance,
+    /// Where its partitions start, if it assigned some.
+    pub(super) starts: Vec<Start>,
+}
+
+/// Pends while no rebalance is under way. Cancel safe: the future stays where it is.
+pub(super) async fn answered(pending: &mut Option<Answering>) -> Result<Vec<Answered>, Error> {
+    match pending {
+        Some(pending) => (&mut pending.work).await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Coordinator {
+    /// Starts on a rebalance. One that is still under way is overtaken only by a loss: its answer is dropped (R5).
+    pub(super) fn rebalance(&mut self, session: &mut Session, rebalance: Rebalance) {
+        telemetry::rebalance_started(&rebalance);
+        self.setup.counters.rebalanced();
+        let started = Instant::now();
+        let deadline = started + self.setup.options.drain_deadline;
+        let before = session.pending.take();
+        let mut epochs = BTreeMap::new();
+        let drain = session.drain.clone();
+        let work: Reply = match rebalance.change {
+            Change::Assign => {
+                let taken = self.ownership.take(&rebalance.partitions);
+                let replaced = session.stop_partitions(&taken.replaced);
+                epochs.extend(taken.started.iter().map(|a| (a.partition.clone(), a.epoch)));
+                for assignment in taken.started {
+                    self.start_partition(session, assignment);
+                }
+                drain.discard(&replaced, deadline)
+            }
+            Change::Revoke => {
+                let gone = self.ownership.give_up(&rebalance.partitions);
+                Box::pin(drain.hand_back(session.stop_partitions(&gone), deadline))
+            }
+            Change::Lose => {
+                let gone = self.ownership.give_up(&rebalance.partitions);
+                drain.discard(&session.stop_partitions(&gone), deadline)
+            }
+        };
+        let (member, ledger) = (session.member.clone(), session.ledger.clone());
+        let work = Box::pin(async move {
+            let mut answered = match before {
+                Some(before) => before.done().await?,
+                None => Vec::new(),
+            };
+            work.await?;
+            let starts = answer(&*member, &rebalance, &ledger, &epochs).await?;
+            telemetry::rebalance_answered(&rebalance, started.elapsed());
+            answered.push(Answered { rebalance, starts });
+            Ok(answered)
+        });
+        session.pending = Some(Answering { work });
+    }
+}
+
+async fn answer(
+    member: &dyn GroupMember,
+    rebalance: &Rebalance,
+    ledger: &Ledger,
+    epochs: &BTreeMap<TopicPartition, Epoch>,
+) -> Result<Vec<Start>, Error> {
+    if rebalance.change != Change::Assign {
+        member.unassign(rebalance).await?;
+        return Ok(Vec::new());
+    }
+    let starts = member.assign(rebalance).await?;
+    for Start { partition, offset, chosen, metadata } in &starts {
+        if let Some(epoch) = epochs.get(partition).copied() {
+            let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());
+            let _ = ledger.send(LedgerEntry::Starts { epoch, commit, metadata });
+        }
+    }
+    Ok(starts)
+}

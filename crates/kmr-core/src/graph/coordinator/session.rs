@@ -1,0 +1,146 @@
+//! One client's time: its member, the tasks and partitions that live as long as it does, and how they start and stop.
+//!
+//! Reduce stages outlive a session. What they still hold of one that is over belongs to dead epochs: `flow` tells them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::Setup;
+use super::drain::Drain;
+use super::rebalancing::Answering;
+use super::supervision::{Tasks, supervise};
+use crate::error::Error;
+use crate::graph::claim::{Assignment, Epoch, Ledger, LedgerEntry};
+use crate::graph::committer::{Committer, CommitterHandle};
+use crate::graph::flow::Flow;
+use crate::graph::intake::{Intake, Routes};
+use crate::graph::map::{MapPhase, PartitionInput};
+use crate::graph::pulse::Pulse;
+use crate::member::{Connected, GroupMember, PartitionFailure};
+use crate::record::TopicPartition;
+
+/// A partition's task, as the coordinator sees it.
+#[derive(Clone)]
+pub(super) struct Running {
+    pub(super) assignment: Arc<Assignment>,
+    pub(super) stop: CancellationToken,
+    pub(super) ended: CancellationToken,
+}
+
+/// One client's time.
+pub(super) struct Session {
+    pub(super) member: Arc<dyn GroupMember>,
+    pub(super) drain: Drain,
+    pub(super) ledger: Ledger,
+    pub(super) routes: Arc<Routes>,
+    pub(super) failures: mpsc::UnboundedReceiver<(TopicPartition, PartitionFailure)>,
+    /// The intake and the committer.
+    pub(super) tasks: Tasks,
+    pub(super) running: BTreeMap<Epoch, Running>,
+    /// The rebalance that is under way.
+    pub(super) pending: Option<Answering>,
+    intake_stop: CancellationToken,
+}
+
+impl Session {
+    /// Starts the tasks that need a client.
+    pub(super) fn start(connected: Connected, setup: &Setup, flow: Arc<watch::Sender<Flow>>) -> Self {
+        let Connected { member, queue } = connected;
+        let (ledger, entries) = mpsc::unbounded_channel();
+        let (committer, orders) = CommitterHandle::new();
+        let (failed, failures) = mpsc::unbounded_channel();
+        let (routes, intake_stop) = (Arc::<Routes>::default(), CancellationToken::new());
+        let mut tasks: Tasks = JoinSet::new();
+        let interval = setup.options.commit_interval;
+        let commits = Committer::new(member.clone(), setup.counters.clone(), interval, entries, orders);
+        tasks.spawn(supervise("commit".to_owned(), commits.run()));
+        let intake = Intake {
+            queue,
+            routes: routes.clone(),
+            budget: setup.budget.clone(),
+            failures: failed,
+            stop: intake_stop.clone(),
+        };
+        tasks.spawn(supervise("intake".to_owned(), intake.run()));
+        Self {
+            member,
+            drain: Drain { committer, flow },
+            ledger,
+            routes,
+            failures,
+            tasks,
+            running: BTreeMap::new(),
+            pending: None,
+            intake_stop,
+        }
+    }
+
+    /// Starts a partition's task: the ledger and the stages know its epoch before its first record comes.
+    pub(super) fn start_partition(
+        &mut self,
+        assignment: Arc<Assignment>,
+        map: Arc<dyn MapPhase>,
+        maps: &mut Tasks,
+    ) {
+        let epoch = assignment.epoch;
+        let _ = self.ledger.send(LedgerEntry::Assigned(assignment.clone()));
+        self.drain.flow.send_modify(|flow| {
+            flow.live.insert(epoch);
+        });
+        let running = Running {
+            assignment: assignment.clone(),
+            stop: CancellationToken::new(),
+            ended: CancellationToken::new(),
+        };
+        let (sender, batches) = mpsc::unbounded_channel();
+        self.routes.insert(&assignment.partition, sender);
+        let name = format!("map {}", assignment.partition);
+        let ended = running.ended.clone().drop_guard();
+        let (stop, ledger) = (running.stop.clone(), self.ledger.clone());
+        let pulse = Arc::<Pulse>::default();
+        let input = PartitionInput { assignment, batches, stop, ledger, pulse, next: 0 };
+        let task = async move {
+            let _ended = ended;
+            map.run_partition(input).await
+        };
+        maps.spawn(supervise(name, task));
+        self.running.insert(epoch, running);
+    }
+
+    /// Ends the intake of partitions; their tasks are told to stop by the drain.
+    pub(super) fn stop_partitions(&mut self, gone: &[Arc<Assignment>]) -> Vec<Running> {
+        for assignment in gone {
+            self.routes.remove(&assignment.partition);
+        }
+        gone.iter().filter_map(|assignment| self.running.remove(&assignment.epoch)).collect()
+    }
+
+    /// Nothing is read any more.
+    pub(super) fn stop_intake(&self) {
+        self.intake_stop.cancel();
+    }
+
+    /// Ends it without a commit (C5), whatever is under way: a rebalance stays without an answer, a commit without a reader.
+    /// Returns the member, which is still to be closed.
+    pub(super) async fn abandon(mut self) -> Arc<dyn GroupMember> {
+        self.stop_intake();
+        self.running.values().for_each(|running| running.stop.cancel());
+        self.drain.flow.send_replace(Flow::default());
+        self.tasks.shutdown().await;
+        self.member
+    }
+
+    /// The first failure of the intake or the committer, during the end.
+    pub(super) fn task_failure(&mut self) -> Result<(), Error> {
+        while let Some(ended) = self.tasks.try_join_next() {
+            if !matches!(ended, Ok((_, Ok(())))) {
+                return Err(super::supervision::early(ended));
+            }
+        }
+        Ok(())
+    }
+}
