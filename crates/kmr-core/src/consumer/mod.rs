@@ -18,6 +18,7 @@ use crate::error::Error;
 use crate::graph::assembly::Graph;
 use crate::graph::budget::Budget;
 use crate::graph::control::{Controls, controls};
+use crate::member::Connector;
 use crate::signals;
 use crate::strategy::{IntoPipeline, Pipeline};
 
@@ -194,29 +195,43 @@ impl Consumer {
     /// Dropping the future ends the consumer at once, without the ordered shutdown: nothing is lost, what was under way is
     /// read again.
     pub async fn run(self) -> Result<Report, Error> {
+        let connect = Connect {
+            topics: self.options.topics.clone(),
+            config: self.options.config.clone(),
+            reset: self.options.reset.unwrap_or_default(),
+            prefetch_bytes: self.options.prefetch_bytes(),
+            timeout: self.options.connect_timeout,
+        };
+        self.run_on(Arc::new(connect), seed()).await
+    }
+
+    /// Runs on Kafka, or on whatever else `connector` connects to. `seed` decides the jitter of retries.
+    pub(crate) async fn run_on(self, connector: Arc<dyn Connector>, seed: u64) -> Result<Report, Error> {
         let Consumer { options, pipeline, handle, controls, shutdown } = self;
         let _signals = match shutdown {
             Shutdown::Signals => signals::listen(handle.remote.stop.clone())?,
             Shutdown::Future(future) => signals::follow(future, handle.remote.stop.clone()),
         };
-        let connect = Connect {
-            topics: options.topics.clone(),
-            config: options.config.clone(),
-            reset: options.reset.unwrap_or_default(),
-            prefetch_bytes: options.prefetch_bytes(),
-            timeout: options.connect_timeout,
-        };
         let graph = Graph {
-            connector: Arc::new(connect),
+            connector,
             controls,
             budget: handle.budget.clone(),
             counters: handle.counters.clone(),
-            seed: seed(),
+            seed,
             options: options.graph,
         };
         let ending = graph.run(pipeline).await;
         let stats = handle.stats();
         ending.map(|ending| Report::new(ending, stats))
+    }
+}
+
+#[cfg(feature = "testing")]
+impl Consumer {
+    /// For simulated runs: a budget below what is sensible.
+    pub(crate) fn with_byte_budget(mut self, bytes: usize) -> Self {
+        self.handle.budget = Budget::new(bytes);
+        self
     }
 }
 

@@ -26,4 +26,5 @@ pub(crate) mod pulse;
 pub(crate) mod rebalance;
 mod reduce;
 mod tracker;
+mod watch;
 pub(crate) mod wiring;

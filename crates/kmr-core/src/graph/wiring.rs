@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::budget::Budget;
@@ -12,6 +12,7 @@ use super::flow::Flow;
 use super::map::{MapPhase, Mapping};
 use super::piece::Piece;
 use super::reduce::ReduceTask;
+use super::watch;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
 use crate::record::Record;

@@ -21,7 +21,6 @@ mod supervision;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -38,6 +37,7 @@ pub(crate) use super::control::StopRequest;
 use super::flow::Flow;
 use super::map::MapPhase;
 use super::rebalance::Ownership;
+use super::watch;
 use super::wiring::{StageTasks, Stages};
 use crate::error::Error;
 use crate::member::{Connector, MemberEvent};

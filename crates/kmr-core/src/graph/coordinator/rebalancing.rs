@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use tokio::time::Instant;
 
 use super::Coordinator;
-use super::session::Session;
+use super::session::{Running, Session};
 use crate::error::Error;
 use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
 use crate::graph::committer::Reply;
@@ -17,6 +17,8 @@ use crate::telemetry;
 /// A rebalance under way, with any that it has overtaken.
 pub(super) struct Answering {
     work: BoxFuture<'static, Result<Vec<Answered>, Error>>,
+    /// What is being drained for it: a loss takes these, too.
+    leaving: Vec<Running>,
 }
 
 impl Answering {
@@ -52,6 +54,7 @@ impl Coordinator {
         let before = session.pending.take();
         let mut epochs = BTreeMap::new();
         let drain = session.drain.clone();
+        let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
         let work: Reply = match rebalance.change {
             Change::Assign => {
                 let taken = self.ownership.take(&rebalance.partitions);
@@ -64,11 +67,18 @@ impl Coordinator {
             }
             Change::Revoke => {
                 let gone = self.ownership.give_up(&rebalance.partitions);
-                Box::pin(drain.hand_back(session.stop_partitions(&gone), deadline))
+                let stopped = session.stop_partitions(&gone);
+                leaving.extend(stopped.iter().cloned());
+                Box::pin(drain.hand_back(stopped, deadline))
             }
             Change::Lose => {
                 let gone = self.ownership.give_up(&rebalance.partitions);
-                drain.discard(&session.stop_partitions(&gone), deadline)
+                let mut lost = session.stop_partitions(&gone);
+                // C5: what is on its way out is lost as well; its drain finds nothing left to commit.
+                lost.extend(leaving.extract_if(.., |leaves| {
+                    rebalance.partitions.contains(&leaves.assignment.partition) //
+                }));
+                drain.discard(&lost, deadline)
             }
         };
         let (member, ledger) = (session.member.clone(), session.ledger.clone());
@@ -83,7 +93,7 @@ impl Coordinator {
             answered.push(Answered { rebalance, starts });
             Ok(answered)
         });
-        session.pending = Some(Answering { work });
+        session.pending = Some(Answering { work, leaving });
     }
 }
 

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -20,6 +20,7 @@ use crate::graph::flow::Flow;
 use crate::graph::intake::{Intake, Routes};
 use crate::graph::map::{MapPhase, PartitionInput};
 use crate::graph::pulse::Pulse;
+use crate::graph::watch;
 use crate::member::{Connected, GroupMember, PartitionFailure};
 use crate::record::TopicPartition;
 
@@ -129,7 +130,7 @@ impl Session {
     pub(super) async fn abandon(mut self) -> Arc<dyn GroupMember> {
         self.stop_intake();
         self.running.values().for_each(|running| running.stop.cancel());
-        self.drain.flow.send_replace(Flow::default());
+        self.drain.flow.send_modify(|flow| *flow = Flow::default());
         self.tasks.shutdown().await;
         self.member
     }
