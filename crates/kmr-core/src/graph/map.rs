@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::budget::{Charge, Unmapped};
 use super::claim::{Assignment, Claim, Ledger};
 use super::dead_letters::ErrorBranch;
+use super::defects::{Defect, planted};
 use super::piece::{Origin, Piece};
 use super::pulse::{Pulse, PulseState};
 use super::tracker::Offsets;
@@ -176,7 +177,9 @@ where
         claim.resize(bytes + letter_bytes);
         if !failures.is_empty() {
             let failed: Vec<i64> = failures.iter().map(|(record, _)| record.offset()).collect();
-            let claim = claim.carve_all(&failed, letter_bytes);
+            let carved: Vec<i64> =
+                failed.iter().map(|at| at + i64::from(planted(Defect::WrongOffset))).collect();
+            let claim = claim.carve_all(&carved, letter_bytes);
             let deltas = failed.iter().map(|offset| delta(base, *offset)).collect();
             let letters = failures.into_iter().map(|(record, error)| {
                 DeadLetter::new(record, error.stage.name(), error.error) //

@@ -15,6 +15,7 @@ pub(crate) mod committer;
 pub(crate) mod control;
 pub(crate) mod coordinator;
 mod dead_letters;
+pub(crate) mod defects;
 mod downstream;
 mod flight;
 pub(crate) mod flow;

@@ -19,6 +19,7 @@ use super::batch::{Contents, OpenBatch};
 use super::budget::Budget;
 use super::claim::Hold;
 use super::dead_letters::ErrorBranch;
+use super::defects::{Defect, planted};
 use super::downstream::Downstream;
 use super::flight::{FlightPlan, fly};
 use super::flow::Flow;
@@ -263,7 +264,11 @@ impl<R: Reducer> ReduceTask<R> {
     fn drop_dead(&mut self, state: &mut State<R::Output>) -> Result<(), Error> {
         let flow = self.flow.read(Flow::clone);
         state.flights.retain(|flight| !flight.task.is_finished());
-        for flight in state.flights.iter().filter(|flight| flow.is_dead(&flight.epochs)) {
+        let drops = |flight: &&Flight| {
+            let in_flight = planted(Defect::DropsInFlight) && flow.is_draining(&flight.epochs);
+            in_flight || flow.is_dead(&flight.epochs)
+        };
+        for flight in state.flights.iter().filter(drops) {
             flight.task.abort();
         }
         state.frozen.retain(|frozen| !flow.is_dead(&frozen.contents.epochs()));

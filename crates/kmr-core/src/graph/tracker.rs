@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 
+use super::defects::{Defect, planted};
+
 /// A closed range of offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Offsets {
@@ -71,6 +73,9 @@ impl Tracker {
     /// Records of `range` are delivered, skipped, or in the dead letters.
     pub(crate) fn finish(&mut self, range: Offsets) -> Result<(), Misuse> {
         self.settle(range)?.add(range);
+        if planted(Defect::CommitsMaximum) {
+            self.watermark = self.watermark.max(Some(range.last + 1));
+        }
         self.advance();
         Ok(())
     }
@@ -114,6 +119,9 @@ impl Tracker {
 
     fn advance(&mut self) {
         while let Some(entry) = self.entries.front() {
+            if planted(Defect::ExpectsDense) && self.watermark.is_some_and(|mark| mark < entry.range.first) {
+                return;
+            }
             match entry.finished.first() {
                 Some(head) if head.first == entry.range.first => {
                     self.watermark = Some(head.last + 1);

@@ -34,6 +34,7 @@ use super::claim::Assignment;
 use super::committer::Settled;
 use super::control::Controls;
 pub(crate) use super::control::StopRequest;
+use super::defects::{Defect, planted};
 use super::flow::Flow;
 use super::map::MapPhase;
 use super::rebalance::Ownership;
@@ -129,7 +130,13 @@ impl Coordinator {
                     self.partition_failed(session, partition, failure).await?;
                 }
                 event = session.member.next_event() => match event {
-                    MemberEvent::Rebalance(rebalance) => self.rebalance(session, rebalance),
+                    MemberEvent::Rebalance(rebalance) => {
+                        self.rebalance(session, rebalance);
+                        if planted(Defect::DrainsInCallback) {
+                            answered(&mut session.pending).await.map_err(Failed::Client)?;
+                            session.pending = None;
+                        }
+                    }
                     MemberEvent::Fatal(error) => return Err(Failed::Client(error)),
                 },
             }

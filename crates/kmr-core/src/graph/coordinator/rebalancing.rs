@@ -9,6 +9,7 @@ use super::session::{Running, Session};
 use crate::error::Error;
 use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
 use crate::graph::committer::Reply;
+use crate::graph::defects::{Defect, planted};
 use crate::member::{Change, GroupMember, Rebalance, Start};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
@@ -56,6 +57,10 @@ impl Coordinator {
         let drain = session.drain.clone();
         let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
         let work: Reply = match rebalance.change {
+            Change::Lose if planted(Defect::CommitsLost) => {
+                let gone = self.ownership.give_up(&rebalance.partitions);
+                Box::pin(drain.hand_back(session.stop_partitions(&gone), deadline))
+            }
             Change::Assign => {
                 let taken = self.ownership.take(&rebalance.partitions);
                 let replaced = session.stop_partitions(&taken.replaced);
@@ -66,7 +71,11 @@ impl Coordinator {
                 drain.discard(&replaced, deadline)
             }
             Change::Revoke => {
-                let gone = self.ownership.give_up(&rebalance.partitions);
+                let gone = if planted(Defect::TearsDownKept) {
+                    self.ownership.give_up_all()
+                } else {
+                    self.ownership.give_up(&rebalance.partitions)
+                };
                 let stopped = session.stop_partitions(&gone);
                 leaving.extend(stopped.iter().cloned());
                 Box::pin(drain.hand_back(stopped, deadline))

@@ -23,9 +23,13 @@ pub(super) fn check(
     let failures: Mutex<Vec<Failure>> = Mutex::default();
     let [runs, records, rebalances, commits, members] = [const { AtomicU64::new(0) }; 5];
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    #[cfg(test)]
+    let defect = crate::graph::defects::switch::active();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
+                #[cfg(test)]
+                crate::graph::defects::switch::set(defect);
                 while !failed.load(Ordering::Relaxed) && limit.is_none_or(|limit| started.elapsed() < limit) {
                     let Some(seed) = seeds.lock().unwrap_or_else(PoisonError::into_inner).next() else {
                         return;

@@ -1,5 +1,6 @@
 //! The judge over the real graph, on strategies of all shapes; and the judge itself, on defects that are planted.
 
+mod defects;
 mod standard;
 
 use standard::standard;
