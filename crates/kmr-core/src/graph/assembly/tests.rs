@@ -2,5 +2,6 @@
 
 mod kit;
 mod lifecycle;
+mod mapping;
 mod rebalances;
 mod records;
