@@ -25,13 +25,13 @@ mod test_reducer;
 pub use config::{ClientConfig, ResetPolicy};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;
-pub use error::{BoxError, Error, StopConsumer, chain_text};
+pub use error::{BoxError, Error, Retryable, StopConsumer, chain_text};
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};
 pub use reducer::{
     AtShutdown, Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer, RejectedRow,
     RetryPolicy, Rows, SourceRange,
 };
-pub use stage::{AsyncMapper, Mapper, stage_name};
+pub use stage::{AsyncMapper, Concurrency, Mapper, stage_name};
 pub use stats::Stats;
 pub use strategy::{IntoPipeline, Pipeline, Records, Strategy};
 

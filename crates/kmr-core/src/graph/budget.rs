@@ -136,6 +136,11 @@ impl Charge {
         }
     }
 
+    /// Takes over what another charge holds.
+    pub(crate) fn absorb(&mut self, mut other: Charge) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Moves up to `bytes` into a charge of their own.
     pub(crate) fn split(&mut self, bytes: usize) -> Charge {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX).min(self.bytes);
@@ -158,6 +163,9 @@ mod tests {
     fn splitting_and_dropping_keep_the_sum() {
         let budget = Budget::new(100);
         let mut charge = budget.charge(90);
+        let part = charge.split(30);
+        assert_eq!((charge.bytes(), part.bytes(), budget.available()), (60, 30, 10));
+        charge.absorb(part);
         let part = charge.split(30);
         assert_eq!((charge.bytes(), part.bytes(), budget.available()), (60, 30, 10));
         charge.resize(80);

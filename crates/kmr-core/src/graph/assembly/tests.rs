@@ -2,6 +2,7 @@
 
 mod kit;
 mod lifecycle;
+mod mapping;
 mod rebalances;
 mod rebuilds;
 mod records;
