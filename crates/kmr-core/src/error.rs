@@ -81,6 +81,13 @@ pub enum Error {
         retryable: bool,
     },
 
+    /// What was asked for needs the partition to be assigned to this consumer, and it is not, or did not stay so.
+    #[error("{partition} is not assigned to this consumer (any more); ask the one that has it")]
+    NotAssigned {
+        /// The partition.
+        partition: TopicPartition,
+    },
+
     /// A record failed and there is no `reduce_err` to take it.
     #[error(
         "{partition} offset {offset}: {stage} failed and the strategy has no reduce_err to take the record; add one, or \

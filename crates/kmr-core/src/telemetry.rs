@@ -82,6 +82,20 @@ pub(crate) fn client_rebuilt() {
     tracing::info!("a new Kafka client has joined the group");
 }
 
+pub(crate) fn sought(partition: &TopicPartition, offset: i64) {
+    tracing::info!(%partition, offset, "goes on at another offset, as the operator wants");
+}
+
+/// `watermarks`: what the log holds.
+pub(crate) fn offset_reset(
+    partition: &TopicPartition,
+    lost: Option<i64>,
+    offset: i64,
+    watermarks: Option<(i64, i64)>,
+) {
+    tracing::warn!(%partition, ?lost, offset, ?watermarks, "offset is not in the log any more; goes on where out_of_range says");
+}
+
 pub(crate) fn stopped_early(why: &str) {
     tracing::info!(why, "stopped before anything was read");
 }

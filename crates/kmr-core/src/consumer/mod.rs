@@ -144,6 +144,15 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
+    /// What happens when the offset to read next is not in the log any more, because retention was faster than the consumer
+    /// or the topic was created anew: records are lost already. Default [`ResetPolicy::Fail`]: the consumer stops, naming
+    /// partition, offset and what the log holds. Otherwise it goes on at the lowest or behind the last record, with a warning
+    /// that names both offsets.
+    pub fn out_of_range(mut self, policy: ResetPolicy) -> Self {
+        self.options.graph.out_of_range = policy;
+        self
+    }
+
     /// Ends the consumer in order when `signal` resolves, in place of SIGINT and SIGTERM.
     pub fn shutdown_signal(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Shutdown::Future(Box::pin(signal));

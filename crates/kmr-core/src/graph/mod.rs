@@ -21,6 +21,7 @@ pub(crate) mod flow;
 pub(crate) mod intake;
 mod jitter;
 mod map;
+mod pauses;
 mod piece;
 pub(crate) mod pulse;
 pub(crate) mod rebalance;

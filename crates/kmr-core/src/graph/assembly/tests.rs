@@ -2,6 +2,7 @@
 
 mod kit;
 mod lifecycle;
+mod operator;
 mod rebalances;
 mod rebuilds;
 mod records;

@@ -10,17 +10,20 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Setup;
+use super::commands::Pausing;
 use super::drain::Drain;
+use super::moves::{Moves, Wanted};
 use super::rebalancing::Answering;
 use super::supervision::{Tasks, supervise};
 use crate::error::Error;
 use crate::graph::claim::{Assignment, Epoch, Ledger, LedgerEntry};
 use crate::graph::committer::{Committer, CommitterHandle};
 use crate::graph::flow::Flow;
-use crate::graph::intake::{Intake, Routes};
+use crate::graph::intake::{Failure, Intake, Route, Routes};
 use crate::graph::map::{MapPhase, PartitionInput};
+use crate::graph::pauses::Pauses;
 use crate::graph::pulse::Pulse;
-use crate::member::{Connected, GroupMember, PartitionFailure};
+use crate::member::{Connected, GroupMember};
 use crate::record::TopicPartition;
 
 /// A partition's task, as the coordinator sees it.
@@ -37,12 +40,18 @@ pub(super) struct Session {
     pub(super) drain: Drain,
     pub(super) ledger: Ledger,
     pub(super) routes: Arc<Routes>,
-    pub(super) failures: mpsc::UnboundedReceiver<(TopicPartition, PartitionFailure)>,
+    pub(super) failures: mpsc::UnboundedReceiver<Failure>,
     /// The intake and the committer.
     pub(super) tasks: Tasks,
     pub(super) running: BTreeMap<Epoch, Running>,
     /// The rebalance that is under way.
     pub(super) pending: Option<Answering>,
+    /// Partitions that go on elsewhere: wanted, and under way.
+    pub(super) wanted: Vec<Wanted>,
+    pub(super) moves: Moves,
+    /// What is paused; and the call that says so to the client.
+    pub(super) pauses: Pauses,
+    pub(super) pausing: Option<Pausing>,
     intake_stop: CancellationToken,
 }
 
@@ -75,6 +84,10 @@ impl Session {
             tasks,
             running: BTreeMap::new(),
             pending: None,
+            wanted: Vec::new(),
+            moves: Moves::default(),
+            pauses: Pauses::default(),
+            pausing: None,
             intake_stop,
         }
     }
@@ -97,7 +110,7 @@ impl Session {
             ended: CancellationToken::new(),
         };
         let (sender, batches) = mpsc::unbounded_channel();
-        self.routes.insert(&assignment.partition, sender);
+        self.routes.insert(Route { assignment: assignment.clone(), task: sender });
         let name = format!("map {}", assignment.partition);
         let ended = running.ended.clone().drop_guard();
         let (stop, ledger) = (running.stop.clone(), self.ledger.clone());
@@ -117,6 +130,12 @@ impl Session {
             self.routes.remove(&assignment.partition);
         }
         gone.iter().filter_map(|assignment| self.running.remove(&assignment.epoch)).collect()
+    }
+
+    /// Whether calls about the partition have to wait: a rebalance that names it has no answer yet, or it moves.
+    pub(super) fn is_busy(&self, partition: &TopicPartition) -> bool {
+        self.moves.contains(partition)
+            || self.pending.as_ref().is_some_and(|pending| pending.names(partition))
     }
 
     /// Nothing is read any more.
