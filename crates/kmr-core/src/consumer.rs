@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use tokio::sync::{mpsc, watch};
 
 use crate::client::Connect;
-use crate::config::{ClientConfig, ResetPolicy};
+use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::assembly::Graph;
 use crate::graph::budget::Budget;
@@ -82,7 +82,10 @@ struct Options {
     commit_interval: Duration,
     commit_timeout: Duration,
     connect_timeout: Duration,
+    start_at: Option<StartAt>,
     reset: Option<ResetPolicy>,
+    out_of_range: ResetPolicy,
+    without_group: bool,
 }
 
 /// Least budget: below it, one fetch alone is more than the graph may hold.
@@ -101,7 +104,10 @@ impl Consumer {
             commit_interval: Duration::from_secs(1),
             commit_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(30),
+            start_at: None,
             reset: None,
+            out_of_range: ResetPolicy::Fail,
+            without_group: false,
         };
         ConsumerBuilder { options, shutdown: Shutdown::Signals, pipeline: () }
     }
@@ -158,9 +164,34 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
+    /// Where partitions start for which the group has committed nothing. Default: as the
+    /// [`reset_policy`](Self::reset_policy) says, which also decides for partitions that `start_at` does not name.
+    pub fn start_at(mut self, start: StartAt) -> Self {
+        self.options.start_at = Some(start);
+        self
+    }
+
     /// Where a partition starts for which the group has committed nothing. Default [`ResetPolicy::Earliest`].
     pub fn reset_policy(mut self, policy: ResetPolicy) -> Self {
         self.options.reset = Some(policy);
+        self
+    }
+
+    /// What happens when the offset to read next is not in the log any more, because retention was faster than the consumer
+    /// or the topic was created anew: records are lost already. Default [`ResetPolicy::Fail`]: the consumer stops, naming
+    /// partition, offset and what the log holds. Otherwise it goes on at the lowest or behind the last record, with a warning
+    /// that names both offsets.
+    pub fn out_of_range(mut self, policy: ResetPolicy) -> Self {
+        self.options.out_of_range = policy;
+        self
+    }
+
+    /// Consumes all partitions of the topics without joining a group: nothing is committed to Kafka, every run starts as
+    /// [`start_at`](Self::start_at) and [`reset_policy`](Self::reset_policy) say, and several such consumers all read
+    /// everything. `group.id` is not needed. Partitions that are added later are found within
+    /// `topic.metadata.refresh.interval.ms`, or 60 s. Topics are names, not patterns. Default: off.
+    pub fn without_group(mut self) -> Self {
+        self.options.without_group = true;
         self
     }
 
@@ -207,7 +238,12 @@ impl Options {
             return Err(Error::Config("no topics; name at least one".to_owned()));
         }
         self.config.required("bootstrap.servers")?;
-        self.config.required("group.id")?;
+        if !self.without_group {
+            self.config.required("group.id")?;
+        } else if let Some(pattern) = self.topics.iter().find(|topic| topic.starts_with('^')) {
+            let text = format!("topic {pattern:?} is a pattern; without_group takes names of topics");
+            return Err(Error::Config(text));
+        }
         if self.byte_budget < LEAST_BUDGET {
             let text =
                 format!("byte_budget is {} bytes; it has to be at least {LEAST_BUDGET}", self.byte_budget);
@@ -315,7 +351,10 @@ async fn start(
     let connect = Connect {
         topics: options.topics.clone(),
         config: options.config.clone(),
+        start_at: options.start_at.clone(),
         reset: options.reset.unwrap_or_default(),
+        without_group: options.without_group,
+        reports_ends: false,
         prefetch_bytes: options.byte_budget / PREFETCH_SHARE,
         timeout: options.connect_timeout,
     };
@@ -405,6 +444,7 @@ mod tests {
     fn what_cannot_work_is_refused_by_name_before_anything_is_connected() {
         assert!(refused(builder().topics(Vec::<String>::new())).contains("no topics"));
         assert!(refused(builder().config(ClientConfig::new())).contains("bootstrap.servers"));
+        assert!(refused(builder().topics(["^t"]).without_group()).contains("is a pattern"));
         assert!(refused(builder().byte_budget(1)).contains("byte_budget"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(9))).contains("drain_deadline"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(400))).contains("max.poll.interval.ms"));
