@@ -114,6 +114,10 @@ pub(crate) fn client_log(level: i32, facility: &str, message: &str) {
     }
 }
 
+pub(crate) fn fetching_restarted(partitions: &dyn std::fmt::Debug) {
+    tracing::info!(?partitions, "fetching started again");
+}
+
 pub(crate) fn left_group() {
     tracing::info!("left the group");
 }
