@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::Backlog;
 use super::budget::Budget;
 use super::claim::Assignment;
 use super::map::Admitted;
@@ -16,6 +17,8 @@ use crate::telemetry;
 
 /// Records taken at once. Past some hundred nothing is gained; what one batch holds is handed over before the next.
 const MAX_BATCH: usize = 1024;
+/// Part of the budget that is taken at once, so that a partition's share means something.
+const LARGEST_TAKE: usize = 8;
 /// Size of a record that is assumed before the first has been seen.
 const FIRST_GUESS: usize = 16 << 10;
 
@@ -23,6 +26,7 @@ const FIRST_GUESS: usize = 16 << 10;
 pub(crate) struct Route {
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) task: mpsc::UnboundedSender<Admitted>,
+    pub(crate) backlog: Arc<Backlog>,
 }
 
 /// The routes of a topic's partitions.
@@ -78,13 +82,21 @@ impl Intake {
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let stop = self.stop.clone();
         let mut record_bytes = FIRST_GUESS;
+        let mut crowded = self.budget.backlogs().crowded();
         loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                // One partition must not take what the others need. Its sender lives as long as the budget.
+                Ok(_) = crowded.wait_for(|crowded| !*crowded) => {}
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = self.budget.admit() => {}
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
+            let available = available.min(self.budget.capacity() / LARGEST_TAKE);
             if !self.take((available / record_bytes).clamp(1, MAX_BATCH), &mut record_bytes) {
                 tokio::select! {
                     biased;
@@ -111,8 +123,8 @@ impl Intake {
         some
     }
 
-    fn admitted(&self, batch: Box<dyn RecordBatch>, bytes: usize) -> Admitted {
-        Admitted { batch, charge: self.budget.charge(bytes), unmapped: self.budget.unmapped() }
+    fn admitted(&self, batch: Box<dyn RecordBatch>, bytes: usize, backlog: &Arc<Backlog>) -> Admitted {
+        Admitted { batch, charge: self.budget.charge(bytes), unmapped: self.budget.unmapped(backlog, bytes) }
     }
 
     /// Returns the mean size of the records.
@@ -122,7 +134,7 @@ impl Intake {
                 let records = batch.len();
                 match topics.get(&topic).and_then(|partitions| partitions.get(&partition)) {
                     // A closed channel: the partition's task has just ended, the partition is on its way out.
-                    Some(route) => drop(route.task.send(self.admitted(batch, bytes))),
+                    Some(route) => drop(route.task.send(self.admitted(batch, bytes, &route.backlog))),
                     None => telemetry::stray_records(&topic, partition, records),
                 }
                 Some(bytes / records.max(1))

@@ -8,6 +8,7 @@
 //! puts the tasks together.
 
 pub(crate) mod assembly;
+mod backlog;
 mod batch;
 pub(crate) mod budget;
 pub(crate) mod claim;

@@ -9,7 +9,6 @@ use std::collections::BTreeSet;
 use super::control::Will;
 use crate::record::TopicPartition;
 
-#[allow(dead_code, reason = "the share of the budget comes next")]
 /// Why a partition is paused, beside the operator's will.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Reason {
@@ -38,7 +37,6 @@ impl Pauses {
         self.will = will;
     }
 
-    #[allow(dead_code, reason = "the share of the budget comes next")]
     /// A reason holds from now on, or does not any more.
     pub(crate) fn set(&mut self, partition: &TopicPartition, reason: Reason, holds: bool) {
         let entry = (partition.clone(), reason);
@@ -49,7 +47,6 @@ impl Pauses {
         }
     }
 
-    #[allow(dead_code, reason = "the share of the budget comes next")]
     /// Whether a reason holds.
     pub(crate) fn has(&self, partition: &TopicPartition, reason: Reason) -> bool {
         self.reasons.contains(&(partition.clone(), reason))

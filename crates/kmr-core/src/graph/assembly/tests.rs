@@ -6,3 +6,4 @@ mod operator;
 mod rebalances;
 mod rebuilds;
 mod records;
+mod shares;

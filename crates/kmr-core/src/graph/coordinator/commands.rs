@@ -33,8 +33,20 @@ impl Coordinator {
         }
     }
 
+    /// The client was told.
+    pub(super) fn paused(&self, session: &mut Session, step: &Step) {
+        session.pauses.applied(&step.partitions, step.paused);
+        for partition in &step.partitions {
+            let assignment = self.ownership.assignment(partition);
+            if let Some(running) = assignment.and_then(|assignment| session.running(assignment)) {
+                running.backlog.set_paused(step.paused);
+            }
+        }
+    }
+
     /// Starts what is wanted and can start now. Called whenever something has changed.
     pub(super) fn steer(&mut self, session: &mut Session) {
+        self.setup.budget.backlogs().share_among_several(self.ownership.partitions().nth(1).is_some());
         self.start_moves(session);
         if session.pausing.is_some() {
             return;

@@ -2,7 +2,7 @@
 //! one that failed, ends the consumer in order.
 //!
 //! `session` is one client's time; `rebalancing` answers the group; `drain` hands partitions back; `commands` does what the operator
-//! wants; `moves` takes partitions to other offsets; `failures` decides what a partition that cannot be read means; `rebuild`
+//! wants; `moves` takes partitions to other offsets; `shares` pauses slow ones; `failures` decides what a partition that cannot be read means; `rebuild`
 //! connects; `ending` is the ordered end; `supervision` says how tasks end.
 //!
 //! Invariants (numbers of ARCHITECTURE.md):
@@ -19,6 +19,7 @@ mod moves;
 mod rebalancing;
 mod rebuild;
 mod session;
+mod shares;
 mod supervision;
 
 use std::sync::Arc;
@@ -119,6 +120,7 @@ impl Coordinator {
     /// Serves one client until it fails, a task fails, or somebody wants the end.
     async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, Failed> {
         session.pauses.obey(self.controls.will());
+        let mut crowded = self.setup.budget.backlogs().crowded();
         loop {
             self.steer(session);
             tokio::select! {
@@ -130,7 +132,7 @@ impl Coordinator {
                 step = paused(&mut session.pausing) => {
                     session.pausing = None;
                     let step = step.map_err(Failed::Client)?;
-                    session.pauses.applied(&step.partitions, step.paused);
+                    self.paused(session, &step);
                 }
                 moved = session.moves.next() => self.moved(session, moved).await?,
                 done = answered(&mut session.pending) => {
@@ -141,6 +143,7 @@ impl Coordinator {
                 }
                 Some(command) = self.controls.commands.recv() => self.command(session, command),
                 Some(failure) = session.failures.recv() => self.partition_failed(session, failure).await?,
+                () = session.looks.due(&mut crowded) => self.look_at_shares(session),
                 event = session.member.next_event() => match event {
                     MemberEvent::Rebalance(rebalance) => self.rebalance(session, rebalance),
                     MemberEvent::Fatal(error) => return Err(Failed::Client(error)),

@@ -99,6 +99,7 @@ impl Coordinator {
             }
             let Some(running) = session.running.get(&old.epoch).cloned() else { continue };
             session.routes.remove(&old.partition);
+            running.is_read_no_more();
             let deadline = Instant::now() + self.setup.options.drain_deadline;
             let to = match &wanted.why {
                 Why::Seek { offset, .. } => To::Offset(*offset),
