@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
 use crate::member::RECORD_OVERHEAD;
+use crate::record::TopicPartition;
 use crate::telemetry;
 
 /// Settings of the Kafka client, by librdkafka's names.
@@ -59,14 +60,15 @@ impl ClientConfig {
         })
     }
 
-    /// All settings for the client, kmr's included. `prefetch_bytes`: resident bytes that librdkafka may hold.
-    pub(crate) fn effective(&self, prefetch_bytes: usize) -> BTreeMap<String, String> {
+    /// All settings for the client, kmr's included. `prefetch_bytes`: resident bytes that librdkafka may hold; `reports_ends`:
+    /// whether it tells where partitions end.
+    pub(crate) fn effective(&self, prefetch_bytes: usize, reports_ends: bool) -> BTreeMap<String, String> {
         let mut settings = self.settings.clone();
         let next_generation =
             self.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"));
         if next_generation {
-            for name in ["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"] {
-                if let Some(value) = settings.remove(name) {
+            for name in NOT_WITH_KIP_848 {
+                if let Some(value) = settings.remove(*name) {
                     telemetry::setting_overridden(
                         name,
                         &value,
@@ -84,6 +86,9 @@ impl ClientConfig {
             {
                 telemetry::setting_overridden(name, &set, "the delivery promise depends on it");
             }
+        }
+        if reports_ends {
+            settings.insert("enable.partition.eof".to_owned(), "true".to_owned());
         }
         self.add_fetch_settings(&mut settings, prefetch_bytes);
         settings
@@ -126,6 +131,11 @@ const FORCED: &[(&str, &str)] = &[
     ("auto.offset.reset", "error"),
 ];
 
+/// What creating a client refuses with `group.protocol=consumer` (`rd_kafka_conf_finalize` of librdkafka 2.12.1): the broker
+/// decides these.
+const NOT_WITH_KIP_848: &[&str] =
+    &["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
+
 fn default(settings: &mut BTreeMap<String, String>, name: &str, value: impl Into<String>) {
     settings.entry(name.to_owned()).or_insert_with(|| value.into());
 }
@@ -146,14 +156,46 @@ impl fmt::Debug for ClientConfig {
     }
 }
 
-/// Where a partition starts for which the group has committed nothing.
+/// Where partitions start for which the group has committed nothing: a backfill from a point in time, or from offsets that
+/// another system knows.
+///
+/// What is chosen is committed, once, so a restart goes on from there and does not choose again. To start a group anew, use
+/// another `group.id` or delete its offsets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum StartAt {
+    /// At the first record with this timestamp or a later one, in milliseconds since the Unix epoch; behind the last record
+    /// where there is none that young. Negative is 0. All partitions are asked for in one request for each broker.
+    Timestamp(i64),
+    /// At these offsets. One that is not in the log, nor just behind it, stops the consumer with
+    /// [`Error::OffsetOutOfRange`], which names it and what the log holds. For partitions that are not named the
+    /// [`ResetPolicy`] decides.
+    Offsets(BTreeMap<TopicPartition, i64>),
+}
+
+impl StartAt {
+    /// A point in time, in whole milliseconds.
+    pub fn time(time: SystemTime) -> Self {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self::Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    /// The offset of each partition.
+    pub fn offsets(offsets: impl IntoIterator<Item = (TopicPartition, i64)>) -> Self {
+        Self::Offsets(offsets.into_iter().collect())
+    }
+}
+
+/// What happens where there is no offset to go on from: the group has committed nothing for a partition
+/// ([`ConsumerBuilder::reset_policy`](crate::ConsumerBuilder::reset_policy)), or what it has committed is not in the log any
+/// more ([`ConsumerBuilder::out_of_range`](crate::ConsumerBuilder::out_of_range)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResetPolicy {
-    /// At the lowest offset in the log. The default: nothing that exists is skipped.
+    /// At the lowest offset in the log: nothing that exists is skipped.
     #[default]
     Earliest,
-    /// Behind the last record: what was produced before the group's first start is skipped.
+    /// Behind the last record: what is in the log by then is skipped.
     Latest,
     /// The consumer stops, naming the partition and what its log holds.
     Fail,
@@ -187,7 +229,7 @@ mod tests {
     #[test]
     fn what_the_promise_depends_on_cannot_be_changed() {
         let config = ClientConfig::new().set("enable.auto.commit", "true").set("fetch.min.bytes", "1");
-        let effective = config.effective(16 << 20);
+        let effective = config.effective(16 << 20, false);
         assert_eq!(effective["enable.auto.commit"], "false");
         assert_eq!(effective["auto.offset.reset"], "error");
         assert_eq!(effective["fetch.min.bytes"], "1", "the user's own value wins");
@@ -196,10 +238,24 @@ mod tests {
 
     #[test]
     fn settings_that_kip_848_refuses_are_removed() {
-        let config = ClientConfig::new().set("group.protocol", "consumer").set("session.timeout.ms", "6000");
-        let effective = config.effective(16 << 20);
-        assert!(!effective.contains_key("session.timeout.ms"));
-        assert!(!effective.contains_key("partition.assignment.strategy"));
+        let config = ClientConfig::new().set("group.protocol", "consumer");
+        let config = NOT_WITH_KIP_848.iter().fold(config, |config, name| config.set(*name, "1"));
+        let effective = config.effective(16 << 20, false);
+        assert!(NOT_WITH_KIP_848.iter().all(|name| !effective.contains_key(*name)), "{effective:?}");
+    }
+
+    #[test]
+    fn ends_are_reported_only_when_asked_for() {
+        let config = ClientConfig::new().set("enable.partition.eof", "true");
+        assert_eq!(config.effective(16 << 20, false)["enable.partition.eof"], "false");
+        assert_eq!(config.effective(16 << 20, true)["enable.partition.eof"], "true");
+    }
+
+    #[test]
+    fn times_are_milliseconds_since_1970() {
+        let time = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
+        assert_eq!(StartAt::time(time), StartAt::Timestamp(1_700_000_000_000));
+        assert_eq!(StartAt::time(std::time::UNIX_EPOCH - Duration::from_secs(5)), StartAt::Timestamp(0));
     }
 
     #[test]
@@ -210,11 +266,11 @@ mod tests {
 
     #[test]
     fn prefetch_is_bounded_by_count_and_bytes() {
-        let effective = ClientConfig::new().effective(16 << 20);
+        let effective = ClientConfig::new().effective(16 << 20, false);
         let count: usize = effective["queued.min.messages"].parse().unwrap();
         assert!(count * (200 + RECORD_OVERHEAD) <= 16 << 20);
         assert_eq!(effective["queued.max.messages.kbytes"], "12288");
-        let large = ClientConfig::new().set("message.max.bytes", "104857600").effective(16 << 20);
+        let large = ClientConfig::new().set("message.max.bytes", "104857600").effective(16 << 20, false);
         assert_eq!(large["fetch.max.bytes"], "104857600", "librdkafka refuses less");
     }
 }

@@ -53,10 +53,10 @@ pub enum Error {
         topic: String,
     },
 
-    /// The committed offset is not in the log, or there is none and the reset policy is strict.
+    /// The offset to start from or to go on from is not in the log, or there is none and the reset policy is strict.
     #[error(
-        "{partition}: offset {} is not in the log, which holds {low}..{high}; reset the group's offset (kafka-consumer-groups \
-         --reset-offsets) once it is clear what was lost",
+        "{partition}: offset {} is not in the log, which holds {low}..{high}; correct start_at, or reset the group's offset \
+         (kafka-consumer-groups --reset-offsets) once it is clear what was lost",
         .offset.map_or_else(|| "(none committed)".to_owned(), |o| o.to_string())
     )]
     OffsetOutOfRange {
@@ -79,6 +79,13 @@ pub enum Error {
         reason: String,
         /// Whether a new client may fare better.
         retryable: bool,
+    },
+
+    /// What was asked for needs the partition to be assigned to this consumer, and it is not, or did not stay so.
+    #[error("{partition} is not assigned to this consumer (any more); ask the one that has it")]
+    NotAssigned {
+        /// The partition.
+        partition: TopicPartition,
     },
 
     /// A record failed and there is no `reduce_err` to take it.

@@ -22,7 +22,7 @@ pub mod testing;
 #[cfg(test)]
 mod test_reducer;
 
-pub use config::{ClientConfig, ResetPolicy};
+pub use config::{ClientConfig, ResetPolicy, StartAt};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;
 pub use error::{BoxError, Error, Retryable, StopConsumer, chain_text};

@@ -17,6 +17,7 @@ pub(crate) struct Counters {
     commits: AtomicU64,
     rebalances: AtomicU64,
     rebuilds: AtomicU64,
+    resets: AtomicU64,
     committed: Mutex<BTreeMap<TopicPartition, i64>>,
 }
 
@@ -43,6 +44,10 @@ impl Counters {
         self.rebuilds.fetch_add(1, Ordering::Relaxed);
     }
 
+    pub(crate) fn reset(&self) {
+        self.resets.fetch_add(1, Ordering::Relaxed);
+    }
+
     pub(crate) fn commit_requested(&self) {
         self.commits.fetch_add(1, Ordering::Relaxed);
     }
@@ -60,6 +65,7 @@ impl Counters {
             commits: self.commits.load(Ordering::Relaxed),
             rebalances: self.rebalances.load(Ordering::Relaxed),
             rebuilds: self.rebuilds.load(Ordering::Relaxed),
+            resets: self.resets.load(Ordering::Relaxed),
             bytes_held,
             committed: self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
@@ -84,6 +90,8 @@ pub struct Stats {
     pub rebalances: u64,
     /// Clients that were put in the place of one that failed.
     pub rebuilds: u64,
+    /// Starts that a policy has chosen: nothing was committed for the partition, or its offset was not in the log any more.
+    pub resets: u64,
     /// Bytes of the budget that are in use now.
     pub bytes_held: u64,
     /// The offset committed last by this consumer, by partition; also for partitions that it has handed back.

@@ -108,6 +108,20 @@ pub(crate) fn client_rebuilt() {
     tracing::info!("a new Kafka client has joined the group");
 }
 
+pub(crate) fn sought(partition: &TopicPartition, offset: i64) {
+    tracing::info!(%partition, offset, "goes on at another offset, as the operator wants");
+}
+
+/// `watermarks`: what the log holds.
+pub(crate) fn offset_reset(
+    partition: &TopicPartition,
+    lost: Option<i64>,
+    offset: i64,
+    watermarks: Option<(i64, i64)>,
+) {
+    tracing::warn!(%partition, ?lost, offset, ?watermarks, "offset is not in the log any more; goes on where out_of_range says");
+}
+
 pub(crate) fn stopped_early(why: &str) {
     tracing::info!(why, "stopped before anything was read");
 }
@@ -124,6 +138,10 @@ pub(crate) fn client_log(level: i32, facility: &str, message: &str) {
         5 | 6 => tracing::info!(target: "librdkafka", facility, "{message}"),
         _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
     }
+}
+
+pub(crate) fn fetching_restarted(partitions: &dyn std::fmt::Debug) {
+    tracing::info!(?partitions, "fetching started again");
 }
 
 pub(crate) fn left_group() {

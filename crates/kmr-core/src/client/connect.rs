@@ -11,21 +11,33 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::{Mutex, mpsc};
 
 use super::context::{Client, Context};
+use super::fetcher::Fetcher;
+use super::groupless::{Groupless, refresh_interval};
 use super::kafka_member::KafkaMember;
 use super::native::{NativeFetch, Queue};
+use super::starts::StartPolicy;
 use super::threads::{ClientRef, Threads};
-use crate::config::{ClientConfig, ResetPolicy};
+use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::member::{Connected, Connector};
 
 /// One request for metadata.
-const METADATA: Duration = Duration::from_secs(2);
+pub(super) const METADATA: Duration = Duration::from_secs(2);
+/// The name that librdkafka knows a client by that is in no group.
+const NO_GROUP: &str = "kmr-without-group";
 
 /// What connecting needs.
 pub(crate) struct Connect {
     pub(crate) topics: Vec<String>,
     pub(crate) config: ClientConfig,
+    /// Where partitions start for which the group has committed nothing.
+    pub(crate) start_at: Option<StartAt>,
+    /// For what `start_at` does not name.
     pub(crate) reset: ResetPolicy,
+    /// All partitions are assigned, nothing is committed, and no group is joined.
+    pub(crate) without_group: bool,
+    /// Whether the fetch queue hands out [`Fetched::End`](crate::member::Fetched::End).
+    pub(crate) reports_ends: bool,
     /// Resident bytes that librdkafka may hold.
     pub(crate) prefetch_bytes: usize,
     /// How long an unreachable broker is tried.
@@ -42,44 +54,72 @@ impl Connector for Connect {
 }
 
 async fn connect(connect: &Connect) -> Result<Connected, Error> {
-    let group = connect.config.required("group.id")?.to_owned();
+    let group = match connect.without_group {
+        true => None,
+        false => Some(connect.config.required("group.id")?.to_owned()),
+    };
     let servers = connect.config.required("bootstrap.servers")?.to_owned();
     let (events, receiver) = mpsc::unbounded_channel();
-    let client = ClientRef::new(create(connect, Context::new(events, group.clone()))?);
+    let (threads, client) = Threads::start(create(connect, Context::new(events, group.clone()))?)?;
     let no_queue =
         || Error::Client { what: "creating a queue".into(), reason: "out of memory".into(), retryable: true };
-    let fetch = Arc::new(Queue::new(client.clone()).ok_or_else(no_queue)?);
-    let commits = Queue::new(client.clone()).ok_or_else(no_queue)?;
-    let threads = Threads::start(&client)?;
-    let member = KafkaMember {
-        threads,
-        events: Mutex::new(receiver),
-        fetch: fetch.clone(),
-        commits,
-        client,
-        group,
-        reset: connect.reset,
-    };
+    let queue = Arc::new(Queue::new(client.clone()).ok_or_else(no_queue)?);
+    let fetcher = Fetcher { queue, gate: Arc::default() };
+    let queue = Box::new(fetch_queue(&fetcher, &client));
     let (topics, timeout) = (connect.topics.clone(), connect.timeout);
-    member
-        .threads
-        .call("subscribe", move |client| {
-            check_topics(client, &topics, &servers, timeout)?;
-            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
-            client.subscribe(&names).map_err(|error| Error::Client {
-                what: format!("subscribing to {topics:?}"),
-                reason: error.to_string(),
-                retryable: false,
-            })
+    client.call("topics", move |client| check_topics(client, &topics, &servers, timeout)).await??;
+    let policy = StartPolicy { start_at: connect.start_at.clone(), reset: connect.reset };
+    let Some(group) = group else {
+        let refresh = refresh_interval(&connect.config);
+        let member =
+            Groupless::new(threads, client, fetcher, policy, connect.topics.clone(), refresh, receiver);
+        return Ok(Connected { member: Arc::new(member), queue });
+    };
+    let commits = Queue::new(client.clone()).ok_or_else(no_queue)?;
+    let member = KafkaMember {
+        _threads: threads,
+        events: Mutex::new(receiver),
+        fetcher,
+        commits,
+        client: client.clone(),
+        group,
+        policy,
+    };
+    let topics = connect.topics.clone();
+    let subscribe = move |client: &Client| {
+        let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+        client.subscribe(&names).map_err(|error| Error::Client {
+            what: format!("subscribing to {topics:?}"),
+            reason: error.to_string(),
+            retryable: false,
         })
-        .await??;
-    Ok(Connected { member: Arc::new(member), queue: Box::new(NativeFetch::new(fetch)) })
+    };
+    client.call("subscribe", subscribe).await??;
+    Ok(Connected { member: Arc::new(member), queue })
+}
+
+fn fetch_queue(fetcher: &Fetcher, client: &ClientRef) -> NativeFetch {
+    let (restarted, client) = (fetcher.clone(), client.clone());
+    NativeFetch::new(fetcher.queue.clone(), fetcher.gate.clone(), move || {
+        let fetcher = restarted.clone();
+        client.spawn_call(move |client| {
+            if let Err(error) = fetcher.restart(client) {
+                client.context().report_fatal(error);
+            }
+        });
+    })
 }
 
 fn create(connect: &Connect, context: Context) -> Result<Client, Error> {
     let mut native = NativeConfig::new();
     native.set_log_level(RDKafkaLogLevel::Info);
-    for (name, value) in connect.config.effective(connect.prefetch_bytes) {
+    let mut settings = connect.config.effective(connect.prefetch_bytes, connect.reports_ends);
+    if connect.without_group {
+        // librdkafka wants a name before it lets anything be consumed; with it it looks for a coordinator, and no more.
+        settings.entry("group.id".to_owned()).or_insert_with(|| NO_GROUP.to_owned());
+        settings.remove("group.protocol");
+    }
+    for (name, value) in settings {
         native.set(name, value);
     }
     Client::from_config_and_context(&native, context).map_err(|error| match error {

@@ -23,7 +23,8 @@ pub(super) type Client = BaseConsumer<Context>;
 /// What the callbacks share with the member.
 pub(super) struct Context {
     events: mpsc::UnboundedSender<MemberEvent>,
-    group: String,
+    /// `None`: it is no member of any.
+    group: Option<String>,
     rebalances: Mutex<Rebalances>,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
     /// When which error code was a warning last.
@@ -45,7 +46,7 @@ pub(super) struct Rebalances {
 }
 
 impl Context {
-    pub(super) fn new(events: mpsc::UnboundedSender<MemberEvent>, group: String) -> Self {
+    pub(super) fn new(events: mpsc::UnboundedSender<MemberEvent>, group: Option<String>) -> Self {
         Self {
             events,
             group,
@@ -72,8 +73,21 @@ impl Context {
         self.events.is_closed()
     }
 
+    /// Makes `change` to the assignment if no rebalance waits for its answer, which it would be taken for. It is given the
+    /// protocol of the last rebalance.
+    pub(super) fn undisturbed<T>(&self, change: impl FnOnce(Option<RebalanceProtocol>) -> T) -> Option<T> {
+        let rebalances = self.lock();
+        let undisturbed = rebalances.current.is_none() && !rebalances.closing;
+        undisturbed.then(|| change(rebalances.protocol))
+    }
+
     pub(super) fn is_current(&self, id: u64) -> bool {
         self.lock().current == Some(id)
+    }
+
+    /// Whether the group is being left.
+    pub(super) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Relaxed)
     }
 
     /// From now on rebalances are answered by the callback itself. Says whether one still waits for its answer.
@@ -94,13 +108,14 @@ impl Context {
         let fatal = match error {
             KafkaError::MessageConsumptionFatal(code) => Some(client_error("consume", *code, false)),
             KafkaError::MessageConsumption(RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                Some(Error::Authorization { what: format!("group {:?}", self.group) })
+                let group = self.group.as_ref();
+                group.map(|group| Error::Authorization { what: format!("group {group:?}") })
             }
             KafkaError::MessageConsumption(RDKafkaErrorCode::TopicAuthorizationFailed) => {
                 Some(Error::Authorization { what: "a subscribed topic".to_owned() })
             }
             KafkaError::MessageConsumption(RDKafkaErrorCode::InconsistentGroupProtocol) => Some(Error::Client {
-                what: format!("joining group {:?}", self.group),
+                what: format!("joining group {:?}", self.group.as_deref().unwrap_or_default()),
                 reason: "its other members use other assignment strategies; set partition.assignment.strategy to \
                          what they use, such as range"
                     .to_owned(),
@@ -127,7 +142,7 @@ impl Context {
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
         let code = code.map(|code| code as i32);
         let again = code.and_then(|code| reported.get(&code)).is_some_and(|last| now - *last < WARN_AGAIN);
-        if again || self.leaving.load(Ordering::Relaxed) {
+        if again || self.is_leaving() {
             telemetry::client_error_again(reason);
             return;
         }

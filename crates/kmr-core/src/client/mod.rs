@@ -3,17 +3,26 @@
 //! * `native`: the fenced unsafe code: one fetch queue for all partitions, and commits with their own answers;
 //! * `context`: librdkafka's callbacks, turned into events;
 //! * `threads`: the thread that polls and the thread that makes blocking calls;
-//! * `kafka_member`: the group member on top of them;
+//! * `positions`: what has been handed out of each partition, and the gate between polling and moving positions;
+//! * `fetcher`: assign, unassign, seek, pause;
+//! * `starts`: where partitions start, and what the logs hold;
+//! * `commits`: what the answers to commits mean;
+//! * `kafka_member`, `groupless`: the member of a group on top of them, and one without a group;
 //! * `connect`: start-up, with the checks that name what is wrong.
 
+mod commits;
 mod connect;
 mod context;
+mod fetcher;
+mod groupless;
 mod kafka_member;
 #[allow(
     unsafe_code,
     reason = "the one place that calls librdkafka directly; every site says why it is sound"
 )]
 mod native;
+mod positions;
+mod starts;
 mod threads;
 
 pub(crate) use connect::Connect;

@@ -24,9 +24,10 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Notify;
 
+use super::positions::{Gate, Positions};
 use super::threads::ClientRef;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
-use crate::record::{Header, HeaderSource, Headers, Record};
+use crate::record::{Header, HeaderSource, Headers, Record, TopicPartition};
 use crate::stage::BoxFuture;
 
 /// A queue of librdkafka's with a wake-up.
@@ -86,6 +87,11 @@ impl Queue {
     pub(super) async fn readable(&self) {
         self.wake.notified().await;
     }
+
+    /// Lets `readable` resolve.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
 }
 
 impl Drop for Queue {
@@ -104,14 +110,17 @@ pub(super) struct NativeFetch {
     messages: Vec<*mut rd::rd_kafka_message_t>,
     /// Topic names by librdkafka's topic objects, which live as long as the client.
     topics: HashMap<usize, Arc<str>>,
+    gate: Arc<Gate>,
+    /// Has partitions restarted that need it; does not wait.
+    restart: Box<dyn Fn() + Send>,
 }
 
 // SAFETY: `messages` is empty between calls; the rest is `Send`.
 unsafe impl Send for NativeFetch {}
 
 impl NativeFetch {
-    pub(super) fn new(queue: Arc<Queue>) -> Self {
-        Self { queue, messages: Vec::new(), topics: HashMap::new() }
+    pub(super) fn new(queue: Arc<Queue>, gate: Arc<Gate>, restart: impl Fn() + Send + 'static) -> Self {
+        Self { queue, messages: Vec::new(), topics: HashMap::new(), gate, restart: Box::new(restart) }
     }
 
     fn topic(&mut self, topic: *mut rd::rd_kafka_topic_t) -> Arc<str> {
@@ -120,8 +129,8 @@ impl NativeFetch {
         name.or_insert_with(|| unsafe { text(rd::rd_kafka_topic_name(topic)) }.into()).clone()
     }
 
-    /// Cuts what was taken into runs of one partition.
-    fn cut(&mut self) -> Vec<Fetched> {
+    /// Cuts what was taken into runs of one partition, and notes how far each has come.
+    fn cut(&mut self, positions: &mut Positions) -> Vec<Fetched> {
         let mut fetched = Vec::new();
         let mut run: Option<Run> = None;
         for pointer in std::mem::take(&mut self.messages) {
@@ -134,7 +143,7 @@ impl NativeFetch {
                     .as_ref()
                     .is_none_or(|run| run.topic_object != message.rkt || run.partition != message.partition)
             {
-                fetched.extend(run.take().map(Run::finish));
+                fetched.extend(run.take().map(|run| run.finish(positions)));
                 let topic = if message.rkt.is_null() { "".into() } else { self.topic(message.rkt) };
                 run = Some(Run::new(topic, message, self.queue.client.clone()));
             }
@@ -143,17 +152,20 @@ impl NativeFetch {
                 current.batch.messages.push(pointer);
                 current.bytes += message.len + message.key_len + RECORD_OVERHEAD;
                 if failed {
-                    fetched.extend(run.take().and_then(|run| run.failure(message)));
+                    fetched.extend(run.take().and_then(|run| run.failure(message, positions)));
                 }
             }
         }
-        fetched.extend(run.map(Run::finish));
+        fetched.extend(run.map(|run| run.finish(positions)));
         fetched
     }
 }
 
 impl FetchQueue for NativeFetch {
     fn poll(&mut self, max_records: usize) -> Vec<Fetched> {
+        // Positions are being moved: who does it wakes us when it is done.
+        let gate = self.gate.clone();
+        let Some(mut positions) = gate.try_lock() else { return Vec::new() };
         self.messages.clear();
         self.messages.reserve(max_records);
         // SAFETY: `max_records` slots are writable, the call initialises the first `count` of them. Timeout 0: with a longer
@@ -164,7 +176,11 @@ impl FetchQueue for NativeFetch {
         };
         // SAFETY: see above.
         unsafe { self.messages.set_len(usize::try_from(count).unwrap_or(0)) };
-        self.cut()
+        let fetched = self.cut(&mut positions);
+        if positions.take_suspicion() {
+            (self.restart)();
+        }
+        fetched
     }
 
     fn readable(&self) -> BoxFuture<'_, ()> {
@@ -186,27 +202,45 @@ impl Run {
         Self { topic_object: message.rkt, partition: message.partition, bytes: 0, batch }
     }
 
-    fn finish(self) -> Fetched {
+    fn finish(self, positions: &mut Positions) -> Fetched {
         let Run { partition, bytes, batch, .. } = self;
+        if let Some(last) = batch.len().checked_sub(1) {
+            positions.handed_out(&TopicPartition::new(batch.topic.clone(), partition), batch.offset(last));
+        }
         Fetched::Records { topic: batch.topic.clone(), partition, bytes, batch: Box::new(batch) }
     }
 
-    /// An error in place of a message. `None`: it is no failure.
-    fn failure(&self, message: &rd::rd_kafka_message_t) -> Option<Fetched> {
+    /// What came in place of a message. `None`: it is not about the present assignment.
+    fn failure(&self, message: &rd::rd_kafka_message_t, positions: &mut Positions) -> Option<Fetched> {
         // SAFETY: the message is alive; its error text lives as long.
         let reason = || unsafe { text(rd::rd_kafka_message_errstr(message)) };
-        let failure = match known(code(&raw const message.err)) {
-            RDKafkaErrorCode::PartitionEOF => return None,
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                PartitionFailure::OutOfRange { offset: Some(message.offset).filter(|offset| *offset >= 0) }
+        let partition = TopicPartition::new(self.batch.topic.clone(), self.partition);
+        let (failure, is_ours) = match known(code(&raw const message.err)) {
+            RDKafkaErrorCode::PartitionEOF => {
+                let (topic, partition_number) = (self.batch.topic.clone(), self.partition);
+                let end = Fetched::End { topic, partition: partition_number, offset: message.offset };
+                return positions.ended(&partition, message.offset).then_some(end);
             }
-            RDKafkaErrorCode::TopicAuthorizationFailed => PartitionFailure::Unauthorized,
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                let offset = Some(message.offset).filter(|offset| *offset >= 0);
+                let is_ours = positions.out_of_range(&partition, message.offset);
+                (PartitionFailure::OutOfRange { offset }, is_ours)
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed => {
+                (PartitionFailure::Unauthorized, positions.failed(&partition))
+            }
             RDKafkaErrorCode::UnknownTopicOrPartition
             | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownPartition => PartitionFailure::Gone(reason()),
-            _ => PartitionFailure::Unreadable { offset: message.offset, reason: reason() },
+            | RDKafkaErrorCode::UnknownPartition => {
+                (PartitionFailure::Gone(reason()), positions.failed(&partition))
+            }
+            _ => {
+                let failure = PartitionFailure::Unreadable { offset: message.offset, reason: reason() };
+                (failure, positions.failed(&partition))
+            }
         };
-        Some(Fetched::Failed { topic: self.batch.topic.clone(), partition: self.partition, failure })
+        let topic = self.batch.topic.clone();
+        is_ours.then_some(Fetched::Failed { topic, partition: self.partition, failure })
     }
 }
 

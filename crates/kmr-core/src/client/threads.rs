@@ -1,6 +1,7 @@
 //! The two threads of a client: one polls, so that the group sees a live member and callbacks run; one makes the calls that
 //! block, so that no Tokio worker ever does.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -19,64 +20,21 @@ const POLL: Duration = Duration::from_millis(100);
 /// How long leaving the group may take before the client is given up.
 const CLOSE: Duration = Duration::from_secs(10);
 
-/// A reference to the client. Dropping the last one blocks until the client is gone, so that happens on a thread of its own.
-#[derive(Clone)]
-pub(super) struct ClientRef(Option<Arc<Client>>);
-
-impl ClientRef {
-    pub(super) fn new(client: Client) -> Self {
-        Self(Some(Arc::new(client)))
-    }
-
-    /// The client.
-    pub(super) fn get(&self) -> &Client {
-        match &self.0 {
-            Some(client) => client,
-            None => unreachable!("only `drop` takes the client"),
-        }
-    }
-}
-
-impl Drop for ClientRef {
-    fn drop(&mut self) {
-        if let Some(client) = self.0.take().and_then(Arc::into_inner) {
-            // If no thread can be had, dropping it here is slow, but right.
-            let _ = thread::Builder::new().name("kmr-client-drop".to_owned()).spawn(move || {
-                // Nobody is left to answer a rebalance (R3), and the drop revokes what is still assigned and waits for the
-                // answer: without this it would wait for ever, and the member would stay in the group with its partitions.
-                if client.context().close() {
-                    let _ = leave(&client, true);
-                }
-                drop(client);
-            });
-        }
-    }
-}
-
 type Job = Box<dyn FnOnce(&Client) + Send>;
 
-/// The threads of one client.
-pub(super) struct Threads {
+/// A reference to the client, and the way to its control thread, which owns it: dropping the client blocks, so that happens
+/// there, when the last reference is gone.
+#[derive(Clone)]
+pub(super) struct ClientRef {
+    // First: when the last sender goes, and the control thread ends, nobody else has the client any more.
+    client: Arc<Client>,
     jobs: mpsc::Sender<Job>,
-    ends: Arc<AtomicBool>,
 }
 
-impl Threads {
-    /// Starts both.
-    pub(super) fn start(client: &ClientRef) -> Result<Self, Error> {
-        let (jobs, receiver) = mpsc::channel::<Job>();
-        let ends = Arc::new(AtomicBool::new(false));
-        spawn("kmr-kafka-poll", {
-            let (client, ends) = (client.clone(), ends.clone());
-            move || poll(client.get(), &ends)
-        })?;
-        let client = client.clone();
-        spawn("kmr-kafka-control", move || {
-            while let Ok(job) = receiver.recv() {
-                job(client.get());
-            }
-        })?;
-        Ok(Self { jobs, ends })
+impl ClientRef {
+    /// The client.
+    pub(super) fn get(&self) -> &Client {
+        &self.client
     }
 
     /// Makes a blocking call on the control thread and does not wait for it.
@@ -91,18 +49,50 @@ impl Threads {
         call: impl FnOnce(&Client) -> T + Send + 'static,
     ) -> Result<T, Error> {
         let (reply, answer) = oneshot::channel();
-        let _ = self.jobs.send(Box::new(move |client| drop(reply.send(call(client)))));
+        self.spawn_call(move |client| drop(reply.send(call(client))));
         answer.await.map_err(|_| Error::Client {
             what: what.to_owned(),
-            reason: "the control thread has ended".to_owned(),
+            reason: "the call has ended without an answer".to_owned(),
             retryable: true,
         })
+    }
+}
+
+/// The threads of one client. Dropping it ends the polling; the control thread ends with the last reference.
+pub(super) struct Threads {
+    ends: Arc<AtomicBool>,
+}
+
+impl Threads {
+    /// Starts both.
+    pub(super) fn start(client: Client) -> Result<(Self, ClientRef), Error> {
+        let (jobs, receiver) = mpsc::channel::<Job>();
+        let client = ClientRef { client: Arc::new(client), jobs };
+        let owned = client.client.clone();
+        spawn("kmr-kafka-control", move || control(&owned, &receiver))?;
+        let ends = Arc::new(AtomicBool::new(false));
+        let (polled, stop) = (client.clone(), ends.clone());
+        spawn("kmr-kafka-poll", move || poll(polled.get(), &stop))?;
+        Ok((Self { ends }, client))
     }
 }
 
 impl Drop for Threads {
     fn drop(&mut self) {
         self.ends.store(true, Ordering::Release);
+    }
+}
+
+/// Makes calls as long as there are references. Then the client is dropped, on this thread.
+fn control(client: &Client, jobs: &mpsc::Receiver<Job>) {
+    while let Ok(job) = jobs.recv() {
+        // A call that panics is one without an answer; the client has to be dropped here all the same.
+        let _ = catch_unwind(AssertUnwindSafe(|| job(client)));
+    }
+    // Nobody is left to answer a rebalance (R3), and the drop revokes what is still assigned and waits for the answer: without
+    // this it would wait for ever, and the member would stay in the group with its partitions.
+    if client.context().close() {
+        let _ = leave(client, true);
     }
 }
 
@@ -136,7 +126,7 @@ fn poll(client: &Client, ends: &AtomicBool) {
     }
 }
 
-/// Leaves the group; to be called on the control thread, while the other goes on polling. From here on the callback answers
+/// Leaves the group; to be called on the control thread. From here on the callback answers
 /// rebalances; `unanswered`: one waits already, for partitions that are drained or given up by now.
 pub(super) fn leave(client: &Client, unanswered: bool) -> Result<(), Error> {
     let failed =
@@ -155,7 +145,10 @@ pub(super) fn leave(client: &Client, unanswered: bool) -> Result<(), Error> {
         if Instant::now() >= deadline {
             return Err(failed(format!("not done within {CLOSE:?}")));
         }
-        thread::sleep(Duration::from_millis(5));
+        // The other thread may have ended by now, and leaving takes callbacks.
+        if let Some(Err(error)) = client.poll(Duration::from_millis(5)) {
+            client.context().poll_failed(&error);
+        }
     }
     telemetry::left_group();
     Ok(())

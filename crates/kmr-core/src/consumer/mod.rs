@@ -13,7 +13,7 @@ pub use self::handle::ConsumerHandle;
 use self::options::Options;
 pub use self::report::{PartitionEnd, Report};
 use crate::client::Connect;
-use crate::config::{ClientConfig, ResetPolicy};
+use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::assembly::Graph;
 use crate::graph::budget::Budget;
@@ -139,9 +139,34 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
+    /// Where partitions start for which the group has committed nothing. Default: as the
+    /// [`reset_policy`](Self::reset_policy) says, which also decides for partitions that `start_at` does not name.
+    pub fn start_at(mut self, start: StartAt) -> Self {
+        self.options.start_at = Some(start);
+        self
+    }
+
     /// Where a partition starts for which the group has committed nothing. Default [`ResetPolicy::Earliest`].
     pub fn reset_policy(mut self, policy: ResetPolicy) -> Self {
         self.options.reset = Some(policy);
+        self
+    }
+
+    /// What happens when the offset to read next is not in the log any more, because retention was faster than the consumer
+    /// or the topic was created anew: records are lost already. Default [`ResetPolicy::Fail`]: the consumer stops, naming
+    /// partition, offset and what the log holds. Otherwise it goes on at the lowest or behind the last record, with a warning
+    /// that names both offsets.
+    pub fn out_of_range(mut self, policy: ResetPolicy) -> Self {
+        self.options.graph.out_of_range = policy;
+        self
+    }
+
+    /// Consumes all partitions of the topics without joining a group: nothing is committed to Kafka, every run starts as
+    /// [`start_at`](Self::start_at) and [`reset_policy`](Self::reset_policy) say, and several such consumers all read
+    /// everything. `group.id` is not needed. Partitions that are added later are found within
+    /// `topic.metadata.refresh.interval.ms`, or 60 s. Topics are names, not patterns. Default: off.
+    pub fn without_group(mut self) -> Self {
+        self.options.without_group = true;
         self
     }
 
@@ -198,7 +223,10 @@ impl Consumer {
         let connect = Connect {
             topics: self.options.topics.clone(),
             config: self.options.config.clone(),
+            start_at: self.options.start_at.clone(),
             reset: self.options.reset.unwrap_or_default(),
+            without_group: self.options.without_group,
+            reports_ends: false,
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
         };
@@ -267,6 +295,7 @@ mod tests {
     fn what_cannot_work_is_refused_by_name_before_anything_is_connected() {
         assert!(refused(builder().topics(Vec::<String>::new())).contains("no topics"));
         assert!(refused(builder().config(ClientConfig::new())).contains("bootstrap.servers"));
+        assert!(refused(builder().topics(["^t"]).without_group()).contains("is a pattern"));
         assert!(refused(builder().byte_budget(1)).contains("byte_budget"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(9))).contains("drain_deadline"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(400))).contains("max.poll.interval.ms"));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::config::{ClientConfig, ResetPolicy};
+use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::assembly::GraphOptions;
 use crate::strategy::Pipeline;
@@ -14,7 +14,9 @@ pub(super) struct Options {
     pub(super) byte_budget: usize,
     pub(super) commit_timeout: Duration,
     pub(super) connect_timeout: Duration,
+    pub(super) start_at: Option<StartAt>,
     pub(super) reset: Option<ResetPolicy>,
+    pub(super) without_group: bool,
     pub(super) graph: GraphOptions,
 }
 
@@ -33,7 +35,9 @@ impl Default for Options {
             byte_budget: 64 << 20,
             commit_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(30),
+            start_at: None,
             reset: None,
+            without_group: false,
             graph: GraphOptions::default(),
         }
     }
@@ -50,7 +54,12 @@ impl Options {
             return Err(Error::Config("no topics; name at least one".to_owned()));
         }
         self.config.required("bootstrap.servers")?;
-        self.config.required("group.id")?;
+        if !self.without_group {
+            self.config.required("group.id")?;
+        } else if let Some(pattern) = self.topics.iter().find(|topic| topic.starts_with('^')) {
+            let text = format!("topic {pattern:?} is a pattern; without_group takes names of topics");
+            return Err(Error::Config(text));
+        }
         if self.byte_budget < LEAST_BUDGET {
             let text =
                 format!("byte_budget is {} bytes; it has to be at least {LEAST_BUDGET}", self.byte_budget);

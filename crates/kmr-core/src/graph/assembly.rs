@@ -9,6 +9,7 @@ use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
 use super::flow::Flow;
 use super::watch;
 use super::wiring::{StageContext, start_stages};
+use crate::config::ResetPolicy;
 use crate::error::Error;
 use crate::member::Connector;
 use crate::stats::Counters;
@@ -33,6 +34,8 @@ pub(crate) struct GraphOptions {
     pub(crate) drain_deadline: Duration,
     /// How long it is tried to put a new client in the place of one that failed.
     pub(crate) rebuild_limit: Duration,
+    /// Where a partition goes on whose offset is not in the log any more.
+    pub(crate) out_of_range: ResetPolicy,
 }
 
 impl Default for GraphOptions {
@@ -41,6 +44,7 @@ impl Default for GraphOptions {
             commit_interval: Duration::from_secs(1),
             drain_deadline: Duration::from_secs(180),
             rebuild_limit: Duration::from_secs(600),
+            out_of_range: ResetPolicy::Fail,
         }
     }
 }

@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 
 use super::watch;
 
+use super::backlog::{Backlog, Backlogs, Batch};
+
 /// Bytes shared by all that is in flight.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -20,6 +22,7 @@ pub(crate) struct Budget {
     released: Notify,
     pressure: Mutex<Pressure>,
     starved: watch::Sender<bool>,
+    backlogs: Arc<Backlogs>,
 }
 
 /// Whether bytes can come back by themselves.
@@ -40,6 +43,7 @@ impl Budget {
             released: Notify::new(),
             pressure: Mutex::default(),
             starved,
+            backlogs: Backlogs::new(bytes),
         })
     }
 
@@ -73,10 +77,20 @@ impl Budget {
         self.starved.subscribe()
     }
 
-    /// A batch is on its way to its map task; it is mapped when the guard goes.
-    pub(crate) fn unmapped(self: &Arc<Self>) -> Unmapped {
+    /// A batch of `bytes` is on its way to its partition's map task; it is mapped when the guard goes.
+    pub(crate) fn unmapped(self: &Arc<Self>, backlog: &Arc<Backlog>, bytes: usize) -> Unmapped {
         self.press(|pressure| pressure.unmapped += 1);
-        Unmapped(self.clone())
+        Unmapped { budget: self.clone(), _batch: backlog.hold(bytes) }
+    }
+
+    /// What each partition holds of it.
+    pub(crate) fn backlogs(&self) -> &Arc<Backlogs> {
+        &self.backlogs
+    }
+
+    /// All bytes that there are.
+    pub(crate) fn capacity(&self) -> usize {
+        usize::try_from(self.capacity).unwrap_or(usize::MAX)
     }
 
     fn press(&self, change: impl FnOnce(&mut Pressure)) {
@@ -96,11 +110,14 @@ impl Budget {
 
 /// A batch that is admitted and not mapped yet.
 #[derive(Debug)]
-pub(crate) struct Unmapped(Arc<Budget>);
+pub(crate) struct Unmapped {
+    budget: Arc<Budget>,
+    _batch: Batch,
+}
 
 impl Drop for Unmapped {
     fn drop(&mut self) {
-        self.0.press(|pressure| pressure.unmapped -= 1);
+        self.budget.press(|pressure| pressure.unmapped -= 1);
     }
 }
 
@@ -179,7 +196,7 @@ mod tests {
     async fn intake_waits_until_bytes_come_back_and_is_seen_waiting() {
         let budget = Budget::new(10);
         let charge = budget.charge(25);
-        let unmapped = budget.unmapped();
+        let unmapped = budget.unmapped(&budget.backlogs().backlog(), 25);
         let mut starved = budget.starved();
         let waiting = tokio::spawn({
             let budget = budget.clone();

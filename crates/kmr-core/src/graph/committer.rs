@@ -44,6 +44,8 @@ pub(crate) struct Settled {
     pub(crate) stalled: bool,
     /// The last commit did not go through.
     pub(crate) commit_failed: bool,
+    /// What every commit has to carry (C7).
+    pub(crate) metadata: Option<Arc<str>>,
 }
 
 /// What the coordinator asks for.
@@ -399,6 +401,7 @@ impl Entry {
             unfinished_from: self.tracker.oldest_unfinished(),
             stalled: !self.tracker.is_settled(),
             commit_failed: self.commit_failed,
+            metadata: self.metadata.clone(),
         }
     }
 

@@ -1,25 +1,91 @@
 //! The way into the running graph: wishes of signals, handles and tests, as messages to the coordinator.
 
-use tokio::sync::mpsc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::error::Error;
+use crate::record::TopicPartition;
 
 /// A wish to stop. The first ends the consumer in order, a second one at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StopRequest(pub(crate) &'static str);
 
+/// What an operator wants of a running consumer.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// The will has changed.
+    Pauses,
+    /// A partition is to go on at another offset. The reply is dropped if something else comes in between.
+    Seek { partition: TopicPartition, offset: i64, reply: oneshot::Sender<Result<(), Error>> },
+}
+
+/// Which partitions the operator wants paused. Outlives assignments and clients, and may name partitions that are not ours.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Will {
+    pub(crate) all: bool,
+    pub(crate) partitions: BTreeSet<TopicPartition>,
+}
+
+impl Will {
+    pub(crate) fn pauses(&self, partition: &TopicPartition) -> bool {
+        self.all || self.partitions.contains(partition)
+    }
+}
+
 /// The sending half.
 #[derive(Clone, Debug)]
 pub(crate) struct Remote {
     pub(crate) stop: mpsc::UnboundedSender<StopRequest>,
+    commands: mpsc::UnboundedSender<Command>,
+    will: Arc<Mutex<Will>>,
 }
 
 /// The graph's half.
 #[derive(Debug)]
 pub(crate) struct Controls {
     pub(crate) stops: mpsc::UnboundedReceiver<StopRequest>,
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    will: Arc<Mutex<Will>>,
 }
 
 /// Both halves, connected.
 pub(crate) fn controls() -> (Remote, Controls) {
     let (stop, stops) = mpsc::unbounded_channel();
-    (Remote { stop }, Controls { stops })
+    let (commands, received) = mpsc::unbounded_channel();
+    let will = Arc::<Mutex<Will>>::default();
+    (Remote { stop, commands, will: will.clone() }, Controls { stops, commands: received, will })
+}
+
+impl Remote {
+    /// Changes what is to be paused, and tells the coordinator. After the end of the consumer it has no effect.
+    pub(crate) fn pause(&self, change: impl FnOnce(&mut Will)) {
+        change(&mut lock(&self.will));
+        let _ = self.commands.send(Command::Pauses);
+    }
+
+    /// See [`Command::Seek`].
+    ///
+    /// # Errors
+    /// The partition is not assigned, or does not stay so.
+    pub(crate) async fn seek(&self, partition: TopicPartition, offset: i64) -> Result<(), Error> {
+        let (reply, answer) = oneshot::channel();
+        let _ = self.commands.send(Command::Seek { partition: partition.clone(), offset, reply });
+        answer.await.unwrap_or(Err(Error::NotAssigned { partition }))
+    }
+
+    pub(crate) fn will(&self) -> Will {
+        lock(&self.will).clone()
+    }
+}
+
+impl Controls {
+    pub(crate) fn will(&self) -> Will {
+        lock(&self.will).clone()
+    }
+}
+
+fn lock(will: &Mutex<Will>) -> MutexGuard<'_, Will> {
+    will.lock().unwrap_or_else(PoisonError::into_inner)
 }

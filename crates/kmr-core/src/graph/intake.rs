@@ -1,12 +1,14 @@
 //! Takes records from the member's fetch queue and hands them to the tasks of their partitions, as the budget allows.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use super::backlog::Backlog;
 use super::budget::Budget;
+use super::claim::Assignment;
 use super::map::Admitted;
 use crate::error::Error;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
@@ -15,37 +17,55 @@ use crate::telemetry;
 
 /// Records taken at once. Past some hundred nothing is gained; what one batch holds is handed over before the next.
 const MAX_BATCH: usize = 1024;
+/// Part of the budget that is taken at once, so that a partition's share means something.
+const LARGEST_TAKE: usize = 8;
 /// Size of a record that is assumed before the first has been seen.
 const FIRST_GUESS: usize = 16 << 10;
 
-/// The tasks of a topic's partitions.
-type Partitions = HashMap<i32, mpsc::UnboundedSender<Admitted>>;
+/// Where records of one assignment go.
+pub(crate) struct Route {
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) task: mpsc::UnboundedSender<Admitted>,
+    pub(crate) backlog: Arc<Backlog>,
+}
+
+/// The routes of a topic's partitions.
+type Partitions = HashMap<i32, Route>;
+type Topics = HashMap<Arc<str>, Partitions>;
 
 /// Where records of assigned partitions go. Shared by the coordinator, which adds and removes, and the intake.
 #[derive(Default)]
 pub(crate) struct Routes {
-    topics: Mutex<HashMap<Arc<str>, Partitions>>,
+    topics: Mutex<Topics>,
 }
 
 impl Routes {
-    /// Records of `partition` go to `task` from now on.
-    pub(crate) fn insert(&self, partition: &TopicPartition, task: mpsc::UnboundedSender<Admitted>) {
-        let mut routes = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.entry(partition.shared_topic().clone()).or_default().insert(partition.partition(), task);
+    /// Records of the route's partition go there from now on.
+    pub(crate) fn insert(&self, route: Route) {
+        let partition = route.assignment.partition.clone();
+        let mut routes = self.lock();
+        routes.entry(partition.shared_topic().clone()).or_default().insert(partition.partition(), route);
     }
 
     /// Records of `partition` are dropped from now on.
     pub(crate) fn remove(&self, partition: &TopicPartition) {
-        let mut routes = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut routes = self.lock();
         if let Some(partitions) = routes.get_mut(partition.topic()) {
             partitions.remove(&partition.partition());
         }
     }
 
-    fn get(&self, topic: &str, partition: i32) -> Option<mpsc::UnboundedSender<Admitted>> {
-        let routes = self.topics.lock().unwrap_or_else(PoisonError::into_inner);
-        routes.get(topic)?.get(&partition).cloned()
+    /// The routes, as they are until the guard goes. The intake holds it from taking records to handing them over, so that
+    /// whoever changes a route knows: what was taken before went the old way.
+    fn lock(&self) -> MutexGuard<'_, Topics> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// An assigned partition cannot be read (any more).
+pub(crate) struct Failure {
+    pub(crate) assignment: Arc<Assignment>,
+    pub(crate) failure: PartitionFailure,
 }
 
 /// The intake's task.
@@ -53,7 +73,7 @@ pub(crate) struct Intake {
     pub(crate) queue: Box<dyn FetchQueue>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) failures: mpsc::UnboundedSender<(TopicPartition, PartitionFailure)>,
+    pub(crate) failures: mpsc::UnboundedSender<Failure>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -62,54 +82,73 @@ impl Intake {
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let stop = self.stop.clone();
         let mut record_bytes = FIRST_GUESS;
+        let mut crowded = self.budget.backlogs().crowded();
         loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                // One partition must not take what the others need. Its sender lives as long as the budget.
+                Ok(_) = crowded.wait_for(|crowded| !*crowded) => {}
+            }
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
                 () = self.budget.admit() => {}
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
-            let fetched = self.queue.poll((available / record_bytes).clamp(1, MAX_BATCH));
-            if fetched.is_empty() {
+            let available = available.min(self.budget.capacity() / LARGEST_TAKE);
+            if !self.take((available / record_bytes).clamp(1, MAX_BATCH), &mut record_bytes) {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(()),
                     () = self.queue.readable() => continue,
                 }
             }
-            for fetched in fetched {
-                if let Some(bytes) = self.hand_over(fetched) {
-                    // Half old, half new: a single large record does not throttle the next thousand small ones.
-                    record_bytes = (record_bytes / 2 + bytes / 2).max(RECORD_OVERHEAD);
-                }
-            }
             tokio::task::coop::consume_budget().await;
         }
     }
 
-    fn admitted(&self, batch: Box<dyn RecordBatch>, bytes: usize) -> Admitted {
-        Admitted { batch, charge: self.budget.charge(bytes), unmapped: self.budget.unmapped() }
+    /// Takes what is there and hands it over. `false`: there was nothing.
+    fn take(&mut self, max_records: usize, record_bytes: &mut usize) -> bool {
+        let routes = self.routes.clone();
+        let mut topics = routes.lock();
+        let fetched = self.queue.poll(max_records);
+        let some = !fetched.is_empty();
+        for fetched in fetched {
+            if let Some(bytes) = self.hand_over(&mut topics, fetched) {
+                // Half old, half new: a single large record does not throttle the next thousand small ones.
+                *record_bytes = (*record_bytes / 2 + bytes / 2).max(RECORD_OVERHEAD);
+            }
+        }
+        some
+    }
+
+    fn admitted(&self, batch: Box<dyn RecordBatch>, bytes: usize, backlog: &Arc<Backlog>) -> Admitted {
+        Admitted { batch, charge: self.budget.charge(bytes), unmapped: self.budget.unmapped(backlog, bytes) }
     }
 
     /// Returns the mean size of the records.
-    fn hand_over(&self, fetched: Fetched) -> Option<usize> {
+    fn hand_over(&self, topics: &mut Topics, fetched: Fetched) -> Option<usize> {
         match fetched {
             Fetched::Records { topic, partition, bytes, batch } => {
                 let records = batch.len();
-                match self.routes.get(&topic, partition) {
+                match topics.get(&topic).and_then(|partitions| partitions.get(&partition)) {
                     // A closed channel: the partition's task has just ended, the partition is on its way out.
-                    Some(task) => drop(task.send(self.admitted(batch, bytes))),
+                    Some(route) => drop(route.task.send(self.admitted(batch, bytes, &route.backlog))),
                     None => telemetry::stray_records(&topic, partition, records),
                 }
                 Some(bytes / records.max(1))
             }
             Fetched::End { .. } => None,
             Fetched::Failed { topic, partition, failure } => {
-                let partition = TopicPartition::new(topic, partition);
                 // librdkafka counts what it could not hand out as read: nothing behind it may be observed, or it would be
                 // committed past (C1).
-                self.routes.remove(&partition);
-                let _ = self.failures.send((partition, failure));
+                match topics.get_mut(&topic).and_then(|partitions| partitions.remove(&partition)) {
+                    Some(Route { assignment, .. }) => {
+                        drop(self.failures.send(Failure { assignment, failure }));
+                    }
+                    None => telemetry::stray_records(&topic, partition, 0),
+                }
                 None
             }
         }

@@ -8,6 +8,7 @@
 //! puts the tasks together.
 
 pub(crate) mod assembly;
+mod backlog;
 mod batch;
 pub(crate) mod budget;
 pub(crate) mod claim;
@@ -22,6 +23,7 @@ pub(crate) mod flow;
 pub(crate) mod intake;
 mod jitter;
 mod map;
+mod pauses;
 mod piece;
 pub(crate) mod pulse;
 pub(crate) mod rebalance;

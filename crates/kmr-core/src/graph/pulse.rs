@@ -30,7 +30,6 @@ pub(crate) enum PulseState {
 
 /// What a partition's task was doing when it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[allow(dead_code, reason = "read by the watchdog")]
 pub(crate) struct PulseReading {
     pub(crate) state: PulseState,
     /// The record that it is about; `None` while it waits for records.
@@ -86,7 +85,6 @@ impl Default for Pulse {
 
 impl Pulse {
     /// What the task is doing.
-    #[allow(dead_code, reason = "read by the watchdog")]
     pub(crate) fn read(&self) -> PulseReading {
         let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reading) = &*waits {

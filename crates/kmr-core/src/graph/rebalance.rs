@@ -48,9 +48,14 @@ impl Ownership {
         partitions.iter().filter_map(|partition| self.owned.remove(partition)).collect()
     }
 
-    /// Whether a partition is ours.
-    pub(crate) fn owns(&self, partition: &TopicPartition) -> bool {
-        self.owned.contains_key(partition)
+    /// A partition's assignment, if it is ours.
+    pub(crate) fn assignment(&self, partition: &TopicPartition) -> Option<&Arc<Assignment>> {
+        self.owned.get(partition)
+    }
+
+    /// The partitions that are ours.
+    pub(crate) fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.owned.keys()
     }
 
     /// Gives everything up.

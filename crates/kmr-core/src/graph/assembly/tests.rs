@@ -3,6 +3,8 @@
 mod kit;
 mod lifecycle;
 mod mapping;
+mod operator;
 mod rebalances;
 mod rebuilds;
 mod records;
+mod shares;

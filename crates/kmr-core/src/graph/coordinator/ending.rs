@@ -85,6 +85,7 @@ impl Coordinator {
         let gone = self.ownership.give_up_all();
         let running = session.stop_partitions(&gone);
         let drain = session.drain.clone();
+        session.moves.overtake(&gone.iter().map(|gone| gone.partition.clone()).collect::<Vec<_>>());
         let pending = session.pending.take();
         let (_, settled) = tokio::join!(
             // A rebalance under way is finished, too: its partitions drain on a deadline of their own, not a later one.

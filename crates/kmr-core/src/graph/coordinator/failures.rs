@@ -1,24 +1,34 @@
 //! What a partition that cannot be read means for the consumer.
 
 use super::Coordinator;
+use super::moves::{Wanted, Why};
 use super::session::Session;
 use super::supervision::Failed;
+use crate::config::ResetPolicy;
 use crate::error::Error;
-use crate::member::PartitionFailure;
-use crate::record::TopicPartition;
+use crate::graph::intake::Failure;
+use crate::member::{LogPoint, PartitionFailure};
 use crate::telemetry;
 
 impl Coordinator {
     pub(super) async fn partition_failed(
         &mut self,
         session: &mut Session,
-        partition: TopicPartition,
-        failure: PartitionFailure,
+        Failure { assignment, failure }: Failure,
     ) -> Result<(), Failed> {
-        if !self.ownership.owns(&partition) {
-            return Ok(()); // it was handed back meanwhile
+        let partition = assignment.partition.clone();
+        if self.ownership.assignment(&partition) != Some(&assignment) || session.moves.contains(&partition) {
+            return Ok(()); // it was handed back meanwhile, or goes on elsewhere
         }
         let error = match failure {
+            PartitionFailure::OutOfRange { offset: lost }
+                if self.setup.options.out_of_range != ResetPolicy::Fail =>
+            {
+                let latest = self.setup.options.out_of_range == ResetPolicy::Latest;
+                let to = if latest { LogPoint::End } else { LogPoint::Low };
+                session.wanted.push(Wanted { partition, why: Why::Reset { lost, to } });
+                return Ok(());
+            }
             PartitionFailure::OutOfRange { offset } => {
                 let (low, high) = session.member.watermarks(&partition).await.unwrap_or((-1, -1));
                 Error::OffsetOutOfRange { partition, offset, low, high }

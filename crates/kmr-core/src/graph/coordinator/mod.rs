@@ -1,8 +1,9 @@
 //! The event handler: answers rebalances, starts and stops partition tasks, watches every task, puts a new client in the place of
 //! one that failed, ends the consumer in order.
 //!
-//! `session` is one client's time; `rebalancing` answers the group; `drain` hands partitions back; `failures` decides what a
-//! partition that cannot be read means; `rebuild` connects; `ending` is the ordered end; `supervision` says how tasks end.
+//! `session` is one client's time; `rebalancing` answers the group; `drain` hands partitions back; `commands` does what the operator
+//! wants; `moves` takes partitions to other offsets; `shares` pauses slow ones; `failures` decides what a partition that cannot be read means; `rebuild`
+//! connects; `ending` is the ordered end; `supervision` says how tasks end.
 //!
 //! Invariants (numbers of ARCHITECTURE.md):
 //! * R1: a rebalance touches the partitions that it names. R3: it is answered in time, also while stopping.
@@ -10,12 +11,15 @@
 //! * R5: an answer goes to the rebalance that it belongs to; the member drops an answer that comes too late.
 //! * L1: the first task that fails stops the consumer in order and becomes its error.
 
+mod commands;
 mod drain;
 mod ending;
 mod failures;
+mod moves;
 mod rebalancing;
 mod rebuild;
 mod session;
+mod shares;
 mod supervision;
 
 use std::sync::Arc;
@@ -24,6 +28,7 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use self::commands::paused;
 use self::rebalancing::answered;
 use self::rebuild::Rebuild;
 use self::session::Session;
@@ -115,20 +120,31 @@ impl Coordinator {
 
     /// Serves one client until it fails, a task fails, or somebody wants the end.
     async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, Failed> {
+        session.pauses.obey(self.controls.will());
+        let mut crowded = self.setup.budget.backlogs().crowded();
         loop {
+            self.steer(session);
             tokio::select! {
                 biased;
                 Some(stop) = self.controls.stops.recv() => return Ok(stop),
                 Some(ended) = self.stages.join_next() => return Err(Failed::Task(early(ended))),
                 Some(ended) = session.tasks.join_next() => return Err(Failed::Task(early(ended))),
                 Some(ended) = self.maps.join_next() => map_ended(ended)?,
+                step = paused(&mut session.pausing) => {
+                    session.pausing = None;
+                    let step = step.map_err(Failed::Client)?;
+                    self.paused(session, &step);
+                }
+                moved = session.moves.next() => self.moved(session, moved).await?,
                 done = answered(&mut session.pending) => {
                     session.pending = None;
-                    done.map_err(Failed::Client)?;
+                    for answered in done.map_err(Failed::Client)? {
+                        self.rebalanced(session, &answered);
+                    }
                 }
-                Some((partition, failure)) = session.failures.recv() => {
-                    self.partition_failed(session, partition, failure).await?;
-                }
+                Some(command) = self.controls.commands.recv() => self.command(session, command),
+                Some(failure) = session.failures.recv() => self.partition_failed(session, failure).await?,
+                () = session.looks.due(&mut crowded) => self.look_at_shares(session),
                 event = session.member.next_event() => match event {
                     MemberEvent::Rebalance(rebalance) => {
                         self.rebalance(session, rebalance);

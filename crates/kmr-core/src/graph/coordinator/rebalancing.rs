@@ -1,6 +1,6 @@
 //! Answers rebalances (R1, R3, R5): partitions start before the answer to an assignment, and are drained before the answer to a revocation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
@@ -20,9 +20,15 @@ pub(super) struct Answering {
     work: BoxFuture<'static, Result<Vec<Answered>, Error>>,
     /// What is being drained for it: a loss takes these, too.
     leaving: Vec<Running>,
+    partitions: BTreeSet<TopicPartition>,
 }
 
 impl Answering {
+    /// Whether it is about the partition.
+    pub(super) fn names(&self, partition: &TopicPartition) -> bool {
+        self.partitions.contains(partition)
+    }
+
     /// Waits until it is answered.
     pub(super) async fn done(self) -> Result<Vec<Answered>, Error> {
         self.work.await
@@ -30,7 +36,6 @@ impl Answering {
 }
 
 /// A rebalance that is answered.
-#[allow(dead_code, reason = "pauses need it, and they come next")]
 pub(super) struct Answered {
     pub(super) rebalance: Rebalance,
     /// Where its partitions start, if it assigned some.
@@ -53,6 +58,10 @@ impl Coordinator {
         let started = Instant::now();
         let deadline = started + self.setup.options.drain_deadline;
         let before = session.pending.take();
+        let mut partitions: BTreeSet<TopicPartition> = rebalance.partitions.iter().cloned().collect();
+        partitions.extend(before.iter().flat_map(|before| before.partitions.iter().cloned()));
+        session.moves.overtake(&rebalance.partitions);
+        session.pauses.forget(&rebalance.partitions);
         let mut epochs = BTreeMap::new();
         let drain = session.drain.clone();
         let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
@@ -102,7 +111,16 @@ impl Coordinator {
             answered.push(Answered { rebalance, starts });
             Ok(answered)
         });
-        session.pending = Some(Answering { work, leaving });
+        session.pending = Some(Answering { work, leaving, partitions });
+    }
+
+    /// A rebalance is answered.
+    pub(super) fn rebalanced(&mut self, session: &mut Session, answered: &Answered) {
+        // What was said about them before is void.
+        session.pauses.forget(&answered.rebalance.partitions);
+        for _ in answered.starts.iter().filter(|start| start.chosen) {
+            self.setup.counters.reset();
+        }
     }
 }
 

@@ -117,6 +117,8 @@ impl Coordinator {
                     Ok(()) => {}
                     Err(Failed::Client(error) | Failed::Task(error)) => return Err(Without::Failed(error)),
                 },
+                // Nothing is assigned: dropping the reply to a seek says so. Pauses are asked for by the next session.
+                Some(command) = self.controls.commands.recv() => drop(command),
                 done = &mut future => return Ok(done),
             }
         }

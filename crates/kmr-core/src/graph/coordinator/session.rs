@@ -10,18 +10,24 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Setup;
+use super::commands::Pausing;
 use super::drain::Drain;
+use super::moves::{Moves, Wanted};
 use super::rebalancing::Answering;
+use super::shares::Looks;
 use super::supervision::{Tasks, supervise};
 use crate::error::Error;
+use crate::graph::backlog::Backlog;
+use crate::graph::budget::Budget;
 use crate::graph::claim::{Assignment, Epoch, Ledger, LedgerEntry};
 use crate::graph::committer::{Committer, CommitterHandle};
 use crate::graph::flow::Flow;
-use crate::graph::intake::{Intake, Routes};
+use crate::graph::intake::{Failure, Intake, Route, Routes};
 use crate::graph::map::{MapPhase, PartitionInput};
+use crate::graph::pauses::Pauses;
 use crate::graph::pulse::Pulse;
 use crate::graph::watch;
-use crate::member::{Connected, GroupMember, PartitionFailure};
+use crate::member::{Connected, GroupMember};
 use crate::record::TopicPartition;
 
 /// A partition's task, as the coordinator sees it.
@@ -30,6 +36,15 @@ pub(super) struct Running {
     pub(super) assignment: Arc<Assignment>,
     pub(super) stop: CancellationToken,
     pub(super) ended: CancellationToken,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) backlog: Arc<Backlog>,
+}
+
+impl Running {
+    /// Whatever the task still holds, nobody waits for it to hold less.
+    pub(super) fn is_read_no_more(&self) {
+        self.backlog.set_paused(true);
+    }
 }
 
 /// One client's time.
@@ -38,13 +53,21 @@ pub(super) struct Session {
     pub(super) drain: Drain,
     pub(super) ledger: Ledger,
     pub(super) routes: Arc<Routes>,
-    pub(super) failures: mpsc::UnboundedReceiver<(TopicPartition, PartitionFailure)>,
+    pub(super) failures: mpsc::UnboundedReceiver<Failure>,
     /// The intake and the committer.
     pub(super) tasks: Tasks,
     pub(super) running: BTreeMap<Epoch, Running>,
     /// The rebalance that is under way.
     pub(super) pending: Option<Answering>,
+    /// Partitions that go on elsewhere: wanted, and under way.
+    pub(super) wanted: Vec<Wanted>,
+    pub(super) moves: Moves,
+    /// What is paused; and the call that says so to the client.
+    pub(super) pauses: Pauses,
+    pub(super) pausing: Option<Pausing>,
+    pub(super) looks: Looks,
     intake_stop: CancellationToken,
+    budget: Arc<Budget>,
 }
 
 impl Session {
@@ -76,7 +99,13 @@ impl Session {
             tasks,
             running: BTreeMap::new(),
             pending: None,
+            wanted: Vec::new(),
+            moves: Moves::default(),
+            pauses: Pauses::default(),
+            pausing: None,
+            looks: Looks::default(),
             intake_stop,
+            budget: setup.budget.clone(),
         }
     }
 
@@ -96,13 +125,15 @@ impl Session {
             assignment: assignment.clone(),
             stop: CancellationToken::new(),
             ended: CancellationToken::new(),
+            pulse: Arc::default(),
+            backlog: self.budget.backlogs().backlog(),
         };
         let (sender, batches) = mpsc::unbounded_channel();
-        self.routes.insert(&assignment.partition, sender);
+        let backlog = running.backlog.clone();
+        self.routes.insert(Route { assignment: assignment.clone(), task: sender, backlog });
         let name = format!("map {}", assignment.partition);
         let ended = running.ended.clone().drop_guard();
-        let (stop, ledger) = (running.stop.clone(), self.ledger.clone());
-        let pulse = Arc::<Pulse>::default();
+        let (stop, ledger, pulse) = (running.stop.clone(), self.ledger.clone(), running.pulse.clone());
         let input = PartitionInput { assignment, batches, stop, ledger, pulse, next: 0 };
         let task = async move {
             let _ended = ended;
@@ -117,7 +148,19 @@ impl Session {
         for assignment in gone {
             self.routes.remove(&assignment.partition);
         }
-        gone.iter().filter_map(|assignment| self.running.remove(&assignment.epoch)).collect()
+        let stopped = gone.iter().filter_map(|assignment| self.running.remove(&assignment.epoch));
+        stopped.inspect(Running::is_read_no_more).collect()
+    }
+
+    /// The task of an assigned partition.
+    pub(super) fn running(&self, assignment: &Assignment) -> Option<&Running> {
+        self.running.get(&assignment.epoch)
+    }
+
+    /// Whether calls about the partition have to wait: a rebalance that names it has no answer yet, or it moves.
+    pub(super) fn is_busy(&self, partition: &TopicPartition) -> bool {
+        self.moves.contains(partition)
+            || self.pending.as_ref().is_some_and(|pending| pending.names(partition))
     }
 
     /// Nothing is read any more.
@@ -129,7 +172,10 @@ impl Session {
     /// Returns the member, which is still to be closed.
     pub(super) async fn abandon(mut self) -> Arc<dyn GroupMember> {
         self.stop_intake();
-        self.running.values().for_each(|running| running.stop.cancel());
+        for running in self.running.values() {
+            running.is_read_no_more();
+            running.stop.cancel();
+        }
         self.drain.flow.send_modify(|flow| *flow = Flow::default());
         self.tasks.shutdown().await;
         self.member

@@ -150,6 +150,18 @@ impl GroupMember for Scripted {
     async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error> {
         let call = if paused { Call::Paused } else { Call::Resumed };
         partitions.iter().for_each(|partition| self.world.called(call(partition.partition())));
+        // Pausing throws away what is prefetched; resuming fetches it again.
+        let queue = self.world.queue.lock().unwrap().clone();
+        let (mut waiting, mut parked) = (queue.waiting.lock().unwrap(), queue.parked.lock().unwrap());
+        let named = |fetched: &Fetched| {
+            matches!(fetched, Fetched::Records { partition, .. }
+                if partitions.iter().any(|named| named.partition() == *partition))
+        };
+        let (from, to) = if paused { (&mut *waiting, &mut *parked) } else { (&mut *parked, &mut *waiting) };
+        let (moving, staying): (Vec<_>, Vec<_>) = from.drain(..).partition(named);
+        from.extend(staying);
+        to.extend(moving);
+        queue.filled.notify_one();
         Ok(())
     }
 
@@ -181,6 +193,8 @@ impl GroupMember for Scripted {
 #[derive(Default)]
 pub(super) struct Queue {
     pub(super) waiting: Mutex<VecDeque<Fetched>>,
+    /// Of paused partitions.
+    parked: Mutex<VecDeque<Fetched>>,
     pub(super) filled: Notify,
 }
 

@@ -17,7 +17,7 @@ use crate::graph::assembly::{Graph, GraphOptions};
 use crate::graph::budget::Budget;
 use crate::graph::control::{Remote, StopRequest, controls};
 use crate::graph::coordinator::Ending;
-use crate::member::{Change, Fetched, MemberEvent, RECORD_OVERHEAD, Rebalance, RebalanceProtocol};
+use crate::member::{Change, Fetched, MemberEvent, RECORD_OVERHEAD, Rebalance, RebalanceProtocol, Start};
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stats::Counters;
 use crate::strategy::IntoPipeline;
@@ -110,6 +110,12 @@ impl Running {
         let before = self.connections();
         self.fail_client(Error::Client { what: "poll".into(), reason: "fenced".into(), retryable: true });
         self.until_true("connected again", || self.connections() > before).await;
+    }
+
+    /// Where a partition starts when it is assigned.
+    pub(super) fn start_at(&self, number: i32, offset: i64, chosen: bool) {
+        let start = Start { partition: partition(number), offset: Some(offset), chosen, metadata: None };
+        self.world.starts.lock().unwrap().insert(number, start);
     }
 
     pub(super) fn fail_client(&self, error: Error) {

@@ -1,0 +1,114 @@
+//! Commits, and what their answers mean.
+
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::fetcher::list;
+use super::native::{CommitAnswer, Queue};
+use crate::error::Error;
+use crate::member::{CommitOutcome, OffsetCommit};
+
+/// Sends one request and waits for its answer; the outcomes are in the order of `offsets`.
+pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+    let list = match commit_list(offsets) {
+        Ok(list) => list,
+        Err(error) => return vec![CommitOutcome::Refused(error.to_string()); offsets.len()],
+    };
+    let sent = queue.commit(&list);
+    drop(list);
+    if let Err(code) = sent {
+        return vec![outcome(code); offsets.len()];
+    }
+    loop {
+        if let Some(answer) = queue.commit_answer() {
+            return outcomes(offsets, &answer);
+        }
+        queue.readable().await;
+    }
+}
+
+fn commit_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Error> {
+    let places = offsets.iter().map(|commit| (commit.partition.clone(), Offset::Offset(commit.offset)));
+    let list = list(&places.collect())?;
+    for OffsetCommit { partition, metadata, .. } in offsets {
+        let element = list.find_partition(partition.topic(), partition.partition());
+        if let (Some(mut element), Some(metadata)) = (element, metadata) {
+            element.set_metadata(&**metadata);
+        }
+    }
+    Ok(list)
+}
+
+/// The outcome of each offset, in the order in which they were sent.
+fn outcomes(offsets: &[OffsetCommit], answer: &CommitAnswer) -> Vec<CommitOutcome> {
+    let of = |commit: &OffsetCommit| {
+        let partition = &commit.partition;
+        let element = answer.elements.iter().find(|(topic, number, _)| {
+            topic == partition.topic() && *number == partition.partition() //
+        });
+        match element {
+            Some((_, _, code)) if *code != RDKafkaErrorCode::NoError => outcome(*code),
+            // The request failed as a whole, or the element was not answered.
+            _ if answer.request != RDKafkaErrorCode::NoError => outcome(answer.request),
+            Some(_) => CommitOutcome::Committed,
+            None => CommitOutcome::Retryable("the answer does not name the partition".to_owned()),
+        }
+    };
+    offsets.iter().map(of).collect()
+}
+
+/// What an error code means for a commit (C4).
+fn outcome(code: RDKafkaErrorCode) -> CommitOutcome {
+    let text = format!("{code} ({code:?})");
+    match code {
+        RDKafkaErrorCode::NoError => CommitOutcome::Committed,
+        RDKafkaErrorCode::State
+        | RDKafkaErrorCode::IllegalGeneration
+        | RDKafkaErrorCode::UnknownMemberId
+        | RDKafkaErrorCode::FencedMemberEpoch
+        | RDKafkaErrorCode::FencedInstanceId
+        | RDKafkaErrorCode::AssignmentLost
+        | RDKafkaErrorCode::UnknownTopicOrPartition
+        | RDKafkaErrorCode::UnknownTopic
+        | RDKafkaErrorCode::Fatal => CommitOutcome::NotOwned(text),
+        RDKafkaErrorCode::GroupAuthorizationFailed
+        | RDKafkaErrorCode::TopicAuthorizationFailed
+        | RDKafkaErrorCode::OffsetMetadataTooLarge
+        | RDKafkaErrorCode::InvalidArgument
+        | RDKafkaErrorCode::InvalidGroupId => CommitOutcome::Refused(text),
+        _ => CommitOutcome::Retryable(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::TopicPartition;
+
+    #[test]
+    fn each_offset_gets_its_own_outcome() {
+        let commit =
+            |number| OffsetCommit { partition: TopicPartition::new("t", number), offset: 5, metadata: None };
+        let answer = CommitAnswer {
+            request: RDKafkaErrorCode::NoError,
+            elements: vec![
+                ("t".to_owned(), 1, RDKafkaErrorCode::IllegalGeneration),
+                ("t".to_owned(), 0, RDKafkaErrorCode::NoError),
+            ],
+        };
+        let outcomes = outcomes(&[commit(0), commit(1), commit(2)], &answer);
+        assert_eq!(outcomes[0], CommitOutcome::Committed);
+        assert!(matches!(outcomes[1], CommitOutcome::NotOwned(_)));
+        assert!(matches!(outcomes[2], CommitOutcome::Retryable(_)));
+    }
+
+    #[test]
+    fn a_request_that_failed_as_a_whole_commits_nothing() {
+        let offsets = [OffsetCommit { partition: TopicPartition::new("t", 0), offset: 5, metadata: None }];
+        let answer = CommitAnswer {
+            request: RDKafkaErrorCode::OperationTimedOut,
+            elements: vec![("t".to_owned(), 0, RDKafkaErrorCode::NoError)],
+        };
+        assert!(matches!(outcomes(&offsets, &answer)[0], CommitOutcome::Retryable(_)));
+    }
+}

@@ -1,0 +1,227 @@
+//! What an operator asks of a running consumer: pauses that survive everything, and seeks that lose nothing.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::kit::{Call, Running, options, partition, place, start, start_with};
+use crate::config::ResetPolicy;
+use crate::error::Error;
+use crate::graph::assembly::GraphOptions;
+use crate::member::{Change, Fetched, PartitionFailure};
+use crate::strategy::Strategy;
+use crate::test_reducer::{Behaviour, Collect};
+
+async fn running(sink: &Collect<(i32, i64)>) -> Running {
+    start(Strategy::new().map(place).reduce(sink.clone())).await
+}
+
+fn count(consumer: &Running, call: &Call) -> usize {
+    consumer.calls().iter().filter(|made| *made == call).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_survives_rebalances_and_new_clients_and_repeating_it_changes_nothing() {
+    let sink = Collect::default();
+    let mut consumer = running(&sink).await;
+    consumer.remote.pause(|will| will.partitions.extend([partition(1)]));
+    consumer.assign(&[0, 1]).await;
+    consumer.until(|calls| calls.contains(&Call::Paused(1))).await;
+    consumer.remote.pause(|will| will.partitions.extend([partition(1)]));
+    // What has been fetched already is processed.
+    consumer.fetch(1, 0..3);
+    consumer.until(|calls| calls.contains(&Call::Committed(1, 3))).await;
+    assert_eq!((count(&consumer, &Call::Paused(1)), count(&consumer, &Call::Paused(0))), (1, 0));
+
+    let id = consumer.rebalance(Change::Revoke, &[1]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    consumer.assign(&[1]).await;
+    consumer.until_true("paused again", || count(&consumer, &Call::Paused(1)) == 2).await;
+
+    consumer.lose_client().await;
+    consumer.assign(&[0, 1]).await;
+    consumer.until_true("paused again", || count(&consumer, &Call::Paused(1)) == 3).await;
+    consumer.remote.pause(|will| will.partitions.clear());
+    consumer.until(|calls| calls.contains(&Call::Resumed(1))).await;
+    assert_eq!(count(&consumer, &Call::Paused(0)), 0);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn pausing_all_holds_for_what_is_assigned_later() {
+    let mut consumer = running(&Collect::default()).await;
+    consumer.assign(&[0]).await;
+    consumer.remote.pause(|will| will.all = true);
+    consumer.until(|calls| calls.contains(&Call::Paused(0))).await;
+    consumer.assign(&[1]).await;
+    consumer.until(|calls| calls.contains(&Call::Paused(1))).await;
+    consumer.remote.pause(|will| will.all = false);
+    consumer.until(|calls| calls.contains(&Call::Resumed(0)) && calls.contains(&Call::Resumed(1))).await;
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_finishes_what_is_under_way_and_goes_on_at_the_offset_which_it_commits() {
+    let sink = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
+    let mut consumer = running(&sink).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 100..105);
+    consumer.fetch(1, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 10).await;
+    consumer.remote.seek(partition(0), 50).await.unwrap();
+    let of_0: Vec<Call> = consumer.calls().into_iter().skip(2).collect();
+    let expected = [
+        Call::Paused(0),
+        Call::Committed(0, 105),
+        Call::Sought(0, 50),
+        Call::Committed(0, 50),
+        Call::Resumed(0),
+    ];
+    consumer
+        .until(|calls| calls.contains(&Call::Resumed(0)) && calls.contains(&Call::Committed(0, 50)))
+        .await;
+    assert_eq!(of_0[..3], expected[..3], "{of_0:?}");
+    let calls = consumer.calls();
+    assert!(expected.iter().all(|call| calls.contains(call)), "{calls:?}");
+    assert_eq!(count(&consumer, &Call::Paused(1)), 0, "the other partition goes on");
+    consumer.fetch(0, 50..60);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 20).await;
+    consumer.stop().await.unwrap();
+    assert_eq!(sink.rows().iter().filter(|(number, _)| *number == 0).count(), 15);
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_were_fetched_before_a_seek_do_not_come_after_it() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = running(&sink).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    let seek = tokio::spawn({
+        let remote = consumer.remote.clone();
+        async move { remote.seek(partition(0), 2).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    consumer.fetch(0, 5..9);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!seek.is_finished(), "it drains");
+    sink.behave(Behaviour::Deliver);
+    seek.await.unwrap().unwrap();
+    consumer.fetch(0, 2..7);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 7))).await;
+    assert_eq!(sink.rows().len(), 10, "0..5, then 2..7: {:?}", sink.rows());
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_of_what_is_not_ours_or_does_not_stay_so_says_so() {
+    let sink = Collect::default();
+    let mut consumer = running(&sink).await;
+    consumer.assign(&[0]).await;
+    let error = consumer.remote.seek(partition(7), 1).await.unwrap_err();
+    assert!(matches!(error, Error::NotAssigned { .. }), "{error}");
+
+    sink.behave(Behaviour::Stall);
+    consumer.fetch(0, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    let seek = tokio::spawn({
+        let remote = consumer.remote.clone();
+        async move { remote.seek(partition(0), 2).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let id = consumer.rebalance(Change::Revoke, &[0]);
+    assert!(matches!(seek.await.unwrap(), Err(Error::NotAssigned { .. })));
+    assert!(!consumer.calls().contains(&Call::Unassigned(id)), "the rebalance drains the partition itself");
+    sink.behave(Behaviour::Deliver);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    assert_eq!(consumer.committed(0), Some(5));
+    assert!(!consumer.calls().contains(&Call::Sought(0, 2)));
+    consumer.stop().await.unwrap();
+    let error = Error::NotAssigned { partition: partition(0) };
+    assert!(error.to_string().contains("t/0"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_partition_is_not_committed_though_it_was_moving() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = running(&sink).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    let seek = tokio::spawn({
+        let remote = consumer.remote.clone();
+        async move { remote.seek(partition(0), 2).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let id = consumer.rebalance(Change::Lose, &[0]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    assert!(seek.await.unwrap().is_err());
+    sink.behave(Behaviour::Deliver);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(consumer.committed(0), None, "C5");
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_seek_waits_for_a_rebalance_that_names_its_partition() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = running(&sink).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    consumer.rebalance(Change::Revoke, &[0]);
+    let assigned = consumer.rebalance(Change::Assign, &[0]);
+    let asked = Instant::now();
+    let seek = tokio::spawn({
+        let remote = consumer.remote.clone();
+        async move { remote.seek(partition(0), 2).await }
+    });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!seek.is_finished());
+    sink.behave(Behaviour::Deliver);
+    seek.await.unwrap().unwrap();
+    assert!(asked.elapsed() >= Duration::from_secs(1));
+    let calls = consumer.calls();
+    let position = |call| calls.iter().position(|made| *made == call).unwrap();
+    assert!(position(Call::Assigned(assigned)) < position(Call::Sought(0, 2)), "{calls:?}");
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_offset_out_of_range_goes_on_where_the_policy_says() {
+    for (policy, offset) in [(ResetPolicy::Earliest, 3), (ResetPolicy::Latest, 9)] {
+        let sink = Collect::default();
+        let options = GraphOptions { out_of_range: policy, ..options() };
+        let mut consumer =
+            start_with(Strategy::new().map(place).reduce(sink.clone()), 1 << 20, options).await;
+        consumer.assign(&[0]).await;
+        let lost = || Fetched::Failed {
+            topic: "t".into(),
+            partition: 0,
+            failure: PartitionFailure::OutOfRange { offset: Some(1) },
+        };
+        consumer.fetch_event(lost());
+        consumer.fetch_event(lost());
+        consumer.until(|calls| calls.contains(&Call::Committed(0, offset))).await;
+        consumer.until(|calls| calls.contains(&Call::Resumed(0))).await;
+        consumer.fetch(0, 11..13);
+        consumer.until(|calls| calls.contains(&Call::Committed(0, 13))).await;
+        assert_eq!(consumer.counters.snapshot(0).resets, 1, "the second report is of the same loss");
+        assert_eq!(count(&consumer, &Call::Sought(0, offset)), 1);
+        consumer.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_that_a_policy_chose_is_counted_and_committed() {
+    let mut consumer = running(&Collect::default()).await;
+    consumer.start_at(0, 40, true);
+    consumer.start_at(1, 50, false);
+    consumer.assign(&[0, 1]).await;
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 40))).await;
+    assert_eq!((consumer.counters.snapshot(0).resets, consumer.committed(1)), (1, None));
+    consumer.stop().await.unwrap();
+}

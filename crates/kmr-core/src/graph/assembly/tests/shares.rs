@@ -1,0 +1,85 @@
+//! A partition with a slow mapper does not starve the others, and a slow sink pauses nobody.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use super::kit::{Call, start_with_budget};
+use crate::error::BoxError;
+use crate::record::OwnedRecord;
+use crate::strategy::Strategy;
+use crate::test_reducer::{Behaviour, Collect};
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_mapper_is_paused_and_the_others_go_on() {
+    let (open, gate) = watch::channel(false);
+    let gate = Arc::new(gate);
+    let map = move |record: OwnedRecord| {
+        let mut gate = (*gate).clone();
+        async move {
+            if record.partition() == 0 {
+                gate.wait_for(|open| *open).await?;
+            }
+            Ok::<_, BoxError>((record.partition(), record.offset()))
+        }
+    };
+    let sink = Collect::default();
+    let mut consumer = start_with_budget(Strategy::new().map(map).reduce(sink.clone()), 100_000).await;
+    consumer.assign(&[0, 1]).await;
+    for offset in 0..100 {
+        consumer.fetch_sized(0, [offset], 5_000);
+    }
+    for offset in 0..50 {
+        consumer.fetch_sized(1, [offset], 5_000);
+    }
+    let began = Instant::now();
+    consumer.until(|calls| calls.contains(&Call::Committed(1, 50))).await;
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert!(consumer.calls().contains(&Call::Paused(0)) && !consumer.calls().contains(&Call::Paused(1)));
+    assert!(consumer.budget.held() < 40_000, "it holds its share: {}", consumer.budget.held());
+    assert_eq!(consumer.committed(0), None);
+    open.send_replace(true);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 100))).await;
+    assert!(consumer.calls().contains(&Call::Resumed(0)));
+    assert_eq!(sink.rows().len(), 150);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_alone_may_have_all_of_the_budget() {
+    let map = |record: OwnedRecord| async move {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Ok::<_, BoxError>((record.partition(), record.offset()))
+    };
+    let mut consumer = start_with_budget(Strategy::new().map(map).reduce(Collect::default()), 100_000).await;
+    consumer.assign(&[0]).await;
+    for offset in 0..100 {
+        consumer.fetch_sized(0, [offset], 5_000);
+    }
+    consumer.until_true("budget used", || consumer.budget.held() > 90_000).await;
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 100))).await;
+    assert!(!consumer.calls().contains(&Call::Paused(0)));
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stalled_sink_pauses_nobody() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer =
+        start_with_budget(Strategy::new().map(super::kit::place).reduce(sink.clone()), 1_000_000).await;
+    consumer.assign(&[0, 1]).await;
+    for offset in 0..500 {
+        consumer.fetch_sized(0, [offset], 5_000);
+        consumer.fetch_sized(1, [offset], 5_000);
+    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    sink.behave(Behaviour::Deliver);
+    consumer
+        .until(|calls| calls.contains(&Call::Committed(0, 500)) && calls.contains(&Call::Committed(1, 500)))
+        .await;
+    assert!(!consumer.calls().iter().any(|call| matches!(call, Call::Paused(_))), "{:?}", consumer.calls());
+    consumer.stop().await.unwrap();
+}

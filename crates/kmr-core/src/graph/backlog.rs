@@ -1,0 +1,149 @@
+//! How much of the byte budget each partition's unmapped records hold, so that one with a slow mapper cannot starve the others.
+//!
+//! All partitions come out of one fetch queue. While a partition that is read holds more than its share, the intake takes nothing; if
+//! that is because of its mapper and does not pass, the coordinator pauses the partition, and the intake goes on with the others.
+//!
+//! Invariants:
+//! 1. A backlog holds what is admitted and not mapped yet: a batch leaves it when its guard goes.
+//! 2. The intake is held only while several partitions are assigned: one alone may have all of the budget.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+/// Part of the budget that one partition's unmapped records may hold.
+const SHARE: usize = 4;
+
+/// The backlogs of all partitions.
+#[derive(Debug)]
+pub(crate) struct Backlogs {
+    share: usize,
+    state: Mutex<State>,
+    crowded: watch::Sender<bool>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Partitions that are read and hold more than their share.
+    over: usize,
+    several: bool,
+}
+
+/// What one partition holds.
+#[derive(Debug)]
+pub(crate) struct Backlog {
+    all: Arc<Backlogs>,
+    held: Mutex<Held>,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    bytes: usize,
+    paused: bool,
+    over_since: Option<Instant>,
+}
+
+impl Backlogs {
+    pub(crate) fn new(budget: usize) -> Arc<Self> {
+        let (crowded, _) = watch::channel(false);
+        Arc::new(Self { share: budget / SHARE, state: Mutex::default(), crowded })
+    }
+
+    /// A partition that holds nothing yet.
+    pub(crate) fn backlog(self: &Arc<Self>) -> Arc<Backlog> {
+        Arc::new(Backlog { all: self.clone(), held: Mutex::default() })
+    }
+
+    /// Whether several partitions are assigned.
+    pub(crate) fn share_among_several(&self, several: bool) {
+        self.change(|state| state.several = several);
+    }
+
+    /// Follows whether a partition that is read holds more than its share, at the cost of others.
+    pub(crate) fn crowded(&self) -> watch::Receiver<bool> {
+        self.crowded.subscribe()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        change(&mut state);
+        let crowded = state.several && state.over > 0;
+        self.crowded.send_if_modified(|was| std::mem::replace(was, crowded) != crowded);
+    }
+}
+
+impl Backlog {
+    /// Bytes of one batch join it, until the guard goes.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Batch {
+        self.change(|held| held.bytes += bytes);
+        Batch { backlog: self.clone(), bytes }
+    }
+
+    /// The client was told to read the partition, or not to.
+    pub(crate) fn set_paused(&self, paused: bool) {
+        self.change(|held| held.paused = paused);
+    }
+
+    /// Since when it has held more than its share while it was read.
+    pub(crate) fn over_since(&self) -> Option<Instant> {
+        self.lock().over_since
+    }
+
+    /// Whether it holds less than half of its share: time to read it again.
+    pub(crate) fn is_low(&self) -> bool {
+        self.lock().bytes < self.all.share / 2
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Held)) {
+        let mut held = self.lock();
+        let was = held.over_since.is_some();
+        change(&mut held);
+        let is = held.bytes > self.all.share && !held.paused;
+        if was == is {
+            return;
+        }
+        held.over_since = is.then(Instant::now);
+        self.all.change(|state| if is { state.over += 1 } else { state.over -= 1 });
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Held> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Bytes of one batch in a backlog.
+#[derive(Debug)]
+pub(crate) struct Batch {
+    backlog: Arc<Backlog>,
+    bytes: usize,
+}
+
+impl Drop for Batch {
+    fn drop(&mut self) {
+        self.backlog.change(|held| held.bytes -= self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn it_is_crowded_while_a_partition_that_is_read_holds_more_than_its_share() {
+        let all = Backlogs::new(400);
+        let (crowded, backlog) = (all.crowded(), all.backlog());
+        let first = backlog.hold(90);
+        let second = backlog.hold(20);
+        assert!(!*crowded.borrow() && backlog.over_since().is_some(), "it is alone");
+        all.share_among_several(true);
+        assert!(*crowded.borrow());
+        backlog.set_paused(true);
+        assert!(!*crowded.borrow() && backlog.over_since().is_none());
+        backlog.set_paused(false);
+        assert!(*crowded.borrow());
+        drop(first);
+        assert!(!*crowded.borrow() && backlog.is_low());
+        drop(second);
+    }
+}

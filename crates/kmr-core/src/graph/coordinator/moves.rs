@@ -1,0 +1,177 @@
+//! A partition that goes on at another offset without a rebalance: it is drained and committed like a revoked one, sought, and started
+//! anew with an epoch of its own.
+//!
+//! Invariants:
+//! 1. While a partition moves, nothing of it is read: it is paused in the client and has no route until its new task is there.
+//! 2. A rebalance that names the partition, and the end, win: the move is dropped, the partition is drained by them (R1, R3).
+//! 3. A move begins only while no rebalance that names the partition waits for its answer.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Coordinator;
+use super::drain::Drain;
+use super::session::{Running, Session};
+use super::supervision::Failed;
+use crate::error::Error;
+use crate::graph::claim::{Assignment, LedgerEntry};
+use crate::member::{GroupMember, LogPoint};
+use crate::record::TopicPartition;
+use crate::stage::BoxFuture;
+use crate::telemetry;
+
+/// A move that is wanted.
+pub(super) struct Wanted {
+    pub(super) partition: TopicPartition,
+    pub(super) why: Why,
+}
+
+/// Why a partition moves, and so where to.
+pub(super) enum Why {
+    /// The operator says so.
+    Seek { offset: i64, reply: oneshot::Sender<Result<(), Error>> },
+    /// Its offset is not in the log any more; the policy says where it goes on.
+    Reset { lost: Option<i64>, to: LogPoint },
+}
+
+/// Where a partition has moved to.
+pub(super) struct Moved {
+    offset: i64,
+    /// What was in force stays in force (C7).
+    metadata: Option<Arc<str>>,
+}
+
+/// A move under way.
+pub(super) struct Move {
+    why: Why,
+    old: Arc<Assignment>,
+    work: BoxFuture<'static, Result<Moved, Error>>,
+}
+
+/// Moves under way, by partition. Dropping one takes it back as far as that is possible: calls to the client that were made stay
+/// made, in their order.
+#[derive(Default)]
+pub(super) struct Moves(BTreeMap<TopicPartition, Move>);
+
+impl Moves {
+    pub(super) fn contains(&self, partition: &TopicPartition) -> bool {
+        self.0.contains_key(partition)
+    }
+
+    /// Drops the moves of these partitions; whoever waits for one is told.
+    pub(super) fn overtake(&mut self, partitions: &[TopicPartition]) {
+        partitions.iter().for_each(|partition| drop(self.0.remove(partition)));
+    }
+
+    /// The next move that ends; pends while there is none. Cancel safe.
+    pub(super) async fn next(&mut self) -> (Why, Arc<Assignment>, Result<Moved, Error>) {
+        poll_fn(|context| {
+            let mut moves = self.0.iter_mut();
+            let ended = moves.find_map(|(partition, moving)| match moving.work.as_mut().poll(context) {
+                Poll::Ready(result) => Some((partition.clone(), result)),
+                Poll::Pending => None,
+            });
+            let Some((partition, result)) = ended else { return Poll::Pending };
+            match self.0.remove(&partition) {
+                Some(Move { why, old, .. }) => Poll::Ready((why, old, result)),
+                None => Poll::Pending,
+            }
+        })
+        .await
+    }
+}
+
+impl Coordinator {
+    /// Starts the moves that can start.
+    pub(super) fn start_moves(&mut self, session: &mut Session) {
+        for wanted in std::mem::take(&mut session.wanted) {
+            let Some(old) = self.ownership.assignment(&wanted.partition).cloned() else {
+                continue; // dropping the reply says so
+            };
+            if session.is_busy(&wanted.partition) {
+                session.wanted.push(wanted);
+                continue;
+            }
+            let Some(running) = session.running.get(&old.epoch).cloned() else { continue };
+            session.routes.remove(&old.partition);
+            running.is_read_no_more();
+            let deadline = Instant::now() + self.setup.options.drain_deadline;
+            let to = match &wanted.why {
+                Why::Seek { offset, .. } => To::Offset(*offset),
+                Why::Reset { to, .. } => To::Point(*to),
+            };
+            let work = go(session.member.clone(), session.drain.clone(), running, to, deadline);
+            session.moves.0.insert(wanted.partition, Move { why: wanted.why, old, work: Box::pin(work) });
+        }
+    }
+
+    /// A move has ended: the partition starts anew.
+    pub(super) async fn moved(
+        &mut self,
+        session: &mut Session,
+        (why, old, moved): (Why, Arc<Assignment>, Result<Moved, Error>),
+    ) -> Result<(), Failed> {
+        let Moved { offset, metadata } = moved.map_err(Failed::Client)?;
+        let partition = &old.partition;
+        session.running.remove(&old.epoch);
+        session.pauses.forget(std::slice::from_ref(partition));
+        session.pauses.applied(std::slice::from_ref(partition), true);
+        for assignment in self.ownership.take(std::slice::from_ref(partition)).started {
+            let epoch = assignment.epoch;
+            self.start_partition(session, assignment);
+            let _ = session.ledger.send(LedgerEntry::Starts {
+                epoch,
+                commit: Some(offset),
+                metadata: metadata.clone(),
+            });
+        }
+        match why {
+            Why::Seek { reply, .. } => {
+                telemetry::sought(partition, offset);
+                let _ = reply.send(Ok(()));
+            }
+            Why::Reset { lost, .. } => {
+                let watermarks = session.member.watermarks(partition).await;
+                self.setup.counters.reset();
+                telemetry::offset_reset(partition, lost, offset, watermarks);
+            }
+        }
+        Ok(())
+    }
+}
+
+enum To {
+    Offset(i64),
+    Point(LogPoint),
+}
+
+async fn go(
+    member: Arc<dyn GroupMember>,
+    drain: Drain,
+    running: Running,
+    to: To,
+    deadline: Instant,
+) -> Result<Moved, Error> {
+    let partition = running.assignment.partition.clone();
+    member.pause(std::slice::from_ref(&partition), true).await?;
+    let settled = drain.hand_back(vec![running], deadline).await?;
+    let metadata = settled.into_iter().find_map(|settled| settled.metadata);
+    let offset = match to {
+        To::Offset(offset) => offset,
+        To::Point(point) => {
+            let offsets = member.offsets(std::slice::from_ref(&partition), point).await?;
+            offsets.get(&partition).copied().ok_or_else(|| Error::Client {
+                what: format!("{partition}: reading offsets ({point:?})"),
+                reason: "the answer does not name the partition".to_owned(),
+                retryable: true,
+            })?
+        }
+    };
+    member.seek(&[(partition, offset)]).await?;
+    Ok(Moved { offset, metadata })
+}
