@@ -10,6 +10,7 @@
 pub(crate) mod assembly;
 mod backlog;
 mod batch;
+pub(crate) mod board;
 pub(crate) mod budget;
 pub(crate) mod claim;
 pub(crate) mod committer;
@@ -28,4 +29,5 @@ pub(crate) mod pulse;
 pub(crate) mod rebalance;
 mod reduce;
 mod tracker;
+pub(crate) mod watchdog;
 pub(crate) mod wiring;

@@ -9,6 +9,7 @@ use super::session::Session;
 use crate::error::Error;
 use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
 use crate::graph::committer::Reply;
+use crate::listeners::RebalanceEvent;
 use crate::member::{Change, GroupMember, Rebalance, Start};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
@@ -37,6 +38,8 @@ pub(super) struct Answered {
     pub(super) rebalance: Rebalance,
     /// Where its partitions start, if it assigned some.
     pub(super) starts: Vec<Start>,
+    /// Where partitions end, in a bounded run.
+    pub(super) ends: BTreeMap<TopicPartition, i64>,
 }
 
 /// Pends while no rebalance is under way. Cancel safe: the future stays where it is.
@@ -77,19 +80,30 @@ impl Coordinator {
             }
             Change::Lose => {
                 let gone = self.ownership.give_up(&rebalance.partitions);
+                let lost = || RebalanceEvent::Lost(rebalance.partitions.clone());
+                self.setup.options.listeners.rebalanced(lost);
                 drain.discard(&session.stop_partitions(&gone), deadline)
             }
         };
-        let (member, ledger) = (session.member.clone(), session.ledger.clone());
+        let (member, ledger, routes) =
+            (session.member.clone(), session.ledger.clone(), session.routes.clone());
+        let (listeners, ends) = (self.setup.options.listeners.clone(), self.ends());
         let work = Box::pin(async move {
             let mut answered = match before {
                 Some(before) => before.done().await?,
                 None => Vec::new(),
             };
             work.await?;
+            if rebalance.change == Change::Revoke {
+                listeners.rebalanced(|| RebalanceEvent::Revoked(rebalance.partitions.clone()));
+            }
+            let ends = match (rebalance.change, ends) {
+                (Change::Assign, Some(ends)) => ends.set(&*member, &routes, &rebalance.partitions).await?,
+                _ => BTreeMap::new(),
+            };
             let starts = answer(&*member, &rebalance, &ledger, &epochs).await?;
             telemetry::rebalance_answered(&rebalance, started.elapsed());
-            answered.push(Answered { rebalance, starts });
+            answered.push(Answered { rebalance, starts, ends });
             Ok(answered)
         });
         session.pending = Some(Answering { work, partitions });
@@ -98,9 +112,23 @@ impl Coordinator {
     /// A rebalance is answered.
     pub(super) fn rebalanced(&mut self, session: &mut Session, answered: &Answered) {
         // What was said about them before is void.
-        session.pauses.forget(&answered.rebalance.partitions);
-        for _ in answered.starts.iter().filter(|start| start.chosen) {
-            self.setup.counters.reset();
+        let Answered { rebalance, starts, ends } = answered;
+        session.pauses.forget(&rebalance.partitions);
+        session.assigned_last = rebalance.change == Change::Assign;
+        self.ends.extend(ends.iter().map(|(partition, end)| (partition.clone(), *end)));
+        for start in starts {
+            if let Some(offset) = start.offset {
+                self.starts_at(session, &start.partition, offset);
+            }
+            if start.chosen {
+                self.setup.counters.reset();
+            }
+        }
+        if rebalance.change == Change::Assign {
+            let starts = || starts.iter().map(|start| (start.partition.clone(), start.offset)).collect();
+            self.setup.options.listeners.rebalanced(|| RebalanceEvent::Assigned(starts()));
+        } else {
+            self.watchdog.forget(&rebalance.partitions);
         }
     }
 }
