@@ -5,7 +5,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use crate::error::Error;
-use crate::member::RECORD_OVERHEAD;
+use crate::member::{LogPoint, RECORD_OVERHEAD};
 use crate::record::TopicPartition;
 use crate::telemetry;
 
@@ -183,6 +183,32 @@ impl StartAt {
     /// The offset of each partition.
     pub fn offsets(offsets: impl IntoIterator<Item = (TopicPartition, i64)>) -> Self {
         Self::Offsets(offsets.into_iter().collect())
+    }
+}
+
+/// Where a bounded run ends: see [`ConsumerBuilder::until`](crate::ConsumerBuilder::until).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Until {
+    /// At the end of each partition's log, as it is when the partition is assigned for the first time.
+    End,
+    /// In front of the first record with this timestamp or a later one, in milliseconds since the Unix epoch; at the end of the log
+    /// where there is none that young.
+    Timestamp(i64),
+}
+
+impl Until {
+    /// A point in time, in whole milliseconds.
+    pub fn time(time: SystemTime) -> Self {
+        let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Self::Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
+    pub(crate) fn point(self) -> LogPoint {
+        match self {
+            Self::End => LogPoint::End,
+            Self::Timestamp(millis) => LogPoint::Time(millis),
+        }
     }
 }
 

@@ -88,6 +88,22 @@ pub enum Error {
         partition: TopicPartition,
     },
 
+    /// A partition does not get on, and neither starting it anew nor a new client helped.
+    #[error(
+        "{partition} is stuck at offset {offset} for {age:.0?}: {waits_for}; look at what it waits for, the record is read again by the \
+         next consumer"
+    )]
+    Stuck {
+        /// The partition.
+        partition: TopicPartition,
+        /// The oldest record that is read and not finished.
+        offset: i64,
+        /// How long it has been so since the last treatment.
+        age: Duration,
+        /// What it waits for.
+        waits_for: String,
+    },
+
     /// A record failed and there is no `reduce_err` to take it.
     #[error(
         "{partition} offset {offset}: {stage} failed and the strategy has no reduce_err to take the record; add one, or \
@@ -145,7 +161,7 @@ impl Error {
     /// Whether the same consumer, started again as it is, may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::Unreachable { .. } | Error::Unfinished { .. } => true,
+            Error::Unreachable { .. } | Error::Unfinished { .. } | Error::Stuck { .. } => true,
             Error::Client { retryable, .. } => *retryable,
             _ => false,
         }

@@ -7,6 +7,8 @@ mod consumer;
 mod dead_letter;
 mod error;
 mod graph;
+mod health;
+mod listeners;
 mod member;
 mod record;
 mod reducer;
@@ -22,10 +24,12 @@ pub mod testing;
 #[cfg(test)]
 mod test_reducer;
 
-pub use config::{ClientConfig, ResetPolicy, StartAt};
+pub use config::{ClientConfig, ResetPolicy, StartAt, Until};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;
 pub use error::{BoxError, Error, Retryable, StopConsumer, chain_text};
+pub use health::{Health, PartitionHealth};
+pub use listeners::{CommitEvent, RebalanceEvent};
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};
 pub use reducer::{
     AtShutdown, Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer, RejectedRow,

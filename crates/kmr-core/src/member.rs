@@ -142,6 +142,18 @@ pub(crate) enum CommitOutcome {
     Refused(String),
 }
 
+impl CommitOutcome {
+    /// Why the offset is not committed; `None`: it is.
+    pub(crate) fn reason(&self) -> Option<&str> {
+        match self {
+            CommitOutcome::Committed => None,
+            CommitOutcome::NotOwned(reason)
+            | CommitOutcome::Retryable(reason)
+            | CommitOutcome::Refused(reason) => Some(reason),
+        }
+    }
+}
+
 /// A member of a consumer group.
 #[async_trait]
 pub(crate) trait GroupMember: Send + Sync + 'static {

@@ -122,6 +122,22 @@ pub(crate) fn offset_reset(
     tracing::warn!(%partition, ?lost, offset, ?watermarks, "offset is not in the log any more; goes on where out_of_range says");
 }
 
+pub(crate) fn listener_panicked(listener: &str, message: &str) {
+    tracing::warn!(listener, message, "a listener panicked; it is called again next time");
+}
+
+pub(crate) fn partition_late(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
+    tracing::warn!(%partition, offset, ?age, waits_for, "partition does not get on");
+}
+
+pub(crate) fn partition_restarts(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
+    tracing::warn!(%partition, offset, ?age, waits_for, "partition is stuck; it starts anew from its committed offset");
+}
+
+pub(crate) fn partition_restarted(partition: &TopicPartition, offset: i64) {
+    tracing::warn!(%partition, offset, "partition was started anew");
+}
+
 pub(crate) fn stopped_early(why: &str) {
     tracing::info!(why, "stopped before anything was read");
 }

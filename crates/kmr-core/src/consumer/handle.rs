@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::error::Error;
 use crate::graph::budget::Budget;
 use crate::graph::control::{Remote, StopRequest, Will};
+use crate::health::Health;
 use crate::record::TopicPartition;
 use crate::stats::{Counters, Stats};
 
@@ -74,6 +75,11 @@ impl ConsumerHandle {
             return Err(Error::Config(format!("{partition}: seek to {offset}; offsets start at 0")));
         }
         self.remote.seek(partition, offset).await
+    }
+
+    /// How the consumer is: what each partition's oldest unfinished record waits for, and for how long. As of a second ago at most.
+    pub fn health(&self) -> Health {
+        self.remote.board.health()
     }
 
     /// What the consumer has done so far.

@@ -13,14 +13,16 @@ pub use self::handle::ConsumerHandle;
 use self::options::Options;
 pub use self::report::{PartitionEnd, Report};
 use crate::client::Connect;
-use crate::config::{ClientConfig, ResetPolicy, StartAt};
-use crate::error::Error;
+use crate::config::{ClientConfig, ResetPolicy, StartAt, Until};
+use crate::error::{BoxError, Error};
 use crate::graph::assembly::Graph;
 use crate::graph::budget::Budget;
 use crate::graph::control::{Controls, controls};
+use crate::listeners::{CommitEvent, RebalanceEvent};
 use crate::member::Connector;
 use crate::signals;
 use crate::strategy::{IntoPipeline, Pipeline};
+use crate::telemetry;
 
 /// Runs `strategy` on `topics` until SIGINT or SIGTERM, then ends in order. The short form of [`Consumer::builder`].
 ///
@@ -170,6 +172,61 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
+    /// When a partition is warned of whose oldest unfinished record is that old, and [`Health`](crate::Health) says that it is late.
+    /// Default 60 s, on top of the `max_age` of the reducers' batches. The warning names what it waits for, and is repeated when
+    /// the age has doubled.
+    pub fn warn_after(mut self, age: Duration) -> Self {
+        self.options.graph.thresholds.warn_after = age;
+        self
+    }
+
+    /// When something is done about such a partition. Default 15 min, on top of the `max_age` of the reducers' batches; `None`: never.
+    /// At least the drain deadline.
+    ///
+    /// First it is drained as far as it can be and starts anew from its committed offset; after the same time the consumer gets a
+    /// new Kafka client; after the same time again it ends with [`Error::Stuck`]. It ends at once if the mapper does not return:
+    /// a task cannot be taken out of user code. Each step delivers again what was not committed.
+    ///
+    /// Deliveries that are being tried again, and records whose mapper asks for another try, are not touched, however long that takes:
+    /// their retry policies say when to give up. So the default only has to be longer than anything that is right takes without a
+    /// try in between: one record's mapping, and a drain.
+    pub fn heal_after(mut self, age: impl Into<Option<Duration>>) -> Self {
+        self.options.graph.thresholds.heal_after = age.into();
+        self
+    }
+
+    /// Whether the process ends, with exit code 70, if it is still there 10 s after the consumer has ended with [`Error::Stuck`].
+    /// Default: no. A mapper that does not return keeps its thread, and Tokio's runtime waits for that when it is dropped: without
+    /// this the process may stay for ever, as a member of no group. For programs that are nothing but a consumer.
+    pub fn exit_when_stuck(mut self, exits: bool) -> Self {
+        self.options.exit_when_stuck = exits;
+        self
+    }
+
+    /// Ends the consumer, in order and without an error, when every partition that it owns has been read so far: for backfills.
+    /// Default: it runs for ever.
+    ///
+    /// Each partition's end is found out when it is assigned to this consumer for the first time. Records at or behind it are not
+    /// processed and not committed. Partitions that are paused are not done. A consumer that is assigned nothing ends.
+    pub fn until(mut self, until: Until) -> Self {
+        self.options.graph.until = Some(until);
+        self
+    }
+
+    /// Hears of rebalances, the loss of a client and the end. Called from kmr's tasks: it must not block. A panic is caught and
+    /// logged. The last listener that is set counts.
+    pub fn on_rebalance(mut self, listener: impl Fn(&RebalanceEvent) + Send + Sync + 'static) -> Self {
+        self.options.graph.listeners.rebalance = Some(Arc::new(listener));
+        self
+    }
+
+    /// Hears of the outcome of each offset's commit. Called from kmr's tasks: it must not block. A panic is caught and logged. The
+    /// last listener that is set counts.
+    pub fn on_commit(mut self, listener: impl Fn(&CommitEvent) + Send + Sync + 'static) -> Self {
+        self.options.graph.listeners.commit = Some(Arc::new(listener));
+        self
+    }
+
     /// Ends the consumer in order when `signal` resolves, in place of SIGINT and SIGTERM.
     pub fn shutdown_signal(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Shutdown::Future(Box::pin(signal));
@@ -226,7 +283,7 @@ impl Consumer {
             start_at: self.options.start_at.clone(),
             reset: self.options.reset.unwrap_or_default(),
             without_group: self.options.without_group,
-            reports_ends: false,
+            reports_ends: self.options.graph.until.is_some(),
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
         };
@@ -246,9 +303,12 @@ impl Consumer {
             budget: handle.budget.clone(),
             counters: handle.counters.clone(),
             seed,
-            options: options.graph,
+            options: options.graph(&pipeline),
         };
         let ending = graph.run(pipeline).await;
+        if options.exit_when_stuck && matches!(&ending, Err(Error::Stuck { .. })) {
+            exit_soon();
+        }
         let stats = handle.stats();
         ending.map(|ending| Report::new(ending, stats))
     }
@@ -262,6 +322,22 @@ impl Consumer {
         self
     }
 }
+
+/// Ends the process if it is still there after a while. A mapper that does not return keeps its thread, and the runtime waits for it.
+fn exit_soon() {
+    let exit = || {
+        std::thread::sleep(EXIT_AFTER);
+        std::process::exit(EXIT_CODE);
+    };
+    if let Err(error) = std::thread::Builder::new().name("kmr-exit".to_owned()).spawn(exit) {
+        telemetry::secondary_failure(&(Box::new(error) as BoxError));
+    }
+}
+
+/// How long the process has to end by itself after [`Error::Stuck`].
+const EXIT_AFTER: Duration = Duration::from_secs(10);
+/// `EX_SOFTWARE` of sysexits.h.
+const EXIT_CODE: i32 = 70;
 
 /// Decides the jitter of retries: another one for each process.
 fn seed() -> u64 {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::assembly::GraphOptions;
+use crate::graph::watchdog::Thresholds;
 use crate::strategy::Pipeline;
 
 #[derive(Clone, Debug)]
@@ -17,6 +18,7 @@ pub(super) struct Options {
     pub(super) start_at: Option<StartAt>,
     pub(super) reset: Option<ResetPolicy>,
     pub(super) without_group: bool,
+    pub(super) exit_when_stuck: bool,
     pub(super) graph: GraphOptions,
 }
 
@@ -38,6 +40,7 @@ impl Default for Options {
             start_at: None,
             reset: None,
             without_group: false,
+            exit_when_stuck: false,
             graph: GraphOptions::default(),
         }
     }
@@ -68,7 +71,30 @@ impl Options {
         if self.graph.commit_interval.is_zero() {
             return Err(Error::Config("commit_interval is 0; give it at least a millisecond".to_owned()));
         }
+        if let Some(heal_after) = self.graph.thresholds.heal_after
+            && heal_after < self.graph.drain_deadline
+        {
+            return Err(Error::Config(format!(
+                "heal_after is {heal_after:?}, which is below drain_deadline ({:?}): a partition that is to be healed is drained \
+                 first; raise it, or switch it off",
+                self.graph.drain_deadline
+            )));
+        }
         self.check_times(pipeline)
+    }
+
+    /// What the graph is told. Rows may wait in batches for as long as their reducers say: nothing is late before that.
+    pub(super) fn graph(&self, pipeline: &Pipeline) -> GraphOptions {
+        let stages = pipeline.reduces.iter().chain(pipeline.errors.iter().map(|(info, _)| info));
+        let batching: Duration =
+            stages.map(|info| info.options.max_age).fold(Duration::ZERO, Duration::saturating_add);
+        let mut graph = self.graph.clone();
+        let Thresholds { warn_after, heal_after } = graph.thresholds;
+        graph.thresholds = Thresholds {
+            warn_after: warn_after.saturating_add(batching),
+            heal_after: heal_after.map(|heal_after| heal_after.saturating_add(batching)),
+        };
+        graph
     }
 
     /// R3: whatever may be under way when a partition is revoked ends before the drain deadline, and that ends before the

@@ -8,9 +8,11 @@ use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
 use super::flow::Flow;
 use super::watch;
+use super::watchdog::Thresholds;
 use super::wiring::{StageContext, start_stages};
-use crate::config::ResetPolicy;
+use crate::config::{ResetPolicy, Until};
 use crate::error::Error;
+use crate::listeners::Listeners;
 use crate::member::Connector;
 use crate::stats::Counters;
 use crate::strategy::Pipeline;
@@ -36,6 +38,11 @@ pub(crate) struct GraphOptions {
     pub(crate) rebuild_limit: Duration,
     /// Where a partition goes on whose offset is not in the log any more.
     pub(crate) out_of_range: ResetPolicy,
+    /// When a partition that does not get on is warned of, and when something is done about it.
+    pub(crate) thresholds: Thresholds,
+    /// Where a bounded run ends.
+    pub(crate) until: Option<Until>,
+    pub(crate) listeners: Listeners,
 }
 
 impl Default for GraphOptions {
@@ -45,6 +52,12 @@ impl Default for GraphOptions {
             drain_deadline: Duration::from_secs(180),
             rebuild_limit: Duration::from_secs(600),
             out_of_range: ResetPolicy::Fail,
+            thresholds: Thresholds {
+                warn_after: Duration::from_secs(60),
+                heal_after: Some(Duration::from_secs(900)),
+            },
+            until: None,
+            listeners: Listeners::default(),
         }
     }
 }
@@ -61,6 +74,7 @@ impl Graph {
             flow: flow_receiver,
             budget: self.budget.clone(),
             counters: self.counters.clone(),
+            board: self.controls.board.clone(),
             seed: self.seed,
         };
         let stages = tokio::select! {

@@ -19,6 +19,7 @@ use super::claim::{Assignment, Epoch, LedgerEntry, LedgerEvent};
 use super::defects::{Defect, planted};
 use super::tracker::{Misuse, Offsets, Tracker};
 use crate::error::Error;
+use crate::listeners::{CommitEvent, Listeners};
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
@@ -36,10 +37,13 @@ const LAST_TRIES: u32 = 25;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) partition: TopicPartition,
+    pub(crate) epoch: Epoch,
     /// The offset committed last in this assignment.
     pub(crate) committed: Option<i64>,
     /// The lowest observed offset that was not finished; `None`: all were.
     pub(crate) unfinished_from: Option<i64>,
+    /// When that offset was observed.
+    pub(crate) unfinished_since: Option<Instant>,
     /// Something was still under way at the deadline.
     pub(crate) stalled: bool,
     /// The last commit did not go through.
@@ -142,6 +146,7 @@ type Answer = (Vec<(Epoch, OffsetCommit)>, Vec<CommitOutcome>);
 pub(crate) struct Committer {
     member: Arc<dyn GroupMember>,
     counters: Arc<Counters>,
+    listeners: Listeners,
     interval: Duration,
     ledger: mpsc::UnboundedReceiver<LedgerEntry>,
     orders: mpsc::UnboundedReceiver<Order>,
@@ -156,7 +161,7 @@ pub(crate) struct Committer {
 impl Committer {
     pub(crate) fn new(
         member: Arc<dyn GroupMember>,
-        counters: Arc<Counters>,
+        (counters, listeners): (Arc<Counters>, Listeners),
         interval: Duration,
         ledger: mpsc::UnboundedReceiver<LedgerEntry>,
         orders: mpsc::UnboundedReceiver<Order>,
@@ -164,6 +169,7 @@ impl Committer {
         Self {
             member,
             counters,
+            listeners,
             interval,
             ledger,
             orders,
@@ -311,6 +317,11 @@ impl Committer {
             let leaves = self.leaving.iter().any(|leaving| leaving.epochs.contains(&epoch));
             let Some(entry) = self.entries.get_mut(&epoch) else { continue };
             entry.commit_failed = outcome != CommitOutcome::Committed;
+            self.listeners.committed(|| CommitEvent {
+                partition: commit.partition.clone(),
+                offset: commit.offset,
+                error: outcome.reason().map(str::to_owned),
+            });
             match &outcome {
                 CommitOutcome::Committed => {
                     entry.committed = Some(commit.offset);
@@ -395,10 +406,13 @@ impl Committer {
 
 impl Entry {
     fn state(&self) -> Settled {
+        let oldest = self.tracker.oldest_unfinished();
         Settled {
             partition: self.assignment.partition.clone(),
             committed: self.committed,
-            unfinished_from: self.tracker.oldest_unfinished(),
+            epoch: self.assignment.epoch,
+            unfinished_from: oldest.map(|(offset, _)| offset),
+            unfinished_since: oldest.map(|(_, since)| since),
             stalled: !self.tracker.is_settled(),
             commit_failed: self.commit_failed,
             metadata: self.metadata.clone(),
@@ -418,7 +432,7 @@ impl Entry {
 
 fn apply(tracker: &mut Tracker, range: Offsets, event: LedgerEvent) -> Result<(), Misuse> {
     match event {
-        LedgerEvent::Observed => tracker.observe(range),
+        LedgerEvent::Observed => tracker.observe(range, Instant::now()),
         LedgerEvent::Finished => tracker.finish(range),
         LedgerEvent::Abandoned => tracker.abandon(range),
     }
@@ -499,7 +513,13 @@ mod tests {
 
     fn committer() -> Committer {
         let (ledger, orders) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
-        Committer::new(Arc::new(Nobody), Arc::default(), Duration::from_secs(1), ledger, orders)
+        Committer::new(
+            Arc::new(Nobody),
+            (Arc::default(), Listeners::default()),
+            Duration::from_secs(1),
+            ledger,
+            orders,
+        )
     }
 
     fn report(epoch: u64, offset: i64, event: LedgerEvent) -> LedgerEntry {

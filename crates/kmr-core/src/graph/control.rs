@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::board::Board;
 use crate::error::Error;
 use crate::record::TopicPartition;
 
@@ -40,6 +41,7 @@ pub(crate) struct Remote {
     pub(crate) stop: mpsc::UnboundedSender<StopRequest>,
     commands: mpsc::UnboundedSender<Command>,
     will: Arc<Mutex<Will>>,
+    pub(crate) board: Arc<Board>,
 }
 
 /// The graph's half.
@@ -48,6 +50,7 @@ pub(crate) struct Controls {
     pub(crate) stops: mpsc::UnboundedReceiver<StopRequest>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     will: Arc<Mutex<Will>>,
+    pub(crate) board: Arc<Board>,
 }
 
 /// Both halves, connected.
@@ -55,7 +58,9 @@ pub(crate) fn controls() -> (Remote, Controls) {
     let (stop, stops) = mpsc::unbounded_channel();
     let (commands, received) = mpsc::unbounded_channel();
     let will = Arc::<Mutex<Will>>::default();
-    (Remote { stop, commands, will: will.clone() }, Controls { stops, commands: received, will })
+    let board = Arc::<Board>::default();
+    let remote = Remote { stop, commands, will: will.clone(), board: board.clone() };
+    (remote, Controls { stops, commands: received, will, board })
 }
 
 impl Remote {

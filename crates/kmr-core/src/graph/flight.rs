@@ -5,8 +5,9 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 
+use super::board::Delivering;
 use super::jitter::jitter;
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, chain_text};
 use crate::reducer::{Attempt, BatchOptions, Delivered, Delivery, DeliveryError, panic_message};
 use crate::stage::Stage;
 use crate::telemetry;
@@ -27,6 +28,7 @@ pub(crate) struct FlightPlan {
 pub(crate) async fn fly<O: Send + 'static>(
     delivery: &dyn Delivery<Output = O>,
     plan: &FlightPlan,
+    entry: &Delivering,
 ) -> Result<Delivered<O>, Error> {
     let started = Instant::now();
     let mut number = 1;
@@ -44,7 +46,9 @@ pub(crate) async fn fly<O: Send + 'static>(
             return Err(plan.failed(&what, error.into_source()));
         }
         let wait = plan.options.retry.backoff(number, jitter(plan.seed, number));
-        telemetry::delivery_retried(&plan.stage, plan.rows, number, wait, &*error.into_source());
+        let error = error.into_source();
+        entry.failed(number, &chain_text(&*error));
+        telemetry::delivery_retried(&plan.stage, plan.rows, number, wait, &*error);
         sleep(wait).await;
         number += 1;
     }
@@ -73,12 +77,15 @@ impl FlightPlan {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicU32, Ordering};
     use std::time::Duration;
 
     use async_trait::async_trait;
 
     use super::*;
+    use crate::graph::board::Board;
+    use crate::graph::claim::Epoch;
     use crate::reducer::RetryPolicy;
 
     struct Fails(AtomicU32, fn(u32) -> Result<(), DeliveryError>);
@@ -107,7 +114,8 @@ mod tests {
         give_up: Option<Duration>,
     ) -> Result<u32, String> {
         let delivery = Fails(AtomicU32::new(0), result);
-        let result = fly(&delivery, &plan(give_up)).await;
+        let entry = Arc::<Board>::default().delivery(Stage::new("reduce", 1), [Epoch(1)].into());
+        let result = fly(&delivery, &plan(give_up), &entry).await;
         result.map(|delivered| delivered.output).map_err(|error| crate::error::chain_text(&error))
     }
 

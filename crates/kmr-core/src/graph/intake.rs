@@ -12,7 +12,7 @@ use super::claim::Assignment;
 use super::map::Admitted;
 use crate::error::Error;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
-use crate::record::TopicPartition;
+use crate::record::{Record, TopicPartition};
 use crate::telemetry;
 
 /// Records taken at once. Past some hundred nothing is gained; what one batch holds is handed over before the next.
@@ -27,6 +27,8 @@ pub(crate) struct Route {
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) task: mpsc::UnboundedSender<Admitted>,
     pub(crate) backlog: Arc<Backlog>,
+    /// In a bounded run: records from here on are left to whoever comes next.
+    pub(crate) end: Option<i64>,
 }
 
 /// The routes of a topic's partitions.
@@ -55,6 +57,16 @@ impl Routes {
         }
     }
 
+    /// Records of `partition` from `end` on are not wanted.
+    pub(crate) fn end_at(&self, partition: &TopicPartition, end: i64) {
+        let mut routes = self.lock();
+        let route =
+            routes.get_mut(partition.topic()).and_then(|routes| routes.get_mut(&partition.partition()));
+        if let Some(route) = route {
+            route.end = Some(end);
+        }
+    }
+
     /// The routes, as they are until the guard goes. The intake holds it from taking records to handing them over, so that
     /// whoever changes a route knows: what was taken before went the old way.
     fn lock(&self) -> MutexGuard<'_, Topics> {
@@ -62,10 +74,48 @@ impl Routes {
     }
 }
 
-/// An assigned partition cannot be read (any more).
-pub(crate) struct Failure {
+/// What became of an assigned partition.
+pub(crate) struct Report {
     pub(crate) assignment: Arc<Assignment>,
-    pub(crate) failure: PartitionFailure,
+    pub(crate) what: Reported,
+}
+
+pub(crate) enum Reported {
+    /// It cannot be read (any more).
+    Failed(PartitionFailure),
+    /// It has been read up to its end.
+    Reached,
+}
+
+/// The first records of a batch.
+struct Head {
+    batch: Box<dyn RecordBatch>,
+    len: usize,
+}
+
+impl RecordBatch for Head {
+    fn len(&self) -> usize {
+        self.len
+    }
+
+    fn offset(&self, index: usize) -> i64 {
+        self.batch.offset(index)
+    }
+
+    fn record(&self, index: usize) -> Record<'_> {
+        self.batch.record(index)
+    }
+}
+
+/// Cuts a batch at `end`. `true`: there is nothing more to come before it.
+fn cut(batch: Box<dyn RecordBatch>, end: i64) -> (Box<dyn RecordBatch>, bool) {
+    let (mut low, mut high) = (0, batch.len());
+    while low < high {
+        let middle = low + (high - low) / 2;
+        if batch.offset(middle) < end { low = middle + 1 } else { high = middle }
+    }
+    let reached = low < batch.len() || low.checked_sub(1).is_some_and(|last| batch.offset(last) + 1 >= end);
+    if low < batch.len() { (Box::new(Head { batch, len: low }), reached) } else { (batch, reached) }
 }
 
 /// The intake's task.
@@ -73,7 +123,7 @@ pub(crate) struct Intake {
     pub(crate) queue: Box<dyn FetchQueue>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) failures: mpsc::UnboundedSender<Failure>,
+    pub(crate) reports: mpsc::UnboundedSender<Report>,
     pub(crate) stop: CancellationToken,
 }
 
@@ -123,6 +173,24 @@ impl Intake {
         some
     }
 
+    fn report(&self, assignment: Arc<Assignment>, what: Reported) {
+        let _ = self.reports.send(Report { assignment, what });
+    }
+
+    /// A closed channel: the partition's task has just ended, the partition is on its way out.
+    fn send(&self, route: &Route, batch: Box<dyn RecordBatch>, bytes: usize) {
+        let Some(end) = route.end else {
+            return drop(route.task.send(self.admitted(batch, bytes, &route.backlog)));
+        };
+        let (batch, reached) = cut(batch, end);
+        if batch.len() > 0 {
+            drop(route.task.send(self.admitted(batch, bytes, &route.backlog)));
+        }
+        if reached {
+            self.report(route.assignment.clone(), Reported::Reached);
+        }
+    }
+
     fn admitted(&self, batch: Box<dyn RecordBatch>, bytes: usize, backlog: &Arc<Backlog>) -> Admitted {
         Admitted { batch, charge: self.budget.charge(bytes), unmapped: self.budget.unmapped(backlog, bytes) }
     }
@@ -133,20 +201,23 @@ impl Intake {
             Fetched::Records { topic, partition, bytes, batch } => {
                 let records = batch.len();
                 match topics.get(&topic).and_then(|partitions| partitions.get(&partition)) {
-                    // A closed channel: the partition's task has just ended, the partition is on its way out.
-                    Some(route) => drop(route.task.send(self.admitted(batch, bytes, &route.backlog))),
+                    Some(route) => self.send(route, batch, bytes),
                     None => telemetry::stray_records(&topic, partition, records),
                 }
                 Some(bytes / records.max(1))
             }
-            Fetched::End { .. } => None,
+            Fetched::End { topic, partition, offset } => {
+                let route = topics.get(&topic).and_then(|partitions| partitions.get(&partition))?;
+                if route.end.is_some_and(|end| offset >= end) {
+                    self.report(route.assignment.clone(), Reported::Reached);
+                }
+                None
+            }
             Fetched::Failed { topic, partition, failure } => {
                 // librdkafka counts what it could not hand out as read: nothing behind it may be observed, or it would be
                 // committed past (C1).
                 match topics.get_mut(&topic).and_then(|partitions| partitions.remove(&partition)) {
-                    Some(Route { assignment, .. }) => {
-                        drop(self.failures.send(Failure { assignment, failure }));
-                    }
+                    Some(Route { assignment, .. }) => self.report(assignment, Reported::Failed(failure)),
                     None => telemetry::stray_records(&topic, partition, 0),
                 }
                 None

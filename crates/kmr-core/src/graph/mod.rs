@@ -10,6 +10,7 @@
 pub(crate) mod assembly;
 mod backlog;
 mod batch;
+pub(crate) mod board;
 pub(crate) mod budget;
 pub(crate) mod claim;
 pub(crate) mod committer;
@@ -30,4 +31,5 @@ pub(crate) mod rebalance;
 mod reduce;
 mod tracker;
 mod watch;
+pub(crate) mod watchdog;
 pub(crate) mod wiring;

@@ -14,6 +14,8 @@ use crate::record::TopicPartition;
 pub(crate) enum Reason {
     /// Its mapper is slow, and it holds more of the byte budget than its share.
     Share,
+    /// It has been read up to its end.
+    Done,
 }
 
 /// The next call to the client.
@@ -83,7 +85,8 @@ impl Pauses {
         step(pause, true).or_else(|| step(resume, false))
     }
 
-    fn wants(&self, partition: &TopicPartition) -> bool {
+    /// Whether it is to be paused.
+    pub(crate) fn wants(&self, partition: &TopicPartition) -> bool {
         self.will.pauses(partition) || self.reasons.iter().any(|(held, _)| held == partition)
     }
 }

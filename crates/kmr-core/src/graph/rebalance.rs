@@ -58,6 +58,11 @@ impl Ownership {
         self.owned.keys()
     }
 
+    /// Everything that is ours.
+    pub(crate) fn assignments(&self) -> impl Iterator<Item = &Arc<Assignment>> {
+        self.owned.values()
+    }
+
     /// Gives everything up.
     pub(crate) fn give_up_all(&mut self) -> Vec<Arc<Assignment>> {
         std::mem::take(&mut self.owned).into_values().collect()

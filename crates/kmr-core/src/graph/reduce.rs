@@ -16,6 +16,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::batch::{Contents, OpenBatch};
+use super::board::Board;
 use super::budget::Budget;
 use super::claim::Hold;
 use super::dead_letters::ErrorBranch;
@@ -43,6 +44,7 @@ pub(crate) struct ReduceTask<R: Reducer> {
     pub(crate) flow: watch::Receiver<Flow>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) board: Arc<Board>,
     /// Decides the jitter of retries.
     pub(crate) seed: u64,
 }
@@ -224,8 +226,9 @@ impl<R: Reducer> ReduceTask<R> {
                 seed: self.seed.wrapping_add(state.launched),
             };
             let epochs = frozen.contents.epochs();
+            let entry = self.board.delivery(self.stage.clone(), epochs.clone());
             let task = state.in_flight.spawn(async move {
-                let result = fly(&*frozen.delivery, &plan).await;
+                let result = fly(&*frozen.delivery, &plan, &entry).await;
                 Landed { contents: frozen.contents, rows: frozen.rows, result }
             });
             state.flights.retain(|flight| !flight.task.is_finished());

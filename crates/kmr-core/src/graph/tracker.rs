@@ -8,6 +8,8 @@
 
 use std::collections::VecDeque;
 
+use tokio::time::Instant;
+
 use super::defects::{Defect, planted};
 
 /// A closed range of offsets.
@@ -31,6 +33,8 @@ impl Offsets {
 #[derive(Debug)]
 struct Entry {
     range: Offsets,
+    /// When it was observed.
+    since: Instant,
     /// Finished parts, sorted, neighbours merged.
     finished: Vec<Offsets>,
     /// Length of finished and abandoned parts together.
@@ -52,7 +56,7 @@ pub(crate) struct Misuse(pub(crate) &'static str);
 
 impl Tracker {
     /// Records of `range` are on their way. Ranges come in the order of the log.
-    pub(crate) fn observe(&mut self, range: Offsets) -> Result<(), Misuse> {
+    pub(crate) fn observe(&mut self, range: Offsets, now: Instant) -> Result<(), Misuse> {
         if range.last < range.first {
             return Err(Misuse("an observed range ends before it starts"));
         }
@@ -60,7 +64,7 @@ impl Tracker {
             return Err(Misuse("an observed range starts at or before the one observed last"));
         }
         self.last_observed = Some(range.last);
-        self.entries.push_back(Entry { range, finished: Vec::new(), settled: 0 });
+        self.entries.push_back(Entry { range, since: now, finished: Vec::new(), settled: 0 });
         self.unsettled += 1;
         Ok(())
     }
@@ -95,10 +99,10 @@ impl Tracker {
         self.unsettled == 0
     }
 
-    /// The oldest observed range that is not finished.
-    pub(crate) fn oldest_unfinished(&self) -> Option<i64> {
-        let entry = self.entries.front()?;
-        Some(self.watermark.map_or(entry.range.first, |watermark| watermark.max(entry.range.first)))
+    /// The oldest observed record that is not finished, and since when it has been observed.
+    pub(crate) fn oldest_unfinished(&self) -> Option<(i64, Instant)> {
+        let Entry { range, since, .. } = self.entries.front()?;
+        Some((self.watermark.map_or(range.first, |watermark| watermark.max(range.first)), *since))
     }
 
     fn settle(&mut self, range: Offsets) -> Result<&mut Entry, Misuse> {
@@ -166,8 +170,8 @@ mod tests {
     #[test]
     fn watermark_waits_for_the_head_and_jumps_over_gaps() {
         let mut tracker = Tracker::default();
-        tracker.observe(range(10, 12)).unwrap();
-        tracker.observe(range(20, 20)).unwrap();
+        tracker.observe(range(10, 12), Instant::now()).unwrap();
+        tracker.observe(range(20, 20), Instant::now()).unwrap();
         tracker.finish(range(20, 20)).unwrap();
         assert_eq!(tracker.watermark(), None);
         tracker.finish(range(10, 12)).unwrap();
@@ -178,11 +182,11 @@ mod tests {
     #[test]
     fn parts_of_a_range_move_the_watermark_within_it() {
         let mut tracker = Tracker::default();
-        tracker.observe(range(0, 9)).unwrap();
+        tracker.observe(range(0, 9), Instant::now()).unwrap();
         tracker.finish(range(5, 9)).unwrap();
         tracker.finish(range(0, 2)).unwrap();
         assert_eq!(tracker.watermark(), Some(3));
-        assert_eq!(tracker.oldest_unfinished(), Some(3));
+        assert_eq!(tracker.oldest_unfinished().map(|(offset, _)| offset), Some(3));
         tracker.finish(range(3, 4)).unwrap();
         assert_eq!(tracker.watermark(), Some(10));
         assert_eq!(tracker.oldest_unfinished(), None);
@@ -191,8 +195,8 @@ mod tests {
     #[test]
     fn abandoned_records_hold_the_watermark_but_not_the_drain() {
         let mut tracker = Tracker::default();
-        tracker.observe(range(0, 4)).unwrap();
-        tracker.observe(range(5, 9)).unwrap();
+        tracker.observe(range(0, 4), Instant::now()).unwrap();
+        tracker.observe(range(5, 9), Instant::now()).unwrap();
         tracker.abandon(range(0, 4)).unwrap();
         tracker.finish(range(5, 9)).unwrap();
         assert_eq!(tracker.watermark(), None);
@@ -202,8 +206,8 @@ mod tests {
     #[test]
     fn misuse_is_refused_and_changes_nothing() {
         let mut tracker = Tracker::default();
-        tracker.observe(range(5, 9)).unwrap();
-        assert!(tracker.observe(range(9, 12)).is_err());
+        tracker.observe(range(5, 9), Instant::now()).unwrap();
+        assert!(tracker.observe(range(9, 12), Instant::now()).is_err());
         assert!(tracker.finish(range(3, 6)).is_err());
         assert!(tracker.finish(range(5, 10)).is_err());
         tracker.finish(range(5, 9)).unwrap();
@@ -284,7 +288,7 @@ mod tests {
                 let key = keys.next().unwrap_or(0);
                 if parts.is_empty() || (key % 3 == 0 && !pending.is_empty()) {
                     let chunk = pending.pop_front().unwrap();
-                    tracker.observe(range(chunk[0], chunk[chunk.len() - 1])).unwrap();
+                    tracker.observe(range(chunk[0], chunk[chunk.len() - 1]), Instant::now()).unwrap();
                     parts.extend(tiles(&chunk, &mut cuts.by_ref().take(3)));
                     unfinished.extend(&chunk);
                     continue;

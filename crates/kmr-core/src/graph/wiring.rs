@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::board::Board;
 use super::budget::Budget;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
 use super::downstream::{Downstream, Finish, ToNext};
@@ -30,6 +31,7 @@ pub(crate) struct StageContext {
     pub(crate) flow: watch::Receiver<Flow>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,
+    pub(crate) board: Arc<Board>,
     /// Decides the jitter of retries.
     pub(crate) seed: u64,
 }
@@ -106,6 +108,7 @@ fn spawn_reduce<R: Reducer>(
         flow: context.flow.clone(),
         budget: context.budget.clone(),
         counters: context.counters.clone(),
+        board: context.board.clone(),
         seed: context.seed,
     };
     tasks.spawn(async move { (name, task.run().await) });

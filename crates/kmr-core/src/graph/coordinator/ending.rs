@@ -11,6 +11,7 @@ use super::supervision::{Failed, early};
 use super::{CLOSE_TIME, Coordinator, Ending, StopRequest};
 use crate::error::{BoxError, Error};
 use crate::graph::committer::Settled;
+use crate::listeners::RebalanceEvent;
 use crate::telemetry;
 
 /// How long a forced end waits to learn what is left: the committer answers at once, or not at all.
@@ -102,6 +103,10 @@ impl Coordinator {
                 }
             },
         );
+        let gone = || gone.iter().map(|gone| gone.partition.clone()).collect();
+        self.setup.options.listeners.rebalanced(|| {
+            if commits { RebalanceEvent::Revoked(gone()) } else { RebalanceEvent::Lost(gone()) }
+        });
         let stages = self.end_stages(deadline).await;
         let tasks = self.end_maps().and(session.task_failure());
         let close_by = deadline.max(Instant::now() + CLOSE_TIME);

@@ -1,4 +1,4 @@
-//! What a partition that cannot be read means for the consumer.
+//! What the intake reports: a partition that cannot be read, or that has been read to its end.
 
 use super::Coordinator;
 use super::moves::{Wanted, Why};
@@ -6,20 +6,27 @@ use super::session::Session;
 use super::supervision::Failed;
 use crate::config::ResetPolicy;
 use crate::error::Error;
-use crate::graph::intake::Failure;
+use crate::graph::intake::{Report, Reported};
 use crate::member::{LogPoint, PartitionFailure};
 use crate::telemetry;
 
 impl Coordinator {
-    pub(super) async fn partition_failed(
+    pub(super) async fn reported(
         &mut self,
         session: &mut Session,
-        Failure { assignment, failure }: Failure,
+        Report { assignment, what }: Report,
     ) -> Result<(), Failed> {
         let partition = assignment.partition.clone();
         if self.ownership.assignment(&partition) != Some(&assignment) || session.moves.contains(&partition) {
             return Ok(()); // it was handed back meanwhile, or goes on elsewhere
         }
+        let failure = match what {
+            Reported::Failed(failure) => failure,
+            Reported::Reached => {
+                self.reached(session, &assignment);
+                return Ok(());
+            }
+        };
         let error = match failure {
             PartitionFailure::OutOfRange { offset: lost }
                 if self.setup.options.out_of_range != ResetPolicy::Fail =>

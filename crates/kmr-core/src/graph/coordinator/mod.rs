@@ -2,7 +2,8 @@
 //! one that failed, ends the consumer in order.
 //!
 //! `session` is one client's time; `rebalancing` answers the group; `drain` hands partitions back; `commands` does what the operator
-//! wants; `moves` takes partitions to other offsets; `shares` pauses slow ones; `failures` decides what a partition that cannot be read means; `rebuild`
+//! wants; `moves` takes partitions to other offsets; `shares` pauses slow ones; `examination` is the
+//! watchdog; `ends` is for bounded runs; `failures` decides what a partition that cannot be read means; `rebuild`
 //! connects; `ending` is the ordered end; `supervision` says how tasks end.
 //!
 //! Invariants (numbers of ARCHITECTURE.md):
@@ -14,6 +15,8 @@
 mod commands;
 mod drain;
 mod ending;
+mod ends;
+mod examination;
 mod failures;
 mod moves;
 mod rebalancing;
@@ -22,6 +25,7 @@ mod session;
 mod shares;
 mod supervision;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,6 +33,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::commands::paused;
+use self::examination::next_look;
 use self::rebalancing::answered;
 use self::rebuild::Rebuild;
 use self::session::Session;
@@ -44,9 +49,12 @@ use super::flow::Flow;
 use super::map::MapPhase;
 use super::rebalance::Ownership;
 use super::watch;
+use super::watchdog::Watchdog;
 use super::wiring::{StageTasks, Stages};
 use crate::error::Error;
+use crate::health::Health;
 use crate::member::{Connector, MemberEvent};
+use crate::record::TopicPartition;
 use crate::stats::Counters;
 
 /// Least time that closing the client is given, also when the drain has used up its deadline.
@@ -79,6 +87,9 @@ pub(crate) struct Coordinator {
     maps: Tasks,
     /// Epochs never repeat, whatever client they belong to.
     ownership: Ownership,
+    watchdog: Watchdog,
+    /// Where partitions end, in a bounded run.
+    ends: BTreeMap<TopicPartition, i64>,
 }
 
 impl Coordinator {
@@ -91,6 +102,8 @@ impl Coordinator {
             stages: stages.tasks,
             maps: JoinSet::new(),
             ownership: Ownership::default(),
+            watchdog: Watchdog::default(),
+            ends: BTreeMap::new(),
         }
     }
 
@@ -98,7 +111,14 @@ impl Coordinator {
     ///
     /// # Errors
     /// The first failure; or, after a wish to stop, what could not be finished.
-    pub(crate) async fn run(mut self) -> Result<Ending, Error> {
+    pub(crate) async fn run(self) -> Result<Ending, Error> {
+        let board = self.controls.board.clone();
+        let ended = self.run_sessions().await;
+        board.publish(|health| *health = Health::default());
+        ended
+    }
+
+    async fn run_sessions(mut self) -> Result<Ending, Error> {
         let mut rebuild = Rebuild::new(self.setup.options.rebuild_limit, self.setup.seed);
         let mut connected = self.connect().await;
         loop {
@@ -122,8 +142,12 @@ impl Coordinator {
     async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, Failed> {
         session.pauses.obey(self.controls.will());
         let mut crowded = self.setup.budget.backlogs().crowded();
+        self.controls.board.publish(|health| health.connected = true);
         loop {
             self.steer(session);
+            if let Some(over) = self.is_over(session) {
+                return Ok(over);
+            }
             tokio::select! {
                 biased;
                 Some(stop) = self.controls.stops.recv() => return Ok(stop),
@@ -143,7 +167,11 @@ impl Coordinator {
                     }
                 }
                 Some(command) = self.controls.commands.recv() => self.command(session, command),
-                Some(failure) = session.failures.recv() => self.partition_failed(session, failure).await?,
+                Some(report) = session.reports.recv() => self.reported(session, report).await?,
+                states = &mut session.examination => {
+                    session.examination = next_look(session.drain.committer.clone());
+                    self.examine(session, &states)?;
+                }
                 () = session.looks.due(&mut crowded) => self.look_at_shares(session),
                 event = session.member.next_event() => match event {
                     MemberEvent::Rebalance(rebalance) => {
@@ -161,7 +189,8 @@ impl Coordinator {
 
     fn start_partition(&mut self, session: &mut Session, assignment: Arc<Assignment>) {
         if let Some(map) = self.map.clone() {
-            session.start_partition(assignment, map, &mut self.maps);
+            let end = self.ends.get(&assignment.partition).copied();
+            session.start_partition((assignment, end), map, &mut self.maps);
         }
     }
 }

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::Coordinator;
 use super::drain::Drain;
+use super::examination::StuckAt;
 use super::session::{Running, Session};
 use super::supervision::Failed;
 use crate::error::Error;
@@ -37,6 +38,8 @@ pub(super) enum Why {
     Seek { offset: i64, reply: oneshot::Sender<Result<(), Error>> },
     /// Its offset is not in the log any more; the policy says where it goes on.
     Reset { lost: Option<i64>, to: LogPoint },
+    /// It does not get on: it starts anew from where it is committed.
+    Heal(StuckAt),
 }
 
 /// Where a partition has moved to.
@@ -44,6 +47,8 @@ pub(super) struct Moved {
     offset: i64,
     /// What was in force stays in force (C7).
     metadata: Option<Arc<str>>,
+    /// Its old task is in user code that does not return.
+    left_behind: bool,
 }
 
 /// A move under way.
@@ -61,6 +66,10 @@ pub(super) struct Moves(BTreeMap<TopicPartition, Move>);
 impl Moves {
     pub(super) fn contains(&self, partition: &TopicPartition) -> bool {
         self.0.contains_key(partition)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Drops the moves of these partitions; whoever waits for one is told.
@@ -104,6 +113,7 @@ impl Coordinator {
             let to = match &wanted.why {
                 Why::Seek { offset, .. } => To::Offset(*offset),
                 Why::Reset { to, .. } => To::Point(*to),
+                Why::Heal(_) => To::Committed,
             };
             let work = go(session.member.clone(), session.drain.clone(), running, to, deadline);
             session.moves.0.insert(wanted.partition, Move { why: wanted.why, old, work: Box::pin(work) });
@@ -116,8 +126,12 @@ impl Coordinator {
         session: &mut Session,
         (why, old, moved): (Why, Arc<Assignment>, Result<Moved, Error>),
     ) -> Result<(), Failed> {
-        let Moved { offset, metadata } = moved.map_err(Failed::Client)?;
+        let Moved { offset, metadata, left_behind } = moved.map_err(Failed::Client)?;
         let partition = &old.partition;
+        if let (Why::Heal(stuck), true) = (&why, left_behind) {
+            // Another task would end up in the same code: it takes a process to end that.
+            return Err(Failed::Task(stuck.clone().error(partition.clone())));
+        }
         session.running.remove(&old.epoch);
         session.pauses.forget(std::slice::from_ref(partition));
         session.pauses.applied(std::slice::from_ref(partition), true);
@@ -130,11 +144,13 @@ impl Coordinator {
                 metadata: metadata.clone(),
             });
         }
+        self.starts_at(session, partition, offset);
         match why {
             Why::Seek { reply, .. } => {
                 telemetry::sought(partition, offset);
                 let _ = reply.send(Ok(()));
             }
+            Why::Heal(_) => telemetry::partition_restarted(partition, offset),
             Why::Reset { lost, .. } => {
                 let watermarks = session.member.watermarks(partition).await;
                 self.setup.counters.reset();
@@ -148,6 +164,8 @@ impl Coordinator {
 enum To {
     Offset(i64),
     Point(LogPoint),
+    /// Where it is committed, or where it started.
+    Committed,
 }
 
 async fn go(
@@ -159,11 +177,18 @@ async fn go(
 ) -> Result<Moved, Error> {
     let partition = running.assignment.partition.clone();
     member.pause(std::slice::from_ref(&partition), true).await?;
-    let settled = drain.hand_back(vec![running], deadline).await?;
-    let metadata = settled.into_iter().find_map(|settled| settled.metadata);
-    let offset = match to {
-        To::Offset(offset) => offset,
-        To::Point(point) => {
+    let (ended, start) = (running.ended.clone(), running.start);
+    let settled = drain.hand_back(vec![running], deadline).await?.into_iter().next();
+    let committed = settled.as_ref().and_then(|settled| settled.committed).or(start);
+    let metadata = settled.and_then(|settled| settled.metadata);
+    let point = match (to, committed) {
+        (To::Offset(offset), _) | (To::Committed, Some(offset)) => Ok(offset),
+        (To::Point(point), _) => Err(point),
+        (To::Committed, None) => Err(LogPoint::Low),
+    };
+    let offset = match point {
+        Ok(offset) => offset,
+        Err(point) => {
             let offsets = member.offsets(std::slice::from_ref(&partition), point).await?;
             offsets.get(&partition).copied().ok_or_else(|| Error::Client {
                 what: format!("{partition}: reading offsets ({point:?})"),
@@ -173,5 +198,5 @@ async fn go(
         }
     };
     member.seek(&[(partition, offset)]).await?;
-    Ok(Moved { offset, metadata })
+    Ok(Moved { offset, metadata, left_behind: !ended.is_cancelled() })
 }

@@ -10,6 +10,7 @@ use crate::error::Error;
 use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
 use crate::graph::committer::Reply;
 use crate::graph::defects::{Defect, planted};
+use crate::listeners::RebalanceEvent;
 use crate::member::{Change, GroupMember, Rebalance, Start};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
@@ -40,6 +41,8 @@ pub(super) struct Answered {
     pub(super) rebalance: Rebalance,
     /// Where its partitions start, if it assigned some.
     pub(super) starts: Vec<Start>,
+    /// Where partitions end, in a bounded run.
+    pub(super) ends: BTreeMap<TopicPartition, i64>,
 }
 
 /// Pends while no rebalance is under way. Cancel safe: the future stays where it is.
@@ -96,19 +99,32 @@ impl Coordinator {
                 lost.extend(leaving.extract_if(.., |leaves| {
                     rebalance.partitions.contains(&leaves.assignment.partition) //
                 }));
+                self.setup
+                    .options
+                    .listeners
+                    .rebalanced(|| RebalanceEvent::Lost(rebalance.partitions.clone()));
                 drain.discard(&lost, deadline)
             }
         };
-        let (member, ledger) = (session.member.clone(), session.ledger.clone());
+        let (member, ledger, routes) =
+            (session.member.clone(), session.ledger.clone(), session.routes.clone());
+        let (listeners, ends) = (self.setup.options.listeners.clone(), self.ends());
         let work = Box::pin(async move {
             let mut answered = match before {
                 Some(before) => before.done().await?,
                 None => Vec::new(),
             };
             work.await?;
+            if rebalance.change == Change::Revoke {
+                listeners.rebalanced(|| RebalanceEvent::Revoked(rebalance.partitions.clone()));
+            }
+            let ends = match (rebalance.change, ends) {
+                (Change::Assign, Some(ends)) => ends.set(&*member, &routes, &rebalance.partitions).await?,
+                _ => BTreeMap::new(),
+            };
             let starts = answer(&*member, &rebalance, &ledger, &epochs).await?;
             telemetry::rebalance_answered(&rebalance, started.elapsed());
-            answered.push(Answered { rebalance, starts });
+            answered.push(Answered { rebalance, starts, ends });
             Ok(answered)
         });
         session.pending = Some(Answering { work, leaving, partitions });
@@ -117,9 +133,23 @@ impl Coordinator {
     /// A rebalance is answered.
     pub(super) fn rebalanced(&mut self, session: &mut Session, answered: &Answered) {
         // What was said about them before is void.
-        session.pauses.forget(&answered.rebalance.partitions);
-        for _ in answered.starts.iter().filter(|start| start.chosen) {
-            self.setup.counters.reset();
+        let Answered { rebalance, starts, ends } = answered;
+        session.pauses.forget(&rebalance.partitions);
+        session.assigned_last = rebalance.change == Change::Assign;
+        self.ends.extend(ends.iter().map(|(partition, end)| (partition.clone(), *end)));
+        for start in starts {
+            if let Some(offset) = start.offset {
+                self.starts_at(session, &start.partition, offset);
+            }
+            if start.chosen {
+                self.setup.counters.reset();
+            }
+        }
+        if rebalance.change == Change::Assign {
+            let starts = || starts.iter().map(|start| (start.partition.clone(), start.offset)).collect();
+            self.setup.options.listeners.rebalanced(|| RebalanceEvent::Assigned(starts()));
+        } else {
+            self.watchdog.forget(&rebalance.partitions);
         }
     }
 }

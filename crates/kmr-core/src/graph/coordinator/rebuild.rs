@@ -14,6 +14,8 @@ use super::supervision::{Failed, early, map_ended};
 use super::{CLOSE_TIME, Coordinator, StopRequest};
 use crate::error::Error;
 use crate::graph::jitter::jitter;
+use crate::health::Health;
+use crate::listeners::RebalanceEvent;
 use crate::member::Connected;
 use crate::stage::BoxFuture;
 use crate::telemetry;
@@ -81,7 +83,10 @@ impl Coordinator {
         rebuild: &mut Rebuild,
     ) -> Result<Connected, Without> {
         telemetry::client_failed(&error);
-        self.ownership.give_up_all();
+        let lost = self.ownership.give_up_all();
+        let lost = || lost.iter().map(|lost| lost.partition.clone()).collect();
+        self.setup.options.listeners.rebalanced(|| RebalanceEvent::Lost(lost()));
+        self.controls.board.publish(|health| *health = Health::default());
         let old = session.abandon().await;
         let mut closing: BoxFuture<'static, ()> =
             Box::pin(async move { drop(timeout(CLOSE_TIME, old.close()).await) });

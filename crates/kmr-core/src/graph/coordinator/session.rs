@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::Setup;
 use super::commands::Pausing;
 use super::drain::Drain;
+use super::examination::next_look;
 use super::moves::{Moves, Wanted};
 use super::rebalancing::Answering;
 use super::shares::Looks;
@@ -20,15 +21,16 @@ use crate::error::Error;
 use crate::graph::backlog::Backlog;
 use crate::graph::budget::Budget;
 use crate::graph::claim::{Assignment, Epoch, Ledger, LedgerEntry};
-use crate::graph::committer::{Committer, CommitterHandle};
+use crate::graph::committer::{Committer, CommitterHandle, Settled};
 use crate::graph::flow::Flow;
-use crate::graph::intake::{Failure, Intake, Route, Routes};
+use crate::graph::intake::{Intake, Report, Route, Routes};
 use crate::graph::map::{MapPhase, PartitionInput};
 use crate::graph::pauses::Pauses;
 use crate::graph::pulse::Pulse;
 use crate::graph::watch;
 use crate::member::{Connected, GroupMember};
 use crate::record::TopicPartition;
+use crate::stage::BoxFuture;
 
 /// A partition's task, as the coordinator sees it.
 #[derive(Clone)]
@@ -38,6 +40,10 @@ pub(super) struct Running {
     pub(super) ended: CancellationToken,
     pub(super) pulse: Arc<Pulse>,
     pub(super) backlog: Arc<Backlog>,
+    /// Where the assignment starts, once that is known.
+    pub(super) start: Option<i64>,
+    /// It has been read up to its end.
+    pub(super) reached: bool,
 }
 
 impl Running {
@@ -53,7 +59,7 @@ pub(super) struct Session {
     pub(super) drain: Drain,
     pub(super) ledger: Ledger,
     pub(super) routes: Arc<Routes>,
-    pub(super) failures: mpsc::UnboundedReceiver<Failure>,
+    pub(super) reports: mpsc::UnboundedReceiver<Report>,
     /// The intake and the committer.
     pub(super) tasks: Tasks,
     pub(super) running: BTreeMap<Epoch, Running>,
@@ -66,6 +72,10 @@ pub(super) struct Session {
     pub(super) pauses: Pauses,
     pub(super) pausing: Option<Pausing>,
     pub(super) looks: Looks,
+    /// The next look at every partition.
+    pub(super) examination: BoxFuture<'static, Vec<Settled>>,
+    /// The rebalance that was answered last was an assignment.
+    pub(super) assigned_last: bool,
     intake_stop: CancellationToken,
     budget: Arc<Budget>,
 }
@@ -76,17 +86,19 @@ impl Session {
         let Connected { member, queue } = connected;
         let (ledger, entries) = mpsc::unbounded_channel();
         let (committer, orders) = CommitterHandle::new();
-        let (failed, failures) = mpsc::unbounded_channel();
+        let (reporter, reports) = mpsc::unbounded_channel();
         let (routes, intake_stop) = (Arc::<Routes>::default(), CancellationToken::new());
+        let examination = next_look(committer.clone());
         let mut tasks: Tasks = JoinSet::new();
         let interval = setup.options.commit_interval;
-        let commits = Committer::new(member.clone(), setup.counters.clone(), interval, entries, orders);
+        let heard = (setup.counters.clone(), setup.options.listeners.clone());
+        let commits = Committer::new(member.clone(), heard, interval, entries, orders);
         tasks.spawn(supervise("commit".to_owned(), commits.run()));
         let intake = Intake {
             queue,
             routes: routes.clone(),
             budget: setup.budget.clone(),
-            failures: failed,
+            reports: reporter,
             stop: intake_stop.clone(),
         };
         tasks.spawn(supervise("intake".to_owned(), intake.run()));
@@ -95,7 +107,7 @@ impl Session {
             drain: Drain { committer, flow },
             ledger,
             routes,
-            failures,
+            reports,
             tasks,
             running: BTreeMap::new(),
             pending: None,
@@ -104,6 +116,8 @@ impl Session {
             pauses: Pauses::default(),
             pausing: None,
             looks: Looks::default(),
+            examination,
+            assigned_last: false,
             intake_stop,
             budget: setup.budget.clone(),
         }
@@ -112,7 +126,7 @@ impl Session {
     /// Starts a partition's task: the ledger and the stages know its epoch before its first record comes.
     pub(super) fn start_partition(
         &mut self,
-        assignment: Arc<Assignment>,
+        (assignment, end): (Arc<Assignment>, Option<i64>),
         map: Arc<dyn MapPhase>,
         maps: &mut Tasks,
     ) {
@@ -127,10 +141,12 @@ impl Session {
             ended: CancellationToken::new(),
             pulse: Arc::default(),
             backlog: self.budget.backlogs().backlog(),
+            start: None,
+            reached: false,
         };
         let (sender, batches) = mpsc::unbounded_channel();
         let backlog = running.backlog.clone();
-        self.routes.insert(Route { assignment: assignment.clone(), task: sender, backlog });
+        self.routes.insert(Route { assignment: assignment.clone(), task: sender, backlog, end });
         let name = format!("map {}", assignment.partition);
         let ended = running.ended.clone().drop_guard();
         let (stop, ledger, pulse) = (running.stop.clone(), self.ledger.clone(), running.pulse.clone());
@@ -161,6 +177,11 @@ impl Session {
     pub(super) fn is_busy(&self, partition: &TopicPartition) -> bool {
         self.moves.contains(partition)
             || self.pending.as_ref().is_some_and(|pending| pending.names(partition))
+    }
+
+    /// Whether the partition is to go on elsewhere as soon as that can be.
+    pub(super) fn will_move(&self, partition: &TopicPartition) -> bool {
+        self.wanted.iter().any(|wanted| wanted.partition == *partition)
     }
 
     /// Nothing is read any more.

@@ -112,6 +112,11 @@ impl Running {
         self.until_true("connected again", || self.connections() > before).await;
     }
 
+    /// What the log holds from now on, and the offset of every timestamp.
+    pub(super) fn log(&self, low: i64, end: i64, time: i64) {
+        *self.world.log.lock().unwrap() = (low, end, time);
+    }
+
     /// Where a partition starts when it is assigned.
     pub(super) fn start_at(&self, number: i32, offset: i64, chosen: bool) {
         let start = Start { partition: partition(number), offset: Some(offset), chosen, metadata: None };

@@ -1,0 +1,116 @@
+//! The watchdog: it says what partitions wait for, leaves retries alone, and treats what is stuck step by step.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::kit::{Call, Running, options, partition, place, start_with};
+use crate::error::{BoxError, Error};
+use crate::graph::assembly::GraphOptions;
+use crate::graph::watchdog::Thresholds;
+use crate::health::PartitionHealth;
+use crate::record::OwnedRecord;
+use crate::reducer::{BatchOptions, RetryPolicy};
+use crate::strategy::{IntoPipeline, Strategy};
+use crate::test_reducer::{Behaviour, Collect};
+
+const HEAL_AFTER: Duration = Duration::from_secs(300);
+
+async fn watched(strategy: impl IntoPipeline) -> Running {
+    let thresholds = Thresholds { warn_after: Duration::from_secs(60), heal_after: Some(HEAL_AFTER) };
+    start_with(strategy, 1 << 20, GraphOptions { thresholds, ..options() }).await
+}
+
+/// Never returns from record 2, as often as `times` says.
+fn stuck_at_2(
+    times: u32,
+) -> impl Fn(OwnedRecord) -> futures_util::future::BoxFuture<'static, Result<(i32, i64), BoxError>> {
+    let left = Arc::new(AtomicU32::new(times));
+    move |record: OwnedRecord| {
+        let left = left.clone();
+        Box::pin(async move {
+            let stuck = |left: u32| left.checked_sub(1);
+            let taken = || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, stuck);
+            if record.offset() == 2 && taken().is_ok() {
+                std::future::pending::<()>().await;
+            }
+            Ok((record.partition(), record.offset()))
+        })
+    }
+}
+
+fn health(consumer: &Running, number: i32) -> PartitionHealth {
+    consumer.remote.board.health().partitions.get(&partition(number)).cloned().unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_delivery_that_is_tried_again_makes_its_partition_late_and_is_left_alone() {
+    let patient = |o: BatchOptions| o.with_retry(RetryPolicy::default().with_give_up_after(None));
+    let sink = Collect::default().with_options(patient);
+    sink.behave(Behaviour::Stall);
+    let mut consumer = watched(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 7..9);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert!(consumer.remote.board.health().is_healthy());
+    tokio::time::sleep(HEAL_AFTER * 3).await;
+    let found = health(&consumer, 0);
+    let waits_for = found.waits_for.unwrap();
+    assert!(
+        waits_for.starts_with("reduce 1 attempt ") && waits_for.contains("no answer within"),
+        "{waits_for}"
+    );
+    assert_eq!((found.oldest_unfinished, found.late), (Some(7), true));
+    assert!(found.age > HEAL_AFTER * 2 && !consumer.remote.board.health().is_healthy());
+    assert_eq!(health(&consumer, 1).oldest_unfinished, None);
+    assert!(!consumer.calls().iter().any(|call| matches!(call, Call::Sought(..))));
+    sink.behave(Behaviour::Deliver);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 9))).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(consumer.remote.board.health().is_healthy());
+    let board = consumer.remote.board.clone();
+    consumer.stop().await.unwrap();
+    assert!(!board.health().is_healthy(), "there is no consumer any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_is_stuck_starts_anew_from_what_is_committed() {
+    let sink = Collect::default();
+    let mut consumer = watched(Strategy::new().map(stuck_at_2(1)).reduce(sink.clone())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 2))).await;
+    let began = Instant::now();
+    consumer.until(|calls| calls.contains(&Call::Resumed(0))).await;
+    assert!((HEAL_AFTER..HEAL_AFTER * 2).contains(&began.elapsed()), "{:?}", began.elapsed());
+    assert!(consumer.calls().contains(&Call::Sought(0, 2)), "{:?}", consumer.calls());
+    consumer.fetch(0, 2..5);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 5))).await;
+    assert_eq!(sink.rows().len(), 5);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nothing_helps_ends_the_consumer_by_name() {
+    let mut consumer = watched(Strategy::new().map(stuck_at_2(99)).reduce(Collect::default())).await;
+    consumer.start_at(0, 1, false);
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 2..5);
+    // Nothing was committed: it starts anew where the assignment started.
+    consumer.until(|calls| calls.contains(&Call::Sought(0, 1)) && calls.contains(&Call::Resumed(0))).await;
+    consumer.fetch(0, 2..5);
+    consumer.until_true("a new client", || consumer.connections() == 2).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(1, 7..9);
+    consumer.fetch(0, 2..5);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert_eq!(consumer.committed(1), Some(9), "the others are finished");
+    let error = consumer.ended().await.err().unwrap();
+    assert!(
+        matches!(&error, Error::Stuck { partition: p, offset: 2, age, .. } if *p == partition(0) && *age >= HEAL_AFTER),
+        "{error}"
+    );
+    assert!(error.to_string().contains("offset 2"), "{error}");
+}

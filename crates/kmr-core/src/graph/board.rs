@@ -1,0 +1,122 @@
+//! What is known about a running consumer at any time: deliveries under way, and its health. Written by its tasks, read by whoever asks.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use super::claim::Epoch;
+use crate::health::Health;
+use crate::stage::Stage;
+
+/// The board of one consumer.
+#[derive(Debug, Default)]
+pub(crate) struct Board {
+    flights: Mutex<Flights>,
+    health: Mutex<Health>,
+}
+
+#[derive(Debug, Default)]
+struct Flights {
+    last: u64,
+    under_way: BTreeMap<u64, FlightState>,
+}
+
+/// A delivery under way.
+#[derive(Clone, Debug)]
+pub(crate) struct FlightState {
+    stage: Stage,
+    epochs: BTreeSet<Epoch>,
+    pub(crate) since: Instant,
+    attempt: u32,
+    last_error: Option<Arc<str>>,
+}
+
+impl fmt::Display for FlightState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stage, attempt, since, last_error, .. } = self;
+        let seconds = since.elapsed().as_secs();
+        match last_error {
+            Some(error) => write!(f, "{stage} attempt {attempt}, {seconds} s: {error}"),
+            None => write!(f, "{stage} attempt {attempt}, {seconds} s"),
+        }
+    }
+}
+
+impl Board {
+    /// A delivery of records of these epochs begins; it ends when the entry goes.
+    pub(crate) fn delivery(self: &Arc<Self>, stage: Stage, epochs: BTreeSet<Epoch>) -> Delivering {
+        let mut flights = self.flights();
+        flights.last += 1;
+        let id = flights.last;
+        let state = FlightState { stage, epochs, since: Instant::now(), attempt: 1, last_error: None };
+        flights.under_way.insert(id, state);
+        Delivering { board: self.clone(), id }
+    }
+
+    /// The oldest delivery that holds records of the epoch.
+    pub(crate) fn delivery_of(&self, epoch: Epoch) -> Option<FlightState> {
+        self.flights().under_way.values().find(|flight| flight.epochs.contains(&epoch)).cloned()
+    }
+
+    /// The oldest delivery of all.
+    pub(crate) fn oldest_delivery(&self) -> Option<FlightState> {
+        self.flights().under_way.values().next().cloned()
+    }
+
+    /// What was found out last.
+    pub(crate) fn health(&self) -> Health {
+        self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(crate) fn publish(&self, change: impl FnOnce(&mut Health)) {
+        change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn flights(&self) -> MutexGuard<'_, Flights> {
+        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The entry of a delivery.
+#[derive(Debug)]
+pub(crate) struct Delivering {
+    board: Arc<Board>,
+    id: u64,
+}
+
+impl Delivering {
+    /// Attempt number `attempt` failed; another one follows.
+    pub(crate) fn failed(&self, attempt: u32, error: &str) {
+        if let Some(state) = self.board.flights().under_way.get_mut(&self.id) {
+            (state.attempt, state.last_error) = (attempt + 1, Some(Arc::from(error)));
+        }
+    }
+}
+
+impl Drop for Delivering {
+    fn drop(&mut self) {
+        self.board.flights().under_way.remove(&self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_delivery_says_what_it_waits_for_until_it_ends() {
+        let board = Arc::<Board>::default();
+        let delivery = board.delivery(Stage::new("reduce", 1), [Epoch(3)].into());
+        tokio::time::advance(Duration::from_secs(42)).await;
+        delivery.failed(3, "code 252");
+        let text = board.delivery_of(Epoch(3)).map(|state| state.to_string());
+        assert_eq!(text.as_deref(), Some("reduce 1 attempt 4, 42 s: code 252"));
+        assert!(board.delivery_of(Epoch(4)).is_none() && board.oldest_delivery().is_some());
+        drop(delivery);
+        assert!(board.oldest_delivery().is_none());
+    }
+}

@@ -1,0 +1,86 @@
+//! Bounded runs: each partition has an offset that it is not read past, and when all have reached theirs, the consumer ends.
+//!
+//! A partition's end is found out before its first record is read, once: it holds over rebalances and new clients of this consumer.
+
+use std::collections::BTreeMap;
+
+use super::session::Session;
+use super::{Coordinator, StopRequest};
+use crate::error::Error;
+use crate::graph::claim::Assignment;
+use crate::graph::intake::Routes;
+use crate::graph::pauses::Reason;
+use crate::member::{GroupMember, LogPoint};
+use crate::record::TopicPartition;
+
+/// What a rebalance that assigns has to know about ends.
+pub(super) struct Ends {
+    point: LogPoint,
+    known: BTreeMap<TopicPartition, i64>,
+}
+
+impl Ends {
+    /// Finds out the ends of `partitions` and has the intake heed them.
+    pub(super) async fn set(
+        mut self,
+        member: &dyn GroupMember,
+        routes: &Routes,
+        partitions: &[TopicPartition],
+    ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
+        let new: Vec<TopicPartition> =
+            partitions.iter().filter(|partition| !self.known.contains_key(*partition)).cloned().collect();
+        if !new.is_empty() {
+            self.known.extend(member.offsets(&new, self.point).await?);
+        }
+        for partition in partitions {
+            let end = self.known.get(partition).copied().ok_or_else(|| Error::Client {
+                what: format!("{partition}: finding out where to end"),
+                reason: "the answer does not name the partition".to_owned(),
+                retryable: true,
+            })?;
+            routes.end_at(partition, end);
+        }
+        Ok(self.known)
+    }
+}
+
+impl Coordinator {
+    pub(super) fn ends(&self) -> Option<Ends> {
+        let point = self.setup.options.until?.point();
+        Some(Ends { point, known: self.ends.clone() })
+    }
+
+    /// The partition has been read up to its end, or starts behind it.
+    pub(super) fn reached(&self, session: &mut Session, assignment: &Assignment) {
+        if let Some(running) = session.running.get_mut(&assignment.epoch) {
+            running.reached = true;
+            session.pauses.set(&assignment.partition, Reason::Done, true);
+        }
+    }
+
+    /// A partition starts at `offset`: that may be behind its end already.
+    pub(super) fn starts_at(&self, session: &mut Session, partition: &TopicPartition, offset: i64) {
+        let Some(assignment) = self.ownership.assignment(partition) else { return };
+        if let Some(running) = session.running.get_mut(&assignment.epoch) {
+            running.start = Some(offset);
+        }
+        if self.ends.get(partition).is_some_and(|end| offset >= *end) {
+            self.reached(session, assignment);
+        }
+    }
+
+    /// Whether a bounded run is over: every partition that is ours has been read up to its end. What is under way is finished by the
+    /// ordered end.
+    pub(super) fn is_over(&self, session: &Session) -> Option<StopRequest> {
+        self.setup.options.until?;
+        let calm = session.pending.is_none() && session.wanted.is_empty() && session.moves.is_empty();
+        let mut assignments = self.ownership.assignments().peekable();
+        let over = if assignments.peek().is_some() {
+            assignments.all(|assignment| session.running(assignment).is_some_and(|running| running.reached))
+        } else {
+            // Between a revocation and the next assignment nothing is ours either.
+            session.assigned_last
+        };
+        (calm && over).then_some(StopRequest("the end of every partition"))
+    }
+}

@@ -1,0 +1,164 @@
+//! Looks at every partition once a second: what its oldest unfinished record waits for, and whether something has to be done (L2).
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::Coordinator;
+use super::moves::{Wanted, Why};
+use super::session::{Running, Session};
+use super::supervision::Failed;
+use crate::error::Error;
+use crate::graph::board::Board;
+use crate::graph::claim::Epoch;
+use crate::graph::committer::{CommitterHandle, Settled};
+use crate::graph::pulse::{PulseReading, PulseState};
+use crate::graph::watchdog::{Seen, Treatment};
+use crate::health::PartitionHealth;
+use crate::record::TopicPartition;
+use crate::stage::BoxFuture;
+use crate::telemetry;
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(1);
+/// A delivery that takes longer holds up what is behind it, whatever partition that is of.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Pends until it is time for the next look, then says how far all assignments are.
+pub(super) fn next_look(committer: CommitterHandle) -> BoxFuture<'static, Vec<Settled>> {
+    Box::pin(async move {
+        sleep(EVERY).await;
+        committer.report().await
+    })
+}
+
+/// A partition that does not get on.
+#[derive(Clone, Debug)]
+pub(super) struct StuckAt {
+    pub(super) offset: i64,
+    pub(super) age: Duration,
+    pub(super) waits_for: String,
+}
+
+impl StuckAt {
+    pub(super) fn error(self, partition: TopicPartition) -> Error {
+        let Self { offset, age, waits_for } = self;
+        Error::Stuck { partition, offset, age, waits_for }
+    }
+}
+
+/// What one partition waits for.
+struct Found {
+    /// The oldest record that is read and not finished, and since when.
+    oldest: Option<(i64, Instant)>,
+    waits_for: String,
+    excused: bool,
+}
+
+impl Coordinator {
+    /// # Errors
+    /// A partition is stuck, and the last treatment is due.
+    pub(super) fn examine(&mut self, session: &mut Session, states: &[Settled]) -> Result<(), Failed> {
+        let (now, board) = (Instant::now(), self.controls.board.clone());
+        let states: BTreeMap<Epoch, &Settled> = states.iter().map(|state| (state.epoch, state)).collect();
+        let thresholds = self.setup.options.thresholds;
+        let mut partitions = BTreeMap::new();
+        let mut due = None;
+        for assignment in self.ownership.assignments() {
+            let Some(running) = session.running(assignment) else { continue };
+            let (partition, state) = (&assignment.partition, states.get(&assignment.epoch).copied());
+            let found = find(&board, running, state, now);
+            let oldest = found.oldest.map(|(offset, since)| (offset, now.duration_since(since)));
+            let seen = Seen {
+                oldest,
+                committed: state.and_then(|state| state.committed),
+                excused: found.excused || session.is_busy(partition) || session.will_move(partition),
+            };
+            let verdict = self.watchdog.judge(partition, seen, thresholds);
+            let (offset, age) = oldest.unwrap_or_default();
+            if verdict.warn {
+                telemetry::partition_late(partition, offset, age, &found.waits_for);
+            }
+            if let Some(treatment) = verdict.treatment {
+                due = Some((
+                    partition.clone(),
+                    treatment,
+                    StuckAt { offset, age, waits_for: found.waits_for.clone() },
+                ));
+            }
+            let health = PartitionHealth {
+                oldest_unfinished: oldest.map(|(offset, _)| offset),
+                age,
+                waits_for: oldest.map(|_| found.waits_for),
+                paused: session.pauses.wants(partition),
+                late: age >= thresholds.warn_after,
+            };
+            partitions.insert(partition.clone(), health);
+        }
+        board.publish(|health| (health.connected, health.partitions) = (true, partitions));
+        match due {
+            Some((partition, treatment, stuck)) => self.treat(session, partition, treatment, stuck),
+            None => Ok(()),
+        }
+    }
+
+    fn treat(
+        &self,
+        session: &mut Session,
+        partition: TopicPartition,
+        treatment: Treatment,
+        stuck: StuckAt,
+    ) -> Result<(), Failed> {
+        match treatment {
+            Treatment::RestartPartition => {
+                telemetry::partition_restarts(&partition, stuck.offset, stuck.age, &stuck.waits_for);
+                session.wanted.push(Wanted { partition, why: Why::Heal(stuck) });
+                Ok(())
+            }
+            Treatment::NewClient => Err(Failed::Client(stuck.error(partition))),
+            Treatment::End => Err(Failed::Task(stuck.error(partition))),
+        }
+    }
+}
+
+fn find(board: &Board, running: &Running, state: Option<&Settled>, now: Instant) -> Found {
+    let reading = running.pulse.read();
+    let tracked = state.and_then(|state| Some((state.unfinished_from?, state.unfinished_since?)));
+    let in_mapper =
+        matches!(reading.state, PulseState::Mapping | PulseState::Awaiting | PulseState::Retrying { .. });
+    let mapped = reading.offset.filter(|_| in_mapper).map(|offset| (offset, reading.since));
+    match (tracked, mapped) {
+        (Some(tracked), Some(mapped)) if mapped.1 < tracked.1 => found_in_mapper(mapped, &reading),
+        (None, Some(mapped)) => found_in_mapper(mapped, &reading),
+        (Some(tracked), _) => found_behind(tracked, &reading, board, running.assignment.epoch, now),
+        (None, None) => Found { oldest: None, waits_for: String::new(), excused: false },
+    }
+}
+
+fn found_in_mapper(oldest: (i64, Instant), reading: &PulseReading) -> Found {
+    let excused = matches!(reading.state, PulseState::Retrying { .. });
+    Found { oldest: Some(oldest), waits_for: reading.to_string(), excused }
+}
+
+/// The record is mapped: it is in a batch, or on its way into one.
+fn found_behind(
+    oldest: (i64, Instant),
+    reading: &PulseReading,
+    board: &Board,
+    epoch: Epoch,
+    now: Instant,
+) -> Found {
+    let oldest = Some(oldest);
+    if let Some(delivery) = board.delivery_of(epoch) {
+        return Found { oldest, waits_for: delivery.to_string(), excused: true };
+    }
+    if let Some(other) = board.oldest_delivery().filter(|other| now.duration_since(other.since) >= LONG) {
+        return Found { oldest, waits_for: format!("its turn behind {other}"), excused: true };
+    }
+    let waits_for = match reading.state {
+        PulseState::HandingOver { .. } => reading.to_string(),
+        _ => "a batch that is not due yet".to_owned(),
+    };
+    Found { oldest, waits_for, excused: false }
+}
