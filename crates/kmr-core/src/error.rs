@@ -197,6 +197,53 @@ impl std::error::Error for StopConsumer {
     }
 }
 
+/// An error of a map stage that may not come again when the same record is mapped once more: an HTTP 503, say. The record is
+/// no dead letter then: the map stages before the first `reduce` are run again for it after a backoff, as
+/// [`Strategy::map_retry`](crate::Strategy::map_retry) says, until they succeed, fail otherwise, or the policy gives up.
+///
+/// Only the error itself counts, not one that holds it as its source. In a map stage behind a `reduce`, and in
+/// [`Rows::push`](crate::Rows::push), it is an error like any other: what they were given is gone.
+///
+/// # Examples
+/// ```
+/// use kmr_core::{BoxError, OwnedRecord, Retryable};
+///
+/// async fn look_up(record: OwnedRecord) -> Result<String, BoxError> {
+///     match ask(record.payload().unwrap_or_default()).await {
+///         (200, body) => Ok(body),
+///         (status @ (429 | 503), _) => Err(Retryable::new(format!("status {status}")).into()),
+///         (status, _) => Err(format!("status {status}").into()),
+///     }
+/// }
+/// # async fn ask(_: &[u8]) -> (u16, String) { (200, String::new()) }
+/// ```
+#[derive(Debug)]
+pub struct Retryable(BoxError);
+
+impl Retryable {
+    /// Wraps the error of this attempt.
+    pub fn new(error: impl Into<BoxError>) -> Self {
+        Self(error.into())
+    }
+
+    /// The error of this attempt: what a dead letter shows when the policy gives up.
+    pub fn into_inner(self) -> BoxError {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Retryable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl std::error::Error for Retryable {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
 /// The error with all its causes: `a: b: c`.
 pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

@@ -4,11 +4,11 @@ use std::fmt;
 
 use crate::graph::wiring::{BuildErrors, BuildGraph, Link, ReduceLink, SourceLink, build_errors};
 use crate::record::Record;
-use crate::reducer::{BatchOptions, Reducer};
+use crate::reducer::{BatchOptions, Reducer, RetryPolicy};
 use crate::stage::{
-    Answer, Apply, Chain, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, Maybe, One, Optional,
-    Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfLetters, Several, Stage, Then, ValueForm,
-    Via, ViaOptional, ViaSeveral, stage_name, via, via_optional, via_several,
+    Answer, Apply, Chain, Concurrency, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOptions,
+    Maybe, One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfLetters, Several,
+    Stage, Then, ValueForm, Via, ViaOptional, ViaSeveral, stage_name, via, via_optional, via_several,
 };
 
 /// What happens to the records: map stages, then one or more reduces, then `reduce_err`.
@@ -58,6 +58,7 @@ pub struct Strategy<L = SourceLink, C = Records> {
     chain: C,
     counts: Counts,
     reduces: Vec<ReduceInfo>,
+    options: MapOptions,
 }
 
 /// A strategy that has no map stage yet: it can only filter records.
@@ -74,7 +75,11 @@ impl fmt::Debug for Records {
 
 impl<L, C> fmt::Debug for Strategy<L, C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Strategy").field("stages", &self.counts).field("reduces", &self.reduces).finish()
+        let mut text = f.debug_struct("Strategy");
+        text.field("stages", &self.counts)
+            .field("options", &self.options)
+            .field("reduces", &self.reduces)
+            .finish()
     }
 }
 
@@ -122,7 +127,13 @@ type NextMap<L, C, X, K> = Strategy<L, Then<C, X, K>>;
 impl Strategy {
     /// A strategy without stages.
     pub fn new() -> Self {
-        Self { link: SourceLink, chain: Records::default(), counts: Counts::default(), reduces: Vec::new() }
+        Self {
+            link: SourceLink,
+            chain: Records::default(),
+            counts: Counts::default(),
+            reduces: Vec::new(),
+            options: MapOptions::default(),
+        }
     }
 
     /// Skips the records for which `predicate` says `false`: they are committed and go nowhere.
@@ -135,7 +146,10 @@ impl Strategy {
     ///
     /// Takes `fn(&Record<'_>) -> Result<T, E>` (borrowed, nothing is copied), `async fn(OwnedRecord) -> Result<T, E>`, or a
     /// type that implements [`Mapper`](crate::Mapper) or [`AsyncMapper`](crate::AsyncMapper). A closure's argument needs its
-    /// type written out. An `Err`, or a panic, sends the record to `reduce_err`.
+    /// type written out. An `Err`, or a panic, sends the record to `reduce_err`; an `Err` of
+    /// [`Retryable`](crate::Retryable) is tried again first, as [`map_retry`](Self::map_retry) says.
+    ///
+    /// A synchronous stage may take its time, for computing or for blocking calls: see [`Mapper`](crate::Mapper).
     pub fn map<F, M, A, D>(self, map: F) -> FirstMap<Via<F::Returns, A, D, RecordForm<F, M, A>>, One>
     where
         F: IntoRecordMap<M>,
@@ -171,7 +185,30 @@ impl Strategy {
 
     fn head<F, K>(mut self, form: F) -> Strategy<SourceLink, Head<F, K>> {
         let chain = Head::new(self.chain.filters, Apply::new(self.counts.map(), form));
-        Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces }
+        Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces, options: self.options }
+    }
+}
+
+/// Settings of the map stages before the first reduce: anywhere before it, whichever stages are there already.
+impl<C> Strategy<SourceLink, C> {
+    /// How many records of one partition are in progress at once in asynchronous map stages: a number, or a [`Concurrency`].
+    /// Default 1, at least 1.
+    pub fn concurrency(mut self, concurrency: impl Into<Concurrency>) -> Self {
+        self.options.concurrency = concurrency.into();
+        self
+    }
+
+    /// What happens to a record whose map stage fails with [`Retryable`](crate::Retryable). Default [`RetryPolicy::default`]: it
+    /// is mapped again after up to 100 ms, doubled each time up to 10 s, and becomes a dead letter with its last error 5 minutes
+    /// after the first attempt; with [`give_up_after`](RetryPolicy::give_up_after) of `None` it is tried for ever.
+    ///
+    /// The waits are spread by jitter. A record that waits keeps its place: nothing behind it overtakes it, what is before it
+    /// goes on, and so do the other partitions. It counts as a record in progress, so the records behind it are mapped meanwhile
+    /// as far as [`concurrency`](Self::concurrency) allows. When the partition is handed back it is dropped at once, without
+    /// having been committed, and the next owner reads it again.
+    pub fn map_retry(mut self, policy: RetryPolicy) -> Self {
+        self.options.retry = policy;
+        self
     }
 }
 
@@ -192,7 +229,7 @@ impl<L, C: Chain> Strategy<L, C> {
         P: Predicate<C::Out, C::Last, M>,
     {
         let chain = Filter::new(self.chain, self.counts.filter(), P::via(predicate));
-        Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces }
+        Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces, options: self.options }
     }
 
     /// Maps each value to one value.
@@ -234,7 +271,7 @@ impl<L, C: Chain> Strategy<L, C> {
 
     fn then<F, K>(mut self, form: F) -> Strategy<L, Then<C, F, K>> {
         let chain = Then::new(self.chain, Apply::new(self.counts.map(), form));
-        Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces }
+        Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces, options: self.options }
     }
 
     /// Collects values into batches and delivers them. What the reducer returns for a batch flows on to the next stage.
@@ -247,7 +284,13 @@ impl<L, C: Chain> Strategy<L, C> {
         let info = ReduceInfo { stage: self.counts.reduce(), options: reducer.options() };
         self.reduces.push(info.clone());
         let link = ReduceLink::new(info, reducer, self.link, self.chain);
-        Strategy { link, chain: Pass::default(), counts: self.counts, reduces: self.reduces }
+        Strategy {
+            link,
+            chain: Pass::default(),
+            counts: self.counts,
+            reduces: self.reduces,
+            options: self.options,
+        }
     }
 }
 
@@ -277,19 +320,30 @@ pub struct Pipeline {
     pub(crate) build: BuildGraph,
     pub(crate) errors: Option<(ReduceInfo, BuildErrors)>,
     pub(crate) reduces: Vec<ReduceInfo>,
+    /// How the map stages before the first reduce run.
+    pub(crate) options: MapOptions,
 }
 
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let errors = self.errors.as_ref().map(|(info, _)| info);
-        f.debug_struct("Pipeline").field("reduces", &self.reduces).field("reduce_err", &errors).finish()
+        let mut text = f.debug_struct("Pipeline");
+        text.field("options", &self.options)
+            .field("reduces", &self.reduces)
+            .field("reduce_err", &errors)
+            .finish()
     }
 }
 
 /// What `processing_strategy!` leaves in the place of a strategy that it refused, so that no other error follows. Never runs.
 #[doc(hidden)]
 pub fn stub() -> Pipeline {
-    Pipeline { build: Box::new(|build| Box::pin(async { Ok(build) })), errors: None, reduces: Vec::new() }
+    Pipeline {
+        build: Box::new(|build| Box::pin(async { Ok(build) })),
+        errors: None,
+        reduces: Vec::new(),
+        options: MapOptions::default(),
+    }
 }
 
 /// What a consumer runs: a [`Pipeline`], or a [`Strategy`] that ends with a reduce or a map behind one.
@@ -314,6 +368,11 @@ where
     C: for<'r> Chain<In<'r> = T>,
 {
     fn into_pipeline(self) -> Pipeline {
-        Pipeline { build: self.link.finish(self.chain), errors: None, reduces: self.reduces }
+        Pipeline {
+            build: self.link.finish(self.chain),
+            errors: None,
+            reduces: self.reduces,
+            options: self.options,
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::error::{BoxError, Error, chain_text};
 use crate::member::{CommitOutcome, Rebalance};
 use crate::record::TopicPartition;
-use crate::stage::Stage;
+use crate::stage::{Stage, StageError};
 
 pub(crate) fn delivery_retried(
     stage: &Stage,
@@ -16,6 +16,32 @@ pub(crate) fn delivery_retried(
     error: &(dyn std::error::Error + Send + Sync + 'static),
 ) {
     tracing::warn!(%stage, rows, attempt, ?wait, error = chain_text(error), "delivery failed, trying again");
+}
+
+/// `loud`: nothing was said of this partition's attempts for a while.
+pub(crate) fn map_retried(
+    (partition, offset): (&TopicPartition, i64),
+    failed: &StageError,
+    attempt: u32,
+    wait: Duration,
+    loud: bool,
+) {
+    let (stage, error) = (&failed.stage, chain_text(&*failed.error));
+    if loud {
+        tracing::warn!(%partition, offset, %stage, attempt, ?wait, error, "map stage failed, trying again");
+    } else {
+        tracing::debug!(%partition, offset, %stage, attempt, ?wait, error, "map stage failed, trying again");
+    }
+}
+
+pub(crate) fn map_gave_up(
+    (partition, offset): (&TopicPartition, i64),
+    failed: &StageError,
+    attempts: u32,
+    tried: Duration,
+) {
+    let (stage, error) = (&failed.stage, chain_text(&*failed.error));
+    tracing::warn!(%partition, offset, %stage, attempts, ?tried, error, "map stage keeps failing, the record is given up");
 }
 
 pub(crate) fn batch_dropped(stage: &Stage, rows: usize) {

@@ -19,6 +19,7 @@ use crate::graph::assembly::Graph;
 use crate::graph::budget::Budget;
 use crate::graph::control::{Controls, controls};
 use crate::listeners::{CommitEvent, RebalanceEvent};
+use crate::member::Connector;
 use crate::signals;
 use crate::strategy::{IntoPipeline, Pipeline};
 use crate::telemetry;
@@ -276,27 +277,32 @@ impl Consumer {
     /// Dropping the future ends the consumer at once, without the ordered shutdown: nothing is lost, what was under way is
     /// read again.
     pub async fn run(self) -> Result<Report, Error> {
+        let connect = Connect {
+            topics: self.options.topics.clone(),
+            config: self.options.config.clone(),
+            start_at: self.options.start_at.clone(),
+            reset: self.options.reset.unwrap_or_default(),
+            without_group: self.options.without_group,
+            reports_ends: self.options.graph.until.is_some(),
+            prefetch_bytes: self.options.prefetch_bytes(),
+            timeout: self.options.connect_timeout,
+        };
+        self.run_on(Arc::new(connect), seed()).await
+    }
+
+    /// Runs on Kafka, or on whatever else `connector` connects to. `seed` decides the jitter of retries.
+    pub(crate) async fn run_on(self, connector: Arc<dyn Connector>, seed: u64) -> Result<Report, Error> {
         let Consumer { options, pipeline, handle, controls, shutdown } = self;
         let _signals = match shutdown {
             Shutdown::Signals => signals::listen(handle.remote.stop.clone())?,
             Shutdown::Future(future) => signals::follow(future, handle.remote.stop.clone()),
         };
-        let connect = Connect {
-            topics: options.topics.clone(),
-            config: options.config.clone(),
-            start_at: options.start_at.clone(),
-            reset: options.reset.unwrap_or_default(),
-            without_group: options.without_group,
-            reports_ends: options.graph.until.is_some(),
-            prefetch_bytes: options.prefetch_bytes(),
-            timeout: options.connect_timeout,
-        };
         let graph = Graph {
-            connector: Arc::new(connect),
+            connector,
             controls,
             budget: handle.budget.clone(),
             counters: handle.counters.clone(),
-            seed: seed(),
+            seed,
             options: options.graph(&pipeline),
         };
         let ending = graph.run(pipeline).await;
@@ -324,6 +330,15 @@ const EXIT_AFTER: Duration = Duration::from_secs(10);
 /// `EX_SOFTWARE` of sysexits.h.
 const EXIT_CODE: i32 = 70;
 
+#[cfg(feature = "testing")]
+impl Consumer {
+    /// For simulated runs: a budget below what is sensible.
+    pub(crate) fn with_byte_budget(mut self, bytes: usize) -> Self {
+        self.handle.budget = Budget::new(bytes);
+        self
+    }
+}
+
 /// Decides the jitter of retries: another one for each process.
 fn seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -334,7 +349,7 @@ fn seed() -> u64 {
 mod tests {
     use super::*;
     use crate::test_reducer::Collect;
-    use crate::{Record, Strategy};
+    use crate::{Record, Strategy, TopicPartition};
 
     fn text(record: &Record<'_>) -> Result<String, std::str::Utf8Error> {
         Ok(std::str::from_utf8(record.payload().unwrap_or_default())?.to_owned())
@@ -360,7 +375,35 @@ mod tests {
         assert!(refused(builder().byte_budget(1)).contains("byte_budget"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(9))).contains("drain_deadline"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(400))).contains("max.poll.interval.ms"));
+        assert!(refused(builder().heal_after(Duration::from_secs(9))).contains("heal_after"));
+        assert!(builder().heal_after(None).build().is_ok());
         assert!(builder().build().is_ok());
+    }
+
+    #[test]
+    fn nothing_is_late_before_its_batch_is_due() {
+        let slow = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
+        let pipeline = Strategy::new().map(text).reduce(slow).into_pipeline();
+        let thresholds = builder().warn_after(Duration::from_secs(5)).options.graph(&pipeline).thresholds;
+        assert_eq!(thresholds.warn_after, Duration::from_secs(3605));
+        assert_eq!(thresholds.heal_after, Some(Duration::from_secs(3600 + 900)));
+    }
+
+    #[tokio::test]
+    async fn a_handle_says_what_it_was_told_and_what_cannot_be() {
+        let consumer = builder().build().unwrap();
+        let (handle, p) = (consumer.handle(), TopicPartition::new("t", 1));
+        handle.pause([p.clone(), TopicPartition::new("t", 2)]);
+        handle.resume([TopicPartition::new("t", 2), TopicPartition::new("t", 3)]);
+        assert_eq!(handle.paused(), [p.clone()].into());
+        handle.resume_all();
+        assert!(handle.paused().is_empty() && !handle.health().is_healthy());
+        assert!(matches!(handle.seek(p.clone(), -1).await, Err(Error::Config(_))));
+        drop(consumer);
+        assert!(
+            matches!(handle.seek(p, 1).await, Err(Error::NotAssigned { .. })),
+            "there is no consumer any more"
+        );
     }
 
     #[test]

@@ -3,12 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
-
 use super::budget::Budget;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
 use super::flow::Flow;
+use super::watch;
 use super::watchdog::Thresholds;
 use super::wiring::{StageContext, start_stages};
 use crate::config::{ResetPolicy, Until};

@@ -8,7 +8,9 @@
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
+
+use super::watch;
 
 use super::backlog::{Backlog, Backlogs, Batch};
 
@@ -34,7 +36,7 @@ struct Pressure {
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
         let capacity = i64::try_from(bytes).unwrap_or(i64::MAX).max(1);
-        let (starved, _) = watch::channel(false);
+        let starved = watch::Sender::new(false);
         Arc::new(Self {
             capacity,
             available: AtomicI64::new(capacity),
@@ -151,6 +153,11 @@ impl Charge {
         }
     }
 
+    /// Takes over what another charge holds.
+    pub(crate) fn absorb(&mut self, mut other: Charge) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Moves up to `bytes` into a charge of their own.
     pub(crate) fn split(&mut self, bytes: usize) -> Charge {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX).min(self.bytes);
@@ -175,6 +182,9 @@ mod tests {
         let mut charge = budget.charge(90);
         let part = charge.split(30);
         assert_eq!((charge.bytes(), part.bytes(), budget.available()), (60, 30, 10));
+        charge.absorb(part);
+        let part = charge.split(30);
+        assert_eq!((charge.bytes(), part.bytes(), budget.available()), (60, 30, 10));
         charge.resize(80);
         assert_eq!(budget.available(), -10);
         drop(charge);
@@ -196,9 +206,9 @@ mod tests {
         let early = tokio::time::timeout(nine_seconds, starved.wait_for(|starved| *starved)).await.is_ok();
         assert!(!early, "a batch that is still to be mapped may give bytes back");
         drop(unmapped);
-        assert!(starved.wait_for(|starved| *starved).await.is_ok());
+        starved.wait_for(|starved| *starved).await;
         drop(charge);
         assert!(waiting.await.is_ok());
-        assert!(!*starved.borrow());
+        assert!(!starved.read(|starved| *starved));
     }
 }

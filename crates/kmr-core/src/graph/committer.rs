@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::claim::{Assignment, Epoch, LedgerEntry, LedgerEvent};
+use super::defects::{Defect, planted};
 use super::tracker::{Misuse, Offsets, Tracker};
 use crate::error::Error;
 use crate::listeners::{CommitEvent, Listeners};
@@ -152,6 +153,9 @@ pub(crate) struct Committer {
     entries: BTreeMap<Epoch, Entry>,
     leaving: Vec<Leaving>,
     outstanding: Option<BoxFuture<'static, Answer>>,
+    /// Of all epochs ever, for the planted defect that needs it.
+    #[cfg(test)]
+    partitions: BTreeMap<Epoch, TopicPartition>,
 }
 
 impl Committer {
@@ -172,6 +176,8 @@ impl Committer {
             entries: BTreeMap::new(),
             leaving: Vec::new(),
             outstanding: None,
+            #[cfg(test)]
+            partitions: BTreeMap::new(),
         }
     }
 
@@ -228,6 +234,7 @@ impl Committer {
             }
             LedgerEntry::Records { epoch, ranges, event } => (epoch, ranges, event),
         };
+        let epoch = self.successor(epoch);
         let Some(entry) = self.entries.get_mut(&epoch) else { return Ok(()) }; // C3
         for range in ranges {
             apply(&mut entry.tracker, range, event).map_err(|Misuse(what)| Error::Defect {
@@ -238,6 +245,25 @@ impl Committer {
             })?;
         }
         Ok(())
+    }
+
+    /// The epoch that a report counts for: its own.
+    #[cfg(not(test))]
+    fn successor(&self, epoch: Epoch) -> Epoch {
+        epoch
+    }
+
+    /// The same; or, as a planted defect, that of the partition's assignment of today.
+    #[cfg(test)]
+    fn successor(&mut self, epoch: Epoch) -> Epoch {
+        self.partitions
+            .extend(self.entries.iter().map(|(e, entry)| (*e, entry.assignment.partition.clone())));
+        if self.entries.contains_key(&epoch) || !planted(Defect::TakesLateReports) {
+            return epoch;
+        }
+        let partition = self.partitions.get(&epoch);
+        let now = self.entries.iter().find(|(_, entry)| Some(&entry.assignment.partition) == partition);
+        now.map_or(epoch, |(epoch, _)| *epoch)
     }
 
     fn obey(&mut self, order: Order) -> Result<(), Error> {
@@ -262,14 +288,15 @@ impl Committer {
 
     /// Commits what is finished and not committed yet, of all assignments or of some.
     fn commit(&mut self, only: Option<&BTreeSet<Epoch>>) {
-        if self.outstanding.is_some() {
+        if self.outstanding.is_some() && !planted(Defect::CommitsTwice) {
             return; // C8
         }
         let due = self.entries.iter().filter(|(epoch, _)| only.is_none_or(|only| only.contains(epoch)));
         let due: Vec<(Epoch, OffsetCommit)> = due
             .filter_map(|(epoch, entry)| {
                 let offset = entry.due()?;
-                let (partition, metadata) = (entry.assignment.partition.clone(), entry.metadata.clone());
+                let partition = entry.assignment.partition.clone();
+                let metadata = entry.metadata.clone().filter(|_| !planted(Defect::ForgetsMetadata));
                 Some((*epoch, OffsetCommit { partition, offset, metadata }))
             })
             .collect();

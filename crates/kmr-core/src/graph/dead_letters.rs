@@ -4,6 +4,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use super::claim::Hold;
+use super::defects::{Defect, planted};
 use super::piece::{Origin, Piece};
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
@@ -51,6 +53,12 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
                 })?;
             }
             self.counters.dead_letters(count);
+            let origin = if planted(Defect::FinishesEarly) {
+                origin.into_holds().into_iter().for_each(Hold::finish);
+                Origin::of_batch(Vec::new())
+            } else {
+                origin
+            };
             // A closed channel means that the branch has failed and the consumer is stopping: dropping the piece leaves
             // its records uncommitted.
             let _ = self.reducer.send(Piece { rows, origin }).await;

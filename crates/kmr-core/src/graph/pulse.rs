@@ -5,7 +5,9 @@
 //! 2. Records that are mapped in place are not written one by one: the offset is that of the first of a few.
 
 use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -21,7 +23,6 @@ pub(crate) enum PulseState {
     /// It waits for an asynchronous map stage.
     Awaiting,
     /// It waits before it maps a record once more, whose last attempt failed.
-    #[allow(dead_code, reason = "retries come next")]
     Retrying { attempt: u32, error: Arc<str> },
     /// It waits until a stage takes what was mapped.
     HandingOver { to: Stage },
@@ -48,55 +49,85 @@ impl fmt::Display for PulseReading {
                 write!(f, "waiting to map offset {offset} again after attempt {attempt}: {error}")
             }
             PulseState::HandingOver { to } => {
-                write!(f, "waiting for {to} to take what is mapped before offset {offset}")
+                write!(f, "waiting for {to} to take what is mapped up to offset {offset}")
             }
         }
     }
 }
 
-/// The pulse of one partition's task. A write is a lock that nobody else holds for long: for slices and waits, not for records.
+/// The pulse of one partition's task. To say that records are mapped costs next to nothing; to say that it waits, a lock.
 #[derive(Debug)]
-pub(crate) struct Pulse(Mutex<PulseReading>);
+pub(crate) struct Pulse {
+    /// What it waits for; `None` while it maps.
+    waits: Mutex<Option<PulseReading>>,
+    /// Whether it maps, known without the lock.
+    maps: AtomicBool,
+    /// The record that is mapped.
+    offset: AtomicI64,
+    /// Since when, in nanoseconds behind `began`.
+    since: AtomicU64,
+    began: Instant,
+}
 
 impl Default for Pulse {
     fn default() -> Self {
-        Self(Mutex::new(PulseReading { state: PulseState::Idle, offset: None, since: Instant::now() }))
+        let began = Instant::now();
+        let idle = PulseReading { state: PulseState::Idle, offset: None, since: began };
+        Self {
+            waits: Mutex::new(Some(idle)),
+            maps: AtomicBool::new(false),
+            offset: AtomicI64::new(0),
+            since: AtomicU64::new(0),
+            began,
+        }
     }
 }
 
 impl Pulse {
     /// What the task is doing.
     pub(crate) fn read(&self) -> PulseReading {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(reading) = &*waits {
+            return reading.clone();
+        }
+        // The two may be of two neighbouring writes, a few records apart.
+        let offset = self.offset.load(Ordering::Relaxed);
+        let since = self.began + Duration::from_nanos(self.since.load(Ordering::Relaxed));
+        PulseReading { state: PulseState::Mapping, offset: Some(offset), since }
     }
 
     /// The task has nothing to do.
     pub(crate) fn idle(&self) {
-        self.write(PulseState::Idle, None, Instant::now());
+        self.wait(PulseState::Idle, None);
     }
 
     /// The task is about to map the records from `offset` on.
+    #[inline]
     pub(crate) fn mapping(&self, offset: i64, now: Instant) {
-        self.write(PulseState::Mapping, Some(offset), now);
+        let since = u64::try_from((now - self.began).as_nanos()).unwrap_or(u64::MAX);
+        self.offset.store(offset, Ordering::Relaxed);
+        self.since.store(since, Ordering::Relaxed);
+        if !self.maps.swap(true, Ordering::Relaxed) {
+            *self.waits.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        }
     }
 
     /// The task is about to wait, with the record at `offset`. Saying so again changes nothing.
     pub(crate) fn waiting(&self, state: PulseState, offset: i64) {
-        self.write(state, Some(offset), Instant::now());
+        self.wait(state, Some(offset));
     }
 
-    fn write(&self, state: PulseState, offset: Option<i64>, now: Instant) {
-        let mut reading = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if reading.offset != offset || reading.state != state {
-            *reading = PulseReading { state, offset, since: now };
+    fn wait(&self, state: PulseState, offset: Option<i64>) {
+        let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
+        if waits.as_ref().is_none_or(|reading| reading.offset != offset || reading.state != state) {
+            *waits = Some(PulseReading { state, offset, since: Instant::now() });
         }
+        self.maps.store(false, Ordering::Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use tokio::time::advance;
 
     use super::*;
@@ -112,6 +143,12 @@ mod tests {
         assert_eq!(pulse.read(), PulseReading { state: PulseState::Awaiting, offset: Some(7), since: start });
         pulse.waiting(PulseState::Awaiting, 9);
         assert_eq!(pulse.read().since, Instant::now());
+        pulse.mapping(10, Instant::now());
+        pulse.mapping(26, Instant::now());
+        assert_eq!(
+            (pulse.read().to_string().as_str(), pulse.read().since),
+            ("mapping offset 26", Instant::now())
+        );
         pulse.idle();
         assert_eq!(pulse.read().offset, None);
     }
@@ -123,6 +160,6 @@ mod tests {
         pulse.waiting(PulseState::Retrying { attempt: 3, error: "HTTP 503".into() }, 7);
         assert_eq!(pulse.read().to_string(), "waiting to map offset 7 again after attempt 3: HTTP 503");
         pulse.waiting(PulseState::HandingOver { to: Stage::new("reduce", 1) }, 8);
-        assert_eq!(pulse.read().to_string(), "waiting for reduce 1 to take what is mapped before offset 8");
+        assert_eq!(pulse.read().to_string(), "waiting for reduce 1 to take what is mapped up to offset 8");
     }
 }

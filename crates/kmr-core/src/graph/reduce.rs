@@ -11,7 +11,7 @@ use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -20,10 +20,12 @@ use super::board::Board;
 use super::budget::Budget;
 use super::claim::Hold;
 use super::dead_letters::ErrorBranch;
+use super::defects::{Defect, planted};
 use super::downstream::Downstream;
 use super::flight::{FlightPlan, fly};
 use super::flow::Flow;
 use super::piece::{Origin, Piece};
+use super::watch;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
 use crate::reducer::{AtShutdown, BatchOptions, Chunk, Delivered, Delivery, Reducer, Rows, panic_message};
@@ -158,19 +160,18 @@ impl<R: Reducer> ReduceTask<R> {
                 Err(error) if error.is_cancelled() => Wake::Cancelled,
                 Err(error) => Wake::Panicked(error),
             },
-            Ok(()) = self.flow.changed() => Wake::Flow,
+            () = self.flow.changed() => Wake::Flow,
             piece = self.input.recv(), if takes_input => Wake::Input(piece),
             () = std::future::ready(()), if drains => Wake::Due,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Due,
             // Nothing in flight will give bytes back: what is here has to go out, whatever the limits say.
-            Ok(_) = starved.wait_for(|starved| *starved), if alone => Wake::Due,
+            () = starved.wait_for(|starved| *starved), if alone => Wake::Due,
         }
     }
 
     /// Whether records of the batch hold up a drain. Asked at every wake-up, so the usual answer is cheap.
     fn drains(&self, contents: &Contents) -> bool {
-        let flow = self.flow.borrow();
-        !flow.draining.is_empty() && flow.is_draining(&contents.epochs())
+        self.flow.read(|flow| !flow.draining.is_empty() && flow.is_draining(&contents.epochs()))
     }
 
     fn accept(&mut self, state: &mut State<R::Output>, mut piece: Piece<R::Rows>) -> Result<(), Error> {
@@ -204,7 +205,7 @@ impl<R: Reducer> ReduceTask<R> {
         let open = std::mem::take(&mut state.open);
         let delivery = self.guard("closing a batch failed", Reducer::freeze)?;
         let drops = self.options.at_shutdown == AtShutdown::Drop
-            && (state.input_ended || self.flow.borrow().is_all_draining(&open.contents.epochs()));
+            && (state.input_ended || self.flow.read(|flow| flow.is_all_draining(&open.contents.epochs())));
         if drops && !open.is_full(&self.options) {
             telemetry::batch_dropped(&self.stage, open.rows);
             return Ok(());
@@ -264,9 +265,13 @@ impl<R: Reducer> ReduceTask<R> {
 
     /// Drops what no live assignment has a part in.
     fn drop_dead(&mut self, state: &mut State<R::Output>) -> Result<(), Error> {
-        let flow = self.flow.borrow_and_update().clone();
+        let flow = self.flow.read(Flow::clone);
         state.flights.retain(|flight| !flight.task.is_finished());
-        for flight in state.flights.iter().filter(|flight| flow.is_dead(&flight.epochs)) {
+        let drops = |flight: &&Flight| {
+            let in_flight = planted(Defect::DropsInFlight) && flow.is_draining(&flight.epochs);
+            in_flight || flow.is_dead(&flight.epochs)
+        };
+        for flight in state.flights.iter().filter(drops) {
             flight.task.abort();
         }
         state.frozen.retain(|frozen| !flow.is_dead(&frozen.contents.epochs()));

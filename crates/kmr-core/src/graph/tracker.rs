@@ -8,6 +8,7 @@
 
 use std::collections::VecDeque;
 
+use super::defects::{Defect, planted};
 use tokio::time::Instant;
 
 /// A closed range of offsets.
@@ -75,6 +76,9 @@ impl Tracker {
     /// Records of `range` are delivered, skipped, or in the dead letters.
     pub(crate) fn finish(&mut self, range: Offsets) -> Result<(), Misuse> {
         self.settle(range)?.add(range);
+        if planted(Defect::CommitsMaximum) {
+            self.watermark = self.watermark.max(Some(range.last + 1));
+        }
         self.advance();
         Ok(())
     }
@@ -118,6 +122,9 @@ impl Tracker {
 
     fn advance(&mut self) {
         while let Some(entry) = self.entries.front() {
+            if planted(Defect::ExpectsDense) && self.watermark.is_some_and(|mark| mark < entry.range.first) {
+                return;
+            }
             match entry.finished.first() {
                 Some(head) if head.first == entry.range.first => {
                     self.watermark = Some(head.last + 1);

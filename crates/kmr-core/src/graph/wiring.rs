@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::board::Board;
@@ -10,14 +10,15 @@ use super::budget::Budget;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
 use super::downstream::{Downstream, Finish, ToNext};
 use super::flow::Flow;
-use super::map::{MapPhase, Mapping};
+use super::map::{MAX_OFFLOADED, MapPhase, Mapping};
 use super::piece::Piece;
 use super::reduce::ReduceTask;
+use super::watch;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
 use crate::record::Record;
 use crate::reducer::{Reducer, Rows};
-use crate::stage::{BoxFuture, Chain, Pass};
+use crate::stage::{BoxFuture, Chain, MapOptions, Pass};
 use crate::stats::Counters;
 use crate::strategy::{Pipeline, ReduceInfo};
 
@@ -44,6 +45,7 @@ pub struct Build {
     pub(crate) errors: Arc<dyn ErrorBranch>,
     pub(crate) tasks: StageTasks,
     pub(crate) map: Option<Arc<dyn MapPhase>>,
+    pub(crate) map_options: MapOptions,
 }
 
 /// Builds all stages but `reduce_err`.
@@ -63,11 +65,15 @@ pub(crate) struct Stages {
 
 /// Starts the stages of a pipeline: every reducer's start-up check runs here, before anything is read.
 pub(crate) async fn start_stages(pipeline: Pipeline, context: StageContext) -> Result<Stages, Error> {
+    if let Some(problem) = pipeline.options.problem() {
+        return Err(Error::Config(problem.to_owned()));
+    }
     let (errors, tasks): (Arc<dyn ErrorBranch>, _) = match pipeline.errors {
         Some((_, build)) => build(context.clone()).await?,
         None => (Arc::new(Stop), JoinSet::new()),
     };
-    let built = (pipeline.build)(Build { context, errors, tasks, map: None }).await?;
+    let build = Build { context, errors, tasks, map: None, map_options: pipeline.options };
+    let built = (pipeline.build)(build).await?;
     match built.map {
         Some(map) => Ok(Stages { map, tasks: built.tasks }),
         None => Err(Error::Config("the strategy has no map stage".to_owned())),
@@ -165,14 +171,18 @@ where
     ) -> BoxFuture<'static, Result<Build, Error>> {
         Box::pin(async move {
             let Target { info, rows, sender } = target;
-            let counters = build.context.counters.clone();
-            build.map = Some(Arc::new(Mapping::new(
+            let mapping = Mapping {
                 chain,
-                rows,
-                (info.stage, sender),
-                build.errors.clone(),
-                counters,
-            )));
+                options: build.map_options.clone(),
+                rows: rows.into(),
+                reducer: sender,
+                reduce_stage: info.stage,
+                errors: build.errors.clone(),
+                counters: build.context.counters.clone(),
+                seed: build.context.seed,
+                offloads: Semaphore::new(MAX_OFFLOADED),
+            };
+            build.map = Some(Arc::new(mapping));
             Ok(build)
         })
     }

@@ -16,7 +16,7 @@ use futures_util::FutureExt;
 use super::answer::Optional;
 use super::fit::stage_name;
 use super::mapper::{BoxFuture, Call, RecordMap, ValueMap};
-use crate::error::BoxError;
+use crate::error::{BoxError, Retryable};
 use crate::record::Record;
 use crate::reducer::panic_message;
 
@@ -59,6 +59,12 @@ pub struct StageError {
 impl StageError {
     fn new(stage: &Stage, error: impl Into<BoxError>) -> Self {
         Self { stage: stage.clone(), error: error.into() }
+    }
+
+    /// Whether the stages may be run again for the same record.
+    #[inline]
+    pub(crate) fn is_retryable(&self) -> bool {
+        self.error.is::<Retryable>()
     }
 
     fn panicked(stage: &Stage, panic: &(dyn Any + Send)) -> Self {

@@ -12,6 +12,12 @@ use crate::record::{OwnedRecord, Record};
 ///
 /// Called from the tasks of all partitions at once, so state behind `&self` has to be shareable.
 ///
+/// It may compute for long, or block, without holding up other partitions: on a multi-threaded runtime, a partition whose records
+/// turn out to take a millisecond or more each goes on outside the runtime's worker threads (up to 64 partitions at once; the
+/// others take turns). The first few records, up to 16, still run on a worker thread, until that has been found out. On a
+/// current-thread runtime the tasks of all partitions share the one thread: use an [`AsyncMapper`] for what waits there. This holds
+/// for synchronous map stages; what an asynchronous one does between its waits runs on the worker threads.
+///
 /// # Examples
 /// ```
 /// use kmr_core::{BoxError, Mapper, Record};
@@ -34,7 +40,8 @@ pub trait Mapper: Send + Sync + 'static {
     /// Maps one record, in place: nothing has been copied yet.
     ///
     /// # Errors
-    /// The record goes to `reduce_err` with this error, the others go on.
+    /// The record goes to `reduce_err` with this error, the others go on. With [`Retryable`](crate::Retryable) it is mapped again
+    /// first, with [`StopConsumer`](crate::StopConsumer) the consumer stops.
     fn map(&self, record: &Record<'_>) -> Result<Self::Output, BoxError>;
 }
 
@@ -44,10 +51,12 @@ pub trait AsyncMapper: Send + Sync + 'static {
     /// What goes on to the next stage.
     type Output: Send + 'static;
 
-    /// Maps one record. Records of a partition are mapped one after the other.
+    /// Maps one record. Records of a partition are mapped one after the other, unless
+    /// [`Strategy::concurrency`](crate::Strategy::concurrency) allows more.
     ///
     /// # Errors
-    /// The record goes to `reduce_err` with this error, the others go on.
+    /// The record goes to `reduce_err` with this error, the others go on. With [`Retryable`](crate::Retryable) it is mapped again
+    /// first, with [`StopConsumer`](crate::StopConsumer) the consumer stops.
     ///
     /// # Cancel safety
     /// The future may be dropped when the partition is handed back; its record is then read again by the next owner.

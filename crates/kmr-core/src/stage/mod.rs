@@ -4,13 +4,15 @@
 //! * `form`: the forms that users may write (functions, async functions, closures, [`Mapper`] types);
 //! * `answer`: what they may return;
 //! * `fit`: whether a reducer takes what is before it;
-//! * `chain`: stages fused into one step per record, with no queue and no allocation between them.
+//! * `chain`: stages fused into one step per record, with no queue and no allocation between them;
+//! * `options`: how they run: several records at once, records that are tried again.
 
 mod answer;
 mod chain;
 mod fit;
 mod form;
 mod mapper;
+mod options;
 
 pub use answer::{Answer, MapError, Optional, Several};
 pub(crate) use answer::{Via, ViaOptional, ViaSeveral, via, via_optional, via_several};
@@ -22,3 +24,5 @@ pub use fit::{RowsOf, RowsOfLetters, stage_name};
 pub use form::{IntoRecordMap, IntoValueMap, Predicate, RecordForm, ValueForm};
 pub(crate) use mapper::BoxFuture;
 pub use mapper::{AsyncMapper, Mapper};
+pub use options::Concurrency;
+pub(crate) use options::MapOptions;

@@ -4,6 +4,7 @@ mod cluster;
 mod embedded;
 mod new_record;
 mod offsets;
+pub mod sim;
 
 pub use embedded::EmbeddedCluster;
 pub use new_record::NewRecord;

@@ -3,7 +3,7 @@
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
-use crate::record::OwnedHeader;
+use crate::record::{OwnedHeader, OwnedRecord, TopicPartition};
 
 /// A record to be produced to one partition of an [`EmbeddedCluster`](super::EmbeddedCluster).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -43,6 +43,21 @@ impl NewRecord {
     pub fn with_timestamp_millis(mut self, millis: i64) -> Self {
         self.timestamp = Some(millis);
         self
+    }
+
+    /// As the record that it has become, at `offset` of `partition`; `millis` is its timestamp if it has none of its own.
+    pub(super) fn into_record(self, partition: &TopicPartition, offset: i64, millis: i64) -> OwnedRecord {
+        let record = OwnedRecord::new(partition.shared_topic().clone(), partition.partition(), offset)
+            .with_timestamp_millis(self.timestamp.unwrap_or(millis));
+        let record = match self.key {
+            Some(key) => record.with_key(key),
+            None => record,
+        };
+        let record = match self.payload {
+            Some(payload) => record.with_payload(payload),
+            None => record,
+        };
+        self.headers.into_iter().fold(record, |record, header| record.with_header(header.key, header.value))
     }
 
     /// In the client library's form.

@@ -4,6 +4,7 @@ mod bounded;
 mod kit;
 mod lifecycle;
 mod listeners;
+mod mapping;
 mod operator;
 mod rebalances;
 mod rebuilds;

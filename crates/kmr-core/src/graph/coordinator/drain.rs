@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 
 use super::session::Running;
@@ -11,6 +10,7 @@ use crate::error::Error;
 use crate::graph::claim::Epoch;
 use crate::graph::committer::{CommitterHandle, Reply, Settled};
 use crate::graph::flow::Flow;
+use crate::graph::watch;
 use crate::record::TopicPartition;
 use crate::telemetry;
 

@@ -29,7 +29,6 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -45,9 +44,11 @@ use super::claim::Assignment;
 use super::committer::Settled;
 use super::control::Controls;
 pub(crate) use super::control::StopRequest;
+use super::defects::{Defect, planted};
 use super::flow::Flow;
 use super::map::MapPhase;
 use super::rebalance::Ownership;
+use super::watch;
 use super::watchdog::Watchdog;
 use super::wiring::{StageTasks, Stages};
 use crate::error::Error;
@@ -173,7 +174,13 @@ impl Coordinator {
                 }
                 () = session.looks.due(&mut crowded) => self.look_at_shares(session),
                 event = session.member.next_event() => match event {
-                    MemberEvent::Rebalance(rebalance) => self.rebalance(session, rebalance),
+                    MemberEvent::Rebalance(rebalance) => {
+                        self.rebalance(session, rebalance);
+                        if planted(Defect::DrainsInCallback) {
+                            answered(&mut session.pending).await.map_err(Failed::Client)?;
+                            session.pending = None;
+                        }
+                    }
                     MemberEvent::Fatal(error) => return Err(Failed::Client(error)),
                 },
             }

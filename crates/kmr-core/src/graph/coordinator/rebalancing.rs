@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::Coordinator;
-use super::session::Session;
+use super::session::{Running, Session};
 use crate::error::Error;
 use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
 use crate::graph::committer::Reply;
+use crate::graph::defects::{Defect, planted};
 use crate::listeners::RebalanceEvent;
 use crate::member::{Change, GroupMember, Rebalance, Start};
 use crate::record::TopicPartition;
@@ -18,6 +19,8 @@ use crate::telemetry;
 /// A rebalance under way, with any that it has overtaken.
 pub(super) struct Answering {
     work: BoxFuture<'static, Result<Vec<Answered>, Error>>,
+    /// What is being drained for it: a loss takes these, too.
+    leaving: Vec<Running>,
     partitions: BTreeSet<TopicPartition>,
 }
 
@@ -64,7 +67,12 @@ impl Coordinator {
         session.pauses.forget(&rebalance.partitions);
         let mut epochs = BTreeMap::new();
         let drain = session.drain.clone();
+        let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
         let work: Reply = match rebalance.change {
+            Change::Lose if planted(Defect::CommitsLost) => {
+                let gone = self.ownership.give_up(&rebalance.partitions);
+                Box::pin(drain.hand_back(session.stop_partitions(&gone), deadline))
+            }
             Change::Assign => {
                 let taken = self.ownership.take(&rebalance.partitions);
                 let replaced = session.stop_partitions(&taken.replaced);
@@ -75,14 +83,25 @@ impl Coordinator {
                 drain.discard(&replaced, deadline)
             }
             Change::Revoke => {
-                let gone = self.ownership.give_up(&rebalance.partitions);
-                Box::pin(drain.hand_back(session.stop_partitions(&gone), deadline))
+                let gone = if planted(Defect::TearsDownKept) {
+                    self.ownership.give_up_all()
+                } else {
+                    self.ownership.give_up(&rebalance.partitions)
+                };
+                let stopped = session.stop_partitions(&gone);
+                leaving.extend(stopped.iter().cloned());
+                Box::pin(drain.hand_back(stopped, deadline))
             }
             Change::Lose => {
                 let gone = self.ownership.give_up(&rebalance.partitions);
-                let lost = || RebalanceEvent::Lost(rebalance.partitions.clone());
-                self.setup.options.listeners.rebalanced(lost);
-                drain.discard(&session.stop_partitions(&gone), deadline)
+                let heard = || RebalanceEvent::Lost(rebalance.partitions.clone());
+                self.setup.options.listeners.rebalanced(heard);
+                let mut lost = session.stop_partitions(&gone);
+                // C5: what is on its way out is lost as well; its drain finds nothing left to commit.
+                lost.extend(leaving.extract_if(.., |leaves| {
+                    rebalance.partitions.contains(&leaves.assignment.partition) //
+                }));
+                drain.discard(&lost, deadline)
             }
         };
         let (member, ledger, routes) =
@@ -106,7 +125,7 @@ impl Coordinator {
             answered.push(Answered { rebalance, starts, ends });
             Ok(answered)
         });
-        session.pending = Some(Answering { work, partitions });
+        session.pending = Some(Answering { work, leaving, partitions });
     }
 
     /// A rebalance is answered.

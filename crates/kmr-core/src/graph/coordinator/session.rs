@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +27,7 @@ use crate::graph::intake::{Intake, Report, Route, Routes};
 use crate::graph::map::{MapPhase, PartitionInput};
 use crate::graph::pauses::Pauses;
 use crate::graph::pulse::Pulse;
+use crate::graph::watch;
 use crate::member::{Connected, GroupMember};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
@@ -196,7 +197,7 @@ impl Session {
             running.is_read_no_more();
             running.stop.cancel();
         }
-        self.drain.flow.send_replace(Flow::default());
+        self.drain.flow.send_modify(|flow| *flow = Flow::default());
         self.tasks.shutdown().await;
         self.member
     }

@@ -139,8 +139,13 @@ impl Running {
                 .with_payload(offset.to_string())
                 .with_key(vec![b'k'; key_bytes])
         };
-        let records: Vec<OwnedRecord> = offsets.into_iter().map(record).collect();
-        let bytes = records.len() * (RECORD_OVERHEAD + key_bytes + 2);
+        self.fetch_records(number, offsets.into_iter().map(record).collect());
+    }
+
+    /// The same, with these records.
+    pub(super) fn fetch_records(&self, number: i32, records: Vec<OwnedRecord>) {
+        let key_bytes = records.iter().map(|record| record.key().map_or(0, <[u8]>::len)).sum::<usize>();
+        let bytes = records.len() * (RECORD_OVERHEAD + 2) + key_bytes;
         let fetched =
             Fetched::Records { topic: "t".into(), partition: number, bytes, batch: Box::new(Batch(records)) };
         self.fetch_event(fetched);

@@ -1,0 +1,461 @@
+//! The map phase: records that are tried again, several records of a partition at once, slow mappers beside fast ones.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use proptest::prelude::{ProptestConfig, Strategy as Generator, any, prop, proptest};
+use tokio::time::{Instant, sleep};
+
+use super::kit::{Call, Letters, Running, start};
+use crate::error::{BoxError, Retryable};
+use crate::member::Change;
+use crate::record::{OwnedRecord, Record};
+use crate::reducer::RetryPolicy;
+use crate::stage::{BoxFuture, Concurrency};
+use crate::strategy::Strategy;
+use crate::test_reducer::Collect;
+
+/// What mappers of a test did, in order and at the same time.
+#[derive(Default)]
+struct Log {
+    started: Mutex<Vec<i64>>,
+    running: Mutex<Vec<(i64, Option<Vec<u8>>)>>,
+    most: AtomicUsize,
+}
+
+/// A call under way; ends when it is dropped.
+struct Entry<'a>(&'a Log, i64);
+
+impl Log {
+    fn enter(&self, record: &OwnedRecord) -> Entry<'_> {
+        self.started.lock().unwrap().push(record.offset());
+        let mut running = self.running.lock().unwrap();
+        running.push((record.offset(), record.key().map(<[u8]>::to_vec)));
+        self.most.fetch_max(running.len(), Ordering::SeqCst);
+        Entry(self, record.offset())
+    }
+
+    /// Whether two records with one key are in the mapper.
+    fn overlaps(&self) -> bool {
+        let running = self.running.lock().unwrap();
+        let mut keys: Vec<_> = running.iter().filter_map(|(_, key)| key.as_ref()).collect();
+        let all = keys.len();
+        keys.sort_unstable();
+        keys.dedup();
+        keys.len() < all
+    }
+
+    fn most(&self) -> usize {
+        self.most.load(Ordering::SeqCst)
+    }
+
+    fn calls(&self, offset: i64) -> usize {
+        self.started.lock().unwrap().iter().filter(|started| **started == offset).count()
+    }
+
+    fn running(&self) -> usize {
+        self.running.lock().unwrap().len()
+    }
+}
+
+impl Drop for Entry<'_> {
+    fn drop(&mut self) {
+        self.0.running.lock().unwrap().retain(|(offset, _)| *offset != self.1);
+    }
+}
+
+fn keyed(offset: i64, key: Option<&str>) -> OwnedRecord {
+    let record = OwnedRecord::new("t", 0, offset);
+    match key {
+        Some(key) => record.with_key(key),
+        None => record,
+    }
+}
+
+fn busy() -> BoxError {
+    Retryable::new("status 503").into()
+}
+
+async fn committed(consumer: &Running, offset: i64) {
+    consumer.until(|calls| calls.contains(&Call::Committed(0, offset))).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retryable_error_is_tried_again_in_its_place_and_what_is_before_it_goes_on() {
+    for asynchronous in [false, true] {
+        let (sink, letters, tries) = (Collect::default(), Letters::default(), Arc::new(AtomicUsize::new(0)));
+        let attempt = {
+            let tries = tries.clone();
+            move |offset: i64| match offset {
+                2 if tries.fetch_add(1, Ordering::SeqCst) < 6 => Err(busy()),
+                3 => Err("bad".into()),
+                offset => Ok::<i64, BoxError>(offset),
+            }
+        };
+        let strategy = Strategy::new().map(|record: &Record<'_>| Ok::<_, BoxError>(record.offset()));
+        let pipeline = if asynchronous {
+            let attempt = Arc::new(attempt);
+            let strategy = strategy.map(move |offset| {
+                let attempt = attempt.clone();
+                async move {
+                    sleep(Duration::from_millis(5)).await;
+                    attempt(offset)
+                }
+            });
+            strategy.reduce(sink.clone()).reduce_err(letters.clone())
+        } else {
+            strategy.map(attempt).reduce(sink.clone()).reduce_err(letters.clone())
+        };
+        let mut consumer = start(pipeline).await;
+        consumer.assign(&[0]).await;
+        consumer.fetch(0, 0..6);
+        committed(&consumer, 2).await;
+        assert!(tries.load(Ordering::SeqCst) < 6, "what is before it was committed while it waited");
+        assert_eq!(sink.rows(), [0, 1]);
+        committed(&consumer, 6).await;
+        assert_eq!((tries.load(Ordering::SeqCst), sink.rows()), (7, vec![0, 1, 2, 4, 5]));
+        assert_eq!(letters.texts(), ["t/0 offset 3 failed at map 2: bad"]);
+        assert_eq!(consumer.budget.held(), 0);
+        consumer.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_that_keeps_failing_is_a_dead_letter_with_its_last_error_when_the_policy_gives_up() {
+    let (sink, letters, tries) = (Collect::default(), Letters::default(), Arc::new(AtomicUsize::new(0)));
+    let counted = tries.clone();
+    let strategy = Strategy::new()
+        .map(move |record: &Record<'_>| match record.offset() {
+            1 => Err(Retryable::new(format!("try {}", counted.fetch_add(1, Ordering::SeqCst) + 1))),
+            offset => Ok(offset),
+        })
+        .map_retry(RetryPolicy::default().with_give_up_after(Some(Duration::from_secs(60))))
+        .reduce(sink.clone())
+        .reduce_err(letters.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    let start = Instant::now();
+    consumer.fetch(0, 0..3);
+    committed(&consumer, 3).await;
+    let (took, tries) = (start.elapsed(), tries.load(Ordering::SeqCst));
+    assert!((60..75).contains(&took.as_secs()) && tries > 8, "{tries} attempts in {took:?}");
+    assert_eq!(letters.texts(), [format!("t/0 offset 1 failed at map 1: try {tries}")]);
+    assert_eq!(sink.rows(), [0, 2]);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_limit_it_is_tried_for_ever_and_a_revoke_ends_the_wait_at_once() {
+    let (sink, tries) = (Collect::default(), Arc::new(AtomicUsize::new(0)));
+    let counted = tries.clone();
+    let strategy = Strategy::new()
+        .map_retry(RetryPolicy::default().with_give_up_after(None))
+        .map(move |record: &Record<'_>| match record.offset() {
+            4 => {
+                counted.fetch_add(1, Ordering::SeqCst);
+                Err(busy())
+            }
+            offset => Ok(offset),
+        })
+        .reduce(sink.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..8);
+    sleep(Duration::from_secs(3600)).await;
+    let tried = tries.load(Ordering::SeqCst);
+    assert!((360..1500).contains(&tried), "{tried} attempts an hour");
+    assert_eq!(consumer.committed(0), Some(4));
+    consumer.fetch(1, [1, 2, 3]);
+    consumer.until_true("another partition goes on", || consumer.committed(1) == Some(4)).await;
+    let start = Instant::now();
+    let id = consumer.rebalance(Change::Revoke, &[0]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
+    sleep(Duration::from_secs(60)).await;
+    assert!(tries.load(Ordering::SeqCst) <= tried + 1);
+    assert_eq!((consumer.committed(0), consumer.budget.held()), (Some(4), 0));
+    consumer.stop().await.unwrap();
+}
+
+/// A mapper that takes that many milliseconds for the record at an offset.
+fn slow(
+    log: &Arc<Log>,
+    millis: fn(i64) -> u64,
+) -> impl Fn(OwnedRecord) -> BoxFuture<'static, Result<i64, BoxError>> + Send + Sync + 'static {
+    let log = log.clone();
+    move |record| {
+        let log = log.clone();
+        Box::pin(async move {
+            let _entry = log.enter(&record);
+            sleep(Duration::from_millis(millis(record.offset()))).await;
+            Ok(record.offset())
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_records_of_a_partition_are_in_progress_at_once_also_across_batches() {
+    for single in [false, true] {
+        let (sink, log) = (Collect::default(), Arc::<Log>::default());
+        let strategy = Strategy::new().concurrency(8).map(slow(&log, |_| 100)).reduce(sink.clone());
+        let mut consumer = start(strategy).await;
+        consumer.assign(&[0]).await;
+        let begun = Instant::now();
+        match single {
+            true => (0..80).for_each(|offset| consumer.fetch(0, [offset])),
+            false => consumer.fetch(0, 0..80),
+        }
+        committed(&consumer, 80).await;
+        assert!(begun.elapsed() < Duration::from_millis(1400), "{:?}", begun.elapsed());
+        assert_eq!((log.most(), sink.rows()), (8, (0..80).collect::<Vec<_>>()));
+        consumer.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_head_holds_up_rows_and_commits_and_not_the_records_behind_it() {
+    let (sink, log) = (Collect::default(), Arc::<Log>::default());
+    let millis = |offset| if offset == 2 { 10_000 } else { 1 };
+    let strategy = Strategy::new().map(slow(&log, millis)).concurrency(4).reduce(sink.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..100);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((consumer.committed(0), sink.rows()), (Some(2), vec![0, 1]));
+    let started = log.started.lock().unwrap().len();
+    assert_eq!(started, 2 + 4 * 16, "a bounded number starts behind it");
+    assert!(
+        consumer.budget.held() > 90 * 340,
+        "what is not mapped stays charged: {}",
+        consumer.budget.held()
+    );
+    committed(&consumer, 100).await;
+    assert_eq!((sink.rows(), consumer.budget.held()), ((0..100).collect::<Vec<_>>(), 0));
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn by_key_records_of_one_key_follow_each_other_and_others_do_not_wait() {
+    let (sink, log) = (Collect::default(), Arc::<Log>::default());
+    let overlap = Arc::new(AtomicUsize::new(0));
+    let (seen, overlapped) = (log.clone(), overlap.clone());
+    let mapper = slow(&log, |_| 100);
+    let strategy = Strategy::new()
+        .concurrency(Concurrency::by_key(8))
+        .map(move |record: OwnedRecord| {
+            let call = mapper(record);
+            let (seen, overlapped) = (seen.clone(), overlapped.clone());
+            async move {
+                let mapped = tokio::join!(call, async {
+                    overlapped.fetch_add(usize::from(seen.overlaps()), Ordering::SeqCst);
+                });
+                mapped.0
+            }
+        })
+        .reduce(sink.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    let begun = Instant::now();
+    let keys = [Some("a"), Some("a"), None, Some("b"), Some("a"), None, None, Some("b")];
+    consumer.fetch_records(0, (0..).zip(keys).map(|(offset, key)| keyed(offset, key)).collect());
+    committed(&consumer, 8).await;
+    assert!((300..500).contains(&begun.elapsed().as_millis()), "three of key a: {:?}", begun.elapsed());
+    assert_eq!((overlap.load(Ordering::SeqCst), log.most()), (0, 5), "a, b and three without a key");
+    assert_eq!(*log.started.lock().unwrap(), [0, 2, 3, 5, 6, 1, 7, 4]);
+    assert_eq!(sink.rows(), (0..8).collect::<Vec<_>>());
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_fail_panic_or_are_tried_again_leave_the_others_in_order() {
+    let (sink, letters, log) = (Collect::default(), Letters::default(), Arc::<Log>::default());
+    let calls = log.clone();
+    let mapper = slow(&log, |offset| u64::try_from(20 - offset).unwrap_or(1));
+    let strategy = Strategy::new()
+        .map(mapper)
+        .map(move |offset: i64| match offset {
+            3 => Err("bad".into()),
+            5 => panic!("boom"),
+            7 if calls.calls(7) < 4 => Err(busy()),
+            offset => Ok::<_, BoxError>(offset),
+        })
+        .concurrency(4)
+        .reduce(sink.clone())
+        .reduce_err(letters.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..20);
+    committed(&consumer, 20).await;
+    let expected: Vec<i64> = (0..20).filter(|offset| ![3, 5].contains(offset)).collect();
+    assert_eq!((sink.rows(), log.calls(7), log.calls(8)), (expected, 4, 1));
+    let mut texts = letters.texts();
+    texts.sort();
+    assert_eq!(texts, ["t/0 offset 3 failed at map 2: bad", "t/0 offset 5 failed at map 2: panicked: boom"]);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_in_progress_when_the_partition_goes_is_dropped_and_read_again() {
+    let (sink, log) = (Collect::default(), Arc::<Log>::default());
+    let millis = |offset| if offset == 3 { 3_600_000 } else { 1 };
+    let strategy = Strategy::new().map(slow(&log, millis)).concurrency(4).reduce(sink.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..10);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((log.started.lock().unwrap().len(), log.running()), (10, 1));
+    let begun = Instant::now();
+    let id = consumer.rebalance(Change::Revoke, &[0]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    assert_eq!((consumer.committed(0), sink.rows(), log.running()), (Some(3), vec![0, 1, 2], 0));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 4..10);
+    committed(&consumer, 10).await;
+    assert_eq!(consumer.budget.held(), 0);
+    consumer.stop().await.unwrap();
+}
+
+/// What a record does in its mapper.
+#[derive(Clone, Debug)]
+struct Fate {
+    gap: i64,
+    key: Option<u8>,
+    millis: u64,
+    retries: usize,
+    fails: bool,
+    rows: i64,
+}
+
+fn fate() -> impl Generator<Value = Fate> {
+    let numbers = (1_i64..4, prop::option::of(0_u8..4), 0_u64..60, 0_usize..3, 0_usize..12, 0_i64..4);
+    numbers.prop_map(|(gap, key, millis, retries, kind, rows)| Fate {
+        gap,
+        key,
+        millis,
+        retries: if kind < 4 { retries } else { 0 },
+        fails: kind == 5,
+        rows,
+    })
+}
+
+/// Runs records with these fates; checks that each comes out once, in order, and keys one after the other.
+async fn run_fates(fates: Vec<Fate>, concurrency: Concurrency, batch: usize) {
+    let (sink, letters, log) = (Collect::default(), Letters::default(), Arc::<Log>::default());
+    let mut offset = 0;
+    let by_offset: BTreeMap<i64, Fate> = fates
+        .into_iter()
+        .map(|fate| {
+            offset += fate.gap;
+            (offset, fate)
+        })
+        .collect();
+    let (shared, calls, by_key) = (Arc::new(by_offset.clone()), log.clone(), concurrency.is_by_key());
+    let map = move |record: OwnedRecord| {
+        let (fates, log) = (shared.clone(), calls.clone());
+        async move {
+            let _entry = log.enter(&record);
+            assert!(!by_key || !log.overlaps(), "two records of one key");
+            let fate = &fates[&record.offset()];
+            if fate.millis > 0 {
+                sleep(Duration::from_millis(fate.millis)).await;
+            }
+            match log.calls(record.offset()) {
+                calls if calls <= fate.retries => Err(busy()),
+                _ if fate.fails => Err("bad".into()),
+                _ => Ok::<_, BoxError>((0..fate.rows).map(|row| (record.offset(), row)).collect::<Vec<_>>()),
+            }
+        }
+    };
+    let strategy = Strategy::new()
+        .concurrency(concurrency)
+        .flat_map(map)
+        .reduce(sink.clone())
+        .reduce_err(letters.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    let record =
+        |(offset, fate): (&i64, &Fate)| keyed(*offset, fate.key.map(|key| key.to_string()).as_deref());
+    let records: Vec<OwnedRecord> = by_offset.iter().map(record).collect();
+    for records in records.chunks(batch) {
+        consumer.fetch_records(0, records.to_vec());
+        sleep(Duration::from_millis(7)).await;
+    }
+    committed(&consumer, offset + 1).await;
+    let good = by_offset.iter().filter(|(_, fate)| !fate.fails);
+    let rows: Vec<(i64, i64)> = good.flat_map(|(at, fate)| (0..fate.rows).map(|row| (*at, row))).collect();
+    assert_eq!(sink.rows(), rows);
+    assert_eq!(
+        letters.texts().len(),
+        by_offset.values().filter(|fate| fate.fails).count(),
+        "{:?}",
+        letters.texts()
+    );
+    for (at, fate) in &by_offset {
+        assert_eq!(log.calls(*at), fate.retries + 1, "calls for offset {at}");
+    }
+    assert!(log.most() <= concurrency.records());
+    let commits: Vec<i64> = consumer
+        .calls()
+        .iter()
+        .filter_map(|call| if let Call::Committed(_, at) = call { Some(*at) } else { None })
+        .collect();
+    assert!(commits.is_sorted(), "{commits:?}");
+    assert_eq!(consumer.budget.held(), 0);
+    consumer.stop().await.unwrap();
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    #[test]
+    fn every_record_comes_out_once_and_in_order(
+        fates in prop::collection::vec(fate(), 1..80),
+        most in 1_usize..9,
+        by_key in any::<bool>(),
+        batch in 1_usize..30,
+    ) {
+        let concurrency = if by_key { Concurrency::by_key(most) } else { Concurrency::in_order(most) };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+        runtime.unwrap().block_on(run_fates(fates, concurrency, batch));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_blocking_mapper_holds_up_neither_other_partitions_nor_timers_nor_its_own_revoke() {
+    let (sink, slow_records) = (Collect::default(), Arc::new(AtomicUsize::new(0)));
+    let counted = slow_records.clone();
+    let strategy = Strategy::new()
+        .map(move |record: &Record<'_>| {
+            if record.partition() == 0 {
+                counted.fetch_add(1, Ordering::SeqCst);
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Ok::<_, BoxError>((record.partition(), record.offset()))
+        })
+        .reduce(sink.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..1000);
+    let begun = Instant::now();
+    consumer.until_true("the slow one is at it", || slow_records.load(Ordering::SeqCst) > 0).await;
+    for offset in 0..20 {
+        consumer.fetch(1, [offset]);
+        let before = Instant::now();
+        sleep(Duration::from_millis(5)).await;
+        assert!(before.elapsed() < Duration::from_millis(1000), "a timer was late: {:?}", before.elapsed());
+    }
+    consumer.until_true("the fast one is done", || consumer.committed(1) == Some(20)).await;
+    let slow_so_far = slow_records.load(Ordering::SeqCst);
+    assert!(slow_so_far < 500, "{slow_so_far} slow records in {:?}", begun.elapsed());
+    let id = consumer.rebalance(Change::Revoke, &[0]);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    let mapped = slow_records.load(Ordering::SeqCst);
+    assert!(mapped < 900, "the revoke waited for the batch: {mapped} slow records were mapped");
+    let rows = sink.rows().iter().filter(|(partition, _)| *partition == 0).count();
+    assert_eq!(consumer.committed(0), Some(i64::try_from(rows).unwrap()), "what was mapped is committed");
+    assert_eq!(rows, mapped);
+    consumer.stop().await.unwrap();
+}

@@ -1,0 +1,64 @@
+//! Defects that are planted, one at a time, to show that the simulation's judge would see them. In the crate's own tests only:
+//! everywhere else [`planted`] is `false` at compile time, and there is nothing to switch.
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(test), allow(dead_code, reason = "switched on by tests alone"))]
+pub(crate) enum Defect {
+    /// The highest finished offset is committed, not the lowest unfinished one.
+    CommitsMaximum,
+    /// A dead letter answers for the record behind its own.
+    WrongOffset,
+    /// A revoke drops deliveries in flight, with what they hold of other partitions.
+    DropsInFlight,
+    /// A rebalance ends partitions that stay.
+    TearsDownKept,
+    /// A lost assignment is drained and committed.
+    CommitsLost,
+    /// A dead letter counts as finished when it is queued.
+    FinishesEarly,
+    /// A late report counts for the assignment of today.
+    TakesLateReports,
+    /// Offsets are taken to be dense.
+    ExpectsDense,
+    /// Partitions are drained before the callback returns.
+    DrainsInCallback,
+    /// Commits go without the metadata in force.
+    ForgetsMetadata,
+    /// A commit does not wait for the one before.
+    CommitsTwice,
+}
+
+/// Whether a defect is switched on in this thread.
+#[cfg(test)]
+pub(crate) fn planted(defect: Defect) -> bool {
+    switch::active() == Some(defect)
+}
+
+/// Outside of tests nothing ever is.
+#[cfg(not(test))]
+#[inline(always)]
+pub(crate) const fn planted(_: Defect) -> bool {
+    false
+}
+
+#[cfg(test)]
+pub(crate) mod switch {
+    use std::cell::Cell;
+
+    use super::Defect;
+
+    thread_local! {
+        static ACTIVE: Cell<Option<Defect>> = const { Cell::new(None) };
+    }
+
+    /// The defect that is switched on in this thread.
+    pub(crate) fn active() -> Option<Defect> {
+        ACTIVE.get()
+    }
+
+    /// Switches a defect on or off in this thread.
+    pub(crate) fn set(defect: Option<Defect>) {
+        ACTIVE.set(defect);
+    }
+}

@@ -1,0 +1,525 @@
+//! One partition's task: takes batches, starts records, ends them in order, sends pieces.
+//!
+//! Records that need no waiting go straight into the draft, in a loop without a queue or an allocation. The first one that has to
+//! wait opens the window: it and those behind it pass through there until it is empty again.
+
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
+use tokio::task::{block_in_place, yield_now};
+use tokio::time::{Instant, sleep_until};
+
+use super::busy::{Busy, Woken};
+use super::draft::{Draft, delta};
+use super::pace::{Look, Pace};
+use super::retry::{Attempts, into_last};
+use super::window::{Done, Slot, Window};
+use super::{Admitted, Mapping, PartitionInput, source_bytes};
+use crate::dead_letter::DeadLetter;
+use crate::error::Error;
+use crate::graph::budget::{Charge, Unmapped};
+use crate::graph::claim::Claim;
+use crate::graph::defects::{Defect, planted};
+use crate::graph::piece::{Origin, Piece};
+use crate::graph::pulse::PulseState;
+use crate::graph::tracker::Offsets;
+use crate::member::RecordBatch;
+use crate::record::{OwnedRecord, Record};
+use crate::reducer::Rows;
+use crate::stage::{Chain, Stage, StageError, Step};
+use crate::telemetry;
+
+/// How long mapped records wait for a slow one behind them.
+const LINGER: Duration = Duration::from_millis(20);
+/// Least time between two warnings about retries in one partition.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// A batch with records that have not ended.
+struct Load {
+    batch: Box<dyn RecordBatch>,
+    records: usize,
+    /// What it was charged.
+    bytes: usize,
+    unmapped: Unmapped,
+    /// Records that were taken from it.
+    taken: usize,
+}
+
+impl Load {
+    fn is_taken(&self) -> bool {
+        self.taken >= self.records
+    }
+}
+
+/// What the task does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// It goes on.
+    Advance,
+    /// The draft is sent.
+    Send,
+    /// Others get a turn.
+    Yield,
+    /// It waits until something happens.
+    Wait,
+    /// The partition stops, or its input has ended and nothing is left.
+    End,
+}
+
+/// One partition's task.
+pub(super) struct Partition<'a, C: Chain, R: Rows> {
+    mapping: &'a Mapping<C, R>,
+    input: PartitionInput,
+    input_ended: bool,
+    /// Batches in order. Records are taken from the last one, and end in the first.
+    loads: VecDeque<Load>,
+    /// The number of the first batch.
+    first_load: u64,
+    /// What the batches and the draft hold of the budget.
+    charge: Option<Charge>,
+    window: Window<C::Out>,
+    busy: FuturesUnordered<Busy<'a, C::Out>>,
+    draft: Draft<R>,
+    /// When a draft is sent that waits for the records behind it.
+    flush_at: Option<Instant>,
+    pace: Pace,
+    warned: Option<Instant>,
+    may_offload: bool,
+}
+
+impl<'a, C, R> Partition<'a, C, R>
+where
+    C: for<'r> Chain<In<'r> = &'r Record<'r>>,
+    R: Rows<Item = C::Out>,
+{
+    pub(super) fn new(mapping: &'a Mapping<C, R>, input: PartitionInput) -> Self {
+        Self {
+            mapping,
+            input,
+            input_ended: false,
+            loads: VecDeque::new(),
+            first_load: 0,
+            charge: None,
+            window: Window::new(mapping.options.concurrency),
+            busy: FuturesUnordered::new(),
+            draft: mapping.draft(),
+            flush_at: None,
+            pace: Pace::new(),
+            warned: None,
+            may_offload: Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread,
+        }
+    }
+
+    /// Runs until the partition stops or its input ends, or a record stops the consumer.
+    pub(super) async fn run(mut self) -> Result<(), Error> {
+        let mut next = Next::Advance;
+        loop {
+            next = match next {
+                Next::Advance if self.pace.is_slow() && self.may_offload => self.advance_elsewhere().await,
+                Next::Advance => self.advance(),
+                Next::Wait => self.wait().await,
+                Next::Send => {
+                    self.send().await?;
+                    Next::Advance
+                }
+                Next::Yield => {
+                    if self.is_overdue() {
+                        self.send().await?;
+                    }
+                    yield_now().await;
+                    Next::Advance
+                }
+                Next::End => {
+                    // What is not mapped was never observed.
+                    self.busy.clear();
+                    return self.send().await;
+                }
+            };
+        }
+    }
+
+    /// Goes on off the runtime's worker threads: the other tasks of this one are taken over by another.
+    async fn advance_elsewhere(&mut self) -> Next {
+        let permit = tokio::select! {
+            biased;
+            () = self.input.stop.cancelled() => return Next::End,
+            permit = self.mapping.offloads.acquire() => permit,
+        };
+        let next = block_in_place(|| self.advance());
+        drop(permit);
+        next
+    }
+
+    /// Does what can be done without waiting.
+    fn advance(&mut self) -> Next {
+        loop {
+            if self.end_done() {
+                return Next::Send;
+            }
+            let next = if self.window.is_empty() { self.map_in_place() } else { self.start_next() };
+            if next != Next::Advance {
+                return next;
+            }
+        }
+    }
+
+    /// Takes the next batch, if there is one already.
+    fn take_batch(&mut self) -> Next {
+        match self.input.batches.try_recv() {
+            Ok(admitted) => self.load(admitted),
+            Err(TryRecvError::Empty) => return Next::Wait,
+            Err(TryRecvError::Disconnected) => {
+                self.input_ended = true;
+                return if self.window.is_empty() { Next::End } else { Next::Wait };
+            }
+        }
+        Next::Advance
+    }
+
+    /// Puts a batch behind those that are there.
+    fn load(&mut self, Admitted { batch, charge, unmapped }: Admitted) {
+        let records = batch.len();
+        self.loads.push_back(Load { batch, records, bytes: charge.bytes(), unmapped, taken: 0 });
+        match &mut self.charge {
+            Some(held) => held.absorb(charge),
+            None => self.charge = Some(charge),
+        }
+    }
+
+    /// Whether there are records that have not been taken yet.
+    fn has_next(&self) -> bool {
+        self.loads.back().is_some_and(|load| !load.is_taken())
+    }
+
+    /// Maps records straight into the draft, up to the end of the batch or the first that has to wait.
+    fn map_in_place(&mut self) -> Next {
+        if !self.has_next() {
+            return self.take_batch();
+        }
+        let number = self.last_load();
+        let Self { mapping, input, loads, window, busy, draft, pace, .. } = self;
+        let mapping: &'a Mapping<C, R> = mapping;
+        let Some(load) = loads.back_mut() else { return Next::Advance };
+        while load.taken < load.records {
+            let index = load.taken;
+            let offset = load.batch.offset(index);
+            if offset < input.next {
+                load.taken += 1;
+                continue;
+            }
+            if draft.is_full_for(offset) {
+                return Next::Send;
+            }
+            if pace.is_due() {
+                let next = look(pace, input, offset);
+                if next != Next::Advance {
+                    return next;
+                }
+            }
+            load.taken += 1;
+            input.next = offset + 1;
+            let record = load.batch.record(index);
+            let mark = draft.rows.len();
+            draft.begin(&record);
+            let waits = match mapping.chain.start(&record, &mut |row| draft.push(row)) {
+                Step::Done(result) if !result.as_ref().is_err_and(StageError::is_retryable) => {
+                    draft.end(mark, result, &mapping.reduce_stage, || record.to_owned());
+                    continue;
+                }
+                waits => waits,
+            };
+            draft.truncate(mark);
+            window.push(slot(&record, (number, index), window.is_by_key()));
+            let Some(number) = window.start_next() else { return Next::Advance };
+            match waits {
+                Step::Later(call) => busy.push(Busy::mapping(number, call)),
+                Step::Done(result) => self.attempted(number, result.map(|()| Vec::new())),
+            }
+            return Next::Advance;
+        }
+        Next::Advance
+    }
+
+    /// Starts the next record that may start, or takes one into the window.
+    fn start_next(&mut self) -> Next {
+        if let Some(number) = self.window.next_ready() {
+            let offset = self.window.get(number).map_or(self.input.next, |slot| slot.offset);
+            let next =
+                if self.pace.is_due() { look(&mut self.pace, &self.input, offset) } else { Next::Advance };
+            if next == Next::Advance {
+                self.window.start_next();
+                self.start(number);
+            }
+            return next;
+        }
+        if !self.window.has_room() {
+            return Next::Wait;
+        }
+        if !self.has_next() {
+            return self.take_batch();
+        }
+        let number = self.last_load();
+        if let Some(load) = self.loads.back_mut() {
+            let index = load.taken;
+            load.taken += 1;
+            let record = load.batch.record(index);
+            if record.offset >= self.input.next {
+                self.input.next = record.offset + 1;
+                self.window.push(slot(&record, (number, index), self.window.is_by_key()));
+            }
+        }
+        Next::Advance
+    }
+
+    /// Maps a record of the window: once, or once more.
+    fn start(&mut self, number: u64) {
+        let Some(slot) = self.window.get(number) else { return };
+        let load = usize::try_from(slot.batch - self.first_load).ok().and_then(|at| self.loads.get(at));
+        let Some(load) = load else { return };
+        let mut values = Vec::new();
+        let step = {
+            let record = load.batch.record(slot.index);
+            self.mapping.chain.start(&record, &mut |value| values.push(value))
+        };
+        match step {
+            Step::Later(call) => self.busy.push(Busy::mapping(number, call)),
+            Step::Done(result) => self.attempted(number, result.map(|()| values)),
+        }
+    }
+
+    /// A record has been mapped, or has failed: perhaps only for now.
+    fn attempted(&mut self, number: u64, result: Result<Vec<C::Out>, StageError>) {
+        let failed = match result {
+            Err(failed) if failed.is_retryable() => failed,
+            result => return self.window.finish(number, result),
+        };
+        let Some(slot) = self.window.get_mut(number) else { return };
+        let (now, offset) = (Instant::now(), slot.offset);
+        let partition = &self.input.assignment.partition;
+        let seed = self.mapping.seed ^ self.input.assignment.epoch.0 ^ offset.cast_unsigned().rotate_left(32);
+        match slot.attempts.note(&failed, &self.mapping.options.retry, (seed, now)) {
+            Some(wait) => {
+                let loud = self.warned.is_none_or(|warned| now - warned >= WARN_INTERVAL);
+                if loud {
+                    self.warned = Some(now);
+                }
+                telemetry::map_retried((partition, offset), &failed, slot.attempts.failed, wait, loud);
+                slot.rests = true;
+                self.busy.push(Busy::resting(number, wait));
+            }
+            None => {
+                let tried = now - slot.attempts.since;
+                telemetry::map_gave_up((partition, offset), &failed, slot.attempts.failed, tried);
+                self.window.finish(number, Err(into_last(failed)));
+            }
+        }
+    }
+
+    /// Ends the records at the front of the window that are done. Whether the draft is to be sent: it is full, or a batch has been
+    /// mapped and nothing waits.
+    fn end_done(&mut self) -> bool {
+        loop {
+            self.retire();
+            match self.window.front() {
+                Some(slot) if slot.done.is_some() && self.draft.is_full_for(slot.offset) => return true,
+                Some(_) => {}
+                None => return !self.draft.mapped.is_empty(),
+            }
+            match self.window.pop_done() {
+                Some(done) => self.end(done),
+                None => return false,
+            }
+        }
+    }
+
+    fn end(&mut self, Done { offset, bytes, index, result }: Done<C::Out>) {
+        let Self { mapping, input, loads, draft, .. } = self;
+        draft.begin_at(offset, bytes);
+        let mark = draft.rows.len();
+        let result = result.map(|values| values.into_iter().for_each(|row| draft.push(row)));
+        // The batches before it are retired: it is of the first.
+        let record = || match loads.front() {
+            Some(load) => load.batch.record(index).to_owned(),
+            None => {
+                let partition = &input.assignment.partition;
+                OwnedRecord::new(partition.shared_topic().clone(), partition.partition(), offset)
+            }
+        };
+        draft.end(mark, result, &mapping.reduce_stage, record);
+    }
+
+    /// Frees the batches whose records have all ended.
+    fn retire(&mut self) {
+        while let Some(load) = self.loads.front() {
+            let waits = self.window.front().is_some_and(|slot| slot.batch == self.first_load);
+            if waits || !load.is_taken() {
+                return;
+            }
+            self.first_load += 1;
+            if let Some(Load { unmapped, .. }) = self.loads.pop_front() {
+                self.draft.mapped.push(unmapped);
+            }
+            let others: usize = self.loads.iter().map(|load| load.bytes).sum();
+            self.draft.charged = self.charge.as_ref().map_or(0, |held| held.bytes().saturating_sub(others));
+        }
+    }
+
+    /// The number of the batch that records are taken from.
+    fn last_load(&self) -> u64 {
+        self.first_load + self.loads.len().saturating_sub(1) as u64
+    }
+
+    /// Waits for a record, a batch, or the end of the draft's patience.
+    async fn wait(&mut self) -> Next {
+        // What is done already is taken without further ado.
+        if let Some(Some((number, woken))) = self.busy.next().now_or_never() {
+            return self.wake(number, woken);
+        }
+        self.say_what_for();
+        self.pace.pause(Instant::now());
+        let flush_at = self.draft.range.is_some().then(|| self.patience());
+        let takes_more = !self.has_next() && self.window.has_room() && !self.input_ended;
+        tokio::select! {
+            biased;
+            () = self.input.stop.cancelled() => Next::End,
+            Some((number, woken)) = self.busy.next(), if !self.busy.is_empty() => self.wake(number, woken),
+            admitted = self.input.batches.recv(), if takes_more => {
+                match admitted {
+                    Some(admitted) => self.load(admitted),
+                    None => self.input_ended = true,
+                }
+                Next::Advance
+            }
+            () = at(flush_at) => Next::Send,
+        }
+    }
+
+    fn wake(&mut self, number: u64, woken: Woken<C::Out>) -> Next {
+        match woken {
+            Woken::Mapped(result) => self.attempted(number, result),
+            Woken::Rested => self.window.rested(number),
+        }
+        Next::Advance
+    }
+
+    /// Writes the pulse before a wait.
+    fn say_what_for(&self) {
+        let Some(slot) = self.window.front() else { return self.input.pulse.idle() };
+        let state = match &slot.attempts.error {
+            Some(error) if slot.rests => {
+                PulseState::Retrying { attempt: slot.attempts.failed, error: error.clone() }
+            }
+            _ => PulseState::Awaiting,
+        };
+        self.input.pulse.waiting(state, slot.offset);
+    }
+
+    /// When the draft is to be sent at the latest.
+    fn patience(&mut self) -> Instant {
+        *self.flush_at.get_or_insert_with(|| Instant::now() + LINGER)
+    }
+
+    /// Whether the draft has waited for the records behind it for too long.
+    fn is_overdue(&mut self) -> bool {
+        self.draft.range.is_some() && self.patience() <= Instant::now()
+    }
+
+    /// Observes what the draft covers and sends it on: failures to the error branch, rows to the reducer; a draft without
+    /// either is finished.
+    async fn send(&mut self) -> Result<(), Error> {
+        self.flush_at = None;
+        let draft = std::mem::replace(&mut self.draft, self.mapping.draft());
+        let charge = self.charge.as_mut().map(|held| held.split(draft.charged));
+        match (draft.range, charge) {
+            (Some(range), Some(charge)) => self.send_draft(draft, range, charge).await,
+            (Some(range), None) => {
+                let what = format!("{range:?} of {} are charged to nobody", self.input.assignment.partition);
+                Err(Error::Defect { what })
+            }
+            (None, _) => Ok(()),
+        }
+    }
+
+    async fn send_draft(&mut self, mut draft: Draft<R>, range: Offsets, charge: Charge) -> Result<(), Error> {
+        if let Some(error) = draft.take_stop(&self.input.assignment.partition) {
+            return Err(error);
+        }
+        self.mapping.counters.mapped(draft.records, draft.source_bytes);
+        let (bytes, letter_bytes) = (draft.resident_bytes(), draft.letter_bytes());
+        let Draft { rows, deltas, base, failures, mapped, .. } = draft;
+        let mut claim =
+            Claim::observe(self.input.assignment.clone(), range, charge, self.input.ledger.clone());
+        claim.resize(bytes + letter_bytes);
+        if !failures.is_empty() {
+            let failed: Vec<i64> = failures.iter().map(|(record, _)| record.offset()).collect();
+            let carved: Vec<i64> =
+                failed.iter().map(|at| at + i64::from(planted(Defect::WrongOffset))).collect();
+            let claim = claim.carve_all(&carved, letter_bytes);
+            let deltas = failed.iter().map(|offset| delta(base, *offset)).collect();
+            let letter = |(record, failed): (OwnedRecord, StageError)| {
+                DeadLetter::new(record, failed.stage.name(), failed.error)
+            };
+            let letters = failures.into_iter().map(letter).collect();
+            self.hand_over(Stage::named("reduce_err"), range.last);
+            self.mapping.errors.send(letters, Origin::of_records(claim, base, deltas)).await?;
+        }
+        if rows.is_empty() {
+            claim.finish();
+            return Ok(());
+        }
+        let piece = Piece { rows, origin: Origin::of_records(claim, base, deltas) };
+        if let Err(TrySendError::Full(piece)) = self.mapping.reducer.try_send(piece) {
+            self.hand_over(self.mapping.reduce_stage.clone(), range.last);
+            // A closed channel, here and above, means that the reduce stage has failed and the consumer is stopping.
+            let _ = self.mapping.reducer.send(piece).await;
+        }
+        // The batches count as mapped from here on.
+        drop(mapped);
+        Ok(())
+    }
+
+    /// The task is going to wait until a stage takes what is mapped up to `last`.
+    fn hand_over(&mut self, to: Stage, last: i64) {
+        self.input.pulse.waiting(PulseState::HandingOver { to }, last);
+        self.pace.pause(Instant::now());
+    }
+}
+
+/// The record at a place of a batch, on its way into the window.
+fn slot<T>(record: &Record<'_>, (batch, index): (u64, usize), by_key: bool) -> Slot<T> {
+    let key = record.key.filter(|_| by_key).map(|key| {
+        // Without a random seed: the order of events is the same in each run.
+        let mut hasher = DefaultHasher::new();
+        hasher.write(key);
+        hasher.finish()
+    });
+    let (offset, bytes, attempts) = (record.offset, source_bytes(record), Attempts::new(Instant::now()));
+    Slot { offset, bytes, batch, index, key, attempts, rests: false, done: None }
+}
+
+/// Pends for ever without an instant.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Between two records: whether something else comes first than the one at `offset`.
+fn look(pace: &mut Pace, input: &PartitionInput, offset: i64) -> Next {
+    if input.stop.is_cancelled() {
+        return Next::End;
+    }
+    match pace.look(Instant::now()) {
+        Look::Over => Next::Yield,
+        Look::On(now) => {
+            input.pulse.mapping(offset, now);
+            Next::Advance
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The simulated cluster: logs, the group, committed offsets, the clients that are connected, and what is wrong just now.
+//!
+//! One lock around all of it; nothing waits while it is held. Everything that happens is written down, in order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, sleep};
+
+use super::Simulation;
+use super::group::{Group, MemberId};
+use super::log::Log;
+use super::oracle::Oracle;
+use super::rng::Rng;
+use super::schedule::{CommitFault, Schedule, SinkFault, TOPICS};
+use crate::error::Error;
+use crate::member::{Change, MemberEvent};
+use crate::record::{OwnedRecord, TopicPartition};
+
+/// How often the group's coordinator looks at its members.
+const TICK: Duration = Duration::from_millis(100);
+/// Calls of a client at one moment past which the graph is taken to spin.
+const SPIN: u32 = 200_000;
+
+/// A partition that a client fetches.
+#[derive(Clone, Debug)]
+pub(super) struct Fetching {
+    pub(super) position: i64,
+    pub(super) start: i64,
+    pub(super) paused: bool,
+    pub(super) taken_at: Instant,
+}
+
+/// One connected client.
+pub(super) struct Client {
+    pub(super) events: mpsc::UnboundedSender<MemberEvent>,
+    pub(super) data: Arc<Notify>,
+    pub(super) fetching: BTreeMap<TopicPartition, Fetching>,
+    /// Partitions that it has handed back or lost, and has been told so: not to be committed.
+    pub(super) given_up: BTreeMap<TopicPartition, Change>,
+    /// The partitions of the commit that waits for its answer.
+    pub(super) committing: BTreeSet<TopicPartition>,
+    /// When the last event was taken; nothing has been asked for since.
+    pub(super) called_back: Option<Instant>,
+    /// Calls at one moment.
+    calls: (Instant, u32),
+}
+
+/// What is wrong, and until when.
+#[derive(Debug)]
+pub(super) struct Faults {
+    pub(super) commits: Option<(CommitFault, Instant)>,
+    pub(super) sinks: Option<(SinkFault, Instant)>,
+    pub(super) sink_broken: bool,
+    pub(super) no_fetch_until: Instant,
+    /// The end of the last fault of any kind.
+    pub(super) any_until: Instant,
+}
+
+/// What happened in a run, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Figures {
+    pub(super) records: u64,
+    pub(super) rebalances: u64,
+    pub(super) commits: u64,
+    pub(super) members: u64,
+}
+
+/// The state behind the lock.
+pub(super) struct State {
+    started: Instant,
+    pub(super) rng: Rng,
+    pub(super) log: Log,
+    pub(super) group: Group,
+    pub(super) committed: BTreeMap<TopicPartition, (i64, Option<Arc<str>>)>,
+    /// Metadata that is in force, and has to be on every commit (C7).
+    pub(super) metadata: BTreeMap<TopicPartition, Arc<str>>,
+    pub(super) clients: BTreeMap<MemberId, Client>,
+    pub(super) faults: Faults,
+    pub(super) oracle: Oracle,
+    pub(super) figures: Figures,
+    last_member: MemberId,
+    events: Vec<String>,
+}
+
+/// A simulated cluster. Clones are the same cluster.
+#[derive(Clone)]
+pub(super) struct Cluster {
+    state: Arc<Mutex<State>>,
+    pub(super) simulation: Simulation,
+}
+
+impl Cluster {
+    pub(super) fn new(simulation: &Simulation, schedule: &Schedule) -> Self {
+        let now = Instant::now();
+        let mut state = State {
+            started: now,
+            rng: Rng::new(schedule.seed.rotate_left(32)),
+            log: Log::default(),
+            group: Group::new(schedule.protocol),
+            committed: BTreeMap::new(),
+            metadata: BTreeMap::new(),
+            clients: BTreeMap::new(),
+            faults: Faults {
+                commits: None,
+                sinks: None,
+                sink_broken: false,
+                no_fetch_until: now,
+                any_until: now,
+            },
+            oracle: Oracle::default(),
+            figures: Figures::default(),
+            last_member: 0,
+            events: Vec::new(),
+        };
+        for topic in TOPICS {
+            state.log.create(&topic.into(), schedule.partitions);
+        }
+        if schedule.metadata {
+            for partition in state.log.partitions() {
+                let text: Arc<str> = format!("plan of {partition}").into();
+                state.committed.insert(partition.clone(), (0, Some(text.clone())));
+                state.metadata.insert(partition, text);
+            }
+        }
+        Self { state: Arc::new(Mutex::new(state)), simulation: simulation.clone() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets the group go on, until it is dropped.
+    pub(super) async fn run_group(self) {
+        loop {
+            sleep(TICK).await;
+            self.lock().tick();
+        }
+    }
+
+    /// A client connects and joins.
+    pub(super) fn join(&self) -> (MemberId, mpsc::UnboundedReceiver<MemberEvent>, Arc<Notify>) {
+        let (events, receiver) = mpsc::unbounded_channel();
+        let (data, now) = (Arc::new(Notify::new()), Instant::now());
+        let mut state = self.lock();
+        state.last_member += 1;
+        state.figures.members += 1;
+        let id = state.last_member;
+        let client = Client {
+            events,
+            data: data.clone(),
+            fetching: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            committing: BTreeSet::new(),
+            called_back: None,
+            calls: (now, 0),
+        };
+        state.clients.insert(id, client);
+        state.group.join(id, now);
+        state.note(format_args!("member {id} joins"));
+        (id, receiver, data)
+    }
+}
+
+impl State {
+    /// Writes down what happens.
+    pub(super) fn note(&mut self, what: fmt::Arguments<'_>) {
+        let at = self.started.elapsed().as_secs_f64();
+        self.events.push(format!("{at:>9.3} s  {what}"));
+    }
+
+    pub(super) fn take_events(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.events)
+    }
+
+    /// Breaks a rule, and writes it down.
+    pub(super) fn violate(&mut self, rule: &'static str, what: String) {
+        self.note(format_args!("BROKEN {rule}: {what}"));
+        self.oracle.violate(rule, what);
+    }
+
+    /// Virtual milliseconds since the run began.
+    pub(super) fn millis(&self) -> i64 {
+        i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
+    }
+
+    /// Virtual time at which something was that many milliseconds into the run.
+    pub(super) fn at(&self, millis: i64) -> Instant {
+        self.started + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
+    }
+
+    fn tick(&mut self) {
+        let partitions = self.log.partitions();
+        let told = self.group.step(Instant::now(), &partitions, &mut self.rng);
+        for (id, rebalance) in told {
+            let names: Vec<String> = rebalance.partitions.iter().map(ToString::to_string).collect();
+            self.figures.rebalances += 1;
+            self.note(format_args!(
+                "member {id} is told: #{} {:?} {}",
+                rebalance.id,
+                rebalance.change,
+                names.join(" ")
+            ));
+            if let Some(client) = self.clients.get(&id) {
+                let _ = client.events.send(MemberEvent::Rebalance(rebalance));
+            }
+        }
+        self.wake_readers();
+    }
+
+    pub(super) fn wake_readers(&self) {
+        for client in self.clients.values() {
+            client.data.notify_one();
+        }
+    }
+
+    /// A client calls: one that calls for ever at the same moment spins.
+    pub(super) fn count_call(&mut self, id: MemberId) {
+        let now = Instant::now();
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        client.calls = if client.calls.0 == now { (now, client.calls.1 + 1) } else { (now, 1) };
+        if client.calls.1 > SPIN {
+            let what = format!("member {id} called {SPIN} times at one moment");
+            self.violate("the graph does not spin", what.clone());
+            // Time stands still: nothing else ends this run.
+            std::panic::resume_unwind(Box::new(what));
+        }
+    }
+
+    /// A client is gone without a word: the group notices when its session ends.
+    pub(super) fn vanish(&mut self, id: MemberId) {
+        if self.clients.remove(&id).is_some() {
+            let now = Instant::now();
+            self.note(format_args!("member {id} is gone"));
+            self.group.isolate(id, now, now + Duration::from_secs(1_000_000));
+        }
+    }
+
+    /// A client leaves the group.
+    pub(super) fn leave(&mut self, id: MemberId) {
+        if self.clients.remove(&id).is_some() {
+            self.note(format_args!("member {id} leaves"));
+            self.group.remove(id);
+        }
+    }
+
+    /// A client fails for good.
+    pub(super) fn fail_client(&mut self, id: MemberId) {
+        self.note(format_args!("member {id}: its client fails for good"));
+        self.group.fence(id);
+        let error = Error::Client {
+            what: "simulated client".to_owned(),
+            reason: "fenced by the group".to_owned(),
+            retryable: true,
+        };
+        if let Some(client) = self.clients.get(&id) {
+            let _ = client.events.send(MemberEvent::Fatal(error));
+        }
+    }
+
+    /// Records for one client, at most `limit`, each with its partition's name; positions move on.
+    pub(super) fn fetch(
+        &mut self,
+        id: MemberId,
+        limit: usize,
+    ) -> Vec<(TopicPartition, Vec<Arc<OwnedRecord>>)> {
+        let now = Instant::now();
+        if now < self.faults.no_fetch_until || self.group.isolated_until(id, now).is_some() {
+            return Vec::new();
+        }
+        if self.group.is_rebalancing(id) && self.rng.chance(70) {
+            return Vec::new(); // librdkafka pauses all partitions while it waits for an answer
+        }
+        let Some(client) = self.clients.get(&id) else { return Vec::new() };
+        let has_data = |(partition, fetching): &(&TopicPartition, &Fetching)| {
+            !fetching.paused && self.log.get(partition).is_some_and(|log| log.has(fetching.position))
+        };
+        let ready: Vec<TopicPartition> =
+            client.fetching.iter().filter(has_data).map(|(p, _)| p.clone()).collect();
+        let mut fetched = Vec::new();
+        for _ in 0..self.rng.between(1, 3) {
+            let Some(partition) = self.rng.pick(&ready).cloned() else { break };
+            let size = self.rng.between(1, 20).min(limit);
+            let Some(fetching) = self.clients.get_mut(&id).and_then(|c| c.fetching.get_mut(&partition))
+            else {
+                break;
+            };
+            let records =
+                self.log.get(&partition).map(|log| log.read(fetching.position, size)).unwrap_or_default();
+            let (Some(first), Some(last)) = (records.first(), records.last()) else { continue };
+            fetching.position = last.offset() + 1;
+            let taken_before = std::mem::replace(&mut fetching.taken_at, now);
+            let (first, offsets) = (first.timestamp_millis().unwrap_or(0), (first.offset(), last.offset()));
+            self.check_wait(&partition, now, taken_before, first);
+            self.note(format_args!("member {id} takes {partition} {}..={}", offsets.0, offsets.1));
+            fetched.push((partition, records));
+        }
+        fetched
+    }
+
+    /// R1: nothing but a fault of the surroundings keeps a partition waiting for longer than a drain may take.
+    fn check_wait(&mut self, partition: &TopicPartition, now: Instant, taken_before: Instant, produced: i64) {
+        let since = taken_before.max(self.at(produced)).max(self.faults.any_until);
+        let limit = self.figures_limit();
+        if now.saturating_duration_since(since) > limit {
+            let what = format!("{partition} had records and was not read for {:?}", now - since);
+            self.violate("R1, kept partitions go on", what);
+        }
+    }
+
+    fn figures_limit(&self) -> Duration {
+        Simulation::DRAIN_DEADLINE + Duration::from_secs(5)
+    }
+
+    /// Produces records behind each other.
+    pub(super) fn produce(
+        &mut self,
+        simulation: &Simulation,
+        partition: &TopicPartition,
+        count: usize,
+        gap: i64,
+    ) {
+        let millis = self.millis();
+        for _ in 0..count {
+            let record = simulation.make_record(self.rng.next());
+            let Some(record) = self.log.append(partition, gap, record, millis) else { return };
+            let fate = simulation.fate_of(&record.as_record());
+            self.oracle.produced(partition, record.offset(), fate);
+            self.figures.records += 1;
+        }
+        self.wake_readers();
+    }
+
+    pub(super) fn delete_topic(&mut self, topic: &str) {
+        for partition in self.log.delete(topic) {
+            self.oracle.deleted(&partition);
+            self.committed.remove(&partition);
+            self.metadata.remove(&partition);
+            for client in self.clients.values_mut() {
+                client.fetching.remove(&partition);
+            }
+        }
+        self.group.rebalance();
+    }
+
+    /// Partitions whose records are not all committed yet.
+    pub(super) fn uncommitted(&self) -> BTreeSet<TopicPartition> {
+        let behind = |partition: &TopicPartition| {
+            let end = self.log.get(partition)?.behind_last()?;
+            let committed = self.committed.get(partition).map_or(0, |(offset, _)| *offset);
+            (committed < end).then(|| partition.clone())
+        };
+        self.log.partitions().iter().filter_map(behind).collect()
+    }
+}

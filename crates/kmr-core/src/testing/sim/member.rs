@@ -1,0 +1,384 @@
+//! A client of the simulated cluster, behind the seam of the Kafka client.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Mutex, Notify, mpsc, oneshot};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::cluster::{Cluster, Fetching, State};
+use super::group::{Fence, MemberId};
+use super::schedule::CommitFault;
+use crate::consumer::ConsumerHandle;
+use crate::error::Error;
+use crate::member::{
+    Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
+    OffsetCommit, RECORD_OVERHEAD, Rebalance, RecordBatch, Start,
+};
+use crate::record::{OwnedRecord, Record, TopicPartition};
+use crate::stage::BoxFuture;
+
+/// What a callback may take before the group would take the member for dead.
+const CALLBACK: Duration = Duration::from_secs(5);
+
+/// Connects one process to the cluster, each time as a new member.
+pub(super) struct SimConnector {
+    pub(super) cluster: Cluster,
+    pub(super) handle: ConsumerHandle,
+    /// The member that the process is just now.
+    pub(super) member: Arc<std::sync::Mutex<Option<MemberId>>>,
+    pub(super) byte_budget: usize,
+}
+
+#[async_trait]
+impl Connector for SimConnector {
+    async fn connect(&self) -> Result<Connected, Error> {
+        let latency = self.cluster.lock().rng.time(Duration::from_millis(200));
+        sleep(latency).await;
+        let (id, events, data) = self.cluster.join();
+        *self.member.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(id);
+        let member = SimMember { cluster: self.cluster.clone(), id, events: Mutex::new(events) };
+        let queue = SimQueue {
+            cluster: self.cluster.clone(),
+            id,
+            data,
+            handle: self.handle.clone(),
+            byte_budget: self.byte_budget as u64,
+        };
+        Ok(Connected { member: Arc::new(member), queue: Box::new(queue) })
+    }
+}
+
+/// A member of the simulated group.
+struct SimMember {
+    cluster: Cluster,
+    id: MemberId,
+    events: Mutex<mpsc::UnboundedReceiver<MemberEvent>>,
+}
+
+impl SimMember {
+    /// A request takes its time, and longer while the member is cut off.
+    async fn request(&self) {
+        let (latency, isolated) = {
+            let mut state = self.cluster.lock();
+            let latency = state.rng.time(Duration::from_millis(50));
+            (latency, state.group.isolated_until(self.id, Instant::now()))
+        };
+        sleep(latency).await;
+        if let Some(until) = isolated {
+            sleep_until(until).await;
+        }
+    }
+
+    /// C8: while a commit is unanswered, its partitions are not handed back, nor assigned again.
+    fn check_answer(&self, state: &mut State, rebalance: &Rebalance) {
+        let Some(client) = state.clients.get(&self.id) else { return };
+        if let Some(partition) = rebalance.partitions.iter().find(|p| client.committing.contains(*p)) {
+            let what = format!(
+                "member {} answers #{}, a commit of {partition} is unanswered",
+                self.id, rebalance.id
+            );
+            state.violate("C8, no answer before the commit's", what);
+        }
+    }
+}
+
+#[async_trait]
+impl GroupMember for SimMember {
+    async fn next_event(&self) -> MemberEvent {
+        {
+            let mut state = self.cluster.lock();
+            state.count_call(self.id);
+            let called_back = state.clients.get_mut(&self.id).and_then(|client| client.called_back.take());
+            if let Some(took) = called_back.map(|at| at.elapsed()).filter(|took| *took > CALLBACK) {
+                let what = format!("member {} took {took:?} before it polled again", self.id);
+                state.violate("R3, the callback returns at once", what);
+            }
+        }
+        let Some(event) = self.events.lock().await.recv().await else { return std::future::pending().await };
+        let mut state = self.cluster.lock();
+        if let Some(client) = state.clients.get_mut(&self.id) {
+            client.called_back = Some(Instant::now());
+            if let MemberEvent::Rebalance(Rebalance { change: Change::Lose, partitions, .. }) = &event {
+                for partition in partitions {
+                    client.fetching.remove(partition);
+                    client.given_up.insert(partition.clone(), Change::Lose);
+                }
+            }
+        }
+        event
+    }
+
+    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
+        self.request().await;
+        let mut state = self.cluster.lock();
+        self.check_answer(&mut state, rebalance);
+        if !state.group.answer(self.id, rebalance) {
+            state.note(format_args!("member {} answers #{} too late", self.id, rebalance.id));
+            return Ok(Vec::new());
+        }
+        state.note(format_args!("member {} has taken up what #{} assigned", self.id, rebalance.id));
+        let (mut starts, now) = (Vec::new(), Instant::now());
+        for partition in &rebalance.partitions {
+            let committed = state.committed.get(partition).cloned();
+            let (offset, metadata) = match &committed {
+                Some((offset, metadata)) => (Some(*offset), metadata.clone()),
+                None => (None, None),
+            };
+            let position = offset.unwrap_or(0);
+            if let Some(client) = state.clients.get_mut(&self.id) {
+                let fetching = Fetching { position, start: position, paused: false, taken_at: now };
+                client.fetching.insert(partition.clone(), fetching);
+                client.given_up.remove(partition);
+            }
+            starts.push(Start {
+                partition: partition.clone(),
+                offset,
+                chosen: committed.is_none(),
+                metadata,
+            });
+        }
+        state.wake_readers();
+        Ok(starts)
+    }
+
+    async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error> {
+        let mut state = self.cluster.lock();
+        self.check_answer(&mut state, rebalance);
+        if let Some(client) = state.clients.get_mut(&self.id) {
+            for partition in &rebalance.partitions {
+                client.fetching.remove(partition);
+                client.given_up.insert(partition.clone(), rebalance.change);
+            }
+        }
+        let answered = state.group.answer(self.id, rebalance);
+        let how = if answered { "has handed back" } else { "is too late with" };
+        state.note(format_args!("member {} {how} what #{} names", self.id, rebalance.id));
+        state.wake_readers();
+        Ok(())
+    }
+
+    async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+        let gone = || CommitOutcome::Retryable("the member is gone".to_owned());
+        let (reply, answer) = oneshot::channel();
+        {
+            let mut state = self.cluster.lock();
+            state.check_commit(self.id, offsets);
+            // The broker's side goes on, also if nobody waits for the answer any more.
+            let (cluster, id, offsets) = (self.cluster.clone(), self.id, offsets.to_vec());
+            tokio::spawn(async move { drop(reply.send(take_commit(&cluster, id, &offsets).await)) });
+        }
+        answer.await.unwrap_or_else(|_| vec![gone(); offsets.len()])
+    }
+
+    async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        let mut state = self.cluster.lock();
+        if let Some(client) = state.clients.get_mut(&self.id) {
+            for (partition, offset) in positions {
+                if let Some(fetching) = client.fetching.get_mut(partition) {
+                    (fetching.position, fetching.start) = (*offset, *offset);
+                }
+            }
+        }
+        state.wake_readers();
+        Ok(())
+    }
+
+    async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error> {
+        let mut state = self.cluster.lock();
+        if let Some(client) = state.clients.get_mut(&self.id) {
+            for partition in partitions {
+                if let Some(fetching) = client.fetching.get_mut(partition) {
+                    (fetching.paused, fetching.taken_at) = (paused, Instant::now());
+                }
+            }
+        }
+        state.wake_readers();
+        Ok(())
+    }
+
+    async fn offsets(
+        &self,
+        partitions: &[TopicPartition],
+        point: LogPoint,
+    ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
+        self.request().await;
+        let state = self.cluster.lock();
+        let offset = |partition: &TopicPartition| {
+            let log = state.log.get(partition)?;
+            let offset = match point {
+                LogPoint::Low => 0,
+                LogPoint::End => log.end(),
+                LogPoint::Time(millis) => log.at_time(millis),
+            };
+            Some((partition.clone(), offset))
+        };
+        Ok(partitions.iter().filter_map(offset).collect())
+    }
+
+    async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
+        self.cluster.lock().log.get(partition).map(|log| (0, log.end()))
+    }
+
+    async fn close(&self) -> Result<(), Error> {
+        self.cluster.lock().leave(self.id);
+        Ok(())
+    }
+}
+
+impl Drop for SimMember {
+    fn drop(&mut self) {
+        self.cluster.lock().vanish(self.id);
+    }
+}
+
+/// The coordinator's side of a commit: takes its time, then takes the offsets or says why not.
+async fn take_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+    let (latency, isolated) = {
+        let mut state = cluster.lock();
+        let now = Instant::now();
+        let slow = matches!(state.faults.commits, Some((CommitFault::Slow, until)) if now < until);
+        let limit = if slow { Duration::from_secs(15) } else { Duration::from_millis(40) };
+        (state.rng.time(limit), state.group.isolated_until(id, now))
+    };
+    sleep(latency).await;
+    if let Some(until) = isolated {
+        sleep_until(until).await;
+    }
+    let mut state = cluster.lock();
+    let now = Instant::now();
+    if let Some(client) = state.clients.get_mut(&id) {
+        client.committing.clear();
+    }
+    let loading = matches!(state.faults.commits, Some((CommitFault::Later, until)) if now < until);
+    let fence = state.group.fence_commit(id, now);
+    let outcomes: Vec<CommitOutcome> = offsets
+        .iter()
+        .map(|commit| match fence {
+            _ if loading => CommitOutcome::Retryable("coordinator load in progress".to_owned()),
+            Fence::Later => CommitOutcome::Retryable("rebalance in progress".to_owned()),
+            Fence::IllegalGeneration => CommitOutcome::NotOwned("illegal generation".to_owned()),
+            Fence::UnknownMember => CommitOutcome::NotOwned("unknown member id".to_owned()),
+            Fence::Accepted if state.log.get(&commit.partition).is_none() => {
+                CommitOutcome::NotOwned("unknown topic or partition".to_owned())
+            }
+            Fence::Accepted => CommitOutcome::Committed,
+        })
+        .collect();
+    for (commit, outcome) in offsets.iter().zip(&outcomes) {
+        let OffsetCommit { partition, offset, metadata } = commit;
+        if *outcome == CommitOutcome::Committed {
+            state.committed.insert(partition.clone(), (*offset, metadata.clone()));
+            state.figures.commits += 1;
+        }
+        state.note(format_args!("member {id}: commit of {partition} offset {offset}: {outcome:?}"));
+    }
+    outcomes
+}
+
+impl State {
+    /// What has to be true of every commit at the moment of its request.
+    fn check_commit(&mut self, id: MemberId, offsets: &[OffsetCommit]) {
+        let committing = offsets.iter().map(|commit| commit.partition.clone()).collect();
+        let unanswered = self
+            .clients
+            .get_mut(&id)
+            .is_some_and(|client| !std::mem::replace(&mut client.committing, committing).is_empty());
+        if unanswered {
+            self.violate(
+                "C8, one commit at a time",
+                format!("member {id} commits while a commit is unanswered"),
+            );
+        }
+        for OffsetCommit { partition, offset, metadata } in offsets {
+            self.note(format_args!("member {id} commits {partition} offset {offset}"));
+            let given_up = self.clients.get(&id).and_then(|client| client.given_up.get(partition).copied());
+            match given_up {
+                Some(Change::Lose) => {
+                    let what = format!("member {id} commits {partition} offset {offset}, which it has lost");
+                    self.violate("C5, what is lost is not committed", what);
+                }
+                Some(_) => {
+                    let what =
+                        format!("member {id} commits {partition} offset {offset}, which it has handed back");
+                    self.violate("C4, only the owner commits", what);
+                }
+                None => {}
+            }
+            if self.log.get(partition).is_none() {
+                continue; // the topic is gone, and this member does not know yet
+            }
+            if let Some(in_force) =
+                self.metadata.get(partition).filter(|text| metadata.as_ref() != Some(text))
+            {
+                let what = format!(
+                    "commit of {partition} offset {offset} carries {metadata:?} instead of {in_force:?}"
+                );
+                self.violate("C7, every commit carries the metadata in force", what);
+            }
+            self.oracle.committing(partition, *offset);
+            if let Some(violation) = self.oracle.violation().cloned() {
+                self.note(format_args!("BROKEN {violation}"));
+            }
+        }
+    }
+}
+
+/// The fetch queue of a client.
+struct SimQueue {
+    cluster: Cluster,
+    id: MemberId,
+    data: Arc<Notify>,
+    handle: ConsumerHandle,
+    byte_budget: u64,
+}
+
+impl FetchQueue for SimQueue {
+    fn poll(&mut self, max_records: usize) -> Vec<Fetched> {
+        let held = self.handle.stats().bytes_held;
+        let mut state = self.cluster.lock();
+        state.count_call(self.id);
+        // The rows of what was admitted may be larger than its records; nothing more may come on top.
+        if held > self.byte_budget * 3 {
+            let what = format!("{held} bytes are held, of a budget of {}", self.byte_budget);
+            state.violate("M1, the byte budget holds", what);
+        }
+        let fetched = state.fetch(self.id, max_records).into_iter();
+        let to_fetched = |(partition, records): (TopicPartition, Vec<Arc<OwnedRecord>>)| {
+            let size = |record: &Arc<OwnedRecord>| {
+                RECORD_OVERHEAD
+                    + record.key().map_or(0, <[u8]>::len)
+                    + record.payload().map_or(0, <[u8]>::len)
+            };
+            Fetched::Records {
+                topic: partition.shared_topic().clone(),
+                partition: partition.partition(),
+                bytes: records.iter().map(size).sum(),
+                batch: Box::new(Batch(records)),
+            }
+        };
+        fetched.map(to_fetched).collect()
+    }
+
+    fn readable(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.data.notified())
+    }
+}
+
+struct Batch(Vec<Arc<OwnedRecord>>);
+
+impl RecordBatch for Batch {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn offset(&self, index: usize) -> i64 {
+        self.0[index].offset()
+    }
+
+    fn record(&self, index: usize) -> Record<'_> {
+        self.0[index].as_record()
+    }
+}

@@ -1,0 +1,77 @@
+//! The judge has to see each defect that was ever feared: they are planted one at a time, and each has to be found.
+
+use super::standard::standard;
+use crate::graph::defects::{Defect, switch};
+
+/// Seeds in which a defect has to show.
+const SEEDS: u64 = 2000;
+
+/// Finds a defect; the rule that was broken says by what.
+fn found(defect: Defect, rules: &[&str]) {
+    switch::set(Some(defect));
+    let result = standard().check(0..SEEDS);
+    switch::set(None);
+    match result {
+        Ok(summary) => panic!("{defect:?} was not seen: {summary}"),
+        Err(failure) => {
+            let rule = failure.violation.rule;
+            println!("{defect:?} is seen with seed {}: {}", failure.seed, failure.violation);
+            assert!(rules.iter().any(|known| rule.starts_with(known)), "by the wrong rule: {failure}");
+        }
+    }
+}
+
+#[test]
+fn the_maximum_offset_is_committed() {
+    found(Defect::CommitsMaximum, &["C1"]);
+}
+
+#[test]
+fn an_acknowledgement_is_paired_with_the_wrong_offset() {
+    found(Defect::WrongOffset, &["C1"]);
+}
+
+#[test]
+fn deliveries_in_flight_are_dropped_on_a_revoke() {
+    found(Defect::DropsInFlight, &["nothing is lost", "what is finished is committed"]);
+}
+
+#[test]
+fn kept_partitions_are_torn_down() {
+    found(Defect::TearsDownKept, &["nothing is lost", "R1", "what is finished is committed"]);
+}
+
+#[test]
+fn a_lost_assignment_is_committed() {
+    found(Defect::CommitsLost, &["C5"]);
+}
+
+#[test]
+fn a_dead_letter_is_finished_before_it_is_acknowledged() {
+    found(Defect::FinishesEarly, &["C1"]);
+}
+
+#[test]
+fn a_late_report_counts_for_a_later_assignment() {
+    found(Defect::TakesLateReports, &["C1", "no failure without a reason"]);
+}
+
+#[test]
+fn offsets_are_taken_to_be_dense() {
+    found(Defect::ExpectsDense, &["what is finished is committed"]);
+}
+
+#[test]
+fn partitions_are_drained_inside_the_callback() {
+    found(Defect::DrainsInCallback, &["R3"]);
+}
+
+#[test]
+fn a_commit_goes_without_the_metadata_in_force() {
+    found(Defect::ForgetsMetadata, &["C7"]);
+}
+
+#[test]
+fn a_commit_does_not_wait_for_the_one_before() {
+    found(Defect::CommitsTwice, &["C8"]);
+}

@@ -1,0 +1,124 @@
+//! The strategies that kmr itself is simulated with: what a record's payload says is what becomes of it.
+
+use std::time::Duration;
+
+use crate::error::BoxError;
+use crate::record::{OwnedRecord, Record};
+use crate::strategy::{Pipeline, Strategy};
+use crate::testing::NewRecord;
+use crate::testing::sim::{Fate, RowId, Simulation, Sinks};
+
+/// A row, and whether the sink refuses it.
+#[derive(Clone, Debug)]
+struct Row {
+    id: RowId,
+    refused: bool,
+}
+
+/// What is done to a record: its payload, read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    Rows(usize),
+    Refused(usize),
+    Skip,
+    Fail,
+    Panic,
+    Slow(u64),
+}
+
+impl Order {
+    fn random(chance: u64) -> Self {
+        let more = chance >> 32;
+        match chance % 100 {
+            0..60 => Order::Rows(1),
+            60..75 => Order::Rows(usize::try_from(more % 4).unwrap_or(0)),
+            75..80 => Order::Refused(1 + usize::try_from(more % 3).unwrap_or(0)),
+            80..86 => Order::Skip,
+            86..93 => Order::Fail,
+            93..95 => Order::Panic,
+            _ => Order::Slow(more % 800),
+        }
+    }
+
+    fn text(self) -> String {
+        match self {
+            Order::Rows(rows) => format!("rows {rows}"),
+            Order::Refused(rows) => format!("refused {rows}"),
+            Order::Skip => "skip 0".to_owned(),
+            Order::Fail => "fail 0".to_owned(),
+            Order::Panic => "panic 0".to_owned(),
+            Order::Slow(millis) => format!("slow {millis}"),
+        }
+    }
+
+    fn read(record: &Record<'_>) -> Self {
+        let text = std::str::from_utf8(record.payload().unwrap_or_default()).unwrap_or_default();
+        let (word, number) = text.split_once(' ').unwrap_or_default();
+        let number: u64 = number.parse().unwrap_or(0);
+        let rows = usize::try_from(number).unwrap_or(0);
+        match word {
+            "rows" => Order::Rows(rows),
+            "refused" => Order::Refused(rows),
+            "slow" => Order::Slow(number),
+            "fail" => Order::Fail,
+            "panic" => Order::Panic,
+            _ => Order::Skip,
+        }
+    }
+
+    fn fate(self) -> Fate {
+        match self {
+            Order::Rows(0) | Order::Skip => Fate::Skipped,
+            Order::Rows(rows) => Fate::Rows(rows),
+            Order::Slow(_) => Fate::Rows(1),
+            Order::Refused(_) | Order::Fail | Order::Panic => Fate::DeadLetter,
+        }
+    }
+}
+
+fn rows(record: &Record<'_>) -> Result<Vec<Row>, BoxError> {
+    let row = |number, refused| Row { id: RowId::of(record, number), refused };
+    match Order::read(record) {
+        Order::Rows(count) => Ok((0..count).map(|number| row(number, false)).collect()),
+        // The last row is refused: the others of its record are in.
+        Order::Refused(count) => Ok((0..count).map(|number| row(number, number + 1 == count)).collect()),
+        Order::Slow(_) => Ok(vec![row(0, false)]),
+        Order::Skip => Ok(Vec::new()),
+        Order::Fail => Err("told to fail".into()),
+        // Without the panic hook, which would print each.
+        Order::Panic => std::panic::resume_unwind(Box::new("told to panic")),
+    }
+}
+
+async fn slow_rows(record: OwnedRecord) -> Result<Vec<Row>, BoxError> {
+    let order = Order::read(&record.as_record());
+    if let Order::Slow(millis) = order {
+        tokio::time::sleep(Duration::from_millis(millis)).await;
+    }
+    rows(&record.as_record())
+}
+
+fn again(rows: Vec<Row>) -> Result<Vec<Row>, BoxError> {
+    Ok(rows)
+}
+
+fn strategy(sinks: &Sinks) -> Pipeline {
+    let store = || sinks.sink("store", |row: &Row| row.id.clone()).rejecting(|row| row.refused);
+    match sinks.seed() % 4 {
+        0 | 1 => Strategy::new().flat_map(rows).reduce(store()).reduce_err(sinks.letters()),
+        2 => Strategy::new().flat_map(slow_rows).reduce(store()).reduce_err(sinks.letters()),
+        _ => Strategy::new()
+            .filter(|record: &Record<'_>| Order::read(record) != Order::Skip)
+            .flat_map(rows)
+            .reduce(store())
+            .flat_map(again)
+            .reduce(sinks.sink("archive", |row: &Row| row.id.clone()))
+            .reduce_err(sinks.letters()),
+    }
+}
+
+pub(super) fn standard() -> Simulation {
+    Simulation::new(strategy)
+        .records(|chance| NewRecord::default().with_payload(Order::random(chance).text()))
+        .fate(|record| Order::read(record).fate())
+}
