@@ -43,6 +43,17 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
+    /// Partitions go without a word of the group's: at the end, or with a client that failed.
+    pub(crate) fn gone(
+        &self,
+        partitions: Vec<TopicPartition>,
+        event: impl FnOnce(Vec<TopicPartition>) -> RebalanceEvent,
+    ) {
+        if !partitions.is_empty() {
+            self.rebalanced(|| event(partitions));
+        }
+    }
+
     pub(crate) fn rebalanced(&self, event: impl FnOnce() -> RebalanceEvent) {
         call("on_rebalance", self.rebalance.as_deref(), event);
     }

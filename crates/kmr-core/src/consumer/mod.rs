@@ -314,15 +314,6 @@ impl Consumer {
     }
 }
 
-#[cfg(feature = "testing")]
-impl Consumer {
-    /// For simulated runs: a budget below what is sensible.
-    pub(crate) fn with_byte_budget(mut self, bytes: usize) -> Self {
-        self.handle.budget = Budget::new(bytes);
-        self
-    }
-}
-
 /// Ends the process if it is still there after a while. A mapper that does not return keeps its thread, and the runtime waits for it.
 fn exit_soon() {
     let exit = || {
@@ -339,6 +330,15 @@ const EXIT_AFTER: Duration = Duration::from_secs(10);
 /// `EX_SOFTWARE` of sysexits.h.
 const EXIT_CODE: i32 = 70;
 
+#[cfg(feature = "testing")]
+impl Consumer {
+    /// For simulated runs: a budget below what is sensible.
+    pub(crate) fn with_byte_budget(mut self, bytes: usize) -> Self {
+        self.handle.budget = Budget::new(bytes);
+        self
+    }
+}
+
 /// Decides the jitter of retries: another one for each process.
 fn seed() -> u64 {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -349,7 +349,7 @@ fn seed() -> u64 {
 mod tests {
     use super::*;
     use crate::test_reducer::Collect;
-    use crate::{Record, Strategy};
+    use crate::{Record, Strategy, TopicPartition};
 
     fn text(record: &Record<'_>) -> Result<String, std::str::Utf8Error> {
         Ok(std::str::from_utf8(record.payload().unwrap_or_default())?.to_owned())
@@ -375,7 +375,35 @@ mod tests {
         assert!(refused(builder().byte_budget(1)).contains("byte_budget"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(9))).contains("drain_deadline"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(400))).contains("max.poll.interval.ms"));
+        assert!(refused(builder().heal_after(Duration::from_secs(9))).contains("heal_after"));
+        assert!(builder().heal_after(None).build().is_ok());
         assert!(builder().build().is_ok());
+    }
+
+    #[test]
+    fn nothing_is_late_before_its_batch_is_due() {
+        let slow = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
+        let pipeline = Strategy::new().map(text).reduce(slow).into_pipeline();
+        let thresholds = builder().warn_after(Duration::from_secs(5)).options.graph(&pipeline).thresholds;
+        assert_eq!(thresholds.warn_after, Duration::from_secs(3605));
+        assert_eq!(thresholds.heal_after, Some(Duration::from_secs(3600 + 900)));
+    }
+
+    #[tokio::test]
+    async fn a_handle_says_what_it_was_told_and_what_cannot_be() {
+        let consumer = builder().build().unwrap();
+        let (handle, p) = (consumer.handle(), TopicPartition::new("t", 1));
+        handle.pause([p.clone(), TopicPartition::new("t", 2)]);
+        handle.resume([TopicPartition::new("t", 2), TopicPartition::new("t", 3)]);
+        assert_eq!(handle.paused(), [p.clone()].into());
+        handle.resume_all();
+        assert!(handle.paused().is_empty() && !handle.health().is_healthy());
+        assert!(matches!(handle.seek(p.clone(), -1).await, Err(Error::Config(_))));
+        drop(consumer);
+        assert!(
+            matches!(handle.seek(p, 1).await, Err(Error::NotAssigned { .. })),
+            "there is no consumer any more"
+        );
     }
 
     #[test]

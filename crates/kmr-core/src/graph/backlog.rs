@@ -9,8 +9,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::watch;
 use tokio::time::Instant;
+
+use super::watch;
 
 /// Part of the budget that one partition's unmapped records may hold.
 const SHARE: usize = 4;
@@ -46,8 +47,7 @@ struct Held {
 
 impl Backlogs {
     pub(crate) fn new(budget: usize) -> Arc<Self> {
-        let (crowded, _) = watch::channel(false);
-        Arc::new(Self { share: budget / SHARE, state: Mutex::default(), crowded })
+        Arc::new(Self { share: budget / SHARE, state: Mutex::default(), crowded: watch::Sender::new(false) })
     }
 
     /// A partition that holds nothing yet.
@@ -135,15 +135,15 @@ mod tests {
         let (crowded, backlog) = (all.crowded(), all.backlog());
         let first = backlog.hold(90);
         let second = backlog.hold(20);
-        assert!(!*crowded.borrow() && backlog.over_since().is_some(), "it is alone");
+        assert!(!crowded.read(|crowded| *crowded) && backlog.over_since().is_some(), "it is alone");
         all.share_among_several(true);
-        assert!(*crowded.borrow());
+        assert!(crowded.read(|crowded| *crowded));
         backlog.set_paused(true);
-        assert!(!*crowded.borrow() && backlog.over_since().is_none());
+        assert!(!crowded.read(|crowded| *crowded) && backlog.over_since().is_none());
         backlog.set_paused(false);
-        assert!(*crowded.borrow());
+        assert!(crowded.read(|crowded| *crowded));
         drop(first);
-        assert!(!*crowded.borrow() && backlog.is_low());
+        assert!(!crowded.read(|crowded| *crowded) && backlog.is_low());
         drop(second);
     }
 }

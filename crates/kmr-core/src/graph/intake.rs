@@ -137,8 +137,8 @@ impl Intake {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                // One partition must not take what the others need. Its sender lives as long as the budget.
-                Ok(_) = crowded.wait_for(|crowded| !*crowded) => {}
+                // One partition must not take what the others need.
+                () = crowded.wait_for(|crowded| !*crowded) => {}
             }
             tokio::select! {
                 biased;

@@ -2,11 +2,14 @@
 //!
 //! Invariants:
 //! 1. Only progress past the record ends a case: that nothing is unfinished for a moment, as after a restart, does not.
+//!    Records that are late but get on, behind a slow sink, are warned of, never treated.
 //! 2. Each treatment gets as much time as the one before it: restart the partition, then the client, then end.
 //! 3. Records whose delivery, or whose mapper, is being tried again are the retry policy's business: they are warned of, never treated.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::record::TopicPartition;
 
@@ -43,10 +46,12 @@ pub(crate) enum Treatment {
     End,
 }
 
-/// A record that is late.
+/// The oldest record of a partition.
 #[derive(Debug)]
 struct Case {
     offset: i64,
+    /// Since when it has been the oldest, nobody was trying again, and nothing was done about it.
+    since: Instant,
     warn_at: Duration,
     treated: u32,
 }
@@ -68,29 +73,36 @@ impl Watchdog {
         partition: &TopicPartition,
         seen: Seen,
         thresholds: Thresholds,
+        now: Instant,
     ) -> Verdict {
-        if let Some(case) = self.cases.get(partition) {
-            let passed = |offset: i64| offset > case.offset;
-            if seen.committed.is_some_and(passed) || seen.oldest.is_some_and(|(offset, _)| passed(offset)) {
-                self.cases.remove(partition);
-            }
-        }
+        let Thresholds { warn_after, heal_after } = thresholds;
+        let passed = |case: &Case| {
+            let is_past = |offset: i64| offset > case.offset;
+            seen.committed.is_some_and(is_past) || seen.oldest.is_some_and(|(offset, _)| is_past(offset))
+        };
         let mut verdict = Verdict::default();
-        let Some((offset, age)) = seen.oldest else { return verdict };
-        if age < thresholds.warn_after {
-            if let Some(case) = self.cases.get_mut(partition) {
-                case.warn_at = thresholds.warn_after; // it was treated: its time counts anew
-            }
+        let Some((offset, age)) = seen.oldest else {
+            self.cases.retain(|of, case| of != partition || !passed(case));
+            return verdict;
+        };
+        let new = Case { offset, since: now, warn_at: warn_after, treated: 0 };
+        let case = self.cases.entry(partition.clone()).or_insert(new);
+        if passed(case) {
+            (case.offset, case.since, case.treated) = (offset, now, 0);
+        }
+        if seen.excused {
+            case.since = now;
+        }
+        if age < warn_after {
+            case.warn_at = warn_after; // the partition gets on, or was treated: the time counts anew
             return verdict;
         }
-        let new = Case { offset, warn_at: thresholds.warn_after, treated: 0 };
-        let case = self.cases.entry(partition.clone()).or_insert(new);
         if age >= case.warn_at {
             verdict.warn = true;
             case.warn_at = age * 2;
         }
-        if !seen.excused && thresholds.heal_after.is_some_and(|heal_after| age >= heal_after) {
-            case.treated += 1;
+        if heal_after.is_some_and(|heal_after| age.min(now.duration_since(case.since)) >= heal_after) {
+            (case.since, case.treated) = (now, case.treated + 1);
             verdict.treatment = Some(match case.treated {
                 1 => Treatment::RestartPartition,
                 2 => Treatment::NewClient,
@@ -105,44 +117,67 @@ impl Watchdog {
 mod tests {
     use super::*;
 
+    const HEAL_AFTER: u64 = 900;
     const THRESHOLDS: Thresholds =
-        Thresholds { warn_after: Duration::from_secs(60), heal_after: Some(Duration::from_secs(900)) };
+        Thresholds { warn_after: Duration::from_secs(60), heal_after: Some(Duration::from_secs(HEAL_AFTER)) };
 
-    fn seen(offset: i64, seconds: u64) -> Seen {
-        Seen { oldest: Some((offset, Duration::from_secs(seconds))), committed: None, excused: false }
-    }
+    /// A watchdog, and the second at which it looks.
+    struct Scene(Watchdog, Instant, u64);
 
-    fn judge(watchdog: &mut Watchdog, seen: Seen) -> Verdict {
-        watchdog.judge(&TopicPartition::new("t", 0), seen, THRESHOLDS)
+    impl Scene {
+        fn new() -> Self {
+            Self(Watchdog::default(), Instant::now(), 0)
+        }
+
+        /// A second passes; then this is seen.
+        fn see(&mut self, oldest: Option<(i64, u64)>, committed: Option<i64>, excused: bool) -> Verdict {
+            self.2 += 1;
+            let oldest = oldest.map(|(offset, age)| (offset, Duration::from_secs(age)));
+            let (seen, now) = (Seen { oldest, committed, excused }, self.1 + Duration::from_secs(self.2));
+            self.0.judge(&TopicPartition::new("t", 0), seen, THRESHOLDS, now)
+        }
     }
 
     #[test]
     fn warnings_come_at_growing_intervals() {
-        let mut watchdog = Watchdog::default();
+        let mut scene = Scene::new();
         let warned: Vec<u64> =
-            (0..890).filter(|second| judge(&mut watchdog, seen(7, *second)).warn).collect();
+            (0..890).filter(|second| scene.see(Some((7, *second)), None, false).warn).collect();
         assert_eq!(warned, [60, 120, 240, 480]);
     }
 
     #[test]
     fn treatments_follow_each_other_until_the_record_is_past() {
-        let mut watchdog = Watchdog::default();
+        let mut scene = Scene::new();
         for expected in [Treatment::RestartPartition, Treatment::NewClient, Treatment::End] {
-            assert_eq!(judge(&mut watchdog, seen(7, 899)).treatment, None);
-            assert_eq!(judge(&mut watchdog, seen(7, 900)).treatment, Some(expected));
-            let nothing = Seen { oldest: None, committed: Some(7), excused: false };
-            assert_eq!(judge(&mut watchdog, nothing), Verdict::default(), "a restart is no progress");
-            assert_eq!(judge(&mut watchdog, seen(5, 3)), Verdict::default());
+            for age in 0..HEAL_AFTER {
+                assert_eq!(scene.see(Some((7, age)), None, false).treatment, None);
+            }
+            assert_eq!(scene.see(Some((7, HEAL_AFTER)), None, false).treatment, Some(expected));
+            assert_eq!(scene.see(None, Some(7), false), Verdict::default(), "a restart is no progress");
         }
-        let past = Seen { oldest: None, committed: Some(8), excused: false };
-        assert_eq!(judge(&mut watchdog, past), Verdict::default());
-        assert_eq!(judge(&mut watchdog, seen(7, 900)).treatment, Some(Treatment::RestartPartition));
+        assert_eq!(scene.see(None, Some(8), false), Verdict::default());
+        (0..HEAL_AFTER).for_each(|age| assert_eq!(scene.see(Some((7, age)), None, false).treatment, None));
+        let verdict = scene.see(Some((7, HEAL_AFTER)), None, false);
+        assert_eq!(verdict.treatment, Some(Treatment::RestartPartition), "a new case");
     }
 
     #[test]
-    fn what_is_being_tried_again_is_warned_of_and_never_treated() {
-        let mut watchdog = Watchdog::default();
-        let verdict = judge(&mut watchdog, Seen { excused: true, ..seen(7, 90_000) });
-        assert_eq!(verdict, Verdict { warn: true, treatment: None });
+    fn what_is_being_tried_again_is_warned_of_and_its_time_counts_anew_afterwards() {
+        let mut scene = Scene::new();
+        let seen: Vec<Verdict> = (0..9000).map(|age| scene.see(Some((7, age)), None, true)).collect();
+        assert!(
+            seen.iter().all(|verdict| verdict.treatment.is_none()) && seen.iter().any(|verdict| verdict.warn)
+        );
+        assert_eq!(scene.see(Some((7, 9001)), None, false).treatment, None);
+    }
+
+    #[test]
+    fn a_slow_sink_that_gets_on_is_warned_of_now_and_then_and_never_treated() {
+        let mut scene = Scene::new();
+        let seen: Vec<Verdict> =
+            (0..9000).map(|step| scene.see(Some((step, 5000)), Some(step), false)).collect();
+        assert_eq!(seen.iter().filter(|verdict| verdict.warn).count(), 1);
+        assert!(seen.iter().all(|verdict| verdict.treatment.is_none()));
     }
 }

@@ -103,10 +103,8 @@ impl Coordinator {
                 }
             },
         );
-        let gone = || gone.iter().map(|gone| gone.partition.clone()).collect();
-        self.setup.options.listeners.rebalanced(|| {
-            if commits { RebalanceEvent::Revoked(gone()) } else { RebalanceEvent::Lost(gone()) }
-        });
+        let event = if commits { RebalanceEvent::Revoked } else { RebalanceEvent::Lost };
+        self.setup.options.listeners.gone(gone.iter().map(|gone| gone.partition.clone()).collect(), event);
         let stages = self.end_stages(deadline).await;
         let tasks = self.end_maps().and(session.task_failure());
         let close_by = deadline.max(Instant::now() + CLOSE_TIME);

@@ -75,7 +75,7 @@ impl Coordinator {
                 committed: state.and_then(|state| state.committed),
                 excused: found.excused || session.is_busy(partition) || session.will_move(partition),
             };
-            let verdict = self.watchdog.judge(partition, seen, thresholds);
+            let verdict = self.watchdog.judge(partition, seen, thresholds, now);
             let (offset, age) = oldest.unwrap_or_default();
             if verdict.warn {
                 telemetry::partition_late(partition, offset, age, &found.waits_for);
@@ -131,7 +131,10 @@ fn find(board: &Board, running: &Running, state: Option<&Settled>, now: Instant)
     match (tracked, mapped) {
         (Some(tracked), Some(mapped)) if mapped.1 < tracked.1 => found_in_mapper(mapped, &reading),
         (None, Some(mapped)) => found_in_mapper(mapped, &reading),
-        (Some(tracked), _) => found_behind(tracked, &reading, board, running.assignment.epoch, now),
+        (Some(tracked), _) => {
+            let under_way = state.is_some_and(|state| state.stalled);
+            found_behind((tracked, under_way), &reading, board, running.assignment.epoch, now)
+        }
         (None, None) => Found { oldest: None, waits_for: String::new(), excused: false },
     }
 }
@@ -141,9 +144,9 @@ fn found_in_mapper(oldest: (i64, Instant), reading: &PulseReading) -> Found {
     Found { oldest: Some(oldest), waits_for: reading.to_string(), excused }
 }
 
-/// The record is mapped: it is in a batch, or on its way into one.
+/// The record is mapped: it is in a batch, or on its way into one. `under_way`: somebody still holds records of the partition.
 fn found_behind(
-    oldest: (i64, Instant),
+    (oldest, under_way): ((i64, Instant), bool),
     reading: &PulseReading,
     board: &Board,
     epoch: Epoch,
@@ -157,6 +160,7 @@ fn found_behind(
         return Found { oldest, waits_for: format!("its turn behind {other}"), excused: true };
     }
     let waits_for = match reading.state {
+        _ if !under_way => "nothing: it was given up by the stage that held it".to_owned(),
         PulseState::HandingOver { .. } => reading.to_string(),
         _ => "a batch that is not due yet".to_owned(),
     };

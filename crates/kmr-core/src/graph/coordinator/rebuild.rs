@@ -84,8 +84,8 @@ impl Coordinator {
     ) -> Result<Connected, Without> {
         telemetry::client_failed(&error);
         let lost = self.ownership.give_up_all();
-        let lost = || lost.iter().map(|lost| lost.partition.clone()).collect();
-        self.setup.options.listeners.rebalanced(|| RebalanceEvent::Lost(lost()));
+        let lost = lost.iter().map(|lost| lost.partition.clone()).collect();
+        self.setup.options.listeners.gone(lost, RebalanceEvent::Lost);
         self.controls.board.publish(|health| *health = Health::default());
         let old = session.abandon().await;
         let mut closing: BoxFuture<'static, ()> =

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
 use super::Coordinator;
 use super::session::{Running, Session};
 use crate::graph::pauses::Reason;
 use crate::graph::pulse::PulseState;
+use crate::graph::watch;
 
 /// How long a partition may hold up the others before its mapper is called slow: what a batch of fast mappers takes is less.
 /// Pausing throws away what is prefetched, so it is the exception.
@@ -27,8 +27,7 @@ impl Looks {
     pub(super) async fn due(&self, crowded: &mut watch::Receiver<bool>) {
         match self.next {
             Some(at) => sleep_until(at).await,
-            // The sender lives as long as the budget.
-            None => drop(crowded.wait_for(|crowded| *crowded).await.is_ok()),
+            None => crowded.wait_for(|crowded| *crowded).await,
         }
     }
 }
@@ -36,7 +35,7 @@ impl Looks {
 impl Coordinator {
     pub(super) fn look_at_shares(&mut self, session: &mut Session) {
         let now = Instant::now();
-        let mut again = *self.setup.budget.backlogs().crowded().borrow();
+        let mut again = self.setup.budget.backlogs().crowded().read(|crowded| *crowded);
         for partition in self.ownership.partitions() {
             let running =
                 self.ownership.assignment(partition).and_then(|assignment| session.running(assignment));
