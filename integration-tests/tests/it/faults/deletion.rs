@@ -1,0 +1,1 @@
+//! One of two topics is deleted under load, and created again.

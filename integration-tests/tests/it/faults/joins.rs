@@ -1,0 +1,51 @@
+//! Members join and leave in order under load.
+
+use anyhow::Result;
+use integration_tests::test_name;
+
+use super::figures::Figures;
+use super::group::{Group, Protocol, changes, random, rate};
+use crate::load::Load;
+
+const PARTITIONS: i32 = 8;
+
+/// The most members at once.
+const MOST: usize = 4;
+
+#[tokio::test]
+async fn joins_and_leaves_lose_and_double_nothing_cooperative() -> Result<()> {
+    joins_and_leaves(test_name!(), Protocol::Cooperative).await?.report_exact()
+}
+
+#[tokio::test]
+async fn joins_and_leaves_lose_nothing_eager() -> Result<()> {
+    joins_and_leaves(test_name!(), Protocol::Eager).await?.report()
+}
+
+#[tokio::test]
+async fn joins_and_leaves_lose_nothing_kip_848() -> Result<()> {
+    joins_and_leaves(test_name!(), Protocol::Kip848).await?.report()
+}
+
+async fn joins_and_leaves(name: &str, protocol: Protocol) -> Result<Figures> {
+    let mut group = Group::new(name, PARTITIONS, protocol).await?;
+    let mut random = random(&mut group);
+    let load = Load::numbered(&group.scene.topic, 0, rate(4_000, 10_000));
+    group.join().await?;
+    let each = changes(2, 20);
+    let (mut joins, mut leaves) = (each, each);
+    while joins + leaves > 0 {
+        // Whoever can, the more likely the more of it is left.
+        let leave =
+            group.len() > 1 && (group.len() == MOST || joins == 0 || random.usize(..joins + leaves) < leaves);
+        if leave && leaves > 0 {
+            group.leave(random.usize(..group.len())).await?;
+            leaves -= 1;
+        } else {
+            group.join().await?;
+            joins = joins.saturating_sub(1);
+        }
+    }
+    let produced = (group.scene.topic.clone(), load.stop().await?);
+    group.finish(Figures::row("joins and leaves", protocol), &[produced]).await
+}
