@@ -6,7 +6,7 @@ use anyhow::Result;
 use integration_tests::{Kafka, soaking, test_name};
 
 use super::figures::Figures;
-use super::group::{Group, Protocol, now, rate};
+use super::group::{Group, Protocol, Sent, now, rate};
 use crate::load::Load;
 
 #[tokio::test]
@@ -29,9 +29,9 @@ async fn a_broker_that_restarts_loses_nothing() -> Result<()> {
     let mut figures = Vec::new();
     for (mut group, load) in groups {
         group.settle(from).await?;
-        let produced = (group.scene.topic.clone(), load.stop().await?);
+        let sent = Sent::new(&group.scene.topic, load.stop().await?);
         let row = Figures::row("broker restart", group.protocol);
-        figures.push(group.finish(row, &[produced]).await?);
+        figures.push(group.finish(row, &[sent]).await?);
     }
     figures.iter().try_for_each(Figures::report)
 }

@@ -159,7 +159,8 @@ impl Group {
         self.members.iter_mut().try_for_each(|member| member.signal(signal))
     }
 
-    async fn end(&mut self, index: usize) -> Result<()> {
+    /// Ends a member in order, without waiting for the others.
+    pub(crate) async fn end(&mut self, index: usize) -> Result<()> {
         self.members[index].signal(Signal::Terminate)?;
         self.ended(index).await
     }
@@ -206,7 +207,7 @@ impl Group {
                 return Err(error);
             }
             // Known of librdkafka 2.12: a member that stands still, or a fatal error (its issue 5541).
-            self.note(format!("KIP-848: stall, all members started anew ({error})"));
+            self.note("KIP-848: stall, all members started anew".to_owned());
             say(format_args!("{error:#}"));
             self.start_anew().await?;
             self.flows().await?;
@@ -217,8 +218,14 @@ impl Group {
 
     /// Waits until every partition and every member has records that are mapped from now on.
     pub(crate) async fn flows(&self) -> Result<()> {
+        self.flows_without_the_last(0).await
+    }
+
+    /// The same, but for so many members that have come last.
+    pub(crate) async fn flows_without_the_last(&self, count: usize) -> Result<()> {
         let since = now();
-        let pids: Vec<String> = self.members.iter().map(|member| member.pid().to_string()).collect();
+        let members = &self.members[..self.members.len() - count];
+        let pids: Vec<String> = members.iter().map(|member| member.pid().to_string()).collect();
         let query = format!(
             "SELECT toUInt64(uniqExact(topic, partition) >= {} AND uniqExactIf(consumer, consumer IN ({})) >= {}) \
              FROM {TABLE} WHERE mapped_at > {since}",
@@ -267,13 +274,13 @@ impl Group {
     }
 
     /// The end of a row: waits until all that was produced is committed, ends the members, and judges.
-    pub(crate) async fn finish(mut self, row: String, produced: &[(Topic, Produced)]) -> Result<Figures> {
-        if let Err(error) = self.all_committed(produced).await {
+    pub(crate) async fn finish(mut self, row: String, sent: &[Sent]) -> Result<Figures> {
+        if let Err(error) = self.all_committed(sent).await {
             ensure!(self.protocol == Protocol::Kip848, error);
             self.note("KIP-848: stall before the end, all members started anew".to_owned());
             say(format_args!("{error:#}"));
             self.start_anew().await?;
-            self.all_committed(produced).await?;
+            self.all_committed(sent).await?;
         }
         self.all_leave().await?;
         let mut figures = Figures {
@@ -284,16 +291,16 @@ impl Group {
             notes: std::mem::take(&mut self.notes),
             ..Figures::default()
         };
-        for (topic, produced) in produced {
-            self.judge(topic, produced, &mut figures).await?;
+        for sent in sent {
+            self.judge(sent, &mut figures).await?;
         }
         Ok(figures)
     }
 
-    async fn all_committed(&self, produced: &[(Topic, Produced)]) -> Result<()> {
+    async fn all_committed(&self, sent: &[Sent]) -> Result<()> {
         let committed = wait_until(Deadline::seconds(PATIENCE), "everything is committed", async || {
             self.alive()?;
-            for (topic, _) in produced {
+            for Sent { topic, .. } in sent {
                 if topic.lag(&self.scene.group).await? != 0 {
                     return Ok(false);
                 }
@@ -307,9 +314,11 @@ impl Group {
     }
 
     /// Compares what was produced to a topic with the table, by offset, and with what is committed. For a topic without gaps.
-    async fn judge(&self, topic: &Topic, produced: &Produced, figures: &mut Figures) -> Result<()> {
+    async fn judge(&self, sent: &Sent, figures: &mut Figures) -> Result<()> {
+        let Sent { topic, first, produced } = sent;
         let query = format!(
-            "SELECT partition, count(), uniqExact(offset), max(offset) FROM {TABLE} WHERE topic = '{}' GROUP BY partition",
+            "SELECT partition, count(), uniqExact(offset), max(offset) FROM {TABLE} \
+             WHERE topic = '{}' AND number >= {first} GROUP BY partition",
             topic.name()
         );
         let rows: Vec<(u32, u64, u64, u64)> = self.scene.database.client().query(&query).fetch_all().await?;
@@ -321,7 +330,7 @@ impl Group {
                 figures.missing += count;
                 continue;
             };
-            ensure!(highest < count, "{topic:?}/{partition}: offset {highest} of {count} records");
+            ensure!(highest < count, "{}/{partition}: offset {highest} of {count} records", topic.name());
             figures.missing += count - distinct;
             figures.double += rows - distinct;
             let offset = committed.get(partition);
@@ -345,6 +354,21 @@ impl Group {
             pauses.extend(self.scene.database.client().query(&query).fetch_all::<i64>().await?);
         }
         Ok(pauses)
+    }
+}
+
+/// What was produced to a topic since it was created.
+pub(crate) struct Sent {
+    pub(crate) topic: Topic,
+    /// The number of the first record: rows with lower ones are of an earlier topic of the same name.
+    pub(crate) first: u64,
+    pub(crate) produced: Produced,
+}
+
+impl Sent {
+    /// To a topic that had no predecessor.
+    pub(crate) fn new(topic: &Topic, produced: Produced) -> Self {
+        Self { topic: topic.clone(), first: 0, produced }
     }
 }
 

@@ -4,7 +4,7 @@ use anyhow::Result;
 use integration_tests::test_name;
 
 use super::figures::Figures;
-use super::group::{Group, Protocol, now, rate};
+use super::group::{Group, Protocol, Sent, now, rate};
 use crate::load::Load;
 
 #[tokio::test]
@@ -37,5 +37,7 @@ async fn growth(name: &str, protocol: Protocol) -> Result<Figures> {
     for (partition, count) in more.stop().await?.records {
         *produced.records.entry(partition).or_default() += count;
     }
-    group.finish(Figures::row("partitions raised from 4 to 8", protocol), &[(grown, produced)]).await
+    group
+        .finish(Figures::row("partitions raised from 4 to 8", protocol), &[Sent::new(&grown, produced)])
+        .await
 }

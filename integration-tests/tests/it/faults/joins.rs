@@ -4,7 +4,7 @@ use anyhow::Result;
 use integration_tests::test_name;
 
 use super::figures::Figures;
-use super::group::{Group, Protocol, changes, random, rate};
+use super::group::{Group, Protocol, Sent, changes, random, rate};
 use crate::load::Load;
 
 const PARTITIONS: i32 = 8;
@@ -46,6 +46,6 @@ async fn joins_and_leaves(name: &str, protocol: Protocol) -> Result<Figures> {
             joins = joins.saturating_sub(1);
         }
     }
-    let produced = (group.scene.topic.clone(), load.stop().await?);
-    group.finish(Figures::row("joins and leaves", protocol), &[produced]).await
+    let sent = Sent::new(&group.scene.topic, load.stop().await?);
+    group.finish(Figures::row("joins and leaves", protocol), &[sent]).await
 }

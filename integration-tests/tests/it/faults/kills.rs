@@ -4,7 +4,7 @@ use anyhow::Result;
 use integration_tests::test_name;
 
 use super::figures::Figures;
-use super::group::{Group, Protocol, changes, random, rate};
+use super::group::{Group, Protocol, Sent, changes, random, rate};
 use crate::load::Load;
 
 #[tokio::test]
@@ -31,6 +31,6 @@ async fn kills(name: &str, protocol: Protocol) -> Result<Figures> {
         group.kill(random.usize(..group.len())).await?;
         group.join().await?;
     }
-    let produced = (group.scene.topic.clone(), load.stop().await?);
-    group.finish(Figures::row("kill -9", protocol), &[produced]).await
+    let sent = Sent::new(&group.scene.topic, load.stop().await?);
+    group.finish(Figures::row("kill -9", protocol), &[sent]).await
 }

@@ -7,7 +7,7 @@ use integration_tests::consumer::{Event, SinkKind};
 use integration_tests::{Deadline, Signal, test_name, wait_until};
 
 use super::figures::Figures;
-use super::group::{Group, Protocol, rate};
+use super::group::{Group, Protocol, Sent, rate};
 use crate::load::Load;
 
 /// A commit (10 s), a heartbeat (3 s) and two attempts have to fit into the drain deadline, and that below the interval:
@@ -65,7 +65,7 @@ async fn stall(name: &str, protocol: Protocol) -> Result<Figures> {
     }
     group.signal(Signal::Continue)?;
     group.flows().await?;
-    let produced = (group.scene.topic.clone(), load.stop().await?);
+    let sent = Sent::new(&group.scene.topic, load.stop().await?);
     group.notes.push(format!("stalled {STALL:?}, max.poll.interval {MAX_POLL:?}"));
-    group.finish(Figures::row("stalled sink", protocol), &[produced]).await
+    group.finish(Figures::row("stalled sink", protocol), &[sent]).await
 }
