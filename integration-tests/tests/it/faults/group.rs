@@ -224,24 +224,39 @@ impl Group {
     /// The same, but for so many members that have come last.
     pub(crate) async fn flows_without_the_last(&self, count: usize) -> Result<()> {
         let since = now();
-        let members = &self.members[..self.members.len() - count];
-        let pids: Vec<String> = members.iter().map(|member| member.pid().to_string()).collect();
-        let query = format!(
-            "SELECT toUInt64(uniqExact(topic, partition) >= {} AND uniqExactIf(consumer, consumer IN ({})) >= {}) \
-             FROM {TABLE} WHERE mapped_at > {since}",
-            self.partitions,
-            pids.join(", "),
-            pids.len(),
-        );
-        let what = format!("{} partitions and {} members flow", self.partitions, pids.len());
+        let members = self.members.len() - count;
+        let what = format!("{} partitions and {members} members flow", self.partitions);
         let flows = wait_until(Deadline::seconds(PATIENCE), &what, async || {
             self.alive()?;
-            Ok(self.scene.database.number(&query).await? == 1)
+            self.flowing(since, members).await
         });
         match flows.await {
             Ok(()) => Ok(()),
             Err(error) => Err(error.context(self.still(since).await)),
         }
+    }
+
+    /// Whether every partition and so many of the oldest members have records that were mapped since then.
+    pub(crate) async fn flowing(&self, since: i64, members: usize) -> Result<bool> {
+        let pids: Vec<String> =
+            self.members[..members].iter().map(|member| member.pid().to_string()).collect();
+        let query = format!(
+            "SELECT toUInt64(uniqExact(topic, partition) >= {} AND uniqExactIf(consumer, consumer IN ({})) >= {members}) \
+             FROM {TABLE} WHERE mapped_at > {since}",
+            self.partitions,
+            pids.join(", "),
+        );
+        Ok(self.scene.database.number(&query).await? == 1)
+    }
+
+    /// Starts a member in the place of each that has stopped with this error, and returns how many.
+    pub(crate) fn replace(&mut self, error: &str) -> Result<usize> {
+        let stopped = |member: &mut Process| matches!(Event::last(member), Some(Event::Failed { error: e }) if e == error);
+        let gone: Vec<Process> = self.members.extract_if(.., stopped).collect();
+        let count = gone.len();
+        self.gone.extend(gone);
+        (0..count).try_for_each(|_| self.start_without_waiting())?;
+        Ok(count)
     }
 
     /// Who has what since then, and what the members say.
