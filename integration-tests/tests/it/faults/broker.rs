@@ -26,10 +26,12 @@ async fn a_broker_that_restarts_loses_nothing() -> Result<()> {
     // Nothing can be waited for: this is how long the broker is away.
     tokio::time::sleep(Duration::from_secs(if soaking() { 15 } else { 4 })).await;
     kafka.start().await?;
+    let away = Duration::from_millis((now() - from).unsigned_abs());
     let mut figures = Vec::new();
     for (mut group, load) in groups {
         group.settle(from).await?;
         let sent = Sent::new(&group.scene.topic, load.stop().await?);
+        group.notes.push(format!("away for {away:?}, its stop and start included"));
         let row = Figures::row("broker restart", group.protocol);
         figures.push(group.finish(row, &[sent]).await?);
     }

@@ -15,6 +15,9 @@ use crate::scene::{Scene, TABLE, alive, start};
 /// For what takes seconds on an idle machine.
 const PATIENCE: u64 = 90;
 
+/// The same where members are known to stand still for ever: they are started anew after that.
+const PATIENCE_KIP_848: u64 = 45;
+
 /// A kept partition has to be seen before a change to be seen kept: milliseconds before it that are looked at.
 const BEFORE: i64 = 500;
 
@@ -31,6 +34,10 @@ pub(crate) enum Protocol {
 
 impl Protocol {
     pub(crate) const ALL: [Self; 3] = [Self::Eager, Self::Cooperative, Self::Kip848];
+
+    fn patience(self) -> Deadline {
+        Deadline::seconds(if self == Self::Kip848 { PATIENCE_KIP_848 } else { PATIENCE })
+    }
 
     /// A member notices a rebalance at a heartbeat, and is given up 6 s after its last one. Under KIP-848 both are settings
     /// of the broker.
@@ -226,7 +233,7 @@ impl Group {
         let since = now();
         let members = self.members.len() - count;
         let what = format!("{} partitions and {members} members flow", self.partitions);
-        let flows = wait_until(Deadline::seconds(PATIENCE), &what, async || {
+        let flows = wait_until(self.protocol.patience(), &what, async || {
             self.alive()?;
             self.flowing(since, members).await
         });
@@ -313,7 +320,7 @@ impl Group {
     }
 
     async fn all_committed(&self, sent: &[Sent]) -> Result<()> {
-        let committed = wait_until(Deadline::seconds(PATIENCE), "everything is committed", async || {
+        let committed = wait_until(self.protocol.patience(), "everything is committed", async || {
             self.alive()?;
             for Sent { topic, .. } in sent {
                 if topic.lag(&self.scene.group).await? != 0 {
