@@ -213,7 +213,9 @@ impl Group {
             if self.protocol != Protocol::Kip848 {
                 return Err(error);
             }
-            // Known of librdkafka 2.12: a member that stands still, or a fatal error (its issue 5541).
+            // Known of librdkafka 2.12: a fatal error (its issue 5541); and a heartbeat that times out takes the assignment in its
+            // answer along, because the next one is no full one (`rd_kafka_cgrp_handle_ConsumerGroupHeartbeat`): the member
+            // never gives up what the group waits for.
             self.note("KIP-848: stall, all members started anew".to_owned());
             say(format_args!("{error:#}"));
             self.start_anew().await?;
