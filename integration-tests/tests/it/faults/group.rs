@@ -152,9 +152,7 @@ impl Group {
 
     /// Ends all members in order, at the same time.
     pub(crate) async fn all_leave(&mut self) -> Result<()> {
-        for member in &mut self.members {
-            member.signal(Signal::Terminate)?;
-        }
+        self.signal(Signal::Terminate)?;
         while !self.members.is_empty() {
             self.ended(0).await?;
         }
