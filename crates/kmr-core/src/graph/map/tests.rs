@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use crate::graph::budget::Budget;
 use crate::graph::claim::{Assignment, Epoch, LedgerEntry};
 use crate::graph::flow::Flow;
 use crate::graph::pulse::{Pulse, PulseReading};
+use crate::graph::watch;
 use crate::graph::wiring::{StageContext, Stages, start_stages};
 use crate::member::RecordBatch;
 use crate::record::{OwnedRecord, Record, TopicPartition};
@@ -50,8 +51,13 @@ struct Task {
 async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
     let (flow, flow_receiver) = watch::channel(Flow::default());
     let budget = Budget::new(1 << 20);
-    let context =
-        StageContext { flow: flow_receiver, budget: budget.clone(), counters: Arc::default(), seed: 1 };
+    let context = StageContext {
+        flow: flow_receiver,
+        board: Arc::default(),
+        budget: budget.clone(),
+        counters: Arc::default(),
+        seed: 1,
+    };
     let stages = start_stages(strategy.into_pipeline(), context).await?;
     let (sender, batches) = mpsc::unbounded_channel();
     let (ledger, _ledger) = mpsc::unbounded_channel();
@@ -66,7 +72,8 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
 impl Task {
     fn fetch(&self, offsets: impl IntoIterator<Item = i64>) {
         let records = offsets.into_iter().map(|offset| OwnedRecord::new("t", 0, offset)).collect();
-        let (charge, unmapped) = (self.budget.charge(1000), self.budget.unmapped());
+        let (charge, unmapped) =
+            (self.budget.charge(1000), self.budget.unmapped(&self.budget.backlogs().backlog(), 1000));
         self.batches.send(Admitted { batch: Box::new(Batch(records)), charge, unmapped }).ok().unwrap();
     }
 
