@@ -22,6 +22,8 @@ use crate::record::{OwnedRecord, TopicPartition};
 
 /// How often the group's coordinator looks at its members.
 const TICK: Duration = Duration::from_millis(100);
+/// What an answer to a revoke may take: the drain, and a commit that is slow to be answered.
+const ANSWER: Duration = Simulation::DRAIN_DEADLINE.saturating_add(Duration::from_secs(20));
 /// Calls of a client at one moment past which the graph is taken to spin.
 const SPIN: u32 = 200_000;
 
@@ -216,6 +218,11 @@ impl State {
             if let Some(client) = self.clients.get(&id) {
                 let _ = client.events.send(MemberEvent::Rebalance(rebalance));
             }
+        }
+        let overdue = self.group.overdue(Instant::now(), ANSWER).map(|(id, rebalance)| (id, rebalance.id));
+        if let Some((id, rebalance)) = overdue {
+            let what = format!("member {id} has not answered #{rebalance} within {ANSWER:?}");
+            self.violate("R3, every rebalance is answered in time", what);
         }
         self.wake_readers();
     }

@@ -37,6 +37,7 @@ struct Member {
     pending: Option<(Rebalance, Instant)>,
     /// Cut off from the brokers since then, until then.
     isolated: Option<(Instant, Instant)>,
+    away_until: Instant,
     /// Commits are put off until then.
     unsettled_until: Instant,
 }
@@ -93,6 +94,7 @@ impl Group {
             lost: None,
             pending: None,
             isolated: None,
+            away_until: now,
             unsettled_until: now,
         };
         self.members.insert(id, member);
@@ -119,6 +121,7 @@ impl Group {
         if let Some(member) = self.members.get_mut(&id) {
             let (since, end) = member.isolated.unwrap_or((now, until));
             member.isolated = Some((since, end.max(until)));
+            member.away_until = end.max(until);
         }
     }
 
@@ -206,6 +209,16 @@ impl Group {
             Protocol::Eager | Protocol::Cooperative => self.classic(now, partitions, rng, &mut told),
         }
         told
+    }
+
+    /// A member whose revoke waits for its answer longer than `limit`, its time away from the brokers not counted.
+    pub(super) fn overdue(&self, now: Instant, limit: Duration) -> Option<(MemberId, &Rebalance)> {
+        self.members.iter().find_map(|(id, member)| {
+            let (rebalance, since) = member.pending.as_ref().filter(|(p, _)| p.change == Change::Revoke)?;
+            let waits =
+                member.joined && member.isolated.is_none() && now > (*since).max(member.away_until) + limit;
+            waits.then_some((*id, rebalance))
+        })
     }
 
     /// Puts out who has not been heard of, or has not answered.
