@@ -94,3 +94,9 @@ fn errors_to_stream() {
         assert!(found, "{place}: {}", output.stderr);
     }
 }
+
+#[test]
+fn simulated() {
+    let stdout = run("simulated").stdout;
+    assert!(stdout.contains("1000 seeds, each run twice") && stdout.contains("no rule broken"), "{stdout}");
+}

@@ -53,6 +53,13 @@ pub use strategy::{IntoPipeline, Pipeline, Records, Strategy};
 /// | `reduce` | a [`Reducer`]; what it returns for a batch flows on | one at least |
 /// | `reduce_err` | a [`Reducer`] of [`DeadLetter`]s, for what failed at any stage | one at most, as the last stage |
 ///
+/// Settings stand among the stages before the first `reduce`, in any place there, once each:
+///
+/// | setting | what it takes | default |
+/// |---|---|---|
+/// | `concurrency` | a number or a [`Concurrency`]: records of a partition in progress at once in async map stages | 1 |
+/// | `map_retry` | a [`RetryPolicy`]: what happens to a record whose map stage says [`Retryable`] | [`RetryPolicy::default`] |
+///
 /// Values are any expressions. The comma behind the last stage and the inner braces may be left out. The expansion names
 /// everything from the root (`::kmr_core::…`): it needs no import, but it does not work where the dependency was renamed in
 /// `Cargo.toml`.
@@ -75,7 +82,7 @@ pub use strategy::{IntoPipeline, Pipeline, Records, Strategy};
 /// All mistakes in a list are reported at once, each at its stage:
 ///
 /// * no stages, or something else than a list of stages;
-/// * an unknown stage (with the nearest name), a missing `=>`, value or comma, a value that is no expression;
+/// * an unknown stage or setting (with the nearest name), a setting behind a `reduce` or a second time, a missing `=>`, value or comma, a value that is no expression;
 /// * no map stage, or a `reduce` before the first one; no `reduce`; a `reduce_err` that is not the last stage; a second one.
 ///
 /// What the types say is checked by the compiler in the builder's calls, at the same place: *this `reduce` does not take what
@@ -121,6 +128,7 @@ pub use strategy::{IntoPipeline, Pipeline, Records, Strategy};
 /// }
 ///
 /// let strategy = processing_strategy!({
+///     concurrency => 16,
 ///     filter => |record| record.payload().is_some(),
 ///     map => parse,
 ///     filter => |order| order.amount > 0,

@@ -6,8 +6,8 @@ mod support;
 use std::convert::Infallible;
 
 use kmr_core::{
-    AsyncMapper, BoxError, DeadLetter, IntoPipeline, Mapper, OwnedRecord, Record, Strategy, async_trait,
-    processing_strategy,
+    AsyncMapper, BoxError, Concurrency, DeadLetter, IntoPipeline, Mapper, OwnedRecord, Record, RetryPolicy,
+    Strategy, async_trait, processing_strategy,
 };
 use support::{Count, Order, amount, look_up, parse};
 
@@ -88,6 +88,29 @@ fn macro_builds_what_the_builder_builds() {
     for stage in ["reduce 1", "reduce 2", "reduce_err"] {
         assert!(listed.contains(stage), "{stage} is not in {listed}");
     }
+}
+
+#[test]
+fn settings_are_those_of_the_builder_wherever_they_stand() {
+    let policy = || RetryPolicy::default().with_give_up_after(None);
+    let by_hand = debug(Strategy::new().concurrency(4).map_retry(policy()).map(parse).reduce(orders()));
+    assert!(
+        by_hand.contains("records: 4, by_key: false") && by_hand.contains("give_up_after: None"),
+        "{by_hand}"
+    );
+    let listed =
+        processing_strategy!({ map_retry => policy(), map => parse, concurrency => 4, reduce => orders() });
+    assert_eq!(debug(listed), by_hand);
+    let listed = processing_strategy!({
+        filter => |record| record.key().is_some(),
+        concurrency => Concurrency::by_key(64),
+        filter => |record| record.payload().is_some(),
+        map => look_up,
+        reduce => orders(),
+        reduce_err => letters(),
+    });
+    let listed = debug(listed);
+    assert!(listed.contains("records: 64, by_key: true"), "{listed}");
 }
 
 #[test]

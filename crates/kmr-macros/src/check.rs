@@ -1,4 +1,4 @@
-//! From a [`StageList`] to [`Call`]s: which stages there are, and in which order they may stand.
+//! From a [`StageList`] to [`Call`]s: which stages and settings there are, and in which order they may stand.
 //!
 //! Every rule is checked, so all mistakes are reported at once; each error points at the stage that it is about.
 
@@ -9,9 +9,11 @@ use syn::{Error, Expr};
 
 use crate::parse::{Stage, StageList};
 
-/// A stage that exists.
+/// A stage, or a setting, that exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
+    Concurrency,
+    MapRetry,
     Filter,
     Map,
     FilterMap,
@@ -21,17 +23,24 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
+    const STAGES: [Self; 6] =
         [Self::Filter, Self::Map, Self::FilterMap, Self::FlatMap, Self::Reduce, Self::ReduceErr];
+    const SETTINGS: [Self; 2] = [Self::Concurrency, Self::MapRetry];
 
-    /// The stage of that name.
+    fn all() -> impl Iterator<Item = Self> {
+        Self::STAGES.into_iter().chain(Self::SETTINGS)
+    }
+
+    /// The stage or setting of that name.
     pub(crate) fn of(name: &Ident) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| name == kind.name())
+        Self::all().find(|kind| name == kind.name())
     }
 
     /// The name, which is also the builder's method.
     pub(crate) fn name(self) -> &'static str {
         match self {
+            Self::Concurrency => "concurrency",
+            Self::MapRetry => "map_retry",
             Self::Filter => "filter",
             Self::Map => "map",
             Self::FilterMap => "filter_map",
@@ -43,6 +52,10 @@ impl Kind {
 
     fn is_map(self) -> bool {
         matches!(self, Self::Map | Self::FilterMap | Self::FlatMap)
+    }
+
+    fn is_setting(self) -> bool {
+        Self::SETTINGS.contains(&self)
     }
 }
 
@@ -80,11 +93,13 @@ pub(crate) fn check(list: StageList) -> Result<Vec<Call>, Vec<Error>> {
             }
         }
     }
-    if complete && known.is_empty() {
+    if complete && known.iter().all(|stage| stage.kind.is_setting()) {
         let text = "the strategy is empty: it needs a map stage and a `reduce`, as in \
                     `{ map => parse, reduce => writer }`";
         errors.push(Error::new(list.span, text));
     }
+    check_settings(&known, &mut errors);
+    known.retain(|stage| !stage.kind.is_setting());
     check_map(&known, complete, &mut errors);
     check_reduce(&known, complete, &mut errors);
     check_reduce_err(&known, &mut errors);
@@ -93,6 +108,28 @@ pub(crate) fn check(list: StageList) -> Result<Vec<Call>, Vec<Error>> {
     }
     let call = |Stage { name, value }: Stage| value.map(|argument| Call { method: name, argument });
     Ok(list.stages.into_iter().filter_map(call).collect())
+}
+
+/// A setting stands once, before the first `reduce`: it is about the map stages there.
+fn check_settings(stages: &[Known], errors: &mut Vec<Error>) {
+    let reduce = stages.iter().position(|stage| matches!(stage.kind, Kind::Reduce | Kind::ReduceErr));
+    for (index, setting) in stages.iter().enumerate().filter(|(_, stage)| stage.kind.is_setting()) {
+        let text = if stages[..index].iter().any(|before| before.kind == setting.kind) {
+            format!(
+                "a second {}: it is one setting for all map stages before the first `reduce`",
+                setting.kind
+            )
+        } else if let Some(reduce) = reduce.filter(|reduce| *reduce < index) {
+            format!(
+                "{} stands behind a {}: move it before the first map stage, it is a setting of the map stages before the \
+                 first `reduce`",
+                setting.kind, stages[reduce].kind
+            )
+        } else {
+            continue;
+        };
+        errors.push(Error::new(setting.span, text));
+    }
 }
 
 /// Something has to be mapped before the first `reduce`.
@@ -164,8 +201,7 @@ fn check_reduce_err(stages: &[Known], errors: &mut Vec<Error>) {
 
 fn unknown(name: &Ident) -> Error {
     let written = name.to_string();
-    let near = Kind::ALL
-        .into_iter()
+    let near = Kind::all()
         .map(|kind| (distance(&written.to_lowercase(), kind.name()), kind))
         .min_by_key(|(distance, _)| *distance)
         .filter(|(distance, kind)| *distance <= 1 + kind.name().len() / 4);
@@ -174,7 +210,9 @@ fn unknown(name: &Ident) -> Error {
         text += &format!(": did you mean {kind}?");
     }
     text += "\nthe stages are ";
-    text += &Kind::ALL.map(|kind| kind.to_string()).join(", ");
+    text += &Kind::STAGES.map(|kind| kind.to_string()).join(", ");
+    text += "; the settings are ";
+    text += &Kind::SETTINGS.map(|kind| kind.to_string()).join(", ");
     Error::new(name.span(), text)
 }
 

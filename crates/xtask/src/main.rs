@@ -7,6 +7,7 @@ mod images;
 mod packages;
 mod process;
 mod servers;
+mod sim;
 mod steps;
 mod summary;
 
@@ -39,6 +40,8 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// The simulation: the whole consumer on a simulated cluster, thousands of runs with faults, in virtual time
+    Sim(sim::Arguments),
     /// The container engine, the images, and servers to try things on by hand
     Services {
         #[command(subcommand)]
@@ -94,6 +97,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Command::Soak { arguments } => {
             steps::run(&Selection { steps: vec![Step::Integration], arguments, soak: true })
         }
+        Command::Sim(arguments) => sim::run(&arguments),
         Command::Services { action } => {
             match action {
                 Services::Prepare => drop(servers::prepare_and_leave()?),

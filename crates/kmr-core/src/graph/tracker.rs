@@ -8,8 +8,9 @@
 
 use std::collections::VecDeque;
 
-use super::defects::{Defect, planted};
 use tokio::time::Instant;
+
+use super::defects::{Defect, planted};
 
 /// A closed range of offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

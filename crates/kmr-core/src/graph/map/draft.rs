@@ -69,10 +69,12 @@ impl<R: Rows> Draft<R> {
                 || offset - self.base > i64::from(u32::MAX))
     }
 
+    #[inline]
     pub(super) fn begin(&mut self, record: &Record<'_>) {
         self.begin_at(record.offset, source_bytes(record));
     }
 
+    #[inline]
     pub(super) fn begin_at(&mut self, offset: i64, bytes: usize) {
         if self.range.is_none() {
             self.base = offset;
@@ -99,6 +101,7 @@ impl<R: Rows> Draft<R> {
     }
 
     /// The record is done with: its rows stay, or it has failed and leaves none.
+    #[inline]
     pub(super) fn end(
         &mut self,
         mark: usize,
@@ -140,6 +143,7 @@ impl<R: Rows> Draft<R> {
 }
 
 /// `is_full_for` has made sure that it fits.
+#[inline]
 pub(super) fn delta(base: i64, offset: i64) -> u32 {
     u32::try_from(offset - base).unwrap_or(u32::MAX)
 }

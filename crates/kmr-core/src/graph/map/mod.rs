@@ -1,6 +1,6 @@
 //! The map phase: one task per assigned partition maps borrowed records in place and sends on what they became.
 //!
-//! `partition` is the task; `draft` the piece that it fills; `window` orders the records that wait for something, `busy` waits with
+//! `partition` is the task; `draft` the piece that it fills, which `send` sends; `window` orders the records that wait for something, `busy` waits with
 //! them, and `retry` says which are mapped again; `pace` says when the task lets others run.
 //!
 //! Invariants:
@@ -16,6 +16,7 @@ mod draft;
 mod pace;
 mod partition;
 mod retry;
+mod send;
 mod window;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -98,6 +99,7 @@ where
     }
 }
 
+#[inline]
 fn source_bytes(record: &Record<'_>) -> usize {
     record.payload.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len)
 }

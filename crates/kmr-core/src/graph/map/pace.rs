@@ -65,14 +65,24 @@ impl Pace {
         (self.left, self.last, self.began) = (0, None, None);
     }
 
-    /// Called before each record: whether to [`look`](Self::look) at the clock.
-    #[inline]
-    pub(super) fn is_due(&mut self) -> bool {
-        if self.left > 0 {
-            self.left -= 1;
-            return false;
-        }
-        true
+    /// Whether to [`look`](Self::look) at the clock before the next record.
+    pub(super) fn is_due(&self) -> bool {
+        self.left == 0
+    }
+
+    /// Records that may be mapped before the next look.
+    pub(super) fn allowance(&self) -> usize {
+        self.left as usize
+    }
+
+    /// Records have been mapped.
+    pub(super) fn spend(&mut self, records: usize) {
+        self.left = self.left.saturating_sub(u32::try_from(records).unwrap_or(u32::MAX));
+    }
+
+    /// The time, as of the last look.
+    pub(super) fn now(&self) -> Instant {
+        self.last.unwrap_or_else(Instant::now)
     }
 
     /// Looks at the clock.
@@ -85,7 +95,7 @@ impl Pace {
             self.restart();
             return Look::Over;
         }
-        self.left = self.stride - 1;
+        self.left = self.stride;
         Look::On(now)
     }
 
@@ -113,6 +123,7 @@ mod tests {
                     break;
                 }
             }
+            pace.spend(1);
             records += 1;
             *now += record;
         }

@@ -10,28 +10,23 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::runtime::{Handle, RuntimeFlavor};
-use tokio::sync::mpsc::error::{TryRecvError, TrySendError};
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::{block_in_place, yield_now};
 use tokio::time::{Instant, sleep_until};
 
 use super::busy::{Busy, Woken};
-use super::draft::{Draft, delta};
+use super::draft::Draft;
 use super::pace::{Look, Pace};
 use super::retry::{Attempts, into_last};
 use super::window::{Done, Slot, Window};
 use super::{Admitted, Mapping, PartitionInput, source_bytes};
-use crate::dead_letter::DeadLetter;
 use crate::error::Error;
 use crate::graph::budget::{Charge, Unmapped};
-use crate::graph::claim::Claim;
-use crate::graph::defects::{Defect, planted};
-use crate::graph::piece::{Origin, Piece};
 use crate::graph::pulse::PulseState;
-use crate::graph::tracker::Offsets;
 use crate::member::RecordBatch;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
-use crate::stage::{Chain, Stage, StageError, Step};
+use crate::stage::{Chain, StageError, Step};
 use crate::telemetry;
 
 /// How long mapped records wait for a slow one behind them.
@@ -73,8 +68,8 @@ enum Next {
 
 /// One partition's task.
 pub(super) struct Partition<'a, C: Chain, R: Rows> {
-    mapping: &'a Mapping<C, R>,
-    input: PartitionInput,
+    pub(super) mapping: &'a Mapping<C, R>,
+    pub(super) input: PartitionInput,
     input_ended: bool,
     /// Batches in order. Records are taken from the last one, and end in the first.
     loads: VecDeque<Load>,
@@ -87,7 +82,7 @@ pub(super) struct Partition<'a, C: Chain, R: Rows> {
     draft: Draft<R>,
     /// When a draft is sent that waits for the records behind it.
     flush_at: Option<Instant>,
-    pace: Pace,
+    pub(super) pace: Pace,
     warned: Option<Instant>,
     may_offload: bool,
 }
@@ -205,13 +200,8 @@ where
         let Self { mapping, input, loads, window, busy, draft, pace, .. } = self;
         let mapping: &'a Mapping<C, R> = mapping;
         let Some(load) = loads.back_mut() else { return Next::Advance };
-        while load.taken < load.records {
-            let index = load.taken;
-            let offset = load.batch.offset(index);
-            if offset < input.next {
-                load.taken += 1;
-                continue;
-            }
+        while !load.is_taken() {
+            let offset = load.batch.offset(load.taken);
             if draft.is_full_for(offset) {
                 return Next::Send;
             }
@@ -221,21 +211,14 @@ where
                     return next;
                 }
             }
-            load.taken += 1;
-            input.next = offset + 1;
+            let end = load.records.min(load.taken + pace.allowance());
+            let (taken, waits) = run(mapping, (load, end), &mut input.next, draft);
+            pace.spend(taken - load.taken);
+            load.taken = taken;
+            let Some(waits) = waits else { continue };
+            let index = taken - 1;
             let record = load.batch.record(index);
-            let mark = draft.rows.len();
-            draft.begin(&record);
-            let waits = match mapping.chain.start(&record, &mut |row| draft.push(row)) {
-                Step::Done(result) if !result.as_ref().is_err_and(StageError::is_retryable) => {
-                    draft.end(mark, result, &mapping.reduce_stage, || record.to_owned());
-                    continue;
-                }
-                waits => waits,
-            };
-            draft.truncate(mark);
-            window.push(slot(&record, (number, index), window.is_by_key()));
-            let Some(number) = window.start_next() else { return Next::Advance };
+            let number = window.push_busy(slot(&record, (number, index), window.is_by_key(), pace));
             match waits {
                 Step::Later(call) => busy.push(Busy::mapping(number, call)),
                 Step::Done(result) => self.attempted(number, result.map(|()| Vec::new())),
@@ -249,13 +232,16 @@ where
     fn start_next(&mut self) -> Next {
         if let Some(number) = self.window.next_ready() {
             let offset = self.window.get(number).map_or(self.input.next, |slot| slot.offset);
-            let next =
-                if self.pace.is_due() { look(&mut self.pace, &self.input, offset) } else { Next::Advance };
-            if next == Next::Advance {
-                self.window.start_next();
-                self.start(number);
+            if self.pace.is_due() {
+                let next = look(&mut self.pace, &self.input, offset);
+                if next != Next::Advance {
+                    return next;
+                }
             }
-            return next;
+            self.pace.spend(1);
+            self.window.start_next();
+            self.start(number);
+            return Next::Advance;
         }
         if !self.window.has_room() {
             return Next::Wait;
@@ -270,7 +256,7 @@ where
             let record = load.batch.record(index);
             if record.offset >= self.input.next {
                 self.input.next = record.offset + 1;
-                self.window.push(slot(&record, (number, index), self.window.is_by_key()));
+                self.window.push(slot(&record, (number, index), self.window.is_by_key(), &self.pace));
             }
         }
         Next::Advance
@@ -429,8 +415,7 @@ where
         self.draft.range.is_some() && self.patience() <= Instant::now()
     }
 
-    /// Observes what the draft covers and sends it on: failures to the error branch, rows to the reducer; a draft without
-    /// either is finished.
+    /// Sends the draft, if it covers anything.
     async fn send(&mut self) -> Result<(), Error> {
         self.flush_at = None;
         let draft = std::mem::replace(&mut self.draft, self.mapping.draft());
@@ -444,70 +429,44 @@ where
             (None, _) => Ok(()),
         }
     }
-
-    async fn send_draft(&mut self, mut draft: Draft<R>, range: Offsets, charge: Charge) -> Result<(), Error> {
-        if let Some(error) = draft.take_stop(&self.input.assignment.partition) {
-            return Err(error);
-        }
-        self.mapping.counters.mapped(draft.records, draft.source_bytes);
-        let (bytes, letter_bytes) = (draft.resident_bytes(), draft.letter_bytes());
-        let Draft { rows, deltas, base, failures, mapped, .. } = draft;
-        let mut claim =
-            Claim::observe(self.input.assignment.clone(), range, charge, self.input.ledger.clone());
-        claim.resize(bytes + letter_bytes);
-        if !failures.is_empty() {
-            let failed: Vec<i64> = failures.iter().map(|(record, _)| record.offset()).collect();
-            let carved: Vec<i64> =
-                failed.iter().map(|at| at + i64::from(planted(Defect::WrongOffset))).collect();
-            let claim = claim.carve_all(&carved, letter_bytes);
-            let deltas = failed.iter().map(|offset| delta(base, *offset)).collect();
-            let letter = |(record, failed): (OwnedRecord, StageError)| {
-                DeadLetter::new(record, failed.stage.name(), failed.error)
-            };
-            let letters = failures.into_iter().map(letter).collect();
-            self.hand_over(Stage::named("reduce_err"), range.last);
-            self.mapping.errors.send(letters, Origin::of_records(claim, base, deltas)).await?;
-        }
-        if rows.is_empty() {
-            claim.finish();
-            return Ok(());
-        }
-        let piece = Piece { rows, origin: Origin::of_records(claim, base, deltas) };
-        if let Err(TrySendError::Full(piece)) = self.mapping.reducer.try_send(piece) {
-            self.hand_over(self.mapping.reduce_stage.clone(), range.last);
-            // A closed channel, here and above, means that the reduce stage has failed and the consumer is stopping.
-            let _ = self.mapping.reducer.send(piece).await;
-        }
-        // The batches count as mapped from here on.
-        drop(mapped);
-        Ok(())
-    }
-
-    /// The task is going to wait until a stage takes what is mapped up to `last`.
-    fn hand_over(&mut self, to: Stage, last: i64) {
-        self.input.pulse.waiting(PulseState::HandingOver { to }, last);
-        self.pace.pause(Instant::now());
-    }
 }
 
-/// The record at a place of a batch, on its way into the window.
-fn slot<T>(record: &Record<'_>, (batch, index): (u64, usize), by_key: bool) -> Slot<T> {
-    let key = record.key.filter(|_| by_key).map(|key| {
-        // Without a random seed: the order of events is the same in each run.
-        let mut hasher = DefaultHasher::new();
-        hasher.write(key);
-        hasher.finish()
-    });
-    let (offset, bytes, attempts) = (record.offset, source_bytes(record), Attempts::new(Instant::now()));
-    Slot { offset, bytes, batch, index, key, attempts, rests: false, done: None }
-}
-
-/// Pends for ever without an instant.
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
+/// Maps records of a batch, up to `end`, to the first that has to wait, or until the draft is full. Returns the number of records
+/// that are taken from the batch, and how the last one waits.
+fn run<'a, C, R>(
+    mapping: &'a Mapping<C, R>,
+    (load, end): (&Load, usize),
+    next: &mut i64,
+    draft: &mut Draft<R>,
+) -> (usize, Option<Step<'a, C::Out>>)
+where
+    C: for<'r> Chain<In<'r> = &'r Record<'r>>,
+    R: Rows<Item = C::Out>,
+{
+    for index in load.taken..end {
+        let offset = load.batch.offset(index);
+        if offset < *next {
+            continue;
+        }
+        if draft.is_full_for(offset) {
+            return (index, None);
+        }
+        *next = offset + 1;
+        let record = load.batch.record(index);
+        let mark = draft.rows.len();
+        draft.begin(&record);
+        match mapping.chain.start(&record, &mut |row| draft.push(row)) {
+            Step::Done(Ok(())) => draft.end(mark, Ok(()), &mapping.reduce_stage, || record.to_owned()),
+            Step::Done(Err(failed)) if !failed.is_retryable() => {
+                draft.end(mark, Err(failed), &mapping.reduce_stage, || record.to_owned());
+            }
+            waits => {
+                draft.truncate(mark);
+                return (index + 1, Some(waits));
+            }
+        }
     }
+    (end, None)
 }
 
 /// Between two records: whether something else comes first than the one at `offset`.
@@ -521,5 +480,25 @@ fn look(pace: &mut Pace, input: &PartitionInput, offset: i64) -> Next {
             input.pulse.mapping(offset, now);
             Next::Advance
         }
+    }
+}
+
+/// The record at a place of a batch, on its way into the window.
+fn slot<T>(record: &Record<'_>, (batch, index): (u64, usize), by_key: bool, pace: &Pace) -> Slot<T> {
+    let key = record.key.filter(|_| by_key).map(|key| {
+        // Without a random seed: the order of events is the same in each run.
+        let mut hasher = DefaultHasher::new();
+        hasher.write(key);
+        hasher.finish()
+    });
+    let (offset, bytes, attempts) = (record.offset, source_bytes(record), Attempts::new(pace.now()));
+    Slot { offset, bytes, batch, index, key, attempts, rests: false, done: None }
+}
+
+/// Pends for ever without an instant.
+async fn at(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
     }
 }

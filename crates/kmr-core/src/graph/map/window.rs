@@ -92,6 +92,16 @@ impl<T> Window<T> {
         self.slots.push_back(slot);
     }
 
+    /// Takes a record in that is in a map stage already; the window is empty.
+    pub(super) fn push_busy(&mut self, slot: Slot<T>) -> u64 {
+        if let Some(key) = slot.key {
+            self.keys.entry(key).or_default().push_back(self.first);
+        }
+        self.busy += 1;
+        self.slots.push_back(slot);
+        self.first
+    }
+
     /// The next record that may start: the first in order.
     pub(super) fn next_ready(&self) -> Option<u64> {
         self.ready.first().copied().filter(|_| self.busy < self.concurrency.records())

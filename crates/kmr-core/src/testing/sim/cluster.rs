@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use super::Simulation;
 use super::group::{Group, MemberId};
-use super::log::Log;
+use super::log::{Log, PartitionLog};
 use super::oracle::Oracle;
 use super::rng::Rng;
 use super::schedule::{CommitFault, Schedule, SinkFault, TOPICS};
@@ -31,6 +31,8 @@ pub(super) struct Fetching {
     pub(super) position: i64,
     pub(super) start: i64,
     pub(super) paused: bool,
+    /// It has failed, and is not read before it is sought.
+    pub(super) failed: bool,
     pub(super) taken_at: Instant,
 }
 
@@ -47,6 +49,13 @@ pub(super) struct Client {
     pub(super) called_back: Option<Instant>,
     /// Calls at one moment.
     calls: (Instant, u32),
+}
+
+/// What a client gets when it fetches.
+pub(super) enum Taken {
+    Records(TopicPartition, Vec<Arc<OwnedRecord>>),
+    /// The log does not hold the offset any more.
+    OutOfRange(TopicPartition, i64),
 }
 
 /// What is wrong, and until when.
@@ -262,11 +271,7 @@ impl State {
     }
 
     /// Records for one client, at most `limit`, each with its partition's name; positions move on.
-    pub(super) fn fetch(
-        &mut self,
-        id: MemberId,
-        limit: usize,
-    ) -> Vec<(TopicPartition, Vec<Arc<OwnedRecord>>)> {
+    pub(super) fn fetch(&mut self, id: MemberId, limit: usize) -> Vec<Taken> {
         let now = Instant::now();
         if now < self.faults.no_fetch_until || self.group.isolated_until(id, now).is_some() {
             return Vec::new();
@@ -276,7 +281,9 @@ impl State {
         }
         let Some(client) = self.clients.get(&id) else { return Vec::new() };
         let has_data = |(partition, fetching): &(&TopicPartition, &Fetching)| {
-            !fetching.paused && self.log.get(partition).is_some_and(|log| log.has(fetching.position))
+            !fetching.paused
+                && !fetching.failed
+                && self.log.get(partition).is_some_and(|log| log.has(fetching.position))
         };
         let ready: Vec<TopicPartition> =
             client.fetching.iter().filter(has_data).map(|(p, _)| p.clone()).collect();
@@ -288,6 +295,17 @@ impl State {
             else {
                 break;
             };
+            if let Some(low) =
+                self.log.get(&partition).map(PartitionLog::low).filter(|low| fetching.position < *low)
+            {
+                fetching.failed = true;
+                let position = fetching.position;
+                self.note(format_args!(
+                    "member {id} cannot take {partition} at {position}: its log begins at {low}"
+                ));
+                fetched.push(Taken::OutOfRange(partition, position));
+                continue;
+            }
             let records =
                 self.log.get(&partition).map(|log| log.read(fetching.position, size)).unwrap_or_default();
             let (Some(first), Some(last)) = (records.first(), records.last()) else { continue };
@@ -296,7 +314,7 @@ impl State {
             let (first, offsets) = (first.timestamp_millis().unwrap_or(0), (first.offset(), last.offset()));
             self.check_wait(&partition, now, taken_before, first);
             self.note(format_args!("member {id} takes {partition} {}..={}", offsets.0, offsets.1));
-            fetched.push((partition, records));
+            fetched.push(Taken::Records(partition, records));
         }
         fetched
     }

@@ -16,7 +16,7 @@ use super::oracle::Violation;
 use super::rng::Rng;
 use super::schedule::{Action, PROCESSES, Schedule, TOPICS};
 use super::sinks::Sinks;
-use crate::config::ClientConfig;
+use crate::config::{ClientConfig, ResetPolicy};
 use crate::consumer::{Consumer, ConsumerHandle, Report};
 use crate::error::{Error, chain_text};
 use crate::record::TopicPartition;
@@ -86,6 +86,10 @@ struct Shared {
 }
 
 impl Shared {
+    fn handle(&self) -> Option<ConsumerHandle> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     fn member(&self) -> Option<MemberId> {
         *self.member.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -98,7 +102,7 @@ impl Shared {
     }
 
     fn wish_to_stop(&self) {
-        if let Some(handle) = &*self.handle.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(handle) = self.handle() {
             handle.stop();
         }
     }
@@ -207,6 +211,21 @@ impl<'s> Run<'s> {
                 self.cluster.lock().faults.no_fetch_until = now + *time;
                 fault(&self.cluster, now + *time);
             }
+            Action::Pause { process, topic, partition, time } => {
+                self.pause(*process, (*topic, *partition), *time);
+                fault(&self.cluster, now + *time);
+            }
+            Action::Seek { process, topic, partition, percent } => {
+                self.seek(*process, (*topic, *partition), *percent);
+            }
+            Action::Truncate { topic, partition } => {
+                let mut state = self.cluster.lock();
+                if let Some(partition) = place(&state.log, *topic, *partition)
+                    && let Some(low) = state.log.truncate(&partition)
+                {
+                    state.oracle.truncated(&partition, low);
+                }
+            }
             Action::HandOutTwice { process } => self.hand_out_twice(*process),
         }
     }
@@ -221,6 +240,40 @@ impl<'s> Run<'s> {
         }
         state.log.create(&TOPICS[1].into(), partitions);
         state.group.rebalance();
+    }
+
+    fn pause(&self, process: usize, (topic, partition): (usize, usize), time: Duration) {
+        let (Some(partition), Some(handle)) =
+            (self.place(topic, partition), self.processes[process].shared.handle())
+        else {
+            return;
+        };
+        handle.pause([partition.clone()]);
+        tokio::spawn(async move {
+            sleep(time).await;
+            handle.resume([partition]);
+        });
+    }
+
+    fn seek(&self, process: usize, (topic, partition): (usize, usize), percent: i64) {
+        let (Some(partition), Some(handle)) =
+            (self.place(topic, partition), self.processes[process].shared.handle())
+        else {
+            return;
+        };
+        let cluster = self.cluster.clone();
+        let committed = cluster.lock().committed.get(&partition).map_or(0, |(offset, _)| *offset);
+        tokio::spawn(async move {
+            let offset = committed * percent / 100;
+            let result = handle.seek(partition.clone(), offset).await.map_err(|error| error.to_string());
+            cluster
+                .lock()
+                .note(format_args!("process {process}: seek of {partition} to {offset}: {result:?}"));
+        });
+    }
+
+    fn place(&self, topic: usize, partition: usize) -> Option<TopicPartition> {
+        place(&self.cluster.lock().log, topic, partition)
     }
 
     fn hand_out_twice(&self, process: usize) {
@@ -370,6 +423,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
         .strategy(strategy)
         .drain_deadline(Simulation::DRAIN_DEADLINE)
         .commit_interval(commit_interval)
+        .out_of_range(ResetPolicy::Earliest)
         .shutdown_signal(std::future::pending())
         .build()?
         .with_byte_budget(byte_budget);

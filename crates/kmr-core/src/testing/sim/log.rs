@@ -10,10 +10,16 @@ use crate::testing::NewRecord;
 #[derive(Debug, Default)]
 pub(super) struct PartitionLog {
     records: Vec<Arc<OwnedRecord>>,
+    low: i64,
     end: i64,
 }
 
 impl PartitionLog {
+    /// The lowest offset in the log.
+    pub(super) fn low(&self) -> i64 {
+        self.low
+    }
+
     /// The offset behind the last record, and behind what is no record: transaction markers, compacted offsets.
     pub(super) fn end(&self) -> i64 {
         self.end
@@ -88,6 +94,16 @@ impl Log {
         log.records.push(record.clone());
         log.end = offset + 1;
         Some(record)
+    }
+
+    /// Removes the older half of a partition's records; returns the lowest offset that is left.
+    pub(super) fn truncate(&mut self, partition: &TopicPartition) -> Option<i64> {
+        let logs = self.topics.get_mut(partition.topic())?;
+        let log = logs.get_mut(usize::try_from(partition.partition()).ok()?)?;
+        let half = log.records.len() / 2;
+        log.low = log.records.get(half).map_or(log.end, |record| record.offset());
+        log.records.drain(..half);
+        Some(log.low)
     }
 
     /// Ends a partition's log with offsets that hold no record.

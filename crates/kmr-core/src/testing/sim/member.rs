@@ -8,14 +8,14 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::cluster::{Cluster, Fetching, State};
+use super::cluster::{Cluster, Fetching, State, Taken};
 use super::group::{Fence, MemberId};
 use super::schedule::CommitFault;
 use crate::consumer::ConsumerHandle;
 use crate::error::Error;
 use crate::member::{
     Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, RECORD_OVERHEAD, Rebalance, RecordBatch, Start,
+    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Rebalance, RecordBatch, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
@@ -129,7 +129,8 @@ impl GroupMember for SimMember {
             };
             let position = offset.unwrap_or(0);
             if let Some(client) = state.clients.get_mut(&self.id) {
-                let fetching = Fetching { position, start: position, paused: false, taken_at: now };
+                let fetching =
+                    Fetching { position, start: position, paused: false, failed: false, taken_at: now };
                 client.fetching.insert(partition.clone(), fetching);
                 client.given_up.remove(partition);
             }
@@ -178,7 +179,7 @@ impl GroupMember for SimMember {
         if let Some(client) = state.clients.get_mut(&self.id) {
             for (partition, offset) in positions {
                 if let Some(fetching) = client.fetching.get_mut(partition) {
-                    (fetching.position, fetching.start) = (*offset, *offset);
+                    (fetching.position, fetching.start, fetching.failed) = (*offset, *offset, false);
                 }
             }
         }
@@ -209,7 +210,7 @@ impl GroupMember for SimMember {
         let offset = |partition: &TopicPartition| {
             let log = state.log.get(partition)?;
             let offset = match point {
-                LogPoint::Low => 0,
+                LogPoint::Low => log.low(),
                 LogPoint::End => log.end(),
                 LogPoint::Time(millis) => log.at_time(millis),
             };
@@ -219,7 +220,7 @@ impl GroupMember for SimMember {
     }
 
     async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
-        self.cluster.lock().log.get(partition).map(|log| (0, log.end()))
+        self.cluster.lock().log.get(partition).map(|log| (log.low(), log.end()))
     }
 
     async fn close(&self) -> Result<(), Error> {
@@ -345,25 +346,30 @@ impl FetchQueue for SimQueue {
             let what = format!("{held} bytes are held, of a budget of {}", self.byte_budget);
             state.violate("M1, the byte budget holds", what);
         }
-        let fetched = state.fetch(self.id, max_records).into_iter();
-        let to_fetched = |(partition, records): (TopicPartition, Vec<Arc<OwnedRecord>>)| {
-            let size = |record: &Arc<OwnedRecord>| {
-                RECORD_OVERHEAD
-                    + record.key().map_or(0, <[u8]>::len)
-                    + record.payload().map_or(0, <[u8]>::len)
-            };
-            Fetched::Records {
-                topic: partition.shared_topic().clone(),
-                partition: partition.partition(),
-                bytes: records.iter().map(size).sum(),
-                batch: Box::new(Batch(records)),
-            }
-        };
-        fetched.map(to_fetched).collect()
+        state.fetch(self.id, max_records).into_iter().map(to_fetched).collect()
     }
 
     fn readable(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.data.notified())
+    }
+}
+
+fn to_fetched(taken: Taken) -> Fetched {
+    let size = |record: &Arc<OwnedRecord>| {
+        RECORD_OVERHEAD + record.key().map_or(0, <[u8]>::len) + record.payload().map_or(0, <[u8]>::len)
+    };
+    match taken {
+        Taken::Records(partition, records) => Fetched::Records {
+            topic: partition.shared_topic().clone(),
+            partition: partition.partition(),
+            bytes: records.iter().map(size).sum(),
+            batch: Box::new(Batch(records)),
+        },
+        Taken::OutOfRange(partition, offset) => Fetched::Failed {
+            topic: partition.shared_topic().clone(),
+            partition: partition.partition(),
+            failure: PartitionFailure::OutOfRange { offset: Some(offset) },
+        },
     }
 }
 

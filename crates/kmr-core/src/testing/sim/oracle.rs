@@ -76,6 +76,13 @@ impl Oracle {
         self.checked.remove(partition);
     }
 
+    /// Retention has removed what is below that offset: whoever had not read it never will.
+    pub(super) fn truncated(&mut self, partition: &TopicPartition, low: i64) {
+        if let Some(records) = self.records.get_mut(partition) {
+            *records = records.split_off(&low);
+        }
+    }
+
     /// A row is in a sink.
     pub(super) fn delivered(&mut self, sink: usize, row: &RowId) {
         self.delivered += 1;

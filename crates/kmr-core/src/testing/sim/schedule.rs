@@ -103,6 +103,25 @@ pub(super) enum Action {
     NoFetch {
         time: Duration,
     },
+    /// The operator stops the reading of a partition for a while.
+    Pause {
+        process: usize,
+        topic: usize,
+        partition: usize,
+        time: Duration,
+    },
+    /// The operator goes back, to some share of what is committed.
+    Seek {
+        process: usize,
+        topic: usize,
+        partition: usize,
+        percent: i64,
+    },
+    /// Retention removes the older half of a partition's records, read or not.
+    Truncate {
+        topic: usize,
+        partition: usize,
+    },
     /// Records that were just handed out are handed out again.
     HandOutTwice {
         process: usize,
@@ -175,7 +194,7 @@ impl Action {
         let topic = usize::from(rng.chance(30));
         let partition = rng.below(partitions);
         let process = rng.below(PROCESSES);
-        let time = rng.time(Duration::from_secs(25));
+        let time = rng.time(Duration::from_secs(45));
         match rng.below(if calm { 60 } else { 100 }) {
             0..35 => {
                 let gap = if rng.chance(40) { rng.between(1, 9) } else { 0 };
@@ -184,7 +203,8 @@ impl Action {
             }
             35..38 => Action::Markers { topic, partition },
             38..46 => Action::Start { process },
-            46..51 => Action::Stop { process },
+            46..50 => Action::Stop { process },
+            50..51 => Action::Pause { process, topic, partition, time },
             51..57 => Action::Reshuffle,
             57..60 => Action::AddPartition { topic },
             60..66 => Action::Kill { process },
@@ -204,10 +224,20 @@ impl Action {
                     2 => SinkFault::Fail,
                     _ => SinkFault::Unknown,
                 };
-                Action::Sinks { fault, time }
+                // Long enough for a drain to give up, now and then.
+                let longer = Duration::from_secs(if fault == SinkFault::Stall { 20 } else { 0 });
+                Action::Sinks { fault, time: time + longer }
             }
             93..94 => Action::SinkBroken,
-            94..97 => Action::NoFetch { time },
+            94..95 => Action::NoFetch { time },
+            95..97 => Action::Seek {
+                process,
+                topic,
+                partition,
+                percent: i64::try_from(rng.below(101)).unwrap_or(0),
+            },
+            97..98 => Action::Truncate { topic, partition },
+            98..99 => Action::Pause { process, topic, partition, time },
             _ => Action::HandOutTwice { process },
         }
     }
@@ -221,6 +251,7 @@ impl Action {
             | Action::Reshuffle
             | Action::AddPartition { .. }
             | Action::NoFetch { .. }
+            | Action::Pause { .. }
             | Action::HandOutTwice { .. } => true,
             Action::Sinks { fault, .. } => *fault == SinkFault::Fail,
             _ => false,

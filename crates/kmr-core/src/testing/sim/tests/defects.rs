@@ -33,12 +33,18 @@ fn an_acknowledgement_is_paired_with_the_wrong_offset() {
 
 #[test]
 fn deliveries_in_flight_are_dropped_on_a_revoke() {
-    found(Defect::DropsInFlight, &["nothing is lost", "what is finished is committed"]);
+    found(
+        Defect::DropsInFlight,
+        &["nothing is lost", "what is finished is committed", "nothing comes twice"],
+    );
 }
 
 #[test]
 fn kept_partitions_are_torn_down() {
-    found(Defect::TearsDownKept, &["nothing is lost", "R1", "what is finished is committed"]);
+    found(
+        Defect::TearsDownKept,
+        &["nothing is lost", "R1", "what is finished is committed", "nothing comes twice"],
+    );
 }
 
 #[test]

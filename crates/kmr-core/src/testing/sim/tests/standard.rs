@@ -1,9 +1,12 @@
 //! The strategies that kmr itself is simulated with: what a record's payload says is what becomes of it.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use crate::error::BoxError;
+use crate::error::{BoxError, Retryable};
 use crate::record::{OwnedRecord, Record};
+use crate::stage::Concurrency;
 use crate::strategy::{Pipeline, Strategy};
 use crate::testing::NewRecord;
 use crate::testing::sim::{Fate, RowId, Simulation, Sinks};
@@ -24,6 +27,8 @@ enum Order {
     Fail,
     Panic,
     Slow(u64),
+    /// Fails that many times in a way that calls for another try.
+    Again(u64),
 }
 
 impl Order {
@@ -36,6 +41,7 @@ impl Order {
             80..86 => Order::Skip,
             86..93 => Order::Fail,
             93..95 => Order::Panic,
+            95..97 => Order::Again(more % 4),
             _ => Order::Slow(more % 800),
         }
     }
@@ -48,6 +54,7 @@ impl Order {
             Order::Fail => "fail 0".to_owned(),
             Order::Panic => "panic 0".to_owned(),
             Order::Slow(millis) => format!("slow {millis}"),
+            Order::Again(times) => format!("again {times}"),
         }
     }
 
@@ -60,6 +67,7 @@ impl Order {
             "rows" => Order::Rows(rows),
             "refused" => Order::Refused(rows),
             "slow" => Order::Slow(number),
+            "again" => Order::Again(number),
             "fail" => Order::Fail,
             "panic" => Order::Panic,
             _ => Order::Skip,
@@ -70,7 +78,7 @@ impl Order {
         match self {
             Order::Rows(0) | Order::Skip => Fate::Skipped,
             Order::Rows(rows) => Fate::Rows(rows),
-            Order::Slow(_) => Fate::Rows(1),
+            Order::Slow(_) | Order::Again(_) => Fate::Rows(1),
             Order::Refused(_) | Order::Fail | Order::Panic => Fate::DeadLetter,
         }
     }
@@ -82,7 +90,7 @@ fn rows(record: &Record<'_>) -> Result<Vec<Row>, BoxError> {
         Order::Rows(count) => Ok((0..count).map(|number| row(number, false)).collect()),
         // The last row is refused: the others of its record are in.
         Order::Refused(count) => Ok((0..count).map(|number| row(number, number + 1 == count)).collect()),
-        Order::Slow(_) => Ok(vec![row(0, false)]),
+        Order::Slow(_) | Order::Again(_) => Ok(vec![row(0, false)]),
         Order::Skip => Ok(Vec::new()),
         Order::Fail => Err("told to fail".into()),
         // Without the panic hook, which would print each.
@@ -90,26 +98,56 @@ fn rows(record: &Record<'_>) -> Result<Vec<Row>, BoxError> {
     }
 }
 
-async fn slow_rows(record: OwnedRecord) -> Result<Vec<Row>, BoxError> {
-    let order = Order::read(&record.as_record());
-    if let Order::Slow(millis) = order {
-        tokio::time::sleep(Duration::from_millis(millis)).await;
+/// How often which record was tried in this process.
+#[derive(Clone, Default)]
+struct Tries(Arc<Mutex<BTreeMap<RowId, u64>>>);
+
+impl Tries {
+    /// Fails while the record wants to be tried again.
+    fn count(&self, record: &Record<'_>) -> Result<(), BoxError> {
+        let Order::Again(times) = Order::read(record) else { return Ok(()) };
+        let mut tries = self.0.lock().unwrap();
+        let tried = tries.entry(RowId::of(record, 0)).or_default();
+        *tried += 1;
+        if *tried > times { Ok(()) } else { Err(Retryable::new("told to fail for now").into()) }
     }
-    rows(&record.as_record())
 }
 
 fn again(rows: Vec<Row>) -> Result<Vec<Row>, BoxError> {
     Ok(rows)
 }
 
+/// The shape of the strategy depends on the seed.
 fn strategy(sinks: &Sinks) -> Pipeline {
     let store = || sinks.sink("store", |row: &Row| row.id.clone()).rejecting(|row| row.refused);
-    match sinks.seed() % 4 {
-        0 | 1 => Strategy::new().flat_map(rows).reduce(store()).reduce_err(sinks.letters()),
-        2 => Strategy::new().flat_map(slow_rows).reduce(store()).reduce_err(sinks.letters()),
+    let tries = Tries::default();
+    let sync = move |record: &Record<'_>| tries.count(record).and_then(|()| rows(record));
+    let tries = Tries::default();
+    let slow = move |record: OwnedRecord| {
+        let tries = tries.clone();
+        async move {
+            let order = Order::read(&record.as_record());
+            if let Order::Slow(millis) = order {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+            }
+            tries.count(&record.as_record())?;
+            rows(&record.as_record())
+        }
+    };
+    match sinks.seed() % 5 {
+        0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.letters()),
+        1 => Strategy::new().flat_map(slow).reduce(store()).reduce_err(sinks.letters()),
+        2 => {
+            let several = Strategy::new().concurrency(Concurrency::in_order(5)).flat_map(slow);
+            several.reduce(store()).reduce_err(sinks.letters())
+        }
+        3 => {
+            let by_key = Strategy::new().concurrency(Concurrency::by_key(8)).flat_map(slow);
+            by_key.reduce(store()).reduce_err(sinks.letters())
+        }
         _ => Strategy::new()
             .filter(|record: &Record<'_>| Order::read(record) != Order::Skip)
-            .flat_map(rows)
+            .flat_map(sync)
             .reduce(store())
             .flat_map(again)
             .reduce(sinks.sink("archive", |row: &Row| row.id.clone()))
@@ -119,6 +157,9 @@ fn strategy(sinks: &Sinks) -> Pipeline {
 
 pub(super) fn standard() -> Simulation {
     Simulation::new(strategy)
-        .records(|chance| NewRecord::default().with_payload(Order::random(chance).text()))
+        .records(|chance| {
+            let record = NewRecord::default().with_payload(Order::random(chance).text());
+            if chance % 7 == 0 { record } else { record.with_key(format!("key {}", chance % 5)) }
+        })
         .fate(|record| Order::read(record).fate())
 }

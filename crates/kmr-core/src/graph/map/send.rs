@@ -1,0 +1,75 @@
+//! A draft leaves: observed, then on its way to the reducer and to the error branch.
+
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::time::Instant;
+
+use super::draft::{Draft, delta};
+use super::partition::Partition;
+use crate::dead_letter::DeadLetter;
+use crate::error::Error;
+use crate::graph::budget::Charge;
+use crate::graph::claim::Claim;
+use crate::graph::defects::{Defect, planted};
+use crate::graph::piece::{Origin, Piece};
+use crate::graph::pulse::PulseState;
+use crate::graph::tracker::Offsets;
+use crate::record::{OwnedRecord, Record};
+use crate::reducer::Rows;
+use crate::stage::{Chain, Stage, StageError};
+
+impl<C, R> Partition<'_, C, R>
+where
+    C: for<'r> Chain<In<'r> = &'r Record<'r>>,
+    R: Rows<Item = C::Out>,
+{
+    /// Observes what the draft covers and sends it on: failures to the error branch, rows to the reducer; a draft without
+    /// either is finished.
+    pub(super) async fn send_draft(
+        &mut self,
+        mut draft: Draft<R>,
+        range: Offsets,
+        charge: Charge,
+    ) -> Result<(), Error> {
+        if let Some(error) = draft.take_stop(&self.input.assignment.partition) {
+            return Err(error);
+        }
+        self.mapping.counters.mapped(draft.records, draft.source_bytes);
+        let (bytes, letter_bytes) = (draft.resident_bytes(), draft.letter_bytes());
+        let Draft { rows, deltas, base, failures, mapped, .. } = draft;
+        let mut claim =
+            Claim::observe(self.input.assignment.clone(), range, charge, self.input.ledger.clone());
+        claim.resize(bytes + letter_bytes);
+        if !failures.is_empty() {
+            let failed: Vec<i64> = failures.iter().map(|(record, _)| record.offset()).collect();
+            let carved: Vec<i64> =
+                failed.iter().map(|at| at + i64::from(planted(Defect::WrongOffset))).collect();
+            let claim = claim.carve_all(&carved, letter_bytes);
+            let deltas = failed.iter().map(|offset| delta(base, *offset)).collect();
+            let letter = |(record, failed): (OwnedRecord, StageError)| {
+                DeadLetter::new(record, failed.stage.name(), failed.error)
+            };
+            let letters = failures.into_iter().map(letter).collect();
+            self.hand_over(Stage::named("reduce_err"), range.last);
+            self.mapping.errors.send(letters, Origin::of_records(claim, base, deltas)).await?;
+        }
+        if rows.is_empty() {
+            claim.finish();
+            return Ok(());
+        }
+        let piece = Piece { rows, origin: Origin::of_records(claim, base, deltas) };
+        if let Err(TrySendError::Full(piece)) = self.mapping.reducer.try_send(piece) {
+            self.hand_over(self.mapping.reduce_stage.clone(), range.last);
+            // A closed channel, here and above, means that the reduce stage has failed and the consumer is stopping.
+            let _ = self.mapping.reducer.send(piece).await;
+        }
+        // The batches count as mapped from here on.
+        drop(mapped);
+        Ok(())
+    }
+
+    /// The task is going to wait until a stage takes what is mapped up to `last`.
+    fn hand_over(&mut self, to: Stage, last: i64) {
+        self.input.pulse.waiting(PulseState::HandingOver { to }, last);
+        self.pace.pause(Instant::now());
+    }
+}

@@ -1,0 +1,16 @@
+//! Settings are about the map stages before the first reduce.
+
+#[path = "../support.rs"]
+mod support;
+
+use kmr_core::*;
+use support::*;
+
+pub fn strategy() -> impl IntoPipeline {
+    processing_strategy!({
+        map => parse,
+        reduce => Count::<Order>::new(),
+        concurrency => 4, //~ `concurrency` stands behind a `reduce`: move it before the first map stage
+        map => |n: usize| Ok::<_, std::convert::Infallible>(n),
+    })
+}
