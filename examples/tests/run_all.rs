@@ -71,6 +71,12 @@ fn by_hand() {
 }
 
 #[test]
+fn async_look_up() {
+    let stdout = run("async_look_up").stdout;
+    assert!(stdout.contains("up to 4 at once") && stdout.contains("10 dead letters"), "{stdout}");
+}
+
+#[test]
 fn custom_reducer() {
     let stdout = run("custom_reducer").stdout;
     assert!(stdout.contains("at attempt 2") && stdout.contains("the ledger: {\"even\": 62250"), "{stdout}");

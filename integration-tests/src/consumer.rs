@@ -17,6 +17,8 @@ pub struct Settings {
     pub broker: String,
     /// The topic.
     pub topic: String,
+    /// Topics beside it.
+    pub more_topics: Vec<String>,
     /// `group.id`.
     pub group: String,
     /// More settings of the Kafka client.
@@ -51,6 +53,10 @@ pub struct Settings {
     pub commit_interval: Duration,
     /// How long a broker is tried at the start.
     pub connect_timeout: Duration,
+    /// Time of one delivery attempt, where it is not the sink's own.
+    pub attempt_timeout: Option<Duration>,
+    /// The consumer's drain deadline, where it is not kmr's own.
+    pub drain_deadline: Option<Duration>,
 }
 
 /// What the map stage makes of a record. The columns are those of the same name in `Scene`.
@@ -58,7 +64,7 @@ pub struct Settings {
 pub enum RowKind {
     /// Partition, offset and timestamp of a JSON payload; what is not JSON fails, and the payload `panic` panics.
     Ingest,
-    /// Partition, offset, who mapped it (a process id), and when, in milliseconds.
+    /// Topic, partition, offset, the number in the JSON payload, who mapped it (a process id), and when, in milliseconds.
     Traced,
     /// Partition, offset and the whole payload, so that rows are as large as records.
     Payload,
@@ -83,6 +89,7 @@ impl Settings {
         Self {
             broker: broker.to_owned(),
             topic: topic.to_owned(),
+            more_topics: Vec::new(),
             group: group.to_owned(),
             kafka: BTreeMap::new(),
             clickhouse: String::new(),
@@ -100,6 +107,8 @@ impl Settings {
             byte_budget: 64 << 20,
             commit_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(30),
+            attempt_timeout: None,
+            drain_deadline: None,
         }
     }
 
@@ -137,6 +146,8 @@ pub enum Event {
         rows: u64,
         /// Bytes of the budget that are in use.
         bytes_held: u64,
+        /// Rebalances so far, each assign and each revoke for itself.
+        rebalances: u64,
     },
     /// It was told to stop, and did in order.
     Ended {
@@ -146,6 +157,8 @@ pub enum Event {
         dead_letters: u64,
         /// Commit requests.
         commits: u64,
+        /// Rebalances, each assign and each revoke for itself.
+        rebalances: u64,
     },
     /// It failed; the text is on standard error.
     Failed {

@@ -3,6 +3,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool says what it does")]
 
 mod engine;
+mod figures;
 mod images;
 mod packages;
 mod process;

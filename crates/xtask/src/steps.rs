@@ -12,7 +12,7 @@ use clap::ValueEnum;
 
 use crate::engine::Engine;
 use crate::summary::{Line, Summary, Tests};
-use crate::{images, packages, process, root};
+use crate::{figures, images, packages, process, root};
 
 /// A step that can be chosen, in the order of running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -61,6 +61,7 @@ pub(crate) fn run(selection: &Selection) -> Result<bool> {
     // Before all others, so that a machine which cannot run containers says so in the first minute. Held to the end.
     let engine = selection.steps.contains(&Step::Integration).then(|| services(&mut summary));
     let no_services = matches!(engine, Some(None));
+    figures::clear()?;
     for step in &selection.steps {
         if *step == Step::Integration && no_services {
             // The failure is in the table already. Not trying is not passing.
@@ -71,6 +72,7 @@ pub(crate) fn run(selection: &Selection) -> Result<bool> {
         }
     }
     drop(engine);
+    figures::print();
     summary.print();
     Ok(summary.is_good())
 }
@@ -125,7 +127,8 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
         Step::Integration => {
             let minutes = if selection.soak { 360 } else { 40 };
             let tests = cargo("integration", "test --no-fail-fast --package integration-tests", minutes)
-                .pass_on(&selection.arguments);
+                .pass_on(&selection.arguments)
+                .with(figures::VARIABLE, &figures::file().to_string_lossy());
             vec![if selection.soak { tests.with("KMR_SOAK", "1") } else { tests }]
         }
     }

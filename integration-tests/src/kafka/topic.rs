@@ -3,7 +3,7 @@
 use std::ops::Deref;
 
 use anyhow::{Context, Result, anyhow};
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
 use super::{Kafka, Message, Offsets, Produced, REQUEST_LIMIT};
@@ -87,11 +87,7 @@ impl Kafka {
             result.map_err(|(name, code)| anyhow!("creating topic {name}: {code}"))?;
         }
         let topic = Topic { kafka: self.clone(), name: name.to_owned(), partitions: spec.partitions };
-        wait_until(Deadline::seconds(20), &format!("every partition of {name} has a leader"), async || {
-            Ok(topic.end_offsets().await.is_ok())
-        })
-        .await?;
-        Ok(topic)
+        topic.usable().await
     }
 
     fn admin_client(&self) -> Result<AdminClient<DefaultClientContext>> {
@@ -141,6 +137,32 @@ impl Topic {
     /// See [`Kafka::readable_offsets`].
     pub async fn readable_offsets(&self) -> Result<std::collections::BTreeMap<i32, Vec<i64>>> {
         self.kafka.readable_offsets(&self.name).await
+    }
+
+    /// Raises the number of its partitions, and returns it with that many.
+    ///
+    /// # Errors
+    ///
+    /// When the broker refuses or a partition gets no leader in time.
+    pub async fn grow(&self, partitions: i32) -> Result<Self> {
+        let total = usize::try_from(partitions).context("a number of partitions")?;
+        let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
+        let wanted = NewPartitions::new(&self.name, total);
+        for result in self.kafka.admin_client()?.create_partitions([&wanted], &options).await? {
+            result.map_err(|(name, code)| anyhow!("more partitions for topic {name}: {code}"))?;
+        }
+        Self { partitions, ..self.clone() }.usable().await
+    }
+
+    /// Waits until every partition can be read.
+    async fn usable(self) -> Result<Self> {
+        let what = format!("all {} partitions of {} have leaders", self.partitions, self.name);
+        wait_until(Deadline::seconds(20), &what, async || {
+            let ends = self.end_offsets().await;
+            Ok(ends.is_ok_and(|ends| i32::try_from(ends.len()) == Ok(self.partitions)))
+        })
+        .await?;
+        Ok(self)
     }
 
     /// Deletes it while whoever uses it looks on.

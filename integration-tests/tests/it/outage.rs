@@ -56,25 +56,3 @@ async fn clickhouse_away_for_20_s_loses_nothing() -> Result<()> {
     ));
     Ok(())
 }
-
-#[tokio::test]
-async fn a_broker_that_restarts_loses_nothing() -> Result<()> {
-    let kafka = Kafka::own().await?;
-    let scene = Scene::on(&kafka, &ClickHouse::shared().await?, test_name!(), 4, RowKind::Ingest).await?;
-    // The load waits out the restart: an idempotent producer delivers each record once.
-    let load = Load::start(&scene.topic);
-    let mut consumer = start(&scene.settings())?;
-    scene.rows_reach(5_000, &consumer, Deadline::seconds(60)).await?;
-
-    kafka.stop().await?;
-    kafka.start().await?;
-    let back = scene.rows().await?;
-    scene.rows_reach(back + 5_000, &consumer, Deadline::seconds(90)).await?;
-    let produced = load.stop().await?;
-    scene.all_committed(&consumer, Deadline::seconds(60)).await?;
-    let doubles = scene.nothing_is_missing(&produced).await?;
-    let status = consumer.end(Signal::Terminate, Deadline::seconds(30)).await?;
-    assert!(status.success(), "{status}: {}", consumer.stderr());
-    say(format_args!("broker restarted: {} records, none missing, {doubles} double", produced.total()));
-    Ok(())
-}

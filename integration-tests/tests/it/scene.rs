@@ -48,7 +48,9 @@ impl Scene {
         let database = clickhouse.database(name).await?;
         let (columns, key) = match row {
             RowKind::Ingest => ("timestamp DateTime", ", timestamp"),
-            RowKind::Traced => ("consumer UInt32, mapped_at Int64", ""),
+            RowKind::Traced => {
+                ("topic LowCardinality(String), number UInt64, consumer UInt32, mapped_at Int64", "")
+            }
             RowKind::Payload => ("payload String", ""),
         };
         let create = format!(
@@ -171,8 +173,13 @@ pub(crate) fn alive(consumer: &Process) -> Result<()> {
 
 /// Messages `{"n":0}`, `{"n":1}`, … over that many partitions in turn.
 pub(crate) fn numbered(count: u64, partitions: i32) -> impl Iterator<Item = Message> + Send + 'static {
-    let partitions = u64::from(partitions.unsigned_abs());
-    (0..count).map(move |n| Message::new(format!("{{\"n\":{n}}}")).partition((n % partitions) as i32))
+    (0..count).map(move |n| message(n, partitions))
+}
+
+/// The message `{"n":n}`, in its turn of the partitions.
+pub(crate) fn message(n: u64, partitions: i32) -> Message {
+    let partition = n % u64::from(partitions.unsigned_abs());
+    Message::new(format!("{{\"n\":{n}}}")).partition(partition as i32)
 }
 
 /// One at a time for tests whose figures another heavy test would spoil.

@@ -1,5 +1,7 @@
 //! Commits, and what their answers mean.
 
+use std::collections::BTreeSet;
+
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
@@ -8,8 +10,29 @@ use super::native::{CommitAnswer, Queue};
 use crate::error::Error;
 use crate::member::{CommitOutcome, OffsetCommit};
 
-/// Sends one request and waits for its answer; the outcomes are in the order of `offsets`.
+/// Commits offsets; the outcomes are in their order.
+///
+/// One topic that fails, because it was deleted, say, makes librdkafka report all of the request as failed, although the broker
+/// took the rest. So after a failure each topic is tried alone.
 pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+    let mut outcomes = request(queue, offsets).await;
+    let topics: BTreeSet<&str> = offsets.iter().map(|commit| commit.partition.topic()).collect();
+    if topics.len() < 2 || outcomes.iter().all(|outcome| *outcome == CommitOutcome::Committed) {
+        return outcomes;
+    }
+    for topic in topics {
+        let of_topic = |index: &usize| offsets[*index].partition.topic() == topic;
+        let indices: Vec<usize> = (0..offsets.len()).filter(of_topic).collect();
+        let alone: Vec<OffsetCommit> = indices.iter().map(|index| offsets[*index].clone()).collect();
+        for (index, outcome) in indices.into_iter().zip(request(queue, &alone).await) {
+            outcomes[index] = outcome;
+        }
+    }
+    outcomes
+}
+
+/// Sends one request and waits for its answer.
+async fn request(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
     let list = match commit_list(offsets) {
         Ok(list) => list,
         Err(error) => return vec![CommitOutcome::Refused(error.to_string()); offsets.len()],

@@ -19,7 +19,7 @@ use super::starts::StartPolicy;
 use super::threads::{ClientRef, Threads};
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
-use crate::member::{Connected, Connector};
+use crate::member::{Connected, Connector, MemberEvent};
 
 /// One request for metadata.
 pub(super) const METADATA: Duration = Duration::from_secs(2);
@@ -49,43 +49,45 @@ impl Connector for Connect {
     /// # Errors
     /// An invalid setting, an unreachable broker, refused credentials, a missing topic or permission.
     async fn connect(&self) -> Result<Connected, Error> {
-        connect(self).await
+        join(self, open(self).await?).await
     }
 }
 
-async fn connect(connect: &Connect) -> Result<Connected, Error> {
-    let group = match connect.without_group {
-        true => None,
-        false => Some(connect.config.required("group.id")?.to_owned()),
-    };
+/// A client that has found its topics, and has not joined a group.
+pub(super) struct Opened {
+    threads: Threads,
+    pub(super) client: ClientRef,
+    fetcher: Fetcher,
+    events: mpsc::UnboundedReceiver<MemberEvent>,
+}
+
+/// Creates the client and checks what can be checked without the group.
+pub(super) async fn open(connect: &Connect) -> Result<Opened, Error> {
     let servers = connect.config.required("bootstrap.servers")?.to_owned();
-    let (events, receiver) = mpsc::unbounded_channel();
-    let (threads, client) = Threads::start(create(connect, Context::new(events, group.clone()))?)?;
-    let no_queue =
-        || Error::Client { what: "creating a queue".into(), reason: "out of memory".into(), retryable: true };
-    let queue = Arc::new(Queue::new(client.clone()).ok_or_else(no_queue)?);
-    let fetcher = Fetcher { queue, gate: Arc::default() };
-    let queue = Box::new(fetch_queue(&fetcher, &client));
+    let (sender, events) = mpsc::unbounded_channel();
+    let context = Context::new(sender, connect.group()?);
+    let (threads, client) = Threads::start(create(connect, context)?)?;
+    let fetcher = Fetcher { queue: Arc::new(queue(&client)?), gate: Arc::default() };
     let (topics, timeout) = (connect.topics.clone(), connect.timeout);
     client.call("topics", move |client| check_topics(client, &topics, &servers, timeout)).await??;
+    Ok(Opened { threads, client, fetcher, events })
+}
+
+/// Joins the group, if there is to be one.
+pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected, Error> {
+    let Opened { threads, client, fetcher, events } = opened;
+    let queue_end = Box::new(fetch_queue(&fetcher, &client));
     let policy = StartPolicy { start_at: connect.start_at.clone(), reset: connect.reset };
-    let Some(group) = group else {
-        let refresh = refresh_interval(&connect.config);
-        let member =
-            Groupless::new(threads, client, fetcher, policy, connect.topics.clone(), refresh, receiver);
-        return Ok(Connected { member: Arc::new(member), queue });
-    };
-    let commits = Queue::new(client.clone()).ok_or_else(no_queue)?;
-    let member = KafkaMember {
-        _threads: threads,
-        events: Mutex::new(receiver),
-        fetcher,
-        commits,
-        client: client.clone(),
-        group,
-        policy,
-    };
     let topics = connect.topics.clone();
+    let Some(group) = connect.group()? else {
+        let refresh = refresh_interval(&connect.config);
+        let member = Groupless::new(threads, client, fetcher, policy, topics, refresh, events);
+        return Ok(Connected { member: Arc::new(member), queue: queue_end });
+    };
+    let commits = queue(&client)?;
+    let events = Mutex::new(events);
+    let member =
+        KafkaMember { _threads: threads, events, fetcher, commits, client: client.clone(), group, policy };
     let subscribe = move |client: &Client| {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         client.subscribe(&names).map_err(|error| Error::Client {
@@ -95,7 +97,24 @@ async fn connect(connect: &Connect) -> Result<Connected, Error> {
         })
     };
     client.call("subscribe", subscribe).await??;
-    Ok(Connected { member: Arc::new(member), queue })
+    Ok(Connected { member: Arc::new(member), queue: queue_end })
+}
+
+impl Connect {
+    fn group(&self) -> Result<Option<String>, Error> {
+        if self.without_group {
+            return Ok(None);
+        }
+        self.config.required("group.id").map(|group| Some(group.to_owned()))
+    }
+}
+
+fn queue(client: &ClientRef) -> Result<Queue, Error> {
+    Queue::new(client.clone()).ok_or_else(|| Error::Client {
+        what: "creating a queue".to_owned(),
+        reason: "out of memory".to_owned(),
+        retryable: true,
+    })
 }
 
 fn fetch_queue(fetcher: &Fetcher, client: &ClientRef) -> NativeFetch {

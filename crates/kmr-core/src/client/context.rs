@@ -40,9 +40,34 @@ const WARN_AGAIN: Duration = Duration::from_secs(10);
 #[derive(Default)]
 pub(super) struct Rebalances {
     last_id: u64,
-    current: Option<u64>,
+    current: Option<Rebalance>,
     protocol: Option<RebalanceProtocol>,
     closing: bool,
+}
+
+impl Rebalances {
+    fn is_current(&self, id: u64) -> bool {
+        self.current.as_ref().is_some_and(|rebalance| rebalance.id == id)
+    }
+}
+
+/// Answers a rebalance by keeping nothing of it, on the way out.
+pub(super) fn decline(
+    client: &Client,
+    change: Change,
+    protocol: RebalanceProtocol,
+    list: &TopicPartitionList,
+) {
+    let empty = TopicPartitionList::new();
+    let answered = match (change, protocol) {
+        (Change::Assign, RebalanceProtocol::Eager) => client.assign(&empty),
+        (Change::Assign, RebalanceProtocol::Cooperative) => client.incremental_assign(&empty),
+        (Change::Revoke | Change::Lose, RebalanceProtocol::Eager) => client.unassign(),
+        (Change::Revoke | Change::Lose, RebalanceProtocol::Cooperative) => client.incremental_unassign(list),
+    };
+    if let Err(error) = answered {
+        telemetry::client_error(&format!("rebalance while closing: {error}"));
+    }
 }
 
 impl Context {
@@ -60,7 +85,7 @@ impl Context {
     /// Makes `answer` if the rebalance `id` still waits for one. The callback for the next one waits meanwhile.
     pub(super) fn answer<T>(&self, id: u64, answer: impl FnOnce() -> T) -> Option<T> {
         let mut rebalances = self.lock();
-        if rebalances.current != Some(id) {
+        if !rebalances.is_current(id) {
             return None;
         }
         let answered = answer();
@@ -82,7 +107,7 @@ impl Context {
     }
 
     pub(super) fn is_current(&self, id: u64) -> bool {
-        self.lock().current == Some(id)
+        self.lock().is_current(id)
     }
 
     /// Whether the group is being left.
@@ -90,12 +115,12 @@ impl Context {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// From now on rebalances are answered by the callback itself. Says whether one still waits for its answer.
-    pub(super) fn close(&self) -> bool {
+    /// From now on rebalances are answered by the callback itself. Returns the one that still waits for its answer.
+    pub(super) fn close(&self) -> Option<Rebalance> {
         let mut rebalances = self.lock();
         rebalances.closing = true;
         self.leaving.store(true, Ordering::Relaxed);
-        rebalances.current.take().is_some()
+        rebalances.current.take()
     }
 
     /// The client's last error report, for a start-up that does not succeed.
@@ -106,7 +131,16 @@ impl Context {
     /// What polling returned in place of a message.
     pub(super) fn poll_failed(&self, error: &KafkaError) {
         let fatal = match error {
-            KafkaError::MessageConsumptionFatal(code) => Some(client_error("consume", *code, false)),
+            KafkaError::MessageConsumptionFatal(
+                code @ (RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId),
+            ) => Some(Error::Client {
+                what: "staying in the group".to_owned(),
+                reason: format!("another member has the same group.instance.id ({code:?}); give each its own"),
+                retryable: false,
+            }),
+            KafkaError::MessageConsumptionFatal(code) => {
+                Some(client_error("consume", *code, a_new_client_may_help(*code)))
+            }
             KafkaError::MessageConsumption(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 let group = self.group.as_ref();
                 group.map(|group| Error::Authorization { what: format!("group {group:?}") })
@@ -155,6 +189,20 @@ impl Context {
     }
 }
 
+/// Whether a fatal error is this client's own: most come of its history in the group, these of settings and permissions.
+fn a_new_client_may_help(code: RDKafkaErrorCode) -> bool {
+    !matches!(
+        code,
+        RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::InvalidGroupId
+            | RDKafkaErrorCode::InvalidRequest
+            | RDKafkaErrorCode::UnsupportedAssignor
+            | RDKafkaErrorCode::UnsupportedVersion
+            | RDKafkaErrorCode::UnsupportedFeature
+    )
+}
+
 /// An error of the client library, by its code.
 pub(super) fn client_error(what: &str, code: RDKafkaErrorCode, retryable: bool) -> Error {
     Error::Client { what: what.to_owned(), reason: format!("{code} ({code:?})"), retryable }
@@ -190,19 +238,6 @@ impl ConsumerContext for Context {
             KafkaProtocol::None => rebalances.protocol.unwrap_or(RebalanceProtocol::Eager),
         };
         rebalances.protocol = Some(protocol);
-        if rebalances.closing || self.events.is_closed() {
-            let empty = TopicPartitionList::new();
-            let answered = match (assigns, protocol) {
-                (true, RebalanceProtocol::Eager) => consumer.assign(&empty),
-                (true, RebalanceProtocol::Cooperative) => consumer.incremental_assign(&empty),
-                (false, RebalanceProtocol::Eager) => consumer.unassign(),
-                (false, RebalanceProtocol::Cooperative) => consumer.incremental_unassign(list),
-            };
-            if let Err(error) = answered {
-                telemetry::client_error(&format!("rebalance while closing: {error}"));
-            }
-            return;
-        }
         let change = if assigns {
             Change::Assign
         } else if consumer.assignment_lost() {
@@ -210,12 +245,40 @@ impl ConsumerContext for Context {
         } else {
             Change::Revoke
         };
+        if rebalances.closing || self.events.is_closed() {
+            // A client that is closed answers nothing any more, and would not return.
+            if !consumer.closed() {
+                decline(consumer, change, protocol, list);
+            }
+            return;
+        }
         rebalances.last_id += 1;
-        rebalances.current = Some(rebalances.last_id);
         // Own values at once: a list that outlives the client would hang its drop.
         let elements = list.elements();
         let partitions = elements.iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect();
         let rebalance = Rebalance { id: rebalances.last_id, protocol, change, partitions };
+        rebalances.current = Some(rebalance.clone());
         let _ = self.events.send(MemberEvent::Rebalance(rebalance));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fatal_errors_of_a_clients_history_are_told_from_those_of_settings() {
+        let (events, mut received) = mpsc::unbounded_channel();
+        let context = Context::new(events, Some("g".to_owned()));
+        let mut retryable = |code| {
+            context.poll_failed(&KafkaError::MessageConsumptionFatal(code));
+            match received.try_recv() {
+                Ok(MemberEvent::Fatal(error)) => error.is_retryable(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(retryable(RDKafkaErrorCode::FencedMemberEpoch) && retryable(RDKafkaErrorCode::Fatal));
+        assert!(!retryable(RDKafkaErrorCode::FencedInstanceId));
+        assert!(!retryable(RDKafkaErrorCode::UnsupportedVersion));
     }
 }

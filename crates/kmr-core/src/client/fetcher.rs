@@ -75,7 +75,9 @@ impl Fetcher {
                     correct(client, positions)?;
                 }
             }
-            call(&list(&places)?)
+            let unassigned = call(&list(&places)?);
+            stopped(client);
+            unassigned
         })?;
         self.restart(client)
     }
@@ -83,11 +85,7 @@ impl Fetcher {
     /// Moves assigned partitions. While a rebalance waits for its answer, those whose fetcher has ended move with the answer.
     pub(super) fn seek(&self, client: &Client, targets: &[(TopicPartition, i64)]) -> Result<(), Error> {
         self.gated(|positions| {
-            if let Some((partition, offset)) = targets.iter().find(|(p, _)| !positions.is_assigned(p)) {
-                let reason = "the partition is not assigned".to_owned();
-                let what = format!("seeking {partition} to offset {offset}");
-                return Err(Error::Client { what, reason, retryable: false });
-            }
+            assigned(positions, "seeking", targets.iter().map(|(partition, _)| partition))?;
             let (running, ended): (Vec<_>, Vec<_>) =
                 targets.iter().cloned().partition(|(partition, _)| positions.is_seekable(partition));
             for (partition, offset) in &ended {
@@ -114,6 +112,7 @@ impl Fetcher {
         let places: Places = partitions.iter().map(|p| (p.clone(), Offset::Invalid)).collect();
         let what = if paused { "pausing" } else { "resuming" };
         self.gated(|positions| {
+            assigned(positions, what, partitions)?;
             let list = list(&places)?;
             let done = if paused { client.pause(&list) } else { client.resume(&list) };
             done.map_err(|error| failed(what, &places, &error))?;
@@ -150,6 +149,11 @@ impl Fetcher {
             match client.context().undisturbed(anew) {
                 None => Ok(()),
                 Some(restarted) => restarted.map(|places: Places| {
+                    // Stopping has taken the forwarding away.
+                    stopped(client);
+                    for (partition, _) in &places {
+                        self.queue.forward(partition.topic(), partition.partition());
+                    }
                     telemetry::fetching_restarted(&places);
                     positions.restarted(&places);
                 }),
@@ -162,6 +166,27 @@ impl Fetcher {
         let done = body(&mut self.gate.lock());
         self.queue.wake();
         done
+    }
+}
+
+/// Waits until fetchers have stopped that were told to. librdkafka stops them later than it answers, and ends their forwarding
+/// then; its main thread does one thing after the other, so an answer to a question means that it has.
+fn stopped(client: &Client) {
+    let _ = client.assignment();
+}
+
+fn assigned<'p>(
+    positions: &Positions,
+    what: &str,
+    partitions: impl IntoIterator<Item = &'p TopicPartition>,
+) -> Result<(), Error> {
+    match partitions.into_iter().find(|partition| !positions.is_assigned(partition)) {
+        None => Ok(()),
+        Some(partition) => Err(Error::Client {
+            what: format!("{what} {partition}"),
+            reason: "the partition is not assigned".to_owned(),
+            retryable: false,
+        }),
     }
 }
 

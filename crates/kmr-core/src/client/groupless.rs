@@ -172,7 +172,7 @@ impl GroupMember for Groupless {
 
     async fn close(&self) -> Result<(), Error> {
         self.client.get().context().close();
-        self.client.call("close", |client| leave(client, false)).await?
+        self.client.call("close", |client| leave(client, None)).await?
     }
 }
 

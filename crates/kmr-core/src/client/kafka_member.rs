@@ -107,15 +107,15 @@ impl GroupMember for KafkaMember {
     async fn close(&self) -> Result<(), Error> {
         // At once, not when the control thread comes to it: a call that it is busy with gives up then.
         let unanswered = self.client.get().context().close();
-        self.client.call("close", move |client| leave(client, unanswered)).await?
+        self.client.call("close", move |client| leave(client, unanswered.as_ref())).await?
     }
 }
 
 /// A member that is dropped without being closed still answers its rebalances: an open one would keep the client for ever.
 impl Drop for KafkaMember {
     fn drop(&mut self) {
-        if self.client.get().context().close() {
-            self.client.spawn_call(|client| drop(leave(client, true)));
+        if let Some(unanswered) = self.client.get().context().close() {
+            self.client.spawn_call(move |client| drop(leave(client, Some(&unanswered))));
         }
     }
 }

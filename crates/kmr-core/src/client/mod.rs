@@ -25,4 +25,7 @@ mod positions;
 mod starts;
 mod threads;
 
+#[cfg(test)]
+mod tests;
+
 pub(crate) use connect::Connect;

@@ -7,12 +7,14 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rdkafka::Message;
 use rdkafka::consumer::Consumer;
+use rdkafka::{Message, Offset};
 use tokio::sync::oneshot;
 
-use super::context::Client;
+use super::context::{Client, decline};
+use super::fetcher::list;
 use crate::error::Error;
+use crate::member::Rebalance;
 use crate::telemetry;
 
 /// How long one poll waits: bounds the delay of the end, nothing else; events end a poll at once.
@@ -91,8 +93,8 @@ fn control(client: &Client, jobs: &mpsc::Receiver<Job>) {
     }
     // Nobody is left to answer a rebalance (R3), and the drop revokes what is still assigned and waits for the answer: without
     // this it would wait for ever, and the member would stay in the group with its partitions.
-    if client.context().close() {
-        let _ = leave(client, true);
+    if let Some(unanswered) = client.context().close() {
+        let _ = leave(client, Some(&unanswered));
     }
 }
 
@@ -126,20 +128,21 @@ fn poll(client: &Client, ends: &AtomicBool) {
     }
 }
 
-/// Leaves the group; to be called on the control thread. From here on the callback answers
-/// rebalances; `unanswered`: one waits already, for partitions that are drained or given up by now.
-pub(super) fn leave(client: &Client, unanswered: bool) -> Result<(), Error> {
+/// Leaves the group; to be called on the control thread. From here on the callback answers rebalances; `unanswered` is one that
+/// waits already, for partitions that are drained or given up by now.
+pub(super) fn leave(client: &Client, unanswered: Option<&Rebalance>) -> Result<(), Error> {
     let failed =
         |reason: String| Error::Client { what: "leaving the group".to_owned(), reason, retryable: true };
     // After a fatal error there is no group to leave; the client goes all the same.
     if client.client().fatal_error().is_some() {
         return Ok(());
     }
-    client.close_queue().map_err(|error| failed(error.to_string()))?;
-    if unanswered {
-        // Only now: before, librdkafka would refuse a full unassign in a cooperative group, and wait for the answer for ever.
-        let _ = client.unassign();
+    // Before closing, which waits for the answer, and answers nothing when it is done: a call that comes then never returns.
+    if let Some(Rebalance { change, protocol, partitions, .. }) = unanswered {
+        let places = partitions.iter().map(|partition| (partition.clone(), Offset::Invalid)).collect();
+        decline(client, *change, *protocol, &list(&places)?);
     }
+    client.close_queue().map_err(|error| failed(error.to_string()))?;
     let deadline = Instant::now() + CLOSE;
     while !client.closed() {
         if Instant::now() >= deadline {

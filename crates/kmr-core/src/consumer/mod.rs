@@ -314,15 +314,6 @@ impl Consumer {
     }
 }
 
-#[cfg(feature = "testing")]
-impl Consumer {
-    /// For simulated runs: a budget below what is sensible.
-    pub(crate) fn with_byte_budget(mut self, bytes: usize) -> Self {
-        self.handle.budget = Budget::new(bytes);
-        self
-    }
-}
-
 /// Ends the process if it is still there after a while. A mapper that does not return keeps its thread, and the runtime waits for it.
 fn exit_soon() {
     let exit = || {
@@ -338,6 +329,15 @@ fn exit_soon() {
 const EXIT_AFTER: Duration = Duration::from_secs(10);
 /// `EX_SOFTWARE` of sysexits.h.
 const EXIT_CODE: i32 = 70;
+
+#[cfg(feature = "testing")]
+impl Consumer {
+    /// For simulated runs: a budget below what is sensible.
+    pub(crate) fn with_byte_budget(mut self, bytes: usize) -> Self {
+        self.handle.budget = Budget::new(bytes);
+        self
+    }
+}
 
 /// Decides the jitter of retries: another one for each process.
 fn seed() -> u64 {

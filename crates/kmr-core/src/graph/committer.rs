@@ -119,7 +119,7 @@ struct Entry {
     /// What every commit has to carry (C7).
     metadata: Option<Arc<str>>,
     commit_failed: bool,
-    /// It leaves and the broker says that it is not ours any more, or the broker refuses for good: no further try.
+    /// The broker refuses for good: no further try.
     given_up: bool,
 }
 
@@ -314,7 +314,6 @@ impl Committer {
 
     fn record(&mut self, (offsets, outcomes): Answer) -> Result<(), Error> {
         for ((epoch, commit), outcome) in offsets.into_iter().zip(outcomes) {
-            let leaves = self.leaving.iter().any(|leaving| leaving.epochs.contains(&epoch));
             let Some(entry) = self.entries.get_mut(&epoch) else { continue };
             entry.commit_failed = outcome != CommitOutcome::Committed;
             self.listeners.committed(|| CommitEvent {
@@ -328,11 +327,10 @@ impl Committer {
                     self.counters.committed(&commit.partition, commit.offset);
                     continue;
                 }
-                CommitOutcome::Retryable(_) => {}
-                // While the group is between two generations every commit is answered like this, also for partitions that
-                // stay: no rebalance names them, so only another try helps. If they are lost, they are forgotten before the
-                // member can join again, and it has no generation to commit with until then (C5).
-                CommitOutcome::NotOwned(_) => entry.given_up = leaves,
+                // While the group is between two generations every commit is answered like "not owned", also for partitions
+                // that stay or are drained at the end: no rebalance names them, so only another try helps. If they are lost, they
+                // are forgotten before the member can join again, and it has no generation to commit with until then (C5).
+                CommitOutcome::Retryable(_) | CommitOutcome::NotOwned(_) => {}
                 CommitOutcome::Refused(reason) => {
                     entry.given_up = true;
                     let what = format!("commit of {} offset {}", commit.partition, commit.offset);

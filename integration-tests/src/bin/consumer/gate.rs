@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use integration_tests::consumer::SinkKind;
+use integration_tests::consumer::{Settings, SinkKind};
 use kmr_core::{Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Reducer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -18,13 +18,15 @@ const STALLED_ATTEMPT: Duration = Duration::from_secs(30);
 pub(crate) struct Gate<R> {
     inner: R,
     kind: SinkKind,
+    attempt_timeout: Option<Duration>,
     open: Arc<watch::Sender<bool>>,
 }
 
 impl<R> Gate<R> {
-    pub(crate) fn new(inner: R, kind: SinkKind) -> Self {
+    pub(crate) fn new(inner: R, settings: &Settings) -> Self {
+        let kind = settings.sink;
         let (open, _) = watch::channel(kind != SinkKind::Stalled);
-        Self { inner, kind, open: Arc::new(open) }
+        Self { inner, kind, attempt_timeout: settings.attempt_timeout, open: Arc::new(open) }
     }
 }
 
@@ -35,7 +37,9 @@ impl<R: Reducer> Reducer for Gate<R> {
 
     fn options(&self) -> BatchOptions {
         match self.kind {
-            SinkKind::Stalled => self.inner.options().with_attempt_timeout(STALLED_ATTEMPT),
+            SinkKind::Stalled if self.attempt_timeout.is_none() => {
+                self.inner.options().with_attempt_timeout(STALLED_ATTEMPT)
+            }
             _ => self.inner.options(),
         }
     }

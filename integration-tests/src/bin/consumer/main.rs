@@ -53,8 +53,12 @@ async fn run(settings: &Settings) -> Result<Event, Error> {
     for (name, value) in &settings.kafka {
         config = config.set(name, value);
     }
-    let consumer = Consumer::builder()
-        .topics([&settings.topic])
+    let mut builder = Consumer::builder();
+    if let Some(deadline) = settings.drain_deadline {
+        builder = builder.drain_deadline(deadline);
+    }
+    let consumer = builder
+        .topics(std::iter::once(&settings.topic).chain(&settings.more_topics))
         .config(config)
         .byte_budget(settings.byte_budget)
         .commit_interval(settings.commit_interval)
@@ -65,7 +69,12 @@ async fn run(settings: &Settings) -> Result<Event, Error> {
     let ended = consumer.run().await;
     progress.abort();
     let stats = ended?.stats;
-    Ok(Event::Ended { records: stats.records, dead_letters: stats.dead_letters, commits: stats.commits })
+    Ok(Event::Ended {
+        records: stats.records,
+        dead_letters: stats.dead_letters,
+        commits: stats.commits,
+        rebalances: stats.rebalances,
+    })
 }
 
 fn pipeline(settings: &Settings) -> Pipeline {
@@ -89,10 +98,13 @@ fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> Gate<ClickH
         .max_in_flight(settings.max_in_flight)
         .retry(RetryPolicy::default().with_give_up_after(Some(settings.give_up_after)))
         .start_timeout(settings.start_timeout);
+    if let Some(timeout) = settings.attempt_timeout {
+        writer = writer.attempt_timeout(timeout);
+    }
     if let Some((user, password)) = &settings.clickhouse_login {
         writer = writer.user(user).password(password);
     }
-    Gate::new(writer, settings.sink)
+    Gate::new(writer, settings)
 }
 
 async fn report(handle: ConsumerHandle) {
@@ -106,6 +118,7 @@ async fn report(handle: ConsumerHandle) {
             records: stats.records,
             rows: stats.rows.get("reduce 1").copied().unwrap_or_default(),
             bytes_held: stats.bytes_held,
+            rebalances: stats.rebalances,
         });
     }
 }

@@ -17,8 +17,10 @@ pub(crate) struct Ingest {
 #[derive(Row, Serialize)]
 #[clickhouse(crate = "kmr_sinks::clickhouse")]
 pub(crate) struct Traced {
+    topic: String,
     partition: u32,
     offset: u64,
+    number: u64,
     consumer: u32,
     mapped_at: i64,
 }
@@ -44,7 +46,7 @@ impl Serialize for Bytes {
 #[derive(Deserialize)]
 struct Parsed {
     #[serde(rename = "n")]
-    _number: u64,
+    number: u64,
 }
 
 pub(crate) fn ingest(record: &Record<'_>) -> Result<Ingest, serde_json::Error> {
@@ -53,17 +55,19 @@ pub(crate) fn ingest(record: &Record<'_>) -> Result<Ingest, serde_json::Error> {
     if payload == b"panic" {
         panic!("the test's mapper panics");
     }
-    serde_json::from_slice::<Parsed>(payload)?;
+    let Parsed { number: _ } = serde_json::from_slice(payload)?;
     let seconds = record.timestamp_millis().unwrap_or_default() / 1000;
     let (partition, offset) = place(record);
     Ok(Ingest { partition, offset, timestamp: u32::try_from(seconds).unwrap_or_default() })
 }
 
-pub(crate) fn traced(record: &Record<'_>) -> Result<Traced, std::time::SystemTimeError> {
-    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
+pub(crate) fn traced(record: &Record<'_>) -> Result<Traced, serde_json::Error> {
+    let Parsed { number } = serde_json::from_slice(record.payload().unwrap_or_default())?;
+    let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mapped_at = i64::try_from(since_epoch.as_millis()).unwrap_or_default();
     let (partition, offset) = place(record);
-    Ok(Traced { partition, offset, consumer: std::process::id(), mapped_at })
+    let topic = record.topic().to_owned();
+    Ok(Traced { topic, partition, offset, number, consumer: std::process::id(), mapped_at })
 }
 
 pub(crate) fn payload(record: &Record<'_>) -> Result<Payload, std::convert::Infallible> {

@@ -94,15 +94,13 @@ impl Coordinator {
             }
             Change::Lose => {
                 let gone = self.ownership.give_up(&rebalance.partitions);
+                let heard = || RebalanceEvent::Lost(rebalance.partitions.clone());
+                self.setup.options.listeners.rebalanced(heard);
                 let mut lost = session.stop_partitions(&gone);
                 // C5: what is on its way out is lost as well; its drain finds nothing left to commit.
                 lost.extend(leaving.extract_if(.., |leaves| {
                     rebalance.partitions.contains(&leaves.assignment.partition) //
                 }));
-                self.setup
-                    .options
-                    .listeners
-                    .rebalanced(|| RebalanceEvent::Lost(rebalance.partitions.clone()));
                 drain.discard(&lost, deadline)
             }
         };

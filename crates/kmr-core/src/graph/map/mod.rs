@@ -103,3 +103,6 @@ where
 fn source_bytes(record: &Record<'_>) -> usize {
     record.payload.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,9 @@
+//! The client on librdkafka's in-process cluster, driven through the seam, without the graph: what a simulated member hides.
+
+mod ends;
+mod faults;
+mod kit;
+mod positions;
+mod rounds;
+mod starts;
+mod without_group;

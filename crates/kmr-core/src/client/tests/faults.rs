@@ -1,0 +1,222 @@
+//! What brokers and other members do to a member, and members that end without saying good-bye.
+
+use std::time::Duration;
+
+use rdkafka::bindings::rd_kafka_resp_err_t as Code;
+use rdkafka::types::RDKafkaApiKey;
+
+use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partition};
+use crate::client::Connect;
+use crate::error::Error;
+use crate::member::{Change, CommitOutcome, OffsetCommit};
+use crate::record::TopicPartition;
+
+/// A revoke is answered after seconds; meanwhile the member stays in the group and its commit is accepted (R3).
+async fn a_late_answer_keeps_the_member_in_the_group(settings: Settings) {
+    let cluster = Cluster::start(2);
+    (0..2).for_each(|number| cluster.produce(number, 50));
+    let mut first = cluster.join(settings).await;
+    first.until("all", |driver| driver.counts().values().sum::<usize>() == 100).await;
+    let mut second = cluster.join(settings).await;
+    first.holds = true;
+    Driver::both(&mut first, &mut second, |first, _| !first.held.is_empty()).await;
+    assert_eq!(first.held[0].change, Change::Revoke);
+    // Longer than half the session timeout: heartbeats go on.
+    first.during(Duration::from_secs(4)).await;
+    assert_eq!(first.held.len(), 1, "nothing was lost meanwhile");
+    let leaving = first.held.remove(0);
+    let commits: Vec<OffsetCommit> = leaving
+        .partitions
+        .iter()
+        .map(|partition| OffsetCommit { partition: partition.clone(), offset: 50, metadata: None })
+        .collect();
+    let outcomes = first.member.commit(&commits).await;
+    // The mock refuses commits in a classic rebalance, where a broker accepts them.
+    let expected = |outcome: &CommitOutcome| {
+        *outcome == CommitOutcome::Committed
+            || (settings != KIP_848
+                && matches!(outcome, CommitOutcome::Retryable(_) | CommitOutcome::NotOwned(_)))
+    };
+    assert!(outcomes.iter().all(expected), "{outcomes:?}");
+    first.holds = false;
+    first.answer(&leaving).await;
+    Driver::both(&mut first, &mut second, |a, b| (a.owned.len(), b.owned.len()) == (1, 1)).await;
+    if settings == KIP_848 {
+        assert_eq!(second.starts[0].offset, Some(50));
+        second.during(Duration::from_millis(300)).await;
+        assert!(second.counts().is_empty(), "nothing double");
+    }
+    second.member.close().await.unwrap();
+    first.member.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_answer_keeps_the_member_in_an_eager_group() {
+    a_late_answer_keeps_the_member_in_the_group(EAGER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_answer_keeps_the_member_in_a_cooperative_group() {
+    a_late_answer_keeps_the_member_in_the_group(COOPERATIVE).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_late_answer_keeps_the_member_in_a_kip_848_group() {
+    a_late_answer_keeps_the_member_in_the_group(KIP_848).await;
+}
+
+/// The member is thrown out (rdkafka's mock cannot do that to one of KIP-848): it loses its partitions, is not fatal, and joins again.
+async fn an_unknown_member_loses_its_partitions_and_joins_again(settings: Settings) {
+    let cluster = Cluster::start(2);
+    (0..2).for_each(|number| cluster.produce(number, 20));
+    let mut driver = cluster.join(settings).await;
+    driver.until("all", |driver| driver.counts().values().sum::<usize>() == 40).await;
+    driver.holds = true;
+    cluster.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID]);
+    driver.until("the loss", |driver| !driver.held.is_empty()).await;
+    let lost = driver.held.remove(0);
+    assert_eq!((lost.change, lost.partitions.len()), (Change::Lose, 2));
+    driver.holds = false;
+    driver.taken.clear();
+    driver.answer(&lost).await;
+    assert!(driver.owned.is_empty());
+    driver.owns(2).await;
+    driver.until("all again", |driver| driver.counts().values().sum::<usize>() == 40).await;
+    assert!(driver.fatal.is_none(), "{:?}", driver.fatal);
+    driver.member.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_member_of_an_eager_group_joins_again() {
+    an_unknown_member_loses_its_partitions_and_joins_again(EAGER).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_unknown_member_of_a_cooperative_group_joins_again() {
+    an_unknown_member_loses_its_partitions_and_joins_again(COOPERATIVE).await;
+}
+
+/// What a broker says of a commit is an event, also under KIP-848, and the next commit is another one (C4).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_commit_is_an_outcome_and_the_next_one_goes_through() {
+    let cluster = Cluster::start(1);
+    cluster.produce(0, 10);
+    let mut driver = cluster.join(KIP_848).await;
+    driver.owns(1).await;
+    let not_owned = [Code::RD_KAFKA_RESP_ERR_UNKNOWN_MEMBER_ID, Code::RD_KAFKA_RESP_ERR_FENCED_MEMBER_EPOCH];
+    for (offset, code) in (1..).zip(not_owned) {
+        cluster.mock.request_errors(RDKafkaApiKey::OffsetCommit, &[code]);
+        let commit = OffsetCommit { partition: partition(0), offset, metadata: None };
+        let outcomes = driver.member.commit(&[commit]).await;
+        assert!(matches!(&outcomes[..], [CommitOutcome::NotOwned(_)]), "{code:?}: {outcomes:?}");
+        driver.commit(0, offset, None).await;
+    }
+    cluster
+        .mock
+        .request_errors(RDKafkaApiKey::OffsetCommit, &[Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED]);
+    let commit = OffsetCommit { partition: partition(0), offset: 9, metadata: None };
+    let outcomes = driver.member.commit(&[commit]).await;
+    assert!(matches!(&outcomes[..], [CommitOutcome::Refused(_)]), "{outcomes:?}");
+    driver.member.close().await.unwrap();
+}
+
+/// librdkafka reports the whole request as failed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_whose_commit_fails_does_not_fail_the_others() {
+    let cluster = Cluster::start(1);
+    let mut driver = cluster.join(KIP_848).await;
+    driver.owns(1).await;
+    let commit =
+        |topic: &str| OffsetCommit { partition: TopicPartition::new(topic, 0), offset: 3, metadata: None };
+    let outcomes = driver.member.commit(&[commit("gone"), commit("events"), commit("other")]).await;
+    assert!(matches!(outcomes[0], CommitOutcome::NotOwned(_)), "{outcomes:?}");
+    assert_eq!(outcomes[1..], [CommitOutcome::Committed, CommitOutcome::Committed]);
+    driver.member.close().await.unwrap();
+}
+
+/// Another member with the same group.instance.id has taken over: nothing helps.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fenced_instance_is_fatal_and_says_so() {
+    let cluster = Cluster::start(1);
+    let mut options = cluster.options(EAGER);
+    options.config = options.config.set("group.instance.id", "one");
+    let mut driver = Driver::connect(&options).await;
+    driver.owns(1).await;
+    cluster.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID]);
+    driver.until("the end", |driver| driver.fatal.is_some()).await;
+    let error = driver.fatal.take().unwrap();
+    assert!(matches!(&error, Error::Client { retryable: false, .. }), "{error:?}");
+    assert!(error.to_string().contains("group.instance.id"), "{error}");
+    // It can still be ended.
+    driver.member.close().await.unwrap();
+}
+
+fn instance(cluster: &Cluster, id: &str) -> Connect {
+    let mut options = cluster.options(KIP_848);
+    options.config = options.config.set("group.instance.id", id);
+    options
+}
+
+/// A static member that comes back in time gets what it had, and the others notice nothing. (The mock's classic groups
+/// rebalance all the same.)
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_static_member_that_comes_back_causes_no_rebalance() {
+    let cluster = Cluster::start(2);
+    let mut first = Driver::connect(&instance(&cluster, "one")).await;
+    let mut second = Driver::connect(&instance(&cluster, "two")).await;
+    Driver::both(&mut first, &mut second, |a, b| (a.owned.len(), b.owned.len()) == (1, 1)).await;
+    let (had, rebalances) = (second.owned.clone(), first.rebalances);
+    second.member.close().await.unwrap();
+    drop(second);
+    first.during(Duration::from_secs(4)).await;
+    let mut second = Driver::connect(&instance(&cluster, "two")).await;
+    Driver::both(&mut first, &mut second, |_, b| b.owned.len() == 1).await;
+    assert_eq!((&second.owned, first.rebalances), (&had, rebalances));
+    second.member.close().await.unwrap();
+    first.member.close().await.unwrap();
+}
+
+/// Members that are closed or dropped while records come, at whatever moment: the next one goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn closed_and_dropped_members_leave_their_partitions_to_the_next() {
+    let cluster = Cluster::start(2);
+    let mut produced = 0;
+    for round in 0..8 {
+        let mut driver = cluster.join(KIP_848).await;
+        (0..2).for_each(|number| cluster.produce(number, 100));
+        produced += 100;
+        if round % 4 < 2 {
+            driver.until("some", |driver| driver.counts().len() == 2).await;
+        } else {
+            // With a rebalance that nobody has answered. (Before its first one librdkafka takes a member for one that has not
+            // joined, and does not leave: it stays in the group until its session ends.)
+            driver.holds = true;
+            driver.until("a rebalance", |driver| !driver.held.is_empty()).await;
+        }
+        if round % 2 == 0 {
+            driver.member.close().await.unwrap();
+        }
+    }
+    let mut driver = cluster.join(KIP_848).await;
+    driver.owns(2).await;
+    driver.until("all", |driver| (0..2).all(|number| driver.count(number) == produced)).await;
+    driver.member.close().await.unwrap();
+}
+
+/// Batches that somebody keeps, and a queue that outlives its member: the client waits for them, and its memory stays.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_outlive_their_assignment_and_their_member() {
+    let cluster = Cluster::start(1);
+    cluster.produce(0, 100);
+    let mut driver = cluster.join(KIP_848).await;
+    driver.keeps = true;
+    driver.until("records", |driver| driver.count(0) == 100).await;
+    driver.move_away_and_back().await;
+    let kept = std::mem::take(&mut driver.kept);
+    driver.member.close().await.unwrap();
+    drop(driver);
+    let payloads = kept
+        .iter()
+        .map(|batch| (0..batch.len()).filter(|n| batch.record(*n).payload() == Some(b"x")).count());
+    assert_eq!(payloads.sum::<usize>(), 100);
+}

@@ -1,0 +1,100 @@
+//! Where partitions start, and what comes back with the committed offset.
+
+use crate::config::{ResetPolicy, StartAt};
+use crate::error::Error;
+use crate::member::{LogPoint, MemberEvent};
+
+use super::kit::{Cluster, Driver, KIP_848, partition};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn explicit_offsets_are_for_what_is_not_committed_and_the_policy_for_the_rest() {
+    let cluster = Cluster::start(3);
+    (0..3).for_each(|number| cluster.produce(number, 100));
+    let mut options = cluster.options(KIP_848);
+    let mut first = Driver::connect(&options).await;
+    first.owns(3).await;
+    first.commit(0, 60, Some("as committed")).await;
+    first.member.close().await.unwrap();
+    options.start_at = Some(StartAt::offsets([(partition(0), 10), (partition(1), 20)]));
+    options.reset = ResetPolicy::Latest;
+    let mut driver = Driver::connect(&options).await;
+    driver.owns(3).await;
+    let starts: Vec<_> =
+        driver.starts.iter().map(|s| (s.partition.partition(), s.offset, s.chosen)).collect();
+    assert_eq!(starts, [(0, Some(60), false), (1, Some(20), true), (2, Some(100), true)]);
+    driver.until("all of it", |driver| driver.count(0) == 40 && driver.count(1) == 80).await;
+    assert_eq!((driver.taken[&0][0], driver.taken[&1][0], driver.count(2)), (60, 20, 0));
+    driver.member.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_explicit_offset_that_is_not_in_the_log_is_named_with_the_log() {
+    let cluster = Cluster::start(1);
+    cluster.produce(0, 100);
+    let mut options = cluster.options(KIP_848);
+    options.start_at = Some(StartAt::offsets([(partition(0), 101)]));
+    let driver = Driver::connect(&options).await;
+    let MemberEvent::Rebalance(rebalance) = driver.member.next_event().await else { panic!("no rebalance") };
+    let error = driver.member.assign(&rebalance).await.unwrap_err();
+    assert!(
+        matches!(&error, Error::OffsetOutOfRange { offset: Some(101), low: 0, high: 100, .. }),
+        "{error}"
+    );
+    driver.member.close().await.unwrap();
+}
+
+/// The mock knows no timestamps: no record is young enough.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_time_behind_the_last_record_is_the_end_and_is_chosen_once() {
+    let cluster = Cluster::start(2);
+    cluster.produce(0, 30);
+    let mut options = cluster.options(KIP_848);
+    options.start_at = Some(StartAt::Timestamp(i64::MAX));
+    let mut driver = Driver::connect(&options).await;
+    driver.owns(2).await;
+    let starts: Vec<_> = driver.starts.iter().map(|start| (start.offset, start.chosen)).collect();
+    assert_eq!(starts, [(Some(30), true), (Some(0), true)]);
+    // What the committer does with chosen offsets.
+    driver.commit(0, 30, None).await;
+    driver.commit(1, 0, None).await;
+    driver.member.close().await.unwrap();
+    cluster.produce(0, 5);
+    let mut driver = Driver::connect(&options).await;
+    driver.owns(2).await;
+    assert!(driver.starts.iter().all(|start| !start.chosen));
+    driver.until("what came meanwhile", |driver| driver.count(0) == 5).await;
+    driver.member.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metadata_comes_back_with_the_offset() {
+    let cluster = Cluster::start(2);
+    cluster.produce(0, 10);
+    let long = "ü".repeat(1500);
+    let mut driver = cluster.join(KIP_848).await;
+    driver.owns(2).await;
+    driver.commit(0, 4, Some(&long)).await;
+    driver.commit(1, 0, None).await;
+    driver.member.close().await.unwrap();
+    let mut driver = cluster.join(KIP_848).await;
+    driver.owns(2).await;
+    let starts: Vec<_> = driver.starts.iter().map(|start| (start.offset, start.metadata.clone())).collect();
+    assert!(starts == [(Some(4), Some(long.into())), (Some(0), None)], "{:?}", driver.starts);
+    driver.member.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_of_the_log_are_answered_for_all_partitions_at_once() {
+    let cluster = Cluster::start(3);
+    cluster.produce(1, 7);
+    let mut driver = cluster.join(KIP_848).await;
+    driver.owns(3).await;
+    let all: Vec<_> = (0..3).map(partition).collect();
+    let ends = driver.member.offsets(&all, LogPoint::End).await.unwrap();
+    assert_eq!(ends, [(partition(0), 0), (partition(1), 7), (partition(2), 0)].into());
+    let lows = driver.member.offsets(&all, LogPoint::Low).await.unwrap();
+    assert!(lows.len() == 3 && lows.values().all(|low| *low == 0), "{lows:?}");
+    assert!(driver.member.offsets(&[partition(9)], LogPoint::End).await.is_err());
+    assert_eq!(driver.member.watermarks(&partition(1)).await, Some((0, 7)));
+    driver.member.close().await.unwrap();
+}

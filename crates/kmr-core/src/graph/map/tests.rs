@@ -1,0 +1,168 @@
+//! One partition's task by itself: what its pulse says, and the settings that it is started with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use super::{Admitted, PartitionInput};
+use crate::error::{BoxError, Error, Retryable};
+use crate::graph::budget::Budget;
+use crate::graph::claim::{Assignment, Epoch, LedgerEntry};
+use crate::graph::flow::Flow;
+use crate::graph::pulse::{Pulse, PulseReading};
+use crate::graph::watch;
+use crate::graph::wiring::{StageContext, Stages, start_stages};
+use crate::member::RecordBatch;
+use crate::record::{OwnedRecord, Record, TopicPartition};
+use crate::strategy::{IntoPipeline, Strategy};
+use crate::test_reducer::{Behaviour, Collect};
+
+struct Batch(Vec<OwnedRecord>);
+
+impl RecordBatch for Batch {
+    fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    fn offset(&self, index: usize) -> i64 {
+        self.0[index].offset()
+    }
+
+    fn record(&self, index: usize) -> Record<'_> {
+        self.0[index].as_record()
+    }
+}
+
+/// A partition's task, and what it hangs on.
+struct Task {
+    batches: mpsc::UnboundedSender<Admitted>,
+    pulse: Arc<Pulse>,
+    budget: Arc<Budget>,
+    _flow: watch::Sender<Flow>,
+    _ledger: mpsc::UnboundedReceiver<LedgerEntry>,
+    _stages: Stages,
+    _task: JoinHandle<Result<(), Error>>,
+}
+
+async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
+    let (flow, flow_receiver) = watch::channel(Flow::default());
+    let budget = Budget::new(1 << 20);
+    let context = StageContext {
+        flow: flow_receiver,
+        board: Arc::default(),
+        budget: budget.clone(),
+        counters: Arc::default(),
+        seed: 1,
+    };
+    let stages = start_stages(strategy.into_pipeline(), context).await?;
+    let (sender, batches) = mpsc::unbounded_channel();
+    let (ledger, _ledger) = mpsc::unbounded_channel();
+    let pulse = Arc::<Pulse>::default();
+    let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) });
+    let (stop, next) = (CancellationToken::new(), 0);
+    let input = PartitionInput { assignment, batches, stop, ledger, pulse: pulse.clone(), next };
+    let _task = tokio::spawn(stages.map.clone().run_partition(input));
+    Ok(Task { batches: sender, pulse, budget, _flow: flow, _ledger, _stages: stages, _task })
+}
+
+impl Task {
+    fn fetch(&self, offsets: impl IntoIterator<Item = i64>) {
+        let records = offsets.into_iter().map(|offset| OwnedRecord::new("t", 0, offset)).collect();
+        let (charge, unmapped) =
+            (self.budget.charge(1000), self.budget.unmapped(&self.budget.backlogs().backlog(), 1000));
+        self.batches.send(Admitted { batch: Box::new(Batch(records)), charge, unmapped }).ok().unwrap();
+    }
+
+    async fn pulse_after(&self, wait: Duration) -> PulseReading {
+        sleep(wait).await;
+        self.pulse.read()
+    }
+}
+
+const SECOND: Duration = Duration::from_secs(1);
+
+#[tokio::test(start_paused = true)]
+async fn the_pulse_says_what_the_task_waits_for_and_since_when() {
+    let sink = Collect::default().with_options(|o| o.with_max_records(1).with_max_in_flight(1));
+    sink.behave(Behaviour::Stall);
+    let well_again = Instant::now() + 100 * SECOND;
+    let strategy = Strategy::new()
+        .map(move |record: OwnedRecord| async move {
+            if record.offset() == 7 {
+                sleep(60 * SECOND).await;
+            }
+            match record.offset() {
+                8 if Instant::now() < well_again => Err(Retryable::new("status 503").into()),
+                offset => Ok::<_, BoxError>(offset),
+            }
+        })
+        .filter(|offset: &i64| *offset != 3)
+        .reduce(sink.clone());
+    let task = start(strategy).await.unwrap();
+    assert_eq!(task.pulse_after(SECOND).await.to_string(), "waiting for records");
+
+    task.fetch([3, 7, 8]);
+    let begun = Instant::now();
+    let pulse = task.pulse_after(30 * SECOND).await;
+    assert_eq!(pulse.to_string(), "waiting for the async map stage at offset 7");
+    assert!(pulse.since - begun < SECOND, "since it was given the record");
+
+    let pulse = task.pulse_after(60 * SECOND).await.to_string();
+    assert!(pulse.starts_with("waiting to map offset 8 again after attempt "), "{pulse}");
+    assert!(pulse.ends_with(": status 503"), "{pulse}");
+
+    // What the stalled sink does not take fills the channel in front of it.
+    (0..200).for_each(|batch| task.fetch(100 + 10 * batch..105 + 10 * batch));
+    let pulse = task.pulse_after(120 * SECOND).await;
+    let text = pulse.to_string();
+    assert!(text.starts_with("waiting for reduce 1 to take what is mapped up to offset "), "{text}");
+    assert_eq!(task.pulse_after(60 * SECOND).await.since, pulse.since, "it has waited ever since");
+
+    sink.behave(Behaviour::Deliver);
+    assert_eq!(task.pulse_after(SECOND).await.to_string(), "waiting for records");
+    assert_eq!(task.budget.held(), 0);
+}
+
+#[tokio::test]
+async fn a_stuck_synchronous_mapper_is_named_while_it_is_stuck() {
+    let (entered, inside) = std::sync::mpsc::channel();
+    let (leave, stuck) = std::sync::mpsc::channel::<()>();
+    let (entered, stuck) = (std::sync::Mutex::new(entered), std::sync::Mutex::new(stuck));
+    let strategy = Strategy::new()
+        .map(move |record: &Record<'_>| {
+            if record.offset() == 40 {
+                entered.lock().unwrap().send(()).unwrap();
+                let _ = stuck.lock().unwrap().recv();
+            }
+            Ok::<_, BoxError>(record.offset())
+        })
+        .reduce(Collect::default());
+    let (handed_out, pulse) = std::sync::mpsc::channel();
+    let watcher = std::thread::spawn(move || {
+        let pulse: Arc<Pulse> = pulse.recv().unwrap();
+        inside.recv().unwrap();
+        let text = pulse.read().to_string();
+        drop(leave);
+        text
+    });
+    let task = start(strategy).await.unwrap();
+    handed_out.send(task.pulse.clone()).unwrap();
+    task.fetch(0..64);
+    sleep(Duration::from_millis(1)).await;
+    let text = watcher.join().unwrap();
+    let offset: i64 =
+        text.strip_prefix("mapping offset ").unwrap_or_else(|| panic!("{text}")).parse().unwrap();
+    assert!((25..=40).contains(&offset), "at most a few records before it: {text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_concurrency_of_0_is_refused_before_anything_starts() {
+    let strategy =
+        Strategy::new().map(|record: &Record<'_>| Ok::<_, BoxError>(record.offset())).concurrency(0);
+    let refused = start(strategy.reduce(Collect::default())).await.err();
+    assert!(matches!(&refused, Some(Error::Config(why)) if why.contains("concurrency")), "{refused:?}");
+}
