@@ -138,7 +138,9 @@ impl Context {
                 reason: format!("another member has the same group.instance.id ({code:?}); give each its own"),
                 retryable: false,
             }),
-            KafkaError::MessageConsumptionFatal(code) => Some(client_error("consume", *code, false)),
+            KafkaError::MessageConsumptionFatal(code) => {
+                Some(client_error("consume", *code, a_new_client_may_help(*code)))
+            }
             KafkaError::MessageConsumption(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 let group = self.group.as_ref();
                 group.map(|group| Error::Authorization { what: format!("group {group:?}") })
@@ -185,6 +187,20 @@ impl Context {
     fn lock(&self) -> MutexGuard<'_, Rebalances> {
         self.rebalances.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether a fatal error is this client's own: most come of its history in the group, these of settings and permissions.
+fn a_new_client_may_help(code: RDKafkaErrorCode) -> bool {
+    !matches!(
+        code,
+        RDKafkaErrorCode::GroupAuthorizationFailed
+            | RDKafkaErrorCode::TopicAuthorizationFailed
+            | RDKafkaErrorCode::InvalidGroupId
+            | RDKafkaErrorCode::InvalidRequest
+            | RDKafkaErrorCode::UnsupportedAssignor
+            | RDKafkaErrorCode::UnsupportedVersion
+            | RDKafkaErrorCode::UnsupportedFeature
+    )
 }
 
 /// An error of the client library, by its code.
@@ -243,5 +259,26 @@ impl ConsumerContext for Context {
         let rebalance = Rebalance { id: rebalances.last_id, protocol, change, partitions };
         rebalances.current = Some(rebalance.clone());
         let _ = self.events.send(MemberEvent::Rebalance(rebalance));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fatal_errors_of_a_clients_history_are_told_from_those_of_settings() {
+        let (events, mut received) = mpsc::unbounded_channel();
+        let context = Context::new(events, Some("g".to_owned()));
+        let mut retryable = |code| {
+            context.poll_failed(&KafkaError::MessageConsumptionFatal(code));
+            match received.try_recv() {
+                Ok(MemberEvent::Fatal(error)) => error.is_retryable(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(retryable(RDKafkaErrorCode::FencedMemberEpoch) && retryable(RDKafkaErrorCode::Fatal));
+        assert!(!retryable(RDKafkaErrorCode::FencedInstanceId));
+        assert!(!retryable(RDKafkaErrorCode::UnsupportedVersion));
     }
 }
