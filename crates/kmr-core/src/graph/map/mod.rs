@@ -1,7 +1,8 @@
 //! The map phase: one task per assigned partition maps borrowed records in place and sends on what they became.
 //!
-//! `partition` is the task; `draft` the piece that it fills, which `send` sends; `window` orders the records that wait for something, `busy` waits with
-//! them, and `retry` says which are mapped again; `pace` says when the task lets others run.
+//! `partition` is the task, which waits in `wait`; `draft` is the piece that it fills, and `send` sends it; `window` orders the
+//! records that wait for something, `busy` waits with them, and `retry` says which are mapped again; `pace` says when the task
+//! lets others run.
 //!
 //! Invariants:
 //! 1. Pieces hold records in the order of their offsets, each once, whatever order they were mapped in; a piece is observed
@@ -17,6 +18,7 @@ mod pace;
 mod partition;
 mod retry;
 mod send;
+mod wait;
 mod window;
 
 use std::sync::{Arc, Mutex, PoisonError};

@@ -5,34 +5,26 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
-use std::time::Duration;
 
-use futures_util::FutureExt;
-use futures_util::stream::{FuturesUnordered, StreamExt};
+use futures_util::stream::FuturesUnordered;
 use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::{block_in_place, yield_now};
-use tokio::time::{Instant, sleep_until};
+use tokio::time::Instant;
 
-use super::busy::{Busy, Woken};
+use super::busy::Busy;
 use super::draft::Draft;
 use super::pace::{Look, Pace};
-use super::retry::{Attempts, into_last};
+use super::retry::Attempts;
 use super::window::{Done, Slot, Window};
 use super::{Admitted, Mapping, PartitionInput, source_bytes};
 use crate::error::Error;
 use crate::graph::budget::{Charge, Unmapped};
-use crate::graph::pulse::PulseState;
+
 use crate::member::RecordBatch;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
-use crate::stage::{Chain, StageError, Step};
-use crate::telemetry;
-
-/// How long mapped records wait for a slow one behind them.
-const LINGER: Duration = Duration::from_millis(20);
-/// Least time between two warnings about retries in one partition.
-const WARN_INTERVAL: Duration = Duration::from_secs(10);
+use crate::stage::{Chain, Step};
 
 /// A batch with records that have not ended.
 struct Load {
@@ -53,7 +45,7 @@ impl Load {
 
 /// What the task does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Next {
+pub(super) enum Next {
     /// It goes on.
     Advance,
     /// The draft is sent.
@@ -70,20 +62,20 @@ enum Next {
 pub(super) struct Partition<'a, C: Chain, R: Rows> {
     pub(super) mapping: &'a Mapping<C, R>,
     pub(super) input: PartitionInput,
-    input_ended: bool,
+    pub(super) input_ended: bool,
     /// Batches in order. Records are taken from the last one, and end in the first.
     loads: VecDeque<Load>,
     /// The number of the first batch.
     first_load: u64,
     /// What the batches and the draft hold of the budget.
     charge: Option<Charge>,
-    window: Window<C::Out>,
-    busy: FuturesUnordered<Busy<'a, C::Out>>,
-    draft: Draft<R>,
+    pub(super) window: Window<C::Out>,
+    pub(super) busy: FuturesUnordered<Busy<'a, C::Out>>,
+    pub(super) draft: Draft<R>,
     /// When a draft is sent that waits for the records behind it.
-    flush_at: Option<Instant>,
+    pub(super) flush_at: Option<Instant>,
     pub(super) pace: Pace,
-    warned: Option<Instant>,
+    pub(super) warned: Option<Instant>,
     may_offload: bool,
 }
 
@@ -177,7 +169,7 @@ where
     }
 
     /// Puts a batch behind those that are there.
-    fn load(&mut self, Admitted { batch, charge, unmapped }: Admitted) {
+    pub(super) fn load(&mut self, Admitted { batch, charge, unmapped }: Admitted) {
         let records = batch.len();
         self.loads.push_back(Load { batch, records, bytes: charge.bytes(), unmapped, taken: 0 });
         match &mut self.charge {
@@ -187,7 +179,7 @@ where
     }
 
     /// Whether there are records that have not been taken yet.
-    fn has_next(&self) -> bool {
+    pub(super) fn has_next(&self) -> bool {
         self.loads.back().is_some_and(|load| !load.is_taken())
     }
 
@@ -278,34 +270,6 @@ where
         }
     }
 
-    /// A record has been mapped, or has failed: perhaps only for now.
-    fn attempted(&mut self, number: u64, result: Result<Vec<C::Out>, StageError>) {
-        let failed = match result {
-            Err(failed) if failed.is_retryable() => failed,
-            result => return self.window.finish(number, result),
-        };
-        let Some(slot) = self.window.get_mut(number) else { return };
-        let (now, offset) = (Instant::now(), slot.offset);
-        let partition = &self.input.assignment.partition;
-        let seed = self.mapping.seed ^ self.input.assignment.epoch.0 ^ offset.cast_unsigned().rotate_left(32);
-        match slot.attempts.note(&failed, &self.mapping.options.retry, (seed, now)) {
-            Some(wait) => {
-                let loud = self.warned.is_none_or(|warned| now - warned >= WARN_INTERVAL);
-                if loud {
-                    self.warned = Some(now);
-                }
-                telemetry::map_retried((partition, offset), &failed, slot.attempts.failed, wait, loud);
-                slot.rests = true;
-                self.busy.push(Busy::resting(number, wait));
-            }
-            None => {
-                let tried = now - slot.attempts.since;
-                telemetry::map_gave_up((partition, offset), &failed, slot.attempts.failed, tried);
-                self.window.finish(number, Err(into_last(failed)));
-            }
-        }
-    }
-
     /// Ends the records at the front of the window that are done. Whether the draft is to be sent: it is full, or a batch has been
     /// mapped and nothing waits.
     fn end_done(&mut self) -> bool {
@@ -358,61 +322,6 @@ where
     /// The number of the batch that records are taken from.
     fn last_load(&self) -> u64 {
         self.first_load + self.loads.len().saturating_sub(1) as u64
-    }
-
-    /// Waits for a record, a batch, or the end of the draft's patience.
-    async fn wait(&mut self) -> Next {
-        // What is done already is taken without further ado.
-        if let Some(Some((number, woken))) = self.busy.next().now_or_never() {
-            return self.wake(number, woken);
-        }
-        self.say_what_for();
-        self.pace.pause(Instant::now());
-        let flush_at = self.draft.range.is_some().then(|| self.patience());
-        let takes_more = !self.has_next() && self.window.has_room() && !self.input_ended;
-        tokio::select! {
-            biased;
-            () = self.input.stop.cancelled() => Next::End,
-            Some((number, woken)) = self.busy.next(), if !self.busy.is_empty() => self.wake(number, woken),
-            admitted = self.input.batches.recv(), if takes_more => {
-                match admitted {
-                    Some(admitted) => self.load(admitted),
-                    None => self.input_ended = true,
-                }
-                Next::Advance
-            }
-            () = at(flush_at) => Next::Send,
-        }
-    }
-
-    fn wake(&mut self, number: u64, woken: Woken<C::Out>) -> Next {
-        match woken {
-            Woken::Mapped(result) => self.attempted(number, result),
-            Woken::Rested => self.window.rested(number),
-        }
-        Next::Advance
-    }
-
-    /// Writes the pulse before a wait.
-    fn say_what_for(&self) {
-        let Some(slot) = self.window.front() else { return self.input.pulse.idle() };
-        let state = match &slot.attempts.error {
-            Some(error) if slot.rests => {
-                PulseState::Retrying { attempt: slot.attempts.failed, error: error.clone() }
-            }
-            _ => PulseState::Awaiting,
-        };
-        self.input.pulse.waiting(state, slot.offset);
-    }
-
-    /// When the draft is to be sent at the latest.
-    fn patience(&mut self) -> Instant {
-        *self.flush_at.get_or_insert_with(|| Instant::now() + LINGER)
-    }
-
-    /// Whether the draft has waited for the records behind it for too long.
-    fn is_overdue(&mut self) -> bool {
-        self.draft.range.is_some() && self.patience() <= Instant::now()
     }
 
     /// Sends the draft, if it covers anything.
@@ -493,12 +402,4 @@ fn slot<T>(record: &Record<'_>, (batch, index): (u64, usize), by_key: bool, pace
     });
     let (offset, bytes, attempts) = (record.offset, source_bytes(record), Attempts::new(pace.now()));
     Slot { offset, bytes, batch, index, key, attempts, rests: false, done: None }
-}
-
-/// Pends for ever without an instant.
-async fn at(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
-    }
 }
