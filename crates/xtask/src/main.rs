@@ -39,6 +39,12 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// The tests of the Kafka client under valgrind's memcheck: no error, no leak (installs valgrind as root on Debian)
+    Valgrind {
+        /// Arguments of the test binary, such as a part of a test's name; default: all tests of the client
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// The container engine, the images, and servers to try things on by hand
     Services {
         #[command(subcommand)]
@@ -94,6 +100,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Command::Soak { arguments } => {
             steps::run(&Selection { steps: vec![Step::Integration], arguments, soak: true })
         }
+        Command::Valgrind { arguments } => steps::valgrind(&arguments),
         Command::Services { action } => {
             match action {
                 Services::Prepare => drop(servers::prepare_and_leave()?),
