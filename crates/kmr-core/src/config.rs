@@ -11,7 +11,7 @@ use crate::telemetry;
 
 /// Settings of the Kafka client, by librdkafka's names.
 ///
-/// `bootstrap.servers` and `group.id` have to be there. Whatever else is set wins over kmr's defaults (`fetch.*`,
+/// `bootstrap.servers` and `group.id` have to be there (without a group, the first alone). Whatever else is set wins over kmr's defaults (`fetch.*`,
 /// `queued.*`, `partition.assignment.strategy=cooperative-sticky`), but for what the delivery promise stands on:
 /// `enable.auto.commit`, `enable.auto.offset.store`, `enable.partition.eof` and `auto.offset.reset` are kmr's, with a warning
 /// if they were set otherwise.

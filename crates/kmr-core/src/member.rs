@@ -35,7 +35,8 @@ pub(crate) enum Fetched {
         bytes: usize,
         batch: Box<dyn RecordBatch>,
     },
-    /// Everything below `offset`, the end of the log at that time, has been handed out. Only if the member was asked to say so.
+    /// Everything below `offset`, the end of the log at that time, has been handed out. Only if the member was asked to say so. May be
+    /// said again, after a pause or a rebalance.
     End { topic: Arc<str>, partition: i32, offset: i64 },
     /// A partition cannot be read (any more).
     Failed { topic: Arc<str>, partition: i32, failure: PartitionFailure },
@@ -170,8 +171,11 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     /// Commits offsets; the outcomes are in the order of `offsets`. At most one call at a time (C8).
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome>;
 
-    /// Fetches assigned partitions from these offsets on. What was fetched before does not come out of the fetch queue after
-    /// this has returned.
+    /// Fetches assigned partitions from these offsets on, also those that were out of range. What was fetched before does not
+    /// come out of the fetch queue after this has returned. Paused partitions stay paused.
+    ///
+    /// # Errors
+    /// A partition is not assigned (any more); the client refuses.
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error>;
 
     /// Stops or resumes fetching assigned partitions. Pausing throws away what is prefetched; resuming fetches it again, and

@@ -43,6 +43,12 @@ enum Command {
     },
     /// The simulation: the whole consumer on a simulated cluster, thousands of runs with faults, in virtual time
     Sim(sim::Arguments),
+    /// The tests of the Kafka client under valgrind's memcheck: no error, no leak (installs valgrind as root on Debian)
+    Valgrind {
+        /// Arguments of the test binary, such as a part of a test's name; default: all tests of the client
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// The container engine, the images, and servers to try things on by hand
     Services {
         #[command(subcommand)]
@@ -99,6 +105,7 @@ fn run(arguments: Arguments) -> Result<bool> {
             steps::run(&Selection { steps: vec![Step::Integration], arguments, soak: true })
         }
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Valgrind { arguments } => steps::valgrind(&arguments),
         Command::Services { action } => {
             match action {
                 Services::Prepare => drop(servers::prepare_and_leave()?),

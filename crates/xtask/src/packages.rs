@@ -41,6 +41,10 @@ pub(crate) const BUILD: [Need; 6] = [
     },
 ];
 
+/// For looking for memory errors.
+pub(crate) const VALGRIND: [Need; 1] =
+    [program("valgrind", "valgrind", "runs the client's tests under memcheck")];
+
 /// For talking to a container engine.
 pub(crate) const CLIENT: [Need; 1] = [program("docker", "docker.io", "runs Kafka and ClickHouse")];
 

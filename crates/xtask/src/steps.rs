@@ -77,6 +77,39 @@ pub(crate) fn run(selection: &Selection) -> Result<bool> {
     Ok(summary.is_good())
 }
 
+/// Runs the client's tests under memcheck. Whatever it finds that is not in the list of others' known noise is a failure.
+///
+/// # Errors
+///
+/// When the machine lacks what it takes, with what it is.
+pub(crate) fn valgrind(arguments: &[String]) -> Result<bool> {
+    packages::ensure(&packages::BUILD)?;
+    packages::ensure(&packages::VALGRIND)?;
+    let suppressions = root().join("crates/kmr-core/tests/valgrind.supp");
+    let runner = [
+        "valgrind",
+        "--error-exitcode=99",
+        "--leak-check=full",
+        "--show-leak-kinds=definite",
+        "--errors-for-leak-kinds=definite",
+        "--num-callers=40",
+        // One thread after the other, or those that wait for each other starve.
+        "--fair-sched=yes",
+        &format!("--suppressions={}", suppressions.display()),
+    ];
+    let client = ["client::".to_owned(), "--test-threads=4".to_owned()];
+    let mut memcheck = cargo("valgrind", "test --package kmr-core --lib", 40)
+        .with("KMR_CLIENT_ROUNDS", "30")
+        .with("KMR_CLIENT_PATIENCE", "300")
+        .pass_on(if arguments.is_empty() { &client } else { arguments });
+    let runner = format!("target.'cfg(all())'.runner={runner:?}");
+    memcheck.arguments.splice(1..1, ["--config".to_owned(), runner]);
+    let mut summary = Summary::default();
+    summary.add(memcheck.run());
+    summary.print();
+    Ok(summary.is_good())
+}
+
 /// Engine and images as a step of its own.
 fn services(summary: &mut Summary) -> Option<Engine> {
     heading("services");
