@@ -16,7 +16,7 @@ use crate::scene::{Scene, TABLE, alive, start};
 const PATIENCE: u64 = 90;
 
 /// The same where members are known to stand still for ever: they are started anew after that.
-const PATIENCE_KIP_848: u64 = 45;
+const PATIENCE_IF_KNOWN: u64 = 45;
 
 /// A kept partition has to be seen before a change to be seen kept: milliseconds before it that are looked at.
 const BEFORE: i64 = 500;
@@ -34,10 +34,6 @@ pub(crate) enum Protocol {
 
 impl Protocol {
     pub(crate) const ALL: [Self; 3] = [Self::Eager, Self::Cooperative, Self::Kip848];
-
-    fn patience(self) -> Deadline {
-        Deadline::seconds(if self == Self::Kip848 { PATIENCE_KIP_848 } else { PATIENCE })
-    }
 
     /// A member notices a rebalance at a heartbeat, and is given up 6 s after its last one. Under KIP-848 both are settings
     /// of the broker.
@@ -74,6 +70,8 @@ pub(crate) struct Group {
     /// Partitions that the load reaches.
     pub(crate) partitions: u64,
     pub(crate) notes: Vec<String>,
+    /// Whether members may stand still by a defect that is known: they are started anew then, and the notes say so.
+    pub(crate) may_stall: bool,
     members: Vec<Process>,
     gone: Vec<Process>,
     /// The times of each change: from its cause until all flowed again.
@@ -105,10 +103,20 @@ impl Group {
             settings,
             protocol,
             notes: Vec::new(),
+            may_stall: false,
             members: Vec::new(),
             gone: Vec::new(),
             changes: Vec::new(),
         })
+    }
+
+    /// The protocol may have changed since the group was made.
+    fn may_stall(&self) -> bool {
+        self.may_stall || self.protocol == Protocol::Kip848
+    }
+
+    fn patience(&self) -> Deadline {
+        Deadline::seconds(if self.may_stall() { PATIENCE_IF_KNOWN } else { PATIENCE })
     }
 
     /// How many members run.
@@ -208,13 +216,13 @@ impl Group {
     pub(crate) async fn settle(&mut self, from: i64) -> Result<()> {
         let settled = self.flows().await;
         if let Err(error) = settled {
-            if self.protocol != Protocol::Kip848 {
+            if !self.may_stall() {
                 return Err(error);
             }
-            // Known of librdkafka 2.12: a fatal error (its issue 5541); and a heartbeat that times out takes the assignment in its
+            // Known of librdkafka 2.12 with KIP-848: a fatal error (its issue 5541); and a heartbeat that times out takes the assignment in its
             // answer along, because the next one is no full one (`rd_kafka_cgrp_handle_ConsumerGroupHeartbeat`): the member
             // never gives up what the group waits for.
-            self.note("KIP-848: stall, all members started anew".to_owned());
+            self.note("stall, all members started anew".to_owned());
             say(format_args!("{error:#}"));
             self.start_anew().await?;
             self.flows().await?;
@@ -233,7 +241,7 @@ impl Group {
         let since = now();
         let members = self.members.len() - count;
         let what = format!("{} partitions and {members} members flow", self.partitions);
-        let flows = wait_until(self.protocol.patience(), &what, async || {
+        let flows = wait_until(self.patience(), &what, async || {
             self.alive()?;
             self.flowing(since, members).await
         });
@@ -298,8 +306,8 @@ impl Group {
     /// The end of a row: waits until all that was produced is committed, ends the members, and judges.
     pub(crate) async fn finish(mut self, row: String, sent: &[Sent]) -> Result<Figures> {
         if let Err(error) = self.all_committed(sent).await {
-            ensure!(self.protocol == Protocol::Kip848, error);
-            self.note("KIP-848: stall before the end, all members started anew".to_owned());
+            ensure!(self.may_stall(), error);
+            self.note("stall before the end, all members started anew".to_owned());
             say(format_args!("{error:#}"));
             self.start_anew().await?;
             self.all_committed(sent).await?;
@@ -320,7 +328,7 @@ impl Group {
     }
 
     async fn all_committed(&self, sent: &[Sent]) -> Result<()> {
-        let committed = wait_until(self.protocol.patience(), "everything is committed", async || {
+        let committed = wait_until(self.patience(), "everything is committed", async || {
             self.alive()?;
             for Sent { topic, .. } in sent {
                 if topic.lag(&self.scene.group).await? != 0 {
