@@ -15,6 +15,9 @@ use crate::member::{CommitOutcome, OffsetCommit};
 /// One topic that fails, because it was deleted, say, makes librdkafka report all of the request as failed, although the broker
 /// took the rest. So after a failure each topic is tried alone.
 pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+    if offsets.is_empty() {
+        return Vec::new();
+    }
     let mut outcomes = request(queue, offsets).await;
     let topics: BTreeSet<&str> = offsets.iter().map(|commit| commit.partition.topic()).collect();
     if topics.len() < 2 || outcomes.iter().all(|outcome| *outcome == CommitOutcome::Committed) {

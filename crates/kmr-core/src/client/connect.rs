@@ -17,6 +17,7 @@ use super::kafka_member::KafkaMember;
 use super::native::{NativeFetch, Queue};
 use super::starts::StartPolicy;
 use super::threads::{ClientRef, Threads};
+use super::topic_ids::TopicIds;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::member::{Connected, Connector, MemberEvent};
@@ -85,9 +86,17 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
         return Ok(Connected { member: Arc::new(member), queue: queue_end });
     };
     let commits = queue(&client)?;
-    let events = Mutex::new(events);
-    let member =
-        KafkaMember { _threads: threads, events, fetcher, commits, client: client.clone(), group, policy };
+    let topic_ids = TopicIds::new(queue(&client)?);
+    let member = KafkaMember {
+        _threads: threads,
+        events: Mutex::new(events),
+        fetcher,
+        commits,
+        client: client.clone(),
+        group,
+        policy,
+        topic_ids,
+    };
     let subscribe = move |client: &Client| {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         client.subscribe(&names).map_err(|error| Error::Client {

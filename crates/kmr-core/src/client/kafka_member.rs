@@ -14,6 +14,7 @@ use super::fetcher::Fetcher;
 use super::native::Queue;
 use super::starts::{self, StartPolicy};
 use super::threads::{ClientRef, Threads, leave};
+use super::topic_ids::TopicIds;
 use crate::error::Error;
 use crate::member::{
     CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Rebalance, RebalanceProtocol, Start,
@@ -29,6 +30,7 @@ pub(super) struct KafkaMember {
     pub(super) client: ClientRef,
     pub(super) group: String,
     pub(super) policy: StartPolicy,
+    pub(super) topic_ids: TopicIds,
 }
 
 #[async_trait]
@@ -41,6 +43,7 @@ impl GroupMember for KafkaMember {
     }
 
     async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
+        self.topic_ids.note(&rebalance.partitions).await;
         let (rebalance, fetcher) = (rebalance.clone(), self.fetcher.clone());
         let (policy, group) = (self.policy.clone(), self.group.clone());
         let assign = move |client: &Client| {
@@ -75,7 +78,15 @@ impl GroupMember for KafkaMember {
     }
 
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
-        commits::commit(&self.commits, offsets).await
+        let mut outcomes = self.topic_ids.check(offsets).await;
+        let open = offsets.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
+        let open: Vec<OffsetCommit> = open.map(|(commit, _)| commit.clone()).collect();
+        let mut answers = commits::commit(&self.commits, &open).await.into_iter();
+        for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
+            *outcome = answers.next();
+        }
+        let unanswered = || CommitOutcome::Retryable("no answer".to_owned());
+        outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unanswered)).collect()
     }
 
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {

@@ -7,6 +7,7 @@
 //! * `fetcher`: assign, unassign, seek, pause;
 //! * `starts`: where partitions start, and what the logs hold;
 //! * `commits`: what the answers to commits mean;
+//! * `topic_ids`: whether a topic is still the one that was read;
 //! * `kafka_member`, `groupless`: the member of a group on top of them, and one without a group;
 //! * `connect`: start-up, with the checks that name what is wrong.
 
@@ -24,6 +25,7 @@ mod native;
 mod positions;
 mod starts;
 mod threads;
+mod topic_ids;
 
 #[cfg(test)]
 mod tests;

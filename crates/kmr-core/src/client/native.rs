@@ -360,6 +360,87 @@ impl Queue {
     }
 }
 
+/// What tells a topic from another one of the same name.
+pub(super) type TopicId = (i64, i64);
+
+/// What the brokers say about the ids of topics.
+pub(super) struct TopicIdsAnswer {
+    /// The request's own error code.
+    pub(super) request: RDKafkaErrorCode,
+    /// Name, error code and id of each topic; no id: the brokers are older than ids.
+    pub(super) topics: Vec<(String, RDKafkaErrorCode, Option<TopicId>)>,
+}
+
+impl Queue {
+    /// Asks for the ids of topics; the answer will come to this queue. `false`: no such name can be.
+    pub(super) fn ask_topic_ids(&self, topics: &[&str], timeout_millis: i32) -> bool {
+        let names: Result<Vec<CString>, _> = topics.iter().map(|topic| CString::new(*topic)).collect();
+        let Ok(names) = names else { return false };
+        let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
+        // SAFETY: client and queue are alive; librdkafka copies names and options before it returns, and both handles are
+        // released here, once. A null error text of size 0 is allowed.
+        unsafe {
+            let client = self.client.get().client().native_ptr();
+            let options = rd::rd_kafka_AdminOptions_new(
+                client,
+                rd::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS,
+            );
+            rd::rd_kafka_AdminOptions_set_request_timeout(options, timeout_millis, ptr::null_mut(), 0);
+            let collection =
+                rd::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
+            rd::rd_kafka_DescribeTopics(client, collection, options, self.handle.as_ptr());
+            rd::rd_kafka_TopicCollection_destroy(collection);
+            rd::rd_kafka_AdminOptions_destroy(options);
+        }
+        true
+    }
+
+    /// The answer to a question for topic ids, if it has come.
+    pub(super) fn topic_ids_answer(&self) -> Option<TopicIdsAnswer> {
+        // SAFETY: the queue is alive; the event is owned here and destroyed below, after the last use of what it owns.
+        unsafe {
+            let event = NonNull::new(rd::rd_kafka_queue_poll(self.handle.as_ptr(), 0))?;
+            let result = rd::rd_kafka_event_DescribeTopics_result(event.as_ptr());
+            let answer = (!result.is_null()).then(|| TopicIdsAnswer {
+                request: rd::rd_kafka_event_error(event.as_ptr()).into(),
+                topics: topic_ids(result),
+            });
+            rd::rd_kafka_event_destroy(event.as_ptr());
+            answer
+        }
+    }
+}
+
+/// Reads the descriptions of topics.
+///
+/// # Safety
+/// `result` is a live result.
+unsafe fn topic_ids(
+    result: *const rd::rd_kafka_DescribeTopics_result_t,
+) -> Vec<(String, RDKafkaErrorCode, Option<TopicId>)> {
+    let mut count = 0;
+    // SAFETY: the caller's promise; the out pointer is valid.
+    let topics = unsafe { rd::rd_kafka_DescribeTopics_result_topics(result, &raw mut count) };
+    if topics.is_null() {
+        return Vec::new();
+    }
+    // SAFETY: `count` descriptions are there, alive as long as the result.
+    let topics = unsafe { slice::from_raw_parts(topics, count) };
+    let read = |topic: &*const rd::rd_kafka_TopicDescription_t| {
+        // SAFETY: name, error and id live as long as the description; an error may be null, which is no error.
+        unsafe {
+            let name = text(rd::rd_kafka_TopicDescription_name(*topic));
+            let error = rd::rd_kafka_error_code(rd::rd_kafka_TopicDescription_error(*topic));
+            let id = rd::rd_kafka_TopicDescription_topic_id(*topic).as_ref().map(|id| {
+                let high = rd::rd_kafka_Uuid_most_significant_bits(id);
+                (high, rd::rd_kafka_Uuid_least_significant_bits(id))
+            });
+            (name, known(code(&raw const error)), id.filter(|id| *id != (0, 0)))
+        }
+    };
+    topics.iter().map(read).collect()
+}
+
 /// Reads a list that librdkafka owns.
 ///
 /// # Safety

@@ -8,4 +8,5 @@
 mod groups;
 mod kit;
 mod starts;
+mod stuck;
 mod topics;

@@ -35,6 +35,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         .commit_interval(args.tuning.commit_interval)
         .drain_deadline(args.tuning.drain_deadline)
         .connect_timeout(args.tuning.connect_timeout)
+        .exit_when_stuck(true)
         .strategy(pipeline::pipeline(&args))
         .build()?;
     let handle = consumer.handle();

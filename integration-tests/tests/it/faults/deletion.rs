@@ -35,7 +35,6 @@ async fn a_deleted_topic_leaves_the_other_alone_and_may_come_back() -> Result<()
 
 /// Offsets of the old topic must not be committed for the new one, neither by a member that goes on nor by one that stops.
 #[tokio::test]
-#[ignore = "a known defect: commits name topics, not their ids, so what ends after the new topic is there is committed for it"]
 async fn a_topic_that_is_created_again_at_once_loses_nothing() -> Result<()> {
     let (eager, cooperative, next) = tokio::join!(
         created_at_once(test_name!(), Protocol::Eager),
@@ -85,7 +84,8 @@ async fn created_at_once(name: &str, protocol: Protocol) -> Result<Figures> {
     );
     let mut stopped = 0;
     wait_until(Deadline::seconds(90), "both topics flow", async || {
-        stopped += group.replace("OffsetOutOfRange")?;
+        // A commit for the new topic is refused by kmr itself: error `Client`.
+        stopped += group.replace(&["OffsetOutOfRange", "Client"])?;
         nothing_of_the_old_topic_is_committed(&group, &again).await?;
         ensure!(
             stopped <= MEMBERS,

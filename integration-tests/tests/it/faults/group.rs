@@ -264,9 +264,11 @@ impl Group {
         Ok(self.scene.database.number(&query).await? == 1)
     }
 
-    /// Starts a member in the place of each that has stopped with this error, and returns how many.
-    pub(crate) fn replace(&mut self, error: &str) -> Result<usize> {
-        let stopped = |member: &mut Process| matches!(Event::last(member), Some(Event::Failed { error: e }) if e == error);
+    /// Starts a member in the place of each that has stopped with one of these errors, and returns how many.
+    pub(crate) fn replace(&mut self, errors: &[&str]) -> Result<usize> {
+        let stopped = |member: &mut Process| {
+            matches!(Event::last(member), Some(Event::Failed { error }) if errors.contains(&error.as_str())) //
+        };
         let gone: Vec<Process> = self.members.extract_if(.., stopped).collect();
         let count = gone.len();
         self.gone.extend(gone);

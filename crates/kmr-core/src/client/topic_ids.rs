@@ -1,0 +1,102 @@
+//! Whether a topic is still the one whose records were read. Commits name topics, not their ids: an offset of a topic that was
+//! deleted would be taken for one of the topic that was created in its place, and records of that would be skipped.
+//!
+//! So the ids are noted at each assignment and compared before each commit. Brokers before Kafka 2.8 have none: nothing is
+//! compared then.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::PoisonError;
+
+use rdkafka::error::RDKafkaErrorCode;
+use tokio::sync::Mutex;
+
+use super::native::{Queue, TopicId, TopicIdsAnswer};
+use crate::member::{CommitOutcome, OffsetCommit};
+use crate::record::TopicPartition;
+
+/// One question.
+const TIMEOUT_MILLIS: i32 = 5000;
+
+/// The ids of the topics of assigned partitions.
+pub(super) struct TopicIds {
+    /// One question at a time.
+    queue: Mutex<Queue>,
+    noted: std::sync::Mutex<HashMap<TopicPartition, TopicId>>,
+}
+
+impl TopicIds {
+    pub(super) fn new(queue: Queue) -> Self {
+        Self { queue: Mutex::new(queue), noted: std::sync::Mutex::default() }
+    }
+
+    /// Notes the ids of the topics of these partitions, which are about to be assigned. What cannot be found out now is not compared
+    /// later.
+    pub(super) async fn note(&self, partitions: &[TopicPartition]) {
+        let ids = match self.ask(partitions.iter().map(TopicPartition::topic).collect()).await {
+            Some(answer) => ids(answer),
+            None => HashMap::new(),
+        };
+        let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        for partition in partitions {
+            match ids.get(partition.topic()) {
+                Some(id) => noted.insert(partition.clone(), *id),
+                None => noted.remove(partition),
+            };
+        }
+    }
+
+    /// What is already clear about a commit: an outcome for each offset that must not be sent.
+    pub(super) async fn check(&self, offsets: &[OffsetCommit]) -> Vec<Option<CommitOutcome>> {
+        let noted: Vec<Option<TopicId>> = {
+            let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+            offsets.iter().map(|commit| noted.get(&commit.partition).copied()).collect()
+        };
+        let known = offsets.iter().zip(&noted).filter(|(_, id)| id.is_some());
+        let topics: BTreeSet<&str> = known.map(|(commit, _)| commit.partition.topic()).collect();
+        if topics.is_empty() {
+            return vec![None; offsets.len()];
+        }
+        let answer = self.ask(topics).await;
+        let timed_out = answer.as_ref().is_none_or(|answer| answer.request != RDKafkaErrorCode::NoError);
+        let ids = answer.map(ids).unwrap_or_default();
+        let outcome = |(commit, noted): (&OffsetCommit, Option<TopicId>)| {
+            let noted = noted?;
+            if timed_out {
+                return Some(CommitOutcome::Retryable(
+                    "no broker says whether the topic is still the same".to_owned(),
+                ));
+            }
+            // A topic that is gone, or may not be described, is the commit's own business.
+            let now = ids.get(commit.partition.topic())?;
+            (*now != noted).then(|| CommitOutcome::Refused(CREATED_AGAIN.to_owned()))
+        };
+        offsets.iter().zip(noted).map(outcome).collect()
+    }
+
+    /// `None`: the names cannot be.
+    async fn ask(&self, topics: BTreeSet<&str>) -> Option<TopicIdsAnswer> {
+        let queue = self.queue.lock().await;
+        // Answers that nobody waited for any more.
+        while queue.topic_ids_answer().is_some() {}
+        let topics: Vec<&str> = topics.into_iter().collect();
+        if topics.is_empty() || !queue.ask_topic_ids(&topics, TIMEOUT_MILLIS) {
+            return None;
+        }
+        loop {
+            if let Some(answer) = queue.topic_ids_answer() {
+                return Some(answer);
+            }
+            queue.readable().await;
+        }
+    }
+}
+
+const CREATED_AGAIN: &str = "the topic was deleted and created again while its records were under way; nothing of the old one is \
+                             committed for the new one; start the consumer again, it reads the new one from where it is committed";
+
+fn ids(answer: TopicIdsAnswer) -> HashMap<String, TopicId> {
+    let topics = answer.topics.into_iter();
+    topics
+        .filter_map(|(name, error, id)| Some((name, id.filter(|_| error == RDKafkaErrorCode::NoError)?)))
+        .collect()
+}

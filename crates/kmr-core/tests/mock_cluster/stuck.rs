@@ -1,0 +1,48 @@
+//! A mapper that does not return: the watchdog ends the consumer, and the process if that is wanted.
+
+use std::process::Command;
+use std::time::Duration;
+
+use kmr_core::{Consumer, Error, Record, Strategy};
+
+use crate::kit::{Cluster, Count, KIP_848, Seen};
+
+/// Set in the process that has to end.
+const STUCK: &str = "KMR_TEST_STUCK";
+
+#[test]
+fn a_mapper_that_never_returns_ends_the_process() {
+    if std::env::var_os(STUCK).is_some() {
+        return stuck();
+    }
+    let name = "stuck::a_mapper_that_never_returns_ends_the_process";
+    let mut process = Command::new(std::env::current_exe().unwrap());
+    let output = process.args(["--exact", name, "--nocapture"]).env(STUCK, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(70), "{text}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Does not return: the runtime waits for the mapper.
+fn stuck() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (cluster, seen) = (Cluster::start(), Seen::default());
+        cluster.produce(1);
+        let never = |_: &Record<'_>| -> Result<(i32, i64), Error> {
+            loop {
+                std::thread::park();
+            }
+        };
+        let consumer = Consumer::builder()
+            .topics(["events"])
+            .config(cluster.config(&KIP_848))
+            .drain_deadline(Duration::from_secs(16))
+            .heal_after(Duration::from_secs(16))
+            .exit_when_stuck(true)
+            .strategy(Strategy::new().map(never).reduce(Count::quick(&seen)))
+            .build()
+            .unwrap();
+        let error = consumer.run().await.unwrap_err();
+        assert!(matches!(error, Error::Stuck { .. }), "{error}");
+    });
+}
