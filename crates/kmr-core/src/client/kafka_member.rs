@@ -43,7 +43,7 @@ impl GroupMember for KafkaMember {
     }
 
     async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
-        self.topic_ids.note(&rebalance.partitions).await;
+        self.topic_ids.note(&self.client, &rebalance.partitions).await;
         let (rebalance, fetcher) = (rebalance.clone(), self.fetcher.clone());
         let (policy, group) = (self.policy.clone(), self.group.clone());
         let assign = move |client: &Client| {

@@ -372,6 +372,13 @@ pub(super) struct TopicIdsAnswer {
 }
 
 impl Queue {
+    /// The broker that admin requests go to, if it is known.
+    pub(super) fn controller(&self) -> Option<i32> {
+        // SAFETY: the client is alive; with a timeout of 0 only what is known is looked at.
+        let id = unsafe { rd::rd_kafka_controllerid(self.client.get().client().native_ptr(), 0) };
+        (id >= 0).then_some(id)
+    }
+
     /// Asks for the ids of topics; the answer will come to this queue. `false`: no such name can be.
     pub(super) fn ask_topic_ids(&self, topics: &[&str], timeout_millis: i32) -> bool {
         let names: Result<Vec<CString>, _> = topics.iter().map(|topic| CString::new(*topic)).collect();

@@ -5,12 +5,16 @@
 //! compared then.
 
 use std::collections::{BTreeSet, HashMap};
-use std::sync::PoisonError;
+use std::sync::{OnceLock, PoisonError};
 
+use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::sync::Mutex;
 
+use super::connect::METADATA;
+use super::context::Client;
 use super::native::{Queue, TopicId, TopicIdsAnswer};
+use super::threads::ClientRef;
 use crate::member::{CommitOutcome, OffsetCommit};
 use crate::record::TopicPartition;
 
@@ -22,16 +26,36 @@ pub(super) struct TopicIds {
     /// One question at a time.
     queue: Mutex<Queue>,
     noted: std::sync::Mutex<HashMap<TopicPartition, TopicId>>,
+    /// Whether the cluster has the broker that such questions go to. A mock cluster has none, and each would time out.
+    answers: OnceLock<bool>,
 }
 
 impl TopicIds {
     pub(super) fn new(queue: Queue) -> Self {
-        Self { queue: Mutex::new(queue), noted: std::sync::Mutex::default() }
+        Self { queue: Mutex::new(queue), noted: std::sync::Mutex::default(), answers: OnceLock::new() }
+    }
+
+    /// Whether somebody answers, found out once.
+    async fn is_answered(&self, client: &ClientRef) -> bool {
+        if let Some(answers) = self.answers.get() {
+            return *answers;
+        }
+        let Some(controller) = self.queue.lock().await.controller() else { return false };
+        // Any name will do: it is about the brokers.
+        let brokers = move |client: &Client| {
+            let metadata = client.fetch_metadata(Some("__consumer_offsets"), METADATA).ok()?;
+            Some(metadata.brokers().iter().any(|broker| broker.id() == controller))
+        };
+        let found = client.call("brokers", brokers).await.ok().flatten();
+        found.is_some_and(|found| *self.answers.get_or_init(|| found))
     }
 
     /// Notes the ids of the topics of these partitions, which are about to be assigned. What cannot be found out now is not compared
     /// later.
-    pub(super) async fn note(&self, partitions: &[TopicPartition]) {
+    pub(super) async fn note(&self, client: &ClientRef, partitions: &[TopicPartition]) {
+        if partitions.is_empty() || !self.is_answered(client).await {
+            return;
+        }
         let ids = match self.ask(partitions.iter().map(TopicPartition::topic).collect()).await {
             Some(answer) => ids(answer),
             None => HashMap::new(),

@@ -29,6 +29,9 @@ use crate::telemetry;
 /// Wait before a refused last commit is tried again, inside the drain deadline.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 
+/// How long an answer to a commit may take, also when that is past the drain deadline.
+const ANSWER: Duration = Duration::from_secs(10);
+
 /// Tries of that kind: 5 s. A group between two generations, or a coordinator that moves, needs less; past it the partitions go,
 /// and what they did since the last commit comes twice.
 const LAST_TRIES: u32 = 25;
@@ -118,6 +121,8 @@ struct Entry {
     committed: Option<i64>,
     /// What every commit has to carry (C7).
     metadata: Option<Arc<str>>,
+    /// It is known where it starts, and with which metadata.
+    started: bool,
     commit_failed: bool,
     /// The broker refuses for good: no further try.
     given_up: bool,
@@ -134,10 +139,22 @@ struct Leaving {
 }
 
 impl Leaving {
-    /// When it has to be looked at again; while a commit is outstanding there is nothing to try before the deadline.
-    fn wake_at(&self, commit_outstanding: bool) -> Instant {
-        self.retry_at.filter(|_| !commit_outstanding).unwrap_or(self.deadline)
+    /// When it has to be looked at again; while a commit is outstanding, since `sent`, there is nothing to try before the
+    /// deadline, and behind that the answer has its time.
+    fn wake_at(&self, sent: Option<Instant>) -> Instant {
+        match sent {
+            None => self.retry_at.unwrap_or(self.deadline),
+            Some(sent) if Instant::now() >= self.deadline => self.deadline.max(sent + ANSWER),
+            Some(_) => self.deadline,
+        }
     }
+}
+
+/// A commit that is not answered yet.
+struct Outstanding {
+    epochs: BTreeSet<Epoch>,
+    sent: Instant,
+    answer: BoxFuture<'static, Answer>,
 }
 
 type Answer = (Vec<(Epoch, OffsetCommit)>, Vec<CommitOutcome>);
@@ -152,7 +169,11 @@ pub(crate) struct Committer {
     orders: mpsc::UnboundedReceiver<Order>,
     entries: BTreeMap<Epoch, Entry>,
     leaving: Vec<Leaving>,
-    outstanding: Option<BoxFuture<'static, Answer>>,
+    outstanding: Option<Outstanding>,
+    /// Something is to be committed at once.
+    prompt: bool,
+    /// Where refused commits are told, which end the consumer.
+    refusals: mpsc::UnboundedSender<Error>,
     /// Of all epochs ever, for the planted defect that needs it.
     #[cfg(test)]
     partitions: BTreeMap<Epoch, TopicPartition>,
@@ -162,6 +183,7 @@ impl Committer {
     pub(crate) fn new(
         member: Arc<dyn GroupMember>,
         (counters, listeners): (Arc<Counters>, Listeners),
+        refusals: mpsc::UnboundedSender<Error>,
         interval: Duration,
         ledger: mpsc::UnboundedReceiver<LedgerEntry>,
         orders: mpsc::UnboundedReceiver<Order>,
@@ -176,6 +198,8 @@ impl Committer {
             entries: BTreeMap::new(),
             leaving: Vec::new(),
             outstanding: None,
+            prompt: false,
+            refusals,
             #[cfg(test)]
             partitions: BTreeMap::new(),
         }
@@ -184,18 +208,18 @@ impl Committer {
     /// Runs until the coordinator drops its handle.
     ///
     /// # Errors
-    /// The group's coordinator refuses a commit for good.
+    /// A report that cannot be.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let waits = self.outstanding.is_some();
-            let wake_at = self.leaving.iter().map(|leaving| leaving.wake_at(waits)).min();
+            let sent = self.outstanding.as_ref().map(|outstanding| outstanding.sent);
+            let wake_at = self.leaving.iter().map(|leaving| leaving.wake_at(sent)).min();
             tokio::select! {
                 biased;
                 answer = answered(&mut self.outstanding) => {
                     self.outstanding = None;
-                    self.record(answer)?;
+                    self.record(answer);
                 }
                 Some(entry) = self.ledger.recv() => self.enter(entry)?,
                 order = self.orders.recv() => match order {
@@ -204,6 +228,10 @@ impl Committer {
                 },
                 _ = ticks.tick() => self.commit(None),
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+            }
+            if self.prompt && self.outstanding.is_none() {
+                self.prompt = false;
+                self.commit(None);
             }
             self.serve_leaving();
         }
@@ -218,6 +246,7 @@ impl Committer {
                     tracker: Tracker::default(),
                     committed: None,
                     metadata: None,
+                    started: false,
                     commit_failed: false,
                     given_up: false,
                     assignment: assignment.clone(),
@@ -229,6 +258,9 @@ impl Committer {
                 if let Some(entry) = self.entries.get_mut(&epoch) {
                     commit.into_iter().for_each(|offset| entry.tracker.start_at(offset));
                     entry.metadata = metadata;
+                    entry.started = true;
+                    // Before a crash can come: the next start must not choose again.
+                    self.prompt |= commit.is_some();
                 }
                 return Ok(());
             }
@@ -305,14 +337,16 @@ impl Committer {
         }
         self.counters.commit_requested();
         let member = self.member.clone();
-        self.outstanding = Some(Box::pin(async move {
+        let epochs = due.iter().map(|(epoch, _)| *epoch).collect();
+        let answer = Box::pin(async move {
             let offsets: Vec<OffsetCommit> = due.iter().map(|(_, offset)| offset.clone()).collect();
             let outcomes = member.commit(&offsets).await;
             (due, outcomes)
-        }));
+        });
+        self.outstanding = Some(Outstanding { epochs, sent: Instant::now(), answer });
     }
 
-    fn record(&mut self, (offsets, outcomes): Answer) -> Result<(), Error> {
+    fn record(&mut self, (offsets, outcomes): Answer) {
         for ((epoch, commit), outcome) in offsets.into_iter().zip(outcomes) {
             let Some(entry) = self.entries.get_mut(&epoch) else { continue };
             entry.commit_failed = outcome != CommitOutcome::Committed;
@@ -332,14 +366,15 @@ impl Committer {
                 // are forgotten before the member can join again, and it has no generation to commit with until then (C5).
                 CommitOutcome::Retryable(_) | CommitOutcome::NotOwned(_) => {}
                 CommitOutcome::Refused(reason) => {
+                    // The consumer is to end; what else is finished is still committed.
                     entry.given_up = true;
                     let what = format!("commit of {} offset {}", commit.partition, commit.offset);
-                    return Err(Error::Client { what, reason: reason.clone(), retryable: false });
+                    let refusal = Error::Client { what, reason: reason.clone(), retryable: false };
+                    let _ = self.refusals.send(refusal);
                 }
             }
             telemetry::commit_problem(&commit.partition, commit.offset, &outcome);
         }
-        Ok(())
     }
 
     /// Lets those go that are settled, committed, or out of time.
@@ -352,16 +387,23 @@ impl Committer {
                 self.leaving.push(leaving);
                 continue;
             }
-            if self.outstanding.is_some() {
-                if !expired {
+            let clean = !leaving.commits || self.all(&leaving.epochs, |entry| entry.due().is_none());
+            if let Some(outstanding) = &self.outstanding {
+                // C8: what the answer is about stays until it is there. Others wait as well if they have something to commit.
+                let about = !outstanding.epochs.is_disjoint(&leaving.epochs);
+                let patient = now < leaving.deadline.max(outstanding.sent + ANSWER);
+                if patient && (about || !clean) {
                     self.leaving.push(leaving);
                     continue;
                 }
-                let _ = leaving.reply.send(Err(unanswered()));
-                continue;
+                if about {
+                    let _ = leaving.reply.send(Err(unanswered()));
+                    continue;
+                }
             }
-            let clean = self.all(&leaving.epochs, |entry| entry.due().is_none());
-            if leaving.commits && !clean && !expired && leaving.tries < LAST_TRIES {
+            // What has finished by the deadline gets one try, too.
+            let tries = if expired { 1 } else { LAST_TRIES };
+            if self.outstanding.is_none() && !clean && leaving.tries < tries {
                 let failed = self.any(&leaving.epochs, |entry| entry.commit_failed);
                 match leaving.retry_at {
                     None if failed => leaving.retry_at = Some((now + RETRY_WAIT).min(leaving.deadline)),
@@ -419,7 +461,8 @@ impl Entry {
 
     /// The offset to commit, if there is a new one.
     fn due(&self) -> Option<i64> {
-        if self.given_up {
+        // Before it has started, nobody knows the metadata in force (C7).
+        if self.given_up || !self.started {
             return None;
         }
         self.tracker
@@ -437,9 +480,9 @@ fn apply(tracker: &mut Tracker, range: Offsets, event: LedgerEvent) -> Result<()
 }
 
 /// Pends while no commit is outstanding. Cancel safe: the future stays where it is.
-async fn answered(outstanding: &mut Option<BoxFuture<'static, Answer>>) -> Answer {
+async fn answered(outstanding: &mut Option<Outstanding>) -> Answer {
     match outstanding {
-        Some(commit) => commit.await,
+        Some(outstanding) => (&mut outstanding.answer).await,
         None => std::future::pending().await,
     }
 }
@@ -514,6 +557,7 @@ mod tests {
         Committer::new(
             Arc::new(Nobody),
             (Arc::default(), Listeners::default()),
+            mpsc::unbounded_channel().0,
             Duration::from_secs(1),
             ledger,
             orders,
@@ -545,6 +589,8 @@ mod tests {
                     let partition = TopicPartition::new("t", 0);
                     let assignment = Assignment { partition, epoch: Epoch(epoch) };
                     committer.enter(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
+                    let starts = LedgerEntry::Starts { epoch: Epoch(epoch), commit: None, metadata: None };
+                    committer.enter(starts).unwrap();
                 } else if step < 4 || under_way.is_empty() {
                     let offset = next + i64::from(step);
                     committer.enter(report(epoch, offset, LedgerEvent::Observed)).unwrap();

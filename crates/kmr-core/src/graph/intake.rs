@@ -213,6 +213,12 @@ impl Intake {
                 }
                 None
             }
+            Fetched::Failed { topic, partition, failure: failure @ PartitionFailure::Gone(_) } => {
+                // Perhaps for a moment only: it may be read on, and nothing that was there is passed.
+                let route = topics.get(&topic).and_then(|partitions| partitions.get(&partition))?;
+                self.report(route.assignment.clone(), Reported::Failed(failure));
+                None
+            }
             Fetched::Failed { topic, partition, failure } => {
                 // librdkafka counts what it could not hand out as read: nothing behind it may be observed, or it would be
                 // committed past (C1).

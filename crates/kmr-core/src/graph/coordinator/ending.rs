@@ -85,14 +85,19 @@ impl Coordinator {
         session.stop_intake();
         let gone = self.ownership.give_up_all();
         let running = session.stop_partitions(&gone);
-        let drain = session.drain.clone();
+        let (drain, overtaken) = (session.drain.clone(), session.drain.clone());
         session.moves.overtake(&gone.iter().map(|gone| gone.partition.clone()).collect::<Vec<_>>());
         let pending = session.pending.take();
         let (_, settled) = tokio::join!(
             // A rebalance under way is finished, too: its partitions drain on a deadline of their own, not a later one.
             async {
-                if let Some(pending) = pending {
-                    let _ = timeout_at(deadline, pending.done()).await;
+                match pending {
+                    Some(pending) if commits && pending.drains() => {
+                        let _ = timeout_at(deadline, pending.done()).await;
+                    }
+                    // Closing answers an assignment or a loss; after the client's failure nothing is committed (C5).
+                    Some(pending) => pending.discard(&overtaken, deadline),
+                    None => {}
                 }
             },
             async {

@@ -166,6 +166,7 @@ impl Coordinator {
                         self.rebalanced(session, &answered);
                     }
                 }
+                Some(refusal) = session.refusals.recv() => return Err(Failed::Task(refusal)),
                 Some(command) = self.controls.commands.recv() => self.command(session, command),
                 Some(report) = session.reports.recv() => self.reported(session, report).await?,
                 states = &mut session.examination => {

@@ -45,10 +45,14 @@ pub(super) enum Why {
 /// Where a partition has moved to.
 pub(super) struct Moved {
     offset: i64,
+    /// It goes on where it is committed instead of where it was to go: from this offset on records were read and not finished.
+    unfinished_from: Option<i64>,
     /// What was in force stays in force (C7).
     metadata: Option<Arc<str>>,
     /// Its old task is in user code that does not return.
     left_behind: bool,
+    /// For the log of a reset.
+    watermarks: Option<(i64, i64)>,
 }
 
 /// A move under way.
@@ -109,7 +113,12 @@ impl Coordinator {
             let Some(running) = session.running.get(&old.epoch).cloned() else { continue };
             session.routes.remove(&old.partition);
             running.is_read_no_more();
-            let deadline = Instant::now() + self.setup.options.drain_deadline;
+            let limit = match &wanted.why {
+                // What was read before the gap is delivered however long that takes: it cannot be read again.
+                Why::Reset { .. } => FOR_EVER,
+                Why::Seek { .. } | Why::Heal(_) => self.setup.options.drain_deadline,
+            };
+            let deadline = Instant::now() + limit;
             let to = match &wanted.why {
                 Why::Seek { offset, .. } => To::Offset(*offset),
                 Why::Reset { to, .. } => To::Point(*to),
@@ -126,7 +135,8 @@ impl Coordinator {
         session: &mut Session,
         (why, old, moved): (Why, Arc<Assignment>, Result<Moved, Error>),
     ) -> Result<(), Failed> {
-        let Moved { offset, metadata, left_behind } = moved.map_err(Failed::Client)?;
+        let Moved { offset, unfinished_from, metadata, left_behind, watermarks } =
+            moved.map_err(Failed::Client)?;
         let partition = &old.partition;
         if let (Why::Heal(stuck), true) = (&why, left_behind) {
             // Another task would end up in the same code: it takes a process to end that.
@@ -148,11 +158,16 @@ impl Coordinator {
         match why {
             Why::Seek { reply, .. } => {
                 telemetry::sought(partition, offset);
-                let _ = reply.send(Ok(()));
+                let skipped = |from| Error::Unfinished {
+                    what: format!("{partition} from offset {from}; it was not sought"),
+                };
+                let _ = reply.send(unfinished_from.map_or(Ok(()), |from| Err(skipped(from))));
             }
             Why::Heal(_) => telemetry::partition_restarted(partition, offset),
+            Why::Reset { .. } if unfinished_from.is_some() => {
+                telemetry::partition_restarted(partition, offset);
+            }
             Why::Reset { lost, .. } => {
-                let watermarks = session.member.watermarks(partition).await;
                 self.setup.counters.reset();
                 telemetry::offset_reset(partition, lost, offset, watermarks);
             }
@@ -160,6 +175,9 @@ impl Coordinator {
         Ok(())
     }
 }
+
+/// Longer than any process runs.
+const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
 
 enum To {
     Offset(i64),
@@ -180,7 +198,9 @@ async fn go(
     let (ended, start) = (running.ended.clone(), running.start);
     let settled = drain.hand_back(vec![running], deadline).await?.into_iter().next();
     let committed = settled.as_ref().and_then(|settled| settled.committed).or(start);
+    let unfinished = settled.as_ref().and_then(|settled| settled.unfinished_from);
     let metadata = settled.and_then(|settled| settled.metadata);
+    let is_reset = matches!(to, To::Point(_));
     let point = match (to, committed) {
         (To::Offset(offset), _) | (To::Committed, Some(offset)) => Ok(offset),
         (To::Point(point), _) => Err(point),
@@ -197,6 +217,10 @@ async fn go(
             })?
         }
     };
+    // Nothing that was read and is not finished is passed: it is read again first.
+    let unfinished_from = unfinished.filter(|from| offset > *from);
+    let offset = if unfinished_from.is_some() { committed.or(unfinished).unwrap_or(offset) } else { offset };
+    let watermarks = if is_reset { member.watermarks(&partition).await } else { None };
     member.seek(&[(partition, offset)]).await?;
-    Ok(Moved { offset, metadata, left_behind: !ended.is_cancelled() })
+    Ok(Moved { offset, unfinished_from, metadata, left_behind: !ended.is_cancelled(), watermarks })
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tokio::time::Instant;
 
 use super::Coordinator;
+use super::drain::Drain;
 use super::session::{Running, Session};
 use crate::error::Error;
 use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
@@ -28,6 +29,16 @@ impl Answering {
     /// Whether it is about the partition.
     pub(super) fn names(&self, partition: &TopicPartition) -> bool {
         self.partitions.contains(partition)
+    }
+
+    /// Whether partitions are being drained for it.
+    pub(super) fn drains(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
+    /// Gives it up: what is being drained for it is not committed.
+    pub(super) fn discard(self, drain: &Drain, deadline: Instant) {
+        drop(drain.discard(&self.leaving, deadline));
     }
 
     /// Waits until it is answered.

@@ -76,6 +76,8 @@ pub(super) struct Session {
     pub(super) examination: BoxFuture<'static, Vec<Settled>>,
     /// The rebalance that was answered last was an assignment.
     pub(super) assigned_last: bool,
+    /// Commits that were refused for good.
+    pub(super) refusals: mpsc::UnboundedReceiver<Error>,
     intake_stop: CancellationToken,
     budget: Arc<Budget>,
 }
@@ -91,8 +93,9 @@ impl Session {
         let examination = next_look(committer.clone());
         let mut tasks: Tasks = JoinSet::new();
         let interval = setup.options.commit_interval;
+        let (refused, refusals) = mpsc::unbounded_channel();
         let heard = (setup.counters.clone(), setup.options.listeners.clone());
-        let commits = Committer::new(member.clone(), heard, interval, entries, orders);
+        let commits = Committer::new(member.clone(), heard, refused, interval, entries, orders);
         tasks.spawn(supervise("commit".to_owned(), commits.run()));
         let intake = Intake {
             queue,
@@ -118,6 +121,7 @@ impl Session {
             looks: Looks::default(),
             examination,
             assigned_last: false,
+            refusals,
             intake_stop,
             budget: setup.budget.clone(),
         }
@@ -202,8 +206,11 @@ impl Session {
         self.member
     }
 
-    /// The first failure of the intake or the committer, during the end.
+    /// The first failure of the intake or the committer, or refused commit, during the end.
     pub(super) fn task_failure(&mut self) -> Result<(), Error> {
+        if let Ok(refusal) = self.refusals.try_recv() {
+            return Err(refusal);
+        }
         while let Some(ended) = self.tasks.try_join_next() {
             if !matches!(ended, Ok((_, Ok(())))) {
                 return Err(super::supervision::early(ended));

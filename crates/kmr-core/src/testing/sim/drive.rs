@@ -394,7 +394,17 @@ async fn run_process(number: usize, cluster: Cluster, shared: Arc<Shared>, sched
     while !shared.stopping.load(Ordering::Relaxed) {
         let result = run_consumer(&cluster, &shared, schedule.seed).await;
         match result {
-            Ok(_) => {
+            Ok(report) => {
+                let mut state = cluster.lock();
+                let held = shared.handle().map_or(0, |handle| handle.stats().bytes_held);
+                if held != 0 {
+                    state
+                        .violate("M1, nothing is held at the end", format!("process {number}: {held} bytes"));
+                }
+                if report.stats.rebuilds > 0 && !may_rebuild(&schedule) {
+                    state.violate("no failure without a reason", format!("process {number}: a new client"));
+                }
+                drop(state);
                 cluster.lock().note(format_args!("process {number} has ended in order"));
                 return;
             }
@@ -424,6 +434,8 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
         .drain_deadline(Simulation::DRAIN_DEADLINE)
         .commit_interval(commit_interval)
         .out_of_range(ResetPolicy::Earliest)
+        // A judge that comes after a healer sees nothing.
+        .heal_after(None)
         .shutdown_signal(std::future::pending())
         .build()?
         .with_byte_budget(byte_budget);
@@ -435,6 +447,14 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
     let connector =
         SimConnector { cluster: cluster.clone(), handle, member: shared.member.clone(), byte_budget };
     consumer.run_on(Arc::new(connector), seed).await
+}
+
+/// Whether something in the schedule explains a new client.
+fn may_rebuild(schedule: &Schedule) -> bool {
+    let reason = |action: &Action| {
+        matches!(action, Action::Fatal { .. } | Action::Isolate { .. } | Action::Commits { .. })
+    };
+    schedule.steps.iter().any(|(_, action)| reason(action))
 }
 
 /// Whether something in the schedule explains the failure.
