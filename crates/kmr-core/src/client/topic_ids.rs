@@ -91,7 +91,7 @@ impl TopicIds {
                 ));
             }
             // A topic that is gone, or may not be described, is the commit's own business.
-            let now = ids.get(commit.partition.topic())?;
+            let now = ids.get(commit.partition.topic()).filter(|now| **now != NO_TOPIC)?;
             (*now != noted).then(|| CommitOutcome::Refused(CREATED_AGAIN.to_owned()))
         };
         offsets.iter().zip(noted).map(outcome).collect()
@@ -118,9 +118,14 @@ impl TopicIds {
 const CREATED_AGAIN: &str = "the topic was deleted and created again while its records were under way; nothing of the old one is \
                              committed for the new one; start the consumer again, it reads the new one from where it is committed";
 
+/// The id of no topic: there was none of the name. What is there later is another one.
+const NO_TOPIC: TopicId = (0, 0);
+
 fn ids(answer: TopicIdsAnswer) -> HashMap<String, TopicId> {
-    let topics = answer.topics.into_iter();
-    topics
-        .filter_map(|(name, error, id)| Some((name, id.filter(|_| error == RDKafkaErrorCode::NoError)?)))
-        .collect()
+    let id = |(name, error, id)| match error {
+        RDKafkaErrorCode::NoError => Some((name, id?)),
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => Some((name, NO_TOPIC)),
+        _ => None,
+    };
+    answer.topics.into_iter().filter_map(id).collect()
 }
