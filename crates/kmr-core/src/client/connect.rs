@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::context::{Client, Context};
 use super::fetcher::Fetcher;
-use super::groupless::{Groupless, refresh_interval};
+use super::groupless::{Groupless, Memory, refresh_interval};
 use super::kafka_member::KafkaMember;
 use super::native::{NativeFetch, Queue};
 use super::starts::StartPolicy;
@@ -43,6 +43,8 @@ pub(crate) struct Connect {
     pub(crate) prefetch_bytes: usize,
     /// How long an unreachable broker is tried.
     pub(crate) timeout: Duration,
+    /// Without a group: where partitions go on, for the next client.
+    pub(crate) memory: Memory,
 }
 
 #[async_trait]
@@ -82,7 +84,8 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
     let topics = connect.topics.clone();
     let Some(group) = connect.group()? else {
         let refresh = refresh_interval(&connect.config);
-        let member = Groupless::new(threads, client, fetcher, policy, topics, refresh, events);
+        let places = (policy, connect.memory.clone());
+        let member = Groupless::new(threads, client, fetcher, places, topics, refresh, events);
         return Ok(Connected { member: Arc::new(member), queue: queue_end });
     };
     let commits = queue(&client)?;
