@@ -55,18 +55,19 @@ pub enum Error {
 
     /// The offset to start from or to go on from is not in the log, or there is none and the reset policy is strict.
     #[error(
-        "{partition}: offset {} is not in the log, which holds {low}..{high}; correct start_at, or reset the group's offset \
+        "{partition}: offset {} is not in the log, {}; correct start_at, or reset the group's offset \
          (kafka-consumer-groups --reset-offsets) once it is clear what was lost",
-        .offset.map_or_else(|| "(none committed)".to_owned(), |o| o.to_string())
+        .offset.map_or_else(|| "(none committed)".to_owned(), |o| o.to_string()),
+        log_bounds(*.low, *.high)
     )]
     OffsetOutOfRange {
         /// The partition.
         partition: TopicPartition,
         /// The offset that was asked for; `None` if none is committed.
         offset: Option<i64>,
-        /// The lowest offset in the log.
+        /// The lowest offset in the log; -1 if no broker said.
         low: i64,
-        /// The offset behind the last record.
+        /// The offset behind the last record; -1 if no broker said.
         high: i64,
     },
 
@@ -155,6 +156,13 @@ pub enum Error {
         /// What was left.
         what: String,
     },
+}
+
+fn log_bounds(low: i64, high: i64) -> String {
+    if low < 0 || high < 0 {
+        return "and no broker said what that holds".to_owned();
+    }
+    format!("which holds {low}..{high}")
 }
 
 impl Error {
@@ -282,6 +290,9 @@ mod tests {
             high: 12,
         };
         let text = error.to_string();
-        assert!(text.contains("t/3") && text.contains("offset 5") && text.contains("9..12"), "{text}");
+        assert!(text.contains("t/3") && text.contains("offset 5") && text.contains("holds 9..12"), "{text}");
+        let partition = TopicPartition::new("t", 3);
+        let text = Error::OffsetOutOfRange { partition, offset: Some(5), low: -1, high: -1 }.to_string();
+        assert!(text.contains("no broker said") && !text.contains("-1"), "{text}");
     }
 }

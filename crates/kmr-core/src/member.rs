@@ -1,7 +1,6 @@
 //! The seam between the graph and Kafka: what the graph asks of a group member, and what it is told.
 //!
 //! The Kafka client implements it; so does the simulated cluster of the tests.
-#![allow(dead_code, reason = "seek, pause and offsets are used by what is built next")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

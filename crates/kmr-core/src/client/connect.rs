@@ -12,7 +12,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::context::{Client, Context};
 use super::fetcher::Fetcher;
-use super::groupless::{Groupless, refresh_interval};
+use super::groupless::{Groupless, Memory, refresh_interval};
 use super::kafka_member::KafkaMember;
 use super::native::{NativeFetch, Queue};
 use super::starts::StartPolicy;
@@ -24,6 +24,8 @@ use crate::member::{Connected, Connector, MemberEvent};
 
 /// One request for metadata.
 pub(super) const METADATA: Duration = Duration::from_secs(2);
+/// How long a topic is asked for that is said not to exist: a broker that is starting may say so of each.
+const UNKNOWN: Duration = Duration::from_secs(5);
 /// The name that librdkafka knows a client by that is in no group.
 const NO_GROUP: &str = "kmr-without-group";
 
@@ -43,6 +45,8 @@ pub(crate) struct Connect {
     pub(crate) prefetch_bytes: usize,
     /// How long an unreachable broker is tried.
     pub(crate) timeout: Duration,
+    /// Without a group: where partitions go on, for the next client.
+    pub(crate) memory: Memory,
 }
 
 #[async_trait]
@@ -82,7 +86,8 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
     let topics = connect.topics.clone();
     let Some(group) = connect.group()? else {
         let refresh = refresh_interval(&connect.config);
-        let member = Groupless::new(threads, client, fetcher, policy, topics, refresh, events);
+        let places = (policy, connect.memory.clone());
+        let member = Groupless::new(threads, client, fetcher, places, topics, refresh, events);
         return Ok(Connected { member: Arc::new(member), queue: queue_end });
     };
     let commits = queue(&client)?;
@@ -166,9 +171,17 @@ fn check_topics(client: &Client, topics: &[String], servers: &str, timeout: Dura
     // A pattern may match nothing yet: it still needs a broker that answers.
     let names = topics.iter().map(|topic| Some(topic.as_str()).filter(|topic| !topic.starts_with('^')));
     for topic in names {
+        let mut unknown_since = None;
         loop {
             let reason = match topic_state(client, topic)? {
                 TopicState::Ready => break,
+                TopicState::Unknown(topic) => {
+                    let since = *unknown_since.get_or_insert_with(Instant::now);
+                    if since.elapsed() >= UNKNOWN.min(timeout) || client.context().is_abandoned() {
+                        return Err(Error::UnknownTopic { topic });
+                    }
+                    continue;
+                }
                 TopicState::NotYet(reason) => reason,
             };
             let waited = started.elapsed();
@@ -184,6 +197,7 @@ fn check_topics(client: &Client, topics: &[String], servers: &str, timeout: Dura
 
 enum TopicState {
     Ready,
+    Unknown(String),
     NotYet(String),
 }
 
@@ -199,18 +213,17 @@ fn topic_state(client: &Client, topic: Option<&str>) -> Result<TopicState, Error
             {
                 return Err(Error::Authentication { reason });
             }
-            // Some errors come back at once; the next try should not.
-            std::thread::sleep(Duration::from_millis(100).saturating_sub(asked.elapsed()));
+            pause(asked);
             return Ok(TopicState::NotYet(error.to_string()));
         }
     };
     let Some(topic) = topic else { return Ok(TopicState::Ready) };
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     match found.and_then(|found| found.error()).map(RDKafkaErrorCode::from) {
-        _ if found.is_none() => Err(Error::UnknownTopic { topic: topic.to_owned() }),
-        None => Ok(TopicState::Ready),
-        Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
-            Err(Error::UnknownTopic { topic: topic.to_owned() })
+        None if found.is_some() => Ok(TopicState::Ready),
+        None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
+            pause(asked);
+            Ok(TopicState::Unknown(topic.to_owned()))
         }
         Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
             Err(Error::Authorization { what: format!("topic {topic:?}") })
@@ -219,8 +232,13 @@ fn topic_state(client: &Client, topic: Option<&str>) -> Result<TopicState, Error
             Err(Error::Config(format!("{topic:?} is not a valid topic name")))
         }
         Some(code) => {
-            std::thread::sleep(Duration::from_millis(100).saturating_sub(asked.elapsed()));
+            pause(asked);
             Ok(TopicState::NotYet(format!("topic {topic:?}: {code}")))
         }
     }
+}
+
+/// Some errors come back at once; the next try should not.
+fn pause(asked: Instant) {
+    std::thread::sleep(Duration::from_millis(100).saturating_sub(asked.elapsed()));
 }

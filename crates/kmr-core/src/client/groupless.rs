@@ -1,7 +1,14 @@
 //! A member without a group: all partitions of its topics are its own, and nothing is committed to Kafka. To the graph it is a
 //! group that never rebalances, but for partitions that appear or disappear.
+//!
+//! Invariants:
+//! 1. What is committed is remembered as long as the consumer runs, whichever client it has: another client, or another
+//!    assignment, goes on there, and the start policy is asked once for each partition.
+//! 2. One answer without a partition may be that of a broker that is starting: it is gone when two looks in a row say so. Then its
+//!    place is forgotten, as what comes in its place is another one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -37,12 +44,51 @@ pub(super) fn refresh_interval(config: &ClientConfig) -> Option<Duration> {
     }
 }
 
+/// Where partitions go on: what a group would keep for them (invariant 1).
+#[derive(Clone, Default)]
+pub(crate) struct Memory(Arc<std::sync::Mutex<HashMap<TopicPartition, Start>>>);
+
+impl Memory {
+    fn commit(&self, offsets: &[OffsetCommit]) {
+        let mut places = self.lock();
+        for OffsetCommit { partition, offset, metadata } in offsets {
+            let (offset, metadata) = (Some(*offset), metadata.clone());
+            let place = Start { partition: partition.clone(), offset, chosen: false, metadata };
+            places.insert(partition.clone(), place);
+        }
+    }
+
+    /// Notes offsets that were chosen: a client that fails before the first commit must not move them.
+    fn chosen(&self, starts: &[Start]) {
+        let mut places = self.lock();
+        for start in starts.iter().filter(|start| start.chosen && start.offset.is_some()) {
+            places.insert(start.partition.clone(), Start { chosen: false, ..start.clone() });
+        }
+    }
+
+    fn committed(&self, partitions: &[TopicPartition]) -> HashMap<TopicPartition, Start> {
+        let places = self.lock();
+        let place = |partition: &TopicPartition| Some((partition.clone(), places.get(partition)?.clone()));
+        partitions.iter().filter_map(place).collect()
+    }
+
+    fn forget(&self, partitions: &[TopicPartition]) {
+        let mut places = self.lock();
+        partitions.iter().for_each(|partition| drop(places.remove(partition)));
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<TopicPartition, Start>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// A consumer of all partitions of its topics.
 pub(super) struct Groupless {
     _threads: Threads,
     client: ClientRef,
     fetcher: Fetcher,
     policy: StartPolicy,
+    memory: Memory,
     events: Mutex<Events>,
 }
 
@@ -52,6 +98,8 @@ struct Events {
     topics: Vec<String>,
     refresh: Option<Duration>,
     known: BTreeSet<TopicPartition>,
+    /// Those of `known` that the last look did not find.
+    missed: BTreeSet<TopicPartition>,
     looking: BoxFuture<'static, Result<Partitions, Error>>,
     rebalances: VecDeque<Rebalance>,
     last_id: u64,
@@ -65,7 +113,7 @@ impl Groupless {
         threads: Threads,
         client: ClientRef,
         fetcher: Fetcher,
-        policy: StartPolicy,
+        (policy, memory): (StartPolicy, Memory),
         topics: Vec<String>,
         refresh: Option<Duration>,
         failures: mpsc::UnboundedReceiver<MemberEvent>,
@@ -76,10 +124,11 @@ impl Groupless {
             topics,
             refresh,
             known: BTreeSet::new(),
+            missed: BTreeSet::new(),
             rebalances: VecDeque::new(),
             last_id: 0,
         };
-        Self { _threads: threads, client, fetcher, policy, events: Mutex::new(events) }
+        Self { _threads: threads, client, fetcher, policy, memory, events: Mutex::new(events) }
     }
 }
 
@@ -96,27 +145,29 @@ impl GroupMember for Groupless {
                 biased;
                 Some(failure) = events.failures.recv() => return failure,
                 looked = &mut events.looking => {
-                    let looked = looked.unwrap_or_default();
+                    events.compare(&looked.unwrap_or_default());
                     events.looking = match events.refresh {
                         Some(refresh) => look(self.client.clone(), events.topics.clone(), refresh),
-                        // Nothing was found out yet, or it is not to be done again.
-                        None if events.known.is_empty() && looked.is_empty() => {
+                        // Nothing was found yet, or it is not to be done again.
+                        None if events.known.is_empty() => {
                             look(self.client.clone(), events.topics.clone(), METADATA)
                         }
                         None => Box::pin(std::future::pending()),
                     };
-                    events.compare(&looked);
                 }
             }
         }
     }
 
     async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
-        let (rebalance, fetcher, policy) = (rebalance.clone(), self.fetcher.clone(), self.policy.clone());
+        let (rebalance, fetcher) = (rebalance.clone(), self.fetcher.clone());
+        let (policy, memory) = (self.policy.clone(), self.memory.clone());
         let assign = move |client: &Client| {
             let go_on = || !client.context().is_leaving();
-            let starts = starts::resolve(client, &rebalance.partitions, HashMap::new(), &policy, &go_on)?;
+            let committed = memory.committed(&rebalance.partitions);
+            let starts = starts::resolve(client, &rebalance.partitions, committed, &policy, &go_on)?;
             let Some(starts) = starts else { return Ok(Vec::new()) };
+            memory.chosen(&starts);
             fetcher.assign(client, &rebalance, &starts, |list| {
                 client.incremental_assign(list).map_err(|error| failed("assigning", &rebalance, &error))?;
                 Ok(true)
@@ -127,6 +178,10 @@ impl GroupMember for Groupless {
     }
 
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error> {
+        if rebalance.change == Change::Lose {
+            // The committer has forgotten them by now (C5): no commit comes after this.
+            self.memory.forget(&rebalance.partitions);
+        }
         let (rebalance, fetcher) = (rebalance.clone(), self.fetcher.clone());
         let unassign = move |client: &Client| {
             fetcher.unassign(client, &rebalance, |list| {
@@ -139,8 +194,9 @@ impl GroupMember for Groupless {
         self.client.call("unassign", unassign).await?
     }
 
-    /// There is no group to commit for: where a run starts is decided when it starts.
+    /// There is no group to commit for: where a run starts is decided when it starts. Within the run it is remembered.
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+        self.memory.commit(offsets);
         vec![CommitOutcome::Committed; offsets.len()]
     }
 
@@ -177,14 +233,18 @@ impl GroupMember for Groupless {
 }
 
 impl Events {
-    /// What has appeared is assigned; what is gone is lost.
+    /// What has appeared is assigned; what is gone is lost (invariant 2).
     fn compare(&mut self, found: &Partitions) {
         let partitions = |(topic, numbers): (&String, &BTreeSet<i32>)| {
             numbers.iter().map(|number| TopicPartition::new(topic.as_str(), *number)).collect::<Vec<_>>()
         };
         let found_now: BTreeSet<TopicPartition> = found.iter().flat_map(partitions).collect();
         let looked_up = |partition: &&TopicPartition| found.contains_key(partition.topic());
-        let gone: Vec<_> = self.known.difference(&found_now).filter(looked_up).cloned().collect();
+        let missing: BTreeSet<_> = self.known.difference(&found_now).filter(looked_up).cloned().collect();
+        let gone: Vec<_> = self.missed.intersection(&missing).cloned().collect();
+        // A topic that could not be looked up says nothing: neither that it is there, nor that it is not.
+        self.missed.retain(|partition| !found.contains_key(partition.topic()));
+        self.missed.extend(missing.into_iter().filter(|partition| !gone.contains(partition)));
         let new: Vec<_> = found_now.difference(&self.known).cloned().collect();
         self.known.retain(|partition| !gone.contains(partition));
         self.known.extend(new.iter().cloned());
@@ -248,6 +308,7 @@ mod tests {
             topics: Vec::new(),
             refresh: None,
             known: BTreeSet::new(),
+            missed: BTreeSet::new(),
             looking: Box::pin(std::future::pending()),
             rebalances: VecDeque::new(),
             last_id: 0,
@@ -262,8 +323,37 @@ mod tests {
         assert_eq!(step(found(&[0, 1])), [(Change::Assign, vec![0, 1])]);
         assert_eq!(step(found(&[0, 1])), []);
         assert_eq!(step(Partitions::new()), [], "the topic could not be looked up");
-        assert_eq!(step(found(&[1, 2])), [(Change::Lose, vec![0]), (Change::Assign, vec![2])]);
-        assert_eq!(step(found(&[])), [(Change::Lose, vec![1, 2])]);
+        assert_eq!(step(found(&[])), [], "one answer may be wrong");
+        assert_eq!(step(found(&[0, 1])), [], "and was");
+        assert_eq!(step(found(&[1, 2])), [(Change::Assign, vec![2])]);
+        assert_eq!(step(Partitions::new()), [], "no answer is not a second one");
+        assert_eq!(step(found(&[1])), [(Change::Lose, vec![0])]);
+        assert_eq!(step(found(&[])), [(Change::Lose, vec![2])]);
+        assert_eq!(step(found(&[])), [(Change::Lose, vec![1])]);
+        assert_eq!(step(found(&[0])), [(Change::Assign, vec![0])], "it is there again");
+    }
+
+    #[test]
+    fn places_are_remembered_until_the_partition_is_gone() {
+        let partition = |number| TopicPartition::new("t", number);
+        let memory = Memory::default();
+        let start =
+            |number, offset| Start { partition: partition(number), offset, chosen: true, metadata: None };
+        memory.chosen(&[start(0, Some(70)), start(1, None)]);
+        let commit = |offset| OffsetCommit { partition: partition(2), offset, metadata: Some("m".into()) };
+        memory.commit(&[commit(9)]);
+        memory.commit(&[commit(5)]);
+        let all: Vec<_> = (0..4).map(partition).collect();
+        let of_another_client = memory.clone();
+        let committed = of_another_client.committed(&all);
+        let place = |number| committed.get(&partition(number)).map(|s| (s.offset, s.chosen));
+        assert_eq!(place(0), Some((Some(70), false)), "chosen once");
+        assert_eq!(place(1), None, "the lowest offset stays the lowest");
+        assert_eq!(place(2), Some((Some(5), false)), "also a seek backwards");
+        assert_eq!(committed[&partition(2)].metadata.as_deref(), Some("m"));
+        assert_eq!(committed.len(), 2);
+        memory.forget(&[partition(2)]);
+        assert_eq!(of_another_client.committed(&all).len(), 1);
     }
 
     #[test]

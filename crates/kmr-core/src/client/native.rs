@@ -108,8 +108,7 @@ impl Drop for Queue {
 pub(super) struct NativeFetch {
     queue: Arc<Queue>,
     messages: Vec<*mut rd::rd_kafka_message_t>,
-    /// Topic names by librdkafka's topic objects, which live as long as the client.
-    topics: HashMap<usize, Arc<str>>,
+    topics: TopicNames,
     gate: Arc<Gate>,
     /// Has partitions restarted that need it; does not wait.
     restart: Box<dyn Fn() + Send>,
@@ -120,13 +119,13 @@ unsafe impl Send for NativeFetch {}
 
 impl NativeFetch {
     pub(super) fn new(queue: Arc<Queue>, gate: Arc<Gate>, restart: impl Fn() + Send + 'static) -> Self {
-        Self { queue, messages: Vec::new(), topics: HashMap::new(), gate, restart: Box::new(restart) }
+        Self { queue, messages: Vec::new(), topics: TopicNames::default(), gate, restart: Box::new(restart) }
     }
 
     fn topic(&mut self, topic: *mut rd::rd_kafka_topic_t) -> Arc<str> {
-        let name = self.topics.entry(topic as usize);
-        // SAFETY: a message's topic object is alive, and so is its name.
-        name.or_insert_with(|| unsafe { text(rd::rd_kafka_topic_name(topic)) }.into()).clone()
+        // SAFETY: a message keeps its topic object alive, and with it its name, which is a C string and never null.
+        let name = unsafe { CStr::from_ptr(rd::rd_kafka_topic_name(topic)) };
+        self.topics.of(topic as usize, name)
     }
 
     /// Cuts what was taken into runs of one partition, and notes how far each has come.
@@ -185,6 +184,25 @@ impl FetchQueue for NativeFetch {
 
     fn readable(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.queue.readable())
+    }
+}
+
+/// Topic names by the address of librdkafka's topic object, so that a run of messages needs no copy of its own. An object is
+/// alive only as long as something refers to it; another topic's may come to the same address.
+#[derive(Default)]
+struct TopicNames(HashMap<usize, Arc<str>>);
+
+impl TopicNames {
+    /// The name of the object at `address`, which is `now`.
+    fn of(&mut self, address: usize, now: &CStr) -> Arc<str> {
+        match self.0.get(&address) {
+            Some(known) if known.as_bytes() == now.to_bytes() => known.clone(),
+            _ => {
+                let name: Arc<str> = now.to_string_lossy().into();
+                self.0.insert(address, name.clone());
+                name
+            }
+        }
     }
 }
 
@@ -516,6 +534,15 @@ unsafe fn text(pointer: *const c_char) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn another_topic_at_the_same_address_has_its_own_name() {
+        let mut names = TopicNames::default();
+        let first = names.of(8, c"orders");
+        assert!(Arc::ptr_eq(&first, &names.of(8, c"orders")), "the same name is not copied");
+        assert_eq!((&*names.of(8, c"orders.v2"), &*names.of(16, c"orders")), ("orders.v2", "orders"));
+        assert_eq!((&*names.of(8, c"orders"), &*first), ("orders", "orders"));
+    }
 
     #[test]
     fn codes_of_newer_brokers_are_unknown_and_the_others_are_themselves() {

@@ -21,6 +21,8 @@ use crate::telemetry;
 const REQUEST: Duration = Duration::from_secs(5);
 /// All tries together: the group's coordinator, or a partition's leader, may be moving.
 const ALL_TRIES: Duration = Duration::from_secs(60);
+/// The same for what somebody else asks of the logs, while the control thread does nothing else.
+const LOG_TRIES: Duration = Duration::from_secs(20);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -42,7 +44,7 @@ pub(super) fn committed(
     let what = format!("reading the committed offsets of group {group:?}");
     let places: Places = partitions.iter().map(|partition| (partition.clone(), Offset::Invalid)).collect();
     let asked = || client.committed_offsets(list_of(&places)?, REQUEST).and_then(|list| to_map(&list));
-    match persist(client, &what, go_on, asked) {
+    match persist(client, &what, ALL_TRIES, go_on, asked) {
         Err(Error::Authorization { .. }) => Err(Error::Authorization { what: format!("group {group:?}") }),
         committed => committed,
     }
@@ -82,7 +84,7 @@ fn choose(
 ) -> Result<Option<Offsets>, Error> {
     let read = |partitions: &[TopicPartition], point| {
         let what = what(partitions, point);
-        persist(client, &what, go_on, || try_log_offsets(client, partitions, point))
+        persist(client, &what, ALL_TRIES, go_on, || try_log_offsets(client, partitions, point))
     };
     let mut chosen = match &policy.start_at {
         Some(StartAt::Timestamp(millis)) => return read(missing, LogPoint::Time(*millis)),
@@ -122,17 +124,16 @@ fn bound(offsets: &Offsets, partition: &TopicPartition) -> i64 {
     offsets.get(partition).copied().unwrap_or(-1)
 }
 
-/// Offsets of a place in the logs of partitions: one request for all of a broker.
+/// Offsets of a place in the logs of partitions: one request for all of a broker, and more of them for 20 s if it fails.
 pub(super) fn log_offsets(
     client: &Client,
     partitions: &[TopicPartition],
     point: LogPoint,
 ) -> Result<Offsets, Error> {
-    try_log_offsets(client, partitions, point).map_err(|error| Error::Client {
-        what: what(partitions, point),
-        reason: error.to_string(),
-        retryable: true,
-    })
+    let (what, go_on) = (what(partitions, point), || !client.context().is_leaving());
+    let read = persist(client, &what, LOG_TRIES, &go_on, || try_log_offsets(client, partitions, point))?;
+    let reason = || "the client is on its way out".to_owned();
+    read.ok_or_else(|| Error::Client { what, reason: reason(), retryable: true })
 }
 
 fn what(partitions: &[TopicPartition], point: LogPoint) -> String {
@@ -176,14 +177,15 @@ pub(super) fn watermarks(client: &Client, partition: &TopicPartition) -> Option<
     client.fetch_watermarks(partition.topic(), partition.partition(), REQUEST).ok()
 }
 
-/// Tries until it succeeds, it cannot, time is up, or nobody needs it any more (`None`).
+/// Tries until it succeeds, it cannot, the time for all tries is up, or nobody needs it any more (`None`).
 fn persist<T>(
     client: &Client,
     what: &str,
+    all_tries: Duration,
     go_on: &dyn Fn() -> bool,
     attempt: impl Fn() -> Result<T, KafkaError>,
 ) -> Result<Option<T>, Error> {
-    let deadline = Instant::now() + ALL_TRIES;
+    let deadline = Instant::now() + all_tries;
     loop {
         if client.context().is_abandoned() || !go_on() {
             return Ok(None);

@@ -1,5 +1,6 @@
 //! The two threads of a client: one polls, so that the group sees a live member and callbacks run; one makes the calls that
-//! block, so that no Tokio worker ever does.
+//! block, so that no Tokio worker ever does. A panic on either, in a `tracing` subscriber that a callback reaches, say, ends the
+//! consumer with an error that names the thread (L1).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,12 +12,15 @@ use rdkafka::consumer::Consumer;
 use rdkafka::{Message, Offset};
 use tokio::sync::oneshot;
 
-use super::context::{Client, decline};
+use super::context::{Client, Context, decline};
 use super::fetcher::list;
 use crate::error::Error;
 use crate::member::Rebalance;
+use crate::reducer::panic_message;
 use crate::telemetry;
 
+const CONTROL: &str = "kmr-kafka-control";
+const POLLING: &str = "kmr-kafka-poll";
 /// How long one poll waits: bounds the delay of the end, nothing else; events end a poll at once.
 const POLL: Duration = Duration::from_millis(100);
 /// How long leaving the group may take before the client is given up.
@@ -71,10 +75,10 @@ impl Threads {
         let (jobs, receiver) = mpsc::channel::<Job>();
         let client = ClientRef { client: Arc::new(client), jobs };
         let owned = client.client.clone();
-        spawn("kmr-kafka-control", move || control(&owned, &receiver))?;
+        spawn(CONTROL, move || control(&owned, &receiver))?;
         let ends = Arc::new(AtomicBool::new(false));
         let (polled, stop) = (client.clone(), ends.clone());
-        spawn("kmr-kafka-poll", move || poll(polled.get(), &stop))?;
+        spawn(POLLING, move || poll(polled.get(), &stop))?;
         Ok((Self { ends }, client))
     }
 }
@@ -85,11 +89,21 @@ impl Drop for Threads {
     }
 }
 
+/// Runs a piece of a thread's work. A panic is the consumer's end: `false`.
+fn guarded(context: &Context, task: &str, work: impl FnOnce()) -> bool {
+    let panic = match catch_unwind(AssertUnwindSafe(work)) {
+        Ok(()) => return true,
+        Err(panic) => panic,
+    };
+    context.report_fatal(Error::TaskPanicked { task: task.to_owned(), message: panic_message(&*panic) });
+    false
+}
+
 /// Makes calls as long as there are references. Then the client is dropped, on this thread.
 fn control(client: &Client, jobs: &mpsc::Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
-        // A call that panics is one without an answer; the client has to be dropped here all the same.
-        let _ = catch_unwind(AssertUnwindSafe(|| job(client)));
+        // A call that panics is one without an answer; leaving the group and dropping the client are up to this thread all the same.
+        guarded(client.context(), CONTROL, || job(client));
     }
     // Nobody is left to answer a rebalance (R3), and the drop revokes what is still assigned and waits for the answer: without
     // this it would wait for ever, and the member would stay in the group with its partitions.
@@ -109,22 +123,24 @@ fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> 
 
 /// Polls until told to end: serves callbacks, and is what `max.poll.interval.ms` watches.
 fn poll(client: &Client, ends: &AtomicBool) {
-    while !ends.load(Ordering::Acquire) {
-        match client.poll(POLL) {
-            None => {}
-            Some(Ok(message)) => {
-                // Every partition is forwarded before it is assigned, so this cannot be. If it is: librdkafka counts the
-                // record as handed out, so going on would skip it.
-                let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
-                client.context().report_fatal(Error::Client {
-                    what: format!("{topic}/{partition} offset {offset}"),
-                    reason: "the record came through the wrong queue; stopping, so that it is read again"
-                        .to_owned(),
-                    retryable: true,
-                });
-            }
-            Some(Err(error)) => client.context().poll_failed(&error),
+    while !ends.load(Ordering::Acquire) && guarded(client.context(), POLLING, || poll_once(client)) {}
+}
+
+fn poll_once(client: &Client) {
+    match client.poll(POLL) {
+        None => {}
+        Some(Ok(message)) => {
+            // Every partition is forwarded before it is assigned, so this cannot be. If it is: librdkafka counts the record as
+            // handed out, so going on would skip it.
+            let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
+            client.context().report_fatal(Error::Client {
+                what: format!("{topic}/{partition} offset {offset}"),
+                reason: "the record came through the wrong queue; stopping, so that it is read again"
+                    .to_owned(),
+                retryable: true,
+            });
         }
+        Some(Err(error)) => client.context().poll_failed(&error),
     }
 }
 
@@ -155,4 +171,36 @@ pub(super) fn leave(client: &Client, unanswered: Option<&Rebalance>) -> Result<(
     }
     telemetry::left_group();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rdkafka::config::FromClientConfigAndContext;
+
+    use super::*;
+    use crate::member::MemberEvent;
+
+    fn panicked(event: Option<MemberEvent>) -> (String, String) {
+        match event {
+            Some(MemberEvent::Fatal(Error::TaskPanicked { task, message })) => (task, message),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_reported_and_the_control_thread_goes_on() {
+        let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+        let mut config = rdkafka::ClientConfig::new();
+        config.set("group.id", "g");
+        let client = Client::from_config_and_context(&config, Context::new(sender, None)).unwrap();
+        assert!(!guarded(client.context(), POLLING, || panic!("subscriber")));
+        assert_eq!(panicked(events.recv().await), (POLLING.to_owned(), "subscriber".to_owned()));
+        let (_threads, client) = Threads::start(client).unwrap();
+        client.spawn_call(|_| panic!("nobody waits"));
+        assert_eq!(panicked(events.recv().await), (CONTROL.to_owned(), "nobody waits".to_owned()));
+        let answer: Result<(), Error> = client.call("a call", |_| panic!("somebody waits")).await;
+        assert!(answer.is_err());
+        assert_eq!(panicked(events.recv().await), (CONTROL.to_owned(), "somebody waits".to_owned()));
+        assert_eq!(client.call("the next", |_| 7).await.ok(), Some(7));
+    }
 }

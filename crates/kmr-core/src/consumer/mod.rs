@@ -286,6 +286,7 @@ impl Consumer {
             reports_ends: self.options.graph.until.is_some(),
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
+            memory: Default::default(),
         };
         self.run_on(Arc::new(connect), seed()).await
     }

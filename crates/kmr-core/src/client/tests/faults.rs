@@ -8,7 +8,7 @@ use rdkafka::types::RDKafkaApiKey;
 use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partition};
 use crate::client::Connect;
 use crate::error::Error;
-use crate::member::{Change, CommitOutcome, OffsetCommit};
+use crate::member::{Change, CommitOutcome, Connector, OffsetCommit};
 use crate::record::TopicPartition;
 
 /// A revoke is answered after seconds; meanwhile the member stays in the group and its commit is accepted (R3).
@@ -219,4 +219,22 @@ async fn records_outlive_their_assignment_and_their_member() {
         .iter()
         .map(|batch| (0..batch.len()).filter(|n| batch.record(*n).payload() == Some(b"x")).count());
     assert_eq!(payloads.sum::<usize>(), 100);
+}
+
+/// A broker that is starting knows no topic yet.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_is_unknown_for_a_moment_is_waited_for() {
+    let cluster = Cluster::start(1);
+    let unknown = Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART;
+    cluster.mock.topic_error("events", unknown).unwrap();
+    let options = cluster.options(KIP_848);
+    let known_again = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        cluster.mock.topic_error("events", Code::RD_KAFKA_RESP_ERR_NO_ERROR).unwrap();
+    };
+    let (connected, ()) = tokio::join!(options.connect(), known_again);
+    connected.unwrap().member.close().await.unwrap();
+    cluster.mock.topic_error("events", unknown).unwrap();
+    let error = options.connect().await.err();
+    assert!(matches!(&error, Some(Error::UnknownTopic { topic }) if topic == "events"), "{error:?}");
 }

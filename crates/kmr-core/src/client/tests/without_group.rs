@@ -7,6 +7,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use super::kit::{COOPERATIVE, Cluster, Driver, KIP_848, Settings, partition};
 use crate::client::Connect;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
+use crate::member::{Change, Rebalance, RebalanceProtocol};
 
 fn options(cluster: &Cluster, settings: Settings) -> Connect {
     let config = ClientConfig::new().set("bootstrap.servers", &cluster.servers);
@@ -61,5 +62,33 @@ async fn it_starts_where_it_is_told_to_and_can_be_paused_and_sought() {
     assert_eq!(driver.count(0), 10);
     driver.member.pause(&[partition(0)], false).await.unwrap();
     driver.until("all", |driver| driver.seen(0).len() == 100).await;
+    driver.member.close().await.unwrap();
+}
+
+/// The consumer's next client goes on where the last one was, whatever the policy says of partitions without a commit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_client_goes_on_where_the_last_one_was() {
+    let cluster = Cluster::start(2);
+    (0..2).for_each(|number| cluster.produce(number, 100));
+    let mut options = options(&cluster, &[]);
+    options.reset = ResetPolicy::Latest;
+    let mut driver = Driver::connect(&options).await;
+    driver.owns(2).await;
+    assert!(driver.starts.iter().all(|start| start.chosen && start.offset == Some(100)));
+    // Partition 1 commits nothing at all.
+    driver.commit(0, 40, None).await;
+    driver.member.close().await.unwrap();
+    (0..2).for_each(|number| cluster.produce(number, 10));
+    let mut driver = Driver::connect(&options).await;
+    driver.owns(2).await;
+    let starts: Vec<_> = driver.starts.iter().map(|start| (start.offset, start.chosen)).collect();
+    assert_eq!(starts, [(Some(40), false), (Some(100), false)]);
+    driver.until("what is open", |driver| (driver.count(0), driver.count(1)) == (70, 10)).await;
+    // A partition that is gone is forgotten: one of its name is another one.
+    let (change, protocol) = (Change::Lose, RebalanceProtocol::Cooperative);
+    driver.answer(&Rebalance { id: 8, protocol, change, partitions: vec![partition(0)] }).await;
+    let change = Change::Assign;
+    driver.answer(&Rebalance { id: 9, protocol, change, partitions: vec![partition(0)] }).await;
+    assert_eq!((driver.starts[0].offset, driver.starts[0].chosen), (Some(110), true));
     driver.member.close().await.unwrap();
 }
