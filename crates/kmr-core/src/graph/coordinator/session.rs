@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Setup;
@@ -74,8 +75,8 @@ pub(super) struct Session {
     pub(super) looks: Looks,
     /// The next look at every partition.
     pub(super) examination: BoxFuture<'static, Vec<Settled>>,
-    /// The rebalance that was answered last was an assignment.
-    pub(super) assigned_last: bool,
+    /// In a bounded run: since when nothing has been assigned, and no rebalance has been under way.
+    pub(super) nothing_since: Option<Instant>,
     intake_stop: CancellationToken,
     budget: Arc<Budget>,
 }
@@ -117,7 +118,7 @@ impl Session {
             pausing: None,
             looks: Looks::default(),
             examination,
-            assigned_last: false,
+            nothing_since: None,
             intake_stop,
             budget: setup.budget.clone(),
         }
