@@ -88,11 +88,6 @@ impl Budget {
         &self.backlogs
     }
 
-    /// All bytes that there are.
-    pub(crate) fn capacity(&self) -> usize {
-        usize::try_from(self.capacity).unwrap_or(usize::MAX)
-    }
-
     fn press(&self, change: impl FnOnce(&mut Pressure)) {
         let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut pressure);
