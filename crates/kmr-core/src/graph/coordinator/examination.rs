@@ -1,5 +1,6 @@
 //! Looks at every partition once a second: what its oldest unfinished record waits for, and whether something has to be done (L2).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ impl Coordinator {
         let states: BTreeMap<Epoch, &Settled> = states.iter().map(|state| (state.epoch, state)).collect();
         let thresholds = self.setup.options.thresholds;
         let mut partitions = BTreeMap::new();
-        let mut due = None;
+        let mut due = Vec::new();
         for assignment in self.ownership.assignments() {
             let Some(running) = session.running(assignment) else { continue };
             let (partition, state) = (&assignment.partition, states.get(&assignment.epoch).copied());
@@ -81,11 +82,8 @@ impl Coordinator {
                 telemetry::partition_late(partition, offset, age, &found.waits_for);
             }
             if let Some(treatment) = verdict.treatment {
-                due = Some((
-                    partition.clone(),
-                    treatment,
-                    StuckAt { offset, age, waits_for: found.waits_for.clone() },
-                ));
+                let stuck = StuckAt { offset, age, waits_for: found.waits_for.clone() };
+                due.push((treatment, partition.clone(), stuck));
             }
             let health = PartitionHealth {
                 oldest_unfinished: oldest.map(|(offset, _)| offset),
@@ -97,10 +95,11 @@ impl Coordinator {
             partitions.insert(partition.clone(), health);
         }
         board.publish(|health| (health.connected, health.partitions) = (true, partitions));
-        match due {
-            Some((partition, treatment, stuck)) => self.treat(session, partition, treatment, stuck),
-            None => Ok(()),
-        }
+        // What is more than a restart is done for all of them at once.
+        due.sort_by_key(|(treatment, ..)| Reverse(*treatment));
+        due.into_iter().try_for_each(|(treatment, partition, stuck)| {
+            self.treat(session, partition, treatment, stuck) //
+        })
     }
 
     fn treat(

@@ -93,6 +93,21 @@ async fn a_partition_that_is_stuck_starts_anew_from_what_is_committed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn all_that_are_stuck_at_the_same_time_start_anew() {
+    let mut consumer = watched(Strategy::new().map(stuck_at_2(2)).reduce(Collect::default())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..5);
+    consumer.fetch(1, 0..5);
+    consumer.until(|calls| calls.contains(&Call::Resumed(0)) && calls.contains(&Call::Resumed(1))).await;
+    consumer.fetch(0, 2..5);
+    consumer.fetch(1, 2..5);
+    let both = |calls: &[Call]| [0, 1].iter().all(|number| calls.contains(&Call::Committed(*number, 5)));
+    consumer.until(both).await;
+    assert_eq!(consumer.connections(), 1);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_nothing_helps_ends_the_consumer_by_name() {
     let mut consumer = watched(Strategy::new().map(stuck_at_2(99)).reduce(Collect::default())).await;
     consumer.start_at(0, 1, false);
