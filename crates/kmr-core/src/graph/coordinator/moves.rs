@@ -177,7 +177,7 @@ async fn go(
 ) -> Result<Moved, Error> {
     let partition = running.assignment.partition.clone();
     member.pause(std::slice::from_ref(&partition), true).await?;
-    let (ended, start) = (running.ended.clone(), running.start);
+    let (old, start) = (running.clone(), running.start);
     let settled = drain.hand_back(vec![running], deadline).await?.into_iter().next();
     let committed = settled.as_ref().and_then(|settled| settled.committed).or(start);
     let metadata = settled.and_then(|settled| settled.metadata);
@@ -198,5 +198,5 @@ async fn go(
         }
     };
     member.seek(&[(partition, offset)]).await?;
-    Ok(Moved { offset, metadata, left_behind: !ended.is_cancelled() })
+    Ok(Moved { offset, metadata, left_behind: old.is_in_user_code() })
 }

@@ -48,6 +48,11 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Whether it is the mapper that keeps the task from ending. One that waits for a stage ends by itself when that takes a piece.
+    pub(super) fn is_in_user_code(&self) -> bool {
+        !self.ended.is_cancelled() && self.pulse.read().state.is_in_mapper()
+    }
+
     /// Whatever the task still holds, nobody waits for it to hold less.
     pub(super) fn is_read_no_more(&self) {
         self.backlog.set_paused(true);
