@@ -79,7 +79,7 @@ impl Coordinator {
     /// Whether a bounded run is over: every partition that is ours has been read up to its end. What is under way is finished by the
     /// ordered end.
     ///
-    /// That nothing is ours means nothing at once: it is so before the first assignment, between a revocation and the next one, in a
+    /// That nothing is ours says little at first: it is so before the first assignment, between a revocation and the next one, in a
     /// cooperative group until the others have handed something over, and in a KIP-848 group nobody says so at all.
     pub(super) fn is_over(&self, session: &mut Session) -> Option<StopRequest> {
         self.setup.options.until?;
