@@ -17,6 +17,8 @@ pub(crate) enum Behaviour {
     Deliver,
     /// Waits until it is told something else.
     Stall,
+    /// Takes this long for each batch.
+    Slow(Duration),
     FailForGood,
     Panic,
 }
@@ -120,6 +122,7 @@ impl<T: Clone + Send + Sync + 'static> Delivery for Batch<T> {
         match now {
             Behaviour::FailForGood => return Err(DeliveryError::fatal("the table is gone")),
             Behaviour::Panic => panic!("the sink panics"),
+            Behaviour::Slow(time) => tokio::time::sleep(time).await,
             Behaviour::Deliver | Behaviour::Stall => {}
         }
         let (mut rejected, mut taken) = (Vec::new(), Vec::new());

@@ -207,7 +207,9 @@ impl<P> ConsumerBuilder<P> {
     /// Default: it runs for ever.
     ///
     /// Each partition's end is found out when it is assigned to this consumer for the first time. Records at or behind it are not
-    /// processed and not committed. Partitions that are paused are not done. A consumer that is assigned nothing ends.
+    /// processed and not committed. Partitions that are paused are not done. A consumer that is assigned nothing for 60 s, counted from
+    /// the start or from the last rebalance, ends, too. With a session timeout above that, start none while the group still waits
+    /// for a member that died.
     pub fn until(mut self, until: Until) -> Self {
         self.options.graph.until = Some(until);
         self

@@ -101,13 +101,13 @@ impl Options {
     /// group gives the member up.
     fn check_times(&self, pipeline: &Pipeline) -> Result<(), Error> {
         let stages = pipeline.reduces.iter().chain(pipeline.errors.iter().map(|(info, _)| info));
-        let mut chain = self.commit_timeout + HEARTBEAT;
+        let mut chain = self.commit_timeout.saturating_add(HEARTBEAT);
         for info in stages {
             if let Some(problem) = info.options.problem() {
                 return Err(Error::Config(format!("{}: {problem}", info.stage)));
             }
             // One attempt of what is in flight, one of the last batch.
-            chain += info.options.attempt_timeout * 2;
+            chain = chain.saturating_add(info.options.attempt_timeout.saturating_mul(2));
         }
         if chain >= self.graph.drain_deadline {
             return Err(Error::Config(format!(

@@ -7,19 +7,24 @@
 //! 1. A backlog holds what is admitted and not mapped yet: a batch leaves it when its guard goes.
 //! 2. The intake is held only while several partitions are assigned: one alone may have all of the budget.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use super::watch;
 
-/// Part of the budget that one partition's unmapped records may hold.
-const SHARE: usize = 4;
+/// All shares together are this part of the budget: with what the intake takes at once beyond them, three quarters. So however many
+/// mappers are slow, something is left for the others.
+const SHARES: usize = 2;
+/// Shares get no smaller with more partitions than that: they have to be worth a fetch.
+const MOST_SHARES: usize = 512;
 
 /// The backlogs of all partitions.
 #[derive(Debug)]
 pub(crate) struct Backlogs {
-    share: usize,
+    budget: usize,
+    share: AtomicUsize,
     state: Mutex<State>,
     crowded: watch::Sender<bool>,
 }
@@ -47,7 +52,8 @@ struct Held {
 
 impl Backlogs {
     pub(crate) fn new(budget: usize) -> Arc<Self> {
-        Arc::new(Self { share: budget / SHARE, state: Mutex::default(), crowded: watch::Sender::new(false) })
+        let share = AtomicUsize::new(share(budget, 1));
+        Arc::new(Self { budget, share, state: Mutex::default(), crowded: watch::Sender::new(false) })
     }
 
     /// A partition that holds nothing yet.
@@ -55,9 +61,20 @@ impl Backlogs {
         Arc::new(Backlog { all: self.clone(), held: Mutex::default() })
     }
 
-    /// Whether several partitions are assigned.
-    pub(crate) fn share_among_several(&self, several: bool) {
-        self.change(|state| state.several = several);
+    /// So many partitions are assigned. What a partition holds is compared with its new share when it next changes.
+    pub(crate) fn share_among(&self, partitions: usize) {
+        self.share.store(share(self.budget, partitions), Ordering::Relaxed);
+        self.change(|state| state.several = partitions > 1);
+    }
+
+    /// Bytes that one partition's unmapped records may hold.
+    fn share(&self) -> usize {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the intake may take at once: what a partition may get beyond its share.
+    pub(crate) fn largest_take(&self) -> usize {
+        self.share() / 2
     }
 
     /// Follows whether a partition that is read holds more than its share, at the cost of others.
@@ -71,6 +88,10 @@ impl Backlogs {
         let crowded = state.several && state.over > 0;
         self.crowded.send_if_modified(|was| std::mem::replace(was, crowded) != crowded);
     }
+}
+
+fn share(budget: usize, partitions: usize) -> usize {
+    budget / (SHARES * partitions.clamp(2, MOST_SHARES))
 }
 
 impl Backlog {
@@ -92,14 +113,14 @@ impl Backlog {
 
     /// Whether it holds less than half of its share: time to read it again.
     pub(crate) fn is_low(&self) -> bool {
-        self.lock().bytes < self.all.share / 2
+        self.lock().bytes < self.all.share() / 2
     }
 
     fn change(&self, change: impl FnOnce(&mut Held)) {
         let mut held = self.lock();
         let was = held.over_since.is_some();
         change(&mut held);
-        let is = held.bytes > self.all.share && !held.paused;
+        let is = held.bytes > self.all.share() && !held.paused;
         if was == is {
             return;
         }
@@ -136,7 +157,7 @@ mod tests {
         let first = backlog.hold(90);
         let second = backlog.hold(20);
         assert!(!crowded.read(|crowded| *crowded) && backlog.over_since().is_some(), "it is alone");
-        all.share_among_several(true);
+        all.share_among(2);
         assert!(crowded.read(|crowded| *crowded));
         backlog.set_paused(true);
         assert!(!crowded.read(|crowded| *crowded) && backlog.over_since().is_none());
@@ -145,5 +166,16 @@ mod tests {
         drop(first);
         assert!(!crowded.read(|crowded| *crowded) && backlog.is_low());
         drop(second);
+    }
+
+    #[test]
+    fn all_partitions_together_leave_a_quarter_of_the_budget() {
+        let all = Backlogs::new(1 << 20);
+        for partitions in [2, 3, 4, 5, 64, MOST_SHARES] {
+            all.share_among(partitions);
+            assert!(partitions * (all.share() + all.largest_take()) <= 3 << 18, "{partitions}");
+        }
+        all.share_among(100_000);
+        assert!(all.share() >= 1 << 10);
     }
 }

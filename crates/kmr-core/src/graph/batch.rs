@@ -77,9 +77,9 @@ impl OpenBatch {
         self.rows >= options.max_records || self.bytes >= options.max_bytes
     }
 
-    /// When its age makes it due; `None` while it is empty.
+    /// When its age makes it due; `None` while it is empty, or if it never gets that old.
     pub(crate) fn due_at(&self, max_age: Duration) -> Option<Instant> {
-        self.opened.map(|opened| opened + max_age)
+        self.opened.and_then(|opened| opened.checked_add(max_age))
     }
 
     /// How many of `rows` rows, `bytes` in all, it may take. At least 1 if it is empty.
@@ -108,6 +108,7 @@ mod tests {
         batch.add(1, 1, origin(), now);
         batch.add(1, 1, origin(), now + Duration::from_secs(3));
         assert_eq!(batch.due_at(Duration::from_secs(4)), Some(now + Duration::from_secs(4)));
+        assert_eq!(batch.due_at(Duration::MAX), None);
     }
 
     #[test]

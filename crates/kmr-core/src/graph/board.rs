@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -21,6 +22,8 @@ pub(crate) struct Board {
 struct Flights {
     last: u64,
     under_way: BTreeMap<u64, FlightState>,
+    /// When a delivery ended last.
+    ended: Option<Instant>,
 }
 
 /// A delivery under way.
@@ -28,7 +31,7 @@ struct Flights {
 pub(crate) struct FlightState {
     stage: Stage,
     epochs: BTreeSet<Epoch>,
-    pub(crate) since: Instant,
+    since: Instant,
     attempt: u32,
     last_error: Option<Arc<str>>,
 }
@@ -65,6 +68,13 @@ impl Board {
         self.flights().under_way.values().next().cloned()
     }
 
+    /// For how long no delivery has been under way. `None`: one is, or none ever was.
+    pub(crate) fn quiet_for(&self, now: Instant) -> Option<Duration> {
+        let flights = self.flights();
+        let ended = flights.ended.filter(|_| flights.under_way.is_empty())?;
+        Some(now.duration_since(ended))
+    }
+
     /// What was found out last.
     pub(crate) fn health(&self) -> Health {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -97,14 +107,14 @@ impl Delivering {
 
 impl Drop for Delivering {
     fn drop(&mut self) {
-        self.board.flights().under_way.remove(&self.id);
+        let mut flights = self.board.flights();
+        flights.under_way.remove(&self.id);
+        flights.ended = Some(Instant::now());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[tokio::test(start_paused = true)]
@@ -116,7 +126,10 @@ mod tests {
         let text = board.delivery_of(Epoch(3)).map(|state| state.to_string());
         assert_eq!(text.as_deref(), Some("reduce 1 attempt 4, 42 s: code 252"));
         assert!(board.delivery_of(Epoch(4)).is_none() && board.oldest_delivery().is_some());
+        assert_eq!(board.quiet_for(Instant::now()), None);
         drop(delivery);
         assert!(board.oldest_delivery().is_none());
+        tokio::time::advance(Duration::from_secs(7)).await;
+        assert_eq!(board.quiet_for(Instant::now()), Some(Duration::from_secs(7)));
     }
 }

@@ -7,12 +7,17 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 use super::watch;
 
 use super::backlog::{Backlog, Backlogs, Batch};
+
+/// How long no bytes come back before the mappers that could give some are taken for slow or stuck.
+const STANDSTILL: Duration = Duration::from_secs(1);
 
 /// Bytes shared by all that is in flight.
 #[derive(Debug)]
@@ -29,6 +34,8 @@ pub(crate) struct Budget {
 #[derive(Debug, Default)]
 struct Pressure {
     intake_waits: bool,
+    /// It has waited for [`STANDSTILL`] since bytes came back last.
+    standstill: bool,
     /// Batches that are admitted and not mapped yet.
     unmapped: usize,
 }
@@ -65,14 +72,17 @@ impl Budget {
             return;
         }
         self.press(|pressure| pressure.intake_waits = true);
-        let _calm = CallOnDrop(|| self.press(|pressure| pressure.intake_waits = false));
+        let _calm = CallOnDrop(|| {
+            self.press(|pressure| (pressure.intake_waits, pressure.standstill) = (false, false));
+        });
         while self.available() <= 0 {
-            self.released.notified().await;
+            let standstill = timeout(STANDSTILL, self.released.notified()).await.is_err();
+            self.press(|pressure| pressure.standstill = standstill);
         }
     }
 
     /// Follows whether the intake waits for bytes and all that it let in is mapped: what an open batch holds has to go out
-    /// then, nothing else gives bytes back. While there is something to map, batches grow on.
+    /// then, nothing else gives bytes back. While there is something to map, and that gets on, batches grow on.
     pub(crate) fn starved(&self) -> watch::Receiver<bool> {
         self.starved.subscribe()
     }
@@ -88,15 +98,10 @@ impl Budget {
         &self.backlogs
     }
 
-    /// All bytes that there are.
-    pub(crate) fn capacity(&self) -> usize {
-        usize::try_from(self.capacity).unwrap_or(usize::MAX)
-    }
-
     fn press(&self, change: impl FnOnce(&mut Pressure)) {
         let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut pressure);
-        let starved = pressure.intake_waits && pressure.unmapped == 0;
+        let starved = pressure.intake_waits && (pressure.unmapped == 0 || pressure.standstill);
         self.starved.send_if_modified(|was| std::mem::replace(was, starved) != starved);
     }
 
@@ -202,9 +207,11 @@ mod tests {
             let budget = budget.clone();
             async move { budget.admit().await }
         });
-        let nine_seconds = std::time::Duration::from_secs(9);
-        let early = tokio::time::timeout(nine_seconds, starved.wait_for(|starved| *starved)).await.is_ok();
+        let early = timeout(STANDSTILL / 2, starved.wait_for(|starved| *starved)).await.is_ok();
         assert!(!early, "a batch that is still to be mapped may give bytes back");
+        timeout(STANDSTILL, starved.wait_for(|starved| *starved)).await.unwrap();
+        budget.charge(1);
+        timeout(STANDSTILL / 2, starved.wait_for(|starved| !*starved)).await.unwrap();
         drop(unmapped);
         starved.wait_for(|starved| *starved).await;
         drop(charge);

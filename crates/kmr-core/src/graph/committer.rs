@@ -47,6 +47,8 @@ pub(crate) struct Settled {
     pub(crate) unfinished_from: Option<i64>,
     /// When that offset was observed.
     pub(crate) unfinished_since: Option<Instant>,
+    /// Nobody will finish it in this assignment, whatever else is under way.
+    pub(crate) given_up: bool,
     /// Something was still under way at the deadline.
     pub(crate) stalled: bool,
     /// The last commit did not go through.
@@ -453,6 +455,7 @@ impl Entry {
             epoch: self.assignment.epoch,
             unfinished_from: oldest.map(|(offset, _)| offset),
             unfinished_since: oldest.map(|(_, since)| since),
+            given_up: self.tracker.oldest_is_given_up(),
             stalled: !self.tracker.is_settled(),
             commit_failed: self.commit_failed,
             metadata: self.metadata.clone(),

@@ -17,8 +17,6 @@ use crate::telemetry;
 
 /// Records taken at once. Past some hundred nothing is gained; what one batch holds is handed over before the next.
 const MAX_BATCH: usize = 1024;
-/// Part of the budget that is taken at once, so that a partition's share means something.
-const LARGEST_TAKE: usize = 8;
 /// Size of a record that is assumed before the first has been seen.
 const FIRST_GUESS: usize = 16 << 10;
 
@@ -146,7 +144,7 @@ impl Intake {
                 () = self.budget.admit() => {}
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
-            let available = available.min(self.budget.capacity() / LARGEST_TAKE);
+            let available = available.min(self.budget.backlogs().largest_take());
             if !self.take((available / record_bytes).clamp(1, MAX_BATCH), &mut record_bytes) {
                 tokio::select! {
                     biased;

@@ -28,6 +28,13 @@ pub(crate) enum PulseState {
     HandingOver { to: Stage },
 }
 
+impl PulseState {
+    /// Whether the mapper, user code, decides how long this takes.
+    pub(crate) fn is_in_mapper(&self) -> bool {
+        matches!(self, Self::Mapping | Self::Awaiting | Self::Retrying { .. })
+    }
+}
+
 /// What a partition's task was doing when it was asked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PulseReading {

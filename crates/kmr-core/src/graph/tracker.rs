@@ -105,6 +105,11 @@ impl Tracker {
         Some((self.watermark.map_or(range.first, |watermark| watermark.max(range.first)), *since))
     }
 
+    /// Whether nobody will finish the oldest observed record in this assignment: all of its range is finished or abandoned.
+    pub(crate) fn oldest_is_given_up(&self) -> bool {
+        self.entries.front().is_some_and(|entry| entry.settled == entry.range.len())
+    }
+
     fn settle(&mut self, range: Offsets) -> Result<&mut Entry, Misuse> {
         let index = self.entries.partition_point(|entry| entry.range.last < range.first);
         let entry = self.entries.get_mut(index).ok_or(Misuse("a range was settled that is not under way"))?;
@@ -197,7 +202,9 @@ mod tests {
         let mut tracker = Tracker::default();
         tracker.observe(range(0, 4), Instant::now()).unwrap();
         tracker.observe(range(5, 9), Instant::now()).unwrap();
+        assert!(!tracker.oldest_is_given_up());
         tracker.abandon(range(0, 4)).unwrap();
+        assert!(tracker.oldest_is_given_up() && !tracker.is_settled());
         tracker.finish(range(5, 9)).unwrap();
         assert_eq!(tracker.watermark(), None);
         assert!(tracker.is_settled());

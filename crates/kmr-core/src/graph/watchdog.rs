@@ -39,7 +39,7 @@ pub(crate) struct Verdict {
 }
 
 /// In the order in which they are tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Treatment {
     RestartPartition,
     NewClient,

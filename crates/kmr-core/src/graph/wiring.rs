@@ -7,6 +7,7 @@ use tokio::task::JoinSet;
 
 use super::board::Board;
 use super::budget::Budget;
+use super::coordinator::supervise;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
 use super::downstream::{Downstream, Finish, ToNext};
 use super::flow::Flow;
@@ -111,7 +112,7 @@ fn spawn_reduce<R: Reducer>(
         board: context.board.clone(),
         seed: context.seed,
     };
-    tasks.spawn(async move { (name, task.run().await) });
+    tasks.spawn(supervise(name, task.run()));
     sender
 }
 

@@ -46,7 +46,7 @@ impl Coordinator {
 
     /// Starts what is wanted and can start now. Called whenever something has changed.
     pub(super) fn steer(&mut self, session: &mut Session) {
-        self.setup.budget.backlogs().share_among_several(self.ownership.partitions().nth(1).is_some());
+        self.setup.budget.backlogs().share_among(self.ownership.partitions().count());
         self.start_moves(session);
         if session.pausing.is_some() {
             return;

@@ -3,6 +3,9 @@
 //! A partition's end is found out before its first record is read, once: it holds over rebalances and new clients of this consumer.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::session::Session;
 use super::{Coordinator, StopRequest};
@@ -12,6 +15,10 @@ use crate::graph::intake::Routes;
 use crate::graph::pauses::Reason;
 use crate::member::{GroupMember, LogPoint};
 use crate::record::TopicPartition;
+
+/// How long nothing has to be assigned before a bounded run takes it for good. Longer than the session timeout of Kafka, 45 s:
+/// until then a group may wait for a member that died, and nobody is assigned anything.
+const NOTHING_FOR: Duration = Duration::from_secs(60);
 
 /// What a rebalance that assigns has to know about ends.
 pub(super) struct Ends {
@@ -71,15 +78,19 @@ impl Coordinator {
 
     /// Whether a bounded run is over: every partition that is ours has been read up to its end. What is under way is finished by the
     /// ordered end.
-    pub(super) fn is_over(&self, session: &Session) -> Option<StopRequest> {
+    ///
+    /// That nothing is ours says little at first: it is so before the first assignment, between a revocation and the next one, in a
+    /// cooperative group until the others have handed something over, and in a KIP-848 group nobody says so at all.
+    pub(super) fn is_over(&self, session: &mut Session) -> Option<StopRequest> {
         self.setup.options.until?;
         let calm = session.pending.is_none() && session.wanted.is_empty() && session.moves.is_empty();
         let mut assignments = self.ownership.assignments().peekable();
-        let over = if assignments.peek().is_some() {
+        let now = Instant::now();
+        let over = if !calm || assignments.peek().is_some() {
+            session.nothing_since = None;
             assignments.all(|assignment| session.running(assignment).is_some_and(|running| running.reached))
         } else {
-            // Between a revocation and the next assignment nothing is ours either.
-            session.assigned_last
+            now - *session.nothing_since.get_or_insert(now) >= NOTHING_FOR
         };
         (calm && over).then_some(StopRequest("the end of every partition"))
     }

@@ -1,5 +1,6 @@
 //! Looks at every partition once a second: what its oldest unfinished record waits for, and whether something has to be done (L2).
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -22,8 +23,8 @@ use crate::telemetry;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);
-/// A delivery that takes longer holds up what is behind it, whatever partition that is of.
-const LONG: Duration = Duration::from_secs(60);
+/// Stages that have delivered within this time get on: what waits in front of them has its turn coming.
+const LULL: Duration = Duration::from_secs(60);
 
 /// Pends until it is time for the next look, then says how far all assignments are.
 pub(super) fn next_look(committer: CommitterHandle) -> BoxFuture<'static, Vec<Settled>> {
@@ -64,7 +65,7 @@ impl Coordinator {
         let states: BTreeMap<Epoch, &Settled> = states.iter().map(|state| (state.epoch, state)).collect();
         let thresholds = self.setup.options.thresholds;
         let mut partitions = BTreeMap::new();
-        let mut due = None;
+        let mut due = Vec::new();
         for assignment in self.ownership.assignments() {
             let Some(running) = session.running(assignment) else { continue };
             let (partition, state) = (&assignment.partition, states.get(&assignment.epoch).copied());
@@ -81,11 +82,8 @@ impl Coordinator {
                 telemetry::partition_late(partition, offset, age, &found.waits_for);
             }
             if let Some(treatment) = verdict.treatment {
-                due = Some((
-                    partition.clone(),
-                    treatment,
-                    StuckAt { offset, age, waits_for: found.waits_for.clone() },
-                ));
+                let stuck = StuckAt { offset, age, waits_for: found.waits_for.clone() };
+                due.push((treatment, partition.clone(), stuck));
             }
             let health = PartitionHealth {
                 oldest_unfinished: oldest.map(|(offset, _)| offset),
@@ -97,10 +95,11 @@ impl Coordinator {
             partitions.insert(partition.clone(), health);
         }
         board.publish(|health| (health.connected, health.partitions) = (true, partitions));
-        match due {
-            Some((partition, treatment, stuck)) => self.treat(session, partition, treatment, stuck),
-            None => Ok(()),
-        }
+        // What is more than a restart is done for all of them at once.
+        due.sort_by_key(|(treatment, ..)| Reverse(*treatment));
+        due.into_iter().try_for_each(|(treatment, partition, stuck)| {
+            self.treat(session, partition, treatment, stuck) //
+        })
     }
 
     fn treat(
@@ -125,15 +124,14 @@ impl Coordinator {
 fn find(board: &Board, running: &Running, state: Option<&Settled>, now: Instant) -> Found {
     let reading = running.pulse.read();
     let tracked = state.and_then(|state| Some((state.unfinished_from?, state.unfinished_since?)));
-    let in_mapper =
-        matches!(reading.state, PulseState::Mapping | PulseState::Awaiting | PulseState::Retrying { .. });
-    let mapped = reading.offset.filter(|_| in_mapper).map(|offset| (offset, reading.since));
+    let mapped =
+        reading.offset.filter(|_| reading.state.is_in_mapper()).map(|offset| (offset, reading.since));
     match (tracked, mapped) {
         (Some(tracked), Some(mapped)) if mapped.1 < tracked.1 => found_in_mapper(mapped, &reading),
         (None, Some(mapped)) => found_in_mapper(mapped, &reading),
         (Some(tracked), _) => {
-            let under_way = state.is_some_and(|state| state.stalled);
-            found_behind((tracked, under_way), &reading, board, running.assignment.epoch, now)
+            let given_up = state.is_some_and(|state| state.given_up);
+            found_behind((tracked, given_up), &reading, board, running.assignment.epoch, now)
         }
         (None, None) => Found { oldest: None, waits_for: String::new(), excused: false },
     }
@@ -144,25 +142,68 @@ fn found_in_mapper(oldest: (i64, Instant), reading: &PulseReading) -> Found {
     Found { oldest: Some(oldest), waits_for: reading.to_string(), excused }
 }
 
-/// The record is mapped: it is in a batch, or on its way into one. `under_way`: somebody still holds records of the partition.
+/// The record is mapped: it is in a batch, or on its way into one, or nobody holds it any more.
 fn found_behind(
-    (oldest, under_way): ((i64, Instant), bool),
+    (oldest, given_up): ((i64, Instant), bool),
     reading: &PulseReading,
     board: &Board,
     epoch: Epoch,
     now: Instant,
 ) -> Found {
     let oldest = Some(oldest);
+    if given_up {
+        // Whatever else of the partition is under way: only a restart reads it again.
+        let waits_for = "nothing: it was given up by the stage that held it".to_owned();
+        return Found { oldest, waits_for, excused: false };
+    }
     if let Some(delivery) = board.delivery_of(epoch) {
         return Found { oldest, waits_for: delivery.to_string(), excused: true };
     }
-    if let Some(other) = board.oldest_delivery().filter(|other| now.duration_since(other.since) >= LONG) {
+    if let Some(other) = board.oldest_delivery() {
         return Found { oldest, waits_for: format!("its turn behind {other}"), excused: true };
     }
     let waits_for = match reading.state {
-        _ if !under_way => "nothing: it was given up by the stage that held it".to_owned(),
         PulseState::HandingOver { .. } => reading.to_string(),
         _ => "a batch that is not due yet".to_owned(),
     };
-    Found { oldest, waits_for, excused: false }
+    // Between two deliveries of a slow sink nothing is stuck.
+    let excused = board.quiet_for(now).is_some_and(|quiet| quiet < LULL);
+    Found { oldest, waits_for, excused }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::graph::pulse::Pulse;
+    use crate::stage::Stage;
+
+    #[tokio::test(start_paused = true)]
+    async fn deliveries_excuse_what_waits_for_its_turn_and_not_what_was_given_up() {
+        let (board, pulse) = (Arc::<Board>::default(), Pulse::default());
+        let look = |given_up: bool| {
+            let now = Instant::now();
+            let found = found_behind(((7, now), given_up), &pulse.read(), &board, Epoch(1), now);
+            (found.excused, found.waits_for)
+        };
+        assert_eq!(look(false), (false, "a batch that is not due yet".to_owned()));
+        let own = board.delivery(Stage::new("reduce", 1), [Epoch(1)].into());
+        assert_eq!(look(false), (true, "reduce 1 attempt 1, 0 s".to_owned()));
+        assert!(!look(true).0, "a later record is in the batch");
+        drop(own);
+        let other = board.delivery(Stage::new("reduce", 1), [Epoch(2)].into());
+        assert_eq!(look(false), (true, "its turn behind reduce 1 attempt 1, 0 s".to_owned()));
+        assert!(!look(true).0);
+        drop(other);
+        pulse.waiting(PulseState::HandingOver { to: Stage::new("reduce", 1) }, 9);
+        assert_eq!(
+            look(false),
+            (true, "waiting for reduce 1 to take what is mapped up to offset 9".to_owned())
+        );
+        advance(LULL).await;
+        assert!(!look(false).0, "nothing moves");
+    }
 }

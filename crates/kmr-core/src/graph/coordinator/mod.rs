@@ -37,6 +37,7 @@ use self::examination::next_look;
 use self::rebalancing::answered;
 use self::rebuild::Rebuild;
 use self::session::Session;
+pub(crate) use self::supervision::supervise;
 use self::supervision::{Failed, Tasks, early, map_ended};
 use super::assembly::GraphOptions;
 use super::budget::Budget;

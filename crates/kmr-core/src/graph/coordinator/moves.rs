@@ -195,7 +195,7 @@ async fn go(
 ) -> Result<Moved, Error> {
     let partition = running.assignment.partition.clone();
     member.pause(std::slice::from_ref(&partition), true).await?;
-    let (ended, start) = (running.ended.clone(), running.start);
+    let (old, start) = (running.clone(), running.start);
     let settled = drain.hand_back(vec![running], deadline).await?.into_iter().next();
     let committed = settled.as_ref().and_then(|settled| settled.committed).or(start);
     let unfinished = settled.as_ref().and_then(|settled| settled.unfinished_from);
@@ -222,5 +222,5 @@ async fn go(
     let offset = if unfinished_from.is_some() { committed.or(unfinished).unwrap_or(offset) } else { offset };
     let watermarks = if is_reset { member.watermarks(&partition).await } else { None };
     member.seek(&[(partition, offset)]).await?;
-    Ok(Moved { offset, unfinished_from, metadata, left_behind: !ended.is_cancelled(), watermarks })
+    Ok(Moved { offset, unfinished_from, metadata, left_behind: old.is_in_user_code(), watermarks })
 }

@@ -144,7 +144,6 @@ impl Coordinator {
         // What was said about them before is void.
         let Answered { rebalance, starts, ends } = answered;
         session.pauses.forget(&rebalance.partitions);
-        session.assigned_last = rebalance.change == Change::Assign;
         self.ends.extend(ends.iter().map(|(partition, end)| (partition.clone(), *end)));
         for start in starts {
             if let Some(offset) = start.offset {

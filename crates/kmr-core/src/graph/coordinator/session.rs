@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Setup;
@@ -47,6 +48,11 @@ pub(super) struct Running {
 }
 
 impl Running {
+    /// Whether it is the mapper that keeps the task from ending. One that waits for a stage ends by itself when that takes a piece.
+    pub(super) fn is_in_user_code(&self) -> bool {
+        !self.ended.is_cancelled() && self.pulse.read().state.is_in_mapper()
+    }
+
     /// Whatever the task still holds, nobody waits for it to hold less.
     pub(super) fn is_read_no_more(&self) {
         self.backlog.set_paused(true);
@@ -74,8 +80,8 @@ pub(super) struct Session {
     pub(super) looks: Looks,
     /// The next look at every partition.
     pub(super) examination: BoxFuture<'static, Vec<Settled>>,
-    /// The rebalance that was answered last was an assignment.
-    pub(super) assigned_last: bool,
+    /// In a bounded run: since when nothing has been assigned, and no rebalance has been under way.
+    pub(super) nothing_since: Option<Instant>,
     /// Commits that were refused for good.
     pub(super) refusals: mpsc::UnboundedReceiver<Error>,
     intake_stop: CancellationToken,
@@ -120,7 +126,7 @@ impl Session {
             pausing: None,
             looks: Looks::default(),
             examination,
-            assigned_last: false,
+            nothing_since: None,
             refusals,
             intake_stop,
             budget: setup.budget.clone(),

@@ -7,7 +7,6 @@ use tokio::time::{Instant, sleep_until};
 use super::Coordinator;
 use super::session::{Running, Session};
 use crate::graph::pauses::Reason;
-use crate::graph::pulse::PulseState;
 use crate::graph::watch;
 
 /// How long a partition may hold up the others before its mapper is called slow: what a batch of fast mappers takes is less.
@@ -51,9 +50,6 @@ impl Coordinator {
 
 /// Whether a partition holds up the others because its mapper is slow. A slow sink holds up all of them: pausing would not help.
 fn is_slow(running: &Running, now: Instant) -> bool {
-    let in_mapper = || {
-        let state = running.pulse.read().state;
-        matches!(state, PulseState::Mapping | PulseState::Awaiting | PulseState::Retrying { .. })
-    };
+    let in_mapper = || running.pulse.read().state.is_in_mapper();
     running.backlog.over_since().is_some_and(|since| now.duration_since(since) >= PATIENCE) && in_mapper()
 }

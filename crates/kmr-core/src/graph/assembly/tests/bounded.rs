@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 use super::kit::{Call, Running, options, partition, place, start_with};
 use crate::config::Until;
 use crate::graph::assembly::GraphOptions;
@@ -24,7 +26,8 @@ fn end(number: i32, offset: i64) -> Fetched {
 }
 
 async fn never_ends(consumer: &Running) {
-    tokio::time::sleep(Duration::from_secs(100)).await;
+    // Less than a consumer waits that is assigned nothing.
+    tokio::time::sleep(Duration::from_secs(50)).await;
     assert!(!consumer.has_ended());
 }
 
@@ -95,15 +98,41 @@ async fn a_timestamp_ends_it_in_front_of_the_first_record_that_is_as_young() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_starts_at_its_end_and_what_is_assigned_nothing_is_done_at_once() {
+async fn what_starts_at_its_end_is_done_at_once() {
     let mut consumer = until_end(&Collect::default()).await;
     consumer.start_at(0, 9, false);
     consumer.rebalance(Change::Assign, &[0]);
+    let began = Instant::now();
     consumer.ended().await.unwrap();
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
 
+#[tokio::test(start_paused = true)]
+async fn a_late_joiner_whose_first_assignment_is_empty_does_its_share() {
     let mut consumer = until_end(&Collect::default()).await;
-    consumer.rebalance(Change::Assign, &[]);
+    consumer.assign(&[]).await;
+    never_ends(&consumer).await;
+    consumer.assign(&[0]).await;
+    never_ends(&consumer).await;
+    consumer.fetch(0, 3..9);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert_eq!(consumer.committed(0), Some(9));
     consumer.ended().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_assigned_nothing_ends_after_a_while_whether_it_is_told_so_or_not() {
+    for told in [false, true] {
+        let mut consumer = until_end(&Collect::default()).await;
+        never_ends(&consumer).await;
+        if told {
+            consumer.assign(&[]).await;
+            never_ends(&consumer).await; // the time counts from the rebalance
+        }
+        let began = Instant::now();
+        consumer.ended().await.unwrap();
+        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -48,6 +48,47 @@ async fn a_stuck_mapper_is_paused_and_the_others_go_on() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn many_stuck_mappers_leave_room_for_the_others() {
+    for stuck in [4, 9, 32] {
+        let map = move |record: OwnedRecord| async move {
+            if record.partition() < stuck {
+                std::future::pending::<()>().await;
+            }
+            Ok::<_, BoxError>((record.partition(), record.offset()))
+        };
+        let strategy = Strategy::new().map(map).reduce(Collect::default());
+        let mut consumer = start_with_budget(strategy, 1_000_000).await;
+        consumer.assign(&(0..=stuck).collect::<Vec<i32>>()).await;
+        for number in 0..=stuck {
+            (0..300).for_each(|offset| consumer.fetch_sized(number, [offset], 5_000));
+        }
+        consumer.until(|calls| calls.contains(&Call::Committed(stuck, 300))).await;
+        assert!(!consumer.calls().contains(&Call::Paused(stuck)));
+        assert!(consumer.budget.held() < 800_000, "{}", consumer.budget.held());
+        consumer.stop().await.unwrap();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_mapper_keeps_no_open_batch_from_giving_its_bytes_back() {
+    let map = |record: OwnedRecord| async move {
+        if record.partition() == 0 {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, BoxError>((record.partition(), record.offset()))
+    };
+    let sink = Collect::default().with_options(|o| o.with_max_age(Duration::MAX));
+    let mut consumer = start_with_budget(Strategy::new().map(map).reduce(sink), 1_000_000).await;
+    consumer.assign(&[0, 1]).await;
+    (0..300).for_each(|offset| consumer.fetch_sized(0, [offset], 5_000));
+    (0..300).for_each(|offset| consumer.fetch_sized(1, [offset], 5_000));
+    let began = Instant::now();
+    consumer.until_true("more than the budget", || consumer.committed(1) > Some(200)).await;
+    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_partition_alone_may_have_all_of_the_budget() {
     let map = |record: OwnedRecord| async move {
         tokio::time::sleep(Duration::from_secs(1)).await;

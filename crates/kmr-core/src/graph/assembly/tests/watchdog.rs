@@ -76,6 +76,30 @@ async fn a_delivery_that_is_tried_again_makes_its_partition_late_and_is_left_alo
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_behind_many_short_deliveries_is_left_alone() {
+    let one_by_one = |o: BatchOptions| {
+        o.with_max_records(1).with_max_in_flight(1).with_attempt_timeout(Duration::from_secs(60))
+    };
+    let sink = Collect::default().with_options(one_by_one);
+    sink.behave(Behaviour::Slow(Duration::from_secs(20)));
+    let mut consumer = watched(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0, 1]).await;
+    // Pieces of one record: they fill the reduce's channel, and the last ones wait in front of it.
+    for offset in 0..60 {
+        consumer.fetch(0, [offset]);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    consumer.fetch(1, [7]);
+    tokio::time::sleep(HEAL_AFTER * 2).await;
+    let found = health(&consumer, 1);
+    assert!(found.late && found.waits_for.is_some_and(|what| what.starts_with("its turn behind reduce 1")));
+    consumer.until(|calls| calls.contains(&Call::Committed(1, 8))).await;
+    assert!(!consumer.calls().iter().any(|call| matches!(call, Call::Sought(..))), "{:?}", consumer.calls());
+    sink.behave(Behaviour::Deliver);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_partition_that_is_stuck_starts_anew_from_what_is_committed() {
     let sink = Collect::default();
     let mut consumer = watched(Strategy::new().map(stuck_at_2(1)).reduce(sink.clone())).await;
@@ -89,6 +113,21 @@ async fn a_partition_that_is_stuck_starts_anew_from_what_is_committed() {
     consumer.fetch(0, 2..5);
     consumer.until(|calls| calls.contains(&Call::Committed(0, 5))).await;
     assert_eq!(sink.rows().len(), 5);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_that_are_stuck_at_the_same_time_start_anew() {
+    let mut consumer = watched(Strategy::new().map(stuck_at_2(2)).reduce(Collect::default())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..5);
+    consumer.fetch(1, 0..5);
+    consumer.until(|calls| calls.contains(&Call::Resumed(0)) && calls.contains(&Call::Resumed(1))).await;
+    consumer.fetch(0, 2..5);
+    consumer.fetch(1, 2..5);
+    let both = |calls: &[Call]| [0, 1].iter().all(|number| calls.contains(&Call::Committed(*number, 5)));
+    consumer.until(both).await;
+    assert_eq!(consumer.connections(), 1);
     consumer.stop().await.unwrap();
 }
 
