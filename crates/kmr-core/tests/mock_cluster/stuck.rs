@@ -1,7 +1,7 @@
 //! A mapper that does not return: the watchdog ends the consumer, and the process if that is wanted.
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kmr_core::{Consumer, Error, Record, Strategy};
 
@@ -17,14 +17,26 @@ fn a_mapper_that_never_returns_ends_the_process() {
     }
     let name = "stuck::a_mapper_that_never_returns_ends_the_process";
     let mut process = Command::new(std::env::current_exe().unwrap());
-    let output = process.args(["--exact", name, "--nocapture"]).env(STUCK, "1").output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout);
-    assert_eq!(output.status.code(), Some(70), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    let mut process = process.args(["--exact", name, "--nocapture"]).env(STUCK, "1").spawn().unwrap();
+    let started = Instant::now();
+    let ended = loop {
+        if let Some(ended) = process.try_wait().unwrap() {
+            break Some(ended);
+        }
+        if started.elapsed() > Duration::from_secs(150) {
+            process.kill().unwrap();
+            process.wait().unwrap();
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    assert_eq!(ended.and_then(|ended| ended.code()), Some(70));
 }
 
 /// Does not return: the runtime waits for the mapper.
 fn stuck() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    // One worker thread for each partition's mapper, and some for the rest: who holds all of them cannot be watched.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(6).enable_all().build().unwrap();
     runtime.block_on(async {
         let (cluster, seen) = (Cluster::start(), Seen::default());
         cluster.produce(1);
