@@ -138,6 +138,14 @@ pub(crate) fn partition_restarted(partition: &TopicPartition, offset: i64) {
     tracing::warn!(%partition, offset, "partition was started anew");
 }
 
+pub(crate) fn runtime_stuck(time: Duration, exits: bool) {
+    let what = if exits { "the process ends" } else { "end the process; exit_when_stuck(true) would" };
+    tracing::error!(
+        ?time,
+        "Tokio's runtime does not get on: mappers that do not return may hold its worker threads; {what}"
+    );
+}
+
 pub(crate) fn stopped_early(why: &str) {
     tracing::info!(why, "stopped before anything was read");
 }

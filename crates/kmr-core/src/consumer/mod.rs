@@ -1,5 +1,6 @@
 //! The consumer that users build and run: options, checks before anything is connected, and the run itself.
 
+mod alive;
 mod handle;
 mod options;
 mod report;
@@ -196,7 +197,8 @@ impl<P> ConsumerBuilder<P> {
     }
 
     /// Whether the process ends, with exit code 70, if it is still there 10 s after the consumer has ended with [`Error::Stuck`].
-    /// Default: no. A mapper that does not return keeps its thread, and Tokio's runtime waits for that when it is dropped: without
+    /// Also, at once, if Tokio's runtime does not get on for [`heal_after`](Self::heal_after), because such mappers hold all of its
+    /// worker threads. Default: no, then that is only logged. A mapper that does not return keeps its thread, and Tokio's runtime waits for that when it is dropped: without
     /// this the process may stay for ever, as a member of no group. For programs that are nothing but a consumer.
     pub fn exit_when_stuck(mut self, exits: bool) -> Self {
         self.options.exit_when_stuck = exits;
@@ -290,6 +292,8 @@ impl Consumer {
             timeout: self.options.connect_timeout,
             memory: Default::default(),
         };
+        let limit = self.options.graph.thresholds.heal_after;
+        let _alive = limit.map(|limit| alive::watch(limit, self.options.exit_when_stuck));
         self.run_on(Arc::new(connect), seed()).await
     }
 

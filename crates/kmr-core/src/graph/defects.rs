@@ -58,6 +58,7 @@ pub(crate) mod switch {
     }
 
     /// Switches a defect on or off in this thread.
+    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "the simulation is what switches it"))]
     pub(crate) fn set(defect: Option<Defect>) {
         ACTIVE.set(defect);
     }

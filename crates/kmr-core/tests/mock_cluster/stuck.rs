@@ -10,12 +10,8 @@ use crate::kit::{Cluster, Count, KIP_848, Seen};
 /// Set in the process that has to end.
 const STUCK: &str = "KMR_TEST_STUCK";
 
-#[test]
-fn a_mapper_that_never_returns_ends_the_process() {
-    if std::env::var_os(STUCK).is_some() {
-        return stuck();
-    }
-    let name = "stuck::a_mapper_that_never_returns_ends_the_process";
+/// Runs this test in a process of its own, which has to end with the code of a consumer that is stuck.
+fn ends_stuck(name: &str) {
     let mut process = Command::new(std::env::current_exe().unwrap());
     let mut process = process.args(["--exact", name, "--nocapture"]).env(STUCK, "1").spawn().unwrap();
     let started = Instant::now();
@@ -33,10 +29,27 @@ fn a_mapper_that_never_returns_ends_the_process() {
     assert_eq!(ended.and_then(|ended| ended.code()), Some(70));
 }
 
-/// Does not return: the runtime waits for the mapper.
-fn stuck() {
-    // One worker thread for each partition's mapper, and some for the rest: who holds all of them cannot be watched.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(6).enable_all().build().unwrap();
+#[test]
+fn a_mapper_that_never_returns_ends_the_process() {
+    match std::env::var_os(STUCK) {
+        // One worker thread for each partition's mapper, and some for the rest.
+        Some(_) => stuck(6),
+        None => ends_stuck("stuck::a_mapper_that_never_returns_ends_the_process"),
+    }
+}
+
+#[test]
+fn mappers_that_hold_every_worker_thread_end_the_process() {
+    match std::env::var_os(STUCK) {
+        Some(_) => stuck(2),
+        None => ends_stuck("stuck::mappers_that_hold_every_worker_thread_end_the_process"),
+    }
+}
+
+/// Four partitions with a record each. Does not return: the runtime waits for the mappers.
+fn stuck(workers: usize) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap();
     runtime.block_on(async {
         let (cluster, seen) = (Cluster::start(), Seen::default());
         cluster.produce(1);
