@@ -136,6 +136,8 @@ pub(crate) enum CommitOutcome {
     Committed,
     /// This member does not own the partition any more, as far as the broker knows: an event, not an error (C4).
     NotOwned(String),
+    /// The topic is gone: nobody can commit for it any more.
+    Gone(String),
     /// May succeed next time.
     Retryable(String),
     /// Will not succeed.
@@ -148,6 +150,7 @@ impl CommitOutcome {
         match self {
             CommitOutcome::Committed => None,
             CommitOutcome::NotOwned(reason)
+            | CommitOutcome::Gone(reason)
             | CommitOutcome::Retryable(reason)
             | CommitOutcome::Refused(reason) => Some(reason),
         }

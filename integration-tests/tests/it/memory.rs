@@ -12,8 +12,9 @@ use crate::scene::{Scene, TABLE, alive, alone, start, start_with_jemalloc};
 const BUDGET: u64 = 64 << 20;
 const ALLOWED: u64 = BUDGET + 100_000_000;
 
-/// What the graph may hold: a quarter of the budget is librdkafka's. The consumer is full when it holds at least this.
-const GRAPH: u64 = BUDGET / 4 * 3;
+/// A quarter of the budget is librdkafka's; of the rest, records that are not mapped yet take as much as their partitions' shares allow. The
+/// consumer is full when it holds at least this and takes nothing more.
+const GRAPH: u64 = BUDGET / 8 * 3;
 
 /// After this long without a new record the consumer holds all that it will.
 const QUIET: Duration = Duration::from_secs(3);

@@ -94,9 +94,10 @@ fn outcome(code: RDKafkaErrorCode) -> CommitOutcome {
         | RDKafkaErrorCode::FencedMemberEpoch
         | RDKafkaErrorCode::FencedInstanceId
         | RDKafkaErrorCode::AssignmentLost
-        | RDKafkaErrorCode::UnknownTopicOrPartition
-        | RDKafkaErrorCode::UnknownTopic
         | RDKafkaErrorCode::Fatal => CommitOutcome::NotOwned(text),
+        RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic => {
+            CommitOutcome::Gone(text)
+        }
         RDKafkaErrorCode::GroupAuthorizationFailed
         | RDKafkaErrorCode::TopicAuthorizationFailed
         | RDKafkaErrorCode::OffsetMetadataTooLarge

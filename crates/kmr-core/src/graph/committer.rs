@@ -367,6 +367,11 @@ impl Committer {
                 // that stay or are drained at the end: no rebalance names them, so only another try helps. If they are lost, they
                 // are forgotten before the member can join again, and it has no generation to commit with until then (C5).
                 CommitOutcome::Retryable(_) | CommitOutcome::NotOwned(_) => {}
+                // No other try helps a partition that leaves; one that stays may be there again in a moment.
+                CommitOutcome::Gone(_) => {
+                    let leaves = |leaving: &Leaving| leaving.epochs.contains(&epoch);
+                    entry.given_up = self.leaving.iter().any(leaves);
+                }
                 CommitOutcome::Refused(reason) => {
                     // The consumer is to end; what else is finished is still committed.
                     entry.given_up = true;
