@@ -252,6 +252,60 @@ impl std::error::Error for Retryable {
     }
 }
 
+/// An error with the code that whatever gave it has for it: ClickHouse's or Kafka's number, an HTTP status, a name of one's own.
+/// A dead letter shows the outermost code of its error: see [`DeadLetter::code`](crate::DeadLetter::code).
+///
+/// It reads like the error that it wraps. Sinks use it for rows that they reject; map stages may, too.
+///
+/// # Examples
+/// ```
+/// use kmr_core::{BoxError, DeadLetter, OwnedRecord, WithCode};
+///
+/// let error = WithCode::new("422", "the address has no street");
+/// let letter = DeadLetter::new(OwnedRecord::new("orders", 0, 7), "map 1", error);
+/// assert_eq!((letter.code(), letter.reason().as_str()), (Some("422"), "the address has no street"));
+/// ```
+#[derive(Debug)]
+pub struct WithCode {
+    code: String,
+    error: BoxError,
+}
+
+impl WithCode {
+    /// Gives `error` a code.
+    pub fn new(code: impl Into<String>, error: impl Into<BoxError>) -> Self {
+        Self { code: code.into(), error: error.into() }
+    }
+
+    /// The code.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The error without the code.
+    pub fn into_inner(self) -> BoxError {
+        self.error
+    }
+
+    /// The code of the outermost error in a chain of causes that has one.
+    pub(crate) fn of<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e str> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.find_map(|error| error.downcast_ref::<WithCode>()).map(WithCode::code)
+    }
+}
+
+impl std::fmt::Display for WithCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl std::error::Error for WithCode {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
+    }
+}
+
 /// The error with all its causes: `a: b: c`.
 pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();

@@ -27,7 +27,7 @@ mod test_reducer;
 pub use config::{ClientConfig, ResetPolicy, StartAt, Until};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;
-pub use error::{BoxError, Error, Retryable, StopConsumer, chain_text};
+pub use error::{BoxError, Error, Retryable, StopConsumer, WithCode, chain_text};
 pub use health::{Health, PartitionHealth};
 pub use listeners::{CommitEvent, RebalanceEvent};
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};
