@@ -44,6 +44,12 @@ impl ClientConfig {
         self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Without the settings whose name begins so.
+    pub(crate) fn without(mut self, prefix: &str) -> Self {
+        self.settings.retain(|name, _| !name.starts_with(prefix));
+        self
+    }
+
     /// The required setting `name`.
     pub(crate) fn required(&self, name: &str) -> Result<&str, Error> {
         self.get(name).filter(|value| !value.trim().is_empty()).ok_or_else(|| {

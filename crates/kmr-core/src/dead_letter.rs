@@ -64,6 +64,11 @@ impl DeadLetter {
         sources.iter().map(letter).collect()
     }
 
+    /// Whether it stands for a single record that is not at hand.
+    pub(crate) fn lacks_its_record(&self) -> bool {
+        self.record.is_none() && self.offset == self.last_offset
+    }
+
     /// The code of the error, or of one of its causes, if one has a code: see [`WithCode`].
     pub fn code(&self) -> Option<&str> {
         WithCode::of(&*self.error)

@@ -121,6 +121,19 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// So many records failed that something else than the records must be wrong: see
+    /// [`ConsumerBuilder::breaker`](crate::ConsumerBuilder::breaker).
+    #[error(
+        "the breaker stops the consumer: {what}; last errors: {}; correct what fails, or change ConsumerBuilder::breaker",
+        .last.join("; ")
+    )]
+    TooManyFailures {
+        /// What was counted.
+        what: String,
+        /// The last errors, each with topic, partition, offset and stage; the newest is the last.
+        last: Vec<String>,
+    },
+
     /// A reduce stage failed for good, or its retries are used up.
     #[error("{stage}: {what}")]
     Stage {

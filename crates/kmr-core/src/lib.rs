@@ -1,6 +1,7 @@
 #![doc = include_str!("../README.md")]
 
 // In the order in which a record meets them.
+mod breaker;
 mod client;
 mod config;
 mod consumer;
@@ -24,6 +25,7 @@ pub mod testing;
 #[cfg(test)]
 mod test_reducer;
 
+pub use breaker::Breaker;
 pub use config::{ClientConfig, ResetPolicy, StartAt, Until};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use crate::breaker::Breaker;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::assembly::GraphOptions;
+use crate::graph::reread;
 use crate::graph::watchdog::Thresholds;
 use crate::strategy::Pipeline;
 
@@ -71,6 +73,9 @@ impl Options {
         if self.graph.commit_interval.is_zero() {
             return Err(Error::Config("commit_interval is 0; give it at least a millisecond".to_owned()));
         }
+        if let Some(problem) = self.graph.breaker.as_ref().and_then(Breaker::problem) {
+            return Err(Error::Config(problem.to_owned()));
+        }
         if let Some(heal_after) = self.graph.thresholds.heal_after
             && heal_after < self.graph.drain_deadline
         {
@@ -108,6 +113,10 @@ impl Options {
             }
             // One attempt of what is in flight, one of the last batch.
             chain = chain.saturating_add(info.options.attempt_timeout.saturating_mul(2));
+        }
+        if pipeline.errors.is_some() {
+            // Records whose rows were rejected are read again, for the one batch and for the other.
+            chain = chain.saturating_add(reread::LIMIT * 2);
         }
         if chain >= self.graph.drain_deadline {
             return Err(Error::Config(format!(
