@@ -17,6 +17,7 @@ mod dead_letters;
 mod demo;
 mod faults;
 mod gaps;
+mod kafka_sink;
 mod memory;
 mod outage;
 mod rebalance;

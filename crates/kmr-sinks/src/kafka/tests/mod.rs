@@ -200,3 +200,16 @@ async fn a_dropped_delivery_is_not_completed_later() {
     tokio::time::sleep(Duration::from_millis(500)).await;
     assert_eq!(cluster.read_what_is_there("events", 0).len(), 7, "what was dropped came later");
 }
+
+#[tokio::test]
+async fn the_broker_creates_a_topic_only_if_that_is_wanted() {
+    let cluster = Cluster::start();
+    let writer =
+        || KafkaWriter::<KafkaMessage>::new(cluster.config(&[]), "new").start_timeout(Duration::from_secs(1));
+    let error = writer().start().await.unwrap_err().to_string();
+    assert!(error.contains("\"new\" does not exist") && error.contains("auto_create"), "{error}");
+    let mut writer = writer().auto_create(true);
+    writer.start().await.unwrap();
+    batch(&mut writer, numbered(0..3)).until_delivered().await;
+    assert_eq!(cluster.payloads("new", 3), texts(0..3));
+}
