@@ -116,12 +116,12 @@ impl Options {
         }
         if pipeline.errors.is_some() {
             // Records whose rows were rejected are read again, for the one batch and for the other.
-            chain = chain.saturating_add(reread::LIMIT * 2);
+            chain = chain.saturating_add(reread::limit(self.graph.drain_deadline) * 2);
         }
         if chain >= self.graph.drain_deadline {
             return Err(Error::Config(format!(
-                "drain_deadline is {:?}, but two attempts of every reduce, a commit and a heartbeat may take {chain:?}; \
-                 raise drain_deadline or lower the attempt_timeout of the reducers",
+                "drain_deadline is {:?}, but two attempts of every reduce, reading rejected records again, a commit and a heartbeat may \
+                 take {chain:?}; raise drain_deadline or lower the attempt_timeout of the reducers",
                 self.graph.drain_deadline
             )));
         }

@@ -8,7 +8,7 @@ use super::budget::Budget;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
 use super::flow::Flow;
-use super::reread::Rereader;
+use super::reread::{self, Rereader};
 use super::watch;
 use super::watchdog::Thresholds;
 use super::wiring::{StageContext, start_stages};
@@ -82,7 +82,7 @@ impl Graph {
             counters: self.counters.clone(),
             board: self.controls.board.clone(),
             seed: self.seed,
-            records: Some(Rereader::new(self.connector.clone())),
+            records: Some(Rereader::new(self.connector.clone(), reread::limit(self.options.drain_deadline))),
             failures: Arc::new(Failures::new(self.options.breaker.clone())),
         };
         let stages = tokio::select! {

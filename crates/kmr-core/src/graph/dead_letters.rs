@@ -82,7 +82,8 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
 
     fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            let (mut waiting, deadline) = (VecDeque::from(failed), Rereader::deadline());
+            let mut waiting = VecDeque::from(failed);
+            let deadline = self.records.as_ref().map_or_else(Instant::now, |records| records.deadline());
             while !waiting.is_empty() {
                 let (chunk, room) = match &self.records {
                     Some(records) => records.next(&mut waiting, deadline).await,

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. Bounded memory: a chunk is [`CHUNK_BYTES`] or one record, and holds one of [`CHUNKS`] permits until its letters are delivered.
 //!    Waiting for one is waiting for `reduce_err`, as for its channel: what comes behind a reduce never waits for that reduce.
-//! 2. Bounded time: past [`LIMIT`] for all that one batch has lost, letters go without their records, and say so.
+//! 2. Bounded time: past [`limit`] for all that one batch has lost, letters go without their records, and say so.
 //! 3. What cannot be read again is no failure: the letter goes, with where the record was and why it is not there.
 
 use std::collections::VecDeque;
@@ -24,8 +24,13 @@ const CHUNK_BYTES: usize = 1 << 20;
 const CHUNK_RECORDS: usize = 64;
 /// Chunks that are read and not delivered yet.
 const CHUNKS: usize = 4;
-/// Time that reading again may take for one batch.
-pub(crate) const LIMIT: Duration = Duration::from_secs(10);
+/// Longest time that reading again may take for one batch.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Time that reading again may take for one batch: it is part of a drain.
+pub(crate) fn limit(drain_deadline: Duration) -> Duration {
+    LIMIT.min(drain_deadline / 10)
+}
 
 /// Letters of one failure, with what answers for their records.
 #[derive(Debug)]
@@ -60,16 +65,18 @@ impl Failed {
 pub(crate) struct Rereader {
     connector: Arc<dyn Connector>,
     room: Arc<Semaphore>,
+    limit: Duration,
 }
 
 impl Rereader {
-    pub(crate) fn new(connector: Arc<dyn Connector>) -> Arc<Self> {
-        Arc::new(Self { connector, room: Arc::new(Semaphore::new(CHUNKS)) })
+    /// `limit`: see [`limit`].
+    pub(crate) fn new(connector: Arc<dyn Connector>, limit: Duration) -> Arc<Self> {
+        Arc::new(Self { connector, room: Arc::new(Semaphore::new(CHUNKS)), limit })
     }
 
     /// When reading has to end that begins now.
-    pub(crate) fn deadline() -> Instant {
-        Instant::now() + LIMIT
+    pub(crate) fn deadline(&self) -> Instant {
+        Instant::now() + self.limit
     }
 
     /// Takes the next failures that go together, with their records.
@@ -89,6 +96,9 @@ impl Rereader {
         // It is never closed.
         let room = self.room.clone().acquire_owned().await.ok();
         let reading = self.connector.read_records(&partition, &offsets, CHUNK_BYTES);
+        // Past the deadline nothing is begun.
+        let reading =
+            async { if Instant::now() < deadline { reading.await } else { std::future::pending().await } };
         let found = match timeout_at(deadline, reading).await {
             Ok(Ok(found)) if !found.is_empty() => found,
             Ok(Ok(_)) => vec![Reread::Gone("the record was not found".to_owned()); offsets.len()],
@@ -99,7 +109,10 @@ impl Rereader {
                 ]
             }
             Err(_) => {
-                vec![Reread::Gone(format!("it could not be read again within {LIMIT:?}")); offsets.len()]
+                vec![
+                    Reread::Gone(format!("it could not be read again within {:?}", self.limit));
+                    offsets.len()
+                ]
             }
         };
         let mut chunk: Vec<Failed> = waiting.drain(..found.len().min(offsets.len())).collect();

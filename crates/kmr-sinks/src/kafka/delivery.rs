@@ -182,7 +182,10 @@ impl FrozenMessages {
         while let Some(index) = self.batch.open_alone() {
             match client.send(&self.batch, index) {
                 Sent::Taken => self.batch.settled().await,
-                Sent::Full => self.batch.report(index, Err(RDKafkaErrorCode::PurgeQueue)),
+                Sent::Full => {
+                    self.batch.report(index, Err(RDKafkaErrorCode::PurgeQueue));
+                    sleep(FULL_WAIT).await;
+                }
                 Sent::Refused(code) => self.batch.report(index, Err(code)),
             }
             self.judge(self.batch.take_failed(), true)?;

@@ -69,7 +69,7 @@ async fn a_record_that_is_gone_leaves_a_letter_that_says_so() {
 #[tokio::test(start_paused = true)]
 async fn a_log_that_does_not_answer_holds_nobody_up_for_long() {
     for (answers, expected) in
-        [(LogAnswers::Never, "within 10s"), (LogAnswers::WithErrors, "the broker is away")]
+        [(LogAnswers::Never, "within 6s"), (LogAnswers::WithErrors, "the broker is away")]
     {
         let letters = Letters::with_content();
         let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(letters.clone());
