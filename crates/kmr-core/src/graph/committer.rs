@@ -512,7 +512,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::member::{LogPoint, MemberEvent, Rebalance, Start};
+    use crate::member::{LogPoint, MemberEvent, Ready, Rebalance, Start};
 
     /// A member that is never asked.
     struct Nobody;
@@ -523,7 +523,7 @@ mod tests {
             std::future::pending().await
         }
 
-        async fn assign(&self, _: &Rebalance) -> Result<Vec<Start>, Error> {
+        async fn assign(&self, _: &Rebalance, _: Ready) -> Result<Vec<Start>, Error> {
             Ok(Vec::new())
         }
 

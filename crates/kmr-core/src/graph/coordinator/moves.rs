@@ -147,7 +147,10 @@ impl Coordinator {
         session.pauses.applied(std::slice::from_ref(partition), true);
         for assignment in self.ownership.take(std::slice::from_ref(partition)).started {
             let epoch = assignment.epoch;
-            self.start_partition(session, assignment);
+            // The seek has emptied the fetch queue of it, and it is paused.
+            if let Some(route) = self.start_partition(session, assignment) {
+                session.routes.insert(route);
+            }
             let _ = session.ledger.send(LedgerEntry::Starts {
                 epoch,
                 commit: Some(offset),

@@ -12,7 +12,7 @@ use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
 use crate::graph::committer::Reply;
 use crate::graph::defects::{Defect, planted};
 use crate::listeners::RebalanceEvent;
-use crate::member::{Change, GroupMember, Rebalance, Start};
+use crate::member::{Change, GroupMember, Ready, Rebalance, Start};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
 use crate::telemetry;
@@ -76,7 +76,7 @@ impl Coordinator {
         partitions.extend(before.iter().flat_map(|before| before.partitions.iter().cloned()));
         session.moves.overtake(&rebalance.partitions);
         session.pauses.forget(&rebalance.partitions);
-        let mut epochs = BTreeMap::new();
+        let (mut epochs, mut opened) = (BTreeMap::new(), Vec::new());
         let drain = session.drain.clone();
         let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
         let work: Reply = match rebalance.change {
@@ -89,7 +89,7 @@ impl Coordinator {
                 let replaced = session.stop_partitions(&taken.replaced);
                 epochs.extend(taken.started.iter().map(|a| (a.partition.clone(), a.epoch)));
                 for assignment in taken.started {
-                    self.start_partition(session, assignment);
+                    opened.extend(self.start_partition(session, assignment));
                 }
                 drain.discard(&replaced, deadline)
             }
@@ -128,10 +128,14 @@ impl Coordinator {
                 listeners.rebalanced(|| RebalanceEvent::Revoked(rebalance.partitions.clone()));
             }
             let ends = match (rebalance.change, ends) {
-                (Change::Assign, Some(ends)) => ends.set(&*member, &routes, &rebalance.partitions).await?,
+                (Change::Assign, Some(ends)) => ends.find(&*member, &rebalance.partitions).await?,
                 _ => BTreeMap::new(),
             };
-            let starts = answer(&*member, &rebalance, &ledger, &epochs).await?;
+            for route in &mut opened {
+                route.end = ends.get(&route.assignment.partition).copied();
+            }
+            let open: Ready = Box::new(move || opened.into_iter().for_each(|route| routes.insert(route)));
+            let starts = answer(&*member, &rebalance, open, (&ledger, &epochs)).await?;
             telemetry::rebalance_answered(&rebalance, started.elapsed());
             answered.push(Answered { rebalance, starts, ends });
             Ok(answered)
@@ -165,14 +169,14 @@ impl Coordinator {
 async fn answer(
     member: &dyn GroupMember,
     rebalance: &Rebalance,
-    ledger: &Ledger,
-    epochs: &BTreeMap<TopicPartition, Epoch>,
+    open: Ready,
+    (ledger, epochs): (&Ledger, &BTreeMap<TopicPartition, Epoch>),
 ) -> Result<Vec<Start>, Error> {
     if rebalance.change != Change::Assign {
         member.unassign(rebalance).await?;
         return Ok(Vec::new());
     }
-    let starts = member.assign(rebalance).await?;
+    let starts = member.assign(rebalance, open).await?;
     for Start { partition, offset, chosen, metadata } in &starts {
         if let Some(epoch) = epochs.get(partition).copied() {
             let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::error::Error;
 use crate::member::{
     CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, Rebalance, RecordBatch, Start,
+    OffsetCommit, Ready, Rebalance, RecordBatch, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
@@ -108,8 +108,9 @@ impl GroupMember for Scripted {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
+    async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
         self.world.called(Call::Assigned(rebalance.id));
+        ready();
         let starts = self.world.starts.lock().unwrap();
         let start = |partition: &TopicPartition| {
             let unknown = Start { partition: partition.clone(), offset: None, chosen: false, metadata: None };
