@@ -65,7 +65,9 @@ pub(super) async fn answered(pending: &mut Option<Answering>) -> Result<Vec<Answ
 }
 
 impl Coordinator {
-    /// Starts on a rebalance. One that is still under way is overtaken only by a loss: its answer is dropped (R5).
+    /// Starts on a rebalance. One that is still under way is overtaken by a loss; or by an assignment, where librdkafka joins an eager
+    /// group again without the answer to a revoke, because the topics have changed. Its answer is dropped (R5), and what is being
+    /// drained for it is not committed (C5).
     pub(super) fn rebalance(&mut self, session: &mut Session, rebalance: Rebalance) {
         telemetry::rebalance_started(&rebalance);
         self.setup.counters.rebalanced();
@@ -85,13 +87,23 @@ impl Coordinator {
                 Box::pin(drain.hand_back(session.stop_partitions(&gone), deadline))
             }
             Change::Assign => {
+                // What is still drained for a revoke without an answer: the group does not wait for it, others may own it by now.
+                let lost = std::mem::take(&mut leaving);
+                if !lost.is_empty() {
+                    let heard = || RebalanceEvent::Lost(partitions_of(&lost));
+                    self.setup.options.listeners.rebalanced(heard);
+                }
                 let taken = self.ownership.take(&rebalance.partitions);
-                let replaced = session.stop_partitions(&taken.replaced);
+                let mut discarded = session.stop_partitions(&taken.replaced);
+                discarded.extend(lost);
                 epochs.extend(taken.started.iter().map(|a| (a.partition.clone(), a.epoch)));
                 for assignment in taken.started {
                     opened.extend(self.start_partition(session, assignment));
                 }
-                drain.discard(&replaced, deadline)
+                if planted(Defect::ReadsTooEarly) {
+                    opened.drain(..).for_each(|route| session.routes.insert(route));
+                }
+                drain.discard(&discarded, deadline)
             }
             Change::Revoke => {
                 let gone = if planted(Defect::TearsDownKept) {
@@ -164,6 +176,10 @@ impl Coordinator {
             self.watchdog.forget(&rebalance.partitions);
         }
     }
+}
+
+fn partitions_of(running: &[Running]) -> Vec<TopicPartition> {
+    running.iter().map(|running| running.assignment.partition.clone()).collect()
 }
 
 async fn answer(

@@ -49,6 +49,8 @@ pub(super) struct World {
     pub(super) refusals: Mutex<VecDeque<Error>>,
     /// Where partitions start.
     pub(super) starts: Mutex<BTreeMap<i32, Start>>,
+    /// Assignments are not answered while this holds.
+    pub(super) held: watch::Sender<bool>,
     /// Lowest offset, end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
 }
@@ -62,6 +64,7 @@ impl Default for World {
             queue: Mutex::default(),
             refusals: Mutex::default(),
             starts: Mutex::default(),
+            held: watch::channel(false).0,
             log: Mutex::new((3, 9, 5)),
         }
     }
@@ -109,6 +112,7 @@ impl GroupMember for Scripted {
     }
 
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
+        let _ = self.world.held.subscribe().wait_for(|held| !held).await;
         self.world.called(Call::Assigned(rebalance.id));
         ready();
         let starts = self.world.starts.lock().unwrap();
