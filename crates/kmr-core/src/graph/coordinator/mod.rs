@@ -164,6 +164,7 @@ impl Coordinator {
                 moved = session.moves.next() => self.moved(session, moved).await?,
                 done = answered(&mut session.pending) => {
                     session.pending = None;
+                    self.ownership.answered();
                     for answered in done.map_err(Failed::Client)? {
                         self.rebalanced(session, &answered);
                     }

@@ -9,8 +9,8 @@ use super::drain::Drain;
 use super::session::{Running, Session};
 use crate::error::Error;
 use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
-use crate::graph::committer::Reply;
 use crate::graph::defects::{Defect, planted};
+use crate::graph::intake::Route;
 use crate::listeners::RebalanceEvent;
 use crate::member::{Change, GroupMember, Ready, Rebalance, Start};
 use crate::record::TopicPartition;
@@ -71,62 +71,32 @@ impl Coordinator {
     pub(super) fn rebalance(&mut self, session: &mut Session, rebalance: Rebalance) {
         telemetry::rebalance_started(&rebalance);
         self.setup.counters.rebalanced();
-        let started = Instant::now();
-        let deadline = started + self.setup.options.drain_deadline;
+        let received = Instant::now();
+        let deadline = received + self.setup.options.drain_deadline;
         let before = session.pending.take();
-        let mut partitions: BTreeSet<TopicPartition> = rebalance.partitions.iter().cloned().collect();
-        partitions.extend(before.iter().flat_map(|before| before.partitions.iter().cloned()));
-        session.moves.overtake(&rebalance.partitions);
-        session.pauses.forget(&rebalance.partitions);
-        let (mut epochs, mut opened) = (BTreeMap::new(), Vec::new());
-        let drain = session.drain.clone();
+        let step = self.ownership.step(&rebalance);
+        let stopped = step.drain.iter().chain(&step.discard).map(|stopped| stopped.partition.clone());
+        let named: Vec<TopicPartition> = rebalance.partitions.iter().cloned().chain(stopped).collect();
+        session.moves.overtake(&named);
+        session.pauses.forget(&named);
+        let overtaken = before.iter().flat_map(|before| before.partitions.iter().cloned());
+        let partitions = named.into_iter().chain(overtaken).collect();
         let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
-        let work: Reply = match rebalance.change {
-            Change::Lose if planted(Defect::CommitsLost) => {
-                let gone = self.ownership.give_up(&rebalance.partitions);
-                Box::pin(drain.hand_back(session.stop_partitions(&gone), deadline))
-            }
-            Change::Assign => {
-                // What is still drained for a revoke without an answer: the group does not wait for it, others may own it by now.
-                let lost = std::mem::take(&mut leaving);
-                if !lost.is_empty() {
-                    let heard = || RebalanceEvent::Lost(partitions_of(&lost));
-                    self.setup.options.listeners.rebalanced(heard);
-                }
-                let taken = self.ownership.take(&rebalance.partitions);
-                let mut discarded = session.stop_partitions(&taken.replaced);
-                discarded.extend(lost);
-                epochs.extend(taken.started.iter().map(|a| (a.partition.clone(), a.epoch)));
-                for assignment in taken.started {
-                    opened.extend(self.start_partition(session, assignment));
-                }
-                if planted(Defect::ReadsTooEarly) {
-                    opened.drain(..).for_each(|route| session.routes.insert(route));
-                }
-                drain.discard(&discarded, deadline)
-            }
-            Change::Revoke => {
-                let gone = if planted(Defect::TearsDownKept) {
-                    self.ownership.give_up_all()
-                } else {
-                    self.ownership.give_up(&rebalance.partitions)
-                };
-                let stopped = session.stop_partitions(&gone);
-                leaving.extend(stopped.iter().cloned());
-                Box::pin(drain.hand_back(stopped, deadline))
-            }
-            Change::Lose => {
-                let gone = self.ownership.give_up(&rebalance.partitions);
-                let heard = || RebalanceEvent::Lost(rebalance.partitions.clone());
-                self.setup.options.listeners.rebalanced(heard);
-                let mut lost = session.stop_partitions(&gone);
-                // C5: what is on its way out is lost as well; its drain finds nothing left to commit.
-                lost.extend(leaving.extract_if(.., |leaves| {
-                    rebalance.partitions.contains(&leaves.assignment.partition) //
-                }));
-                drain.discard(&lost, deadline)
-            }
-        };
+        let drained = session.stop_partitions(&step.drain);
+        let mut lost = session.stop_partitions(&step.discard);
+        lost.extend(leaving.extract_if(.., |leaves| step.discard.contains(&leaves.assignment)));
+        leaving.extend(drained.iter().cloned());
+        self.say_lost(&rebalance, &lost);
+        let epochs: BTreeMap<_, _> = step.start.iter().map(|a| (a.partition.clone(), a.epoch)).collect();
+        let started =
+            step.start.into_iter().filter_map(|assignment| self.start_partition(session, assignment));
+        let mut opened: Vec<Route> = started.collect();
+        if planted(Defect::ReadsTooEarly) {
+            opened.drain(..).for_each(|route| session.routes.insert(route));
+        }
+        let drain = session.drain.clone();
+        let forgotten = drain.discard(&lost, deadline);
+        let handed_back = drain.hand_back(drained, deadline);
         let (member, ledger, routes) =
             (session.member.clone(), session.ledger.clone(), session.routes.clone());
         let (listeners, ends) = (self.setup.options.listeners.clone(), self.ends());
@@ -135,7 +105,8 @@ impl Coordinator {
                 Some(before) => before.done().await?,
                 None => Vec::new(),
             };
-            work.await?;
+            forgotten.await?;
+            handed_back.await?;
             if rebalance.change == Change::Revoke {
                 listeners.rebalanced(|| RebalanceEvent::Revoked(rebalance.partitions.clone()));
             }
@@ -148,11 +119,22 @@ impl Coordinator {
             }
             let open: Ready = Box::new(move || opened.into_iter().for_each(|route| routes.insert(route)));
             let starts = answer(&*member, &rebalance, open, (&ledger, &epochs)).await?;
-            telemetry::rebalance_answered(&rebalance, started.elapsed());
+            telemetry::rebalance_answered(&rebalance, received.elapsed());
             answered.push(Answered { rebalance, starts, ends });
             Ok(answered)
         });
         session.pending = Some(Answering { work, leaving, partitions });
+    }
+
+    /// Tells listeners what is lost.
+    fn say_lost(&self, rebalance: &Rebalance, lost: &[Running]) {
+        let partitions = || match rebalance.change {
+            Change::Lose => rebalance.partitions.clone(),
+            _ => lost.iter().map(|running| running.assignment.partition.clone()).collect(),
+        };
+        if rebalance.change == Change::Lose || !lost.is_empty() {
+            self.setup.options.listeners.rebalanced(|| RebalanceEvent::Lost(partitions()));
+        }
     }
 
     /// A rebalance is answered.
@@ -176,10 +158,6 @@ impl Coordinator {
             self.watchdog.forget(&rebalance.partitions);
         }
     }
-}
-
-fn partitions_of(running: &[Running]) -> Vec<TopicPartition> {
-    running.iter().map(|running| running.assignment.partition.clone()).collect()
 }
 
 async fn answer(
