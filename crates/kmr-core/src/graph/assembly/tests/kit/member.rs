@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::error::Error;
 use crate::member::{
     CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, Rebalance, RecordBatch, Reread, Start,
+    OffsetCommit, Ready, Rebalance, RecordBatch, Reread, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
@@ -58,6 +58,8 @@ pub(super) struct World {
     pub(super) refusals: Mutex<VecDeque<Error>>,
     /// Where partitions start.
     pub(super) starts: Mutex<BTreeMap<i32, Start>>,
+    /// Assignments are not answered while this holds.
+    pub(super) held: watch::Sender<bool>,
     /// Lowest offset, end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
     pub(super) log_answers: Mutex<LogAnswers>,
@@ -72,6 +74,7 @@ impl Default for World {
             queue: Mutex::default(),
             refusals: Mutex::default(),
             starts: Mutex::default(),
+            held: watch::channel(false).0,
             log: Mutex::new((3, 9, 5)),
             log_answers: Mutex::new(LogAnswers::WithRecords),
         }
@@ -145,8 +148,10 @@ impl GroupMember for Scripted {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
+    async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
+        let _ = self.world.held.subscribe().wait_for(|held| !held).await;
         self.world.called(Call::Assigned(rebalance.id));
+        ready();
         let starts = self.world.starts.lock().unwrap();
         let start = |partition: &TopicPartition| {
             let unknown = Start { partition: partition.clone(), offset: None, chosen: false, metadata: None };
