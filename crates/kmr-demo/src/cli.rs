@@ -102,6 +102,9 @@ pub(crate) struct RunArgs {
     /// Where records go that failed: JSON lines on standard error, nowhere, or nowhere and never acknowledged.
     #[arg(long, env = "KMR_ERRORS", value_enum, default_value_t = Errors::Stderr)]
     pub(crate) errors: Errors,
+    /// The topic that records go to that failed, in place of --errors, with headers that say why. It has to exist.
+    #[arg(long, env = "KMR_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
+    pub(crate) dead_letter_topic: Option<String>,
     #[command(flatten)]
     pub(crate) tuning: Tuning,
     /// End in order when no record came for this long, counted from the first assignment.

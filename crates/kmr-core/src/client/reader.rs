@@ -266,3 +266,56 @@ fn assigning(rebalance: &Rebalance, reason: String) -> Error {
 fn failed(partition: &TopicPartition, offset: i64, reason: String) -> Error {
     Error::Client { what: format!("reading {partition} offset {offset} again"), reason, retryable: true }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{OwnedRecord, Record};
+
+    struct Batch(Vec<OwnedRecord>);
+
+    impl RecordBatch for Batch {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn offset(&self, index: usize) -> i64 {
+            self.0[index].offset()
+        }
+
+        fn record(&self, index: usize) -> Record<'_> {
+            self.0[index].as_record()
+        }
+    }
+
+    fn batch(offsets: &[i64]) -> Batch {
+        let record = |offset: &i64| OwnedRecord::new("t", 0, *offset).with_payload("four");
+        Batch(offsets.iter().map(record).collect())
+    }
+
+    fn reading(offsets: &[i64], max_bytes: usize) -> Reading<'_> {
+        Reading { offsets, max_bytes, found: Vec::new(), bytes: 0 }
+    }
+
+    #[test]
+    fn an_offset_that_the_log_jumps_over_is_gone() {
+        let mut reading = reading(&[5, 6, 9, 20], 100);
+        reading.take(&batch(&[4, 6, 7]));
+        assert_eq!((reading.found.len(), reading.next()), (2, Some(9)));
+        reading.take(&batch(&[10, 20, 21]));
+        assert!(
+            matches!(&reading.found[0], Reread::Gone(why) if why.contains("offset 5") && why.contains("compaction"))
+        );
+        assert!(matches!(&reading.found[1], Reread::Record(record) if record.offset() == 6));
+        assert!(matches!(&reading.found[2], Reread::Gone(why) if why.contains("goes on at 10")));
+        assert!(matches!(&reading.found[3], Reread::Record(record) if record.offset() == 20));
+        assert_eq!(reading.next(), None);
+    }
+
+    #[test]
+    fn it_is_done_when_it_has_enough() {
+        let mut reading = reading(&[1, 2, 3], 8);
+        reading.take(&batch(&[1, 2, 3]));
+        assert_eq!((reading.found.len(), reading.next()), (2, None));
+    }
+}

@@ -1,6 +1,7 @@
 //! Counts what fails, and says when it is too much. Pure: the time comes from outside.
 //!
-//! Once it has said so it stays so: whoever asks next hears the same.
+//! Once it has said so, whatever fails at a map stage hears the same and is not observed; what is under way behind that is drained as
+//! in any ordered end.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -98,18 +99,16 @@ impl Failures {
         state.last.drain(..surplus);
         state.count(&tally, now);
         let streak = state.streak(&tally);
-        if state.tripped.is_none() {
-            state.tripped = state.too_much(&tally, streak);
-            if let Some(what) = &state.tripped {
-                telemetry::breaker_tripped(what);
+        let what = match &state.tripped {
+            None => {
+                let Some(what) = state.too_much(&tally, streak) else { return Ok(()) };
+                telemetry::breaker_tripped(&what);
+                state.tripped.insert(what).clone()
             }
-        }
-        match &state.tripped {
-            None => Ok(()),
-            Some(what) => {
-                Err(Error::TooManyFailures { what: what.clone(), last: state.last.iter().cloned().collect() })
-            }
-        }
+            Some(what) if !tally.counted && !tally.failed.is_empty() => what.clone(),
+            Some(_) => return Ok(()),
+        };
+        Err(Error::TooManyFailures { what, last: state.last.iter().cloned().collect() })
     }
 }
 
@@ -201,7 +200,8 @@ mod tests {
             text.contains("error 1; error 2; error 0") && text.contains("ConsumerBuilder::breaker"),
             "{text}"
         );
-        assert!(note(&failures, 1, 9, &[], now).is_some(), "it stays open");
+        assert!(note(&failures, 1, 9, &[4], now).is_some(), "it stays open");
+        assert_eq!(note(&failures, 1, 9, &[], now), None, "what does not fail is drained");
     }
 
     #[tokio::test(start_paused = true)]

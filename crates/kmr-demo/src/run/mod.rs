@@ -36,7 +36,7 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         .drain_deadline(args.tuning.drain_deadline)
         .connect_timeout(args.tuning.connect_timeout)
         .exit_when_stuck(true)
-        .strategy(pipeline::pipeline(&args))
+        .strategy(pipeline::pipeline(&args)?)
         .build()?;
     let handle = consumer.handle();
     let mut watch = Watch::new(args.until_idle);
