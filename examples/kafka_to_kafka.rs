@@ -11,7 +11,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
-use kmr_core::{BoxError, Consumer, OwnedRecord, Record, Until, processing_strategy};
+use kmr_core::{BoxError, Consumer, OwnedRecord, Record, processing_strategy};
 use kmr_examples::{expect_same, run_to_end};
 use kmr_sinks::{KafkaMessage, KafkaWriter, MemoryWriter};
 
@@ -28,15 +28,15 @@ fn copy(record: &Record<'_>) -> Result<OwnedRecord, Infallible> {
 
 /// All that a topic holds.
 async fn read(cluster: &EmbeddedCluster, topic: &str) -> Result<Vec<OwnedRecord>, BoxError> {
-    let sink = MemoryWriter::new();
+    let sink = MemoryWriter::new().max_age(Duration::from_millis(50));
     let records = sink.records();
     let consumer = Consumer::builder()
         .topics([topic])
         .config(cluster.client_config(&format!("reader of {topic}")))
-        .until(Until::End)
+        .commit_interval(Duration::from_millis(50))
         .strategy(processing_strategy!({ map => copy, reduce => sink }))
         .build()?;
-    consumer.run().await?;
+    run_to_end(consumer, cluster, &[topic]).await?;
     Ok(records.take())
 }
 
