@@ -158,6 +158,29 @@ pub enum ClickHouseError {
         problem: String,
     },
 
+    /// A row that the server refused alone; its record goes to `reduce_err`.
+    #[error("ClickHouse refused the row{}", in_column(.column))]
+    Refused {
+        /// The column, where the server names it.
+        column: Option<String>,
+        /// What the server said to it, with its code.
+        source: Box<ClickHouseError>,
+    },
+
+    /// More rows are refused than may go to `reduce_err`.
+    #[error(
+        "table {table}: the server refuses too many rows: {what}; nothing of the batch is committed: correct the mapping or \
+         the table, or raise the limit"
+    )]
+    TooManyRefused {
+        /// The table, quoted.
+        table: String,
+        /// How many, and the limit.
+        what: String,
+        /// What the server said to the last one.
+        source: Box<ClickHouseError>,
+    },
+
     /// The batch could not be compressed.
     #[error("compressing a batch failed")]
     Compression(#[source] io::Error),
@@ -174,11 +197,24 @@ impl ClickHouseError {
         }
     }
 
+    /// The class of ClickHouse's error code, where it gave one.
+    pub fn class(&self) -> Option<ErrorClass> {
+        match self {
+            Self::Exception { class, .. } => Some(*class),
+            Self::NotReady { source, .. }
+            | Self::Refused { source, .. }
+            | Self::TooManyRefused { source, .. } => source.class(),
+            _ => None,
+        }
+    }
+
     /// ClickHouse's error code, where it gave one.
     pub fn code(&self) -> Option<u32> {
         match self {
             Self::Exception { code, .. } => Some(*code),
-            Self::NotReady { source, .. } => source.code(),
+            Self::NotReady { source, .. }
+            | Self::Refused { source, .. }
+            | Self::TooManyRefused { source, .. } => source.code(),
             _ => None,
         }
     }
@@ -204,6 +240,10 @@ impl fmt::Display for Phase {
             Phase::Answer => "the answer",
         })
     }
+}
+
+fn in_column(column: &Option<String>) -> String {
+    column.as_ref().map_or_else(String::new, |column| format!(" for its column `{column}`"))
 }
 
 fn quote(body: &str) -> String {

@@ -34,8 +34,8 @@ impl<R> EncodedRows<R> {
         Self { table, rows: RowBuffer::default(), row: PhantomData }
     }
 
-    /// The encoded bytes, and the number of rows.
-    pub(crate) fn into_parts(self) -> (Vec<u8>, usize) {
+    /// The encoded bytes, and the end of each row.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<u32>) {
         self.rows.into_parts()
     }
 }

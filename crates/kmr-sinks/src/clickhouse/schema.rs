@@ -166,9 +166,23 @@ fn header(columns: &[Column]) -> Bytes {
     Bytes::from(out)
 }
 
-fn insert_statement(table: &str, columns: &[Column]) -> String {
+/// The statement that inserts these columns as they are.
+pub(crate) fn insert_statement(table: &str, columns: &[Column]) -> String {
     let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
     format!("INSERT INTO {table} ({}) FORMAT RowBinaryWithNamesAndTypes", names.join(", "))
+}
+
+/// A column that can be inserted, as it is described.
+pub(crate) fn column_of(described: &[Described], name: &str) -> Option<Column> {
+    let found = described.iter().find(|column| column.name == name)?;
+    let can = !matches!(found.default_type.as_str(), "MATERIALIZED" | "ALIAS");
+    let ty = Type::parse(&found.type_text);
+    can.then(|| Column { name: name.to_owned(), type_text: one_line(&found.type_text), ty })
+}
+
+/// A text as it stands between single quotes.
+pub(crate) fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\'', "\\'")
 }
 
 /// A name as ClickHouse reads it back whatever is in it.
@@ -177,7 +191,7 @@ pub(crate) fn quoted(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[derive(Row)]
@@ -187,7 +201,18 @@ mod tests {
         value: f64,
     }
 
-    fn described(columns: &[(&str, &str, &str)]) -> Vec<Described> {
+    pub(crate) fn schema(columns: &[(&str, &str)]) -> Schema {
+        let column = |(name, ty): &(&str, &str)| Column {
+            name: (*name).into(),
+            type_text: (*ty).into(),
+            ty: Type::parse(ty),
+        };
+        let columns: Vec<_> = columns.iter().map(column).collect();
+        let insert = insert_statement("`t`", &columns);
+        Schema { header: header(&columns), insert, json_as_text: false, columns }
+    }
+
+    pub(crate) fn described(columns: &[(&str, &str, &str)]) -> Vec<Described> {
         columns
             .iter()
             .map(|(name, type_text, default_type)| Described {
