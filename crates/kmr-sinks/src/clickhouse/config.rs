@@ -9,6 +9,8 @@ use hyper::{HeaderMap, Uri};
 use super::error::ClickHouseError;
 use super::limits::Limits;
 use super::schema::quoted;
+#[cfg(feature = "clickhouse-tls")]
+use super::tls::Tls;
 
 /// How a batch is packed on its way to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -72,6 +74,9 @@ pub(crate) struct Config {
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
     pub(crate) token: Option<Secret>,
+    /// A file of CA certificates in PEM.
+    #[cfg(feature = "clickhouse-tls")]
+    pub(crate) ca: Option<std::path::PathBuf>,
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) compression: Compression,
     pub(crate) async_insert: bool,
@@ -119,6 +124,8 @@ pub(crate) struct Endpoint {
     secrets: Vec<Secret>,
     settings: Vec<(String, String)>,
     pub(crate) timeouts: Timeouts,
+    #[cfg(feature = "clickhouse-tls")]
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Config {
@@ -150,8 +157,16 @@ impl Config {
                 "the setting {name} is kmr's own and cannot be changed with .setting()"
             )));
         }
-        let (host, port, path) = parse_url(url)?;
+        let Url { secure, host, port, path } = parse_url(url)?;
+        #[cfg(not(feature = "clickhouse-tls"))]
+        if secure {
+            return Err(config("https needs the feature `clickhouse-tls` of kmr-sinks"));
+        }
+        #[cfg(feature = "clickhouse-tls")]
+        let tls = secure.then(|| Tls::new(&host, self.ca.as_deref())).transpose().map_err(config)?;
         Ok(Endpoint {
+            #[cfg(feature = "clickhouse-tls")]
+            tls,
             headers: self.headers(&host, port)?,
             host,
             port,
@@ -224,7 +239,15 @@ impl Endpoint {
     }
 }
 
-fn parse_url(url: &str) -> Result<(String, u16, String), ClickHouseError> {
+/// A URL, taken apart.
+struct Url {
+    secure: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+fn parse_url(url: &str) -> Result<Url, ClickHouseError> {
     // Nothing of a URL that may hold a password is repeated.
     let uri: Uri = url.parse().map_err(|_| config("the URL is not valid; it looks like http://host:8123"))?;
     let authority =
@@ -235,25 +258,27 @@ fn parse_url(url: &str) -> Result<(String, u16, String), ClickHouseError> {
     if uri.query().is_some() {
         return Err(config("the URL holds parameters; use .setting(), .user() and .password()"));
     }
-    match uri.scheme_str() {
-        Some("http") => {}
-        Some("https") => {
-            return Err(config(
-                "https is not supported yet; use http, or a proxy on this machine that speaks TLS to the server",
-            ));
-        }
-        _ => return Err(config("the URL must start with http://")),
-    }
+    let secure = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(config("the URL must start with http:// or https://")),
+    };
     let host = authority.host();
     let port = match authority.as_str().strip_prefix(host) {
-        Some("") => 80,
+        Some("") => {
+            if secure {
+                443
+            } else {
+                80
+            }
+        }
         _ => authority.port_u16().ok_or_else(|| config("the URL's port is not a number up to 65535"))?,
     };
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     if host.is_empty() {
         return Err(config("the URL names no host; it looks like http://host:8123"));
     }
-    Ok((host, port, uri.path().to_owned()))
+    Ok(Url { secure, host, port, path: uri.path().to_owned() })
 }
 
 fn config(problem: impl Into<String>) -> ClickHouseError {
@@ -296,6 +321,8 @@ pub(crate) mod tests {
             user: Some("writer".into()),
             password: Some(Secret("s3cret".into())),
             token: None,
+            #[cfg(feature = "clickhouse-tls")]
+            ca: None,
             settings: Vec::new(),
             compression: Compression::Lz4,
             async_insert: false,
@@ -321,7 +348,8 @@ pub(crate) mod tests {
     #[test]
     fn wrong_urls_say_what_to_do_and_repeat_no_secret() {
         for (url, expected) in [
-            ("https://db:8443", "proxy"),
+            #[cfg(not(feature = "clickhouse-tls"))]
+            ("https://db:8443", "clickhouse-tls"),
             ("http://me:s3cret@db:8123", ".password()"),
             ("http://db:8123/?password=s3cret", ".setting()"),
             ("s3cret", "start with http://"),

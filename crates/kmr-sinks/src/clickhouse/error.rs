@@ -23,6 +23,18 @@ pub enum ClickHouseError {
         source: io::Error,
     },
 
+    /// The server's certificate is not to be trusted.
+    #[error(
+        "ClickHouse at {address} shows a certificate that is not trusted; correct the host's name, renew the certificate, or \
+         name its CA with .ca_certificate()"
+    )]
+    Distrusted {
+        /// Host and port.
+        address: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+
     /// A phase of a request took too long. A batch whose answer did not come may have been stored all the same.
     #[error("ClickHouse at {address}: {phase} took longer than {limit:?}")]
     TimedOut {
@@ -224,7 +236,7 @@ impl ClickHouseError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Looking up the name and opening the connection.
+    /// Looking up the name, opening the connection, and the TLS handshake.
     Connect,
     /// Sending, as long as the server takes nothing.
     Send,

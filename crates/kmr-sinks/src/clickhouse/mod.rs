@@ -28,6 +28,8 @@ mod schema;
 mod search;
 mod start;
 mod telemetry;
+#[cfg(feature = "clickhouse-tls")]
+mod tls;
 mod types;
 
 #[cfg(test)]

@@ -49,7 +49,8 @@ struct Started {
 }
 
 impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
-    /// A writer to `table` of the server at `url`, such as `http://127.0.0.1:8123`. Nothing is connected yet.
+    /// A writer to `table` of the server at `url`, such as `http://127.0.0.1:8123`; `https` needs the feature
+    /// `clickhouse-tls`. Nothing is connected yet.
     pub fn new(url: impl Into<String>, table: impl Into<String>) -> Self {
         Self {
             config: Config {
@@ -59,6 +60,8 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
                 user: None,
                 password: None,
                 token: None,
+                #[cfg(feature = "clickhouse-tls")]
+                ca: None,
                 settings: Vec::new(),
                 compression: Compression::default(),
                 async_insert: false,
@@ -103,6 +106,14 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     /// `Authorization` header, and shown in no log, error or `Debug` output.
     pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
         self.config.token = Some(Secret(token.into()));
+        self
+    }
+
+    /// A file of CA certificates in PEM that `https` servers are checked against, in place of the system's. It is read at the
+    /// start.
+    #[cfg(feature = "clickhouse-tls")]
+    pub fn ca_certificate(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.config.ca = Some(file.into());
         self
     }
 

@@ -3,7 +3,10 @@
 mod misbehaving;
 mod mock;
 mod searching;
+mod secrets;
 mod table;
+#[cfg(feature = "clickhouse-tls")]
+mod tls;
 
 use std::io::Read;
 use std::time::Duration;
