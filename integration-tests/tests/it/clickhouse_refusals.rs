@@ -11,7 +11,9 @@ use kmr_core::{
     chain_text,
 };
 use kmr_sinks::MemoryWriter;
-use kmr_sinks::clickhouse::{ClickHouseError, ClickHouseWriter, Compression, ErrorClass, InsertReceipt, Row};
+use kmr_sinks::clickhouse::{
+    ClickHouseError, ClickHouseWriter, Compression, ErrorClass, InsertReceipt, RecordColumns, Row,
+};
 use serde::Serialize;
 
 use crate::in_process::{consumer, run};
@@ -230,13 +232,12 @@ async fn batch_in(batch: &dyn Delivery<Output = InsertReceipt>, attempt: u32) {
 
 #[derive(Row, Serialize)]
 struct Line {
-    offset: u64,
     value: u32,
 }
 
 fn parse(record: &Record<'_>) -> Result<Line, Box<dyn std::error::Error + Send + Sync>> {
     let value = std::str::from_utf8(record.payload().unwrap_or_default())?.parse()?;
-    Ok(Line { offset: record.offset().unsigned_abs(), value })
+    Ok(Line { value })
 }
 
 #[tokio::test]
@@ -244,14 +245,26 @@ async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
     const RECORDS: u64 = 20_000;
     let topic = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
     let bad = |n: u64| n % 1_999 == 7;
-    topic.produce((0..RECORDS).map(move |n| Message::new(if bad(n) { "1000" } else { "1" }))).await?;
+    topic
+        .produce(
+            (0..RECORDS).map(move |n| Message::new(if bad(n) { "1000" } else { "1" }).key(n.to_string())),
+        )
+        .await?;
     let database = ClickHouse::shared().await?.database(test_name!()).await?;
-    let ddl = "CREATE TABLE t (offset UInt64, value UInt32, CONSTRAINT low CHECK value < 1000) ENGINE = MergeTree ORDER BY offset";
+    let ddl = "CREATE TABLE t (topic LowCardinality(String), partition UInt32, offset UInt64, at DateTime64(3), key Nullable(String),
+               value UInt32, CONSTRAINT low CHECK value < 1000) ENGINE = MergeTree ORDER BY offset";
     database.exec(ddl).await?;
     let group = unique(test_name!());
     let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
     let letters = errors.records();
     let writer = writer_to::<Line>(&database).max_records(5_000).max_age(Duration::from_millis(200));
+    let columns = RecordColumns::new()
+        .topic("topic")
+        .partition("partition")
+        .offset("offset")
+        .timestamp("at")
+        .key("key");
+    let writer = writer.record_columns(columns);
     let strategy = Strategy::new().map(parse).reduce(writer).reduce_err(errors);
     let mut running = run(consumer(&topic, &group, strategy))?;
     let all = async || Ok(topic.lag(&group).await? == 0);
@@ -272,5 +285,10 @@ async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
     let good = RECORDS - letters.len() as u64;
     assert_eq!(database.number("SELECT uniqExact(offset) FROM t").await?, good);
     assert_eq!(database.count("t").await?, good);
+    let right = format!(
+        "SELECT count() FROM t WHERE topic = '{}' AND partition = 0 AND key = toString(offset) AND abs(at - now()) < 600",
+        topic.name()
+    );
+    assert_eq!(database.number(&right).await?, good);
     Ok(())
 }

@@ -8,6 +8,7 @@ use hyper::{HeaderMap, Uri};
 
 use super::error::ClickHouseError;
 use super::limits::Limits;
+use super::record_columns::RecordColumns;
 use super::schema::quoted;
 #[cfg(feature = "clickhouse-tls")]
 use super::tls::Tls;
@@ -78,6 +79,7 @@ pub(crate) struct Config {
     #[cfg(feature = "clickhouse-tls")]
     pub(crate) ca: Option<std::path::PathBuf>,
     pub(crate) settings: Vec<(String, String)>,
+    pub(crate) record_columns: RecordColumns,
     pub(crate) compression: Compression,
     pub(crate) async_insert: bool,
     pub(crate) limits: Limits,
@@ -324,6 +326,7 @@ pub(crate) mod tests {
             #[cfg(feature = "clickhouse-tls")]
             ca: None,
             settings: Vec::new(),
+            record_columns: RecordColumns::new(),
             compression: Compression::Lz4,
             async_insert: false,
             limits: Limits::default(),

@@ -21,6 +21,7 @@ mod hosts;
 mod limits;
 mod open_batch;
 mod pace;
+mod record_columns;
 mod refusal;
 mod row_ends;
 mod rows;
@@ -39,6 +40,7 @@ pub use code::ErrorClass;
 pub use config::Compression;
 pub use delivery::InsertReceipt;
 pub use error::{ClickHouseError, Phase};
+pub use record_columns::RecordColumns;
 pub use rows::EncodedRows;
 pub use writer::ClickHouseWriter;
 

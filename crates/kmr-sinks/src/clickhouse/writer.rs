@@ -21,6 +21,7 @@ use super::hosts::Hosts;
 use super::limits::Limits;
 use super::open_batch::OpenBatch;
 use super::pace::Pace;
+use super::record_columns::RecordColumns;
 use super::rows::{DescribedTable, EncodedRows};
 use super::{schema, start, telemetry};
 
@@ -63,6 +64,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
                 #[cfg(feature = "clickhouse-tls")]
                 ca: None,
                 settings: Vec::new(),
+                record_columns: RecordColumns::new(),
                 compression: Compression::default(),
                 async_insert: false,
                 limits: Limits::default(),
@@ -127,6 +129,13 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     /// traffic; [`Compression::None`] pays off where the server is on the same machine.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.config.compression = compression;
+        self
+    }
+
+    /// Columns that hold where a row comes from, without fields in `R`: topic, partition, offset, timestamp, key. Default: none.
+    /// For rows that come from map stages; a writer behind another reduce stops the consumer at its first row.
+    pub fn record_columns(mut self, columns: RecordColumns) -> Self {
+        self.config.record_columns = columns;
         self
     }
 
@@ -235,7 +244,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         let hosts = Hosts::new(self.config.endpoints()?);
         let name = self.config.quoted_table();
         let (host, described) = start::describe(&hosts, &name, self.config.start_timeout).await?;
-        let schema = schema::check::<R>(&name, &described)?;
+        let schema = schema::check::<R>(&name, &described, &self.config.record_columns)?;
         telemetry::connected(&hosts.endpoint(host).address(), &name, schema.columns.len());
         let table = Arc::new(DescribedTable { name, schema });
         let terms = Terms {
