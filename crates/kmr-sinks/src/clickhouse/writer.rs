@@ -31,6 +31,9 @@ use super::{schema, start, telemetry};
 /// one block on the server. Its bytes and its `insert_deduplication_token` stay the same until it is acknowledged, so
 /// that a table with a deduplication window drops what a retry sends again.
 ///
+/// Rows that the server refuses are looked for: the good ones go in, each bad one goes to `reduce_err` with code, message and, where
+/// the server names it, column. The receipt counts the inserts that it took.
+///
 /// At the start the table's columns are compared with `R`, and a server that is not up yet is waited for. Of the types of
 /// the fields the start knows nothing (serde shows them with the first value): a field of a wrong type stops the consumer
 /// at the first row.
