@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, say, test_name, unique};
 use kmr_core::{
-    Attempt, Chunk, DeadLetter, Delivered, Delivery, DeliveryError, Record, Reducer, Rows, Strategy,
-    chain_text,
+    Attempt, Chunk, DeadLetter, Delivered, Delivery, DeliveryError, Fork, Record, Reducer, Rows, Side,
+    Strategy, chain_text,
 };
 use kmr_sinks::MemoryWriter;
 use kmr_sinks::clickhouse::{
@@ -290,5 +290,72 @@ async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
         topic.name()
     );
     assert_eq!(database.number(&right).await?, good);
+    Ok(())
+}
+
+#[derive(Row, Serialize)]
+struct Word {
+    text: String,
+}
+
+/// A number, or something else.
+enum Entry {
+    Number(Line),
+    Word(Word),
+}
+
+fn entry(record: &Record<'_>) -> Result<Entry, std::str::Utf8Error> {
+    let text = std::str::from_utf8(record.payload().unwrap_or_default())?;
+    Ok(match text.parse() {
+        Ok(value) => Entry::Number(Line { value }),
+        Err(_) => Entry::Word(Word { text: text.to_owned() }),
+    })
+}
+
+#[tokio::test]
+async fn record_types_have_tables_of_their_own_and_refused_rows_keep_their_offsets() -> Result<()> {
+    const RECORDS: u64 = 3_000;
+    let topic = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
+    let payload = |n: u64| match n {
+        777 => "1000".to_owned(),  // refused by `t`
+        1_500 => "bad".to_owned(), // refused by `words`
+        n if n % 3 == 0 => format!("w{n}"),
+        _ => "1".to_owned(),
+    };
+    topic.produce((0..RECORDS).map(move |n| Message::new(payload(n)))).await?;
+    let database = ClickHouse::shared().await?.database(test_name!()).await?;
+    for (table, rest) in [
+        ("t", "value UInt32, CONSTRAINT c CHECK value < 1000"),
+        ("words", "text String, CONSTRAINT c CHECK text != 'bad'"),
+    ] {
+        database
+            .exec(&format!("CREATE TABLE {table} (offset UInt64, {rest}) ENGINE = MergeTree ORDER BY offset"))
+            .await?;
+    }
+    let offset = RecordColumns::new().offset("offset");
+    let numbers = writer_to::<Line>(&database).max_records(700).record_columns(offset.clone());
+    let words = ClickHouseWriter::<Word>::new(database.server().url(), "words");
+    let words = words.database(database.name()).record_columns(offset);
+    let fork = Fork::new(numbers, words, |entry| match entry {
+        Entry::Number(line) => Side::Left(line),
+        Entry::Word(word) => Side::Right(word),
+    });
+    let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
+    let letters = errors.records();
+    let group = unique(test_name!());
+    let strategy = Strategy::new().map(entry).reduce(fork).reduce_err(errors);
+    let mut running = run(consumer(&topic, &group, strategy))?;
+    let all = async || Ok(topic.lag(&group).await? == 0);
+    running.until(Deadline::seconds(60), "all is committed", all).await?;
+    running.stop(Deadline::seconds(30)).await?;
+
+    let mut refused: Vec<i64> = letters.take().iter().map(|letter| letter.offset).collect();
+    refused.sort_unstable();
+    assert_eq!(refused, [777, 1_500]);
+    let right = "SELECT (SELECT countIf(offset % 3 != 0 OR offset = 777) FROM t) * 10000 + (SELECT countIf(text = concat('w', \
+                 toString(offset))) FROM words)";
+    // 777 is a multiple of 3, and so is 1,500: 2,000 numbers and 998 words are left.
+    assert_eq!(database.number(right).await?, 2_000 * 10_000 + 998);
+    assert_eq!(database.count("t").await? + database.count("words").await?, RECORDS - 2);
     Ok(())
 }

@@ -358,7 +358,7 @@ async fn rarer_types_and_their_nestings_arrive_as_they_were_sent() {
             AND toString(nanos) = '2017-07-14 11:40:00.000000001' AND (id % 2 = 1) = (maybe_at IS NULL)
             AND ifNull(toUnixTimestamp(maybe_at), 86400) = 86400 AND ring = [(0, 0.5), (1, 1.5)] AND polygon = [[(0, 0)], []]
             AND toString(holes) = '[1,NULL]' AND toString(nested) = '{\\'a\\':[NULL,-1],\\'b\\':[]}' AND toInt16(e16) = -300
-            AND (id % 2 = 1) = (maybe_e8 IS NULL) AND ifNull(maybe_e8, 'Red') = 'Red' AND low_fixed = 'xy'
+            AND (id % 2 = 1) = (maybe_e8 IS NULL) AND ifNull(toString(maybe_e8), 'Red') = 'Red' AND low_fixed = 'xy'
             AND (id % 2 = 0) = (maybe_d IS NULL) AND ifNull(toString(maybe_d), '-1.5') = '-1.5'
             AND ifNull(toString(maybe_uuid), '00112233-4455-6677-8899-aabbccddeeff') = '00112233-4455-6677-8899-aabbccddeeff'
             AND toString(v6_map[7]) = '::1' AND toString(tuple) = '([1,2],(NULL,true))' AND toString(variants) = '[1,\\'t\\']'))
