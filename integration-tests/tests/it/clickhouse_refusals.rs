@@ -352,10 +352,10 @@ async fn record_types_have_tables_of_their_own_and_refused_rows_keep_their_offse
     let mut refused: Vec<i64> = letters.take().iter().map(|letter| letter.offset).collect();
     refused.sort_unstable();
     assert_eq!(refused, [777, 1_500]);
-    let right = "SELECT (SELECT countIf(offset % 3 != 0 OR offset = 777) FROM t) * 10000 + (SELECT countIf(text = concat('w', \
-                 toString(offset))) FROM words)";
     // 777 is a multiple of 3, and so is 1,500: 2,000 numbers and 998 words are left.
-    assert_eq!(database.number(right).await?, 2_000 * 10_000 + 998);
+    assert_eq!(database.number("SELECT countIf(offset % 3 != 0) FROM t").await?, 2_000);
+    let words = "SELECT countIf(text = concat('w', toString(offset))) FROM words";
+    assert_eq!(database.number(words).await?, 998);
     assert_eq!(database.count("t").await? + database.count("words").await?, RECORDS - 2);
     Ok(())
 }

@@ -354,7 +354,7 @@ async fn rarer_types_and_their_nestings_arrive_as_they_were_sent() {
     insert(&mut writer, (0..100).map(rarer).collect()).await;
     let wrong = ask(
         &database.client(),
-        "SELECT countIf(NOT (toString(d256) = '-1234.567' AND toString(time) = '-1:01:01' AND toString(time64) = '1:01:01.500'
+        "SELECT countIf(NOT (toString(d256) = '-1234.567' AND toString(time) = '-01:01:01' AND toString(time64) = '01:01:01.500'
             AND toString(nanos) = '2017-07-14 11:40:00.000000001' AND (id % 2 = 1) = (maybe_at IS NULL)
             AND ifNull(toUnixTimestamp(maybe_at), 86400) = 86400 AND ring = [(0, 0.5), (1, 1.5)] AND polygon = [[(0, 0)], []]
             AND toString(holes) = '[1,NULL]' AND toString(nested) = '{\\'a\\':[NULL,-1],\\'b\\':[]}' AND toInt16(e16) = -300

@@ -81,7 +81,9 @@ fn bare_status(answer: &Answer, endpoint: &Endpoint) -> ClickHouseError {
     let status = answer.status.as_u16();
     let (retryable, remedy) = match status {
         300..=399 => (false, "it redirects: give the final address"),
-        401 | 403 | 407 => (false, "check .user() and .password(), also those of a proxy in between"),
+        401 | 403 | 407 => {
+            (false, "check .user() and .password(), or .bearer_token(), also those of a proxy in between")
+        }
         408 | 429 => (true, "it is tried again"),
         400..=499 => (false, "check that the address is ClickHouse's HTTP interface"),
         _ => (true, "it is tried again; if it stays, see the log of the server or of the proxy in between"),

@@ -89,7 +89,7 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
         (81, _) => "create the database, or correct .database()",
         (115, _) => "remove the .setting() that this server does not know, or update the server",
         (164, _) => "the user is read-only: use one that may insert",
-        (192..=195 | 516, _) => "check .user() and .password()",
+        (192..=195 | 516, _) => "check .user() and .password(), or .bearer_token()",
         (497, _) => "grant INSERT and SHOW COLUMNS on the table to the user",
         (_, ErrorClass::TooManyPartitions) => {
             "the batch falls into too many table partitions: lower .max_records(), or use a coarser PARTITION BY"

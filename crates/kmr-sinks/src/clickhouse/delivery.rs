@@ -38,7 +38,7 @@ pub struct InsertReceipt {
     pub rows: u64,
     /// Rows that the server refused; their records go to `reduce_err`.
     pub rejected: u64,
-    /// Inserts that were sent for the batch, the refused ones included: 1 for a batch that went in at once.
+    /// Inserts that were tried for the batch, those that were refused or lost included: 1 for a batch that went in at once.
     pub inserts: u32,
     /// Rows by the server's own count; more than `rows` where views write too. `None` if a proxy took the summary out.
     pub written_rows: Option<u64>,

@@ -41,7 +41,7 @@ struct Health {
 pub(crate) enum Blame {
     /// It answered like a ClickHouse: whatever it said, it works.
     None,
-    /// It was not reached: the request is nowhere.
+    /// It was not reached, or takes no inserts now: the request is nowhere.
     Away,
     /// It did not answer, or something else answered for it: the request may have been served.
     Unknown,
@@ -51,6 +51,8 @@ impl Blame {
     pub(crate) fn of(error: &ClickHouseError) -> Self {
         match error {
             ClickHouseError::Unreachable { .. } => Blame::Away,
+            // Too many queries, a replica that is read-only, an overloaded server: refused before anything was done.
+            ClickHouseError::Exception { code: 202 | 242 | 745, .. } => Blame::Away,
             ClickHouseError::TimedOut { phase: super::Phase::Connect, .. } => Blame::Away,
             ClickHouseError::TimedOut { .. } | ClickHouseError::Broken { .. } => Blame::Unknown,
             ClickHouseError::Status { retryable: true, .. } => Blame::Unknown,

@@ -20,9 +20,7 @@ use super::types::Type;
 /// All of them may be `Nullable`.
 ///
 /// ```
-/// # #[cfg(feature = "clickhouse")]
 /// use kmr_sinks::clickhouse::RecordColumns;
-/// # #[cfg(feature = "clickhouse")]
 /// let columns = RecordColumns::new().partition("_partition").offset("_offset");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -224,5 +224,4 @@ impl Part {
 }
 
 #[cfg(test)]
-#[path = "search_tests.rs"]
 mod tests;

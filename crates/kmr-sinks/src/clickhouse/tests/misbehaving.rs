@@ -173,6 +173,18 @@ async fn a_host_that_is_gone_is_left_within_the_attempt_and_one_that_answers_kee
 }
 
 #[tokio::test]
+async fn a_replica_that_takes_no_inserts_is_left_within_the_attempt() {
+    let read_only = Table::new(|_, _| Act::Refuse(exception(242, "Table is in readonly mode"))).await;
+    let other = Table::new(|_, _| Act::Store).await;
+    let mut two = writer(&read_only.url).or_host(&other.url);
+    kmr_core::Reducer::start(&mut two).await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(deliver(&batch_of(&mut two, 5).await).await.output.attempts, 1);
+    }
+    assert_eq!((read_only.inserts(), other.inserts()), (1, 2));
+}
+
+#[tokio::test]
 async fn rows_that_may_be_at_a_host_go_there_once_more_before_they_go_elsewhere() {
     // Stored, and the answer lost: the same host knows the token, the other does not.
     let first = Table::new(|number, _| match number {
