@@ -8,6 +8,8 @@ mod in_process;
 mod load;
 mod scene;
 
+mod clickhouse_faults;
+mod clickhouse_refusals;
 mod clickhouse_types;
 
 mod bad_input;

@@ -88,9 +88,9 @@ impl<R: Rows> Draft<R> {
     }
 
     #[inline]
-    pub(super) fn push(&mut self, row: R::Item) {
+    pub(super) fn push(&mut self, row: R::Item, record: &Record<'_>) {
         if self.refused.is_none() {
-            match self.rows.push(row) {
+            match self.rows.push_from(row, record) {
                 Ok(()) => self.deltas.push(delta(self.base, self.current)),
                 Err(error) => self.refused = Some(error),
             }
