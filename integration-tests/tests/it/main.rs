@@ -21,3 +21,4 @@ mod memory;
 mod outage;
 mod rebalance;
 mod restarts;
+mod verify;
