@@ -24,7 +24,7 @@ pub mod testing;
 #[cfg(test)]
 mod test_reducer;
 
-pub use config::{ClientConfig, ResetPolicy, StartAt, Until};
+pub use config::{ClientConfig, ResetPolicy, SettingEffect, SettingNote, StartAt, Until};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;
 pub use error::{BoxError, Error, Retryable, StopConsumer, chain_text};

@@ -40,6 +40,12 @@ pub(crate) enum Command {
     /// What retention has taken is named as not checkable. Tables that merge doubles away later: --merged.
     #[command(verbatim_doc_comment)]
     Verify(Box<VerifyArgs>),
+    /// Look at everything that `run` needs, before it runs. Exit code 1 when something is in the way.
+    ///
+    /// Takes the flags of `run`: settings, brokers, versions, permissions, the topic, the group and its offsets; ClickHouse, the
+    /// table's columns, engine and deduplication windows (down the views behind it), and how many parts it has. Ends
+    /// with the delivery guarantee that will really be obtained. It joins no group, and writes nothing.
+    Doctor(Box<DoctorArgs>),
 }
 
 /// The demo without servers.
@@ -223,6 +229,9 @@ pub(crate) struct VerifyArgs {
         value_delimiter = ','
     )]
     pub(crate) dead_letter_topics: Vec<String>,
+    /// What the names of the dead letters' headers start with: `KafkaWriter`'s header prefix.
+    #[arg(long, value_name = "PREFIX", default_value = crate::verify::DEFAULT_PREFIX)]
+    pub(crate) dead_letter_prefix: String,
     /// The table's column of the topic. Default: `topic`, if there is one; else all rows count as this topic's.
     #[arg(long, value_name = "COLUMN")]
     pub(crate) topic_column: Option<String>,
@@ -246,6 +255,15 @@ pub(crate) struct VerifyArgs {
     /// Runs of offsets that are named of each kind and partition; counts are exact whatever it is.
     #[arg(long, value_name = "RUNS", default_value_t = 10)]
     pub(crate) list: usize,
+    /// JSON on standard output in place of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
     /// JSON on standard output in place of the table.
     #[arg(long)]
     pub(crate) json: bool,

@@ -1,5 +1,6 @@
 //! The Kafka client of `verify` and `doctor`: settings, and the words for what goes wrong with it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -30,6 +31,7 @@ pub(crate) struct Quiet(Arc<Said>);
 #[derive(Debug, Default)]
 struct Said {
     reason: Mutex<Option<String>>,
+    apis: Mutex<BTreeMap<String, (i16, i16)>>,
 }
 
 impl Quiet {
@@ -37,10 +39,26 @@ impl Quiet {
     pub(crate) fn reason(&self) -> Option<String> {
         self.0.reason.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+
+    /// Requests that a broker supports, each with its versions, if the client was made with `debug=feature`.
+    pub(crate) fn apis(&self) -> BTreeMap<String, (i16, i16)> {
+        self.0.apis.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// `[thrd:…]: …:   ApiKey Fetch (1) Versions 4..17`
+fn api(line: &str) -> Option<(String, (i16, i16))> {
+    let (_, rest) = line.split_once(" ApiKey ")?;
+    let (name, rest) = rest.split_once(" (")?;
+    let (least, most) = rest.split_once(" Versions ")?.1.split_once("..")?;
+    Some((name.to_owned(), (least.parse().ok()?, most.trim().parse().ok()?)))
 }
 
 impl ClientContext for Quiet {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, line: &str) {
+        if let Some((name, versions)) = api(line) {
+            self.0.apis.lock().unwrap_or_else(PoisonError::into_inner).insert(name, versions);
+        }
         tracing::debug!(target: "librdkafka", ?level, facility, "{line}");
     }
 
@@ -85,5 +103,16 @@ pub(crate) fn partitions(
             bail!("topic {topic:?} does not exist, or may not be described")
         }
         (_, Some(code)) => bail!("topic {topic:?}: {code}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn versions_are_read_from_the_clients_words() {
+        let line =
+            "[thrd:127.0.0.1:9092/1]: 127.0.0.1:9092/1:   ApiKey ConsumerGroupHeartbeat (68) Versions 0..1";
+        assert_eq!(super::api(line), Some(("ConsumerGroupHeartbeat".to_owned(), (0, 1))));
+        assert_eq!(super::api("127.0.0.1:9092/1: Broker API support:"), None);
     }
 }

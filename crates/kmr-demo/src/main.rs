@@ -7,6 +7,7 @@ use clap::Parser;
 mod cli;
 mod clickhouse_client;
 mod create_table;
+mod doctor;
 mod embedded;
 mod errors;
 mod kafka_client;
@@ -47,6 +48,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Some(Command::Run(args)) => run::run(*args).await,
             Some(Command::Produce(args)) => produce::produce(args).await,
             Some(Command::CreateTable(args)) => create_table::create(args).await,
+            Some(Command::Doctor(args)) => doctor::doctor(*args).await,
             Some(Command::Verify(args)) => verify::verify(*args).await,
         }
     })

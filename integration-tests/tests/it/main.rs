@@ -15,6 +15,7 @@ mod clean_run;
 mod content;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod faults;
 mod gaps;
 mod memory;

@@ -146,16 +146,21 @@ async fn rows_that_are_missing_double_or_beyond_are_told_apart() -> Result<()> {
 }
 
 fn dead_letter(topic: &str, partition: i32, offset: u64) -> Message {
+    letter("kmr.", topic, partition, offset)
+}
+
+fn letter(prefix: &str, topic: &str, partition: i32, offset: u64) -> Message {
     Message::new("x")
-        .header("kmr-topic", topic)
-        .header("kmr-partition", partition.to_string())
-        .header("kmr-offset", offset.to_string())
+        .header(&format!("{prefix}topic"), topic)
+        .header(&format!("{prefix}partition"), partition.to_string())
+        .header(&format!("{prefix}offset"), offset.to_string())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_account_for_records_and_only_for_their_own() -> Result<()> {
     let audit = Audit::new(test_name!(), 2).await?;
     let letters = audit.topic.kafka().create_topic(test_name!(), 3).await?;
+    let other = audit.topic.kafka().create_topic(test_name!(), 1).await?;
     audit.topic.produce(records(500, 2)).await?;
     audit.commit([(0, 400), (1, 500)]).await?;
     audit.rows(&format!("{COMMITTED} AND NOT (p = 0 AND o IN (3, 90, 91))")).await?;
@@ -171,6 +176,12 @@ async fn dead_letters_account_for_records_and_only_for_their_own() -> Result<()>
     letters.produce([3, 90, 91, 91].map(|offset| dead_letter(&topic, 0, offset))).await?;
     audit.red(&[], &["3 missing"]).await?;
     audit.green(&with, &["0 missing", "1 dead letters for a record that had one"]).await?;
+
+    // Written with another prefix; and one that stands for a range.
+    let named = ["--dead-letter-topic", other.name(), "--dead-letter-prefix", "x-"];
+    let range = letter("x-", &topic, 0, 90).header("x-last_offset", "91");
+    other.produce([letter("x-", &topic, 0, 3), range]).await?;
+    audit.green(&named, &["0 missing, 0 double"]).await?;
 
     audit.more_rows("SELECT 0, 90").await?;
     audit.red(&with, &["partition 0: in the table and a dead letter: 90", "1 double"]).await
@@ -262,7 +273,7 @@ async fn any_table_that_keeps_topic_partition_and_offset_can_be_verified() -> Re
     audit.topic.produce(records(200, 1)).await?;
     audit.commit([(0, 200)]).await?;
     audit.database.exec("DROP TABLE t").await?;
-    let columns = "(kafka_topic LowCardinality(String), p Int32, `o?` Nullable(Int64), n UInt64)";
+    let columns = "(kafka_topic LowCardinality(String), p Int32, `o??` Nullable(Int64), n UInt64)";
     audit.database.exec(&format!("CREATE TABLE t {columns} ENGINE = ReplacingMergeTree ORDER BY n")).await?;
     let topic = audit.topic.name();
     let rows = |topic: &str, from: u64| {

@@ -9,22 +9,17 @@ use super::log;
 use super::offsets::OffsetSet;
 use crate::cli::VerifyArgs;
 
-/// The headers by which a dead letter names its record, as `KafkaWriter` writes them; values are text.
-#[derive(Clone, Copy, Debug)]
-struct HeaderNames {
-    topic: &'static str,
-    partition: &'static str,
-    offset: &'static str,
+/// The headers by which a dead letter names its record, behind the prefix that `KafkaWriter` was given; values are text.
+mod header {
+    pub(super) const TOPIC: &str = "topic";
+    pub(super) const PARTITION: &str = "partition";
+    pub(super) const OFFSET: &str = "offset";
     /// Only where a dead letter stands for a range of records.
-    last_offset: &'static str,
+    pub(super) const LAST_OFFSET: &str = "last_offset";
 }
 
-const HEADERS: HeaderNames = HeaderNames {
-    topic: "kmr-topic",
-    partition: "kmr-partition",
-    offset: "kmr-offset",
-    last_offset: "kmr-last-offset",
-};
+/// What these start with by default: `KafkaWriter`'s own default.
+pub(crate) const DEFAULT_PREFIX: &str = "kmr.";
 
 /// The dead letters for one topic.
 #[derive(Debug, Default)]
@@ -41,7 +36,9 @@ impl DeadLetters {
     pub(super) fn read(config: &ClientConfig, args: &VerifyArgs) -> anyhow::Result<Self> {
         let mut letters = Self::default();
         for topic in &args.dead_letter_topics {
-            log::read_all(config, args, topic, |message| letters.add(&args.kafka.topic, named(message)))?;
+            log::read_all(config, args, topic, |message| {
+                letters.add(&args.kafka.topic, named(message, &args.dead_letter_prefix))
+            })?;
         }
         Ok(letters)
     }
@@ -74,19 +71,20 @@ struct Named {
     last_offset: u64,
 }
 
-fn named(message: &BorrowedMessage<'_>) -> Option<Named> {
+fn named(message: &BorrowedMessage<'_>, prefix: &str) -> Option<Named> {
     let headers = message.headers()?;
-    // The last of a name counts: a record that came from a dead-letter topic itself may carry older ones.
+    // The last of a name counts: a record that came from a dead-letter topic itself carries older ones.
     let value = |name: &str| {
-        let found = headers.iter().filter(|header| header.key == name).last()?;
+        let is_it = |key: &str| key.strip_prefix(prefix).is_some_and(|rest| rest == name);
+        let found = headers.iter().filter(|header| is_it(header.key)).last()?;
         std::str::from_utf8(found.value?).ok()
     };
-    let offset = value(HEADERS.offset)?.parse().ok()?;
-    let last_offset = match value(HEADERS.last_offset) {
+    let offset = value(header::OFFSET)?.parse().ok()?;
+    let last_offset = match value(header::LAST_OFFSET) {
         Some(text) => text.parse().ok()?,
         None => offset,
     };
-    let (topic, partition) = (value(HEADERS.topic)?.to_owned(), value(HEADERS.partition)?.parse().ok()?);
+    let (topic, partition) = (value(header::TOPIC)?.to_owned(), value(header::PARTITION)?.parse().ok()?);
     Some(Named { topic, partition, offset, last_offset })
 }
 

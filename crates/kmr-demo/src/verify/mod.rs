@@ -21,6 +21,7 @@ mod report;
 mod table;
 
 use audit::{Account, Bounds, Rows, dead_within};
+pub(crate) use letters::DEFAULT_PREFIX;
 use letters::DeadLetters;
 use log::{LogReader, Read};
 use offsets::Bits;

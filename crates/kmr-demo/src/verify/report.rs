@@ -112,7 +112,7 @@ impl Report {
                 self.repeated_letters,
                 "dead letters for a record that had one: they are delivered at least once",
             ),
-            (self.nameless_letters, "messages of the dead-letter topics name no record (kmr-* headers)"),
+            (self.nameless_letters, "messages of the dead-letter topics name no record in their headers"),
         ] {
             if count > 0 {
                 notes.push(format!("{} {what}", grouped(count)));

@@ -15,6 +15,7 @@ mod encode;
 mod error;
 mod exchange;
 mod open_batch;
+mod preflight;
 mod rows;
 mod schema;
 mod start;
@@ -28,6 +29,7 @@ pub use code::ErrorClass;
 pub use config::Compression;
 pub use delivery::InsertReceipt;
 pub use error::{ClickHouseError, Phase};
+pub use preflight::{TableColumn, check_row};
 pub use rows::EncodedRows;
 pub use writer::ClickHouseWriter;
 
