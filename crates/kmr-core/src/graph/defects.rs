@@ -27,6 +27,8 @@ pub(crate) enum Defect {
     ForgetsMetadata,
     /// A commit does not wait for the one before.
     CommitsTwice,
+    /// Records that were fetched for an earlier assignment are taken for the first ones of this one.
+    ReadsTooEarly,
 }
 
 /// Whether a defect is switched on in this thread.

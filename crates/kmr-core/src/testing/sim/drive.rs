@@ -372,6 +372,7 @@ impl<'s> Run<'s> {
             state.violate("nothing is lost", format!("{partition} offset {offset} never came"));
         }
         if self.schedule.is_graceful()
+            && !state.group.has_hurried()
             && let Some((partition, offset, times)) = state.oracle.first_double()
         {
             let what = format!("{partition} offset {offset} came {times} times, and nothing was wrong");

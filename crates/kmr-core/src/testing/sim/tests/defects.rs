@@ -81,3 +81,8 @@ fn a_commit_goes_without_the_metadata_in_force() {
 fn a_commit_does_not_wait_for_the_one_before() {
     found(Defect::CommitsTwice, &["C8"]);
 }
+
+#[test]
+fn records_of_an_earlier_assignment_are_taken_for_the_first_ones() {
+    found(Defect::ReadsTooEarly, &["C1", "nothing is lost"]);
+}

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::error::Error;
 use crate::member::{
     CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, Rebalance, RecordBatch, Start,
+    OffsetCommit, Ready, Rebalance, RecordBatch, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
@@ -49,6 +49,8 @@ pub(super) struct World {
     pub(super) refusals: Mutex<VecDeque<Error>>,
     /// Where partitions start.
     pub(super) starts: Mutex<BTreeMap<i32, Start>>,
+    /// Assignments are not answered while this holds.
+    pub(super) held: watch::Sender<bool>,
     /// Lowest offset, end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
 }
@@ -62,6 +64,7 @@ impl Default for World {
             queue: Mutex::default(),
             refusals: Mutex::default(),
             starts: Mutex::default(),
+            held: watch::channel(false).0,
             log: Mutex::new((3, 9, 5)),
         }
     }
@@ -108,8 +111,10 @@ impl GroupMember for Scripted {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
+    async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
+        let _ = self.world.held.subscribe().wait_for(|held| !held).await;
         self.world.called(Call::Assigned(rebalance.id));
+        ready();
         let starts = self.world.starts.lock().unwrap();
         let start = |partition: &TopicPartition| {
             let unknown = Start { partition: partition.clone(), offset: None, chosen: false, metadata: None };
