@@ -121,7 +121,8 @@ fn windows(server: &ClickHouseFacts, writer: Writer) -> Check {
             0 => none.push(table.name.clone()),
             window if window < needed => short.push(text),
             window => {
-                good.push(format!("{text} ({:.1} times what a retry needs)", window as f64 / needed as f64))
+                let margin = window as f64 / needed as f64;
+                good.push(format!("{text} ({margin:.1} times what a retry needs)"));
             }
         }
     }

@@ -37,7 +37,7 @@ impl DeadLetters {
         let mut letters = Self::default();
         for topic in &args.dead_letter_topics {
             log::read_all(config, args, topic, |message| {
-                letters.add(&args.kafka.topic, named(message, &args.dead_letter_prefix))
+                letters.add(&args.kafka.topic, named(message, &args.dead_letter_prefix));
             })?;
         }
         Ok(letters)

@@ -113,7 +113,7 @@ pub(super) struct LogReader {
     consumer: LogConsumer,
     topic: String,
     partition: i32,
-    /// A record that was read and lies behind the last window.
+    /// The last record that was read; it may lie behind the last window.
     ahead: Option<u64>,
     ended: bool,
 }
@@ -135,15 +135,23 @@ impl LogReader {
         let end = records.range().end;
         let mut heard = Instant::now();
         loop {
-            if self.ahead.is_some_and(|offset| offset >= end) || self.ended {
+            // Behind its last record a window has to be waited for only where it ends with a gap.
+            if self.ended || self.ahead.is_some_and(|offset| offset + 1 >= end) {
+                if let Some(offset) = self.ahead {
+                    records.insert(offset);
+                }
                 return Ok(Read::Whole);
             }
             if let Some(offset) = self.ahead.take() {
                 records.insert(offset);
             }
             match next(&self.consumer, &self.topic)? {
-                Some(Event::Record(message)) => self.ahead = Some(message.offset().unsigned_abs()),
-                Some(Event::End(_)) => self.ended = true,
+                Some(Event::Record(message)) if message.partition() == self.partition => {
+                    self.ahead = Some(message.offset().unsigned_abs());
+                }
+                Some(Event::End(partition)) if partition == self.partition => self.ended = true,
+                // Of a partition that was read before.
+                Some(Event::Record(_) | Event::End(_)) => continue,
                 Some(Event::Gone) => {
                     let (start, _) = watermarks(&self.consumer, &self.topic, self.partition)?;
                     self.start(self.partition, start)?;

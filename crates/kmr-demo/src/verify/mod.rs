@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use rdkafka::ClientConfig;
 use tokio::task::spawn_blocking;
 
@@ -147,8 +147,13 @@ impl Audit {
                     account.check(&records, &rows?, &dead);
                     at = window.end;
                 }
+                Read::BeginsAt(start) if start <= at => {
+                    bail!(
+                        "the broker does not hand out offset {at} of partition {partition}, and its log begins at {start}"
+                    )
+                }
                 Read::BeginsAt(start) => {
-                    let gone = at..start.clamp(at, checked.end);
+                    let gone = at..start.min(checked.end);
                     account.taken(&gone);
                     self.rows_alone(table, partition, gone.clone(), |rows| account.count_below(rows)).await?;
                     at = gone.end;

@@ -154,8 +154,8 @@ impl Report {
             "partition",
             "records",
             "rows",
-            "dead letters",
-            "no record",
+            "dead\nletters",
+            "no\nrecord",
             "missing",
             "double",
         ]);
