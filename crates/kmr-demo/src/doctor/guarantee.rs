@@ -42,11 +42,14 @@ impl Guarantee {
         }
         if self.is_exact() {
             lines.push("  an insert that has to be sent again is recognised, and doubles no row".to_owned());
-            lines.push("  rows are double after a crash, or where a drain deadline passed, unless the writer is exactly-once".to_owned());
+            lines.push(
+                "  rows that are read again after a crash are double, unless the writer is exactly-once"
+                    .to_owned(),
+            );
             lines.push("  exactly once: possible with this table".to_owned());
         } else {
-            let why = self.doubles.join("; ");
-            lines.push(format!("  an insert that has to be sent again may double its rows: {why}"));
+            lines.push("  an insert that has to be sent again may double its rows:".to_owned());
+            lines.extend(self.doubles.iter().map(|why| format!("    {why}")));
             lines.push("  exactly once: not possible, for the same reason".to_owned());
         }
         lines.join("\n")

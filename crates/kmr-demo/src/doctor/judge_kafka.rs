@@ -139,7 +139,10 @@ fn group(kafka: &KafkaFacts) -> Check {
         }
         Ok(Some(group)) => group,
     };
-    let found = format!("{name}: {}, {} members, {:?}", group.state, group.members, group.assignor);
+    let mut found = format!("{name}: {}, {} members", group.state, group.members);
+    if !group.assignor.is_empty() {
+        found += &format!(", {:?}", group.assignor);
+    }
     let (fits, remedy) = match kafka.protocol {
         Protocol::Eager => (group.assignor == "range", "end all members first, or use --protocol as they do"),
         Protocol::Cooperative => (
