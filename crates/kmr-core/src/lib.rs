@@ -27,7 +27,7 @@ pub mod testing;
 mod test_reducer;
 
 pub use breaker::Breaker;
-pub use config::{ClientConfig, ResetPolicy, StartAt, Until};
+pub use config::{ClientConfig, ResetPolicy, SettingEffect, SettingNote, StartAt, Until};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;
 pub use error::{BoxError, Error, Retryable, StopConsumer, WithCode, chain_text};

@@ -41,6 +41,12 @@ pub(crate) struct Described {
     default_type: String,
 }
 
+impl Described {
+    pub(crate) fn new(name: String, type_text: String, default_type: String) -> Self {
+        Self { name, type_text, default_type }
+    }
+}
+
 /// The statement that describes `table`, which is quoted already.
 pub(crate) fn describe_statement(table: &str) -> String {
     format!("DESCRIBE TABLE {table} FORMAT JSONEachRow")
