@@ -8,6 +8,7 @@
 //! * `starts`: where partitions start, and what the logs hold;
 //! * `commits`: what the answers to commits mean;
 //! * `topic_ids`: whether a topic is still the one that was read;
+//! * `logs`: which logs partitions have; `reset`: the operator's own hand on offsets;
 //! * `kafka_member`, `groupless`: the member of a group on top of them, and one without a group;
 //! * `connect`: start-up, with the checks that name what is wrong.
 
@@ -17,12 +18,14 @@ mod context;
 mod fetcher;
 mod groupless;
 mod kafka_member;
+mod logs;
 #[allow(
     unsafe_code,
     reason = "the one place that calls librdkafka directly; every site says why it is sound"
 )]
 mod native;
 mod positions;
+mod reset;
 mod starts;
 mod threads;
 mod topic_ids;
@@ -31,3 +34,4 @@ mod topic_ids;
 mod tests;
 
 pub(crate) use connect::Connect;
+pub use reset::reset_offsets;

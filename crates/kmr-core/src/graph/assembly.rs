@@ -43,6 +43,8 @@ pub(crate) struct GraphOptions {
     /// Where a bounded run ends.
     pub(crate) until: Option<Until>,
     pub(crate) listeners: Listeners,
+    /// Blocks are planned before they are delivered, and delivered under the token of their plan.
+    pub(crate) exactly_once: bool,
 }
 
 impl Default for GraphOptions {
@@ -58,6 +60,7 @@ impl Default for GraphOptions {
             },
             until: None,
             listeners: Listeners::default(),
+            exactly_once: false,
         }
     }
 }
@@ -75,6 +78,7 @@ impl Graph {
             budget: self.budget.clone(),
             counters: self.counters.clone(),
             board: self.controls.board.clone(),
+            exactly_once: self.options.exactly_once,
             seed: self.seed,
         };
         let stages = tokio::select! {

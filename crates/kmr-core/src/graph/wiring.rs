@@ -33,6 +33,8 @@ pub(crate) struct StageContext {
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) board: Arc<Board>,
+    /// Whether the reduce that the map stages feed delivers planned blocks.
+    pub(crate) exactly_once: bool,
     /// Decides the jitter of retries.
     pub(crate) seed: u64,
 }

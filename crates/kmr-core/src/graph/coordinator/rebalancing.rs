@@ -173,7 +173,7 @@ async fn answer(
         return Ok(Vec::new());
     }
     let starts = member.assign(rebalance).await?;
-    for Start { partition, offset, chosen, metadata } in &starts {
+    for Start { partition, offset, chosen, metadata, .. } in &starts {
         if let Some(epoch) = epochs.get(partition).copied() {
             let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());
             let _ = ledger.send(LedgerEntry::Starts { epoch, commit, metadata });

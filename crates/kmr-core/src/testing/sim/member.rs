@@ -139,6 +139,7 @@ impl GroupMember for SimMember {
                 offset,
                 chosen: committed.is_none(),
                 metadata,
+                log: None,
             });
         }
         state.wake_readers();

@@ -112,7 +112,13 @@ impl GroupMember for Scripted {
         self.world.called(Call::Assigned(rebalance.id));
         let starts = self.world.starts.lock().unwrap();
         let start = |partition: &TopicPartition| {
-            let unknown = Start { partition: partition.clone(), offset: None, chosen: false, metadata: None };
+            let unknown = Start {
+                partition: partition.clone(),
+                offset: None,
+                chosen: false,
+                metadata: None,
+                log: None,
+            };
             starts.get(&partition.partition()).cloned().unwrap_or(unknown)
         };
         Ok(rebalance.partitions.iter().map(start).collect())

@@ -119,7 +119,8 @@ impl Running {
 
     /// Where a partition starts when it is assigned.
     pub(super) fn start_at(&self, number: i32, offset: i64, chosen: bool) {
-        let start = Start { partition: partition(number), offset: Some(offset), chosen, metadata: None };
+        let start =
+            Start { partition: partition(number), offset: Some(offset), chosen, metadata: None, log: None };
         self.world.starts.lock().unwrap().insert(number, start);
     }
 
