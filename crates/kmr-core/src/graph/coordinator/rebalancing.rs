@@ -173,10 +173,11 @@ async fn answer(
         return Ok(Vec::new());
     }
     let starts = member.assign(rebalance).await?;
-    for Start { partition, offset, chosen, metadata, .. } in &starts {
+    for Start { partition, offset, chosen, metadata, log } in &starts {
         if let Some(epoch) = epochs.get(partition).copied() {
             let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());
-            let _ = ledger.send(LedgerEntry::Starts { epoch, commit, metadata });
+            let (offset, log) = (*offset, log.clone());
+            let _ = ledger.send(LedgerEntry::Starts { epoch, commit, metadata, offset, log });
         }
     }
     Ok(starts)

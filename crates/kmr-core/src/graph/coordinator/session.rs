@@ -102,6 +102,7 @@ impl Session {
         let (refused, refusals) = mpsc::unbounded_channel();
         let heard = (setup.counters.clone(), setup.options.listeners.clone());
         let commits = Committer::new(member.clone(), heard, refused, interval, entries, orders);
+        let commits = commits.exactly_once(setup.options.exactly_once);
         tasks.spawn(supervise("commit".to_owned(), commits.run()));
         let intake = Intake {
             queue,
