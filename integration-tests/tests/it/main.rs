@@ -15,6 +15,7 @@ mod clean_run;
 mod content;
 mod dead_letters;
 mod demo;
+mod exactly_once;
 mod faults;
 mod gaps;
 mod memory;

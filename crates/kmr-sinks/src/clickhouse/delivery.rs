@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kmr_core::{Attempt, Delivered, Delivery, DeliveryError};
+use kmr_core::{Attempt, Block, Delivered, Delivery, DeliveryError, Fingerprint};
 use tokio::sync::OnceCell;
 
 use super::answer::{Outcome, insert_outcome};
 use super::body;
 use super::config::{Compression, Endpoint};
 use super::error::ClickHouseError;
+use super::exactly_once::{Window, doubt};
 use super::exchange::post;
 use super::telemetry;
 
@@ -48,11 +49,21 @@ pub(crate) struct Destination {
 /// A closed batch of one writer.
 pub(crate) struct FrozenBatch {
     pub(crate) destination: Arc<Destination>,
-    /// Path and parameters, the token among them.
+    /// Path and parameters, but for the token.
     pub(crate) target: String,
+    /// Under which the batch is inserted, unless it is a planned block.
+    pub(crate) token: String,
+    /// Exactly-once mode: what a planned block is known by, and what its tables remember.
+    pub(crate) exact: Option<Exact>,
     pub(crate) rows: u64,
     pub(crate) bytes: u64,
     content: Content,
+}
+
+/// What exactly-once mode needs of a batch.
+pub(crate) struct Exact {
+    pub(crate) hash: u128,
+    pub(crate) windows: Arc<[Window]>,
 }
 
 /// The request's body. Invariant: once `packed` is there it is what every attempt sends, and `plain` is empty.
@@ -65,13 +76,18 @@ impl FrozenBatch {
     /// A batch of `segments`, the format's header in front.
     pub(crate) fn new(
         destination: Arc<Destination>,
-        target: String,
-        rows: u64,
-        bytes: u64,
+        (target, token): (String, String),
+        (rows, bytes): (u64, u64),
         segments: Vec<Bytes>,
     ) -> Self {
         let content = Content { plain: Mutex::new(segments), packed: OnceCell::new() };
-        Self { destination, target, rows, bytes, content }
+        Self { destination, target, token, exact: None, rows, bytes, content }
+    }
+
+    /// The same in exactly-once mode.
+    pub(crate) fn exact(mut self, exact: Option<Exact>) -> Self {
+        self.exact = exact;
+        self
     }
 
     /// The body's bytes, shared. Packed by the first attempt that gets so far; a dropped one leaves it to the next.
@@ -92,7 +108,22 @@ impl FrozenBatch {
         self.content.plain.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn insert(&self) -> Result<(Outcome, usize), ClickHouseError> {
+    /// E6: whether the tables may have forgotten a block that was planned.
+    async fn trusts(&self, block: &Block) -> Result<(), ClickHouseError> {
+        let Some(exact) = &self.exact else { return Ok(()) };
+        let Destination { endpoint, table, .. } = &*self.destination;
+        let doubt = doubt(endpoint, table, &exact.windows, block.planned, block.is_reformed).await?;
+        let in_doubt =
+            |why| ClickHouseError::InDoubt { table: table.to_string(), token: block.token.to_string(), why };
+        doubt.map_or(Ok(()), |why| Err(in_doubt(why)))
+    }
+
+    async fn insert(&self, block: Option<&Block>) -> Result<(Outcome, usize), ClickHouseError> {
+        if let Some(block) = block {
+            self.trusts(block).await?;
+        }
+        let token = block.map_or(self.token.as_str(), |block| &block.token);
+        let target = format!("{}&insert_deduplication_token={token}", self.target);
         let segments = self.body().await?;
         let sent_bytes = segments.iter().map(Bytes::len).sum();
         let Destination { endpoint, table, compression } = &*self.destination;
@@ -100,7 +131,7 @@ impl FrozenBatch {
             Compression::None => None,
             Compression::Lz4 => Some("lz4"),
         };
-        let answer = post(endpoint, &self.target, segments, encoding).await?;
+        let answer = post(endpoint, &target, segments, encoding).await?;
         Ok((insert_outcome(&answer, endpoint, table, self.rows)?, sent_bytes))
     }
 }
@@ -118,10 +149,14 @@ impl fmt::Debug for FrozenBatch {
 impl Delivery for FrozenBatch {
     type Output = InsertReceipt;
 
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        self.exact.as_ref().map(|exact| Fingerprint { rows: self.rows, bytes: self.bytes, hash: exact.hash })
+    }
+
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<InsertReceipt>, DeliveryError> {
         let started = Instant::now();
         let table = &self.destination.table;
-        match self.insert().await {
+        match self.insert(attempt.block.as_ref()).await {
             Ok((outcome, sent_bytes)) => {
                 let took = started.elapsed();
                 telemetry::inserted(table, self.rows, sent_bytes, attempt.number, took);

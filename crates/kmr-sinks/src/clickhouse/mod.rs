@@ -13,6 +13,7 @@ mod config;
 mod delivery;
 mod encode;
 mod error;
+mod exactly_once;
 mod exchange;
 mod open_batch;
 mod rows;

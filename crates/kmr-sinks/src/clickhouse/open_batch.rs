@@ -34,6 +34,12 @@ impl OpenBatch {
         self.bytes
     }
 
+    /// All bytes, as one.
+    pub(crate) fn hash(&mut self) -> u128 {
+        self.close_tail();
+        super::exactly_once::hash(&self.segments)
+    }
+
     /// All segments in the order of acceptance, `header` in front.
     pub(crate) fn into_segments(mut self, header: Bytes) -> Vec<Bytes> {
         self.close_tail();

@@ -13,8 +13,9 @@ use kmr_core::{AtShutdown, BatchOptions, BoxError, Chunk, Delivery, Reducer, Ret
 use serde::Serialize;
 
 use super::config::{Compression, Config, Secret, Timeouts};
-use super::delivery::{Destination, FrozenBatch, InsertReceipt};
+use super::delivery::{Destination, Exact, FrozenBatch, InsertReceipt};
 use super::error::ClickHouseError;
+use super::exactly_once::{FORBIDDEN, Window, windows};
 use super::open_batch::OpenBatch;
 use super::rows::{DescribedTable, EncodedRows};
 use super::{schema, start, telemetry};
@@ -44,6 +45,8 @@ struct Started {
     table: Arc<DescribedTable>,
     destination: Arc<Destination>,
     tokens: Tokens,
+    /// In exactly-once mode: of the table, and of those that its views write to.
+    windows: Option<Arc<[Window]>>,
 }
 
 impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
@@ -187,6 +190,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
             table: Arc::new(DescribedTable { name, schema }),
             destination: Arc::new(destination),
             tokens: Tokens::new(),
+            windows: None,
         })
     }
 }
@@ -194,8 +198,8 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
 impl Started {
     /// Path and parameters of one batch's insert. Block sizes are pinned so that the batch is one block: only a whole
     /// block is stored as a whole and deduplicated as a whole.
-    fn target(&self, token: &str, max_records: usize) -> String {
-        let block_rows = max_records.max(BLOCK_ROWS).to_string();
+    fn target(&self, rows: usize) -> String {
+        let block_rows = rows.max(BLOCK_ROWS).to_string();
         let schema = &self.table.schema;
         let mut parameters = vec![
             ("query", schema.insert.as_str()),
@@ -206,8 +210,10 @@ impl Started {
             ("min_insert_block_size_bytes", "0"),
             ("input_format_parallel_parsing", "0"),
             ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-            ("insert_deduplication_token", token),
         ];
+        if self.windows.is_some() {
+            parameters.push(("insert_deduplicate", "1"));
+        }
         if schema.json_as_text {
             parameters.push(("input_format_binary_read_json_as_string", "1"));
         }
@@ -248,6 +254,27 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
         Ok(())
     }
 
+    /// Checks that the table, and every table down the graph of its views, remembers tokens.
+    async fn start_exactly_once(&mut self) -> Result<(), BoxError> {
+        if let Some((name, _)) =
+            self.config.settings.iter().find(|(name, _)| FORBIDDEN.contains(&name.as_str()))
+        {
+            let problem = format!(
+                "the setting {name} decides what is dropped as a duplicate and cannot be changed with .setting()"
+            );
+            return Err(ClickHouseError::Config(problem).into());
+        }
+        let Some(started) = &mut self.started else {
+            return Err(ClickHouseError::Config("start() has not described the table".into()).into());
+        };
+        let windows = windows(&started.destination.endpoint, &started.table.name).await?;
+        for Window { database, table, blocks, time } in &windows {
+            telemetry::window(database, table, *blocks, *time);
+        }
+        started.windows = Some(windows.into());
+        Ok(())
+    }
+
     fn rows(&self) -> EncodedRows<R> {
         EncodedRows::new(self.started.as_ref().map(|started| Arc::clone(&started.table)))
     }
@@ -265,12 +292,14 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
             );
         };
         let token = started.tokens.next();
-        let target = started.target(&token, self.options.max_records);
-        let open = std::mem::take(&mut self.open);
+        let mut open = std::mem::take(&mut self.open);
         let (rows, bytes) = (open.rows(), open.bytes());
+        let target =
+            started.target(self.options.max_records.max(usize::try_from(rows).unwrap_or(usize::MAX)));
+        let exact = started.windows.clone().map(|windows| Exact { hash: open.hash(), windows });
         let segments = open.into_segments(started.table.schema.header.clone());
         let destination = Arc::clone(&started.destination);
-        Ok(Box::new(FrozenBatch::new(destination, target, rows, bytes, segments)))
+        Ok(Box::new(FrozenBatch::new(destination, (target, token), (rows, bytes), segments).exact(exact)))
     }
 }
 
