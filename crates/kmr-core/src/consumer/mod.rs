@@ -409,6 +409,17 @@ mod tests {
         assert!(refused(builder().drain_deadline(Duration::from_secs(400))).contains("max.poll.interval.ms"));
         assert!(refused(builder().heal_after(Duration::from_secs(9))).contains("heal_after"));
         assert!(builder().heal_after(None).build().is_ok());
+        assert!(refused(builder().exactly_once().without_group()).contains("without_group"));
+        assert!(refused(builder().exactly_once().out_of_range(ResetPolicy::Latest)).contains("out_of_range"));
+        let drops = Collect::default().with_options(|o| o.with_at_shutdown(crate::AtShutdown::Drop));
+        assert!(
+            refused(builder().exactly_once().strategy(Strategy::new().map(text).reduce(drops)))
+                .contains("at_shutdown")
+        );
+        let pass = |rows: usize| Ok::<_, std::convert::Infallible>(rows);
+        let two = Strategy::new().map(text).reduce(Collect::default()).map(pass).reduce(Collect::default());
+        assert!(refused(builder().exactly_once().strategy(two)).contains("more than one reduce"));
+        assert!(builder().exactly_once().build().is_ok());
         assert!(builder().build().is_ok());
     }
 

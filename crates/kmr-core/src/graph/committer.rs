@@ -183,8 +183,8 @@ pub(crate) struct Committer {
     outstanding: Option<Outstanding>,
     /// Something is to be committed at once.
     prompt: bool,
-    /// Whether offsets carry marks, and blocks are planned.
-    exactly_once: bool,
+    /// Offsets carry marks, and blocks are planned; no larger than that many bytes of the budget.
+    exactly_once: Option<u64>,
     /// Assignments with a plan that somebody waits for.
     planned: BTreeSet<Epoch>,
     /// Where refused commits are told, which end the consumer.
@@ -214,7 +214,7 @@ impl Committer {
             leaving: Vec::new(),
             outstanding: None,
             prompt: false,
-            exactly_once: false,
+            exactly_once: None,
             planned: BTreeSet::new(),
             refusals,
             #[cfg(test)]
@@ -222,9 +222,9 @@ impl Committer {
         }
     }
 
-    /// Whether offsets carry marks, and blocks are planned.
-    pub(crate) fn exactly_once(mut self, exactly_once: bool) -> Self {
-        self.exactly_once = exactly_once;
+    /// Offsets carry marks, and blocks are planned, of at most that many bytes of the budget.
+    pub(crate) fn exactly_once(mut self, budget: Option<u64>) -> Self {
+        self.exactly_once = budget;
         self
     }
 
@@ -537,10 +537,10 @@ impl Committer {
 
 impl Entry {
     /// Exactly-once mode: takes up the mark; at-least-once mode: makes sure that there is no open plan.
-    fn begin(&mut self, exactly_once: bool, begins: Begins) -> Result<(), Error> {
+    fn begin(&mut self, exactly_once: Option<u64>, begins: Begins) -> Result<(), Error> {
         let partition = &self.assignment.partition;
-        if exactly_once {
-            self.marks = Some(Marks::judge(partition, begins)?);
+        if let Some(budget) = exactly_once {
+            self.marks = Some(Marks::judge(partition, begins, budget)?);
             return Ok(());
         }
         match begins.metadata.as_deref().map(Mark::parse) {

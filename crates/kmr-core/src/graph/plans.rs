@@ -105,8 +105,8 @@ impl Marks {
     /// E2: whether an assignment may begin here.
     ///
     /// # Errors
-    /// It may not: what is committed is not this log's, or not kmr's.
-    pub(crate) fn judge(partition: &TopicPartition, begins: Begins) -> Result<Self, Error> {
+    /// It may not: what is committed is not this log's, or not kmr's; or the block that is planned is larger than `budget`, in bytes (E8).
+    pub(crate) fn judge(partition: &TopicPartition, begins: Begins, budget: u64) -> Result<Self, Error> {
         let Begins { log, offset, chosen, metadata } = begins;
         let Some(log) = log else {
             let what = format!("{partition} was assigned without the ids of its log");
@@ -140,6 +140,14 @@ impl Marks {
         }
         Ok(match mark {
             Mark::Idle(idle) => marks(idle.epoch, None),
+            // One record is always admitted, however large.
+            Mark::Plan(plan) if plan.budget > budget && plan.first < plan.last => {
+                return Err(Error::Config(format!(
+                    "byte_budget: the block of {partition} that is planned from offset {} to {} takes {} bytes, and {budget} are there for \
+                     records; raise it to what it was when the block was planned",
+                    plan.first, plan.last, plan.budget
+                )));
+            }
             Mark::Plan(plan) => {
                 let (epoch, text) = (plan.epoch, text.clone());
                 let plan = Arc::new(plan);

@@ -55,6 +55,7 @@ impl Coordinator {
     pub(super) fn steer(&mut self, session: &mut Session) {
         self.setup.budget.backlogs().share_among(self.ownership.partitions().count());
         self.start_moves(session);
+        self.take_turns(session);
         if session.pausing.is_some() {
             return;
         }

@@ -76,6 +76,7 @@ impl Coordinator {
         partitions.extend(before.iter().flat_map(|before| before.partitions.iter().cloned()));
         session.moves.overtake(&rebalance.partitions);
         session.pauses.forget(&rebalance.partitions);
+        session.reforms.forget(&rebalance.partitions);
         let mut epochs = BTreeMap::new();
         let drain = session.drain.clone();
         let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
@@ -145,6 +146,9 @@ impl Coordinator {
         let Answered { rebalance, starts, ends } = answered;
         session.pauses.forget(&rebalance.partitions);
         self.ends.extend(ends.iter().map(|(partition, end)| (partition.clone(), *end)));
+        if self.setup.options.exactly_once {
+            session.reforms.note(starts);
+        }
         for start in starts {
             if let Some(offset) = start.offset {
                 self.starts_at(session, &start.partition, offset);

@@ -51,6 +51,8 @@ pub(super) struct World {
     pub(super) starts: Mutex<BTreeMap<i32, Start>>,
     /// Lowest offset, end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
+    /// Partition, offset and metadata of each commit that was taken.
+    pub(super) marks: Mutex<Vec<(i32, i64, Option<Arc<str>>)>>,
 }
 
 impl Default for World {
@@ -63,6 +65,7 @@ impl Default for World {
             refusals: Mutex::default(),
             starts: Mutex::default(),
             log: Mutex::new((3, 9, 5)),
+            marks: Mutex::default(),
         }
     }
 }
@@ -117,7 +120,7 @@ impl GroupMember for Scripted {
                 offset: None,
                 chosen: false,
                 metadata: None,
-                log: None,
+                log: Some(super::log()),
             };
             starts.get(&partition.partition()).cloned().unwrap_or(unknown)
         };
@@ -137,7 +140,9 @@ impl GroupMember for Scripted {
             Broker::SaysLater => CommitOutcome::Retryable("rebalance in progress".to_owned()),
             Broker::SaysNotOwned => CommitOutcome::NotOwned("illegal generation".to_owned()),
             Broker::Accepts | Broker::Silent => {
-                for OffsetCommit { partition, offset, .. } in offsets {
+                for OffsetCommit { partition, offset, metadata } in offsets {
+                    let mark = (partition.partition(), *offset, metadata.clone());
+                    self.world.marks.lock().unwrap().push(mark);
                     self.world.called(Call::Committed(partition.partition(), *offset));
                 }
                 CommitOutcome::Committed
