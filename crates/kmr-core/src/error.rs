@@ -1,7 +1,9 @@
 //! The one error type of this crate: every variant names the thing that failed and what to do about it.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::consumer::PartitionEnd;
 use crate::record::TopicPartition;
 
 /// Any error of user code or of a sink.
@@ -206,6 +208,8 @@ pub enum Error {
     Unfinished {
         /// What was left.
         what: String,
+        /// The partitions that it owned at the end, those with something left and the others. Empty where that could not be found out.
+        partitions: BTreeMap<TopicPartition, PartitionEnd>,
     },
 }
 

@@ -81,7 +81,7 @@ impl Plan {
         let Self { log, epoch, first, last, rows, budget, token, created } = self;
         let Fingerprint { rows, bytes, hash } = rows;
         let cluster = escaped(&log.cluster);
-        sealed(format!(
+        sealed(&format!(
             "{VERSION} plan {cluster} {:032x} {epoch} {first} {last} {rows} {bytes} {hash:032x} {budget} {created} {token}",
             log.topic
         ))
@@ -100,7 +100,7 @@ pub(crate) struct Idle {
 impl Idle {
     pub(crate) fn text(&self) -> Arc<str> {
         let Self { log, epoch, offset } = self;
-        sealed(format!("{VERSION} idle {} {:032x} {epoch} {offset}", escaped(&log.cluster), log.topic))
+        sealed(&format!("{VERSION} idle {} {:032x} {epoch} {offset}", escaped(&log.cluster), log.topic))
     }
 }
 
@@ -173,8 +173,8 @@ fn hex(word: &str) -> Option<u128> {
 }
 
 /// Adds the checksum. The parts are bounded, so that the whole is.
-fn sealed(content: String) -> Arc<str> {
-    let text = format!("{content} {}", checksum(&content));
+fn sealed(content: &str) -> Arc<str> {
+    let text = format!("{content} {}", checksum(content));
     debug_assert!(text.len() < LIMIT, "{}", text.len());
     text.into()
 }

@@ -160,6 +160,11 @@ impl CommitOutcome {
     }
 }
 
+/// Called at the moment between two assignments: nothing of an earlier one comes out of the fetch queue any more, and nothing of this
+/// one has yet. A record that was fetched for an earlier one is not where this one starts: taken for its first, it would let those
+/// before it be skipped.
+pub(crate) type Ready = Box<dyn FnOnce() + Send>;
+
 /// A member of a consumer group.
 #[async_trait]
 pub(crate) trait GroupMember: Send + Sync + 'static {
@@ -167,8 +172,8 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     async fn next_event(&self) -> MemberEvent;
 
     /// Starts fetching: resolves where each partition starts, and answers the rebalance. Returns the starts; none if the
-    /// rebalance has been overtaken.
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error>;
+    /// rebalance has been overtaken, and `ready` is not called then.
+    async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error>;
 
     /// Stops fetching and answers the rebalance.
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error>;

@@ -65,6 +65,14 @@ pub(crate) fn commit_problem(partition: &TopicPartition, offset: i64, outcome: &
     tracing::warn!(%partition, offset, ?outcome, "offset not committed");
 }
 
+pub(crate) fn commit_unanswered(partitions: &str, waited: Duration) {
+    tracing::warn!(
+        partitions,
+        ?waited,
+        "the group coordinator has not answered a commit yet; nothing else is committed before"
+    );
+}
+
 pub(crate) fn stray_records(topic: &str, partition: i32, records: usize) {
     tracing::debug!(topic, partition, records, "records of a partition that is not assigned; dropped");
 }

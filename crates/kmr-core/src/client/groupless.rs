@@ -25,8 +25,8 @@ use super::threads::{ClientRef, Threads, leave};
 use crate::config::ClientConfig;
 use crate::error::Error;
 use crate::member::{
-    Change, CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Rebalance, RebalanceProtocol,
-    Start,
+    Change, CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Ready, Rebalance,
+    RebalanceProtocol, Start,
 };
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
@@ -159,7 +159,7 @@ impl GroupMember for Groupless {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
+    async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
         let (rebalance, fetcher) = (rebalance.clone(), self.fetcher.clone());
         let (policy, memory) = (self.policy.clone(), self.memory.clone());
         let assign = move |client: &Client| {
@@ -169,6 +169,7 @@ impl GroupMember for Groupless {
             let Some(starts) = starts else { return Ok(Vec::new()) };
             memory.chosen(&starts);
             fetcher.assign(client, &rebalance, &starts, |list| {
+                ready();
                 client.incremental_assign(list).map_err(|error| failed("assigning", &rebalance, &error))?;
                 Ok(true)
             })?;

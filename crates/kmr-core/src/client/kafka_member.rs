@@ -18,7 +18,8 @@ use super::threads::{ClientRef, Threads, leave};
 use super::topic_ids::TopicIds;
 use crate::error::Error;
 use crate::member::{
-    CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Rebalance, RebalanceProtocol, Start,
+    CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Ready, Rebalance, RebalanceProtocol,
+    Start,
 };
 use crate::record::TopicPartition;
 
@@ -45,7 +46,7 @@ impl GroupMember for KafkaMember {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
+    async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
         self.topic_ids.note(&self.client, &rebalance.partitions).await;
         // Before the offsets are read: a topic that is created again in between is another one, and is refused.
         let mut logs = match self.exactly_once && !rebalance.partitions.is_empty() {
@@ -67,7 +68,10 @@ impl GroupMember for KafkaMember {
                 RebalanceProtocol::Cooperative => client.incremental_assign(list),
             };
             let assigned = fetcher.assign(client, &rebalance, &starts, |list| {
-                answer(client, &rebalance, || assign(list)) //
+                answer(client, &rebalance, || {
+                    ready();
+                    assign(list)
+                })
             })?;
             Ok(if assigned { starts } else { Vec::new() })
         };

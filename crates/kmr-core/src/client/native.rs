@@ -142,7 +142,7 @@ impl NativeFetch {
                     .as_ref()
                     .is_none_or(|run| run.topic_object != message.rkt || run.partition != message.partition)
             {
-                fetched.extend(run.take().map(|run| run.finish(positions)));
+                fetched.extend(run.take().and_then(|run| run.finish(positions)));
                 let topic = if message.rkt.is_null() { "".into() } else { self.topic(message.rkt) };
                 run = Some(Run::new(topic, message, self.queue.client.clone()));
             }
@@ -155,7 +155,7 @@ impl NativeFetch {
                 }
             }
         }
-        fetched.extend(run.map(|run| run.finish(positions)));
+        fetched.extend(run.and_then(|run| run.finish(positions)));
         fetched
     }
 }
@@ -220,12 +220,18 @@ impl Run {
         Self { topic_object: message.rkt, partition: message.partition, bytes: 0, batch }
     }
 
-    fn finish(self, positions: &mut Positions) -> Fetched {
+    /// `None`: the partition is not assigned. librdkafka takes an assignment back later than kmr does where a rebalance has
+    /// overtaken the answer to the one before.
+    fn finish(self, positions: &mut Positions) -> Option<Fetched> {
         let Run { partition, bytes, batch, .. } = self;
-        if let Some(last) = batch.len().checked_sub(1) {
-            positions.handed_out(&TopicPartition::new(batch.topic.clone(), partition), batch.offset(last));
-        }
-        Fetched::Records { topic: batch.topic.clone(), partition, bytes, batch: Box::new(batch) }
+        let last = batch.len().checked_sub(1).map(|last| batch.offset(last))?;
+        let is_ours = positions.handed_out(&TopicPartition::new(batch.topic.clone(), partition), last);
+        is_ours.then(|| Fetched::Records {
+            topic: batch.topic.clone(),
+            partition,
+            bytes,
+            batch: Box::new(batch),
+        })
     }
 
     /// What came in place of a message. `None`: it is not about the present assignment.

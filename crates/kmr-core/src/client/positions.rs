@@ -96,11 +96,11 @@ impl Positions {
         self.assigned.contains_key(partition)
     }
 
-    /// Records up to `last` have been handed out.
-    pub(super) fn handed_out(&mut self, partition: &TopicPartition, last: i64) {
-        if let Some(position) = self.assigned.get_mut(partition) {
-            (position.next, position.handed_out, position.skewed) = (Some(last + 1), true, false);
-        }
+    /// Records up to `last` are handed out. `false`: the partition is not assigned, they must not be.
+    pub(super) fn handed_out(&mut self, partition: &TopicPartition, last: i64) -> bool {
+        let Some(position) = self.assigned.get_mut(partition) else { return false };
+        (position.next, position.handed_out, position.skewed) = (Some(last + 1), true, false);
+        true
     }
 
     /// The end of the partition was handed out. `false`: it is not assigned.

@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 
 pub use self::handle::ConsumerHandle;
 use self::options::Options;
+pub(crate) use self::report::ends;
 pub use self::report::{PartitionEnd, Report};
 use crate::client::Connect;
 use crate::config::{ClientConfig, ResetPolicy, StartAt, Until};
@@ -342,7 +343,7 @@ impl Consumer {
             exit_soon();
         }
         let stats = handle.stats();
-        ending.map(|ending| Report::new(ending, stats))
+        ending.map(|ending| Report::new(&ending, stats))
     }
 }
 

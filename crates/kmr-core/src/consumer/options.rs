@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::assembly::GraphOptions;
+use crate::graph::committer::COMMIT_ANSWER;
 use crate::graph::watchdog::Thresholds;
 use crate::reducer::AtShutdown;
 use crate::strategy::Pipeline;
@@ -14,7 +15,6 @@ pub(super) struct Options {
     pub(super) topics: Vec<String>,
     pub(super) config: ClientConfig,
     pub(super) byte_budget: usize,
-    pub(super) commit_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) start_at: Option<StartAt>,
     pub(super) reset: Option<ResetPolicy>,
@@ -36,7 +36,6 @@ impl Default for Options {
             topics: Vec::new(),
             config: ClientConfig::new(),
             byte_budget: 64 << 20,
-            commit_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(30),
             start_at: None,
             reset: None,
@@ -122,7 +121,7 @@ impl Options {
     /// group gives the member up.
     fn check_times(&self, pipeline: &Pipeline) -> Result<(), Error> {
         let stages = pipeline.reduces.iter().chain(pipeline.errors.iter().map(|(info, _)| info));
-        let mut chain = self.commit_timeout.saturating_add(HEARTBEAT);
+        let mut chain = COMMIT_ANSWER.saturating_add(HEARTBEAT);
         for info in stages {
             if let Some(problem) = info.options.problem() {
                 return Err(Error::Config(format!("{}: {problem}", info.stage)));

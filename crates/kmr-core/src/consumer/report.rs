@@ -23,16 +23,22 @@ pub struct Report {
 pub struct PartitionEnd {
     /// The offset committed last, if this consumer committed any.
     pub committed: Option<i64>,
-    /// The lowest offset that was read and is not finished: rows that a reducer dropped at shutdown, as it was told to.
+    /// The lowest offset that was read and is not finished: what the deadline or a second signal cut off; or rows that a reducer
+    /// dropped at shutdown, as it was told to.
     pub unfinished_from: Option<i64>,
 }
 
+/// How these partitions ended.
+pub(crate) fn ends(settled: &[Settled]) -> BTreeMap<TopicPartition, PartitionEnd> {
+    let end = |s: &Settled| {
+        let end = PartitionEnd { committed: s.committed, unfinished_from: s.unfinished_from };
+        (s.partition.clone(), end)
+    };
+    settled.iter().map(end).collect()
+}
+
 impl Report {
-    pub(super) fn new(ending: Ending, stats: Stats) -> Self {
-        let end = |s: Settled| {
-            let end = PartitionEnd { committed: s.committed, unfinished_from: s.unfinished_from };
-            (s.partition, end)
-        };
-        Self { stats, partitions: ending.settled.into_iter().map(end).collect() }
+    pub(super) fn new(ending: &Ending, stats: Stats) -> Self {
+        Self { stats, partitions: ends(&ending.settled) }
     }
 }

@@ -33,7 +33,10 @@ use crate::telemetry;
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 
 /// How long an answer to a commit may take, also when that is past the drain deadline.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const COMMIT_ANSWER: Duration = Duration::from_secs(10);
+
+/// An answer that is waited for longer is told of, and again each time that much has passed: a coordinator may be away for hours.
+const TOLD_AFTER: Duration = Duration::from_secs(30);
 
 /// Tries of that kind: 5 s. A group between two generations, or a coordinator that moves, needs less; past it the partitions go,
 /// and what they did since the last commit comes twice.
@@ -155,7 +158,7 @@ impl Leaving {
     fn wake_at(&self, sent: Option<Instant>) -> Instant {
         match sent {
             None => self.retry_at.unwrap_or(self.deadline),
-            Some(sent) if Instant::now() >= self.deadline => self.deadline.max(sent + ANSWER),
+            Some(sent) if Instant::now() >= self.deadline => self.deadline.max(sent + COMMIT_ANSWER),
             Some(_) => self.deadline,
         }
     }
@@ -165,6 +168,8 @@ impl Leaving {
 struct Outstanding {
     epochs: BTreeSet<Epoch>,
     sent: Instant,
+    /// When it is told of next.
+    told_at: Instant,
     answer: BoxFuture<'static, Answer>,
 }
 
@@ -257,8 +262,22 @@ impl Committer {
                 self.prompt = false;
                 self.commit(None);
             }
+            self.tell_unanswered();
             self.serve_leaving();
         }
+    }
+
+    /// Says so if the coordinator keeps a commit waiting. Asked at every interval.
+    fn tell_unanswered(&mut self) {
+        let now = Instant::now();
+        let Some(outstanding) = self.outstanding.as_mut().filter(|outstanding| now >= outstanding.told_at)
+        else {
+            return;
+        };
+        outstanding.told_at = now + TOLD_AFTER;
+        let about = outstanding.epochs.iter().filter_map(|epoch| self.entries.get(epoch));
+        let partitions: Vec<String> = about.map(|entry| entry.assignment.partition.to_string()).collect();
+        telemetry::commit_unanswered(&partitions.join(", "), now - outstanding.sent);
     }
 
     /// # Errors
@@ -426,7 +445,8 @@ impl Committer {
             let outcomes = member.commit(&offsets).await;
             (due, outcomes)
         });
-        self.outstanding = Some(Outstanding { epochs, sent: Instant::now(), answer });
+        let sent = Instant::now();
+        self.outstanding = Some(Outstanding { epochs, sent, told_at: sent + TOLD_AFTER, answer });
     }
 
     fn record(&mut self, (offsets, outcomes): Answer) {
@@ -482,7 +502,7 @@ impl Committer {
             if let Some(outstanding) = &self.outstanding {
                 // C8: what the answer is about stays until it is there. Others wait as well if they have something to commit.
                 let about = !outstanding.epochs.is_disjoint(&leaving.epochs);
-                let patient = now < leaving.deadline.max(outstanding.sent + ANSWER);
+                let patient = now < leaving.deadline.max(outstanding.sent + COMMIT_ANSWER);
                 if patient && (about || !clean) {
                     self.leaving.push(leaving);
                     continue;
@@ -624,7 +644,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::member::{LogPoint, MemberEvent, Rebalance, Start};
+    use crate::member::{LogPoint, MemberEvent, Ready, Rebalance, Start};
 
     /// A member that is never asked.
     struct Nobody;
@@ -635,7 +655,7 @@ mod tests {
             std::future::pending().await
         }
 
-        async fn assign(&self, _: &Rebalance) -> Result<Vec<Start>, Error> {
+        async fn assign(&self, _: &Rebalance, _: Ready) -> Result<Vec<Start>, Error> {
             Ok(Vec::new())
         }
 

@@ -27,6 +27,8 @@ pub(crate) enum Defect {
     ForgetsMetadata,
     /// A commit does not wait for the one before.
     CommitsTwice,
+    /// Records that were fetched for an earlier assignment are taken for the first ones of this one.
+    ReadsTooEarly,
     /// E2: a mark is honoured whatever log and offset it was made for.
     HonoursForeign,
     /// E3: a block is planned and inserted while dead letters of its records are on their way.

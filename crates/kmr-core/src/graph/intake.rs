@@ -55,16 +55,6 @@ impl Routes {
         }
     }
 
-    /// Records of `partition` from `end` on are not wanted.
-    pub(crate) fn end_at(&self, partition: &TopicPartition, end: i64) {
-        let mut routes = self.lock();
-        let route =
-            routes.get_mut(partition.topic()).and_then(|routes| routes.get_mut(&partition.partition()));
-        if let Some(route) = route {
-            route.end = Some(end);
-        }
-    }
-
     /// The routes, as they are until the guard goes. The intake holds it from taking records to handing them over, so that
     /// whoever changes a route knows: what was taken before went the old way.
     fn lock(&self) -> MutexGuard<'_, Topics> {

@@ -1,51 +1,87 @@
-//! Which partitions are ours: a pure step from what the group says to what has to start and what has to stop.
+//! Which partitions are ours: a pure step from what the group says to what has to start, to be drained, and to be dropped.
 //!
 //! Invariants (numbers of ARCHITECTURE.md):
-//! * R1: only what is named stops; everything else is not touched.
+//! * R1: only what is named stops; everything else is not touched. In an eager group everything is named.
 //! * R2: empty, unknown and repeated sets are normal.
+//! * C5: what the group has taken without waiting is dropped, never drained: lost partitions; and what is still being drained when
+//!   the next assignment comes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::claim::{Assignment, Epoch};
+use super::defects::{Defect, planted};
+use crate::member::{Change, Rebalance, RebalanceProtocol};
 use crate::record::TopicPartition;
 
 /// The assignments in force.
 #[derive(Debug, Default)]
 pub(crate) struct Ownership {
     owned: BTreeMap<TopicPartition, Arc<Assignment>>,
+    /// Revoked, and not handed back yet.
+    draining: Vec<Arc<Assignment>>,
     last_epoch: u64,
 }
 
-/// What an assignment changes.
+/// What a rebalance changes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Taken {
-    /// Partitions to start, each with an epoch of its own.
-    pub(crate) started: Vec<Arc<Assignment>>,
-    /// Assignments of the same partitions that were never revoked: gone without a word, as if lost.
-    pub(crate) replaced: Vec<Arc<Assignment>>,
+pub(crate) struct Step {
+    /// To start, each with an epoch of its own.
+    pub(crate) start: Vec<Arc<Assignment>>,
+    /// To be drained, committed and handed back.
+    pub(crate) drain: Vec<Arc<Assignment>>,
+    /// To be dropped without a commit, whether they were ours until now or on their way out.
+    pub(crate) discard: Vec<Arc<Assignment>>,
 }
 
 impl Ownership {
-    /// Takes partitions up.
-    pub(crate) fn take(&mut self, partitions: &[TopicPartition]) -> Taken {
-        let mut taken = Taken::default();
-        for partition in partitions {
-            if taken.started.iter().any(|started| started.partition == *partition) {
-                continue;
+    /// What the group says, taken into account.
+    pub(crate) fn step(&mut self, rebalance: &Rebalance) -> Step {
+        let set: BTreeSet<&TopicPartition> = rebalance.partitions.iter().collect();
+        let names = |assignment: &Assignment| match rebalance.protocol {
+            RebalanceProtocol::Eager => true,
+            RebalanceProtocol::Cooperative => set.contains(&assignment.partition),
+        };
+        let everything = rebalance.change == Change::Revoke && planted(Defect::TearsDownKept);
+        let owned = std::mem::take(&mut self.owned).into_iter();
+        let (named, kept): (BTreeMap<_, _>, _) =
+            owned.partition(|(_, assignment)| everything || names(assignment));
+        let named: Vec<Arc<Assignment>> = named.into_values().collect();
+        self.owned = kept;
+        match rebalance.change {
+            Change::Revoke => {
+                self.draining.extend(named.iter().cloned());
+                Step { drain: named, ..Step::default() }
             }
-            self.last_epoch += 1;
-            let assignment =
-                Arc::new(Assignment { partition: partition.clone(), epoch: Epoch(self.last_epoch) });
-            taken.replaced.extend(self.owned.insert(partition.clone(), assignment.clone()));
-            taken.started.push(assignment);
+            Change::Lose if planted(Defect::CommitsLost) => Step { drain: named, ..Step::default() },
+            Change::Lose => {
+                let leaving = self.draining.extract_if(.., |assignment| names(assignment));
+                Step { discard: named.into_iter().chain(leaving).collect(), ..Step::default() }
+            }
+            Change::Assign => {
+                // Never revoked: gone without a word. And nobody waits for what is still being drained.
+                let discard = named.into_iter().chain(self.draining.drain(..)).collect();
+                Step { start: self.start(set), discard, ..Step::default() }
+            }
         }
-        taken
     }
 
-    /// Gives partitions up; those that are not owned are passed over.
-    pub(crate) fn give_up(&mut self, partitions: &[TopicPartition]) -> Vec<Arc<Assignment>> {
-        partitions.iter().filter_map(|partition| self.owned.remove(partition)).collect()
+    /// All rebalances are answered: nothing is on its way out any more.
+    pub(crate) fn answered(&mut self) {
+        self.draining.clear();
+    }
+
+    /// A partition that is ours starts anew; returns its assignment, with an epoch of its own.
+    pub(crate) fn renew(&mut self, partition: &TopicPartition) -> Arc<Assignment> {
+        self.last_epoch += 1;
+        let epoch = Epoch(self.last_epoch);
+        let assignment = Arc::new(Assignment { partition: partition.clone(), epoch });
+        self.owned.insert(partition.clone(), assignment.clone());
+        assignment
+    }
+
+    fn start(&mut self, partitions: BTreeSet<&TopicPartition>) -> Vec<Arc<Assignment>> {
+        partitions.into_iter().map(|partition| self.renew(partition)).collect()
     }
 
     /// A partition's assignment, if it is ours.
@@ -65,6 +101,7 @@ impl Ownership {
 
     /// Gives everything up.
     pub(crate) fn give_up_all(&mut self) -> Vec<Arc<Assignment>> {
+        self.draining.clear();
         std::mem::take(&mut self.owned).into_values().collect()
     }
 }
@@ -75,63 +112,118 @@ mod tests {
 
     use super::*;
 
-    fn partitions(numbers: &[i32]) -> Vec<TopicPartition> {
-        numbers.iter().map(|number| TopicPartition::new("t", *number)).collect()
+    fn rebalance(protocol: RebalanceProtocol, change: Change, numbers: &[i32]) -> Rebalance {
+        let partitions = numbers.iter().map(|number| TopicPartition::new("t", *number)).collect();
+        Rebalance { id: 0, protocol, change, partitions }
     }
 
     fn numbers(assignments: &[Arc<Assignment>]) -> Vec<i32> {
         assignments.iter().map(|assignment| assignment.partition.partition()).collect()
     }
 
-    #[test]
-    fn only_what_is_named_stops() {
-        let mut ownership = Ownership::default();
-        ownership.take(&partitions(&[0, 1, 2, 3]));
-        assert_eq!(numbers(&ownership.give_up(&partitions(&[1, 3, 9]))), [1, 3]);
-        assert_eq!(numbers(&ownership.give_up(&partitions(&[1]))), [] as [i32; 0]);
-        assert_eq!(numbers(&ownership.give_up_all()), [0, 2]);
+    /// What starts, is drained, is dropped.
+    fn step(
+        ownership: &mut Ownership,
+        protocol: RebalanceProtocol,
+        change: Change,
+        set: &[i32],
+    ) -> [Vec<i32>; 3] {
+        let Step { start, drain, discard } = ownership.step(&rebalance(protocol, change, set));
+        [numbers(&start), numbers(&drain), numbers(&discard)]
     }
 
     #[test]
-    fn a_partition_assigned_again_gets_a_new_epoch() {
+    fn only_what_is_named_stops() {
+        use RebalanceProtocol::Cooperative;
         let mut ownership = Ownership::default();
-        let first = ownership.take(&partitions(&[0]));
-        let second = ownership.take(&partitions(&[0, 0]));
-        assert_eq!(second.replaced, first.started);
-        assert_eq!(second.started.len(), 1);
-        assert!(second.started[0].epoch > first.started[0].epoch);
+        assert_eq!(
+            step(&mut ownership, Cooperative, Change::Assign, &[0, 1, 2, 3]),
+            [vec![0, 1, 2, 3], vec![], vec![]]
+        );
+        assert_eq!(
+            step(&mut ownership, Cooperative, Change::Revoke, &[1, 3, 9]),
+            [vec![], vec![1, 3], vec![]]
+        );
+        assert_eq!(step(&mut ownership, Cooperative, Change::Revoke, &[1]), [const { Vec::<i32>::new() }; 3]);
+        assert_eq!(step(&mut ownership, Cooperative, Change::Lose, &[0, 3]), [vec![], vec![], vec![0, 3]]);
+        assert_eq!(numbers(&ownership.give_up_all()), [2]);
+    }
+
+    #[test]
+    fn an_eager_group_names_everything() {
+        use RebalanceProtocol::Eager;
+        let mut ownership = Ownership::default();
+        step(&mut ownership, Eager, Change::Assign, &[0, 1]);
+        assert_eq!(step(&mut ownership, Eager, Change::Assign, &[1, 2]), [vec![1, 2], vec![], vec![0, 1]]);
+        assert_eq!(step(&mut ownership, Eager, Change::Revoke, &[1, 2]), [vec![], vec![1, 2], vec![]]);
+        assert_eq!(
+            step(&mut ownership, Eager, Change::Assign, &[2]),
+            [vec![2], vec![], vec![1, 2]],
+            "not answered yet"
+        );
+        step(&mut ownership, Eager, Change::Revoke, &[2]);
+        ownership.answered();
+        assert_eq!(step(&mut ownership, Eager, Change::Assign, &[2]), [vec![2], vec![], vec![]]);
+    }
+
+    fn protocols() -> impl Strategy<Value = RebalanceProtocol> {
+        prop_oneof![Just(RebalanceProtocol::Eager), Just(RebalanceProtocol::Cooperative)]
     }
 
     proptest! {
-        /// Whatever comes in whatever order: what was started and not stopped is what is owned, and epochs never repeat.
+        /// Whatever comes in whatever order, in any protocol: what was started and not stopped is what is owned; each assignment
+        /// is drained once at most and dropped once at most; a partition is never ours and on its way out; what is not named is
+        /// not touched; and epochs never repeat.
         #[test]
-        fn started_minus_stopped_is_owned(steps in prop::collection::vec((any::<bool>(), prop::collection::vec(0..6i32, 0..6)), 0..40)) {
+        fn started_minus_stopped_is_owned(
+            steps in prop::collection::vec((protocols(), 0..5u8, prop::collection::vec(0..6i32, 0..6)), 0..40),
+        ) {
             let mut ownership = Ownership::default();
-            let mut running: BTreeMap<Epoch, i32> = BTreeMap::new();
+            let (mut owned, mut draining) = (BTreeMap::<Epoch, i32>::new(), BTreeMap::<Epoch, i32>::new());
             let mut seen = 0;
-            for (takes, set) in steps {
-                if takes {
-                    let taken = ownership.take(&partitions(&set));
-                    for gone in taken.replaced {
-                        prop_assert!(running.remove(&gone.epoch).is_some());
+            for (protocol, change, set) in steps {
+                let change = match change {
+                    0 | 1 => Change::Assign,
+                    2 => Change::Revoke,
+                    3 => Change::Lose,
+                    _ => {
+                        ownership.answered();
+                        draining.clear();
+                        continue;
                     }
-                    for started in taken.started {
-                        prop_assert!(started.epoch.0 > seen);
-                        seen = started.epoch.0;
-                        running.insert(started.epoch, started.partition.partition());
-                    }
-                } else {
-                    for gone in ownership.give_up(&partitions(&set)) {
-                        prop_assert!(set.contains(&gone.partition.partition()));
-                        prop_assert!(running.remove(&gone.epoch).is_some());
-                    }
+                };
+                let named = |number: &i32| protocol == RebalanceProtocol::Eager || set.contains(number);
+                let kept: BTreeSet<Epoch> = owned.iter().filter(|(_, n)| !named(n)).map(|(epoch, _)| *epoch).collect();
+                let Step { start, drain, discard } = ownership.step(&rebalance(protocol, change, &set));
+                for gone in &discard {
+                    prop_assert_ne!(change, Change::Revoke);
+                    prop_assert!(owned.remove(&gone.epoch).is_some() || draining.remove(&gone.epoch).is_some());
                 }
-                let mut distinct: Vec<i32> = running.values().copied().collect();
-                distinct.sort_unstable();
-                distinct.dedup();
-                prop_assert_eq!(distinct.len(), running.len(), "a partition runs once");
+                for leaves in &drain {
+                    prop_assert_eq!(change, Change::Revoke);
+                    let number = owned.remove(&leaves.epoch);
+                    prop_assert!(number.is_some());
+                    draining.extend(number.map(|number| (leaves.epoch, number)));
+                }
+                for started in &start {
+                    prop_assert_eq!(change, Change::Assign);
+                    prop_assert!(started.epoch.0 > seen);
+                    seen = started.epoch.0;
+                    owned.insert(started.epoch, started.partition.partition());
+                }
+                prop_assert!(kept.iter().all(|epoch| owned.contains_key(epoch)), "R1");
+                if change == Change::Assign {
+                    prop_assert!(draining.is_empty(), "C5");
+                    prop_assert!(set.iter().all(|number| owned.values().any(|owned| owned == number)));
+                } else {
+                    prop_assert!(!owned.values().any(named));
+                }
+                let now: BTreeSet<Epoch> = ownership.assignments().map(|assignment| assignment.epoch).collect();
+                prop_assert_eq!(now, owned.keys().copied().collect::<BTreeSet<_>>());
+                let partitions: BTreeSet<i32> = owned.values().copied().collect();
+                prop_assert_eq!(partitions.len(), owned.len(), "a partition runs once");
             }
-            prop_assert_eq!(ownership.give_up_all().len(), running.len());
+            prop_assert_eq!(ownership.give_up_all().len(), owned.len());
         }
     }
 }

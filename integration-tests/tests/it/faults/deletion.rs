@@ -21,7 +21,6 @@ const AWAY: Duration = Duration::from_secs(4);
 const MEMBERS: usize = 2;
 
 #[tokio::test]
-#[ignore = "open: passes alone, and failed 2 of 2 times beside the other tests on two cores; see ARCHITECTURE.md, known limits"]
 async fn a_deleted_topic_leaves_the_other_alone_and_may_come_back() -> Result<()> {
     let (eager, cooperative, next) = tokio::join!(
         created_later(test_name!(), Protocol::Eager),

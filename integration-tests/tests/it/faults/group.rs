@@ -341,8 +341,28 @@ impl Group {
         });
         match committed.await {
             Ok(()) => Ok(()),
-            Err(error) => Err(error.context(self.still(now() - 1_000).await)),
+            Err(error) => {
+                let lags = self.lags(sent).await?;
+                Err(error
+                    .context(self.still(now() - 1_000).await)
+                    .context(format!("not committed: {lags:?}")))
+            }
         }
+    }
+
+    /// What is committed of each partition that has more, beside the number of records produced.
+    async fn lags(&self, sent: &[Sent]) -> Result<Vec<(String, Option<i64>, u64)>> {
+        let mut lags = Vec::new();
+        for Sent { topic, produced, .. } in sent {
+            let committed = topic.committed(&self.scene.group).await?;
+            for (partition, count) in &produced.records {
+                let offset = committed.get(partition).copied();
+                if offset != Some(count.cast_signed()) {
+                    lags.push((format!("{}/{partition}", topic.name()), offset, *count));
+                }
+            }
+        }
+        Ok(lags)
     }
 
     /// Compares what was produced to a topic with the table, by offset, and with what is committed. For a topic without gaps.

@@ -45,6 +45,9 @@ struct Landed<O> {
     result: Option<Result<Delivered<O>, Error>>,
 }
 
+/// A block's rows, as the reducer has closed them.
+type Frozen<R> = Box<dyn Delivery<Output = <R as Reducer>::Output>>;
+
 /// What the committer answers.
 enum Heard {
     /// `None`: the assignment never begins.
@@ -277,7 +280,7 @@ impl<R: Reducer> BlockTask<R> {
         &mut self,
         pieces: Vec<Piece<R::Rows>>,
         is_reformed: bool,
-    ) -> Result<(Box<dyn Delivery<Output = R::Output>>, Vec<Hold>), Error> {
+    ) -> Result<(Frozen<R>, Vec<Hold>), Error> {
         let mut contents = Vec::new();
         let last = pieces.len().saturating_sub(1);
         for (at, mut piece) in pieces.into_iter().enumerate() {
@@ -295,7 +298,7 @@ impl<R: Reducer> BlockTask<R> {
     fn fly(
         &mut self,
         (epoch, rows, holds): (Epoch, usize, Vec<Hold>),
-        delivery: Box<dyn Delivery<Output = R::Output>>,
+        delivery: Frozen<R>,
         block: Block,
         confirmed: Option<oneshot::Receiver<()>>,
     ) -> Flight {

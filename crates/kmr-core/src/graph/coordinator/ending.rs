@@ -9,6 +9,7 @@ use super::rebuild::Without;
 use super::session::Session;
 use super::supervision::{Failed, early};
 use super::{CLOSE_TIME, Coordinator, Ending, StopRequest};
+use crate::consumer::ends;
 use crate::error::{BoxError, Error};
 use crate::graph::committer::Settled;
 use crate::listeners::RebalanceEvent;
@@ -36,8 +37,8 @@ impl Coordinator {
             biased;
             StopRequest(why) = second(&mut stops) => {
                 let left = timeout(LAST_WORDS, committer.report()).await.unwrap_or_default();
-                let left = report_unfinished(&left).err().map(|what| format!("; {what}"));
-                Err(Error::Unfinished { what: format!("forced by {why}{}", left.unwrap_or_default()) })
+                let what = left_over(&left).map(|what| format!("; {what}")).unwrap_or_default();
+                Err(unfinished(format!("forced by {why}{what}"), &left))
             }
             ended = self.end(&mut session, commits, deadline) => ended,
         };
@@ -62,7 +63,7 @@ impl Coordinator {
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
         let ended = tokio::select! {
             biased;
-            StopRequest(why) = second(&mut stops) => Err(Error::Unfinished { what: format!("forced by {why}") }),
+            StopRequest(why) = second(&mut stops) => Err(unfinished(format!("forced by {why}"), &[])),
             ended = self.end_stages(deadline) => ended,
         };
         match (without, ended) {
@@ -114,17 +115,20 @@ impl Coordinator {
         let stages = self.end_stages(deadline).await;
         let tasks = self.end_maps().and(session.task_failure());
         let close_by = deadline.max(Instant::now() + CLOSE_TIME);
-        let closed = timeout_at(close_by, session.member.close()).await.unwrap_or_else(|_| {
-            Err(Error::Unfinished { what: "the Kafka client did not close in time".to_owned() })
-        });
+        let closed = timeout_at(close_by, session.member.close())
+            .await
+            .unwrap_or_else(|_| Err(unfinished("the Kafka client did not close in time".to_owned(), &[])));
         tasks?;
         let settled = settled?;
-        let unfinished = report_unfinished(&settled).map_err(|what| Error::Unfinished { what });
-        match (stages, unfinished) {
+        let finished = match left_over(&settled) {
+            Some(what) => Err(unfinished(what, &settled)),
+            None => Ok(()),
+        };
+        match (stages, finished) {
             // A stage that did not end in time is known by the records that it holds: they say more.
             (Err(Error::Unfinished { .. }), Err(unfinished)) => return Err(unfinished),
             (Err(error), _) => return Err(error),
-            (Ok(()), unfinished) => closed.and(unfinished)?,
+            (Ok(()), finished) => closed.and(finished)?,
         }
         Ok(Ending { settled })
     }
@@ -151,15 +155,19 @@ impl Coordinator {
                 Err(_) => {
                     self.stages.abort_all();
                     let what = "a reduce stage did not end within the drain deadline".to_owned();
-                    return first.and(Err(Error::Unfinished { what }));
+                    return first.and(Err(unfinished(what, &[])));
                 }
             }
         }
     }
 }
 
-/// What is left of these partitions, as text; `Ok` if nothing is.
-fn report_unfinished(settled: &[Settled]) -> Result<(), String> {
+fn unfinished(what: String, settled: &[Settled]) -> Error {
+    Error::Unfinished { what, partitions: ends(settled) }
+}
+
+/// What is left of these partitions, as text; `None`: nothing is.
+fn left_over(settled: &[Settled]) -> Option<String> {
     let left: Vec<String> = settled
         .iter()
         .filter_map(|settled| {
@@ -170,7 +178,7 @@ fn report_unfinished(settled: &[Settled]) -> Result<(), String> {
             })
         })
         .collect();
-    if left.is_empty() { Ok(()) } else { Err(left.join(", ")) }
+    (!left.is_empty()).then(|| left.join(", "))
 }
 
 /// The next wish to stop: by now the second. Pends for ever when nobody can wish any more.

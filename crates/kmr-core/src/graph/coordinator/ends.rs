@@ -11,7 +11,6 @@ use super::session::Session;
 use super::{Coordinator, StopRequest};
 use crate::error::Error;
 use crate::graph::claim::Assignment;
-use crate::graph::intake::Routes;
 use crate::graph::pauses::Reason;
 use crate::member::{GroupMember, LogPoint};
 use crate::record::TopicPartition;
@@ -27,11 +26,10 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    /// Finds out the ends of `partitions` and has the intake heed them.
-    pub(super) async fn set(
+    /// Finds out the ends of `partitions`; returns all that are known.
+    pub(super) async fn find(
         mut self,
         member: &dyn GroupMember,
-        routes: &Routes,
         partitions: &[TopicPartition],
     ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
         let new: Vec<TopicPartition> =
@@ -39,15 +37,14 @@ impl Ends {
         if !new.is_empty() {
             self.known.extend(member.offsets(&new, self.point).await?);
         }
-        for partition in partitions {
-            let end = self.known.get(partition).copied().ok_or_else(|| Error::Client {
+        match partitions.iter().find(|partition| !self.known.contains_key(*partition)) {
+            None => Ok(self.known),
+            Some(partition) => Err(Error::Client {
                 what: format!("{partition}: finding out where to end"),
                 reason: "the answer does not name the partition".to_owned(),
                 retryable: true,
-            })?;
-            routes.end_at(partition, end);
+            }),
         }
-        Ok(self.known)
     }
 }
 

@@ -48,6 +48,7 @@ use super::control::Controls;
 pub(crate) use super::control::StopRequest;
 use super::defects::{Defect, planted};
 use super::flow::Flow;
+use super::intake::Route;
 use super::map::MapPhase;
 use super::rebalance::Ownership;
 use super::watch;
@@ -164,6 +165,7 @@ impl Coordinator {
                 moved = session.moves.next() => self.moved(session, moved).await?,
                 done = answered(&mut session.pending) => {
                     session.pending = None;
+                    self.ownership.answered();
                     for answered in done.map_err(Failed::Client)? {
                         self.rebalanced(session, &answered);
                     }
@@ -190,10 +192,10 @@ impl Coordinator {
         }
     }
 
-    fn start_partition(&mut self, session: &mut Session, assignment: Arc<Assignment>) {
-        if let Some(map) = self.map.clone() {
-            let end = self.ends.get(&assignment.partition).copied();
-            session.start_partition((assignment, end), map, &mut self.maps);
-        }
+    /// `None`: the maps have ended.
+    fn start_partition(&mut self, session: &mut Session, assignment: Arc<Assignment>) -> Option<Route> {
+        let map = self.map.clone()?;
+        let end = self.ends.get(&assignment.partition).copied();
+        Some(session.start_partition((assignment, end), map, &mut self.maps))
     }
 }

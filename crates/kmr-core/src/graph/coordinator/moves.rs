@@ -148,23 +148,21 @@ impl Coordinator {
         session.running.remove(&old.epoch);
         session.pauses.forget(std::slice::from_ref(partition));
         session.pauses.applied(std::slice::from_ref(partition), true);
-        for assignment in self.ownership.take(std::slice::from_ref(partition)).started {
-            let epoch = assignment.epoch;
-            self.start_partition(session, assignment);
-            let _ = session.ledger.send(LedgerEntry::Starts {
-                epoch,
-                commit: Some(offset),
-                metadata: metadata.clone(),
-                offset: Some(offset),
-                log: log.clone(),
-            });
+        let assignment = self.ownership.renew(partition);
+        let epoch = assignment.epoch;
+        // The seek has emptied the fetch queue of it, and it is paused.
+        if let Some(route) = self.start_partition(session, assignment) {
+            session.routes.insert(route);
         }
+        let to = Some(offset);
+        let _ = session.ledger.send(LedgerEntry::Starts { epoch, commit: to, metadata, offset: to, log });
         self.starts_at(session, partition, offset);
         match why {
             Why::Seek { reply, .. } => {
                 telemetry::sought(partition, offset);
                 let skipped = |from| Error::Unfinished {
                     what: format!("{partition} from offset {from}; it was not sought"),
+                    partitions: BTreeMap::new(),
                 };
                 let _ = reply.send(unfinished_from.map_or(Ok(()), |from| Err(skipped(from))));
             }

@@ -9,10 +9,10 @@ use super::drain::Drain;
 use super::session::{Running, Session};
 use crate::error::Error;
 use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
-use crate::graph::committer::Reply;
 use crate::graph::defects::{Defect, planted};
+use crate::graph::intake::Route;
 use crate::listeners::RebalanceEvent;
-use crate::member::{Change, GroupMember, Rebalance, Start};
+use crate::member::{Change, GroupMember, Ready, Rebalance, Start};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
 use crate::telemetry;
@@ -65,57 +65,39 @@ pub(super) async fn answered(pending: &mut Option<Answering>) -> Result<Vec<Answ
 }
 
 impl Coordinator {
-    /// Starts on a rebalance. One that is still under way is overtaken only by a loss: its answer is dropped (R5).
+    /// Starts on a rebalance. One that is still under way is overtaken by a loss; or by an assignment, where librdkafka joins an eager
+    /// group again without the answer to a revoke, because the topics have changed. Its answer is dropped (R5), and what is being
+    /// drained for it is not committed (C5).
     pub(super) fn rebalance(&mut self, session: &mut Session, rebalance: Rebalance) {
         telemetry::rebalance_started(&rebalance);
         self.setup.counters.rebalanced();
-        let started = Instant::now();
-        let deadline = started + self.setup.options.drain_deadline;
+        let received = Instant::now();
+        let deadline = received + self.setup.options.drain_deadline;
         let before = session.pending.take();
-        let mut partitions: BTreeSet<TopicPartition> = rebalance.partitions.iter().cloned().collect();
-        partitions.extend(before.iter().flat_map(|before| before.partitions.iter().cloned()));
-        session.moves.overtake(&rebalance.partitions);
-        session.pauses.forget(&rebalance.partitions);
-        session.reforms.forget(&rebalance.partitions);
-        let mut epochs = BTreeMap::new();
-        let drain = session.drain.clone();
+        let step = self.ownership.step(&rebalance);
+        let stopped = step.drain.iter().chain(&step.discard).map(|stopped| stopped.partition.clone());
+        let named: Vec<TopicPartition> = rebalance.partitions.iter().cloned().chain(stopped).collect();
+        session.moves.overtake(&named);
+        session.pauses.forget(&named);
+        session.reforms.forget(&named);
+        let overtaken = before.iter().flat_map(|before| before.partitions.iter().cloned());
+        let partitions = named.into_iter().chain(overtaken).collect();
         let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
-        let work: Reply = match rebalance.change {
-            Change::Lose if planted(Defect::CommitsLost) => {
-                let gone = self.ownership.give_up(&rebalance.partitions);
-                Box::pin(drain.hand_back(session.stop_partitions(&gone), deadline))
-            }
-            Change::Assign => {
-                let taken = self.ownership.take(&rebalance.partitions);
-                let replaced = session.stop_partitions(&taken.replaced);
-                epochs.extend(taken.started.iter().map(|a| (a.partition.clone(), a.epoch)));
-                for assignment in taken.started {
-                    self.start_partition(session, assignment);
-                }
-                drain.discard(&replaced, deadline)
-            }
-            Change::Revoke => {
-                let gone = if planted(Defect::TearsDownKept) {
-                    self.ownership.give_up_all()
-                } else {
-                    self.ownership.give_up(&rebalance.partitions)
-                };
-                let stopped = session.stop_partitions(&gone);
-                leaving.extend(stopped.iter().cloned());
-                Box::pin(drain.hand_back(stopped, deadline))
-            }
-            Change::Lose => {
-                let gone = self.ownership.give_up(&rebalance.partitions);
-                let heard = || RebalanceEvent::Lost(rebalance.partitions.clone());
-                self.setup.options.listeners.rebalanced(heard);
-                let mut lost = session.stop_partitions(&gone);
-                // C5: what is on its way out is lost as well; its drain finds nothing left to commit.
-                lost.extend(leaving.extract_if(.., |leaves| {
-                    rebalance.partitions.contains(&leaves.assignment.partition) //
-                }));
-                drain.discard(&lost, deadline)
-            }
-        };
+        let drained = session.stop_partitions(&step.drain);
+        let mut lost = session.stop_partitions(&step.discard);
+        lost.extend(leaving.extract_if(.., |leaves| step.discard.contains(&leaves.assignment)));
+        leaving.extend(drained.iter().cloned());
+        self.say_lost(&rebalance, &lost);
+        let epochs: BTreeMap<_, _> = step.start.iter().map(|a| (a.partition.clone(), a.epoch)).collect();
+        let started =
+            step.start.into_iter().filter_map(|assignment| self.start_partition(session, assignment));
+        let mut opened: Vec<Route> = started.collect();
+        if planted(Defect::ReadsTooEarly) {
+            opened.drain(..).for_each(|route| session.routes.insert(route));
+        }
+        let drain = session.drain.clone();
+        let forgotten = drain.discard(&lost, deadline);
+        let handed_back = drain.hand_back(drained, deadline);
         let (member, ledger, routes) =
             (session.member.clone(), session.ledger.clone(), session.routes.clone());
         let (listeners, ends) = (self.setup.options.listeners.clone(), self.ends());
@@ -124,20 +106,36 @@ impl Coordinator {
                 Some(before) => before.done().await?,
                 None => Vec::new(),
             };
-            work.await?;
+            forgotten.await?;
+            handed_back.await?;
             if rebalance.change == Change::Revoke {
                 listeners.rebalanced(|| RebalanceEvent::Revoked(rebalance.partitions.clone()));
             }
             let ends = match (rebalance.change, ends) {
-                (Change::Assign, Some(ends)) => ends.set(&*member, &routes, &rebalance.partitions).await?,
+                (Change::Assign, Some(ends)) => ends.find(&*member, &rebalance.partitions).await?,
                 _ => BTreeMap::new(),
             };
-            let starts = answer(&*member, &rebalance, &ledger, &epochs).await?;
-            telemetry::rebalance_answered(&rebalance, started.elapsed());
+            for route in &mut opened {
+                route.end = ends.get(&route.assignment.partition).copied();
+            }
+            let open: Ready = Box::new(move || opened.into_iter().for_each(|route| routes.insert(route)));
+            let starts = answer(&*member, &rebalance, open, (&ledger, &epochs)).await?;
+            telemetry::rebalance_answered(&rebalance, received.elapsed());
             answered.push(Answered { rebalance, starts, ends });
             Ok(answered)
         });
         session.pending = Some(Answering { work, leaving, partitions });
+    }
+
+    /// Tells listeners what is lost.
+    fn say_lost(&self, rebalance: &Rebalance, lost: &[Running]) {
+        let partitions = || match rebalance.change {
+            Change::Lose => rebalance.partitions.clone(),
+            _ => lost.iter().map(|running| running.assignment.partition.clone()).collect(),
+        };
+        if rebalance.change == Change::Lose || !lost.is_empty() {
+            self.setup.options.listeners.rebalanced(|| RebalanceEvent::Lost(partitions()));
+        }
     }
 
     /// A rebalance is answered.
@@ -169,14 +167,14 @@ impl Coordinator {
 async fn answer(
     member: &dyn GroupMember,
     rebalance: &Rebalance,
-    ledger: &Ledger,
-    epochs: &BTreeMap<TopicPartition, Epoch>,
+    open: Ready,
+    (ledger, epochs): (&Ledger, &BTreeMap<TopicPartition, Epoch>),
 ) -> Result<Vec<Start>, Error> {
     if rebalance.change != Change::Assign {
         member.unassign(rebalance).await?;
         return Ok(Vec::new());
     }
-    let starts = member.assign(rebalance).await?;
+    let starts = member.assign(rebalance, open).await?;
     for Start { partition, offset, chosen, metadata, log } in &starts {
         if let Some(epoch) = epochs.get(partition).copied() {
             let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());

@@ -55,10 +55,10 @@ impl Reforms {
             let mut of = states.iter().filter(|state| state.partition == *partition);
             of.any(|state| state.metadata.as_ref().is_some_and(|text| *text != reform.text))
         };
-        self.0
-            .extract_if(.., |partition, reform| done(partition, reform))
-            .map(|(partition, _)| partition)
-            .collect()
+        let done = self.0.iter().filter(|(partition, reform)| done(partition, reform));
+        let done: Vec<TopicPartition> = done.map(|(partition, _)| partition.clone()).collect();
+        self.forget(&done);
+        done
     }
 
     /// Who has to wait for its turn. The first never has.

@@ -138,13 +138,14 @@ impl Session {
         }
     }
 
-    /// Starts a partition's task: the ledger and the stages know its epoch before its first record comes.
+    /// Starts a partition's task: the ledger and the stages know its epoch before its first record comes. Returns the way to it, which
+    /// is to be opened when records of this assignment can come, and no others.
     pub(super) fn start_partition(
         &mut self,
         (assignment, end): (Arc<Assignment>, Option<i64>),
         map: Arc<dyn MapPhase>,
         maps: &mut Tasks,
-    ) {
+    ) -> Route {
         let epoch = assignment.epoch;
         let _ = self.ledger.send(LedgerEntry::Assigned(assignment.clone()));
         self.drain.flow.send_modify(|flow| {
@@ -161,7 +162,7 @@ impl Session {
         };
         let (sender, batches) = mpsc::unbounded_channel();
         let backlog = running.backlog.clone();
-        self.routes.insert(Route { assignment: assignment.clone(), task: sender, backlog, end });
+        let route = Route { assignment: assignment.clone(), task: sender, backlog, end };
         let name = format!("map {}", assignment.partition);
         let ended = running.ended.clone().drop_guard();
         let (stop, ledger, pulse) = (running.stop.clone(), self.ledger.clone(), running.pulse.clone());
@@ -172,6 +173,7 @@ impl Session {
         };
         maps.spawn(supervise(name, task));
         self.running.insert(epoch, running);
+        route
     }
 
     /// Ends the intake of partitions; their tasks are told to stop by the drain.

@@ -63,12 +63,11 @@ impl State {
             let what = format!("commit of {partition} offset {offset} carries {metadata:?}");
             return self.violate("C7, every commit carries the metadata in force", what);
         };
-        let problem = self.log_of(partition).and_then(|log| mark.problem(&log.id, Some(*offset)));
-        if let Some(problem) = problem {
-            return self.violate(
-                "E1, a mark is about its offset",
-                format!("commit of {partition} offset {offset}: {problem}"),
-            );
+        // Of the log that the member has read: a topic may have been created again since.
+        let (Mark::Idle(Idle { log, .. }) | Mark::Plan(Plan { log, .. })) = &mark;
+        if let Some(problem) = mark.problem(log, Some(*offset)) {
+            let what = format!("commit of {partition} offset {offset}: {problem}");
+            return self.violate("E1, a mark is about its offset", what);
         }
         let Mark::Plan(plan) = mark else { return };
         if self.blocks.planned.contains_key(&*plan.token) {

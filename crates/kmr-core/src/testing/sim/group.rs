@@ -67,6 +67,13 @@ pub(super) struct Group {
     round: Round,
     needs_rebalance: bool,
     shuffle: bool,
+    /// The topics have changed.
+    changed: bool,
+    /// The members of an eager group join again without having handed back what they were to: librdkafka does that when the topics
+    /// change meanwhile.
+    hurries: bool,
+    /// They have done so at least once.
+    hurried: bool,
     target: BTreeMap<MemberId, BTreeSet<TopicPartition>>,
     members: BTreeMap<MemberId, Member>,
     last_rebalance: u64,
@@ -80,6 +87,9 @@ impl Group {
             round: Round::Stable,
             needs_rebalance: false,
             shuffle: false,
+            changed: false,
+            hurries: false,
+            hurried: false,
             target: BTreeMap::new(),
             members: BTreeMap::new(),
             last_rebalance: 0,
@@ -130,8 +140,15 @@ impl Group {
         self.members.get(&id)?.isolated.map(|(_, until)| until).filter(|until| now < *until)
     }
 
+    /// The topics have changed.
     pub(super) fn rebalance(&mut self) {
         self.needs_rebalance = true;
+        self.changed = true;
+    }
+
+    /// Whether members had to give up what they were about to hand back.
+    pub(super) fn has_hurried(&self) -> bool {
+        self.hurried
     }
 
     /// The assignor changes its mind.
@@ -346,8 +363,14 @@ impl Group {
         told: &mut Vec<(MemberId, Rebalance)>,
     ) {
         let joined = self.joined();
-        let waits =
-            |member: &Member| member.joined && (member.pending.is_some() || member.isolated.is_some());
+        let revoking = self.protocol == Protocol::Eager && self.round == Round::Revoking;
+        self.hurries |= std::mem::take(&mut self.changed) && revoking && rng.chance(50);
+        let waits = |member: &Member| {
+            let answers =
+                |(rebalance, _): &(Rebalance, Instant)| self.hurries && rebalance.change == Change::Revoke;
+            let mute = member.pending.as_ref().is_some_and(|pending| !answers(pending));
+            member.joined && (mute || member.isolated.is_some())
+        };
         if self.members.values().any(waits) {
             return;
         }
@@ -371,6 +394,11 @@ impl Group {
             Round::Stable => {}
             Round::Revoking => {
                 self.generation += 1;
+                if std::mem::take(&mut self.hurries) {
+                    let late = |member: &&mut Member| member.joined && member.pending.is_some();
+                    self.members.values_mut().filter(late).for_each(|member| member.granted.clear());
+                    self.hurried = true;
+                }
                 if self.needs_rebalance {
                     self.needs_rebalance = false;
                     self.assign_targets(partitions, rng);
@@ -385,7 +413,8 @@ impl Group {
                         member.generation = self.generation;
                         member.unsettled_until = now + rng.time(BETWEEN_GENERATIONS);
                     }
-                    if !free.is_empty() || rng.chance(50) {
+                    let late = self.members.get(&id).is_some_and(|member| member.pending.is_some());
+                    if late || !free.is_empty() || rng.chance(50) {
                         told.push(self.tell(id, Change::Assign, free, now));
                     }
                 }

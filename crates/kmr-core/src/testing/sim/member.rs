@@ -15,7 +15,7 @@ use crate::consumer::ConsumerHandle;
 use crate::error::Error;
 use crate::member::{
     Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Rebalance, RecordBatch, Start,
+    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Ready, Rebalance, RecordBatch, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
@@ -111,7 +111,7 @@ impl GroupMember for SimMember {
         event
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
+    async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
         self.request().await;
         let mut state = self.cluster.lock();
         self.check_answer(&mut state, rebalance);
@@ -120,6 +120,7 @@ impl GroupMember for SimMember {
             return Ok(Vec::new());
         }
         state.note(format_args!("member {} has taken up what #{} assigned", self.id, rebalance.id));
+        ready();
         let (mut starts, now) = (Vec::new(), Instant::now());
         for partition in &rebalance.partitions {
             let committed = state.committed.get(partition).cloned();

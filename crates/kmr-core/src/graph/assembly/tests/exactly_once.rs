@@ -9,7 +9,7 @@ use crate::graph::assembly::GraphOptions;
 use crate::mark::{Idle, Mark, Plan};
 use crate::member::Change;
 use crate::record::Record;
-use crate::reducer::{Attempt, Chunk, Delivery, Reducer};
+use crate::reducer::{Attempt, Chunk, Reducer};
 use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
@@ -320,7 +320,7 @@ async fn a_planned_block_that_is_larger_than_the_budget_is_refused() {
 
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_does_not_offer_it_is_refused_before_anything_is_read() {
-    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(Collect::default())).await;
+    let consumer = start_exactly_once(Strategy::new().map(place).reduce(Collect::default())).await;
     consumer.until_true("ended", || consumer.has_ended()).await;
     assert_eq!(consumer.connections(), 0);
     let text = crate::error::chain_text(&consumer.ended().await.unwrap_err());

@@ -106,7 +106,9 @@ async fn a_stop_that_cannot_finish_says_what_is_left() {
     consumer.fetch(0, 7..9);
     consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 2).await;
     let error = consumer.stop().await.err().unwrap();
-    assert!(matches!(error, Error::Unfinished { .. }), "{error}");
+    let Error::Unfinished { partitions, .. } = &error else { panic!("{error}") };
+    let end = partitions[&partition(0)];
+    assert_eq!((end.committed, end.unfinished_from), (None, Some(7)), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -166,13 +166,8 @@ async fn a_lost_partition_is_not_committed_though_it_was_moving() {
 
 #[tokio::test(start_paused = true)]
 async fn a_seek_waits_for_a_rebalance_that_names_its_partition() {
-    let sink = Collect::default();
-    sink.behave(Behaviour::Stall);
-    let mut consumer = running(&sink).await;
-    consumer.assign(&[0]).await;
-    consumer.fetch(0, 0..5);
-    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
-    consumer.rebalance(Change::Revoke, &[0]);
+    let mut consumer = running(&Collect::default()).await;
+    consumer.hold_assignments(true);
     let assigned = consumer.rebalance(Change::Assign, &[0]);
     let asked = Instant::now();
     let seek = tokio::spawn({
@@ -181,7 +176,7 @@ async fn a_seek_waits_for_a_rebalance_that_names_its_partition() {
     });
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert!(!seek.is_finished());
-    sink.behave(Behaviour::Deliver);
+    consumer.hold_assignments(false);
     seek.await.unwrap().unwrap();
     assert!(asked.elapsed() >= Duration::from_secs(1));
     let calls = consumer.calls();

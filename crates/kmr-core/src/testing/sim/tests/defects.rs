@@ -93,6 +93,11 @@ fn a_commit_does_not_wait_for_the_one_before() {
 }
 
 #[test]
+fn records_of_an_earlier_assignment_are_taken_for_the_first_ones() {
+    found(Defect::ReadsTooEarly, &["C1", "nothing is lost"]);
+}
+
+#[test]
 fn a_mark_of_another_offset_is_honoured() {
     found_exactly(
         Defect::HonoursForeign,

@@ -188,7 +188,7 @@ pub(super) fn exact() -> Simulation {
     };
     let records = |chance: u64| {
         let record = NewRecord::default().with_payload(Order::random(chance).text());
-        if chance % 7 == 0 { record } else { record.with_key(format!("key {}", chance % 5)) }
+        if chance.is_multiple_of(7) { record } else { record.with_key(format!("key {}", chance % 5)) }
     };
     Simulation::new(strategy).records(records).fate(|record| all(Order::read(record)).fate()).exactly_once()
 }

@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::error::Error;
 use crate::member::{
     CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, Rebalance, RecordBatch, Start,
+    OffsetCommit, Ready, Rebalance, RecordBatch, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
@@ -38,6 +38,9 @@ pub(in crate::graph::assembly::tests) enum Broker {
     SaysLater,
 }
 
+/// Partition, offset and metadata of a commit.
+type Marked = (i32, i64, Option<Arc<str>>);
+
 /// Kafka: what members have in common.
 pub(super) struct World {
     pub(super) calls: Mutex<Vec<Call>>,
@@ -49,10 +52,12 @@ pub(super) struct World {
     pub(super) refusals: Mutex<VecDeque<Error>>,
     /// Where partitions start.
     pub(super) starts: Mutex<BTreeMap<i32, Start>>,
+    /// Assignments are not answered while this holds.
+    pub(super) held: watch::Sender<bool>,
     /// Lowest offset, end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
     /// Partition, offset and metadata of each commit that was taken.
-    pub(super) marks: Mutex<Vec<(i32, i64, Option<Arc<str>>)>>,
+    pub(super) marks: Mutex<Vec<Marked>>,
 }
 
 impl Default for World {
@@ -64,6 +69,7 @@ impl Default for World {
             queue: Mutex::default(),
             refusals: Mutex::default(),
             starts: Mutex::default(),
+            held: watch::channel(false).0,
             log: Mutex::new((3, 9, 5)),
             marks: Mutex::default(),
         }
@@ -111,8 +117,10 @@ impl GroupMember for Scripted {
         }
     }
 
-    async fn assign(&self, rebalance: &Rebalance) -> Result<Vec<Start>, Error> {
+    async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
+        let _ = self.world.held.subscribe().wait_for(|held| !held).await;
         self.world.called(Call::Assigned(rebalance.id));
+        ready();
         let starts = self.world.starts.lock().unwrap();
         let start = |partition: &TopicPartition| {
             let unknown = Start {

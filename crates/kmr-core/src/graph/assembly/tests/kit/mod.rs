@@ -184,6 +184,10 @@ impl Running {
         queue.filled.notify_one();
     }
 
+    pub(super) fn hold_assignments(&self, hold: bool) {
+        self.world.held.send_replace(hold);
+    }
+
     pub(super) fn broker(&self, broker: Broker) {
         self.world.broker.send_replace(broker);
     }
