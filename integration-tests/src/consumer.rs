@@ -55,8 +55,36 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Time of one delivery attempt, where it is not the sink's own.
     pub attempt_timeout: Option<Duration>,
+    /// Whether it delivers exactly once.
+    pub exactly_once: bool,
+    /// Where the process aborts, as `kill -9` would end it.
+    pub dies: Option<Dies>,
     /// The consumer's drain deadline, where it is not kmr's own.
     pub drain_deadline: Option<Duration>,
+}
+
+/// The end of a process: at a step of the block or commit of that number, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dies {
+    /// Where.
+    pub at: Step,
+    /// In which block.
+    pub block: u32,
+}
+
+/// Steps of a block in exactly-once mode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Step {
+    /// Its rows are frozen, its plan is not committed.
+    BeforePlan,
+    /// Its plan is committed, nothing is sent.
+    BeforeInsert,
+    /// It has been sent for so long, and the answer is not there.
+    DuringInsert(Duration),
+    /// The server has acknowledged it, its offset is not committed.
+    BeforeCommit,
+    /// An offset has been committed that is behind it.
+    AfterCommit,
 }
 
 /// What the map stage makes of a record. The columns are those of the same name in `Scene`.
@@ -108,6 +136,8 @@ impl Settings {
             commit_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(30),
             attempt_timeout: None,
+            exactly_once: false,
+            dies: None,
             drain_deadline: None,
         }
     }

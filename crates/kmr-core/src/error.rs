@@ -136,6 +136,57 @@ pub enum Error {
         last: Vec<String>,
     },
 
+    /// Exactly-once mode: somebody else than kmr has committed the offset that a partition is to start from, or it is of another log:
+    /// which rows are in the sink already, nobody knows.
+    #[error(
+        "{partition}: offset {} was not committed by kmr in exactly-once mode for this topic: {problem}; find out up to which offset the \
+         sink has the rows, then start a new epoch there (kmr-demo offsets reset, or kmr_core::reset_offsets)",
+        .offset.map_or_else(|| "(none)".to_owned(), |o| o.to_string()),
+    )]
+    ForeignOffset {
+        /// The partition.
+        partition: TopicPartition,
+        /// The committed offset.
+        offset: Option<i64>,
+        /// What is wrong with it.
+        problem: String,
+    },
+
+    /// Exactly-once mode: a planned block was made again and has come out differently. It is not inserted, because the sink may have the
+    /// planned one.
+    #[error(
+        "{partition} offsets {first}..={last}: the block was planned with {planned} and has {found} now; mapping has to be deterministic, \
+         and the records have to be there still; run the version that planned it, or find out whether the sink has the rows and \
+         start a new epoch (kmr-demo offsets reset, or kmr_core::reset_offsets)"
+    )]
+    BlockChanged {
+        /// The partition.
+        partition: TopicPartition,
+        /// The first offset of the block.
+        first: i64,
+        /// The last offset of the block.
+        last: i64,
+        /// Rows, bytes and hash of the plan.
+        planned: String,
+        /// The same of what came out now.
+        found: String,
+    },
+
+    /// A consumer in at-least-once mode was assigned a partition whose last block in exactly-once mode is not known to be in the sink.
+    #[error(
+        "{partition} offsets {first}..={last} are planned by a consumer in exactly-once mode and may be in the sink already; run the \
+         consumer with exactly_once until the group has committed past them, or start a new epoch (kmr-demo offsets reset, or \
+         kmr_core::reset_offsets)"
+    )]
+    OpenPlan {
+        /// The partition.
+        partition: TopicPartition,
+        /// The first offset of the block.
+        first: i64,
+        /// The last offset of the block.
+        last: i64,
+    },
+
     /// A reduce stage failed for good, or its retries are used up.
     #[error("{stage}: {what}")]
     Stage {

@@ -11,6 +11,7 @@ mod fork;
 mod graph;
 mod health;
 mod listeners;
+mod mark;
 mod member;
 mod record;
 mod reducer;
@@ -27,6 +28,7 @@ pub mod testing;
 mod test_reducer;
 
 pub use breaker::Breaker;
+pub use client::reset_offsets;
 pub use config::{ClientConfig, ResetPolicy, SettingEffect, SettingNote, StartAt, Until};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;
@@ -36,8 +38,8 @@ pub use health::{Health, PartitionHealth};
 pub use listeners::{CommitEvent, RebalanceEvent};
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};
 pub use reducer::{
-    AtShutdown, Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer, RejectedRow,
-    RetryPolicy, Rows, SourceRange,
+    AtShutdown, Attempt, BatchOptions, Block, Chunk, Delivered, Delivery, DeliveryError, Fingerprint,
+    Reducer, RejectedRow, RetryPolicy, Rows, SourceRange,
 };
 pub use stage::{AsyncMapper, Concurrency, Mapper, stage_name};
 pub use stats::Stats;

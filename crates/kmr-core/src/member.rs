@@ -8,6 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::Error;
+use crate::mark::LogAt;
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
 
@@ -108,6 +109,8 @@ pub(crate) struct Start {
     pub(crate) chosen: bool,
     /// The metadata that was committed with the offset: in force until it is replaced (C7).
     pub(crate) metadata: Option<Arc<str>>,
+    /// Which log this is, as far as the member was asked to find out: exactly-once mode needs it.
+    pub(crate) log: Option<LogAt>,
 }
 
 /// A place in the log of a partition.

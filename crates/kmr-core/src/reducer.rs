@@ -2,7 +2,8 @@
 
 use std::any::Any;
 use std::fmt;
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 
@@ -45,6 +46,21 @@ pub trait Reducer: Send + 'static {
     /// Whatever makes delivery impossible; it ends the consumer before it reads anything.
     async fn start(&mut self) -> Result<(), BoxError> {
         Ok(())
+    }
+
+    /// Gets ready for exactly-once delivery: called once, behind [`start`](Self::start), if the consumer is to run in that mode
+    /// ([`ConsumerBuilder::exactly_once`](crate::ConsumerBuilder::exactly_once)). `Ok` promises that
+    ///
+    /// * every [`Delivery`] has a [`fingerprint`](Delivery::fingerprint), which depends on the rows and their order alone, not on how
+    ///   they were cut into chunks;
+    /// * a delivery under the token of [`Attempt::block`] is stored as a whole or not at all, and dropped by the sink if one
+    ///   under the same token is there already, whichever process sent it;
+    /// * it rejects no rows: what is delivered under a token is what was planned.
+    ///
+    /// # Errors
+    /// Why that cannot be. The default: this reducer does not offer it.
+    async fn start_exactly_once(&mut self) -> Result<(), BoxError> {
+        Err("this reducer does not offer exactly-once delivery".into())
     }
 
     /// An empty container for rows. Each chunk starts from [`Rows::fresh`] of it.
@@ -90,20 +106,65 @@ pub trait Delivery: Send + Sync + 'static {
     /// # Errors
     /// [`DeliveryError::retryable`] is tried again with backoff; [`DeliveryError::fatal`] stops the consumer.
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<Self::Output>, DeliveryError>;
+
+    /// What the rows are known by, for exactly-once delivery; see [`Reducer::start_exactly_once`]. The default, `None`: not offered.
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        None
+    }
+}
+
+/// What tells the rows of a frozen batch from others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint {
+    /// Number of rows.
+    pub rows: u64,
+    /// Size of the rows in bytes.
+    pub bytes: u64,
+    /// A hash of the rows' bytes, in order. It is compared with one that another process made, perhaps years ago: the function must
+    /// not depend on the process, the platform or the version of a library.
+    pub hash: u128,
 }
 
 /// Which try of a delivery this is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Attempt {
     /// 1 for the first try.
     pub number: u32,
+    /// In exactly-once mode: the block that the batch is, as it was planned.
+    pub block: Option<Block>,
 }
 
 impl Attempt {
     /// Try number `number`, counted from 1.
     pub fn new(number: u32) -> Self {
-        Self { number }
+        Self { number, block: None }
+    }
+
+    /// The same, of a planned block.
+    pub fn with_block(mut self, block: Block) -> Self {
+        self.block = Some(block);
+        self
+    }
+}
+
+/// A planned block, as the sink has to know it in exactly-once mode.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Block {
+    /// Under which the sink stores the block, and drops it if it is there already. The same for every attempt of every process. ASCII
+    /// without blanks.
+    pub token: Arc<str>,
+    /// When the block was planned: since then it may have been inserted. By the clock of the machine that planned it.
+    pub planned: SystemTime,
+    /// Somebody may have inserted it before: another process, or this one in an earlier assignment of the partition.
+    pub is_reformed: bool,
+}
+
+impl Block {
+    /// A block, as a sink's own tests need it.
+    pub fn new(token: impl Into<Arc<str>>, planned: SystemTime, is_reformed: bool) -> Self {
+        Self { token: token.into(), planned, is_reformed }
     }
 }
 

@@ -8,7 +8,8 @@ use tokio::sync::watch;
 
 use crate::error::BoxError;
 use crate::reducer::{
-    Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer, RejectedRow,
+    Attempt, BatchOptions, Block, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, Reducer,
+    RejectedRow,
 };
 
 /// What the sink does with a batch.
@@ -28,11 +29,14 @@ pub(crate) struct Collect<T> {
     open: Vec<T>,
     options: BatchOptions,
     rejects: fn(&T) -> bool,
+    /// The text of a row, if it offers exactly-once delivery.
+    text: Option<fn(&T) -> String>,
     sink: Arc<Sink<T>>,
 }
 
 struct Sink<T> {
     batches: Mutex<Vec<Vec<T>>>,
+    blocks: Mutex<Vec<Block>>,
     behaviour: watch::Sender<Behaviour>,
 }
 
@@ -42,6 +46,7 @@ impl<T> Clone for Collect<T> {
             open: Vec::new(),
             options: self.options.clone(),
             rejects: self.rejects,
+            text: self.text,
             sink: self.sink.clone(),
         }
     }
@@ -50,9 +55,9 @@ impl<T> Clone for Collect<T> {
 impl<T> Default for Collect<T> {
     fn default() -> Self {
         let (behaviour, _) = watch::channel(Behaviour::Deliver);
-        let sink = Arc::new(Sink { batches: Mutex::new(Vec::new()), behaviour });
+        let sink = Arc::new(Sink { batches: Mutex::default(), blocks: Mutex::default(), behaviour });
         let options = BatchOptions::default().with_max_age(Duration::from_millis(100));
-        Self { open: Vec::new(), options, rejects: |_| false, sink }
+        Self { open: Vec::new(), options, rejects: |_| false, text: None, sink }
     }
 }
 
@@ -65,6 +70,17 @@ impl<T: Clone> Collect<T> {
     pub(crate) fn rejecting(mut self, rejects: fn(&T) -> bool) -> Self {
         self.rejects = rejects;
         self
+    }
+
+    /// Offers exactly-once delivery; rows are known by their texts.
+    pub(crate) fn exactly_once(mut self, text: fn(&T) -> String) -> Self {
+        self.text = Some(text);
+        self
+    }
+
+    /// The planned blocks that were delivered.
+    pub(crate) fn blocks(&self) -> Vec<Block> {
+        self.sink.blocks.lock().unwrap().clone()
     }
 
     pub(crate) fn behave(&self, behaviour: Behaviour) {
@@ -91,6 +107,10 @@ impl<T: Clone + Send + Sync + 'static> Reducer for Collect<T> {
         self.options.clone()
     }
 
+    async fn start_exactly_once(&mut self) -> Result<(), BoxError> {
+        self.text.map(drop).ok_or_else(|| "not offered".into())
+    }
+
     fn rows(&self) -> Vec<T> {
         Vec::new()
     }
@@ -102,13 +122,14 @@ impl<T: Clone + Send + Sync + 'static> Reducer for Collect<T> {
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = usize>>, BoxError> {
         let rows = std::mem::take(&mut self.open);
-        Ok(Box::new(Batch { rows, rejects: self.rejects, sink: self.sink.clone() }))
+        Ok(Box::new(Batch { rows, rejects: self.rejects, text: self.text, sink: self.sink.clone() }))
     }
 }
 
 struct Batch<T> {
     rows: Vec<T>,
     rejects: fn(&T) -> bool,
+    text: Option<fn(&T) -> String>,
     sink: Arc<Sink<T>>,
 }
 
@@ -116,7 +137,13 @@ struct Batch<T> {
 impl<T: Clone + Send + Sync + 'static> Delivery for Batch<T> {
     type Output = usize;
 
-    async fn deliver(&self, _: Attempt) -> Result<Delivered<usize>, DeliveryError> {
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let text: String = self.rows.iter().map(self.text?).collect();
+        let hash = text.bytes().fold(7_u128, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte.into()));
+        Some(Fingerprint { rows: self.rows.len() as u64, bytes: text.len() as u64, hash })
+    }
+
+    async fn deliver(&self, attempt: Attempt) -> Result<Delivered<usize>, DeliveryError> {
         let mut behaviour = self.sink.behaviour.subscribe();
         let now = *behaviour.wait_for(|now| *now != Behaviour::Stall).await.map_err(DeliveryError::fatal)?;
         match now {
@@ -134,6 +161,7 @@ impl<T: Clone + Send + Sync + 'static> Delivery for Batch<T> {
             }
         }
         self.sink.batches.lock().unwrap().push(taken);
+        self.sink.blocks.lock().unwrap().extend(attempt.block);
         Ok(Delivered { output: self.rows.len() - rejected.len(), rejected })
     }
 }

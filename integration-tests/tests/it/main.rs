@@ -18,6 +18,7 @@ mod content;
 mod dead_letters;
 mod demo;
 mod doctor;
+mod exactly_once;
 mod faults;
 mod gaps;
 mod kafka_sink;

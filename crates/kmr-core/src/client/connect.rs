@@ -43,6 +43,8 @@ pub(crate) struct Connect {
     pub(crate) without_group: bool,
     /// Whether the fetch queue hands out [`Fetched::End`](crate::member::Fetched::End).
     pub(crate) reports_ends: bool,
+    /// Whether starts have to say which logs they are of.
+    pub(crate) exactly_once: bool,
     /// Resident bytes that librdkafka may hold.
     pub(crate) prefetch_bytes: usize,
     /// How long an unreachable broker is tried.
@@ -114,6 +116,7 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
         group,
         policy,
         topic_ids,
+        exactly_once: connect.exactly_once,
     };
     let subscribe = move |client: &Client| {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
@@ -136,7 +139,7 @@ impl Connect {
     }
 }
 
-fn queue(client: &ClientRef) -> Result<Queue, Error> {
+pub(super) fn queue(client: &ClientRef) -> Result<Queue, Error> {
     Queue::new(client.clone()).ok_or_else(|| Error::Client {
         what: "creating a queue".to_owned(),
         reason: "out of memory".to_owned(),

@@ -53,7 +53,7 @@ impl Memory {
         let mut places = self.lock();
         for OffsetCommit { partition, offset, metadata } in offsets {
             let (offset, metadata) = (Some(*offset), metadata.clone());
-            let place = Start { partition: partition.clone(), offset, chosen: false, metadata };
+            let place = Start { partition: partition.clone(), offset, chosen: false, metadata, log: None };
             places.insert(partition.clone(), place);
         }
     }
@@ -338,8 +338,13 @@ mod tests {
     fn places_are_remembered_until_the_partition_is_gone() {
         let partition = |number| TopicPartition::new("t", number);
         let memory = Memory::default();
-        let start =
-            |number, offset| Start { partition: partition(number), offset, chosen: true, metadata: None };
+        let start = |number, offset| Start {
+            partition: partition(number),
+            offset,
+            chosen: true,
+            metadata: None,
+            log: None,
+        };
         memory.chosen(&[start(0, Some(70)), start(1, None)]);
         let commit = |offset| OffsetCommit { partition: partition(2), offset, metadata: Some("m".into()) };
         memory.commit(&[commit(9)]);

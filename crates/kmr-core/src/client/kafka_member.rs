@@ -11,6 +11,7 @@ use tokio::sync::{Mutex, mpsc};
 use super::commits;
 use super::context::Client;
 use super::fetcher::Fetcher;
+use super::logs::logs;
 use super::native::Queue;
 use super::starts::{self, StartPolicy};
 use super::threads::{ClientRef, Threads, leave};
@@ -32,6 +33,8 @@ pub(super) struct KafkaMember {
     pub(super) group: String,
     pub(super) policy: StartPolicy,
     pub(super) topic_ids: TopicIds,
+    /// Whether starts say which logs they are of.
+    pub(super) exactly_once: bool,
 }
 
 #[async_trait]
@@ -45,6 +48,11 @@ impl GroupMember for KafkaMember {
 
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
         self.topic_ids.note(&self.client, &rebalance.partitions).await;
+        // Before the offsets are read: a topic that is created again in between is another one, and is refused.
+        let mut logs = match self.exactly_once && !rebalance.partitions.is_empty() {
+            true => logs(&self.client, &self.topic_ids, &rebalance.partitions).await?,
+            false => BTreeMap::new(),
+        };
         let (rebalance, fetcher) = (rebalance.clone(), self.fetcher.clone());
         let (policy, group) = (self.policy.clone(), self.group.clone());
         let assign = move |client: &Client| {
@@ -53,7 +61,8 @@ impl GroupMember for KafkaMember {
             let committed = starts::committed(client, partitions, &group, &go_on)?;
             let Some(committed) = committed else { return Ok(Vec::new()) };
             let starts = starts::resolve(client, partitions, committed, &policy, &go_on)?;
-            let Some(starts) = starts else { return Ok(Vec::new()) };
+            let Some(mut starts) = starts else { return Ok(Vec::new()) };
+            starts.iter_mut().for_each(|start| start.log = logs.remove(&start.partition));
             let assign = |list: &TopicPartitionList| match rebalance.protocol {
                 RebalanceProtocol::Eager => client.assign(list),
                 RebalanceProtocol::Cooperative => client.incremental_assign(list),

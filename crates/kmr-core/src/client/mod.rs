@@ -8,6 +8,7 @@
 //! * `starts`: where partitions start, and what the logs hold;
 //! * `commits`: what the answers to commits mean;
 //! * `topic_ids`: whether a topic is still the one that was read;
+//! * `logs`: which logs partitions have; `reset`: the operator's own hand on offsets;
 //! * `kafka_member`, `groupless`: the member of a group on top of them, and one without a group;
 //! * `reader`: a client of its own that reads records again;
 //! * `connect`: start-up, with the checks that name what is wrong.
@@ -18,6 +19,7 @@ mod context;
 mod fetcher;
 mod groupless;
 mod kafka_member;
+mod logs;
 #[allow(
     unsafe_code,
     reason = "the one place that calls librdkafka directly; every site says why it is sound"
@@ -25,6 +27,7 @@ mod kafka_member;
 mod native;
 mod positions;
 mod reader;
+mod reset;
 mod starts;
 mod threads;
 mod topic_ids;
@@ -33,3 +36,4 @@ mod topic_ids;
 mod tests;
 
 pub(crate) use connect::Connect;
+pub use reset::reset_offsets;

@@ -129,6 +129,7 @@ impl ReadingClient {
             reset: ResetPolicy::Fail,
             without_group: true,
             reports_ends: true,
+            exactly_once: false,
             prefetch_bytes: PREFETCH,
             timeout: connect.timeout,
             memory: Default::default(),
@@ -227,8 +228,13 @@ impl ReadingClient {
 
     async fn assign(&mut self, partition: &TopicPartition, offset: i64) -> Result<(), Error> {
         let (fetcher, rebalance) = (self.opened.fetcher.clone(), change(Change::Assign, partition));
-        let start =
-            Start { partition: partition.clone(), offset: Some(offset), chosen: false, metadata: None };
+        let start = Start {
+            partition: partition.clone(),
+            offset: Some(offset),
+            chosen: false,
+            metadata: None,
+            log: None,
+        };
         let assign = move |client: &Client| {
             let assigned = fetcher.assign(client, &rebalance, &[start], |list| {
                 let failed = |error: rdkafka::error::KafkaError| error.to_string();

@@ -65,7 +65,7 @@ pub(super) fn resolve(
     let start = |partition: &TopicPartition| {
         let start = committed.remove(partition).unwrap_or_else(|| {
             let offset = chosen.get(partition).copied();
-            Start { partition: partition.clone(), offset, chosen: true, metadata: None }
+            Start { partition: partition.clone(), offset, chosen: true, metadata: None, log: None }
         });
         telemetry::position_resolved(partition, start.offset.filter(|_| !start.chosen));
         start
@@ -224,7 +224,8 @@ fn to_map(list: &TopicPartitionList) -> Result<HashMap<TopicPartition, Start>, K
         if let Offset::Offset(offset) = element.offset() {
             let partition = TopicPartition::new(element.topic(), element.partition());
             let metadata = Some(element.metadata()).filter(|text| !text.is_empty()).map(Arc::from);
-            let start = Start { partition: partition.clone(), offset: Some(offset), chosen: false, metadata };
+            let offset = Some(offset);
+            let start = Start { partition: partition.clone(), offset, chosen: false, metadata, log: None };
             starts.insert(partition, start);
         }
     }

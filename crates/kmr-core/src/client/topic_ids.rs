@@ -69,6 +69,12 @@ impl TopicIds {
         }
     }
 
+    /// The id of a partition's topic, if it was found out.
+    pub(super) fn noted(&self, partition: &TopicPartition) -> Option<TopicId> {
+        let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
+        noted.get(partition).copied().filter(|id| *id != NO_TOPIC)
+    }
+
     /// What is already clear about a commit: an outcome for each offset that must not be sent.
     pub(super) async fn check(&self, offsets: &[OffsetCommit]) -> Vec<Option<CommitOutcome>> {
         let noted: Vec<Option<TopicId>> = {

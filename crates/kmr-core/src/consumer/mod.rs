@@ -175,6 +175,30 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
+    /// Delivers each row exactly once, into a sink that can ([`Reducer::start_exactly_once`](crate::Reducer::start_exactly_once)),
+    /// with no other store than the group's own committed offsets. Default: at least once.
+    ///
+    /// Batches become blocks of one partition each. Before a block is inserted, its plan (which offsets, how many rows, their hash, a
+    /// token) is committed as the metadata of the partition's offset; the insert carries the token. Whoever gets the partition after a
+    /// crash reads the plan with the offset, makes exactly that block again and inserts it under the same token, and the sink
+    /// drops it if it was in already. A block costs one more commit than in at-least-once mode; partitions share them.
+    ///
+    /// What it asks for:
+    ///
+    /// * A strategy of map stages and one reduce; `at_shutdown` as by default; a group; brokers from Kafka 2.8 on.
+    /// * Mapping has to be deterministic: the same record gives the same rows, in every process. A block that comes out
+    ///   differently stops the consumer with [`Error::BlockChanged`].
+    /// * Only kmr moves the group's offsets. At an offset that another tool committed, and for a topic that was created again,
+    ///   the consumer stops with [`Error::ForeignOffset`]; [`reset_offsets`](crate::reset_offsets) is the way
+    ///   to set them, also when a group that has committed offsets is switched to this mode. [`seek`](ConsumerHandle::seek) is refused.
+    /// * A consumer without the mode refuses a partition that has an open plan: run one with it first.
+    ///
+    /// Dead letters may come twice: a block that is made again fails its records again.
+    pub fn exactly_once(mut self) -> Self {
+        self.options.graph.exactly_once = true;
+        self
+    }
+
     /// When a partition is warned of whose oldest unfinished record is that old, and [`Health`](crate::Health) says that it is late.
     /// Default 60 s, on top of the `max_age` of the reducers' batches. The warning names what it waits for, and is repeated when
     /// the age has doubled.
@@ -300,6 +324,7 @@ impl Consumer {
             reset: self.options.reset.unwrap_or_default(),
             without_group: self.options.without_group,
             reports_ends: self.options.graph.until.is_some(),
+            exactly_once: self.options.graph.exactly_once,
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
             memory: Default::default(),
@@ -398,6 +423,17 @@ mod tests {
         assert!(refused(builder().heal_after(Duration::from_secs(9))).contains("heal_after"));
         assert!(refused(builder().breaker(Breaker::default().with_max_share(1.5))).contains("max_share"));
         assert!(builder().heal_after(None).breaker(None).build().is_ok());
+        assert!(refused(builder().exactly_once().without_group()).contains("without_group"));
+        assert!(refused(builder().exactly_once().out_of_range(ResetPolicy::Latest)).contains("out_of_range"));
+        let drops = Collect::default().with_options(|o| o.with_at_shutdown(crate::AtShutdown::Drop));
+        assert!(
+            refused(builder().exactly_once().strategy(Strategy::new().map(text).reduce(drops)))
+                .contains("at_shutdown")
+        );
+        let pass = |rows: usize| Ok::<_, std::convert::Infallible>(rows);
+        let two = Strategy::new().map(text).reduce(Collect::default()).map(pass).reduce(Collect::default());
+        assert!(refused(builder().exactly_once().strategy(two)).contains("more than one reduce"));
+        assert!(builder().exactly_once().build().is_ok());
         assert!(builder().build().is_ok());
     }
 

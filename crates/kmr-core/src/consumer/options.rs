@@ -9,6 +9,7 @@ use crate::graph::assembly::GraphOptions;
 use crate::graph::committer::COMMIT_ANSWER;
 use crate::graph::reread;
 use crate::graph::watchdog::Thresholds;
+use crate::reducer::AtShutdown;
 use crate::strategy::Pipeline;
 
 #[derive(Clone, Debug)]
@@ -84,7 +85,27 @@ impl Options {
                 self.graph.drain_deadline
             )));
         }
+        if self.graph.exactly_once {
+            self.check_exactly_once(pipeline)?;
+        }
         self.check_times(pipeline)
+    }
+
+    /// E10, and what else cannot be delivered exactly once whatever the sink.
+    fn check_exactly_once(&self, pipeline: &Pipeline) -> Result<(), Error> {
+        let problem = if self.without_group {
+            "without_group commits nothing, so there is no place for a plan; join a group"
+        } else if self.graph.out_of_range != ResetPolicy::Fail {
+            "out_of_range may skip records of a plan; leave it at ResetPolicy::Fail"
+        } else if pipeline.reduces.len() != 1 {
+            "the strategy has more than one reduce, and only one that map stages alone feed can make the same block again; write \
+             the second into another topic, for a consumer of its own"
+        } else if pipeline.reduces.iter().any(|info| info.options.at_shutdown != AtShutdown::Flush) {
+            "at_shutdown has to be AtShutdown::Flush: what is dropped on purpose is not delivered exactly once"
+        } else {
+            return Ok(());
+        };
+        Err(Error::Config(format!("exactly_once: {problem}")))
     }
 
     /// What the graph is told. Rows may wait in batches for as long as their reducers say: nothing is late before that.

@@ -48,6 +48,8 @@ pub(crate) struct GraphOptions {
     pub(crate) listeners: Listeners,
     /// When too many records have failed.
     pub(crate) breaker: Option<Breaker>,
+    /// Blocks are planned before they are delivered, and delivered under the token of their plan.
+    pub(crate) exactly_once: bool,
 }
 
 impl Default for GraphOptions {
@@ -64,6 +66,7 @@ impl Default for GraphOptions {
             until: None,
             listeners: Listeners::default(),
             breaker: Some(Breaker::default()),
+            exactly_once: false,
         }
     }
 }
@@ -81,6 +84,7 @@ impl Graph {
             budget: self.budget.clone(),
             counters: self.counters.clone(),
             board: self.controls.board.clone(),
+            exactly_once: self.options.exactly_once,
             seed: self.seed,
             records: Some(Rereader::new(self.connector.clone(), reread::limit(self.options.drain_deadline))),
             failures: Arc::new(Failures::new(self.options.breaker.clone())),

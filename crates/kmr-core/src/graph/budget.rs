@@ -59,6 +59,11 @@ impl Budget {
         self.available.load(Ordering::Acquire)
     }
 
+    /// Bytes in all.
+    pub(crate) fn capacity(&self) -> u64 {
+        u64::try_from(self.capacity).unwrap_or(0)
+    }
+
     /// Bytes held now.
     pub(crate) fn held(&self) -> u64 {
         u64::try_from(self.capacity - self.available()).unwrap_or(0)

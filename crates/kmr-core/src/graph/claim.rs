@@ -9,10 +9,12 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::budget::Charge;
+use super::plans::{Beginning, Proposal};
 use super::tracker::Offsets;
+use crate::mark::LogAt;
 use crate::record::TopicPartition;
 use crate::reducer::SourceRange;
 
@@ -33,7 +35,19 @@ pub(crate) enum LedgerEntry {
     /// An assignment begins: sent before anything else of its epoch.
     Assigned(Arc<Assignment>),
     /// Where an assignment starts. `commit`: it is to be committed before any record is: "latest" must not move on a restart.
-    Starts { epoch: Epoch, commit: Option<i64>, metadata: Option<Arc<str>> },
+    Starts {
+        epoch: Epoch,
+        commit: Option<i64>,
+        metadata: Option<Arc<str>>,
+        /// The offset itself; `None`: the lowest of the log.
+        offset: Option<i64>,
+        /// Exactly-once mode: which log it is.
+        log: Option<LogAt>,
+    },
+    /// Exactly-once mode: a block task asks how an assignment begins. The reply is dropped if it does not.
+    Begin { epoch: Epoch, reply: oneshot::Sender<Beginning> },
+    /// Exactly-once mode: a block is to be planned, or has been made again so far.
+    Plan { epoch: Epoch, proposal: Proposal },
     /// Records of an assignment were observed, finished or abandoned.
     Records { epoch: Epoch, ranges: Vec<Offsets>, event: LedgerEvent },
 }
@@ -198,6 +212,14 @@ impl Hold {
         }
     }
 
+    /// The way to the ledger of its session. `None`: several hold the records, which pieces of map tasks never are.
+    pub(crate) fn ledger(&self) -> Option<&Ledger> {
+        match self {
+            Hold::Own(claim) => Some(&claim.ledger),
+            Hold::Share(_) => None,
+        }
+    }
+
     /// Whether there are records behind it.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Hold::Own(claim) if claim.ranges.is_empty())
@@ -237,6 +259,14 @@ impl Hold {
         }
     }
 
+    /// Bytes of the budget that it holds alone.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Hold::Own(claim) => claim.bytes(),
+            Hold::Share(_) => 0,
+        }
+    }
+
     /// The records behind it.
     pub(crate) fn sources(&self) -> Vec<SourceRange> {
         match self {
@@ -271,12 +301,10 @@ pub(crate) mod tests {
         entries: &mut mpsc::UnboundedReceiver<LedgerEntry>,
     ) -> Option<(LedgerEvent, Vec<(i64, i64)>)> {
         match entries.try_recv().ok()? {
-            other @ (LedgerEntry::Assigned(_) | LedgerEntry::Starts { .. }) => {
-                panic!("unexpected: {other:?}")
-            }
             LedgerEntry::Records { event, ranges, .. } => {
                 Some((event, ranges.iter().map(|range| (range.first, range.last)).collect()))
             }
+            other => panic!("unexpected: {other:?}"),
         }
     }
 

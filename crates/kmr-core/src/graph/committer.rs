@@ -6,6 +6,7 @@
 //! * C4: nobody else commits. Each offset's own outcome is read; "not yours any more" is an event, not an error.
 //! * C5: a lost assignment is forgotten without a commit.
 //! * C7: every commit carries the metadata that is in force for its partition.
+//! * E1: in exactly-once mode the metadata in force is the open plan, or an idle mark. `plans.rs`.
 //! * C8: one commit is outstanding at most. Nobody is told that partitions may go before it is answered.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,9 +18,11 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::claim::{Assignment, Epoch, LedgerEntry, LedgerEvent};
 use super::defects::{Defect, planted};
+use super::plans::{Beginning, Begins, Marks, Proposal};
 use super::tracker::{Misuse, Offsets, Tracker};
 use crate::error::Error;
 use crate::listeners::{CommitEvent, Listeners};
+use crate::mark::{LogAt, Mark};
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
@@ -58,6 +61,8 @@ pub(crate) struct Settled {
     pub(crate) commit_failed: bool,
     /// What every commit has to carry (C7).
     pub(crate) metadata: Option<Arc<str>>,
+    /// Exactly-once mode: which log it is.
+    pub(crate) log: Option<LogAt>,
 }
 
 /// What the coordinator asks for.
@@ -126,6 +131,10 @@ struct Entry {
     committed: Option<i64>,
     /// What every commit has to carry (C7).
     metadata: Option<Arc<str>>,
+    /// Exactly-once mode: what is carried instead, once the start is known.
+    marks: Option<Marks>,
+    /// Who wants to know how it begins.
+    begin: Option<oneshot::Sender<Beginning>>,
     /// It is known where it starts, and with which metadata.
     started: bool,
     commit_failed: bool,
@@ -179,6 +188,10 @@ pub(crate) struct Committer {
     outstanding: Option<Outstanding>,
     /// Something is to be committed at once.
     prompt: bool,
+    /// Offsets carry marks, and blocks are planned; no larger than that many bytes of the budget.
+    exactly_once: Option<u64>,
+    /// Assignments with a plan that somebody waits for.
+    planned: BTreeSet<Epoch>,
     /// Where refused commits are told, which end the consumer.
     refusals: mpsc::UnboundedSender<Error>,
     /// Of all epochs ever, for the planted defect that needs it.
@@ -206,10 +219,18 @@ impl Committer {
             leaving: Vec::new(),
             outstanding: None,
             prompt: false,
+            exactly_once: None,
+            planned: BTreeSet::new(),
             refusals,
             #[cfg(test)]
             partitions: BTreeMap::new(),
         }
+    }
+
+    /// Offsets carry marks, and blocks are planned, of at most that many bytes of the budget.
+    pub(crate) fn exactly_once(mut self, budget: Option<u64>) -> Self {
+        self.exactly_once = budget;
+        self
     }
 
     /// Runs until the coordinator drops its handle.
@@ -236,6 +257,7 @@ impl Committer {
                 _ = ticks.tick() => self.commit(None),
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
             }
+            self.look_at_plans();
             if self.prompt && self.outstanding.is_none() {
                 self.prompt = false;
                 self.commit(None);
@@ -267,6 +289,8 @@ impl Committer {
                     tracker: Tracker::default(),
                     committed: None,
                     metadata: None,
+                    marks: None,
+                    begin: None,
                     started: false,
                     commit_failed: false,
                     given_up: false,
@@ -275,16 +299,37 @@ impl Committer {
                 self.entries.insert(assignment.epoch, entry);
                 return Ok(());
             }
-            LedgerEntry::Starts { epoch, commit, metadata } => {
+            LedgerEntry::Starts { epoch, commit, metadata, offset, log } => {
                 if let Some(entry) = self.entries.get_mut(&epoch) {
+                    let begins = Begins {
+                        offset: commit.or(offset),
+                        chosen: commit.is_some() || offset.is_none(),
+                        metadata: metadata.clone(),
+                        log,
+                    };
+                    if let Err(refusal) = entry.begin(self.exactly_once, begins) {
+                        // The consumer is to end; nothing of this partition is committed, so that its mark stays as it is.
+                        entry.given_up = true;
+                        let _ = self.refusals.send(refusal);
+                        return Ok(());
+                    }
                     commit.into_iter().for_each(|offset| entry.tracker.start_at(offset));
                     entry.metadata = metadata;
                     entry.started = true;
+                    entry.tell_beginning();
                     // Before a crash can come: the next start must not choose again.
                     self.prompt |= commit.is_some();
                 }
                 return Ok(());
             }
+            LedgerEntry::Begin { epoch, reply } => {
+                if let Some(entry) = self.entries.get_mut(&epoch) {
+                    entry.begin = Some(reply);
+                    entry.tell_beginning();
+                }
+                return Ok(());
+            }
+            LedgerEntry::Plan { epoch, proposal } => return self.propose(epoch, proposal),
             LedgerEntry::Records { epoch, ranges, event } => (epoch, ranges, event),
         };
         let epoch = self.successor(epoch);
@@ -296,6 +341,18 @@ impl Committer {
                     entry.assignment.partition, range.first, range.last
                 ),
             })?;
+        }
+        if let Some(marks) = &entry.marks
+            && let Some(plan) = marks.missed(entry.tracker.watermark())
+        {
+            entry.given_up = true;
+            let _ = self.refusals.send(Error::BlockChanged {
+                partition: entry.assignment.partition.clone(),
+                first: plan.first,
+                last: plan.last,
+                planned: format!("{} rows", plan.rows.rows),
+                found: "no row".to_owned(),
+            });
         }
         Ok(())
     }
@@ -339,6 +396,30 @@ impl Committer {
         Ok(())
     }
 
+    /// A block is to be planned. Of an assignment that has ended: the reply is dropped.
+    fn propose(&mut self, epoch: Epoch, proposal: Proposal) -> Result<(), Error> {
+        let Some(entry) = self.entries.get_mut(&epoch).filter(|entry| !entry.given_up) else { return Ok(()) };
+        let Some(marks) = &mut entry.marks else { return Ok(()) };
+        let partition = &entry.assignment.partition;
+        marks
+            .propose(proposal, &entry.tracker)
+            .map_err(|what| Error::Defect { what: format!("{partition}: {what}") })?;
+        self.planned.insert(epoch);
+        Ok(())
+    }
+
+    /// Finds out which plans are ready to be committed, and tells those who wait for a block to be whole.
+    fn look_at_plans(&mut self) {
+        let Self { planned, entries, outstanding, prompt, .. } = self;
+        planned.retain(|epoch| {
+            let Some(entry) = entries.get_mut(epoch) else { return false };
+            let Some(marks) = &mut entry.marks else { return false };
+            let is_out = outstanding.as_ref().is_some_and(|outstanding| outstanding.epochs.contains(epoch));
+            *prompt |= marks.look(&entry.tracker, is_out);
+            marks.is_waiting()
+        });
+    }
+
     /// Commits what is finished and not committed yet, of all assignments or of some.
     fn commit(&mut self, only: Option<&BTreeSet<Epoch>>) {
         if self.outstanding.is_some() && !planted(Defect::CommitsTwice) {
@@ -347,9 +428,9 @@ impl Committer {
         let due = self.entries.iter().filter(|(epoch, _)| only.is_none_or(|only| only.contains(epoch)));
         let due: Vec<(Epoch, OffsetCommit)> = due
             .filter_map(|(epoch, entry)| {
-                let offset = entry.due()?;
+                let (offset, metadata) = entry.due()?;
                 let partition = entry.assignment.partition.clone();
-                let metadata = entry.metadata.clone().filter(|_| !planted(Defect::ForgetsMetadata));
+                let metadata = metadata.filter(|_| !planted(Defect::ForgetsMetadata));
                 Some((*epoch, OffsetCommit { partition, offset, metadata }))
             })
             .collect();
@@ -380,6 +461,9 @@ impl Committer {
             match &outcome {
                 CommitOutcome::Committed => {
                     entry.committed = Some(commit.offset);
+                    if let Some(marks) = &mut entry.marks {
+                        marks.committed(commit.metadata.as_ref());
+                    }
                     self.counters.committed(&commit.partition, commit.offset);
                     continue;
                 }
@@ -472,6 +556,29 @@ impl Committer {
 }
 
 impl Entry {
+    /// Exactly-once mode: takes up the mark; at-least-once mode: makes sure that there is no open plan.
+    fn begin(&mut self, exactly_once: Option<u64>, begins: Begins) -> Result<(), Error> {
+        let partition = &self.assignment.partition;
+        if let Some(budget) = exactly_once {
+            self.marks = Some(Marks::judge(partition, begins, budget)?);
+            return Ok(());
+        }
+        match begins.metadata.as_deref().map(Mark::parse) {
+            Some(Ok(Mark::Plan(plan))) => {
+                Err(Error::OpenPlan { partition: partition.clone(), first: plan.first, last: plan.last })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn tell_beginning(&mut self) {
+        if let Some(marks) = self.marks.as_ref().filter(|_| self.started)
+            && let Some(reply) = self.begin.take()
+        {
+            let _ = reply.send(marks.beginning());
+        }
+    }
+
     fn state(&self) -> Settled {
         let oldest = self.tracker.oldest_unfinished();
         Settled {
@@ -483,19 +590,24 @@ impl Entry {
             given_up: self.tracker.oldest_is_given_up(),
             stalled: !self.tracker.is_settled(),
             commit_failed: self.commit_failed,
-            metadata: self.metadata.clone(),
+            metadata: self.marks.as_ref().map_or_else(|| self.metadata.clone(), Marks::in_force),
+            log: self.marks.as_ref().map(Marks::log),
         }
     }
 
-    /// The offset to commit, if there is a new one.
-    fn due(&self) -> Option<i64> {
+    /// The offset to commit and what it carries, if there is something new.
+    fn due(&self) -> Option<(i64, Option<Arc<str>>)> {
         // Before it has started, nobody knows the metadata in force (C7).
         if self.given_up || !self.started {
             return None;
         }
-        self.tracker
-            .watermark()
-            .filter(|watermark| self.committed.is_none_or(|committed| *watermark > committed))
+        if let Some(marks) = &self.marks {
+            let (offset, mark) = marks.due(self.tracker.watermark(), self.committed)?;
+            return Some((offset, Some(mark)));
+        }
+        let watermark = self.tracker.watermark()?;
+        let is_new = self.committed.is_none_or(|committed| watermark > committed);
+        is_new.then(|| (watermark, self.metadata.clone()))
     }
 }
 
@@ -617,7 +729,7 @@ mod tests {
                     let partition = TopicPartition::new("t", 0);
                     let assignment = Assignment { partition, epoch: Epoch(epoch) };
                     committer.enter(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
-                    let starts = LedgerEntry::Starts { epoch: Epoch(epoch), commit: None, metadata: None };
+                    let starts = LedgerEntry::Starts { epoch: Epoch(epoch), commit: None, metadata: None, offset: None, log: None };
                     committer.enter(starts).unwrap();
                 } else if step < 4 || under_way.is_empty() {
                     let offset = next + i64::from(step);
@@ -632,7 +744,7 @@ mod tests {
                         unfinished.remove(&offset);
                     }
                 }
-                if let Some(due) = committer.entries.get(&Epoch(epoch)).and_then(Entry::due) {
+                if let Some((due, _)) = committer.entries.get(&Epoch(epoch)).and_then(Entry::due) {
                     prop_assert!(unfinished.first().is_none_or(|lowest| due <= *lowest), "{due} past {unfinished:?}");
                     committed = committed.max(due);
                 }

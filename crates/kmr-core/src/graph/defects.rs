@@ -29,6 +29,22 @@ pub(crate) enum Defect {
     CommitsTwice,
     /// Records that were fetched for an earlier assignment are taken for the first ones of this one.
     ReadsTooEarly,
+    /// E2: a mark is honoured whatever log and offset it was made for.
+    HonoursForeign,
+    /// E3: a block is planned and inserted while dead letters of its records are on their way.
+    InsertsBeforeLetters,
+    /// E4: a block that is made again is cut short, and inserted under the stored token without being compared.
+    ChangesRows,
+    /// E8: a block that is made again ends where any other would.
+    EndsAnywhere,
+    /// E9: a revoke plans new blocks.
+    PlansOnRevoke,
+    /// A block that is made again gets another token than it was planned with.
+    MakesTokenAnew,
+    /// A block is inserted under a token that no plan carries.
+    InsertsWithoutPlan,
+    /// The plan is committed when the insert has begun.
+    PlansAfterInsert,
 }
 
 /// Whether a defect is switched on in this thread.

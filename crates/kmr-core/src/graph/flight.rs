@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::board::Delivering;
 use super::jitter::jitter;
 use crate::error::{BoxError, Error, chain_text};
-use crate::reducer::{Attempt, BatchOptions, Delivered, Delivery, DeliveryError, panic_message};
+use crate::reducer::{Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, panic_message};
 use crate::stage::Stage;
 use crate::telemetry;
 
@@ -18,6 +18,8 @@ pub(crate) struct FlightPlan {
     pub(crate) stage: Stage,
     pub(crate) options: BatchOptions,
     pub(crate) rows: usize,
+    /// Exactly-once mode: as it was planned.
+    pub(crate) block: Option<Block>,
     /// Decides the jitter, so that a run can be repeated.
     pub(crate) seed: u64,
 }
@@ -60,7 +62,9 @@ async fn attempt<O: Send + 'static>(
     number: u32,
 ) -> Result<Delivered<O>, DeliveryError> {
     let limit = plan.options.attempt_timeout;
-    let attempt = AssertUnwindSafe(async { delivery.deliver(Attempt::new(number)).await }).catch_unwind();
+    let mut which = Attempt::new(number);
+    which.block = plan.block.clone();
+    let attempt = AssertUnwindSafe(async { delivery.deliver(which).await }).catch_unwind();
     match timeout(limit, attempt).await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => Err(DeliveryError::fatal(format!("panicked: {}", panic_message(&*panic)))),
@@ -106,7 +110,7 @@ mod tests {
     fn plan(give_up_after: Option<Duration>) -> FlightPlan {
         let retry = RetryPolicy::default().with_give_up_after(give_up_after);
         let options = BatchOptions::default().with_retry(retry);
-        FlightPlan { stage: Stage::new("reduce", 1), options, rows: 3, seed: 7 }
+        FlightPlan { stage: Stage::new("reduce", 1), options, rows: 3, block: None, seed: 7 }
     }
 
     async fn fly_with(

@@ -11,6 +11,8 @@ pub(crate) struct Flow {
     pub(crate) live: BTreeSet<Epoch>,
     /// Assignments that are being handed back: batches that hold them go out as soon as the input is quiet.
     pub(crate) draining: BTreeSet<Epoch>,
+    /// The consumer ends by itself: what is drained from now on goes out whole. Exactly-once mode makes no new plans in a drain otherwise.
+    pub(crate) flushes: bool,
 }
 
 impl Flow {
@@ -36,7 +38,7 @@ mod tests {
 
     #[test]
     fn a_batch_lives_while_any_of_its_assignments_does() {
-        let flow = Flow { live: [Epoch(2)].into(), draining: [Epoch(2)].into() };
+        let flow = Flow { live: [Epoch(2)].into(), draining: [Epoch(2)].into(), flushes: false };
         assert!(!flow.is_dead(&[Epoch(1), Epoch(2)].into()));
         assert!(flow.is_dead(&[Epoch(1)].into()));
         assert!(flow.is_draining(&[Epoch(1), Epoch(2)].into()));

@@ -16,6 +16,8 @@ pub(crate) enum Reason {
     Share,
     /// It has been read up to its end.
     Done,
+    /// Its planned block is made again when others are done.
+    Turn,
 }
 
 /// The next call to the client.

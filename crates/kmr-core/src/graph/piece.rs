@@ -20,6 +20,33 @@ impl<R: Rows> Piece<R> {
         let origin = self.origin.split_off(at, self.rows.len());
         Piece { rows: self.rows.split_off(at), origin }
     }
+
+    /// The offset of the last row's record.
+    pub(crate) fn last_offset(&self) -> Option<i64> {
+        self.origin.offset(self.rows.len().checked_sub(1)?)
+    }
+
+    /// The number of rows whose records are at `offset` or before.
+    pub(crate) fn rows_up_to(&self, offset: i64) -> usize {
+        match &self.origin.offsets {
+            RowOffsets::Each { base, deltas } => {
+                deltas.partition_point(|delta| base + i64::from(*delta) <= offset)
+            }
+            RowOffsets::Whole => self.rows.len(),
+        }
+    }
+
+    /// The most rows, up to `at`, that end with a record's last; with `least`, those of the first record if that are more.
+    pub(crate) fn record_boundary(&self, at: usize, least: bool) -> usize {
+        let rows = self.rows.len();
+        let is_boundary =
+            |at: usize| at == 0 || at >= rows || self.origin.offset(at - 1) != self.origin.offset(at);
+        let before = (0..=at.min(rows)).rev().find(|at| is_boundary(*at)).unwrap_or(0);
+        if before > 0 || !least {
+            return before;
+        }
+        (1..=rows).find(|at| is_boundary(*at)).unwrap_or(rows)
+    }
 }
 
 /// Which records some rows come from.

@@ -105,12 +105,17 @@ impl<R: Reducer> ReduceTask<R> {
             launched: 0,
         };
         let result = self.serve(&mut state).await;
+        // Deliveries of a failed stage are dropped before the reducer closes what they use.
+        state.in_flight.abort_all();
+        self.end(result).await
+    }
+
+    /// Closes the input, then the reducer. The error of the stage comes before that of its end.
+    pub(super) async fn end(mut self, result: Result<(), Error>) -> Result<(), Error> {
         // What waits is abandoned, and whoever wants to send more finds the door closed instead of waiting in front of it.
         self.input.close();
         while self.input.try_recv().is_ok() {}
-        // Deliveries of a failed stage are dropped before the reducer closes what they use. User code gets no more time
-        // than an attempt: the error of this stage must come out.
-        state.in_flight.abort_all();
+        // User code gets no more time than an attempt: the error of this stage must come out.
         let limit = self.options.attempt_timeout;
         let stopped = match timeout(limit, self.reducer.stop()).await {
             Ok(stopped) => stopped.map_err(|source| self.failed("stopping failed", source)),
@@ -227,6 +232,7 @@ impl<R: Reducer> ReduceTask<R> {
                 stage: self.stage.clone(),
                 options: self.options.clone(),
                 rows: frozen.rows,
+                block: None,
                 seed: self.seed.wrapping_add(state.launched),
             };
             let epochs = frozen.contents.epochs();
@@ -301,14 +307,18 @@ impl<R: Reducer> ReduceTask<R> {
     }
 
     /// Calls the reducer; a panic becomes the stage's error.
-    fn guard<T>(&mut self, what: &str, call: impl FnOnce(&mut R) -> Result<T, BoxError>) -> Result<T, Error> {
+    pub(super) fn guard<T>(
+        &mut self,
+        what: &str,
+        call: impl FnOnce(&mut R) -> Result<T, BoxError>,
+    ) -> Result<T, Error> {
         let reducer = &mut self.reducer;
         let result = catch_unwind(AssertUnwindSafe(|| call(reducer)))
             .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_message(&*panic)).into()));
         result.map_err(|source| self.failed(what, source))
     }
 
-    fn failed(&self, what: &str, source: BoxError) -> Error {
+    pub(super) fn failed(&self, what: &str, source: BoxError) -> Error {
         Error::Stage { stage: self.stage.to_string(), what: what.to_owned(), source }
     }
 }

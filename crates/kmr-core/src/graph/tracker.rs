@@ -110,6 +110,14 @@ impl Tracker {
         self.entries.front().is_some_and(|entry| entry.settled == entry.range.len())
     }
 
+    /// Whether `held` is all that is not finished of what has been observed up to `last`, and that has been observed. The ranges of
+    /// `held` are in order.
+    pub(crate) fn is_finished_but(&self, last: i64, held: &[Offsets]) -> bool {
+        let reached = self.last_observed.is_some_and(|observed| observed >= last);
+        let mut entries = self.entries.iter().take_while(|entry| entry.range.first <= last);
+        reached && entries.all(|entry| entry.unfinished().all(|open| is_held(open, last, held)))
+    }
+
     fn settle(&mut self, range: Offsets) -> Result<&mut Entry, Misuse> {
         let index = self.entries.partition_point(|entry| entry.range.last < range.first);
         let entry = self.entries.get_mut(index).ok_or(Misuse("a range was settled that is not under way"))?;
@@ -145,7 +153,28 @@ impl Tracker {
     }
 }
 
+/// Whether `held` covers all of `open` up to `last`.
+fn is_held(open: Offsets, last: i64, held: &[Offsets]) -> bool {
+    let end = open.last.min(last);
+    let mut next = open.first;
+    let from = held.partition_point(|range| range.last < next);
+    for range in &held[from..] {
+        if next > end || range.first > next {
+            break;
+        }
+        next = range.last + 1;
+    }
+    next > end
+}
+
 impl Entry {
+    /// What of the range is not finished, in order.
+    fn unfinished(&self) -> impl Iterator<Item = Offsets> {
+        let starts = std::iter::once(self.range.first).chain(self.finished.iter().map(|part| part.last + 1));
+        let ends = self.finished.iter().map(|part| part.first - 1).chain(std::iter::once(self.range.last));
+        starts.zip(ends).map(|(first, last)| Offsets::new(first, last)).filter(|open| open.first <= open.last)
+    }
+
     fn add(&mut self, range: Offsets) {
         let at = self.finished.partition_point(|part| part.last < range.first);
         self.finished.insert(at, range);
@@ -167,6 +196,29 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn nothing_but_what_is_held_is_unfinished() {
+        let mut tracker = Tracker::default();
+        assert!(!tracker.is_finished_but(5, &[range(0, 9)]), "nothing has been observed");
+        tracker.observe(range(0, 9), Instant::now()).unwrap();
+        assert!(!tracker.is_finished_but(10, &[range(0, 9)]), "10 has not been observed");
+        assert!(tracker.is_finished_but(9, &[range(0, 9)]));
+        assert!(tracker.is_finished_but(5, &[range(0, 2), range(3, 5)]));
+        assert!(
+            !tracker.is_finished_but(5, &[range(0, 2), range(4, 5)]),
+            "3 may be a dead letter on its way"
+        );
+        tracker.finish(range(3, 3)).unwrap();
+        assert!(tracker.is_finished_but(5, &[range(0, 2), range(4, 5)]));
+        tracker.observe(range(20, 29), Instant::now()).unwrap();
+        assert!(tracker.is_finished_but(15, &[range(0, 2), range(4, 9)]));
+        assert!(!tracker.is_finished_but(20, &[range(0, 2), range(4, 9)]));
+        tracker.finish(range(20, 29)).unwrap();
+        assert!(tracker.is_finished_but(25, &[range(0, 2), range(4, 9)]));
+        tracker.abandon(range(0, 2)).unwrap();
+        assert!(!tracker.is_finished_but(25, &[range(4, 9)]), "what is given up is not finished");
+    }
 
     fn range(first: i64, last: i64) -> Offsets {
         Offsets::new(first, last)

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
+use super::blocks::BlockTask;
 use super::board::Board;
 use super::breaker::Failures;
 use super::budget::Budget;
@@ -35,6 +36,8 @@ pub(crate) struct StageContext {
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) board: Arc<Board>,
+    /// Whether the reduce that the map stages feed delivers planned blocks.
+    pub(crate) exactly_once: bool,
     /// Decides the jitter of retries.
     pub(crate) seed: u64,
     /// Gets records back for dead letters.
@@ -87,8 +90,21 @@ pub(crate) async fn start_stages(pipeline: Pipeline, context: StageContext) -> R
     }
 }
 
-async fn start_reducer<R: Reducer>(info: &ReduceInfo, reducer: &mut R) -> Result<(), Error> {
-    reducer.start().await.map_err(|source| start_failed(info, source))
+async fn start_reducer<R: Reducer>(
+    info: &ReduceInfo,
+    reducer: &mut R,
+    exactly_once: bool,
+) -> Result<(), Error> {
+    reducer.start().await.map_err(|source| start_failed(info, source))?;
+    if exactly_once {
+        let ready = reducer.start_exactly_once().await;
+        ready.map_err(|source| Error::Stage {
+            stage: info.stage.to_string(),
+            what: "it cannot deliver exactly once".to_owned(),
+            source,
+        })?;
+    }
+    Ok(())
 }
 
 fn start_failed(info: &ReduceInfo, source: BoxError) -> Error {
@@ -118,7 +134,11 @@ fn spawn_reduce<R: Reducer>(
         board: context.board.clone(),
         seed: context.seed,
     };
-    tasks.spawn(supervise(name, task.run()));
+    if context.exactly_once {
+        tasks.spawn(supervise(name, BlockTask::new(task).run()));
+    } else {
+        tasks.spawn(supervise(name, task.run()));
+    }
     sender
 }
 
@@ -129,8 +149,10 @@ where
     R::Rows: Rows<Item = DeadLetter>,
 {
     Box::new(move |context| {
+        // Dead letters are delivered at least once in any mode.
+        let context = StageContext { exactly_once: false, ..context };
         Box::pin(async move {
-            start_reducer(&info, &mut reducer).await?;
+            start_reducer(&info, &mut reducer, false).await?;
             let (stage, rows) = (info.stage.clone(), reducer.rows());
             let stop: Arc<dyn ErrorBranch> = Arc::new(Stop::ForLetters);
             let finish = Finish { chain: Pass::default(), errors: stop.clone() };
@@ -211,7 +233,7 @@ impl<T: Send + 'static> ReduceLink<T> {
     {
         let up: ConnectUp<T> = Box::new(move |downstream, mut build| {
             Box::pin(async move {
-                start_reducer(&info, &mut reducer).await?;
+                start_reducer(&info, &mut reducer, build.context.exactly_once).await?;
                 let rows = reducer.rows();
                 let (context, errors) = (build.context.clone(), build.errors.clone());
                 let sender =

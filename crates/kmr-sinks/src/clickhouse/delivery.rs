@@ -12,13 +12,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kmr_core::{Attempt, Delivered, Delivery, DeliveryError, RejectedRow};
+use kmr_core::{Attempt, Block, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow};
 
 use super::answer::Outcome;
 use super::code::ErrorClass;
 use super::content::Content;
-use super::destination::Destination;
+use super::destination::{Destination, Insert};
 use super::error::ClickHouseError;
+use super::exactly_once::{Window, doubt};
 use super::hosts::Blame;
 use super::search::{Fault, Part, Search, Step};
 use super::{limits, refusal, telemetry};
@@ -57,8 +58,10 @@ pub struct InsertReceipt {
 /// A closed batch of one writer.
 pub(crate) struct FrozenBatch {
     destination: Arc<Destination>,
-    /// What the tokens of all its inserts begin with.
+    /// What the tokens of all its inserts begin with, unless it is a planned block.
     token: String,
+    /// Exactly-once mode: what a planned block is known by, and what its tables remember.
+    exact: Option<Exact>,
     rows: u64,
     bytes: u64,
     content: Content,
@@ -102,25 +105,42 @@ struct Stubborn {
     inserts: u64,
 }
 
+/// What exactly-once mode needs of a batch.
+pub(crate) struct Exact {
+    pub(crate) hash: u128,
+    pub(crate) windows: Arc<[Window]>,
+}
+
 impl FrozenBatch {
     /// A batch that nothing has been inserted of. Every insert's token begins with `token`.
     pub(crate) fn new(destination: Arc<Destination>, token: String, bytes: u64, content: Content) -> Self {
         let progress = Mutex::new(Progress::new(content.rows()));
         let rows = content.rows() as u64;
-        Self { destination, token, rows, bytes, content, progress }
+        Self { destination, token, exact: None, rows, bytes, content, progress }
     }
 
-    /// Inserts part after part until every row has ended.
-    async fn insert_all(&self) -> Result<(), ClickHouseError> {
+    /// The same in exactly-once mode.
+    pub(crate) fn exact(mut self, exact: Option<Exact>) -> Self {
+        self.exact = exact;
+        self
+    }
+
+    /// Inserts part after part until every row has ended; a planned block, as one.
+    async fn insert_all(&self, block: Option<&Block>) -> Result<(), ClickHouseError> {
+        if let Some(block) = block {
+            self.trusts(block).await?;
+        }
+        let own = block.map_or(self.token.as_str(), |block| &block.token);
         let mut unreached = 0;
         while let Some((part, trial)) = self.next_trial() {
             let body = self.content.part(&part).await?;
             let sent_bytes: usize = body.iter().map(Bytes::len).sum();
-            let token = format!("{}{}", self.token, part.suffix(self.content.rows()));
+            let token = format!("{own}{}", part.suffix(self.content.rows()));
             let statement = self.destination.statement();
             self.progress().sends(trial);
-            let rows = part.len() as u64;
-            let answer = self.destination.insert(trial.host, &statement, (&token, rows), body).await;
+            let insert =
+                Insert { statement: &statement, token: &token, rows: part.len(), planned: block.is_some() };
+            let answer = self.destination.insert(trial.host, &insert, body).await;
             let error = match answer {
                 Ok(outcome) => {
                     self.progress().accepted(outcome, sent_bytes);
@@ -136,6 +156,9 @@ impl FrozenBatch {
                     continue; // it is nowhere yet: another host may be there
                 }
             }
+            if block.is_some() {
+                return Err(error); // E4: what was planned is inserted as it is, or not at all
+            }
             self.failed(&part, trial.host, &statement, error).await?;
         }
         Ok(())
@@ -150,6 +173,16 @@ impl FrozenBatch {
         let part = progress.search.next()?;
         let host = self.destination.hosts.pick(progress.prefer);
         Some((part, Trial { host, again: progress.prefer.is_some() }))
+    }
+
+    /// E6: whether the tables may have forgotten a block that was planned.
+    async fn trusts(&self, block: &Block) -> Result<(), ClickHouseError> {
+        let Some(exact) = &self.exact else { return Ok(()) };
+        let Destination { hosts, name, .. } = &*self.destination;
+        let doubt = doubt(hosts.endpoint(0), name, &exact.windows, block.planned, block.is_reformed).await?;
+        let in_doubt =
+            |why| ClickHouseError::InDoubt { table: name.to_string(), token: block.token.to_string(), why };
+        doubt.map_or(Ok(()), |why| Err(in_doubt(why)))
     }
 
     /// Decides whether something else can be tried at once; what comes back as an error is for the framework.
@@ -194,7 +227,7 @@ impl FrozenBatch {
         Ok(())
     }
 
-    fn delivered(&self, attempt: Attempt, took: Duration) -> Delivered<InsertReceipt> {
+    fn delivered(&self, attempt: &Attempt, took: Duration) -> Delivered<InsertReceipt> {
         let mut progress = self.progress();
         let rejected = std::mem::take(&mut progress.rejected);
         let refused = rejected.len() as u64;
@@ -320,10 +353,14 @@ impl fmt::Debug for FrozenBatch {
 impl Delivery for FrozenBatch {
     type Output = InsertReceipt;
 
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        self.exact.as_ref().map(|exact| Fingerprint { rows: self.rows, bytes: self.bytes, hash: exact.hash })
+    }
+
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<InsertReceipt>, DeliveryError> {
         let started = Instant::now();
-        match self.insert_all().await {
-            Ok(()) => Ok(self.delivered(attempt, started.elapsed())),
+        match self.insert_all(attempt.block.as_ref()).await {
+            Ok(()) => Ok(self.delivered(&attempt, started.elapsed())),
             Err(error) => {
                 telemetry::refused(&self.destination.name, self.rows, attempt.number, &error);
                 Err(if error.is_retryable() {

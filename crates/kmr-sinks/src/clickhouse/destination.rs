@@ -28,7 +28,7 @@ pub(crate) struct Destination {
     pub(crate) compression: Compression,
     pub(crate) limits: Limits,
     pub(crate) pace: Pace,
-    block_rows: String,
+    block_rows: usize,
     /// How an insert waits for the server; the user's own settings follow behind.
     asynchronous: bool,
     statement: RwLock<Arc<str>>,
@@ -46,6 +46,15 @@ pub(crate) struct Terms {
     pub(crate) asynchronous: bool,
 }
 
+/// One insert.
+pub(crate) struct Insert<'a> {
+    pub(crate) statement: &'a str,
+    pub(crate) token: &'a str,
+    pub(crate) rows: usize,
+    /// It is a planned block of exactly-once mode.
+    pub(crate) planned: bool,
+}
+
 impl Destination {
     pub(crate) fn new(hosts: Hosts, table: Arc<DescribedTable>, terms: Terms) -> Self {
         Self {
@@ -56,7 +65,7 @@ impl Destination {
             compression: terms.compression,
             limits: terms.limits,
             pace: terms.pace,
-            block_rows: terms.max_records.max(BLOCK_ROWS).to_string(),
+            block_rows: terms.max_records.max(BLOCK_ROWS),
             asynchronous: terms.asynchronous,
             tally: Mutex::default(),
             inserts: AtomicU64::new(0),
@@ -65,18 +74,23 @@ impl Destination {
 
     /// Path and parameters of one insert. Block sizes are pinned so that it is one block: only a whole block is stored as a
     /// whole and deduplicated as a whole.
-    fn target(&self, endpoint: &Endpoint, statement: &str, token: &str) -> String {
+    fn target(&self, endpoint: &Endpoint, insert: &Insert<'_>) -> String {
+        // A block that is made again may be larger than batches are allowed to be now.
+        let block_rows = self.block_rows.max(insert.rows).to_string();
         let mut parameters = vec![
-            ("query", statement),
+            ("query", insert.statement),
             ("wait_end_of_query", "1"),
             ("async_insert", if self.asynchronous { "1" } else { "0" }),
-            ("max_insert_block_size", &self.block_rows),
-            ("min_insert_block_size_rows", &self.block_rows),
+            ("max_insert_block_size", &block_rows),
+            ("min_insert_block_size_rows", &block_rows),
             ("min_insert_block_size_bytes", "0"),
             ("input_format_parallel_parsing", "0"),
             ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-            ("insert_deduplication_token", token),
+            ("insert_deduplication_token", insert.token),
         ];
+        if insert.planned {
+            parameters.push(("insert_deduplicate", "1"));
+        }
         if self.asynchronous {
             parameters.push(("wait_for_async_insert", "1"));
         }
@@ -86,19 +100,19 @@ impl Destination {
         endpoint.target(&parameters)
     }
 
-    /// Inserts a body of `rows` rows at one host.
+    /// Makes an insert at one host.
     pub(crate) async fn insert(
         &self,
         host: usize,
-        statement: &str,
-        (token, rows): (&str, u64),
+        insert: &Insert<'_>,
         body: Vec<Bytes>,
     ) -> Result<Outcome, ClickHouseError> {
         self.pace.pass().await;
         let endpoint = self.hosts.endpoint(host);
-        let target = self.target(endpoint, statement, token);
+        let target = self.target(endpoint, insert);
         let answer = post(endpoint, &target, body, self.compression.content_encoding()).await;
-        let outcome = answer.and_then(|answer| insert_outcome(&answer, endpoint, &self.name, rows));
+        let outcome =
+            answer.and_then(|answer| insert_outcome(&answer, endpoint, &self.name, insert.rows as u64));
         match &outcome {
             Ok(_) => {
                 self.hosts.note(host, Blame::None);

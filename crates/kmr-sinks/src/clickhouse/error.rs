@@ -193,6 +193,20 @@ pub enum ClickHouseError {
         source: Box<ClickHouseError>,
     },
 
+    /// Exactly-once mode: a planned block may be in the table already, and the table may have forgotten its token.
+    #[error(
+        "table {table}: the block {token} may have been inserted before and its token may be forgotten: {why}; look by topic, partition and \
+         offset whether its rows are there, then start a new epoch behind or in front of them (kmr-demo offsets reset)"
+    )]
+    InDoubt {
+        /// The table, quoted.
+        table: String,
+        /// The block's token, which names topic id, partition, epoch, first and last offset.
+        token: String,
+        /// Which window has passed.
+        why: String,
+    },
+
     /// The batch could not be compressed.
     #[error("compressing a batch failed")]
     Compression(#[source] io::Error),

@@ -45,6 +45,7 @@ mod destination;
 mod encode;
 mod error;
 mod evolution;
+mod exactly_once;
 mod exchange;
 mod hosts;
 mod limits;

@@ -33,6 +33,12 @@ impl OpenBatch {
         self.bytes
     }
 
+    /// All bytes, as one.
+    pub(crate) fn hash(&mut self) -> u128 {
+        self.close_tail();
+        super::exactly_once::hash(&self.segments)
+    }
+
     /// All segments in the order of acceptance, and where their rows end.
     pub(crate) fn into_parts(mut self) -> (Vec<Bytes>, RowEnds) {
         self.close_tail();

@@ -8,6 +8,11 @@ pub(crate) fn connected(address: &str, table: &str, columns: usize) {
     tracing::info!(address, table, columns, "ClickHouse table checked");
 }
 
+/// Exactly-once mode: what a table remembers; `?`-fields are absent where time does not count.
+pub(crate) fn window(database: &str, table: &str, blocks: u64, time: Option<Duration>) {
+    tracing::info!(database, table, blocks, ?time, "ClickHouse table remembers tokens");
+}
+
 pub(crate) fn not_ready(address: &str, attempt: u32, error: &ClickHouseError, retry_in: Duration) {
     let error = kmr_core::chain_text(error);
     tracing::warn!(address, attempt, error, ?retry_in, "ClickHouse is not ready yet");

@@ -14,9 +14,10 @@ use serde::Serialize;
 
 use super::config::{Compression, Config, Secret, Timeouts};
 use super::content::Content;
-use super::delivery::{FrozenBatch, InsertReceipt};
+use super::delivery::{Exact, FrozenBatch, InsertReceipt};
 use super::destination::{Destination, Terms};
 use super::error::ClickHouseError;
+use super::exactly_once::{FORBIDDEN, Window, windows};
 use super::hosts::Hosts;
 use super::limits::Limits;
 use super::open_batch::OpenBatch;
@@ -50,6 +51,8 @@ struct Started {
     table: Arc<DescribedTable>,
     destination: Arc<Destination>,
     tokens: Tokens,
+    /// In exactly-once mode: of the table, and of those that its views write to.
+    windows: Option<Arc<[Window]>>,
 }
 
 impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
@@ -258,7 +261,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
             asynchronous: self.config.async_insert,
         };
         let destination = Arc::new(Destination::new(hosts, Arc::clone(&table), terms));
-        Ok(Started { table, destination, tokens: Tokens::new() })
+        Ok(Started { table, destination, tokens: Tokens::new(), windows: None })
     }
 }
 
@@ -295,6 +298,37 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
         Ok(())
     }
 
+    /// Checks that the table, and every table down the graph of its views, remembers tokens.
+    async fn start_exactly_once(&mut self) -> Result<(), BoxError> {
+        if let Some((name, _)) =
+            self.config.settings.iter().find(|(name, _)| FORBIDDEN.contains(&name.as_str()))
+        {
+            let problem = format!(
+                "the setting {name} decides what is dropped as a duplicate and cannot be changed with .setting()"
+            );
+            return Err(ClickHouseError::Config(problem).into());
+        }
+        if self.config.async_insert {
+            let problem = "async_insert lets the server decide what is one block; switch it off";
+            return Err(ClickHouseError::Config(problem.to_owned()).into());
+        }
+        let Some(started) = &mut self.started else {
+            return Err(ClickHouseError::Config("start() has not described the table".into()).into());
+        };
+        let hosts = &started.destination.hosts;
+        if hosts.len() > 1 {
+            // E7: nothing tells hosts that share one replicated table from others, and a token is remembered by its table.
+            let problem = "several hosts: a token is known to one table only; name one host, or one address of the replicas";
+            return Err(ClickHouseError::Config(problem.to_owned()).into());
+        }
+        let windows = windows(hosts.endpoint(0), &started.table.name).await?;
+        for Window { database, table, blocks, time } in &windows {
+            telemetry::window(database, table, *blocks, *time);
+        }
+        started.windows = Some(windows.into());
+        Ok(())
+    }
+
     fn rows(&self) -> EncodedRows<R> {
         EncodedRows::new(self.started.as_ref().map(|started| Arc::clone(&started.table)))
     }
@@ -312,12 +346,14 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
             );
         };
         let token = started.tokens.next();
-        let open = std::mem::take(&mut self.open);
+        let mut open = std::mem::take(&mut self.open);
         let bytes = open.bytes();
+        let exact = started.windows.clone().map(|windows| Exact { hash: open.hash(), windows });
         let (segments, ends) = open.into_parts();
         let header = started.table.schema.header.clone();
         let content = Content::new(self.config.compression, header, ends, segments);
-        Ok(Box::new(FrozenBatch::new(Arc::clone(&started.destination), token, bytes, content)))
+        let destination = Arc::clone(&started.destination);
+        Ok(Box::new(FrozenBatch::new(destination, token, bytes, content).exact(exact)))
     }
 }
 

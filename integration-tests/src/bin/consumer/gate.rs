@@ -4,8 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use integration_tests::consumer::{Settings, SinkKind};
-use kmr_core::{Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Reducer};
+use integration_tests::consumer::{Dies, Settings, SinkKind, Step};
+use kmr_core::{
+    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, Reducer,
+};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -20,13 +22,17 @@ pub(crate) struct Gate<R> {
     kind: SinkKind,
     attempt_timeout: Option<Duration>,
     open: Arc<watch::Sender<bool>>,
+    dies: Option<Dies>,
+    /// Blocks so far.
+    frozen: u32,
 }
 
 impl<R> Gate<R> {
     pub(crate) fn new(inner: R, settings: &Settings) -> Self {
         let kind = settings.sink;
         let (open, _) = watch::channel(kind != SinkKind::Stalled);
-        Self { inner, kind, attempt_timeout: settings.attempt_timeout, open: Arc::new(open) }
+        let (attempt_timeout, dies) = (settings.attempt_timeout, settings.dies);
+        Self { inner, kind, attempt_timeout, open: Arc::new(open), dies, frozen: 0 }
     }
 }
 
@@ -56,6 +62,10 @@ impl<R: Reducer> Reducer for Gate<R> {
         self.inner.start().await
     }
 
+    async fn start_exactly_once(&mut self) -> Result<(), BoxError> {
+        self.inner.start_exactly_once().await
+    }
+
     fn rows(&self) -> R::Rows {
         self.inner.rows()
     }
@@ -65,7 +75,12 @@ impl<R: Reducer> Reducer for Gate<R> {
     }
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = R::Output>>, BoxError> {
-        Ok(Box::new(Held { inner: self.inner.freeze()?, kind: self.kind, open: self.open.subscribe() }))
+        self.frozen += 1;
+        let step = self.dies.filter(|dies| dies.block == self.frozen).map(|dies| dies.at);
+        if step == Some(Step::BeforePlan) {
+            std::process::abort();
+        }
+        Ok(Box::new(Held { inner: self.inner.freeze()?, kind: self.kind, open: self.open.subscribe(), step }))
     }
 
     async fn stop(&mut self) -> Result<(), BoxError> {
@@ -77,11 +92,17 @@ struct Held<O> {
     inner: Box<dyn Delivery<Output = O>>,
     kind: SinkKind,
     open: watch::Receiver<bool>,
+    /// Where this block ends the process.
+    step: Option<Step>,
 }
 
 #[async_trait]
 impl<O: Send + 'static> Delivery for Held<O> {
     type Output = O;
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        self.inner.fingerprint()
+    }
 
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<O>, DeliveryError> {
         match self.kind {
@@ -93,6 +114,17 @@ impl<O: Send + 'static> Delivery for Held<O> {
                 self.open.clone().wait_for(|open| *open).await.map_err(DeliveryError::fatal)?;
             }
         }
-        self.inner.deliver(attempt).await
+        match self.step {
+            Some(Step::BeforeInsert) => std::process::abort(),
+            Some(Step::DuringInsert(time)) => {
+                let _ = tokio::time::timeout(time, self.inner.deliver(attempt)).await;
+                std::process::abort()
+            }
+            Some(Step::BeforeCommit) => {
+                let _ = self.inner.deliver(attempt).await;
+                std::process::abort()
+            }
+            _ => self.inner.deliver(attempt).await,
+        }
     }
 }

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use integration_tests::consumer::{Event, RowKind, Settings};
+use integration_tests::consumer::{Dies, Event, RowKind, Settings, Step};
 use kmr_core::{
     ClientConfig, Consumer, ConsumerHandle, Error, IntoPipeline as _, Pipeline, RetryPolicy, Strategy,
     chain_text,
@@ -57,7 +57,24 @@ async fn run(settings: &Settings) -> Result<Event, Error> {
     if let Some(deadline) = settings.drain_deadline {
         builder = builder.drain_deadline(deadline);
     }
+    if settings.exactly_once {
+        builder = builder.exactly_once();
+    }
+    let dies = settings.dies;
+    let moved = std::sync::Mutex::new(std::collections::BTreeMap::new());
+    let committed = std::sync::atomic::AtomicU32::new(0);
     let consumer = builder
+        // A commit that moves the offset: plans and idle marks of the same offset do not count.
+        .on_commit(move |event| {
+            let Some(Dies { at: Step::AfterCommit, block }) = dies else { return };
+            let mut moved = moved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let before = moved.insert(event.partition.clone(), event.offset);
+            if before.is_some_and(|before| before < event.offset)
+                && committed.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 >= block
+            {
+                std::process::abort();
+            }
+        })
         .topics(std::iter::once(&settings.topic).chain(&settings.more_topics))
         .config(config)
         .byte_budget(settings.byte_budget)

@@ -77,6 +77,7 @@ impl Cluster {
             reset: ResetPolicy::Earliest,
             without_group: false,
             reports_ends: false,
+            exactly_once: false,
             prefetch_bytes: 16 << 20,
             timeout: Duration::from_secs(30),
             memory: Default::default(),

@@ -3,6 +3,7 @@
 mod bounded;
 mod breaker;
 mod dead_letters;
+mod exactly_once;
 mod kit;
 mod lifecycle;
 mod listeners;

@@ -27,6 +27,13 @@ impl Coordinator {
     pub(super) fn command(&mut self, session: &mut Session, command: Command) {
         match command {
             Command::Pauses => session.pauses.obey(self.controls.will()),
+            Command::Seek { partition, offset, reply } if self.setup.options.exactly_once => {
+                // Rows would come twice, or not at all, and the marks would not say so.
+                let what = format!(
+                    "exactly_once: {partition} cannot be sought to {offset}; stop the group and use kmr_core::reset_offsets"
+                );
+                let _ = reply.send(Err(Error::Config(what)));
+            }
             Command::Seek { partition, offset, reply } => {
                 session.wanted.push(Wanted { partition, why: Why::Seek { offset, reply } });
             }
@@ -48,6 +55,7 @@ impl Coordinator {
     pub(super) fn steer(&mut self, session: &mut Session) {
         self.setup.budget.backlogs().share_among(self.ownership.partitions().count());
         self.start_moves(session);
+        self.take_turns(session);
         if session.pausing.is_some() {
             return;
         }

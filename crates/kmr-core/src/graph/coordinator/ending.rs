@@ -84,6 +84,7 @@ impl Coordinator {
         deadline: Instant,
     ) -> Result<Ending, Error> {
         session.stop_intake();
+        session.drain.flow.send_modify(|flow| flow.flushes = commits);
         let gone = self.ownership.give_up_all();
         let running = session.stop_partitions(&gone);
         let (drain, overtaken) = (session.drain.clone(), session.drain.clone());

@@ -62,6 +62,7 @@ impl Coordinator {
     /// A partition is stuck, and the last treatment is due.
     pub(super) fn examine(&mut self, session: &mut Session, states: &[Settled]) -> Result<(), Failed> {
         let (now, board) = (Instant::now(), self.controls.board.clone());
+        Self::look_at_reforms(session, states);
         let states: BTreeMap<Epoch, &Settled> = states.iter().map(|state| (state.epoch, state)).collect();
         let thresholds = self.setup.options.thresholds;
         let mut partitions = BTreeMap::new();

@@ -3,7 +3,7 @@
 //!
 //! `session` is one client's time; `rebalancing` answers the group; `drain` hands partitions back; `commands` does what the operator
 //! wants; `moves` takes partitions to other offsets; `shares` pauses slow ones; `examination` is the
-//! watchdog; `ends` is for bounded runs; `failures` decides what a partition that cannot be read means; `rebuild`
+//! watchdog; `reforms` lets planned blocks take turns; `ends` is for bounded runs; `failures` decides what a partition that cannot be read means; `rebuild`
 //! connects; `ending` is the ordered end; `supervision` says how tasks end.
 //!
 //! Invariants (numbers of ARCHITECTURE.md):
@@ -21,6 +21,7 @@ mod failures;
 mod moves;
 mod rebalancing;
 mod rebuild;
+mod reforms;
 mod session;
 mod shares;
 mod supervision;

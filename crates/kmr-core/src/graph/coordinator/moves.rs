@@ -21,6 +21,7 @@ use super::session::{Running, Session};
 use super::supervision::Failed;
 use crate::error::Error;
 use crate::graph::claim::{Assignment, LedgerEntry};
+use crate::mark::LogAt;
 use crate::member::{GroupMember, LogPoint};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
@@ -49,6 +50,8 @@ pub(super) struct Moved {
     unfinished_from: Option<i64>,
     /// What was in force stays in force (C7).
     metadata: Option<Arc<str>>,
+    /// Exactly-once mode: it is the same log.
+    log: Option<LogAt>,
     /// Its old task is in user code that does not return.
     left_behind: bool,
     /// For the log of a reset.
@@ -135,7 +138,7 @@ impl Coordinator {
         session: &mut Session,
         (why, old, moved): (Why, Arc<Assignment>, Result<Moved, Error>),
     ) -> Result<(), Failed> {
-        let Moved { offset, unfinished_from, metadata, left_behind, watermarks } =
+        let Moved { offset, unfinished_from, metadata, log, left_behind, watermarks } =
             moved.map_err(Failed::Client)?;
         let partition = &old.partition;
         if let (Why::Heal(stuck), true) = (&why, left_behind) {
@@ -151,7 +154,8 @@ impl Coordinator {
         if let Some(route) = self.start_partition(session, assignment) {
             session.routes.insert(route);
         }
-        let _ = session.ledger.send(LedgerEntry::Starts { epoch, commit: Some(offset), metadata });
+        let to = Some(offset);
+        let _ = session.ledger.send(LedgerEntry::Starts { epoch, commit: to, metadata, offset: to, log });
         self.starts_at(session, partition, offset);
         match why {
             Why::Seek { reply, .. } => {
@@ -198,7 +202,7 @@ async fn go(
     let settled = drain.hand_back(vec![running], deadline).await?.into_iter().next();
     let committed = settled.as_ref().and_then(|settled| settled.committed).or(start);
     let unfinished = settled.as_ref().and_then(|settled| settled.unfinished_from);
-    let metadata = settled.and_then(|settled| settled.metadata);
+    let (metadata, log) = settled.map(|settled| (settled.metadata, settled.log)).unwrap_or_default();
     let is_reset = matches!(to, To::Point(_));
     let point = match (to, committed) {
         (To::Offset(offset), _) | (To::Committed, Some(offset)) => Ok(offset),
@@ -221,5 +225,5 @@ async fn go(
     let offset = if unfinished_from.is_some() { committed.or(unfinished).unwrap_or(offset) } else { offset };
     let watermarks = if is_reset { member.watermarks(&partition).await } else { None };
     member.seek(&[(partition, offset)]).await?;
-    Ok(Moved { offset, unfinished_from, metadata, left_behind: old.is_in_user_code(), watermarks })
+    Ok(Moved { offset, unfinished_from, metadata, log, left_behind: old.is_in_user_code(), watermarks })
 }

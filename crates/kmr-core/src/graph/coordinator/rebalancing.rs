@@ -79,6 +79,7 @@ impl Coordinator {
         let named: Vec<TopicPartition> = rebalance.partitions.iter().cloned().chain(stopped).collect();
         session.moves.overtake(&named);
         session.pauses.forget(&named);
+        session.reforms.forget(&named);
         let overtaken = before.iter().flat_map(|before| before.partitions.iter().cloned());
         let partitions = named.into_iter().chain(overtaken).collect();
         let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
@@ -143,6 +144,9 @@ impl Coordinator {
         let Answered { rebalance, starts, ends } = answered;
         session.pauses.forget(&rebalance.partitions);
         self.ends.extend(ends.iter().map(|(partition, end)| (partition.clone(), *end)));
+        if self.setup.options.exactly_once {
+            session.reforms.note(starts);
+        }
         for start in starts {
             if let Some(offset) = start.offset {
                 self.starts_at(session, &start.partition, offset);
@@ -171,10 +175,11 @@ async fn answer(
         return Ok(Vec::new());
     }
     let starts = member.assign(rebalance, open).await?;
-    for Start { partition, offset, chosen, metadata } in &starts {
+    for Start { partition, offset, chosen, metadata, log } in &starts {
         if let Some(epoch) = epochs.get(partition).copied() {
             let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());
-            let _ = ledger.send(LedgerEntry::Starts { epoch, commit, metadata });
+            let (offset, log) = (*offset, log.clone());
+            let _ = ledger.send(LedgerEntry::Starts { epoch, commit, metadata, offset, log });
         }
     }
     Ok(starts)

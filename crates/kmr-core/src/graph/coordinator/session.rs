@@ -16,6 +16,7 @@ use super::drain::Drain;
 use super::examination::next_look;
 use super::moves::{Moves, Wanted};
 use super::rebalancing::Answering;
+use super::reforms::Reforms;
 use super::shares::Looks;
 use super::supervision::{Tasks, supervise};
 use crate::error::Error;
@@ -78,6 +79,8 @@ pub(super) struct Session {
     pub(super) pauses: Pauses,
     pub(super) pausing: Option<Pausing>,
     pub(super) looks: Looks,
+    /// Exactly-once mode: planned blocks that are made again.
+    pub(super) reforms: Reforms,
     /// The next look at every partition.
     pub(super) examination: BoxFuture<'static, Vec<Settled>>,
     /// In a bounded run: since when nothing has been assigned, and no rebalance has been under way.
@@ -102,6 +105,7 @@ impl Session {
         let (refused, refusals) = mpsc::unbounded_channel();
         let heard = (setup.counters.clone(), setup.options.listeners.clone());
         let commits = Committer::new(member.clone(), heard, refused, interval, entries, orders);
+        let commits = commits.exactly_once(setup.options.exactly_once.then(|| setup.budget.capacity()));
         tasks.spawn(supervise("commit".to_owned(), commits.run()));
         let intake = Intake {
             queue,
@@ -125,6 +129,7 @@ impl Session {
             pauses: Pauses::default(),
             pausing: None,
             looks: Looks::default(),
+            reforms: Reforms::default(),
             examination,
             nothing_since: None,
             refusals,

@@ -56,6 +56,7 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
         board: Arc::default(),
         budget: budget.clone(),
         counters: Arc::default(),
+        exactly_once: false,
         seed: 1,
         records: None,
         failures: Arc::default(),

@@ -11,6 +11,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep};
 
 use super::Simulation;
+use super::blocks::Blocks;
 use super::group::{Group, MemberId};
 use super::log::{Log, PartitionLog};
 use super::oracle::Oracle;
@@ -93,6 +94,8 @@ pub(super) struct State {
     pub(super) faults: Faults,
     pub(super) oracle: Oracle,
     pub(super) figures: Figures,
+    /// Exactly-once mode.
+    pub(super) blocks: Blocks,
     last_member: MemberId,
     events: Vec<String>,
 }
@@ -124,13 +127,14 @@ impl Cluster {
             },
             oracle: Oracle::default(),
             figures: Figures::default(),
+            blocks: Blocks::new(simulation.exactly_once),
             last_member: 0,
             events: Vec::new(),
         };
         for topic in TOPICS {
             state.log.create(&topic.into(), schedule.partitions);
         }
-        if schedule.metadata {
+        if schedule.metadata && !simulation.exactly_once {
             for partition in state.log.partitions() {
                 let text: Arc<str> = format!("plan of {partition}").into();
                 state.committed.insert(partition.clone(), (0, Some(text.clone())));

@@ -226,6 +226,12 @@ impl<'s> Run<'s> {
                     state.oracle.truncated(&partition, low);
                 }
             }
+            Action::Foreign { topic, partition, keeps } => {
+                let mut state = self.cluster.lock();
+                if let Some(partition) = place(&state.log, *topic, *partition) {
+                    state.commit_foreign(&partition, *keeps);
+                }
+            }
             Action::HandOutTwice { process } => self.hand_out_twice(*process),
         }
     }
@@ -239,6 +245,7 @@ impl<'s> Run<'s> {
             return;
         }
         state.log.create(&TOPICS[1].into(), partitions);
+        state.created_again(TOPICS[1]);
         state.group.rebalance();
     }
 
@@ -371,7 +378,15 @@ impl<'s> Run<'s> {
         if let Some((partition, offset)) = state.oracle.first_unfinished() {
             state.violate("nothing is lost", format!("{partition} offset {offset} never came"));
         }
+        if self.cluster.simulation.exactly_once
+            && let Some((partition, offset, times)) = state.oracle.first_double_row()
+        {
+            let what = format!("{partition} offset {offset} is in a sink {times} times");
+            state.violate("each row once", what);
+        }
+        // In exactly-once mode what is read again fails again: dead letters come twice.
         if self.schedule.is_graceful()
+            && !self.cluster.simulation.exactly_once
             && !state.group.has_hurried()
             && let Some((partition, offset, times)) = state.oracle.first_double()
         {
@@ -413,7 +428,15 @@ async fn run_process(number: usize, cluster: Cluster, shared: Arc<Shared>, sched
                 let text = chain_text(&error);
                 let mut state = cluster.lock();
                 state.note(format_args!("process {number} has failed: {text}"));
-                if !may_fail(&error, &schedule) {
+                let excused = match &error {
+                    Error::ForeignOffset { partition, .. } => {
+                        let foreign = state.is_foreign(partition);
+                        state.start_epoch(partition);
+                        foreign || may_fail(&error, &schedule)
+                    }
+                    error => may_fail(error, &schedule),
+                };
+                if !excused {
                     state.violate("no failure without a reason", format!("process {number}: {text}"));
                 }
             }
@@ -428,13 +451,18 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
     let commit_interval = Duration::from_millis(rng.between(50, 3000) as u64);
     let strategy = cluster.simulation.strategy(&Sinks { cluster: cluster.clone(), seed });
     let config = ClientConfig::new().set("bootstrap.servers", "simulated").set("group.id", "simulated");
-    let consumer = Consumer::builder()
+    let builder = Consumer::builder();
+    let builder = if cluster.simulation.exactly_once {
+        builder.exactly_once()
+    } else {
+        builder.out_of_range(ResetPolicy::Earliest)
+    };
+    let consumer = builder
         .topics(TOPICS)
         .config(config)
         .strategy(strategy)
         .drain_deadline(Simulation::DRAIN_DEADLINE)
         .commit_interval(commit_interval)
-        .out_of_range(ResetPolicy::Earliest)
         // A judge that comes after a healer sees nothing.
         .heal_after(None)
         .shutdown_signal(std::future::pending())
@@ -465,6 +493,8 @@ fn may_fail(error: &Error, schedule: &Schedule) -> bool {
         Error::Client { .. } => {
             has(|action| matches!(action, Action::Fatal { .. })) || schedule.may_end_unfinished()
         }
+        // Another process has met it first, and its operator was quick.
+        Error::ForeignOffset { .. } => has(|action| matches!(action, Action::Foreign { .. })),
         Error::Stage { .. } => has(|action| matches!(action, Action::SinkBroken)),
         Error::Unfinished { .. } => schedule.may_end_unfinished(),
         _ => false,

@@ -179,6 +179,18 @@ impl Group {
         self.members.get(&id).is_some_and(|member| member.pending.is_some())
     }
 
+    /// The revoke of a partition that waits for the member's answer, and since when.
+    pub(super) fn revoking(&self, id: MemberId, partition: &TopicPartition) -> Option<(u64, Instant)> {
+        let (rebalance, since) = self.members.get(&id)?.pending.as_ref()?;
+        let named = rebalance.change == Change::Revoke && rebalance.partitions.contains(partition);
+        named.then_some((rebalance.id, *since))
+    }
+
+    /// Whether it has no member that it counts on.
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.values().all(|member| !member.joined)
+    }
+
     /// Takes a member's answer. `false`: the rebalance has been overtaken.
     pub(super) fn answer(&mut self, id: MemberId, rebalance: &Rebalance) -> bool {
         if !self.is_pending(id, rebalance.id) {

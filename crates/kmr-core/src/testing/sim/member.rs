@@ -169,6 +169,7 @@ impl GroupMember for SimMember {
                 offset,
                 chosen: committed.is_none(),
                 metadata,
+                log: if state.blocks.on { state.log_of(partition) } else { None },
             });
         }
         state.wake_readers();
@@ -178,6 +179,7 @@ impl GroupMember for SimMember {
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error> {
         let mut state = self.cluster.lock();
         self.check_answer(&mut state, rebalance);
+        state.check_revoke(self.id, rebalance.id, rebalance.change);
         if let Some(client) = state.clients.get_mut(&self.id) {
             for partition in &rebalance.partitions {
                 client.fetching.remove(partition);
@@ -304,6 +306,7 @@ async fn take_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit]) 
             state.committed.insert(partition.clone(), (*offset, metadata.clone()));
             state.figures.commits += 1;
         }
+        state.stored(commit, outcome);
         state.note(format_args!("member {id}: commit of {partition} offset {offset}: {outcome:?}"));
     }
     outcomes
@@ -323,7 +326,8 @@ impl State {
                 format!("member {id} commits while a commit is unanswered"),
             );
         }
-        for OffsetCommit { partition, offset, metadata } in offsets {
+        for commit in offsets {
+            let OffsetCommit { partition, offset, metadata } = commit;
             self.note(format_args!("member {id} commits {partition} offset {offset}"));
             let given_up = self.clients.get(&id).and_then(|client| client.given_up.get(partition).copied());
             match given_up {
@@ -348,6 +352,9 @@ impl State {
                     "commit of {partition} offset {offset} carries {metadata:?} instead of {in_force:?}"
                 );
                 self.violate("C7, every commit carries the metadata in force", what);
+            }
+            if self.blocks.on {
+                self.check_marks(id, commit);
             }
             self.oracle.committing(partition, *offset);
             if let Some(violation) = self.oracle.violation().cloned() {

@@ -50,6 +50,7 @@
 //! assert_eq!(summary.seeds, 20);
 //! ```
 
+mod blocks;
 mod cluster;
 mod drive;
 mod group;
@@ -114,6 +115,7 @@ pub struct Simulation {
     pipeline: Arc<MakePipeline>,
     record: Arc<MakeRecord>,
     fate: Arc<Judge>,
+    exactly_once: bool,
 }
 
 impl fmt::Debug for Simulation {
@@ -136,6 +138,7 @@ impl Simulation {
             pipeline: Arc::new(move |sinks| strategy(sinks).into_pipeline()),
             record: Arc::new(|chance| NewRecord::default().with_payload(chance.to_string())),
             fate: Arc::new(|_| Fate::Rows(1)),
+            exactly_once: false,
         }
     }
 
@@ -148,6 +151,14 @@ impl Simulation {
     /// Says what is to become of a record.
     pub fn fate(mut self, judge: impl Fn(&Record<'_>) -> Fate + Send + Sync + 'static) -> Self {
         self.fate = Arc::new(judge);
+        self
+    }
+
+    /// Runs the consumers in exactly-once mode
+    /// ([`ConsumerBuilder::exactly_once`](crate::ConsumerBuilder::exactly_once)). The sinks know the tokens of what was inserted; what was
+    /// sent is stored although its sender is gone, now and then; tools that are not kmr's move offsets. No row may ever come twice.
+    pub fn exactly_once(mut self) -> Self {
+        self.exactly_once = true;
         self
     }
 

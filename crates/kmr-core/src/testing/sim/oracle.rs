@@ -103,6 +103,36 @@ impl Oracle {
         self.records.get_mut(partition)?.get_mut(&offset)
     }
 
+    /// What is known of some records: offset, what is to become of it, dead letters.
+    pub(super) fn known_in(
+        &self,
+        partition: &TopicPartition,
+        range: std::ops::RangeInclusive<i64>,
+    ) -> impl Iterator<Item = (i64, Fate, u32)> {
+        let of = self.records.get(partition);
+        of.into_iter()
+            .flat_map(move |records| records.range(range.clone()))
+            .map(|(at, known)| (*at, known.fate, known.letters))
+    }
+
+    /// The first record of a partition that is not finished.
+    pub(super) fn first_unfinished_of(&self, partition: &TopicPartition) -> Option<i64> {
+        let sinks = self.sinks.len();
+        let mut records = self.records.get(partition)?.iter();
+        records.find(|(_, known)| !known.is_finished(sinks)).map(|(offset, _)| *offset)
+    }
+
+    /// The first row that a sink has more than once; dead letters may come again.
+    pub(super) fn first_double_row(&self) -> Option<(TopicPartition, i64, u32)> {
+        let double = |(partition, records): (&TopicPartition, &BTreeMap<i64, Known>)| {
+            records.iter().find_map(|(offset, known)| {
+                let times = known.rows.values().copied().max().unwrap_or(0);
+                (times > 1).then(|| (partition.clone(), *offset, times))
+            })
+        };
+        self.records.iter().find_map(double)
+    }
+
     /// C1: at the moment of the request, every record below the offset is finished.
     pub(super) fn committing(&mut self, partition: &TopicPartition, offset: i64) {
         let from = self.checked.get(partition).copied().unwrap_or(0);

@@ -122,6 +122,12 @@ pub(super) enum Action {
         topic: usize,
         partition: usize,
     },
+    /// A tool that is not kmr's moves a partition's offset, of a group that is stopped, and keeps its metadata or drops it.
+    Foreign {
+        topic: usize,
+        partition: usize,
+        keeps: bool,
+    },
     /// Records that were just handed out are handed out again.
     HandOutTwice {
         process: usize,
@@ -162,6 +168,26 @@ impl Schedule {
             steps.push((at, Action::random(&mut rng, partitions, calm)));
         }
         Self { seed, protocol, partitions, metadata, steps }
+    }
+
+    /// The same for exactly-once mode: without what only an operator could mend, but for what one does mend in the simulation.
+    pub(super) fn for_exactly_once(mut self) -> Self {
+        self.steps.retain(|(_, action)| !matches!(action, Action::Truncate { .. }));
+        let mut rng = Rng::new(self.seed ^ 0xE0);
+        if rng.chance(25) {
+            let mut at = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+            let mut step = |wait, action| {
+                at += Duration::from_secs(wait);
+                self.steps.push((at, action));
+            };
+            let partition = rng.below(self.partitions);
+            (0..PROCESSES).for_each(|process| step(0, Action::Stop { process }));
+            step(120, Action::Foreign { topic: 0, partition, keeps: rng.chance(50) });
+            step(1, Action::Produce { topic: 0, partition, records: 30, gap: 0 });
+            step(1, Action::Start { process: 0 });
+            step(30, Action::Kill { process: 0 });
+        }
+        self
     }
 
     /// Whether every row has to be delivered exactly once: nothing in it leaves the outcome of a delivery or of a commit open.

@@ -68,6 +68,7 @@ pub(super) fn check(
 /// Runs a seed twice.
 fn check_one(simulation: &Simulation, seed: u64) -> Result<Outcome, Failure> {
     let schedule = Schedule::random(seed);
+    let schedule = if simulation.exactly_once { schedule.for_exactly_once() } else { schedule };
     let first = run(simulation, &schedule);
     if let Some(violation) = &first.violation {
         return Err(shrink(simulation, schedule, violation.clone(), first.events));

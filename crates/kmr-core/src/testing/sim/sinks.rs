@@ -8,13 +8,14 @@ use async_trait::async_trait;
 use tokio::time::{Instant, sleep};
 
 use super::RowId;
+use super::blocks::fingerprint;
 use super::cluster::{Cluster, State};
 use super::schedule::SinkFault;
 use crate::dead_letter::DeadLetter;
 use crate::error::BoxError;
 use crate::record::TopicPartition;
 use crate::reducer::{
-    Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer, RejectedRow,
+    Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, Reducer, RejectedRow,
 };
 
 /// Makes the sinks of a simulated strategy: they report to the judge of the run what reached them.
@@ -127,14 +128,20 @@ async fn attempt(cluster: &Cluster, name: &str, write: impl FnOnce(&mut State)) 
         let mut state = cluster.lock();
         write(&mut state);
     }
-    match outcome {
-        Outcome::Delivers => Ok(()),
-        Outcome::Fails | Outcome::WritesAndFails => Err(DeliveryError::retryable("simulated: busy")),
-        Outcome::Breaks => {
-            cluster.lock().note(format_args!("{name} breaks"));
-            Err(DeliveryError::fatal("simulated: broken"))
+    outcome.end(cluster, name).await
+}
+
+impl Outcome {
+    async fn end(self, cluster: &Cluster, name: &str) -> Result<(), DeliveryError> {
+        match self {
+            Outcome::Delivers => Ok(()),
+            Outcome::Fails | Outcome::WritesAndFails => Err(DeliveryError::retryable("simulated: busy")),
+            Outcome::Breaks => {
+                cluster.lock().note(format_args!("{name} breaks"));
+                Err(DeliveryError::fatal("simulated: broken"))
+            }
+            Outcome::Hangs | Outcome::WritesAndHangs => std::future::pending().await,
         }
-        Outcome::Hangs | Outcome::WritesAndHangs => std::future::pending().await,
     }
 }
 
@@ -178,6 +185,10 @@ impl<T: Clone + Send + Sync + 'static> Reducer for SimSink<T> {
         self.options.clone()
     }
 
+    async fn start_exactly_once(&mut self) -> Result<(), BoxError> {
+        Ok(())
+    }
+
     fn rows(&self) -> Vec<T> {
         Vec::new()
     }
@@ -208,11 +219,65 @@ struct RowBatch<T> {
     rows: Vec<T>,
 }
 
+impl<T> RowBatch<T> {
+    fn ids(&self) -> Vec<RowId> {
+        self.rows.iter().map(self.identify).collect()
+    }
+}
+
+/// Runs one attempt to insert a block. What was sent may be stored after its sender has given up, or is gone.
+async fn attempt_block(
+    cluster: &Cluster,
+    (index, name): (usize, &Arc<str>),
+    token: Arc<str>,
+    rows: Vec<RowId>,
+) -> Result<(), DeliveryError> {
+    let (latency, outcome, stays) = {
+        let mut state = cluster.lock();
+        let (latency, outcome) = state.plan_delivery();
+        (latency, outcome, state.rng.chance(50))
+    };
+    if matches!(outcome, Outcome::Delivers | Outcome::WritesAndFails | Outcome::WritesAndHangs) {
+        let (server, name) = (cluster.clone(), name.clone());
+        let write = tokio::spawn(async move {
+            sleep(latency).await;
+            server.lock().insert_block(index, &name, &token, &rows);
+        });
+        let sender = SenderGone { write: Some(write.abort_handle()).filter(|_| !stays) };
+        let _ = write.await;
+        drop(sender);
+    } else {
+        sleep(latency).await;
+    }
+    outcome.end(cluster, name).await
+}
+
+/// Takes an insert back that the server has not done.
+struct SenderGone {
+    write: Option<tokio::task::AbortHandle>,
+}
+
+impl Drop for SenderGone {
+    fn drop(&mut self) {
+        if let Some(write) = &self.write {
+            write.abort();
+        }
+    }
+}
+
 #[async_trait]
 impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
     type Output = Vec<T>;
 
-    async fn deliver(&self, _: Attempt) -> Result<Delivered<Vec<T>>, DeliveryError> {
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(fingerprint(&self.ids()))
+    }
+
+    async fn deliver(&self, which: Attempt) -> Result<Delivered<Vec<T>>, DeliveryError> {
+        if let Some(block) = which.block {
+            attempt_block(&self.cluster, (self.index, &self.name), block.token, self.ids()).await?;
+            return Ok(Delivered::new(self.rows.clone()));
+        }
         let write = |state: &mut State| {
             state.note(format_args!("{} gets {} rows", self.name, self.rows.len()));
             for row in self.rows.iter().filter(|row| !(self.rejects)(row)) {

@@ -1,6 +1,7 @@
 //! The judge has to see each defect that was ever feared: they are planted one at a time, and each has to be found.
 
-use super::standard::standard;
+use super::super::Simulation;
+use super::standard::{exact, standard};
 use crate::graph::defects::{Defect, switch};
 
 /// Seeds in which a defect has to show.
@@ -8,8 +9,17 @@ const SEEDS: u64 = 2000;
 
 /// Finds a defect; the rule that was broken says by what.
 fn found(defect: Defect, rules: &[&str]) {
+    found_by(&standard(), defect, rules);
+}
+
+/// The same in exactly-once mode.
+fn found_exactly(defect: Defect, rules: &[&str]) {
+    found_by(&exact(), defect, rules);
+}
+
+fn found_by(simulation: &Simulation, defect: Defect, rules: &[&str]) {
     switch::set(Some(defect));
-    let result = standard().check(0..SEEDS);
+    let result = simulation.check(0..SEEDS);
     switch::set(None);
     match result {
         Ok(summary) => panic!("{defect:?} was not seen: {summary}"),
@@ -85,4 +95,47 @@ fn a_commit_does_not_wait_for_the_one_before() {
 #[test]
 fn records_of_an_earlier_assignment_are_taken_for_the_first_ones() {
     found(Defect::ReadsTooEarly, &["C1", "nothing is lost"]);
+}
+
+#[test]
+fn a_mark_of_another_offset_is_honoured() {
+    found_exactly(
+        Defect::HonoursForeign,
+        &["E2", "E1", "each row once", "nothing is lost", "no failure without a reason"],
+    );
+}
+
+#[test]
+fn a_block_is_inserted_before_its_dead_letters() {
+    found_exactly(Defect::InsertsBeforeLetters, &["E3", "C1"]);
+}
+
+#[test]
+fn a_block_that_is_made_again_has_other_rows() {
+    found_exactly(Defect::ChangesRows, &["E4"]);
+}
+
+#[test]
+fn a_block_that_is_made_again_ends_anywhere() {
+    found_exactly(Defect::EndsAnywhere, &["no failure without a reason", "E4"]);
+}
+
+#[test]
+fn a_revoke_plans_new_blocks() {
+    found_exactly(Defect::PlansOnRevoke, &["E9"]);
+}
+
+#[test]
+fn a_block_that_is_made_again_gets_a_new_token() {
+    found_exactly(Defect::MakesTokenAnew, &["E1, a token"]);
+}
+
+#[test]
+fn a_token_is_used_without_a_plan() {
+    found_exactly(Defect::InsertsWithoutPlan, &["E1, a token"]);
+}
+
+#[test]
+fn a_plan_is_committed_after_the_insert() {
+    found_exactly(Defect::PlansAfterInsert, &["E1, a token"]);
 }

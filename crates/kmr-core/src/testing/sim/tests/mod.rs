@@ -5,7 +5,9 @@ mod standard;
 
 use std::time::Duration;
 
-use standard::standard;
+use super::Simulation;
+
+use standard::{exact, standard};
 
 /// Seeds of the normal test run. `cargo xtask sim` asks for others: `KMR_SIM_SEEDS` of them, `KMR_SIM_SECONDS` from
 /// `KMR_SIM_FIRST` on, or `KMR_SIM_SEED`.
@@ -13,16 +15,25 @@ const SEEDS: u64 = 2000;
 
 #[test]
 fn no_seed_breaks_a_rule() {
+    check("simulation", &standard());
+}
+
+#[test]
+fn no_seed_breaks_a_rule_in_exactly_once_mode() {
+    check("simulation, exactly once", &exact());
+}
+
+fn check(name: &str, simulation: &Simulation) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
     let result = match (number("KMR_SIM_SEED"), number("KMR_SIM_SECONDS")) {
-        (Some(seed), _) => standard().check([seed]),
+        (Some(seed), _) => simulation.check([seed]),
         (None, Some(seconds)) => {
-            standard().check_for(number("KMR_SIM_FIRST").unwrap_or(0), Duration::from_secs(seconds))
+            simulation.check_for(number("KMR_SIM_FIRST").unwrap_or(0), Duration::from_secs(seconds))
         }
-        (None, None) => standard().check(0..number("KMR_SIM_SEEDS").unwrap_or(SEEDS)),
+        (None, None) => simulation.check(0..number("KMR_SIM_SEEDS").unwrap_or(SEEDS)),
     };
     match result {
-        Ok(summary) => println!("simulation: {summary}"),
+        Ok(summary) => println!("{name}: {summary}"),
         Err(failure) => panic!("{failure}\nreplay: cargo xtask sim --seed {}", failure.seed),
     }
 }

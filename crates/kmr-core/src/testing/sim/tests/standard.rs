@@ -155,6 +155,44 @@ fn strategy(sinks: &Sinks) -> Pipeline {
     }
 }
 
+/// The strategies of exactly-once mode: map stages and one reduce, and no row that the sink refuses.
+pub(super) fn exact() -> Simulation {
+    fn all(order: Order) -> Order {
+        if let Order::Refused(rows) = order { Order::Rows(rows) } else { order }
+    }
+    fn accepted(record: &Record<'_>) -> Result<Vec<Row>, BoxError> {
+        Ok(rows(record)?.into_iter().map(|row| Row { refused: false, ..row }).collect())
+    }
+    let strategy = |sinks: &Sinks| -> Pipeline {
+        let store = || sinks.sink("store", |row: &Row| row.id.clone());
+        let tries = Tries::default();
+        let sync = move |record: &Record<'_>| tries.count(record).and_then(|()| accepted(record));
+        let slow = move |record: OwnedRecord| async move {
+            let order = Order::read(&record.as_record());
+            if let Order::Slow(millis) = order {
+                tokio::time::sleep(Duration::from_millis(millis)).await;
+            }
+            accepted(&record.as_record())
+        };
+        match sinks.seed() % 3 {
+            0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.letters()),
+            1 => {
+                let several = Strategy::new().concurrency(Concurrency::in_order(5)).flat_map(slow);
+                several.reduce(store()).reduce_err(sinks.letters())
+            }
+            _ => {
+                let by_key = Strategy::new().concurrency(Concurrency::by_key(8)).flat_map(slow);
+                by_key.reduce(store()).flat_map(again).reduce_err(sinks.letters())
+            }
+        }
+    };
+    let records = |chance: u64| {
+        let record = NewRecord::default().with_payload(Order::random(chance).text());
+        if chance.is_multiple_of(7) { record } else { record.with_key(format!("key {}", chance % 5)) }
+    };
+    Simulation::new(strategy).records(records).fate(|record| all(Order::read(record)).fate()).exactly_once()
+}
+
 pub(super) fn standard() -> Simulation {
     Simulation::new(strategy)
         .records(|chance| {

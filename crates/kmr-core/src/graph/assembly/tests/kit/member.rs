@@ -46,6 +46,8 @@ pub(in crate::graph::assembly::tests) enum LogAnswers {
     WithErrors,
     Never,
 }
+/// Partition, offset and metadata of a commit.
+type Marked = (i32, i64, Option<Arc<str>>);
 
 /// Kafka: what members have in common.
 pub(super) struct World {
@@ -63,6 +65,8 @@ pub(super) struct World {
     /// Lowest offset, end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
     pub(super) log_answers: Mutex<LogAnswers>,
+    /// Partition, offset and metadata of each commit that was taken.
+    pub(super) marks: Mutex<Vec<Marked>>,
 }
 
 impl Default for World {
@@ -77,6 +81,7 @@ impl Default for World {
             held: watch::channel(false).0,
             log: Mutex::new((3, 9, 5)),
             log_answers: Mutex::new(LogAnswers::WithRecords),
+            marks: Mutex::default(),
         }
     }
 }
@@ -154,7 +159,13 @@ impl GroupMember for Scripted {
         ready();
         let starts = self.world.starts.lock().unwrap();
         let start = |partition: &TopicPartition| {
-            let unknown = Start { partition: partition.clone(), offset: None, chosen: false, metadata: None };
+            let unknown = Start {
+                partition: partition.clone(),
+                offset: None,
+                chosen: false,
+                metadata: None,
+                log: Some(super::log()),
+            };
             starts.get(&partition.partition()).cloned().unwrap_or(unknown)
         };
         Ok(rebalance.partitions.iter().map(start).collect())
@@ -173,7 +184,9 @@ impl GroupMember for Scripted {
             Broker::SaysLater => CommitOutcome::Retryable("rebalance in progress".to_owned()),
             Broker::SaysNotOwned => CommitOutcome::NotOwned("illegal generation".to_owned()),
             Broker::Accepts | Broker::Silent => {
-                for OffsetCommit { partition, offset, .. } in offsets {
+                for OffsetCommit { partition, offset, metadata } in offsets {
+                    let mark = (partition.partition(), *offset, metadata.clone());
+                    self.world.marks.lock().unwrap().push(mark);
                     self.world.called(Call::Committed(partition.partition(), *offset));
                 }
                 CommitOutcome::Committed

@@ -17,6 +17,7 @@ use crate::graph::assembly::{Graph, GraphOptions};
 use crate::graph::budget::Budget;
 use crate::graph::control::{Remote, StopRequest, controls};
 use crate::graph::coordinator::Ending;
+use crate::mark::{LogAt, LogId, Mark};
 use crate::member::{Change, Fetched, MemberEvent, RECORD_OVERHEAD, Rebalance, RebalanceProtocol, Start};
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stats::Counters;
@@ -46,6 +47,16 @@ pub(super) fn options() -> GraphOptions {
         drain_deadline: DRAIN,
         ..GraphOptions::default()
     }
+}
+
+/// The log of every partition.
+pub(super) fn log() -> LogAt {
+    LogAt { id: LogId::new("cluster", 7).unwrap(), millis: 1_000_000 }
+}
+
+/// Starts a consumer in exactly-once mode.
+pub(super) async fn start_exactly_once(strategy: impl IntoPipeline) -> Running {
+    start_with(strategy, 1 << 20, GraphOptions { exactly_once: true, ..options() }).await
 }
 
 /// Starts a consumer with a budget of 1 MB.
@@ -124,8 +135,24 @@ impl Running {
 
     /// Where a partition starts when it is assigned.
     pub(super) fn start_at(&self, number: i32, offset: i64, chosen: bool) {
-        let start = Start { partition: partition(number), offset: Some(offset), chosen, metadata: None };
+        let start =
+            Start { partition: partition(number), offset: Some(offset), chosen, metadata: None, log: None };
         self.world.starts.lock().unwrap().insert(number, start);
+    }
+
+    /// The same, with this metadata.
+    pub(super) fn start_marked(&self, number: i32, offset: i64, metadata: Option<Arc<str>>) {
+        let (partition, offset) = (partition(number), Some(offset));
+        let start = Start { partition, offset, chosen: false, metadata, log: Some(log()) };
+        self.world.starts.lock().unwrap().insert(number, start);
+    }
+
+    /// The marks that were committed for a partition, with their offsets.
+    pub(super) fn marks(&self, number: i32) -> Vec<(i64, Mark)> {
+        let marks = self.world.marks.lock().unwrap();
+        let of = marks.iter().filter(|(partition, ..)| *partition == number);
+        of.map(|(_, offset, text)| (*offset, Mark::parse(text.as_deref().unwrap_or_default()).unwrap()))
+            .collect()
     }
 
     pub(super) fn fail_client(&self, error: Error) {

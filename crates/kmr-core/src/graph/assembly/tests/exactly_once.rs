@@ -1,0 +1,350 @@
+//! Exactly-once mode: plans before inserts, blocks that are made again, what is not gone on with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::kit::{Broker, Call, Letters, Running, log, options, place, start_exactly_once, start_with};
+use crate::error::{BoxError, Error};
+use crate::graph::assembly::GraphOptions;
+use crate::mark::{Idle, Mark, Plan};
+use crate::member::Change;
+use crate::record::Record;
+use crate::reducer::{Attempt, Chunk, Reducer};
+use crate::strategy::Strategy;
+use crate::test_reducer::{Behaviour, Collect};
+
+type Place = (i32, i64);
+
+fn text((partition, offset): &Place) -> String {
+    format!("{partition} {offset};")
+}
+
+fn sink() -> Collect<Place> {
+    Collect::default().exactly_once(text)
+}
+
+/// What partition 0 holds at these offsets.
+fn places(offsets: impl IntoIterator<Item = i64>) -> Vec<Place> {
+    offsets.into_iter().map(|offset| (0, offset)).collect()
+}
+
+/// The plan of a block of partition 0, as an earlier process has left it.
+fn plan(offsets: impl IntoIterator<Item = i64>, budget: u64) -> Plan {
+    let offsets: Vec<i64> = offsets.into_iter().collect();
+    let (first, last) = (offsets[0], offsets[offsets.len() - 1]);
+    let mut sink = sink();
+    sink.accept(Chunk::new(places(offsets), Vec::new())).unwrap();
+    let rows = sink.freeze().unwrap().fingerprint().unwrap();
+    let (log, epoch) = (log().id, 3);
+    let token = "the token of the plan".replace(' ', "-").into();
+    Plan { log, epoch, first, last, rows, budget, token, created: 5_000 }
+}
+
+fn plans(marks: &[(i64, Mark)]) -> Vec<(i64, i64)> {
+    let plan = |(offset, mark): &(i64, Mark)| match mark {
+        Mark::Plan(plan) => Some((*offset, plan.last)),
+        Mark::Idle(_) => None,
+    };
+    marks.iter().filter_map(plan).collect()
+}
+
+async fn waits(consumer: &Running, records: u64) {
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == records).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_is_delivered_when_its_plan_is_in_force_and_not_before() {
+    let sink = sink();
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.broker(Broker::SaysLater);
+    consumer.fetch(0, 3..8);
+    waits(&consumer, 5).await;
+    assert!(sink.rows().is_empty(), "the plan is not in force");
+    consumer.broker(Broker::Accepts);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 8))).await;
+    let marks = consumer.marks(0);
+    let (Mark::Plan(plan), Mark::Idle(idle)) = (&marks[0].1, &marks[1].1) else { panic!("{marks:?}") };
+    assert_eq!((marks[0].0, plan.first, plan.last, plan.rows.rows), (3, 3, 7, 5));
+    assert_eq!((marks[1].0, idle.offset, idle.epoch), (8, 8, plan.epoch));
+    let blocks = sink.blocks();
+    assert_eq!((blocks.len(), &blocks[0].token, blocks[0].is_reformed), (1, &plan.token, false));
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_commit_moves_the_offset_and_carries_the_next_plan() {
+    let sink = sink().with_options(|o| o.with_max_records(4));
+    let slow = GraphOptions { commit_interval: Duration::from_secs(3600), exactly_once: true, ..options() };
+    let strategy = Strategy::new().map(place).reduce(sink.clone());
+    let mut consumer = start_with(strategy, 1 << 20, slow).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..12);
+    consumer.until_true("delivered", || sink.rows().len() == 12).await;
+    assert_eq!(plans(&consumer.marks(0)), [(0, 3), (4, 7), (8, 11)], "no commit in between");
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dead_letter_is_acknowledged_before_the_block_is_planned() {
+    let letters = Letters::default();
+    letters.0.behave(Behaviour::Stall);
+    let odd_fails = |record: &Record<'_>| -> Result<Place, BoxError> {
+        if record.offset() == 3 { Err("odd".into()) } else { Ok((0, record.offset())) }
+    };
+    let sink = sink();
+    let strategy = Strategy::new().map(odd_fails).reduce(sink.clone()).reduce_err(letters.clone());
+    let mut consumer = start_exactly_once(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..6);
+    waits(&consumer, 6).await;
+    assert!(consumer.marks(0).is_empty() && sink.rows().is_empty());
+    letters.0.behave(Behaviour::Deliver);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 6))).await;
+    assert_eq!(plans(&consumer.marks(0)), [(0, 5)]);
+    assert_eq!(sink.batches(), [places([0, 1, 2, 4, 5])]);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_block_is_made_again_to_the_row_and_goes_first() {
+    let sink = sink().with_options(|o| o.with_max_records(3));
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+    let plan = plan(5..=11, 700);
+    consumer.start_marked(0, 5, Some(plan.text()));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 5..9);
+    waits(&consumer, 4).await;
+    assert!(sink.rows().is_empty(), "it is not whole");
+    consumer.fetch(0, 9..14);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 14))).await;
+    assert_eq!(sink.batches(), [places(5..=11), places(12..=13)]);
+    let blocks = sink.blocks();
+    assert_eq!((&blocks[0].token, blocks[0].is_reformed), (&plan.token, true));
+    assert_eq!(blocks[0].planned, std::time::UNIX_EPOCH + Duration::from_millis(5_000));
+    assert!(blocks[1].token.contains("-3-12-13-") && !blocks[1].is_reformed, "{:?}", blocks[1].token);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_whose_mapping_fails_only_the_first_time_stops_the_consumer_when_its_block_is_made_again() {
+    let sink = sink();
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+    // At the first time record 7 became a dead letter, and the plan was made without it.
+    consumer.start_marked(0, 5, Some(plan([5, 6, 8, 9], 400).text()));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 5..12);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert!(sink.rows().is_empty() && consumer.marks(0).is_empty(), "the plan stays in force");
+    let error = consumer.ended().await.unwrap_err();
+    assert!(matches!(error, Error::BlockChanged { first: 5, last: 9, .. }), "{error}");
+    let text = error.to_string();
+    assert!(text.contains("4 rows") && text.contains("5 rows") && text.contains("deterministic"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_block_of_which_no_row_is_left_is_not_passed() {
+    let skips = |record: &Record<'_>| Ok::<_, BoxError>((record.offset() > 20).then(|| (0, record.offset())));
+    let sink = sink();
+    let mut consumer = start_exactly_once(Strategy::new().filter_map(skips).reduce(sink.clone())).await;
+    consumer.start_marked(0, 5, Some(plan(5..=9, 400).text()));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 5..15);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert!(consumer.marks(0).is_empty());
+    let error = consumer.ended().await.unwrap_err();
+    assert!(matches!(error, Error::BlockChanged { first: 5, last: 9, .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoke_plans_nothing_and_the_end_plans_all() {
+    for (change, delivered) in [(Some(Change::Revoke), 0), (None, 5)] {
+        let sink = sink().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
+        let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+        consumer.assign(&[0]).await;
+        consumer.fetch(0, 0..5);
+        waits(&consumer, 5).await;
+        if let Some(change) = change {
+            let id = consumer.rebalance(change, &[0]);
+            consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+        }
+        let before = sink.rows().len();
+        assert_eq!(before, 0);
+        consumer.wish_to_stop();
+        consumer.until_true("ended", || consumer.has_ended()).await;
+        assert_eq!(sink.rows().len(), delivered, "{change:?}");
+        assert_eq!(consumer.committed(0), (delivered > 0).then_some(5));
+        assert_eq!(consumer.budget.held(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_revoke_lets_a_planned_block_finish() {
+    let sink = sink();
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    sink.behave(Behaviour::Stall);
+    consumer.fetch(0, 0..5);
+    consumer.until_true("planned", || plans(&consumer.marks(0)) == [(0, 4)]).await;
+    consumer.fetch(0, 5..9);
+    let id = consumer.rebalance(Change::Revoke, &[0]);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(!consumer.calls().contains(&Call::Unassigned(id)));
+    sink.behave(Behaviour::Deliver);
+    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    assert_eq!((consumer.committed(0), sink.rows()), (Some(5), places(0..5)));
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_go_side_by_side_and_blocks_of_one_do_not() {
+    let sink = sink().with_options(|o| o.with_max_records(2).with_max_in_flight(3));
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..6);
+    consumer.fetch(1, 0..6);
+    waits(&consumer, 12).await;
+    assert_eq!((plans(&consumer.marks(0)), plans(&consumer.marks(1))), (vec![(0, 1)], vec![(0, 1)]));
+    sink.behave(Behaviour::Deliver);
+    consumer
+        .until(|calls| {
+            calls.contains(&Call::Committed(0, 6)) && calls.contains(&Call::Committed(1, 6)) //
+        })
+        .await;
+    assert!(sink.batches().iter().all(|batch| batch.len() == 2 && batch[0].0 == batch[1].0));
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_rows_of_a_record_are_in_one_block() {
+    let three = |record: &Record<'_>| Ok::<_, BoxError>(vec![(record.partition(), record.offset()); 3]);
+    let sink = sink().with_options(|o| o.with_max_records(4));
+    let mut consumer = start_exactly_once(Strategy::new().flat_map(three).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..4);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 4))).await;
+    let sizes: Vec<usize> = sink.batches().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [3, 3, 3, 3]);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn offsets_and_marks_that_are_not_kmrs_stop_the_consumer() {
+    let other = Idle { log: crate::mark::LogId::new("cluster", 8).unwrap(), epoch: 1, offset: 5 };
+    let elsewhere = Idle { log: log().id, epoch: 1, offset: 6 };
+    let cut: Arc<str> = elsewhere.text()[..30].into();
+    for (metadata, expected) in [
+        (None, "no metadata"),
+        (Some("plan of t/0".into()), "not of this version"),
+        (Some(cut), "damaged"),
+        (Some(other.text()), "topic id"),
+        (Some(elsewhere.text()), "offset 6"),
+    ] {
+        let sink = sink();
+        let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+        consumer.start_marked(0, 5, metadata);
+        consumer.assign(&[0]).await;
+        consumer.fetch(0, 5..9);
+        consumer.until_true("ended", || consumer.has_ended()).await;
+        assert!(sink.rows().is_empty() && consumer.marks(0).is_empty());
+        let error = consumer.ended().await.unwrap_err();
+        assert!(
+            matches!(error, Error::ForeignOffset { .. }) && error.to_string().contains(expected),
+            "{error}"
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_mark_is_gone_on_from_in_its_epoch() {
+    let sink = sink();
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.start_marked(0, 5, Some(Idle { log: log().id, epoch: 77, offset: 5 }.text()));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 5..9);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 9))).await;
+    assert!(sink.blocks()[0].token.contains("-77-5-8-"), "{:?}", sink.blocks());
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_consumer_without_the_mode_refuses_an_open_plan() {
+    let sink = sink();
+    let mut consumer = start_with(Strategy::new().map(place).reduce(sink.clone()), 1 << 20, options()).await;
+    consumer.start_marked(0, 5, Some(plan(5..=9, 400).text()));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 5..12);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert_eq!(consumer.committed(0), None, "the plan stays in force");
+    let error = consumer.ended().await.unwrap_err();
+    assert!(matches!(error, Error::OpenPlan { first: 5, last: 9, .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn planned_blocks_take_turns_when_the_budget_cannot_hold_them_all() {
+    let sink = sink();
+    let strategy = Strategy::new().map(place).reduce(sink.clone());
+    let options = GraphOptions { exactly_once: true, ..options() };
+    let mut consumer = start_with(strategy, 10_000, options).await;
+    let of_one = |offset: i64| (1, offset);
+    let mut second = self::sink();
+    second.accept(Chunk::new((5..=8).map(of_one).collect(), Vec::new())).unwrap();
+    let rows = second.freeze().unwrap().fingerprint().unwrap();
+    consumer.start_marked(0, 5, Some(plan(5..=8, 4_000).text()));
+    consumer.start_marked(1, 5, Some(Plan { rows, ..plan(5..=8, 4_000) }.text()));
+    consumer.assign(&[0, 1]).await;
+    consumer.until(|calls| calls.contains(&Call::Paused(1))).await;
+    consumer.fetch(0, 5..9);
+    consumer.until(|calls| calls.contains(&Call::Resumed(1))).await;
+    assert_eq!(consumer.committed(0), Some(9), "its turn comes when the first is done");
+    consumer.fetch(1, 5..9);
+    consumer.until(|calls| calls.contains(&Call::Committed(1, 9))).await;
+    assert_eq!(sink.rows().len(), 8);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_block_that_is_larger_than_the_budget_is_refused() {
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink())).await;
+    consumer.start_marked(0, 5, Some(plan(5..=9, 2 << 20).text()));
+    consumer.assign(&[0]).await;
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    let error = consumer.ended().await.unwrap_err();
+    assert!(
+        matches!(&error, Error::Config(text) if text.contains("byte_budget") && text.contains("5 to 9")),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_sink_that_does_not_offer_it_is_refused_before_anything_is_read() {
+    let consumer = start_exactly_once(Strategy::new().map(place).reduce(Collect::default())).await;
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert_eq!(consumer.connections(), 0);
+    let text = crate::error::chain_text(&consumer.ended().await.unwrap_err());
+    assert!(text.contains("reduce 1") && text.contains("not offered"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn rows_that_the_sink_rejects_after_they_were_planned_stop_the_consumer() {
+    let sink = sink().rejecting(|(_, offset)| *offset == 3);
+    let letters = Letters::default();
+    let strategy = Strategy::new().map(place).reduce(sink).reduce_err(letters.clone());
+    let mut consumer = start_exactly_once(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert!(letters.texts().is_empty());
+    let error = consumer.ended().await.unwrap_err();
+    assert!(error.to_string().contains("row 3 of a planned block"), "{error}");
+}
+
+#[tokio::test]
+async fn attempts_without_a_plan_carry_none() {
+    let mut sink = sink();
+    let batch = sink.freeze().unwrap();
+    batch.deliver(Attempt::new(1)).await.unwrap();
+    assert!(sink.blocks().is_empty());
+}

@@ -1,0 +1,192 @@
+//! What exactly-once mode does not go on with: it stops, names the partition, and says what to do.
+
+use anyhow::{Context as _, Result, ensure};
+use integration_tests::consumer::{Dies, Step};
+use integration_tests::{Deadline, Signal, test_name};
+use kmr_core::{ClientConfig, TopicPartition, reset_offsets};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{Offset, TopicPartitionList};
+
+use super::{each_row_once, said, scene, settings};
+use crate::scene::{Scene, TABLE, numbered, start};
+
+const RECORDS: u64 = 1_000;
+
+/// Runs a consumer that dies with a plan in force, its rows not sent.
+async fn leave_a_plan(scene: &Scene) -> Result<()> {
+    let mut dying = settings(scene);
+    dying.dies = Some(Dies { at: Step::BeforeInsert, block: 2 });
+    let mut consumer = start(&dying)?;
+    let status = consumer.wait(Deadline::seconds(90)).await?;
+    ensure!(status.code().is_none(), "{status}: {}", consumer.stderr());
+    Ok(())
+}
+
+/// Runs a consumer until it stops by itself, and looks at what it says.
+async fn stops(settings: &integration_tests::consumer::Settings, parts: &[&str]) -> Result<()> {
+    let mut consumer = start(settings)?;
+    let status = consumer.wait(Deadline::seconds(90)).await?;
+    ensure!(status.code() == Some(1), "{status}: {}", consumer.stderr());
+    said(&consumer, parts)
+}
+
+/// Commits as a tool would that knows nothing of kmr; returns what was there.
+async fn commit(scene: &Scene, offset: i64, metadata: Option<String>) -> Result<(i64, String)> {
+    let mut config = scene.topic.kafka().client_config();
+    config.set("group.id", &scene.group);
+    let name = scene.topic.name().to_owned();
+    tokio::task::spawn_blocking(move || {
+        let consumer: BaseConsumer = config.create()?;
+        let limit = std::time::Duration::from_secs(20);
+        let mut list = TopicPartitionList::new();
+        list.add_partition(&name, 0);
+        let before = {
+            let committed = consumer.committed_offsets(list, limit)?;
+            let element = committed.find_partition(&name, 0).context("no partition")?;
+            (element.offset().to_raw().unwrap_or(-1), element.metadata().to_owned())
+        };
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&name, 0, Offset::Offset(offset))?;
+        if let Some(mut element) = list.find_partition(&name, 0) {
+            element.set_metadata(metadata.unwrap_or_default());
+        }
+        // A group is empty when the session of its last member is over.
+        let deadline = std::time::Instant::now() + limit;
+        while let Err(error) = consumer.commit(&list, CommitMode::Sync) {
+            ensure!(std::time::Instant::now() < deadline, "{error}");
+            std::thread::sleep(std::time::Duration::from_millis(300));
+        }
+        Ok(before)
+    })
+    .await?
+}
+
+#[tokio::test]
+async fn a_table_that_remembers_no_tokens_is_refused() -> Result<()> {
+    let scene = scene(test_name!(), 1, 0).await?;
+    stops(&settings(&scene), &["cannot deliver exactly once", "non_replicated_deduplication_window", TABLE])
+        .await?;
+
+    // A view's target counts as well.
+    scene
+        .database
+        .exec(&format!("ALTER TABLE {TABLE} MODIFY SETTING non_replicated_deduplication_window = 100"))
+        .await?;
+    scene
+        .database
+        .exec("CREATE TABLE sums (partition UInt32, n UInt64) ENGINE = SummingMergeTree ORDER BY partition")
+        .await?;
+    let view = format!("CREATE MATERIALIZED VIEW totals TO sums AS SELECT partition, 1 AS n FROM {TABLE}");
+    scene.database.exec(&view).await?;
+    stops(&settings(&scene), &["sums remembers no tokens"]).await?;
+
+    let remember = "ALTER TABLE sums MODIFY SETTING non_replicated_deduplication_window = 100";
+    scene.database.exec(remember).await?;
+    let produced = scene.topic.produce(numbered(RECORDS, 1)).await?;
+    let mut consumer = start(&settings(&scene))?;
+    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
+    each_row_once(&scene, &produced).await?;
+    ensure!(scene.database.number("SELECT sum(n) FROM sums").await? == RECORDS);
+    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_offset_that_is_not_kmrs_stops_the_consumer_until_a_new_epoch() -> Result<()> {
+    let scene = scene(test_name!(), 1, 1000).await?;
+    let produced = scene.topic.produce(numbered(RECORDS, 1)).await?;
+    leave_a_plan(&scene).await?;
+
+    // The operator goes back to 0 with Kafka's own tool.
+    let (offset, plan) = commit(&scene, 0, None).await?;
+    ensure!(plan.starts_with("kmr1 plan "), "{plan:?} at {offset}");
+    stops(
+        &settings(&scene),
+        &["was not committed by kmr", "no metadata", "reset_offsets", scene.topic.name()],
+    )
+    .await?;
+    // A mirroring tool copies the metadata to an offset of its own.
+    commit(&scene, offset - 1, Some(plan.clone())).await?;
+    stops(&settings(&scene), &["its metadata is of offset"]).await?;
+    // The plan of another topic, at the right offset.
+    let mut words: Vec<&str> = plan.split(' ').collect();
+    let other = "0123456789abcdef0123456789abcdef";
+    words[3] = other;
+    commit(&scene, offset, Some(words.join(" "))).await?;
+    stops(&settings(&scene), &["damaged"]).await?;
+
+    // Rows up to the plan are in, its own are not.
+    let config = ClientConfig::new()
+        .set("bootstrap.servers", scene.topic.kafka().bootstrap())
+        .set("group.id", &scene.group);
+    let partition = TopicPartition::new(scene.topic.name(), 0);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+    while let Err(error) = reset_offsets(config.clone(), [(partition.clone(), offset)].into()).await {
+        ensure!(
+            error.to_string().contains("has consumers") && std::time::Instant::now() < deadline,
+            "{error}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    }
+    let mut consumer = start(&settings(&scene))?;
+    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
+    each_row_once(&scene, &produced).await?;
+
+    let error = reset_offsets(config.clone(), [(partition.clone(), 0)].into())
+        .await
+        .err()
+        .context("a running group")?;
+    ensure!(error.to_string().contains("has consumers"), "{error}");
+    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    let error = reset_offsets(config, [(partition, 5_000)].into()).await.err().context("no such offset")?;
+    ensure!(error.to_string().contains("which holds 0..1000"), "{error}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plan_whose_records_are_gone_stops_the_consumer() -> Result<()> {
+    let scene = scene(test_name!(), 1, 1000).await?;
+    scene.topic.produce(numbered(RECORDS, 1)).await?;
+    leave_a_plan(&scene).await?;
+    let admin: AdminClient<DefaultClientContext> = scene.topic.kafka().client_config().create()?;
+    let mut gone = TopicPartitionList::new();
+    gone.add_partition_offset(scene.topic.name(), 0, Offset::Offset(900))?;
+    admin.delete_records(&gone, &AdminOptions::new()).await?;
+    stops(&settings(&scene), &["is not in the log", "900..1000"]).await
+}
+
+#[tokio::test]
+async fn at_least_once_mode_refuses_an_open_plan_and_exactly_once_mode_finishes_it() -> Result<()> {
+    let scene = scene(test_name!(), 1, 1000).await?;
+    let produced = scene.topic.produce(numbered(RECORDS, 1)).await?;
+    leave_a_plan(&scene).await?;
+    let mut plain = settings(&scene);
+    plain.exactly_once = false;
+    stops(&plain, &["are planned by a consumer in exactly-once mode", scene.topic.name()]).await?;
+
+    let mut consumer = start(&settings(&scene))?;
+    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
+    each_row_once(&scene, &produced).await?;
+    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    // Without a plan it goes on.
+    scene.topic.produce(numbered(10, 1)).await?;
+    let mut consumer = start(&plain)?;
+    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
+    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    ensure!(scene.rows().await? == RECORDS + 10);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_plan_that_the_table_may_have_forgotten_is_in_doubt() -> Result<()> {
+    let scene = scene(test_name!(), 1, 4).await?;
+    scene.topic.produce(numbered(RECORDS, 1)).await?;
+    leave_a_plan(&scene).await?;
+    // Somebody else's inserts push its token out of the window, if it was there.
+    for n in 0..5 {
+        scene.database.exec(&format!("INSERT INTO {TABLE} VALUES (9, {n}, 0)")).await?;
+    }
+    stops(&settings(&scene), &["its token may be forgotten", "remembers 4", "offsets reset"]).await
+}
