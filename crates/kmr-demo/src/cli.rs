@@ -1,5 +1,6 @@
 //! The command line: flags, their environment variables and defaults.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -46,6 +47,19 @@ pub(crate) enum Command {
     /// table's columns, engine and deduplication windows (down the views behind it), and how many parts it has. Ends
     /// with the delivery guarantee that will really be obtained. It joins no group, and writes nothing.
     Doctor(Box<DoctorArgs>),
+    /// What an operator does to a group's offsets.
+    #[command(subcommand)]
+    Offsets(OffsetsArgs),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum OffsetsArgs {
+    /// Commit explicit offsets for a stopped group, and start a new epoch of exactly-once delivery there.
+    ///
+    /// A consumer in exactly-once mode stops at an offset that kmr did not commit, because nobody knows which rows are in the
+    /// table by then. Find that out (`kmr-demo verify`), and say it with this command. What is read again in a new epoch is
+    /// inserted again. Partitions that are not named stay as they are.
+    Reset(Box<ResetArgs>),
 }
 
 /// The demo without servers.
@@ -272,6 +286,45 @@ pub(crate) struct DoctorArgs {
     pub(crate) json: bool,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct ResetArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    /// The consumer group. All of its consumers have to be stopped.
+    #[arg(long, env = "KMR_GROUP", default_value = "test-map-reduce-consumer")]
+    pub(crate) group: String,
+    /// Where to: `earliest`, `latest`, `committed` (where it is, with a new epoch), or offsets as in 0=1500,3=20.
+    #[arg(long, value_name = "WHERE", value_parser = reset_to)]
+    pub(crate) to: ResetTo,
+    /// Show what would be committed, and commit nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// Where `offsets reset` goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ResetTo {
+    Earliest,
+    Latest,
+    Committed,
+    Offsets(BTreeMap<i32, i64>),
+}
+
+fn reset_to(text: &str) -> Result<ResetTo, String> {
+    let wrong =
+        || format!("{text:?} is no place; write earliest, latest, committed, or offsets as in 0=1500,3=20");
+    let one = |part: &str| {
+        let (partition, offset) = part.split_once('=')?;
+        Some((partition.trim().parse().ok()?, offset.trim().parse().ok()?))
+    };
+    match text {
+        "earliest" => Ok(ResetTo::Earliest),
+        "latest" => Ok(ResetTo::Latest),
+        "committed" => Ok(ResetTo::Committed),
+        _ => text.split(',').map(one).collect::<Option<_>>().map(ResetTo::Offsets).ok_or_else(wrong),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -315,6 +368,15 @@ mod tests {
             let error = run_args(&[flag, value]).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(flag), "{error}");
+        }
+    }
+
+    #[test]
+    fn offsets_are_named_by_partition() {
+        assert_eq!(reset_to("0=15, 3=20"), Ok(ResetTo::Offsets([(0, 15), (3, 20)].into())));
+        assert_eq!(reset_to("latest"), Ok(ResetTo::Latest));
+        for wrong in ["", "0", "0=x", "0=1,,", "newest"] {
+            assert!(reset_to(wrong).is_err_and(|text| text.contains("earliest")), "{wrong}");
         }
     }
 

@@ -9,7 +9,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataPartition;
-use rdkafka::{ClientConfig, ClientContext};
+use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use crate::cli::KafkaArgs;
 use crate::run;
@@ -104,6 +104,44 @@ pub(crate) fn partitions(
         }
         (_, Some(code)) => bail!("topic {topic:?}: {code}"),
     }
+}
+
+/// What a group has committed, by partition.
+pub(crate) fn committed(
+    consumer: &BaseConsumer<Quiet>,
+    topic: &str,
+    partitions: &[i32],
+    group: &str,
+    limit: Duration,
+) -> anyhow::Result<BTreeMap<i32, u64>> {
+    let mut wanted = TopicPartitionList::new();
+    for partition in partitions {
+        wanted.add_partition(topic, *partition);
+    }
+    // Read at once: a list that outlives its consumer keeps the consumer from closing.
+    let list = consumer
+        .committed_offsets(wanted, limit)
+        .with_context(|| format!("asking for what group {group:?} has committed"))?;
+    let mut offsets = BTreeMap::new();
+    for element in list.elements() {
+        element.error().with_context(|| format!("committed offset of {topic}/{}", element.partition()))?;
+        if let Offset::Offset(offset) = element.offset() {
+            offsets.insert(element.partition(), offset.unsigned_abs());
+        }
+    }
+    Ok(offsets)
+}
+
+/// The lowest offset of a partition, and the one behind the last that can be read.
+pub(crate) fn watermarks(
+    consumer: &BaseConsumer<Quiet>,
+    topic: &str,
+    partition: i32,
+    limit: Duration,
+) -> anyhow::Result<(u64, u64)> {
+    let marks = consumer.fetch_watermarks(topic, partition, limit);
+    let (start, end) = marks.with_context(|| format!("asking where {topic}/{partition} begins and ends"))?;
+    Ok((start.unsigned_abs(), end.unsigned_abs()))
 }
 
 #[cfg(test)]

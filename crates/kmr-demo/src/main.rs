@@ -13,6 +13,7 @@ mod errors;
 mod kafka_client;
 mod logging;
 mod numbers;
+mod offsets;
 mod output;
 mod payload;
 mod produce;
@@ -49,6 +50,7 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Some(Command::Produce(args)) => produce::produce(args).await,
             Some(Command::CreateTable(args)) => create_table::create(args).await,
             Some(Command::Doctor(args)) => doctor::doctor(*args).await,
+            Some(Command::Offsets(args)) => offsets::offsets(args).await,
             Some(Command::Verify(args)) => verify::verify(*args).await,
         }
     })

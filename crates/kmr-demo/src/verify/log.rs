@@ -52,42 +52,12 @@ pub(super) fn config(args: &VerifyArgs) -> anyhow::Result<ClientConfig> {
 pub(super) fn bounds(config: &ClientConfig, args: &VerifyArgs) -> anyhow::Result<BTreeMap<i32, Bounds>> {
     let (consumer, topic) = (kafka_client::consumer(config)?, args.kafka.topic.as_str());
     let partitions = kafka_client::partitions(&consumer, &args.kafka.broker, topic, REQUEST)?;
-    let committed = committed(&consumer, topic, &partitions, &args.group)?;
+    let committed = kafka_client::committed(&consumer, topic, &partitions, &args.group, REQUEST)?;
     let ask = |partition: i32| {
-        let (start, end) = watermarks(&consumer, topic, partition)?;
+        let (start, end) = kafka_client::watermarks(&consumer, topic, partition, REQUEST)?;
         Ok((partition, Bounds { start, end, committed: committed.get(&partition).copied() }))
     };
     partitions.into_iter().map(ask).collect()
-}
-
-fn committed(
-    consumer: &LogConsumer,
-    topic: &str,
-    partitions: &[i32],
-    group: &str,
-) -> anyhow::Result<BTreeMap<i32, u64>> {
-    let mut wanted = TopicPartitionList::new();
-    for partition in partitions {
-        wanted.add_partition(topic, *partition);
-    }
-    // Read at once: a list that outlives its consumer keeps the consumer from closing.
-    let list = consumer
-        .committed_offsets(wanted, REQUEST)
-        .with_context(|| format!("asking for what group {group:?} has committed"))?;
-    let mut offsets = BTreeMap::new();
-    for element in list.elements() {
-        element.error().with_context(|| format!("committed offset of {topic}/{}", element.partition()))?;
-        if let Offset::Offset(offset) = element.offset() {
-            offsets.insert(element.partition(), offset.unsigned_abs());
-        }
-    }
-    Ok(offsets)
-}
-
-fn watermarks(consumer: &LogConsumer, topic: &str, partition: i32) -> anyhow::Result<(u64, u64)> {
-    let marks = consumer.fetch_watermarks(topic, partition, REQUEST);
-    let (start, end) = marks.with_context(|| format!("asking where {topic}/{partition} begins and ends"))?;
-    Ok((start.unsigned_abs(), end.unsigned_abs()))
 }
 
 /// Whether records of the topic may vanish one by one. `None`: the broker does not say.
@@ -153,7 +123,8 @@ impl LogReader {
                 // Of a partition that was read before.
                 Some(Event::Record(_) | Event::End(_)) => continue,
                 Some(Event::Gone) => {
-                    let (start, _) = watermarks(&self.consumer, &self.topic, self.partition)?;
+                    let (start, _) =
+                        kafka_client::watermarks(&self.consumer, &self.topic, self.partition, REQUEST)?;
                     self.start(self.partition, start)?;
                     return Ok(Read::BeginsAt(start));
                 }
@@ -225,7 +196,7 @@ pub(super) fn read_all(
     let consumer = kafka_client::consumer(config)?;
     let mut ends: BTreeMap<i32, Range<u64>> = BTreeMap::new();
     for partition in kafka_client::partitions(&consumer, &args.kafka.broker, topic, REQUEST)? {
-        let (start, end) = watermarks(&consumer, topic, partition)?;
+        let (start, end) = kafka_client::watermarks(&consumer, topic, partition, REQUEST)?;
         if start < end {
             ends.insert(partition, start..end);
         }
