@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, say, test_name, unique};
 use kmr_core::{
-    Attempt, Chunk, DeadLetter, Delivered, Delivery, DeliveryError, Fork, Record, Reducer, Rows, Side,
-    Strategy, chain_text,
+    Attempt, BoxError, Chunk, DeadLetter, Delivered, Delivery, DeliveryError, Fork, Record, Reducer, Rows,
+    Side, Strategy, WithCode, chain_text,
 };
 use kmr_sinks::MemoryWriter;
 use kmr_sinks::clickhouse::{
@@ -96,7 +96,8 @@ async fn isolates(
     assert_eq!((receipt.rows, receipt.written_rows), (good, Some(good)), "{what}");
     let there = database.number("SELECT count() * 1000000000 + uniqExact(id) FROM t").await.unwrap();
     assert_eq!(there, good * 1_000_000_000 + good, "{what}");
-    delivered.rejected.into_iter().map(|row| *row.error.downcast::<ClickHouseError>().unwrap()).collect()
+    let error = |error: BoxError| error.downcast::<WithCode>().unwrap().into_inner().downcast().unwrap();
+    delivered.rejected.into_iter().map(|row| *error(row.error)).collect()
 }
 
 #[tokio::test]
@@ -277,6 +278,7 @@ async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
     assert_eq!(offsets, (0..RECORDS).filter(|n| bad(*n)).collect::<Vec<_>>());
     for letter in &letters {
         let text = letter.to_string();
+        assert_eq!(letter.code(), Some("469"));
         assert!(
             letter.stage == "reduce 1" && text.contains("code 469") && text.contains("column `value`"),
             "{text}"

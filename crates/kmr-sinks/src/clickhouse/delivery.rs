@@ -12,7 +12,9 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kmr_core::{Attempt, Block, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow};
+use kmr_core::{
+    Attempt, Block, BoxError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow, WithCode,
+};
 
 use super::answer::Outcome;
 use super::code::ErrorClass;
@@ -223,7 +225,7 @@ impl FrozenBatch {
         if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
-        progress.rejected.push(RejectedRow { index: row, error: row_error(error).into() });
+        progress.rejected.push(RejectedRow { index: row, error: row_error(error) });
         Ok(())
     }
 
@@ -332,12 +334,18 @@ fn fault(error: &ClickHouseError) -> Option<Fault> {
     }
 }
 
-fn row_error(error: ClickHouseError) -> ClickHouseError {
+/// The error of a row that was refused alone, with the server's code for its dead letter.
+fn row_error(error: ClickHouseError) -> BoxError {
     let column = match &error {
         ClickHouseError::Exception { message, .. } => refusal::column(message).map(str::to_owned),
         _ => None,
     };
-    ClickHouseError::Refused { column, source: Box::new(error) }
+    let code = error.code();
+    let refused = ClickHouseError::Refused { column, source: Box::new(error) };
+    match code {
+        Some(code) => WithCode::new(code.to_string(), refused).into(),
+        None => refused.into(),
+    }
 }
 
 impl fmt::Debug for FrozenBatch {
