@@ -10,6 +10,7 @@
 //! * `topic_ids`: whether a topic is still the one that was read;
 //! * `logs`: which logs partitions have; `reset`: the operator's own hand on offsets;
 //! * `kafka_member`, `groupless`: the member of a group on top of them, and one without a group;
+//! * `reader`: a client of its own that reads records again;
 //! * `connect`: start-up, with the checks that name what is wrong.
 
 mod commits;
@@ -25,6 +26,7 @@ mod logs;
 )]
 mod native;
 mod positions;
+mod reader;
 mod reset;
 mod starts;
 mod threads;

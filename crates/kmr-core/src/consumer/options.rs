@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use crate::breaker::Breaker;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::assembly::GraphOptions;
 use crate::graph::committer::COMMIT_ANSWER;
+use crate::graph::reread;
 use crate::graph::watchdog::Thresholds;
 use crate::reducer::AtShutdown;
 use crate::strategy::Pipeline;
@@ -71,6 +73,9 @@ impl Options {
         if self.graph.commit_interval.is_zero() {
             return Err(Error::Config("commit_interval is 0; give it at least a millisecond".to_owned()));
         }
+        if let Some(problem) = self.graph.breaker.as_ref().and_then(Breaker::problem) {
+            return Err(Error::Config(problem.to_owned()));
+        }
         if let Some(heal_after) = self.graph.thresholds.heal_after
             && heal_after < self.graph.drain_deadline
         {
@@ -129,10 +134,14 @@ impl Options {
             // One attempt of what is in flight, one of the last batch.
             chain = chain.saturating_add(info.options.attempt_timeout.saturating_mul(2));
         }
+        if pipeline.errors.is_some() {
+            // Records whose rows were rejected are read again, for the one batch and for the other.
+            chain = chain.saturating_add(reread::limit(self.graph.drain_deadline) * 2);
+        }
         if chain >= self.graph.drain_deadline {
             return Err(Error::Config(format!(
-                "drain_deadline is {:?}, but two attempts of every reduce, a commit and a heartbeat may take {chain:?}; \
-                 raise drain_deadline or lower the attempt_timeout of the reducers",
+                "drain_deadline is {:?}, but two attempts of every reduce, reading rejected records again, a commit and a heartbeat may \
+                 take {chain:?}; raise drain_deadline or lower the attempt_timeout of the reducers",
                 self.graph.drain_deadline
             )));
         }

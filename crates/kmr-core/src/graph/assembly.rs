@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::breaker::Failures;
 use super::budget::Budget;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
 use super::flow::Flow;
+use super::reread::{self, Rereader};
 use super::watch;
 use super::watchdog::Thresholds;
 use super::wiring::{StageContext, start_stages};
+use crate::breaker::Breaker;
 use crate::config::{ResetPolicy, Until};
 use crate::error::Error;
 use crate::listeners::Listeners;
@@ -45,6 +48,8 @@ pub(crate) struct GraphOptions {
     pub(crate) listeners: Listeners,
     /// Blocks are planned before they are delivered, and delivered under the token of their plan.
     pub(crate) exactly_once: bool,
+    /// When too many records have failed.
+    pub(crate) breaker: Option<Breaker>,
 }
 
 impl Default for GraphOptions {
@@ -61,6 +66,7 @@ impl Default for GraphOptions {
             until: None,
             listeners: Listeners::default(),
             exactly_once: false,
+            breaker: Some(Breaker::default()),
         }
     }
 }
@@ -80,6 +86,8 @@ impl Graph {
             board: self.controls.board.clone(),
             exactly_once: self.options.exactly_once,
             seed: self.seed,
+            records: Some(Rereader::new(self.connector.clone(), reread::limit(self.options.drain_deadline))),
+            failures: Arc::new(Failures::new(self.options.breaker.clone())),
         };
         let stages = tokio::select! {
             biased;

@@ -205,6 +205,13 @@ impl Hold {
         }
     }
 
+    /// Holds `bytes` more of the budget. A share does not: its claim is held by several.
+    pub(crate) fn add_bytes(&mut self, bytes: usize) {
+        if let Hold::Own(claim) = self {
+            claim.resize(claim.bytes() + bytes);
+        }
+    }
+
     /// The way to the ledger of its session. `None`: several hold the records, which pieces of map tasks never are.
     pub(crate) fn ledger(&self) -> Option<&Ledger> {
         match self {

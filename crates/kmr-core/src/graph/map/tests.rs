@@ -58,6 +58,8 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
         counters: Arc::default(),
         exactly_once: false,
         seed: 1,
+        records: None,
+        failures: Arc::default(),
     };
     let stages = start_stages(strategy.into_pipeline(), context).await?;
     let (sender, batches) = mpsc::unbounded_channel();
