@@ -123,19 +123,6 @@ pub enum Error {
         source: BoxError,
     },
 
-    /// So many records failed that something else than the records must be wrong: see
-    /// [`ConsumerBuilder::breaker`](crate::ConsumerBuilder::breaker).
-    #[error(
-        "the breaker stops the consumer: {what}; last errors: {}; correct what fails, or change ConsumerBuilder::breaker",
-        .last.join("; ")
-    )]
-    TooManyFailures {
-        /// What was counted.
-        what: String,
-        /// The last errors, each with topic, partition, offset and stage; the newest is the last.
-        last: Vec<String>,
-    },
-
     /// Exactly-once mode: somebody else than kmr has committed the offset that a partition is to start from, or it is of another log:
     /// which rows are in the sink already, nobody knows.
     #[error(
@@ -185,6 +172,19 @@ pub enum Error {
         first: i64,
         /// The last offset of the block.
         last: i64,
+    },
+
+    /// So many records failed that something else than the records must be wrong: see
+    /// [`ConsumerBuilder::breaker`](crate::ConsumerBuilder::breaker).
+    #[error(
+        "the breaker stops the consumer: {what}; last errors: {}; correct what fails, or change ConsumerBuilder::breaker",
+        .last.join("; ")
+    )]
+    TooManyFailures {
+        /// What was counted.
+        what: String,
+        /// The last errors, each with topic, partition, offset and stage; the newest is the last.
+        last: Vec<String>,
     },
 
     /// A reduce stage failed for good, or its retries are used up.

@@ -123,6 +123,7 @@ impl Reading<'_> {
 impl ReadingClient {
     async fn open(connect: &Connect) -> Result<Self, Error> {
         let alone = Connect {
+            exactly_once: false,
             topics: Vec::new(),
             config: connect.config.clone().without("group."),
             start_at: None,

@@ -67,6 +67,7 @@ pub async fn reset_offsets(
         without_group: false,
         reports_ends: false,
         exactly_once: false,
+        reader: Default::default(),
         prefetch_bytes: PREFETCH,
         timeout: PATIENCE,
         memory: Default::default(),

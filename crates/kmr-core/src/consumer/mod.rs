@@ -421,8 +421,6 @@ mod tests {
         assert!(refused(builder().drain_deadline(Duration::from_secs(9))).contains("drain_deadline"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(400))).contains("max.poll.interval.ms"));
         assert!(refused(builder().heal_after(Duration::from_secs(9))).contains("heal_after"));
-        assert!(refused(builder().breaker(Breaker::default().with_max_share(1.5))).contains("max_share"));
-        assert!(builder().heal_after(None).breaker(None).build().is_ok());
         assert!(refused(builder().exactly_once().without_group()).contains("without_group"));
         assert!(refused(builder().exactly_once().out_of_range(ResetPolicy::Latest)).contains("out_of_range"));
         let drops = Collect::default().with_options(|o| o.with_at_shutdown(crate::AtShutdown::Drop));
@@ -434,6 +432,8 @@ mod tests {
         let two = Strategy::new().map(text).reduce(Collect::default()).map(pass).reduce(Collect::default());
         assert!(refused(builder().exactly_once().strategy(two)).contains("more than one reduce"));
         assert!(builder().exactly_once().build().is_ok());
+        assert!(refused(builder().breaker(Breaker::default().with_max_share(1.5))).contains("max_share"));
+        assert!(builder().heal_after(None).breaker(None).build().is_ok());
         assert!(builder().build().is_ok());
     }
 

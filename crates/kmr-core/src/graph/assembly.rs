@@ -46,10 +46,10 @@ pub(crate) struct GraphOptions {
     /// Where a bounded run ends.
     pub(crate) until: Option<Until>,
     pub(crate) listeners: Listeners,
-    /// When too many records have failed.
-    pub(crate) breaker: Option<Breaker>,
     /// Blocks are planned before they are delivered, and delivered under the token of their plan.
     pub(crate) exactly_once: bool,
+    /// When too many records have failed.
+    pub(crate) breaker: Option<Breaker>,
 }
 
 impl Default for GraphOptions {
@@ -65,8 +65,8 @@ impl Default for GraphOptions {
             },
             until: None,
             listeners: Listeners::default(),
-            breaker: Some(Breaker::default()),
             exactly_once: false,
+            breaker: Some(Breaker::default()),
         }
     }
 }

@@ -2,8 +2,7 @@
 //!
 //! `intake` takes records from the member and charges the `budget`; `map` runs the map stages, one task a partition;
 //! `reduce` batches and delivers, one task a reduce stage, with `batch` (when is a batch due), `flight` (attempts) and
-//! `downstream` (what follows); `blocks` takes its place in exactly-once mode, with `plans` as the committer's part of it; `dead_letters`
-//! is the way to `reduce_err`, `reread` gets records back for it, `breaker` counts what takes it; `claim` and `piece` tie rows to their records;
+//! `downstream` (what follows); `blocks` takes its place in exactly-once mode, with `plans` as the committer's part of it; `dead_letters` is the way to `reduce_err`, `reread` gets records back for it, `breaker` counts what takes it; `claim` and `piece` tie rows to their records;
 //! `pulse` says what a partition's task is doing;
 //! `committer` keeps a `tracker` per partition and commits; `coordinator` and `rebalance` direct all of them; `assembly`
 //! puts the tasks together.

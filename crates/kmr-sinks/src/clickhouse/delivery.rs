@@ -12,16 +12,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kmr_core::{
-    Attempt, Block, BoxError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow, WithCode,
-};
+use kmr_core::{Attempt, Block, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow};
 
 use super::answer::Outcome;
 use super::code::ErrorClass;
 use super::content::Content;
 use super::destination::{Destination, Insert};
 use super::error::ClickHouseError;
-use super::exactly_once::{Window, doubt};
+use super::exactly_once::{Exact, doubt};
 use super::hosts::Blame;
 use super::search::{Fault, Part, Search, Step};
 use super::{limits, refusal, telemetry};
@@ -67,6 +65,8 @@ pub(crate) struct FrozenBatch {
     rows: u64,
     bytes: u64,
     content: Content,
+    /// Exactly-once mode: what a planned block is known by, and what its tables remember.
+    exact: Option<Exact>,
     progress: Mutex<Progress>,
 }
 
@@ -118,7 +118,7 @@ impl FrozenBatch {
     pub(crate) fn new(destination: Arc<Destination>, token: String, bytes: u64, content: Content) -> Self {
         let progress = Mutex::new(Progress::new(content.rows()));
         let rows = content.rows() as u64;
-        Self { destination, token, exact: None, rows, bytes, content, progress }
+        Self { destination, token, rows, bytes, content, exact: None, progress }
     }
 
     /// The same in exactly-once mode.
@@ -127,17 +127,29 @@ impl FrozenBatch {
         self
     }
 
-    /// Inserts part after part until every row has ended; a planned block, as one.
+    /// E6: whether the tables may have forgotten a block that was planned.
+    async fn trusts(&self, block: &Block) -> Result<(), ClickHouseError> {
+        let Some(exact) = &self.exact else { return Ok(()) };
+        let (table, endpoint) = (&*self.destination.name, self.destination.hosts.endpoint(0));
+        let doubt = doubt(endpoint, table, &exact.windows, block.planned, block.is_reformed).await?;
+        let in_doubt =
+            |why| ClickHouseError::InDoubt { table: table.to_owned(), token: block.token.to_string(), why };
+        doubt.map_or(Ok(()), |why| Err(in_doubt(why)))
+    }
+
+    /// Inserts part after part until every row has ended.
     async fn insert_all(&self, block: Option<&Block>) -> Result<(), ClickHouseError> {
         if let Some(block) = block {
             self.trusts(block).await?;
         }
-        let own = block.map_or(self.token.as_str(), |block| &block.token);
         let mut unreached = 0;
         while let Some((part, trial)) = self.next_trial() {
             let body = self.content.part(&part).await?;
             let sent_bytes: usize = body.iter().map(Bytes::len).sum();
-            let token = format!("{own}{}", part.suffix(self.content.rows()));
+            let token = match block {
+                Some(block) => block.token.to_string(),
+                None => format!("{}{}", self.token, part.suffix(self.content.rows())),
+            };
             let statement = self.destination.statement();
             self.progress().sends(trial);
             let insert =
@@ -159,7 +171,7 @@ impl FrozenBatch {
                 }
             }
             if block.is_some() {
-                return Err(error); // E4: what was planned is inserted as it is, or not at all
+                return Err(error); // E4: under the token of a plan go the rows that were planned, as they were
             }
             self.failed(&part, trial.host, &statement, error).await?;
         }
@@ -175,16 +187,6 @@ impl FrozenBatch {
         let part = progress.search.next()?;
         let host = self.destination.hosts.pick(progress.prefer);
         Some((part, Trial { host, again: progress.prefer.is_some() }))
-    }
-
-    /// E6: whether the tables may have forgotten a block that was planned.
-    async fn trusts(&self, block: &Block) -> Result<(), ClickHouseError> {
-        let Some(exact) = &self.exact else { return Ok(()) };
-        let Destination { hosts, name, .. } = &*self.destination;
-        let doubt = doubt(hosts.endpoint(0), name, &exact.windows, block.planned, block.is_reformed).await?;
-        let in_doubt =
-            |why| ClickHouseError::InDoubt { table: name.to_string(), token: block.token.to_string(), why };
-        doubt.map_or(Ok(()), |why| Err(in_doubt(why)))
     }
 
     /// Decides whether something else can be tried at once; what comes back as an error is for the framework.
@@ -368,7 +370,7 @@ impl Delivery for FrozenBatch {
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<InsertReceipt>, DeliveryError> {
         let started = Instant::now();
         match self.insert_all(attempt.block.as_ref()).await {
-            Ok(()) => Ok(self.delivered(&attempt, started.elapsed())),
+            Ok(()) => Ok(self.delivered(attempt, started.elapsed())),
             Err(error) => {
                 telemetry::refused(&self.destination.name, self.rows, attempt.number, &error);
                 Err(if error.is_retryable() {

@@ -28,7 +28,7 @@ pub(crate) struct Destination {
     pub(crate) compression: Compression,
     pub(crate) limits: Limits,
     pub(crate) pace: Pace,
-    block_rows: usize,
+    block_rows: u64,
     /// How an insert waits for the server; the user's own settings follow behind.
     asynchronous: bool,
     statement: RwLock<Arc<str>>,
@@ -65,7 +65,7 @@ impl Destination {
             compression: terms.compression,
             limits: terms.limits,
             pace: terms.pace,
-            block_rows: terms.max_records.max(BLOCK_ROWS),
+            block_rows: terms.max_records.max(BLOCK_ROWS) as u64,
             asynchronous: terms.asynchronous,
             tally: Mutex::default(),
             inserts: AtomicU64::new(0),
@@ -74,9 +74,9 @@ impl Destination {
 
     /// Path and parameters of one insert. Block sizes are pinned so that it is one block: only a whole block is stored as a
     /// whole and deduplicated as a whole.
-    fn target(&self, endpoint: &Endpoint, insert: &Insert<'_>) -> String {
-        // A block that is made again may be larger than batches are allowed to be now.
-        let block_rows = self.block_rows.max(insert.rows).to_string();
+    fn target(&self, endpoint: &Endpoint, statement: &str, (token, rows): (&str, u64)) -> String {
+        // A planned block ends with a record, which may have more rows than fit.
+        let block_rows = self.block_rows.max(rows).to_string();
         let mut parameters = vec![
             ("query", insert.statement),
             ("wait_end_of_query", "1"),
@@ -109,7 +109,7 @@ impl Destination {
     ) -> Result<Outcome, ClickHouseError> {
         self.pace.pass().await;
         let endpoint = self.hosts.endpoint(host);
-        let target = self.target(endpoint, insert);
+        let target = self.target(endpoint, statement, (token, rows));
         let answer = post(endpoint, &target, body, self.compression.content_encoding()).await;
         let outcome =
             answer.and_then(|answer| insert_outcome(&answer, endpoint, &self.name, insert.rows as u64));

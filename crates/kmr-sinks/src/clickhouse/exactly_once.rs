@@ -6,6 +6,7 @@
 //! * E6: windows count blocks of all writers, are not refreshed by a deduplicated retry, and those of replicated tables end
 //!   with time, too. A plan older than half a window is not trusted.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -36,6 +37,12 @@ pub(crate) struct Window {
     pub(crate) blocks: u64,
     /// `None`: for as long as the blocks last.
     pub(crate) time: Option<Duration>,
+}
+
+/// What exactly-once mode needs of a batch.
+pub(crate) struct Exact {
+    pub(crate) hash: u128,
+    pub(crate) windows: Arc<[Window]>,
 }
 
 /// One line of `system.tables`.
@@ -80,6 +87,12 @@ pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Wind
             "system.tables does not show it; grant SELECT on system.tables (SHOW TABLES)".to_owned(),
         ));
     };
+    let statement = "SELECT name, value FROM system.settings WHERE name = 'insert_deduplicate'";
+    let settings: Vec<Named> = rows(endpoint, table, statement).await?;
+    if settings.iter().any(|setting| setting.value != "1") {
+        let problem = "the user's profile sets insert_deduplicate to 0, so what is sent twice is in it twice";
+        return Err(refused(table, problem.to_owned()));
+    }
     let mut open = vec![first];
     let (mut windows, mut seen) = (Vec::new(), Vec::new());
     while let Some(place) = open.pop() {

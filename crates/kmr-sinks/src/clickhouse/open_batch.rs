@@ -33,7 +33,7 @@ impl OpenBatch {
         self.bytes
     }
 
-    /// All bytes, as one.
+    /// A hash of all bytes, however they are cut.
     pub(crate) fn hash(&mut self) -> u128 {
         self.close_tail();
         super::exactly_once::hash(&self.segments)

@@ -17,7 +17,7 @@ use super::content::Content;
 use super::delivery::{Exact, FrozenBatch, InsertReceipt};
 use super::destination::{Destination, Terms};
 use super::error::ClickHouseError;
-use super::exactly_once::{FORBIDDEN, Window, windows};
+use super::exactly_once::{Exact, FORBIDDEN, Window, windows};
 use super::hosts::Hosts;
 use super::limits::Limits;
 use super::open_batch::OpenBatch;
@@ -300,33 +300,27 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
 
     /// Checks that the table, and every table down the graph of its views, remembers tokens.
     async fn start_exactly_once(&mut self) -> Result<(), BoxError> {
-        if let Some((name, _)) =
-            self.config.settings.iter().find(|(name, _)| FORBIDDEN.contains(&name.as_str()))
-        {
-            let problem = format!(
-                "the setting {name} decides what is dropped as a duplicate and cannot be changed with .setting()"
-            );
-            return Err(ClickHouseError::Config(problem).into());
-        }
-        if self.config.async_insert {
-            let problem = "async_insert lets the server decide what is one block; switch it off";
-            return Err(ClickHouseError::Config(problem.to_owned()).into());
-        }
         let Some(started) = &mut self.started else {
             return Err(ClickHouseError::Config("start() has not described the table".into()).into());
         };
-        let hosts = &started.destination.hosts;
-        if hosts.len() > 1 {
-            // E7: nothing tells hosts that share one replicated table from others, and a token is remembered by its table.
-            let problem = "several hosts: a token is known to one table only; name one host, or one address of the replicas";
-            return Err(ClickHouseError::Config(problem.to_owned()).into());
-        }
-        let windows = windows(hosts.endpoint(0), &started.table.name).await?;
-        for Window { database, table, blocks, time } in &windows {
-            telemetry::window(database, table, *blocks, *time);
-        }
-        started.windows = Some(windows.into());
-        Ok(())
+        let forbidden = self.config.settings.iter().find(|(name, _)| FORBIDDEN.contains(&name.as_str()));
+        let problem = if let Some((name, _)) = forbidden {
+            format!(
+                "the setting {name} decides what is dropped as a duplicate and cannot be changed with .setting()"
+            )
+        } else if self.config.async_insert {
+            "the server may put asynchronous inserts together; leave out .async_insert()".to_owned()
+        } else if started.destination.hosts.len() > 1 {
+            "several hosts may not know each other's tokens; name one (a load balancer in front of replicas of one table will do)".to_owned()
+        } else {
+            let windows = windows(started.destination.hosts.endpoint(0), &started.table.name).await?;
+            for Window { database, table, blocks, time } in &windows {
+                telemetry::window(database, table, *blocks, *time);
+            }
+            started.windows = Some(windows.into());
+            return Ok(());
+        };
+        Err(ClickHouseError::Config(problem).into())
     }
 
     fn rows(&self) -> EncodedRows<R> {
@@ -352,8 +346,8 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
         let (segments, ends) = open.into_parts();
         let header = started.table.schema.header.clone();
         let content = Content::new(self.config.compression, header, ends, segments);
-        let destination = Arc::clone(&started.destination);
-        Ok(Box::new(FrozenBatch::new(destination, token, bytes, content).exact(exact)))
+        let batch = FrozenBatch::new(Arc::clone(&started.destination), token, bytes, content);
+        Ok(Box::new(batch.exact(exact)))
     }
 }
 

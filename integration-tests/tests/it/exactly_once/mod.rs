@@ -1,9 +1,12 @@
 //! Exactly-once delivery into ClickHouse: processes that die at every step and at random, offsets and plans that are not kmr's. After
 //! all of it each row is there once, or the consumer has stopped and says why.
 
+mod cost;
 mod kills;
 mod refusals;
 mod steps;
+mod views;
+mod zombies;
 
 use std::time::Duration;
 

@@ -6,13 +6,14 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::rebuild::Without;
-use super::session::Session;
+use super::session::{Running, Session};
 use super::supervision::{Failed, early};
 use super::{CLOSE_TIME, Coordinator, Ending, StopRequest};
 use crate::consumer::ends;
 use crate::error::{BoxError, Error};
 use crate::graph::committer::Settled;
 use crate::listeners::RebalanceEvent;
+use crate::member::{GroupMember, MemberEvent};
 use crate::telemetry;
 
 /// How long a forced end waits to learn what is left: the committer answers at once, or not at all.
@@ -90,26 +91,43 @@ impl Coordinator {
         let (drain, overtaken) = (session.drain.clone(), session.drain.clone());
         session.moves.overtake(&gone.iter().map(|gone| gone.partition.clone()).collect::<Vec<_>>());
         let pending = session.pending.take();
-        let (_, settled) = tokio::join!(
-            // A rebalance under way is finished, too: its partitions drain on a deadline of their own, not a later one.
-            async {
-                match pending {
-                    Some(pending) if commits && pending.drains() => {
-                        let _ = timeout_at(deadline, pending.done()).await;
+        let leaving = pending.iter().flat_map(|pending| pending.leaving().iter().cloned());
+        let all: Vec<Running> = running.iter().cloned().chain(leaving).collect();
+        let drained = async {
+            tokio::join!(
+                // A rebalance under way is finished, too: its partitions drain on a deadline of their own, not a later one.
+                async {
+                    match pending {
+                        Some(pending) if commits && pending.drains() => {
+                            let _ = timeout_at(deadline, pending.done()).await;
+                        }
+                        // Closing answers an assignment or a loss; after the client's failure nothing is committed (C5).
+                        Some(pending) => pending.discard(&overtaken, deadline),
+                        None => {}
                     }
-                    // Closing answers an assignment or a loss; after the client's failure nothing is committed (C5).
-                    Some(pending) => pending.discard(&overtaken, deadline),
-                    None => {}
-                }
-            },
-            async {
-                if commits {
-                    drain.hand_back(running, deadline).await
-                } else {
-                    drain.discard(&running, deadline).await
-                }
-            },
-        );
+                },
+                async {
+                    if commits {
+                        drain.hand_back(running, deadline).await
+                    } else {
+                        drain.discard(&running, deadline).await
+                    }
+                },
+            )
+            .1
+        };
+        let (member, exactly_once) = (session.member.clone(), self.setup.options.exactly_once);
+        let drained = tokio::select! {
+            biased;
+            () = rebalanced(&*member), if exactly_once => None,
+            settled = drained => Some(settled),
+        };
+        let settled = match drained {
+            Some(settled) => settled,
+            // E9: nobody answers the group any more, so the partitions may be somebody else's at any time from now on. What is planned
+            // is made again there.
+            None => session.drain.discard(&all, deadline).await,
+        };
         let event = if commits { RebalanceEvent::Revoked } else { RebalanceEvent::Lost };
         self.setup.options.listeners.gone(gone.iter().map(|gone| gone.partition.clone()).collect(), event);
         let stages = self.end_stages(deadline).await;
@@ -164,6 +182,11 @@ impl Coordinator {
 
 fn unfinished(what: String, settled: &[Settled]) -> Error {
     Error::Unfinished { what, partitions: ends(settled) }
+}
+
+/// The next rebalance. Cancel safe.
+async fn rebalanced(member: &dyn GroupMember) {
+    while !matches!(member.next_event().await, MemberEvent::Rebalance(_)) {}
 }
 
 /// What is left of these partitions, as text; `None`: nothing is.

@@ -31,6 +31,11 @@ impl Answering {
         self.partitions.contains(partition)
     }
 
+    /// What is being drained for it.
+    pub(super) fn leaving(&self) -> &[Running] {
+        &self.leaving
+    }
+
     /// Whether partitions are being drained for it.
     pub(super) fn drains(&self) -> bool {
         !self.leaving.is_empty()

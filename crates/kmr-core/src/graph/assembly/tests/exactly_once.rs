@@ -180,6 +180,26 @@ async fn a_revoke_plans_nothing_and_the_end_plans_all() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_rebalance_during_the_end_drops_what_is_left_without_a_commit() {
+    let sink = sink().with_options(|o| o.with_max_records(2));
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    sink.behave(Behaviour::Stall);
+    consumer.fetch(0, 0..6);
+    consumer.until_true("planned", || plans(&consumer.marks(0)) == [(0, 1)]).await;
+    consumer.wish_to_stop();
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!consumer.has_ended(), "it still drains");
+    consumer.rebalance(Change::Revoke, &[0]);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    sink.behave(Behaviour::Deliver);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert_eq!(plans(&consumer.marks(0)), [(0, 1)], "the plan stays in force, and no other is made");
+    assert_eq!((consumer.committed(0), consumer.budget.held()), (Some(0), 0));
+    consumer.ended().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_revoke_lets_a_planned_block_finish() {
     let sink = sink();
     let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;

@@ -39,6 +39,9 @@ pub(in crate::graph::assembly::tests) enum Broker {
     SaysLater,
 }
 
+/// Partition, offset and metadata of a commit.
+type Marked = (i32, i64, Option<Arc<str>>);
+
 /// What comes of reading records again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::graph::assembly::tests) enum LogAnswers {
@@ -46,8 +49,6 @@ pub(in crate::graph::assembly::tests) enum LogAnswers {
     WithErrors,
     Never,
 }
-/// Partition, offset and metadata of a commit.
-type Marked = (i32, i64, Option<Arc<str>>);
 
 /// Kafka: what members have in common.
 pub(super) struct World {
@@ -64,9 +65,9 @@ pub(super) struct World {
     pub(super) held: watch::Sender<bool>,
     /// Lowest offset, end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
-    pub(super) log_answers: Mutex<LogAnswers>,
     /// Partition, offset and metadata of each commit that was taken.
     pub(super) marks: Mutex<Vec<Marked>>,
+    pub(super) log_answers: Mutex<LogAnswers>,
 }
 
 impl Default for World {
@@ -80,8 +81,8 @@ impl Default for World {
             starts: Mutex::default(),
             held: watch::channel(false).0,
             log: Mutex::new((3, 9, 5)),
-            log_answers: Mutex::new(LogAnswers::WithRecords),
             marks: Mutex::default(),
+            log_answers: Mutex::new(LogAnswers::WithRecords),
         }
     }
 }
