@@ -130,7 +130,6 @@ impl ReadingClient {
             reset: ResetPolicy::Fail,
             without_group: true,
             reports_ends: true,
-            exactly_once: false,
             prefetch_bytes: PREFETCH,
             timeout: connect.timeout,
             memory: Default::default(),

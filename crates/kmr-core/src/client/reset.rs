@@ -71,7 +71,6 @@ pub async fn reset_offsets(
         prefetch_bytes: PREFETCH,
         timeout: PATIENCE,
         memory: Default::default(),
-        reader: Default::default(),
     };
     let opened = open(&connect).await?;
     let client = &opened.client;

@@ -116,6 +116,11 @@ impl Backlog {
         self.lock().bytes < self.all.share() / 2
     }
 
+    /// Whether everything that was taken for the partition is mapped.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().bytes == 0
+    }
+
     fn change(&self, change: impl FnOnce(&mut Held)) {
         let mut held = self.lock();
         let was = held.over_since.is_some();

@@ -12,12 +12,14 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kmr_core::{Attempt, Block, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow};
+use kmr_core::{
+    Attempt, Block, BoxError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow, WithCode,
+};
 
 use super::answer::Outcome;
 use super::code::ErrorClass;
 use super::content::Content;
-use super::destination::{Destination, Insert};
+use super::destination::Destination;
 use super::error::ClickHouseError;
 use super::exactly_once::{Exact, doubt};
 use super::hosts::Blame;
@@ -58,10 +60,8 @@ pub struct InsertReceipt {
 /// A closed batch of one writer.
 pub(crate) struct FrozenBatch {
     destination: Arc<Destination>,
-    /// What the tokens of all its inserts begin with, unless it is a planned block.
+    /// What the tokens of all its inserts begin with.
     token: String,
-    /// Exactly-once mode: what a planned block is known by, and what its tables remember.
-    exact: Option<Exact>,
     rows: u64,
     bytes: u64,
     content: Content,
@@ -107,12 +107,6 @@ struct Stubborn {
     inserts: u64,
 }
 
-/// What exactly-once mode needs of a batch.
-pub(crate) struct Exact {
-    pub(crate) hash: u128,
-    pub(crate) windows: Arc<[Window]>,
-}
-
 impl FrozenBatch {
     /// A batch that nothing has been inserted of. Every insert's token begins with `token`.
     pub(crate) fn new(destination: Arc<Destination>, token: String, bytes: u64, content: Content) -> Self {
@@ -152,9 +146,8 @@ impl FrozenBatch {
             };
             let statement = self.destination.statement();
             self.progress().sends(trial);
-            let insert =
-                Insert { statement: &statement, token: &token, rows: part.len(), planned: block.is_some() };
-            let answer = self.destination.insert(trial.host, &insert, body).await;
+            let rows = part.len() as u64;
+            let answer = self.destination.insert(trial.host, &statement, (&token, rows), body).await;
             let error = match answer {
                 Ok(outcome) => {
                     self.progress().accepted(outcome, sent_bytes);
@@ -231,7 +224,7 @@ impl FrozenBatch {
         Ok(())
     }
 
-    fn delivered(&self, attempt: &Attempt, took: Duration) -> Delivered<InsertReceipt> {
+    fn delivered(&self, attempt: Attempt, took: Duration) -> Delivered<InsertReceipt> {
         let mut progress = self.progress();
         let rejected = std::mem::take(&mut progress.rejected);
         let refused = rejected.len() as u64;
@@ -336,7 +329,6 @@ fn fault(error: &ClickHouseError) -> Option<Fault> {
     }
 }
 
-/// The error of a row that was refused alone, with the server's code for its dead letter.
 fn row_error(error: ClickHouseError) -> BoxError {
     let column = match &error {
         ClickHouseError::Exception { message, .. } => refusal::column(message).map(str::to_owned),

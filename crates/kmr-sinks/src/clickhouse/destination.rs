@@ -46,15 +46,6 @@ pub(crate) struct Terms {
     pub(crate) asynchronous: bool,
 }
 
-/// One insert.
-pub(crate) struct Insert<'a> {
-    pub(crate) statement: &'a str,
-    pub(crate) token: &'a str,
-    pub(crate) rows: usize,
-    /// It is a planned block of exactly-once mode.
-    pub(crate) planned: bool,
-}
-
 impl Destination {
     pub(crate) fn new(hosts: Hosts, table: Arc<DescribedTable>, terms: Terms) -> Self {
         Self {
@@ -78,7 +69,7 @@ impl Destination {
         // A planned block ends with a record, which may have more rows than fit.
         let block_rows = self.block_rows.max(rows).to_string();
         let mut parameters = vec![
-            ("query", insert.statement),
+            ("query", statement),
             ("wait_end_of_query", "1"),
             ("async_insert", if self.asynchronous { "1" } else { "0" }),
             ("max_insert_block_size", &block_rows),
@@ -86,11 +77,8 @@ impl Destination {
             ("min_insert_block_size_bytes", "0"),
             ("input_format_parallel_parsing", "0"),
             ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-            ("insert_deduplication_token", insert.token),
+            ("insert_deduplication_token", token),
         ];
-        if insert.planned {
-            parameters.push(("insert_deduplicate", "1"));
-        }
         if self.asynchronous {
             parameters.push(("wait_for_async_insert", "1"));
         }
@@ -100,19 +88,19 @@ impl Destination {
         endpoint.target(&parameters)
     }
 
-    /// Makes an insert at one host.
+    /// Inserts a body of `rows` rows at one host.
     pub(crate) async fn insert(
         &self,
         host: usize,
-        insert: &Insert<'_>,
+        statement: &str,
+        (token, rows): (&str, u64),
         body: Vec<Bytes>,
     ) -> Result<Outcome, ClickHouseError> {
         self.pace.pass().await;
         let endpoint = self.hosts.endpoint(host);
         let target = self.target(endpoint, statement, (token, rows));
         let answer = post(endpoint, &target, body, self.compression.content_encoding()).await;
-        let outcome =
-            answer.and_then(|answer| insert_outcome(&answer, endpoint, &self.name, insert.rows as u64));
+        let outcome = answer.and_then(|answer| insert_outcome(&answer, endpoint, &self.name, rows));
         match &outcome {
             Ok(_) => {
                 self.hosts.note(host, Blame::None);

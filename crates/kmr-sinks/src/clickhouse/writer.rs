@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::config::{Compression, Config, Secret, Timeouts};
 use super::content::Content;
-use super::delivery::{Exact, FrozenBatch, InsertReceipt};
+use super::delivery::{FrozenBatch, InsertReceipt};
 use super::destination::{Destination, Terms};
 use super::error::ClickHouseError;
 use super::exactly_once::{Exact, FORBIDDEN, Window, windows};

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::session::Session;
+use super::session::{Running, Session};
 use super::{Coordinator, StopRequest};
 use crate::error::Error;
 use crate::graph::claim::Assignment;
@@ -73,8 +73,8 @@ impl Coordinator {
         }
     }
 
-    /// Whether a bounded run is over: every partition that is ours has been read up to its end. What is under way is finished by the
-    /// ordered end.
+    /// Whether a bounded run is over: every partition that is ours has been read up to its end, and mapped: what is not is dropped by
+    /// a stop. What is under way behind the map is finished by the ordered end.
     ///
     /// That nothing is ours says little at first: it is so before the first assignment, between a revocation and the next one, in a
     /// cooperative group until the others have handed something over, and in a KIP-848 group nobody says so at all.
@@ -85,7 +85,8 @@ impl Coordinator {
         let now = Instant::now();
         let over = if !calm || assignments.peek().is_some() {
             session.nothing_since = None;
-            assignments.all(|assignment| session.running(assignment).is_some_and(|running| running.reached))
+            let done = |running: &Running| running.reached && running.backlog.is_empty();
+            assignments.all(|assignment| session.running(assignment).is_some_and(done))
         } else {
             now - *session.nothing_since.get_or_insert(now) >= NOTHING_FOR
         };

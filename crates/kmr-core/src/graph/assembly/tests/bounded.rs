@@ -6,8 +6,10 @@ use tokio::time::Instant;
 
 use super::kit::{Call, Running, options, partition, place, start_with};
 use crate::config::Until;
+use crate::error::BoxError;
 use crate::graph::assembly::GraphOptions;
 use crate::member::{Change, Fetched};
+use crate::record::OwnedRecord;
 use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
@@ -146,5 +148,22 @@ async fn a_paused_partition_is_not_done() {
     consumer.remote.pause(|will| will.partitions.clear());
     consumer.until(|calls| calls.contains(&Call::Resumed(0))).await;
     consumer.fetch(0, 3..9);
+    consumer.ended().await.unwrap();
+}
+
+/// What is read and not mapped yet is dropped by a stop: the run is not over before.
+#[tokio::test(start_paused = true)]
+async fn it_ends_when_all_is_mapped_and_not_when_all_is_read() {
+    async fn slow(record: OwnedRecord) -> Result<(i32, i64), BoxError> {
+        tokio::time::sleep(Duration::from_secs(30)).await;
+        Ok((record.partition(), record.offset()))
+    }
+    let sink = Collect::default();
+    let options = GraphOptions { until: Some(Until::End), ..options() };
+    let mut consumer = start_with(Strategy::new().map(slow).reduce(sink.clone()), 1 << 20, options).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 3..9);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert_eq!((consumer.committed(0), sink.rows().len()), (Some(9), 6));
     consumer.ended().await.unwrap();
 }
