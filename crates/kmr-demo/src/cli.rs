@@ -129,6 +129,9 @@ pub(crate) struct RunArgs {
     /// The topic that records go to that failed, in place of --errors, with headers that say why. It has to exist.
     #[arg(long, env = "KMR_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
     pub(crate) dead_letter_topic: Option<String>,
+    /// Deliver each row exactly once, by plans in the group's commit metadata. The table needs a deduplication window.
+    #[arg(long, env = "KMR_EXACTLY_ONCE")]
+    pub(crate) exactly_once: bool,
     #[command(flatten)]
     pub(crate) tuning: Tuning,
     /// End in order when no record came for this long, counted from the first assignment.

@@ -6,7 +6,7 @@ use crate::cli::CreateTableArgs;
 use crate::clickhouse_client::Server;
 use crate::output;
 
-/// Creates the table if it is not there.
+/// Creates the table if it is not there: with a window in which inserts that are sent again are dropped.
 pub(crate) async fn create(args: CreateTableArgs) -> anyhow::Result<ExitCode> {
     let server = Server::new(&args.clickhouse);
     let statement = statement(&server.table());
@@ -18,6 +18,6 @@ pub(crate) async fn create(args: CreateTableArgs) -> anyhow::Result<ExitCode> {
 fn statement(table: &str) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {table}\n    (partition UInt32, offset UInt64, timestamp DateTime)\n    ENGINE = MergeTree\n    \
-         PRIMARY KEY (partition, offset, timestamp)"
+         PRIMARY KEY (partition, offset, timestamp)\n    SETTINGS non_replicated_deduplication_window = 10000"
     )
 }

@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use integration_tests::{
-    Deadline, Kafka, Message, SecuredKafka, Topic, TopicSpec, records, test_name, unique,
+    ClickHouse, Deadline, Kafka, Message, SecuredKafka, Topic, TopicSpec, records, test_name, unique,
 };
 use kmr_core::{ClientConfig, DeadLetter, Error, IntoPipeline as _, OwnedRecord, Record, Strategy};
-use kmr_sinks::{KafkaMessage, KafkaWriter, MemoryWriter};
+use kmr_sinks::clickhouse::Row;
+use kmr_sinks::{ClickHouseWriter, KafkaMessage, KafkaWriter, MemoryWriter};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
+use serde::Serialize;
 
 use crate::in_process::{Running, consumer, run};
 
@@ -145,6 +147,40 @@ async fn a_record_whose_row_the_sink_refused_is_read_again() -> Result<()> {
         found.insert(n);
     }
     assert_eq!(found, bad);
+    Ok(())
+}
+
+#[derive(Row, Serialize)]
+struct Line {
+    value: u64,
+}
+
+#[tokio::test]
+async fn a_row_that_clickhouse_refused_has_its_record_and_the_servers_code() -> Result<()> {
+    let (topic, dead) = numbers(test_name!(), 3_000).await?;
+    let database = ClickHouse::shared().await?.database(test_name!()).await?;
+    let refused = [7, 1_500, 2_999];
+    database
+        .exec("CREATE TABLE t (value UInt64, CONSTRAINT good CHECK value NOT IN (7, 1500, 2999)) ENGINE = MergeTree ORDER BY value")
+        .await?;
+    let group = unique(test_name!());
+    let writer =
+        ClickHouseWriter::<Line>::new(database.server().url(), "t").database(database.name()).max_age(QUICK);
+    let line = |record: &Record<'_>| number(record).map(|value| Line { value });
+    let strategy = Strategy::new().map(line).reduce(writer).reduce_err(letters_to(&dead));
+    let mut running = run(consumer(&topic, &group, strategy))?;
+    all_committed(&mut running, &topic, &group).await?;
+    running.stop(Deadline::seconds(30)).await?;
+    assert_eq!(database.count("t").await?, 2_997);
+    let letters = content(&dead).await?;
+    assert_eq!(letters.len(), 3);
+    for n in refused {
+        let letter = letters.iter().find(|letter| letter.payload() == Some(n.to_string().as_bytes()));
+        let letter = letter.context("the payload that ClickHouse refused")?;
+        assert_eq!((letter.key(), header(letter, "h")), (Some(format!("k{n}").as_bytes()), Some("v")));
+        assert_eq!(header(letter, "kmr.code"), Some("469"), "{:?}", header(letter, "kmr.error"));
+        assert_eq!((header(letter, "kmr.stage"), header(letter, "kmr.missing")), (Some("reduce 1"), None));
+    }
     Ok(())
 }
 

@@ -59,7 +59,9 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
 
 /// The consumer that `args` describe; nothing is connected yet.
 pub(crate) fn consumer(args: &RunArgs) -> anyhow::Result<Consumer> {
-    let consumer = Consumer::builder()
+    let builder = Consumer::builder();
+    let builder = if args.exactly_once { builder.exactly_once() } else { builder };
+    let consumer = builder
         .topics([args.kafka.topic.as_str()])
         .config(config(args)?)
         .byte_budget(args.tuning.byte_budget)
