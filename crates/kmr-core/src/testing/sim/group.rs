@@ -31,6 +31,8 @@ struct Member {
     generation: u32,
     /// What the group counts as this member's.
     granted: BTreeSet<TopicPartition>,
+    /// What was taken from it while it was about to hand it back: until its next answer it may still be at work on it.
+    overtaken: BTreeSet<TopicPartition>,
     /// What it has lost and has not been told yet.
     lost: Option<BTreeSet<TopicPartition>>,
     /// The rebalance that waits for its answer.
@@ -101,6 +103,7 @@ impl Group {
             joined: true,
             generation: 0,
             granted: BTreeSet::new(),
+            overtaken: BTreeSet::new(),
             lost: None,
             pending: None,
             isolated: None,
@@ -166,7 +169,10 @@ impl Group {
 
     /// Whether some member still has a partition of the topic.
     pub(super) fn holds_topic(&self, topic: &str) -> bool {
-        self.members.values().flat_map(|member| &member.granted).any(|partition| partition.topic() == topic)
+        let held = |member: &Member| {
+            member.granted.iter().chain(&member.overtaken).any(|partition| partition.topic() == topic) //
+        };
+        self.members.values().any(held)
     }
 
     /// Whether this rebalance is the one that waits for the member's answer (R5).
@@ -198,6 +204,7 @@ impl Group {
         }
         let Some(member) = self.members.get_mut(&id) else { return false };
         member.pending = None;
+        member.overtaken.clear();
         match rebalance.change {
             Change::Assign => {}
             Change::Revoke => member.granted.retain(|partition| !rebalance.partitions.contains(partition)),
@@ -210,15 +217,20 @@ impl Group {
         true
     }
 
-    /// Whether a commit of that member would be taken now.
-    pub(super) fn fence_commit(&self, id: MemberId, now: Instant) -> Fence {
+    /// The generation that a commit of the member is sent with.
+    pub(super) fn generation(&self, id: MemberId) -> u32 {
+        self.members.get(&id).map_or(0, |member| member.generation)
+    }
+
+    /// Whether a commit of that member, sent with that generation, would be taken now.
+    pub(super) fn fence_commit(&self, id: MemberId, generation: u32, now: Instant) -> Fence {
         let Some(member) = self.members.get(&id).filter(|member| member.joined) else {
             return Fence::UnknownMember;
         };
         if self.protocol == Protocol::NextGeneration {
             return Fence::Accepted;
         }
-        if member.generation != self.generation {
+        if generation != self.generation {
             return if self.round == Round::Assigning { Fence::Later } else { Fence::IllegalGeneration };
         }
         if now < member.unsettled_until { Fence::Later } else { Fence::Accepted }
@@ -396,7 +408,9 @@ impl Group {
                 self.generation += 1;
                 if std::mem::take(&mut self.hurries) {
                     let late = |member: &&mut Member| member.joined && member.pending.is_some();
-                    self.members.values_mut().filter(late).for_each(|member| member.granted.clear());
+                    for member in self.members.values_mut().filter(late) {
+                        member.overtaken.append(&mut member.granted);
+                    }
                     self.hurried = true;
                 }
                 if self.needs_rebalance {

@@ -276,17 +276,19 @@ async fn take_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit]) 
         let limit = if slow { Duration::from_secs(15) } else { Duration::from_millis(40) };
         (state.rng.time(limit), state.group.isolated_until(id, now))
     };
-    sleep(latency).await;
+    // librdkafka keeps it while the coordinator is away, and sends it with the generation of then; the broker judges it by that.
     if let Some(until) = isolated {
         sleep_until(until).await;
     }
+    let generation = cluster.lock().group.generation(id);
+    sleep(latency).await;
     let mut state = cluster.lock();
     let now = Instant::now();
     if let Some(client) = state.clients.get_mut(&id) {
         client.committing.clear();
     }
     let loading = matches!(state.faults.commits, Some((CommitFault::Later, until)) if now < until);
-    let fence = state.group.fence_commit(id, now);
+    let fence = state.group.fence_commit(id, generation, now);
     let outcomes: Vec<CommitOutcome> = offsets
         .iter()
         .map(|commit| match fence {
