@@ -1,7 +1,7 @@
 //! Several topics, one consumer: the map stage looks at where a record comes from.
 //!
-//! Shows one subscription to two topics with different formats, a type that holds either, and one sink that gets both, in
-//! batches of all partitions together.
+//! Shows one subscription to two topics with different formats, a type that holds either, and a `Fork` that gives each kind a sink
+//! of its own: with two `ClickHouseWriter`s, a table for each. Batches are of all partitions together.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example several_topics
@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
-use kmr_core::{BoxError, Consumer, Record, processing_strategy};
+use kmr_core::{BoxError, Consumer, Fork, Record, Side, processing_strategy};
 use kmr_examples::{expect_same, run_to_end};
 use kmr_sinks::MemoryWriter;
 use serde::Deserialize;
@@ -49,31 +49,29 @@ async fn main() -> Result<(), BoxError> {
     let shipment = |id: i32| NewRecord::new(id % 2).with_payload(id.to_string());
     cluster.produce("shipments", (1..=20).map(shipment))?;
 
-    let sink = MemoryWriter::new().max_age(Duration::from_millis(50));
-    let events = sink.records();
+    let orders = MemoryWriter::new().max_age(Duration::from_millis(50));
+    let shipments = MemoryWriter::new().max_age(Duration::from_millis(50));
+    let (ordered, shipped) = (orders.records(), shipments.records());
+    let sinks = Fork::new(orders, shipments, |event| match event {
+        Event::Ordered(order) => Side::Left(order),
+        Event::Shipped { order } => Side::Right(order),
+    });
     let consumer = Consumer::builder()
         .topics(["orders", "shipments"])
         .config(cluster.client_config("several-topics"))
         .commit_interval(Duration::from_millis(50))
         .strategy(processing_strategy!({
             map => parse,
-            reduce => sink,
+            reduce => sinks,
         }))
         .build()?;
     run_to_end(consumer, &cluster, &["orders", "shipments"]).await?;
 
-    let mut open: std::collections::BTreeMap<u32, u64> = std::collections::BTreeMap::new();
-    let events = events.take();
-    for event in &events {
-        if let Event::Ordered(order) = event {
-            open.insert(order.id, order.cents);
-        }
-    }
+    let mut open: std::collections::BTreeMap<u32, u64> =
+        ordered.take().into_iter().map(|order| (order.id, order.cents)).collect();
     let ordered = open.len();
-    for event in &events {
-        if let Event::Shipped { order } = event {
-            open.remove(order);
-        }
+    for order in shipped.take() {
+        open.remove(&order);
     }
     let value: u64 = open.values().sum();
     println!(

@@ -102,6 +102,17 @@ fn errors_to_stream() {
 }
 
 #[test]
+fn dead_letter_topic() {
+    let stdout = run("dead_letter_topic").stdout;
+    assert!(stdout.contains("readings-dead: \"68F\" of readings/0 offset 10, map 1, attempt 1"), "{stdout}");
+}
+
+#[test]
+fn kafka_to_kafka() {
+    assert!(run("kafka_to_kafka").stdout.contains("28 small orders, 62 large ones"));
+}
+
+#[test]
 fn simulated() {
     let stdout = run("simulated").stdout;
     assert!(stdout.contains("1000 seeds, each run twice") && stdout.contains("no rule broken"), "{stdout}");

@@ -44,6 +44,35 @@ impl ClientConfig {
         self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
+    /// Without the settings whose name begins so.
+    pub(crate) fn without(mut self, prefix: &str) -> Self {
+        self.settings.retain(|name, _| !name.starts_with(prefix));
+        self
+    }
+
+    /// Settings among these that kmr does not use, or that weaken what it promises: what it warns of in its log when it connects.
+    /// For a check before a consumer is started.
+    pub fn review(&self) -> Vec<SettingNote> {
+        let note = |name: &'static str, effect, why| {
+            let value = self.get(name)?.to_owned();
+            Some(SettingNote { name, value, effect, why })
+        };
+        let refused = NOT_WITH_KIP_848.iter().filter(|_| self.is_next_generation());
+        let refused = refused.filter_map(|name| note(name, SettingEffect::Replaced, NOT_ALLOWED));
+        // What a user says of the reset is taken up: it becomes the reset policy.
+        let forced = FORCED
+            .iter()
+            .filter(|(name, value)| *name != "auto.offset.reset" && self.get(name) != Some(value));
+        let forced = forced.filter_map(|(name, _)| note(name, SettingEffect::Replaced, PROMISE));
+        let risky = RISKY.iter().filter(|(name, value, _)| value.is_none() || self.get(name) == *value);
+        let risky = risky.filter_map(|(name, _, why)| note(name, SettingEffect::Risky, why));
+        refused.chain(forced).chain(risky).collect()
+    }
+
+    fn is_next_generation(&self) -> bool {
+        self.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
+    }
+
     /// The required setting `name`.
     pub(crate) fn required(&self, name: &str) -> Result<&str, Error> {
         self.get(name).filter(|value| !value.trim().is_empty()).ok_or_else(|| {
@@ -63,44 +92,32 @@ impl ClientConfig {
     /// All settings for the client, kmr's included. `prefetch_bytes`: resident bytes that librdkafka may hold; `reports_ends`:
     /// whether it tells where partitions end.
     pub(crate) fn effective(&self, prefetch_bytes: usize, reports_ends: bool) -> BTreeMap<String, String> {
+        for note in self.review() {
+            match note.effect {
+                SettingEffect::Replaced => telemetry::setting_overridden(note.name, &note.value, note.why),
+                SettingEffect::Risky => telemetry::setting_risky(note.name, &note.value, note.why),
+            }
+        }
         let mut settings = self.settings.clone();
-        let next_generation =
-            self.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"));
-        if next_generation {
+        if self.is_next_generation() {
             for name in NOT_WITH_KIP_848 {
-                if let Some(value) = settings.remove(*name) {
-                    telemetry::setting_overridden(
-                        name,
-                        &value,
-                        "not allowed with group.protocol=consumer (KIP-848)",
-                    );
-                }
+                settings.remove(*name);
             }
         } else {
             default(&mut settings, "partition.assignment.strategy", "cooperative-sticky");
         }
         for (name, value) in FORCED {
-            if let Some(set) = settings.insert((*name).to_owned(), (*value).to_owned())
-                && set != *value
-                && *name != "auto.offset.reset"
-            {
-                telemetry::setting_overridden(name, &set, "the delivery promise depends on it");
-            }
+            settings.insert((*name).to_owned(), (*value).to_owned());
         }
         if reports_ends {
             settings.insert("enable.partition.eof".to_owned(), "true".to_owned());
         }
-        self.add_fetch_settings(&mut settings, prefetch_bytes);
+        Self::add_fetch_settings(&mut settings, prefetch_bytes);
         settings
     }
 
     /// All partitions share one fetch queue, so these bound the client as a whole, whatever it is assigned.
-    fn add_fetch_settings(&self, settings: &mut BTreeMap<String, String>, prefetch_bytes: usize) {
-        for name in ["queued.max.messages.kbytes", "queued.min.messages"] {
-            if let Some(value) = self.get(name) {
-                telemetry::setting_risky(name, value, "memory may exceed the byte budget");
-            }
-        }
+    fn add_fetch_settings(settings: &mut BTreeMap<String, String>, prefetch_bytes: usize) {
         // A record of `size` bytes takes `size + RECORD_OVERHEAD`: the count bounds small records, the bytes large ones.
         let records = (prefetch_bytes / (RECORD_OVERHEAD + 200)).clamp(1, 10_000_000);
         let kbytes = (prefetch_bytes / 1024 * 3 / 4).clamp(1, 2_097_151);
@@ -121,6 +138,39 @@ impl ClientConfig {
         default(settings, "fetch.max.bytes", response.to_string());
     }
 }
+
+/// Something that a user should know about a setting: see [`ClientConfig::review`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SettingNote {
+    /// librdkafka's name of it.
+    pub name: &'static str,
+    /// As the user set it.
+    pub value: String,
+    /// What becomes of it.
+    pub effect: SettingEffect,
+    /// Why.
+    pub why: &'static str,
+}
+
+/// What becomes of a setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SettingEffect {
+    /// kmr's own value, or none, takes its place.
+    Replaced,
+    /// It is used, and weakens a guarantee.
+    Risky,
+}
+
+const PROMISE: &str = "the delivery promise depends on it";
+const NOT_ALLOWED: &str = "not allowed with group.protocol=consumer (KIP-848)";
+
+/// Settings that are used, with what they cost; some of them only with one value.
+const RISKY: &[(&str, Option<&str>, &str)] = &[
+    ("queued.max.messages.kbytes", None, "memory may exceed the byte budget"),
+    ("queued.min.messages", None, "memory may exceed the byte budget"),
+    ("isolation.level", Some("read_uncommitted"), "records of aborted transactions are delivered"),
+];
 
 /// Settings that users cannot change.
 const FORCED: &[(&str, &str)] = &[
@@ -255,6 +305,11 @@ mod tests {
     #[test]
     fn what_the_promise_depends_on_cannot_be_changed() {
         let config = ClientConfig::new().set("enable.auto.commit", "true").set("fetch.min.bytes", "1");
+        let notes = config.review();
+        assert_eq!(
+            (notes.len(), notes[0].name, notes[0].effect),
+            (1, "enable.auto.commit", SettingEffect::Replaced)
+        );
         let effective = config.effective(16 << 20, false);
         assert_eq!(effective["enable.auto.commit"], "false");
         assert_eq!(effective["auto.offset.reset"], "error");
@@ -268,6 +323,24 @@ mod tests {
         let config = NOT_WITH_KIP_848.iter().fold(config, |config, name| config.set(*name, "1"));
         let effective = config.effective(16 << 20, false);
         assert!(NOT_WITH_KIP_848.iter().all(|name| !effective.contains_key(*name)), "{effective:?}");
+    }
+
+    #[test]
+    fn what_is_not_used_or_weakens_a_promise_is_told() {
+        let names = |config: ClientConfig| config.review().iter().map(|note| note.name).collect::<Vec<_>>();
+        let harmless =
+            ["enable.auto.commit=false", "auto.offset.reset=latest", "isolation.level=read_committed"];
+        let set = |settings: &[&str]| {
+            settings
+                .iter()
+                .filter_map(|s| s.split_once('='))
+                .fold(ClientConfig::new(), |c, (n, v)| c.set(n, v))
+        };
+        assert_eq!(names(set(&harmless)), [""; 0]);
+        let risky =
+            set(&["isolation.level=read_uncommitted", "queued.min.messages=1", "session.timeout.ms=6000"]);
+        assert_eq!(names(risky.clone()), ["queued.min.messages", "isolation.level"]);
+        assert_eq!(names(risky.set("group.protocol", "consumer"))[0], "session.timeout.ms");
     }
 
     #[test]

@@ -4,10 +4,13 @@ use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::error::{BoxError, chain_text};
+use crate::error::{BoxError, WithCode, chain_text};
 use crate::record::{OwnedRecord, TopicPartition};
 use crate::reducer::SourceRange;
 use crate::stage::Stage;
+
+/// What is missing of a letter for a range, or before its record is read again.
+const NOT_READ: &str = "the failure is that of a whole range of records, or of what became of them";
 
 /// A record that failed at some stage. Its offset is not committed before its dead letter has been delivered.
 #[derive(Debug)]
@@ -19,9 +22,12 @@ pub struct DeadLetter {
     pub offset: i64,
     /// The last offset of the range; the same as `offset` for a single record.
     pub last_offset: i64,
-    /// The record itself. `None` where it is gone: a row refused by the sink, or a failure behind a reduce. Topic,
-    /// partition and offset still find it in Kafka.
+    /// The record itself. One whose row was refused by a sink is read from Kafka again. `None` where there is not one record to
+    /// show, or none any more: then [`missing`](Self::missing) says why.
     pub record: Option<OwnedRecord>,
+    /// Why `record` is `None`: the letter stands for a range of records, the log does not hold the record any more, or it could
+    /// not be read again in time.
+    pub missing: Option<String>,
     /// The stage that failed, as in `map 1`.
     pub stage: String,
     /// Why.
@@ -36,6 +42,7 @@ impl DeadLetter {
             offset: record.offset(),
             last_offset: record.offset(),
             record: Some(record),
+            missing: None,
             stage: stage.into(),
             error: error.into(),
         }
@@ -50,10 +57,21 @@ impl DeadLetter {
             offset: source.first,
             last_offset: source.last,
             record: None,
+            missing: Some(NOT_READ.to_owned()),
             stage: stage.to_string(),
             error: error.take().unwrap_or_else(|| reason.clone().into()),
         };
         sources.iter().map(letter).collect()
+    }
+
+    /// Whether it stands for a single record that is not at hand.
+    pub(crate) fn lacks_its_record(&self) -> bool {
+        self.record.is_none() && self.offset == self.last_offset
+    }
+
+    /// The code of the error, or of one of its causes, if one has a code: see [`WithCode`].
+    pub fn code(&self) -> Option<&str> {
+        WithCode::of(&*self.error)
     }
 
     /// The error with all its causes, in one line.
@@ -72,17 +90,19 @@ impl fmt::Display for DeadLetter {
     }
 }
 
-/// Serialises as a flat object: topic, partition, offset, last_offset, stage, error, record.
+/// Serialises as a flat object: topic, partition, offset, last_offset, stage, error, code, record, missing.
 impl Serialize for DeadLetter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("DeadLetter", 7)?;
+        let mut object = serializer.serialize_struct("DeadLetter", 9)?;
         object.serialize_field("topic", self.partition.topic())?;
         object.serialize_field("partition", &self.partition.partition())?;
         object.serialize_field("offset", &self.offset)?;
         object.serialize_field("last_offset", &self.last_offset)?;
         object.serialize_field("stage", &self.stage)?;
         object.serialize_field("error", &self.reason())?;
+        object.serialize_field("code", &self.code())?;
         object.serialize_field("record", &self.record)?;
+        object.serialize_field("missing", &self.missing)?;
         object.end()
     }
 }

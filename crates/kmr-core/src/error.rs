@@ -123,6 +123,19 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// So many records failed that something else than the records must be wrong: see
+    /// [`ConsumerBuilder::breaker`](crate::ConsumerBuilder::breaker).
+    #[error(
+        "the breaker stops the consumer: {what}; last errors: {}; correct what fails, or change ConsumerBuilder::breaker",
+        .last.join("; ")
+    )]
+    TooManyFailures {
+        /// What was counted.
+        what: String,
+        /// The last errors, each with topic, partition, offset and stage; the newest is the last.
+        last: Vec<String>,
+    },
+
     /// A reduce stage failed for good, or its retries are used up.
     #[error("{stage}: {what}")]
     Stage {
@@ -253,6 +266,60 @@ impl std::fmt::Display for Retryable {
 impl std::error::Error for Retryable {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.0.source()
+    }
+}
+
+/// An error with the code that whatever gave it has for it: ClickHouse's or Kafka's number, an HTTP status, a name of one's own.
+/// A dead letter shows the outermost code of its error: see [`DeadLetter::code`](crate::DeadLetter::code).
+///
+/// It reads like the error that it wraps. Sinks use it for rows that they reject; map stages may, too.
+///
+/// # Examples
+/// ```
+/// use kmr_core::{BoxError, DeadLetter, OwnedRecord, WithCode};
+///
+/// let error = WithCode::new("422", "the address has no street");
+/// let letter = DeadLetter::new(OwnedRecord::new("orders", 0, 7), "map 1", error);
+/// assert_eq!((letter.code(), letter.reason().as_str()), (Some("422"), "the address has no street"));
+/// ```
+#[derive(Debug)]
+pub struct WithCode {
+    code: String,
+    error: BoxError,
+}
+
+impl WithCode {
+    /// Gives `error` a code.
+    pub fn new(code: impl Into<String>, error: impl Into<BoxError>) -> Self {
+        Self { code: code.into(), error: error.into() }
+    }
+
+    /// The code.
+    pub fn code(&self) -> &str {
+        &self.code
+    }
+
+    /// The error without the code.
+    pub fn into_inner(self) -> BoxError {
+        self.error
+    }
+
+    /// The code of the outermost error in a chain of causes that has one.
+    pub(crate) fn of<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e str> {
+        let mut causes = std::iter::successors(Some(error), |error| error.source());
+        causes.find_map(|error| error.downcast_ref::<WithCode>()).map(WithCode::code)
+    }
+}
+
+impl std::fmt::Display for WithCode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(&self.error, f)
+    }
+}
+
+impl std::error::Error for WithCode {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.error.source()
     }
 }
 

@@ -1,11 +1,13 @@
 #![doc = include_str!("../README.md")]
 
 // In the order in which a record meets them.
+mod breaker;
 mod client;
 mod config;
 mod consumer;
 mod dead_letter;
 mod error;
+mod fork;
 mod graph;
 mod health;
 mod listeners;
@@ -24,10 +26,12 @@ pub mod testing;
 #[cfg(test)]
 mod test_reducer;
 
-pub use config::{ClientConfig, ResetPolicy, StartAt, Until};
+pub use breaker::Breaker;
+pub use config::{ClientConfig, ResetPolicy, SettingEffect, SettingNote, StartAt, Until};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
 pub use dead_letter::DeadLetter;
-pub use error::{BoxError, Error, Retryable, StopConsumer, chain_text};
+pub use error::{BoxError, Error, Retryable, StopConsumer, WithCode, chain_text};
+pub use fork::{Fork, ForkOutput, ForkRows, Side};
 pub use health::{Health, PartitionHealth};
 pub use listeners::{CommitEvent, RebalanceEvent};
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::Error;
-use crate::record::{Record, TopicPartition};
+use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
 
 /// Memory that a fetched record takes beside its key and payload: measured at 340 bytes with librdkafka 2.12.1.
@@ -209,9 +209,32 @@ pub(crate) struct Connected {
     pub(crate) queue: Box<dyn FetchQueue>,
 }
 
-/// Makes members: the first, and another one in the place of one that failed for good.
+/// What became of a record that is wanted again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Reread {
+    Record(OwnedRecord),
+    /// The log does not hold it any more, and why.
+    Gone(String),
+}
+
+/// Makes members: the first, and another one in the place of one that failed for good. And reads records again, which is nobody's
+/// membership.
 #[async_trait]
 pub(crate) trait Connector: Send + Sync + 'static {
     /// Connects and subscribes.
     async fn connect(&self) -> Result<Connected, Error>;
+
+    /// Reads records of a partition again, whoever owns it; nobody's position moves. `offsets` ascend and are not empty. The answers
+    /// are those to the first of them: to one at least, and to no more behind `max_bytes` of records. It has no limit in time of its own.
+    ///
+    /// Cancel safe: what was begun is given up.
+    ///
+    /// # Errors
+    /// No broker answers, or one that may not, or cannot, hand the records out.
+    async fn read_records(
+        &self,
+        partition: &TopicPartition,
+        offsets: &[i64],
+        max_bytes: usize,
+    ) -> Result<Vec<Reread>, Error>;
 }

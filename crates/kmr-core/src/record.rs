@@ -253,6 +253,13 @@ impl OwnedRecord {
         }
     }
 
+    /// Bytes of its key, payload and headers.
+    pub(crate) fn content_bytes(&self) -> usize {
+        let header = |header: &OwnedHeader| header.key.len() + header.value.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(header).sum();
+        self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len) + headers
+    }
+
     /// The topic that the record was read from.
     pub fn topic(&self) -> &str {
         &self.topic

@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::BoxError;
-use crate::record::TopicPartition;
+use crate::record::{Record, TopicPartition};
 
 /// Accumulates what the map stages emit and hands it over in batches. One reducer serves all partitions.
 ///
@@ -191,6 +191,17 @@ pub trait Rows: Send + Sized + 'static {
     /// record goes to `reduce_err`. An error of type [`StopConsumer`](crate::StopConsumer) means that every row would be
     /// refused, and stops the consumer instead.
     fn push(&mut self, row: Self::Item) -> Result<(), BoxError>;
+
+    /// Adds a row that comes from this record: what the framework calls for rows of map stages that a record passed. Rows of
+    /// stages behind a reduce come through [`push`](Self::push). The default leaves the record out.
+    ///
+    /// # Errors
+    /// As for [`push`](Self::push).
+    #[inline]
+    fn push_from(&mut self, row: Self::Item, record: &Record<'_>) -> Result<(), BoxError> {
+        let _ = record;
+        self.push(row)
+    }
 
     /// Number of rows.
     fn len(&self) -> usize;

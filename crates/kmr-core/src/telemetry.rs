@@ -48,6 +48,10 @@ pub(crate) fn batch_dropped(stage: &Stage, rows: usize) {
     tracing::info!(%stage, rows, "open batch dropped at shutdown as the reducer asks; its records stay uncommitted");
 }
 
+pub(crate) fn breaker_tripped(what: &str) {
+    tracing::error!(what, "too many records fail, the breaker stops the consumer");
+}
+
 pub(crate) fn rebalance_started(rebalance: &Rebalance) {
     let Rebalance { id, protocol, change, partitions } = rebalance;
     tracing::info!(id, ?protocol, ?change, ?partitions, "rebalance");

@@ -27,15 +27,25 @@ pub(crate) enum Command {
     Produce(ProduceArgs),
     /// Create the table that `run` writes to, if it is not there.
     CreateTable(CreateTableArgs),
-    /// Look for missing offsets and double rows in the table. Exit code 1 when there are any.
+    /// Prove that what a group has committed of a topic is in the table. Exit code 1 unless it is.
     ///
-    /// Two queries: missing per partition = max - min + 1 - number of distinct offsets; double writes = (partition,
-    /// offset) with more than one row. They see the table alone. So they cannot see records lost before the first or
-    /// behind the last offset of a partition, or a partition that has no row at all; and they count as missing what is
-    /// not there by right: offsets that hold no record (transactions, compaction) and dead letters, for which
-    /// --allow-missing makes room. A later command, `verify`, will compare with Kafka itself.
+    /// Reads the topic (every record that a read_committed consumer gets, so that gaps of compaction and transactions are
+    /// told from losses), the dead-letter topics, and the columns of partition and offset of the table, and compares them
+    /// offset by offset, up to the committed ones. It joins no group, and writes and commits nothing; it may run beside the consumer.
+    ///
+    /// missing:  a record that is neither in the table nor a dead letter
+    /// double:   more than one row for an offset, or a row and a dead letter
+    /// no record: offsets without a record: compacted, aborted, or transaction markers
+    ///
+    /// What retention has taken is named as not checkable. Tables that merge doubles away later: --merged.
     #[command(verbatim_doc_comment)]
-    Check(CheckArgs),
+    Verify(Box<VerifyArgs>),
+    /// Look at everything that `run` needs, before it runs. Exit code 1 when something is in the way.
+    ///
+    /// Takes the flags of `run`: settings, brokers, versions, permissions, the topic, the group and its offsets; ClickHouse, the
+    /// table's columns, engine and deduplication windows (down the views behind it), and how many parts it has. Ends
+    /// with the delivery guarantee that will really be obtained. It joins no group, and writes nothing.
+    Doctor(Box<DoctorArgs>),
 }
 
 /// The demo without servers.
@@ -102,6 +112,9 @@ pub(crate) struct RunArgs {
     /// Where records go that failed: JSON lines on standard error, nowhere, or nowhere and never acknowledged.
     #[arg(long, env = "KMR_ERRORS", value_enum, default_value_t = Errors::Stderr)]
     pub(crate) errors: Errors,
+    /// The topic that records go to that failed, in place of --errors, with headers that say why. It has to exist.
+    #[arg(long, env = "KMR_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
+    pub(crate) dead_letter_topic: Option<String>,
     #[command(flatten)]
     pub(crate) tuning: Tuning,
     /// End in order when no record came for this long, counted from the first assignment.
@@ -203,12 +216,60 @@ pub(crate) struct CreateTableArgs {
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct CheckArgs {
+pub(crate) struct VerifyArgs {
+    #[command(flatten)]
+    pub(crate) kafka: KafkaArgs,
+    /// The consumer group.
+    #[arg(long, env = "KMR_GROUP", default_value = "test-map-reduce-consumer")]
+    pub(crate) group: String,
     #[command(flatten)]
     pub(crate) clickhouse: ClickHouseArgs,
-    /// Missing offsets that are accounted for, such as known dead letters.
+    /// A topic of dead letters with kmr's headers; may be repeated.
+    #[arg(
+        long = "dead-letter-topic",
+        env = "KMR_DEAD_LETTER_TOPIC",
+        value_name = "TOPIC",
+        value_delimiter = ','
+    )]
+    pub(crate) dead_letter_topics: Vec<String>,
+    /// What the names of the dead letters' headers start with: `KafkaWriter`'s header prefix.
+    #[arg(long, value_name = "PREFIX", default_value = crate::verify::DEFAULT_PREFIX)]
+    pub(crate) dead_letter_prefix: String,
+    /// The table's column of the topic. Default: `topic`, if there is one; else all rows count as this topic's.
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) topic_column: Option<String>,
+    /// The table's column of the partition, an integer.
+    #[arg(long, value_name = "COLUMN", default_value = "partition")]
+    pub(crate) partition_column: String,
+    /// The table's column of the offset, an integer.
+    #[arg(long, value_name = "COLUMN", default_value = "offset")]
+    pub(crate) offset_column: String,
+    /// Read the table with FINAL: count rows as they will be when ClickHouse has merged (ReplacingMergeTree).
+    #[arg(long)]
+    pub(crate) merged: bool,
+    /// Missing records that are accounted for elsewhere, such as dead letters on standard error.
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) allow_missing: u64,
+    /// Offsets that are compared at a time. Memory is a few bits for each; a table that is not sorted by partition and
+    /// offset is read once for each window.
+    #[arg(long, value_name = "OFFSETS", default_value_t = 1_000_000,
+          value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    pub(crate) window: u64,
+    /// Runs of offsets that are named of each kind and partition; counts are exact whatever it is.
+    #[arg(long, value_name = "RUNS", default_value_t = 10)]
+    pub(crate) list: usize,
+    /// JSON on standard output in place of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DoctorArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// JSON on standard output in place of the table.
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[cfg(test)]

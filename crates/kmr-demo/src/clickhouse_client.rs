@@ -1,4 +1,4 @@
-//! The ClickHouse client of `create-table` and `check`, and the words for what goes wrong with it.
+//! The ClickHouse client of `create-table`, `verify` and `doctor`, and the words for what goes wrong with it.
 
 use std::future::Future;
 use std::time::Duration;
@@ -48,9 +48,19 @@ impl<'a> Server<'a> {
         what: &str,
         answer: impl Future<Output = Result<T, clickhouse::error::Error>>,
     ) -> anyhow::Result<T> {
+        self.ask_for(ANSWER, what, answer).await
+    }
+
+    /// The same, with a limit of its own.
+    pub(crate) async fn ask_for<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        answer: impl Future<Output = Result<T, clickhouse::error::Error>>,
+    ) -> anyhow::Result<T> {
         let address = &self.args.clickhouse;
-        match tokio::time::timeout(ANSWER, answer).await {
-            Err(_) => Err(anyhow!("{what}: ClickHouse at {address} gave no answer within {ANSWER:?}")),
+        match tokio::time::timeout(limit, answer).await {
+            Err(_) => Err(anyhow!("{what}: ClickHouse at {address} gave no answer within {limit:?}")),
             Ok(Err(error)) => {
                 let remedy = remedy(&error);
                 Err(error).with_context(|| format!("{what} at ClickHouse {address} failed ({remedy})"))
@@ -93,7 +103,8 @@ pub(crate) fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
-fn quoted(name: &str) -> String {
+/// A name as ClickHouse reads it back whatever is in it.
+pub(crate) fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
 }
 

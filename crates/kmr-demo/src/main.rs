@@ -4,12 +4,13 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-mod check;
 mod cli;
 mod clickhouse_client;
 mod create_table;
+mod doctor;
 mod embedded;
 mod errors;
+mod kafka_client;
 mod logging;
 mod numbers;
 mod output;
@@ -18,6 +19,7 @@ mod produce;
 mod run;
 mod units;
 mod usage;
+mod verify;
 
 use cli::{Cli, Command};
 
@@ -46,7 +48,8 @@ fn start(cli: Cli) -> anyhow::Result<ExitCode> {
             Some(Command::Run(args)) => run::run(*args).await,
             Some(Command::Produce(args)) => produce::produce(args).await,
             Some(Command::CreateTable(args)) => create_table::create(args).await,
-            Some(Command::Check(args)) => check::check(args).await,
+            Some(Command::Doctor(args)) => doctor::doctor(*args).await,
+            Some(Command::Verify(args)) => verify::verify(*args).await,
         }
     })
 }

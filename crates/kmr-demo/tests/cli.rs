@@ -120,7 +120,7 @@ fn a_stalled_sink_commits_nothing_and_the_end_says_so() {
 #[test]
 fn an_unreachable_broker_is_named() {
     let run = ["run", "--sink", "drop", "--connect-timeout", "500ms"];
-    for command in [&run[..], &["produce", "--count", "1"]] {
+    for command in [&run[..], &["produce", "--count", "1"], &["verify"]] {
         let output = demo(&[command, &["--broker", "127.0.0.1:9"]].concat());
         assert_eq!(output.code, Some(1), "{command:?}: {}", output.stderr);
         let error = output.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
@@ -140,7 +140,7 @@ fn an_unknown_topic_is_named() {
 
 #[test]
 fn an_unreachable_clickhouse_is_named() {
-    for command in [&["check"][..], &["create-table"], &["run", "--connect-timeout", "500ms"]] {
+    for command in [&["create-table"][..], &["run", "--connect-timeout", "500ms"]] {
         let output = demo(&[command, &["--clickhouse", "127.0.0.1:9"]].concat());
         assert_eq!(output.code, Some(1), "{command:?}: {}", output.stderr);
         let error = output.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
@@ -155,8 +155,9 @@ fn wrong_flags_end_with_code_2() {
         &["run", "--protocol", "raft"],
         &["produce", "--malformed", "2"],
         &["--messages", "0"],
-        &["verify-everything"],
-        &["--partitions", "3", "check"],
+        &["check-everything"],
+        &["--partitions", "3", "verify"],
+        &["verify", "--window", "0"],
     ] {
         let output = demo(args);
         assert_eq!(output.code, Some(2), "{args:?}: {}", output.stderr);
@@ -177,7 +178,7 @@ fn settings_that_cannot_work_are_named() {
 #[test]
 fn help_says_what_there_is() {
     let help = demo(&["--help"]).stdout;
-    for word in ["run", "produce", "create-table", "check", "--messages", "--malformed-share"] {
+    for word in ["run", "produce", "create-table", "verify", "--messages", "--malformed-share"] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let help = demo(&["run", "--help"]).stdout;
@@ -186,8 +187,8 @@ fn help_says_what_there_is() {
     {
         assert!(help.contains(word), "{word}: {help}");
     }
-    let help = demo(&["check", "--help"]).stdout;
-    for word in ["cannot see", "--allow-missing", "verify"] {
+    let help = demo(&["verify", "--help"]).stdout;
+    for word in ["missing", "double", "not checkable", "--dead-letter-topic", "--allow-missing", "--json"] {
         assert!(help.contains(word), "{word}: {help}");
     }
 }

@@ -7,6 +7,8 @@ mod row_buffer;
 
 #[cfg(feature = "clickhouse")]
 pub mod clickhouse;
+#[cfg(feature = "kafka")]
+pub mod kafka;
 #[cfg(feature = "memory")]
 mod memory;
 #[cfg(feature = "os-stream")]
@@ -14,6 +16,8 @@ mod os_stream;
 
 #[cfg(feature = "clickhouse")]
 pub use clickhouse::ClickHouseWriter;
+#[cfg(feature = "kafka")]
+pub use kafka::{KafkaMessage, KafkaWriter};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryRecords, MemoryWriter};
 #[cfg(feature = "os-stream")]

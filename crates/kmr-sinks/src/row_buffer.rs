@@ -69,9 +69,9 @@ impl RowBuffer {
         Self { bytes, ends }
     }
 
-    /// The bytes of all rows, and how many rows they are.
-    pub(crate) fn into_parts(self) -> (Vec<u8>, usize) {
-        (self.bytes, self.ends.len())
+    /// The bytes of all rows, and the end of each.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<u32>) {
+        (self.bytes, self.ends)
     }
 
     fn start_of(&self, row: usize) -> usize {
@@ -104,7 +104,7 @@ mod tests {
             Err("no".into())
         });
         assert!(failed.is_err());
-        assert_eq!(buffer.into_parts(), (b"ab".to_vec(), 1));
+        assert_eq!(buffer.into_parts(), (b"ab".to_vec(), vec![2]));
     }
 
     #[test]
@@ -114,11 +114,11 @@ mod tests {
         assert_eq!((left.len(), left.bytes()), (2, 1));
         assert_eq!((right.len(), right.bytes()), (2, 5));
         right.truncate(1);
-        assert_eq!(right.into_parts(), (b"bcd".to_vec(), 1));
+        assert_eq!(right.into_parts(), (b"bcd".to_vec(), vec![3]));
         left.truncate(9);
         assert_eq!(left.len(), 2);
         assert_eq!(left.split_off(5).len(), 0);
         left.truncate(0);
-        assert_eq!(left.into_parts(), (Vec::new(), 0));
+        assert_eq!(left.into_parts(), (Vec::new(), Vec::new()));
     }
 }

@@ -170,7 +170,7 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
 fn features() -> Vec<Cargo> {
     let bare = "clippy --package kmr-core --no-default-features -- --deny warnings";
     let mut all = vec![cargo("kmr-core, no features", bare, 15)];
-    for feature in ["clickhouse", "os-stream", "memory"] {
+    for feature in ["clickhouse", "clickhouse-tls", "clickhouse-zstd", "kafka", "os-stream", "memory"] {
         let alone = format!(
             "test --no-fail-fast --package kmr-sinks --no-default-features --features {feature},{COMMON}"
         );

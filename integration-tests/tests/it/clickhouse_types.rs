@@ -290,3 +290,86 @@ async fn a_table_that_changes_under_a_running_consumer_ends_it_in_the_servers_wo
     let text = chain_text(&*error.into_source());
     assert!(text.contains("60"), "{text}");
 }
+
+#[derive(Row, Serialize)]
+struct Rarer {
+    id: u64,
+    d256: Int256,
+    time: i32,
+    time64: i64,
+    nanos: i64,
+    maybe_at: Option<i64>,
+    ring: Vec<(f64, f64)>,
+    polygon: Vec<Vec<(f64, f64)>>,
+    holes: Vec<Option<u8>>,
+    nested: BTreeMap<String, Vec<Option<i64>>>,
+    e16: String,
+    maybe_e8: Option<Colour>,
+    low_fixed: [u8; 2],
+    maybe_d: Option<i64>,
+    maybe_uuid: Option<(u64, u64)>,
+    v6_map: BTreeMap<u16, Ipv6Addr>,
+    tuple: (Vec<u8>, (Option<String>, bool)),
+    variants: Vec<Either>,
+}
+
+const RARER: &str = "CREATE TABLE rarer (
+    id UInt64, d256 Decimal(76, 3), time Time, time64 Time64(3), nanos DateTime64(9, 'Asia/Tokyo'), maybe_at Nullable(DateTime64(0)),
+    ring Ring, polygon Polygon, holes Array(Nullable(UInt8)), nested Map(LowCardinality(String), Array(Nullable(Int64))),
+    e16 Enum16('x' = -300, 'y' = 300), maybe_e8 Nullable(Enum8('Red' = 1, 'Green' = 2)), low_fixed LowCardinality(FixedString(2)),
+    maybe_d Nullable(Decimal(18, 2)), maybe_uuid Nullable(UUID), v6_map Map(UInt16, IPv6),
+    tuple Tuple(a Array(UInt8), b Tuple(Nullable(String), Bool)), variants Array(Variant(String, UInt64))
+) ENGINE = MergeTree ORDER BY id";
+
+fn rarer(id: u64) -> Rarer {
+    let even = id.is_multiple_of(2);
+    Rarer {
+        id,
+        d256: Int256::from(-1_234_567_i64),
+        time: -3_661,
+        time64: 3_661_500,
+        nanos: 1_500_000_000_000_000_001,
+        maybe_at: even.then_some(86_400),
+        ring: vec![(0.0, 0.5), (1.0, 1.5)],
+        polygon: vec![vec![(0.0, 0.0)], vec![]],
+        holes: vec![Some(1), None],
+        nested: [("a".to_owned(), vec![None, Some(-1)]), ("b".to_owned(), vec![])].into(),
+        e16: "x".into(),
+        maybe_e8: even.then_some(Colour::Red),
+        low_fixed: *b"xy",
+        maybe_d: (!even).then_some(-150),
+        maybe_uuid: even.then_some((0x0011_2233_4455_6677, 0x8899_aabb_ccdd_eeff)),
+        v6_map: [(7, Ipv6Addr::LOCALHOST)].into(),
+        tuple: (vec![1, 2], (None, true)),
+        variants: vec![Either::Number(1), Either::Text("t".into())],
+    }
+}
+
+#[tokio::test]
+async fn rarer_types_and_their_nestings_arrive_as_they_were_sent() {
+    let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
+    database.exec(RARER).await.unwrap();
+    let mut writer = writer::<Rarer>(&database, "rarer");
+    writer.start().await.unwrap();
+    insert(&mut writer, (0..100).map(rarer).collect()).await;
+    let wrong = ask(
+        &database.client(),
+        "SELECT countIf(NOT (toString(d256) = '-1234.567' AND toString(time) = '-01:01:01' AND toString(time64) = '01:01:01.500'
+            AND toString(nanos) = '2017-07-14 11:40:00.000000001' AND (id % 2 = 1) = (maybe_at IS NULL)
+            AND ifNull(toUnixTimestamp(maybe_at), 86400) = 86400 AND ring = [(0, 0.5), (1, 1.5)] AND polygon = [[(0, 0)], []]
+            AND toString(holes) = '[1,NULL]' AND toString(nested) = '{\\'a\\':[NULL,-1],\\'b\\':[]}' AND toInt16(e16) = -300
+            AND (id % 2 = 1) = (maybe_e8 IS NULL) AND ifNull(toString(maybe_e8), 'Red') = 'Red' AND low_fixed = 'xy'
+            AND (id % 2 = 0) = (maybe_d IS NULL) AND ifNull(toString(maybe_d), '-1.5') = '-1.5'
+            AND ifNull(toString(maybe_uuid), '00112233-4455-6677-8899-aabbccddeeff') = '00112233-4455-6677-8899-aabbccddeeff'
+            AND toString(v6_map[7]) = '::1' AND toString(tuple) = '([1,2],(NULL,true))' AND toString(variants) = '[1,\\'t\\']'))
+            FROM rarer",
+    )
+    .await;
+    assert_eq!(
+        wrong,
+        "0",
+        "{}",
+        ask(&database.client(), "SELECT * FROM rarer LIMIT 2 FORMAT Vertical").await
+    );
+    assert_eq!(database.count("rarer").await.unwrap(), 100);
+}

@@ -8,6 +8,8 @@ mod in_process;
 mod load;
 mod scene;
 
+mod clickhouse_faults;
+mod clickhouse_refusals;
 mod clickhouse_types;
 
 mod bad_input;
@@ -15,9 +17,12 @@ mod clean_run;
 mod content;
 mod dead_letters;
 mod demo;
+mod doctor;
 mod faults;
 mod gaps;
+mod kafka_sink;
 mod memory;
 mod outage;
 mod rebalance;
 mod restarts;
+mod verify;

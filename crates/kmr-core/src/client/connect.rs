@@ -15,12 +15,14 @@ use super::fetcher::Fetcher;
 use super::groupless::{Groupless, Memory, refresh_interval};
 use super::kafka_member::KafkaMember;
 use super::native::{NativeFetch, Queue};
+use super::reader::Reader;
 use super::starts::StartPolicy;
 use super::threads::{ClientRef, Threads};
 use super::topic_ids::TopicIds;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
-use crate::member::{Connected, Connector, MemberEvent};
+use crate::member::{Connected, Connector, MemberEvent, Reread};
+use crate::record::TopicPartition;
 
 /// One request for metadata.
 pub(super) const METADATA: Duration = Duration::from_secs(2);
@@ -47,6 +49,8 @@ pub(crate) struct Connect {
     pub(crate) timeout: Duration,
     /// Without a group: where partitions go on, for the next client.
     pub(crate) memory: Memory,
+    /// Reads records again.
+    pub(crate) reader: Reader,
 }
 
 #[async_trait]
@@ -56,14 +60,23 @@ impl Connector for Connect {
     async fn connect(&self) -> Result<Connected, Error> {
         join(self, open(self).await?).await
     }
+
+    async fn read_records(
+        &self,
+        partition: &TopicPartition,
+        offsets: &[i64],
+        max_bytes: usize,
+    ) -> Result<Vec<Reread>, Error> {
+        self.reader.read(self, partition, offsets, max_bytes).await
+    }
 }
 
 /// A client that has found its topics, and has not joined a group.
 pub(super) struct Opened {
-    threads: Threads,
+    pub(super) threads: Threads,
     pub(super) client: ClientRef,
-    fetcher: Fetcher,
-    events: mpsc::UnboundedReceiver<MemberEvent>,
+    pub(super) fetcher: Fetcher,
+    pub(super) events: mpsc::UnboundedReceiver<MemberEvent>,
 }
 
 /// Creates the client and checks what can be checked without the group.
@@ -131,7 +144,7 @@ fn queue(client: &ClientRef) -> Result<Queue, Error> {
     })
 }
 
-fn fetch_queue(fetcher: &Fetcher, client: &ClientRef) -> NativeFetch {
+pub(super) fn fetch_queue(fetcher: &Fetcher, client: &ClientRef) -> NativeFetch {
     let (restarted, client) = (fetcher.clone(), client.clone());
     NativeFetch::new(fetcher.queue.clone(), fetcher.gate.clone(), move || {
         let fetcher = restarted.clone();

@@ -9,6 +9,7 @@
 //! * `commits`: what the answers to commits mean;
 //! * `topic_ids`: whether a topic is still the one that was read;
 //! * `kafka_member`, `groupless`: the member of a group on top of them, and one without a group;
+//! * `reader`: a client of its own that reads records again;
 //! * `connect`: start-up, with the checks that name what is wrong.
 
 mod commits;
@@ -23,6 +24,7 @@ mod kafka_member;
 )]
 mod native;
 mod positions;
+mod reader;
 mod starts;
 mod threads;
 mod topic_ids;

@@ -4,6 +4,7 @@ mod ends;
 mod faults;
 mod kit;
 mod positions;
+mod rereading;
 mod rounds;
 mod starts;
 mod without_group;

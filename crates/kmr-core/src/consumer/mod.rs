@@ -14,6 +14,7 @@ pub use self::handle::ConsumerHandle;
 use self::options::Options;
 pub(crate) use self::report::ends;
 pub use self::report::{PartitionEnd, Report};
+use crate::breaker::Breaker;
 use crate::client::Connect;
 use crate::config::{ClientConfig, ResetPolicy, StartAt, Until};
 use crate::error::{BoxError, Error};
@@ -232,6 +233,16 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
+    /// When so many records have failed that the consumer stops, naming the last errors, instead of draining a topic into the dead
+    /// letters. Default: half of the records of the last 60 s, of at least 1,000, or 1,000 in a row (see [`Breaker`]); `None`: never.
+    ///
+    /// Nothing is lost: records that were counted at a map stage last are read again by the next run, those that a sink rejected
+    /// have their dead letters. A mapper that has to expect as many bad records can skip them, or raise the limits.
+    pub fn breaker(mut self, breaker: impl Into<Option<Breaker>>) -> Self {
+        self.options.graph.breaker = breaker.into();
+        self
+    }
+
     /// Ends the consumer in order when `signal` resolves, in place of SIGINT and SIGTERM.
     pub fn shutdown_signal(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Shutdown::Future(Box::pin(signal));
@@ -292,6 +303,7 @@ impl Consumer {
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
             memory: Default::default(),
+            reader: Default::default(),
         };
         let limit = self.options.graph.thresholds.heal_after;
         let _alive = limit.map(|limit| alive::watch(limit, self.options.exit_when_stuck));
@@ -384,7 +396,8 @@ mod tests {
         assert!(refused(builder().drain_deadline(Duration::from_secs(9))).contains("drain_deadline"));
         assert!(refused(builder().drain_deadline(Duration::from_secs(400))).contains("max.poll.interval.ms"));
         assert!(refused(builder().heal_after(Duration::from_secs(9))).contains("heal_after"));
-        assert!(builder().heal_after(None).build().is_ok());
+        assert!(refused(builder().breaker(Breaker::default().with_max_share(1.5))).contains("max_share"));
+        assert!(builder().heal_after(None).breaker(None).build().is_ok());
         assert!(builder().build().is_ok());
     }
 

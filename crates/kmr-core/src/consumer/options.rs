@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
+use crate::breaker::Breaker;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::assembly::GraphOptions;
+use crate::graph::committer::COMMIT_ANSWER;
+use crate::graph::reread;
 use crate::graph::watchdog::Thresholds;
 use crate::strategy::Pipeline;
 
@@ -13,7 +16,6 @@ pub(super) struct Options {
     pub(super) topics: Vec<String>,
     pub(super) config: ClientConfig,
     pub(super) byte_budget: usize,
-    pub(super) commit_timeout: Duration,
     pub(super) connect_timeout: Duration,
     pub(super) start_at: Option<StartAt>,
     pub(super) reset: Option<ResetPolicy>,
@@ -35,7 +37,6 @@ impl Default for Options {
             topics: Vec::new(),
             config: ClientConfig::new(),
             byte_budget: 64 << 20,
-            commit_timeout: Duration::from_secs(10),
             connect_timeout: Duration::from_secs(30),
             start_at: None,
             reset: None,
@@ -71,6 +72,9 @@ impl Options {
         if self.graph.commit_interval.is_zero() {
             return Err(Error::Config("commit_interval is 0; give it at least a millisecond".to_owned()));
         }
+        if let Some(problem) = self.graph.breaker.as_ref().and_then(Breaker::problem) {
+            return Err(Error::Config(problem.to_owned()));
+        }
         if let Some(heal_after) = self.graph.thresholds.heal_after
             && heal_after < self.graph.drain_deadline
         {
@@ -101,7 +105,7 @@ impl Options {
     /// group gives the member up.
     fn check_times(&self, pipeline: &Pipeline) -> Result<(), Error> {
         let stages = pipeline.reduces.iter().chain(pipeline.errors.iter().map(|(info, _)| info));
-        let mut chain = self.commit_timeout.saturating_add(HEARTBEAT);
+        let mut chain = COMMIT_ANSWER.saturating_add(HEARTBEAT);
         for info in stages {
             if let Some(problem) = info.options.problem() {
                 return Err(Error::Config(format!("{}: {problem}", info.stage)));
@@ -109,10 +113,14 @@ impl Options {
             // One attempt of what is in flight, one of the last batch.
             chain = chain.saturating_add(info.options.attempt_timeout.saturating_mul(2));
         }
+        if pipeline.errors.is_some() {
+            // Records whose rows were rejected are read again, for the one batch and for the other.
+            chain = chain.saturating_add(reread::limit(self.graph.drain_deadline) * 2);
+        }
         if chain >= self.graph.drain_deadline {
             return Err(Error::Config(format!(
-                "drain_deadline is {:?}, but two attempts of every reduce, a commit and a heartbeat may take {chain:?}; \
-                 raise drain_deadline or lower the attempt_timeout of the reducers",
+                "drain_deadline is {:?}, but two attempts of every reduce, reading rejected records again, a commit and a heartbeat may \
+                 take {chain:?}; raise drain_deadline or lower the attempt_timeout of the reducers",
                 self.graph.drain_deadline
             )));
         }

@@ -3,13 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::breaker::Failures;
 use super::budget::Budget;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
 use super::flow::Flow;
+use super::reread::{self, Rereader};
 use super::watch;
 use super::watchdog::Thresholds;
 use super::wiring::{StageContext, start_stages};
+use crate::breaker::Breaker;
 use crate::config::{ResetPolicy, Until};
 use crate::error::Error;
 use crate::listeners::Listeners;
@@ -43,6 +46,8 @@ pub(crate) struct GraphOptions {
     /// Where a bounded run ends.
     pub(crate) until: Option<Until>,
     pub(crate) listeners: Listeners,
+    /// When too many records have failed.
+    pub(crate) breaker: Option<Breaker>,
 }
 
 impl Default for GraphOptions {
@@ -58,6 +63,7 @@ impl Default for GraphOptions {
             },
             until: None,
             listeners: Listeners::default(),
+            breaker: Some(Breaker::default()),
         }
     }
 }
@@ -76,6 +82,8 @@ impl Graph {
             counters: self.counters.clone(),
             board: self.controls.board.clone(),
             seed: self.seed,
+            records: Some(Rereader::new(self.connector.clone(), reread::limit(self.options.drain_deadline))),
+            failures: Arc::new(Failures::new(self.options.breaker.clone())),
         };
         let stages = tokio::select! {
             biased;

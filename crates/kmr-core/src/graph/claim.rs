@@ -191,6 +191,13 @@ impl Hold {
         }
     }
 
+    /// Holds `bytes` more of the budget. A share does not: its claim is held by several.
+    pub(crate) fn add_bytes(&mut self, bytes: usize) {
+        if let Hold::Own(claim) = self {
+            claim.resize(claim.bytes() + bytes);
+        }
+    }
+
     /// Whether there are records behind it.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Hold::Own(claim) if claim.ranges.is_empty())

@@ -30,7 +30,7 @@ use crate::telemetry;
 const RETRY_WAIT: Duration = Duration::from_millis(200);
 
 /// How long an answer to a commit may take, also when that is past the drain deadline.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const COMMIT_ANSWER: Duration = Duration::from_secs(10);
 
 /// An answer that is waited for longer is told of, and again each time that much has passed: a coordinator may be away for hours.
 const TOLD_AFTER: Duration = Duration::from_secs(30);
@@ -149,7 +149,7 @@ impl Leaving {
     fn wake_at(&self, sent: Option<Instant>) -> Instant {
         match sent {
             None => self.retry_at.unwrap_or(self.deadline),
-            Some(sent) if Instant::now() >= self.deadline => self.deadline.max(sent + ANSWER),
+            Some(sent) if Instant::now() >= self.deadline => self.deadline.max(sent + COMMIT_ANSWER),
             Some(_) => self.deadline,
         }
     }
@@ -418,7 +418,7 @@ impl Committer {
             if let Some(outstanding) = &self.outstanding {
                 // C8: what the answer is about stays until it is there. Others wait as well if they have something to commit.
                 let about = !outstanding.epochs.is_disjoint(&leaving.epochs);
-                let patient = now < leaving.deadline.max(outstanding.sent + ANSWER);
+                let patient = now < leaving.deadline.max(outstanding.sent + COMMIT_ANSWER);
                 if patient && (about || !clean) {
                     self.leaving.push(leaving);
                     continue;

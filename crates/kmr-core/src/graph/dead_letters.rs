@@ -1,12 +1,17 @@
 //! The way to `reduce_err`, for every stage that can fail a record.
 
+use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
+use super::breaker::{Failures, Tally};
 use super::claim::Hold;
 use super::defects::{Defect, planted};
 use super::piece::{Origin, Piece};
+use super::reread::{Failed, Rereader};
+use super::wiring::StageContext;
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
 use crate::reducer::Rows;
@@ -17,6 +22,12 @@ use crate::stats::Counters;
 pub(crate) trait ErrorBranch: Send + Sync + 'static {
     /// Hands over letters, one a record in the order of their offsets, or all for the same records.
     fn send(&self, letters: Vec<DeadLetter>, origin: Origin) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Hands over letters that have no records, which are read again as far as they can be.
+    fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>>;
+
+    /// Counts what failed, and what did not. An error: it is too much.
+    fn note(&self, tally: Tally<'_>, last: Vec<String>) -> Result<(), Error>;
 }
 
 /// The branch of a strategy with `reduce_err`.
@@ -26,6 +37,8 @@ pub(crate) struct ToReducer<R: Rows> {
     rows: Mutex<R>,
     reducer: mpsc::Sender<Piece<R>>,
     counters: Arc<Counters>,
+    records: Option<Arc<Rereader>>,
+    failures: Arc<Failures>,
 }
 
 impl<R: Rows<Item = DeadLetter>> ToReducer<R> {
@@ -33,9 +46,10 @@ impl<R: Rows<Item = DeadLetter>> ToReducer<R> {
         stage: Stage,
         rows: R,
         reducer: mpsc::Sender<Piece<R>>,
-        counters: Arc<Counters>,
+        context: &StageContext,
     ) -> Self {
-        Self { stage, rows: Mutex::new(rows), reducer, counters }
+        let StageContext { counters, records, failures, .. } = context.clone();
+        Self { stage, rows: Mutex::new(rows), reducer, counters, records, failures }
     }
 }
 
@@ -65,21 +79,63 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             Ok(())
         })
     }
+
+    fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>> {
+        Box::pin(async move {
+            let mut waiting = VecDeque::from(failed);
+            let deadline = self.records.as_ref().map_or_else(Instant::now, |records| records.deadline());
+            while !waiting.is_empty() {
+                let (chunk, room) = match &self.records {
+                    Some(records) => records.next(&mut waiting, deadline).await,
+                    None => (waiting.drain(..1).collect(), None),
+                };
+                let (mut letters, mut holds) = (Vec::new(), Vec::new());
+                for failed in chunk {
+                    letters.extend(failed.letters);
+                    holds.extend(failed.holds);
+                }
+                self.send(letters, Origin::of_batch(holds).with_room(room)).await?;
+            }
+            Ok(())
+        })
+    }
+
+    fn note(&self, tally: Tally<'_>, last: Vec<String>) -> Result<(), Error> {
+        self.failures.note(tally, last, Instant::now())
+    }
 }
 
-/// The branch of a strategy without `reduce_err`, and of `reduce_err` itself: the first failure stops the consumer.
-#[derive(Debug)]
-pub(crate) struct Stop;
+/// Where no letter goes: the first failure stops the consumer, and there is nothing to count.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stop {
+    /// The branch of a strategy without `reduce_err`.
+    ForRecords,
+    /// The branch of `reduce_err` itself.
+    ForLetters,
+}
 
 impl ErrorBranch for Stop {
     fn send(&self, letters: Vec<DeadLetter>, _: Origin) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             match letters.into_iter().next() {
                 None => Ok(()),
-                Some(DeadLetter { partition, offset, stage, error, .. }) => {
-                    Err(Error::Record { partition, offset, stage, source: error })
-                }
+                Some(DeadLetter { partition, offset, stage, error, .. }) => Err(match self {
+                    Stop::ForRecords => Error::Record { partition, offset, stage, source: error },
+                    Stop::ForLetters => {
+                        let what = format!("the dead letter of {partition} offset {offset} was refused");
+                        Error::Stage { stage, what, source: error }
+                    }
+                }),
             }
         })
+    }
+
+    fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>> {
+        let letters = failed.into_iter().flat_map(|failed| failed.letters).collect();
+        self.send(letters, Origin::of_batch(Vec::new()))
+    }
+
+    fn note(&self, _: Tally<'_>, _: Vec<String>) -> Result<(), Error> {
+        Ok(())
     }
 }

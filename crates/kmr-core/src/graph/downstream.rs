@@ -4,12 +4,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
+use super::breaker::{Source, Tally};
 use super::claim::Hold;
 use super::dead_letters::ErrorBranch;
 use super::piece::{Origin, Piece};
+use super::reread::Failed;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, StopConsumer};
-use crate::reducer::Rows;
+use crate::reducer::{Rows, SourceRange};
 use crate::stage::{BoxFuture, Chain, Stage, StageError, Step};
 
 /// Takes the output of a delivered batch, with what answers for its records.
@@ -33,9 +35,21 @@ where
 
 /// The value failed in a map behind a reduce: a dead letter for each range of records that it stands for.
 async fn fail(errors: &dyn ErrorBranch, holds: Vec<Hold>, error: StageError) -> Result<(), Error> {
-    let origin = Origin::of_batch(holds);
-    let letters = DeadLetter::of_ranges(&origin.sources(), &error.stage, error.error);
-    errors.send(letters, origin).await
+    let sources: Vec<SourceRange> = holds.iter().flat_map(Hold::sources).collect();
+    let span = |source: &SourceRange| u64::try_from(source.last - source.first + 1).unwrap_or(0);
+    let weight = sources.iter().map(span).sum();
+    let letters = DeadLetter::of_ranges(&sources, &error.stage, error.error);
+    let last = letters.first().map(DeadLetter::to_string).into_iter().collect();
+    errors.send_failed(vec![Failed { letters, holds }]).await?;
+    errors.note(Tally { source: Source::BehindReduce, values: 1, failed: &[0], weight, counted: true }, last)
+}
+
+/// The value has passed: a streak of failures ends.
+fn pass(errors: &dyn ErrorBranch) -> Result<(), Error> {
+    errors.note(
+        Tally { source: Source::BehindReduce, values: 1, failed: &[], weight: 0, counted: true },
+        Vec::new(),
+    )
 }
 
 /// The end of the strategy: the records are finished.
@@ -54,7 +68,7 @@ where
             match run_chain(&self.chain, output, &mut Vec::new()).await {
                 Ok(()) => {
                     holds.into_iter().for_each(Hold::finish);
-                    Ok(())
+                    pass(&*self.errors)
                 }
                 Err(error) => fail(&*self.errors, holds, error).await,
             }
@@ -105,6 +119,7 @@ where
                     return fail(&*self.errors, holds, StageError { stage: self.stage.clone(), error }).await;
                 }
             }
+            pass(&*self.errors)?;
             if rows.is_empty() {
                 holds.into_iter().for_each(Hold::finish);
                 return Ok(());

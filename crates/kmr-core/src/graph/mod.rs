@@ -2,7 +2,7 @@
 //!
 //! `intake` takes records from the member and charges the `budget`; `map` runs the map stages, one task a partition;
 //! `reduce` batches and delivers, one task a reduce stage, with `batch` (when is a batch due), `flight` (attempts) and
-//! `downstream` (what follows); `dead_letters` is the way to `reduce_err`; `claim` and `piece` tie rows to their records;
+//! `downstream` (what follows); `dead_letters` is the way to `reduce_err`, `reread` gets records back for it, `breaker` counts what takes it; `claim` and `piece` tie rows to their records;
 //! `pulse` says what a partition's task is doing;
 //! `committer` keeps a `tracker` per partition and commits; `coordinator` and `rebalance` direct all of them; `assembly`
 //! puts the tasks together.
@@ -11,6 +11,7 @@ pub(crate) mod assembly;
 mod backlog;
 mod batch;
 pub(crate) mod board;
+pub(crate) mod breaker;
 pub(crate) mod budget;
 pub(crate) mod claim;
 pub(crate) mod committer;
@@ -29,6 +30,7 @@ mod piece;
 pub(crate) mod pulse;
 pub(crate) mod rebalance;
 mod reduce;
+pub(crate) mod reread;
 mod tracker;
 mod watch;
 pub(crate) mod watchdog;

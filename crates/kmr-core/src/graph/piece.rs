@@ -1,5 +1,9 @@
 //! What travels between stages: rows, with the records that they come from.
 
+use std::sync::Arc;
+
+use tokio::sync::OwnedSemaphorePermit;
+
 use super::claim::{Claim, Hold};
 use crate::reducer::{Rows, SourceRange};
 
@@ -23,6 +27,8 @@ impl<R: Rows> Piece<R> {
 pub(crate) struct Origin {
     offsets: RowOffsets,
     holds: Vec<Hold>,
+    /// What bounds the rows' memory beside the budget, until they are delivered.
+    room: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// How rows map to records.
@@ -37,12 +43,18 @@ enum RowOffsets {
 impl Origin {
     /// Rows of one partition's records.
     pub(crate) fn of_records(claim: Claim, base: i64, deltas: Vec<u32>) -> Self {
-        Self { offsets: RowOffsets::Each { base, deltas }, holds: vec![Hold::Own(claim)] }
+        Self { offsets: RowOffsets::Each { base, deltas }, holds: vec![Hold::Own(claim)], room: None }
     }
 
     /// Rows that stand for all records of `holds`.
     pub(crate) fn of_batch(holds: Vec<Hold>) -> Self {
-        Self { offsets: RowOffsets::Whole, holds }
+        Self { offsets: RowOffsets::Whole, holds, room: None }
+    }
+
+    /// The rows keep this until they are delivered.
+    pub(crate) fn with_room(mut self, room: Option<OwnedSemaphorePermit>) -> Self {
+        self.room = room.map(Arc::new);
+        self
     }
 
     pub(crate) fn holds(&self) -> &[Hold] {
@@ -72,7 +84,7 @@ impl Origin {
             // Whole, or a split at an end: both sides answer for all.
             let (left, right) = holds.into_iter().map(Hold::share).unzip();
             self.holds = left;
-            return Origin { offsets: self.split_offsets(at), holds: right };
+            return Origin { offsets: self.split_offsets(at), holds: right, room: self.room.clone() };
         };
         let mut right = Vec::new();
         for hold in holds {
@@ -91,7 +103,7 @@ impl Origin {
                 },
             }
         }
-        Origin { offsets: self.split_offsets(at), holds: right }
+        Origin { offsets: self.split_offsets(at), holds: right, room: self.room.clone() }
     }
 
     fn split_offsets(&mut self, at: usize) -> RowOffsets {

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::batch::{Contents, OpenBatch};
 use super::board::Board;
+use super::breaker::{LAST_ERRORS, Source, Tally};
 use super::budget::Budget;
 use super::claim::Hold;
 use super::dead_letters::ErrorBranch;
@@ -24,11 +25,14 @@ use super::defects::{Defect, planted};
 use super::downstream::Downstream;
 use super::flight::{FlightPlan, fly};
 use super::flow::Flow;
-use super::piece::{Origin, Piece};
+use super::piece::Piece;
+use super::reread::Failed;
 use super::watch;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
-use crate::reducer::{AtShutdown, BatchOptions, Chunk, Delivered, Delivery, Reducer, Rows, panic_message};
+use crate::reducer::{
+    AtShutdown, BatchOptions, Chunk, Delivered, Delivery, Reducer, Rows, SourceRange, panic_message,
+};
 use crate::stage::Stage;
 use crate::stats::Counters;
 use crate::telemetry;
@@ -244,23 +248,37 @@ impl<R: Reducer> ReduceTask<R> {
         self.counters.delivered(&self.stage, accepted);
         let mut rejected = delivered.rejected;
         rejected.sort_by_key(|row| row.index);
+        let places: Vec<usize> = rejected.iter().map(|row| row.index).collect();
+        let mut failed = Vec::new();
         for row in rejected {
             let Some(holds) = contents.carve_row(row.index) else {
                 let what = format!("the sink rejected row {} of a batch of {rows}", row.index);
                 return Err(self.failed(&what, row.error));
             };
-            self.reject(holds, row.error).await?;
+            failed.extend(self.reject(holds, row.error));
         }
-        self.downstream.push(delivered.output, contents.into_holds()).await
+        let newest = failed.iter().rev().take(LAST_ERRORS).rev();
+        let last = newest.filter_map(|failed| failed.letters.first()).map(DeadLetter::to_string).collect();
+        self.errors.send_failed(failed).await?;
+        self.downstream.push(delivered.output, contents.into_holds()).await?;
+        // Now that all is where it belongs: what the sink has taken is not delivered again for the breaker's sake.
+        let tally = Tally {
+            source: Source::Stage(&self.stage),
+            values: rows,
+            failed: &places,
+            weight: 1,
+            counted: true,
+        };
+        self.errors.note(tally, last)
     }
 
-    async fn reject(&mut self, holds: Vec<Hold>, error: BoxError) -> Result<(), Error> {
+    /// The letters for a rejected row. `None`: another row of the same record was rejected before.
+    fn reject(&self, holds: Vec<Hold>, error: BoxError) -> Option<Failed> {
         if holds.is_empty() {
-            return Ok(()); // another row of the same record was rejected before
+            return None;
         }
-        let origin = Origin::of_batch(holds);
-        let letters = DeadLetter::of_ranges(&origin.sources(), &self.stage, error);
-        self.errors.send(letters, origin).await
+        let sources: Vec<SourceRange> = holds.iter().flat_map(Hold::sources).collect();
+        Some(Failed { letters: DeadLetter::of_ranges(&sources, &self.stage, error), holds })
     }
 
     /// Drops what no live assignment has a part in.

@@ -6,6 +6,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::board::Board;
+use super::breaker::Failures;
 use super::budget::Budget;
 use super::coordinator::supervise;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
@@ -14,6 +15,7 @@ use super::flow::Flow;
 use super::map::{MAX_OFFLOADED, MapPhase, Mapping};
 use super::piece::Piece;
 use super::reduce::ReduceTask;
+use super::reread::Rereader;
 use super::watch;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
@@ -35,6 +37,10 @@ pub(crate) struct StageContext {
     pub(crate) board: Arc<Board>,
     /// Decides the jitter of retries.
     pub(crate) seed: u64,
+    /// Gets records back for dead letters.
+    pub(crate) records: Option<Arc<Rereader>>,
+    /// Counts what fails.
+    pub(crate) failures: Arc<Failures>,
 }
 
 /// The tasks of the reduce stages, each with its name.
@@ -71,7 +77,7 @@ pub(crate) async fn start_stages(pipeline: Pipeline, context: StageContext) -> R
     }
     let (errors, tasks): (Arc<dyn ErrorBranch>, _) = match pipeline.errors {
         Some((_, build)) => build(context.clone()).await?,
-        None => (Arc::new(Stop), JoinSet::new()),
+        None => (Arc::new(Stop::ForRecords), JoinSet::new()),
     };
     let build = Build { context, errors, tasks, map: None, map_options: pipeline.options };
     let built = (pipeline.build)(build).await?;
@@ -126,12 +132,11 @@ where
         Box::pin(async move {
             start_reducer(&info, &mut reducer).await?;
             let (stage, rows) = (info.stage.clone(), reducer.rows());
-            let stop: Arc<dyn ErrorBranch> = Arc::new(Stop);
+            let stop: Arc<dyn ErrorBranch> = Arc::new(Stop::ForLetters);
             let finish = Finish { chain: Pass::default(), errors: stop.clone() };
             let mut tasks = JoinSet::new();
             let sender = spawn_reduce(info, reducer, Box::new(finish), stop, (&context, &mut tasks));
-            let branch: Arc<dyn ErrorBranch> =
-                Arc::new(ToReducer::new(stage, rows, sender, context.counters.clone()));
+            let branch: Arc<dyn ErrorBranch> = Arc::new(ToReducer::new(stage, rows, sender, &context));
             Ok((branch, tasks))
         })
     })

@@ -39,7 +39,7 @@ fn config(args: &ProduceArgs) -> anyhow::Result<ClientConfig> {
     for (name, value) in [
         ("bootstrap.servers", args.kafka.broker.as_str()),
         ("client.id", "kmr-demo-produce"),
-        // A retry does not put a message into the log twice: `check` would count it.
+        // A retry does not put a message into the log twice: `verify` would not know it from another.
         ("enable.idempotence", "true"),
         ("compression.type", "lz4"),
         ("linger.ms", "5"),

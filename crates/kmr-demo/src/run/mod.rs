@@ -12,6 +12,7 @@ mod row;
 mod summary;
 mod watch;
 
+pub(crate) use row::IngestRow;
 use summary::Summary;
 use watch::Watch;
 
@@ -28,16 +29,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Runs the consumer, and sums up what it did however it ended.
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
-    let consumer = Consumer::builder()
-        .topics([args.kafka.topic.as_str()])
-        .config(config(&args)?)
-        .byte_budget(args.tuning.byte_budget)
-        .commit_interval(args.tuning.commit_interval)
-        .drain_deadline(args.tuning.drain_deadline)
-        .connect_timeout(args.tuning.connect_timeout)
-        .exit_when_stuck(true)
-        .strategy(pipeline::pipeline(&args))
-        .build()?;
+    let consumer = consumer(&args)?;
     let handle = consumer.handle();
     let mut watch = Watch::new(args.until_idle);
     let mut look = tokio::time::interval(LOOK);
@@ -65,8 +57,23 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The consumer that `args` describe; nothing is connected yet.
+pub(crate) fn consumer(args: &RunArgs) -> anyhow::Result<Consumer> {
+    let consumer = Consumer::builder()
+        .topics([args.kafka.topic.as_str()])
+        .config(config(args)?)
+        .byte_budget(args.tuning.byte_budget)
+        .commit_interval(args.tuning.commit_interval)
+        .drain_deadline(args.tuning.drain_deadline)
+        .connect_timeout(args.tuning.connect_timeout)
+        .exit_when_stuck(true)
+        .strategy(pipeline::pipeline(args)?)
+        .build()?;
+    Ok(consumer)
+}
+
 /// The client's settings: the arguments' own, then what `--set` says, then the credentials.
-fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
+pub(crate) fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
     let config = ClientConfig::new()
         .set("bootstrap.servers", &args.kafka.broker)
         .set("group.id", &args.group)

@@ -1,9 +1,9 @@
-//! The strategy of `run`: one of two maps, into one of three sinks, with one of three places for what failed.
+//! The strategy of `run`: one of two maps, into one of three sinks, with one of four places for what failed.
 
 use std::time::Duration;
 
 use kmr_core::{BatchOptions, DeadLetter, Pipeline, Record, RetryPolicy, processing_strategy};
-use kmr_sinks::{ClickHouseWriter, OsStream, OsStreamWriter};
+use kmr_sinks::{ClickHouseWriter, KafkaWriter, OsStream, OsStreamWriter};
 
 use super::probe::{Behaviour, Probe};
 use super::row::{self, IngestRow, RowError};
@@ -17,12 +17,12 @@ type Map = fn(&Record<'_>) -> Result<IngestRow, RowError>;
 const DEAD_LETTER_AGE: Duration = Duration::from_secs(1);
 
 /// What `args` ask for.
-pub(crate) fn pipeline(args: &RunArgs) -> Pipeline {
+pub(crate) fn pipeline(args: &RunArgs) -> anyhow::Result<Pipeline> {
     let map: Map = match args.mode {
         Mode::Json => row::json,
         Mode::Raw => row::raw,
     };
-    match (sink(args), errors(args)) {
+    Ok(match (sink(args), errors(args)?) {
         (SinkStage::ClickHouse(sink), ErrorStage::Stream(errors)) => {
             processing_strategy!({ map => map, reduce => *sink, reduce_err => errors })
         }
@@ -35,7 +35,13 @@ pub(crate) fn pipeline(args: &RunArgs) -> Pipeline {
         (SinkStage::Probe(sink), ErrorStage::Probe(errors)) => {
             processing_strategy!({ map => map, reduce => sink, reduce_err => errors })
         }
-    }
+        (SinkStage::ClickHouse(sink), ErrorStage::Topic(errors)) => {
+            processing_strategy!({ map => map, reduce => *sink, reduce_err => errors })
+        }
+        (SinkStage::Probe(sink), ErrorStage::Topic(errors)) => {
+            processing_strategy!({ map => map, reduce => sink, reduce_err => errors })
+        }
+    })
 }
 
 enum SinkStage {
@@ -46,6 +52,7 @@ enum SinkStage {
 enum ErrorStage {
     Stream(OsStreamWriter<DeadLetter>),
     Probe(Probe<DeadLetter>),
+    Topic(KafkaWriter<DeadLetter>),
 }
 
 fn sink(args: &RunArgs) -> SinkStage {
@@ -77,17 +84,24 @@ fn clickhouse(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
     writer
 }
 
-fn errors(args: &RunArgs) -> ErrorStage {
+fn errors(args: &RunArgs) -> anyhow::Result<ErrorStage> {
+    if let Some(topic) = &args.dead_letter_topic {
+        let writer = KafkaWriter::dead_letters(super::config(args)?, topic.as_str())
+            .max_age(DEAD_LETTER_AGE)
+            .attempt_timeout(args.tuning.attempt_timeout)
+            .start_timeout(args.tuning.connect_timeout);
+        return Ok(ErrorStage::Topic(writer));
+    }
     let behaviour = match args.errors {
         Errors::Stderr => {
             let stream = OsStreamWriter::new(DEAD_LETTER_AGE, OsStream::StdErr);
-            return ErrorStage::Stream(stream.attempt_timeout(args.tuning.attempt_timeout));
+            return Ok(ErrorStage::Stream(stream.attempt_timeout(args.tuning.attempt_timeout)));
         }
         Errors::Drop => Behaviour::Discard,
         Errors::Stalled => Behaviour::Stall,
     };
     let options = batches(&args.tuning, behaviour).with_max_age(DEAD_LETTER_AGE);
-    ErrorStage::Probe(Probe::new(behaviour, options))
+    Ok(ErrorStage::Probe(Probe::new(behaviour, options)))
 }
 
 fn batches(tuning: &Tuning, behaviour: Behaviour) -> BatchOptions {

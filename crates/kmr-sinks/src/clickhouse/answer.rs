@@ -37,7 +37,7 @@ pub(crate) fn check(answer: &Answer, endpoint: &Endpoint, table: &str) -> Result
             code,
             status,
             class,
-            message: shortened(&message, MESSAGE_LIMIT),
+            message: shortened_within(&message, MESSAGE_LIMIT),
             remedy: remedy(code, class),
         });
     }
@@ -81,7 +81,9 @@ fn bare_status(answer: &Answer, endpoint: &Endpoint) -> ClickHouseError {
     let status = answer.status.as_u16();
     let (retryable, remedy) = match status {
         300..=399 => (false, "it redirects: give the final address"),
-        401 | 403 | 407 => (false, "check .user() and .password(), also those of a proxy in between"),
+        401 | 403 | 407 => {
+            (false, "check .user() and .password(), or .bearer_token(), also those of a proxy in between")
+        }
         408 | 429 => (true, "it is tried again"),
         400..=499 => (false, "check that the address is ClickHouse's HTTP interface"),
         _ => (true, "it is tried again; if it stays, see the log of the server or of the proxy in between"),
@@ -112,6 +114,16 @@ fn header(answer: &Answer, name: &str) -> Option<String> {
 
 fn start_of(answer: &Answer, endpoint: &Endpoint) -> String {
     shortened(&endpoint.redact(String::from_utf8_lossy(&answer.body).trim()), BODY_LIMIT)
+}
+
+/// The start and the end of a text: an exception says at its end where it comes from.
+fn shortened_within(text: &str, limit: usize) -> String {
+    let cut = |at: usize| text.char_indices().nth(at).map(|(at, _)| at);
+    let length = text.chars().count();
+    match (cut(limit / 2), cut(length.saturating_sub(limit / 2))) {
+        (Some(head), Some(tail)) if length > limit => format!("{}…{}", &text[..head], &text[tail..]),
+        _ => text.to_owned(),
+    }
 }
 
 fn shortened(text: &str, limit: usize) -> String {

@@ -7,7 +7,11 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Uri};
 
 use super::error::ClickHouseError;
+use super::limits::Limits;
+use super::record_columns::RecordColumns;
 use super::schema::quoted;
+#[cfg(feature = "clickhouse-tls")]
+use super::tls::Tls;
 
 /// How a batch is packed on its way to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -18,6 +22,30 @@ pub enum Compression {
     /// An LZ4 frame (`Content-Encoding: lz4`). The default.
     #[default]
     Lz4,
+    /// A Zstandard frame of level 1 (`Content-Encoding: zstd`): smaller than LZ4, at more CPU on both sides. For servers that
+    /// are far away.
+    #[cfg(feature = "clickhouse-zstd")]
+    Zstd,
+}
+
+impl Compression {
+    /// What the server is told.
+    pub(crate) fn content_encoding(self) -> Option<&'static str> {
+        match self {
+            Compression::None => None,
+            Compression::Lz4 => Some("lz4"),
+            #[cfg(feature = "clickhouse-zstd")]
+            Compression::Zstd => Some("zstd"),
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) const ALL: &[Compression] = &[
+        Compression::None,
+        Compression::Lz4,
+        #[cfg(feature = "clickhouse-zstd")]
+        Compression::Zstd,
+    ];
 }
 
 /// Time limits of one request.
@@ -41,13 +69,20 @@ impl fmt::Debug for Secret {
 /// The options of a writer that have to do with the server, as given.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
-    pub(crate) url: String,
+    pub(crate) urls: Vec<String>,
     pub(crate) table: String,
     pub(crate) database: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
+    pub(crate) token: Option<Secret>,
+    /// A file of CA certificates in PEM.
+    #[cfg(feature = "clickhouse-tls")]
+    pub(crate) ca: Option<std::path::PathBuf>,
     pub(crate) settings: Vec<(String, String)>,
+    pub(crate) record_columns: RecordColumns,
     pub(crate) compression: Compression,
+    pub(crate) async_insert: bool,
+    pub(crate) limits: Limits,
     pub(crate) timeouts: Timeouts,
     pub(crate) start_timeout: Duration,
 }
@@ -88,9 +123,11 @@ pub(crate) struct Endpoint {
     path: String,
     pub(crate) headers: HeaderMap,
     /// To be cut out of whatever the other side says.
-    secret: Option<Secret>,
+    secrets: Vec<Secret>,
     settings: Vec<(String, String)>,
     pub(crate) timeouts: Timeouts,
+    #[cfg(feature = "clickhouse-tls")]
+    pub(crate) tls: Option<Tls>,
 }
 
 impl Config {
@@ -102,8 +139,18 @@ impl Config {
         }
     }
 
-    /// Checks all that can be checked without a server.
-    pub(crate) fn endpoint(&self) -> Result<Endpoint, ClickHouseError> {
+    /// Checks all that can be checked without a server. One endpoint for each URL.
+    pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, ClickHouseError> {
+        if let Some(problem) = self.limits.problem() {
+            return Err(config(problem));
+        }
+        if self.token.is_some() && (self.user.is_some() || self.password.is_some()) {
+            return Err(config("both a token and a user or password are given: use .bearer_token() alone"));
+        }
+        self.urls.iter().map(|url| self.endpoint(url)).collect()
+    }
+
+    fn endpoint(&self, url: &str) -> Result<Endpoint, ClickHouseError> {
         if self.table.is_empty() {
             return Err(config("the table's name is empty"));
         }
@@ -112,51 +159,29 @@ impl Config {
                 "the setting {name} is kmr's own and cannot be changed with .setting()"
             )));
         }
-        let (host, port, path) = self.parse_url()?;
+        let Url { secure, host, port, path } = parse_url(url)?;
+        #[cfg(not(feature = "clickhouse-tls"))]
+        if secure {
+            return Err(config("https needs the feature `clickhouse-tls` of kmr-sinks"));
+        }
+        #[cfg(feature = "clickhouse-tls")]
+        let tls = secure.then(|| Tls::new(&host, self.ca.as_deref())).transpose().map_err(config)?;
         Ok(Endpoint {
+            #[cfg(feature = "clickhouse-tls")]
+            tls,
             headers: self.headers(&host, port)?,
             host,
             port,
             path,
-            secret: self.password.clone().filter(|secret| secret.0.len() >= SHORTEST_SECRET),
+            secrets: self.secrets(),
             settings: self.settings.clone(),
             timeouts: self.timeouts,
         })
     }
 
-    fn parse_url(&self) -> Result<(String, u16, String), ClickHouseError> {
-        // Nothing of a URL that may hold a password is repeated.
-        let uri: Uri =
-            self.url.parse().map_err(|_| config("the URL is not valid; it looks like http://host:8123"))?;
-        let authority =
-            uri.authority().ok_or_else(|| config("the URL names no host; it looks like http://host:8123"))?;
-        if authority.as_str().contains('@') {
-            return Err(config(
-                "the URL holds credentials, which end up in logs; use .user() and .password()",
-            ));
-        }
-        if uri.query().is_some() {
-            return Err(config("the URL holds parameters; use .setting(), .user() and .password()"));
-        }
-        match uri.scheme_str() {
-            Some("http") => {}
-            Some("https") => {
-                return Err(config(
-                    "https is not supported yet; use http, or a proxy on this machine that speaks TLS to the server",
-                ));
-            }
-            _ => return Err(config("the URL must start with http://")),
-        }
-        let host = authority.host();
-        let port = match authority.as_str().strip_prefix(host) {
-            Some("") => 80,
-            _ => authority.port_u16().ok_or_else(|| config("the URL's port is not a number up to 65535"))?,
-        };
-        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-        if host.is_empty() {
-            return Err(config("the URL names no host; it looks like http://host:8123"));
-        }
-        Ok((host, port, uri.path().to_owned()))
+    fn secrets(&self) -> Vec<Secret> {
+        let all = self.password.iter().chain(&self.token);
+        all.filter(|secret| secret.0.len() >= SHORTEST_SECRET).cloned().collect()
     }
 
     fn headers(&self, host: &str, port: u16) -> Result<HeaderMap, ClickHouseError> {
@@ -176,6 +201,11 @@ impl Config {
             let mut value = header_value("password", &password.0)?;
             value.set_sensitive(true);
             headers.insert(HeaderName::from_static("x-clickhouse-key"), value);
+        }
+        if let Some(token) = &self.token {
+            let mut value = header_value("token", &format!("Bearer {}", token.0))?;
+            value.set_sensitive(true);
+            headers.insert(hyper::header::AUTHORIZATION, value);
         }
         Ok(headers)
     }
@@ -204,13 +234,53 @@ impl Endpoint {
         target
     }
 
-    /// `text` without the password, should the other side have repeated it.
+    /// `text` without password and token, should the other side have repeated them.
     pub(crate) fn redact(&self, text: &str) -> String {
-        match &self.secret {
-            Some(secret) => text.replace(&secret.0, "(hidden)"),
-            None => text.to_owned(),
-        }
+        let hide = |text: String, secret: &Secret| text.replace(&secret.0, "(hidden)");
+        self.secrets.iter().fold(text.to_owned(), hide)
     }
+}
+
+/// A URL, taken apart.
+struct Url {
+    secure: bool,
+    host: String,
+    port: u16,
+    path: String,
+}
+
+fn parse_url(url: &str) -> Result<Url, ClickHouseError> {
+    // Nothing of a URL that may hold a password is repeated.
+    let uri: Uri = url.parse().map_err(|_| config("the URL is not valid; it looks like http://host:8123"))?;
+    let authority =
+        uri.authority().ok_or_else(|| config("the URL names no host; it looks like http://host:8123"))?;
+    if authority.as_str().contains('@') {
+        return Err(config("the URL holds credentials, which end up in logs; use .user() and .password()"));
+    }
+    if uri.query().is_some() {
+        return Err(config("the URL holds parameters; use .setting(), .user() and .password()"));
+    }
+    let secure = match uri.scheme_str() {
+        Some("http") => false,
+        Some("https") => true,
+        _ => return Err(config("the URL must start with http:// or https://")),
+    };
+    let host = authority.host();
+    let port = match authority.as_str().strip_prefix(host) {
+        Some("") => {
+            if secure {
+                443
+            } else {
+                80
+            }
+        }
+        _ => authority.port_u16().ok_or_else(|| config("the URL's port is not a number up to 65535"))?,
+    };
+    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+    if host.is_empty() {
+        return Err(config("the URL names no host; it looks like http://host:8123"));
+    }
+    Ok(Url { secure, host, port, path: uri.path().to_owned() })
 }
 
 fn config(problem: impl Into<String>) -> ClickHouseError {
@@ -237,18 +307,29 @@ fn percent_encode(text: &str, out: &mut String) {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A valid endpoint.
+    pub(crate) fn endpoint(url: &str) -> Endpoint {
+        config_for(url).endpoint(url).unwrap()
+    }
 
     fn config_for(url: &str) -> Config {
         Config {
-            url: url.into(),
+            urls: vec![url.into()],
             table: "t".into(),
             database: None,
             user: Some("writer".into()),
             password: Some(Secret("s3cret".into())),
+            token: None,
+            #[cfg(feature = "clickhouse-tls")]
+            ca: None,
             settings: Vec::new(),
+            record_columns: RecordColumns::new(),
             compression: Compression::Lz4,
+            async_insert: false,
+            limits: Limits::default(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(1),
                 send: Duration::from_secs(1),
@@ -260,17 +341,18 @@ mod tests {
 
     #[test]
     fn urls_are_taken_apart() {
-        let endpoint = config_for("http://[::1]:8123/ch").endpoint().unwrap();
-        assert_eq!((endpoint.host.as_str(), endpoint.port), ("::1", 8123));
-        assert_eq!(endpoint.address(), "[::1]:8123");
-        assert_eq!(endpoint.target(&[("query", "SELECT 'ü'")]), "/ch?query=SELECT%20%27%C3%BC%27");
-        assert_eq!(config_for("http://db").endpoint().unwrap().address(), "db:80");
+        let below = endpoint("http://[::1]:8123/ch");
+        assert_eq!((below.host.as_str(), below.port), ("::1", 8123));
+        assert_eq!(below.address(), "[::1]:8123");
+        assert_eq!(below.target(&[("query", "SELECT 'ü'")]), "/ch?query=SELECT%20%27%C3%BC%27");
+        assert_eq!(endpoint("http://db").address(), "db:80");
     }
 
     #[test]
     fn wrong_urls_say_what_to_do_and_repeat_no_secret() {
         for (url, expected) in [
-            ("https://db:8443", "proxy"),
+            #[cfg(not(feature = "clickhouse-tls"))]
+            ("https://db:8443", "clickhouse-tls"),
             ("http://me:s3cret@db:8123", ".password()"),
             ("http://db:8123/?password=s3cret", ".setting()"),
             ("s3cret", "start with http://"),
@@ -281,7 +363,7 @@ mod tests {
             ("http://db:70000", "port"),
             ("http:// s3cret", "not valid"),
         ] {
-            let text = config_for(url).endpoint().unwrap_err().to_string();
+            let text = config_for(url).endpoints().unwrap_err().to_string();
             assert!(text.contains(expected), "{url}: {text}");
             assert!(!text.contains("s3cret"), "{text}");
         }
@@ -290,7 +372,7 @@ mod tests {
     #[test]
     fn secrets_are_in_no_debug_output() {
         let config = config_for("http://db");
-        let endpoint = config.endpoint().unwrap();
+        let endpoint = &config.endpoints().unwrap()[0];
         let text = format!("{config:?} {endpoint:?} {}", endpoint.redact("key s3cret!"));
         assert!(!text.contains("s3cret"), "{text}");
         assert!(text.contains("writer") && text.contains("key (hidden)!"), "{text}");
@@ -300,7 +382,7 @@ mod tests {
     fn settings_that_kmr_relies_on_are_refused() {
         let mut config = config_for("http://db");
         config.settings.push(("async_insert".into(), "1".into()));
-        assert!(config.endpoint().unwrap_err().to_string().contains("async_insert"));
+        assert!(config.endpoints().unwrap_err().to_string().contains("async_insert"));
     }
 
     #[test]

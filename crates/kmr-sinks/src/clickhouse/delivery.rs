@@ -1,20 +1,32 @@
-//! A frozen batch: the same bytes under the same token until the server has them.
+//! A frozen batch: the same rows under the same token until the server has them, or has refused them one by one.
+//!
+//! Invariants:
+//! 1. The whole batch is one insert, always of the same bytes, until the server refuses rows of it. From then on parts are
+//!    inserted, each under a token of its own that its rows alone decide ([`search`](super::search)).
+//! 2. Rows are taken apart after a definite refusal only: never after a time-out, a broken connection or a view's error.
+//! 3. What is in stays in: parts that were acknowledged are not sent again by a later attempt.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kmr_core::{Attempt, Delivered, Delivery, DeliveryError};
-use tokio::sync::OnceCell;
+use kmr_core::{Attempt, Delivered, Delivery, DeliveryError, RejectedRow};
 
-use super::answer::{Outcome, insert_outcome};
-use super::body;
-use super::config::{Compression, Endpoint};
+use super::answer::Outcome;
+use super::code::ErrorClass;
+use super::content::Content;
+use super::destination::Destination;
 use super::error::ClickHouseError;
-use super::exchange::post;
-use super::telemetry;
+use super::hosts::Blame;
+use super::search::{Fault, Part, Search, Step};
+use super::{limits, refusal, telemetry};
+
+/// An error that may pass counts as this part's own after so many answers of the same code in a row …
+const OWN_AFTER: u32 = 5;
+/// … if so many other inserts went in meanwhile.
+const OTHERS_PASSED: u64 = 2;
 
 /// What the server acknowledged: the output of a [`ClickHouseWriter`](super::ClickHouseWriter) stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,87 +34,277 @@ use super::telemetry;
 pub struct InsertReceipt {
     /// Database and table, quoted.
     pub table: Arc<str>,
-    /// Rows of the batch. All of them are in the table.
+    /// Rows of the batch that are in the table: all but the refused ones.
     pub rows: u64,
+    /// Rows that the server refused; their records go to `reduce_err`.
+    pub rejected: u64,
+    /// Inserts that were tried for the batch, those that were refused or lost included: 1 for a batch that went in at once.
+    pub inserts: u32,
     /// Rows by the server's own count; more than `rows` where views write too. `None` if a proxy took the summary out.
     pub written_rows: Option<u64>,
     /// Size of the rows in RowBinary, bytes.
     pub bytes: u64,
-    /// Size of the request's body as sent, bytes.
+    /// Size of the acknowledged requests' bodies as sent, bytes.
     pub sent_bytes: u64,
     /// Attempts that it took, from 1.
     pub attempts: u32,
     /// How long the last attempt took.
     pub took: Duration,
-    /// The id under which `system.query_log` knows the insert.
+    /// The id under which `system.query_log` knows the insert; of a batch that was taken apart, the last of its inserts.
     pub query_id: Option<String>,
-}
-
-/// What all batches of one writer share.
-pub(crate) struct Destination {
-    pub(crate) endpoint: Endpoint,
-    pub(crate) table: Arc<str>,
-    pub(crate) compression: Compression,
 }
 
 /// A closed batch of one writer.
 pub(crate) struct FrozenBatch {
-    pub(crate) destination: Arc<Destination>,
-    /// Path and parameters, the token among them.
-    pub(crate) target: String,
-    pub(crate) rows: u64,
-    pub(crate) bytes: u64,
+    destination: Arc<Destination>,
+    /// What the tokens of all its inserts begin with.
+    token: String,
+    rows: u64,
+    bytes: u64,
     content: Content,
+    progress: Mutex<Progress>,
 }
 
-/// The request's body. Invariant: once `packed` is there it is what every attempt sends, and `plain` is empty.
-struct Content {
-    plain: Mutex<Vec<Bytes>>,
-    packed: OnceCell<Vec<Bytes>>,
+/// What is known of a batch. Survives an attempt that is dropped.
+struct Progress {
+    search: Search,
+    rejected: Vec<RejectedRow>,
+    inserts: u32,
+    sent_bytes: u64,
+    written_rows: Option<u64>,
+    query_id: Option<String>,
+    /// The insert under way. Still there at the next one, it was dropped without an answer.
+    trial: Option<Trial>,
+    /// Where the next part has to go: it may be there already.
+    prefer: Option<usize>,
+    /// Whether the outcome of an insert is not known.
+    in_doubt: bool,
+    refreshed: bool,
+    stubborn: Option<Stubborn>,
+    /// A code that has been proved to be this batch's own.
+    own_code: Option<u32>,
+}
+
+/// An insert at a host.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    host: usize,
+    /// Whether it was sent there because it may be there.
+    again: bool,
+}
+
+/// An error that the part that is next has met again and again.
+#[derive(Clone, Copy, Debug)]
+struct Stubborn {
+    code: u32,
+    times: u32,
+    /// Inserts of the writer that had gone in when it was met first.
+    inserts: u64,
 }
 
 impl FrozenBatch {
-    /// A batch of `segments`, the format's header in front.
-    pub(crate) fn new(
-        destination: Arc<Destination>,
-        target: String,
-        rows: u64,
-        bytes: u64,
-        segments: Vec<Bytes>,
-    ) -> Self {
-        let content = Content { plain: Mutex::new(segments), packed: OnceCell::new() };
-        Self { destination, target, rows, bytes, content }
+    /// A batch that nothing has been inserted of. Every insert's token begins with `token`.
+    pub(crate) fn new(destination: Arc<Destination>, token: String, bytes: u64, content: Content) -> Self {
+        let progress = Mutex::new(Progress::new(content.rows()));
+        let rows = content.rows() as u64;
+        Self { destination, token, rows, bytes, content, progress }
     }
 
-    /// The body's bytes, shared. Packed by the first attempt that gets so far; a dropped one leaves it to the next.
-    async fn body(&self) -> Result<Vec<Bytes>, ClickHouseError> {
-        let packed = self.content.packed.get_or_try_init(|| async {
-            let plain = self.plain().clone();
-            let packed = match self.destination.compression {
-                Compression::None => plain,
-                Compression::Lz4 => vec![body::lz4(&plain).await.map_err(ClickHouseError::Compression)?],
+    /// Inserts part after part until every row has ended.
+    async fn insert_all(&self) -> Result<(), ClickHouseError> {
+        let mut unreached = 0;
+        while let Some((part, trial)) = self.next_trial() {
+            let body = self.content.part(&part).await?;
+            let sent_bytes: usize = body.iter().map(Bytes::len).sum();
+            let token = format!("{}{}", self.token, part.suffix(self.content.rows()));
+            let statement = self.destination.statement();
+            self.progress().sends(trial);
+            let rows = part.len() as u64;
+            let answer = self.destination.insert(trial.host, &statement, (&token, rows), body).await;
+            let error = match answer {
+                Ok(outcome) => {
+                    self.progress().accepted(outcome, sent_bytes);
+                    continue;
+                }
+                Err(error) => error,
             };
-            self.plain().clear();
-            Ok::<_, ClickHouseError>(packed)
-        });
-        packed.await.cloned()
+            let blame = Blame::of(&error);
+            self.progress().answered(blame);
+            if blame == Blame::Away {
+                unreached += 1;
+                if unreached < self.destination.hosts.len() {
+                    continue; // it is nowhere yet: another host may be there
+                }
+            }
+            self.failed(&part, trial.host, &statement, error).await?;
+        }
+        Ok(())
     }
 
-    fn plain(&self) -> std::sync::MutexGuard<'_, Vec<Bytes>> {
-        self.content.plain.lock().unwrap_or_else(PoisonError::into_inner)
+    fn next_trial(&self) -> Option<(Part, Trial)> {
+        let mut progress = self.progress();
+        if let Some(dropped) = progress.trial.take() {
+            self.destination.hosts.note(dropped.host, Blame::Unknown);
+            progress.unknown(dropped);
+        }
+        let part = progress.search.next()?;
+        let host = self.destination.hosts.pick(progress.prefer);
+        Some((part, Trial { host, again: progress.prefer.is_some() }))
     }
 
-    async fn insert(&self) -> Result<(Outcome, usize), ClickHouseError> {
-        let segments = self.body().await?;
-        let sent_bytes = segments.iter().map(Bytes::len).sum();
-        let Destination { endpoint, table, compression } = &*self.destination;
-        let encoding = match compression {
-            Compression::None => None,
-            Compression::Lz4 => Some("lz4"),
+    /// Decides whether something else can be tried at once; what comes back as an error is for the framework.
+    async fn failed(
+        &self,
+        part: &Part,
+        host: usize,
+        statement: &str,
+        error: ClickHouseError,
+    ) -> Result<(), ClickHouseError> {
+        if error.class() == Some(ErrorClass::Schema) && !self.progress().refreshed {
+            let another = self.destination.refresh(host, statement).await?;
+            self.progress().refreshed = true;
+            return if another { Ok(()) } else { Err(error) };
+        }
+        let fault = match fault(&error) {
+            Some(fault) => Some(fault),
+            None => self.progress().own_fault(&error, part.len(), self.destination.inserts()),
         };
-        let answer = post(endpoint, &self.target, segments, encoding).await?;
-        Ok((insert_outcome(&answer, endpoint, table, self.rows)?, sent_bytes))
+        match fault {
+            Some(fault) => self.refused(fault, error),
+            None => Err(error),
+        }
     }
+
+    /// The server refused the part, and nothing of it is in.
+    fn refused(&self, fault: Fault, error: ClickHouseError) -> Result<(), ClickHouseError> {
+        let mut progress = self.progress();
+        if !progress.search.has_narrowed() {
+            telemetry::search_started(&self.destination.name, self.rows, progress.in_doubt, &error);
+        }
+        let row = match progress.search.refused(fault) {
+            Step::Goes => return Ok(()),
+            Step::Stuck => return Err(error),
+            Step::Refused(row) => row,
+        };
+        let refused = progress.search.refused_rows() as u64;
+        if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
+            return Err(limits::too_many(&self.destination.name, what, error));
+        }
+        progress.rejected.push(RejectedRow { index: row, error: row_error(error).into() });
+        Ok(())
+    }
+
+    fn delivered(&self, attempt: Attempt, took: Duration) -> Delivered<InsertReceipt> {
+        let mut progress = self.progress();
+        let rejected = std::mem::take(&mut progress.rejected);
+        let refused = rejected.len() as u64;
+        self.destination.ended(self.rows, refused);
+        let table = Arc::clone(&self.destination.name);
+        telemetry::inserted(&table, self.rows - refused, progress.sent_bytes, attempt.number, took);
+        if progress.search.has_narrowed() || refused > 0 {
+            telemetry::search_ended(&table, self.rows, refused, progress.inserts);
+        }
+        let receipt = InsertReceipt {
+            table,
+            rows: self.rows - refused,
+            rejected: refused,
+            inserts: progress.inserts,
+            written_rows: progress.written_rows,
+            bytes: self.bytes,
+            sent_bytes: progress.sent_bytes,
+            attempts: attempt.number,
+            took,
+            query_id: progress.query_id.clone(),
+        };
+        Delivered { output: receipt, rejected }
+    }
+
+    fn progress(&self) -> MutexGuard<'_, Progress> {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Progress {
+    fn new(rows: usize) -> Self {
+        Self {
+            search: Search::new(rows),
+            rejected: Vec::new(),
+            inserts: 0,
+            sent_bytes: 0,
+            written_rows: Some(0),
+            query_id: None,
+            trial: None,
+            prefer: None,
+            in_doubt: false,
+            refreshed: false,
+            stubborn: None,
+            own_code: None,
+        }
+    }
+
+    fn sends(&mut self, trial: Trial) {
+        self.trial = Some(trial);
+        self.inserts += 1;
+    }
+
+    fn accepted(&mut self, outcome: Outcome, sent_bytes: usize) {
+        self.answered(Blame::None);
+        self.search.accepted();
+        self.stubborn = None;
+        self.sent_bytes += sent_bytes as u64;
+        self.written_rows = self.written_rows.zip(outcome.written_rows).map(|(before, these)| before + these);
+        self.query_id = outcome.query_id.or(self.query_id.take());
+    }
+
+    fn answered(&mut self, blame: Blame) {
+        match (self.trial.take(), blame) {
+            (Some(trial), Blame::Unknown) => self.unknown(trial),
+            _ => self.prefer = None,
+        }
+    }
+
+    /// The rows may be at that host: they go there once more before they go to another.
+    fn unknown(&mut self, trial: Trial) {
+        self.in_doubt = true;
+        self.prefer = (!trial.again).then_some(trial.host);
+    }
+
+    /// An error that may pass, but that this part keeps getting while others go in: its rows are at fault.
+    fn own_fault(&mut self, error: &ClickHouseError, rows: usize, inserts: u64) -> Option<Fault> {
+        let code = error.code().filter(|_| error.class() == Some(ErrorClass::Transient))?;
+        let before = self.stubborn.filter(|before| before.code == code);
+        let mut stubborn = before.unwrap_or(Stubborn { code, times: 0, inserts });
+        stubborn.times += 1;
+        self.stubborn = Some(stubborn);
+        let often = stubborn.times >= OWN_AFTER;
+        if often && inserts - stubborn.inserts >= OTHERS_PASSED {
+            self.own_code = Some(code);
+        }
+        let own = self.own_code == Some(code);
+        match rows {
+            0 | 1 => (own && often).then_some(Fault::Row(None)),
+            _ => own.then_some(Fault::Size),
+        }
+    }
+}
+
+/// What an exception says about the rows that it refused; `None` where it is no refusal of rows.
+fn fault(error: &ClickHouseError) -> Option<Fault> {
+    match error {
+        ClickHouseError::Exception { class: ErrorClass::Data, message, .. } => {
+            Some(Fault::Row(refusal::row(message)))
+        }
+        ClickHouseError::Exception { class: ErrorClass::TooManyPartitions, .. } => Some(Fault::Size),
+        _ => None,
+    }
+}
+
+fn row_error(error: ClickHouseError) -> ClickHouseError {
+    let column = match &error {
+        ClickHouseError::Exception { message, .. } => refusal::column(message).map(str::to_owned),
+        _ => None,
+    };
+    ClickHouseError::Refused { column, source: Box::new(error) }
 }
 
 impl fmt::Debug for FrozenBatch {
@@ -120,24 +322,10 @@ impl Delivery for FrozenBatch {
 
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<InsertReceipt>, DeliveryError> {
         let started = Instant::now();
-        let table = &self.destination.table;
-        match self.insert().await {
-            Ok((outcome, sent_bytes)) => {
-                let took = started.elapsed();
-                telemetry::inserted(table, self.rows, sent_bytes, attempt.number, took);
-                Ok(Delivered::new(InsertReceipt {
-                    table: Arc::clone(table),
-                    rows: self.rows,
-                    written_rows: outcome.written_rows,
-                    bytes: self.bytes,
-                    sent_bytes: sent_bytes as u64,
-                    attempts: attempt.number,
-                    took,
-                    query_id: outcome.query_id,
-                }))
-            }
+        match self.insert_all().await {
+            Ok(()) => Ok(self.delivered(attempt, started.elapsed())),
             Err(error) => {
-                telemetry::refused(table, self.rows, attempt.number, &error);
+                telemetry::refused(&self.destination.name, self.rows, attempt.number, &error);
                 Err(if error.is_retryable() {
                     DeliveryError::retryable(error)
                 } else {

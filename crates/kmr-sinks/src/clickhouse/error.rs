@@ -23,6 +23,18 @@ pub enum ClickHouseError {
         source: io::Error,
     },
 
+    /// The server's certificate is not to be trusted.
+    #[error(
+        "ClickHouse at {address} shows a certificate that is not trusted; correct the host's name, renew the certificate, or \
+         name its CA with .ca_certificate()"
+    )]
+    Distrusted {
+        /// Host and port.
+        address: String,
+        /// What is wrong with it.
+        source: io::Error,
+    },
+
     /// A phase of a request took too long. A batch whose answer did not come may have been stored all the same.
     #[error("ClickHouse at {address}: {phase} took longer than {limit:?}")]
     TimedOut {
@@ -158,6 +170,29 @@ pub enum ClickHouseError {
         problem: String,
     },
 
+    /// A row that the server refused alone; its record goes to `reduce_err`.
+    #[error("ClickHouse refused the row{}", in_column(.column))]
+    Refused {
+        /// The column, where the server names it.
+        column: Option<String>,
+        /// What the server said to it, with its code.
+        source: Box<ClickHouseError>,
+    },
+
+    /// More rows are refused than may go to `reduce_err`.
+    #[error(
+        "table {table}: the server refuses too many rows: {what}; nothing of the batch is committed: correct the mapping or \
+         the table, or raise the limit"
+    )]
+    TooManyRefused {
+        /// The table, quoted.
+        table: String,
+        /// How many, and the limit.
+        what: String,
+        /// What the server said to the last one.
+        source: Box<ClickHouseError>,
+    },
+
     /// The batch could not be compressed.
     #[error("compressing a batch failed")]
     Compression(#[source] io::Error),
@@ -174,11 +209,24 @@ impl ClickHouseError {
         }
     }
 
+    /// The class of ClickHouse's error code, where it gave one.
+    pub fn class(&self) -> Option<ErrorClass> {
+        match self {
+            Self::Exception { class, .. } => Some(*class),
+            Self::NotReady { source, .. }
+            | Self::Refused { source, .. }
+            | Self::TooManyRefused { source, .. } => source.class(),
+            _ => None,
+        }
+    }
+
     /// ClickHouse's error code, where it gave one.
     pub fn code(&self) -> Option<u32> {
         match self {
             Self::Exception { code, .. } => Some(*code),
-            Self::NotReady { source, .. } => source.code(),
+            Self::NotReady { source, .. }
+            | Self::Refused { source, .. }
+            | Self::TooManyRefused { source, .. } => source.code(),
             _ => None,
         }
     }
@@ -188,7 +236,7 @@ impl ClickHouseError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Looking up the name and opening the connection.
+    /// Looking up the name, opening the connection, and the TLS handshake.
     Connect,
     /// Sending, as long as the server takes nothing.
     Send,
@@ -204,6 +252,10 @@ impl fmt::Display for Phase {
             Phase::Answer => "the answer",
         })
     }
+}
+
+fn in_column(column: &Option<String>) -> String {
+    column.as_ref().map_or_else(String::new, |column| format!(" for its column `{column}`"))
 }
 
 fn quote(body: &str) -> String {

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -46,14 +47,37 @@ pub(crate) async fn post(
 ) -> Result<Answer, ClickHouseError> {
     let progress = Arc::new(Progress::default());
     let request = request(endpoint, target, segments, encoding, &progress)?;
-    let stream = connect(endpoint).await?;
+    let limit = endpoint.timeouts.connect;
+    let connected = timeout(limit, connect(endpoint)).await;
+    let stream = connected.map_err(|_| ClickHouseError::TimedOut {
+        address: endpoint.address(),
+        phase: Phase::Connect,
+        limit,
+    })??;
+    match stream {
+        Stream::Plain(stream) => converse(endpoint, stream, request, &progress).await,
+        #[cfg(feature = "clickhouse-tls")]
+        Stream::Tls(stream) => converse(endpoint, *stream, request, &progress).await,
+    }
+}
+
+/// One request and its answer over an open connection.
+async fn converse<S>(
+    endpoint: &Endpoint,
+    stream: S,
+    request: Request<Segments>,
+    progress: &Progress,
+) -> Result<Answer, ClickHouseError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let broken = |source| ClickHouseError::Broken { address: endpoint.address(), source };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     let exchange = async {
         let response = sender.send_request(request).await?;
         read(response).await
     };
-    let watched = drive(connection, exchange, &progress, endpoint.timeouts);
+    let watched = drive(connection, exchange, progress, endpoint.timeouts);
     match watched.await {
         Ok(result) => result.map_err(broken),
         Err((phase, limit)) => Err(ClickHouseError::TimedOut { address: endpoint.address(), phase, limit }),
@@ -80,15 +104,25 @@ fn request(
     Ok(request)
 }
 
-async fn connect(endpoint: &Endpoint) -> Result<TcpStream, ClickHouseError> {
-    let limit = endpoint.timeouts.connect;
+enum Stream {
+    Plain(TcpStream),
+    #[cfg(feature = "clickhouse-tls")]
+    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+}
+
+async fn connect(endpoint: &Endpoint) -> Result<Stream, ClickHouseError> {
     let unreachable = |source| ClickHouseError::Unreachable { address: endpoint.address(), source };
-    let stream = timeout(limit, TcpStream::connect((endpoint.host.as_str(), endpoint.port)))
-        .await
-        .map_err(|_| ClickHouseError::TimedOut { address: endpoint.address(), phase: Phase::Connect, limit })?
-        .map_err(unreachable)?;
+    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
-    Ok(stream)
+    #[cfg(feature = "clickhouse-tls")]
+    if let Some(tls) = &endpoint.tls {
+        let secured = tls.connect(stream).await.map_err(|source| match super::tls::is_distrust(&source) {
+            true => ClickHouseError::Distrusted { address: endpoint.address(), source },
+            false => unreachable(source),
+        })?;
+        return Ok(Stream::Tls(Box::new(secured)));
+    }
+    Ok(Stream::Plain(stream))
 }
 
 async fn read(response: Response<Incoming>) -> Result<Answer, hyper::Error> {

@@ -3,6 +3,35 @@
 //! `Row`, its derive macro and the serde helpers are the `clickhouse` crate's. This module passes them on, so that a
 //! program needs no dependency of its own: derive with `#[clickhouse(crate = "kmr_sinks::clickhouse")]`, and find the
 //! whole crate (DDL, queries) as [`client`]. With a dependency on `clickhouse` 0.15 that attribute is not needed.
+//!
+//! # Types
+//!
+//! What a field may be for a column of each type. All of them are sent to a real server and compared there by
+//! `integration-tests/tests/it/clickhouse_types.rs`. A field of another type stops the consumer at the first row.
+//!
+//! | ClickHouse | Rust |
+//! |---|---|
+//! | `Bool` | `bool` |
+//! | `UInt8` … `UInt128`, `Int8` … `Int128` | `u8` … `u128`, `i8` … `i128`, exactly |
+//! | `UInt256`, `Int256`, `BFloat16` | the types in `client::types` |
+//! | `Float32`, `Float64` | `f32`, `f64` |
+//! | `Decimal(P, S)` | `i32` to 9 digits, `i64` to 18, `i128` to 38, 32 bytes to 76; scaled by 10^S |
+//! | `String` | `String`, `&str`, bytes, an enum without fields (its name) |
+//! | `FixedString(N)` | `[u8; N]`; a string or bytes of at most N bytes, padded with zeros |
+//! | `Date`, `Date32` | `u16`, `i32`: days since 1970 |
+//! | `DateTime`, `DateTime64`, `Time`, `Time64` | `u32`, `i64`, `i32`, `i64`: seconds or ticks; or the helpers in `clickhouse::serde` |
+//! | `UUID` | `uuid::Uuid`, also with `clickhouse::serde::uuid`; `(u64, u64)` |
+//! | `IPv4`, `IPv6` | `Ipv4Addr` with `clickhouse::serde::ipv4`, or `u32`; `Ipv6Addr` |
+//! | `Enum8`, `Enum16` | an enum without fields or a string, by name; `i8`, `i16`, by value |
+//! | `Nullable(T)` | `Option<T>`, or `T` |
+//! | `Array(T)` | `Vec<T>`, slices, arrays; bytes for `Array(UInt8)` |
+//! | `Tuple(…)` | tuples; structs with the elements' names in the elements' order |
+//! | `Map(K, V)` | maps, `Vec<(K, V)>` |
+//! | `Variant(…)` | an enum of one-field variants in ClickHouse's order (by name of the type); `None` for NULL |
+//! | `JSON` | a `String` of JSON |
+//! | `LowCardinality(T)`, `SimpleAggregateFunction(f, T)` | as `T` |
+//! | `Point`, `Ring`, `Polygon` and so on | `(f64, f64)`, and `Vec`s of it |
+//! | `AggregateFunction`, `Dynamic`, `Nested` as one column | cannot be written |
 
 mod writer;
 
@@ -10,15 +39,28 @@ mod answer;
 mod body;
 mod code;
 mod config;
+mod content;
 mod delivery;
+mod destination;
 mod encode;
 mod error;
+mod evolution;
 mod exchange;
+mod hosts;
+mod limits;
 mod open_batch;
+mod pace;
+mod preflight;
+mod record_columns;
+mod refusal;
+mod row_ends;
 mod rows;
 mod schema;
+mod search;
 mod start;
 mod telemetry;
+#[cfg(feature = "clickhouse-tls")]
+mod tls;
 mod types;
 
 #[cfg(test)]
@@ -28,6 +70,8 @@ pub use code::ErrorClass;
 pub use config::Compression;
 pub use delivery::InsertReceipt;
 pub use error::{ClickHouseError, Phase};
+pub use preflight::{TableColumn, check_row};
+pub use record_columns::RecordColumns;
 pub use rows::EncodedRows;
 pub use writer::ClickHouseWriter;
 

@@ -2,6 +2,8 @@
 
 use bytes::Bytes;
 
+use super::row_ends::RowEnds;
+
 /// Below this size a chunk is copied behind the last one: a segment of its own would cost more than its bytes.
 const COPY_BELOW: usize = 32 << 10;
 
@@ -10,13 +12,14 @@ const COPY_BELOW: usize = 32 << 10;
 pub(crate) struct OpenBatch {
     segments: Vec<Bytes>,
     tail: Vec<u8>,
-    rows: u64,
+    ends: RowEnds,
     bytes: u64,
 }
 
 impl OpenBatch {
-    pub(crate) fn append(&mut self, encoded: Vec<u8>, rows: usize) {
-        self.rows += rows as u64;
+    /// Adds a chunk: its bytes, and the end of each row in them.
+    pub(crate) fn append(&mut self, encoded: Vec<u8>, ends: Vec<u32>) {
+        self.ends.append(ends);
         self.bytes += encoded.len() as u64;
         if encoded.len() < COPY_BELOW {
             self.tail.extend_from_slice(&encoded);
@@ -26,19 +29,14 @@ impl OpenBatch {
         }
     }
 
-    pub(crate) fn rows(&self) -> u64 {
-        self.rows
-    }
-
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// All segments in the order of acceptance, `header` in front.
-    pub(crate) fn into_segments(mut self, header: Bytes) -> Vec<Bytes> {
+    /// All segments in the order of acceptance, and where their rows end.
+    pub(crate) fn into_parts(mut self) -> (Vec<Bytes>, RowEnds) {
         self.close_tail();
-        self.segments.insert(0, header);
-        self.segments
+        (self.segments, self.ends)
     }
 
     fn close_tail(&mut self) {
@@ -55,15 +53,15 @@ mod tests {
     #[test]
     fn order_is_kept_over_small_and_large_chunks() {
         let mut batch = OpenBatch::default();
-        let mut expected = b"head".to_vec();
+        let mut expected = Vec::new();
         for size in [3, COPY_BELOW, 5, 7, COPY_BELOW + 1, 0, 1] {
             let chunk = vec![size as u8; size];
             expected.extend_from_slice(&chunk);
-            batch.append(chunk, 1);
+            batch.append(chunk, vec![size as u32]);
         }
-        assert_eq!((batch.rows(), batch.bytes()), (7, expected.len() as u64 - 4));
-        let segments = batch.into_segments(Bytes::from_static(b"head"));
-        assert_eq!(segments.len(), 6);
+        assert_eq!(batch.bytes(), expected.len() as u64);
+        let (segments, ends) = batch.into_parts();
+        assert_eq!((segments.len(), ends.rows()), (5, 7));
         assert_eq!(segments.concat(), expected);
     }
 }

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use ::clickhouse::Row;
-use kmr_core::{BoxError, Rows, StopConsumer};
+use kmr_core::{BoxError, Record, Rows, StopConsumer};
 use serde::Serialize;
 
 use super::encode::{Fault, encode_row};
@@ -34,9 +34,30 @@ impl<R> EncodedRows<R> {
         Self { table, rows: RowBuffer::default(), row: PhantomData }
     }
 
-    /// The encoded bytes, and the number of rows.
-    pub(crate) fn into_parts(self) -> (Vec<u8>, usize) {
+    /// The encoded bytes, and the end of each row.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<u32>) {
         self.rows.into_parts()
+    }
+}
+
+impl<R: Row + Serialize> EncodedRows<R> {
+    #[inline]
+    fn add(&mut self, row: &R, record: Option<&Record<'_>>) -> Result<(), BoxError> {
+        let Some(table) = &self.table else {
+            return Err(StopConsumer::new(not_started()).into());
+        };
+        let Schema { columns, record: of_record, .. } = &table.schema;
+        let fields = columns.len() - of_record.len();
+        let first = self.rows.len() == 0;
+        self.rows.push(|out| {
+            encode_row(row, &columns[..fields], out, first).map_err(|fault| row_error::<R>(table, &fault))?;
+            match record {
+                Some(record) => of_record.iter().for_each(|column| column.write(record, out)),
+                None if of_record.is_empty() => {}
+                None => return Err(StopConsumer::new(no_record(table)).into()),
+            }
+            Ok(())
+        })
     }
 }
 
@@ -55,13 +76,12 @@ impl<R: Row + Serialize + Send + 'static> Rows for EncodedRows<R> {
     }
 
     fn push(&mut self, row: R) -> Result<(), BoxError> {
-        let Some(table) = &self.table else {
-            return Err(StopConsumer::new(not_started()).into());
-        };
-        let first = self.rows.len() == 0;
-        self.rows.push(|out| {
-            encode_row(&row, &table.schema.columns, out, first).map_err(|fault| row_error::<R>(table, &fault))
-        })
+        self.add(&row, None)
+    }
+
+    #[inline]
+    fn push_from(&mut self, row: R, record: &Record<'_>) -> Result<(), BoxError> {
+        self.add(&row, Some(record))
     }
 
     fn len(&self) -> usize {
@@ -83,6 +103,12 @@ impl<R: Row + Serialize + Send + 'static> Rows for EncodedRows<R> {
     fn split_off(&mut self, at: usize) -> Self {
         Self { table: self.table.clone(), rows: self.rows.split_off(at), row: PhantomData }
     }
+}
+
+fn no_record(table: &DescribedTable) -> ClickHouseError {
+    let problem = ".record_columns() is for rows that a record was mapped to; behind another reduce a row has no record of \
+                   its own: leave it out there";
+    ClickHouseError::Schema { table: table.name.clone(), problem: problem.into() }
 }
 
 fn not_started() -> ClickHouseError {

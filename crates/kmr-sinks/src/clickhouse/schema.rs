@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::encode::put_length;
 use super::error::ClickHouseError;
+use super::record_columns::{RecordColumn, RecordColumns};
 use super::types::Type;
 
 /// One column of the insert, in the order of the Row's fields.
@@ -20,7 +21,10 @@ pub(crate) struct Column {
 /// What an insert of one Row type into one table needs to know.
 #[derive(Clone, Debug)]
 pub(crate) struct Schema {
+    /// Those of the row's fields, then those of the record.
     pub(crate) columns: Vec<Column>,
+    /// The last of `columns`: filled from the record.
+    pub(crate) record: Vec<RecordColumn>,
     /// The head of a RowBinaryWithNamesAndTypes body.
     pub(crate) header: Bytes,
     pub(crate) insert: String,
@@ -37,6 +41,12 @@ pub(crate) struct Described {
     default_type: String,
 }
 
+impl Described {
+    pub(crate) fn new(name: String, type_text: String, default_type: String) -> Self {
+        Self { name, type_text, default_type }
+    }
+}
+
 /// The statement that describes `table`, which is quoted already.
 pub(crate) fn describe_statement(table: &str) -> String {
     format!("DESCRIBE TABLE {table} FORMAT JSONEachRow")
@@ -47,8 +57,12 @@ pub(crate) fn read_description(answer: &[u8]) -> Result<Vec<Described>, serde_js
     serde_json::Deserializer::from_slice(answer).into_iter().collect()
 }
 
-/// Matches the fields of `R` with the columns of `table` (its quoted name).
-pub(crate) fn check<R: Row>(table: &str, described: &[Described]) -> Result<Schema, ClickHouseError> {
+/// Matches the fields of `R`, and the columns that are filled from the record, with the columns of `table` (its quoted name).
+pub(crate) fn check<R: Row>(
+    table: &str,
+    described: &[Described],
+    record: &RecordColumns,
+) -> Result<Schema, ClickHouseError> {
     let row = R::NAME;
     if R::COLUMN_NAMES.is_empty() || R::COLUMN_NAMES.len() != R::COLUMN_COUNT {
         return Err(schema_error(
@@ -56,12 +70,26 @@ pub(crate) fn check<R: Row>(table: &str, described: &[Described]) -> Result<Sche
             "a row must be a struct with named fields and #[derive(Row)]".into(),
         ));
     }
-    let columns = R::COLUMN_NAMES
+    let mut columns = R::COLUMN_NAMES
         .iter()
         .map(|field| column_for(table, row, field, described))
         .collect::<Result<Vec<_>, _>>()?;
-    nothing_missing(table, row, R::COLUMN_NAMES, described)?;
+    let mut names = R::COLUMN_NAMES.to_vec();
+    for name in record.names() {
+        if names.contains(&name) {
+            let problem = format!(
+                "column `{name}` would be filled twice: by .record_columns(), and by a field of {row}"
+            );
+            return Err(schema_error(table, problem));
+        }
+        names.push(name);
+    }
+    nothing_missing(table, row, &names, described)?;
+    let found = record.find(described).map_err(|problem| schema_error(table, problem))?;
+    let (of_record, record) = found.into_iter().unzip::<_, _, Vec<_>, _>();
+    columns.extend(of_record);
     Ok(Schema {
+        record,
         header: header(&columns),
         insert: insert_statement(table, &columns),
         json_as_text: columns.iter().any(|column| column.ty.holds_json()),
@@ -166,9 +194,23 @@ fn header(columns: &[Column]) -> Bytes {
     Bytes::from(out)
 }
 
-fn insert_statement(table: &str, columns: &[Column]) -> String {
+/// The statement that inserts these columns as they are.
+pub(crate) fn insert_statement(table: &str, columns: &[Column]) -> String {
     let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
     format!("INSERT INTO {table} ({}) FORMAT RowBinaryWithNamesAndTypes", names.join(", "))
+}
+
+/// A column that can be inserted, as it is described.
+pub(crate) fn column_of(described: &[Described], name: &str) -> Option<Column> {
+    let found = described.iter().find(|column| column.name == name)?;
+    let can = !matches!(found.default_type.as_str(), "MATERIALIZED" | "ALIAS");
+    let ty = Type::parse(&found.type_text);
+    can.then(|| Column { name: name.to_owned(), type_text: one_line(&found.type_text), ty })
+}
+
+/// A text as it stands between single quotes.
+pub(crate) fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\'', "\\'")
 }
 
 /// A name as ClickHouse reads it back whatever is in it.
@@ -177,7 +219,7 @@ pub(crate) fn quoted(name: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     #[derive(Row)]
@@ -187,7 +229,18 @@ mod tests {
         value: f64,
     }
 
-    fn described(columns: &[(&str, &str, &str)]) -> Vec<Described> {
+    pub(crate) fn schema(columns: &[(&str, &str)]) -> Schema {
+        let column = |(name, ty): &(&str, &str)| Column {
+            name: (*name).into(),
+            type_text: (*ty).into(),
+            ty: Type::parse(ty),
+        };
+        let columns: Vec<_> = columns.iter().map(column).collect();
+        let insert = insert_statement("`t`", &columns);
+        Schema { header: header(&columns), insert, json_as_text: false, record: Vec::new(), columns }
+    }
+
+    pub(crate) fn described(columns: &[(&str, &str, &str)]) -> Vec<Described> {
         columns
             .iter()
             .map(|(name, type_text, default_type)| Described {
@@ -199,7 +252,9 @@ mod tests {
     }
 
     fn problem(columns: &[(&str, &str, &str)]) -> String {
-        check::<Reading>("`db`.`readings`", &described(columns)).unwrap_err().to_string()
+        check::<Reading>("`db`.`readings`", &described(columns), &RecordColumns::new())
+            .unwrap_err()
+            .to_string()
     }
 
     #[test]
@@ -212,6 +267,7 @@ mod tests {
                 ("sensor", "UInt32", ""),
                 ("day", "Date", "MATERIALIZED"),
             ]),
+            &RecordColumns::new(),
         )
         .unwrap();
         assert_eq!(
@@ -249,8 +305,20 @@ mod tests {
     }
 
     #[test]
+    fn columns_of_the_record_come_behind_those_of_the_row() {
+        let table = described(&[("o", "UInt64", ""), ("sensor", "UInt32", ""), ("value", "Float64", "")]);
+        let columns = RecordColumns::new().offset("o");
+        let schema = check::<Reading>("`t`", &table, &columns).unwrap();
+        assert!(schema.insert.contains("(`sensor`, `value`, `o`)"), "{}", schema.insert);
+        assert_eq!((schema.columns.len(), schema.record.len()), (3, 1));
+        let twice = check::<Reading>("`t`", &table, &columns.partition("sensor")).unwrap_err().to_string();
+        assert!(twice.contains("`sensor` would be filled twice"), "{twice}");
+    }
+
+    #[test]
     fn a_row_without_names_is_refused() {
-        let error = check::<(u32, u32)>("`t`", &described(&[("a", "UInt32", "")])).unwrap_err();
+        let error = check::<(u32, u32)>("`t`", &described(&[("a", "UInt32", "")]), &RecordColumns::new())
+            .unwrap_err();
         assert!(error.to_string().contains("named fields"), "{error}");
     }
 

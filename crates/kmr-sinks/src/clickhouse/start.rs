@@ -9,24 +9,28 @@ use super::answer;
 use super::config::Endpoint;
 use super::error::{ClickHouseError, Phase};
 use super::exchange::post;
+use super::hosts::{Blame, Hosts};
 use super::schema::{Described, describe_statement, read_description};
 use super::telemetry;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// The columns of `table` (its quoted name). A server that is not there yet is waited for, a refusal is final.
+/// The columns of `table` (its quoted name), and the host that told them. A server that is not there yet is waited for, a
+/// refusal is final.
 pub(crate) async fn describe(
-    endpoint: &Endpoint,
+    hosts: &Hosts,
     table: &str,
     patience: Duration,
-) -> Result<Vec<Described>, ClickHouseError> {
+) -> Result<(usize, Vec<Described>), ClickHouseError> {
     let deadline = Instant::now() + patience;
     let mut wait = FIRST_WAIT;
     let mut attempt = 1;
     loop {
+        let host = hosts.pick(None);
+        let endpoint = hosts.endpoint(host);
         let error = match timeout_at(deadline, describe_once(endpoint, table)).await {
-            Ok(Ok(described)) => return Ok(described),
+            Ok(Ok(described)) => return Ok((host, described)),
             Ok(Err(error)) if !error.is_retryable() => return Err(error),
             Ok(Err(error)) => error,
             Err(_) => ClickHouseError::TimedOut {
@@ -35,6 +39,7 @@ pub(crate) async fn describe(
                 limit: patience,
             },
         };
+        hosts.note(host, Blame::Unknown);
         if Instant::now() + wait >= deadline {
             return Err(ClickHouseError::NotReady {
                 address: endpoint.address(),
@@ -50,7 +55,11 @@ pub(crate) async fn describe(
     }
 }
 
-async fn describe_once(endpoint: &Endpoint, table: &str) -> Result<Vec<Described>, ClickHouseError> {
+/// Asks once.
+pub(crate) async fn describe_once(
+    endpoint: &Endpoint,
+    table: &str,
+) -> Result<Vec<Described>, ClickHouseError> {
     let statement = describe_statement(table);
     let target = endpoint.target(&[("wait_end_of_query", "1")]);
     let reply = post(endpoint, &target, vec![Bytes::from(statement)], None).await?;

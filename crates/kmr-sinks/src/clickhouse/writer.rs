@@ -13,20 +13,26 @@ use kmr_core::{AtShutdown, BatchOptions, BoxError, Chunk, Delivery, Reducer, Ret
 use serde::Serialize;
 
 use super::config::{Compression, Config, Secret, Timeouts};
-use super::delivery::{Destination, FrozenBatch, InsertReceipt};
+use super::content::Content;
+use super::delivery::{FrozenBatch, InsertReceipt};
+use super::destination::{Destination, Terms};
 use super::error::ClickHouseError;
+use super::hosts::Hosts;
+use super::limits::Limits;
 use super::open_batch::OpenBatch;
+use super::pace::Pace;
+use super::record_columns::RecordColumns;
 use super::rows::{DescribedTable, EncodedRows};
 use super::{schema, start, telemetry};
-
-/// The server's own default for `max_insert_block_size`: a batch up to here is one block in any case.
-const BLOCK_ROWS: usize = 1_048_449;
 
 /// Inserts rows of type `R` into one table, in batches.
 ///
 /// Rows are encoded where they are mapped, in parallel; a batch is one `INSERT … FORMAT RowBinaryWithNamesAndTypes` and
 /// one block on the server. Its bytes and its `insert_deduplication_token` stay the same until it is acknowledged, so
 /// that a table with a deduplication window drops what a retry sends again.
+///
+/// Rows that the server refuses are looked for: the good ones go in, each bad one goes to `reduce_err` with code, message and, where
+/// the server names it, column. The receipt counts the inserts that it took.
 ///
 /// At the start the table's columns are compared with `R`, and a server that is not up yet is waited for. Of the types of
 /// the fields the start knows nothing (serde shows them with the first value): a field of a wrong type stops the consumer
@@ -47,17 +53,24 @@ struct Started {
 }
 
 impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
-    /// A writer to `table` of the server at `url`, such as `http://127.0.0.1:8123`. Nothing is connected yet.
+    /// A writer to `table` of the server at `url`, such as `http://127.0.0.1:8123`; `https` needs the feature
+    /// `clickhouse-tls`. Nothing is connected yet.
     pub fn new(url: impl Into<String>, table: impl Into<String>) -> Self {
         Self {
             config: Config {
-                url: url.into(),
+                urls: vec![url.into()],
                 table: table.into(),
                 database: None,
                 user: None,
                 password: None,
+                token: None,
+                #[cfg(feature = "clickhouse-tls")]
+                ca: None,
                 settings: Vec::new(),
+                record_columns: RecordColumns::new(),
                 compression: Compression::default(),
+                async_insert: false,
+                limits: Limits::default(),
                 timeouts: Timeouts {
                     connect: Duration::from_secs(3),
                     send: Duration::from_secs(5),
@@ -84,6 +97,31 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         self
     }
 
+    /// Another server of the same table. Inserts go to the first one that works; when it fails, the next one takes over. A
+    /// batch whose answer was lost is sent to the same host again before it goes elsewhere.
+    ///
+    /// Rows come twice after such a change unless the servers are replicas of one table, which share its deduplication.
+    /// Give hosts of one shard only: nothing spreads rows over several.
+    pub fn or_host(mut self, url: impl Into<String>) -> Self {
+        self.config.urls.push(url.into());
+        self
+    }
+
+    /// A bearer token, such as a JWT of ClickHouse Cloud or of a proxy, in place of user and password. It is sent in the
+    /// `Authorization` header, and shown in no log, error or `Debug` output.
+    pub fn bearer_token(mut self, token: impl Into<String>) -> Self {
+        self.config.token = Some(Secret(token.into()));
+        self
+    }
+
+    /// A file of CA certificates in PEM that `https` servers are checked against, in place of the system's. It is read at the
+    /// start.
+    #[cfg(feature = "clickhouse-tls")]
+    pub fn ca_certificate(mut self, file: impl Into<std::path::PathBuf>) -> Self {
+        self.config.ca = Some(file.into());
+        self
+    }
+
     /// The user's password. It is sent in a header, and shown in no log, error or `Debug` output.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.config.password = Some(Secret(password.into()));
@@ -97,10 +135,40 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         self
     }
 
+    /// Columns that hold where a row comes from, without fields in `R`: topic, partition, offset, timestamp, key. Default: none.
+    /// For rows that come from map stages; a writer behind another reduce stops the consumer at its first row.
+    pub fn record_columns(mut self, columns: RecordColumns) -> Self {
+        self.config.record_columns = columns;
+        self
+    }
+
     /// A setting of ClickHouse for this writer's requests, such as `insert_quorum`. Settings that kmr relies on are
     /// refused at the start.
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.settings.push((name.into(), value.into()));
+        self
+    }
+
+    /// Lets the server join inserts of several clients into one part (`async_insert=1`), for many consumers with small
+    /// batches. Default: off. The answer is waited for in either case (`wait_for_async_insert=1`): kmr commits what is
+    /// stored, not what is buffered. A row of another client can then refuse a batch of this one; it goes in part by part.
+    pub fn async_insert(mut self, on: bool) -> Self {
+        self.config.async_insert = on;
+        self
+    }
+
+    /// Rows of one batch that the server may refuse. Default 1,000; 0 stops the consumer at the first one. Refused rows are
+    /// looked for by inserting parts of the batch, and their records go to `reduce_err`; with more of them the consumer
+    /// stops instead, and nothing of the batch is committed. A large number lets a broken mapping empty a topic.
+    pub fn max_rejected(mut self, rows: usize) -> Self {
+        self.config.limits.rows = rows;
+        self
+    }
+
+    /// Share of the last rows, about 100,000, that the server may refuse, from 0 to 1. Default 0.1. It counts from 100 refused
+    /// rows on; past it the consumer stops.
+    pub fn max_rejected_share(mut self, share: f64) -> Self {
+        self.config.limits.share = share;
         self
     }
 
@@ -176,42 +244,21 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     }
 
     async fn prepare(&self) -> Result<Started, ClickHouseError> {
-        let endpoint = self.config.endpoint()?;
+        let hosts = Hosts::new(self.config.endpoints()?);
         let name = self.config.quoted_table();
-        let described = start::describe(&endpoint, &name, self.config.start_timeout).await?;
-        let schema = schema::check::<R>(&name, &described)?;
-        telemetry::connected(&endpoint.address(), &name, schema.columns.len());
-        let destination =
-            Destination { endpoint, table: name.as_str().into(), compression: self.config.compression };
-        Ok(Started {
-            table: Arc::new(DescribedTable { name, schema }),
-            destination: Arc::new(destination),
-            tokens: Tokens::new(),
-        })
-    }
-}
-
-impl Started {
-    /// Path and parameters of one batch's insert. Block sizes are pinned so that the batch is one block: only a whole
-    /// block is stored as a whole and deduplicated as a whole.
-    fn target(&self, token: &str, max_records: usize) -> String {
-        let block_rows = max_records.max(BLOCK_ROWS).to_string();
-        let schema = &self.table.schema;
-        let mut parameters = vec![
-            ("query", schema.insert.as_str()),
-            ("wait_end_of_query", "1"),
-            ("async_insert", "0"),
-            ("max_insert_block_size", &block_rows),
-            ("min_insert_block_size_rows", &block_rows),
-            ("min_insert_block_size_bytes", "0"),
-            ("input_format_parallel_parsing", "0"),
-            ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-            ("insert_deduplication_token", token),
-        ];
-        if schema.json_as_text {
-            parameters.push(("input_format_binary_read_json_as_string", "1"));
-        }
-        self.destination.endpoint.target(&parameters)
+        let (host, described) = start::describe(&hosts, &name, self.config.start_timeout).await?;
+        let schema = schema::check::<R>(&name, &described, &self.config.record_columns)?;
+        telemetry::connected(&hosts.endpoint(host).address(), &name, schema.columns.len());
+        let table = Arc::new(DescribedTable { name, schema });
+        let terms = Terms {
+            compression: self.config.compression,
+            limits: self.config.limits,
+            pace: Pace::new(self.options.attempt_timeout),
+            max_records: self.options.max_records,
+            asynchronous: self.config.async_insert,
+        };
+        let destination = Arc::new(Destination::new(hosts, Arc::clone(&table), terms));
+        Ok(Started { table, destination, tokens: Tokens::new() })
     }
 }
 
@@ -253,8 +300,8 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
     }
 
     fn accept(&mut self, chunk: Chunk<EncodedRows<R>>) -> Result<(), BoxError> {
-        let (bytes, rows) = chunk.rows.into_parts();
-        self.open.append(bytes, rows);
+        let (bytes, ends) = chunk.rows.into_parts();
+        self.open.append(bytes, ends);
         Ok(())
     }
 
@@ -265,12 +312,12 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
             );
         };
         let token = started.tokens.next();
-        let target = started.target(&token, self.options.max_records);
         let open = std::mem::take(&mut self.open);
-        let (rows, bytes) = (open.rows(), open.bytes());
-        let segments = open.into_segments(started.table.schema.header.clone());
-        let destination = Arc::clone(&started.destination);
-        Ok(Box::new(FrozenBatch::new(destination, target, rows, bytes, segments)))
+        let bytes = open.bytes();
+        let (segments, ends) = open.into_parts();
+        let header = started.table.schema.header.clone();
+        let content = Content::new(self.config.compression, header, ends, segments);
+        Ok(Box::new(FrozenBatch::new(Arc::clone(&started.destination), token, bytes, content)))
     }
 }
 

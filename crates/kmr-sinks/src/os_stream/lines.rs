@@ -22,7 +22,8 @@ impl<T> JsonLines<T> {
     }
 
     pub(crate) fn into_parts(self) -> (Vec<u8>, usize) {
-        self.lines.into_parts()
+        let (bytes, ends) = self.lines.into_parts();
+        (bytes, ends.len())
     }
 }
 

@@ -80,6 +80,7 @@ impl Cluster {
             prefetch_bytes: 16 << 20,
             timeout: Duration::from_secs(30),
             memory: Default::default(),
+            reader: Default::default(),
         }
     }
 

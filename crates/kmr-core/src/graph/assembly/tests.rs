@@ -1,6 +1,8 @@
 //! The real graph on a scripted member, in virtual time: what happens to records and offsets in each order of events.
 
 mod bounded;
+mod breaker;
+mod dead_letters;
 mod kit;
 mod lifecycle;
 mod listeners;

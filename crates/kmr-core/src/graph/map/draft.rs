@@ -5,7 +5,8 @@
 //! 2. A record that failed, or is left for later, leaves no row behind.
 
 use super::source_bytes;
-use crate::error::{BoxError, Error, StopConsumer};
+use crate::error::{BoxError, Error, StopConsumer, chain_text};
+use crate::graph::breaker::LAST_ERRORS;
 use crate::graph::budget::Unmapped;
 use crate::graph::tracker::Offsets;
 use crate::member::RECORD_OVERHEAD;
@@ -37,6 +38,8 @@ pub(super) struct Draft<R> {
     /// What the budget was charged for the records that have ended.
     pub(super) charged: usize,
     pub(super) failures: Vec<(OwnedRecord, StageError)>,
+    /// The places of the failures among the records.
+    pub(super) failed: Vec<usize>,
     /// The batches that this piece ends: they count as mapped when it has been sent.
     pub(super) mapped: Vec<Unmapped>,
     refused: Option<BoxError>,
@@ -55,6 +58,7 @@ impl<R: Rows> Draft<R> {
             source_bytes: 0,
             charged: 0,
             failures: Vec::new(),
+            failed: Vec::new(),
             mapped: Vec::new(),
             refused: None,
         }
@@ -84,9 +88,9 @@ impl<R: Rows> Draft<R> {
     }
 
     #[inline]
-    pub(super) fn push(&mut self, row: R::Item) {
+    pub(super) fn push(&mut self, row: R::Item, record: &Record<'_>) {
         if self.refused.is_none() {
-            match self.rows.push(row) {
+            match self.rows.push_from(row, record) {
                 Ok(()) => self.deltas.push(delta(self.base, self.current)),
                 Err(error) => self.refused = Some(error),
             }
@@ -113,6 +117,7 @@ impl<R: Rows> Draft<R> {
         if let Some(error) = result.err().or(refused) {
             self.truncate(mark);
             self.failures.push((record(), error));
+            self.failed.push(self.records);
         }
         let first = self.range.map_or(self.current, |range| range.first);
         self.range = Some(Offsets::new(first, self.current));
@@ -135,6 +140,20 @@ impl<R: Rows> Draft<R> {
         let rows =
             if self.rows.is_empty() { 0 } else { self.rows.resident_bytes().unwrap_or(self.source_bytes) };
         rows + self.deltas.len() * size_of::<u32>()
+    }
+
+    /// The last failures, as texts.
+    pub(super) fn last_errors(&self) -> Vec<String> {
+        let from = self.failures.len().saturating_sub(LAST_ERRORS);
+        let text = |(record, failed): &(OwnedRecord, StageError)| {
+            let (topic, partition, offset) = (record.topic(), record.partition(), record.offset());
+            format!(
+                "{topic}/{partition} offset {offset} failed at {}: {}",
+                failed.stage,
+                chain_text(&*failed.error)
+            )
+        };
+        self.failures.iter().skip(from).map(text).collect()
     }
 
     pub(super) fn letter_bytes(&self) -> usize {

@@ -291,16 +291,18 @@ where
         let Self { mapping, input, loads, draft, .. } = self;
         draft.begin_at(offset, bytes);
         let mark = draft.rows.len();
-        let result = result.map(|values| values.into_iter().for_each(|row| draft.push(row)));
+        let unknown;
         // The batches before it are retired: it is of the first.
-        let record = || match loads.front() {
-            Some(load) => load.batch.record(index).to_owned(),
+        let record = match loads.front() {
+            Some(load) => load.batch.record(index),
             None => {
                 let partition = &input.assignment.partition;
-                OwnedRecord::new(partition.shared_topic().clone(), partition.partition(), offset)
+                unknown = OwnedRecord::new(partition.shared_topic().clone(), partition.partition(), offset);
+                unknown.as_record()
             }
         };
-        draft.end(mark, result, &mapping.reduce_stage, record);
+        let result = result.map(|values| values.into_iter().for_each(|row| draft.push(row, &record)));
+        draft.end(mark, result, &mapping.reduce_stage, || record.to_owned());
     }
 
     /// Frees the batches whose records have all ended.
@@ -364,7 +366,7 @@ where
         let record = load.batch.record(index);
         let mark = draft.rows.len();
         draft.begin(&record);
-        match mapping.chain.start(&record, &mut |row| draft.push(row)) {
+        match mapping.chain.start(&record, &mut |row| draft.push(row, &record)) {
             Step::Done(Ok(())) => draft.end(mark, Ok(()), &mapping.reduce_stage, || record.to_owned()),
             Step::Done(Err(failed)) if !failed.is_retryable() => {
                 draft.end(mark, Err(failed), &mapping.reduce_stage, || record.to_owned());

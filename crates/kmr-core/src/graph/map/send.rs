@@ -7,6 +7,7 @@ use super::draft::{Draft, delta};
 use super::partition::Partition;
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
+use crate::graph::breaker::{Source, Tally};
 use crate::graph::budget::Charge;
 use crate::graph::claim::Claim;
 use crate::graph::defects::{Defect, planted};
@@ -33,6 +34,17 @@ where
         if let Some(error) = draft.take_stop(&self.input.assignment.partition) {
             return Err(error);
         }
+        // Before the piece is observed: too much of it, and it is read again by the next run.
+        self.mapping.errors.note(
+            Tally {
+                source: Source::Partition(&self.input.assignment.partition),
+                values: draft.records,
+                failed: &draft.failed,
+                weight: 1,
+                counted: false,
+            },
+            draft.last_errors(),
+        )?;
         self.mapping.counters.mapped(draft.records, draft.source_bytes);
         let (bytes, letter_bytes) = (draft.resident_bytes(), draft.letter_bytes());
         let Draft { rows, deltas, base, failures, mapped, .. } = draft;

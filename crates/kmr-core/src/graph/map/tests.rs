@@ -57,6 +57,8 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
         budget: budget.clone(),
         counters: Arc::default(),
         seed: 1,
+        records: None,
+        failures: Arc::default(),
     };
     let stages = start_stages(strategy.into_pipeline(), context).await?;
     let (sender, batches) = mpsc::unbounded_channel();

@@ -15,7 +15,7 @@ use crate::consumer::ConsumerHandle;
 use crate::error::Error;
 use crate::member::{
     Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Ready, Rebalance, RecordBatch, Start,
+    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Ready, Rebalance, RecordBatch, Reread, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
@@ -48,6 +48,35 @@ impl Connector for SimConnector {
             byte_budget: self.byte_budget as u64,
         };
         Ok(Connected { member: Arc::new(member), queue: Box::new(queue) })
+    }
+
+    /// Fails while nothing can be fetched.
+    async fn read_records(
+        &self,
+        partition: &TopicPartition,
+        offsets: &[i64],
+        max_bytes: usize,
+    ) -> Result<Vec<Reread>, Error> {
+        let latency = self.cluster.lock().rng.time(Duration::from_millis(100));
+        sleep(latency).await;
+        let state = self.cluster.lock();
+        let (what, reason) = (format!("reading {partition} again"), "simulated: no answer".to_owned());
+        let failed = || Error::Client { what, reason, retryable: true };
+        let log = state.log.get(partition).filter(|_| Instant::now() >= state.faults.no_fetch_until);
+        let log = log.ok_or_else(failed)?;
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for offset in offsets {
+            let record = log.read(*offset, 1).into_iter().find(|record| record.offset() == *offset);
+            bytes += record.as_ref().map_or(0, |record| record.content_bytes());
+            found.push(match record {
+                Some(record) => Reread::Record((*record).clone()),
+                None => Reread::Gone(format!("the log begins at {}", log.low())),
+            });
+            if bytes >= max_bytes {
+                break;
+            }
+        }
+        Ok(found)
     }
 }
 

@@ -85,6 +85,20 @@ enum Outcome {
 }
 
 impl State {
+    /// A letter has the record that it stands for, or says why not.
+    fn check_letter(&mut self, letter: &DeadLetter) {
+        let record = letter.record.as_ref();
+        let is_it = |record: &crate::record::OwnedRecord| {
+            record.offset() == letter.offset
+                && record.partition() == letter.partition.partition()
+                && record.topic() == letter.partition.topic()
+        };
+        if record.is_some_and(|record| !is_it(record)) || record.is_none() == letter.missing.is_none() {
+            let what = format!("{letter} has {record:?}, missing: {:?}", letter.missing);
+            self.violate("a dead letter has its record, or says why not", what);
+        }
+    }
+
     fn plan_delivery(&mut self) -> (Duration, Outcome) {
         let now = Instant::now();
         if std::mem::take(&mut self.faults.sink_broken) {
@@ -250,8 +264,12 @@ impl Reducer for SimLetters {
     }
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
+        let letters = std::mem::take(&mut self.open);
+        let mut state = self.cluster.lock();
+        letters.iter().for_each(|letter| state.check_letter(letter));
+        drop(state);
         let place = |letter: DeadLetter| (letter.partition, (letter.offset, letter.last_offset));
-        let letters = std::mem::take(&mut self.open).into_iter().map(place).collect();
+        let letters = letters.into_iter().map(place).collect();
         Ok(Box::new(LetterBatch { cluster: self.cluster.clone(), letters }))
     }
 }

@@ -111,7 +111,7 @@ async fn serve(
     }
 }
 
-async fn read_request(stream: &mut TcpStream) -> Received {
+pub(super) async fn read_request(stream: &mut TcpStream) -> Received {
     let mut bytes = Vec::new();
     let head_end = loop {
         if let Some(at) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {

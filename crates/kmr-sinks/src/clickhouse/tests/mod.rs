@@ -1,6 +1,12 @@
 //! The whole sink against a server that misbehaves on purpose.
 
+mod misbehaving;
 mod mock;
+mod searching;
+mod secrets;
+mod table;
+#[cfg(feature = "clickhouse-tls")]
+mod tls;
 
 use std::io::Read;
 use std::time::Duration;
@@ -36,7 +42,8 @@ async fn batch(mut writer: ClickHouseWriter<Line>) -> Batch {
 
 /// What a delivery meets when the server answers the insert with `step`.
 async fn failure(step: Step) -> (bool, ClickHouseError) {
-    let mock = Mock::new(vec![description(), step]).await;
+    // The last one is for a schema error, after which the table is described once more.
+    let mock = Mock::new(vec![description(), step, description()]).await;
     let batch = batch(writer(&mock.url)).await;
     taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err())
 }
@@ -135,13 +142,6 @@ async fn exceptions_have_the_class_of_their_code() {
             "Code: 252. DB::Exception: Too many parts (300)",
             ErrorClass::TooManyParts,
             "max_records",
-        ),
-        (
-            "500 Internal Server Error",
-            "469",
-            "Code: 469. DB::Exception: Constraint `c`",
-            ErrorClass::Data,
-            "a row of the batch",
         ),
         (
             "400 Bad Request",

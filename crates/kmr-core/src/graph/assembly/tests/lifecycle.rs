@@ -12,7 +12,8 @@ use crate::test_reducer::{Behaviour, Collect};
 #[tokio::test(start_paused = true)]
 async fn a_stop_flushes_commits_and_leaves_in_this_order() {
     let sink = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
-    let letters = Letters(Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600))));
+    let letters =
+        Letters(Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600))), false);
     let odd_fails = |record: &Record<'_>| -> Result<i64, BoxError> {
         if record.offset() % 2 == 0 { Ok(record.offset()) } else { Err("odd".into()) }
     };

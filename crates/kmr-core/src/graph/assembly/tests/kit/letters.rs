@@ -9,9 +9,17 @@ use crate::test_reducer::Collect;
 
 /// `reduce_err` that keeps the letters' texts.
 #[derive(Clone, Default)]
-pub(in crate::graph::assembly::tests) struct Letters(pub(in crate::graph::assembly::tests) Collect<String>);
+pub(in crate::graph::assembly::tests) struct Letters(
+    pub(in crate::graph::assembly::tests) Collect<String>,
+    pub(in crate::graph::assembly::tests) bool,
+);
 
 impl Letters {
+    /// With each letter's payload, or why there is none, behind its text.
+    pub(in crate::graph::assembly::tests) fn with_content() -> Self {
+        Self(Collect::default(), true)
+    }
+
     pub(in crate::graph::assembly::tests) fn texts(&self) -> Vec<String> {
         self.0.rows()
     }
@@ -19,17 +27,23 @@ impl Letters {
 
 /// Dead letters as texts: encoded on the map side.
 #[derive(Default)]
-pub(in crate::graph::assembly::tests) struct LetterRows(Vec<String>);
+pub(in crate::graph::assembly::tests) struct LetterRows(Vec<String>, bool);
 
 impl Rows for LetterRows {
     type Item = DeadLetter;
 
     fn fresh(&self) -> Self {
-        Self::default()
+        Self(Vec::new(), self.1)
     }
 
     fn push(&mut self, letter: DeadLetter) -> Result<(), BoxError> {
-        self.0.push(letter.to_string());
+        let mut text = letter.to_string();
+        if self.1 {
+            let payload = letter.record.as_ref().map(|record| record.payload().unwrap_or_default());
+            let payload = payload.map(|payload| String::from_utf8_lossy(payload).into_owned());
+            text = format!("{text} [{}]", payload.or(letter.missing).unwrap_or_default());
+        }
+        self.0.push(text);
         Ok(())
     }
 
@@ -46,7 +60,7 @@ impl Rows for LetterRows {
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        Self(self.0.split_off(at))
+        Self(self.0.split_off(at), self.1)
     }
 }
 
@@ -60,7 +74,7 @@ impl Reducer for Letters {
     }
 
     fn rows(&self) -> LetterRows {
-        LetterRows::default()
+        LetterRows(Vec::new(), self.1)
     }
 
     fn accept(&mut self, chunk: Chunk<LetterRows>) -> Result<(), BoxError> {

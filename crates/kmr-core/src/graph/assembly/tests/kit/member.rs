@@ -10,7 +10,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::error::Error;
 use crate::member::{
     CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, Ready, Rebalance, RecordBatch, Start,
+    OffsetCommit, Ready, Rebalance, RecordBatch, Reread, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stage::BoxFuture;
@@ -25,6 +25,7 @@ pub(in crate::graph::assembly::tests) enum Call {
     Paused(i32),
     Resumed(i32),
     Sought(i32, i64),
+    Reread(i32, Vec<i64>),
     Closed,
 }
 
@@ -36,6 +37,14 @@ pub(in crate::graph::assembly::tests) enum Broker {
     SaysNotOwned,
     Refuses,
     SaysLater,
+}
+
+/// What comes of reading records again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::graph::assembly::tests) enum LogAnswers {
+    WithRecords,
+    WithErrors,
+    Never,
 }
 
 /// Kafka: what members have in common.
@@ -53,6 +62,7 @@ pub(super) struct World {
     pub(super) held: watch::Sender<bool>,
     /// Lowest offset, end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
+    pub(super) log_answers: Mutex<LogAnswers>,
 }
 
 impl Default for World {
@@ -66,6 +76,7 @@ impl Default for World {
             starts: Mutex::default(),
             held: watch::channel(false).0,
             log: Mutex::new((3, 9, 5)),
+            log_answers: Mutex::new(LogAnswers::WithRecords),
         }
     }
 }
@@ -93,6 +104,32 @@ impl Connector for Group {
         *self.0.queue.lock().unwrap() = queue.clone();
         let member = Scripted { events: receiver.into(), world: self.0.clone() };
         Ok(Connected { member: Arc::new(member), queue: Box::new(QueueReader(queue)) })
+    }
+
+    async fn read_records(
+        &self,
+        partition: &TopicPartition,
+        offsets: &[i64],
+        _: usize,
+    ) -> Result<Vec<Reread>, Error> {
+        self.0.called(Call::Reread(partition.partition(), offsets.to_vec()));
+        let answers = *self.0.log_answers.lock().unwrap();
+        match answers {
+            LogAnswers::WithRecords => {}
+            LogAnswers::Never => std::future::pending().await,
+            LogAnswers::WithErrors => {
+                let (what, reason) = ("reading".to_owned(), "the broker is away".to_owned());
+                return Err(Error::Client { what, reason, retryable: true });
+            }
+        }
+        let (low, _, _) = *self.0.log.lock().unwrap();
+        let found = |offset: &i64| match *offset {
+            offset if offset < low => Reread::Gone(format!("the log begins at {low}")),
+            offset => Reread::Record(
+                OwnedRecord::new("t", partition.partition(), offset).with_payload(offset.to_string()),
+            ),
+        };
+        Ok(offsets.iter().map(found).collect())
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 pub(super) use self::letters::Letters;
 use self::member::{Batch, Group, World};
-pub(super) use self::member::{Broker, Call};
+pub(super) use self::member::{Broker, Call, LogAnswers};
 use crate::error::{BoxError, Error};
 use crate::graph::assembly::{Graph, GraphOptions};
 use crate::graph::budget::Budget;
@@ -115,6 +115,11 @@ impl Running {
     /// What the log holds from now on, and the offset of every timestamp.
     pub(super) fn log(&self, low: i64, end: i64, time: i64) {
         *self.world.log.lock().unwrap() = (low, end, time);
+    }
+
+    /// What comes of reading records again from now on.
+    pub(super) fn log_answers(&self, answers: LogAnswers) {
+        *self.world.log_answers.lock().unwrap() = answers;
     }
 
     /// Where a partition starts when it is assigned.

@@ -1,0 +1,283 @@
+//! Batches with rows that the server refuses: the good rows go in once, the bad ones come out, also over lost answers.
+
+use std::time::Duration;
+
+use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, chain_text};
+
+use super::mock::{Step, answer, description};
+use super::table::{Act, Table, exception, violated};
+use super::{Batch, Line, taken_apart, writer};
+use crate::clickhouse::{ClickHouseError, ClickHouseWriter, Compression, InsertReceipt};
+
+/// Rows with the ids from 0, in chunks of several sizes.
+pub(super) async fn batch_of(writer: &mut ClickHouseWriter<Line>, rows: u64) -> Batch {
+    let mut ids = 0..rows;
+    for size in [1, 7, 3000].into_iter().cycle() {
+        let mut chunk = writer.rows();
+        for id in ids.by_ref().take(size) {
+            chunk.push(Line { id, text: format!("row {id}") }).unwrap();
+        }
+        if chunk.is_empty() {
+            break;
+        }
+        writer.accept(Chunk::new(chunk, Vec::new())).unwrap();
+    }
+    writer.freeze().unwrap()
+}
+
+/// Tries until it is in, as the framework does.
+pub(super) async fn deliver(batch: &Batch) -> Delivered<InsertReceipt> {
+    for number in 1..1000 {
+        match batch.deliver(Attempt::new(number)).await {
+            Ok(delivered) => return delivered,
+            Err(error) => assert!(error.is_retryable(), "{}", chain_text(&*error.into_source())),
+        }
+    }
+    panic!("it never went in")
+}
+
+fn rejected(delivered: &Delivered<InsertReceipt>) -> Vec<usize> {
+    let mut rows: Vec<_> = delivered.rejected.iter().map(|row| row.index).collect();
+    rows.sort_unstable();
+    rows
+}
+
+async fn started(url: &str) -> ClickHouseWriter<Line> {
+    let mut writer = writer(url).max_records(1 << 20);
+    writer.start().await.unwrap();
+    writer
+}
+
+#[tokio::test]
+async fn the_good_rows_are_in_once_and_each_bad_one_comes_out_with_code_and_column() {
+    for compression in [Compression::None, Compression::Lz4] {
+        for named in [true, false] {
+            let bad = [3, 4_000, 4_001, 9_999];
+            let table = Table::new(move |_, ids| match ids.iter().position(|id| bad.contains(id)) {
+                None => Act::Store,
+                Some(at) if named => Act::Refuse(violated(at)),
+                Some(_) => Act::Refuse(exception(53, "Cannot convert")),
+            })
+            .await;
+            let mut writer = writer(&table.url).max_records(1 << 20).compression(compression);
+            writer.start().await.unwrap();
+            let delivered = deliver(&batch_of(&mut writer, 10_000).await).await;
+            assert_eq!(rejected(&delivered), bad.map(|id| id as usize));
+            let good: Vec<u64> = (0..10_000).filter(|id| !bad.contains(id)).collect();
+            assert_eq!(table.sorted_ids(), good);
+            let receipt = delivered.output;
+            assert_eq!((receipt.rows, receipt.rejected, receipt.attempts), (9_996, 4, 1));
+            assert_eq!(receipt.written_rows, Some(9_996));
+            assert_eq!(receipt.inserts as usize, table.inserts());
+            // 2·k and the batch itself, or 2·k·log2(n/k) and the like.
+            assert!(receipt.inserts <= if named { 9 } else { 91 }, "{}", receipt.inserts);
+            for row in &delivered.rejected {
+                let error = row.error.downcast_ref::<ClickHouseError>().unwrap();
+                let text = chain_text(error);
+                assert_eq!(error.code(), Some(if named { 469 } else { 53 }));
+                assert_eq!(text.contains("column `id`"), named, "{text}");
+                assert!(text.contains("`db`.`lines`"), "{text}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn one_bad_row_of_100_000_costs_two_inserts_if_it_is_named_and_34_if_not() {
+    for (named, allowed) in [(true, 3), (false, 34)] {
+        let table = Table::new(move |_, ids| match ids.iter().position(|id| *id == 65_535) {
+            None => Act::Store,
+            Some(at) if named => Act::Refuse(violated(at)),
+            Some(_) => Act::Refuse(exception(53, "Cannot convert")),
+        })
+        .await;
+        let delivered = deliver(&batch_of(&mut started(&table.url).await, 100_000).await).await;
+        assert_eq!(rejected(&delivered), [65_535]);
+        assert_eq!(table.sorted_ids().len(), 99_999);
+        assert!(delivered.output.inserts <= allowed, "{} inserts", delivered.output.inserts);
+    }
+}
+
+#[tokio::test]
+async fn a_search_goes_on_where_it_was_after_lost_answers_and_inserts_nothing_twice() {
+    // Every third insert is stored and its answer lost, every fifth is lost before; rows are bad in between.
+    let bad = |id: &u64| id % 97 == 5;
+    let table = Table::new(move |number, ids| {
+        let good = !ids.iter().any(bad);
+        match number {
+            n if n % 5 == 1 => Act::Refuse(Step::CutAnswer(b"HTTP/1.1 20".to_vec())),
+            n if n % 3 == 1 && good => Act::StoreAnd(Step::CutAnswer(Vec::new())),
+            n if n % 7 == 1 => Act::Refuse(exception(241, "Memory limit exceeded")),
+            _ if good => Act::Store,
+            _ => Act::Refuse(exception(53, "Cannot convert")),
+        }
+    })
+    .await;
+    let delivered = deliver(&batch_of(&mut started(&table.url).await, 1_000).await).await;
+    assert_eq!(rejected(&delivered).len(), (0..1_000_u64).filter(bad).count());
+    assert_eq!(table.sorted_ids(), (0..1_000).filter(|id| !bad(id)).collect::<Vec<_>>());
+    assert!(delivered.output.attempts > 5, "{}", delivered.output.attempts);
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_dropped_within_the_search_loses_nothing_of_it() {
+    let bad = |ids: &[u64]| ids.contains(&77);
+    let table = Table::new(move |number, ids| match number {
+        n if n % 4 == 3 && bad(ids) => Act::Refuse(Step::Silence),
+        n if n % 4 == 3 => Act::StoreAnd(Step::Silence),
+        _ if bad(ids) => Act::Refuse(exception(53, "Cannot convert")),
+        _ => Act::Store,
+    })
+    .await;
+    let batch = batch_of(&mut started(&table.url).await, 100).await;
+    let mut dropped = 0;
+    let delivered = loop {
+        match tokio::time::timeout(Duration::from_millis(100), batch.deliver(Attempt::new(1))).await {
+            Ok(result) => break result.unwrap(),
+            Err(_) => dropped += 1,
+        }
+        assert!(dropped < 100, "it makes no progress");
+    };
+    assert!(dropped > 1, "nothing was dropped");
+    assert_eq!(rejected(&delivered), [77]);
+    assert_eq!(table.sorted_ids(), (0..100).filter(|id| *id != 77).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn row_numbers_that_are_wrong_cost_requests_and_no_row() {
+    let table = Table::new(|_, ids| match ids.iter().position(|id| *id == 40) {
+        None => Act::Store,
+        Some(at) => Act::Refuse(violated(if at == 0 { 1 } else { at - 1 })),
+    })
+    .await;
+    let delivered = deliver(&batch_of(&mut started(&table.url).await, 100).await).await;
+    assert_eq!(rejected(&delivered), [40]);
+    assert_eq!(table.sorted_ids(), (0..100).filter(|id| *id != 40).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn a_mapping_that_is_wrong_stops_instead_of_emptying_the_topic() {
+    let table = Table::new(|_, _| Act::Refuse(violated(0))).await;
+    for (rows, words) in [(10_000, "1001 of 10000 rows"), (200, "100 of the last 200 rows")] {
+        let batch = batch_of(&mut started(&table.url).await, rows).await;
+        let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+        assert!(!retryable);
+        let text = chain_text(&error);
+        assert!(text.contains(words) && text.contains("469"), "{text}");
+        assert_eq!(error.code(), Some(469));
+    }
+    // The share counts over batches, however small.
+    let mut writer = started(&table.url).await;
+    let mut ended = 0;
+    while batch_of(&mut writer, 1).await.deliver(Attempt::new(1)).await.is_ok() {
+        ended += 1;
+    }
+    assert_eq!(ended, 99);
+    assert_eq!(table.sorted_ids(), Vec::<u64>::new());
+}
+
+#[tokio::test]
+async fn a_view_that_fails_is_no_reason_to_take_rows_apart() {
+    let text = "Constraint `c` for table db.target (uuid) is violated at row 2. Expression: (y < 50). Column values: y = 50: while \
+                pushing to view db.v. (VIOLATED_CONSTRAINT)";
+    let table = Table::new(move |_, _| Act::StoreAnd(exception(469, text))).await;
+    let batch = batch_of(&mut started(&table.url).await, 10).await;
+    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    assert!(!retryable);
+    assert!(error.to_string().contains("correct the view"), "{error}");
+    assert_eq!(table.inserts(), 1);
+}
+
+#[tokio::test]
+async fn too_many_table_partitions_are_inserted_in_pieces() {
+    let table = Table::new(|_, ids| match ids.len() {
+        0..=30 => Act::Store,
+        _ => Act::Refuse(exception(252, "Too many partitions for single INSERT block (more than 30).")),
+    })
+    .await;
+    let delivered = deliver(&batch_of(&mut started(&table.url).await, 100).await).await;
+    assert_eq!(table.sorted_ids(), (0..100).collect::<Vec<_>>());
+    assert_eq!((delivered.output.rejected, delivered.output.inserts), (0, 7));
+    // One row is in one partition: a limit of none is a mistake.
+    let table =
+        Table::new(|_, _| Act::Refuse(exception(252, "Too many partitions for single INSERT block"))).await;
+    let batch = batch_of(&mut started(&table.url).await, 4).await;
+    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    assert!(!retryable && error.to_string().contains("PARTITION BY"), "{error}");
+}
+
+#[tokio::test]
+async fn an_error_that_passes_for_all_but_one_batch_is_that_batchs_own() {
+    let table = Table::new(|_, ids| match ids.contains(&900) {
+        true => Act::Refuse(exception(4711, "Something odd in a row")),
+        false => Act::Store,
+    })
+    .await;
+    let mut writer = started(&table.url).await;
+    let batch = batch_of(&mut writer, 1_000).await;
+    // While nothing else goes in, the server may be at fault.
+    for number in 1..=20 {
+        let error = batch.deliver(Attempt::new(number)).await.unwrap_err();
+        assert!(error.is_retryable());
+    }
+    assert_eq!(table.inserts(), 20);
+    for _ in 0..2 {
+        deliver(&batch_of(&mut writer, 3).await).await;
+    }
+    // The halves that go in are inserts of others for what is left.
+    let delivered = deliver(&batch).await;
+    assert_eq!(rejected(&delivered), [900]);
+    assert_eq!(delivered.output.rows, 999);
+    assert_eq!(table.sorted_ids().len(), 999 + 6);
+}
+
+fn described(id_type: &str) -> Step {
+    let body = format!(
+        "{{\"name\":\"new\",\"type\":\"String\",\"default_type\":\"DEFAULT\"}}\n\
+         {{\"name\":\"id\",\"type\":\"{id_type}\",\"default_type\":\"\"}}\n\
+         {{\"name\":\"text\",\"type\":\"String\",\"default_type\":\"\"}}\n"
+    );
+    answer("200 OK", &[], &body)
+}
+
+const HEADER: &str = "Type of 'id' must be UInt128, not UInt64: (while reading header): While executing BinaryRowInputFormat. \
+    (INCORRECT_DATA)";
+
+#[tokio::test]
+async fn a_column_that_got_wider_is_converted_after_one_look_at_the_table() {
+    let table = Table::described_as(vec![description(), described("UInt128")], |number, _| match number {
+        0 => Act::Refuse(exception(117, HEADER)),
+        _ => Act::Store,
+    })
+    .await;
+    let mut writer = started(&table.url).await;
+    for _ in 0..2 {
+        assert_eq!(deliver(&batch_of(&mut writer, 5).await).await.output.attempts, 1);
+    }
+    let contents = table.contents.lock().unwrap();
+    assert_eq!((contents.described, contents.inserts.len()), (2, 3));
+    assert!(!contents.inserts[0].1.contains("input"));
+    for (_, statement) in &contents.inserts[1..] {
+        assert!(statement.contains("input%28%27%60id%60%20UInt64"), "{statement}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_no_longer_fits_stops_with_the_column() {
+    for (now, words) in [
+        (described("UInt8"), "column `id` was UInt64 at the start and is UInt8 now"),
+        // Nothing changed that would explain it: the server's own words.
+        (description(), "while reading header"),
+        (
+            answer("200 OK", &[], "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}"),
+            "column `text` is gone",
+        ),
+    ] {
+        let table =
+            Table::described_as(vec![description(), now], |_, _| Act::Refuse(exception(117, HEADER))).await;
+        let batch = batch_of(&mut started(&table.url).await, 5).await;
+        let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+        assert!(!retryable && error.to_string().contains(words), "{error}");
+        assert_eq!((table.inserts(), table.contents.lock().unwrap().described), (1, 2));
+    }
+}

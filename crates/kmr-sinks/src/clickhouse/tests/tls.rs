@@ -1,0 +1,121 @@
+//! HTTPS with a CA of one's own: a certificate that it signed is trusted, all others end the start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use kmr_core::{Reducer, chain_text};
+use tokio::io::copy_bidirectional;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use super::searching::{batch_of, deliver};
+use super::table::{Act, Table};
+use super::writer;
+
+struct Authority {
+    file: PathBuf,
+    issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
+}
+
+impl Authority {
+    fn new(name: &str) -> Self {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        params.distinguished_name.push(rcgen::DnType::CommonName, name);
+        let certificate = params.self_signed(&key).unwrap();
+        let file = std::env::temp_dir().join(format!("kmr-{}-{name}.pem", std::process::id()));
+        std::fs::write(&file, certificate.pem()).unwrap();
+        Self { file, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// A proxy that ends TLS for `name` in front of the server at `url`; returns its own URL.
+    async fn proxy(&self, name: &str, url: &str) -> String {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![certificate.der().clone()], key)
+            .unwrap();
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let target = url.strip_prefix("http://").unwrap().to_owned();
+        tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let (acceptor, target) = (acceptor.clone(), target.clone());
+                tokio::spawn(async move {
+                    // A client that does not trust it leaves within the handshake.
+                    let Ok(mut near) = acceptor.accept(stream).await else { return };
+                    let mut far = TcpStream::connect(target).await.unwrap();
+                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                });
+            }
+        });
+        format!("https://127.0.0.1:{port}")
+    }
+}
+
+impl Drop for Authority {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.file);
+    }
+}
+
+#[tokio::test]
+async fn rows_go_through_tls_to_a_server_whose_ca_is_named() {
+    let table = Table::new(|_, _| Act::Store).await;
+    let authority = Authority::new("ours");
+    let url = authority.proxy("127.0.0.1", &table.url).await;
+    let mut writer = writer(&url).ca_certificate(&authority.file);
+    writer.start().await.unwrap();
+    deliver(&batch_of(&mut writer, 5_000).await).await;
+    assert_eq!(table.sorted_ids().len(), 5_000);
+}
+
+#[tokio::test]
+async fn certificates_of_others_and_for_others_end_the_start_at_once() {
+    let table = Table::new(|_, _| Act::Store).await;
+    let (ours, theirs) = (Authority::new("mine"), Authority::new("theirs"));
+    let of_others = theirs.proxy("127.0.0.1", &table.url).await;
+    let for_others = ours.proxy("elsewhere.example", &table.url).await;
+    for url in [&of_others, &for_others] {
+        let error = writer(url).ca_certificate(&ours.file).start().await.unwrap_err();
+        let text = chain_text(&*error);
+        assert!(
+            text.contains("certificate that is not trusted") && text.contains(".ca_certificate()"),
+            "{text}"
+        );
+    }
+    assert_eq!(table.contents.lock().unwrap().described, 0);
+}
+
+#[tokio::test]
+async fn a_ca_file_that_is_none_is_named_before_anything_is_connected() {
+    let missing =
+        chain_text(&*writer("https://db").ca_certificate("/nowhere/ca.pem").start().await.unwrap_err());
+    assert!(missing.contains("/nowhere/ca.pem"), "{missing}");
+    let file = std::env::temp_dir().join(format!("kmr-{}-empty.pem", std::process::id()));
+    std::fs::write(&file, "no certificate\n").unwrap();
+    let empty = chain_text(&*writer("https://db").ca_certificate(&file).start().await.unwrap_err());
+    std::fs::remove_file(&file).unwrap();
+    assert!(empty.contains("holds no CA certificate"), "{empty}");
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_is_waited_for_and_named() {
+    let table = Table::new(|_, _| Act::Store).await;
+    let authority = Authority::new("plain");
+    let url = table.url.replace("http://", "https://");
+    let mut writer = writer(&url).ca_certificate(&authority.file).start_timeout(std::time::Duration::ZERO);
+    let text = chain_text(&*writer.start().await.unwrap_err());
+    assert!(text.contains("not ready") && text.contains("127.0.0.1"), "{text}");
+}

@@ -1,0 +1,165 @@
+//! A row of the sink: a message that has not been produced yet.
+
+use std::sync::Arc;
+
+use kmr_core::{OwnedHeader, OwnedRecord, Record};
+
+/// A message on its way to Kafka: key, payload, headers and timestamp, and, where the row decides, topic and partition.
+///
+/// Without a partition the producer picks one: by the key's hash (murmur2, as Kafka's own clients do), any for a null key.
+/// Without a topic it goes to the writer's. Without a timestamp it gets the time of its sending.
+///
+/// Made `From` a [`Record`] or an [`OwnedRecord`] it has that record's key, payload, headers (order, duplicates and null values
+/// included) and timestamp, and neither its topic nor its partition. Made from text or bytes it has these as payload.
+///
+/// # Examples
+/// ```
+/// use kmr_core::Record;
+/// use kmr_sinks::KafkaMessage;
+///
+/// fn route(record: &Record<'_>) -> Result<KafkaMessage, std::convert::Infallible> {
+///     let large = record.payload().is_some_and(|payload| payload.len() > 10_000);
+///     let message = KafkaMessage::from(record).with_header("from", record.topic());
+///     Ok(if large { message.with_topic("orders-large") } else { message })
+/// }
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KafkaMessage {
+    pub(super) topic: Option<Arc<str>>,
+    pub(super) partition: Option<i32>,
+    pub(super) timestamp: Option<i64>,
+    pub(super) key: Option<Vec<u8>>,
+    pub(super) payload: Option<Vec<u8>>,
+    pub(super) headers: Vec<OwnedHeader>,
+}
+
+impl KafkaMessage {
+    /// A message with this payload and nothing else.
+    pub fn new(payload: impl Into<Vec<u8>>) -> Self {
+        Self { payload: Some(payload.into()), ..Self::default() }
+    }
+
+    /// A message with this key and a null payload: it deletes the key in a compacted topic.
+    pub fn tombstone(key: impl Into<Vec<u8>>) -> Self {
+        Self { key: Some(key.into()), ..Self::default() }
+    }
+
+    /// Sets the key, which may be empty; that is not the same as none.
+    pub fn with_key(mut self, key: impl Into<Vec<u8>>) -> Self {
+        self.key = Some(key.into());
+        self
+    }
+
+    /// Adds a header behind those that are there; names may repeat.
+    pub fn with_header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
+        self.headers.push(OwnedHeader { key: name.into(), value: Some(value.into()) });
+        self
+    }
+
+    /// Adds a header with a null value.
+    pub fn with_null_header(mut self, name: impl Into<String>) -> Self {
+        self.headers.push(OwnedHeader { key: name.into(), value: None });
+        self
+    }
+
+    /// Sets the timestamp, in milliseconds since the Unix epoch. 0 cannot be sent: librdkafka takes it for none.
+    pub fn with_timestamp_millis(mut self, millis: i64) -> Self {
+        self.timestamp = Some(millis);
+        self
+    }
+
+    /// Sends it to this topic instead of the writer's. One that does not exist, or a partition that it does not have, makes the row
+    /// a rejected one: its record goes to `reduce_err`.
+    pub fn with_topic(mut self, topic: impl Into<Arc<str>>) -> Self {
+        self.topic = Some(topic.into());
+        self
+    }
+
+    /// Sends it to this partition.
+    pub fn with_partition(mut self, partition: i32) -> Self {
+        self.partition = Some(partition);
+        self
+    }
+
+    /// Its size in bytes: key, payload, names and values of headers.
+    pub(super) fn bytes(&self) -> usize {
+        let header = |header: &OwnedHeader| header.key.len() + header.value.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().map(header).sum();
+        self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len) + headers
+    }
+
+    /// Memory that it takes beside [`bytes`](Self::bytes).
+    pub(super) fn overhead(&self) -> usize {
+        size_of::<Self>() + self.headers.len() * size_of::<OwnedHeader>()
+    }
+}
+
+impl From<&Record<'_>> for KafkaMessage {
+    fn from(record: &Record<'_>) -> Self {
+        let header = |header: kmr_core::Header<'_>| OwnedHeader {
+            key: header.key.into_owned(),
+            value: header.value.map(<[u8]>::to_vec),
+        };
+        Self {
+            topic: None,
+            partition: None,
+            timestamp: record.timestamp_millis(),
+            key: record.key().map(<[u8]>::to_vec),
+            payload: record.payload().map(<[u8]>::to_vec),
+            headers: record.headers().iter().map(header).collect(),
+        }
+    }
+}
+
+impl From<&OwnedRecord> for KafkaMessage {
+    fn from(record: &OwnedRecord) -> Self {
+        Self::from(&record.as_record())
+    }
+}
+
+impl From<OwnedRecord> for KafkaMessage {
+    fn from(record: OwnedRecord) -> Self {
+        Self::from(&record)
+    }
+}
+
+impl From<Vec<u8>> for KafkaMessage {
+    fn from(payload: Vec<u8>) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<String> for KafkaMessage {
+    fn from(payload: String) -> Self {
+        Self::new(payload)
+    }
+}
+
+impl From<&str> for KafkaMessage {
+    fn from(payload: &str) -> Self {
+        Self::new(payload)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_keeps_all_but_its_place() {
+        let record = OwnedRecord::new("events", 7, 42)
+            .with_key("")
+            .with_payload("p")
+            .with_header("a", Some(b"1".to_vec()))
+            .with_header("a", None)
+            .with_timestamp_millis(5);
+        let expected = KafkaMessage::new("p")
+            .with_key("")
+            .with_header("a", "1")
+            .with_null_header("a")
+            .with_timestamp_millis(5);
+        assert_eq!(KafkaMessage::from(record), expected);
+        assert_eq!(KafkaMessage::from(OwnedRecord::new("events", 7, 42)), KafkaMessage::default());
+        assert_eq!(expected.bytes(), 4);
+    }
+}

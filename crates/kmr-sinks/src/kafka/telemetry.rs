@@ -1,0 +1,52 @@
+//! All log events of the Kafka sink, with their fields.
+
+use std::time::Duration;
+
+use rdkafka::config::RDKafkaLogLevel;
+
+pub(super) fn connected(topic: &str, partitions: usize) {
+    tracing::info!(topic, partitions, "Kafka topic to write to checked");
+}
+
+pub(super) fn not_ready(topic: &str, reason: &str) {
+    tracing::debug!(topic, reason, "Kafka to write to is not ready yet");
+}
+
+pub(super) fn setting_overridden(name: &str, value: &str) {
+    tracing::warn!(name, value, why = "the delivery promise depends on it", "Kafka setting replaced");
+}
+
+pub(super) fn delivered(topic: &str, messages: usize, rejected: usize, attempt: u32, took: Duration) {
+    tracing::debug!(topic, messages, rejected, attempt, ?took, "messages acknowledged");
+}
+
+pub(super) fn replaced(topic: &str, why: &str) {
+    tracing::warn!(topic, why, "Kafka producer is closed, another one takes its place");
+}
+
+pub(super) fn client_error(reason: &str) {
+    tracing::warn!(reason, "Kafka producer reports an error; it goes on by itself");
+}
+
+pub(super) fn client_error_again(reason: &str) {
+    tracing::debug!(reason, "Kafka producer reports the same error again");
+}
+
+pub(super) fn client_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
+    match level as i32 {
+        0..=3 => tracing::error!(target: "librdkafka", facility, "{message}"),
+        4 => tracing::warn!(target: "librdkafka", facility, "{message}"),
+        5 | 6 => tracing::info!(target: "librdkafka", facility, "{message}"),
+        _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+    }
+}
+
+/// Messages that were refused together are sent alone.
+pub(super) fn sent_alone(topic: &str, messages: usize) {
+    tracing::warn!(
+        topic,
+        messages,
+        "a request was refused for one message in it, its messages are sent one by one; if they are too large together, set batch.size \
+         below the topic's max.message.bytes"
+    );
+}

@@ -1,0 +1,82 @@
+//! From topic to topic: records are filtered, changed and routed by value, and committed when the broker has acknowledged what became of them.
+//!
+//! Shows that key, headers and timestamp travel along, and that a message chooses its topic.
+//!
+//! ```sh
+//! cargo run -p kmr-examples --example kafka_to_kafka
+//! ```
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use kmr_core::testing::{EmbeddedCluster, NewRecord};
+use kmr_core::{BoxError, Consumer, OwnedRecord, Record, processing_strategy};
+use kmr_examples::{expect_same, run_to_end};
+use kmr_sinks::{KafkaMessage, KafkaWriter, MemoryWriter};
+
+/// Large orders go to a topic of their own, tombstones nowhere.
+fn route(record: &Record<'_>) -> Result<Option<KafkaMessage>, Infallible> {
+    let Some(payload) = record.payload() else { return Ok(None) };
+    let message = KafkaMessage::from(record).with_header("routed-by", "kafka_to_kafka");
+    Ok(Some(if payload.len() > 3 { message.with_topic("orders-large") } else { message }))
+}
+
+fn copy(record: &Record<'_>) -> Result<OwnedRecord, Infallible> {
+    Ok(record.to_owned())
+}
+
+/// All that a topic holds.
+async fn read(cluster: &EmbeddedCluster, topic: &str) -> Result<Vec<OwnedRecord>, BoxError> {
+    let sink = MemoryWriter::new().max_age(Duration::from_millis(50));
+    let records = sink.records();
+    let consumer = Consumer::builder()
+        .topics([topic])
+        .config(cluster.client_config(&format!("reader of {topic}")))
+        .commit_interval(Duration::from_millis(50))
+        .strategy(processing_strategy!({ map => copy, reduce => sink }))
+        .build()?;
+    run_to_end(consumer, cluster, &[topic]).await?;
+    Ok(records.take())
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let cluster = EmbeddedCluster::start()?;
+    for topic in ["orders", "orders-small", "orders-large"] {
+        cluster.create_topic(topic, 2)?;
+    }
+    let order = |n: i32| {
+        let record = NewRecord::new(n % 2).with_key(format!("customer {}", n % 7));
+        let record = record.with_header("trace", Some(n.to_string().into_bytes()));
+        if n % 10 == 0 { record } else { record.with_payload((n * n).to_string()) }
+    };
+    cluster.produce("orders", (1..=100).map(order))?;
+
+    let config = cluster.client_config("orders-router");
+    let consumer = Consumer::builder()
+        .topics(["orders"])
+        .config(config.clone())
+        .commit_interval(Duration::from_millis(50))
+        .strategy(processing_strategy!({
+            filter_map => route,
+            reduce => KafkaWriter::<KafkaMessage>::new(config, "orders-small").max_age(Duration::from_millis(50)),
+        }))
+        .build()?;
+    let report = run_to_end(consumer, &cluster, &["orders"]).await?;
+
+    let (small, large) = (read(&cluster, "orders-small").await?, read(&cluster, "orders-large").await?);
+    println!("{} small orders, {} large ones, of {} records", small.len(), large.len(), report.stats.records);
+    expect_same("orders", &(small.len(), large.len()), &(28, 62))?;
+    let first = &large[0];
+    expect_same(
+        "headers",
+        &first.headers().iter().map(|h| h.key.as_str()).collect::<Vec<_>>(),
+        &vec!["trace", "routed-by"],
+    )?;
+    expect_same(
+        "a key stays in one partition",
+        &large.iter().filter(|r| r.key() == first.key()).all(|r| r.partition() == first.partition()),
+        &true,
+    )
+}

@@ -1,0 +1,361 @@
+//! What the real server refuses: rows, table partitions, other columns, a view's rows. The good rows are in, once.
+
+#![expect(clippy::unwrap_used, reason = "tests")]
+
+use std::time::Duration;
+
+use anyhow::Result;
+use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, say, test_name, unique};
+use kmr_core::{
+    Attempt, Chunk, DeadLetter, Delivered, Delivery, DeliveryError, Fork, Record, Reducer, Rows, Side,
+    Strategy, chain_text,
+};
+use kmr_sinks::MemoryWriter;
+use kmr_sinks::clickhouse::{
+    ClickHouseError, ClickHouseWriter, Compression, ErrorClass, InsertReceipt, RecordColumns, Row,
+};
+use serde::Serialize;
+
+use crate::in_process::{consumer, run};
+
+#[derive(Clone, Row, Serialize)]
+struct Reading {
+    id: u64,
+    value: i32,
+    json: String,
+}
+
+impl Reading {
+    fn new(id: u64) -> Self {
+        Self { id, value: 1, json: "{}".into() }
+    }
+}
+
+/// A table with a constraint, a computed column, and a window that makes doubles of one token invisible.
+async fn table(name: &str, partition_by: &str) -> Database {
+    let database = ClickHouse::shared().await.unwrap().database(name).await.unwrap();
+    let ddl = format!(
+        "CREATE TABLE t (id UInt64, value Int32, json JSON, share UInt64 MATERIALIZED intDiv(100, value),
+         CONSTRAINT low CHECK value < 1000) ENGINE = MergeTree ORDER BY id PARTITION BY {partition_by}
+         SETTINGS non_replicated_deduplication_window = 1000"
+    );
+    database.exec(&ddl).await.unwrap();
+    database
+}
+
+fn writer_to<R: Row + Serialize + Send + 'static>(database: &Database) -> ClickHouseWriter<R> {
+    ClickHouseWriter::new(database.server().url(), "t").database(database.name()).max_records(1 << 20)
+}
+
+async fn deliver<R: Row + Serialize + Send + 'static>(
+    writer: &mut ClickHouseWriter<R>,
+    rows: impl IntoIterator<Item = R>,
+) -> Result<Delivered<InsertReceipt>, DeliveryError> {
+    let mut encoded = writer.rows();
+    for row in rows {
+        encoded.push(row).unwrap();
+    }
+    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
+    writer.freeze().unwrap().deliver(Attempt::new(1)).await
+}
+
+fn rejected(delivered: &Delivered<InsertReceipt>) -> Vec<usize> {
+    let mut rows: Vec<_> = delivered.rejected.iter().map(|row| row.index).collect();
+    rows.sort_unstable();
+    rows
+}
+
+/// Delivers `count` rows, of which `spoil` makes some bad, and checks that exactly these come out.
+async fn isolates(
+    database: &Database,
+    what: &str,
+    (count, bad, most): (u64, &[usize], u32),
+    spoil: fn(&mut Reading),
+) -> Vec<ClickHouseError> {
+    database.exec("TRUNCATE TABLE t").await.unwrap();
+    let mut writer = writer_to::<Reading>(database);
+    writer.start().await.unwrap();
+    let rows = (0..count).map(|id| {
+        let mut row = Reading::new(id);
+        if bad.contains(&(id as usize)) {
+            spoil(&mut row);
+        }
+        row
+    });
+    let delivered = deliver(&mut writer, rows).await.unwrap();
+    assert_eq!(rejected(&delivered), bad, "{what}");
+    let receipt = delivered.output;
+    say(format_args!(
+        "{what}: {count} rows, {} bad: {} inserts, {:?}",
+        bad.len(),
+        receipt.inserts,
+        receipt.took
+    ));
+    assert!(receipt.inserts <= most, "{what}: {} inserts, {most} are allowed", receipt.inserts);
+    let good = count - bad.len() as u64;
+    assert_eq!((receipt.rows, receipt.written_rows), (good, Some(good)), "{what}");
+    let there = database.number("SELECT count() * 1000000000 + uniqExact(id) FROM t").await.unwrap();
+    assert_eq!(there, good * 1_000_000_000 + good, "{what}");
+    delivered.rejected.into_iter().map(|row| *row.error.downcast::<ClickHouseError>().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn bad_rows_are_isolated_with_code_and_column() {
+    let database = table(test_name!(), "tuple()").await;
+    let one = &[65_535][..];
+    let errors = isolates(&database, "a constraint", (100_000, one, 3), |row| row.value = 1000).await;
+    let text = chain_text(&errors[0]);
+    assert!(errors[0].code() == Some(469) && text.contains("column `value`"), "{text}");
+
+    let errors =
+        isolates(&database, "an unreadable value", (100_000, one, 3), |row| row.json = "{\"a\":".into())
+            .await;
+    let text = chain_text(&errors[0]);
+    assert!(errors[0].class() == Some(ErrorClass::Data) && text.contains("JSON"), "{text}");
+
+    // The server does not say which row: 2·log2(100,000) and the batch itself.
+    let errors = isolates(&database, "a computed column", (100_000, one, 34), |row| row.value = 0).await;
+    assert_eq!(errors[0].code(), Some(153));
+
+    let mut many: Vec<usize> = (0..60).map(|n| n * 1_601 + n % 7).collect();
+    many.extend([99_998, 99_999]);
+    isolates(&database, "constraints", (100_000, &many, 187), |row| row.value = 1000).await;
+    // 2·62·(log2(100,000 / 62) + 1)
+    isolates(&database, "computed columns", (100_000, &many, 1_444), |row| row.value = 0).await;
+    isolates(&database, "all of them", (7, &[0, 1, 2, 3, 4, 5, 6], 17), |row| row.value = 1000).await;
+}
+
+#[tokio::test]
+async fn every_compression_and_async_inserts_isolate_bad_rows() {
+    let database = table(test_name!(), "tuple()").await;
+    let writers = [
+        writer_to(&database).compression(Compression::None),
+        writer_to(&database).compression(Compression::Zstd),
+        writer_to(&database).async_insert(true),
+    ];
+    for (round, mut writer) in writers.into_iter().enumerate() {
+        writer.start().await.unwrap();
+        let first = round as u64 * 1_000;
+        let rows = (first..first + 1_000)
+            .map(|id| Reading { value: if id % 500 == 3 { 1000 } else { 1 }, ..Reading::new(id) });
+        let delivered = deliver(&mut writer, rows).await.unwrap();
+        assert_eq!(rejected(&delivered), [3, 503]);
+        assert_eq!(database.count("t").await.unwrap(), (round as u64 + 1) * 998);
+    }
+}
+
+#[tokio::test]
+async fn rows_of_too_many_table_partitions_go_in_piece_by_piece() {
+    let database = table(test_name!(), "id % 1000").await;
+    let mut writer = writer_to::<Reading>(&database).setting("max_partitions_per_insert_block", "100");
+    writer.start().await.unwrap();
+    let delivered = deliver(&mut writer, (0..300).map(Reading::new)).await.unwrap();
+    assert_eq!((delivered.output.rows, delivered.output.inserts), (300, 7));
+    assert_eq!(database.count("t").await.unwrap(), 300);
+}
+
+#[tokio::test]
+async fn a_row_that_a_view_cannot_take_stops_and_is_not_searched_for() {
+    let database = table(test_name!(), "tuple()").await;
+    let view = "CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY y AS SELECT throwIf(id = 7, 'seven') AS y FROM t";
+    database.exec(view).await.unwrap();
+    let mut writer = writer_to::<Reading>(&database);
+    writer.start().await.unwrap();
+    let error = deliver(&mut writer, (0..10).map(Reading::new)).await.unwrap_err();
+    assert!(!error.is_retryable());
+    let error = error.into_source().downcast::<ClickHouseError>().unwrap();
+    assert!(
+        error.class() == Some(ErrorClass::View) && error.to_string().contains("correct the view"),
+        "{error}"
+    );
+    // That is why: they are in already.
+    assert_eq!(database.count("t").await.unwrap(), 10);
+}
+
+#[derive(Row, Serialize)]
+struct Narrow {
+    id: u32,
+    kind: Kind,
+    text: String,
+}
+
+#[derive(Clone, Copy, Serialize)]
+enum Kind {
+    A,
+    B,
+}
+
+#[tokio::test]
+async fn a_table_that_changes_is_followed_as_long_as_no_value_is_lost() {
+    let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
+    let ddl = "CREATE TABLE t (id UInt32, kind Enum8('A' = 1, 'B' = 2), text String) ENGINE = MergeTree ORDER BY tuple()
+               SETTINGS non_replicated_deduplication_window = 100";
+    database.exec(ddl).await.unwrap();
+    let mut writer = writer_to::<Narrow>(&database);
+    writer.start().await.unwrap();
+    let row = |id| Narrow { id, kind: if id % 2 == 0 { Kind::A } else { Kind::B }, text: format!("{id}") };
+    let mut rows = 0;
+    for (change, inserts) in [
+        ("ALTER TABLE t ADD COLUMN added String DEFAULT 'd' FIRST", 1),
+        ("ALTER TABLE t MODIFY COLUMN id UInt64", 2),
+        ("ALTER TABLE t MODIFY COLUMN kind Enum8('A' = 1, 'B' = 2, 'C' = 3)", 1),
+        ("ALTER TABLE t MODIFY COLUMN text LowCardinality(Nullable(String))", 1),
+    ] {
+        database.exec(change).await.unwrap();
+        let receipt = deliver(&mut writer, (0..1_000).map(row)).await.unwrap().output;
+        assert_eq!((receipt.rows, receipt.inserts), (1_000, inserts), "{change}");
+        rows += 1_000;
+    }
+    let right =
+        "SELECT count() FROM t WHERE kind = if(id % 2 = 0, 'A', 'B') AND text = toString(id) AND added = 'd'";
+    assert_eq!(database.number(right).await.unwrap(), rows);
+    // Converted batches are one part and one token, too.
+    let mut encoded = writer.rows();
+    (0..200_000).for_each(|id| encoded.push(row(id)).unwrap());
+    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
+    let batch = writer.freeze().unwrap();
+    for attempt in 1..=2 {
+        batch_in(&*batch, attempt).await;
+        assert_eq!(database.count("t").await.unwrap(), rows + 200_000);
+    }
+
+    database.exec("ALTER TABLE t DROP COLUMN text").await.unwrap();
+    let error = deliver(&mut writer, (0..10).map(row)).await.unwrap_err();
+    assert!(!error.is_retryable());
+    let text = chain_text(&*error.into_source());
+    assert!(text.contains("column `text` is gone"), "{text}");
+}
+
+async fn batch_in(batch: &dyn Delivery<Output = InsertReceipt>, attempt: u32) {
+    batch.deliver(Attempt::new(attempt)).await.unwrap();
+}
+
+#[derive(Row, Serialize)]
+struct Line {
+    value: u32,
+}
+
+fn parse(record: &Record<'_>) -> Result<Line, Box<dyn std::error::Error + Send + Sync>> {
+    let value = std::str::from_utf8(record.payload().unwrap_or_default())?.parse()?;
+    Ok(Line { value })
+}
+
+#[tokio::test]
+async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
+    const RECORDS: u64 = 20_000;
+    let topic = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
+    let bad = |n: u64| n % 1_999 == 7;
+    topic
+        .produce(
+            (0..RECORDS).map(move |n| Message::new(if bad(n) { "1000" } else { "1" }).key(n.to_string())),
+        )
+        .await?;
+    let database = ClickHouse::shared().await?.database(test_name!()).await?;
+    let ddl = "CREATE TABLE t (topic LowCardinality(String), partition UInt32, offset UInt64, at DateTime64(3), key Nullable(String),
+               value UInt32, CONSTRAINT low CHECK value < 1000) ENGINE = MergeTree ORDER BY offset";
+    database.exec(ddl).await?;
+    let group = unique(test_name!());
+    let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
+    let letters = errors.records();
+    let writer = writer_to::<Line>(&database).max_records(5_000).max_age(Duration::from_millis(200));
+    let columns = RecordColumns::new()
+        .topic("topic")
+        .partition("partition")
+        .offset("offset")
+        .timestamp("at")
+        .key("key");
+    let writer = writer.record_columns(columns);
+    let strategy = Strategy::new().map(parse).reduce(writer).reduce_err(errors);
+    let mut running = run(consumer(&topic, &group, strategy))?;
+    let all = async || Ok(topic.lag(&group).await? == 0);
+    running.until(Deadline::seconds(60), "all is committed", all).await?;
+    running.stop(Deadline::seconds(30)).await?;
+
+    let letters = letters.take();
+    let mut offsets: Vec<u64> = letters.iter().map(|letter| letter.offset.unsigned_abs()).collect();
+    offsets.sort_unstable();
+    assert_eq!(offsets, (0..RECORDS).filter(|n| bad(*n)).collect::<Vec<_>>());
+    for letter in &letters {
+        let text = letter.to_string();
+        assert!(
+            letter.stage == "reduce 1" && text.contains("code 469") && text.contains("column `value`"),
+            "{text}"
+        );
+    }
+    let good = RECORDS - letters.len() as u64;
+    assert_eq!(database.number("SELECT uniqExact(offset) FROM t").await?, good);
+    assert_eq!(database.count("t").await?, good);
+    let right = format!(
+        "SELECT count() FROM t WHERE topic = '{}' AND partition = 0 AND key = toString(offset) AND abs(at - now()) < 600",
+        topic.name()
+    );
+    assert_eq!(database.number(&right).await?, good);
+    Ok(())
+}
+
+#[derive(Row, Serialize)]
+struct Word {
+    text: String,
+}
+
+/// A number, or something else.
+enum Entry {
+    Number(Line),
+    Word(Word),
+}
+
+fn entry(record: &Record<'_>) -> Result<Entry, std::str::Utf8Error> {
+    let text = std::str::from_utf8(record.payload().unwrap_or_default())?;
+    Ok(match text.parse() {
+        Ok(value) => Entry::Number(Line { value }),
+        Err(_) => Entry::Word(Word { text: text.to_owned() }),
+    })
+}
+
+#[tokio::test]
+async fn record_types_have_tables_of_their_own_and_refused_rows_keep_their_offsets() -> Result<()> {
+    const RECORDS: u64 = 3_000;
+    let topic = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
+    let payload = |n: u64| match n {
+        777 => "1000".to_owned(),  // refused by `t`
+        1_500 => "bad".to_owned(), // refused by `words`
+        n if n % 3 == 0 => format!("w{n}"),
+        _ => "1".to_owned(),
+    };
+    topic.produce((0..RECORDS).map(move |n| Message::new(payload(n)))).await?;
+    let database = ClickHouse::shared().await?.database(test_name!()).await?;
+    for (table, rest) in [
+        ("t", "value UInt32, CONSTRAINT c CHECK value < 1000"),
+        ("words", "text String, CONSTRAINT c CHECK text != 'bad'"),
+    ] {
+        database
+            .exec(&format!("CREATE TABLE {table} (offset UInt64, {rest}) ENGINE = MergeTree ORDER BY offset"))
+            .await?;
+    }
+    let offset = RecordColumns::new().offset("offset");
+    let numbers = writer_to::<Line>(&database).max_records(700).record_columns(offset.clone());
+    let words = ClickHouseWriter::<Word>::new(database.server().url(), "words");
+    let words = words.database(database.name()).record_columns(offset);
+    let fork = Fork::new(numbers, words, |entry| match entry {
+        Entry::Number(line) => Side::Left(line),
+        Entry::Word(word) => Side::Right(word),
+    });
+    let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
+    let letters = errors.records();
+    let group = unique(test_name!());
+    let strategy = Strategy::new().map(entry).reduce(fork).reduce_err(errors);
+    let mut running = run(consumer(&topic, &group, strategy))?;
+    let all = async || Ok(topic.lag(&group).await? == 0);
+    running.until(Deadline::seconds(60), "all is committed", all).await?;
+    running.stop(Deadline::seconds(30)).await?;
+
+    let mut refused: Vec<i64> = letters.take().iter().map(|letter| letter.offset).collect();
+    refused.sort_unstable();
+    assert_eq!(refused, [777, 1_500]);
+    // 777 is a multiple of 3, and so is 1,500: 2,000 numbers and 998 words are left.
+    assert_eq!(database.number("SELECT countIf(offset % 3 != 0) FROM t").await?, 2_000);
+    let words = "SELECT countIf(text = concat('w', toString(offset))) FROM words";
+    assert_eq!(database.number(words).await?, 998);
+    assert_eq!(database.count("t").await? + database.count("words").await?, RECORDS - 2);
+    Ok(())
+}

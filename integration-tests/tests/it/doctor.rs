@@ -1,0 +1,295 @@
+//! `kmr-demo doctor` on real servers: each cause that can be provoked makes its row red, and no other.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use integration_tests::{ClickHouse, Database, Kafka, Message, SecuredKafka, Topic, User, test_name, unique};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::Value;
+
+use crate::demo::demo_with;
+
+/// What doctor says.
+struct Diagnosis {
+    code: Option<i32>,
+    json: Value,
+}
+
+impl Diagnosis {
+    fn check(&self, name: &str) -> &Value {
+        let checks = self.json["checks"].as_array().map_or(&[][..], Vec::as_slice);
+        checks.iter().find(|check| check["check"] == name).unwrap_or(&Value::Null)
+    }
+
+    /// Those checks are in these states, all others are fine.
+    fn only(&self, expected: &[(&str, &str, &str)]) {
+        let expected: BTreeMap<&str, (&str, &str)> =
+            expected.iter().map(|(name, state, text)| (*name, (*state, *text))).collect();
+        let checks = self.json["checks"].as_array().map_or(&[][..], Vec::as_slice);
+        assert_eq!(checks.len(), 15, "{}", self.json);
+        for check in checks {
+            let name = check["check"].as_str().unwrap_or_default();
+            let (state, text) = expected.get(name).copied().unwrap_or(("ok", ""));
+            assert_eq!(check["state"], state, "{name}: {check}");
+            assert!(check["found"].as_str().unwrap_or_default().contains(text), "{text:?}: {check}");
+        }
+        let failed = expected.values().any(|(state, _)| *state == "fail");
+        assert_eq!(self.code, Some(i32::from(failed)), "{}", self.json);
+    }
+}
+
+/// The demo's table, with a window.
+const TABLE: &str = "CREATE TABLE kmr_consumer_ingest (partition UInt32, offset UInt64, timestamp DateTime) \
+                     ENGINE = MergeTree ORDER BY (partition, offset) SETTINGS non_replicated_deduplication_window = 1000";
+
+/// A topic, a group and a database.
+struct Scene {
+    topic: Topic,
+    group: String,
+    database: Database,
+}
+
+impl Scene {
+    async fn new(name: &str) -> Result<Self> {
+        let topic = Kafka::shared().await?.create_topic(name, 2).await?;
+        topic.produce((0..200).map(|n| Message::new("{}").partition(n % 2))).await?;
+        let database = ClickHouse::shared().await?.database(name).await?;
+        database.exec(TABLE).await?;
+        Ok(Self { topic, group: unique(name), database })
+    }
+
+    async fn doctor(&self, more: &[&str]) -> Result<Diagnosis> {
+        self.doctor_at(self.topic.kafka().bootstrap(), self.topic.name(), more, &[]).await
+    }
+
+    async fn doctor_at(
+        &self,
+        broker: &str,
+        topic: &str,
+        more: &[&str],
+        variables: &[(&str, &str)],
+    ) -> Result<Diagnosis> {
+        let group = if more.contains(&"--group") { &[][..] } else { &["--group", &self.group] };
+        let server = if more.contains(&"--clickhouse") {
+            &[][..]
+        } else {
+            &["--clickhouse", self.database.server().url()]
+        };
+        let source = ["doctor", "--json", "--broker", broker, "--topic", topic];
+        let table = ["--database", self.database.name()];
+        let (code, output) =
+            demo_with(&[&source[..], group, server, &table, more].concat(), variables).await?;
+        let line = output.lines().find(|line| line.starts_with('{')).with_context(|| output.clone())?;
+        Ok(Diagnosis { code, json: serde_json::from_str(line)? })
+    }
+
+    /// A client of the group.
+    fn member(&self, assignor: &str) -> Result<BaseConsumer> {
+        let mut config: ClientConfig = self.topic.kafka().client_config();
+        config.set("group.id", &self.group).set("partition.assignment.strategy", assignor);
+        Ok(config.create()?)
+    }
+
+    async fn commit(&self, offset: i64) -> Result<()> {
+        let (consumer, mut list) = (self.member("range")?, TopicPartitionList::new());
+        for partition in 0..2 {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
+        }
+        tokio::task::spawn_blocking(move || consumer.commit(&list, CommitMode::Sync))
+            .await?
+            .context("committing")
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn all_is_well_before_the_first_run_and_after_it() -> Result<()> {
+    let scene = Scene::new(test_name!()).await?;
+    let first = scene.doctor(&[]).await?;
+    first.only(&[("committed offsets", "ok", "none yet"), ("group", "ok", "no classic group")]);
+    assert_eq!(first.json["guarantee"]["exactly_once_possible"], true, "{}", first.json);
+    let apis = first.check("API versions")["found"].as_str().unwrap_or_default().to_owned();
+    assert!(apis.contains("Fetch") && apis.contains("ConsumerGroupHeartbeat"), "{apis}");
+    scene.commit(60).await?;
+    scene.doctor(&[]).await?.only(&[("committed offsets", "ok", "lag 80")]);
+    scene.doctor(&["--protocol", "consumer"]).await?.only(&[]);
+    // Looking has left nothing behind.
+    let committed = scene.topic.committed(&scene.group).await?;
+    assert_eq!(committed, [(0, 60), (1, 60)].into());
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn servers_topics_and_settings_that_are_wrong_are_named() -> Result<()> {
+    let scene = Scene::new(test_name!()).await?;
+    let unasked = |name| (name, "unknown", "does not answer");
+    let kafka = ["read the topic", "commit", "group", "committed offsets"].map(unasked);
+    let nobody = scene.doctor_at("127.0.0.1:9", &scene.topic, &[], &[]).await?;
+    let topic = [
+        ("broker", "fail", "127.0.0.1:9"),
+        ("topic", "fail", "does not answer"),
+        ("API versions", "unknown", ""),
+    ];
+    nobody.only(&[&kafka[..], &topic].concat());
+    assert_eq!(nobody.json["guarantee"]["delivery"], "none");
+
+    let nowhere = scene.doctor_at(scene.topic.kafka().bootstrap(), "nowhere", &[], &[]).await?;
+    let rest =
+        [("read the topic", "unknown", "no partition"), ("committed offsets", "unknown", "no partitions")];
+    nowhere.only(&[&rest[..], &[("topic", "fail", "does not exist")]].concat());
+
+    let server = ["table", "insert", "engine", "deduplication", "parts", "columns"].map(unasked);
+    let silent = scene.doctor(&["--clickhouse", "127.0.0.1:9"]).await?;
+    silent.only(&[&server[..], &[("ClickHouse", "fail", "127.0.0.1:9")]].concat());
+
+    scene
+        .doctor(&["--set", "isolation.level=read_uncommitted"])
+        .await?
+        .only(&[("settings", "warn", "aborted")]);
+    scene.doctor(&["--drain-deadline", "5s"]).await?.only(&[("settings", "fail", "drain_deadline is 5s")]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_outside_of_the_log_and_members_of_another_kind_are_found() -> Result<()> {
+    let scene = Scene::new(test_name!()).await?;
+    scene.commit(40).await?;
+    let admin: AdminClient<DefaultClientContext> = scene.topic.kafka().client_config().create()?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(&scene.topic, 0, Offset::Offset(41))?;
+    admin.delete_records(&list, &AdminOptions::new()).await?;
+    scene.doctor(&[]).await?.only(&[("committed offsets", "fail", "partition 0: 40 of 41")]);
+    scene.commit(101).await?;
+    scene.doctor(&[]).await?.only(&[("committed offsets", "fail", "partition 1: 101 of 100")]);
+    scene.commit(100).await?;
+    let grown = scene.topic.grow(3).await?;
+    scene.doctor(&[]).await?.only(&[("committed offsets", "warn", "1 of 3 partitions have none")]);
+
+    let member = scene.member("range")?;
+    member.subscribe(&[&grown])?;
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stopped = stop.clone();
+    let polling = std::thread::spawn(move || {
+        while !stopped.load(std::sync::atomic::Ordering::Relaxed) {
+            let _ = member.poll(std::time::Duration::from_millis(50));
+        }
+    });
+    let stable = async || {
+        Ok(scene.topic.kafka().group_state(&scene.group).await?.is_some_and(|g| g.state == "Stable"))
+    };
+    integration_tests::wait_until(integration_tests::Deadline::seconds(30), "the group is stable", stable)
+        .await?;
+    let mixed = scene.doctor(&[]).await?;
+    let eager = scene.doctor(&["--protocol", "eager"]).await?;
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    tokio::task::spawn_blocking(move || polling.join()).await?.expect("the member's thread");
+    let offsets = ("committed offsets", "warn", "1 of 3");
+    mixed.only(&[offsets, ("group", "fail", "Stable, 1 members, \"range\"")]);
+    eager.only(&[offsets, ("group", "ok", "1 members")]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_that_do_not_fit_and_weak_windows_are_found() -> Result<()> {
+    let scene = Scene::new(test_name!()).await?;
+    let database = &scene.database;
+    let again = async |sql: &str| {
+        database.exec("DROP TABLE IF EXISTS kmr_consumer_ingest SYNC").await?;
+        database.exec(sql).await?;
+        scene.doctor(&[]).await
+    };
+    let columns = "(partition UInt32, offset UInt64, timestamp DateTime";
+    let order = "ENGINE = MergeTree ORDER BY (partition, offset)";
+    let window = "SETTINGS non_replicated_deduplication_window";
+
+    database.exec("DROP TABLE kmr_consumer_ingest SYNC").await?;
+    let unknown =
+        ["engine", "deduplication", "parts", "columns"].map(|name| (name, "unknown", "there is no table"));
+    scene.doctor(&[]).await?.only(&[&unknown[..], &[("table", "fail", "does not exist")]].concat());
+
+    for (create, text) in [
+        (
+            format!("CREATE TABLE kmr_consumer_ingest {columns}, unit String) {order} {window} = 1000"),
+            "`unit` String has no DEFAULT",
+        ),
+        (TABLE.replace("offset UInt64", "offset String"), "`offset`"),
+        (TABLE.replace("timestamp DateTime", "time DateTime"), "no column `timestamp`"),
+    ] {
+        again(&create).await?.only(&[("columns", "fail", text)]);
+    }
+    let bare = again(&format!("CREATE TABLE kmr_consumer_ingest {columns}) {order}")).await?;
+    bare.only(&[("deduplication", "warn", "no window")]);
+    assert_eq!(bare.json["guarantee"]["exactly_once_possible"], false);
+    again(&TABLE.replace("window = 1000", "window = 20")).await?.only(&[(
+        "deduplication",
+        "warn",
+        "forgets soon",
+    )]);
+    let memory = again(&format!("CREATE TABLE kmr_consumer_ingest {columns}) ENGINE = Memory")).await?;
+    memory.only(&[("engine", "warn", "Memory"), ("deduplication", "unknown", ""), ("parts", "unknown", "")]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_views_behind_a_table_are_followed_and_full_partitions_are_found() -> Result<()> {
+    let scene = Scene::new(test_name!()).await?;
+    let database = &scene.database;
+    let window = "SETTINGS non_replicated_deduplication_window = 1000";
+    let day = "(day Date, n UInt64) ENGINE = SummingMergeTree ORDER BY day";
+    database.exec(&format!("CREATE TABLE daily {day} {window}")).await?;
+    let select = "SELECT toDate(timestamp) AS day, count() AS n FROM kmr_consumer_ingest GROUP BY day";
+    database.exec(&format!("CREATE MATERIALIZED VIEW to_daily TO daily AS {select}")).await?;
+    scene.doctor(&[]).await?.only(&[("table", "ok", "1 more behind its views")]);
+    // A view behind the view's table, with a table of its own.
+    let own = "ENGINE = SummingMergeTree ORDER BY day AS SELECT day, n FROM daily";
+    database.exec(&format!("CREATE MATERIALIZED VIEW all_days {own}")).await?;
+    let weak = scene.doctor(&[]).await?;
+    weak.only(&[("deduplication", "warn", ".inner"), ("table", "ok", "2 more behind its views")]);
+    assert_eq!(weak.json["guarantee"]["exactly_once_possible"], false);
+    database.exec("DROP TABLE all_days SYNC").await?;
+    database.exec("ALTER TABLE daily MODIFY SETTING non_replicated_deduplication_window = 0").await?;
+    scene.doctor(&[]).await?.only(&[("deduplication", "warn", "no window: "), ("table", "ok", "1 more")]);
+    database.exec("DROP TABLE to_daily SYNC").await?;
+
+    database.exec("SYSTEM STOP MERGES kmr_consumer_ingest").await?;
+    let limits = "parts_to_delay_insert = 4, parts_to_throw_insert = 5";
+    for n in 0..5 {
+        database.exec(&format!("INSERT INTO kmr_consumer_ingest VALUES (0, {n}, 0)")).await?;
+    }
+    scene.doctor(&[]).await?.only(&[]);
+    database.exec(&format!("ALTER TABLE kmr_consumer_ingest MODIFY SETTING {limits}")).await?;
+    scene.doctor(&[]).await?.only(&[("parts", "fail", "5 active")]);
+    database.exec("ALTER TABLE kmr_consumer_ingest MODIFY SETTING parts_to_throw_insert = 50").await?;
+    scene.doctor(&[]).await?.only(&[("parts", "warn", "5 active")]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn permissions_that_are_missing_are_found() -> Result<()> {
+    let scene = Scene::new(test_name!()).await?;
+    let kafka = Kafka::secured().await?;
+    let allowed = format!("{}{}", SecuredKafka::PREFIX, unique(test_name!()));
+    let secret = unique(test_name!());
+    for topic in [&allowed, &secret] {
+        kafka.admin().create_topic_named(topic, 1).await?;
+        kafka.admin().produce(topic, [Message::new("{}").partition(0)]).await?;
+    }
+    let ask = async |user: User, topic: &str, group: &str| {
+        let login = "security.protocol=SASL_PLAINTEXT;sasl.mechanism=SCRAM-SHA-512";
+        let variables = [("KMR_KAFKA_USER", user.name), ("KMR_KAFKA_PASSWORD", user.password)];
+        scene.doctor_at(kafka.bootstrap(), topic, &["--set", login, "--group", group], &variables).await
+    };
+    ask(SecuredKafka::ALLOWED, &allowed, &allowed).await?.only(&[]);
+    let group = ask(SecuredKafka::ALLOWED, &allowed, &secret).await?;
+    let denied = [("group", "unknown", ""), ("committed offsets", "unknown", "")];
+    group.only(&[&denied[..], &[("commit", "fail", "not allowed")]].concat());
+    let topic = ask(SecuredKafka::ALLOWED, &secret, &allowed).await?;
+    let rest = [("topic", "fail", ""), ("committed offsets", "unknown", "")];
+    topic.only(&[&rest[..], &[("read the topic", "fail", "not allowed")]].concat());
+    let wrong = ask(User { name: "allowed", password: "wrong" }, &allowed, &allowed).await?;
+    assert!(wrong.code == Some(1) && wrong.check("broker")["state"] == "fail", "{}", wrong.json);
+    assert!(!wrong.json.to_string().contains("wrong\""), "{}", wrong.json);
+    Ok(())
+}

@@ -1,0 +1,329 @@
+//! Messages and dead letters to a real broker: as they were, acknowledged, complete; and what the sink cannot do is named.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use integration_tests::{
+    Deadline, Kafka, Message, SecuredKafka, Topic, TopicSpec, records, test_name, unique,
+};
+use kmr_core::{ClientConfig, DeadLetter, Error, IntoPipeline as _, OwnedRecord, Record, Strategy};
+use kmr_sinks::{KafkaMessage, KafkaWriter, MemoryWriter};
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::{Offset, TopicPartitionList};
+
+use crate::in_process::{Running, consumer, run};
+
+const QUICK: Duration = Duration::from_millis(50);
+
+fn config(kafka: &Kafka) -> ClientConfig {
+    ClientConfig::new().set("bootstrap.servers", kafka.bootstrap())
+}
+
+fn letters_to(topic: &Topic) -> KafkaWriter<DeadLetter> {
+    KafkaWriter::dead_letters(config(topic.kafka()), topic.name()).max_age(QUICK)
+}
+
+fn number(record: &Record<'_>) -> Result<u64, Box<dyn std::error::Error + Send + Sync>> {
+    Ok(std::str::from_utf8(record.payload().unwrap_or_default())?.parse()?)
+}
+
+fn copy(record: &Record<'_>) -> Result<OwnedRecord, Infallible> {
+    Ok(record.to_owned())
+}
+
+fn forward(record: &Record<'_>) -> Result<KafkaMessage, Infallible> {
+    Ok(record.into())
+}
+
+/// All that a topic holds, in the order of its offsets.
+async fn content(topic: &Topic) -> Result<Vec<OwnedRecord>> {
+    let writer = MemoryWriter::new().max_age(QUICK);
+    let arrived = writer.records();
+    let group = unique("content");
+    let mut reader = run(consumer(topic, &group, Strategy::new().map(copy).reduce(writer).into_pipeline()))?;
+    all_committed(&mut reader, topic, &group).await?;
+    reader.stop(Deadline::seconds(30)).await?;
+    let mut records = arrived.take();
+    records.sort_by_key(|record| (record.partition(), record.offset()));
+    Ok(records)
+}
+
+async fn all_committed(running: &mut Running, topic: &Topic, group: &str) -> Result<()> {
+    let committed = async || Ok(topic.lag(group).await? == 0);
+    running.until(Deadline::seconds(60), "all is committed", committed).await
+}
+
+fn header<'r>(record: &'r OwnedRecord, name: &str) -> Option<&'r str> {
+    let header = record.headers().iter().rfind(|header| header.key == name)?;
+    std::str::from_utf8(header.value.as_deref()?).ok()
+}
+
+#[tokio::test]
+async fn a_dead_letter_is_the_record_with_its_story() -> Result<()> {
+    let kafka = Kafka::shared().await?;
+    let topic = kafka.create_topic(test_name!(), 1).await?;
+    let dead = kafka.create_topic(test_name!(), 2).await?;
+    let odd = Message::new([0, 159, 146, 150])
+        .key("")
+        .header("a", "1")
+        .null_header("a")
+        .header("", [0, 255])
+        .header("a", "")
+        .timestamp(1_700_000_000_123)
+        .partition(0);
+    topic.produce(vec![odd, Message::tombstone("gone").timestamp(7).partition(0)]).await?;
+    let group = unique(test_name!());
+    let strategy = Strategy::new()
+        .map(number)
+        .reduce(MemoryWriter::new().max_age(QUICK))
+        .reduce_err(letters_to(&dead).header_prefix("dlq-"));
+    let mut running = run(consumer(&topic, &group, strategy))?;
+    all_committed(&mut running, &topic, &group).await?;
+    running.stop(Deadline::seconds(30)).await?;
+
+    let letters = content(&dead).await?;
+    let find = |key: &str| letters.iter().find(|letter| letter.key() == Some(key.as_bytes()));
+    let odd = find("").context("the first letter")?;
+    let own: Vec<_> = odd.headers().iter().map(|h| (h.key.as_str(), h.value.as_deref())).take(4).collect();
+    let expected: [(&str, Option<&[u8]>); 4] =
+        [("a", Some(b"1")), ("a", None), ("", Some(&[0, 255])), ("a", Some(b""))];
+    assert_eq!(own, expected, "order, duplicates and nulls");
+    assert_eq!(
+        (odd.payload(), odd.timestamp_millis()),
+        (Some(&[0, 159, 146, 150][..]), Some(1_700_000_000_123))
+    );
+    let story = |name| header(odd, &format!("dlq-{name}"));
+    assert_eq!(
+        (story("topic"), story("partition"), story("offset")),
+        (Some(topic.name()), Some("0"), Some("0"))
+    );
+    assert_eq!(
+        (story("stage"), story("attempt"), story("timestamp")),
+        (Some("map 1"), Some("1"), Some("1700000000123"))
+    );
+    assert!(story("error").is_some_and(|error| error.contains("utf-8")), "{:?}", story("error"));
+    assert!(story("first_seen").is_some() && story("version").is_some() && story("missing").is_none());
+    let tombstone = find("gone").context("the second letter")?;
+    assert_eq!((tombstone.payload(), tombstone.timestamp_millis()), (None, Some(7)));
+    Ok(())
+}
+
+/// A topic with the numbers from 0 in partition 0, and one for dead letters.
+async fn numbers(name: &str, count: u64) -> Result<(Topic, Topic)> {
+    let kafka = Kafka::shared().await?;
+    let (topic, dead) = (kafka.create_topic(name, 1).await?, kafka.create_topic(name, 1).await?);
+    let number = |n: u64| Message::new(n.to_string()).key(format!("k{n}")).header("h", "v").partition(0);
+    topic.produce((0..count).map(number)).await?;
+    Ok((topic, dead))
+}
+
+#[tokio::test]
+async fn a_record_whose_row_the_sink_refused_is_read_again() -> Result<()> {
+    let (topic, dead) = numbers(test_name!(), 5_000).await?;
+    let group = unique(test_name!());
+    let is_bad = |n: u64| n % 1000 == 7 || (3000..3010).contains(&n);
+    let writer =
+        MemoryWriter::new().max_age(QUICK).rejecting(move |n: &u64| is_bad(*n).then(|| "refused".to_owned()));
+    let rows = writer.records();
+    let strategy = Strategy::new().map(number).reduce(writer).reduce_err(letters_to(&dead));
+    let mut running = run(consumer(&topic, &group, strategy))?;
+    all_committed(&mut running, &topic, &group).await?;
+    running.stop(Deadline::seconds(30)).await?;
+    let letters = content(&dead).await?;
+    let bad: BTreeSet<u64> = (0..5_000).filter(|n| is_bad(*n)).collect();
+    assert_eq!(rows.len() + bad.len(), 5_000);
+    assert_eq!(letters.len(), bad.len());
+    let mut found = BTreeSet::new();
+    for letter in &letters {
+        let n: u64 = std::str::from_utf8(letter.payload().context("its payload")?)?.parse()?;
+        assert_eq!(letter.key(), Some(format!("k{n}").as_bytes()));
+        assert_eq!((header(letter, "h"), header(letter, "kmr.stage")), (Some("v"), Some("reduce 1")));
+        assert_eq!(header(letter, "kmr.offset"), Some(&*n.to_string()));
+        found.insert(n);
+    }
+    assert_eq!(found, bad);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_record_that_retention_has_taken_leaves_a_letter_that_says_so() -> Result<()> {
+    let (topic, dead) = numbers(test_name!(), 100).await?;
+    let group = unique(test_name!());
+    let refuse = |n: &u64| matches!(n, 10 | 90).then(|| "refused".to_owned());
+    let writer = MemoryWriter::new().max_age(QUICK).rejecting(refuse).stalled();
+    let rows = writer.records();
+    let strategy = Strategy::new().map(number).reduce(writer).reduce_err(letters_to(&dead));
+    let mut running = run(consumer(&topic, &group, strategy))?;
+    let mapped = running.handle().clone();
+    let read = async || Ok(mapped.stats().records == 100);
+    running.until(Deadline::seconds(30), "all is mapped", read).await?;
+    delete_below(&topic, 50).await?;
+    rows.release();
+    all_committed(&mut running, &topic, &group).await?;
+    running.stop(Deadline::seconds(30)).await?;
+    let letters = content(&dead).await?;
+    let at = |offset: &str| letters.iter().find(|letter| header(letter, "kmr.offset") == Some(offset));
+    let gone = at("10").context("the letter of what is gone")?;
+    let missing = header(gone, "kmr.missing").context("it says so")?;
+    assert!(missing.contains("holds 50..100") && gone.payload().is_none(), "{missing}");
+    let there = at("90").context("the other letter")?;
+    assert_eq!((there.payload(), header(there, "kmr.missing")), (Some(&b"90"[..]), None));
+    Ok(())
+}
+
+/// What retention does, at once.
+async fn delete_below(topic: &Topic, offset: i64) -> Result<()> {
+    let admin: AdminClient<DefaultClientContext> = topic.kafka().client_config().create()?;
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic.name(), 0, Offset::Offset(offset))?;
+    for element in admin.delete_records(&list, &AdminOptions::new()).await?.elements() {
+        element.error()?;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_broker_that_is_away_during_the_delivery_costs_time_and_nothing_else() -> Result<()> {
+    let source = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
+    let target = Kafka::own().await?.create_topic(test_name!(), 2).await?;
+    let group = unique(test_name!());
+    let writer = KafkaWriter::<KafkaMessage>::new(config(target.kafka()), target.name())
+        .max_age(QUICK)
+        .attempt_timeout(Duration::from_secs(3));
+    let mut running =
+        run(consumer(&source, &group, Strategy::new().map(forward).reduce(writer).into_pipeline()))?;
+    let message = |n: u64| Message::new(n.to_string()).key((n % 100).to_string()).partition(0);
+    source.produce((0..1_000).map(message)).await?;
+    all_committed(&mut running, &source, &group).await?;
+    target.kafka().stop().await?;
+    source.produce((1_000..20_000).map(message)).await?;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    assert_eq!(source.committed(&group).await?.get(&0), Some(&1_000), "nothing is committed meanwhile");
+    target.kafka().start().await?;
+    all_committed(&mut running, &source, &group).await?;
+    running.stop(Deadline::seconds(30)).await?;
+    assert_eq!(target.end_offsets().await?.values().sum::<i64>(), 20_000);
+    let arrived = content(&target).await?;
+    let payloads: BTreeSet<_> = arrived.iter().map(|record| record.payload().map(<[u8]>::to_vec)).collect();
+    assert_eq!((arrived.len(), payloads.len()), (20_000, 20_000), "none is missing, none is double");
+    // Each key stays in its partition, in order.
+    let mut last = std::collections::BTreeMap::new();
+    for record in &arrived {
+        let n: u64 = std::str::from_utf8(record.payload().unwrap_or_default())?.parse()?;
+        let (before, partition) =
+            last.entry(record.key().map(<[u8]>::to_vec)).or_insert((n, record.partition()));
+        assert!(*before <= n && *partition == record.partition(), "{n} behind {before}");
+        *before = n;
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn many_messages_go_from_topic_to_topic() -> Result<()> {
+    let kafka = Kafka::shared().await?;
+    let (source, target) =
+        (kafka.create_topic(test_name!(), 4).await?, kafka.create_topic(test_name!(), 4).await?);
+    let count = records(300_000, 10_000_000);
+    let message = |n: u64| Message::new(format!("{n:0>100}")).key(n.to_string());
+    source.produce((0..count).map(message)).await?;
+    let group = unique(test_name!());
+    let writer = KafkaWriter::<KafkaMessage>::new(config(&kafka), target.name());
+    let started = std::time::Instant::now();
+    let mut running =
+        run(consumer(&source, &group, Strategy::new().map(forward).reduce(writer).into_pipeline()))?;
+    all_committed(&mut running, &source, &group).await?;
+    println!("{count} messages from topic to topic in {:.1?}", started.elapsed());
+    running.stop(Deadline::seconds(30)).await?;
+    let ends = target.end_offsets().await?;
+    assert_eq!(ends.values().sum::<i64>(), count as i64);
+    assert!(ends.values().all(|end| *end > 0), "{ends:?}");
+    Ok(())
+}
+
+async fn stops(topic: &Topic, strategy: kmr_core::Pipeline) -> Result<(Error, String)> {
+    let group = unique("stops");
+    let running = run(consumer(topic, &group, strategy))?;
+    let error = running.ended(Deadline::seconds(60)).await?.err().context("it stops")?;
+    let text = kmr_core::chain_text(&error);
+    Ok((error, text))
+}
+
+#[tokio::test]
+async fn a_topic_that_does_not_exist_is_named_before_anything_is_read() -> Result<()> {
+    let (topic, _) = numbers(test_name!(), 10).await?;
+    let missing = unique("no_such_topic");
+    let writer = KafkaWriter::<KafkaMessage>::new(config(topic.kafka()), missing.as_str());
+    let (error, text) = stops(&topic, Strategy::new().map(forward).reduce(writer).into_pipeline()).await?;
+    assert!(matches!(&error, Error::Stage { stage, .. } if stage == "reduce 1"), "{text}");
+    assert!(
+        text.contains(&missing) && text.contains("does not exist") && text.contains("create it"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_topic_that_the_user_may_not_write_to_is_named() -> Result<()> {
+    let secured = Kafka::secured().await?;
+    let source = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
+    let forbidden = secured.admin().create_topic("forbidden", 1).await?;
+    let mut config = ClientConfig::new().set("bootstrap.servers", secured.bootstrap());
+    for (name, value) in SecuredKafka::ALLOWED.settings() {
+        config = config.set(name, value);
+    }
+    let writer = KafkaWriter::<KafkaMessage>::new(config, forbidden.name());
+    let (_, text) = stops(&source, Strategy::new().map(forward).reduce(writer).into_pipeline()).await?;
+    assert!(
+        text.contains("not authorized") && text.contains(forbidden.name()) && text.contains("grant WRITE"),
+        "{text}"
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_message_that_is_too_large_is_the_only_one_that_is_rejected() -> Result<()> {
+    let kafka = Kafka::shared().await?;
+    let source = kafka.create_topic(test_name!(), 1).await?;
+    let spec = TopicSpec::partitions(1).config("max.message.bytes", "20000");
+    let (small, dead) =
+        (kafka.create_topic(test_name!(), spec).await?, kafka.create_topic(test_name!(), 1).await?);
+    let incompressible = |bytes| (0..bytes).map(|_| fastrand::u8(..)).collect::<Vec<u8>>();
+    let message =
+        |n: i32| Message::new(incompressible(if n == 5 { 50_000 } else { 1_000 })).key(n.to_string());
+    // Together they are too large for the topic; but for one, they fit alone.
+    source.produce((0..100).map(message).map(|m| m.partition(0)).collect::<Vec<_>>()).await?;
+    let group = unique(test_name!());
+    let writer = KafkaWriter::<KafkaMessage>::new(config(&kafka), small.name()).max_age(QUICK);
+    let strategy = Strategy::new().map(forward).reduce(writer).reduce_err(letters_to(&dead));
+    let mut running = run(consumer(&source, &group, strategy))?;
+    all_committed(&mut running, &source, &group).await?;
+    running.stop(Deadline::seconds(30)).await?;
+    assert_eq!(small.end_offsets().await?, [(0, 99)].into());
+    let letters = content(&dead).await?;
+    assert_eq!(letters.len(), 1);
+    assert_eq!((letters[0].key(), letters[0].payload().map(<[u8]>::len)), (Some(&b"5"[..]), Some(50_000)));
+    assert_eq!(header(&letters[0], "kmr.code"), Some("10"));
+    assert!(header(&letters[0], "kmr.error").is_some_and(|error| error.contains("max.message.bytes")));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dead_letter_that_its_topic_refuses_stops_the_consumer() -> Result<()> {
+    let kafka = Kafka::shared().await?;
+    let source = kafka.create_topic(test_name!(), 1).await?;
+    let spec = TopicSpec::partitions(1).config("max.message.bytes", "2000");
+    let dead = kafka.create_topic(test_name!(), spec).await?;
+    source.produce(vec![Message::new((0..5_000).map(|_| fastrand::u8(..)).collect::<Vec<u8>>())]).await?;
+    let strategy =
+        Strategy::new().map(number).reduce(MemoryWriter::new().max_age(QUICK)).reduce_err(letters_to(&dead));
+    let (error, text) = stops(&source, strategy).await?;
+    assert!(matches!(&error, Error::Stage { stage, .. } if stage == "reduce_err"), "{text}");
+    assert!(
+        text.contains("the dead letter of") && text.contains("too large") && text.contains("offset 0"),
+        "{text}"
+    );
+    Ok(())
+}

@@ -1,0 +1,297 @@
+//! `kmr-demo verify` on real servers: each kind of fault makes it red, and what is no fault leaves it green.
+//!
+//! Rows, dead letters and commits are written by the tests themselves, so that each is exactly what the test says.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context as _, Result};
+use integration_tests::{
+    ClickHouse, Database, Deadline, Kafka, Message, Topic, TopicSpec, test_name, unique, wait_until,
+};
+use rdkafka::Offset;
+use rdkafka::TopicPartitionList;
+use rdkafka::admin::{AdminClient, AdminOptions};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
+use serde_json::Value;
+
+use crate::demo::demo;
+
+/// A topic, a group and a table that keeps partition and offset.
+struct Audit {
+    topic: Topic,
+    group: String,
+    database: Database,
+}
+
+impl Audit {
+    async fn new(name: &str, spec: impl Into<TopicSpec>) -> Result<Self> {
+        let topic = Kafka::shared().await?.create_topic(name, spec).await?;
+        let database = ClickHouse::shared().await?.database(name).await?;
+        let order = "ENGINE = MergeTree ORDER BY (partition, offset)";
+        database.exec(&format!("CREATE TABLE t (partition UInt32, offset UInt64) {order}")).await?;
+        Ok(Self { topic, group: unique(name), database })
+    }
+
+    /// Makes rows of the table, in place of those that were there.
+    async fn rows(&self, select: &str) -> Result<()> {
+        self.database.exec("TRUNCATE TABLE t").await?;
+        self.more_rows(select).await
+    }
+
+    async fn more_rows(&self, select: &str) -> Result<()> {
+        self.database.exec(&format!("INSERT INTO t {select}")).await
+    }
+
+    /// A row for each offset.
+    async fn rows_of(&self, offsets: &BTreeMap<i32, Vec<i64>>) -> Result<()> {
+        let each = offsets.iter().map(|(partition, offsets)| {
+            format!("SELECT toUInt32({partition}), arrayJoin(CAST({offsets:?} AS Array(UInt64)))")
+        });
+        self.rows(&each.collect::<Vec<_>>().join(" UNION ALL ")).await
+    }
+
+    /// What is committed for the group from here on.
+    async fn commit(&self, offsets: impl IntoIterator<Item = (i32, i64)>) -> Result<()> {
+        let mut list = TopicPartitionList::new();
+        for (partition, offset) in offsets {
+            list.add_partition_offset(&self.topic, partition, Offset::Offset(offset))?;
+        }
+        let mut config = self.topic.kafka().client_config();
+        let consumer: BaseConsumer = config.set("group.id", &self.group).create()?;
+        tokio::task::spawn_blocking(move || consumer.commit(&list, CommitMode::Sync))
+            .await?
+            .context("committing")
+    }
+
+    /// Raises the lowest offset of partition 0, as retention does.
+    async fn retain_from(&self, offset: i64) -> Result<()> {
+        let admin: AdminClient<DefaultClientContext> = self.topic.kafka().client_config().create()?;
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(&self.topic, 0, Offset::Offset(offset))?;
+        admin.delete_records(&list, &AdminOptions::new()).await?;
+        Ok(())
+    }
+
+    /// Exit code and output of an audit.
+    async fn verify(&self, more: &[&str]) -> Result<(Option<i32>, String)> {
+        let clickhouse = self.database.server().url();
+        let source = ["verify", "--broker", self.topic.kafka().bootstrap(), "--topic", self.topic.name()];
+        let table = ["--clickhouse", clickhouse, "--database", self.database.name(), "--table", "t"];
+        demo(&[&source[..], &["--group", &self.group], &table, more].concat()).await
+    }
+
+    async fn green(&self, more: &[&str], says: &[&str]) -> Result<()> {
+        self.ends(0, more, says).await
+    }
+
+    async fn red(&self, more: &[&str], says: &[&str]) -> Result<()> {
+        self.ends(1, more, says).await
+    }
+
+    async fn ends(&self, expected: i32, more: &[&str], says: &[&str]) -> Result<()> {
+        let (code, output) = self.verify(more).await?;
+        assert_eq!(code, Some(expected), "{output}");
+        for text in says {
+            assert!(output.contains(text), "{text:?} is not in\n{output}");
+        }
+        Ok(())
+    }
+}
+
+/// `count` records in each of the partitions.
+fn records(count: u64, partitions: i32) -> impl Iterator<Item = Message> + Send + 'static {
+    (0..partitions).flat_map(move |p| (0..count).map(move |n| Message::new(n.to_string()).partition(p)))
+}
+
+/// Rows for partitions 0 and 1 up to 400 and 500, which is what is committed.
+const COMMITTED: &str =
+    "SELECT intDiv(number, 500) AS p, number % 500 AS o FROM numbers(1000) WHERE (p = 1 OR o < 400)";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_missing_double_or_beyond_are_told_apart() -> Result<()> {
+    let audit = Audit::new(test_name!(), 2).await?;
+    audit.topic.produce(records(500, 2)).await?;
+    audit.rows(COMMITTED).await?;
+    // Nothing committed is nothing proved.
+    audit.red(&[], &["has committed nothing", "is --group right?"]).await?;
+
+    audit.commit([(0, 400), (1, 500)]).await?;
+    audit.green(&[], &["900 records up to the committed offsets: 0 missing, 0 double. PASSED"]).await?;
+    // Records behind the committed offset need no row, and may have one.
+    audit.more_rows("SELECT 0, 420 + number FROM numbers(20)").await?;
+    audit
+        .green(&["--window", "64"], &["900 records", "partition 0: 20 rows behind the committed offset"])
+        .await?;
+    // Double, below and behind what is committed.
+    audit.more_rows("SELECT 0, 430 UNION ALL SELECT 1, 7 UNION ALL SELECT 1, 7").await?;
+    audit.red(&[], &["partition 0: double: 430", "partition 1: double: 7", "0 missing, 3 double"]).await?;
+
+    audit.rows(&format!("{COMMITTED} AND NOT (p = 0 AND (o = 3 OR o BETWEEN 63 AND 69))")).await?;
+    let windows = &["--window", "64"][..];
+    audit.red(windows, &["partition 0: missing: 3, 63–69", "8 missing, 0 double. FAILED"]).await?;
+    audit.red(&["--allow-missing", "7"], &["8 missing"]).await?;
+    audit.green(&["--allow-missing", "8"], &["allowed by --allow-missing"]).await?;
+    let (code, output) = audit.verify(&["--json", "--list", "1"]).await?;
+    let json: Value = serde_json::from_str(&output).with_context(|| output.clone())?;
+    assert_eq!((code, json["missing"].as_u64(), json["records"].as_u64()), (Some(1), Some(8), Some(900)));
+    assert_eq!(json["partitions"][0]["missing"], serde_json::json!({ "count": 8, "first": [[3, 3]] }));
+
+    // A partition of which no row arrived, and rows of one that is not there.
+    audit.rows(&format!("{COMMITTED} AND p = 0")).await?;
+    audit.red(&[], &["partition 1: missing: 0–499", "500 missing"]).await?;
+    audit.rows(COMMITTED).await?;
+    audit.more_rows("SELECT 7, 1").await?;
+    audit.red(&[], &["1 rows of partitions that the topic does not have"]).await
+}
+
+fn dead_letter(topic: &str, partition: i32, offset: u64) -> Message {
+    letter("kmr.", topic, partition, offset)
+}
+
+fn letter(prefix: &str, topic: &str, partition: i32, offset: u64) -> Message {
+    Message::new("x")
+        .header(&format!("{prefix}topic"), topic)
+        .header(&format!("{prefix}partition"), partition.to_string())
+        .header(&format!("{prefix}offset"), offset.to_string())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn dead_letters_account_for_records_and_only_for_their_own() -> Result<()> {
+    let audit = Audit::new(test_name!(), 2).await?;
+    let letters = audit.topic.kafka().create_topic(test_name!(), 3).await?;
+    let other = audit.topic.kafka().create_topic(test_name!(), 1).await?;
+    audit.topic.produce(records(500, 2)).await?;
+    audit.commit([(0, 400), (1, 500)]).await?;
+    audit.rows(&format!("{COMMITTED} AND NOT (p = 0 AND o IN (3, 90, 91))")).await?;
+    let with = ["--dead-letter-topic", letters.name()];
+    audit.red(&with, &["3 missing"]).await?;
+
+    // Of another topic, of another partition, and without a name: none of them is a letter for what is missing.
+    let strangers = [dead_letter("other", 0, 3), dead_letter(&audit.topic, 1, 503), Message::new("nameless")];
+    letters.produce(strangers).await?;
+    audit.red(&with, &["3 missing", "1 messages of the dead-letter topics name no record"]).await?;
+
+    let topic = audit.topic.name().to_owned();
+    letters.produce([3, 90, 91, 91].map(|offset| dead_letter(&topic, 0, offset))).await?;
+    audit.red(&[], &["3 missing"]).await?;
+    audit.green(&with, &["0 missing", "1 dead letters for a record that had one"]).await?;
+
+    // Written with another prefix; and one that stands for a range.
+    let named = ["--dead-letter-topic", other.name(), "--dead-letter-prefix", "x-"];
+    let range = letter("x-", &topic, 0, 90).header("x-last_offset", "91");
+    other.produce([letter("x-", &topic, 0, 3), range]).await?;
+    audit.green(&named, &["0 missing, 0 double"]).await?;
+
+    audit.more_rows("SELECT 0, 90").await?;
+    audit.red(&with, &["partition 0: in the table and a dead letter: 90", "1 double"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aborted_transactions_and_markers_are_no_losses() -> Result<()> {
+    let audit = Audit::new(test_name!(), 1).await?;
+    let transactions = audit.topic.kafka().transactions(&unique(test_name!())).await?;
+    transactions.commit(&audit.topic, records(100, 1)).await?;
+    transactions.abort(&audit.topic, records(150, 1)).await?;
+    transactions.commit(&audit.topic, records(50, 1)).await?;
+    transactions.abort(&audit.topic, records(10, 1)).await?;
+    let readable = audit.topic.readable_offsets().await?;
+    let end = audit.topic.end_offsets().await?[&0];
+    assert_eq!((readable[&0].len(), end), (150, 314));
+    audit.commit([(0, end)]).await?;
+
+    audit.rows_of(&readable).await?;
+    audit.green(&["--window", "64"], &["150 records", "0 missing, 0 double", "164"]).await?;
+    // A row for an aborted record: whoever wrote it read uncommitted records.
+    let aborted = readable[&0][99] + 5;
+    audit.more_rows(&format!("SELECT 0, {aborted}")).await?;
+    audit.red(&[], &["1 rows without a record", &format!("rows without a record: {aborted}")]).await?;
+    // A missing record between gaps.
+    let last = readable[&0][149];
+    audit.rows_of(&readable).await?;
+    audit.database.exec(&format!("DELETE FROM t WHERE offset = {last}")).await?;
+    audit.red(&[], &[&format!("partition 0: missing: {last}"), "1 missing"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gaps_of_compaction_are_no_losses() -> Result<()> {
+    let audit = Audit::new(test_name!(), TopicSpec::partitions(1).compacted()).await?;
+    let versions = (0..3_000_u64).map(|n| {
+        let key = if n % 97 == 0 { format!("kept {n}") } else { (n % 50).to_string() };
+        Message::new(n.to_string()).key(key).partition(0)
+    });
+    audit.topic.produce(versions).await?;
+    wait_until(Deadline::seconds(60), "old versions are gone", async || {
+        // A segment is closed by the record after it, and the active one is never compacted.
+        audit.topic.produce([Message::new("last").key("last").partition(0)]).await?;
+        Ok(audit.topic.readable_offsets().await?[&0].len() < 1_000)
+    })
+    .await?;
+    let readable = audit.topic.readable_offsets().await?;
+    let end = audit.topic.end_offsets().await?[&0];
+    audit.commit([(0, end)]).await?;
+
+    audit.rows_of(&readable).await?;
+    audit.green(&[], &["0 missing, 0 double"]).await?;
+    // Rows of records that have been compacted away since are right.
+    audit.rows(&format!("SELECT 0, number FROM numbers({end})")).await?;
+    audit.green(&[], &["rows without a record: the topic is compacted"]).await?;
+    audit.database.exec("DELETE FROM t WHERE offset = 97").await?;
+    audit.red(&[], &["partition 0: missing: 97", "1 missing"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_retention_has_taken_is_named_as_not_checkable() -> Result<()> {
+    let audit = Audit::new(test_name!(), 1).await?;
+    audit.topic.produce(records(500, 1)).await?;
+    audit.commit([(0, 400)]).await?;
+    audit.retain_from(100).await?;
+    // Offset 50 is missing, and nobody can know; 150 can be checked.
+    audit.rows("SELECT 0, number FROM numbers(400) WHERE number != 50").await?;
+    audit
+        .green(
+            &[],
+            &["300 records", "offsets below 100 are not in the log any more; the table has 99 rows there"],
+        )
+        .await?;
+    audit.more_rows("SELECT 0, 60").await?;
+    audit.red(&[], &["partition 0: double: 60", "0 missing, 1 double"]).await?;
+    audit.rows("SELECT 0, number FROM numbers(100, 300) WHERE number != 150").await?;
+    audit.red(&[], &["partition 0: missing: 150", "1 missing"]).await?;
+
+    audit.retain_from(450).await?;
+    audit
+        .green(&[], &["0 records", "400 is committed, and retention has taken everything below 450"])
+        .await?;
+    audit.commit([(0, 600)]).await?;
+    audit.red(&[], &["600 is committed, and the log ends at 500"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn any_table_that_keeps_topic_partition_and_offset_can_be_verified() -> Result<()> {
+    let audit = Audit::new(test_name!(), 1).await?;
+    audit.topic.produce(records(200, 1)).await?;
+    audit.commit([(0, 200)]).await?;
+    audit.database.exec("DROP TABLE t").await?;
+    let columns = "(kafka_topic LowCardinality(String), p Int32, `o??` Nullable(Int64), n UInt64)";
+    audit.database.exec(&format!("CREATE TABLE t {columns} ENGINE = ReplacingMergeTree ORDER BY n")).await?;
+    let topic = audit.topic.name();
+    let rows = |topic: &str, from: u64| {
+        format!(
+            "SELECT '{topic}', 0, number, {from} + number FROM numbers(200) SETTINGS optimize_on_insert = 0"
+        )
+    };
+    audit.more_rows(&rows("another", 1_000)).await?;
+    let named = ["--partition-column", "p", "--offset-column", "o?", "--topic-column", "kafka_topic"];
+    audit.red(&[], &["has no column \"partition\"", "--partition-column"]).await?;
+    audit.red(&named, &["200 missing"]).await?;
+    audit.more_rows(&rows(topic, 0)).await?;
+    audit.green(&named, &["200 records", "0 missing, 0 double"]).await?;
+    // Without the topic's column, the other topic's rows are doubles.
+    audit.red(&named[..4], &["200 double", "no topic column"]).await?;
+    // Doubles that a merge will remove.
+    audit.database.exec("SYSTEM STOP MERGES t").await?;
+    audit.more_rows(&rows(topic, 0)).await?;
+    audit.red(&named, &["200 double"]).await?;
+    audit.green(&[&named[..], &["--merged"]].concat(), &["0 missing, 0 double"]).await
+}
