@@ -2,6 +2,7 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool says what it does")]
 
+mod bench;
 mod engine;
 mod figures;
 mod images;
@@ -46,6 +47,12 @@ enum Command {
     /// The tests of the Kafka client under valgrind's memcheck: no error, no leak (installs valgrind as root on Debian)
     Valgrind {
         /// Arguments of the test binary, such as a part of a test's name; default: all tests of the client
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// The benchmark on real servers: kmr, its ceilings and its rivals (BENCHMARKS.md)
+    Bench {
+        /// Its options, such as --smoke or --rounds 3
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -106,6 +113,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         }
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Valgrind { arguments } => steps::valgrind(&arguments),
+        Command::Bench { arguments } => bench::run(&arguments),
         Command::Services { action } => {
             match action {
                 Services::Prepare => drop(servers::prepare_and_leave()?),

@@ -45,6 +45,16 @@ pub(crate) const BUILD: [Need; 6] = [
 pub(crate) const VALGRIND: [Need; 1] =
     [program("valgrind", "valgrind", "runs the client's tests under memcheck")];
 
+/// For building the sentry_arroyo crate, which the benchmark compares with.
+pub(crate) const BENCH: [Need; 2] = [
+    program("cmake", "cmake", "compiles librdkafka for Arroyo"),
+    Need {
+        probe: Probe::PkgConfig("libcurl"),
+        package: "libcurl4-openssl-dev",
+        purpose: "headers that librdkafka's CMake build includes",
+    },
+];
+
 /// For talking to a container engine.
 pub(crate) const CLIENT: [Need; 1] = [program("docker", "docker.io", "runs Kafka and ClickHouse")];
 

@@ -1,0 +1,56 @@
+//! What is compared: each contender is one process, this program started again with a job.
+
+mod by_hand;
+mod in_memory;
+mod kmr;
+mod native;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
+use crate::shared::job::Job;
+
+/// The contenders of this program. The pipeline on Arroyo is a program of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Contender {
+    /// kmr with a reducer that drops its rows.
+    KmrDrop,
+    /// kmr with `ClickHouseWriter`.
+    Kmr,
+    /// librdkafka's batches, consumed and freed.
+    Consume,
+    /// The payloads, decoded in memory.
+    Decode,
+    /// The rows, inserted from memory through the `clickhouse` crate.
+    Insert,
+    /// rdkafka's `StreamConsumer` and the crate's `Inserter`.
+    ByHand,
+}
+
+impl Contender {
+    /// Whether its rows have to be in the table afterwards.
+    pub(crate) fn inserts(self) -> bool {
+        matches!(self, Self::Kmr | Self::Insert | Self::ByHand)
+    }
+}
+
+/// Runs one job and prints its measurement.
+///
+/// # Errors
+///
+/// Whatever kept the contender from doing all its records.
+pub(crate) fn run(contender: Contender, job: &Job) -> Result<()> {
+    match contender {
+        Contender::Decode => in_memory::decode(job),
+        Contender::Consume => native::consume(job),
+        Contender::KmrDrop => runtime()?.block_on(kmr::drop_rows(job)),
+        Contender::Kmr => runtime()?.block_on(kmr::insert(job)),
+        Contender::Insert => runtime()?.block_on(in_memory::insert(job)),
+        Contender::ByHand => runtime()?.block_on(by_hand::run(job)),
+    }
+}
+
+/// The runtime of `#[tokio::main]`.
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

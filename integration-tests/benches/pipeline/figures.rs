@@ -1,0 +1,140 @@
+//! What was measured, and the statistics over rounds.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use crate::shared::meter::Measured;
+
+/// Resamples of the bootstrap: enough for the second digit of an interval.
+const RESAMPLES: usize = 4_000;
+
+/// One run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sample {
+    pub(crate) measured: Measured,
+    /// The machine's load average when it started: other people's work, and the runs before.
+    pub(crate) load: f64,
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [rate, cpu, peak] = [Figure::Rate, Figure::Cpu, Figure::Peak].map(|figure| figure.of(self));
+        write!(f, "{:5.0} k/s, {cpu:.3} CPU-s/M, {peak:.0} MB, load {:.1}", rate / 1e3, self.load)
+    }
+}
+
+/// A column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Figure {
+    /// Records a second.
+    Rate,
+    /// CPU-seconds for a million records.
+    Cpu,
+    /// Peak resident memory, in millions of bytes.
+    Peak,
+    /// Load average.
+    Load,
+}
+
+impl Figure {
+    fn of(self, sample: &Sample) -> f64 {
+        match self {
+            Self::Rate => sample.measured.rate,
+            Self::Cpu => sample.measured.cpu_per_million,
+            Self::Peak => sample.measured.peak_bytes as f64 / 1e6,
+            Self::Load => sample.load,
+        }
+    }
+}
+
+/// A figure over all rounds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    /// The 95 % interval of the median.
+    pub(crate) low: f64,
+    pub(crate) high: f64,
+}
+
+/// All runs, by contender, in the order of rounds.
+#[derive(Debug, Default)]
+pub(crate) struct Figures {
+    order: Vec<&'static str>,
+    samples: BTreeMap<&'static str, Vec<Sample>>,
+}
+
+impl Figures {
+    pub(crate) fn add(&mut self, name: &'static str, sample: Sample) {
+        if !self.order.contains(&name) {
+            self.order.push(name);
+        }
+        self.samples.entry(name).or_default().push(sample);
+    }
+
+    /// The contenders, in the order of their first run.
+    pub(crate) fn names(&self) -> &[&'static str] {
+        &self.order
+    }
+
+    /// The least of a figure.
+    pub(crate) fn least(&self, name: &str, figure: Figure) -> f64 {
+        self.values(name, figure).into_iter().fold(f64::INFINITY, f64::min)
+    }
+
+    /// A figure of one contender.
+    pub(crate) fn spread(&self, name: &str, figure: Figure) -> Spread {
+        self.ratio(figure, &[name], &[]).unwrap_or(Spread { median: f64::NAN, low: f64::NAN, high: f64::NAN })
+    }
+
+    /// The sum of medians over another such sum (over 1, if that names nobody). `None` when one of them did not run.
+    pub(crate) fn ratio(&self, figure: Figure, over: &[&str], under: &[&str]) -> Option<Spread> {
+        let columns = |names: &[&str]| -> Option<Vec<Vec<f64>>> {
+            let column = |name: &&str| Some(self.values(name, figure)).filter(|values| !values.is_empty());
+            names.iter().map(column).collect()
+        };
+        let (over, under) = (columns(over)?, columns(under)?);
+        let rounds = over.iter().chain(&under).map(Vec::len).min()?;
+        let value = |picked: &[usize]| {
+            let sum = |columns: &[Vec<f64>]| -> f64 {
+                columns
+                    .iter()
+                    .map(|column| median(picked.iter().filter_map(|at| column.get(*at)).copied().collect()))
+                    .sum()
+            };
+            if under.is_empty() { sum(&over) } else { sum(&over) / sum(&under) }
+        };
+        Some(bootstrap(rounds, value))
+    }
+
+    fn values(&self, name: &str, figure: Figure) -> Vec<f64> {
+        let samples = self.samples.get(name).into_iter().flatten();
+        samples.map(|sample| figure.of(sample)).collect()
+    }
+}
+
+/// The value over all rounds, and its percentile interval over rounds that are drawn again. Rounds are drawn as a whole, so
+/// what disturbed a round disturbs both sides of a ratio. The same rounds give the same interval.
+fn bootstrap(rounds: usize, value: impl Fn(&[usize]) -> f64) -> Spread {
+    let mut random = fastrand::Rng::with_seed(6);
+    let mut picked: Vec<usize> = (0..rounds).collect();
+    let median = value(&picked);
+    let mut values: Vec<f64> = (0..RESAMPLES)
+        .map(|_| {
+            picked.fill_with(|| random.usize(..rounds));
+            value(&picked)
+        })
+        .collect();
+    values.sort_by(f64::total_cmp);
+    let at = |share: f64| values.get((share * (RESAMPLES - 1) as f64).round() as usize).copied();
+    Spread { median, low: at(0.025).unwrap_or(median), high: at(0.975).unwrap_or(median) }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    match (values.get(middle.wrapping_sub(1)), values.get(middle)) {
+        (Some(low), Some(high)) if values.len().is_multiple_of(2) => f64::midpoint(*low, *high),
+        (_, Some(value)) => *value,
+        _ => f64::NAN,
+    }
+}
