@@ -224,7 +224,7 @@ impl FrozenBatch {
         Ok(())
     }
 
-    fn delivered(&self, attempt: Attempt, took: Duration) -> Delivered<InsertReceipt> {
+    fn delivered(&self, attempt: &Attempt, took: Duration) -> Delivered<InsertReceipt> {
         let mut progress = self.progress();
         let rejected = std::mem::take(&mut progress.rejected);
         let refused = rejected.len() as u64;
@@ -362,7 +362,7 @@ impl Delivery for FrozenBatch {
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<InsertReceipt>, DeliveryError> {
         let started = Instant::now();
         match self.insert_all(attempt.block.as_ref()).await {
-            Ok(()) => Ok(self.delivered(attempt, started.elapsed())),
+            Ok(()) => Ok(self.delivered(&attempt, started.elapsed())),
             Err(error) => {
                 telemetry::refused(&self.destination.name, self.rows, attempt.number, &error);
                 Err(if error.is_retryable() {
