@@ -108,7 +108,7 @@ fn a_stalled_sink_commits_nothing_and_the_end_says_so() {
     cluster.produce("events", (0..10).map(|_| NewRecord::new(0).with_payload("{}"))).unwrap();
     let stalled =
         ["--sink", "stalled", "--errors", "drop", "--max-age", "10ms", "--attempt-timeout", "200ms"];
-    let ends = ["--until-idle", "500ms", "--drain-deadline", "14s", "--protocol", "consumer"];
+    let ends = ["--until-idle", "500ms", "--drain-deadline", "18s", "--protocol", "consumer"];
     let at = ["run", "--broker", cluster.bootstrap_servers(), "--topic", "events"];
     let output = demo(&[&at[..], &stalled, &ends].concat());
     assert_eq!(output.code, Some(1), "{}", output.stderr);
