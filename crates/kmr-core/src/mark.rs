@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::error::Error;
 use crate::record::TopicPartition;
 use crate::reducer::Fingerprint;
 
@@ -209,6 +210,16 @@ fn unescaped(word: &str) -> Option<String> {
         bytes.push(u8::from_str_radix(std::str::from_utf8(&digits).ok()?, 16).ok()?);
     }
     String::from_utf8(bytes).ok()
+}
+
+/// A consumer that does not deliver exactly once must not touch records of an open plan: they may be in the sink already.
+pub(crate) fn refuse_open_plan(partition: &TopicPartition, metadata: Option<&str>) -> Result<(), Error> {
+    match metadata.map(Mark::parse) {
+        Some(Ok(Mark::Plan(plan))) => {
+            Err(Error::OpenPlan { partition: partition.clone(), first: plan.first, last: plan.last })
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::starts::{self, StartPolicy};
 use super::threads::{ClientRef, Threads, leave};
 use super::topic_ids::TopicIds;
 use crate::error::Error;
+use crate::mark::refuse_open_plan;
 use crate::member::{
     CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Ready, Rebalance, RebalanceProtocol,
     Start,
@@ -54,7 +55,7 @@ impl GroupMember for KafkaMember {
             false => BTreeMap::new(),
         };
         let (rebalance, fetcher) = (rebalance.clone(), self.fetcher.clone());
-        let (policy, group) = (self.policy.clone(), self.group.clone());
+        let (policy, group, exactly_once) = (self.policy.clone(), self.group.clone(), self.exactly_once);
         let assign = move |client: &Client| {
             let go_on = || client.context().is_current(rebalance.id);
             let partitions = &rebalance.partitions;
@@ -63,6 +64,12 @@ impl GroupMember for KafkaMember {
             let starts = starts::resolve(client, partitions, committed, &policy, &go_on)?;
             let Some(mut starts) = starts else { return Ok(Vec::new()) };
             starts.iter_mut().for_each(|start| start.log = logs.remove(&start.partition));
+            if !exactly_once {
+                // Before anything of them is read.
+                for Start { partition, metadata, .. } in &starts {
+                    refuse_open_plan(partition, metadata.as_deref())?;
+                }
+            }
             let assign = |list: &TopicPartitionList| match rebalance.protocol {
                 RebalanceProtocol::Eager => client.assign(list),
                 RebalanceProtocol::Cooperative => client.incremental_assign(list),

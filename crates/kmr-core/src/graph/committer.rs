@@ -22,7 +22,7 @@ use super::plans::{Beginning, Begins, Marks, Proposal};
 use super::tracker::{Misuse, Offsets, Tracker};
 use crate::error::Error;
 use crate::listeners::{CommitEvent, Listeners};
-use crate::mark::{LogAt, Mark};
+use crate::mark::{LogAt, refuse_open_plan};
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
 use crate::record::TopicPartition;
 use crate::stage::BoxFuture;
@@ -310,6 +310,7 @@ impl Committer {
                     if let Err(refusal) = entry.begin(self.exactly_once, begins) {
                         // The consumer is to end; nothing of this partition is committed, so that its mark stays as it is.
                         entry.given_up = true;
+                        entry.begin = None;
                         let _ = self.refusals.send(refusal);
                         return Ok(());
                     }
@@ -323,7 +324,8 @@ impl Committer {
                 return Ok(());
             }
             LedgerEntry::Begin { epoch, reply } => {
-                if let Some(entry) = self.entries.get_mut(&epoch) {
+                // Without a beginning, which the dropped reply says, nothing is delivered.
+                if let Some(entry) = self.entries.get_mut(&epoch).filter(|entry| !entry.given_up) {
                     entry.begin = Some(reply);
                     entry.tell_beginning();
                 }
@@ -563,12 +565,7 @@ impl Entry {
             self.marks = Some(Marks::judge(partition, begins, budget)?);
             return Ok(());
         }
-        match begins.metadata.as_deref().map(Mark::parse) {
-            Some(Ok(Mark::Plan(plan))) => {
-                Err(Error::OpenPlan { partition: partition.clone(), first: plan.first, last: plan.last })
-            }
-            _ => Ok(()),
-        }
+        refuse_open_plan(partition, begins.metadata.as_deref())
     }
 
     fn tell_beginning(&mut self) {

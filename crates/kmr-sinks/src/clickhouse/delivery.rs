@@ -23,6 +23,7 @@ use super::destination::Destination;
 use super::error::ClickHouseError;
 use super::exactly_once::{Exact, doubt};
 use super::hosts::Blame;
+use super::refusal::Origin;
 use super::search::{Fault, Part, Search, Step};
 use super::{limits, refusal, telemetry};
 
@@ -302,6 +303,9 @@ impl Progress {
     /// An error that may pass, but that this part keeps getting while others go in: its rows are at fault.
     fn own_fault(&mut self, error: &ClickHouseError, rows: usize, inserts: u64) -> Option<Fault> {
         let code = error.code().filter(|_| error.class() == Some(ErrorClass::Transient))?;
+        if self.in_doubt || is_of_view(error) {
+            return None; // the rows may be in: only the same bytes under the same token are sent again
+        }
         let before = self.stubborn.filter(|before| before.code == code);
         let mut stubborn = before.unwrap_or(Stubborn { code, times: 0, inserts });
         stubborn.times += 1;
@@ -326,6 +330,14 @@ fn fault(error: &ClickHouseError) -> Option<Fault> {
         }
         ClickHouseError::Exception { class: ErrorClass::TooManyPartitions, .. } => Some(Fault::Size),
         _ => None,
+    }
+}
+
+/// Whether a dependent view is what failed: the rows are in the table itself then.
+fn is_of_view(error: &ClickHouseError) -> bool {
+    match error {
+        ClickHouseError::Exception { code, message, .. } => refusal::origin(*code, message) == Origin::View,
+        _ => false,
     }
 }
 

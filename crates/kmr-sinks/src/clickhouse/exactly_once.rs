@@ -87,11 +87,18 @@ pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Wind
             "system.tables does not show it; grant SELECT on system.tables (SHOW TABLES)".to_owned(),
         ));
     };
-    let statement = "SELECT name, value FROM system.settings WHERE name = 'insert_deduplicate'";
+    let statement =
+        "SELECT name, value FROM system.settings WHERE name IN ('insert_deduplicate', 'deduplicate_insert')";
     let settings: Vec<Named> = rows(endpoint, table, statement).await?;
-    if settings.iter().any(|setting| setting.value != "1") {
-        let problem = "the user's profile sets insert_deduplicate to 0, so what is sent twice is in it twice";
-        return Err(refused(table, problem.to_owned()));
+    let off = |setting: &&Named| match setting.name.as_str() {
+        "insert_deduplicate" => setting.value != "1",
+        // Newer servers have both; this one has its way over the other.
+        _ => setting.value == "disable",
+    };
+    if let Some(Named { name, value }) = settings.iter().find(off) {
+        let problem =
+            format!("the user's profile sets {name} to {value}, so what is sent twice is in it twice");
+        return Err(refused(table, problem));
     }
     let mut open = vec![first];
     let (mut windows, mut seen) = (Vec::new(), Vec::new());

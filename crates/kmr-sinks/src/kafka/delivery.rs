@@ -103,6 +103,8 @@ impl FrozenMessages {
                 Sent::Refused(RDKafkaErrorCode::Fatal) => {
                     self.batch.put_back(index);
                     self.usable_client()?;
+                    // Another delivery has put a client in its place: the next attempt is made with that one.
+                    return Err(self.not_acknowledged("the producer has failed".to_owned()));
                 }
                 Sent::Refused(code) => self.refused(index, code)?,
             }
@@ -133,8 +135,10 @@ impl FrozenMessages {
             // Nobody else had a part in it. Earlier failures are judged with it, which is as well.
             let (own, others): (Vec<_>, Vec<_>) =
                 self.batch.take_failed().into_iter().partition(|failure| failure.index == index);
+            // All are judged, whatever the first ones lead to: none may be in no list.
+            let others = self.judge(others, false);
             self.judge(own, true)?;
-            self.judge(others, false)?;
+            others?;
         }
         Ok(())
     }

@@ -135,6 +135,11 @@ impl<R: Rows> Lane<R> {
         Some((reforming.plan.clone(), held(&reforming.pieces)))
     }
 
+    /// Whether something may be missing of the block that is made again.
+    pub(super) fn is_reforming(&self) -> bool {
+        self.reforming.as_ref().is_some_and(|reforming| !reforming.whole)
+    }
+
     /// Nothing more can come for the block that is made again.
     pub(super) fn is_whole(&mut self) {
         if let Some(reforming) = &mut self.reforming {

@@ -348,6 +348,10 @@ impl<R: Reducer> BlockTask<R> {
 fn steer<R: Rows>(flow: &Flow, lane: &mut Lane<R>) {
     if flow.is_draining(&[lane.epoch].into()) && !lane.flushes {
         if flow.flushes || planted(Defect::PlansOnRevoke) {
+            if lane.is_reforming() {
+                // What is missing of the planned block will not come any more: the plan stays in force for whoever is next.
+                lane.discard();
+            }
             lane.flushes = !lane.discards;
         } else {
             lane.discard();

@@ -264,10 +264,12 @@ async fn offsets_and_marks_that_are_not_kmrs_stop_the_consumer() {
     ] {
         let sink = sink();
         let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+        let started = tokio::time::Instant::now();
         consumer.start_marked(0, 5, metadata);
         consumer.assign(&[0]).await;
         consumer.fetch(0, 5..9);
         consumer.until_true("ended", || consumer.has_ended()).await;
+        assert!(started.elapsed() < super::kit::DRAIN / 2, "{:?}", started.elapsed());
         assert!(sink.rows().is_empty() && consumer.marks(0).is_empty());
         let error = consumer.ended().await.unwrap_err();
         assert!(
