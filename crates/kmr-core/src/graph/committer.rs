@@ -472,7 +472,9 @@ impl Committer {
                 // While the group is between two generations every commit is answered like "not owned", also for partitions
                 // that stay or are drained at the end: no rebalance names them, so only another try helps. If they are lost, they
                 // are forgotten before the member can join again, and it has no generation to commit with until then (C5).
-                CommitOutcome::Retryable(_) | CommitOutcome::NotOwned(_) => {}
+                CommitOutcome::Retryable(_) => {}
+                // They may be lost, and the client is about to say so: what is planned meanwhile waits for the next interval (C5).
+                CommitOutcome::NotOwned(_) => self.prompt = false,
                 // No other try helps a partition that leaves; one that stays may be there again in a moment.
                 CommitOutcome::Gone(_) => {
                     let leaves = |leaving: &Leaving| leaving.epochs.contains(&epoch);
