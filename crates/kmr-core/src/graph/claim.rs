@@ -49,6 +49,8 @@ pub(crate) enum LedgerEntry {
     Begin { epoch: Epoch, reply: oneshot::Sender<Beginning> },
     /// Exactly-once mode: a block is to be planned, or has been made again so far.
     Plan { epoch: Epoch, proposal: Proposal },
+    /// Everything that the log holds below `offset` has been observed.
+    Ended { epoch: Epoch, offset: i64 },
     /// Records of an assignment were observed, finished or abandoned.
     Records { epoch: Epoch, ranges: Vec<Offsets>, event: LedgerEvent },
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::consumer::{Dies, Step};
-use integration_tests::{Deadline, Signal, test_name};
+use integration_tests::{Deadline, Signal, test_name, unique};
 use kmr_core::{ClientConfig, TopicPartition, reset_offsets};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -189,4 +189,25 @@ async fn a_plan_that_the_table_may_have_forgotten_is_in_doubt() -> Result<()> {
         scene.database.exec(&format!("INSERT INTO {TABLE} VALUES (9, {n}, 0)")).await?;
     }
     stops(&settings(&scene), &["its token may be forgotten", "remembers 4", "offsets reset"]).await
+}
+
+/// The last records of a plan are gone, and nothing but transaction markers is behind them: a consumer that reads uncommitted records has
+/// planned what an aborted transaction holds, and one that reads committed records makes the block again.
+#[tokio::test]
+async fn a_plan_whose_last_records_are_gone_at_the_end_of_the_log_stops_the_consumer() -> Result<()> {
+    for (kept, found) in [(100, "100 rows"), (0, "no row")] {
+        let scene = scene(&format!("{} {kept}", test_name!()), 1, 1000).await?;
+        let transactions = scene.topic.kafka().transactions(&unique(test_name!())).await?;
+        transactions.commit(&scene.topic, numbered(kept, 1)).await?;
+        transactions.abort(&scene.topic, numbered(50, 1)).await?;
+        let mut dying = settings(&scene).kafka("isolation.level", "read_uncommitted");
+        dying.dies = Some(Dies { at: Step::BeforeInsert, block: 1 });
+        dying.max_age = std::time::Duration::from_secs(3);
+        let mut consumer = start(&dying)?;
+        let status = consumer.wait(Deadline::seconds(90)).await?;
+        ensure!(status.code().is_none(), "{status}: {}", consumer.stderr());
+        stops(&settings(&scene), &[&format!("{} rows", kept + 50), found, "deterministic"]).await?;
+        ensure!(scene.rows().await? == 0);
+    }
+    Ok(())
 }

@@ -7,9 +7,10 @@ use super::kit::{Broker, Call, Letters, Running, log, options, place, start_exac
 use crate::error::{BoxError, Error};
 use crate::graph::assembly::GraphOptions;
 use crate::mark::{Idle, Mark, Plan};
-use crate::member::Change;
-use crate::record::Record;
+use crate::member::{Change, Fetched};
+use crate::record::{OwnedRecord, Record};
 use crate::reducer::{Attempt, Chunk, Reducer};
+use crate::stage::Concurrency;
 use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
@@ -155,6 +156,51 @@ async fn a_planned_block_of_which_no_row_is_left_is_not_passed() {
     assert!(consumer.marks(0).is_empty());
     let error = consumer.ended().await.unwrap_err();
     assert!(matches!(error, Error::BlockChanged { first: 5, last: 9, .. }), "{error}");
+}
+
+fn end(offset: i64) -> Fetched {
+    Fetched::End { topic: "t".into(), partition: 0, offset }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_block_whose_last_records_are_gone_ends_with_the_log() {
+    // The records behind 8 had no rows; 7 and 8 had, in the first case.
+    for (planned, found, expected) in [(5..=8, 5..7, "2 rows"), (5..=8, 5..5, "no row")] {
+        let sink = sink();
+        let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+        consumer.start_marked(0, 5, Some(plan(planned, 400).text()));
+        consumer.assign(&[0]).await;
+        consumer.fetch(0, found);
+        consumer.fetch_event(end(8));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!consumer.has_ended(), "8 may come");
+        consumer.fetch_event(end(11));
+        consumer.until_true("ended", || consumer.has_ended()).await;
+        assert!(sink.rows().is_empty() && consumer.marks(0).is_empty(), "the plan stays in force");
+        let error = consumer.ended().await.unwrap_err();
+        assert!(matches!(error, Error::BlockChanged { first: 5, last: 8, .. }), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_log_is_behind_records_that_are_still_mapped() {
+    let slow = |record: OwnedRecord| async move {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Ok::<_, BoxError>((record.partition(), record.offset()))
+    };
+    let sink = sink();
+    let strategy = Strategy::new().concurrency(Concurrency::in_order(2)).map(slow).reduce(sink.clone());
+    let mut consumer = start_exactly_once(strategy).await;
+    let plan = plan(5..=8, 400);
+    consumer.start_marked(0, 5, Some(plan.text()));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 5..7);
+    consumer.fetch(0, 7..9);
+    consumer.fetch_event(end(20));
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 9))).await;
+    assert_eq!(sink.batches(), [places(5..=8)]);
+    consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
