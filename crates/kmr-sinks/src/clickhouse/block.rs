@@ -109,12 +109,6 @@ impl FrozenBatch {
             // It refuses them together, or for a reason that is not in the rows: nobody can say which to leave out.
             return Err(error.into());
         }
-        telemetry::search_ended(
-            &self.destination.name,
-            self.rows,
-            refused.len() as u64,
-            self.progress().inserts,
-        );
         Err(NotIn::Refused(refused))
     }
 

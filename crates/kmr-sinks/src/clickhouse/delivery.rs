@@ -218,7 +218,7 @@ impl FrozenBatch {
         self.destination.ended(self.rows, refused);
         let table = Arc::clone(&self.destination.name);
         telemetry::inserted(&table, self.rows - refused, progress.sent_bytes, attempt.number, took);
-        if progress.search.has_narrowed() || !rejected.is_empty() {
+        if progress.search.has_narrowed() || refused > 0 {
             telemetry::search_ended(&table, self.rows, refused, progress.inserts);
         }
         let receipt = InsertReceipt {

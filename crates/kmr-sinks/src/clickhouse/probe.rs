@@ -51,7 +51,8 @@ impl<'d> Probe<'d> {
     pub(crate) async fn try_rows(&self, rows: u64, body: Vec<Bytes>) -> Result<(), ClickHouseError> {
         let statement = self.destination.statement().replacen(&*self.destination.name, TABLE, 1);
         let block_rows = self.destination.block_rows(rows).to_string();
-        let mut parameters = vec![("query", statement.as_str()), ("wait_end_of_query", "1")];
+        let mut parameters =
+            vec![("query", statement.as_str()), ("wait_end_of_query", "1"), ("async_insert", "0")];
         parameters.extend(Destination::one_block(&block_rows));
         parameters.extend(self.destination.reading());
         let encoding = self.destination.compression.content_encoding();

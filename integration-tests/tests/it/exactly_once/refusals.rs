@@ -191,6 +191,30 @@ async fn a_plan_that_the_table_may_have_forgotten_is_in_doubt() -> Result<()> {
     stops(&settings(&scene), &["its token may be forgotten", "remembers 4", "offsets reset"]).await
 }
 
+#[tokio::test]
+async fn blocks_of_several_table_partitions_are_counted_once() -> Result<()> {
+    let scene = scene(test_name!(), 1, 4).await?;
+    scene.database.exec(&format!("DROP TABLE {TABLE}")).await?;
+    let partitioned = format!(
+        "CREATE TABLE {TABLE} (partition UInt32, offset UInt64, timestamp DateTime) ENGINE = MergeTree ORDER BY offset PARTITION BY \
+         offset % 4 SETTINGS non_replicated_deduplication_window = 40"
+    );
+    scene.database.exec(&partitioned).await?;
+    scene.topic.produce(numbered(RECORDS, 1)).await?;
+    leave_a_plan(&scene).await?;
+    // With the first block 12 of 40: as many as a plan may be behind, and fewer than each partition's numbers put together.
+    for n in 0..8 {
+        scene.database.exec(&format!("INSERT INTO {TABLE} VALUES (9, {n}, 0)")).await?;
+    }
+    let mut consumer = start(&settings(&scene))?;
+    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
+    let of_topic = |what: &str| format!("SELECT {what} FROM {TABLE} WHERE partition = 0");
+    ensure!(scene.database.number(&of_topic("count()")).await? == RECORDS);
+    ensure!(scene.database.number(&of_topic("uniqExact(offset)")).await? == RECORDS);
+    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    Ok(())
+}
+
 /// The last records of a plan are gone, and nothing but transaction markers is behind them: a consumer that reads uncommitted records has
 /// planned what an aborted transaction holds, and one that reads committed records makes the block again.
 #[tokio::test]
