@@ -211,7 +211,7 @@ fn attempt(token: &str, without: &[usize]) -> Attempt {
 
 async fn refused(batch: &Batch, token: &str) -> Vec<RejectedRow> {
     let error: DeliveryError = batch.deliver(attempt(token, &[])).await.unwrap_err();
-    error.into_refused().unwrap_or_else(|error| panic!("{}", chain_text(&*error.into_source())))
+    error.into_refused().map_err(|error| chain_text(&*error.into_source())).unwrap()
 }
 
 #[tokio::test]
