@@ -81,8 +81,13 @@ pub enum Step {
     BeforeInsert,
     /// It has been sent for so long, and the answer is not there.
     DuringInsert(Duration),
-    /// The server has acknowledged it, its offset is not committed.
+    /// The first attempt is answered: the server has acknowledged it, its offset is not committed; or it has refused rows of it, which
+    /// are found, and their dead letters are not sent.
     BeforeCommit,
+    /// The dead letters of its refused rows are acknowledged, the rest of it is not sent.
+    BeforeRest,
+    /// The server has acknowledged the rest of it, its offset is not committed.
+    AfterRest,
     /// An offset has been committed that is behind it.
     AfterCommit,
 }

@@ -326,11 +326,13 @@ pub(crate) async fn doubt(
             .saturating_sub(CLOCKS)
             .as_secs();
         // Numbers of blocks that were given away since: they count inserts times table partitions. Where parts from before are merged
-        // away it counts too many, never too few.
+        // away it counts too many; parts that are dropped are not in it. A replicated table numbers the blocks of each of its partitions
+        // for itself, any other one all of them together.
+        let of_each = if time.is_some() { "GROUP BY partition_id" } else { "" };
         let statement = format!(
             "SELECT toUInt64(ifNull(sum(given), 0)) AS blocks FROM (SELECT max(max_block_number) - greatest(maxIf(max_block_number, \
              modification_time < toDateTime({since})), min(min_block_number) - 1) AS given FROM system.parts WHERE database = {} AND \
-             table = {} GROUP BY partition_id)",
+             table = {} {of_each})",
             literal(database),
             literal(table)
         );

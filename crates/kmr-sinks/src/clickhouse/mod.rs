@@ -36,6 +36,7 @@
 mod writer;
 
 mod answer;
+mod block;
 mod body;
 mod code;
 mod config;
@@ -52,6 +53,7 @@ mod limits;
 mod open_batch;
 mod pace;
 mod preflight;
+mod probe;
 mod record_columns;
 mod refusal;
 mod row_ends;

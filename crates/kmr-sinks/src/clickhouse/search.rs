@@ -90,6 +90,11 @@ impl Search {
         }
     }
 
+    /// The same, of which these rows are settled.
+    pub(crate) fn without(rows: usize, settled: &[usize]) -> Self {
+        Self { settled: settled.iter().copied().collect(), ..Self::new(rows) }
+    }
+
     /// Whether the batch was taken apart.
     pub(crate) fn has_narrowed(&self) -> bool {
         self.narrowed

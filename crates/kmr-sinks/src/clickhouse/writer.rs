@@ -299,6 +299,9 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
     }
 
     /// Checks that the table, and every table down the graph of its views, remembers tokens.
+    ///
+    /// To find rows that the table refuses, the user needs CREATE TEMPORARY TABLE and CREATE ARBITRARY TEMPORARY TABLE: they are tried on
+    /// a temporary table with the same columns and constraints that stores nothing.
     async fn start_exactly_once(&mut self) -> Result<(), BoxError> {
         let Some(started) = &mut self.started else {
             return Err(ClickHouseError::Config("start() has not described the table".into()).into());

@@ -3,6 +3,7 @@
 
 mod cost;
 mod kills;
+mod poison;
 mod refusals;
 mod steps;
 mod views;

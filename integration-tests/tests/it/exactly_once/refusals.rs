@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::consumer::{Dies, Step};
-use integration_tests::{Deadline, Signal, test_name};
+use integration_tests::{Deadline, Signal, test_name, unique};
 use kmr_core::{ClientConfig, TopicPartition, reset_offsets};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -189,4 +189,51 @@ async fn a_plan_that_the_table_may_have_forgotten_is_in_doubt() -> Result<()> {
         scene.database.exec(&format!("INSERT INTO {TABLE} VALUES (9, {n}, 0)")).await?;
     }
     stops(&settings(&scene), &["its token may be forgotten", "remembers 4", "offsets reset"]).await
+}
+
+#[tokio::test]
+async fn blocks_of_several_table_partitions_are_counted_once() -> Result<()> {
+    let scene = scene(test_name!(), 1, 4).await?;
+    scene.database.exec(&format!("DROP TABLE {TABLE}")).await?;
+    let partitioned = format!(
+        "CREATE TABLE {TABLE} (partition UInt32, offset UInt64, timestamp DateTime) ENGINE = MergeTree ORDER BY offset PARTITION BY \
+         offset % 4 SETTINGS non_replicated_deduplication_window = 40"
+    );
+    scene.database.exec(&partitioned).await?;
+    scene.topic.produce(numbered(RECORDS, 1)).await?;
+    leave_a_plan(&scene).await?;
+    // With the first block 12 of 40: as many as a plan may be behind, and fewer than each partition's numbers put together.
+    for n in 0..8 {
+        scene.database.exec(&format!("INSERT INTO {TABLE} VALUES (9, {n}, 0)")).await?;
+    }
+    let mut consumer = start(&settings(&scene))?;
+    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
+    let of_topic = |what: &str| format!("SELECT {what} FROM {TABLE} WHERE partition = 0");
+    ensure!(scene.database.number(&of_topic("count()")).await? == RECORDS);
+    ensure!(scene.database.number(&of_topic("uniqExact(offset)")).await? == RECORDS);
+    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    Ok(())
+}
+
+/// The last records of a plan are gone, and nothing but transaction markers is behind them: a consumer that reads uncommitted records has
+/// planned what an aborted transaction holds, and one that reads committed records makes the block again.
+#[tokio::test]
+async fn a_plan_whose_last_records_are_gone_at_the_end_of_the_log_stops_the_consumer() -> Result<()> {
+    for (kept, found) in [(100, "100 rows"), (0, "no row")] {
+        let scene = scene(&format!("{} {kept}", test_name!()), 1, 1000).await?;
+        let transactions = scene.topic.kafka().transactions(&unique(test_name!())).await?;
+        if kept > 0 {
+            transactions.commit(&scene.topic, numbered(kept, 1)).await?;
+        }
+        transactions.abort(&scene.topic, numbered(50, 1)).await?;
+        let mut dying = settings(&scene).kafka("isolation.level", "read_uncommitted");
+        dying.dies = Some(Dies { at: Step::BeforeInsert, block: 1 });
+        dying.max_age = std::time::Duration::from_secs(3);
+        let mut consumer = start(&dying)?;
+        let status = consumer.wait(Deadline::seconds(90)).await?;
+        ensure!(status.code().is_none(), "{status}: {}", consumer.stderr());
+        stops(&settings(&scene), &[&format!("{} rows", kept + 50), found, "deterministic"]).await?;
+        ensure!(scene.rows().await? == 0);
+    }
+    Ok(())
 }

@@ -1,5 +1,6 @@
 //! The whole sink against a server that misbehaves on purpose.
 
+mod blocks;
 mod misbehaving;
 mod mock;
 mod searching;
