@@ -39,6 +39,8 @@ pub struct Settings {
     pub dead_letters: bool,
     /// Rows in a batch.
     pub max_records: usize,
+    /// Bytes in a batch, where it is not the sink's own limit.
+    pub max_bytes: Option<usize>,
     /// Age of a batch.
     pub max_age: Duration,
     /// Inserts under way at once.
@@ -59,6 +61,8 @@ pub struct Settings {
     pub exactly_once: bool,
     /// Where the process aborts, as `kill -9` would end it.
     pub dies: Option<Dies>,
+    /// The offset, in any partition, of a record that cannot be mapped.
+    pub fails_at: Option<u64>,
     /// The consumer's drain deadline, where it is not kmr's own.
     pub drain_deadline: Option<Duration>,
 }
@@ -107,6 +111,8 @@ pub enum SinkKind {
     Slow(Duration),
     /// Holds every insert until SIGCONT.
     Stalled,
+    /// Inserts, and never hears that it did: every delivery fails with an error that could pass.
+    LosesAnswers,
     /// Fails every delivery with an error that could pass, and never does.
     FailsForEver,
 }
@@ -128,6 +134,7 @@ impl Settings {
             sink: SinkKind::ClickHouse,
             dead_letters: true,
             max_records: 32_768,
+            max_bytes: None,
             max_age: Duration::from_millis(500),
             max_in_flight: 2,
             give_up_after: Duration::from_secs(300),
@@ -138,6 +145,7 @@ impl Settings {
             attempt_timeout: None,
             exactly_once: false,
             dies: None,
+            fails_at: None,
             drain_deadline: None,
         }
     }
