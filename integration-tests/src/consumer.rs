@@ -57,6 +57,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Time of one delivery attempt, where it is not the sink's own.
     pub attempt_timeout: Option<Duration>,
+    /// Replicas that have to have a batch.
+    pub insert_quorum: Option<u32>,
     /// Whether it delivers exactly once.
     pub exactly_once: bool,
     /// Where the process aborts, as `kill -9` would end it.
@@ -143,6 +145,7 @@ impl Settings {
             commit_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(30),
             attempt_timeout: None,
+            insert_quorum: None,
             exactly_once: false,
             dies: None,
             fails_at: None,

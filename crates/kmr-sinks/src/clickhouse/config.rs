@@ -79,6 +79,8 @@ pub(crate) struct Config {
     #[cfg(feature = "clickhouse-tls")]
     pub(crate) ca: Option<std::path::PathBuf>,
     pub(crate) settings: Vec<(String, String)>,
+    /// Replicas that have to have a batch before it counts as inserted.
+    pub(crate) quorum: Option<u32>,
     pub(crate) record_columns: RecordColumns,
     pub(crate) compression: Compression,
     pub(crate) async_insert: bool,
@@ -110,6 +112,9 @@ const RESERVED: &[&str] = &[
     "wait_end_of_query",
     "wait_for_async_insert",
 ];
+
+/// The part of the answer timeout that the server waits for a quorum.
+const QUORUM_PATIENCE: f64 = 0.8;
 
 /// Shorter passwords are not looked for in answers: they would be found in half of all words, and thereby be told.
 const SHORTEST_SECRET: usize = 4;
@@ -154,6 +159,10 @@ impl Config {
         if self.table.is_empty() {
             return Err(config("the table's name is empty"));
         }
+        let is_quorum = |(name, _): &(String, String)| name.starts_with("insert_quorum");
+        if self.quorum.is_some() && self.settings.iter().any(is_quorum) {
+            return Err(config("a quorum is given twice: leave out .insert_quorum(), or .setting() for it"));
+        }
         if let Some((name, _)) = self.settings.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
             return Err(config(format!(
                 "the setting {name} is kmr's own and cannot be changed with .setting()"
@@ -174,9 +183,21 @@ impl Config {
             port,
             path,
             secrets: self.secrets(),
-            settings: self.settings.clone(),
+            settings: self.settings(),
             timeouts: self.timeouts,
         })
+    }
+
+    /// The user's settings, and what a quorum needs.
+    fn settings(&self) -> Vec<(String, String)> {
+        let mut settings = self.settings.clone();
+        if let Some(replicas) = self.quorum {
+            // The server gives up first, and says why.
+            let patience = self.timeouts.answer.mul_f64(QUORUM_PATIENCE).as_millis();
+            settings.push(("insert_quorum".to_owned(), replicas.to_string()));
+            settings.push(("insert_quorum_timeout".to_owned(), patience.to_string()));
+        }
+        settings
     }
 
     fn secrets(&self) -> Vec<Secret> {
@@ -326,6 +347,7 @@ pub(crate) mod tests {
             #[cfg(feature = "clickhouse-tls")]
             ca: None,
             settings: Vec::new(),
+            quorum: None,
             record_columns: RecordColumns::new(),
             compression: Compression::Lz4,
             async_insert: false,

@@ -261,10 +261,10 @@ async fn window(endpoint: &Endpoint, of: &str, table: &Table) -> Result<Window, 
         (setting(endpoint, of, table, "non_replicated_deduplication_window").await?, None)
     };
     if blocks == 0 || time.is_some_and(|time| time.is_zero()) {
-        let setting = if is_replicated {
-            "replicated_deduplication_window"
-        } else {
-            "non_replicated_deduplication_window"
+        let setting = match (is_replicated, blocks) {
+            (true, 0) => "replicated_deduplication_window",
+            (true, _) => "replicated_deduplication_window_seconds",
+            (false, _) => "non_replicated_deduplication_window",
         };
         return Err(refused(
             of,

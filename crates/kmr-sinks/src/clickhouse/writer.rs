@@ -70,6 +70,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
                 #[cfg(feature = "clickhouse-tls")]
                 ca: None,
                 settings: Vec::new(),
+                quorum: None,
                 record_columns: RecordColumns::new(),
                 compression: Compression::default(),
                 async_insert: false,
@@ -145,7 +146,16 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         self
     }
 
-    /// A setting of ClickHouse for this writer's requests, such as `insert_quorum`. Settings that kmr relies on are
+    /// Replicas of a replicated table that have to have a batch before it counts as inserted (`insert_quorum`). Default: one, the
+    /// server that it was sent to, and with that one what was acknowledged can be lost. The server waits for them for four fifths of
+    /// [`answer_timeout`](Self::answer_timeout); a quorum that is not reached is tried again, and the consumer waits. Tables that are
+    /// not replicated ignore it. For `auto` or other times use [`setting`](Self::setting) in its place.
+    pub fn insert_quorum(mut self, replicas: u32) -> Self {
+        self.config.quorum = Some(replicas);
+        self
+    }
+
+    /// A setting of ClickHouse for this writer's requests, such as `max_execution_time`. Settings that kmr relies on are
     /// refused at the start.
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.settings.push((name.into(), value.into()));

@@ -35,7 +35,9 @@ async fn kills_under_load(name: &str, kills: u32, change: impl FnOnce(&mut Setti
     let mut settings = settings(&scene);
     change(&mut settings);
     let mut random = fastrand::Rng::with_seed(5);
-    let load = Load::numbered(&scene.topic, 0, 2_000);
+    // While the session of a killed member lasts its partitions pile up: what a hundred kills leave has to be caught up with.
+    let rate = if soaking() { 500 } else { 2_000 };
+    let load = Load::numbered(&scene.topic, 0, rate);
     let mut members = vec![start(&settings)?, start(&settings)?];
     let mut lags = Vec::new();
     for _ in 0..kills {
@@ -54,7 +56,7 @@ async fn kills_under_load(name: &str, kills: u32, change: impl FnOnce(&mut Setti
         members.push(start(&settings)?);
     }
     let produced = load.stop().await?;
-    scene.all_committed(&members[0], Deadline::seconds(180)).await?;
+    scene.all_committed(&members[0], Deadline::seconds(if soaking() { 600 } else { 180 })).await?;
     each_row_once(&scene, &produced).await?;
     for mut member in members {
         let status = member.end(Signal::Terminate, Deadline::seconds(60)).await?;

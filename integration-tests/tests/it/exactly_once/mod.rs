@@ -11,6 +11,7 @@ mod marks;
 mod moves;
 mod outages;
 mod refusals;
+mod replicated;
 mod steps;
 mod views;
 mod zombies;

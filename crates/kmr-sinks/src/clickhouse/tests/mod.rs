@@ -2,6 +2,7 @@
 
 mod misbehaving;
 mod mock;
+mod quorum;
 mod searching;
 mod secrets;
 mod table;
