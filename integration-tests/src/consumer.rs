@@ -57,6 +57,8 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Time of one delivery attempt, where it is not the sink's own.
     pub attempt_timeout: Option<Duration>,
+    /// Settings of ClickHouse for its inserts.
+    pub clickhouse_settings: BTreeMap<String, String>,
     /// Replicas that have to have a batch.
     pub insert_quorum: Option<u32>,
     /// Whether it delivers exactly once.
@@ -145,6 +147,7 @@ impl Settings {
             commit_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(30),
             attempt_timeout: None,
+            clickhouse_settings: BTreeMap::new(),
             insert_quorum: None,
             exactly_once: false,
             dies: None,

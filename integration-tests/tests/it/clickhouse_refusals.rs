@@ -156,6 +156,24 @@ async fn rows_of_too_many_table_partitions_go_in_piece_by_piece() {
 }
 
 #[tokio::test]
+async fn a_batch_of_a_thousand_table_partitions_takes_few_inserts() {
+    let database = table(test_name!(), "id % 1000").await;
+    let mut writer = writer_to::<Reading>(&database);
+    writer.start().await.unwrap();
+    let delivered = deliver(&mut writer, (0..10_000).map(Reading::new)).await.unwrap();
+    let receipt = delivered.output;
+    let parts = database
+        .number("SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 't' AND level = 0")
+        .await
+        .unwrap();
+    say(format_args!("10,000 rows of 1,000 table partitions: {} inserts, {parts} parts", receipt.inserts));
+    assert_eq!(
+        database.number("SELECT count() * 100000 + uniqExact(id) FROM t").await.unwrap(),
+        1_000_010_000
+    );
+}
+
+#[tokio::test]
 async fn a_row_that_a_view_cannot_take_stops_and_is_not_searched_for() {
     let database = table(test_name!(), "tuple()").await;
     let view = "CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY y AS SELECT throwIf(id = 7, 'seven') AS y FROM t";

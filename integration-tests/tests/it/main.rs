@@ -26,4 +26,5 @@ mod memory;
 mod outage;
 mod rebalance;
 mod restarts;
+mod schema_changes;
 mod verify;

@@ -98,7 +98,8 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
             "the table takes no rows for now: it is tried again, look whether its Keeper answers"
         }
         (_, ErrorClass::TooManyPartitions) => {
-            "the batch falls into too many table partitions: lower .max_records(), or use a coarser PARTITION BY"
+            "the batch falls into too many table partitions: lower .max_records(), use a coarser PARTITION BY, or raise the limit with \
+             .setting(\"max_partitions_per_insert_block\", …), as a block has to that is planned for exactly-once delivery"
         }
         (_, ErrorClass::Data) => "correct the mapping or the table",
         (_, ErrorClass::Schema) => "the table changed since the start: check its columns and start again",

@@ -48,6 +48,21 @@ impl Compression {
     ];
 }
 
+/// What becomes of rows that the table cannot take any more without losing values, because it was changed while the consumer runs: a
+/// column is gone, or has a type that does not hold every value of the one that it had at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SchemaChange {
+    /// The consumer stops, with the column and both types, and nothing of the batch is committed. The default.
+    #[default]
+    Stop,
+    /// They go to `reduce_err`, each with the column and both types, as rows that the server refused: up to
+    /// [`max_rejected`](super::ClickHouseWriter::max_rejected) and
+    /// [`max_rejected_share`](super::ClickHouseWriter::max_rejected_share), past which the consumer stops. With the defaults of these two
+    /// a change ends the consumer after some hundred rows; whoever wants every row as a dead letter raises both, and the consumer's breaker.
+    DeadLetter,
+}
+
 /// Time limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
@@ -85,6 +100,7 @@ pub(crate) struct Config {
     pub(crate) compression: Compression,
     pub(crate) async_insert: bool,
     pub(crate) limits: Limits,
+    pub(crate) schema_change: SchemaChange,
     pub(crate) timeouts: Timeouts,
     pub(crate) start_timeout: Duration,
 }
@@ -352,6 +368,7 @@ pub(crate) mod tests {
             compression: Compression::Lz4,
             async_insert: false,
             limits: Limits::default(),
+            schema_change: SchemaChange::Stop,
             timeouts: Timeouts {
                 connect: Duration::from_secs(1),
                 send: Duration::from_secs(1),

@@ -18,6 +18,7 @@ use kmr_core::{
 
 use super::answer::Outcome;
 use super::code::ErrorClass;
+use super::config::SchemaChange;
 use super::content::Content;
 use super::destination::Destination;
 use super::error::ClickHouseError;
@@ -192,7 +193,14 @@ impl FrozenBatch {
         error: ClickHouseError,
     ) -> Result<(), ClickHouseError> {
         if error.class() == Some(ErrorClass::Schema) && !self.progress().refreshed {
-            let another = self.destination.refresh(host, statement).await?;
+            let another = match self.destination.refresh(host, statement).await {
+                Err(ClickHouseError::Schema { table, problem })
+                    if self.destination.schema_change == SchemaChange::DeadLetter =>
+                {
+                    return self.refused_whole(&table, &problem);
+                }
+                refreshed => refreshed?,
+            };
             self.progress().refreshed = true;
             return if another { Ok(()) } else { Err(error) };
         }
@@ -222,6 +230,20 @@ impl FrozenBatch {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
         progress.rejected.push(RejectedRow { index: row, error: row_error(error) });
+        Ok(())
+    }
+
+    /// The table has no place for the rows of the part any more.
+    fn refused_whole(&self, table: &str, problem: &str) -> Result<(), ClickHouseError> {
+        let error = || ClickHouseError::Schema { table: table.to_owned(), problem: problem.to_owned() };
+        let mut progress = self.progress();
+        let rows = progress.search.refused_whole();
+        let refused = progress.search.refused_rows() as u64;
+        if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
+            return Err(limits::too_many(&self.destination.name, what, error()));
+        }
+        let rejected = |row| RejectedRow { index: row, error: error().into() };
+        progress.rejected.extend(rows.into_iter().map(rejected));
         Ok(())
     }
 

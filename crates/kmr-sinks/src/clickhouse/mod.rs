@@ -68,7 +68,7 @@ mod types;
 mod tests;
 
 pub use code::ErrorClass;
-pub use config::Compression;
+pub use config::{Compression, SchemaChange};
 pub use delivery::InsertReceipt;
 pub use error::{ClickHouseError, Phase};
 pub use preflight::{TableColumn, check_row};

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use kmr_core::{AtShutdown, BatchOptions, BoxError, Chunk, Delivery, Reducer, RetryPolicy};
 use serde::Serialize;
 
-use super::config::{Compression, Config, Secret, Timeouts};
+use super::config::{Compression, Config, SchemaChange, Secret, Timeouts};
 use super::content::Content;
 use super::delivery::{FrozenBatch, InsertReceipt};
 use super::destination::{Destination, Terms};
@@ -75,6 +75,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
                 compression: Compression::default(),
                 async_insert: false,
                 limits: Limits::default(),
+                schema_change: SchemaChange::default(),
                 timeouts: Timeouts {
                     connect: Duration::from_secs(3),
                     send: Duration::from_secs(5),
@@ -185,6 +186,14 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         self
     }
 
+    /// What becomes of rows that the table cannot take any more because it was changed. Default [`SchemaChange::Stop`]. Changes that keep
+    /// every value (columns that were added or moved, wider types) are followed in either case. Not for exactly-once mode, where such
+    /// rows always stop the consumer.
+    pub fn on_schema_change(mut self, policy: SchemaChange) -> Self {
+        self.config.schema_change = policy;
+        self
+    }
+
     /// Rows in a batch. Default 32,768; at least 1. ClickHouse writes a part for every batch: small ones end in "too many
     /// parts", large ones cost memory here and there.
     pub fn max_records(mut self, records: usize) -> Self {
@@ -266,6 +275,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         let terms = Terms {
             compression: self.config.compression,
             limits: self.config.limits,
+            schema_change: self.config.schema_change,
             pace: Pace::new(self.options.attempt_timeout),
             max_records: self.options.max_records,
             asynchronous: self.config.async_insert,
@@ -318,6 +328,8 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
             format!(
                 "the setting {name} decides what is dropped as a duplicate and cannot be changed with .setting()"
             )
+        } else if self.config.schema_change != SchemaChange::Stop {
+            "rows of a planned block stay in it; leave out .on_schema_change()".to_owned()
         } else if self.config.async_insert {
             "the server may put asynchronous inserts together; leave out .async_insert()".to_owned()
         } else if started.destination.hosts.len() > 1 {

@@ -120,6 +120,9 @@ fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> Gate<ClickH
         .max_in_flight(settings.max_in_flight)
         .retry(RetryPolicy::default().with_give_up_after(Some(settings.give_up_after)))
         .start_timeout(settings.start_timeout);
+    for (name, value) in &settings.clickhouse_settings {
+        writer = writer.setting(name, value);
+    }
     if let Some(replicas) = settings.insert_quorum {
         writer = writer.insert_quorum(replicas);
     }

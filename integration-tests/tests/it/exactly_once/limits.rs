@@ -6,8 +6,8 @@ use anyhow::{Result, ensure};
 use integration_tests::consumer::{Dies, Settings, Step};
 use integration_tests::{Deadline, Signal, say, test_name};
 
-use super::{each_row_once, leave_a_plan, scene, settings, stops};
-use crate::scene::{Scene, alone, numbered, start};
+use super::{BLOCK, each_row_once, leave_a_plan, scene, settings, stops};
+use crate::scene::{Scene, TABLE, alone, numbered, start};
 
 /// More than the server's own `max_insert_block_size`, 1,048,449 rows.
 const LARGE: usize = 1_100_000;
@@ -93,6 +93,40 @@ async fn a_smaller_block_size_makes_the_planned_block_as_it_was_planned() -> Res
     let mut smaller = settings(&scene);
     smaller.max_records = 7;
     let mut consumer = start(&smaller)?;
+    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
+    each_row_once(&scene, &produced).await?;
+    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_block_of_too_many_table_partitions_stops_the_consumer_until_the_limit_is_raised() -> Result<()> {
+    let scene = scene(test_name!(), 1, 10_000).await?;
+    // As many table partitions as rows in a block, and more than the server takes at once.
+    let columns = "(partition UInt32, offset UInt64, timestamp DateTime)";
+    let create = format!(
+        "CREATE TABLE {TABLE} {columns} ENGINE = MergeTree ORDER BY offset PARTITION BY offset % {BLOCK} SETTINGS \
+         non_replicated_deduplication_window = 10000"
+    );
+    for sql in [&format!("DROP TABLE {TABLE}"), &create] {
+        scene.database.exec(sql).await?;
+    }
+    let produced = scene.topic.produce(numbered(1_000, 1)).await?;
+    let texts = [
+        "Too many partitions for single INSERT block (more than 100)",
+        "max_partitions_per_insert_block",
+        "planned",
+    ];
+    stops(&settings(&scene), &texts).await?;
+    ensure!(scene.rows().await? == 0 && scene.committed().await? == 0, "a part of the block is in");
+
+    // The block is planned, so a smaller one is of no use.
+    let mut smaller = settings(&scene);
+    smaller.max_records = 50;
+    stops(&smaller, &texts).await?;
+    let mut raised = smaller;
+    raised.clickhouse_settings.insert("max_partitions_per_insert_block".to_owned(), BLOCK.to_string());
+    let mut consumer = start(&raised)?;
     scene.all_committed(&consumer, Deadline::seconds(90)).await?;
     each_row_once(&scene, &produced).await?;
     consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
