@@ -7,7 +7,7 @@
 //! 3. What is in stays in: parts that were acknowledged are not sent again by a later attempt.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -17,6 +17,7 @@ use kmr_core::{
 };
 
 use super::answer::Outcome;
+use super::by_partition::Sorted;
 use super::code::ErrorClass;
 use super::config::SchemaChange;
 use super::content::Content;
@@ -26,7 +27,7 @@ use super::exactly_once::{Exact, doubt};
 use super::hosts::Blame;
 use super::refusal::Origin;
 use super::search::{Fault, Part, Search, Step};
-use super::{limits, refusal, telemetry};
+use super::{by_partition, limits, refusal, telemetry};
 
 /// An error that may pass counts as this part's own after so many answers of the same code in a row …
 const OWN_AFTER: u32 = 5;
@@ -67,6 +68,8 @@ pub(crate) struct FrozenBatch {
     rows: u64,
     bytes: u64,
     content: Content,
+    /// In place of it, once the batch was refused for too many table partitions.
+    sorted: OnceLock<Sorted>,
     /// Exactly-once mode: what a planned block is known by, and what its tables remember.
     exact: Option<Exact>,
     progress: Mutex<Progress>,
@@ -114,7 +117,7 @@ impl FrozenBatch {
     pub(crate) fn new(destination: Arc<Destination>, token: String, bytes: u64, content: Content) -> Self {
         let progress = Mutex::new(Progress::new(content.rows()));
         let rows = content.rows() as u64;
-        Self { destination, token, rows, bytes, content, exact: None, progress }
+        Self { destination, token, rows, bytes, content, sorted: OnceLock::new(), exact: None, progress }
     }
 
     /// The same in exactly-once mode.
@@ -140,7 +143,7 @@ impl FrozenBatch {
         }
         let mut unreached = 0;
         while let Some((part, trial)) = self.next_trial() {
-            let body = self.content.part(&part).await?;
+            let body = self.content().part(&part).await?;
             let sent_bytes: usize = body.iter().map(Bytes::len).sum();
             let token = match block {
                 Some(block) => block.token.to_string(),
@@ -169,6 +172,28 @@ impl FrozenBatch {
                 return Err(error); // E4: under the token of a plan go the rows that were planned, as they were
             }
             self.failed(&part, trial.host, &statement, error).await?;
+        }
+        Ok(())
+    }
+
+    /// The rows in the order in which they are inserted now.
+    fn content(&self) -> &Content {
+        self.sorted.get().map_or(&self.content, |sorted| &sorted.content)
+    }
+
+    /// The place in the batch of a row of [`content`](Self::content).
+    fn place(&self, row: usize) -> usize {
+        self.sorted.get().and_then(|sorted| sorted.order.get(row)).copied().unwrap_or(row)
+    }
+
+    /// Before the first piece of a batch with too many table partitions is cut off: puts together what goes into the same ones.
+    async fn sort(&self, host: usize) -> Result<(), ClickHouseError> {
+        if self.sorted.get().is_some() || self.progress().search.has_narrowed() {
+            return Ok(());
+        }
+        if let Some(sorted) = by_partition::sorted(&self.destination, host, &self.content).await? {
+            // Attempts do not overlap, so nobody else has set it.
+            let _ = self.sorted.set(sorted);
         }
         Ok(())
     }
@@ -208,6 +233,9 @@ impl FrozenBatch {
             Some(fault) => Some(fault),
             None => self.progress().own_fault(&error, part.len(), self.destination.inserts()),
         };
+        if error.class() == Some(ErrorClass::TooManyPartitions) {
+            self.sort(host).await?;
+        }
         match fault {
             Some(fault) => self.refused(fault, error),
             None => Err(error),
@@ -229,7 +257,7 @@ impl FrozenBatch {
         if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
-        progress.rejected.push(RejectedRow { index: row, error: row_error(error) });
+        progress.rejected.push(RejectedRow { index: self.place(row), error: row_error(error) });
         Ok(())
     }
 
@@ -242,7 +270,7 @@ impl FrozenBatch {
         if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
             return Err(limits::too_many(&self.destination.name, what, error()));
         }
-        let rejected = |row| RejectedRow { index: row, error: error().into() };
+        let rejected = |row| RejectedRow { index: self.place(row), error: error().into() };
         progress.rejected.extend(rows.into_iter().map(rejected));
         Ok(())
     }

@@ -345,7 +345,7 @@ pub(crate) async fn doubt(
     Ok(None)
 }
 
-async fn rows<T: serde::de::DeserializeOwned>(
+pub(crate) async fn rows<T: serde::de::DeserializeOwned>(
     endpoint: &Endpoint,
     table: &str,
     statement: &str,
@@ -362,7 +362,7 @@ async fn rows<T: serde::de::DeserializeOwned>(
 }
 
 /// The condition that finds a table by its quoted name.
-fn place_of(table: &str) -> String {
+pub(crate) fn place_of(table: &str) -> String {
     match (Words(table).name(), "database = currentDatabase()") {
         (Some((database, Some(name))), _) => {
             format!("database = {} AND name = {}", literal(&database), literal(&name))

@@ -37,6 +37,7 @@ mod writer;
 
 mod answer;
 mod body;
+mod by_partition;
 mod code;
 mod config;
 mod content;
