@@ -27,4 +27,5 @@ mod outage;
 mod rebalance;
 mod restarts;
 mod schema_changes;
+mod secured_clickhouse;
 mod verify;

@@ -3,6 +3,7 @@
 
 mod cost;
 mod epochs;
+mod example;
 mod gaps;
 mod kills;
 mod limits;
