@@ -4,9 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use integration_tests::{
-    ClickHouse, Deadline, Kafka, Message, Process, Signal, test_name, wait_until,
-};
+use integration_tests::{ClickHouse, Deadline, Kafka, Message, Process, Signal, test_name, wait_until};
 
 const RECORDS: u64 = 30_000;
 
