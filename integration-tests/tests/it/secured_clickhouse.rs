@@ -126,6 +126,9 @@ fn writer_to(url: &str, database: &Database, authority: &Authority) -> ClickHous
 #[tokio::test]
 async fn passwords_tokens_and_own_cas_reach_the_real_server_and_nobody_else() {
     let log = Log::default();
+    // With a single dispatcher in the process, whether an event is wanted is asked of the thread that comes by first, and that may be
+    // another test's.
+    let _another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let kept = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || kept.clone());
