@@ -9,7 +9,7 @@
 //! A planned block of exactly-once mode goes another way: [`block`](super::block).
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -18,7 +18,9 @@ use kmr_core::{Attempt, BoxError, Delivered, Delivery, DeliveryError, Fingerprin
 
 use super::answer::Outcome;
 use super::block::{Looking, NotIn};
+use super::by_partition::Sorted;
 use super::code::ErrorClass;
+use super::config::SchemaChange;
 use super::content::Content;
 use super::destination::Destination;
 use super::error::ClickHouseError;
@@ -26,7 +28,7 @@ use super::exactly_once::Exact;
 use super::hosts::Blame;
 use super::refusal::Origin;
 use super::search::{Fault, Part, Search, Step};
-use super::{limits, refusal, telemetry};
+use super::{by_partition, limits, refusal, telemetry};
 
 /// An error that may pass counts as this part's own after so many answers of the same code in a row …
 const OWN_AFTER: u32 = 5;
@@ -68,6 +70,8 @@ pub(crate) struct FrozenBatch {
     pub(crate) rows: u64,
     bytes: u64,
     pub(crate) content: Content,
+    /// In place of it, once the batch was refused for too many table partitions.
+    sorted: OnceLock<Sorted>,
     /// Exactly-once mode: what a planned block is known by, and what its tables remember.
     pub(crate) exact: Option<Exact>,
     progress: Mutex<Progress>,
@@ -117,7 +121,7 @@ impl FrozenBatch {
     pub(crate) fn new(destination: Arc<Destination>, token: String, bytes: u64, content: Content) -> Self {
         let progress = Mutex::new(Progress::new(content.rows()));
         let rows = content.rows() as u64;
-        Self { destination, token, rows, bytes, content, exact: None, progress }
+        Self { destination, token, rows, bytes, content, sorted: OnceLock::new(), exact: None, progress }
     }
 
     /// The same in exactly-once mode.
@@ -130,7 +134,7 @@ impl FrozenBatch {
     async fn insert_all(&self) -> Result<(), ClickHouseError> {
         let mut unreached = 0;
         while let Some((part, trial)) = self.next_trial() {
-            let body = self.content.part(&part).await?;
+            let body = self.content().part(&part).await?;
             let sent_bytes: usize = body.iter().map(Bytes::len).sum();
             let token = format!("{}{}", self.token, part.suffix(self.content.rows()));
             let statement = self.destination.statement();
@@ -157,6 +161,28 @@ impl FrozenBatch {
         Ok(())
     }
 
+    /// The rows in the order in which they are inserted now.
+    fn content(&self) -> &Content {
+        self.sorted.get().map_or(&self.content, |sorted| &sorted.content)
+    }
+
+    /// The place in the batch of a row of [`content`](Self::content).
+    fn place(&self, row: usize) -> usize {
+        self.sorted.get().and_then(|sorted| sorted.order.get(row)).copied().unwrap_or(row)
+    }
+
+    /// Before the first piece of a batch with too many table partitions is cut off: puts together what goes into the same ones.
+    async fn sort(&self, host: usize) -> Result<(), ClickHouseError> {
+        if self.sorted.get().is_some() || self.progress().search.has_narrowed() {
+            return Ok(());
+        }
+        if let Some(sorted) = by_partition::sorted(&self.destination, host, &self.content).await? {
+            // Attempts do not overlap, so nobody else has set it.
+            let _ = self.sorted.set(sorted);
+        }
+        Ok(())
+    }
+
     fn next_trial(&self) -> Option<(Part, Trial)> {
         let mut progress = self.progress();
         if let Some(dropped) = progress.trial.take() {
@@ -177,7 +203,14 @@ impl FrozenBatch {
         error: ClickHouseError,
     ) -> Result<(), ClickHouseError> {
         if error.class() == Some(ErrorClass::Schema) && !self.progress().refreshed {
-            let another = self.destination.refresh(host, statement).await?;
+            let another = match self.destination.refresh(host, statement).await {
+                Err(ClickHouseError::Schema { table, problem })
+                    if self.destination.schema_change == SchemaChange::DeadLetter =>
+                {
+                    return self.refused_whole(&table, &problem);
+                }
+                refreshed => refreshed?,
+            };
             self.progress().refreshed = true;
             return if another { Ok(()) } else { Err(error) };
         }
@@ -185,6 +218,9 @@ impl FrozenBatch {
             Some(fault) => Some(fault),
             None => self.progress().own_fault(&error, part.len(), self.destination.inserts()),
         };
+        if error.class() == Some(ErrorClass::TooManyPartitions) {
+            self.sort(host).await?;
+        }
         match fault {
             Some(fault) => self.refused(fault, error),
             None => Err(error),
@@ -206,7 +242,21 @@ impl FrozenBatch {
         if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
-        progress.rejected.push(RejectedRow { index: row, error: row_error(error) });
+        progress.rejected.push(RejectedRow { index: self.place(row), error: row_error(error) });
+        Ok(())
+    }
+
+    /// The table has no place for the rows of the part any more.
+    fn refused_whole(&self, table: &str, problem: &str) -> Result<(), ClickHouseError> {
+        let error = || ClickHouseError::Schema { table: table.to_owned(), problem: problem.to_owned() };
+        let mut progress = self.progress();
+        let rows = progress.search.refused_whole();
+        let refused = progress.search.refused_rows() as u64;
+        if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
+            return Err(limits::too_many(&self.destination.name, what, error()));
+        }
+        let rejected = |row| RejectedRow { index: self.place(row), error: error().into() };
+        progress.rejected.extend(rows.into_iter().map(rejected));
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 
 use super::answer::{Outcome, insert_outcome};
-use super::config::{Compression, Endpoint};
+use super::config::{Compression, Endpoint, SchemaChange};
 use super::error::ClickHouseError;
 use super::exchange::post;
 use super::hosts::{Blame, Hosts};
@@ -27,6 +27,7 @@ pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
     pub(crate) compression: Compression,
     pub(crate) limits: Limits,
+    pub(crate) schema_change: SchemaChange,
     pub(crate) pace: Pace,
     block_rows: u64,
     /// How an insert waits for the server; the user's own settings follow behind.
@@ -41,6 +42,7 @@ pub(crate) struct Destination {
 pub(crate) struct Terms {
     pub(crate) compression: Compression,
     pub(crate) limits: Limits,
+    pub(crate) schema_change: SchemaChange,
     pub(crate) pace: Pace,
     pub(crate) max_records: usize,
     pub(crate) asynchronous: bool,
@@ -55,6 +57,7 @@ impl Destination {
             table,
             compression: terms.compression,
             limits: terms.limits,
+            schema_change: terms.schema_change,
             pace: terms.pace,
             block_rows: terms.max_records.max(BLOCK_ROWS) as u64,
             asynchronous: terms.asynchronous,

@@ -261,10 +261,10 @@ async fn window(endpoint: &Endpoint, of: &str, table: &Table) -> Result<Window, 
         (setting(endpoint, of, table, "non_replicated_deduplication_window").await?, None)
     };
     if blocks == 0 || time.is_some_and(|time| time.is_zero()) {
-        let setting = if is_replicated {
-            "replicated_deduplication_window"
-        } else {
-            "non_replicated_deduplication_window"
+        let setting = match (is_replicated, blocks) {
+            (true, 0) => "replicated_deduplication_window",
+            (true, _) => "replicated_deduplication_window_seconds",
+            (false, _) => "non_replicated_deduplication_window",
         };
         return Err(refused(
             of,
@@ -347,7 +347,7 @@ pub(crate) async fn doubt(
     Ok(None)
 }
 
-async fn rows<T: serde::de::DeserializeOwned>(
+pub(crate) async fn rows<T: serde::de::DeserializeOwned>(
     endpoint: &Endpoint,
     table: &str,
     statement: &str,
@@ -364,7 +364,7 @@ async fn rows<T: serde::de::DeserializeOwned>(
 }
 
 /// The condition that finds a table by its quoted name.
-fn place_of(table: &str) -> String {
+pub(crate) fn place_of(table: &str) -> String {
     match (Words(table).name(), "database = currentDatabase()") {
         (Some((database, Some(name))), _) => {
             format!("database = {} AND name = {}", literal(&database), literal(&name))

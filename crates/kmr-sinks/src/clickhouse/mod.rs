@@ -38,6 +38,7 @@ mod writer;
 mod answer;
 mod block;
 mod body;
+mod by_partition;
 mod code;
 mod config;
 mod content;
@@ -70,7 +71,7 @@ mod types;
 mod tests;
 
 pub use code::ErrorClass;
-pub use config::Compression;
+pub use config::{Compression, SchemaChange};
 pub use delivery::InsertReceipt;
 pub use error::{ClickHouseError, Phase};
 pub use preflight::{TableColumn, check_row};

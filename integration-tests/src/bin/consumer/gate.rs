@@ -114,6 +114,10 @@ impl<O: Send + 'static> Delivery for Held<O> {
             SinkKind::FailsForEver => {
                 return Err(DeliveryError::retryable("the test's sink never takes anything"));
             }
+            SinkKind::LosesAnswers => {
+                let _ = self.inner.deliver(attempt).await;
+                return Err(DeliveryError::retryable("the test's sink loses every answer"));
+            }
             SinkKind::Slow(time) => tokio::time::sleep(time).await,
             SinkKind::Stalled | SinkKind::ClickHouse => {
                 self.open.clone().wait_for(|open| *open).await.map_err(DeliveryError::fatal)?;

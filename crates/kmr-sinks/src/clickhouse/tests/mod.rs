@@ -3,6 +3,7 @@
 mod blocks;
 mod misbehaving;
 mod mock;
+mod quorum;
 mod searching;
 mod secrets;
 mod table;

@@ -33,6 +33,8 @@ pub(super) struct Contents {
     pub(super) sessions: usize,
     /// What the next temporary tables come to.
     pub(super) no_sessions: Vec<Step>,
+    /// Below 128, of the table partitions of the rows; none: it does not say.
+    pub(super) hashes: Vec<u32>,
 }
 
 pub(super) struct Table {
@@ -128,6 +130,14 @@ impl Contents {
     }
 
     fn insert(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> Step {
+        if request.body.starts_with(b"SELECT partition_key") {
+            let key = if self.hashes.is_empty() { "" } else { "{\"partition_key\":\"id\"}\n" };
+            return answer("200 OK", &[], key);
+        }
+        if request.head.contains("kmr_rows_format") {
+            let bytes = self.hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+            return answer("200 OK", &[], &String::from_utf8(bytes).unwrap());
+        }
         let ids = ids(request);
         let parameter = |name: &str| {
             let (_, rest) = request.head.split_once(&format!("{name}=")).unwrap();
