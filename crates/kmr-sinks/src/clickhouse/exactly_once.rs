@@ -24,9 +24,22 @@ const MAX_TABLES: usize = 200;
 const YOUNG: Duration = Duration::from_secs(5);
 /// How far the clocks of this machine and the server may be apart.
 const CLOCKS: Duration = Duration::from_secs(60);
-/// Settings that would undo the deduplication.
-pub(crate) const FORBIDDEN: &[&str] =
-    &["deduplicate_insert", "deduplicate_insert_select", "insert_deduplicate"];
+/// Settings that would undo the deduplication, or split blocks.
+pub(crate) const FORBIDDEN: &[&str] = &[
+    "deduplicate_insert",
+    "deduplicate_insert_select",
+    "input_format_max_block_wait_ms",
+    "insert_deduplicate",
+    "use_strict_insert_block_limits",
+];
+/// What else ends a block on the server but the sizes that are pinned in each insert. Not every server has them, so they cannot be
+/// pinned; all are 0 by default.
+const SPLITTERS: [&str; 4] = [
+    "input_format_max_block_size_bytes",
+    "input_format_max_block_wait_ms",
+    "max_insert_block_size_bytes",
+    "use_strict_insert_block_limits",
+];
 
 /// How long a table remembers tokens.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -76,6 +89,20 @@ pub(crate) fn hash(segments: &[Bytes]) -> u128 {
     hasher.finish_128()
 }
 
+/// Why a setting of the user's profile makes the mode impossible.
+fn undone_by(Named { name, value }: &Named) -> Option<String> {
+    let why = match name.as_str() {
+        "insert_deduplicate" if value != "1" => "so what is sent twice is in it twice",
+        // Newer servers have both; this one has its way over the other.
+        "deduplicate_insert" if value == "disable" => "so what is sent twice is in it twice",
+        name if SPLITTERS.contains(&name) && value != "0" => {
+            "by which a block that comes again may be split in another way; set it to 0"
+        }
+        _ => return None,
+    };
+    Some(format!("the user's profile sets {name} to {value}, {why}"))
+}
+
 /// The windows of `table` (quoted) and of every table down the graph of its views.
 pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Window>, ClickHouseError> {
     let found: Vec<Place> =
@@ -87,17 +114,12 @@ pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Wind
             "system.tables does not show it; grant SELECT on system.tables (SHOW TABLES)".to_owned(),
         ));
     };
-    let statement =
-        "SELECT name, value FROM system.settings WHERE name IN ('insert_deduplicate', 'deduplicate_insert')";
-    let settings: Vec<Named> = rows(endpoint, table, statement).await?;
-    let off = |setting: &&Named| match setting.name.as_str() {
-        "insert_deduplicate" => setting.value != "1",
-        // Newer servers have both; this one has its way over the other.
-        _ => setting.value == "disable",
-    };
-    if let Some(Named { name, value }) = settings.iter().find(off) {
-        let problem =
-            format!("the user's profile sets {name} to {value}, so what is sent twice is in it twice");
+    let names = SPLITTERS.map(|name| format!("'{name}'")).join(", ");
+    let statement = format!(
+        "SELECT name, value FROM system.settings WHERE name IN ('insert_deduplicate', 'deduplicate_insert', {names})"
+    );
+    let settings: Vec<Named> = rows(endpoint, table, &statement).await?;
+    if let Some(problem) = settings.iter().find_map(undone_by) {
         return Err(refused(table, problem));
     }
     let mut open = vec![first];
@@ -388,6 +410,21 @@ mod tests {
 
     fn place(database: &str, name: &str) -> Option<Place> {
         Some(Place { database: database.to_owned(), name: name.to_owned() })
+    }
+
+    #[test]
+    fn profiles_that_undo_the_mode_are_told_from_others() {
+        let undone = |name: &str, value: &str| {
+            undone_by(&Named { name: name.to_owned(), value: value.to_owned() }).is_some()
+        };
+        assert!(undone("insert_deduplicate", "0") && !undone("insert_deduplicate", "1"));
+        assert!(undone("deduplicate_insert", "disable"));
+        assert!(
+            !undone("deduplicate_insert", "enable")
+                && !undone("deduplicate_insert", "backward_compatible_choice")
+        );
+        assert!(SPLITTERS.iter().all(|name| undone(name, "1000000") && !undone(name, "0")));
+        assert!(!undone("max_insert_block_size", "1000"), "is pinned");
     }
 
     #[test]
