@@ -154,6 +154,7 @@ pub use async_trait::async_trait;
 /// What `processing_strategy!` expands to, and the types behind [`Strategy`]'s signatures. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
+    pub use crate::client::Bootstrap;
     pub use crate::graph::wiring::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{
         Answer, Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, Maybe,

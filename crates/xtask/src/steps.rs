@@ -2,7 +2,7 @@
 //!
 //! Compiling is the larger part of a cold run, and librdkafka's C code the largest piece of it. It is compiled once for
 //! each set of its features and each profile, so every step that can uses the same set: gzip, zstd and ssl, which the
-//! integration tests need. That leaves three builds: that set, no features, and the release profile of the demo.
+//! integration tests need. That leaves two builds: that set, and no features.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ pub(crate) enum Step {
     Unit,
     /// Documentation, warnings denied
     Doc,
-    /// The demo on its embedded cluster
+    /// The demo on its embedded cluster, in the release profile (only when asked for)
     Demo,
     /// Real Kafka and real ClickHouse, in containers
     Integration,
@@ -41,10 +41,11 @@ pub(crate) struct Selection {
     pub(crate) soak: bool,
 }
 
-/// The steps that these options leave, in order.
+/// The steps that these options leave, in order. The demo is run in the dev profile by a test of its own (`Unit`): as a step, which
+/// compiles everything once more, it has to be asked for.
 pub(crate) fn selected(only: &[Step], skip: &[Step], no_containers: bool) -> Vec<Step> {
     let all = Step::value_variants().iter().copied();
-    all.filter(|step| only.is_empty() || only.contains(step))
+    all.filter(|step| if only.is_empty() { *step != Step::Demo } else { only.contains(step) })
         .filter(|step| !skip.contains(step))
         .filter(|step| !(no_containers && *step == Step::Integration))
         .collect()
@@ -171,10 +172,13 @@ fn features() -> Vec<Cargo> {
     let bare = "clippy --package kmr-core --no-default-features -- --deny warnings";
     let mut all = vec![cargo("kmr-core, no features", bare, 15)];
     for feature in ["clickhouse", "clickhouse-tls", "clickhouse-zstd", "kafka", "os-stream", "memory"] {
-        let alone = format!(
-            "test --no-fail-fast --package kmr-sinks --no-default-features --features {feature},{COMMON}"
-        );
-        all.push(cargo(&format!("kmr-sinks, {feature} alone"), &alone, 15));
+        let alone = format!("--package kmr-sinks --no-default-features --features {feature},{COMMON}");
+        let name = format!("kmr-sinks, {feature} alone");
+        all.push(cargo(&name, &format!("clippy --all-targets {alone} -- --deny warnings"), 15));
+        // What says that a feature is missing has no other run.
+        if feature == "clickhouse" {
+            all.push(cargo(&format!("{name}, tests"), &format!("test --no-fail-fast {alone}"), 15));
+        }
     }
     all
 }
@@ -237,10 +241,11 @@ mod tests {
 
     #[test]
     fn options_leave_the_right_steps_in_order() {
-        assert_eq!(selected(&[], &[], false), Step::value_variants());
+        let all = selected(&[], &[], false);
+        assert_eq!(all.len(), Step::value_variants().len() - 1);
+        assert!(!all.contains(&Step::Demo) && selected(&[Step::Demo], &[], false) == [Step::Demo]);
         assert_eq!(selected(&[Step::Unit, Step::Fmt], &[], false), [Step::Fmt, Step::Unit]);
-        assert!(
-            !selected(&[], &[Step::Demo], true).iter().any(|s| matches!(s, Step::Demo | Step::Integration))
-        );
+        let rest = selected(&[], &[Step::Unit], true);
+        assert!(!rest.iter().any(|step| matches!(step, Step::Unit | Step::Integration)));
     }
 }

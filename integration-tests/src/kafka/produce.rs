@@ -1,9 +1,10 @@
 //! Producing quickly, with every delivery checked; and in transactions that commit or abort.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use kmr_core::__private::Bootstrap;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
@@ -16,13 +17,19 @@ use super::{Kafka, Message, Produced, REQUEST_LIMIT, blocking};
 /// Longest wait for the acknowledgement of the last records; ten gigabytes in 5 MB records take a minute.
 const FLUSH_LIMIT: Duration = Duration::from_secs(120);
 
+/// Messages between two looks at what the client tells.
+const LOOK: usize = 256;
+
 /// Counts the acknowledgements and keeps the first failure.
-#[derive(Clone, Default)]
-struct Receipt(Arc<Mutex<(Produced, Option<KafkaError>)>>);
+#[derive(Clone)]
+struct Receipt {
+    state: Arc<Mutex<(Produced, Option<KafkaError>)>>,
+    bootstrap: Arc<Bootstrap>,
+}
 
 impl Receipt {
     fn take(&self) -> Result<Produced> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match state.1.take() {
             Some(error) => Err(error).context("a record was not delivered"),
             None => Ok(std::mem::take(&mut state.0)),
@@ -32,13 +39,19 @@ impl Receipt {
 
 impl ClientContext for Receipt {
     fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _line: &str) {}
+
+    fn error(&self, error: KafkaError, _reason: &str) {
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            self.bootstrap.all_are_down();
+        }
+    }
 }
 
 impl ProducerContext for Receipt {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match result {
             Ok(message) => state.0.add(message.partition(), message.offset()),
             Err((error, _)) => state.1 = state.1.take().or_else(|| Some(error.clone())),
@@ -54,7 +67,8 @@ struct Sender {
 
 impl Sender {
     fn new(mut config: ClientConfig) -> Result<Self> {
-        let receipt = Receipt::default();
+        let bootstrap = Arc::new(Bootstrap::new(config.get("bootstrap.servers").unwrap_or_default()));
+        let receipt = Receipt { state: Arc::default(), bootstrap };
         config
             .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
@@ -70,11 +84,26 @@ impl Sender {
 
     /// Sends all, waiting where the queue is full, until all are acknowledged.
     fn send_all(&self, topic: &str, messages: impl Iterator<Item = Message>) -> Result<Produced> {
-        for message in messages {
+        for (sent, message) in messages.enumerate() {
             self.send(topic, &message)?;
+            if sent % LOOK == 0 {
+                self.look(Duration::ZERO);
+            }
         }
-        self.producer.flush(FLUSH_LIMIT).with_context(|| format!("producing to {topic}"))?;
+        let deadline = Instant::now() + FLUSH_LIMIT;
+        while let Err(error) = self.producer.flush(Duration::from_millis(500)) {
+            if Instant::now() > deadline {
+                return Err(error).with_context(|| format!("producing to {topic}"));
+            }
+            self.look(Duration::ZERO);
+        }
         self.receipt.take()
+    }
+
+    /// Waits for what the client tells, and helps it where it has lost the broker for good.
+    fn look(&self, limit: Duration) {
+        self.producer.poll(limit);
+        self.receipt.bootstrap.keep(self.producer.client());
     }
 
     fn send(&self, topic: &str, message: &Message) -> Result<()> {
@@ -84,7 +113,7 @@ impl Sender {
                 Ok(()) => return Ok(()),
                 Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
                     record = back;
-                    self.producer.poll(Duration::from_millis(50));
+                    self.look(Duration::from_millis(50));
                 }
                 Err((error, _)) => return Err(error).with_context(|| format!("producing to {topic}")),
             }

@@ -10,6 +10,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::{Mutex, mpsc};
 
+use super::bootstrap::Bootstrap;
 use super::context::{Client, Context};
 use super::fetcher::Fetcher;
 use super::groupless::{Groupless, Memory, refresh_interval};
@@ -85,7 +86,7 @@ pub(super) struct Opened {
 pub(super) async fn open(connect: &Connect) -> Result<Opened, Error> {
     let servers = connect.config.required("bootstrap.servers")?.to_owned();
     let (sender, events) = mpsc::unbounded_channel();
-    let context = Context::new(sender, connect.group()?);
+    let context = Context::new(sender, connect.group()?, Bootstrap::new(&servers));
     let (threads, client) = Threads::start(create(connect, context)?)?;
     let fetcher = Fetcher { queue: Arc::new(queue(&client)?), gate: Arc::default() };
     let (topics, timeout) = (connect.topics.clone(), connect.timeout);

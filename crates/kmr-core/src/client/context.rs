@@ -12,6 +12,7 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::mpsc;
 
+use super::bootstrap::Bootstrap;
 use crate::error::Error;
 use crate::member::{Change, MemberEvent, Rebalance, RebalanceProtocol};
 use crate::record::TopicPartition;
@@ -26,6 +27,7 @@ pub(super) struct Context {
     /// `None`: it is no member of any.
     group: Option<String>,
     rebalances: Mutex<Rebalances>,
+    pub(super) bootstrap: Bootstrap,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
     /// When which error code was a warning last.
     reported: Mutex<BTreeMap<i32, Instant>>,
@@ -71,11 +73,16 @@ pub(super) fn decline(
 }
 
 impl Context {
-    pub(super) fn new(events: mpsc::UnboundedSender<MemberEvent>, group: Option<String>) -> Self {
+    pub(super) fn new(
+        events: mpsc::UnboundedSender<MemberEvent>,
+        group: Option<String>,
+        bootstrap: Bootstrap,
+    ) -> Self {
         Self {
             events,
             group,
             rebalances: Mutex::default(),
+            bootstrap,
             last_error: Mutex::new(None),
             reported: Mutex::default(),
             leaving: AtomicBool::new(false),
@@ -216,6 +223,9 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         self.report(error.rdkafka_error_code(), reason);
         if let Some(code) = error.rdkafka_error_code() {
+            if code == RDKafkaErrorCode::AllBrokersDown {
+                self.bootstrap.all_are_down();
+            }
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             // What names the cause stays; "all brokers are down" follows every failure.
             if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
@@ -269,7 +279,7 @@ mod tests {
     #[test]
     fn fatal_errors_of_a_clients_history_are_told_from_those_of_settings() {
         let (events, mut received) = mpsc::unbounded_channel();
-        let context = Context::new(events, Some("g".to_owned()));
+        let context = Context::new(events, Some("g".to_owned()), Bootstrap::new(""));
         let mut retryable = |code| {
             context.poll_failed(&KafkaError::MessageConsumptionFatal(code));
             match received.try_recv() {

@@ -2,6 +2,7 @@
 //!
 //! * `native`: the fenced unsafe code: one fetch queue for all partitions, and commits with their own answers;
 //! * `context`: librdkafka's callbacks, turned into events;
+//! * `bootstrap`: how a client that has lost all brokers finds them again;
 //! * `threads`: the thread that polls and the thread that makes blocking calls;
 //! * `positions`: what has been handed out of each partition, and the gate between polling and moving positions;
 //! * `fetcher`: assign, unassign, seek, pause;
@@ -13,6 +14,7 @@
 //! * `reader`: a client of its own that reads records again;
 //! * `connect`: start-up, with the checks that name what is wrong.
 
+mod bootstrap;
 mod commits;
 mod connect;
 mod context;
@@ -35,5 +37,6 @@ mod topic_ids;
 #[cfg(test)]
 mod tests;
 
+pub use bootstrap::Bootstrap;
 pub(crate) use connect::Connect;
 pub use reset::reset_offsets;

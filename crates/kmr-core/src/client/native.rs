@@ -18,10 +18,10 @@ use std::ptr::{self, NonNull};
 use std::slice;
 use std::sync::{Arc, OnceLock};
 
-use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
 use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::Notify;
 
 use super::positions::{Gate, Positions};
@@ -29,6 +29,12 @@ use super::threads::ClientRef;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
 use crate::record::{Header, HeaderSource, Headers, Record, TopicPartition};
 use crate::stage::BoxFuture;
+
+/// Adds servers to those that the client starts from. One that it has as such already stays as it is.
+pub(super) fn add_brokers<C: ClientContext>(client: &rdkafka::client::Client<C>, servers: &CStr) {
+    // SAFETY: the client is alive; librdkafka copies the text, and locks its list itself.
+    unsafe { rd::rd_kafka_brokers_add(client.native_ptr(), servers.as_ptr()) };
+}
 
 /// A queue of librdkafka's with a wake-up.
 pub(super) struct Queue {

@@ -1,5 +1,6 @@
 //! The client on librdkafka's in-process cluster, driven through the seam, without the graph: what a simulated member hides.
 
+mod bootstrap;
 mod ends;
 mod faults;
 mod kit;

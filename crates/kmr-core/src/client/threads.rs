@@ -127,6 +127,7 @@ fn poll(client: &Client, ends: &AtomicBool) {
 }
 
 fn poll_once(client: &Client) {
+    client.context().bootstrap.keep(client.client());
     match client.poll(POLL) {
         None => {}
         Some(Ok(message)) => {
@@ -178,6 +179,7 @@ mod tests {
     use rdkafka::config::FromClientConfigAndContext;
 
     use super::*;
+    use crate::client::bootstrap::Bootstrap;
     use crate::member::MemberEvent;
 
     fn panicked(event: Option<MemberEvent>) -> (String, String) {
@@ -192,7 +194,8 @@ mod tests {
         let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
         let mut config = rdkafka::ClientConfig::new();
         config.set("group.id", "g");
-        let client = Client::from_config_and_context(&config, Context::new(sender, None)).unwrap();
+        let client =
+            Client::from_config_and_context(&config, Context::new(sender, None, Bootstrap::new(""))).unwrap();
         assert!(!guarded(client.context(), POLLING, || panic!("subscriber")));
         assert_eq!(panicked(events.recv().await), (POLLING.to_owned(), "subscriber".to_owned()));
         let (_threads, client) = Threads::start(client).unwrap();

@@ -83,10 +83,10 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
     fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             let mut waiting = VecDeque::from(failed);
-            let deadline = self.records.as_ref().map_or_else(Instant::now, |records| records.deadline());
+            let mut left = self.records.as_ref().map_or_else(Default::default, |records| records.limit());
             while !waiting.is_empty() {
                 let (chunk, room) = match &self.records {
-                    Some(records) => records.next(&mut waiting, deadline).await,
+                    Some(records) => records.next(&mut waiting, &mut left).await,
                     None => (waiting.drain(..1).collect(), None),
                 };
                 let (mut letters, mut holds) = (Vec::new(), Vec::new());

@@ -3,7 +3,8 @@
 //! Invariants:
 //! 1. Bounded memory: a chunk is [`CHUNK_BYTES`] or one record, and holds one of [`CHUNKS`] permits until its letters are delivered.
 //!    Waiting for one is waiting for `reduce_err`, as for its channel: what comes behind a reduce never waits for that reduce.
-//! 2. Bounded time: past [`limit`] for all that one batch has lost, letters go without their records, and say so.
+//! 2. Bounded time: past [`limit`] spent on reading for all that one batch has lost, letters go without their records, and say so.
+//!    Waiting for a permit does not count: thousands of letters are delivered batch by batch, and each has its record.
 //! 3. What cannot be read again is no failure: the letter goes, with where the record was and why it is not there.
 
 use std::collections::VecDeque;
@@ -11,17 +12,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 
 use super::claim::Hold;
 use crate::dead_letter::DeadLetter;
-use crate::error::chain_text;
+use crate::error::{Error, chain_text};
 use crate::member::{Connector, RECORD_OVERHEAD, Reread};
+use crate::record::TopicPartition;
 
 /// Bytes that are read again at once.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Records that are read again at once.
-const CHUNK_RECORDS: usize = 64;
+/// Records that are read again at once: a dead letter's own size bounds what those without content weigh.
+const CHUNK_RECORDS: usize = 1_000;
 /// Chunks that are read and not delivered yet.
 const CHUNKS: usize = 4;
 /// Longest time that reading again may take for one batch.
@@ -61,6 +63,9 @@ impl Failed {
     }
 }
 
+/// There is no time left for reading.
+struct OutOfTime;
+
 /// Reads records again.
 pub(crate) struct Rereader {
     connector: Arc<dyn Connector>,
@@ -74,16 +79,16 @@ impl Rereader {
         Arc::new(Self { connector, room: Arc::new(Semaphore::new(CHUNKS)), limit })
     }
 
-    /// When reading has to end that begins now.
-    pub(crate) fn deadline(&self) -> Instant {
-        Instant::now() + self.limit
+    /// The time for what one batch has lost.
+    pub(crate) fn limit(&self) -> Duration {
+        self.limit
     }
 
-    /// Takes the next failures that go together, with their records.
+    /// Takes the next failures that go together, with their records. `left` is the time for reading that is left.
     pub(crate) async fn next(
         &self,
         waiting: &mut VecDeque<Failed>,
-        deadline: Instant,
+        left: &mut Duration,
     ) -> (Vec<Failed>, Option<OwnedSemaphorePermit>) {
         let offsets = run(waiting);
         let Some(partition) = waiting.front().and_then(|failed| failed.letters.first()) else {
@@ -95,11 +100,7 @@ impl Rereader {
         let partition = partition.partition.clone();
         // It is never closed.
         let room = self.room.clone().acquire_owned().await.ok();
-        let reading = self.connector.read_records(&partition, &offsets, CHUNK_BYTES);
-        // Past the deadline nothing is begun.
-        let reading =
-            async { if Instant::now() < deadline { reading.await } else { std::future::pending().await } };
-        let found = match timeout_at(deadline, reading).await {
+        let found = match self.read(&partition, &offsets, left).await {
             Ok(Ok(found)) if !found.is_empty() => found,
             Ok(Ok(_)) => vec![Reread::Gone("the record was not found".to_owned()); offsets.len()],
             Ok(Err(error)) => {
@@ -108,7 +109,7 @@ impl Rereader {
                     offsets.len()
                 ]
             }
-            Err(_) => {
+            Err(OutOfTime) => {
                 vec![
                     Reread::Gone(format!("it could not be read again within {:?}", self.limit));
                     offsets.len()
@@ -118,6 +119,23 @@ impl Rereader {
         let mut chunk: Vec<Failed> = waiting.drain(..found.len().min(offsets.len())).collect();
         chunk.iter_mut().zip(found).for_each(|(failed, found)| failed.find(found));
         (chunk, room)
+    }
+
+    /// Reads for as long as there is time left, and takes what it needed from it. With none left nothing is begun.
+    async fn read(
+        &self,
+        partition: &TopicPartition,
+        offsets: &[i64],
+        left: &mut Duration,
+    ) -> Result<Result<Vec<Reread>, Error>, OutOfTime> {
+        if left.is_zero() {
+            return Err(OutOfTime);
+        }
+        let started = Instant::now();
+        let reading = self.connector.read_records(partition, offsets, CHUNK_BYTES);
+        let found = timeout(*left, reading).await.map_err(|_| OutOfTime);
+        *left = left.saturating_sub(started.elapsed());
+        found
     }
 }
 

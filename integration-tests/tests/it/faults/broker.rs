@@ -15,9 +15,6 @@ async fn a_broker_that_restarts_loses_nothing() -> Result<()> {
     let mut groups = Vec::new();
     for protocol in Protocol::ALL {
         let mut group = Group::on(&kafka, test_name!(), 4, protocol).await?;
-        // Known of librdkafka 2.12, in every protocol: a member whose coordinator says "not coordinator" as the broker goes down
-        // may never look for it again, though the broker is back.
-        group.may_stall = true;
         // The load waits out the restart: an idempotent producer delivers each record once.
         let load = Load::numbered(&group.scene.topic, 0, rate(2_000, 4_000));
         group.join().await?;

@@ -70,8 +70,6 @@ pub(crate) struct Group {
     /// Partitions that the load reaches.
     pub(crate) partitions: u64,
     pub(crate) notes: Vec<String>,
-    /// Whether members may stand still by a defect that is known: they are started anew then, and the notes say so.
-    pub(crate) may_stall: bool,
     members: Vec<Process>,
     gone: Vec<Process>,
     /// The times of each change: from its cause until all flowed again.
@@ -103,16 +101,16 @@ impl Group {
             settings,
             protocol,
             notes: Vec::new(),
-            may_stall: false,
             members: Vec::new(),
             gone: Vec::new(),
             changes: Vec::new(),
         })
     }
 
-    /// The protocol may have changed since the group was made.
+    /// Whether members may stand still by a defect that is known: they are started anew then, and the notes say so. The
+    /// protocol may have changed since the group was made.
     fn may_stall(&self) -> bool {
-        self.may_stall || self.protocol == Protocol::Kip848
+        self.protocol == Protocol::Kip848
     }
 
     fn patience(&self) -> Deadline {

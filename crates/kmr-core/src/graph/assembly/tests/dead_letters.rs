@@ -4,11 +4,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::kit::{Call, Letters, LogAnswers, start};
+use super::kit::{Call, Letters, LogAnswers, Running, options, start, start_with};
 use crate::error::BoxError;
+use crate::graph::assembly::GraphOptions;
 use crate::record::Record;
-use crate::strategy::Strategy;
-use crate::test_reducer::Collect;
+use crate::strategy::{Pipeline, Strategy};
+use crate::test_reducer::{Behaviour, Collect};
 
 fn offset(record: &Record<'_>) -> Result<i64, BoxError> {
     Ok(record.offset())
@@ -17,6 +18,11 @@ fn offset(record: &Record<'_>) -> Result<i64, BoxError> {
 /// Rejects odd rows.
 fn odd_rejected() -> Collect<i64> {
     Collect::default().rejecting(|offset| offset % 2 == 1)
+}
+
+/// However many fail.
+async fn unbroken(pipeline: Pipeline) -> Running {
+    start_with(pipeline, 1 << 24, GraphOptions { breaker: None, ..options() }).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -73,19 +79,35 @@ async fn a_log_that_does_not_answer_holds_nobody_up_for_long() {
     {
         let letters = Letters::with_content();
         let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(letters.clone());
-        let mut consumer = start(strategy).await;
+        let mut consumer = unbroken(strategy).await;
         consumer.log_answers(answers);
         consumer.assign(&[0]).await;
         let started = Instant::now();
         // More than are read at once: the limit is one for all.
-        consumer.fetch(0, 0..400);
-        consumer.until(|calls| calls.contains(&Call::Committed(0, 400))).await;
+        consumer.fetch(0, 0..8_000);
+        consumer.until(|calls| calls.contains(&Call::Committed(0, 8_000))).await;
         assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
         let texts = letters.texts();
-        assert_eq!(texts.len(), 200);
+        assert_eq!(texts.len(), 4_000);
         assert!(texts.iter().all(|text| text.contains("could not be read again") && text.contains(expected)));
         consumer.stop().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn thousands_of_letters_wait_for_their_delivery_and_have_their_records_all_the_same() {
+    let mut letters = Letters::with_content();
+    letters.0 = letters.0.with_options(|options| options.with_max_records(100));
+    letters.0.behave(Behaviour::Slow(Duration::from_millis(500)));
+    let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(letters.clone());
+    let mut consumer = unbroken(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..16_000);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 16_000))).await;
+    let texts = letters.texts();
+    assert_eq!(texts.len(), 8_000);
+    assert!(texts.iter().all(|text| !text.contains("could not be read again")), "{:?}", texts.last());
+    consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
