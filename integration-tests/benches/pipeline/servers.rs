@@ -35,12 +35,8 @@ impl Servers {
         let kafka = Kafka::shared().await?;
         let database = ClickHouse::shared().await?.database("bench").await?;
         for (work, (columns, order)) in [(Work::W1, SEEN), (Work::W2, METRICS)] {
-            // With a window, which exactly-once mode asks for: the other contenders pay as much for it.
-            let sql = format!(
-                "CREATE TABLE {} ({columns}) ENGINE = MergeTree ORDER BY ({order}) \
-                 SETTINGS non_replicated_deduplication_window = 1000",
-                table_of(work)
-            );
+            let table = table_of(work);
+            let sql = format!("CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY ({order})");
             database.exec(&sql).await?;
         }
         Ok(Self { kafka, database, own: std::env::current_exe().context("where am I")? })
