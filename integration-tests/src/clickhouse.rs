@@ -10,6 +10,7 @@ use tokio::sync::OnceCell;
 
 use crate::deadline::{Deadline, wait_until};
 use crate::engine::{Container, Image, REMEDY, Service, free_port};
+use crate::equipment;
 use crate::names::unique;
 use crate::report::say;
 
@@ -59,9 +60,22 @@ impl ClickHouse {
     ///
     /// As for [`ClickHouse::shared`].
     pub async fn own() -> Result<Self> {
+        Self::own_with(|_| Vec::new()).await
+    }
+
+    /// The same with a Keeper and the user [`USER`](crate::equipment::USER): see [`crate::equipment`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`ClickHouse::shared`].
+    pub async fn equipped() -> Result<Self> {
+        Self::own_with(|image| equipment::files(image.is_local()).to_vec()).await
+    }
+
+    async fn own_with(files: impl FnOnce(&Image) -> Vec<(&'static str, &'static str)>) -> Result<Self> {
         let port = free_port()?;
         let image = Image::choose(Service::ClickHouse).await?;
-        let container = start(image.clone(), port).await?;
+        let container = start(image.clone(), port, files(&image)).await?;
         let server = Self::new(format!("http://127.0.0.1:{port}"), Some(container));
         server.wait_ready(START_SECONDS).await?;
         say(format_args!("ClickHouse {} of image {image} at {}", server.version().await?, server.url()));
@@ -158,10 +172,13 @@ impl ClickHouse {
     }
 }
 
-async fn start(image: Image, port: u16) -> Result<Container> {
+async fn start(image: Image, port: u16, files: Vec<(&'static str, &'static str)>) -> Result<Container> {
     let binding = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(port.to_string()) };
     let bindings = std::collections::HashMap::from([(HTTP.to_owned(), Some(vec![binding]))]);
     Container::start(image, move |request| {
+        let request = files.into_iter().fold(request, |request, (path, content)| {
+            request.with_copy_to(path, content.as_bytes().to_vec())
+        });
         request
             // The official image shuts its user out of the network unless it has a password or this.
             .with_env_var("CLICKHOUSE_SKIP_USER_SETUP", "1")

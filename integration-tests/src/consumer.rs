@@ -39,6 +39,8 @@ pub struct Settings {
     pub dead_letters: bool,
     /// Rows in a batch.
     pub max_records: usize,
+    /// Bytes in a batch, where it is not the sink's own limit.
+    pub max_bytes: Option<usize>,
     /// Age of a batch.
     pub max_age: Duration,
     /// Inserts under way at once.
@@ -55,10 +57,16 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Time of one delivery attempt, where it is not the sink's own.
     pub attempt_timeout: Option<Duration>,
+    /// Settings of ClickHouse for its inserts.
+    pub clickhouse_settings: BTreeMap<String, String>,
+    /// Replicas that have to have a batch.
+    pub insert_quorum: Option<u32>,
     /// Whether it delivers exactly once.
     pub exactly_once: bool,
     /// Where the process aborts, as `kill -9` would end it.
     pub dies: Option<Dies>,
+    /// The offset, in any partition, of a record that cannot be mapped.
+    pub fails_at: Option<u64>,
     /// The consumer's drain deadline, where it is not kmr's own.
     pub drain_deadline: Option<Duration>,
 }
@@ -81,8 +89,13 @@ pub enum Step {
     BeforeInsert,
     /// It has been sent for so long, and the answer is not there.
     DuringInsert(Duration),
-    /// The server has acknowledged it, its offset is not committed.
+    /// The first attempt is answered: the server has acknowledged it, its offset is not committed; or it has refused rows of it, which
+    /// are found, and their dead letters are not sent.
     BeforeCommit,
+    /// The dead letters of its refused rows are acknowledged, the rest of it is not sent.
+    BeforeRest,
+    /// The server has acknowledged the rest of it, its offset is not committed.
+    AfterRest,
     /// An offset has been committed that is behind it.
     AfterCommit,
 }
@@ -107,6 +120,8 @@ pub enum SinkKind {
     Slow(Duration),
     /// Holds every insert until SIGCONT.
     Stalled,
+    /// Inserts, and never hears that it did: every delivery fails with an error that could pass.
+    LosesAnswers,
     /// Fails every delivery with an error that could pass, and never does.
     FailsForEver,
 }
@@ -128,6 +143,7 @@ impl Settings {
             sink: SinkKind::ClickHouse,
             dead_letters: true,
             max_records: 32_768,
+            max_bytes: None,
             max_age: Duration::from_millis(500),
             max_in_flight: 2,
             give_up_after: Duration::from_secs(300),
@@ -136,8 +152,11 @@ impl Settings {
             commit_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(30),
             attempt_timeout: None,
+            clickhouse_settings: BTreeMap::new(),
+            insert_quorum: None,
             exactly_once: false,
             dies: None,
+            fails_at: None,
             drain_deadline: None,
         }
     }

@@ -43,6 +43,7 @@ mod clickhouse;
 pub mod consumer;
 mod deadline;
 mod engine;
+pub mod equipment;
 mod kafka;
 mod process;
 mod report;

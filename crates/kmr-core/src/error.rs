@@ -58,7 +58,7 @@ pub enum Error {
     /// The offset to start from or to go on from is not in the log, or there is none and the reset policy is strict.
     #[error(
         "{partition}: offset {} is not in the log, {}; correct start_at, or reset the group's offset \
-         (kafka-consumer-groups --reset-offsets) once it is clear what was lost",
+         (kafka-consumer-groups --reset-offsets; in exactly-once mode kmr-demo offsets reset) once it is clear what was lost",
         .offset.map_or_else(|| "(none committed)".to_owned(), |o| o.to_string()),
         log_bounds(*.low, *.high)
     )]
@@ -226,7 +226,7 @@ pub enum Error {
     },
 }
 
-fn log_bounds(low: i64, high: i64) -> String {
+pub(crate) fn log_bounds(low: i64, high: i64) -> String {
     if low < 0 || high < 0 {
         return "and no broker said what that holds".to_owned();
     }

@@ -55,7 +55,8 @@ pub trait Reducer: Send + 'static {
     ///   they were cut into chunks;
     /// * a delivery under the token of [`Attempt::block`] is stored as a whole or not at all, and dropped by the sink if one
     ///   under the same token is there already, whichever process sent it;
-    /// * it rejects no rows: what is delivered under a token is what was planned.
+    /// * rows that it refuses it names with [`DeliveryError::refused`], and nothing is stored by that attempt; the next one is without
+    ///   them ([`Block::without`]). It finds them by ways that store nothing: whatever is stored under the token is stored for good.
     ///
     /// # Errors
     /// Why that cannot be. The default: this reducer does not offer it.
@@ -159,12 +160,21 @@ pub struct Block {
     pub planned: SystemTime,
     /// Somebody may have inserted it before: another process, or this one in an earlier assignment of the partition.
     pub is_reformed: bool,
+    /// Rows that are not to be delivered, by their index in the batch, ascending: the sink has refused them, and their dead letters
+    /// are acknowledged. The token stays the same.
+    pub without: Arc<[usize]>,
 }
 
 impl Block {
     /// A block, as a sink's own tests need it.
     pub fn new(token: impl Into<Arc<str>>, planned: SystemTime, is_reformed: bool) -> Self {
-        Self { token: token.into(), planned, is_reformed }
+        Self { token: token.into(), planned, is_reformed, without: Arc::default() }
+    }
+
+    /// The same without these rows, which are in ascending order.
+    pub fn without(mut self, rows: impl Into<Arc<[usize]>>) -> Self {
+        self.without = rows.into();
+        self
     }
 }
 
@@ -196,24 +206,49 @@ pub struct RejectedRow {
 /// Why a delivery failed.
 #[derive(Debug)]
 pub struct DeliveryError {
-    retryable: bool,
+    kind: Kind,
     source: BoxError,
+}
+
+/// What follows from a failure.
+#[derive(Debug)]
+enum Kind {
+    Retryable,
+    Fatal,
+    Refused(Vec<RejectedRow>),
 }
 
 impl DeliveryError {
     /// May succeed when tried again: time-outs, an overloaded or restarting sink.
     pub fn retryable(source: impl Into<BoxError>) -> Self {
-        Self { retryable: true, source: source.into() }
+        Self { kind: Kind::Retryable, source: source.into() }
     }
 
     /// Will not succeed however often it is tried: wrong credentials, a missing table. The consumer stops.
     pub fn fatal(source: impl Into<BoxError>) -> Self {
-        Self { retryable: false, source: source.into() }
+        Self { kind: Kind::Fatal, source: source.into() }
+    }
+
+    /// Exactly-once mode: nothing of the block was stored by this attempt, because the sink will never take these rows. They become
+    /// dead letters; when those are acknowledged, the block is delivered without them ([`Block::without`]), under the same token.
+    /// Rows that are left out already must not be among them. For a batch that is no planned block this is a fatal error: name them in
+    /// [`Delivered::rejected`].
+    pub fn refused(rows: Vec<RejectedRow>) -> Self {
+        let source = format!("the sink refuses {} rows of the block", rows.len()).into();
+        Self { kind: Kind::Refused(rows), source }
     }
 
     /// Whether the framework tries again.
     pub fn is_retryable(&self) -> bool {
-        self.retryable
+        matches!(self.kind, Kind::Retryable)
+    }
+
+    /// The rows of [`refused`](Self::refused).
+    pub fn into_refused(self) -> Result<Vec<RejectedRow>, Self> {
+        match self.kind {
+            Kind::Refused(rows) => Ok(rows),
+            _ => Err(self),
+        }
     }
 
     /// What the sink said.
@@ -224,7 +259,7 @@ impl DeliveryError {
 
 impl fmt::Display for DeliveryError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.retryable { "delivery failed" } else { "delivery failed for good" })
+        f.write_str(if self.is_retryable() { "delivery failed" } else { "delivery failed for good" })
     }
 }
 

@@ -153,12 +153,16 @@ impl<T: Clone + Send + Sync + 'static> Delivery for Batch<T> {
             Behaviour::Deliver | Behaviour::Stall => {}
         }
         let (mut rejected, mut taken) = (Vec::new(), Vec::new());
-        for (index, row) in self.rows.iter().enumerate() {
+        let without = attempt.block.as_ref().map_or(&[][..], |block| &block.without);
+        for (index, row) in self.rows.iter().enumerate().filter(|(index, _)| !without.contains(index)) {
             if (self.rejects)(row) {
                 rejected.push(RejectedRow { index, error: "rejected".into() });
             } else {
                 taken.push(row.clone());
             }
+        }
+        if attempt.block.is_some() && !rejected.is_empty() {
+            return Err(DeliveryError::refused(rejected));
         }
         self.sink.batches.lock().unwrap().push(taken);
         self.sink.blocks.lock().unwrap().extend(attempt.block);

@@ -1,8 +1,8 @@
 //! The steps of `cargo xtask test`: what each runs, in which order, with which limit.
 //!
-//! Compiling is the larger part of a cold run, and librdkafka's C code the largest piece of it. It is compiled once for
-//! each set of its features and each profile, so every step that can uses the same set: gzip, zstd and ssl, which the
-//! integration tests need. That leaves two builds: that set, and no features.
+//! Compiling is the larger part of a cold run, and librdkafka's C code the largest piece of it. Everything is compiled once for
+//! each set of features, and cargo unites those of the packages that are selected, so every step that can selects the whole
+//! workspace. That leaves two builds of librdkafka: that set, with gzip, zstd and ssl, and the one without features.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -137,20 +137,18 @@ struct Cargo {
     limit: Duration,
 }
 
-/// The features of kmr-core that every step has on (see the top of this file).
+/// The features of kmr-core that are on in the workspace as a whole (see the top of this file).
 const COMMON: &str = "kmr-core/ssl";
 
 fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
     match step {
         Step::Fmt => vec![cargo("fmt", "fmt --all --check", 2)],
-        Step::Clippy => vec![cargo("clippy", "clippy --workspace --all-targets -- --deny warnings", 25)],
+        Step::Clippy => {
+            vec![cargo("clippy", "clippy --workspace --all-targets --test it -- --deny warnings", 25)]
+        }
+        // Without the integration tests: that target is run by name alone.
         Step::Unit => {
-            let unit = cargo(
-                "unit",
-                &format!("test --no-fail-fast --workspace --exclude integration-tests --features {COMMON}"),
-                30,
-            );
-            vec![unit.pass_on(&selection.arguments)]
+            vec![cargo("unit", "test --no-fail-fast --workspace", 30).pass_on(&selection.arguments)]
         }
         Step::Features => features(),
         Step::Doc => {
@@ -160,7 +158,7 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
         Step::Demo => vec![cargo("demo", "run --release --package kmr-demo", 20)],
         Step::Integration => {
             let minutes = if selection.soak { 360 } else { 40 };
-            let tests = cargo("integration", "test --no-fail-fast --package integration-tests", minutes)
+            let tests = cargo("integration", "test --no-fail-fast --workspace --test it", minutes)
                 .pass_on(&selection.arguments)
                 .with(figures::VARIABLE, &figures::file().to_string_lossy());
             vec![if selection.soak { tests.with("KMR_SOAK", "1") } else { tests }]

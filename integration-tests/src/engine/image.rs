@@ -76,6 +76,11 @@ impl Image {
         GenericImage::new(&self.name, &self.tag)
     }
 
+    /// Whether it was built here.
+    pub(crate) fn is_local(&self) -> bool {
+        self.name.starts_with("kmr-test/")
+    }
+
     async fn is_present(&self) -> Result<bool> {
         use testcontainers::bollard::errors::Error;
         match docker().await?.inspect_image(&self.to_string()).await {

@@ -155,6 +155,52 @@ async fn rows_of_too_many_table_partitions_go_in_piece_by_piece() {
     assert_eq!(database.count("t").await.unwrap(), 300);
 }
 
+#[derive(Row, Serialize)]
+struct Dated {
+    id: u64,
+    day: u16,
+    site: Option<String>,
+}
+
+#[tokio::test]
+async fn a_batch_of_a_thousand_table_partitions_goes_in_by_partition() {
+    const ROWS: u64 = 20_000;
+    let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
+    // A key of two parts, one of them with NULLs; and no key, a key that the rows do not have.
+    for (key, most_inserts, most_parts) in
+        [("(day, site)", 31, 1_015), ("intHash32(id) % 1000", 31, 1_015), ("computed", 3, 300)]
+    {
+        let ddl = format!(
+            "CREATE OR REPLACE TABLE t (id UInt64, day Date, site Nullable(String), computed UInt64 MATERIALIZED intDiv(id, 100)) \
+             ENGINE = MergeTree ORDER BY id PARTITION BY {key} SETTINGS allow_nullable_key = 1, parts_to_throw_insert = 100000, \
+             parts_to_delay_insert = 100000"
+        );
+        database.exec(&ddl).await.unwrap();
+        let mut writer = writer_to::<Dated>(&database).setting("max_partitions_per_insert_block", "100");
+        writer.start().await.unwrap();
+        let row = |id| Dated {
+            id,
+            day: (id % 100) as u16,
+            site: (id / 100 % 10 > 0).then(|| format!("site {}", id / 100 % 10)),
+        };
+        let receipt = deliver(&mut writer, (0..ROWS).map(row)).await.unwrap().output;
+        let there = "SELECT count() * 1000000 + uniqExact(id) + countIf(site = concat('site ', toString(intDiv(id, 100) % 10)) OR site \
+                     IS NULL AND intDiv(id, 100) % 10 = 0) FROM t WHERE toUInt16(day) = id % 100";
+        assert_eq!(database.number(there).await.unwrap(), ROWS * 1_000_002, "{key}");
+        let parts = "SELECT uniqExact(_part) FROM t";
+        let parts = database.number(parts).await.unwrap();
+        say(format_args!(
+            "PARTITION BY {key}: {ROWS} rows took {} inserts, {:?}, and are {parts} parts",
+            receipt.inserts, receipt.took
+        ));
+        assert!(
+            receipt.inserts <= most_inserts && parts <= most_parts,
+            "{key}: {} inserts, {parts} parts",
+            receipt.inserts
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_row_that_a_view_cannot_take_stops_and_is_not_searched_for() {
     let database = table(test_name!(), "tuple()").await;

@@ -21,7 +21,7 @@ pub(crate) async fn demo_with(
     variables: &[(&str, &str)],
 ) -> Result<(Option<i32>, String)> {
     static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
-    let build = || program("kmr-demo", &["--package", "kmr-demo", "--features", "ssl"]);
+    let build = || program("kmr-demo", &["--workspace", "--bin", "kmr-demo"]);
     let mut command = Command::new(PROGRAM.get_or_try_init(build).await?);
     command.args(arguments).envs(variables.iter().copied());
     let mut process = Process::spawn(command)?;

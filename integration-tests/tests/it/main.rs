@@ -26,4 +26,6 @@ mod memory;
 mod outage;
 mod rebalance;
 mod restarts;
+mod schema_changes;
+mod secured_clickhouse;
 mod verify;

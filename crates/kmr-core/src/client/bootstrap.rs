@@ -92,11 +92,11 @@ mod tests {
             }
         }
         assert_eq!(added, [1, 3, 8, 16, 33, 63, 94]);
-        let now = start + seconds(100);
-        assert!(!outage.is_due(now), "nothing is due without another report");
-        let later = now + CALM + seconds(1);
+        assert!(outage.is_due(start + seconds(130)), "the last report is seen to");
+        assert!(!outage.is_due(start + seconds(500)), "nothing is due without another one");
+        let later = start + seconds(100) + CALM + seconds(1);
         outage.begin(later);
-        assert!(!outage.is_due(later) && outage.is_due(later + FIRST));
-        assert!(!outage.is_due(later + seconds(100)));
+        assert!(!outage.is_due(later), "it begins anew, a moment later");
+        assert!(outage.is_due(later + FIRST) && !outage.is_due(later + seconds(100)));
     }
 }

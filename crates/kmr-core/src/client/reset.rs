@@ -11,7 +11,7 @@ use super::logs::logs;
 use super::topic_ids::TopicIds;
 use super::{commits, starts};
 use crate::config::{ClientConfig, ResetPolicy};
-use crate::error::Error;
+use crate::error::{Error, log_bounds};
 use crate::mark::Idle;
 use crate::member::{CommitOutcome, LogPoint, OffsetCommit};
 use crate::record::TopicPartition;
@@ -32,9 +32,9 @@ const PREFETCH: usize = 1 << 20;
 /// Partitions that are not named stay as they are. Consumers in at-least-once mode start at such an offset as at any other.
 ///
 /// # Errors
-/// [`Error::Config`]: a setting is missing, no offsets are given, or the group has consumers. [`Error::OffsetOutOfRange`]: nothing was
-/// committed; offsets go from the lowest in the log to the one behind its last record. Otherwise, whatever the cluster says; offsets of
-/// some partitions may be committed then, and the same call can be made again.
+/// [`Error::Config`]: a setting is missing, no offsets are given, one of them is not in its log (from the lowest there to the one behind
+/// the last record), or the group has consumers; nothing was committed. Otherwise, whatever the cluster says; offsets of some
+/// partitions may be committed then, and the same call can be made again.
 ///
 /// # Cancel safety
 /// Dropping the future may leave the offsets committed, or not.
@@ -107,8 +107,11 @@ fn check(
         let bound = |offsets: &BTreeMap<TopicPartition, i64>| offsets.get(partition).copied().unwrap_or(-1);
         let (low, high) = (bound(&low), bound(&high));
         if !(low..=high).contains(offset) {
-            let (partition, offset) = (partition.clone(), Some(*offset));
-            return Err(Error::OffsetOutOfRange { partition, offset, low, high });
+            return Err(Error::Config(format!(
+                "offset {offset} for {partition} is not in the log, {}; nothing was committed: name one from the lowest there to the one \
+                 behind the last record",
+                log_bounds(low, high)
+            )));
         }
     }
     Ok(())

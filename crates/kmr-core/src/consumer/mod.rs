@@ -193,7 +193,11 @@ impl<P> ConsumerBuilder<P> {
     ///   to set them, also when a group that has committed offsets is switched to this mode. [`seek`](ConsumerHandle::seek) is refused.
     /// * A consumer without the mode refuses a partition that has an open plan: run one with it first.
     ///
-    /// Dead letters may come twice: a block that is made again fails its records again.
+    /// A row that the sink refuses becomes a dead letter, which is acknowledged before the others of its block go in; without
+    /// `reduce_err` it stops the consumer.
+    ///
+    /// Dead letters may come twice: a block that is made again fails its records again. If the sink has changed its mind meanwhile about
+    /// a row that it refused, the row may be in the sink beside its dead letter; it is never in the sink twice.
     pub fn exactly_once(mut self) -> Self {
         self.options.graph.exactly_once = true;
         self
@@ -323,7 +327,8 @@ impl Consumer {
             start_at: self.options.start_at.clone(),
             reset: self.options.reset.unwrap_or_default(),
             without_group: self.options.without_group,
-            reports_ends: self.options.graph.until.is_some(),
+            // A planned block may end in front of a gap at the end of the log (E8).
+            reports_ends: self.options.graph.until.is_some() || self.options.graph.exactly_once,
             exactly_once: self.options.graph.exactly_once,
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,

@@ -32,7 +32,11 @@ impl Contents {
     }
 
     pub(crate) fn epochs(&self) -> BTreeSet<Epoch> {
-        epochs(self.parts.iter().flat_map(|part| part.origin.holds()))
+        epochs(self.holds())
+    }
+
+    pub(crate) fn holds(&self) -> impl Iterator<Item = &Hold> {
+        self.parts.iter().flat_map(|part| part.origin.holds())
     }
 
     pub(crate) fn into_holds(self) -> Vec<Hold> {
@@ -40,10 +44,27 @@ impl Contents {
     }
 
     /// Takes out what answers for the record of the row at `index`. `None`: there is no such row.
-    pub(crate) fn carve_row(&mut self, mut index: usize) -> Option<Vec<Hold>> {
+    pub(crate) fn carve_row(&mut self, index: usize) -> Option<Vec<Hold>> {
+        let (part, row) = self.part_of(index)?;
+        Some(part.origin.carve_row(row, part.rows))
+    }
+
+    /// The same, but the batch keeps a part in the record.
+    pub(crate) fn share_row(&mut self, index: usize) -> Option<Vec<Hold>> {
+        let (part, row) = self.part_of(index)?;
+        Some(part.origin.share_row(row, part.rows))
+    }
+
+    /// The offset of the record of the row at `index`, where rows are of one record each.
+    pub(crate) fn offset(&mut self, index: usize) -> Option<i64> {
+        let (part, row) = self.part_of(index)?;
+        part.origin.offset(row)
+    }
+
+    fn part_of(&mut self, mut index: usize) -> Option<(&mut Part, usize)> {
         for part in &mut self.parts {
             if index < part.rows {
-                return Some(part.origin.carve_row(index, part.rows));
+                return Some((part, index));
             }
             index -= part.rows;
         }

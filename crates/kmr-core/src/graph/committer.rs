@@ -332,6 +332,13 @@ impl Committer {
                 return Ok(());
             }
             LedgerEntry::Plan { epoch, proposal } => return self.propose(epoch, proposal),
+            LedgerEntry::Ended { epoch, offset } => {
+                if let Some(entry) = self.entries.get_mut(&epoch) {
+                    entry.tracker.end(offset);
+                    self.refuse_missed(epoch);
+                }
+                return Ok(());
+            }
             LedgerEntry::Records { epoch, ranges, event } => (epoch, ranges, event),
         };
         let epoch = self.successor(epoch);
@@ -344,8 +351,15 @@ impl Committer {
                 ),
             })?;
         }
+        self.refuse_missed(epoch);
+        Ok(())
+    }
+
+    /// Ends the consumer if no record of a planned block has a row any more.
+    fn refuse_missed(&mut self, epoch: Epoch) {
+        let Some(entry) = self.entries.get_mut(&epoch) else { return };
         if let Some(marks) = &entry.marks
-            && let Some(plan) = marks.missed(entry.tracker.watermark())
+            && let Some(plan) = marks.missed(&entry.tracker)
         {
             entry.given_up = true;
             let _ = self.refusals.send(Error::BlockChanged {
@@ -356,7 +370,6 @@ impl Committer {
                 found: "no row".to_owned(),
             });
         }
-        Ok(())
     }
 
     /// The epoch that a report counts for: its own.
@@ -472,7 +485,9 @@ impl Committer {
                 // While the group is between two generations every commit is answered like "not owned", also for partitions
                 // that stay or are drained at the end: no rebalance names them, so only another try helps. If they are lost, they
                 // are forgotten before the member can join again, and it has no generation to commit with until then (C5).
-                CommitOutcome::Retryable(_) | CommitOutcome::NotOwned(_) => {}
+                CommitOutcome::Retryable(_) => {}
+                // They may be lost, and the client is about to say so: what is planned meanwhile waits for the next interval (C5).
+                CommitOutcome::NotOwned(_) => self.prompt = false,
                 // No other try helps a partition that leaves; one that stays may be there again in a moment.
                 CommitOutcome::Gone(_) => {
                     let leaves = |leaving: &Leaving| leaving.epochs.contains(&epoch);

@@ -35,6 +35,10 @@ pub(crate) enum Defect {
     InsertsBeforeLetters,
     /// E4: a block that is made again is cut short, and inserted under the stored token without being compared.
     ChangesRows,
+    /// E4: what the sink has not refused is stored before the dead letters of the rest are acknowledged.
+    LeavesOutEarly,
+    /// E4: a record of a block is finished by the dead letter of one of its rows, before the others are stored.
+    FinishesWithLetter,
     /// E8: a block that is made again ends where any other would.
     EndsAnywhere,
     /// E9: a revoke plans new blocks.

@@ -8,7 +8,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::board::Delivering;
 use super::jitter::jitter;
 use crate::error::{BoxError, Error, chain_text};
-use crate::reducer::{Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, panic_message};
+use crate::reducer::{
+    Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, RejectedRow, panic_message,
+};
 use crate::stage::Stage;
 use crate::telemetry;
 
@@ -24,6 +26,13 @@ pub(crate) struct FlightPlan {
     pub(crate) seed: u64,
 }
 
+/// How the attempts of a planned block ended.
+pub(crate) enum Ended<O> {
+    Delivered(Delivered<O>),
+    /// Nothing was stored by the last attempt: the sink will never take these rows.
+    Refused(Vec<RejectedRow>),
+}
+
 /// Delivers one batch: retries what may be retried until it is in, fails for good, or the policy gives up.
 ///
 /// Cancel safety: dropping it drops the attempt under way, as [`Delivery::deliver`] allows.
@@ -32,11 +41,30 @@ pub(crate) async fn fly<O: Send + 'static>(
     plan: &FlightPlan,
     entry: &Delivering,
 ) -> Result<Delivered<O>, Error> {
+    match fly_block(delivery, plan, entry).await? {
+        Ended::Delivered(delivered) => Ok(delivered),
+        Ended::Refused(rows) => {
+            let error = DeliveryError::refused(rows).into_source();
+            Err(plan.failed("refused rows are named as those of a planned block, and it is none", error))
+        }
+    }
+}
+
+/// The same for a planned block, whose refused rows come back before anything else of it is stored.
+pub(crate) async fn fly_block<O: Send + 'static>(
+    delivery: &dyn Delivery<Output = O>,
+    plan: &FlightPlan,
+    entry: &Delivering,
+) -> Result<Ended<O>, Error> {
     let started = Instant::now();
     let mut number = 1;
     loop {
         let error = match attempt(delivery, plan, number).await {
-            Ok(delivered) => return Ok(delivered),
+            Ok(delivered) => return Ok(Ended::Delivered(delivered)),
+            Err(error) => error,
+        };
+        let error = match error.into_refused() {
+            Ok(rows) => return Ok(Ended::Refused(rows)),
             Err(error) => error,
         };
         let tried = started.elapsed();
@@ -73,7 +101,7 @@ async fn attempt<O: Send + 'static>(
 }
 
 impl FlightPlan {
-    fn failed(&self, what: &str, source: BoxError) -> Error {
+    pub(crate) fn failed(&self, what: &str, source: BoxError) -> Error {
         let what = format!("a batch of {} rows: {what}", self.rows);
         Error::Stage { stage: self.stage.to_string(), what, source }
     }

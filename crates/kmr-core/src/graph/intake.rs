@@ -12,7 +12,7 @@ use super::claim::Assignment;
 use super::map::Admitted;
 use crate::error::Error;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
-use crate::record::{Record, TopicPartition};
+use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::telemetry;
 
 /// Records taken at once. Past some hundred nothing is gained; what one batch holds is handed over before the next.
@@ -95,6 +95,23 @@ impl RecordBatch for Head {
     }
 }
 
+/// A batch without records, which stands at an offset.
+struct NoRecords(OwnedRecord);
+
+impl RecordBatch for NoRecords {
+    fn len(&self) -> usize {
+        0
+    }
+
+    fn offset(&self, _: usize) -> i64 {
+        self.0.offset()
+    }
+
+    fn record(&self, _: usize) -> Record<'_> {
+        self.0.as_record()
+    }
+}
+
 /// Cuts a batch at `end`. `true`: there is nothing more to come before it.
 fn cut(batch: Box<dyn RecordBatch>, end: i64) -> (Box<dyn RecordBatch>, bool) {
     let (mut low, mut high) = (0, batch.len());
@@ -168,19 +185,26 @@ impl Intake {
     /// A closed channel: the partition's task has just ended, the partition is on its way out.
     fn send(&self, route: &Route, batch: Box<dyn RecordBatch>, bytes: usize) {
         let Some(end) = route.end else {
-            return drop(route.task.send(self.admitted(batch, bytes, &route.backlog)));
+            return drop(route.task.send(self.admitted(batch, bytes, &route.backlog, None)));
         };
         let (batch, reached) = cut(batch, end);
         if batch.len() > 0 {
-            drop(route.task.send(self.admitted(batch, bytes, &route.backlog)));
+            drop(route.task.send(self.admitted(batch, bytes, &route.backlog, None)));
         }
         if reached {
             self.report(route.assignment.clone(), Reported::Reached);
         }
     }
 
-    fn admitted(&self, batch: Box<dyn RecordBatch>, bytes: usize, backlog: &Arc<Backlog>) -> Admitted {
-        Admitted { batch, charge: self.budget.charge(bytes), unmapped: self.budget.unmapped(backlog, bytes) }
+    fn admitted(
+        &self,
+        batch: Box<dyn RecordBatch>,
+        bytes: usize,
+        backlog: &Arc<Backlog>,
+        log_end: Option<i64>,
+    ) -> Admitted {
+        let (charge, unmapped) = (self.budget.charge(bytes), self.budget.unmapped(backlog, bytes));
+        Admitted { batch, charge, unmapped, log_end }
     }
 
     /// Returns the mean size of the records.
@@ -196,6 +220,10 @@ impl Intake {
             }
             Fetched::End { topic, partition, offset } => {
                 let route = topics.get(&topic).and_then(|partitions| partitions.get(&partition))?;
+                // Behind the records before it. What a bounded run has cut off is there and was not observed.
+                let log_end = Some(route.end.map_or(offset, |end| offset.min(end)));
+                let nothing = NoRecords(OwnedRecord::new(topic, partition, offset));
+                drop(route.task.send(self.admitted(Box::new(nothing), 0, &route.backlog, log_end)));
                 if route.end.is_some_and(|end| offset >= end) {
                     self.report(route.assignment.clone(), Reported::Reached);
                 }

@@ -96,7 +96,7 @@ impl Origin {
         self.holds.iter().flat_map(Hold::sources).collect()
     }
 
-    fn offset(&self, row: usize) -> Option<i64> {
+    pub(crate) fn offset(&self, row: usize) -> Option<i64> {
         match &self.offsets {
             RowOffsets::Each { base, deltas } => deltas.get(row).map(|delta| base + i64::from(*delta)),
             RowOffsets::Whole => None,
@@ -169,6 +169,23 @@ impl Origin {
         }
         self.holds = kept;
         carved
+    }
+
+    /// The same, but the rows keep a part in the record: it is finished when the letter and the rows are.
+    pub(crate) fn share_row(&mut self, row: usize, rows: usize) -> Vec<Hold> {
+        let mut letters = Vec::new();
+        for hold in self.carve_row(row, rows) {
+            letters.push(match hold {
+                Hold::Own(_) => {
+                    let (mine, letter) = hold.share();
+                    self.holds.push(mine);
+                    letter
+                }
+                // It is one of several already, and another one was kept.
+                Hold::Share(_) => hold,
+            });
+        }
+        letters
     }
 }
 

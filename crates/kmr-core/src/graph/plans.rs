@@ -233,9 +233,12 @@ impl Marks {
     }
 
     /// The plan in force whose records are all finished without a block of them: none has a row any more.
-    pub(crate) fn missed(&self, watermark: Option<i64>) -> Option<&Plan> {
-        let open = self.open.as_ref().filter(|open| !open.known && open.is_passed(watermark));
-        open.map(|open| &*open.plan)
+    pub(crate) fn missed(&self, tracker: &Tracker) -> Option<&Plan> {
+        let is_missed = |open: &&Open| {
+            let gone = open.is_passed(tracker.watermark()) || tracker.is_finished_but(open.plan.last, &[]);
+            !open.known && gone
+        };
+        self.open.as_ref().filter(is_missed).map(|open| &*open.plan)
     }
 
     /// What is to be committed next, if there is something new.

@@ -47,6 +47,8 @@ pub(crate) struct Tracker {
     entries: VecDeque<Entry>,
     watermark: Option<i64>,
     last_observed: Option<i64>,
+    /// Everything that the log holds below has been observed.
+    ended: Option<i64>,
     unsettled: usize,
 }
 
@@ -84,6 +86,11 @@ impl Tracker {
         Ok(())
     }
 
+    /// Everything that the log holds below `offset` has been observed.
+    pub(crate) fn end(&mut self, offset: i64) {
+        self.ended = self.ended.max(Some(offset));
+    }
+
     /// Records of `range` will not be finished in this assignment.
     pub(crate) fn abandon(&mut self, range: Offsets) -> Result<(), Misuse> {
         self.settle(range).map(drop)
@@ -110,10 +117,11 @@ impl Tracker {
         self.entries.front().is_some_and(|entry| entry.settled == entry.range.len())
     }
 
-    /// Whether `held` is all that is not finished of what has been observed up to `last`, and that has been observed. The ranges of
-    /// `held` are in order.
+    /// Whether `held` is all that is not finished of what has been observed up to `last`, and that has been observed, as far as the log
+    /// holds it. The ranges of `held` are in order.
     pub(crate) fn is_finished_but(&self, last: i64, held: &[Offsets]) -> bool {
-        let reached = self.last_observed.is_some_and(|observed| observed >= last);
+        let reached = self.last_observed.is_some_and(|observed| observed >= last)
+            || self.ended.is_some_and(|end| end > last);
         let mut entries = self.entries.iter().take_while(|entry| entry.range.first <= last);
         reached && entries.all(|entry| entry.unfinished().all(|open| is_held(open, last, held)))
     }
@@ -216,6 +224,10 @@ mod tests {
         assert!(!tracker.is_finished_but(20, &[range(0, 2), range(4, 9)]));
         tracker.finish(range(20, 29)).unwrap();
         assert!(tracker.is_finished_but(25, &[range(0, 2), range(4, 9)]));
+        tracker.end(30);
+        assert!(!tracker.is_finished_but(30, &[range(0, 2), range(4, 9)]), "30 may come");
+        tracker.end(31);
+        assert!(tracker.is_finished_but(30, &[range(0, 2), range(4, 9)]), "the log holds no more");
         tracker.abandon(range(0, 2)).unwrap();
         assert!(!tracker.is_finished_but(25, &[range(4, 9)]), "what is given up is not finished");
     }

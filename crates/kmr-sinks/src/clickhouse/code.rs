@@ -91,8 +91,15 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
         (164, _) => "the user is read-only: use one that may insert",
         (192..=195 | 516, _) => "check .user() and .password(), or .bearer_token()",
         (497, _) => "grant INSERT and SHOW COLUMNS on the table to the user",
+        (285 | 286 | 319, ErrorClass::Transient) => {
+            "not enough replicas have the rows (.insert_quorum()): it is tried again, start the replicas"
+        }
+        (242, ErrorClass::Transient) => {
+            "the table takes no rows for now: it is tried again, look whether its Keeper answers"
+        }
         (_, ErrorClass::TooManyPartitions) => {
-            "the batch falls into too many table partitions: lower .max_records(), or use a coarser PARTITION BY"
+            "the batch falls into too many table partitions: lower .max_records(), use a coarser PARTITION BY, or raise the limit with \
+             .setting(\"max_partitions_per_insert_block\", …), as a block has to that is planned for exactly-once delivery"
         }
         (_, ErrorClass::Data) => "correct the mapping or the table",
         (_, ErrorClass::Schema) => "the table changed since the start: check its columns and start again",

@@ -48,6 +48,21 @@ impl Compression {
     ];
 }
 
+/// What becomes of rows that the table cannot take any more without losing values, because it was changed while the consumer runs: a
+/// column is gone, or has a type that does not hold every value of the one that it had at the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SchemaChange {
+    /// The consumer stops, with the column and both types, and nothing of the batch is committed. The default.
+    #[default]
+    Stop,
+    /// They go to `reduce_err`, each with the column and both types, as rows that the server refused: up to
+    /// [`max_rejected`](super::ClickHouseWriter::max_rejected) and
+    /// [`max_rejected_share`](super::ClickHouseWriter::max_rejected_share), past which the consumer stops. With the defaults of these two
+    /// a change ends the consumer after some hundred rows; whoever wants every row as a dead letter raises both, and the consumer's breaker.
+    DeadLetter,
+}
+
 /// Time limits of one request.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Timeouts {
@@ -79,10 +94,13 @@ pub(crate) struct Config {
     #[cfg(feature = "clickhouse-tls")]
     pub(crate) ca: Option<std::path::PathBuf>,
     pub(crate) settings: Vec<(String, String)>,
+    /// Replicas that have to have a batch before it counts as inserted.
+    pub(crate) quorum: Option<u32>,
     pub(crate) record_columns: RecordColumns,
     pub(crate) compression: Compression,
     pub(crate) async_insert: bool,
     pub(crate) limits: Limits,
+    pub(crate) schema_change: SchemaChange,
     pub(crate) timeouts: Timeouts,
     pub(crate) start_timeout: Duration,
 }
@@ -106,10 +124,16 @@ const RESERVED: &[&str] = &[
     "password",
     "query",
     "quota_key",
+    "session_check",
+    "session_id",
+    "session_timeout",
     "user",
     "wait_end_of_query",
     "wait_for_async_insert",
 ];
+
+/// The part of the answer timeout that the server waits for a quorum.
+const QUORUM_PATIENCE: f64 = 0.8;
 
 /// Shorter passwords are not looked for in answers: they would be found in half of all words, and thereby be told.
 const SHORTEST_SECRET: usize = 4;
@@ -154,6 +178,10 @@ impl Config {
         if self.table.is_empty() {
             return Err(config("the table's name is empty"));
         }
+        let is_quorum = |(name, _): &(String, String)| name.starts_with("insert_quorum");
+        if self.quorum.is_some() && self.settings.iter().any(is_quorum) {
+            return Err(config("a quorum is given twice: leave out .insert_quorum(), or .setting() for it"));
+        }
         if let Some((name, _)) = self.settings.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
             return Err(config(format!(
                 "the setting {name} is kmr's own and cannot be changed with .setting()"
@@ -174,9 +202,21 @@ impl Config {
             port,
             path,
             secrets: self.secrets(),
-            settings: self.settings.clone(),
+            settings: self.settings(),
             timeouts: self.timeouts,
         })
+    }
+
+    /// The user's settings, and what a quorum needs.
+    fn settings(&self) -> Vec<(String, String)> {
+        let mut settings = self.settings.clone();
+        if let Some(replicas) = self.quorum {
+            // The server gives up first, and says why.
+            let patience = self.timeouts.answer.mul_f64(QUORUM_PATIENCE).as_millis();
+            settings.push(("insert_quorum".to_owned(), replicas.to_string()));
+            settings.push(("insert_quorum_timeout".to_owned(), patience.to_string()));
+        }
+        settings
     }
 
     fn secrets(&self) -> Vec<Secret> {
@@ -326,10 +366,12 @@ pub(crate) mod tests {
             #[cfg(feature = "clickhouse-tls")]
             ca: None,
             settings: Vec::new(),
+            quorum: None,
             record_columns: RecordColumns::new(),
             compression: Compression::Lz4,
             async_insert: false,
             limits: Limits::default(),
+            schema_change: SchemaChange::Stop,
             timeouts: Timeouts {
                 connect: Duration::from_secs(1),
                 send: Duration::from_secs(1),

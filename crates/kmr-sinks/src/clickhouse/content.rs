@@ -59,6 +59,28 @@ impl Content {
         pack(self.compression, segments).await.map_err(ClickHouseError::Compression)
     }
 
+    /// The rows in one piece, behind the header that names their columns.
+    pub(crate) async fn header_and_rows(&self) -> Result<(Bytes, Bytes), ClickHouseError> {
+        let rows = self.rows.get_or_try_init(|| self.all_rows()).await?;
+        Ok((self.header.clone(), rows.clone()))
+    }
+
+    /// The same rows in another order; `None` where they are too large for that.
+    pub(crate) async fn reordered(&self, order: &[usize]) -> Result<Option<Self>, ClickHouseError> {
+        let (header, rows) = self.header_and_rows().await?;
+        if u32::try_from(rows.len()).is_err() {
+            return Ok(None);
+        }
+        let (mut bytes, mut ends) = (Vec::with_capacity(rows.len()), Vec::with_capacity(order.len()));
+        for row in order {
+            bytes.extend_from_slice(&rows[self.ends.bytes_of(*row..row + 1)]);
+            ends.push(bytes.len() as u32);
+        }
+        let mut row_ends = RowEnds::default();
+        row_ends.append(ends);
+        Ok(Some(Self::new(self.compression, header, row_ends, vec![bytes.into()])))
+    }
+
     /// The rows in one piece, out of what is sent.
     async fn all_rows(&self) -> Result<Bytes, ClickHouseError> {
         let packed = self.whole().await?;
@@ -98,6 +120,9 @@ mod tests {
             assert_eq!(&body(0..4, vec![1]).await[..], b"#add");
             assert_eq!(&body(1..4, vec![2]).await[..], b"#bbdd");
             assert_eq!(&body(3..4, vec![]).await[..], b"#dd");
+            let other = content.reordered(&[3, 2, 0, 1]).await.unwrap().unwrap();
+            let body = other.part(&Part { rows: 0..3, without: vec![1] }).await.unwrap();
+            assert_eq!(&unpack(compression, body).await.unwrap()[..], b"#dda");
         }
     }
 }

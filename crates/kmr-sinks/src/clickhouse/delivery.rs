@@ -5,27 +5,30 @@
 //!    inserted, each under a token of its own that its rows alone decide ([`search`](super::search)).
 //! 2. Rows are taken apart after a definite refusal only: never after a time-out, a broken connection or a view's error.
 //! 3. What is in stays in: parts that were acknowledged are not sent again by a later attempt.
+//!
+//! A planned block of exactly-once mode goes another way: [`block`](super::block).
 
 use std::fmt;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kmr_core::{
-    Attempt, Block, BoxError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow, WithCode,
-};
+use kmr_core::{Attempt, BoxError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow, WithCode};
 
 use super::answer::Outcome;
+use super::block::{Looking, NotIn};
+use super::by_partition::Sorted;
 use super::code::ErrorClass;
+use super::config::SchemaChange;
 use super::content::Content;
 use super::destination::Destination;
 use super::error::ClickHouseError;
-use super::exactly_once::{Exact, doubt};
+use super::exactly_once::Exact;
 use super::hosts::Blame;
 use super::refusal::Origin;
 use super::search::{Fault, Part, Search, Step};
-use super::{limits, refusal, telemetry};
+use super::{by_partition, limits, refusal, telemetry};
 
 /// An error that may pass counts as this part's own after so many answers of the same code in a row …
 const OWN_AFTER: u32 = 5;
@@ -42,7 +45,8 @@ pub struct InsertReceipt {
     pub rows: u64,
     /// Rows that the server refused; their records go to `reduce_err`.
     pub rejected: u64,
-    /// Inserts that were tried for the batch, those that were refused or lost included: 1 for a batch that went in at once.
+    /// Inserts that were tried for the batch, those that were refused or lost included: 1 for a batch that went in at once. In
+    /// exactly-once mode also those that only looked for refused rows.
     pub inserts: u32,
     /// Rows by the server's own count; more than `rows` where views write too. `None` if a proxy took the summary out.
     pub written_rows: Option<u64>,
@@ -60,22 +64,26 @@ pub struct InsertReceipt {
 
 /// A closed batch of one writer.
 pub(crate) struct FrozenBatch {
-    destination: Arc<Destination>,
+    pub(crate) destination: Arc<Destination>,
     /// What the tokens of all its inserts begin with.
     token: String,
-    rows: u64,
+    pub(crate) rows: u64,
     bytes: u64,
-    content: Content,
+    pub(crate) content: Content,
+    /// In place of it, once the batch was refused for too many table partitions.
+    sorted: OnceLock<Sorted>,
     /// Exactly-once mode: what a planned block is known by, and what its tables remember.
-    exact: Option<Exact>,
+    pub(crate) exact: Option<Exact>,
     progress: Mutex<Progress>,
 }
 
 /// What is known of a batch. Survives an attempt that is dropped.
-struct Progress {
+pub(crate) struct Progress {
     search: Search,
     rejected: Vec<RejectedRow>,
-    inserts: u32,
+    /// Exactly-once mode: which rows of a block are refused.
+    pub(crate) looking: Option<Looking>,
+    pub(crate) inserts: u32,
     sent_bytes: u64,
     written_rows: Option<u64>,
     query_id: Option<String>,
@@ -84,7 +92,7 @@ struct Progress {
     /// Where the next part has to go: it may be there already.
     prefer: Option<usize>,
     /// Whether the outcome of an insert is not known.
-    in_doubt: bool,
+    pub(crate) in_doubt: bool,
     refreshed: bool,
     stubborn: Option<Stubborn>,
     /// A code that has been proved to be this batch's own.
@@ -113,7 +121,7 @@ impl FrozenBatch {
     pub(crate) fn new(destination: Arc<Destination>, token: String, bytes: u64, content: Content) -> Self {
         let progress = Mutex::new(Progress::new(content.rows()));
         let rows = content.rows() as u64;
-        Self { destination, token, rows, bytes, content, exact: None, progress }
+        Self { destination, token, rows, bytes, content, sorted: OnceLock::new(), exact: None, progress }
     }
 
     /// The same in exactly-once mode.
@@ -122,29 +130,13 @@ impl FrozenBatch {
         self
     }
 
-    /// E6: whether the tables may have forgotten a block that was planned.
-    async fn trusts(&self, block: &Block) -> Result<(), ClickHouseError> {
-        let Some(exact) = &self.exact else { return Ok(()) };
-        let (table, endpoint) = (&*self.destination.name, self.destination.hosts.endpoint(0));
-        let doubt = doubt(endpoint, table, &exact.windows, block.planned, block.is_reformed).await?;
-        let in_doubt =
-            |why| ClickHouseError::InDoubt { table: table.to_owned(), token: block.token.to_string(), why };
-        doubt.map_or(Ok(()), |why| Err(in_doubt(why)))
-    }
-
     /// Inserts part after part until every row has ended.
-    async fn insert_all(&self, block: Option<&Block>) -> Result<(), ClickHouseError> {
-        if let Some(block) = block {
-            self.trusts(block).await?;
-        }
+    async fn insert_all(&self) -> Result<(), ClickHouseError> {
         let mut unreached = 0;
         while let Some((part, trial)) = self.next_trial() {
-            let body = self.content.part(&part).await?;
+            let body = self.content().part(&part).await?;
             let sent_bytes: usize = body.iter().map(Bytes::len).sum();
-            let token = match block {
-                Some(block) => block.token.to_string(),
-                None => format!("{}{}", self.token, part.suffix(self.content.rows())),
-            };
+            let token = format!("{}{}", self.token, part.suffix(self.content.rows()));
             let statement = self.destination.statement();
             self.progress().sends(trial);
             let rows = part.len() as u64;
@@ -164,10 +156,29 @@ impl FrozenBatch {
                     continue; // it is nowhere yet: another host may be there
                 }
             }
-            if block.is_some() {
-                return Err(error); // E4: under the token of a plan go the rows that were planned, as they were
-            }
             self.failed(&part, trial.host, &statement, error).await?;
+        }
+        Ok(())
+    }
+
+    /// The rows in the order in which they are inserted now.
+    fn content(&self) -> &Content {
+        self.sorted.get().map_or(&self.content, |sorted| &sorted.content)
+    }
+
+    /// The place in the batch of a row of [`content`](Self::content).
+    fn place(&self, row: usize) -> usize {
+        self.sorted.get().and_then(|sorted| sorted.order.get(row)).copied().unwrap_or(row)
+    }
+
+    /// Before the first piece of a batch with too many table partitions is cut off: puts together what goes into the same ones.
+    async fn sort(&self, host: usize) -> Result<(), ClickHouseError> {
+        if self.sorted.get().is_some() || self.progress().search.has_narrowed() {
+            return Ok(());
+        }
+        if let Some(sorted) = by_partition::sorted(&self.destination, host, &self.content).await? {
+            // Attempts do not overlap, so nobody else has set it.
+            let _ = self.sorted.set(sorted);
         }
         Ok(())
     }
@@ -192,7 +203,14 @@ impl FrozenBatch {
         error: ClickHouseError,
     ) -> Result<(), ClickHouseError> {
         if error.class() == Some(ErrorClass::Schema) && !self.progress().refreshed {
-            let another = self.destination.refresh(host, statement).await?;
+            let another = match self.destination.refresh(host, statement).await {
+                Err(ClickHouseError::Schema { table, problem })
+                    if self.destination.schema_change == SchemaChange::DeadLetter =>
+                {
+                    return self.refused_whole(&table, &problem);
+                }
+                refreshed => refreshed?,
+            };
             self.progress().refreshed = true;
             return if another { Ok(()) } else { Err(error) };
         }
@@ -200,6 +218,9 @@ impl FrozenBatch {
             Some(fault) => Some(fault),
             None => self.progress().own_fault(&error, part.len(), self.destination.inserts()),
         };
+        if error.class() == Some(ErrorClass::TooManyPartitions) {
+            self.sort(host).await?;
+        }
         match fault {
             Some(fault) => self.refused(fault, error),
             None => Err(error),
@@ -221,14 +242,29 @@ impl FrozenBatch {
         if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
-        progress.rejected.push(RejectedRow { index: row, error: row_error(error) });
+        progress.rejected.push(RejectedRow { index: self.place(row), error: row_error(error) });
+        Ok(())
+    }
+
+    /// The table has no place for the rows of the part any more.
+    fn refused_whole(&self, table: &str, problem: &str) -> Result<(), ClickHouseError> {
+        let error = || ClickHouseError::Schema { table: table.to_owned(), problem: problem.to_owned() };
+        let mut progress = self.progress();
+        let rows = progress.search.refused_whole();
+        let refused = progress.search.refused_rows() as u64;
+        if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
+            return Err(limits::too_many(&self.destination.name, what, error()));
+        }
+        let rejected = |row| RejectedRow { index: self.place(row), error: error().into() };
+        progress.rejected.extend(rows.into_iter().map(rejected));
         Ok(())
     }
 
     fn delivered(&self, attempt: &Attempt, took: Duration) -> Delivered<InsertReceipt> {
         let mut progress = self.progress();
         let rejected = std::mem::take(&mut progress.rejected);
-        let refused = rejected.len() as u64;
+        let without = attempt.block.as_ref().map_or(0, |block| block.without.len());
+        let refused = (rejected.len() + without) as u64;
         self.destination.ended(self.rows, refused);
         let table = Arc::clone(&self.destination.name);
         telemetry::inserted(&table, self.rows - refused, progress.sent_bytes, attempt.number, took);
@@ -250,7 +286,7 @@ impl FrozenBatch {
         Delivered { output: receipt, rejected }
     }
 
-    fn progress(&self) -> MutexGuard<'_, Progress> {
+    pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -260,6 +296,7 @@ impl Progress {
         Self {
             search: Search::new(rows),
             rejected: Vec::new(),
+            looking: None,
             inserts: 0,
             sent_bytes: 0,
             written_rows: Some(0),
@@ -278,7 +315,7 @@ impl Progress {
         self.inserts += 1;
     }
 
-    fn accepted(&mut self, outcome: Outcome, sent_bytes: usize) {
+    pub(crate) fn accepted(&mut self, outcome: Outcome, sent_bytes: usize) {
         self.answered(Blame::None);
         self.search.accepted();
         self.stubborn = None;
@@ -323,7 +360,7 @@ impl Progress {
 }
 
 /// What an exception says about the rows that it refused; `None` where it is no refusal of rows.
-fn fault(error: &ClickHouseError) -> Option<Fault> {
+pub(crate) fn fault(error: &ClickHouseError) -> Option<Fault> {
     match error {
         ClickHouseError::Exception { class: ErrorClass::Data, message, .. } => {
             Some(Fault::Row(refusal::row(message)))
@@ -341,7 +378,7 @@ fn is_of_view(error: &ClickHouseError) -> bool {
     }
 }
 
-fn row_error(error: ClickHouseError) -> BoxError {
+pub(crate) fn row_error(error: ClickHouseError) -> BoxError {
     let column = match &error {
         ClickHouseError::Exception { message, .. } => refusal::column(message).map(str::to_owned),
         _ => None,
@@ -373,16 +410,14 @@ impl Delivery for FrozenBatch {
 
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<InsertReceipt>, DeliveryError> {
         let started = Instant::now();
-        match self.insert_all(attempt.block.as_ref()).await {
-            Ok(()) => Ok(self.delivered(&attempt, started.elapsed())),
-            Err(error) => {
-                telemetry::refused(&self.destination.name, self.rows, attempt.number, &error);
-                Err(if error.is_retryable() {
-                    DeliveryError::retryable(error)
-                } else {
-                    DeliveryError::fatal(error)
-                })
-            }
+        let result = match &attempt.block {
+            Some(block) => self.insert_block(block).await,
+            None => self.insert_all().await.map_err(NotIn::Failed),
+        };
+        if let Err(NotIn::Failed(error)) = &result {
+            telemetry::refused(&self.destination.name, self.rows, attempt.number, error);
         }
+        result?;
+        Ok(self.delivered(&attempt, started.elapsed()))
     }
 }

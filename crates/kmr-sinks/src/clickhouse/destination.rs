@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use bytes::Bytes;
 
 use super::answer::{Outcome, insert_outcome};
-use super::config::{Compression, Endpoint};
+use super::config::{Compression, Endpoint, SchemaChange};
 use super::error::ClickHouseError;
 use super::exchange::post;
 use super::hosts::{Blame, Hosts};
@@ -27,6 +27,7 @@ pub(crate) struct Destination {
     pub(crate) name: Arc<str>,
     pub(crate) compression: Compression,
     pub(crate) limits: Limits,
+    pub(crate) schema_change: SchemaChange,
     pub(crate) pace: Pace,
     block_rows: u64,
     /// How an insert waits for the server; the user's own settings follow behind.
@@ -41,6 +42,7 @@ pub(crate) struct Destination {
 pub(crate) struct Terms {
     pub(crate) compression: Compression,
     pub(crate) limits: Limits,
+    pub(crate) schema_change: SchemaChange,
     pub(crate) pace: Pace,
     pub(crate) max_records: usize,
     pub(crate) asynchronous: bool,
@@ -55,6 +57,7 @@ impl Destination {
             table,
             compression: terms.compression,
             limits: terms.limits,
+            schema_change: terms.schema_change,
             pace: terms.pace,
             block_rows: terms.max_records.max(BLOCK_ROWS) as u64,
             asynchronous: terms.asynchronous,
@@ -66,26 +69,42 @@ impl Destination {
     /// Path and parameters of one insert. Block sizes are pinned so that it is one block: only a whole block is stored as a
     /// whole and deduplicated as a whole.
     fn target(&self, endpoint: &Endpoint, statement: &str, (token, rows): (&str, u64)) -> String {
-        // A planned block ends with a record, which may have more rows than fit.
-        let block_rows = self.block_rows.max(rows).to_string();
+        let block_rows = self.block_rows(rows).to_string();
         let mut parameters = vec![
             ("query", statement),
             ("wait_end_of_query", "1"),
             ("async_insert", if self.asynchronous { "1" } else { "0" }),
-            ("max_insert_block_size", &block_rows),
-            ("min_insert_block_size_rows", &block_rows),
-            ("min_insert_block_size_bytes", "0"),
-            ("input_format_parallel_parsing", "0"),
+        ];
+        parameters.extend(Self::one_block(&block_rows));
+        parameters.extend([
             ("deduplicate_blocks_in_dependent_materialized_views", "1"),
             ("insert_deduplication_token", token),
-        ];
+        ]);
         if self.asynchronous {
             parameters.push(("wait_for_async_insert", "1"));
         }
-        if self.table.schema.json_as_text {
-            parameters.push(("input_format_binary_read_json_as_string", "1"));
-        }
+        parameters.extend(self.reading());
         endpoint.target(&parameters)
+    }
+
+    /// What makes an insert one block on the server, of up to `block_rows` rows.
+    pub(crate) fn one_block(block_rows: &str) -> [(&'static str, &str); 4] {
+        [
+            ("max_insert_block_size", block_rows),
+            ("min_insert_block_size_rows", block_rows),
+            ("min_insert_block_size_bytes", "0"),
+            ("input_format_parallel_parsing", "0"),
+        ]
+    }
+
+    /// How values are read.
+    pub(crate) fn reading(&self) -> Option<(&'static str, &'static str)> {
+        self.table.schema.json_as_text.then_some(("input_format_binary_read_json_as_string", "1"))
+    }
+
+    /// The size to pin for `rows` rows. A planned block ends with a record, which may have more of them than fit.
+    pub(crate) fn block_rows(&self, rows: u64) -> u64 {
+        self.block_rows.max(rows)
     }
 
     /// Inserts a body of `rows` rows at one host.

@@ -207,6 +207,20 @@ pub enum ClickHouseError {
         why: String,
     },
 
+    /// Exactly-once mode: rows of a block are refused, and which they are could not be found out.
+    #[error(
+        "table {table}: it refuses rows of a block, and looking for them failed; the user needs CREATE TEMPORARY TABLE and CREATE \
+         ARBITRARY TEMPORARY TABLE, and what is in front of several servers has to keep a session at one"
+    )]
+    Probe {
+        /// The table, quoted.
+        table: String,
+        /// Whether it may pass.
+        retryable: bool,
+        /// What the server said.
+        source: Box<ClickHouseError>,
+    },
+
     /// The batch could not be compressed.
     #[error("compressing a batch failed")]
     Compression(#[source] io::Error),
@@ -218,7 +232,7 @@ impl ClickHouseError {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Broken { .. } => true,
             Self::Exception { class, .. } => class.is_retryable(),
-            Self::Status { retryable, .. } => *retryable,
+            Self::Status { retryable, .. } | Self::Probe { retryable, .. } => *retryable,
             _ => false,
         }
     }
@@ -229,6 +243,7 @@ impl ClickHouseError {
             Self::Exception { class, .. } => Some(*class),
             Self::NotReady { source, .. }
             | Self::Refused { source, .. }
+            | Self::Probe { source, .. }
             | Self::TooManyRefused { source, .. } => source.class(),
             _ => None,
         }
@@ -240,6 +255,7 @@ impl ClickHouseError {
             Self::Exception { code, .. } => Some(*code),
             Self::NotReady { source, .. }
             | Self::Refused { source, .. }
+            | Self::Probe { source, .. }
             | Self::TooManyRefused { source, .. } => source.code(),
             _ => None,
         }

@@ -261,10 +261,10 @@ async fn window(endpoint: &Endpoint, of: &str, table: &Table) -> Result<Window, 
         (setting(endpoint, of, table, "non_replicated_deduplication_window").await?, None)
     };
     if blocks == 0 || time.is_some_and(|time| time.is_zero()) {
-        let setting = if is_replicated {
-            "replicated_deduplication_window"
-        } else {
-            "non_replicated_deduplication_window"
+        let setting = match (is_replicated, blocks) {
+            (true, 0) => "replicated_deduplication_window",
+            (true, _) => "replicated_deduplication_window_seconds",
+            (false, _) => "non_replicated_deduplication_window",
         };
         return Err(refused(
             of,
@@ -326,11 +326,13 @@ pub(crate) async fn doubt(
             .saturating_sub(CLOCKS)
             .as_secs();
         // Numbers of blocks that were given away since: they count inserts times table partitions. Where parts from before are merged
-        // away it counts too many, never too few.
+        // away it counts too many; parts that are dropped are not in it. A replicated table numbers the blocks of each of its partitions
+        // for itself, any other one all of them together.
+        let of_each = if time.is_some() { "GROUP BY partition_id" } else { "" };
         let statement = format!(
             "SELECT toUInt64(ifNull(sum(given), 0)) AS blocks FROM (SELECT max(max_block_number) - greatest(maxIf(max_block_number, \
              modification_time < toDateTime({since})), min(min_block_number) - 1) AS given FROM system.parts WHERE database = {} AND \
-             table = {} GROUP BY partition_id)",
+             table = {} {of_each})",
             literal(database),
             literal(table)
         );
@@ -345,7 +347,7 @@ pub(crate) async fn doubt(
     Ok(None)
 }
 
-async fn rows<T: serde::de::DeserializeOwned>(
+pub(crate) async fn rows<T: serde::de::DeserializeOwned>(
     endpoint: &Endpoint,
     table: &str,
     statement: &str,
@@ -362,7 +364,7 @@ async fn rows<T: serde::de::DeserializeOwned>(
 }
 
 /// The condition that finds a table by its quoted name.
-fn place_of(table: &str) -> String {
+pub(crate) fn place_of(table: &str) -> String {
     match (Words(table).name(), "database = currentDatabase()") {
         (Some((database, Some(name))), _) => {
             format!("database = {} AND name = {}", literal(&database), literal(&name))

@@ -15,6 +15,7 @@ use bytes::Bytes;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
+use hyper::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 use hyper::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -45,8 +46,22 @@ pub(crate) async fn post(
     segments: Vec<Bytes>,
     encoding: Option<&'static str>,
 ) -> Result<Answer, ClickHouseError> {
+    let encoding = encoding.map(|encoding| (CONTENT_ENCODING, HeaderValue::from_static(encoding)));
+    post_with(endpoint, target, segments, encoding).await
+}
+
+/// The same with a header of the caller's.
+///
+/// # Cancel safety
+/// Dropping the future closes the connection.
+pub(crate) async fn post_with(
+    endpoint: &Endpoint,
+    target: &str,
+    segments: Vec<Bytes>,
+    header: Option<(HeaderName, HeaderValue)>,
+) -> Result<Answer, ClickHouseError> {
     let progress = Arc::new(Progress::default());
-    let request = request(endpoint, target, segments, encoding, &progress)?;
+    let request = request(endpoint, target, segments, header, &progress)?;
     let limit = endpoint.timeouts.connect;
     let connected = timeout(limit, connect(endpoint)).await;
     let stream = connected.map_err(|_| ClickHouseError::TimedOut {
@@ -88,7 +103,7 @@ fn request(
     endpoint: &Endpoint,
     target: &str,
     segments: Vec<Bytes>,
-    encoding: Option<&'static str>,
+    header: Option<(HeaderName, HeaderValue)>,
     progress: &Arc<Progress>,
 ) -> Result<Request<Segments>, ClickHouseError> {
     let mut request = Request::builder()
@@ -97,9 +112,8 @@ fn request(
         .body(Segments::new(segments, Arc::clone(progress)))
         .map_err(|_| ClickHouseError::Config("the URL's path is not valid".into()))?;
     *request.headers_mut() = endpoint.headers.clone();
-    if let Some(encoding) = encoding {
-        let value = hyper::header::HeaderValue::from_static(encoding);
-        request.headers_mut().insert(hyper::header::CONTENT_ENCODING, value);
+    if let Some((name, value)) = header {
+        request.headers_mut().insert(name, value);
     }
     Ok(request)
 }

@@ -36,7 +36,9 @@
 mod writer;
 
 mod answer;
+mod block;
 mod body;
+mod by_partition;
 mod code;
 mod config;
 mod content;
@@ -52,6 +54,7 @@ mod limits;
 mod open_batch;
 mod pace;
 mod preflight;
+mod probe;
 mod record_columns;
 mod refusal;
 mod row_ends;
@@ -68,7 +71,7 @@ mod types;
 mod tests;
 
 pub use code::ErrorClass;
-pub use config::Compression;
+pub use config::{Compression, SchemaChange};
 pub use delivery::InsertReceipt;
 pub use error::{ClickHouseError, Phase};
 pub use preflight::{TableColumn, check_row};

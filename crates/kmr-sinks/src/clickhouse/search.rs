@@ -2,7 +2,8 @@
 //! clock, no I/O.
 //!
 //! Invariants:
-//! 1. Every row ends once: accepted in one insert, or refused in an insert of its own.
+//! 1. Every row ends once: accepted in one insert, or refused in an insert of its own, or refused with all of its part whatever its
+//!    values are.
 //! 2. What to insert next depends on the answers so far alone, so that the same rows and answers always give the same
 //!    inserts under the same names.
 //! 3. [`Search::next`] names the same part until it is answered: a part whose answer was lost is sent again as it was.
@@ -90,6 +91,11 @@ impl Search {
         }
     }
 
+    /// The same, of which these rows are settled.
+    pub(crate) fn without(rows: usize, settled: &[usize]) -> Self {
+        Self { settled: settled.iter().copied().collect(), ..Self::new(rows) }
+    }
+
     /// Whether the batch was taken apart.
     pub(crate) fn has_narrowed(&self) -> bool {
         self.narrowed
@@ -148,6 +154,14 @@ impl Search {
             Fault::Size => self.halve(false),
         }
         Step::Goes
+    }
+
+    /// No row of the part that [`next`](Self::next) named can be stored, whatever its values are. Returns its rows.
+    pub(crate) fn refused_whole(&mut self) -> Vec<usize> {
+        let part = self.pieces.pop().map(|piece| self.part(&piece));
+        let rows: Vec<usize> = part.iter().flat_map(Part::runs).flatten().collect();
+        self.refused += rows.len();
+        rows
     }
 
     fn settle_refused(&mut self, row: usize) -> Step {

@@ -52,3 +52,12 @@ pub(crate) fn search_started(table: &str, rows: u64, in_doubt: bool, error: &Cli
 pub(crate) fn search_ended(table: &str, rows: u64, refused: u64, inserts: u32) {
     tracing::warn!(table, rows, refused, inserts, "a refused batch is in, except its refused rows");
 }
+
+pub(crate) fn not_sorted(table: &str, error: &ClickHouseError) {
+    let error = kmr_core::chain_text(error);
+    tracing::warn!(
+        table,
+        error,
+        "rows cannot be put together by table partition: pieces of a batch make many parts"
+    );
+}

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use kmr_core::{AtShutdown, BatchOptions, BoxError, Chunk, Delivery, Reducer, RetryPolicy};
 use serde::Serialize;
 
-use super::config::{Compression, Config, Secret, Timeouts};
+use super::config::{Compression, Config, SchemaChange, Secret, Timeouts};
 use super::content::Content;
 use super::delivery::{FrozenBatch, InsertReceipt};
 use super::destination::{Destination, Terms};
@@ -70,10 +70,12 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
                 #[cfg(feature = "clickhouse-tls")]
                 ca: None,
                 settings: Vec::new(),
+                quorum: None,
                 record_columns: RecordColumns::new(),
                 compression: Compression::default(),
                 async_insert: false,
                 limits: Limits::default(),
+                schema_change: SchemaChange::default(),
                 timeouts: Timeouts {
                     connect: Duration::from_secs(3),
                     send: Duration::from_secs(5),
@@ -145,7 +147,16 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         self
     }
 
-    /// A setting of ClickHouse for this writer's requests, such as `insert_quorum`. Settings that kmr relies on are
+    /// Replicas of a replicated table that have to have a batch before it counts as inserted (`insert_quorum`). Default: one, the
+    /// server that it was sent to, and with that one what was acknowledged can be lost. The server waits for them for four fifths of
+    /// [`answer_timeout`](Self::answer_timeout); a quorum that is not reached is tried again, and the consumer waits. Tables that are
+    /// not replicated ignore it. For `auto` or other times use [`setting`](Self::setting) in its place.
+    pub fn insert_quorum(mut self, replicas: u32) -> Self {
+        self.config.quorum = Some(replicas);
+        self
+    }
+
+    /// A setting of ClickHouse for this writer's requests, such as `max_execution_time`. Settings that kmr relies on are
     /// refused at the start.
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.config.settings.push((name.into(), value.into()));
@@ -172,6 +183,14 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     /// rows on; past it the consumer stops.
     pub fn max_rejected_share(mut self, share: f64) -> Self {
         self.config.limits.share = share;
+        self
+    }
+
+    /// What becomes of rows that the table cannot take any more because it was changed. Default [`SchemaChange::Stop`]. Changes that keep
+    /// every value (columns that were added or moved, wider types) are followed in either case. Not for exactly-once mode, where such
+    /// rows always stop the consumer.
+    pub fn on_schema_change(mut self, policy: SchemaChange) -> Self {
+        self.config.schema_change = policy;
         self
     }
 
@@ -256,6 +275,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         let terms = Terms {
             compression: self.config.compression,
             limits: self.config.limits,
+            schema_change: self.config.schema_change,
             pace: Pace::new(self.options.attempt_timeout),
             max_records: self.options.max_records,
             asynchronous: self.config.async_insert,
@@ -299,6 +319,9 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
     }
 
     /// Checks that the table, and every table down the graph of its views, remembers tokens.
+    ///
+    /// To find rows that the table refuses, the user needs CREATE TEMPORARY TABLE and CREATE ARBITRARY TEMPORARY TABLE: they are tried on
+    /// a temporary table with the same columns and constraints that stores nothing.
     async fn start_exactly_once(&mut self) -> Result<(), BoxError> {
         let Some(started) = &mut self.started else {
             return Err(ClickHouseError::Config("start() has not described the table".into()).into());
@@ -308,6 +331,8 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
             format!(
                 "the setting {name} decides what is dropped as a duplicate and cannot be changed with .setting()"
             )
+        } else if self.config.schema_change != SchemaChange::Stop {
+            "rows of a planned block stay in it; leave out .on_schema_change()".to_owned()
         } else if self.config.async_insert {
             "the server may put asynchronous inserts together; leave out .async_insert()".to_owned()
         } else if started.destination.hosts.len() > 1 {

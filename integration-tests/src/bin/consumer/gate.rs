@@ -76,7 +76,12 @@ impl<R: Reducer> Reducer for Gate<R> {
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = R::Output>>, BoxError> {
         self.frozen += 1;
-        let step = self.dies.filter(|dies| dies.block == self.frozen).map(|dies| dies.at);
+        // Not every block has refused rows: the first one that has, from there on.
+        let is_this = |dies: &Dies| match dies.at {
+            Step::BeforeRest | Step::AfterRest => dies.block <= self.frozen,
+            _ => dies.block == self.frozen,
+        };
+        let step = self.dies.filter(is_this).map(|dies| dies.at);
         if step == Some(Step::BeforePlan) {
             std::process::abort();
         }
@@ -109,12 +114,22 @@ impl<O: Send + 'static> Delivery for Held<O> {
             SinkKind::FailsForEver => {
                 return Err(DeliveryError::retryable("the test's sink never takes anything"));
             }
+            SinkKind::LosesAnswers => {
+                let _ = self.inner.deliver(attempt).await;
+                return Err(DeliveryError::retryable("the test's sink loses every answer"));
+            }
             SinkKind::Slow(time) => tokio::time::sleep(time).await,
             SinkKind::Stalled | SinkKind::ClickHouse => {
                 self.open.clone().wait_for(|open| *open).await.map_err(DeliveryError::fatal)?;
             }
         }
+        let is_rest = attempt.block.as_ref().is_some_and(|block| !block.without.is_empty());
         match self.step {
+            Some(Step::BeforeRest) if is_rest => std::process::abort(),
+            Some(Step::AfterRest) if is_rest => {
+                let _ = self.inner.deliver(attempt).await;
+                std::process::abort()
+            }
             Some(Step::BeforeInsert) => std::process::abort(),
             Some(Step::DuringInsert(time)) => {
                 let _ = tokio::time::timeout(time, self.inner.deliver(attempt)).await;

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use integration_tests::consumer::{Dies, Event, RowKind, Settings, Step};
 use kmr_core::{
-    ClientConfig, Consumer, ConsumerHandle, Error, IntoPipeline as _, Pipeline, RetryPolicy, Strategy,
-    chain_text,
+    ClientConfig, Consumer, ConsumerHandle, Error, IntoPipeline as _, Pipeline, Record, RetryPolicy,
+    Strategy, chain_text,
 };
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use kmr_sinks::{OsStream, OsStreamWriter};
@@ -96,7 +96,12 @@ async fn run(settings: &Settings) -> Result<Event, Error> {
 
 fn pipeline(settings: &Settings) -> Pipeline {
     let strategy = match settings.row {
-        RowKind::Ingest => Strategy::new().map(rows::ingest).reduce(sink(settings)),
+        RowKind::Ingest => {
+            let fails_at = settings.fails_at;
+            Strategy::new()
+                .map(move |record: &Record<'_>| rows::ingest(record, fails_at))
+                .reduce(sink(settings))
+        }
         RowKind::Traced => Strategy::new().map(rows::traced).reduce(sink(settings)),
         RowKind::Payload => Strategy::new().map(rows::payload).reduce(sink(settings)),
     };
@@ -115,6 +120,15 @@ fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> Gate<ClickH
         .max_in_flight(settings.max_in_flight)
         .retry(RetryPolicy::default().with_give_up_after(Some(settings.give_up_after)))
         .start_timeout(settings.start_timeout);
+    for (name, value) in &settings.clickhouse_settings {
+        writer = writer.setting(name, value);
+    }
+    if let Some(replicas) = settings.insert_quorum {
+        writer = writer.insert_quorum(replicas);
+    }
+    if let Some(bytes) = settings.max_bytes {
+        writer = writer.max_bytes(bytes);
+    }
     if let Some(timeout) = settings.attempt_timeout {
         writer = writer.attempt_timeout(timeout);
     }

@@ -49,8 +49,11 @@ struct Parsed {
     number: u64,
 }
 
-pub(crate) fn ingest(record: &Record<'_>) -> Result<Ingest, serde_json::Error> {
+pub(crate) fn ingest(record: &Record<'_>, fails_at: Option<u64>) -> Result<Ingest, serde_json::Error> {
     let payload = record.payload().unwrap_or_default();
+    if fails_at == Some(place(record).1) {
+        return Err(serde::de::Error::custom("the test has this record fail"));
+    }
     #[expect(clippy::panic, reason = "a mapper that panics is what a test is about")]
     if payload == b"panic" {
         panic!("the test's mapper panics");

@@ -1,32 +1,53 @@
 //! Members are killed at random under load, and the others take over what they had planned.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
-use integration_tests::{Deadline, Signal, say, test_name, wait_until};
+use integration_tests::consumer::Settings;
+use integration_tests::{Deadline, Signal, say, soaking, test_name, wait_until};
 
 use super::{each_row_once, scene, settings};
 use crate::load::Load;
 use crate::scene::{alive, alone, start};
 
-const KILLS: u32 = 10;
 const PARTITIONS: i32 = 4;
 
 #[tokio::test]
-async fn ten_kills_under_load_leave_each_row_once() -> Result<()> {
+async fn kills_under_load_leave_each_row_once() -> Result<()> {
+    let kills = if soaking() { 100 } else { 10 };
+    kills_under_load(test_name!(), kills, |_| ()).await
+}
+
+/// No block is full: all of them go by their age.
+#[tokio::test]
+async fn kills_under_load_leave_each_row_once_where_blocks_go_by_their_age() -> Result<()> {
+    let kills = if soaking() { 20 } else { 4 };
+    kills_under_load(test_name!(), kills, |settings| {
+        settings.max_records = 1_000_000;
+        settings.max_age = Duration::from_millis(70);
+    })
+    .await
+}
+
+async fn kills_under_load(name: &str, kills: u32, change: impl FnOnce(&mut Settings)) -> Result<()> {
     let _alone = alone().await;
-    let scene = scene(test_name!(), PARTITIONS, 10_000).await?;
-    let settings = settings(&scene);
+    let scene = scene(name, PARTITIONS, 10_000).await?;
+    let mut settings = settings(&scene);
+    change(&mut settings);
     let mut random = fastrand::Rng::with_seed(5);
-    let load = Load::numbered(&scene.topic, 0, 2_000);
+    // While the session of a killed member lasts its partitions pile up: what a hundred kills leave has to be caught up with.
+    let rate = if soaking() { 500 } else { 2_000 };
+    let load = Load::numbered(&scene.topic, 0, rate);
     let mut members = vec![start(&settings)?, start(&settings)?];
     let mut lags = Vec::new();
-    for _ in 0..KILLS {
+    for _ in 0..kills {
         let before = scene.rows().await?;
         wait_until(Deadline::seconds(90), "rows come in", async || {
             members.iter().try_for_each(alive)?;
             Ok(scene.rows().await? >= before + 1_000)
         })
         .await?;
-        tokio::time::sleep(std::time::Duration::from_millis(random.u64(0..400))).await;
+        tokio::time::sleep(Duration::from_millis(random.u64(0..400))).await;
         let mut killed = members.swap_remove(random.usize(..members.len()));
         killed.end(Signal::Kill, Deadline::seconds(10)).await?;
         let lag = scene.topic.lag(&scene.group).await?;
@@ -35,7 +56,7 @@ async fn ten_kills_under_load_leave_each_row_once() -> Result<()> {
         members.push(start(&settings)?);
     }
     let produced = load.stop().await?;
-    scene.all_committed(&members[0], Deadline::seconds(180)).await?;
+    scene.all_committed(&members[0], Deadline::seconds(if soaking() { 600 } else { 180 })).await?;
     each_row_once(&scene, &produced).await?;
     for mut member in members {
         let status = member.end(Signal::Terminate, Deadline::seconds(60)).await?;
@@ -43,7 +64,7 @@ async fn ten_kills_under_load_leave_each_row_once() -> Result<()> {
     }
     let rows = scene.rows().await?;
     say(format_args!(
-        "{KILLS} kills: {} produced, {rows} rows, all different; not committed at each kill: {lags:?}",
+        "{kills} kills: {} produced, {rows} rows, all different; not committed at each kill: {lags:?}",
         produced.records.values().sum::<u64>()
     ));
     Ok(())

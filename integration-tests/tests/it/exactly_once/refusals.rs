@@ -2,66 +2,17 @@
 
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::consumer::{Dies, Step};
-use integration_tests::{Deadline, Signal, test_name};
+use integration_tests::{Deadline, Signal, test_name, unique};
 use kmr_core::{ClientConfig, TopicPartition, reset_offsets};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{each_row_once, said, scene, settings};
-use crate::scene::{Scene, TABLE, numbered, start};
+use super::marks::{commit, reset};
+use super::{each_row_once, leave_a_plan, scene, settings, stops};
+use crate::scene::{TABLE, numbered, start};
 
 const RECORDS: u64 = 1_000;
-
-/// Runs a consumer that dies with a plan in force, its rows not sent.
-async fn leave_a_plan(scene: &Scene) -> Result<()> {
-    let mut dying = settings(scene);
-    dying.dies = Some(Dies { at: Step::BeforeInsert, block: 2 });
-    let mut consumer = start(&dying)?;
-    let status = consumer.wait(Deadline::seconds(90)).await?;
-    ensure!(status.code().is_none(), "{status}: {}", consumer.stderr());
-    Ok(())
-}
-
-/// Runs a consumer until it stops by itself, and looks at what it says.
-async fn stops(settings: &integration_tests::consumer::Settings, parts: &[&str]) -> Result<()> {
-    let mut consumer = start(settings)?;
-    let status = consumer.wait(Deadline::seconds(90)).await?;
-    ensure!(status.code() == Some(1), "{status}: {}", consumer.stderr());
-    said(&consumer, parts)
-}
-
-/// Commits as a tool would that knows nothing of kmr; returns what was there.
-async fn commit(scene: &Scene, offset: i64, metadata: Option<String>) -> Result<(i64, String)> {
-    let mut config = scene.topic.kafka().client_config();
-    config.set("group.id", &scene.group);
-    let name = scene.topic.name().to_owned();
-    tokio::task::spawn_blocking(move || {
-        let consumer: BaseConsumer = config.create()?;
-        let limit = std::time::Duration::from_secs(20);
-        let mut list = TopicPartitionList::new();
-        list.add_partition(&name, 0);
-        let before = {
-            let committed = consumer.committed_offsets(list, limit)?;
-            let element = committed.find_partition(&name, 0).context("no partition")?;
-            (element.offset().to_raw().unwrap_or(-1), element.metadata().to_owned())
-        };
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset(&name, 0, Offset::Offset(offset))?;
-        if let Some(mut element) = list.find_partition(&name, 0) {
-            element.set_metadata(metadata.unwrap_or_default());
-        }
-        // A group is empty when the session of its last member is over.
-        let deadline = std::time::Instant::now() + limit;
-        while let Err(error) = consumer.commit(&list, CommitMode::Sync) {
-            ensure!(std::time::Instant::now() < deadline, "{error}");
-            std::thread::sleep(std::time::Duration::from_millis(300));
-        }
-        Ok(before)
-    })
-    .await?
-}
 
 #[tokio::test]
 async fn a_table_that_remembers_no_tokens_is_refused() -> Result<()> {
@@ -100,7 +51,7 @@ async fn an_offset_that_is_not_kmrs_stops_the_consumer_until_a_new_epoch() -> Re
     leave_a_plan(&scene).await?;
 
     // The operator goes back to 0 with Kafka's own tool.
-    let (offset, plan) = commit(&scene, 0, None).await?;
+    let (offset, plan) = commit(&scene.topic, &scene.group, 0, None).await?;
     ensure!(plan.starts_with("kmr1 plan "), "{plan:?} at {offset}");
     stops(
         &settings(&scene),
@@ -108,13 +59,13 @@ async fn an_offset_that_is_not_kmrs_stops_the_consumer_until_a_new_epoch() -> Re
     )
     .await?;
     // A mirroring tool copies the metadata to an offset of its own.
-    commit(&scene, offset - 1, Some(plan.clone())).await?;
+    commit(&scene.topic, &scene.group, offset - 1, Some(plan.clone())).await?;
     stops(&settings(&scene), &["its metadata is of offset"]).await?;
     // The plan of another topic, at the right offset.
     let mut words: Vec<&str> = plan.split(' ').collect();
     let other = "0123456789abcdef0123456789abcdef";
     words[3] = other;
-    commit(&scene, offset, Some(words.join(" "))).await?;
+    commit(&scene.topic, &scene.group, offset, Some(words.join(" "))).await?;
     stops(&settings(&scene), &["damaged"]).await?;
 
     // Rows up to the plan are in, its own are not.
@@ -122,14 +73,7 @@ async fn an_offset_that_is_not_kmrs_stops_the_consumer_until_a_new_epoch() -> Re
         .set("bootstrap.servers", scene.topic.kafka().bootstrap())
         .set("group.id", &scene.group);
     let partition = TopicPartition::new(scene.topic.name(), 0);
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while let Err(error) = reset_offsets(config.clone(), [(partition.clone(), offset)].into()).await {
-        ensure!(
-            error.to_string().contains("has consumers") && std::time::Instant::now() < deadline,
-            "{error}"
-        );
-        tokio::time::sleep(std::time::Duration::from_millis(300)).await;
-    }
+    reset(&scene.topic, &scene.group, offset).await?;
     let mut consumer = start(&settings(&scene))?;
     scene.all_committed(&consumer, Deadline::seconds(90)).await?;
     each_row_once(&scene, &produced).await?;
@@ -141,7 +85,12 @@ async fn an_offset_that_is_not_kmrs_stops_the_consumer_until_a_new_epoch() -> Re
     ensure!(error.to_string().contains("has consumers"), "{error}");
     consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
     let error = reset_offsets(config, [(partition, 5_000)].into()).await.err().context("no such offset")?;
-    ensure!(error.to_string().contains("which holds 0..1000"), "{error}");
+    let text = error.to_string();
+    ensure!(
+        text.contains("offset 5000 for ") && text.contains("which holds 0..1000; nothing was committed"),
+        "{text}"
+    );
+    ensure!(!text.contains("start_at") && !text.contains("kafka-consumer-groups"), "{text}");
     Ok(())
 }
 
@@ -189,4 +138,51 @@ async fn a_plan_that_the_table_may_have_forgotten_is_in_doubt() -> Result<()> {
         scene.database.exec(&format!("INSERT INTO {TABLE} VALUES (9, {n}, 0)")).await?;
     }
     stops(&settings(&scene), &["its token may be forgotten", "remembers 4", "offsets reset"]).await
+}
+
+#[tokio::test]
+async fn blocks_of_several_table_partitions_are_counted_once() -> Result<()> {
+    let scene = scene(test_name!(), 1, 4).await?;
+    scene.database.exec(&format!("DROP TABLE {TABLE}")).await?;
+    let partitioned = format!(
+        "CREATE TABLE {TABLE} (partition UInt32, offset UInt64, timestamp DateTime) ENGINE = MergeTree ORDER BY offset PARTITION BY \
+         offset % 4 SETTINGS non_replicated_deduplication_window = 40"
+    );
+    scene.database.exec(&partitioned).await?;
+    scene.topic.produce(numbered(RECORDS, 1)).await?;
+    leave_a_plan(&scene).await?;
+    // With the first block 12 of 40: as many as a plan may be behind, and fewer than each partition's numbers put together.
+    for n in 0..8 {
+        scene.database.exec(&format!("INSERT INTO {TABLE} VALUES (9, {n}, 0)")).await?;
+    }
+    let mut consumer = start(&settings(&scene))?;
+    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
+    let of_topic = |what: &str| format!("SELECT {what} FROM {TABLE} WHERE partition = 0");
+    ensure!(scene.database.number(&of_topic("count()")).await? == RECORDS);
+    ensure!(scene.database.number(&of_topic("uniqExact(offset)")).await? == RECORDS);
+    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    Ok(())
+}
+
+/// The last records of a plan are gone, and nothing but transaction markers is behind them: a consumer that reads uncommitted records has
+/// planned what an aborted transaction holds, and one that reads committed records makes the block again.
+#[tokio::test]
+async fn a_plan_whose_last_records_are_gone_at_the_end_of_the_log_stops_the_consumer() -> Result<()> {
+    for (kept, found) in [(100, "100 rows"), (0, "no row")] {
+        let scene = scene(&format!("{} {kept}", test_name!()), 1, 1000).await?;
+        let transactions = scene.topic.kafka().transactions(&unique(test_name!())).await?;
+        if kept > 0 {
+            transactions.commit(&scene.topic, numbered(kept, 1)).await?;
+        }
+        transactions.abort(&scene.topic, numbered(50, 1)).await?;
+        let mut dying = settings(&scene).kafka("isolation.level", "read_uncommitted");
+        dying.dies = Some(Dies { at: Step::BeforeInsert, block: 1 });
+        dying.max_age = std::time::Duration::from_secs(3);
+        let mut consumer = start(&dying)?;
+        let status = consumer.wait(Deadline::seconds(90)).await?;
+        ensure!(status.code().is_none(), "{status}: {}", consumer.stderr());
+        stops(&settings(&scene), &[&format!("{} rows", kept + 50), found, "deterministic"]).await?;
+        ensure!(scene.rows().await? == 0);
+    }
+    Ok(())
 }

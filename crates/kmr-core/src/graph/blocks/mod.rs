@@ -7,9 +7,11 @@
 //! 3. A block that was planned by somebody else is made again, compared, and delivered under the stored token before any other of its
 //!    partition; what differs stops the consumer (E3, E8).
 //! 4. When a partition is handed back, no new plan is made (E9). At the consumer's own end what has come still goes out.
-//! 5. As in every reduce: a batch ends with all its holds finished or dropped. Input is always taken: the byte budget bounds it.
+//! 5. Rows that the sink refuses are dead letters before the rest is stored (E4). `refusals`.
+//! 6. As in every reduce: a batch ends with all its holds finished or dropped. Input is always taken: the byte budget bounds it.
 
 mod lane;
+mod refusals;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -23,9 +25,12 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
 use self::lane::{Flight, Lane, held};
+use self::refusals::{Planned, Refused};
+use super::batch::Contents;
+use super::breaker::{Source, Tally};
 use super::claim::{Epoch, Hold, LedgerEntry};
 use super::defects::{Defect, planted};
-use super::flight::{FlightPlan, fly};
+use super::flight::FlightPlan;
 use super::flow::Flow;
 use super::piece::Piece;
 use super::plans::{Beginning, Proposal};
@@ -39,10 +44,20 @@ use crate::stage::BoxFuture;
 /// A block that is under way no more.
 struct Landed<O> {
     epoch: Epoch,
-    holds: Vec<Hold>,
+    contents: Contents,
     rows: usize,
-    /// `None`: its plan was withdrawn before it was in force; nothing was delivered.
-    result: Option<Result<Delivered<O>, Error>>,
+    refused: Refused,
+    outcome: Outcome<O>,
+}
+
+/// What came of a block.
+enum Outcome<O> {
+    /// Its plan was withdrawn before it was in force; nothing was delivered.
+    Withdrawn,
+    /// Its dead letters were given up, because the consumer ends. The plan stays in force.
+    GivenUp,
+    Delivered(Delivered<O>),
+    Failed(Error),
 }
 
 /// A block's rows, as the reducer has closed them.
@@ -255,7 +270,7 @@ impl<R: Reducer> BlockTask<R> {
                 };
                 let Beginning { log, epoch, .. } = &beginning;
                 let token = Plan::token_of(log, &partition, (*epoch, first, last), rows);
-                let budget = contents.iter().map(|hold| hold.bytes() as u64).sum();
+                let budget = contents.holds().map(|hold| hold.bytes() as u64).sum();
                 let (log, epoch, created) = (log.clone(), *epoch, beginning.now());
                 let plan = Arc::new(Plan { log, epoch, first, last, rows, budget, token, created });
                 (plan, Some(held))
@@ -280,16 +295,17 @@ impl<R: Reducer> BlockTask<R> {
         &mut self,
         pieces: Vec<Piece<R::Rows>>,
         is_reformed: bool,
-    ) -> Result<(Frozen<R>, Vec<Hold>), Error> {
-        let mut contents = Vec::new();
+    ) -> Result<(Frozen<R>, Contents), Error> {
+        let mut contents = Contents::default();
         let last = pieces.len().saturating_sub(1);
         for (at, mut piece) in pieces.into_iter().enumerate() {
             if planted(Defect::ChangesRows) && is_reformed && at == last {
                 piece.rows.truncate(piece.rows.len().saturating_sub(1));
             }
+            let rows = piece.rows.len();
             let chunk = Chunk::new(piece.rows, piece.origin.sources());
             self.task.guard("accepting rows failed", |reducer| reducer.accept(chunk))?;
-            contents.extend(piece.origin.into_holds());
+            contents.push(rows, piece.origin);
         }
         let delivery = self.task.guard("closing a batch failed", Reducer::freeze)?;
         Ok((delivery, contents))
@@ -297,7 +313,7 @@ impl<R: Reducer> BlockTask<R> {
 
     fn fly(
         &mut self,
-        (epoch, rows, holds): (Epoch, usize, Vec<Hold>),
+        (epoch, rows, contents): (Epoch, usize, Contents),
         delivery: Frozen<R>,
         block: Block,
         confirmed: Option<oneshot::Receiver<()>>,
@@ -313,34 +329,54 @@ impl<R: Reducer> BlockTask<R> {
         let entry = self.task.board.delivery(self.task.stage.clone(), [epoch].into());
         let planned = Arc::new(AtomicBool::new(confirmed.is_none()));
         let is_planned = planned.clone();
+        let (errors, refused) = (self.task.errors.clone(), Refused::default());
+        let mut block = Planned::<R> { delivery, plan, contents, errors, refused };
         let task = self.in_flight.spawn(async move {
-            if let Some(confirmed) = confirmed
-                && confirmed.await.is_err()
-            {
-                return Landed { epoch, holds, rows, result: None };
-            }
-            is_planned.store(true, Ordering::Relaxed);
-            let result = Some(fly(&*delivery, &plan, &entry).await);
-            Landed { epoch, holds, rows, result }
+            let is_in_force = match confirmed {
+                Some(confirmed) => confirmed.await.is_ok(),
+                None => true,
+            };
+            is_planned.store(is_in_force, Ordering::Relaxed);
+            let outcome = if is_in_force {
+                match block.deliver(&entry).await {
+                    Ok(Some(delivered)) => Outcome::Delivered(delivered),
+                    Ok(None) => Outcome::GivenUp,
+                    Err(error) => Outcome::Failed(error),
+                }
+            } else {
+                Outcome::Withdrawn
+            };
+            let Planned { contents, refused, .. } = block;
+            Landed { epoch, contents, rows, refused, outcome }
         });
         Flight { task, planned }
     }
 
     /// A block ended: its output flows on with its records, or they are given up.
     async fn land(&mut self, landed: Landed<R::Output>) -> Result<(), Error> {
-        let Landed { epoch, holds, rows, result } = landed;
+        let Landed { epoch, contents, rows, refused, outcome } = landed;
         if let Some(lane) = self.lanes.get_mut(&epoch) {
             lane.flight = None;
+            if matches!(outcome, Outcome::GivenUp) {
+                lane.discard();
+            }
         }
-        let Some(result) = result else { return Ok(()) };
-        let Delivered { output, rejected } = result?;
+        let Delivered { output, rejected } = match outcome {
+            Outcome::Withdrawn | Outcome::GivenUp => return Ok(()),
+            Outcome::Delivered(delivered) => delivered,
+            Outcome::Failed(error) => return Err(error),
+        };
         if let Some(row) = rejected.into_iter().next() {
-            // E4: they were planned, so they may be in the sink already.
+            // E4: the rest is in already, and no dead letter of this row is.
             let what = format!("the sink rejected row {} of a planned block of {rows}", row.index);
             return Err(self.task.failed(&what, row.error));
         }
-        self.task.counters.delivered(&self.task.stage, rows);
-        self.task.downstream.push(output, holds).await
+        self.task.counters.delivered(&self.task.stage, rows - refused.rows.len());
+        self.task.downstream.push(output, contents.into_holds()).await?;
+        let failed: Vec<usize> = refused.rows.into_iter().collect();
+        let source = Source::Stage(&self.task.stage);
+        let tally = Tally { source, values: rows, failed: &failed, weight: 1, counted: true };
+        self.task.errors.note(tally, refused.last)
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Draft<R> {
     pub(super) failed: Vec<usize>,
     /// The batches that this piece ends: they count as mapped when it has been sent.
     pub(super) mapped: Vec<Unmapped>,
+    /// The log ends there, and everything before it has been taken.
+    pub(super) log_end: Option<i64>,
     refused: Option<BoxError>,
 }
 
@@ -60,6 +62,7 @@ impl<R: Rows> Draft<R> {
             failures: Vec::new(),
             failed: Vec::new(),
             mapped: Vec::new(),
+            log_end: None,
             refused: None,
         }
     }

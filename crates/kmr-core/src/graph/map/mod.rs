@@ -49,6 +49,8 @@ pub(crate) struct Admitted {
     pub(crate) batch: Box<dyn RecordBatch>,
     pub(crate) charge: Charge,
     pub(crate) unmapped: Unmapped,
+    /// The end of the log at that time, if nothing lies between the batch, which may be empty, and it.
+    pub(crate) log_end: Option<i64>,
 }
 
 /// What one partition's task works with.

@@ -20,6 +20,7 @@ use super::window::{Done, Slot, Window};
 use super::{Admitted, Mapping, PartitionInput, source_bytes};
 use crate::error::Error;
 use crate::graph::budget::{Charge, Unmapped};
+use crate::graph::claim::LedgerEntry;
 
 use crate::member::RecordBatch;
 use crate::record::{OwnedRecord, Record};
@@ -33,6 +34,7 @@ struct Load {
     /// What it was charged.
     bytes: usize,
     unmapped: Unmapped,
+    log_end: Option<i64>,
     /// Records that were taken from it.
     taken: usize,
 }
@@ -169,9 +171,9 @@ where
     }
 
     /// Puts a batch behind those that are there.
-    pub(super) fn load(&mut self, Admitted { batch, charge, unmapped }: Admitted) {
+    pub(super) fn load(&mut self, Admitted { batch, charge, unmapped, log_end }: Admitted) {
         let records = batch.len();
-        self.loads.push_back(Load { batch, records, bytes: charge.bytes(), unmapped, taken: 0 });
+        self.loads.push_back(Load { batch, records, bytes: charge.bytes(), unmapped, log_end, taken: 0 });
         match &mut self.charge {
             Some(held) => held.absorb(charge),
             None => self.charge = Some(charge),
@@ -316,8 +318,9 @@ where
                 return;
             }
             self.first_load += 1;
-            if let Some(Load { unmapped, .. }) = self.loads.pop_front() {
+            if let Some(Load { unmapped, log_end, .. }) = self.loads.pop_front() {
                 self.draft.mapped.push(unmapped);
+                self.draft.log_end = log_end.or(self.draft.log_end);
             }
             let others: usize = self.loads.iter().map(|load| load.bytes).sum();
             self.draft.charged = self.charge.as_ref().map_or(0, |held| held.bytes().saturating_sub(others));
@@ -334,14 +337,21 @@ where
         self.flush_at = None;
         let draft = std::mem::replace(&mut self.draft, self.mapping.draft());
         let charge = self.charge.as_mut().map(|held| held.split(draft.charged));
+        let log_end = draft.log_end;
         match (draft.range, charge) {
-            (Some(range), Some(charge)) => self.send_draft(draft, range, charge).await,
+            (Some(range), Some(charge)) => self.send_draft(draft, range, charge).await?,
             (Some(range), None) => {
                 let what = format!("{range:?} of {} are charged to nobody", self.input.assignment.partition);
-                Err(Error::Defect { what })
+                return Err(Error::Defect { what });
             }
-            (None, _) => Ok(()),
+            (None, _) => {}
         }
+        if let Some(offset) = log_end {
+            let epoch = self.input.assignment.epoch;
+            // The ledger is gone only when the consumer has ended.
+            let _ = self.input.ledger.send(LedgerEntry::Ended { epoch, offset });
+        }
+        Ok(())
     }
 }
 

@@ -77,7 +77,10 @@ impl Task {
         let records = offsets.into_iter().map(|offset| OwnedRecord::new("t", 0, offset)).collect();
         let (charge, unmapped) =
             (self.budget.charge(1000), self.budget.unmapped(&self.budget.backlogs().backlog(), 1000));
-        self.batches.send(Admitted { batch: Box::new(Batch(records)), charge, unmapped }).ok().unwrap();
+        self.batches
+            .send(Admitted { batch: Box::new(Batch(records)), charge, unmapped, log_end: None })
+            .ok()
+            .unwrap();
     }
 
     async fn pulse_after(&self, wait: Duration) -> PulseReading {

@@ -232,6 +232,7 @@ impl<'s> Run<'s> {
                     state.commit_foreign(&partition, *keeps);
                 }
             }
+            Action::Lenient { time } => self.cluster.lock().blocks.lenient_until = Some(now + *time),
             Action::HandOutTwice { process } => self.hand_out_twice(*process),
         }
     }

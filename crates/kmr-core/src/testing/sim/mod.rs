@@ -98,6 +98,8 @@ impl RowId {
 pub enum Fate {
     /// That many rows, in each sink.
     Rows(usize),
+    /// That many rows, in each sink, the last of which a sink may refuse: then it is a dead letter, and the others are in all the same.
+    Refusable(usize),
     /// A dead letter.
     DeadLetter,
     /// Nothing: it is filtered out.
@@ -157,6 +159,7 @@ impl Simulation {
     /// Runs the consumers in exactly-once mode
     /// ([`ConsumerBuilder::exactly_once`](crate::ConsumerBuilder::exactly_once)). The sinks know the tokens of what was inserted; what was
     /// sent is stored although its sender is gone, now and then; tools that are not kmr's move offsets. No row may ever come twice.
+    /// What a sink refuses it takes now and then: somebody has changed its table.
     pub fn exactly_once(mut self) -> Self {
         self.exactly_once = true;
         self

@@ -34,6 +34,11 @@ struct Known {
 impl Known {
     fn is_finished(&self, sinks: usize) -> bool {
         match self.fate {
+            Fate::Refusable(rows) => {
+                let is_in = |row: usize| (0..sinks).all(|sink| self.rows.contains_key(&(sink, row)));
+                let last = rows.saturating_sub(1);
+                (0..last).all(is_in) && (self.letters > 0 || is_in(last))
+            }
             _ if self.letters > 0 => true,
             Fate::Skipped => true,
             Fate::DeadLetter => false,

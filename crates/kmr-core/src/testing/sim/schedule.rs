@@ -128,6 +128,10 @@ pub(super) enum Action {
         partition: usize,
         keeps: bool,
     },
+    /// Exactly-once mode: the sinks take what they refuse otherwise.
+    Lenient {
+        time: Duration,
+    },
     /// Records that were just handed out are handed out again.
     HandOutTwice {
         process: usize,
@@ -173,6 +177,13 @@ impl Schedule {
     /// The same for exactly-once mode: without what only an operator could mend, but for what one does mend in the simulation.
     pub(super) fn for_exactly_once(mut self) -> Self {
         self.steps.retain(|(_, action)| !matches!(action, Action::Truncate { .. }));
+        let mut rng = Rng::new(self.seed ^ 0xE4);
+        if rng.chance(30) {
+            let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+            let lenient = Action::Lenient { time: rng.time(Duration::from_secs(30)) };
+            self.steps.push((rng.time(end.max(Duration::from_millis(1))), lenient));
+            self.steps.sort_by_key(|(at, _)| *at);
+        }
         let mut rng = Rng::new(self.seed ^ 0xE0);
         if rng.chance(25) {
             let mut at = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
@@ -278,6 +289,7 @@ impl Action {
             | Action::AddPartition { .. }
             | Action::NoFetch { .. }
             | Action::Pause { .. }
+            | Action::Lenient { .. }
             | Action::HandOutTwice { .. } => true,
             Action::Sinks { fault, .. } => *fault == SinkFault::Fail,
             _ => false,

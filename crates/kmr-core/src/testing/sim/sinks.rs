@@ -225,13 +225,18 @@ impl<T> RowBatch<T> {
     }
 }
 
-/// Runs one attempt to insert a block. What was sent may be stored after its sender has given up, or is gone.
+/// A row of a block: its index in the batch, and whether the sink refuses it.
+type BlockRow = (usize, RowId, bool);
+
+/// Runs one attempt to insert a block. What was sent may be stored after its sender has given up, or is gone. If the sink refuses rows
+/// nothing is stored, and at least the first one is named.
 async fn attempt_block(
     cluster: &Cluster,
     (index, name): (usize, &Arc<str>),
     token: Arc<str>,
-    rows: Vec<RowId>,
+    rows: Vec<BlockRow>,
 ) -> Result<(), DeliveryError> {
+    let mut refused = Vec::new();
     let (latency, outcome, stays) = {
         let mut state = cluster.lock();
         let (latency, outcome) = state.plan_delivery();
@@ -241,15 +246,43 @@ async fn attempt_block(
         let (server, name) = (cluster.clone(), name.clone());
         let write = tokio::spawn(async move {
             sleep(latency).await;
-            server.lock().insert_block(index, &name, &token, &rows);
+            let mut server = server.lock();
+            let refused = server.refused(&rows);
+            if refused.is_empty() {
+                let rows: Vec<RowId> = rows.into_iter().map(|(_, row, _)| row).collect();
+                server.insert_block(index, &name, &token, &rows);
+            } else {
+                server.note(format_args!("{name} refuses rows {refused:?} under {token}"));
+            }
+            refused
         });
         let sender = SenderGone { write: Some(write.abort_handle()).filter(|_| !stays) };
-        let _ = write.await;
+        refused = write.await.unwrap_or_default();
         drop(sender);
     } else {
         sleep(latency).await;
     }
-    outcome.end(cluster, name).await
+    outcome.end(cluster, name).await?;
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let rejected = |index| RejectedRow { index, error: "simulated: refused".into() };
+    Err(DeliveryError::refused(refused.into_iter().map(rejected).collect()))
+}
+
+impl State {
+    /// The rows of a block that the sink names when it refuses it.
+    fn refused(&mut self, rows: &[BlockRow]) -> Vec<usize> {
+        if self.blocks.lenient_until.is_some_and(|until| Instant::now() < until) {
+            return Vec::new();
+        }
+        let mut refused: Vec<usize> =
+            rows.iter().filter(|(.., refused)| *refused).map(|(index, ..)| *index).collect();
+        if refused.len() > 1 && self.rng.chance(50) {
+            refused.truncate(1);
+        }
+        refused
+    }
 }
 
 /// Takes an insert back that the server has not done.
@@ -275,7 +308,10 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
 
     async fn deliver(&self, which: Attempt) -> Result<Delivered<Vec<T>>, DeliveryError> {
         if let Some(block) = which.block {
-            attempt_block(&self.cluster, (self.index, &self.name), block.token, self.ids()).await?;
+            let is_in = |(index, _): &(usize, &T)| !block.without.contains(index);
+            let rows = self.rows.iter().enumerate().filter(is_in);
+            let rows = rows.map(|(index, row)| (index, (self.identify)(row), (self.rejects)(row))).collect();
+            attempt_block(&self.cluster, (self.index, &self.name), block.token, rows).await?;
             return Ok(Delivered::new(self.rows.clone()));
         }
         let write = |state: &mut State| {

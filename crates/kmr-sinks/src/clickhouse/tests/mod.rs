@@ -1,7 +1,9 @@
 //! The whole sink against a server that misbehaves on purpose.
 
+mod blocks;
 mod misbehaving;
 mod mock;
+mod quorum;
 mod searching;
 mod secrets;
 mod table;

@@ -281,3 +281,22 @@ async fn a_table_that_no_longer_fits_stops_with_the_column() {
         assert_eq!((table.inserts(), table.contents.lock().unwrap().described), (1, 2));
     }
 }
+
+#[tokio::test]
+async fn rows_go_in_by_table_partition_and_refused_ones_keep_their_places() {
+    let table = Table::new(|_, ids| match ids {
+        _ if ids.len() > 4 => {
+            Act::Refuse(exception(252, "Too many partitions for single INSERT block (more than 2)."))
+        }
+        _ if ids.contains(&7) => Act::Refuse(exception(153, "Division by zero")),
+        _ => Act::Store,
+    })
+    .await;
+    // Odd rows, then even ones.
+    table.contents.lock().unwrap().hashes = (0..16).map(|row| (row + 1) % 2).collect();
+    let delivered = deliver(&batch_of(&mut started(&table.url).await, 16).await).await;
+    let rejected: Vec<usize> = delivered.rejected.iter().map(|row| row.index).collect();
+    assert_eq!(rejected, [7]);
+    let contents = table.contents.lock().unwrap();
+    assert_eq!(contents.ids, [1, 3, 5, 9, 11, 13, 15, 0, 2, 4, 6, 8, 10, 12, 14]);
+}

@@ -24,10 +24,17 @@ pub(super) enum Act {
 pub(super) struct Contents {
     /// Ids of the rows that were stored, in order, doubles included.
     pub(super) ids: Vec<u64>,
-    tokens: BTreeSet<String>,
+    pub(super) tokens: BTreeSet<String>,
     /// Rows and statement of each insert, refused ones included.
     pub(super) inserts: Vec<(usize, String)>,
     pub(super) described: usize,
+    /// Temporary tables that were asked for, and rows that were tried on them.
+    pub(super) probes: Vec<usize>,
+    pub(super) sessions: usize,
+    /// What the next temporary tables come to.
+    pub(super) no_sessions: Vec<Step>,
+    /// Below 128, of the table partitions of the rows; none: it does not say.
+    pub(super) hashes: Vec<u32>,
 }
 
 pub(super) struct Table {
@@ -76,6 +83,14 @@ impl Table {
                     if request.body.starts_with(b"DESCRIBE") {
                         contents.described += 1;
                         descriptions[(contents.described - 1).min(descriptions.len() - 1)].clone()
+                    } else if request
+                        .body
+                        .starts_with(b"CREATE TEMPORARY TABLE `kmr_probe` AS `db`.`lines` ENGINE = Null")
+                    {
+                        contents.sessions += 1;
+                        contents.no_sessions.pop().unwrap_or_else(|| written(0))
+                    } else if request.head.contains("kmr_probe") {
+                        contents.probe(&request, &mut decide)
                     } else {
                         contents.insert(&request, &mut decide)
                     }
@@ -99,7 +114,30 @@ impl Table {
 }
 
 impl Contents {
+    /// Rows are tried on a temporary table: the same answer, and nothing is stored.
+    fn probe(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> Step {
+        assert!(
+            request.head.contains("session_id=kmr-") && !request.head.contains("token"),
+            "{}",
+            request.head
+        );
+        let ids = ids(request);
+        self.probes.push(ids.len());
+        match decide(usize::MAX, &ids) {
+            Act::Refuse(step) | Act::StoreAnd(step) => step,
+            Act::Store => written(0),
+        }
+    }
+
     fn insert(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> Step {
+        if request.body.starts_with(b"SELECT partition_key") {
+            let key = if self.hashes.is_empty() { "" } else { "{\"partition_key\":\"id\"}\n" };
+            return answer("200 OK", &[], key);
+        }
+        if request.head.contains("kmr_rows_format") {
+            let bytes = self.hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
+            return answer("200 OK", &[], &String::from_utf8(bytes).unwrap());
+        }
         let ids = ids(request);
         let parameter = |name: &str| {
             let (_, rest) = request.head.split_once(&format!("{name}=")).unwrap();

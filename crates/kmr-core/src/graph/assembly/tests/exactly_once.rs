@@ -7,9 +7,10 @@ use super::kit::{Broker, Call, Letters, Running, log, options, place, start_exac
 use crate::error::{BoxError, Error};
 use crate::graph::assembly::GraphOptions;
 use crate::mark::{Idle, Mark, Plan};
-use crate::member::Change;
-use crate::record::Record;
+use crate::member::{Change, Fetched};
+use crate::record::{OwnedRecord, Record};
 use crate::reducer::{Attempt, Chunk, Reducer};
+use crate::stage::Concurrency;
 use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
@@ -155,6 +156,51 @@ async fn a_planned_block_of_which_no_row_is_left_is_not_passed() {
     assert!(consumer.marks(0).is_empty());
     let error = consumer.ended().await.unwrap_err();
     assert!(matches!(error, Error::BlockChanged { first: 5, last: 9, .. }), "{error}");
+}
+
+fn end(offset: i64) -> Fetched {
+    Fetched::End { topic: "t".into(), partition: 0, offset }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_block_whose_last_records_are_gone_ends_with_the_log() {
+    // The records behind 8 had no rows; 7 and 8 had, in the first case.
+    for (planned, found, expected) in [(5..=8, 5..7, "2 rows"), (5..=8, 5..5, "no row")] {
+        let sink = sink();
+        let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+        consumer.start_marked(0, 5, Some(plan(planned, 400).text()));
+        consumer.assign(&[0]).await;
+        consumer.fetch(0, found);
+        consumer.fetch_event(end(8));
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(!consumer.has_ended(), "8 may come");
+        consumer.fetch_event(end(11));
+        consumer.until_true("ended", || consumer.has_ended()).await;
+        assert!(sink.rows().is_empty() && consumer.marks(0).is_empty(), "the plan stays in force");
+        let error = consumer.ended().await.unwrap_err();
+        assert!(matches!(error, Error::BlockChanged { first: 5, last: 8, .. }), "{error}");
+        assert!(error.to_string().contains(expected), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_log_is_behind_records_that_are_still_mapped() {
+    let slow = |record: OwnedRecord| async move {
+        tokio::time::sleep(Duration::from_secs(10)).await;
+        Ok::<_, BoxError>((record.partition(), record.offset()))
+    };
+    let sink = sink();
+    let strategy = Strategy::new().concurrency(Concurrency::in_order(2)).map(slow).reduce(sink.clone());
+    let mut consumer = start_exactly_once(strategy).await;
+    let plan = plan(5..=8, 400);
+    consumer.start_marked(0, 5, Some(plan.text()));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 5..7);
+    consumer.fetch(0, 7..9);
+    consumer.fetch_event(end(20));
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 9))).await;
+    assert_eq!(sink.batches(), [places(5..=8)]);
+    consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -349,18 +395,131 @@ async fn a_sink_that_does_not_offer_it_is_refused_before_anything_is_read() {
     assert!(text.contains("reduce 1") && text.contains("not offered"), "{text}");
 }
 
+/// Refuses the odd ones.
+fn refusing() -> Collect<Place> {
+    sink().rejecting(|(_, offset)| offset % 2 == 1)
+}
+
 #[tokio::test(start_paused = true)]
-async fn rows_that_the_sink_rejects_after_they_were_planned_stop_the_consumer() {
-    let sink = sink().rejecting(|(_, offset)| *offset == 3);
-    let letters = Letters::default();
-    let strategy = Strategy::new().map(place).reduce(sink).reduce_err(letters.clone());
+async fn refused_rows_are_acknowledged_dead_letters_before_the_rest_goes_in_under_the_same_token() {
+    let (sink, letters) = (refusing(), Letters::with_content());
+    letters.0.behave(Behaviour::Stall);
+    let strategy = Strategy::new().map(place).reduce(sink.clone()).reduce_err(letters.clone());
     let mut consumer = start_exactly_once(strategy).await;
+    consumer.log(0, 9, 0);
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    waits(&consumer, 5).await;
+    assert!(sink.batches().is_empty(), "nothing is stored before the letters are");
+    assert_eq!(plans(&consumer.marks(0)), [(0, 4)]);
+    letters.0.behave(Behaviour::Deliver);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 5))).await;
+    assert_eq!(
+        letters.texts(),
+        ["t/0 offset 1 failed at reduce 1: rejected [1]", "t/0 offset 3 failed at reduce 1: rejected [3]"]
+    );
+    assert_eq!(sink.batches(), [places([0, 2, 4])]);
+    let blocks = sink.blocks();
+    let Mark::Plan(plan) = &consumer.marks(0)[0].1 else { panic!("{:?}", consumer.marks(0)) };
+    assert_eq!((&blocks[0].token, &blocks[0].without[..]), (&plan.token, &[1, 3][..]));
+    assert_eq!(consumer.budget.held(), 0);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_of_refused_rows_alone_is_passed_when_their_letters_are_acknowledged() {
+    let (sink, letters) = (refusing(), Letters::default());
+    let strategy = Strategy::new().map(place).reduce(sink.clone()).reduce_err(letters.clone());
+    let mut consumer = start_exactly_once(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, [1, 3]);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 4))).await;
+    assert_eq!((letters.texts().len(), sink.rows().len()), (2, 0));
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_is_finished_when_its_letter_and_its_other_rows_are() {
+    let two = |record: &Record<'_>| {
+        let offset = record.offset() * 10;
+        Ok::<_, BoxError>(vec![(0, offset), (0, offset + 1), (0, offset + 3)])
+    };
+    let (sink, letters) = (refusing(), Letters::default());
+    let strategy = Strategy::new().flat_map(two).reduce(sink.clone()).reduce_err(letters.clone());
+    let mut consumer = start_exactly_once(strategy).await;
+    consumer.assign(&[0]).await;
+    letters.0.behave(Behaviour::Stall);
+    consumer.fetch(0, 5..7);
+    waits(&consumer, 2).await;
+    sink.behave(Behaviour::Stall);
+    letters.0.behave(Behaviour::Deliver);
+    consumer.until_true("lettered", || letters.texts().len() == 2).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(consumer.committed(0), Some(5), "one letter a record, and its other row is not in yet");
+    sink.behave(Behaviour::Deliver);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 7))).await;
+    assert_eq!(sink.batches(), [places([50, 60])]);
+    assert_eq!(sink.blocks()[0].without[..], [1, 2, 4, 5]);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_block_with_refused_rows_is_made_again_whole() {
+    let (sink, letters) = (refusing(), Letters::default());
+    let strategy = Strategy::new().map(place).reduce(sink.clone()).reduce_err(letters.clone());
+    let mut consumer = start_exactly_once(strategy).await;
+    let plan = plan(5..=8, 400);
+    consumer.start_marked(0, 5, Some(plan.text()));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 5..9);
+    consumer.until(|calls| calls.contains(&Call::Committed(0, 9))).await;
+    assert_eq!((sink.batches(), letters.texts().len()), (vec![places([6, 8])], 2));
+    let block = &sink.blocks()[0];
+    assert_eq!((&block.token, &block.without[..], block.is_reformed), (&plan.token, &[0, 2][..], true));
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_reduce_err_a_refused_row_stops_the_consumer_and_the_plan_stays() {
+    let sink = refusing();
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..5);
     consumer.until_true("ended", || consumer.has_ended()).await;
-    assert!(letters.texts().is_empty());
+    assert_eq!((sink.rows().len(), consumer.committed(0), consumer.marks(0).len()), (0, Some(0), 1));
     let error = consumer.ended().await.unwrap_err();
-    assert!(error.to_string().contains("row 3 of a planned block"), "{error}");
+    assert!(matches!(error, Error::Record { offset: 1, .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_branch_that_fails_with_the_letters_of_a_block_ends_the_consumer_with_its_error() {
+    let (sink, letters) = (refusing(), Letters::default());
+    letters.0.behave(Behaviour::FailForGood);
+    let strategy = Strategy::new().map(place).reduce(sink.clone()).reduce_err(letters.clone());
+    let mut consumer = start_exactly_once(strategy).await;
+    consumer.assign(&[0]).await;
+    let started = tokio::time::Instant::now();
+    consumer.fetch(0, 0..5);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    assert!(started.elapsed() < super::kit::DRAIN / 2, "{:?}", started.elapsed());
+    assert_eq!((sink.rows().len(), consumer.marks(0).len()), (0, 1), "the plan stays in force");
+    let text = crate::error::chain_text(&consumer.ended().await.unwrap_err());
+    assert!(text.contains("the table is gone"), "{text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn refused_rows_of_blocks_are_counted_by_the_breaker() {
+    let (sink, letters) = (sink().rejecting(|_| true), Letters::default());
+    let strategy = Strategy::new().map(place).reduce(sink.clone()).reduce_err(letters.clone());
+    let breaker = Some(crate::Breaker::default().with_max_consecutive(10));
+    let options = GraphOptions { exactly_once: true, breaker, ..options() };
+    let mut consumer = start_with(strategy, 1 << 20, options).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..20);
+    consumer.until_true("ended", || consumer.has_ended()).await;
+    let error = consumer.ended().await.unwrap_err();
+    assert!(matches!(&error, Error::TooManyFailures { last, .. } if last.len() == 3), "{error}");
+    assert_eq!(letters.texts().len(), 20);
 }
 
 #[tokio::test]

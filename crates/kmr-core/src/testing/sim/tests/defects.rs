@@ -116,6 +116,16 @@ fn a_block_that_is_made_again_has_other_rows() {
 }
 
 #[test]
+fn the_rest_of_a_block_is_stored_before_the_letters_of_what_was_refused() {
+    found_exactly(Defect::LeavesOutEarly, &["E4"]);
+}
+
+#[test]
+fn a_record_is_finished_by_the_letter_of_one_of_its_rows() {
+    found_exactly(Defect::FinishesWithLetter, &["C1"]);
+}
+
+#[test]
 fn a_block_that_is_made_again_ends_anywhere() {
     found_exactly(Defect::EndsAnywhere, &["no failure without a reason", "E4"]);
 }

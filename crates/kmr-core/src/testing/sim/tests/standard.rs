@@ -155,24 +155,24 @@ fn strategy(sinks: &Sinks) -> Pipeline {
     }
 }
 
-/// The strategies of exactly-once mode: map stages and one reduce, and no row that the sink refuses.
+/// The strategies of exactly-once mode: map stages and one reduce.
 pub(super) fn exact() -> Simulation {
-    fn all(order: Order) -> Order {
-        if let Order::Refused(rows) = order { Order::Rows(rows) } else { order }
-    }
-    fn accepted(record: &Record<'_>) -> Result<Vec<Row>, BoxError> {
-        Ok(rows(record)?.into_iter().map(|row| Row { refused: false, ..row }).collect())
+    fn fate(record: &Record<'_>) -> Fate {
+        match Order::read(record) {
+            Order::Refused(rows) => Fate::Refusable(rows),
+            order => order.fate(),
+        }
     }
     let strategy = |sinks: &Sinks| -> Pipeline {
-        let store = || sinks.sink("store", |row: &Row| row.id.clone());
+        let store = || sinks.sink("store", |row: &Row| row.id.clone()).rejecting(|row| row.refused);
         let tries = Tries::default();
-        let sync = move |record: &Record<'_>| tries.count(record).and_then(|()| accepted(record));
+        let sync = move |record: &Record<'_>| tries.count(record).and_then(|()| rows(record));
         let slow = move |record: OwnedRecord| async move {
             let order = Order::read(&record.as_record());
             if let Order::Slow(millis) = order {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
             }
-            accepted(&record.as_record())
+            rows(&record.as_record())
         };
         match sinks.seed() % 3 {
             0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.letters()),
@@ -190,7 +190,7 @@ pub(super) fn exact() -> Simulation {
         let record = NewRecord::default().with_payload(Order::random(chance).text());
         if chance.is_multiple_of(7) { record } else { record.with_key(format!("key {}", chance % 5)) }
     };
-    Simulation::new(strategy).records(records).fate(|record| all(Order::read(record)).fate()).exactly_once()
+    Simulation::new(strategy).records(records).fate(fate).exactly_once()
 }
 
 pub(super) fn standard() -> Simulation {

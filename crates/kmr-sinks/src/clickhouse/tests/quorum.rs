@@ -1,0 +1,41 @@
+//! A quorum is asked for in the request, and one that is not there is waited for.
+
+use std::time::Duration;
+
+use kmr_core::{Attempt, Reducer, chain_text};
+
+use super::mock::{Mock, description, written};
+use super::table::exception;
+use super::{batch, taken_apart, writer};
+
+#[tokio::test]
+async fn a_quorum_that_is_not_there_is_tried_again_and_explained() {
+    for (code, text) in [
+        (285, "Number of alive replicas (1) is less than requested quorum (2/2). (TOO_FEW_LIVE_REPLICAS)"),
+        (
+            286,
+            "Quorum for previous write has not been satisfied yet. (UNSATISFIED_QUORUM_FOR_PREVIOUS_WRITE)",
+        ),
+        (319, "Unknown status of insert: timeout while waiting for quorum. (UNKNOWN_STATUS_OF_INSERT)"),
+    ] {
+        let mock = Mock::new(vec![description(), exception(code, text), written(2)]).await;
+        let batch = batch(writer(&mock.url).answer_timeout(Duration::from_secs(10)).insert_quorum(2)).await;
+        let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+        let said = chain_text(&error);
+        assert!(retryable && said.contains("replicas") && said.contains("tried again"), "{said}");
+        let receipt = batch.deliver(Attempt::new(2)).await.unwrap().output;
+        assert_eq!((receipt.rows, receipt.inserts), (2, 2));
+
+        let received = mock.received();
+        let line = |at: usize| received[at].head.lines().next().unwrap().to_owned();
+        assert!(line(1).contains("insert_quorum=2&insert_quorum_timeout=8000"), "{}", line(1));
+        assert_eq!(line(1), line(2), "another request under the same token");
+    }
+}
+
+#[tokio::test]
+async fn a_quorum_is_given_once() {
+    let twice = writer("http://db").insert_quorum(2).setting("insert_quorum", "auto").start().await;
+    let text = chain_text(&*twice.unwrap_err());
+    assert!(text.contains("a quorum is given twice"), "{text}");
+}

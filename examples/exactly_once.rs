@@ -1,0 +1,62 @@
+//! Exactly once into ClickHouse: `kill -9` this program as often as you like, and start it again; each record is in the table once.
+//!
+//! The one example that needs servers: the embedded cluster has no topic ids, by which plans know their topic.
+//!
+//! ```sh
+//! cargo run -p kmr-examples --example exactly_once -- 127.0.0.1:9092 orders http://127.0.0.1:8123 shop
+//! ```
+//!
+//! It reads the topic `orders`, whose payloads are numbers, into the table `orders` of the database `shop`, until Ctrl-C. What is not a
+//! number goes to standard error: dead letters may come twice, rows may not.
+#![expect(clippy::print_stdout, reason = "an example prints what it shows")]
+
+use std::time::Duration;
+
+use kmr_core::{BoxError, ClientConfig, Consumer, Record, processing_strategy};
+use kmr_sinks::clickhouse::{ClickHouseWriter, RecordColumns, Row, client::Client};
+use kmr_sinks::{OsStream, OsStreamWriter};
+use serde::Serialize;
+
+#[derive(Row, Serialize)]
+#[clickhouse(crate = "kmr_sinks::clickhouse")]
+struct Order {
+    amount: u64,
+}
+
+/// The same record always gives the same row: a block that is made again after a crash is compared with its plan.
+fn order(record: &Record<'_>) -> Result<Order, BoxError> {
+    Ok(Order { amount: std::str::from_utf8(record.payload().unwrap_or_default())?.parse()? })
+}
+
+#[tokio::main]
+async fn main() -> Result<(), BoxError> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [broker, topic, clickhouse, database] = &arguments[..] else {
+        return Err("arguments: BROKER TOPIC CLICKHOUSE_URL DATABASE".into());
+    };
+    let client = Client::default().with_url(clickhouse);
+    client.query(&format!("CREATE DATABASE IF NOT EXISTS {database}")).execute().await?;
+    // The table has to remember tokens, for about twice as many blocks as come between a crash and the next start.
+    let table = format!(
+        "CREATE TABLE IF NOT EXISTS {database}.orders (partition Int32, offset Int64, amount UInt64) ENGINE = MergeTree \
+         ORDER BY (partition, offset) SETTINGS non_replicated_deduplication_window = 10000"
+    );
+    client.query(&table).execute().await?;
+
+    let sink = ClickHouseWriter::<Order>::new(clickhouse, "orders")
+        .database(database)
+        .record_columns(RecordColumns::new().partition("partition").offset("offset"))
+        .max_age(Duration::from_millis(500));
+    let letters = OsStreamWriter::new(Duration::from_millis(500), OsStream::StdErr);
+    let config = ClientConfig::new().set("bootstrap.servers", broker).set("group.id", "orders-exactly-once");
+    let consumer = Consumer::builder()
+        .topics([topic])
+        .config(config)
+        .exactly_once()
+        .strategy(processing_strategy!({ map => order, reduce => sink, reduce_err => letters }))
+        .build()?;
+    println!("{topic} goes into {database}.orders, each record once; Ctrl-C ends it");
+    let report = consumer.run().await?;
+    println!("{} records, {} dead letters in this run", report.stats.records, report.stats.dead_letters);
+    Ok(())
+}

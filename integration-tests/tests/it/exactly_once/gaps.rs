@@ -1,0 +1,111 @@
+//! Offsets that hold no record, in the middle of planned blocks that are made again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use integration_tests::consumer::Step;
+use integration_tests::{Deadline, Message, Signal, TopicSpec, say, test_name, unique, wait_until};
+
+use super::marks::{mark, reset};
+use super::{dies, scene, settings, stops};
+use crate::scene::{Scene, TABLE, alive, start};
+
+fn some(first: u64, count: u64) -> impl Iterator<Item = Message> + Send + 'static {
+    (first..first + count).map(|n| Message::new(format!("{{\"n\":{n}}}")).partition(0))
+}
+
+/// First and last offset of the plan in force.
+async fn planned(scene: &Scene) -> Result<(i64, i64)> {
+    let (offset, plan) = mark(&scene.topic, &scene.group).await?;
+    let words: Vec<&str> = plan.split(' ').collect();
+    ensure!(words.get(1) == Some(&"plan"), "{plan:?}");
+    Ok((offset, words.get(6).context("no last offset")?.parse()?))
+}
+
+/// What can be read is in the table once, and nothing else.
+async fn each_readable_row_once(scene: &Scene) -> Result<u64> {
+    let readable = scene.topic.readable_offsets().await?.remove(&0).unwrap_or_default();
+    let there: Vec<u64> = scene
+        .database
+        .client()
+        .query(&format!("SELECT offset FROM {TABLE} ORDER BY offset"))
+        .fetch_all()
+        .await?;
+    let expected: Vec<u64> = readable.into_iter().map(i64::unsigned_abs).collect();
+    ensure!(there == expected, "{} rows of {} readable records", there.len(), expected.len());
+    Ok(there.len() as u64)
+}
+
+#[tokio::test]
+async fn blocks_with_markers_and_aborted_records_inside_are_made_again_as_they_were() -> Result<()> {
+    for (name, at) in
+        [("before", Step::BeforeInsert), ("during", Step::DuringInsert(Duration::from_millis(3)))]
+    {
+        let scene = scene(&format!("{} {name}", test_name!()), 1, 1000).await?;
+        let transactions = scene.topic.kafka().transactions(&unique(test_name!())).await?;
+        transactions.abort(&scene.topic, some(0, 30)).await?;
+        for round in 0..30 {
+            transactions.commit(&scene.topic, some(0, 17 + round % 5)).await?;
+            transactions.abort(&scene.topic, some(0, 9 + round % 7)).await?;
+        }
+        let settings = settings(&scene).kafka("isolation.level", "read_committed");
+        dies(&settings, at).await?;
+        let (first, last) = planned(&scene).await?;
+        let readable = scene.topic.readable_offsets().await?.remove(&0).unwrap_or_default();
+        let inside = readable.iter().filter(|offset| (first..=last).contains(*offset)).count();
+        ensure!(inside > 0 && inside as i64 <= last - first, "no gap in {first}..={last}: {inside} records");
+
+        let end = readable.last().context("nothing can be read")? + 1;
+        let mut consumer = start(&settings)?;
+        wait_until(Deadline::seconds(90), "the last readable record is committed", async || {
+            alive(&consumer)?;
+            Ok(mark(&scene.topic, &scene.group).await?.0 >= end)
+        })
+        .await?;
+        let rows = each_readable_row_once(&scene).await?;
+        let status = consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+        ensure!(status.success(), "{status}: {}", consumer.stderr());
+        say(format_args!(
+            "died {name} the insert of offsets {first} to {last}, of which {inside} hold records: {rows} rows, each readable \
+             record once"
+        ));
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_planned_block_that_was_compacted_since_stops_the_consumer() -> Result<()> {
+    let scene = scene(test_name!(), TopicSpec::partitions(1).compacted(), 1000).await?;
+    let keyed = |count: u64| {
+        (0..count).map(|n| Message::new(format!("{{\"n\":{n}}}")).key((n % 400).to_string()).partition(0))
+    };
+    scene.topic.produce(keyed(400)).await?;
+    dies(&settings(&scene), Step::BeforeInsert).await?;
+    let (first, last) = planned(&scene).await?;
+    let inside = async || {
+        let readable = scene.topic.readable_offsets().await?.remove(&0).unwrap_or_default();
+        Ok::<_, anyhow::Error>(
+            readable.iter().filter(|offset| (first..=last).contains(*offset)).count() as i64
+        )
+    };
+    // Newer versions of half of the keys; compaction leaves the first record of the plan or not.
+    scene.topic.produce(keyed(300)).await?;
+    wait_until(Deadline::seconds(90), "records of the plan are gone", async || {
+        scene.topic.produce([Message::new("{\"n\":1}").key("last").partition(0)]).await?;
+        Ok(inside().await? <= last - first)
+    })
+    .await?;
+    let rows = scene.rows().await?;
+    stops(&settings(&scene), &["was planned with", "the records have to be there still", "offsets reset"])
+        .await?;
+    ensure!(scene.rows().await? == rows, "it inserted something");
+
+    // The table does not have the block, so the new epoch starts in front of it.
+    reset(&scene.topic, &scene.group, first).await?;
+    let mut consumer = start(&settings(&scene))?;
+    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
+    let doubles = format!("SELECT toUInt64(count() - uniqExact(offset)) FROM {TABLE}");
+    ensure!(scene.database.number(&doubles).await? == 0, "a row is in twice");
+    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    Ok(())
+}
