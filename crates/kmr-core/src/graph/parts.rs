@@ -119,7 +119,7 @@ impl Handover {
             self.next += size;
             let unmapped = self.budget.unmapped(&backlog, bytes);
             // The task ends with this value.
-            let _ = self.batches.send(Admitted { batch, charge, unmapped });
+            let _ = self.batches.send(Admitted { batch, charge, unmapped, log_end: None });
         }
         let (ledger, end) = (&mut self.ledger, self.next);
         self.runtime.block_on(async {
