@@ -2,7 +2,7 @@
 
 use kmr_core::__parts::Handover;
 use kmr_core::{
-    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, IntoPipeline, Record,
+    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Error, IntoPipeline, Record,
     Reducer, Strategy, async_trait,
 };
 
