@@ -163,3 +163,10 @@ pub mod __private {
     };
     pub use crate::strategy::stub;
 }
+
+/// Parts of the graph for benchmarks. Not part of the API.
+#[cfg(feature = "testing")]
+#[doc(hidden)]
+pub mod __parts {
+    pub use crate::graph::parts::{Handover, batch, track};
+}

@@ -299,6 +299,12 @@ pub trait Rows: Send + Sized + 'static {
         self.push(row)
     }
 
+    /// About so many rows come next: a container that grows may make room for them at once. The default does nothing.
+    #[inline]
+    fn reserve(&mut self, rows: usize) {
+        let _ = rows;
+    }
+
     /// Number of rows.
     fn len(&self) -> usize;
 
@@ -333,6 +339,11 @@ impl<T: Send + 'static> Rows for Vec<T> {
     fn push(&mut self, row: T) -> Result<(), BoxError> {
         Vec::push(self, row);
         Ok(())
+    }
+
+    #[inline]
+    fn reserve(&mut self, rows: usize) {
+        Vec::reserve(self, rows);
     }
 
     fn len(&self) -> usize {

@@ -1,23 +1,18 @@
-//! Starts the servers, fills the topic, and runs every contender once in each round.
+//! Runs every contender once in each round, and then the other measurements.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use integration_tests::{
-    ClickHouse, Database, Deadline, Kafka, Message, Process, Topic, program, say, unique,
-};
+use integration_tests::{Topic, program, say};
 
 use crate::contenders::Contender;
 use crate::figures::{Figures, Sample};
+use crate::measurements;
 use crate::options::Options;
-use crate::payload::{PAYLOAD_BYTES, payload};
-use crate::shared::job::{Job, Work};
-use crate::shared::meter::Measured;
+use crate::servers::Servers;
+use crate::shared::job::Work;
 use crate::table;
-
-/// Longest run of one contender. One that loses a record, and so waits for ever, is an error.
-const RUN_SECONDS: u64 = 600;
 
 /// A line of the table.
 #[derive(Clone, Copy, Debug)]
@@ -60,136 +55,77 @@ const fn entry(name: &'static str, work: Work, program: Program) -> Entry {
 /// Where there are no servers, when a contender fails, and when one has not done all its records.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let entries: Vec<Entry> = ENTRIES.into_iter().filter(|entry| options.wants(entry.name)).collect();
-    ensure!(!entries.is_empty(), "--only leaves nothing to run");
-    let programs = Programs::find(&entries).await?;
-    let scene = Scene::prepare(options).await?;
+    let measurements = options.measurements();
+    ensure!(!entries.is_empty() || !measurements.is_empty(), "--only leaves nothing to run");
+    let arroyo = arroyo(&entries).await?;
+    let servers = Servers::start().await?;
+    println!("{}\n", table::machine());
+    if !entries.is_empty() {
+        pipeline(options, &entries, &servers, arroyo.as_deref()).await?;
+    }
+    for measurement in measurements {
+        println!("\n{}", measurements::run(measurement, options, &servers).await?);
+    }
+    Ok(())
+}
+
+/// The program on `sentry_arroyo`, built, if one of the entries needs it.
+async fn arroyo(entries: &[Entry]) -> Result<Option<PathBuf>> {
+    if !entries.iter().any(|entry| matches!(entry.program, Program::Arroyo)) {
+        return Ok(None);
+    }
+    say("building benches/arroyo");
+    let build = ["--release", "--locked", "--manifest-path", "benches/arroyo/Cargo.toml"];
+    let built = program("arroyo-pipeline", &build).await;
+    let why = "sentry_arroyo needs cmake and libcurl's headers (Debian: libcurl4-openssl-dev)";
+    built.context(why).map(Some)
+}
+
+/// The table of all contenders.
+async fn pipeline(
+    options: &Options,
+    entries: &[Entry],
+    servers: &Servers,
+    arroyo: Option<&std::path::Path>,
+) -> Result<()> {
+    let topic = servers.topic("bench", options.partitions, options.records()).await?;
     let mut figures = Figures::default();
     for round in 1..=options.rounds() {
-        for entry in &entries {
-            let sample = scene.run(entry, &programs).await.with_context(|| entry.name)?;
+        for entry in entries {
+            let sample = once(options, entry, servers, &topic, arroyo).await.context(entry.name)?;
             say(format_args!("round {round}: {:24} {sample}", entry.name));
             figures.add(entry.name, sample);
         }
     }
     table::print(options, &figures);
-    Ok(())
+    topic.delete().await
 }
 
-/// The programs to start.
-struct Programs {
-    own: PathBuf,
-    arroyo: Option<PathBuf>,
-}
-
-impl Programs {
-    async fn find(entries: &[Entry]) -> Result<Self> {
-        let own = std::env::current_exe().context("where am I")?;
-        let build = ["--release", "--locked", "--manifest-path", "benches/arroyo/Cargo.toml"];
-        let arroyo =
-            if entries.iter().any(|entry| matches!(entry.program, Program::Arroyo)) {
-                say("building benches/arroyo");
-                let built = program("arroyo-pipeline", &build).await;
-                Some(built.context(
-                    "sentry_arroyo needs cmake and libcurl's headers (Debian: libcurl4-openssl-dev)",
-                )?)
-            } else {
-                None
-            };
-        Ok(Self { own, arroyo })
-    }
-}
-
-/// The servers, the topic, the tables.
-struct Scene {
-    topic: Topic,
-    database: Database,
-    records: u64,
-    lz4: bool,
-}
-
-impl Scene {
-    async fn prepare(options: &Options) -> Result<Self> {
-        let (records, partitions) = (options.records(), options.partitions);
-        let topic = Kafka::shared().await?.create_topic("bench", partitions).await?;
-        let database = ClickHouse::shared().await?.database("bench").await?;
-        for (work, columns, order) in [
-            (Work::W1, "partition UInt32, offset UInt64, timestamp DateTime", "partition, offset"),
-            (
-                Work::W2,
-                "org_id UInt32, project_id UInt32, name String, timestamp DateTime, value Float64, retention_days UInt16",
-                "org_id, project_id, name, timestamp",
-            ),
-        ] {
-            let table = table_of(work);
-            database
-                .exec(&format!("CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY ({order})"))
-                .await?;
+/// One run of one contender, on empty tables and in a group of its own.
+async fn once(
+    options: &Options,
+    entry: &Entry,
+    servers: &Servers,
+    topic: &Topic,
+    arroyo: Option<&std::path::Path>,
+) -> Result<Sample> {
+    let records = options.records();
+    let job = servers.job(entry.work, topic.name(), records, options.lz4());
+    let (command, inserts) = match entry.program {
+        Program::Own(contender) => (servers.command(contender, &job)?, contender.inserts()),
+        Program::Arroyo => {
+            let mut command = Command::new(arroyo.context("not built")?);
+            command.arg(serde_json::to_string(&job)?);
+            (command, true)
         }
-        say(format_args!("producing {records} records of {PAYLOAD_BYTES} bytes"));
-        let spread = u64::from(partitions.unsigned_abs().max(1));
-        let message =
-            move |n| Message::new(payload(n)).partition(i32::try_from(n % spread).unwrap_or_default());
-        let produced = topic.produce((0..records).map(message)).await?;
-        ensure!(produced.total() == records, "{} of {records} records produced", produced.total());
-        Ok(Self { topic, database, records, lz4: options.lz4() })
-    }
-
-    /// One run of one contender, on empty tables and in a group of its own.
-    async fn run(&self, entry: &Entry, programs: &Programs) -> Result<Sample> {
-        let table = table_of(entry.work);
-        self.database.exec(&format!("TRUNCATE TABLE {table} SYNC")).await?;
-        let job = Job {
-            work: entry.work,
-            records: self.records,
-            broker: self.topic.kafka().bootstrap().to_owned(),
-            topic: self.topic.name().to_owned(),
-            group: unique("bench"),
-            url: self.database.server().url().to_owned(),
-            database: self.database.name().to_owned(),
-            table: table.to_owned(),
-            lz4: self.lz4,
-        };
-        let load = load_average()?;
-        let (mut command, inserts) = match (entry.program, &programs.arroyo) {
-            (Program::Own(contender), _) => {
-                let mut command = Command::new(&programs.own);
-                command.arg("--job").arg(serde_json::to_string(&(contender, job))?);
-                (command, contender.inserts())
-            }
-            (Program::Arroyo, Some(path)) => (arroyo(path, &job)?, true),
-            (Program::Arroyo, None) => anyhow::bail!("not built"),
-        };
-        // A lost panic message would leave nothing to look at.
-        command.env("RUST_LIB_BACKTRACE", "0");
-        let mut process = Process::spawn(command)?;
-        let status = process.wait(Deadline::seconds(RUN_SECONDS)).await?;
-        ensure!(status.success(), "{status}; its standard error:\n{}", process.stderr());
-        let output = process.stdout();
-        let line = output.lines().last().context("it has printed nothing")?;
-        let measured: Measured = serde_json::from_str(line).with_context(|| line.to_owned())?;
-        if inserts {
-            let rows = self.database.count(table).await?;
-            ensure!(rows == self.records, "{rows} rows of {} records", self.records);
-        }
-        Ok(Sample { measured, load })
-    }
-}
-
-fn arroyo(path: &Path, job: &Job) -> Result<Command> {
-    let mut command = Command::new(path);
-    command.arg(serde_json::to_string(job)?);
-    Ok(command)
-}
-
-fn table_of(work: Work) -> &'static str {
-    match work {
-        Work::W1 => "seen",
-        Work::W2 => "metrics",
-    }
+    };
+    let load = load_average()?;
+    let measured = servers.run(command, entry.work, inserts.then_some(records)).await?;
+    Ok(Sample { measured, load })
 }
 
 /// Tasks that want a processor, over the last minute.
-fn load_average() -> Result<f64> {
+pub(crate) fn load_average() -> Result<f64> {
     let text = std::fs::read_to_string("/proc/loadavg")?;
     Ok(text.split_whitespace().next().context("no load average")?.parse()?)
 }

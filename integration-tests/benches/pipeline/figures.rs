@@ -129,7 +129,7 @@ fn bootstrap(rounds: usize, value: impl Fn(&[usize]) -> f64) -> Spread {
     Spread { median, low: at(0.025).unwrap_or(median), high: at(0.975).unwrap_or(median) }
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     let middle = values.len() / 2;
     match (values.get(middle.wrapping_sub(1)), values.get(middle)) {

@@ -10,8 +10,10 @@
 mod contenders;
 mod driver;
 mod figures;
+mod measurements;
 mod options;
 mod payload;
+mod servers;
 mod shared;
 mod table;
 

@@ -2,7 +2,10 @@
 
 use clap::Parser;
 
-/// kmr's pipeline, its ceilings and its rivals on real servers, interleaved.
+use crate::measurements::Measurement;
+
+/// kmr's pipeline, its ceilings and its rivals on real servers, interleaved; then what else is promised: a live tail, a stalled sink,
+/// growth, idleness, exactly-once mode, several processes of one group.
 #[derive(Debug, Parser)]
 pub(crate) struct Options {
     /// Records in the topic [default: 2000000; with --smoke 100000]
@@ -16,11 +19,12 @@ pub(crate) struct Options {
     pub(crate) partitions: i32,
     /// Small defaults: whether everything works, not how fast it is
     #[arg(long)]
-    smoke: bool,
+    pub(crate) smoke: bool,
     /// Batches go to ClickHouse uncompressed, from every contender; without this as LZ4, everybody's default
     #[arg(long)]
     plain: bool,
-    /// Only contenders whose name contains this (repeat for more)
+    /// Only this (repeat for more): tail, stalled, growth, idle, exactly-once, scale-out; pipeline, the table of all contenders; or
+    /// contenders whose name contains it
     #[arg(long)]
     only: Vec<String>,
     /// Given by `cargo bench`
@@ -44,7 +48,17 @@ impl Options {
         !self.plain
     }
 
+    /// Whether a contender of the table runs.
     pub(crate) fn wants(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|part| name.contains(part))
+        let mut contenders = self.only.iter().filter(|only| Measurement::named(only).is_none());
+        self.only.is_empty() || contenders.any(|part| part == "pipeline" || name.contains(part.as_str()))
+    }
+
+    /// What else is measured.
+    pub(crate) fn measurements(&self) -> Vec<Measurement> {
+        if self.only.is_empty() {
+            return Measurement::ALL.to_vec();
+        }
+        self.only.iter().filter_map(|only| Measurement::named(only)).collect()
     }
 }

@@ -56,7 +56,6 @@ const RATIOS: [Ratio; 13] = [
 
 /// Prints everything.
 pub(crate) fn print(options: &Options, figures: &Figures) {
-    println!("{}", machine());
     println!(
         "{} records, {} partitions, rounds: {}, batches sent {}; median, [95 % interval of the median], least\n",
         options.records(),
@@ -129,7 +128,7 @@ fn spread(spread: Spread, digits: usize, unit: f64) -> String {
     format!("{median:.digits$} [{low:.digits$}, {high:.digits$}]")
 }
 
-fn table(header: &[&str]) -> Table {
+pub(crate) fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_preset(ASCII_MARKDOWN).set_header(header.to_vec());
     for column in table.column_iter_mut().skip(1) {
@@ -139,7 +138,7 @@ fn table(header: &[&str]) -> Table {
 }
 
 /// Processor, how many of them, memory.
-fn machine() -> String {
+pub(crate) fn machine() -> String {
     let field = |path: &str, name: &str| {
         let text = std::fs::read_to_string(path).unwrap_or_default();
         let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();

@@ -138,6 +138,8 @@ impl NativeFetch {
     fn cut(&mut self, positions: &mut Positions) -> Vec<Fetched> {
         let mut fetched = Vec::new();
         let mut run: Option<Run> = None;
+        // Most of what is taken at once is one run: its list need not grow.
+        let mut left = self.messages.len();
         for pointer in std::mem::take(&mut self.messages) {
             let Some(pointer) = NonNull::new(pointer) else { continue };
             // SAFETY: a message that librdkafka has just handed out.
@@ -150,8 +152,9 @@ impl NativeFetch {
             {
                 fetched.extend(run.take().and_then(|run| run.finish(positions)));
                 let topic = if message.rkt.is_null() { "".into() } else { self.topic(message.rkt) };
-                run = Some(Run::new(topic, message, self.queue.client.clone()));
+                run = Some(Run::new(topic, message, left, self.queue.client.clone()));
             }
+            left -= 1;
             if let Some(current) = &mut run {
                 // Owned by the run from here on: destroyed with it, also if it is an error.
                 current.batch.messages.push(pointer);
@@ -221,15 +224,18 @@ struct Run {
 }
 
 impl Run {
-    fn new(topic: Arc<str>, message: &rd::rd_kafka_message_t, client: ClientRef) -> Self {
-        let batch = MessageBatch { topic, messages: Vec::new(), _client: client };
+    /// Of at most `most` messages, which `message` is the first of.
+    fn new(topic: Arc<str>, message: &rd::rd_kafka_message_t, most: usize, client: ClientRef) -> Self {
+        let batch = MessageBatch { topic, messages: Vec::with_capacity(most), _client: client };
         Self { topic_object: message.rkt, partition: message.partition, bytes: 0, batch }
     }
 
     /// `None`: the partition is not assigned. librdkafka takes an assignment back later than kmr does where a rebalance has
     /// overtaken the answer to the one before.
     fn finish(self, positions: &mut Positions) -> Option<Fetched> {
-        let Run { partition, bytes, batch, .. } = self;
+        let Run { partition, bytes, mut batch, .. } = self;
+        // The budget is charged for messages, not for room: of short runs there may be many.
+        batch.messages.shrink_to_fit();
         let last = batch.len().checked_sub(1).map(|last| batch.offset(last))?;
         let is_ours = positions.handed_out(&TopicPartition::new(batch.topic.clone(), partition), last);
         is_ours.then(|| Fetched::Records {

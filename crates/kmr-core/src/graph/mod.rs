@@ -26,6 +26,8 @@ pub(crate) mod flow;
 pub(crate) mod intake;
 mod jitter;
 mod map;
+#[cfg(feature = "testing")]
+pub(crate) mod parts;
 mod pauses;
 mod piece;
 mod plans;

@@ -10,7 +10,7 @@ use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde::Serialize;
 
-use crate::shared::job::{BATCH_AGE, BATCH_ROWS, Job, Work};
+use crate::shared::job::{BATCH_AGE, BATCH_ROWS, FETCH, Job, Work};
 use crate::shared::meter::Meter;
 use crate::shared::rows;
 
@@ -27,12 +27,14 @@ where
     R: for<'a> Row<Value<'a> = R> + Serialize,
 {
     let mut meter = Meter::new(job.records, Duration::ZERO);
-    let consumer: StreamConsumer = ClientConfig::new()
+    let mut config = ClientConfig::new();
+    config
         .set("bootstrap.servers", &job.broker)
         .set("group.id", &job.group)
         .set("auto.offset.reset", "earliest")
-        .set("enable.auto.commit", "false")
-        .create()?;
+        .set("enable.auto.commit", "false");
+    config.extend(FETCH.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    let consumer: StreamConsumer = config.create()?;
     consumer.subscribe(&[&job.topic])?;
     let mut inserter: Inserter<R> =
         job.client().inserter(&job.table).with_max_rows(BATCH_ROWS as u64).with_period(Some(BATCH_AGE));

@@ -5,12 +5,13 @@ use std::time::Duration;
 
 use anyhow::Result;
 use kmr_core::{
-    Attempt, BatchOptions, BoxError, Chunk, ClientConfig, Consumer, ConsumerHandle, Delivered, Delivery,
-    DeliveryError, IntoPipeline, Record, Reducer, ResetPolicy, async_trait, processing_strategy,
+    BoxError, ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, IntoPipeline, Pipeline, Record,
+    ResetPolicy, processing_strategy,
 };
 use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, Row};
 use serde::Serialize;
 
+use super::reducers::Drop;
 use crate::shared::job::{BATCH_AGE, BATCH_ROWS, Job, Work};
 use crate::shared::meter::Meter;
 use crate::shared::rows::{self, Metric, Seen};
@@ -21,27 +22,46 @@ const LOOK: Duration = Duration::from_millis(10);
 /// W1 or W2 without a sink.
 pub(crate) async fn drop_rows(job: &Job) -> Result<()> {
     match job.work {
-        Work::W1 => run(job, processing_strategy!({ map => seen, reduce => Drop::<Seen>::new() })).await,
-        Work::W2 => run(job, processing_strategy!({ map => metric, reduce => Drop::<Metric>::new() })).await,
+        Work::W1 => {
+            let strategy = processing_strategy!({ map => seen, reduce => Drop::<Seen>::new() });
+            run(job, builder(job, strategy)).await
+        }
+        Work::W2 => {
+            let strategy = processing_strategy!({ map => metric, reduce => Drop::<Metric>::new() });
+            run(job, builder(job, strategy)).await
+        }
     }
 }
 
 /// W1 or W2 into ClickHouse.
 pub(crate) async fn insert(job: &Job) -> Result<()> {
+    run(job, inserting(job)).await
+}
+
+/// The same, each row exactly once.
+pub(crate) async fn insert_exactly_once(job: &Job) -> Result<()> {
+    run(job, inserting(job).exactly_once()).await
+}
+
+fn inserting(job: &Job) -> ConsumerBuilder<Pipeline> {
     match job.work {
-        Work::W1 => run(job, processing_strategy!({ map => seen, reduce => writer::<Seen>(job) })).await,
-        Work::W2 => run(job, processing_strategy!({ map => metric, reduce => writer::<Metric>(job) })).await,
+        Work::W1 => builder(job, processing_strategy!({ map => seen, reduce => writer::<Seen>(job) })),
+        Work::W2 => builder(job, processing_strategy!({ map => metric, reduce => writer::<Metric>(job) })),
     }
 }
 
-async fn run(job: &Job, strategy: impl IntoPipeline) -> Result<()> {
+/// A consumer of the job's topic, from its beginning.
+pub(crate) fn builder(job: &Job, strategy: impl IntoPipeline) -> ConsumerBuilder<Pipeline> {
     let config = ClientConfig::new().set("bootstrap.servers", &job.broker).set("group.id", &job.group);
-    let consumer = Consumer::builder()
+    Consumer::builder()
         .topics([&job.topic])
         .config(config)
         .reset_policy(ResetPolicy::Earliest)
         .strategy(strategy)
-        .build()?;
+}
+
+async fn run(job: &Job, builder: ConsumerBuilder<Pipeline>) -> Result<()> {
+    let consumer = builder.build()?;
     let meter = Arc::new(Mutex::new(Meter::new(job.records, Duration::ZERO)));
     let watch = tokio::spawn(watch(consumer.handle(), job.records, meter.clone()));
     let report = consumer.run().await?;
@@ -67,7 +87,8 @@ async fn watch(handle: ConsumerHandle, records: u64, meter: Arc<Mutex<Meter>>) {
     }
 }
 
-fn seen(record: &Record<'_>) -> Result<Seen, BoxError> {
+/// W1's map.
+pub(crate) fn seen(record: &Record<'_>) -> Result<Seen, BoxError> {
     let payload = record.payload().ok_or("a tombstone")?;
     Ok(rows::seen(record.partition(), record.offset(), payload)?)
 }
@@ -83,48 +104,4 @@ fn writer<R: Row + Serialize + Send + 'static>(job: &Job) -> ClickHouseWriter<R>
         .compression(compression)
         .max_records(BATCH_ROWS)
         .max_age(BATCH_AGE)
-}
-
-/// Acknowledges every batch at once and forgets it.
-struct Drop<T>(Vec<T>);
-
-impl<T> Drop<T> {
-    fn new() -> Self {
-        Self(Vec::new())
-    }
-}
-
-#[async_trait]
-impl<T: Send + 'static> Reducer for Drop<T> {
-    type Rows = Vec<T>;
-    type Output = ();
-
-    fn options(&self) -> BatchOptions {
-        BatchOptions::default().with_max_records(BATCH_ROWS).with_max_age(BATCH_AGE)
-    }
-
-    fn rows(&self) -> Vec<T> {
-        Vec::new()
-    }
-
-    fn accept(&mut self, mut chunk: Chunk<Vec<T>>) -> Result<(), BoxError> {
-        self.0.append(&mut chunk.rows);
-        Ok(())
-    }
-
-    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
-        self.0.clear();
-        Ok(Box::new(Dropped))
-    }
-}
-
-struct Dropped;
-
-#[async_trait]
-impl Delivery for Dropped {
-    type Output = ();
-
-    async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
-        Ok(Delivered::new(()))
-    }
 }

@@ -3,7 +3,9 @@
 mod by_hand;
 mod in_memory;
 mod kmr;
+pub(crate) mod live;
 mod native;
+mod reducers;
 
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
@@ -25,12 +27,22 @@ pub(crate) enum Contender {
     Insert,
     /// rdkafka's `StreamConsumer` and the crate's `Inserter`.
     ByHand,
+    /// kmr with `ClickHouseWriter`, each row exactly once.
+    KmrExactlyOnce,
+    /// kmr behind a producer.
+    KmrTail,
+    /// kmr in front of a sink that stands still.
+    KmrStalled,
+    /// kmr with nothing to do.
+    KmrIdle,
+    /// kmr as one of several in a group.
+    KmrMember,
 }
 
 impl Contender {
     /// Whether its rows have to be in the table afterwards.
     pub(crate) fn inserts(self) -> bool {
-        matches!(self, Self::Kmr | Self::Insert | Self::ByHand)
+        matches!(self, Self::Kmr | Self::Insert | Self::ByHand | Self::KmrExactlyOnce)
     }
 }
 
@@ -47,6 +59,11 @@ pub(crate) fn run(contender: Contender, job: &Job) -> Result<()> {
         Contender::Kmr => runtime()?.block_on(kmr::insert(job)),
         Contender::Insert => runtime()?.block_on(in_memory::insert(job)),
         Contender::ByHand => runtime()?.block_on(by_hand::run(job)),
+        Contender::KmrExactlyOnce => runtime()?.block_on(kmr::insert_exactly_once(job)),
+        Contender::KmrTail => runtime()?.block_on(live::tail(job)),
+        Contender::KmrStalled => runtime()?.block_on(live::stalled(job)),
+        Contender::KmrIdle => runtime()?.block_on(live::idle(job)),
+        Contender::KmrMember => runtime()?.block_on(live::member(job)),
     }
 }
 

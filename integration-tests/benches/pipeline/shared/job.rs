@@ -6,6 +6,12 @@ use serde::{Deserialize, Serialize};
 pub(crate) const BATCH_ROWS: usize = 32_768;
 pub(crate) const BATCH_AGE: std::time::Duration = std::time::Duration::from_secs(4);
 
+/// Settings of librdkafka that whoever tunes a consumer finds: what kmr has as defaults. With librdkafka's own, a full queue is looked
+/// at again after a second, and at these rates most of that second passes with an empty one. The ceiling goes without them: its queue
+/// is never full.
+pub(crate) const FETCH: [(&str, &str); 3] =
+    [("fetch.queue.backoff.ms", "5"), ("fetch.min.bytes", "100000"), ("fetch.wait.max.ms", "100")];
+
 /// What a record becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Work {

@@ -85,7 +85,8 @@ impl Meter {
     }
 }
 
-fn peak_bytes() -> Result<u64> {
+/// The most resident memory that this process has had, in bytes.
+pub(crate) fn peak_bytes() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
     let kilobytes: u64 = line.trim().trim_end_matches("kB").trim().parse()?;

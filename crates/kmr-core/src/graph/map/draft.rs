@@ -76,6 +76,13 @@ impl<R: Rows> Draft<R> {
                 || offset - self.base > i64::from(u32::MAX))
     }
 
+    /// So many records come next; most strategies make one row of each.
+    pub(super) fn reserve(&mut self, records: usize) {
+        let rows = records.min(MAX_PIECE_ROWS.saturating_sub(self.rows.len()));
+        self.rows.reserve(rows);
+        self.deltas.reserve(rows);
+    }
+
     #[inline]
     pub(super) fn begin(&mut self, record: &Record<'_>) {
         self.begin_at(record.offset, source_bytes(record));

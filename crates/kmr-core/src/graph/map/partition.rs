@@ -194,6 +194,9 @@ where
         let Self { mapping, input, loads, window, busy, draft, pace, .. } = self;
         let mapping: &'a Mapping<C, R> = mapping;
         let Some(load) = loads.back_mut() else { return Next::Advance };
+        if load.taken == 0 {
+            draft.reserve(load.records);
+        }
         while !load.is_taken() {
             let offset = load.batch.offset(load.taken);
             if draft.is_full_for(offset) {
@@ -365,15 +368,14 @@ where
     R: Rows<Item = C::Out>,
 {
     for index in load.taken..end {
-        let offset = load.batch.offset(index);
-        if offset < *next {
+        let record = load.batch.record(index);
+        if record.offset < *next {
             continue;
         }
-        if draft.is_full_for(offset) {
+        if draft.is_full_for(record.offset) {
             return (index, None);
         }
-        *next = offset + 1;
-        let record = load.batch.record(index);
+        *next = record.offset + 1;
         let mark = draft.rows.len();
         draft.begin(&record);
         match mapping.chain.start(&record, &mut |row| draft.push(row, &record)) {

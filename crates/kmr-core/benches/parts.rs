@@ -1,0 +1,87 @@
+//! Tracker, due policy and the hand-over of chunks, in memory: time and allocations.
+//!
+//! ```sh
+//! cargo bench -p kmr-core --features testing --bench parts
+//! ```
+//!
+//! Items are records (hand-over), ranges (tracker) or chunks (due policy): the time of one is the reciprocal of the rate shown.
+
+use divan::counter::ItemsCount;
+use divan::{AllocProfiler, Bencher, black_box};
+use kmr_core::__parts::{Handover, batch, track};
+use kmr_core::{
+    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, IntoPipeline, Record,
+    Reducer, Strategy, async_trait,
+};
+
+#[global_allocator]
+static ALLOCATOR: AllocProfiler = AllocProfiler::system();
+
+/// Chunks of one batch.
+const CHUNKS: usize = 32;
+
+fn main() {
+    divan::main();
+}
+
+#[divan::bench(args = [16, 256, 4_096])]
+fn tracker(bencher: Bencher<'_, '_>, ranges: i64) {
+    bencher.counter(ItemsCount::new(ranges.unsigned_abs())).bench(|| track(black_box(ranges)));
+}
+
+#[divan::bench]
+fn due(bencher: Bencher<'_, '_>) {
+    bencher.counter(ItemsCount::new(1_024_usize)).bench(|| batch(black_box(1_024), black_box(1_000)));
+}
+
+/// A batch of 32 chunks: mapped, reduced, delivered to nowhere, finished.
+#[divan::bench(args = [1, 16, 1_024])]
+fn hand_over(bencher: Bencher<'_, '_>, records: usize) {
+    let Ok(mut handover) = Handover::new(strategy(records * CHUNKS), records) else { return };
+    bencher.counter(ItemsCount::new(records * CHUNKS)).bench_local(|| handover.run(CHUNKS));
+}
+
+fn strategy(max_records: usize) -> impl IntoPipeline {
+    let seen = |record: &Record<'_>| Ok::<_, BoxError>((record.partition(), record.offset()));
+    Strategy::new().map(seen).reduce(Drop { rows: Vec::new(), max_records })
+}
+
+struct Drop {
+    rows: Vec<(i32, i64)>,
+    max_records: usize,
+}
+
+#[async_trait]
+impl Reducer for Drop {
+    type Rows = Vec<(i32, i64)>;
+    type Output = ();
+
+    fn options(&self) -> BatchOptions {
+        BatchOptions::default().with_max_records(self.max_records).with_max_bytes(usize::MAX)
+    }
+
+    fn rows(&self) -> Self::Rows {
+        Vec::new()
+    }
+
+    fn accept(&mut self, mut chunk: Chunk<Self::Rows>) -> Result<(), BoxError> {
+        self.rows.append(&mut chunk.rows);
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
+        self.rows.clear();
+        Ok(Box::new(Dropped))
+    }
+}
+
+struct Dropped;
+
+#[async_trait]
+impl Delivery for Dropped {
+    type Output = ();
+
+    async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
+        Ok(Delivered::new(()))
+    }
+}

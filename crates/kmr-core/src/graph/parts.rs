@@ -1,0 +1,156 @@
+//! Parts of the graph by themselves, for the micro-benchmark (`benches/parts.rs`) and the test that counts allocations
+//! (`tests/allocations.rs`). Not part of the API.
+
+use std::sync::Arc;
+
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::batch::OpenBatch;
+use super::budget::Budget;
+use super::claim::{Assignment, Epoch, LedgerEntry, LedgerEvent};
+use super::flow::Flow;
+use super::map::{Admitted, PartitionInput};
+use super::piece::Origin;
+use super::tracker::{Offsets, Tracker};
+use super::watch;
+use super::wiring::{StageContext, Stages, start_stages};
+use crate::error::Error;
+use crate::member::{RECORD_OVERHEAD, RecordBatch};
+use crate::record::{OwnedRecord, Record, TopicPartition};
+use crate::reducer::BatchOptions;
+use crate::strategy::IntoPipeline;
+
+/// Observes `ranges` ranges of offsets and finishes every other one first, then the rest. Returns the watermark.
+pub fn track(ranges: i64) -> Option<i64> {
+    let (mut tracker, now) = (Tracker::default(), Instant::now());
+    let range = |n: i64| Offsets::new(n * 1_000, n * 1_000 + 999);
+    for n in 0..ranges {
+        tracker.observe(range(n), now).ok()?;
+    }
+    for n in (1..ranges).step_by(2).chain((0..ranges).step_by(2)) {
+        tracker.finish(range(n)).ok()?;
+    }
+    tracker.watermark()
+}
+
+/// Asks for each of `chunks` chunks of `rows` rows whether the open batch has room for it and is due. Returns the number of batches.
+pub fn batch(chunks: usize, rows: usize) -> usize {
+    let options = BatchOptions::default().with_max_records(32 * rows);
+    let (mut open, mut batches, now) = (OpenBatch::default(), 0, Instant::now());
+    for _ in 0..chunks {
+        if open.room(rows, rows * 16, &options) < rows
+            || open.due_at(options.max_age).is_some_and(|due| due < now)
+        {
+            open = OpenBatch::default();
+        }
+        open.add(rows, rows * 16, Origin::of_batch(Vec::new()), now);
+        if open.is_full(&options) {
+            (open, batches) = (OpenBatch::default(), batches + 1);
+        }
+    }
+    batches
+}
+
+/// A partition's task and the stages behind it, on a runtime of one thread, with a ledger that is read here.
+#[allow(missing_debug_implementations, reason = "holds a runtime")]
+pub struct Handover {
+    runtime: Runtime,
+    batches: mpsc::UnboundedSender<Admitted>,
+    ledger: mpsc::UnboundedReceiver<LedgerEntry>,
+    budget: Arc<Budget>,
+    records: Arc<[OwnedRecord]>,
+    next: i64,
+    _flow: watch::Sender<Flow>,
+    _stages: Stages,
+}
+
+impl Handover {
+    /// Chunks of `records` records of 200 bytes, through `strategy`.
+    ///
+    /// # Errors
+    /// What keeps a consumer from starting.
+    pub fn new(strategy: impl IntoPipeline, records: usize) -> Result<Self, Error> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        let runtime = runtime.map_err(|error| Error::Config(error.to_string()))?;
+        let (flow, flow_receiver) = watch::channel(Flow::default());
+        let budget = Budget::new(64 << 20);
+        let context = StageContext {
+            flow: flow_receiver,
+            board: Arc::default(),
+            budget: budget.clone(),
+            counters: Arc::default(),
+            exactly_once: false,
+            seed: 1,
+            records: None,
+            failures: Arc::default(),
+        };
+        let stages = runtime.block_on(start_stages(strategy.into_pipeline(), context))?;
+        let (sender, batches) = mpsc::unbounded_channel();
+        let (ledger, entries) = mpsc::unbounded_channel();
+        let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) });
+        let (stop, pulse, next) = (CancellationToken::new(), Arc::default(), 0);
+        let input = PartitionInput { assignment, batches, stop, ledger, pulse, next };
+        runtime.spawn(stages.map.clone().run_partition(input));
+        let record = OwnedRecord::new("t", 0, 0).with_payload(vec![b'x'; 200]);
+        let records = vec![record; records].into();
+        Ok(Self {
+            runtime,
+            batches: sender,
+            ledger: entries,
+            budget,
+            records,
+            next,
+            _flow: flow,
+            _stages: stages,
+        })
+    }
+
+    /// Hands over so many chunks and waits until all their records are finished: the strategy's batches have to end with the
+    /// last one.
+    pub fn run(&mut self, chunks: usize) {
+        let size = i64::try_from(self.records.len()).unwrap_or(i64::MAX);
+        for _ in 0..chunks {
+            let bytes = self.records.len() * (200 + RECORD_OVERHEAD);
+            let (charge, backlog) = (self.budget.charge(bytes), self.budget.backlogs().backlog());
+            let batch = Box::new(Batch { records: self.records.clone(), first: self.next });
+            self.next += size;
+            let unmapped = self.budget.unmapped(&backlog, bytes);
+            // The task ends with this value.
+            let _ = self.batches.send(Admitted { batch, charge, unmapped, log_end: None });
+        }
+        let (ledger, end) = (&mut self.ledger, self.next);
+        self.runtime.block_on(async {
+            while let Some(entry) = ledger.recv().await {
+                let LedgerEntry::Records { event: LedgerEvent::Finished, ranges, .. } = entry else {
+                    continue;
+                };
+                if ranges.iter().any(|range| range.last + 1 == end) {
+                    return;
+                }
+            }
+        });
+    }
+}
+
+/// The same records again and again, at offsets of their own.
+struct Batch {
+    records: Arc<[OwnedRecord]>,
+    first: i64,
+}
+
+impl RecordBatch for Batch {
+    fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    fn offset(&self, index: usize) -> i64 {
+        self.first + i64::try_from(index).unwrap_or(0)
+    }
+
+    fn record(&self, index: usize) -> Record<'_> {
+        Record { offset: self.offset(index), ..self.records[index].as_record() }
+    }
+}

@@ -1,0 +1,83 @@
+//! What a record costs in allocations on its way through a map stage and a reduce that drops its rows: nothing.
+
+use kmr_core::__parts::Handover;
+use kmr_core::{
+    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Error, IntoPipeline, Record,
+    Reducer, Strategy, async_trait,
+};
+
+/// Chunks of one run: a batch's worth.
+const CHUNKS: usize = 8;
+
+/// A row as W0 of the benchmark has it.
+struct Seen {
+    _place: (i32, i64),
+    _bytes: usize,
+}
+
+struct Drop {
+    rows: Vec<Seen>,
+    max_records: usize,
+}
+
+#[async_trait]
+impl Reducer for Drop {
+    type Rows = Vec<Seen>;
+    type Output = ();
+
+    fn options(&self) -> BatchOptions {
+        BatchOptions::default().with_max_records(self.max_records).with_max_bytes(usize::MAX)
+    }
+
+    fn rows(&self) -> Vec<Seen> {
+        Vec::new()
+    }
+
+    fn accept(&mut self, mut chunk: Chunk<Vec<Seen>>) -> Result<(), BoxError> {
+        self.rows.append(&mut chunk.rows);
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
+        self.rows.clear();
+        Ok(Box::new(Dropped))
+    }
+}
+
+struct Dropped;
+
+#[async_trait]
+impl Delivery for Dropped {
+    type Output = ();
+
+    async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
+        Ok(Delivered::new(()))
+    }
+}
+
+fn strategy(max_records: usize) -> impl IntoPipeline {
+    let seen = |record: &Record<'_>| {
+        let text = std::str::from_utf8(record.payload().unwrap_or_default())?;
+        Ok::<_, BoxError>(Seen { _place: (record.partition(), record.offset()), _bytes: text.len() })
+    };
+    Strategy::new().map(seen).reduce(Drop { rows: Vec::new(), max_records })
+}
+
+/// Allocations of a run of [`CHUNKS`] chunks, when everything that is allocated once is there.
+fn allocations(records: usize) -> Result<u64, Error> {
+    let mut handover = Handover::new(strategy(records * CHUNKS), records)?;
+    handover.run(CHUNKS);
+    handover.run(CHUNKS);
+    Ok(allocation_counter::measure(|| handover.run(CHUNKS)).count_total)
+}
+
+#[test]
+fn allocations_are_those_of_chunks_and_not_of_records() -> Result<(), Error> {
+    let (small, large) = (allocations(125)?, allocations(1_000)?);
+    let chunks = CHUNKS as u64;
+    assert!(small > 0, "nothing is counted");
+    // Eight times the records: both vectors of a chunk grow three times more.
+    assert!(large <= small + chunks * 6, "{small} allocations of small chunks, {large} of large ones");
+    assert!(large <= chunks * 48, "{large} allocations of {chunks} chunks");
+    Ok(())
+}

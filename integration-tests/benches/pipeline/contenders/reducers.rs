@@ -1,0 +1,181 @@
+//! Reducers in place of a sink: one that drops its rows, one that sees how old they are, one whose deliveries never end.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use kmr_core::{
+    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Reducer, async_trait,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::shared::job::{BATCH_AGE, BATCH_ROWS};
+use crate::shared::rows::Seen;
+
+fn options() -> BatchOptions {
+    BatchOptions::default().with_max_records(BATCH_ROWS).with_max_age(BATCH_AGE)
+}
+
+/// Acknowledges every batch at once and forgets it.
+pub(super) struct Drop<T>(Vec<T>);
+
+impl<T> Drop<T> {
+    pub(super) fn new() -> Self {
+        Self(Vec::new())
+    }
+}
+
+#[async_trait]
+impl<T: Send + 'static> Reducer for Drop<T> {
+    type Rows = Vec<T>;
+    type Output = ();
+
+    fn options(&self) -> BatchOptions {
+        options()
+    }
+
+    fn rows(&self) -> Vec<T> {
+        Vec::new()
+    }
+
+    fn accept(&mut self, mut chunk: Chunk<Vec<T>>) -> Result<(), BoxError> {
+        self.0.append(&mut chunk.rows);
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
+        self.0.clear();
+        Ok(Box::new(Dropped))
+    }
+}
+
+struct Dropped;
+
+#[async_trait]
+impl Delivery for Dropped {
+    type Output = ();
+
+    async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
+        Ok(Delivered::new(()))
+    }
+}
+
+/// How many rows were so many milliseconds old when the reducer saw them; the last place holds all that were older.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Ages(Vec<u64>);
+
+impl Ages {
+    pub(super) fn new() -> Self {
+        Self(vec![0; 60_001])
+    }
+
+    fn note(&mut self, millis: i64) {
+        let place = usize::try_from(millis).unwrap_or(0).min(self.0.len() - 1);
+        self.0[place] += 1;
+    }
+
+    /// The age, in milliseconds, that this share of the rows was not above.
+    pub(crate) fn percentile(&self, share: f64) -> usize {
+        let wanted = share * self.0.iter().sum::<u64>() as f64;
+        let mut seen = 0;
+        let place = self.0.iter().position(|count| {
+            seen += count;
+            seen as f64 >= wanted
+        });
+        place.unwrap_or(self.0.len() - 1)
+    }
+}
+
+/// A row, and when its record was produced, in milliseconds since 1970.
+pub(super) struct Timed {
+    pub(super) row: Seen,
+    pub(super) produced: i64,
+}
+
+/// [`Drop`] that looks at each row's age first.
+pub(super) struct Watch {
+    rows: Vec<Seen>,
+    ages: Arc<Mutex<Ages>>,
+}
+
+impl Watch {
+    pub(super) fn new(ages: Arc<Mutex<Ages>>) -> Self {
+        Self { rows: Vec::new(), ages }
+    }
+
+    fn ages(&self) -> MutexGuard<'_, Ages> {
+        self.ages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[async_trait]
+impl Reducer for Watch {
+    type Rows = Vec<Timed>;
+    type Output = ();
+
+    fn options(&self) -> BatchOptions {
+        options()
+    }
+
+    fn rows(&self) -> Vec<Timed> {
+        Vec::new()
+    }
+
+    fn accept(&mut self, chunk: Chunk<Vec<Timed>>) -> Result<(), BoxError> {
+        let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
+        let mut ages = self.ages();
+        chunk.rows.iter().for_each(|timed| ages.note(now - timed.produced));
+        drop(ages);
+        self.rows.extend(chunk.rows.into_iter().map(|timed| timed.row));
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
+        self.rows.clear();
+        Ok(Box::new(Dropped))
+    }
+}
+
+/// A sink that stands still, with rows that hold their records' payloads.
+pub(super) struct Stall(Vec<Vec<u8>>);
+
+impl Stall {
+    pub(super) fn new() -> Self {
+        Self(Vec::new())
+    }
+}
+
+#[async_trait]
+impl Reducer for Stall {
+    type Rows = Vec<Vec<u8>>;
+    type Output = ();
+
+    fn options(&self) -> BatchOptions {
+        options()
+    }
+
+    fn rows(&self) -> Vec<Vec<u8>> {
+        Vec::new()
+    }
+
+    fn accept(&mut self, mut chunk: Chunk<Vec<Vec<u8>>>) -> Result<(), BoxError> {
+        self.0.append(&mut chunk.rows);
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
+        Ok(Box::new(Stalled { _rows: std::mem::take(&mut self.0) }))
+    }
+}
+
+struct Stalled {
+    _rows: Vec<Vec<u8>>,
+}
+
+#[async_trait]
+impl Delivery for Stalled {
+    type Output = ();
+
+    async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
+        std::future::pending().await
+    }
+}

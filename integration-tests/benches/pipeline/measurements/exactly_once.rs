@@ -1,0 +1,47 @@
+//! What exactly-once mode costs beside at-least-once mode, into the same table.
+
+use anyhow::Result;
+use integration_tests::say;
+
+use super::{Line, median};
+use crate::contenders::Contender;
+use crate::options::Options;
+use crate::servers::{Servers, table_of};
+use crate::shared::job::Work;
+use crate::shared::meter::Measured;
+
+pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line>> {
+    let records = options.records();
+    let topic = servers.topic("bench_exactly_once", options.partitions, records).await?;
+    // Only here, and for both modes: with a window, rows that are the same as in an earlier run would be dropped.
+    let table = table_of(Work::W1);
+    let window = format!("ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = 1000");
+    servers.database.exec(&window).await?;
+    let modes = [("at least once", Contender::Kmr), ("exactly once", Contender::KmrExactlyOnce)];
+    let mut runs: [Vec<Measured>; 2] = Default::default();
+    for round in 1..=options.rounds() {
+        for (runs, (name, contender)) in runs.iter_mut().zip(modes) {
+            let job = servers.job(Work::W1, topic.name(), records, options.lz4());
+            let command = servers.command(contender, &job)?;
+            let measured: Measured = servers.run(command, Work::W1, Some(records)).await?;
+            say(format_args!(
+                "exactly once, round {round}: {name:14} {:.3} CPU-s/M",
+                measured.cpu_per_million
+            ));
+            runs.push(measured);
+        }
+    }
+    topic.delete().await?;
+    let window = format!("ALTER TABLE {table} RESET SETTING non_replicated_deduplication_window");
+    servers.database.exec(&window).await?;
+    let of = |runs: &[Measured], figure: fn(&Measured) -> f64| median(runs.iter().map(figure).collect());
+    let [least, exactly] = [0, 1].map(|mode| of(&runs[mode], |run| run.cpu_per_million));
+    let [least_rate, exactly_rate] = [0, 1].map(|mode| of(&runs[mode], |run| run.rate));
+    Ok(vec![
+        Line::new("W1, at least once: CPU-s per million", least, ""),
+        Line::new("W1, exactly once: CPU-s per million", exactly, ""),
+        Line::new("ratio", exactly / least, "").at_most(1.25),
+        Line::new("W1, at least once", least_rate, "records/s"),
+        Line::new("W1, exactly once", exactly_rate, "records/s"),
+    ])
+}

@@ -1,0 +1,80 @@
+//! Whether a record costs more where there are more partitions, topics or records.
+
+use anyhow::{Context as _, Result};
+use integration_tests::{Topic, say, unique};
+
+use super::{Line, median};
+use crate::contenders::Contender;
+use crate::options::Options;
+use crate::servers::{Servers, fill};
+use crate::shared::job::Work;
+use crate::shared::meter::Measured;
+
+/// One of these has as many records as ten of the others, so few rounds say as much.
+const MOST_ROUNDS: usize = 5;
+
+/// What is compared with one topic of 4 partitions.
+struct Shape {
+    name: &'static str,
+    topics: usize,
+    partitions: i32,
+    times: u64,
+}
+
+const SHAPES: [Shape; 4] = [
+    Shape { name: "1 topic, 4 partitions", topics: 1, partitions: 4, times: 1 },
+    Shape { name: "1 topic, 64 partitions", topics: 1, partitions: 64, times: 1 },
+    Shape { name: "8 topics, 4 partitions each", topics: 8, partitions: 4, times: 1 },
+    Shape { name: "1 topic, 4 partitions, 10 times the records", topics: 1, partitions: 4, times: 10 },
+];
+
+pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line>> {
+    let mut scenes = Vec::new();
+    for shape in &SHAPES {
+        scenes.push((shape, prepare(shape, options, servers).await?));
+    }
+    let mut cpu = vec![Vec::new(); SHAPES.len()];
+    for round in 1..=options.rounds().min(MOST_ROUNDS) {
+        for (figures, (shape, (pattern, records, _))) in cpu.iter_mut().zip(&scenes) {
+            let job = servers.job(Work::W1, pattern, *records, options.lz4());
+            let command = servers.command(Contender::KmrDrop, &job)?;
+            let measured: Measured = servers.run(command, Work::W1, None).await.context(shape.name)?;
+            say(format_args!(
+                "growth, round {round}: {:44} {:.3} CPU-s/M",
+                shape.name, measured.cpu_per_million
+            ));
+            figures.push(measured.cpu_per_million);
+        }
+    }
+    for (_, (_, _, topics)) in scenes {
+        for topic in topics {
+            topic.delete().await?;
+        }
+    }
+    let cpu: Vec<f64> = cpu.into_iter().map(median).collect();
+    let base = cpu.first().copied().context("no figures")?;
+    let mut lines = Vec::new();
+    for (shape, cpu) in SHAPES.iter().zip(cpu) {
+        lines.push(Line::new(format!("W0, {}: CPU-s per million", shape.name), cpu, ""));
+        if cpu.to_bits() != base.to_bits() {
+            lines.push(
+                Line::new(format!("W0, {}: ratio to the first", shape.name), cpu / base, "").at_most(1.1),
+            );
+        }
+    }
+    Ok(lines)
+}
+
+/// The topics, the pattern that names them, and how many records they hold.
+async fn prepare(shape: &Shape, options: &Options, servers: &Servers) -> Result<(String, u64, Vec<Topic>)> {
+    let records = options.records() * shape.times;
+    let (prefix, mut topics) = (unique("bench_growth"), Vec::new());
+    for number in 0..shape.topics {
+        let name = format!("{prefix}_{number}");
+        topics.push(servers.kafka.create_topic_named(&name, shape.partitions).await?);
+    }
+    for topic in &topics {
+        fill(topic, records / shape.topics as u64).await?;
+    }
+    Ok((format!("^{prefix}_"), records / shape.topics as u64 * shape.topics as u64, topics))
+}

@@ -1,0 +1,68 @@
+//! The same group in 1, 2 and 4 processes: what all of them use together for the same records.
+
+use anyhow::{Result, ensure};
+use integration_tests::{Deadline, Process, Signal, Topic, say, wait_until};
+
+use super::{Line, median};
+use crate::contenders::Contender;
+use crate::contenders::live::Lived;
+use crate::options::Options;
+use crate::servers::{Servers, said};
+use crate::shared::job::Work;
+
+/// As many as the most processes: with fewer partitions some would have nothing to do.
+const PROCESSES: [usize; 3] = [1, 2, 4];
+
+/// Joining and its rebalances are to be a small part of a run.
+const TIMES: u64 = 10;
+const MOST_ROUNDS: usize = 3;
+
+pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line>> {
+    let records = options.records() * TIMES;
+    let topic = servers.topic("bench_scale_out", options.partitions.max(4), records).await?;
+    let mut cpu = vec![Vec::new(); PROCESSES.len()];
+    for round in 1..=options.rounds().min(MOST_ROUNDS) {
+        for (figures, processes) in cpu.iter_mut().zip(PROCESSES) {
+            let used = group(processes, records, &topic, options, servers).await?;
+            say(format_args!("scale-out, round {round}: {processes} processes {used:.3} CPU-s/M"));
+            figures.push(used);
+        }
+    }
+    topic.delete().await?;
+    let cpu: Vec<f64> = cpu.into_iter().map(median).collect();
+    let mut lines = Vec::new();
+    for (processes, used) in PROCESSES.into_iter().zip(&cpu) {
+        lines.push(Line::new(format!("W0, {processes} processes: CPU-s per million, together"), *used, ""));
+    }
+    let (least, most) =
+        cpu.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), cpu| (low.min(*cpu), high.max(*cpu)));
+    lines.push(Line::new("most to least", most / least, "").at_most(1.15));
+    Ok(lines)
+}
+
+/// CPU-seconds for a million records, of all members of one group together.
+async fn group(
+    processes: usize,
+    records: u64,
+    topic: &Topic,
+    options: &Options,
+    servers: &Servers,
+) -> Result<f64> {
+    let job = servers.job(Work::W1, topic.name(), records, options.lz4());
+    let members = (0..processes).map(|_| servers.spawn(Contender::KmrMember, &job));
+    let members: Vec<Process> = members.collect::<Result<_>>()?;
+    wait_until(Deadline::seconds(300), "all is committed", async || {
+        Ok(topic.lag(&job.group).await.is_ok_and(|lag| lag == 0))
+    })
+    .await?;
+    let (mut cpu, mut mapped) = (0.0, 0);
+    for mut member in members {
+        member.signal(Signal::Terminate)?;
+        let lived: Lived = said(member).await?;
+        cpu += lived.cpu.as_secs_f64();
+        mapped += lived.records;
+    }
+    // A rebalance may have had some mapped twice; fewer would be a loss.
+    ensure!(mapped >= records, "{mapped} of {records} records");
+    Ok(cpu * 1e6 / mapped as f64)
+}

@@ -1,0 +1,127 @@
+//! The servers, the topics and tables of a measurement, and the processes that it starts.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, ensure};
+use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, Process, Topic, say, unique};
+use serde::de::DeserializeOwned;
+
+use crate::contenders::Contender;
+use crate::payload::{PAYLOAD_BYTES, payload};
+use crate::shared::job::{Job, Work};
+
+/// Longest run of one process. One that loses a record, and so waits for ever, is an error.
+const RUN_SECONDS: u64 = 600;
+
+/// Columns and order of W1's table.
+const SEEN: (&str, &str) = ("partition UInt32, offset UInt64, timestamp DateTime", "partition, offset");
+
+/// The same of W2's.
+const METRICS: (&str, &str) = (
+    "org_id UInt32, project_id UInt32, name String, timestamp DateTime, value Float64, retention_days UInt16",
+    "org_id, project_id, name, timestamp",
+);
+
+/// A broker, a database with the tables of both works, and this program.
+pub(crate) struct Servers {
+    pub(crate) kafka: Kafka,
+    pub(crate) database: Database,
+    pub(crate) own: PathBuf,
+}
+
+impl Servers {
+    pub(crate) async fn start() -> Result<Self> {
+        let kafka = Kafka::shared().await?;
+        let database = ClickHouse::shared().await?.database("bench").await?;
+        for (work, (columns, order)) in [(Work::W1, SEEN), (Work::W2, METRICS)] {
+            let table = table_of(work);
+            let sql = format!("CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY ({order})");
+            database.exec(&sql).await?;
+        }
+        Ok(Self { kafka, database, own: std::env::current_exe().context("where am I")? })
+    }
+
+    /// A topic with so many of the benchmark's records, spread evenly.
+    pub(crate) async fn topic(&self, name: &str, partitions: i32, records: u64) -> Result<Topic> {
+        let topic = self.kafka.create_topic(name, partitions).await?;
+        fill(&topic, records).await?;
+        Ok(topic)
+    }
+
+    /// What a process is told that reads all of `topic`, a name or a pattern, in a group of its own.
+    pub(crate) fn job(&self, work: Work, topic: &str, records: u64, lz4: bool) -> Job {
+        Job {
+            work,
+            records,
+            broker: self.kafka.bootstrap().to_owned(),
+            topic: topic.to_owned(),
+            group: unique("bench"),
+            url: self.database.server().url().to_owned(),
+            database: self.database.name().to_owned(),
+            table: table_of(work).to_owned(),
+            lz4,
+        }
+    }
+
+    /// Starts this program again.
+    pub(crate) fn spawn(&self, contender: Contender, job: &Job) -> Result<Process> {
+        spawn(self.command(contender, job)?)
+    }
+
+    pub(crate) fn command(&self, contender: Contender, job: &Job) -> Result<Command> {
+        let mut command = Command::new(&self.own);
+        command.arg("--job").arg(serde_json::to_string(&(contender, job))?);
+        Ok(command)
+    }
+
+    /// Runs a process to its end, on an empty table, and returns what it says. `inserts`: its rows have to be in the table.
+    pub(crate) async fn run<T: DeserializeOwned>(
+        &self,
+        command: Command,
+        work: Work,
+        inserts: Option<u64>,
+    ) -> Result<T> {
+        let table = table_of(work);
+        self.database.exec(&format!("TRUNCATE TABLE {table} SYNC")).await?;
+        let said = said(spawn(command)?).await?;
+        if let Some(records) = inserts {
+            let rows = self.database.count(table).await?;
+            ensure!(rows == records, "{rows} rows of {records} records");
+        }
+        Ok(said)
+    }
+}
+
+/// Produces so many records, spread evenly.
+pub(crate) async fn fill(topic: &Topic, records: u64) -> Result<()> {
+    let partitions = topic.partitions();
+    say(format_args!("producing {records} records of {PAYLOAD_BYTES} bytes to {partitions} partitions"));
+    let spread = u64::from(partitions.unsigned_abs().max(1));
+    let message = move |n| Message::new(payload(n)).partition(i32::try_from(n % spread).unwrap_or_default());
+    let produced = topic.produce((0..records).map(message)).await?;
+    ensure!(produced.total() == records, "{} of {records} records produced", produced.total());
+    Ok(())
+}
+
+fn spawn(mut command: Command) -> Result<Process> {
+    // A lost panic message would leave nothing to look at.
+    command.env("RUST_LIB_BACKTRACE", "0");
+    Process::spawn(command)
+}
+
+/// Waits for a process and reads the last line of its output.
+pub(crate) async fn said<T: DeserializeOwned>(mut process: Process) -> Result<T> {
+    let status = process.wait(Deadline::seconds(RUN_SECONDS)).await?;
+    ensure!(status.success(), "{status}; its standard error:\n{}", process.stderr());
+    let output = process.stdout();
+    let line = output.lines().last().context("it has printed nothing")?;
+    serde_json::from_str(line).with_context(|| line.to_owned())
+}
+
+pub(crate) fn table_of(work: Work) -> &'static str {
+    match work {
+        Work::W1 => "seen",
+        Work::W2 => "metrics",
+    }
+}
