@@ -48,7 +48,11 @@ async fn main() -> Result<(), BoxError> {
         .record_columns(RecordColumns::new().partition("partition").offset("offset"))
         .max_age(Duration::from_millis(500));
     let letters = OsStreamWriter::new(Duration::from_millis(500), OsStream::StdErr);
-    let config = ClientConfig::new().set("bootstrap.servers", broker).set("group.id", "orders-exactly-once");
+    // A process that was killed has its partitions for as long as the group waits for it.
+    let config = ClientConfig::new()
+        .set("bootstrap.servers", broker)
+        .set("group.id", "orders-exactly-once")
+        .set("session.timeout.ms", "10000");
     let consumer = Consumer::builder()
         .topics([topic])
         .config(config)
