@@ -151,7 +151,7 @@ pub use kmr_macros::processing_strategy;
 /// Re-exported so that reducers and async mappers can be written without a dependency of one's own.
 pub use async_trait::async_trait;
 
-/// What `processing_strategy!` expands to, and the types behind [`Strategy`]'s signatures. Not part of the API.
+/// What `processing_strategy!` expands to, the types behind [`Strategy`]'s signatures, and what kmr's own crates share. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::client::Bootstrap;

@@ -320,6 +320,8 @@ impl Committer {
                     entry.tell_beginning();
                     // Before a crash can come: the next start must not choose again.
                     self.prompt |= commit.is_some();
+                    // What was observed or ended before may have passed the plan: routes open before the start is told of.
+                    self.refuse_missed(epoch);
                 }
                 return Ok(());
             }
@@ -656,7 +658,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::mark::{LogId, Plan};
     use crate::member::{LogPoint, MemberEvent, Ready, Rebalance, Start};
+    use crate::reducer::Fingerprint;
 
     /// A member that is never asked.
     struct Nobody;
@@ -718,6 +722,65 @@ mod tests {
 
     fn report(epoch: u64, offset: i64, event: LedgerEvent) -> LedgerEntry {
         LedgerEntry::Records { epoch: Epoch(epoch), ranges: vec![Offsets::new(offset, offset)], event }
+    }
+
+    type Report = fn(&Plan) -> LedgerEntry;
+
+    /// A committer in exactly-once mode after these entries, in this order, of a partition with a plan for 0 to 2 in force: what it would
+    /// commit, and why it ends.
+    fn with_a_plan(order: &[Report]) -> (bool, Option<Error>) {
+        let (refusals, mut refused) = mpsc::unbounded_channel();
+        let (ledger, orders) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
+        let listeners = (Arc::default(), Listeners::default());
+        let answer = Duration::from_secs(1);
+        let committer = Committer::new(Arc::new(Nobody), listeners, refusals, answer, ledger, orders);
+        let mut committer = committer.exactly_once(Some(1 << 20));
+        let partition = TopicPartition::new("t", 0);
+        committer.enter(LedgerEntry::Assigned(Arc::new(Assignment { partition, epoch: Epoch(1) }))).unwrap();
+        let (log, token) = (LogId::new("cluster", 7).unwrap(), "token".into());
+        let rows = Fingerprint { rows: 3, bytes: 3, hash: 3 };
+        let plan = Plan { log, epoch: 5, first: 0, last: 2, rows, budget: 3, token, created: 1 };
+        for entry in order {
+            committer.enter(entry(&plan)).unwrap();
+        }
+        committer.look_at_plans();
+        let due = committer.entries.get(&Epoch(1)).and_then(Entry::due);
+        (due.is_some(), refused.try_recv().ok())
+    }
+
+    /// E3 and E8, whatever comes first: records that map to no row any more, or the end of the log, may be told of before the start.
+    #[test]
+    fn a_plan_that_nothing_is_left_of_is_refused_in_any_order_of_reports() {
+        let starts: Report = |plan| LedgerEntry::Starts {
+            epoch: Epoch(1),
+            commit: None,
+            metadata: Some(plan.text()),
+            offset: Some(0),
+            log: Some(LogAt { id: plan.log.clone(), millis: 9 }),
+        };
+        let observed: Report = |_| LedgerEntry::Records {
+            epoch: Epoch(1),
+            ranges: vec![Offsets::new(0, 2)],
+            event: LedgerEvent::Observed,
+        };
+        let finished: Report = |_| LedgerEntry::Records {
+            epoch: Epoch(1),
+            ranges: vec![Offsets::new(0, 2)],
+            event: LedgerEvent::Finished,
+        };
+        let ended: Report = |_| LedgerEntry::Ended { epoch: Epoch(1), offset: 5 };
+        let orders: [&[Report]; 5] = [
+            &[starts, observed, finished],
+            &[observed, starts, finished],
+            &[observed, finished, starts],
+            &[starts, ended],
+            &[ended, starts],
+        ];
+        for (number, order) in orders.into_iter().enumerate() {
+            let (commits, refused) = with_a_plan(order);
+            assert!(!commits, "order {number}: passes the plan");
+            assert!(matches!(refused, Some(Error::BlockChanged { .. })), "order {number}: {refused:?}");
+        }
     }
 
     proptest! {

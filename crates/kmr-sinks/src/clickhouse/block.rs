@@ -57,8 +57,15 @@ impl FrozenBatch {
         let body = self.content.part(&part).await?;
         let sent_bytes = body.iter().map(bytes::Bytes::len).sum();
         let (statement, rows) = (self.destination.statement(), part.len() as u64);
-        self.progress().inserts += 1;
+        let was_in_doubt = {
+            let mut progress = self.progress();
+            progress.inserts += 1;
+            // An attempt that is dropped before the answer leaves it so.
+            std::mem::replace(&mut progress.in_doubt, true)
+        };
         let answer = self.destination.insert(0, &statement, (&block.token, rows), body).await;
+        let unknown = answer.as_ref().is_err_and(|error| Blame::of(error) == Blame::Unknown);
+        self.progress().in_doubt = was_in_doubt || unknown;
         let error = match answer {
             Ok(outcome) => {
                 self.progress().accepted(outcome, sent_bytes);
@@ -66,7 +73,6 @@ impl FrozenBatch {
             }
             Err(error) => error,
         };
-        self.progress().in_doubt |= Blame::of(&error) == Blame::Unknown;
         match fault(&error) {
             Some(Fault::Row(named)) => self.look_for(&part, named, error).await,
             _ => Err(error.into()),
@@ -106,7 +112,8 @@ impl FrozenBatch {
         }
         let refused = self.progress().looking.take().map_or_else(Vec::new, |looking| looking.refused);
         if refused.is_empty() {
-            // It refuses them together, or for a reason that is not in the rows: nobody can say which to leave out.
+            // It refuses them together, or for a reason that is not in the columns: nobody can say which to leave out.
+            telemetry::nothing_found(&self.destination.name, self.rows);
             return Err(error.into());
         }
         Err(NotIn::Refused(refused))

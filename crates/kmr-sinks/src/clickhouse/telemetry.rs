@@ -44,6 +44,15 @@ pub(crate) fn schema_refreshed(table: &str, statement: &str) {
     );
 }
 
+pub(crate) fn nothing_found(table: &str, rows: u64) {
+    tracing::error!(
+        table,
+        rows,
+        "a block was refused, and each of its rows would be taken: look at the expressions of PARTITION BY, ORDER BY, indices and projections, \
+         which may fail for a row"
+    );
+}
+
 pub(crate) fn search_started(table: &str, rows: u64, in_doubt: bool, error: &ClickHouseError) {
     let error = kmr_core::chain_text(error);
     tracing::warn!(table, rows, in_doubt, error, "a batch was refused: looking for the rows at fault");

@@ -33,7 +33,14 @@ impl Delivery for FrozenMessages {
 
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<usize>, DeliveryError> {
         let started = Instant::now();
-        let done = timeout(self.patience, self.attempt()).await;
+        let kept = async {
+            tokio::select! {
+                biased;
+                done = self.attempt() => done,
+                never = self.link.keep() => match never {},
+            }
+        };
+        let done = timeout(self.patience, kept).await;
         let done = done.unwrap_or_else(|_| {
             let last = self.link.current().and_then(|client| client.last_error());
             let no_report = format!("no report within {:?}", self.patience);

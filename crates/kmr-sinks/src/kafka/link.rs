@@ -4,16 +4,19 @@
 //! broker refuses. So what must not be sent any more goes with its client.
 
 use std::collections::{BTreeMap, HashMap};
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use kmr_core::__private::Bootstrap;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
 use tokio::sync::RwLock;
+use tokio::time::sleep;
 
 use super::batch::Batch;
 use super::error::KafkaWriteError;
@@ -23,6 +26,9 @@ use super::telemetry;
 /// While a broker is away the client repeats itself: each error is a warning this often.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 
+/// Time between two looks after the client.
+const KEEP: Duration = Duration::from_millis(500);
+
 /// Whose report it is.
 pub(super) struct Ticket {
     batch: Arc<Batch>,
@@ -30,9 +36,9 @@ pub(super) struct Ticket {
 }
 
 /// What the client tells.
-#[derive(Default)]
 pub(super) struct Context {
     heard: Mutex<Heard>,
+    bootstrap: Bootstrap,
 }
 
 #[derive(Default)]
@@ -42,6 +48,10 @@ struct Heard {
 }
 
 impl Context {
+    fn new(servers: &str) -> Self {
+        Self { heard: Mutex::default(), bootstrap: Bootstrap::new(servers) }
+    }
+
     /// The last error that names a cause.
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.lock().last.clone()
@@ -59,6 +69,9 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return telemetry::client_error(reason) };
+        if code == RDKafkaErrorCode::AllBrokersDown {
+            self.bootstrap.all_are_down();
+        }
         let (mut heard, now) = (self.lock(), Instant::now());
         if heard.warned.get(&(code as i32)).is_some_and(|last| now - *last < WARN_AGAIN) {
             telemetry::client_error_again(reason);
@@ -105,7 +118,8 @@ impl Client {
         for (name, value) in settings {
             native.set(name, value);
         }
-        match ThreadedProducer::from_config_and_context(&native, Context::default()) {
+        let servers = settings.get("bootstrap.servers").map_or("", String::as_str);
+        match ThreadedProducer::from_config_and_context(&native, Context::new(servers)) {
             Ok(producer) => Ok(Self { producer: Some(producer) }),
             // The value may be a secret; the name tells enough.
             Err(KafkaError::ClientConfig(_, reason, name, _)) => {
@@ -131,6 +145,13 @@ impl Client {
 
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.producer.as_ref().and_then(|producer| producer.context().last_error())
+    }
+
+    /// Helps it where it has lost all brokers for good; to be called every now and then.
+    fn keep(&self) {
+        if let Some(producer) = &self.producer {
+            producer.context().bootstrap.keep(producer.client());
+        }
     }
 
     /// Whether it has nothing to send, and nothing is on its way.
@@ -205,6 +226,16 @@ impl Link {
         if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
             telemetry::replaced(&self.topic, why);
             *current = None;
+        }
+    }
+
+    /// Looks after the client that is in use, for as long as it is polled.
+    pub(super) async fn keep(&self) -> Infallible {
+        loop {
+            sleep(KEEP).await;
+            if let Some(client) = self.current() {
+                client.keep();
+            }
         }
     }
 

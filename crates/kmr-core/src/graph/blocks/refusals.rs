@@ -87,6 +87,9 @@ impl<R: Reducer> Planned<R> {
                 continue;
             }
             let holds = self.contents.share_row(index).unwrap_or_default();
+            if holds.is_empty() {
+                return Err(self.plan.failed("nothing answers for the record of a refused row", error));
+            }
             acknowledged.extend(holds.iter().filter_map(Hold::when_finished));
             let sources: Vec<_> = holds.iter().flat_map(Hold::sources).take(1).collect();
             let letters = DeadLetter::of_ranges(&sources, &self.plan.stage, error);
