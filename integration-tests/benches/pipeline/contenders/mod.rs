@@ -7,6 +7,8 @@ pub(crate) mod live;
 mod native;
 mod reducers;
 
+pub(crate) use reducers::UNTIMED;
+
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 

@@ -85,6 +85,9 @@ impl Ages {
     }
 }
 
+/// The timestamp of records whose age does not count.
+pub(crate) const UNTIMED: i64 = 0;
+
 /// A row, and when its record was produced, in milliseconds since 1970.
 pub(super) struct Timed {
     pub(super) row: Seen,
@@ -123,7 +126,8 @@ impl Reducer for Watch {
     fn accept(&mut self, chunk: Chunk<Vec<Timed>>) -> Result<(), BoxError> {
         let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_millis())?;
         let mut ages = self.ages();
-        chunk.rows.iter().for_each(|timed| ages.note(now - timed.produced));
+        let timed = chunk.rows.iter().filter(|timed| timed.produced != UNTIMED);
+        timed.for_each(|timed| ages.note(now - timed.produced));
         drop(ages);
         self.rows.extend(chunk.rows.into_iter().map(|timed| timed.row));
         Ok(())

@@ -1,4 +1,5 @@
-//! A live topic: 50,000 records a second, and how long each takes from the producer to the reducer.
+//! A live topic: 50,000 records a second, and how long each takes from the producer to the reducer. The first tenth of them does not
+//! count: the producer connects meanwhile, for a second or so, and its records wait in front of it.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -7,6 +8,7 @@ use integration_tests::{Deadline, Message, wait_until};
 
 use super::Line;
 use crate::contenders::Contender;
+use crate::contenders::UNTIMED;
 use crate::contenders::live::{Lived, READY};
 use crate::options::Options;
 use crate::payload::payload;
@@ -46,7 +48,7 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
     ])
 }
 
-/// The benchmark's records, none before its time, each with the time at which it was made.
+/// The benchmark's records, none before its time, each with the time at which it was made; without one in the first tenth.
 fn paced(records: u64, partitions: i32) -> impl Iterator<Item = Message> + Send + 'static {
     let spread = u64::from(partitions.unsigned_abs().max(1));
     let began = Instant::now();
@@ -56,8 +58,7 @@ fn paced(records: u64, partitions: i32) -> impl Iterator<Item = Message> + Send 
             std::thread::sleep(due.saturating_sub(began.elapsed()));
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        Message::new(payload(n))
-            .partition(i32::try_from(n % spread).unwrap_or_default())
-            .timestamp(i64::try_from(now).unwrap_or_default())
+        let made = if n < records / 10 { UNTIMED } else { i64::try_from(now).unwrap_or_default() };
+        Message::new(payload(n)).partition(i32::try_from(n % spread).unwrap_or_default()).timestamp(made)
     })
 }
