@@ -85,8 +85,8 @@ impl Ages {
     }
 }
 
-/// The timestamp of records whose age does not count.
-pub(crate) const UNTIMED: i64 = 0;
+/// The timestamp of records whose age does not count. 0 would be the producer's own.
+pub(crate) const UNTIMED: i64 = 1;
 
 /// A row, and when its record was produced, in milliseconds since 1970.
 pub(super) struct Timed {
