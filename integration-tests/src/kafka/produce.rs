@@ -41,8 +41,8 @@ impl ClientContext for Receipt {
     fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _line: &str) {}
 
     fn error(&self, error: KafkaError, _reason: &str) {
-        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
-            self.bootstrap.all_are_down();
+        if let Some(code) = error.rdkafka_error_code() {
+            self.bootstrap.heard(code);
         }
     }
 }

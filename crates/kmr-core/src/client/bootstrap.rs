@@ -1,23 +1,27 @@
 //! Finds the cluster again.
 //!
-//! librdkafka from 2.10 on (its issue 5301, open in 2.13) forgets every broker when one that is going down answers with an empty list of
-//! them, and gives up its own return to `bootstrap.servers`: such a client is deaf for ever, and has said no more than "all brokers
-//! are down". Adding those servers again, a moment after it said so, ends that; where they are on its list, it changes nothing.
+//! librdkafka from 2.10 on (its issue 5301, open in 2.13) forgets every broker when one that is going down, or has just come up, answers
+//! with an empty list of them, and gives up its own return to `bootstrap.servers`: such a client is deaf for ever. It has said before that
+//! brokers are down; it need not say so again. So those servers are added again, ever less often, for a while after the last such
+//! report. Where they are on its list, that changes nothing; a second entry of one goes with the next metadata.
 
 use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
+use rdkafka::error::RDKafkaErrorCode;
 
 use super::native::add_brokers;
 
 /// The moment in which the client takes brokers off its list.
 const FIRST: Duration = Duration::from_secs(1);
-/// Longest time between two additions in an outage that lasts: each leaves a few bytes in the client for good.
+/// Longest time between two additions: each leaves a few bytes in the client for good.
 const LONGEST: Duration = Duration::from_secs(30);
-/// An outage this long after the last one is another one.
+/// How long after the last report servers are still added.
 const CALM: Duration = Duration::from_secs(300);
+/// A report this long after the last one is of another outage.
+const ANOTHER: Duration = Duration::from_secs(60);
 
 /// The servers that a client starts from, and when to add them again.
 pub struct Bootstrap {
@@ -39,9 +43,11 @@ impl Bootstrap {
         Self { servers: CString::new(servers).unwrap_or_default(), outage }
     }
 
-    /// To be called when the client says that all brokers are down.
-    pub fn all_are_down(&self) {
-        self.outage.lock().unwrap_or_else(PoisonError::into_inner).begin(Instant::now());
+    /// To be called with what the client reports.
+    pub fn heard(&self, code: RDKafkaErrorCode) {
+        if matches!(code, RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) {
+            self.outage.lock().unwrap_or_else(PoisonError::into_inner).begin(Instant::now());
+        }
     }
 
     /// Adds the servers when that is due; to be called every now and then. Does not block.
@@ -55,8 +61,9 @@ impl Bootstrap {
 
 impl Outage {
     fn begin(&mut self, now: Instant) {
-        if self.last.replace(now).is_some_and(|last| now - last > CALM) {
+        if self.last.replace(now).is_none_or(|last| now - last > ANOTHER) {
             self.wait = FIRST;
+            self.due = Some(now + FIRST);
         }
         self.due.get_or_insert(now + self.wait);
     }
@@ -65,6 +72,7 @@ impl Outage {
         let due = self.due.take_if(|due| *due <= now).is_some();
         if due {
             self.wait = (self.wait * 2).min(LONGEST);
+            self.due = self.last.filter(|last| now - *last < CALM).map(|_| now + self.wait);
         }
         due
     }
@@ -74,29 +82,24 @@ impl Outage {
 mod tests {
     use super::*;
 
-    fn seconds(seconds: u64) -> Duration {
-        Duration::from_secs(seconds)
-    }
-
     #[test]
-    fn servers_are_added_a_moment_later_and_ever_less_often_while_an_outage_lasts() {
-        let (start, mut outage) = (Instant::now(), Outage { last: None, wait: FIRST, due: None });
-        let mut added = Vec::new();
-        for tick in 0..1_000 {
-            let now = start + seconds(1) * tick / 10;
-            if tick % 5 == 0 {
-                outage.begin(now);
-            }
-            if outage.is_due(now) {
-                added.push((now - start).as_secs());
-            }
-        }
-        assert_eq!(added, [1, 3, 8, 16, 33, 63, 94]);
-        assert!(outage.is_due(start + seconds(130)), "the last report is seen to");
-        assert!(!outage.is_due(start + seconds(500)), "nothing is due without another one");
-        let later = start + seconds(100) + CALM + seconds(1);
-        outage.begin(later);
-        assert!(!outage.is_due(later), "it begins anew, a moment later");
-        assert!(outage.is_due(later + FIRST) && !outage.is_due(later + seconds(100)));
+    fn servers_are_added_ever_less_often_until_all_has_been_calm_for_a_while() {
+        let start = Instant::now();
+        let at = |seconds: u64| start + Duration::from_secs(seconds);
+        let mut outage = Outage { last: None, wait: FIRST, due: None };
+        let added = |outage: &mut Outage, seconds: std::ops::Range<u64>| -> Vec<u64> {
+            seconds.filter(|second| outage.is_due(at(*second))).collect()
+        };
+        assert!(added(&mut outage, 0..10).is_empty(), "nothing is due without a report");
+        outage.begin(at(10));
+        outage.begin(at(12));
+        assert_eq!(added(&mut outage, 12..110), [12, 14, 18, 26, 42, 72, 102]);
+        // Another one begins at once; without more reports it is over some time.
+        outage.begin(at(110));
+        assert_eq!(added(&mut outage, 110..150), [111, 113, 117, 125, 141]);
+        let last = added(&mut outage, 150..2_000).pop();
+        assert!(last.is_some_and(|last| (410..=440).contains(&last)), "{last:?}");
+        outage.begin(at(2_000));
+        assert_eq!(added(&mut outage, 2_000..2_002), [2_001]);
     }
 }

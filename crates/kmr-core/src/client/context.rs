@@ -223,9 +223,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         self.report(error.rdkafka_error_code(), reason);
         if let Some(code) = error.rdkafka_error_code() {
-            if code == RDKafkaErrorCode::AllBrokersDown {
-                self.bootstrap.all_are_down();
-            }
+            self.bootstrap.heard(code);
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             // What names the cause stays; "all brokers are down" follows every failure.
             if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {

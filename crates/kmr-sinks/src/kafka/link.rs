@@ -69,9 +69,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return telemetry::client_error(reason) };
-        if code == RDKafkaErrorCode::AllBrokersDown {
-            self.bootstrap.all_are_down();
-        }
+        self.bootstrap.heard(code);
         let (mut heard, now) = (self.lock(), Instant::now());
         if heard.warned.get(&(code as i32)).is_some_and(|last| now - *last < WARN_AGAIN) {
             telemetry::client_error_again(reason);

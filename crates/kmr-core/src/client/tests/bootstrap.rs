@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::RDKafkaErrorCode;
 
 use super::kit::Cluster;
 use crate::client::bootstrap::Bootstrap;
@@ -18,7 +19,7 @@ fn a_client_that_knows_no_broker_finds_the_cluster_by_servers_that_are_added() {
     let finds = |limit| consumer.fetch_metadata(None, limit).is_ok_and(|found| found.brokers().len() == 1);
     bootstrap.keep(consumer.client());
     assert!(!finds(Duration::from_millis(300)), "nothing was due");
-    bootstrap.all_are_down();
+    bootstrap.heard(RDKafkaErrorCode::AllBrokersDown);
     let deadline = Instant::now() + Duration::from_secs(20);
     while !finds(Duration::from_millis(300)) {
         assert!(Instant::now() < deadline, "the servers were not added");
