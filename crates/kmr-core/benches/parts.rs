@@ -8,11 +8,8 @@
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};
-use kmr_core::__parts::{Handover, batch, track};
-use kmr_core::{
-    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, IntoPipeline, Record,
-    Reducer, Strategy, async_trait,
-};
+use kmr_core::__parts::{Discard, Handover, batch, track};
+use kmr_core::{BoxError, IntoPipeline, Record, Strategy};
 
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
@@ -43,45 +40,5 @@ fn hand_over(bencher: Bencher<'_, '_>, records: usize) {
 
 fn strategy(max_records: usize) -> impl IntoPipeline {
     let seen = |record: &Record<'_>| Ok::<_, BoxError>((record.partition(), record.offset()));
-    Strategy::new().map(seen).reduce(Drop { rows: Vec::new(), max_records })
-}
-
-struct Drop {
-    rows: Vec<(i32, i64)>,
-    max_records: usize,
-}
-
-#[async_trait]
-impl Reducer for Drop {
-    type Rows = Vec<(i32, i64)>;
-    type Output = ();
-
-    fn options(&self) -> BatchOptions {
-        BatchOptions::default().with_max_records(self.max_records).with_max_bytes(usize::MAX)
-    }
-
-    fn rows(&self) -> Self::Rows {
-        Vec::new()
-    }
-
-    fn accept(&mut self, mut chunk: Chunk<Self::Rows>) -> Result<(), BoxError> {
-        self.rows.append(&mut chunk.rows);
-        Ok(())
-    }
-
-    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
-        self.rows.clear();
-        Ok(Box::new(Dropped))
-    }
-}
-
-struct Dropped;
-
-#[async_trait]
-impl Delivery for Dropped {
-    type Output = ();
-
-    async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
-        Ok(Delivered::new(()))
-    }
+    Strategy::new().map(seen).reduce(Discard::new(max_records))
 }

@@ -168,5 +168,5 @@ pub mod __private {
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod __parts {
-    pub use crate::graph::parts::{Handover, batch, track};
+    pub use crate::graph::parts::{Discard, Handover, batch, track};
 }

@@ -1,10 +1,7 @@
 //! What a record costs in allocations on its way through a map stage and a reduce that drops its rows: nothing.
 
-use kmr_core::__parts::Handover;
-use kmr_core::{
-    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Error, IntoPipeline, Record,
-    Reducer, Strategy, async_trait,
-};
+use kmr_core::__parts::{Discard, Handover};
+use kmr_core::{BoxError, Error, IntoPipeline, Record, Strategy};
 
 /// Chunks of one run: a batch's worth.
 const CHUNKS: usize = 8;
@@ -15,52 +12,12 @@ struct Seen {
     _bytes: usize,
 }
 
-struct Drop {
-    rows: Vec<Seen>,
-    max_records: usize,
-}
-
-#[async_trait]
-impl Reducer for Drop {
-    type Rows = Vec<Seen>;
-    type Output = ();
-
-    fn options(&self) -> BatchOptions {
-        BatchOptions::default().with_max_records(self.max_records).with_max_bytes(usize::MAX)
-    }
-
-    fn rows(&self) -> Vec<Seen> {
-        Vec::new()
-    }
-
-    fn accept(&mut self, mut chunk: Chunk<Vec<Seen>>) -> Result<(), BoxError> {
-        self.rows.append(&mut chunk.rows);
-        Ok(())
-    }
-
-    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
-        self.rows.clear();
-        Ok(Box::new(Dropped))
-    }
-}
-
-struct Dropped;
-
-#[async_trait]
-impl Delivery for Dropped {
-    type Output = ();
-
-    async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
-        Ok(Delivered::new(()))
-    }
-}
-
 fn strategy(max_records: usize) -> impl IntoPipeline {
     let seen = |record: &Record<'_>| {
         let text = std::str::from_utf8(record.payload().unwrap_or_default())?;
         Ok::<_, BoxError>(Seen { _place: (record.partition(), record.offset()), _bytes: text.len() })
     };
-    Strategy::new().map(seen).reduce(Drop { rows: Vec::new(), max_records })
+    Strategy::new().map(seen).reduce(Discard::new(max_records))
 }
 
 /// Allocations of a run of [`CHUNKS`] chunks, when everything that is allocated once is there.

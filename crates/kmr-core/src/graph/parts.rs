@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use async_trait::async_trait;
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -17,10 +18,10 @@ use super::piece::Origin;
 use super::tracker::{Offsets, Tracker};
 use super::watch;
 use super::wiring::{StageContext, Stages, start_stages};
-use crate::error::Error;
+use crate::error::{BoxError, Error};
 use crate::member::{RECORD_OVERHEAD, RecordBatch};
 use crate::record::{OwnedRecord, Record, TopicPartition};
-use crate::reducer::BatchOptions;
+use crate::reducer::{Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer};
 use crate::strategy::IntoPipeline;
 
 /// Observes `ranges` ranges of offsets and finishes every other one first, then the rest. Returns the watermark.
@@ -52,6 +53,55 @@ pub fn batch(chunks: usize, rows: usize) -> usize {
         }
     }
     batches
+}
+
+/// A reducer that drops its rows, in batches of so many.
+#[derive(Debug)]
+pub struct Discard<T> {
+    rows: Vec<T>,
+    max_records: usize,
+}
+
+impl<T> Discard<T> {
+    /// Batches of `max_records` rows.
+    pub fn new(max_records: usize) -> Self {
+        Self { rows: Vec::new(), max_records }
+    }
+}
+
+#[async_trait]
+impl<T: Send + Sync + 'static> Reducer for Discard<T> {
+    type Rows = Vec<T>;
+    type Output = ();
+
+    fn options(&self) -> BatchOptions {
+        BatchOptions::default().with_max_records(self.max_records).with_max_bytes(usize::MAX)
+    }
+
+    fn rows(&self) -> Vec<T> {
+        Vec::new()
+    }
+
+    fn accept(&mut self, mut chunk: Chunk<Vec<T>>) -> Result<(), BoxError> {
+        self.rows.append(&mut chunk.rows);
+        Ok(())
+    }
+
+    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
+        self.rows.clear();
+        Ok(Box::new(Discarded))
+    }
+}
+
+struct Discarded;
+
+#[async_trait]
+impl Delivery for Discarded {
+    type Output = ();
+
+    async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
+        Ok(Delivered::new(()))
+    }
 }
 
 /// A partition's task and the stages behind it, on a runtime of one thread, with a ledger that is read here.
