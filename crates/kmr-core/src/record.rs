@@ -57,10 +57,9 @@ pub struct Record<'r> {
     pub(crate) topic: &'r Arc<str>,
     pub(crate) partition: i32,
     pub(crate) offset: i64,
-    pub(crate) timestamp: Option<i64>,
     pub(crate) key: Option<&'r [u8]>,
     pub(crate) payload: Option<&'r [u8]>,
-    pub(crate) headers: Headers<'r>,
+    pub(crate) source: &'r dyn RecordSource,
 }
 
 impl<'r> Record<'r> {
@@ -81,12 +80,12 @@ impl<'r> Record<'r> {
 
     /// The record's timestamp in milliseconds since the Unix epoch; `None` where the broker holds none.
     pub fn timestamp_millis(&self) -> Option<i64> {
-        self.timestamp
+        self.source.timestamp()
     }
 
     /// The record's timestamp; `None` where the broker holds none, or one before 1970.
     pub fn timestamp(&self) -> Option<SystemTime> {
-        let millis = u64::try_from(self.timestamp?).ok()?;
+        let millis = u64::try_from(self.timestamp_millis()?).ok()?;
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
     }
 
@@ -102,7 +101,7 @@ impl<'r> Record<'r> {
 
     /// The headers, in the order in which they were produced, duplicates and null values included.
     pub fn headers(&self) -> Headers<'r> {
-        self.headers
+        Headers { source: self.source }
     }
 
     /// Copies the record, for code that has to keep it.
@@ -111,11 +110,11 @@ impl<'r> Record<'r> {
             topic: self.topic.clone(),
             partition: self.partition,
             offset: self.offset,
-            timestamp: self.timestamp,
+            timestamp: self.timestamp_millis(),
             key: self.key.map(<[u8]>::to_vec),
             payload: self.payload.map(<[u8]>::to_vec),
             headers: self
-                .headers
+                .headers()
                 .iter()
                 .map(|h| OwnedHeader { key: h.key.into_owned(), value: h.value.map(<[u8]>::to_vec) })
                 .collect(),
@@ -149,24 +148,23 @@ pub struct Header<'r> {
 /// librdkafka parses them when they are first asked for, which is why a [`Record`] stays on one thread.
 #[derive(Clone, Copy)]
 pub struct Headers<'r> {
-    source: Option<&'r dyn HeaderSource>,
+    source: &'r dyn RecordSource,
 }
 
-/// Where headers come from: a message of librdkafka's, or an owned record.
-pub(crate) trait HeaderSource {
+/// Where that of a record comes from which is looked up when it is asked for: a message of librdkafka's, or an owned record.
+pub(crate) trait RecordSource {
+    /// The timestamp in milliseconds since the Unix epoch, if there is one.
+    fn timestamp(&self) -> Option<i64>;
+
     /// The header at `index`, `None` past the last.
     fn header(&self, index: usize) -> Option<Header<'_>>;
 }
 
 impl<'r> Headers<'r> {
-    pub(crate) fn new(source: &'r dyn HeaderSource) -> Self {
-        Self { source: Some(source) }
-    }
-
     /// The headers in order.
     pub fn iter(&self) -> impl Iterator<Item = Header<'r>> + use<'r> {
         let source = self.source;
-        (0..).map_while(move |index| source?.header(index))
+        (0..).map_while(move |index| source.header(index))
     }
 
     /// The value of the last header of that name, as Kafka's own clients choose. The outer `None`: no such header.
@@ -246,10 +244,9 @@ impl OwnedRecord {
             topic: &self.topic,
             partition: self.partition,
             offset: self.offset,
-            timestamp: self.timestamp,
             key: self.key.as_deref(),
             payload: self.payload.as_deref(),
-            headers: Headers::new(&self.headers),
+            source: self,
         }
     }
 
@@ -302,9 +299,13 @@ impl fmt::Debug for OwnedRecord {
     }
 }
 
-impl HeaderSource for Vec<OwnedHeader> {
+impl RecordSource for OwnedRecord {
+    fn timestamp(&self) -> Option<i64> {
+        self.timestamp
+    }
+
     fn header(&self, index: usize) -> Option<Header<'_>> {
-        let header = self.get(index)?;
+        let header = self.headers.get(index)?;
         Some(Header { key: Cow::Borrowed(&header.key), value: header.value.as_deref() })
     }
 }

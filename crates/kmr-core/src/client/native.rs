@@ -27,7 +27,7 @@ use tokio::sync::Notify;
 use super::positions::{Gate, Positions};
 use super::threads::ClientRef;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
-use crate::record::{Header, HeaderSource, Headers, Record, TopicPartition};
+use crate::record::{Header, Record, RecordSource, TopicPartition};
 use crate::stage::BoxFuture;
 
 /// Adds servers to those that the client starts from. One that it has as such already stays as it is.
@@ -305,18 +305,15 @@ impl RecordBatch for MessageBatch {
         // SAFETY: the batch owns its messages, and the record borrows the batch. `KafkaMessage` is a transparent wrapper.
         let message = unsafe { self.messages[index].cast::<KafkaMessage>().as_ref() };
         let raw = &message.0;
-        // SAFETY: the message is alive; a null timestamp type pointer is allowed.
-        let timestamp = unsafe { rd::rd_kafka_message_timestamp(raw, ptr::null_mut()) };
         Record {
             topic: &self.topic,
             partition: raw.partition,
             offset: raw.offset,
-            timestamp: (timestamp >= 0).then_some(timestamp),
             // SAFETY: librdkafka guarantees that many readable bytes while the message lives.
             key: unsafe { bytes(raw.key, raw.key_len) },
             // SAFETY: as above.
             payload: unsafe { bytes(raw.payload, raw.len) },
-            headers: Headers::new(message),
+            source: message,
         }
     }
 }
@@ -330,11 +327,17 @@ impl Drop for MessageBatch {
     }
 }
 
-/// A message as the source of its headers.
+/// A message as the source of its timestamp and headers.
 #[repr(transparent)]
 struct KafkaMessage(rd::rd_kafka_message_t);
 
-impl HeaderSource for KafkaMessage {
+impl RecordSource for KafkaMessage {
+    fn timestamp(&self) -> Option<i64> {
+        // SAFETY: the message is alive; a null timestamp type pointer is allowed.
+        let timestamp = unsafe { rd::rd_kafka_message_timestamp(&raw const self.0, ptr::null_mut()) };
+        (timestamp >= 0).then_some(timestamp)
+    }
+
     fn header(&self, index: usize) -> Option<Header<'_>> {
         let mut headers = ptr::null_mut();
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);

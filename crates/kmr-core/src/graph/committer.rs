@@ -35,6 +35,10 @@ const RETRY_WAIT: Duration = Duration::from_millis(200);
 /// How long an answer to a commit may take, also when that is past the drain deadline.
 pub(crate) const COMMIT_ANSWER: Duration = Duration::from_secs(10);
 
+/// How often reports are read that nobody waits for. To read each when it comes would wake the committer for every piece, a switch of
+/// threads that costs more than the piece; this bounds what they hold, and by how much records seem younger than they are.
+const READ_INTERVAL: Duration = Duration::from_millis(250);
+
 /// An answer that is waited for longer is told of, and again each time that much has passed: a coordinator may be away for hours.
 const TOLD_AFTER: Duration = Duration::from_secs(30);
 
@@ -73,6 +77,8 @@ pub(crate) enum Order {
     Forget { epochs: BTreeSet<Epoch>, deadline: Instant, reply: oneshot::Sender<Result<Vec<Settled>, Error>> },
     /// Say how far all assignments are, those on their way out included.
     Report { reply: oneshot::Sender<Vec<Settled>> },
+    /// Read the ledger: it says something that cannot wait.
+    Read,
 }
 
 /// The coordinator's way to the committer.
@@ -101,6 +107,11 @@ impl CommitterHandle {
     /// As for [`settle`](Self::settle).
     pub(crate) fn forget(&self, epochs: BTreeSet<Epoch>, deadline: Instant) -> Reply {
         self.ask(|reply| Order::Forget { epochs, deadline, reply })
+    }
+
+    /// What the ledger has been told is acted upon now, and not when it is read next.
+    pub(crate) fn read(&self) {
+        let _ = self.orders.send(Order::Read);
     }
 
     /// How far all assignments are; none if the committer has ended.
@@ -240,7 +251,11 @@ impl Committer {
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reads = interval(READ_INTERVAL);
+        reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
+            // Somebody waits for what the next report says: for a drain, or for a plan.
+            let follows = self.exactly_once.is_some() || !self.leaving.is_empty();
             let sent = self.outstanding.as_ref().map(|outstanding| outstanding.sent);
             let wake_at = self.leaving.iter().map(|leaving| leaving.wake_at(sent)).min();
             tokio::select! {
@@ -249,12 +264,16 @@ impl Committer {
                     self.outstanding = None;
                     self.record(answer);
                 }
-                Some(entry) = self.ledger.recv() => self.enter(entry)?,
+                Some(entry) = self.ledger.recv(), if follows => self.enter(entry)?,
                 order = self.orders.recv() => match order {
                     Some(order) => self.obey(order)?,
                     None => return Ok(()),
                 },
-                _ = ticks.tick() => self.commit(None),
+                _ = ticks.tick() => {
+                    self.read()?;
+                    self.commit(None);
+                }
+                _ = reads.tick() => self.read()?,
                 () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
             }
             self.look_at_plans();
@@ -393,11 +412,17 @@ impl Committer {
         now.map_or(epoch, |(epoch, _)| *epoch)
     }
 
-    fn obey(&mut self, order: Order) -> Result<(), Error> {
-        // What happened before the order was given is in the channel already: it counts.
+    /// Enters what the channel holds.
+    fn read(&mut self) -> Result<(), Error> {
         while let Ok(entry) = self.ledger.try_recv() {
             self.enter(entry)?;
         }
+        Ok(())
+    }
+
+    fn obey(&mut self, order: Order) -> Result<(), Error> {
+        // What happened before the order was given is in the channel already: it counts.
+        self.read()?;
         let (epochs, deadline, reply, commits) = match order {
             Order::Settle { epochs, deadline, reply } => (epochs, deadline, reply, true),
             Order::Forget { epochs, deadline, reply } => (epochs, deadline, reply, false),
@@ -405,6 +430,7 @@ impl Committer {
                 let _ = reply.send(self.entries.values().map(Entry::state).collect());
                 return Ok(());
             }
+            Order::Read => return Ok(()),
         };
         if !commits {
             self.entries.retain(|epoch, _| !epochs.contains(epoch));

@@ -75,7 +75,7 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             };
             // A closed channel means that the branch has failed and the consumer is stopping: dropping the piece leaves
             // its records uncommitted.
-            let _ = self.reducer.send(Piece { rows, origin }).await;
+            let _ = self.reducer.send(Piece { rows, origin, turn: None }).await;
             Ok(())
         })
     }

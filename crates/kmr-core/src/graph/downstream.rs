@@ -125,7 +125,7 @@ where
                 return Ok(());
             }
             // A closed channel means that the next stage has failed and the consumer is stopping.
-            let _ = self.next.send(Piece { rows, origin: Origin::of_batch(holds) }).await;
+            let _ = self.next.send(Piece { rows, origin: Origin::of_batch(holds), turn: None }).await;
             Ok(())
         })
     }

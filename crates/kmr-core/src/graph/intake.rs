@@ -10,6 +10,7 @@ use super::backlog::Backlog;
 use super::budget::Budget;
 use super::claim::Assignment;
 use super::map::Admitted;
+use super::turn::{Patience, Turn};
 use crate::error::Error;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
 use crate::record::{OwnedRecord, Record, TopicPartition};
@@ -19,6 +20,10 @@ use crate::telemetry;
 const MAX_BATCH: usize = 1024;
 /// Size of a record that is assumed before the first has been seen.
 const FIRST_GUESS: usize = 16 << 10;
+
+/// Takes in a row with the intake waiting for its turn behind each, as long as the queue does not run dry: as many as it holds. If it
+/// has more, mapping does not keep up with fetching, and is left to all threads.
+const TURNS: u32 = 64;
 
 /// Where records of one assignment go.
 pub(crate) struct Route {
@@ -136,7 +141,7 @@ impl Intake {
     /// Runs until it is told to stop.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let stop = self.stop.clone();
-        let mut record_bytes = FIRST_GUESS;
+        let (mut record_bytes, mut patience, mut takes) = (FIRST_GUESS, Patience::new(), 0);
         let mut crowded = self.budget.backlogs().crowded();
         loop {
             tokio::select! {
@@ -152,25 +157,36 @@ impl Intake {
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
             let available = available.min(self.budget.backlogs().largest_take());
-            if !self.take((available / record_bytes).clamp(1, MAX_BATCH), &mut record_bytes) {
+            let (turn, returned) = Turn::new();
+            let turn = (takes < TURNS).then_some(turn);
+            if !self.take((available / record_bytes).clamp(1, MAX_BATCH), turn.as_ref(), &mut record_bytes) {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(()),
-                    () = self.queue.readable() => continue,
+                    () = self.queue.readable() => {}
+                }
+                takes = 0;
+                continue;
+            }
+            takes += 1;
+            if turn.is_some() {
+                drop(turn);
+                if !patience.wait(returned).await {
+                    takes = TURNS;
                 }
             }
             tokio::task::coop::consume_budget().await;
         }
     }
 
-    /// Takes what is there and hands it over. `false`: there was nothing.
-    fn take(&mut self, max_records: usize, record_bytes: &mut usize) -> bool {
+    /// Takes what is there and hands it over, with the turn. `false`: there was nothing.
+    fn take(&mut self, max_records: usize, turn: Option<&Turn>, record_bytes: &mut usize) -> bool {
         let routes = self.routes.clone();
         let mut topics = routes.lock();
         let fetched = self.queue.poll(max_records);
         let some = !fetched.is_empty();
         for fetched in fetched {
-            if let Some(bytes) = self.hand_over(&mut topics, fetched) {
+            if let Some(bytes) = self.hand_over(&mut topics, turn, fetched) {
                 // Half old, half new: a single large record does not throttle the next thousand small ones.
                 *record_bytes = (*record_bytes / 2 + bytes / 2).max(RECORD_OVERHEAD);
             }
@@ -183,13 +199,13 @@ impl Intake {
     }
 
     /// A closed channel: the partition's task has just ended, the partition is on its way out.
-    fn send(&self, route: &Route, batch: Box<dyn RecordBatch>, bytes: usize) {
+    fn send(&self, route: &Route, batch: Box<dyn RecordBatch>, turn: Option<&Turn>, bytes: usize) {
         let Some(end) = route.end else {
-            return drop(route.task.send(self.admitted(batch, bytes, &route.backlog, None)));
+            return drop(route.task.send(self.admitted(batch, bytes, turn, (&route.backlog, None))));
         };
         let (batch, reached) = cut(batch, end);
         if batch.len() > 0 {
-            drop(route.task.send(self.admitted(batch, bytes, &route.backlog, None)));
+            drop(route.task.send(self.admitted(batch, bytes, turn, (&route.backlog, None))));
         }
         if reached {
             self.report(route.assignment.clone(), Reported::Reached);
@@ -200,20 +216,22 @@ impl Intake {
         &self,
         batch: Box<dyn RecordBatch>,
         bytes: usize,
-        backlog: &Arc<Backlog>,
-        log_end: Option<i64>,
+        turn: Option<&Turn>,
+        (backlog, log_end): (&Arc<Backlog>, Option<i64>),
     ) -> Admitted {
+        // A task that has something to do already may be slow: nobody waits for it.
+        let turn = turn.filter(|_| backlog.is_empty()).cloned();
         let (charge, unmapped) = (self.budget.charge(bytes), self.budget.unmapped(backlog, bytes));
-        Admitted { batch, charge, unmapped, log_end }
+        Admitted { batch, charge, unmapped, log_end, turn }
     }
 
     /// Returns the mean size of the records.
-    fn hand_over(&self, topics: &mut Topics, fetched: Fetched) -> Option<usize> {
+    fn hand_over(&self, topics: &mut Topics, turn: Option<&Turn>, fetched: Fetched) -> Option<usize> {
         match fetched {
             Fetched::Records { topic, partition, bytes, batch } => {
                 let records = batch.len();
                 match topics.get(&topic).and_then(|partitions| partitions.get(&partition)) {
-                    Some(route) => self.send(route, batch, bytes),
+                    Some(route) => self.send(route, batch, turn, bytes),
                     None => telemetry::stray_records(&topic, partition, records),
                 }
                 Some(bytes / records.max(1))
@@ -223,7 +241,7 @@ impl Intake {
                 // Behind the records before it. What a bounded run has cut off is there and was not observed.
                 let log_end = Some(route.end.map_or(offset, |end| offset.min(end)));
                 let nothing = NoRecords(OwnedRecord::new(topic, partition, offset));
-                drop(route.task.send(self.admitted(Box::new(nothing), 0, &route.backlog, log_end)));
+                drop(route.task.send(self.admitted(Box::new(nothing), 0, turn, (&route.backlog, log_end))));
                 if route.end.is_some_and(|end| offset >= end) {
                     self.report(route.assignment.clone(), Reported::Reached);
                 }

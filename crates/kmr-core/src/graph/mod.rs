@@ -3,7 +3,7 @@
 //! `intake` takes records from the member and charges the `budget`; `map` runs the map stages, one task a partition;
 //! `reduce` batches and delivers, one task a reduce stage, with `batch` (when is a batch due), `flight` (attempts) and
 //! `downstream` (what follows); `blocks` takes its place in exactly-once mode, with `plans` as the committer's part of it; `dead_letters` is the way to `reduce_err`, `reread` gets records back for it, `breaker` counts what takes it; `claim` and `piece` tie rows to their records;
-//! `pulse` says what a partition's task is doing;
+//! `pulse` says what a partition's task is doing; `turn` lets records go through all of them on one thread;
 //! `committer` keeps a `tracker` per partition and commits; `coordinator` and `rebalance` direct all of them; `assembly`
 //! puts the tasks together.
 
@@ -36,6 +36,7 @@ pub(crate) mod rebalance;
 mod reduce;
 pub(crate) mod reread;
 mod tracker;
+mod turn;
 mod watch;
 pub(crate) mod watchdog;
 pub(crate) mod wiring;

@@ -169,7 +169,7 @@ impl Handover {
             self.next += size;
             let unmapped = self.budget.unmapped(&backlog, bytes);
             // The task ends with this value.
-            let _ = self.batches.send(Admitted { batch, charge, unmapped, log_end: None });
+            let _ = self.batches.send(Admitted { batch, charge, unmapped, log_end: None, turn: None });
         }
         let (ledger, end) = (&mut self.ledger, self.next);
         self.runtime.block_on(async {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::claim::{Claim, Hold};
+use super::turn::Turn;
 use crate::reducer::{Rows, SourceRange};
 
 /// Rows on their way to a reducer.
@@ -12,13 +13,15 @@ use crate::reducer::{Rows, SourceRange};
 pub(crate) struct Piece<R> {
     pub(crate) rows: R,
     pub(crate) origin: Origin,
+    /// The intake's turn, given back when a reducer has accepted the rows.
+    pub(crate) turn: Option<Turn>,
 }
 
 impl<R: Rows> Piece<R> {
     /// Splits off the rows from `at` on, with what answers for them.
     pub(crate) fn split_off(&mut self, at: usize) -> Piece<R> {
         let origin = self.origin.split_off(at, self.rows.len());
-        Piece { rows: self.rows.split_off(at), origin }
+        Piece { rows: self.rows.split_off(at), origin, turn: None }
     }
 
     /// The offset of the last row's record.
@@ -232,7 +235,14 @@ mod tests {
 
     fn piece(first: i64, last: i64, deltas: &[u32]) -> (Piece<Vec<u32>>, UnboundedReceiver<LedgerEntry>) {
         let (claim, entries) = claim(first, last);
-        (Piece { rows: deltas.to_vec(), origin: Origin::of_records(claim, first, deltas.to_vec()) }, entries)
+        (
+            Piece {
+                rows: deltas.to_vec(),
+                origin: Origin::of_records(claim, first, deltas.to_vec()),
+                turn: None,
+            },
+            entries,
+        )
     }
 
     #[test]
@@ -264,7 +274,8 @@ mod tests {
     #[test]
     fn the_output_of_a_batch_is_finished_by_all_its_parts() {
         let (claim, mut entries) = claim(0, 9);
-        let mut left = Piece { rows: vec![1, 2, 3], origin: Origin::of_batch(vec![Hold::Own(claim)]) };
+        let mut left =
+            Piece { rows: vec![1, 2, 3], origin: Origin::of_batch(vec![Hold::Own(claim)]), turn: None };
         let right = left.split_off(1);
         finish(left.origin);
         assert_eq!(finished(&mut entries), []);

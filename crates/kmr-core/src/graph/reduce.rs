@@ -184,6 +184,7 @@ impl<R: Reducer> ReduceTask<R> {
     }
 
     fn accept(&mut self, state: &mut State<R::Output>, mut piece: Piece<R::Rows>) -> Result<(), Error> {
+        let _turn = piece.turn.take();
         loop {
             let rows = piece.rows.len();
             let room = state.open.room(rows, piece.rows.bytes(), &self.options);

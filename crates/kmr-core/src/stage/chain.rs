@@ -197,6 +197,27 @@ impl<F, K> Apply<F, K> {
         }
     }
 
+    /// Calls the stage, and emits the output of a call that is ready: one guard around both, it is passed for each record. What is
+    /// returned has to be awaited.
+    #[inline]
+    fn start<'a, T, E: FnMut(K::Out)>(
+        &self,
+        call: impl FnOnce() -> Call<'a, T>,
+        emit: &mut E,
+    ) -> Result<Option<BoxFuture<'a, Result<T, BoxError>>>, StageError>
+    where
+        K: Emission<T>,
+    {
+        let started = self.guard(|| match call() {
+            Call::Ready(output) => output.map(|output| {
+                K::emit(output, emit);
+                None
+            }),
+            Call::Pending(call) => Ok(Some(call)),
+        })?;
+        started.map_err(|error| StageError::new(&self.stage, error))
+    }
+
     /// Emits a stage's output; the iterator of a `flat_map` is user code too.
     fn emit<T, E: FnMut(K::Out)>(&self, output: T, emit: &mut E) -> Result<(), StageError>
     where
@@ -249,39 +270,26 @@ where
     type Last = K::Name;
     type Out = K::Out;
 
+    #[inline]
     fn start<'a, E: FnMut(K::Out)>(&'a self, record: &Record<'_>, emit: &mut E) -> Step<'a, K::Out> {
-        match self.passes(record) {
-            Ok(true) => {}
-            Ok(false) => return Step::Done(Ok(())),
-            Err(error) => return Step::Done(Err(error)),
+        if !self.filters.is_empty() {
+            match self.passes(record) {
+                Ok(true) => {}
+                Ok(false) => return Step::Done(Ok(())),
+                Err(error) => return Step::Done(Err(error)),
+            }
         }
-        start_call(&self.apply, self.apply.guard(|| self.apply.function.call(record)), emit)
-    }
-}
-
-/// Emits the output of a call that is there, and boxes one that is not.
-#[inline]
-fn start_call<'a, F, K, T, E>(
-    apply: &'a Apply<F, K>,
-    call: Result<Call<'a, T>, StageError>,
-    emit: &mut E,
-) -> Step<'a, K::Out>
-where
-    F: Send + Sync + 'static,
-    T: Send + 'static,
-    K: Emission<T>,
-    E: FnMut(K::Out),
-{
-    match call {
-        Ok(Call::Ready(Ok(output))) => Step::Done(apply.emit(output, emit)),
-        Ok(Call::Ready(Err(error))) => Step::Done(Err(StageError::new(&apply.stage, error))),
-        Ok(Call::Pending(call)) => Step::Later(Box::pin(async move {
-            let output = apply.finish(call).await?;
-            let mut values = Vec::new();
-            apply.emit(output, &mut |value| values.push(value))?;
-            Ok(values)
-        })),
-        Err(error) => Step::Done(Err(error)),
+        let apply = &self.apply;
+        match apply.start(|| apply.function.call(record), emit) {
+            Ok(None) => Step::Done(Ok(())),
+            Ok(Some(call)) => Step::Later(Box::pin(async move {
+                let output = apply.finish(call).await?;
+                let mut values = Vec::new();
+                apply.emit(output, &mut |value| values.push(value))?;
+                Ok(values)
+            })),
+            Err(error) => Step::Done(Err(error)),
+        }
     }
 }
 
@@ -315,16 +323,10 @@ where
         if waiting.error.is_some() {
             return;
         }
-        let result = match self.apply.guard(|| self.apply.function.call(value)) {
-            Ok(Call::Ready(Ok(output))) => self.apply.emit(output, emit),
-            Ok(Call::Ready(Err(error))) => Err(StageError::new(&self.apply.stage, error)),
-            Ok(Call::Pending(call)) => {
-                waiting.calls.push(call);
-                Ok(())
-            }
-            Err(error) => Err(error),
-        };
-        waiting.error = result.err();
+        match self.apply.start(|| self.apply.function.call(value), emit) {
+            Ok(call) => waiting.calls.extend(call),
+            Err(error) => waiting.error = Some(error),
+        }
     }
 
     /// Awaits the calls in order.

@@ -160,7 +160,8 @@ impl<R: Reducer> BlockTask<R> {
         }
     }
 
-    fn accept(&mut self, piece: Piece<R::Rows>) -> Result<(), Error> {
+    fn accept(&mut self, mut piece: Piece<R::Rows>) -> Result<(), Error> {
+        let _turn = piece.turn.take();
         let Some(epoch) = piece.origin.holds().first().map(Hold::epoch) else { return Ok(()) };
         if !self.lanes.contains_key(&epoch) {
             let Some(mut lane) = Lane::of(&piece) else {

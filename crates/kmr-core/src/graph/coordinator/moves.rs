@@ -156,6 +156,7 @@ impl Coordinator {
         }
         let to = Some(offset);
         let _ = session.ledger.send(LedgerEntry::Starts { epoch, commit: to, metadata, offset: to, log });
+        session.drain.committer.read();
         self.starts_at(session, partition, offset);
         match why {
             Why::Seek { reply, .. } => {

@@ -152,6 +152,7 @@ impl Coordinator {
         if self.setup.options.exactly_once {
             session.reforms.note(starts);
         }
+        session.drain.committer.read();
         for start in starts {
             if let Some(offset) = start.offset {
                 self.starts_at(session, &start.partition, offset);

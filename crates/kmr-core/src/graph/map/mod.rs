@@ -33,6 +33,7 @@ use super::claim::{Assignment, Ledger};
 use super::dead_letters::ErrorBranch;
 use super::piece::Piece;
 use super::pulse::Pulse;
+use super::turn::Turn;
 use crate::error::Error;
 use crate::member::RecordBatch;
 use crate::record::Record;
@@ -51,6 +52,8 @@ pub(crate) struct Admitted {
     pub(crate) unmapped: Unmapped,
     /// The end of the log at that time, if nothing lies between the batch, which may be empty, and it.
     pub(crate) log_end: Option<i64>,
+    /// Given back when the task waits, or when the next stage has the rows.
+    pub(crate) turn: Option<Turn>,
 }
 
 /// What one partition's task works with.

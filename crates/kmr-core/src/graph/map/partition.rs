@@ -21,7 +21,7 @@ use super::{Admitted, Mapping, PartitionInput, source_bytes};
 use crate::error::Error;
 use crate::graph::budget::{Charge, Unmapped};
 use crate::graph::claim::LedgerEntry;
-
+use crate::graph::turn::Turn;
 use crate::member::RecordBatch;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
@@ -71,6 +71,8 @@ pub(super) struct Partition<'a, C: Chain, R: Rows> {
     first_load: u64,
     /// What the batches and the draft hold of the budget.
     charge: Option<Charge>,
+    /// Held until the task waits or sends something on.
+    pub(super) turn: Option<Turn>,
     pub(super) window: Window<C::Out>,
     pub(super) busy: FuturesUnordered<Busy<'a, C::Out>>,
     pub(super) draft: Draft<R>,
@@ -94,6 +96,7 @@ where
             loads: VecDeque::new(),
             first_load: 0,
             charge: None,
+            turn: None,
             window: Window::new(mapping.options.concurrency),
             busy: FuturesUnordered::new(),
             draft: mapping.draft(),
@@ -111,12 +114,16 @@ where
             next = match next {
                 Next::Advance if self.pace.is_slow() && self.may_offload => self.advance_elsewhere().await,
                 Next::Advance => self.advance(),
-                Next::Wait => self.wait().await,
+                Next::Wait => {
+                    self.turn = None;
+                    self.wait().await
+                }
                 Next::Send => {
                     self.send().await?;
                     Next::Advance
                 }
                 Next::Yield => {
+                    self.turn = None;
                     if self.is_overdue() {
                         self.send().await?;
                     }
@@ -134,6 +141,7 @@ where
 
     /// Goes on off the runtime's worker threads: the other tasks of this one are taken over by another.
     async fn advance_elsewhere(&mut self) -> Next {
+        self.turn = None;
         let permit = tokio::select! {
             biased;
             () = self.input.stop.cancelled() => return Next::End,
@@ -171,8 +179,9 @@ where
     }
 
     /// Puts a batch behind those that are there.
-    pub(super) fn load(&mut self, Admitted { batch, charge, unmapped, log_end }: Admitted) {
+    pub(super) fn load(&mut self, Admitted { batch, charge, unmapped, log_end, turn }: Admitted) {
         let records = batch.len();
+        self.turn = turn;
         self.loads.push_back(Load { batch, records, bytes: charge.bytes(), unmapped, log_end, taken: 0 });
         match &mut self.charge {
             Some(held) => held.absorb(charge),

@@ -61,6 +61,7 @@ where
                 DeadLetter::new(record, failed.stage.name(), failed.error)
             };
             let letters = failures.into_iter().map(letter).collect();
+            self.turn = None;
             self.hand_over(Stage::named("reduce_err"), range.last);
             self.mapping.errors.send(letters, Origin::of_records(claim, base, deltas)).await?;
         }
@@ -68,8 +69,9 @@ where
             claim.finish();
             return Ok(());
         }
-        let piece = Piece { rows, origin: Origin::of_records(claim, base, deltas) };
-        if let Err(TrySendError::Full(piece)) = self.mapping.reducer.try_send(piece) {
+        let piece = Piece { rows, origin: Origin::of_records(claim, base, deltas), turn: self.turn.take() };
+        if let Err(TrySendError::Full(mut piece)) = self.mapping.reducer.try_send(piece) {
+            piece.turn = None;
             self.hand_over(self.mapping.reduce_stage.clone(), range.last);
             // A closed channel, here and above, means that the reduce stage has failed and the consumer is stopping.
             let _ = self.mapping.reducer.send(piece).await;

@@ -78,7 +78,7 @@ impl Task {
         let (charge, unmapped) =
             (self.budget.charge(1000), self.budget.unmapped(&self.budget.backlogs().backlog(), 1000));
         self.batches
-            .send(Admitted { batch: Box::new(Batch(records)), charge, unmapped, log_end: None })
+            .send(Admitted { batch: Box::new(Batch(records)), charge, unmapped, log_end: None, turn: None })
             .ok()
             .unwrap();
     }
