@@ -750,6 +750,48 @@ mod tests {
         LedgerEntry::Records { epoch: Epoch(epoch), ranges: vec![Offsets::new(offset, offset)], event }
     }
 
+    /// A running committer with an interval of an hour, and the ways to it.
+    fn running() -> (mpsc::UnboundedSender<LedgerEntry>, CommitterHandle, Arc<Counters>) {
+        let ((ledger, entries), (handle, orders)) = (mpsc::unbounded_channel(), CommitterHandle::new());
+        let counters = Arc::<Counters>::default();
+        let (told, refusals) = ((counters.clone(), Listeners::default()), mpsc::unbounded_channel().0);
+        let hour = Duration::from_secs(3600);
+        tokio::spawn(Committer::new(Arc::new(Nobody), told, refusals, hour, entries, orders).run());
+        let assignment = Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) };
+        ledger.send(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
+        (ledger, handle, counters)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_nobody_waits_for_is_read_soon_and_what_somebody_waits_for_at_once() {
+        let (ledger, handle, _) = running();
+        ledger.send(report(1, 7, LedgerEvent::Observed)).unwrap();
+        let observed = Instant::now();
+        tokio::time::sleep(Duration::from_secs(60)).await;
+        let since = handle.report().await.pop().and_then(|settled| settled.unfinished_since);
+        assert!(since.is_some_and(|since| since - observed <= READ_INTERVAL), "{since:?}");
+        let settled = handle.settle(BTreeSet::from([Epoch(1)]), Instant::now() + Duration::from_secs(9));
+        tokio::task::yield_now().await;
+        ledger.send(report(1, 7, LedgerEvent::Abandoned)).unwrap();
+        let asked = Instant::now();
+        assert!(settled.await.is_ok_and(|settled| settled.len() == 1));
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_start_that_was_chosen_is_committed_when_it_is_told_to_read() {
+        let (ledger, handle, counters) = running();
+        tokio::task::yield_now().await;
+        let (commit, metadata, log) = (Some(5), None, None);
+        ledger.send(LedgerEntry::Starts { epoch: Epoch(1), commit, metadata, offset: commit, log }).unwrap();
+        handle.read();
+        let told = Instant::now();
+        while counters.snapshot(0).commits == 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(told.elapsed(), Duration::ZERO);
+    }
+
     type Report = fn(&Plan) -> LedgerEntry;
 
     /// A committer in exactly-once mode after these entries, in this order, of a partition with a plan for 0 to 2 in force: what it would

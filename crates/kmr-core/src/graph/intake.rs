@@ -265,3 +265,91 @@ impl Intake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::time::Duration;
+
+    use tokio::sync::Notify;
+    use tokio::task::yield_now;
+    use tokio::time::Instant;
+
+    use super::super::claim::Epoch;
+    use super::*;
+    use crate::stage::BoxFuture;
+
+    /// Hands out one record of `t/0` after the other.
+    #[derive(Clone, Default)]
+    struct Records(Arc<(Mutex<VecDeque<i64>>, Notify)>);
+
+    impl Records {
+        fn add(&self, offsets: std::ops::Range<i64>) {
+            self.0.0.lock().unwrap().extend(offsets);
+            self.0.1.notify_one();
+        }
+    }
+
+    impl FetchQueue for Records {
+        fn poll(&mut self, _: usize) -> Vec<Fetched> {
+            let offset = self.0.0.lock().unwrap().pop_front();
+            let fetched = |offset| {
+                let batch = Head { batch: Box::new(NoRecords(OwnedRecord::new("t", 0, offset))), len: 1 };
+                Fetched::Records { topic: "t".into(), partition: 0, bytes: 100, batch: Box::new(batch) }
+            };
+            offset.map(fetched).into_iter().collect()
+        }
+
+        fn readable(&self) -> BoxFuture<'_, ()> {
+            Box::pin(self.0.1.notified())
+        }
+    }
+
+    /// An intake of one partition, and what its task would get.
+    fn intake(records: Records) -> mpsc::UnboundedReceiver<Admitted> {
+        let (budget, routes) = (Budget::new(1 << 20), Arc::<Routes>::default());
+        let (task, batches) = mpsc::unbounded_channel();
+        let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) });
+        routes.insert(Route { assignment, task, backlog: budget.backlogs().backlog(), end: None });
+        let (reports, stop) = (mpsc::unbounded_channel().0, CancellationToken::new());
+        tokio::spawn(Intake { queue: Box::new(records), routes, budget, reports, stop }.run());
+        batches
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_goes_on_when_its_records_have_been_passed_on_and_does_not_wait_for_a_busy_task() {
+        let records = Records::default();
+        records.add(0..9);
+        let mut batches = intake(records);
+        let first = batches.recv().await.unwrap();
+        for _ in 0..10 {
+            yield_now().await;
+        }
+        assert!(first.turn.is_some() && batches.try_recv().is_err(), "more was taken");
+        drop(first);
+        let start = Instant::now();
+        let second = batches.recv().await.unwrap();
+        assert_eq!(start.elapsed(), Duration::ZERO);
+        // Its task keeps it: it gets the next without a turn, and nobody waits any more.
+        let third = batches.recv().await.unwrap();
+        assert!((Duration::from_millis(10)..=Duration::from_millis(20)).contains(&start.elapsed()));
+        assert!(second.turn.is_some() && third.turn.is_none());
+        for _ in 3..9 {
+            assert!(batches.recv().await.unwrap().turn.is_none());
+        }
+        assert!(start.elapsed() <= Duration::from_millis(20), "{:?}", start.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_that_does_not_run_dry_is_left_to_all_threads() {
+        let (records, turns) = (Records::default(), i64::from(TURNS));
+        records.add(0..turns + 9);
+        let mut batches = intake(records.clone());
+        for number in 0..turns + 9 {
+            assert_eq!(batches.recv().await.unwrap().turn.is_some(), number < turns, "{number}");
+        }
+        yield_now().await;
+        records.add(0..1);
+        assert!(batches.recv().await.unwrap().turn.is_some(), "it has run dry");
+    }
+}
