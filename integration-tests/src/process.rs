@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use serde_json::Value;
 
 use crate::deadline::{Deadline, wait_for};
 use crate::engine::Guard;
@@ -263,14 +264,22 @@ pub async fn program(name: &str, build: &[&str]) -> Result<PathBuf> {
     // target/<profile>/deps/it-1234: the tests themselves
     let tests = std::env::current_exe().context("where am I")?;
     let target = tests.ancestors().nth(3).context("the tests are not in target/<profile>/deps")?;
-    let profile = if build.contains(&"--release") { "release" } else { "debug" };
-    let path = target.join(profile).join(name);
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["build", "--quiet"]).args(build).arg("--target-dir").arg(target);
+    command.args(["build", "--quiet", "--message-format", "json-render-diagnostics"]);
+    command.args(build).arg("--target-dir").arg(target);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let output = tokio::task::spawn_blocking(move || command.output()).await?.context("cannot run cargo")?;
     if !output.status.success() {
         bail!("cannot build {name}:\n{}", String::from_utf8_lossy(&output.stderr));
     }
-    Ok(path)
+    executable(&output.stdout, name).with_context(|| format!("cargo names no program {name}"))
+}
+
+/// Where a program is, by what cargo says while it builds, in lines of JSON. A benchmark's file has a hash in its name, so cargo has to
+/// be asked.
+fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
+    let lines = messages.split(|byte| *byte == b'\n');
+    let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());
+    let mut named = messages.filter(|message| message["target"]["name"] == name);
+    named.find_map(|message| message["executable"].as_str().map(PathBuf::from))
 }

@@ -29,10 +29,11 @@ use sentry_arroyo::processing::{ProcessorHandle, StreamProcessor};
 use sentry_arroyo::types::{InnerMessage, Message, Topic};
 use serde::Serialize;
 
-use self::shared::job::{BATCH_AGE, BATCH_ROWS, FETCH, Job, Work};
+use self::shared::job::{BATCH_AGE, BATCH_ROWS, Job, Work};
 use self::shared::meter::Meter;
 use self::shared::rows;
 
+#[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -57,14 +58,13 @@ where
     M: Fn(i32, i64, &[u8]) -> Result<R> + Copy + Send + Sync + 'static,
 {
     let (broker, group, topic) = (job.broker.clone(), job.group.clone(), Topic::new(&job.topic));
-    let fetch = FETCH.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
     let config = KafkaConfig::new_consumer_config(
         vec![broker],
         group,
         InitialOffset::Earliest,
         false,
         300_000,
-        Some(fetch),
+        Some(job.fetch().collect()),
     );
     let meter = Meter::new(job.records, Duration::ZERO);
     let progress = Arc::new(Mutex::new(Progress { inserted: 0, meter, processor: None }));

@@ -1,18 +1,20 @@
 //! Runs every contender once in each round, and then the other measurements.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use integration_tests::{Topic, program, say};
+use integration_tests::{Topic, say};
 
 use crate::contenders::Contender;
 use crate::figures::{Figures, Sample};
 use crate::measurements;
 use crate::options::Options;
+use crate::programs::Program;
 use crate::servers::Servers;
-use crate::shared::job::Work;
-use crate::table;
+use crate::shared::job::{Job, Work};
+use crate::table::{self, FEWEST_ROUNDS};
 
 /// A line of the table.
 #[derive(Clone, Copy, Debug)]
@@ -21,31 +23,59 @@ struct Entry {
     name: &'static str,
     work: Work,
     program: Program,
+    /// What the program is to do, if it can do several things.
+    contender: Option<Contender>,
+    /// Whether a rival has kmr's fetch settings.
+    tuned: bool,
+    /// It runs in the first rounds only, if there are more.
+    most_rounds: usize,
 }
 
-/// Whose process it is.
-#[derive(Clone, Copy, Debug)]
-enum Program {
-    Own(Contender),
-    Arroyo,
+impl Entry {
+    /// The same with glibc's malloc.
+    const fn glibc(self) -> Self {
+        Self { program: self.program.glibc(), most_rounds: FEWEST_ROUNDS, ..self }
+    }
+
+    /// The same with librdkafka's own fetch settings. It waits for most of its time, so a run is long.
+    const fn as_it_comes(self) -> Self {
+        Self { tuned: false, most_rounds: FEWEST_ROUNDS, ..self }
+    }
 }
 
-const ENTRIES: [Entry; 11] = [
-    entry("kmr W0", Work::W1, Program::Own(Contender::KmrDrop)),
-    entry("ceiling: batch consume", Work::W1, Program::Own(Contender::Consume)),
-    entry("kmr W1", Work::W1, Program::Own(Contender::Kmr)),
-    entry("ceiling: insert W1", Work::W1, Program::Own(Contender::Insert)),
-    entry("by hand W1", Work::W1, Program::Own(Contender::ByHand)),
-    entry("Arroyo W1", Work::W1, Program::Arroyo),
-    entry("kmr W2", Work::W2, Program::Own(Contender::Kmr)),
-    entry("ceiling: decode W2", Work::W2, Program::Own(Contender::Decode)),
-    entry("ceiling: insert W2", Work::W2, Program::Own(Contender::Insert)),
-    entry("by hand W2", Work::W2, Program::Own(Contender::ByHand)),
-    entry("Arroyo W2", Work::W2, Program::Arroyo),
+const ENTRIES: [Entry; 23] = [
+    own("kmr W0", Work::W1, Contender::KmrDrop),
+    own("ceiling: batch consume", Work::W1, Contender::Consume),
+    own("kmr W1", Work::W1, Contender::Kmr),
+    own("ceiling: insert W1", Work::W1, Contender::Insert),
+    own("by hand W1", Work::W1, Contender::ByHand),
+    arroyo("Arroyo W1", Work::W1),
+    own("kmr W2", Work::W2, Contender::Kmr),
+    own("ceiling: decode W2", Work::W2, Contender::Decode),
+    own("ceiling: insert W2", Work::W2, Contender::Insert),
+    own("by hand W2", Work::W2, Contender::ByHand),
+    arroyo("Arroyo W2", Work::W2),
+    own("kmr W0 (glibc)", Work::W1, Contender::KmrDrop).glibc(),
+    own("ceiling: batch consume (glibc)", Work::W1, Contender::Consume).glibc(),
+    own("kmr W1 (glibc)", Work::W1, Contender::Kmr).glibc(),
+    own("by hand W1 (glibc)", Work::W1, Contender::ByHand).glibc(),
+    arroyo("Arroyo W1 (glibc)", Work::W1).glibc(),
+    own("kmr W2 (glibc)", Work::W2, Contender::Kmr).glibc(),
+    own("by hand W2 (glibc)", Work::W2, Contender::ByHand).glibc(),
+    arroyo("Arroyo W2 (glibc)", Work::W2).glibc(),
+    own("by hand W1, as it comes", Work::W1, Contender::ByHand).as_it_comes(),
+    arroyo("Arroyo W1, as it comes", Work::W1).as_it_comes(),
+    own("by hand W2, as it comes", Work::W2, Contender::ByHand).as_it_comes(),
+    arroyo("Arroyo W2, as it comes", Work::W2).as_it_comes(),
 ];
 
-const fn entry(name: &'static str, work: Work, program: Program) -> Entry {
-    Entry { name, work, program }
+const fn own(name: &'static str, work: Work, contender: Contender) -> Entry {
+    let contender = Some(contender);
+    Entry { name, work, program: Program::Own, contender, tuned: true, most_rounds: usize::MAX }
+}
+
+const fn arroyo(name: &'static str, work: Work) -> Entry {
+    Entry { name, work, program: Program::Arroyo, contender: None, tuned: true, most_rounds: usize::MAX }
 }
 
 /// The whole benchmark.
@@ -57,11 +87,11 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     let entries: Vec<Entry> = ENTRIES.into_iter().filter(|entry| options.wants(entry.name)).collect();
     let measurements = options.measurements();
     ensure!(!entries.is_empty() || !measurements.is_empty(), "--only leaves nothing to run");
-    let arroyo = arroyo(&entries).await?;
+    let programs = programs(&entries).await?;
     let servers = Servers::start().await?;
     println!("{}\n", table::machine());
     if !entries.is_empty() {
-        pipeline(options, &entries, &servers, arroyo.as_deref()).await?;
+        pipeline(options, &entries, &servers, &programs).await?;
     }
     for measurement in measurements {
         println!("\n{}", measurements::run(measurement, options, &servers).await?);
@@ -69,16 +99,15 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The program on `sentry_arroyo`, built, if one of the entries needs it.
-async fn arroyo(entries: &[Entry]) -> Result<Option<PathBuf>> {
-    if !entries.iter().any(|entry| matches!(entry.program, Program::Arroyo)) {
-        return Ok(None);
+/// Where the programs are that the entries need, built.
+async fn programs(entries: &[Entry]) -> Result<BTreeMap<Program, PathBuf>> {
+    let mut programs = BTreeMap::new();
+    for Entry { program, .. } in entries {
+        if !programs.contains_key(program) {
+            programs.insert(*program, program.build().await?);
+        }
     }
-    say("building benches/arroyo");
-    let build = ["--release", "--locked", "--manifest-path", "benches/arroyo/Cargo.toml"];
-    let built = program("arroyo-pipeline", &build).await;
-    let why = "sentry_arroyo needs cmake and libcurl's headers (Debian: libcurl4-openssl-dev)";
-    built.context(why).map(Some)
+    Ok(programs)
 }
 
 /// The table of all contenders.
@@ -86,14 +115,15 @@ async fn pipeline(
     options: &Options,
     entries: &[Entry],
     servers: &Servers,
-    arroyo: Option<&std::path::Path>,
+    programs: &BTreeMap<Program, PathBuf>,
 ) -> Result<()> {
     let topic = servers.topic("bench", options.partitions, options.records()).await?;
     let mut figures = Figures::default();
     for round in 1..=options.rounds() {
-        for entry in entries {
-            let sample = once(options, entry, servers, &topic, arroyo).await.context(entry.name)?;
-            say(format_args!("round {round}: {:24} {sample}", entry.name));
+        for entry in entries.iter().filter(|entry| round <= entry.most_rounds) {
+            let program = programs.get(&entry.program).context("not built")?;
+            let sample = once(options, entry, servers, &topic, program).await.context(entry.name)?;
+            say(format_args!("round {round}: {:30} {sample}", entry.name));
             figures.add(entry.name, sample);
         }
     }
@@ -107,14 +137,15 @@ async fn once(
     entry: &Entry,
     servers: &Servers,
     topic: &Topic,
-    arroyo: Option<&std::path::Path>,
+    program: &Path,
 ) -> Result<Sample> {
     let records = options.records();
     let job = servers.job(entry.work, topic.name(), records, options.lz4());
-    let (command, inserts) = match entry.program {
-        Program::Own(contender) => (servers.command(contender, &job)?, contender.inserts()),
-        Program::Arroyo => {
-            let mut command = Command::new(arroyo.context("not built")?);
+    let job = Job { tuned: entry.tuned, ..job };
+    let (command, inserts) = match entry.contender {
+        Some(contender) => (contender.command(program, &job)?, contender.inserts()),
+        None => {
+            let mut command = Command::new(program);
             command.arg(serde_json::to_string(&job)?);
             (command, true)
         }

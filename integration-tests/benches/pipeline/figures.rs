@@ -54,6 +54,8 @@ pub(crate) struct Spread {
     /// The 95 % interval of the median.
     pub(crate) low: f64,
     pub(crate) high: f64,
+    /// How many rounds it is of.
+    pub(crate) rounds: usize,
 }
 
 /// All runs, by contender, in the order of rounds.
@@ -83,10 +85,21 @@ impl Figures {
 
     /// A figure of one contender.
     pub(crate) fn spread(&self, name: &str, figure: Figure) -> Spread {
-        self.ratio(figure, &[name], &[]).unwrap_or(Spread { median: f64::NAN, low: f64::NAN, high: f64::NAN })
+        let nothing = Spread { median: f64::NAN, low: f64::NAN, high: f64::NAN, rounds: 0 };
+        self.ratio(figure, &[name], &[]).unwrap_or(nothing)
     }
 
-    /// The sum of medians over another such sum (over 1, if that names nobody). `None` when one of them did not run.
+    /// Whether `this` did better than `that`, or ran at all where `that` did not.
+    pub(crate) fn is_better(&self, figure: Figure, this: &str, that: &str) -> bool {
+        match self.ratio(figure, &[this], &[that]) {
+            Some(ratio) if figure == Figure::Rate => ratio.median > 1.0,
+            Some(ratio) => ratio.median < 1.0,
+            None => self.values(that, figure).is_empty(),
+        }
+    }
+
+    /// The sum of medians over another such sum (over 1, if that names nobody), in the rounds in which all of them ran: the first ones.
+    /// `None` when one of them did not run.
     pub(crate) fn ratio(&self, figure: Figure, over: &[&str], under: &[&str]) -> Option<Spread> {
         let columns = |names: &[&str]| -> Option<Vec<Vec<f64>>> {
             let column = |name: &&str| Some(self.values(name, figure)).filter(|values| !values.is_empty());
@@ -126,7 +139,7 @@ fn bootstrap(rounds: usize, value: impl Fn(&[usize]) -> f64) -> Spread {
         .collect();
     values.sort_by(f64::total_cmp);
     let at = |share: f64| values.get((share * (RESAMPLES - 1) as f64).round() as usize).copied();
-    Spread { median, low: at(0.025).unwrap_or(median), high: at(0.975).unwrap_or(median) }
+    Spread { median, low: at(0.025).unwrap_or(median), high: at(0.975).unwrap_or(median), rounds }
 }
 
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {

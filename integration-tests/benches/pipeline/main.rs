@@ -13,6 +13,7 @@ mod figures;
 mod measurements;
 mod options;
 mod payload;
+mod programs;
 mod servers;
 mod shared;
 mod table;
@@ -22,7 +23,7 @@ use clap::Parser as _;
 
 use self::options::Options;
 
-// For Rust and for librdkafka's C code, as in kmr-demo.
+// For Rust and for librdkafka's C code, as in kmr-demo. `glibc.rs` is the program without it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
@@ -35,8 +36,7 @@ fn main() -> Result<()> {
     }
     let options = Options::parse();
     if let Some(job) = &options.job {
-        let (contender, job) = serde_json::from_str(job)?;
-        return contenders::run(contender, &job);
+        return contenders::run(job);
     }
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(driver::run(&options))

@@ -61,6 +61,7 @@ impl Servers {
             database: self.database.name().to_owned(),
             table: table_of(work).to_owned(),
             lz4,
+            tuned: true,
         }
     }
 
@@ -69,10 +70,9 @@ impl Servers {
         spawn(self.command(contender, job)?)
     }
 
+    /// How this program is started again.
     pub(crate) fn command(&self, contender: Contender, job: &Job) -> Result<Command> {
-        let mut command = Command::new(&self.own);
-        command.arg("--job").arg(serde_json::to_string(&(contender, job))?);
-        Ok(command)
+        contender.command(&self.own, job)
     }
 
     /// Runs a process to its end, on an empty table, and returns what it says. `inserts`: its rows have to be in the table.

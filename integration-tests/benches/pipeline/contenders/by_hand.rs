@@ -10,7 +10,7 @@ use rdkafka::consumer::{CommitMode, Consumer as _, StreamConsumer};
 use rdkafka::{ClientConfig, Message as _, Offset, TopicPartitionList};
 use serde::Serialize;
 
-use crate::shared::job::{BATCH_AGE, BATCH_ROWS, FETCH, Job, Work};
+use crate::shared::job::{BATCH_AGE, BATCH_ROWS, Job, Work};
 use crate::shared::meter::Meter;
 use crate::shared::rows;
 
@@ -33,7 +33,7 @@ where
         .set("group.id", &job.group)
         .set("auto.offset.reset", "earliest")
         .set("enable.auto.commit", "false");
-    config.extend(FETCH.map(|(name, value)| (name.to_owned(), value.to_owned())));
+    config.extend(job.fetch());
     let consumer: StreamConsumer = config.create()?;
     consumer.subscribe(&[&job.topic])?;
     let mut inserter: Inserter<R> =

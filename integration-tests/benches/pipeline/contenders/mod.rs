@@ -1,15 +1,16 @@
-//! What is compared: each contender is one process, this program started again with a job.
+//! What is compared: each contender is one process, this program started again with a job, or the one with glibc's malloc.
 
 mod by_hand;
 mod in_memory;
 mod kmr;
 pub(crate) mod live;
 mod native;
-mod reducers;
+pub(crate) mod reducers;
 
-pub(crate) use reducers::UNTIMED;
+use std::path::Path;
+use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::shared::job::Job;
@@ -46,14 +47,23 @@ impl Contender {
     pub(crate) fn inserts(self) -> bool {
         matches!(self, Self::Kmr | Self::Insert | Self::ByHand | Self::KmrExactlyOnce)
     }
+
+    /// How a program is started that [`run`]s it.
+    pub(crate) fn command(self, program: &Path, job: &Job) -> Result<Command> {
+        let mut command = Command::new(program);
+        command.arg("--job").arg(serde_json::to_string(&(self, job))?);
+        Ok(command)
+    }
 }
 
-/// Runs one job and prints its measurement.
+/// Runs what `--job` says and prints its measurement.
 ///
 /// # Errors
 ///
 /// Whatever kept the contender from doing all its records.
-pub(crate) fn run(contender: Contender, job: &Job) -> Result<()> {
+pub(crate) fn run(job: &str) -> Result<()> {
+    let (contender, job): (Contender, Job) = serde_json::from_str(job).context("reading the job")?;
+    let job = &job;
     match contender {
         Contender::Decode => in_memory::decode(job),
         Contender::Consume => native::consume(job),

@@ -8,8 +8,8 @@ use integration_tests::{Deadline, Message, wait_until};
 
 use super::Line;
 use crate::contenders::Contender;
-use crate::contenders::UNTIMED;
 use crate::contenders::live::{Lived, READY};
+use crate::contenders::reducers::UNTIMED;
 use crate::options::Options;
 use crate::payload::payload;
 use crate::servers::{Servers, said};

@@ -9,8 +9,8 @@ pub(crate) const BATCH_AGE: std::time::Duration = std::time::Duration::from_secs
 /// Settings of librdkafka that whoever tunes a consumer finds: what kmr has as defaults. With librdkafka's own, a full queue is looked
 /// at again after a second, and at these rates most of that second passes with an empty one. The ceiling goes without them: its queue
 /// is never full.
-pub(crate) const FETCH: [(&str, &str); 3] =
-    [("fetch.queue.backoff.ms", "5"), ("fetch.min.bytes", "100000"), ("fetch.wait.max.ms", "100")];
+const FETCH: [(&str, &str); 3] =
+    [("fetch.queue.backoff.ms", "5"), ("fetch.min.bytes", "400000"), ("fetch.wait.max.ms", "100")];
 
 /// What a record becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,9 +36,17 @@ pub(crate) struct Job {
     pub(crate) table: String,
     /// LZ4 on the way to ClickHouse, or nothing.
     pub(crate) lz4: bool,
+    /// Whether a rival has kmr's fetch settings, or comes with librdkafka's own.
+    pub(crate) tuned: bool,
 }
 
 impl Job {
+    /// What a rival's consumer has of kmr's fetch settings.
+    pub(crate) fn fetch(&self) -> impl Iterator<Item = (String, String)> {
+        let settings = if self.tuned { &FETCH[..] } else { &[] };
+        settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+    }
+
     /// The ClickHouse client of those contenders that use the crate's own.
     pub(crate) fn client(&self) -> clickhouse::Client {
         let compression = if self.lz4 { clickhouse::Compression::Lz4 } else { clickhouse::Compression::None };

@@ -1,11 +1,12 @@
 //! The two rows, and how a record becomes one.
 
 use std::borrow::Cow;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
+
+use super::clock::seconds;
 
 /// W1: where a record was, and when it was seen.
 #[derive(Clone, Copy, Debug, PartialEq, Row, Serialize)]
@@ -50,7 +51,7 @@ struct Tags<'a> {
 /// W1's map.
 pub(crate) fn seen(partition: i32, offset: i64, payload: &[u8]) -> Result<Seen> {
     std::str::from_utf8(payload)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    let now = seconds();
     Ok(Seen { partition: partition.try_into()?, offset: offset.try_into()?, timestamp: now.try_into()? })
 }
 
