@@ -127,8 +127,11 @@ impl ClientConfig {
         default(settings, "fetch.queue.backoff.ms", "5");
         // Each fetch wakes all threads in turn, so small ones cost a multiple of the CPU on a live topic: at 50,000 records a second of 200
         // bytes 0.93 CPU-s per million with 100,000 bytes, 0.70 with 400,000, no less with more. The wait bounds the latency that
-        // this adds.
-        default(settings, "fetch.min.bytes", "400000");
+        // this adds. A broker that may send less of a partition than that would always wait.
+        let per_partition = ["fetch.message.max.bytes", "max.partition.fetch.bytes"];
+        let per_partition = per_partition.iter().filter_map(|name| settings.get(*name)?.parse().ok()).min();
+        let least_fetch = per_partition.unwrap_or(FETCH_MIN_BYTES).min(FETCH_MIN_BYTES);
+        default(settings, "fetch.min.bytes", least_fetch.to_string());
         default(settings, "fetch.wait.max.ms", "100");
         // One response may overshoot the queue's bound, and its size is that on the wire, compressed: keep it small. librdkafka
         // wants at least message.max.bytes.
@@ -140,6 +143,9 @@ impl ClientConfig {
         default(settings, "fetch.max.bytes", response.to_string());
     }
 }
+
+/// Bytes that are worth a fetch.
+const FETCH_MIN_BYTES: usize = 400_000;
 
 /// Something that a user should know about a setting: see [`ClientConfig::review`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -363,6 +369,14 @@ mod tests {
     fn missing_settings_are_named() {
         let error = ClientConfig::new().required("group.id").unwrap_err().to_string();
         assert!(error.contains("group.id is not set"), "{error}");
+    }
+
+    #[test]
+    fn a_fetch_waits_for_no_more_than_it_may_bring() {
+        let least = |config: ClientConfig| config.effective(16 << 20, false)["fetch.min.bytes"].clone();
+        assert_eq!(least(ClientConfig::new()), "400000");
+        assert_eq!(least(ClientConfig::new().set("max.partition.fetch.bytes", "65536")), "65536");
+        assert_eq!(least(ClientConfig::new().set("fetch.message.max.bytes", "5000000")), "400000");
     }
 
     #[test]

@@ -387,6 +387,12 @@ impl Consumer {
         self.handle.budget = Budget::new(bytes);
         self
     }
+
+    /// For simulated runs: batches overtake each other, as where mapping does not keep up with fetching.
+    pub(crate) fn without_turns(mut self) -> Self {
+        self.options.graph.turns = 0;
+        self
+    }
 }
 
 /// Decides the jitter of retries: another one for each process.

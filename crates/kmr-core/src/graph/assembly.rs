@@ -8,6 +8,7 @@ use super::budget::Budget;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
 use super::flow::Flow;
+use super::intake::TURNS;
 use super::reread::{self, Rereader};
 use super::watch;
 use super::watchdog::Thresholds;
@@ -50,6 +51,8 @@ pub(crate) struct GraphOptions {
     pub(crate) exactly_once: bool,
     /// When too many records have failed.
     pub(crate) breaker: Option<Breaker>,
+    /// Takes in a row with the intake waiting for its turn.
+    pub(crate) turns: u32,
 }
 
 impl Default for GraphOptions {
@@ -67,6 +70,7 @@ impl Default for GraphOptions {
             listeners: Listeners::default(),
             exactly_once: false,
             breaker: Some(Breaker::default()),
+            turns: TURNS,
         }
     }
 }

@@ -10,6 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::budget::Charge;
 use super::defects::{Defect, planted};
@@ -58,12 +59,15 @@ pub(crate) enum LedgerEntry {
 /// What became of records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LedgerEvent {
-    Observed,
+    Observed {
+        /// The ledger is read later.
+        at: Instant,
+    },
     Finished,
     Abandoned,
 }
 
-/// The way to the ledger. Unbounded: an entry a chunk and part, bounded by what the budget admitted.
+/// The way to the ledger. Unbounded: an entry a chunk and part, bounded by what the budget admits until it is read.
 pub(crate) type Ledger = mpsc::UnboundedSender<LedgerEntry>;
 
 /// The right, and the duty, to say what became of some observed records.
@@ -86,7 +90,7 @@ impl Claim {
         let entry = LedgerEntry::Records {
             epoch: assignment.epoch,
             ranges: vec![range],
-            event: LedgerEvent::Observed,
+            event: LedgerEvent::Observed { at: Instant::now() },
         };
         // The ledger is gone only when the consumer has ended.
         let _ = ledger.send(entry);
@@ -341,7 +345,10 @@ pub(crate) mod tests {
         let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) });
         let claim =
             Claim::observe(assignment, Offsets::new(first, last), Budget::new(1000).charge(100), ledger);
-        assert_eq!(heard(&mut entries), Some((LedgerEvent::Observed, vec![(first, last)])));
+        let observed = heard(&mut entries);
+        assert!(
+            matches!(&observed, Some((LedgerEvent::Observed { .. }, ranges)) if *ranges == [(first, last)])
+        );
         (claim, entries)
     }
 

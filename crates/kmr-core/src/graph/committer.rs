@@ -36,7 +36,7 @@ const RETRY_WAIT: Duration = Duration::from_millis(200);
 pub(crate) const COMMIT_ANSWER: Duration = Duration::from_secs(10);
 
 /// How often reports are read that nobody waits for. To read each when it comes would wake the committer for every piece, a switch of
-/// threads that costs more than the piece; this bounds what they hold, and by how much records seem younger than they are.
+/// threads that costs more than the piece; this bounds what they hold.
 const READ_INTERVAL: Duration = Duration::from_millis(250);
 
 /// An answer that is waited for longer is told of, and again each time that much has passed: a coordinator may be away for hours.
@@ -414,7 +414,9 @@ impl Committer {
 
     /// Enters what the channel holds.
     fn read(&mut self) -> Result<(), Error> {
-        while let Ok(entry) = self.ledger.try_recv() {
+        // Not what comes meanwhile: that could go on.
+        for _ in 0..self.ledger.len() {
+            let Ok(entry) = self.ledger.try_recv() else { break };
             self.enter(entry)?;
         }
         Ok(())
@@ -653,7 +655,7 @@ impl Entry {
 
 fn apply(tracker: &mut Tracker, range: Offsets, event: LedgerEvent) -> Result<(), Misuse> {
     match event {
-        LedgerEvent::Observed => tracker.observe(range, Instant::now()),
+        LedgerEvent::Observed { at } => tracker.observe(range, at),
         LedgerEvent::Finished => tracker.finish(range),
         LedgerEvent::Abandoned => tracker.abandon(range),
     }
@@ -765,11 +767,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_nobody_waits_for_is_read_soon_and_what_somebody_waits_for_at_once() {
         let (ledger, handle, _) = running();
-        ledger.send(report(1, 7, LedgerEvent::Observed)).unwrap();
         let observed = Instant::now();
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        ledger.send(report(1, 7, LedgerEvent::Observed { at: observed })).unwrap();
+        let (reply, dropped) = oneshot::channel();
+        ledger.send(LedgerEntry::Begin { epoch: Epoch(99), reply }).unwrap();
+        assert!(dropped.await.is_err(), "nobody knows this epoch");
+        assert!(observed.elapsed() <= READ_INTERVAL);
         let since = handle.report().await.pop().and_then(|settled| settled.unfinished_since);
-        assert!(since.is_some_and(|since| since - observed <= READ_INTERVAL), "{since:?}");
+        assert_eq!(since, Some(observed));
         let settled = handle.settle(BTreeSet::from([Epoch(1)]), Instant::now() + Duration::from_secs(9));
         tokio::task::yield_now().await;
         ledger.send(report(1, 7, LedgerEvent::Abandoned)).unwrap();
@@ -829,7 +834,7 @@ mod tests {
         let observed: Report = |_| LedgerEntry::Records {
             epoch: Epoch(1),
             ranges: vec![Offsets::new(0, 2)],
-            event: LedgerEvent::Observed,
+            event: LedgerEvent::Observed { at: Instant::now() },
         };
         let finished: Report = |_| LedgerEntry::Records {
             epoch: Epoch(1),
@@ -876,7 +881,7 @@ mod tests {
                     committer.enter(starts).unwrap();
                 } else if step < 4 || under_way.is_empty() {
                     let offset = next + i64::from(step);
-                    committer.enter(report(epoch, offset, LedgerEvent::Observed)).unwrap();
+                    committer.enter(report(epoch, offset, LedgerEvent::Observed { at: Instant::now() })).unwrap();
                     next = offset + 1;
                     unfinished.insert(offset);
                     under_way.push((epoch, offset));

@@ -21,9 +21,9 @@ const MAX_BATCH: usize = 1024;
 /// Size of a record that is assumed before the first has been seen.
 const FIRST_GUESS: usize = 16 << 10;
 
-/// Takes in a row with the intake waiting for its turn behind each, as long as the queue does not run dry: as many as it holds. If it
-/// has more, mapping does not keep up with fetching, and is left to all threads.
-const TURNS: u32 = 64;
+/// Takes in a row with the intake waiting for its turn behind each, as long as the queue does not run dry: twice what it holds of small
+/// records. If more come, mapping does not keep up with fetching, and is left to all threads.
+pub(crate) const TURNS: u32 = 64;
 
 /// Where records of one assignment go.
 pub(crate) struct Route {
@@ -135,6 +135,8 @@ pub(crate) struct Intake {
     pub(crate) budget: Arc<Budget>,
     pub(crate) reports: mpsc::UnboundedSender<Report>,
     pub(crate) stop: CancellationToken,
+    /// Takes with a turn, see [`TURNS`].
+    pub(crate) turns: u32,
 }
 
 impl Intake {
@@ -157,8 +159,7 @@ impl Intake {
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
             let available = available.min(self.budget.backlogs().largest_take());
-            let (turn, returned) = Turn::new();
-            let turn = (takes < TURNS).then_some(turn);
+            let (turn, returned) = (takes < self.turns).then(Turn::new).unzip();
             if !self.take((available / record_bytes).clamp(1, MAX_BATCH), turn.as_ref(), &mut record_bytes) {
                 tokio::select! {
                     biased;
@@ -169,12 +170,18 @@ impl Intake {
                 continue;
             }
             takes += 1;
-            if turn.is_some() {
-                drop(turn);
-                if !patience.wait(returned).await {
-                    takes = TURNS;
+            drop(turn);
+            if let Some(returned) = returned {
+                let in_time = tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    in_time = patience.wait(returned) => in_time,
+                };
+                if !in_time {
+                    takes = self.turns;
                 }
             }
+            takes = takes.min(self.turns);
             tokio::task::coop::consume_budget().await;
         }
     }
@@ -312,7 +319,8 @@ mod tests {
         let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) });
         routes.insert(Route { assignment, task, backlog: budget.backlogs().backlog(), end: None });
         let (reports, stop) = (mpsc::unbounded_channel().0, CancellationToken::new());
-        tokio::spawn(Intake { queue: Box::new(records), routes, budget, reports, stop }.run());
+        let queue = Box::new(records);
+        tokio::spawn(Intake { queue, routes, budget, reports, stop, turns: TURNS }.run());
         batches
     }
 

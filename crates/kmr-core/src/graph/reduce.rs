@@ -184,7 +184,7 @@ impl<R: Reducer> ReduceTask<R> {
     }
 
     fn accept(&mut self, state: &mut State<R::Output>, mut piece: Piece<R::Rows>) -> Result<(), Error> {
-        let _turn = piece.turn.take();
+        let mut turn = piece.turn.take();
         loop {
             let rows = piece.rows.len();
             let room = state.open.room(rows, piece.rows.bytes(), &self.options);
@@ -197,6 +197,8 @@ impl<R: Reducer> ReduceTask<R> {
             let chunk = Chunk::new(piece.rows, sources);
             self.guard("accepting rows failed", |reducer| reducer.accept(chunk))?;
             state.open.add(rows, bytes, piece.origin, Instant::now());
+            // The next records may be taken while the batch is closed.
+            turn = turn.filter(|_| rest.is_some());
             if state.open.is_full(&self.options) {
                 self.close(state)?;
             }

@@ -5,8 +5,10 @@
 //! a tenth of the processor time of a consumer that does little per record.
 //!
 //! Invariants:
-//! 1. Whoever holds a part of the turn and is going to wait, or to let others run, gives it back first.
-//! 2. Nothing depends on that: the intake waits for its turn for a few milliseconds, and only behind partitions with nothing else to do.
+//! 1. A task of a partition gives the turn back before it waits or lets others run. In a channel it waits with the records, in front of a
+//!    stage that takes nothing now.
+//! 2. Nothing depends on the turn but speed: the intake waits for it for a few milliseconds a take, and only for partitions that had nothing
+//!    to do.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -15,7 +17,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// The intake waits for its turn for one to two of these. A mapper that takes longer for a batch is worth another thread.
+/// The intake waits for its turn for two of these at most. A mapper that takes longer for a batch is worth another thread.
 const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A part of the turn, given back when it is dropped. It travels with records as long as they are passed on at once.
@@ -46,7 +48,7 @@ impl Patience {
         Self(interval)
     }
 
-    /// Waits for the end of a turn. `false`: not within [`PATIENCE`]. Cancel safe.
+    /// Waits for the end of a turn. `false`: its patience is over. Cancel safe.
     pub(crate) async fn wait(&mut self, mut returned: Returned) -> bool {
         // The first tick may be that of an instant ago.
         for _ in 0..2 {

@@ -12,9 +12,9 @@ use crate::record::{OwnedRecord, Record};
 ///
 /// Called from the tasks of all partitions at once, so state behind `&self` has to be shareable.
 ///
-/// It may compute for long, or block, without holding up other partitions: on a multi-threaded runtime, a partition whose records
+/// It may compute for long, or block, without holding up other partitions for more than some milliseconds: on a multi-threaded runtime, a partition whose records
 /// turn out to take a millisecond or more each goes on outside the runtime's worker threads (up to 64 partitions at once; the
-/// others take turns). The first few records, up to 32, still run on a worker thread, until that has been found out. On a
+/// others take turns). The first few records, up to 16, still run on a worker thread, until that has been found out. On a
 /// current-thread runtime the tasks of all partitions share the one thread: use an [`AsyncMapper`] for what waits there. This holds
 /// for synchronous map stages; what an asynchronous one does between its waits runs on the worker threads.
 ///

@@ -9,6 +9,7 @@ use super::drain::Drain;
 use super::session::{Running, Session};
 use crate::error::Error;
 use crate::graph::claim::{Epoch, Ledger, LedgerEntry};
+use crate::graph::committer::CommitterHandle;
 use crate::graph::defects::{Defect, planted};
 use crate::graph::intake::Route;
 use crate::listeners::RebalanceEvent;
@@ -105,6 +106,7 @@ impl Coordinator {
         let handed_back = drain.hand_back(drained, deadline);
         let (member, ledger, routes) =
             (session.member.clone(), session.ledger.clone(), session.routes.clone());
+        let committer = session.drain.committer.clone();
         let (listeners, ends) = (self.setup.options.listeners.clone(), self.ends());
         let work = Box::pin(async move {
             let mut answered = match before {
@@ -124,7 +126,7 @@ impl Coordinator {
                 route.end = ends.get(&route.assignment.partition).copied();
             }
             let open: Ready = Box::new(move || opened.into_iter().for_each(|route| routes.insert(route)));
-            let starts = answer(&*member, &rebalance, open, (&ledger, &epochs)).await?;
+            let starts = answer(&*member, &rebalance, open, (&ledger, &committer), &epochs).await?;
             telemetry::rebalance_answered(&rebalance, received.elapsed());
             answered.push(Answered { rebalance, starts, ends });
             Ok(answered)
@@ -152,7 +154,6 @@ impl Coordinator {
         if self.setup.options.exactly_once {
             session.reforms.note(starts);
         }
-        session.drain.committer.read();
         for start in starts {
             if let Some(offset) = start.offset {
                 self.starts_at(session, &start.partition, offset);
@@ -174,7 +175,8 @@ async fn answer(
     member: &dyn GroupMember,
     rebalance: &Rebalance,
     open: Ready,
-    (ledger, epochs): (&Ledger, &BTreeMap<TopicPartition, Epoch>),
+    (ledger, committer): (&Ledger, &CommitterHandle),
+    epochs: &BTreeMap<TopicPartition, Epoch>,
 ) -> Result<Vec<Start>, Error> {
     if rebalance.change != Change::Assign {
         member.unassign(rebalance).await?;
@@ -188,5 +190,6 @@ async fn answer(
             let _ = ledger.send(LedgerEntry::Starts { epoch, commit, metadata, offset, log });
         }
     }
+    committer.read();
     Ok(starts)
 }

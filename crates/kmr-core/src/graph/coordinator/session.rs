@@ -113,6 +113,7 @@ impl Session {
             budget: setup.budget.clone(),
             reports: reporter,
             stop: intake_stop.clone(),
+            turns: setup.options.turns,
         };
         tasks.spawn(supervise("intake".to_owned(), intake.run()));
         Self {

@@ -10,7 +10,8 @@
 //! 2. A record's rows travel together with it: a failed record leaves none behind.
 //! 3. What was not mapped when the partition stops was never observed: the next owner reads it again. That includes records that
 //!    are mapped already, but wait behind one that is not.
-//! 4. A partition never waits for another: not for its mapper, synchronous or not, nor for its retries.
+//! 4. A partition never waits for another: not for its mapper, synchronous or not, nor for its retries; but for the few milliseconds of
+//!    the intake's turn (`turn`).
 
 mod busy;
 mod draft;

@@ -181,7 +181,8 @@ where
     /// Puts a batch behind those that are there.
     pub(super) fn load(&mut self, Admitted { batch, charge, unmapped, log_end, turn }: Admitted) {
         let records = batch.len();
-        self.turn = turn;
+        // Off the worker threads there is nobody to pass it on.
+        self.turn = turn.filter(|_| !self.pace.is_slow());
         self.loads.push_back(Load { batch, records, bytes: charge.bytes(), unmapped, log_end, taken: 0 });
         match &mut self.charge {
             Some(held) => held.absorb(charge),

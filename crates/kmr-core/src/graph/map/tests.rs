@@ -14,6 +14,7 @@ use crate::graph::budget::Budget;
 use crate::graph::claim::{Assignment, Epoch, LedgerEntry};
 use crate::graph::flow::Flow;
 use crate::graph::pulse::{Pulse, PulseReading};
+use crate::graph::turn::{Patience, Returned, Turn};
 use crate::graph::watch;
 use crate::graph::wiring::{StageContext, Stages, start_stages};
 use crate::member::RecordBatch;
@@ -74,13 +75,18 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
 
 impl Task {
     fn fetch(&self, offsets: impl IntoIterator<Item = i64>) {
+        drop(self.fetch_in_turn(offsets));
+    }
+
+    /// The same, with the intake's turn.
+    fn fetch_in_turn(&self, offsets: impl IntoIterator<Item = i64>) -> Returned {
         let records = offsets.into_iter().map(|offset| OwnedRecord::new("t", 0, offset)).collect();
         let (charge, unmapped) =
             (self.budget.charge(1000), self.budget.unmapped(&self.budget.backlogs().backlog(), 1000));
-        self.batches
-            .send(Admitted { batch: Box::new(Batch(records)), charge, unmapped, log_end: None, turn: None })
-            .ok()
-            .unwrap();
+        let (turn, returned) = Turn::new();
+        let (batch, turn) = (Box::new(Batch(records)), Some(turn));
+        self.batches.send(Admitted { batch, charge, unmapped, log_end: None, turn }).ok().unwrap();
+        returned
     }
 
     async fn pulse_after(&self, wait: Duration) -> PulseReading {
@@ -163,6 +169,28 @@ async fn a_stuck_synchronous_mapper_is_named_while_it_is_stuck() {
     let offset: i64 =
         text.strip_prefix("mapping offset ").unwrap_or_else(|| panic!("{text}")).parse().unwrap();
     assert!((25..=40).contains(&offset), "at most a few records before it: {text}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_turn_comes_back_with_the_rows_or_when_the_task_waits() {
+    let sink = Collect::default().with_options(|o| o.with_max_records(2));
+    let strategy = Strategy::new()
+        .map(|record: OwnedRecord| async move {
+            if record.offset() == 7 {
+                sleep(60 * SECOND).await;
+            }
+            Ok::<_, BoxError>(record.offset())
+        })
+        .filter(|offset: &i64| *offset != 3)
+        .reduce(sink.clone());
+    let (task, mut patience, start) = (start(strategy).await.unwrap(), Patience::new(), Instant::now());
+    // Rows that the reducer accepts, none at all, and a record that waits.
+    for offsets in [0..2, 3..4, 7..8] {
+        assert!(patience.wait(task.fetch_in_turn(offsets)).await);
+        assert_eq!(start.elapsed(), Duration::ZERO);
+    }
+    sleep(SECOND).await;
+    assert_eq!(sink.rows(), [0, 1]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -469,6 +469,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
         .shutdown_signal(std::future::pending())
         .build()?
         .with_byte_budget(byte_budget);
+    let consumer = if rng.chance(50) { consumer } else { consumer.without_turns() };
     let handle = consumer.handle();
     *shared.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
     if shared.stopping.load(Ordering::Relaxed) {
