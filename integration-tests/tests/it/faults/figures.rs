@@ -29,6 +29,8 @@ pub(crate) struct Figures {
     pub(crate) pauses: Vec<i64>,
     /// What a reader should know: stalls of librdkafka, the seed.
     pub(crate) notes: Vec<String>,
+    /// What the members have said, where rows are double.
+    pub(crate) said: String,
 }
 
 impl Figures {
@@ -53,7 +55,7 @@ impl Figures {
     /// The same, and fails when a row is double.
     pub(crate) fn report_exact(&self) -> Result<()> {
         self.report()?;
-        ensure!(self.double == 0, "{} rows are double: {self}", self.double);
+        ensure!(self.double == 0, "{} rows are double: {self}\n{}", self.double, self.said);
         Ok(())
     }
 }

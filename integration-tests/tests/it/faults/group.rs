@@ -1,7 +1,7 @@
 //! A consumer group of test consumers under load, whose members come and go, and the verdict of its table.
 
 use std::fmt;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::consumer::{Event, RowKind, Settings};
@@ -21,6 +21,9 @@ const PATIENCE_IF_KNOWN: u64 = 45;
 /// A kept partition has to be seen before a change to be seen kept: milliseconds before it that are looked at.
 const BEFORE: i64 = 500;
 
+/// A session timeout for rows in which nobody is killed: Kafka's own default.
+pub(crate) const NOBODY_IS_KILLED: Duration = Duration::from_secs(45);
+
 /// How the group rebalances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
@@ -35,12 +38,13 @@ pub(crate) enum Protocol {
 impl Protocol {
     pub(crate) const ALL: [Self; 3] = [Self::Eager, Self::Cooperative, Self::Kip848];
 
-    /// A member notices a rebalance at a heartbeat, and is given up 6 s after its last one. Under KIP-848 both are settings
+    /// A member notices a rebalance at a heartbeat, and is given up so long after its last one. Under KIP-848 both are settings
     /// of the broker.
-    fn settings(self, settings: Settings) -> Settings {
+    fn settings(self, settings: Settings, session: Duration) -> Settings {
+        let session = session.as_millis().to_string();
         let classic = |strategy| {
             let settings = settings.clone().kafka("partition.assignment.strategy", strategy);
-            settings.kafka("session.timeout.ms", "6000").kafka("heartbeat.interval.ms", "500")
+            settings.kafka("session.timeout.ms", &session).kafka("heartbeat.interval.ms", "500")
         };
         match self {
             Self::Eager => classic("range"),
@@ -67,6 +71,9 @@ pub(crate) struct Group {
     pub(crate) settings: Settings,
     /// Of the members that join from now on.
     pub(crate) protocol: Protocol,
+    /// When a member is given up that is not heard of. Short, so that what is killed is noticed; where nobody is killed, a broker that does
+    /// not answer for so long is to be no loss, after which rows may be double.
+    pub(crate) session: Duration,
     /// Partitions that the load reaches.
     pub(crate) partitions: u64,
     pub(crate) notes: Vec<String>,
@@ -91,8 +98,8 @@ impl Group {
     ) -> Result<Self> {
         let scene = Scene::on(kafka, &ClickHouse::shared().await?, name, topic, RowKind::Traced).await?;
         let mut settings = scene.settings();
-        settings.max_age = std::time::Duration::from_millis(200);
-        settings.commit_interval = std::time::Duration::from_millis(200);
+        settings.max_age = Duration::from_millis(200);
+        settings.commit_interval = Duration::from_millis(200);
         // A pause that is seen is one of the group, not of a fetch that waits for more.
         let settings = settings.kafka("fetch.wait.max.ms", "20");
         Ok(Self {
@@ -100,6 +107,7 @@ impl Group {
             scene,
             settings,
             protocol,
+            session: Duration::from_secs(6),
             notes: Vec::new(),
             members: Vec::new(),
             gone: Vec::new(),
@@ -131,7 +139,7 @@ impl Group {
 
     /// Starts a member.
     pub(crate) fn start_without_waiting(&mut self) -> Result<()> {
-        self.members.push(start(&self.protocol.settings(self.settings.clone()))?);
+        self.members.push(start(&self.protocol.settings(self.settings.clone(), self.session))?);
         Ok(())
     }
 
@@ -280,12 +288,14 @@ impl Group {
             "SELECT topic, partition, consumer, count() FROM {TABLE} WHERE mapped_at > {since} GROUP BY ALL ORDER BY ALL"
         );
         let rows = self.scene.database.client().query(&query).fetch_all::<(String, u32, u32, u64)>().await;
-        let members: Vec<String> = self
-            .members
-            .iter()
-            .map(|member| format!("member {}:\n{}", member.pid(), tail(&member.stderr())))
-            .collect();
-        format!("flowing since {since}: {rows:?}\n{}", members.join("\n"))
+        format!("flowing since {since}: {rows:?}\n{}", self.said())
+    }
+
+    /// The last lines of all members, those that have gone included.
+    fn said(&self) -> String {
+        let members = self.members.iter().chain(&self.gone);
+        let said = members.map(|member| format!("member {}:\n{}", member.pid(), tail(&member.stderr())));
+        said.collect::<Vec<String>>().join("\n")
     }
 
     async fn start_anew(&mut self) -> Result<()> {
@@ -323,6 +333,9 @@ impl Group {
         };
         for sent in sent {
             self.judge(sent, &mut figures).await?;
+        }
+        if figures.double > 0 {
+            figures.said = self.said();
         }
         Ok(figures)
     }

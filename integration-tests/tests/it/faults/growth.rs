@@ -4,7 +4,7 @@ use anyhow::Result;
 use integration_tests::test_name;
 
 use super::figures::Figures;
-use super::group::{Group, Protocol, Sent, now, rate};
+use super::group::{Group, NOBODY_IS_KILLED, Protocol, Sent, now, rate};
 use crate::load::Load;
 
 #[tokio::test]
@@ -21,6 +21,7 @@ async fn records_of_new_partitions_all_arrive() -> Result<()> {
 
 async fn growth(name: &str, protocol: Protocol) -> Result<Figures> {
     let mut group = Group::new(name, 4, protocol).await?;
+    group.session = NOBODY_IS_KILLED;
     // Five minutes by default: so long a classic member would not see the new ones.
     group.settings = group.settings.clone().kafka("topic.metadata.refresh.interval.ms", "1000");
     let topic = group.scene.topic.clone();

@@ -6,7 +6,7 @@ use anyhow::Result;
 use integration_tests::test_name;
 
 use super::figures::Figures;
-use super::group::{Group, Protocol, Sent, changes, now, random, rate};
+use super::group::{Group, NOBODY_IS_KILLED, Protocol, Sent, changes, now, random, rate};
 use crate::load::Load;
 
 const PARTITIONS: i32 = 8;
@@ -45,6 +45,7 @@ async fn leaving_within_a_moment_loses_nothing() -> Result<()> {
 
 async fn leaves_within_a_moment(name: &str, protocol: Protocol) -> Result<Figures> {
     let mut group = Group::new(name, PARTITIONS, protocol).await?;
+    group.session = NOBODY_IS_KILLED;
     let mut random = random(&mut group);
     let load = Load::numbered(&group.scene.topic, 0, rate(2_000, 4_000));
     group.join().await?;
@@ -67,6 +68,7 @@ async fn leaves_within_a_moment(name: &str, protocol: Protocol) -> Result<Figure
 
 async fn joins_and_leaves(name: &str, protocol: Protocol) -> Result<Figures> {
     let mut group = Group::new(name, PARTITIONS, protocol).await?;
+    group.session = NOBODY_IS_KILLED;
     let mut random = random(&mut group);
     let load = Load::numbered(&group.scene.topic, 0, rate(4_000, 10_000));
     group.join().await?;
