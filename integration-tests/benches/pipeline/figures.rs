@@ -105,24 +105,26 @@ impl Figures {
             let column = |name: &&str| Some(self.values(name, figure)).filter(|values| !values.is_empty());
             names.iter().map(column).collect()
         };
-        let (over, under) = (columns(over)?, columns(under)?);
-        let rounds = over.iter().chain(&under).map(Vec::len).min()?;
-        let value = |picked: &[usize]| {
-            let sum = |columns: &[Vec<f64>]| -> f64 {
-                columns
-                    .iter()
-                    .map(|column| median(picked.iter().filter_map(|at| column.get(*at)).copied().collect()))
-                    .sum()
-            };
-            if under.is_empty() { sum(&over) } else { sum(&over) / sum(&under) }
-        };
-        Some(bootstrap(rounds, value))
+        ratio(&columns(over)?, &columns(under)?)
     }
 
     fn values(&self, name: &str, figure: Figure) -> Vec<f64> {
         let samples = self.samples.get(name).into_iter().flatten();
         samples.map(|sample| figure.of(sample)).collect()
     }
+}
+
+/// The sum of the medians of columns, each a figure of all rounds, over another such sum (over 1, if there are none). Rounds that some of
+/// them lack do not count. `None`: there is nothing to compare.
+pub(crate) fn ratio(over: &[Vec<f64>], under: &[Vec<f64>]) -> Option<Spread> {
+    let rounds = over.iter().chain(under).map(Vec::len).min().filter(|rounds| *rounds > 0)?;
+    let value = |picked: &[usize]| {
+        let column =
+            |column: &Vec<f64>| median(picked.iter().filter_map(|at| column.get(*at)).copied().collect());
+        let sum = |columns: &[Vec<f64>]| -> f64 { columns.iter().map(column).sum() };
+        if under.is_empty() { sum(over) } else { sum(over) / sum(under) }
+    };
+    Some(bootstrap(rounds, value))
 }
 
 /// The value over all rounds, and its percentile interval over rounds that are drawn again. Rounds are drawn as a whole, so

@@ -11,7 +11,7 @@ pub(crate) const FEWEST_ROUNDS: usize = 6;
 
 /// What a ratio of medians should be.
 #[derive(Clone, Copy, Debug)]
-enum Target {
+pub(crate) enum Target {
     AtMost(f64),
     AtLeast(f64),
 }
@@ -145,7 +145,7 @@ fn ratios(figures: &Figures) -> Table {
 }
 
 /// A target, and what is to be said of it.
-fn judged(target: Target, value: Spread) -> (String, &'static str) {
+pub(crate) fn judged(target: Target, value: Spread) -> (String, &'static str) {
     let (target, verdict) = match target {
         Target::AtMost(limit) => {
             (format!("at most {limit}"), verdict(value.median <= limit, value.low > limit))
@@ -166,7 +166,7 @@ fn verdict(met: bool, missed: bool) -> &'static str {
     }
 }
 
-fn spread(spread: Spread, digits: usize, unit: f64) -> String {
+pub(crate) fn spread(spread: Spread, digits: usize, unit: f64) -> String {
     let [median, low, high] = [spread.median, spread.low, spread.high].map(|value| value / unit);
     format!("{median:.digits$} [{low:.digits$}, {high:.digits$}]")
 }

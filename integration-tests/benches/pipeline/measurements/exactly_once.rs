@@ -3,7 +3,7 @@
 use anyhow::Result;
 use integration_tests::say;
 
-use super::{Line, median};
+use super::{Line, order};
 use crate::contenders::Contender;
 use crate::options::Options;
 use crate::servers::{Servers, table_of};
@@ -20,7 +20,8 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
     let modes = [("at least once", Contender::Kmr), ("exactly once", Contender::KmrExactlyOnce)];
     let mut runs: [Vec<Measured>; 2] = Default::default();
     for round in 1..=options.rounds() {
-        for (runs, (name, contender)) in runs.iter_mut().zip(modes) {
+        for at in order(round, modes.len()) {
+            let (name, contender) = modes[at];
             let job = servers.job(Work::W1, topic.name(), records, options.lz4());
             let command = servers.command(contender, &job)?;
             let measured: Measured = servers.run(command, Work::W1, Some(records)).await?;
@@ -28,20 +29,20 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
                 "exactly once, round {round}: {name:14} {:.3} CPU-s/M",
                 measured.cpu_per_million
             ));
-            runs.push(measured);
+            runs[at].push(measured);
         }
     }
     topic.delete().await?;
     let window = format!("ALTER TABLE {table} RESET SETTING non_replicated_deduplication_window");
     servers.database.exec(&window).await?;
-    let of = |runs: &[Measured], figure: fn(&Measured) -> f64| median(runs.iter().map(figure).collect());
-    let [least, exactly] = [0, 1].map(|mode| of(&runs[mode], |run| run.cpu_per_million));
-    let [least_rate, exactly_rate] = [0, 1].map(|mode| of(&runs[mode], |run| run.rate));
+    let of = |figure: fn(&Measured) -> f64| runs.each_ref().map(|runs| runs.iter().map(figure).collect());
+    let [least, exactly]: [Vec<f64>; 2] = of(|run| run.cpu_per_million);
+    let [least_rate, exactly_rate]: [Vec<f64>; 2] = of(|run| run.rate);
     Ok(vec![
-        Line::new("W1, at least once: CPU-s per million", least, ""),
-        Line::new("W1, exactly once: CPU-s per million", exactly, ""),
-        Line::new("ratio", exactly / least, "").at_most(1.25),
-        Line::new("W1, at least once", least_rate, "records/s"),
-        Line::new("W1, exactly once", exactly_rate, "records/s"),
+        Line::median("W1, at least once: CPU-s per million", &least, ""),
+        Line::median("W1, exactly once: CPU-s per million", &exactly, ""),
+        Line::ratio("ratio", &exactly, &least).at_most(1.25),
+        Line::median("W1, at least once", &least_rate, "records/s"),
+        Line::median("W1, exactly once", &exactly_rate, "records/s"),
     ])
 }

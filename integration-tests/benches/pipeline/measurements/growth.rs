@@ -3,15 +3,13 @@
 use anyhow::{Context as _, Result};
 use integration_tests::{Topic, say, unique};
 
-use super::{Line, median};
+use super::{Line, order};
 use crate::contenders::Contender;
 use crate::options::Options;
 use crate::servers::{Servers, fill};
 use crate::shared::job::Work;
 use crate::shared::meter::Measured;
-
-/// One of these has as many records as ten of the others, so few rounds say as much.
-const MOST_ROUNDS: usize = 5;
+use crate::table::FEWEST_ROUNDS;
 
 /// What is compared with one topic of 4 partitions.
 struct Shape {
@@ -34,8 +32,10 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
         scenes.push((shape, prepare(shape, options, servers).await?));
     }
     let mut cpu = vec![Vec::new(); SHAPES.len()];
-    for round in 1..=options.rounds().min(MOST_ROUNDS) {
-        for (figures, (shape, (pattern, records, _))) in cpu.iter_mut().zip(&scenes) {
+    // One of these has as many records as ten of the others.
+    for round in 1..=options.rounds().min(FEWEST_ROUNDS) {
+        for at in order(round, scenes.len()) {
+            let (shape, (pattern, records, _)) = &scenes[at];
             let job = servers.job(Work::W1, pattern, *records, options.lz4());
             let command = servers.command(Contender::KmrDrop, &job)?;
             let measured: Measured = servers.run(command, Work::W1, None).await.context(shape.name)?;
@@ -43,7 +43,7 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
                 "growth, round {round}: {:44} {:.3} CPU-s/M",
                 shape.name, measured.cpu_per_million
             ));
-            figures.push(measured.cpu_per_million);
+            cpu[at].push(measured.cpu_per_million);
         }
     }
     for (_, (_, _, topics)) in scenes {
@@ -51,16 +51,14 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
             topic.delete().await?;
         }
     }
-    let cpu: Vec<f64> = cpu.into_iter().map(median).collect();
-    let base = cpu.first().copied().context("no figures")?;
     let mut lines = Vec::new();
-    for (shape, cpu) in SHAPES.iter().zip(cpu) {
-        lines.push(Line::new(format!("W0, {}: CPU-s per million", shape.name), cpu, ""));
-        if cpu.to_bits() != base.to_bits() {
-            lines.push(
-                Line::new(format!("W0, {}: ratio to the first", shape.name), cpu / base, "").at_most(1.1),
-            );
-        }
+    for (shape, figures) in SHAPES.iter().zip(&cpu) {
+        lines.push(Line::median(format!("W0, {}: CPU-s per million", shape.name), figures, ""));
+    }
+    for (shape, figures) in SHAPES.iter().zip(&cpu).skip(1) {
+        lines.push(
+            Line::ratio(format!("W0, {}: ratio to the first", shape.name), figures, &cpu[0]).at_most(1.1),
+        );
     }
     Ok(lines)
 }

@@ -10,10 +10,10 @@ mod tail;
 use anyhow::{Context as _, Result};
 use comfy_table::Table;
 
-pub(crate) use crate::figures::median;
+use crate::figures::{self, Spread};
 use crate::options::Options;
 use crate::servers::Servers;
-use crate::table::table;
+use crate::table::{self, Target, table};
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,13 +67,35 @@ pub(crate) async fn run(measurement: Measurement, options: &Options, servers: &S
 /// One figure of a measurement.
 pub(crate) struct Line {
     what: String,
-    value: f64,
+    value: Value,
     unit: &'static str,
     at_most: Option<f64>,
 }
 
+enum Value {
+    /// Measured once.
+    Once(f64),
+    /// Over several rounds.
+    Rounds(Spread),
+}
+
 impl Line {
     fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
+        Self { what: what.into(), value: Value::Once(value), unit, at_most: None }
+    }
+
+    /// The median of a figure of all rounds.
+    fn median(what: impl Into<String>, rounds: &[f64], unit: &'static str) -> Self {
+        Self::spread(what, figures::ratio(&[rounds.to_vec()], &[]), unit)
+    }
+
+    /// The ratio of two medians.
+    fn ratio(what: impl Into<String>, over: &[f64], under: &[f64]) -> Self {
+        Self::spread(what, figures::ratio(&[over.to_vec()], &[under.to_vec()]), "")
+    }
+
+    fn spread(what: impl Into<String>, spread: Option<Spread>, unit: &'static str) -> Self {
+        let value = spread.map_or(Value::Once(f64::NAN), Value::Rounds);
         Self { what: what.into(), value, unit, at_most: None }
     }
 
@@ -84,14 +106,27 @@ impl Line {
 
     fn cells(&self, smoke: bool) -> [String; 4] {
         let Self { what, value, unit, at_most } = self;
-        let digits = if value.abs() >= 100.0 { 0 } else { 3 };
-        let verdict = match at_most {
-            None => "",
-            Some(_) if smoke => "too small a run to say",
-            Some(limit) if value <= limit => "met",
-            Some(_) => "missed",
+        let digits = |value: &f64| if value.abs() >= 100.0 { 0 } else { 3 };
+        let text = match value {
+            Value::Once(value) => format!("{value:.*} {unit}", digits(value)),
+            Value::Rounds(spread) => {
+                format!("{} {unit}", table::spread(*spread, digits(&spread.median), 1.0))
+            }
         };
-        let target = at_most.map(|limit| format!("at most {limit}")).unwrap_or_default();
-        [what.clone(), format!("{value:.digits$} {unit}").trim_end().to_owned(), target, verdict.to_owned()]
+        let (target, verdict) = match (at_most, value) {
+            (None, _) => (String::new(), ""),
+            (Some(limit), Value::Rounds(spread)) => table::judged(Target::AtMost(*limit), *spread),
+            (Some(limit), Value::Once(value)) => {
+                (format!("at most {limit}"), if value <= limit { "met" } else { "missed" })
+            }
+        };
+        let verdict = if smoke && !verdict.is_empty() { "too small a run to say" } else { verdict };
+        [what.clone(), text.trim_end().to_owned(), target, verdict.to_owned()]
     }
+}
+
+/// The places of `count` things in the order of one round: who is first changes, so that what a run leaves behind it does not always
+/// meet the same one.
+fn order(round: usize, count: usize) -> impl Iterator<Item = usize> {
+    (0..count).map(move |place| (place + round) % count)
 }

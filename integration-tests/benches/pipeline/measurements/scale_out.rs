@@ -3,40 +3,40 @@
 use anyhow::{Result, ensure};
 use integration_tests::{Deadline, Process, Signal, Topic, say, wait_until};
 
-use super::{Line, median};
+use super::{Line, order};
 use crate::contenders::Contender;
 use crate::contenders::live::Lived;
 use crate::options::Options;
 use crate::servers::{Servers, said};
 use crate::shared::job::Work;
+use crate::table::FEWEST_ROUNDS;
 
 /// As many as the most processes: with fewer partitions some would have nothing to do.
 const PROCESSES: [usize; 3] = [1, 2, 4];
 
 /// Joining and its rebalances are to be a small part of a run.
 const TIMES: u64 = 10;
-const MOST_ROUNDS: usize = 3;
 
 pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line>> {
     let records = options.records() * TIMES;
     let topic = servers.topic("bench_scale_out", options.partitions.max(4), records).await?;
     let mut cpu = vec![Vec::new(); PROCESSES.len()];
-    for round in 1..=options.rounds().min(MOST_ROUNDS) {
-        for (figures, processes) in cpu.iter_mut().zip(PROCESSES) {
+    for round in 1..=options.rounds().min(FEWEST_ROUNDS) {
+        for at in order(round, PROCESSES.len()) {
+            let processes = PROCESSES[at];
             let used = group(processes, records, &topic, options, servers).await?;
             say(format_args!("scale-out, round {round}: {processes} processes {used:.3} CPU-s/M"));
-            figures.push(used);
+            cpu[at].push(used);
         }
     }
     topic.delete().await?;
-    let cpu: Vec<f64> = cpu.into_iter().map(median).collect();
     let mut lines = Vec::new();
     for (processes, used) in PROCESSES.into_iter().zip(&cpu) {
-        lines.push(Line::new(format!("W0, {processes} processes: CPU-s per million, together"), *used, ""));
+        lines.push(Line::median(format!("W0, {processes} processes: CPU-s per million, together"), used, ""));
     }
-    let (least, most) =
-        cpu.iter().fold((f64::INFINITY, 0.0_f64), |(low, high), cpu| (low.min(*cpu), high.max(*cpu)));
-    lines.push(Line::new("most to least", most / least, "").at_most(1.15));
+    for (processes, used) in PROCESSES.into_iter().zip(&cpu).skip(1) {
+        lines.push(Line::ratio(format!("{processes} processes to one"), used, &cpu[0]).at_most(1.15));
+    }
     Ok(lines)
 }
 
