@@ -64,7 +64,7 @@ const fn at_least(limit: f64) -> Option<Target> {
 
 /// The target for the lead over Arroyo's rate was set against Arroyo as it comes; with kmr's fetch settings it does not wait, and the lead
 /// over that has no target.
-const RATIOS: [Ratio; 18] = [
+const RATIOS: [Ratio; 20] = [
     ratio(Figure::Cpu, "kmr W0", Under::Sum(&["ceiling: batch consume"]), at_most(1.15)),
     ratio(Figure::Cpu, "kmr W0 (glibc)", Under::Sum(&["ceiling: batch consume (glibc)"]), None),
     ratio(Figure::Cpu, "kmr W1", Under::Sum(&["ceiling: batch consume", "ceiling: insert W1"]), at_most(1.2)),
@@ -80,6 +80,8 @@ const RATIOS: [Ratio; 18] = [
     ratio(Figure::Rate, "kmr W2", Under::Rival("Arroyo W2"), None),
     ratio(Figure::Cpu, "kmr W1", Under::Rival("Arroyo W1"), at_most(0.5)),
     ratio(Figure::Cpu, "kmr W2", Under::Rival("Arroyo W2"), at_most(0.5)),
+    ratio(Figure::Cpu, "kmr W1", Under::Sum(&["Arroyo W1, as it comes"]), None),
+    ratio(Figure::Cpu, "kmr W2", Under::Sum(&["Arroyo W2, as it comes"]), None),
     ratio(Figure::Rate, "kmr W1", Under::Sum(&["by hand W1, as it comes"]), None),
     ratio(Figure::Rate, "kmr W2", Under::Sum(&["by hand W2, as it comes"]), None),
     ratio(Figure::Rate, "kmr W1", Under::Rival("by hand W1"), at_least(1.0)),
