@@ -118,9 +118,10 @@ async fn pipeline(
     programs: &BTreeMap<Program, PathBuf>,
 ) -> Result<()> {
     let topic = servers.topic("bench", options.partitions, options.records()).await?;
-    let mut figures = Figures::default();
+    let mut figures = Figures::new(entries.iter().map(|entry| entry.name));
     for round in 1..=options.rounds() {
-        for entry in entries.iter().filter(|entry| round <= entry.most_rounds) {
+        for at in order(round, entries.len()) {
+            let Some(entry) = entries.get(at).filter(|entry| round <= entry.most_rounds) else { continue };
             let program = programs.get(&entry.program).context("not built")?;
             let sample = once(options, entry, servers, &topic, program).await.context(entry.name)?;
             say(format_args!("round {round}: {:30} {sample}", entry.name));
@@ -129,6 +130,14 @@ async fn pipeline(
     }
     table::print(options, &figures);
     topic.delete().await
+}
+
+/// The places of `count` things in the order of one round. It differs from round to round, so that what a run leaves behind in the
+/// servers and in the caches does not always meet the same one; it is the same each time.
+pub(crate) fn order(round: usize, count: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..count).collect();
+    fastrand::Rng::with_seed(round as u64).shuffle(&mut places);
+    places
 }
 
 /// One run of one contender, on empty tables and in a group of its own.

@@ -59,21 +59,23 @@ pub(crate) struct Spread {
 }
 
 /// All runs, by contender, in the order of rounds.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Figures {
     order: Vec<&'static str>,
     samples: BTreeMap<&'static str, Vec<Sample>>,
 }
 
 impl Figures {
+    /// Nothing yet of these contenders, which is the order of the table.
+    pub(crate) fn new(order: impl Iterator<Item = &'static str>) -> Self {
+        Self { order: order.collect(), samples: BTreeMap::new() }
+    }
+
     pub(crate) fn add(&mut self, name: &'static str, sample: Sample) {
-        if !self.order.contains(&name) {
-            self.order.push(name);
-        }
         self.samples.entry(name).or_default().push(sample);
     }
 
-    /// The contenders, in the order of their first run.
+    /// The contenders, in the order of the table.
     pub(crate) fn names(&self) -> &[&'static str] {
         &self.order
     }

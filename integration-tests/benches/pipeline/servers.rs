@@ -14,14 +14,17 @@ use crate::shared::job::{Job, Work};
 /// Longest run of one process. One that loses a record, and so waits for ever, is an error.
 const RUN_SECONDS: u64 = 600;
 
-/// Columns and order of W1's table.
-const SEEN: (&str, &str) = ("partition UInt32, offset UInt64, timestamp DateTime", "partition, offset");
-
-/// The same of W2's.
-const METRICS: (&str, &str) = (
-    "org_id UInt32, project_id UInt32, name String, timestamp DateTime, value Float64, retention_days UInt16",
-    "org_id, project_id, name, timestamp",
-);
+/// Columns and order of the table of each work.
+const TABLES: [(Work, (&str, &str)); 2] = [
+    (Work::W1, ("partition UInt32, offset UInt64, timestamp DateTime", "partition, offset")),
+    (
+        Work::W2,
+        (
+            "org_id UInt32, project_id UInt32, name String, timestamp DateTime, value Float64, retention_days UInt16",
+            "org_id, project_id, name, timestamp",
+        ),
+    ),
+];
 
 /// A broker, a database with the tables of both works, and this program.
 pub(crate) struct Servers {
@@ -34,7 +37,7 @@ impl Servers {
     pub(crate) async fn start() -> Result<Self> {
         let kafka = Kafka::shared().await?;
         let database = ClickHouse::shared().await?.database("bench").await?;
-        for (work, (columns, order)) in [(Work::W1, SEEN), (Work::W2, METRICS)] {
+        for (work, (columns, order)) in TABLES {
             let table = table_of(work);
             let sql = format!("CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY ({order})");
             database.exec(&sql).await?;
@@ -75,15 +78,18 @@ impl Servers {
         contender.command(&self.own, job)
     }
 
-    /// Runs a process to its end, on an empty table, and returns what it says. `inserts`: its rows have to be in the table.
+    /// Runs a process to its end, on empty tables, and returns what it says. `inserts`: its rows have to be in the table.
     pub(crate) async fn run<T: DeserializeOwned>(
         &self,
         command: Command,
         work: Work,
         inserts: Option<u64>,
     ) -> Result<T> {
+        // The other one, too: the server would go on merging what the run before has inserted.
+        for (work, _) in TABLES {
+            self.database.exec(&format!("TRUNCATE TABLE {} SYNC", table_of(work))).await?;
+        }
         let table = table_of(work);
-        self.database.exec(&format!("TRUNCATE TABLE {table} SYNC")).await?;
         let said = said(spawn(command)?).await?;
         if let Some(records) = inserts {
             let rows = self.database.count(table).await?;

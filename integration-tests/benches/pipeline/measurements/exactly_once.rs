@@ -3,8 +3,9 @@
 use anyhow::Result;
 use integration_tests::say;
 
-use super::{Line, order};
+use super::Line;
 use crate::contenders::Contender;
+use crate::driver::order;
 use crate::options::Options;
 use crate::servers::{Servers, table_of};
 use crate::shared::job::Work;

@@ -3,8 +3,9 @@
 use anyhow::{Context as _, Result};
 use integration_tests::{Topic, say, unique};
 
-use super::{Line, order};
+use super::Line;
 use crate::contenders::Contender;
+use crate::driver::order;
 use crate::options::Options;
 use crate::servers::{Servers, fill};
 use crate::shared::job::Work;

@@ -124,9 +124,3 @@ impl Line {
         [what.clone(), text.trim_end().to_owned(), target, verdict.to_owned()]
     }
 }
-
-/// The places of `count` things in the order of one round: who is first changes, so that what a run leaves behind it does not always
-/// meet the same one.
-fn order(round: usize, count: usize) -> impl Iterator<Item = usize> {
-    (0..count).map(move |place| (place + round) % count)
-}

@@ -3,9 +3,10 @@
 use anyhow::{Result, ensure};
 use integration_tests::{Deadline, Process, Signal, Topic, say, wait_until};
 
-use super::{Line, order};
+use super::Line;
 use crate::contenders::Contender;
 use crate::contenders::live::Lived;
+use crate::driver::order;
 use crate::options::Options;
 use crate::servers::{Servers, said};
 use crate::shared::job::Work;
