@@ -93,7 +93,7 @@ pub(super) struct Timed {
     pub(super) produced: i64,
 }
 
-/// [`Drop`] that looks at each row's age first.
+/// Looks at each row's age, and keeps the rows of a batch as a sink would.
 pub(super) struct Watch {
     rows: Vec<Seen>,
     ages: Arc<Mutex<Ages>>,
