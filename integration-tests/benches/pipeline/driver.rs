@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use integration_tests::{Topic, say};
 
 use crate::contenders::Contender;
-use crate::figures::{Figures, Sample};
+use crate::figures::{Figures, Sample, order};
 use crate::measurements;
 use crate::options::Options;
 use crate::programs::Program;
@@ -130,14 +130,6 @@ async fn pipeline(
     }
     table::print(options, &figures);
     topic.delete().await
-}
-
-/// The places of `count` things in the order of one round. It differs from round to round, so that what a run leaves behind in the
-/// servers and in the caches does not always meet the same one; it is the same each time.
-pub(crate) fn order(round: usize, count: usize) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..count).collect();
-    fastrand::Rng::with_seed(round as u64).shuffle(&mut places);
-    places
 }
 
 /// One run of one contender, on empty tables and in a group of its own.

@@ -116,6 +116,14 @@ impl Figures {
     }
 }
 
+/// The places of `count` things in the order of one round. It differs from round to round, so that what a run leaves behind in the
+/// servers and in the caches does not always meet the same one; it is the same each time.
+pub(crate) fn order(round: usize, count: usize) -> Vec<usize> {
+    let mut places: Vec<usize> = (0..count).collect();
+    fastrand::Rng::with_seed(round as u64).shuffle(&mut places);
+    places
+}
+
 /// The sum of the medians of columns, each a figure of all rounds, over another such sum (over 1, if there are none). Rounds that some of
 /// them lack do not count. `None`: there is nothing to compare.
 pub(crate) fn ratio(over: &[Vec<f64>], under: &[Vec<f64>]) -> Option<Spread> {

@@ -5,7 +5,7 @@ use integration_tests::say;
 
 use super::Line;
 use crate::contenders::Contender;
-use crate::driver::order;
+use crate::figures::order;
 use crate::options::Options;
 use crate::servers::{Servers, table_of};
 use crate::shared::job::Work;

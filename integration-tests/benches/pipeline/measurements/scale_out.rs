@@ -6,7 +6,7 @@ use integration_tests::{Deadline, Process, Signal, Topic, say, wait_until};
 use super::Line;
 use crate::contenders::Contender;
 use crate::contenders::live::Lived;
-use crate::driver::order;
+use crate::figures::{median, order};
 use crate::options::Options;
 use crate::servers::{Servers, said};
 use crate::shared::job::Work;
@@ -35,8 +35,10 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
     for (processes, used) in PROCESSES.into_iter().zip(&cpu) {
         lines.push(Line::median(format!("W0, {processes} processes: CPU-s per million, together"), used, ""));
     }
-    for (processes, used) in PROCESSES.into_iter().zip(&cpu).skip(1) {
-        lines.push(Line::ratio(format!("{processes} processes to one"), used, &cpu[0]).at_most(1.15));
+    // Flat is between any two of them, not only to one process.
+    cpu.sort_by(|this, that| median(this.clone()).total_cmp(&median(that.clone())));
+    if let [least, .., most] = &cpu[..] {
+        lines.push(Line::ratio("most to least", most, least).at_most(1.15));
     }
     Ok(lines)
 }
