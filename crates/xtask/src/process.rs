@@ -125,7 +125,7 @@ pub(crate) fn answer(command: &mut Command, limit: Duration) -> Result<String> {
     std::thread::spawn(move || sender.send(child.wait_with_output()));
     let Ok(output) = output.recv_timeout(limit) else {
         kill_descendants(pid);
-        send_kill(pid);
+        send(pid, "KILL");
         bail!("{name} gave no answer in {} s", limit.as_secs());
     };
     let output = output?;
@@ -161,15 +161,17 @@ pub(crate) fn kill_tree(child: &mut Child) {
 
 /// Descendants rather than a process group: with a group of its own a step would not hear Ctrl-C.
 fn kill_descendants(pid: u32) {
+    // Stopped, it starts no child that the list of its children would lack.
+    send(pid, "STOP");
     for child in children(pid) {
         kill_descendants(child);
-        send_kill(child);
+        send(child, "KILL");
     }
 }
 
-fn send_kill(pid: u32) {
+fn send(pid: u32, signal: &str) {
     // The alternative to the program is an unsafe call. A process that is gone already is fine.
-    let _ = Command::new("sh").args(["-c", &format!("kill -KILL {pid}")]).stderr(Stdio::null()).status();
+    let _ = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).stderr(Stdio::null()).status();
 }
 
 fn children(pid: u32) -> Vec<u32> {
@@ -210,10 +212,19 @@ mod tests {
             stream(command.args(["-c", script]), Duration::from_millis(500), |line| pid = line.parse().ok());
         assert!(result.is_err() && started.elapsed() < Duration::from_secs(20));
         let grandchild: u32 = pid.context("no process id read")?;
-        // Init, or whoever adopted it, may need a moment to collect it: a zombie is dead, too.
-        let stat = std::fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
-        assert!(stat.is_empty() || stat.contains(") Z"), "{stat}");
+        // A killed process is seen until the kernel has taken it down, and until whoever adopted it collects it.
+        let killed = Instant::now();
+        while let Some(state) = state(grandchild).filter(|state| !"ZX".contains(state)) {
+            assert!(killed.elapsed() < Duration::from_secs(10), "process {grandchild} is in state {state}");
+            std::thread::sleep(POLL);
+        }
         Ok(())
+    }
+
+    /// A letter: proc(5).
+    fn state(pid: u32) -> Option<String> {
+        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        Some(stat.rsplit_once(')')?.1.split_whitespace().next()?.to_owned())
     }
 
     #[test]
