@@ -137,6 +137,10 @@ struct Cargo {
     limit: Duration,
 }
 
+/// How many integration tests run at once. They wait for timeouts and servers for most of their time; those that need the machine's power
+/// wait for each other (`alone` in their scene.rs).
+const INTEGRATION_THREADS: &str = "5";
+
 /// The features of kmr-core that are on in the workspace as a whole (see the top of this file).
 const COMMON: &str = "kmr-core/ssl";
 
@@ -160,6 +164,7 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
             let minutes = if selection.soak { 360 } else { 40 };
             let tests = cargo("integration", "test --no-fail-fast --workspace --test it", minutes)
                 .pass_on(&selection.arguments)
+                .with("RUST_TEST_THREADS", INTEGRATION_THREADS)
                 .with(figures::VARIABLE, &figures::file().to_string_lossy());
             vec![if selection.soak { tests.with("KMR_SOAK", "1") } else { tests }]
         }

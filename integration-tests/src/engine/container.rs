@@ -1,6 +1,7 @@
 //! A running container that can be stopped, killed and started again at the same address.
 
 use std::net::{Ipv4Addr, TcpListener};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use testcontainers::core::WaitFor;
@@ -12,6 +13,11 @@ use super::{Guard, Image, REMEDY, docker, on_engine, runtime};
 /// Where the published ports are taken from: below the range that the kernel gives to outgoing connections, so that the
 /// port of a stopped server is still free when it starts again.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
+
+/// How often a container is paused again, and after how long, when it could not be. On a busy machine the runtime gives up (`unable to freeze`)
+/// on a process whose threads do not all stop within its patience, and lets it go on.
+const PAUSE_RETRIES: usize = 20;
+const PAUSE_BACKOFF: Duration = Duration::from_millis(250);
 
 /// A container; dropping it removes it.
 #[derive(Debug)]
@@ -64,9 +70,17 @@ impl Container {
     /// Freezes the process: its connections stay open and say nothing.
     pub(crate) async fn pause(&self) -> Result<()> {
         let id = self.id.clone();
-        on_engine(async move { Ok(docker().await?.pause_container(&id).await?) })
-            .await
-            .context("pausing a container")
+        let freeze = async move {
+            let docker = docker().await?;
+            let mut retries = 0..PAUSE_RETRIES;
+            loop {
+                match docker.pause_container(&id).await {
+                    Err(_) if retries.next().is_some() => tokio::time::sleep(PAUSE_BACKOFF).await,
+                    result => return Ok(result?),
+                }
+            }
+        };
+        on_engine(freeze).await.context("pausing a container")
     }
 
     /// Ends a pause.

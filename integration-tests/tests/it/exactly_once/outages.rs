@@ -7,7 +7,7 @@ use integration_tests::consumer::{RowKind, Settings};
 use integration_tests::{ClickHouse, Deadline, Kafka, Process, Produced, Signal, say, test_name, wait_until};
 
 use super::{BLOCK, each_row_once, remembers, settings};
-use crate::scene::{Scene, alive, alone, numbered, start};
+use crate::scene::{Scene, alive, numbered, start};
 
 const RECORDS: u64 = 60_000;
 const PARTITIONS: i32 = 2;
@@ -25,19 +25,24 @@ enum Outage {
 }
 
 #[tokio::test]
-async fn commits_that_are_unanswered_while_the_coordinator_is_away_leave_each_row_once() -> Result<()> {
-    let _alone = alone().await;
-    let kafka = Kafka::own().await?;
-    for outage in [Outage::Pauses, Outage::PausesAndConsumerDies, Outage::Dies] {
-        goes_away(&kafka, outage).await.map_err(|error| error.context(format!("{outage:?}")))?;
-    }
-    Ok(())
+async fn commits_that_a_paused_coordinator_leaves_unanswered_leave_each_row_once() -> Result<()> {
+    goes_away(test_name!(), Outage::Pauses).await
 }
 
-async fn goes_away(kafka: &Kafka, outage: Outage) -> Result<()> {
+#[tokio::test]
+async fn commits_of_a_killed_consumer_that_are_done_late_leave_each_row_once() -> Result<()> {
+    goes_away(test_name!(), Outage::PausesAndConsumerDies).await
+}
+
+#[tokio::test]
+async fn commits_that_a_killed_broker_leaves_unanswered_leave_each_row_once() -> Result<()> {
+    goes_away(test_name!(), Outage::Dies).await
+}
+
+async fn goes_away(name: &str, outage: Outage) -> Result<()> {
+    let kafka = Kafka::own().await?;
     let clickhouse = ClickHouse::shared().await?;
-    let name = format!("{} {outage:?}", test_name!());
-    let scene = Scene::on(kafka, &clickhouse, &name, PARTITIONS, RowKind::Ingest).await?;
+    let scene = Scene::on(&kafka, &clickhouse, name, PARTITIONS, RowKind::Ingest).await?;
     remembers(&scene, 10_000).await?;
     let produced = scene.topic.produce(numbered(RECORDS, PARTITIONS)).await?;
     let settings = settings(&scene);
