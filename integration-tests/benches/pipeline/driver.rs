@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use integration_tests::{Topic, say};
 
 use crate::contenders::Contender;
-use crate::figures::{Figures, Sample, order};
+use crate::figures::{Figures, Sample, order_by_kind};
 use crate::measurements;
 use crate::options::Options;
 use crate::programs::Program;
@@ -35,6 +35,11 @@ impl Entry {
     /// The same with glibc's malloc.
     const fn glibc(self) -> Self {
         Self { program: self.program.glibc(), most_rounds: FEWEST_ROUNDS, ..self }
+    }
+
+    /// Entries that the table compares with each other: those with one allocator and the same fetch settings.
+    fn kind(&self) -> (bool, bool) {
+        (self.program == self.program.glibc(), self.tuned)
     }
 
     /// The same with librdkafka's own fetch settings. It waits for most of its time, so a run is long.
@@ -118,9 +123,10 @@ async fn pipeline(
     programs: &BTreeMap<Program, PathBuf>,
 ) -> Result<()> {
     let topic = servers.topic("bench", options.partitions, options.records()).await?;
+    let kinds: Vec<_> = entries.iter().map(Entry::kind).collect();
     let mut figures = Figures::new(entries.iter().map(|entry| entry.name));
     for round in 1..=options.rounds() {
-        for at in order(round, entries.len()) {
+        for at in order_by_kind(round, &kinds) {
             let Some(entry) = entries.get(at).filter(|entry| round <= entry.most_rounds) else { continue };
             let program = programs.get(&entry.program).context("not built")?;
             let sample = once(options, entry, servers, &topic, program).await.context(entry.name)?;

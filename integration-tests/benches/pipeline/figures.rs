@@ -124,6 +124,14 @@ pub(crate) fn order(round: usize, count: usize) -> Vec<usize> {
     places
 }
 
+/// The same, but things of the same kind follow each other, so that those which are compared meet the same minutes.
+pub(crate) fn order_by_kind<K: PartialEq>(round: usize, kinds: &[K]) -> Vec<usize> {
+    let shuffled = order(round, kinds.len());
+    let mut places = shuffled.clone();
+    places.sort_by_key(|at| shuffled.iter().position(|first| kinds.get(*first) == kinds.get(*at)));
+    places
+}
+
 /// The sum of the medians of columns, each a figure of all rounds, over another such sum (over 1, if there are none). Rounds that some of
 /// them lack do not count. `None`: there is nothing to compare.
 pub(crate) fn ratio(over: &[Vec<f64>], under: &[Vec<f64>]) -> Option<Spread> {

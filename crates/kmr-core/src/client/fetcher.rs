@@ -41,16 +41,17 @@ impl Fetcher {
         let assigned = self.gated(|positions| {
             // In librdkafka a pause outlives the assignment.
             let _ = client.resume(&list(&places)?);
-            for (partition, _) in &places {
-                self.queue.forward(partition.topic(), partition.partition());
-            }
+            self.forward(&places);
             match rebalance.protocol {
                 RebalanceProtocol::Eager => positions.clear(),
                 RebalanceProtocol::Cooperative => correct(client, positions)?,
             }
             starts.iter().for_each(|start| positions.assigned(&start.partition, start.offset));
             let assigned = call(&list(&places)?)?;
-            if !assigned {
+            if assigned {
+                // Where this assignment has overtaken the answer to a revoke, it has replaced one in librdkafka.
+                self.forward_anew(client, &places);
+            } else {
                 starts.iter().for_each(|start| positions.unassigned(&start.partition));
             }
             Ok(assigned)
@@ -149,16 +150,26 @@ impl Fetcher {
             match client.context().undisturbed(anew) {
                 None => Ok(()),
                 Some(restarted) => restarted.map(|places: Places| {
-                    // Stopping has taken the forwarding away.
-                    stopped(client);
-                    for (partition, _) in &places {
-                        self.queue.forward(partition.topic(), partition.partition());
-                    }
+                    self.forward_anew(client, &places);
                     telemetry::fetching_restarted(&places);
                     positions.restarted(&places);
                 }),
             }
         })
+    }
+
+    fn forward(&self, places: &Places) {
+        for (partition, _) in places {
+            self.queue.forward(partition.topic(), partition.partition());
+        }
+    }
+
+    /// Forwards partitions that librdkafka may have stopped and started again by one call: stopping takes the forwarding away, and starting
+    /// does not bring it back once it was the application's (`rd_kafka_toppar_fetch_stop`, `rd_kafka_toppar_op_fetch_start`). What
+    /// is fetched of them would wait for ever.
+    fn forward_anew(&self, client: &Client, places: &Places) {
+        stopped(client);
+        self.forward(places);
     }
 
     /// Runs `body` behind the gate. Who polled meanwhile was told that there is nothing: it is woken.

@@ -57,7 +57,8 @@ pub(crate) fn seen(partition: i32, offset: i64, payload: &[u8]) -> Result<Seen> 
 
 /// W2's map.
 pub(crate) fn metric(payload: &[u8]) -> Result<Metric> {
-    let message: Message<'_> = serde_json::from_slice(payload)?;
+    // One check of the whole is cheaper than one of each string in it.
+    let message: Message<'_> = serde_json::from_str(std::str::from_utf8(payload)?)?;
     // What is decoded has to be used, or the compiler may leave the decoding out.
     std::hint::black_box((&message.tags.environment, &message.tags.release));
     Ok(Metric {

@@ -8,9 +8,14 @@ use integration_tests::consumer::{Event, RowKind, Settings};
 use integration_tests::{
     ClickHouse, Deadline, Kafka, Process, Produced, Signal, Topic, TopicSpec, say, soaking, wait_until,
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::figures::Figures;
 use crate::scene::{Scene, TABLE, alive, start};
+
+/// Groups under load at once. More of them keep the broker from answering heartbeats on a machine of two cores: members are given up then
+/// that nothing is wrong with.
+static ROOM: Semaphore = Semaphore::const_new(6);
 
 /// For what takes seconds on an idle machine.
 const PATIENCE: u64 = 90;
@@ -81,21 +86,23 @@ pub(crate) struct Group {
     gone: Vec<Process>,
     /// The times of each change: from its cause until all flowed again.
     changes: Vec<(i64, i64)>,
+    _room: SemaphorePermit<'static>,
 }
 
 impl Group {
-    /// Without members, on the shared broker.
+    /// Without members, on the shared broker, as soon as there is room.
     pub(crate) async fn new(name: &str, topic: impl Into<TopicSpec>, protocol: Protocol) -> Result<Self> {
         Self::on(&Kafka::shared().await?, name, topic, protocol).await
     }
 
-    /// Without members, on that broker.
+    /// Without members, on that broker, as soon as there is room.
     pub(crate) async fn on(
         kafka: &Kafka,
         name: &str,
         topic: impl Into<TopicSpec>,
         protocol: Protocol,
     ) -> Result<Self> {
+        let room = ROOM.acquire().await?;
         let scene = Scene::on(kafka, &ClickHouse::shared().await?, name, topic, RowKind::Traced).await?;
         let mut settings = scene.settings();
         settings.max_age = Duration::from_millis(200);
@@ -112,6 +119,7 @@ impl Group {
             members: Vec::new(),
             gone: Vec::new(),
             changes: Vec::new(),
+            _room: room,
         })
     }
 

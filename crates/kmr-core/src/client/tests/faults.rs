@@ -96,6 +96,36 @@ async fn an_unknown_member_of_a_cooperative_group_joins_again() {
     an_unknown_member_loses_its_partitions_and_joins_again(COOPERATIVE).await;
 }
 
+/// Topics that come up while a revoke waits for its answer make an eager member join again without it. What is assigned then is assigned
+/// over what librdkafka still has.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn partitions_that_an_overtaking_assignment_gives_back_are_read() {
+    let cluster = Cluster::start(2);
+    let mut options = cluster.options(EAGER);
+    options.config = options.config.set("topic.metadata.refresh.interval.ms", "100");
+    let mut driver = Driver::connect(&options).await;
+    driver.owns(2).await;
+    driver.subscribe(&["events", "second", "third"]).await;
+    (0..2).for_each(|number| cluster.produce(number, 20));
+    driver.until("all", |driver| driver.counts().values().sum::<usize>() == 40).await;
+    (0..2).for_each(|number| cluster.produce(number, 20));
+    driver.holds = true;
+    for (topic, held) in [("second", 1), ("third", 2)] {
+        cluster.mock.create_topic(topic, 1, 1).unwrap();
+        driver.until(topic, |driver| driver.held.len() == held).await;
+    }
+    driver.holds = false;
+    let held = std::mem::take(&mut driver.held);
+    assert_eq!([held[0].change, held[1].change], [Change::Revoke, Change::Assign]);
+    driver.taken.clear();
+    for rebalance in &held {
+        driver.answer(rebalance).await;
+    }
+    driver.owns(4).await;
+    driver.until("all again", |driver| driver.seen(0).len() == 40 && driver.seen(1).len() == 40).await;
+    driver.member.close().await.unwrap();
+}
+
 /// What a broker says of a commit is an event, also under KIP-848, and the next commit is another one (C4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_commit_is_an_outcome_and_the_next_one_goes_through() {

@@ -232,9 +232,9 @@ impl Driver {
 
     /// Has all partitions revoked and assigned again, by another subscription. Returns the start of the first partition.
     pub(super) async fn move_away_and_back(&mut self) -> Option<i64> {
-        self.subscribe("other").await;
+        self.subscribe(&["other"]).await;
         self.until("revoked", |driver| driver.owned.iter().all(|owned| owned.topic() != "events")).await;
-        self.subscribe("events").await;
+        self.subscribe(&["events"]).await;
         let back = |start: &Start| start.partition == partition(0);
         self.until("assigned again", |driver| {
             driver.starts.iter().any(back) && driver.owned.iter().all(|owned| owned.topic() == "events")
@@ -244,8 +244,8 @@ impl Driver {
         start.and_then(|start| start.offset)
     }
 
-    async fn subscribe(&self, topic: &'static str) {
-        let subscribe = move |client: &Client| client.subscribe(&[topic]);
+    pub(super) async fn subscribe(&self, topics: &'static [&'static str]) {
+        let subscribe = move |client: &Client| client.subscribe(topics);
         self.client.call("subscribe", subscribe).await.unwrap().unwrap();
     }
 
