@@ -137,8 +137,10 @@ struct Cargo {
     limit: Duration,
 }
 
-/// How many integration tests run at once. They wait for timeouts and servers for most of their time; those that need the machine's power
-/// wait for each other (`alone` in their scene.rs).
+/// How many tests run at once: more than there are processors, as they wait for timeouts and servers for most of their time. Integration
+/// tests that need the machine's power wait for each other (`alone` in their scene.rs).
+const TEST_THREADS: &str = "RUST_TEST_THREADS";
+const UNIT_THREADS: &str = "4";
 const INTEGRATION_THREADS: &str = "5";
 
 /// The features of kmr-core that are on in the workspace as a whole (see the top of this file).
@@ -152,7 +154,8 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
         }
         // Without the integration tests: that target is run by name alone.
         Step::Unit => {
-            vec![cargo("unit", "test --no-fail-fast --workspace", 30).pass_on(&selection.arguments)]
+            let tests = cargo("unit", "test --no-fail-fast --workspace", 30).pass_on(&selection.arguments);
+            vec![tests.with(TEST_THREADS, UNIT_THREADS)]
         }
         Step::Features => features(),
         Step::Doc => {
@@ -164,7 +167,7 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
             let minutes = if selection.soak { 360 } else { 40 };
             let tests = cargo("integration", "test --no-fail-fast --workspace --test it", minutes)
                 .pass_on(&selection.arguments)
-                .with("RUST_TEST_THREADS", INTEGRATION_THREADS)
+                .with(TEST_THREADS, INTEGRATION_THREADS)
                 .with(figures::VARIABLE, &figures::file().to_string_lossy());
             vec![if selection.soak { tests.with("KMR_SOAK", "1") } else { tests }]
         }
