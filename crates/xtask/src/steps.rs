@@ -141,7 +141,7 @@ struct Cargo {
 /// tests that need the machine's power wait for each other (`alone` in their scene.rs).
 const TEST_THREADS: &str = "RUST_TEST_THREADS";
 const UNIT_THREADS: &str = "4";
-const INTEGRATION_THREADS: &str = "5";
+const INTEGRATION_THREADS: &str = "4";
 
 /// The features of kmr-core that are on in the workspace as a whole (see the top of this file).
 const COMMON: &str = "kmr-core/ssl";

@@ -15,7 +15,7 @@ use crate::scene::{Scene, TABLE, alive, start};
 
 /// Groups under load at once. More of them keep the broker from answering heartbeats on a machine of two cores: members are given up then
 /// that nothing is wrong with.
-static ROOM: Semaphore = Semaphore::const_new(6);
+static ROOM: Semaphore = Semaphore::const_new(4);
 
 /// For what takes seconds on an idle machine.
 const PATIENCE: u64 = 90;
@@ -290,13 +290,18 @@ impl Group {
         Ok(count)
     }
 
-    /// Who has what since then, and what the members say.
+    /// Who has what since then, whether there is anything to be had, and what the members say.
     async fn still(&self, since: i64) -> String {
         let query = format!(
             "SELECT topic, partition, consumer, count() FROM {TABLE} WHERE mapped_at > {since} GROUP BY ALL ORDER BY ALL"
         );
         let rows = self.scene.database.client().query(&query).fetch_all::<(String, u32, u32, u64)>().await;
-        format!("flowing since {since}: {rows:?}\n{}", self.said())
+        let (ends, committed) =
+            (self.scene.topic.end_offsets().await, self.scene.topic.committed(&self.scene.group).await);
+        format!(
+            "flowing since {since}: {rows:?}; the log ends at {ends:?}, {committed:?} is committed\n{}",
+            self.said()
+        )
     }
 
     /// The last lines of all members, those that have gone included.
