@@ -14,6 +14,9 @@ use super::{Guard, Image, REMEDY, docker, on_engine, runtime};
 /// port of a stopped server is still free when it starts again.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
+/// How long a process may take to end in order before it is killed: on a busy machine a broker needs more than ten seconds.
+const STOP_SECONDS: i32 = 60;
+
 /// How often a container is paused again, and after how long, when it could not be. On a busy machine the runtime gives up (`unable to freeze`)
 /// on a process whose threads do not all stop within its patience, and lets it go on.
 const PAUSE_RETRIES: usize = 20;
@@ -47,10 +50,10 @@ impl Container {
         .await
     }
 
-    /// Asks the process to end, and kills it after ten seconds.
+    /// Asks the process to end, and kills it if it does not.
     pub(crate) async fn stop(&self) -> Result<()> {
         use testcontainers::bollard::query_parameters::StopContainerOptionsBuilder;
-        let options = StopContainerOptionsBuilder::new().t(10).build();
+        let options = StopContainerOptionsBuilder::new().t(STOP_SECONDS).build();
         let id = self.id.clone();
         on_engine(async move { Ok(docker().await?.stop_container(&id, Some(options)).await?) })
             .await
