@@ -166,7 +166,7 @@ impl Fetcher {
 
     /// Forwards partitions that librdkafka may have stopped and started again by one call: stopping takes the forwarding away, and starting
     /// does not bring it back once it was the application's (`rd_kafka_toppar_fetch_stop`, `rd_kafka_toppar_op_fetch_start`). What
-    /// is fetched of them would wait for ever.
+    /// is fetched of them would wait for ever. One whose topic is unknown may even be another object by now.
     fn forward_anew(&self, client: &Client, places: &Places) {
         stopped(client);
         self.forward(places);

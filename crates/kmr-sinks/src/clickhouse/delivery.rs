@@ -212,7 +212,8 @@ impl FrozenBatch {
                 refreshed => refreshed?,
             };
             self.progress().refreshed = true;
-            return if another { Ok(()) } else { Err(error) };
+            // One more try also where nothing has changed: it may have been changed back in between. Not if the rows are in.
+            return if another || !is_of_view(&error) { Ok(()) } else { Err(error) };
         }
         let fault = match fault(&error) {
             Some(fault) => Some(fault),

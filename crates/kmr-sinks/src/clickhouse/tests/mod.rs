@@ -44,8 +44,8 @@ async fn batch(mut writer: ClickHouseWriter<Line>) -> Batch {
 
 /// What a delivery meets when the server answers the insert with `step`.
 async fn failure(step: Step) -> (bool, ClickHouseError) {
-    // The last one is for a schema error, after which the table is described once more.
-    let mock = Mock::new(vec![description(), step, description()]).await;
+    // The last two are for a schema error, after which the table is described, and the rows are sent, once more.
+    let mock = Mock::new(vec![description(), step.clone(), description(), step]).await;
     let batch = batch(writer(&mock.url)).await;
     taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err())
 }

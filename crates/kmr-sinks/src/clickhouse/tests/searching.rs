@@ -263,14 +263,37 @@ async fn a_column_that_got_wider_is_converted_after_one_look_at_the_table() {
 }
 
 #[tokio::test]
+async fn a_column_that_has_changed_back_by_the_time_of_the_look_takes_the_rows() {
+    let table = Table::described_as(vec![description(), description()], |number, _| match number {
+        0 => Act::Refuse(exception(117, HEADER)),
+        _ => Act::Store,
+    })
+    .await;
+    let batch = batch_of(&mut started(&table.url).await, 5).await;
+    assert_eq!(deliver(&batch).await.output.attempts, 1);
+    assert_eq!((table.inserts(), table.contents.lock().unwrap().described), (2, 2));
+}
+
+#[tokio::test]
+async fn rows_that_a_view_has_no_columns_for_are_in_the_table_and_not_sent_again() {
+    let of_view = "Missing columns: 'gone': while pushing to view db.sums (db.sums). (UNKNOWN_IDENTIFIER)";
+    let table = Table::new(|_, _| Act::Refuse(exception(47, of_view))).await;
+    let batch = batch_of(&mut started(&table.url).await, 5).await;
+    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    assert!(!retryable && error.to_string().contains("db.sums"), "{error}");
+    assert_eq!(table.inserts(), 1);
+}
+
+#[tokio::test]
 async fn a_table_that_no_longer_fits_stops_with_the_column() {
-    for (now, words) in [
-        (described("UInt8"), "column `id` was UInt64 at the start and is UInt8 now"),
-        // Nothing changed that would explain it: the server's own words.
-        (description(), "while reading header"),
+    for (now, words, inserts) in [
+        (described("UInt8"), "column `id` was UInt64 at the start and is UInt8 now", 1),
+        // Nothing changed that would explain it: the server's own words, when it says them again.
+        (description(), "while reading header", 2),
         (
             answer("200 OK", &[], "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}"),
             "column `text` is gone",
+            1,
         ),
     ] {
         let table =
@@ -278,7 +301,7 @@ async fn a_table_that_no_longer_fits_stops_with_the_column() {
         let batch = batch_of(&mut started(&table.url).await, 5).await;
         let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
         assert!(!retryable && error.to_string().contains(words), "{error}");
-        assert_eq!((table.inserts(), table.contents.lock().unwrap().described), (1, 2));
+        assert_eq!((table.inserts(), table.contents.lock().unwrap().described), (inserts, 2));
     }
 }
 
