@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::consumer::PartitionEnd;
+use crate::partition_report::PartitionEnd;
 use crate::record::TopicPartition;
 
 /// Any error of user code or of a sink.

@@ -11,8 +11,10 @@ mod fork;
 mod graph;
 mod health;
 mod listeners;
+pub(crate) mod log_id;
 mod mark;
 mod member;
+pub(crate) mod partition_report;
 mod record;
 mod reducer;
 mod signals;
@@ -20,6 +22,7 @@ mod stage;
 mod stats;
 mod strategy;
 mod telemetry;
+pub(crate) mod util;
 
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -30,12 +33,14 @@ mod test_reducer;
 pub use breaker::Breaker;
 pub use client::reset_offsets;
 pub use config::{ClientConfig, ResetPolicy, SettingEffect, SettingNote, StartAt, Until};
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, PartitionEnd, Report, start_consumer};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Report, start_consumer};
 pub use dead_letter::DeadLetter;
 pub use error::{BoxError, Error, Retryable, StopConsumer, WithCode, chain_text};
 pub use fork::{Fork, ForkOutput, ForkRows, Side};
+pub use graph::pipeline::Pipeline;
 pub use health::{Health, PartitionHealth};
 pub use listeners::{CommitEvent, RebalanceEvent};
+pub use partition_report::PartitionEnd;
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};
 pub use reducer::{
     AtShutdown, Attempt, BatchOptions, Block, Chunk, Delivered, Delivery, DeliveryError, Fingerprint,
@@ -43,7 +48,7 @@ pub use reducer::{
 };
 pub use stage::{AsyncMapper, Concurrency, Mapper, stage_name};
 pub use stats::Stats;
-pub use strategy::{IntoPipeline, Pipeline, Records, Strategy};
+pub use strategy::{IntoPipeline, Records, Strategy};
 
 /// Writes a [`Strategy`] as a list of stages, in the order in which records meet them.
 ///

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use crate::record::TopicPartition;
-use crate::reducer::panic_message;
 use crate::telemetry;
+use crate::util::panic::panic_message;
 
 /// Partitions come or go: see [`ConsumerBuilder::on_rebalance`](crate::ConsumerBuilder::on_rebalance).
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -5,10 +5,10 @@
 //! * E1: the text is versioned, below 4,096 bytes (the brokers' default limit), and ends with a checksum over all of it.
 //! * E2: a mark is honoured only for the log, by cluster and topic id, and at the offset that it names.
 
-use std::fmt;
 use std::sync::Arc;
 
 use crate::error::Error;
+use crate::log_id::LogId;
 use crate::record::TopicPartition;
 use crate::reducer::Fingerprint;
 
@@ -16,37 +16,6 @@ use crate::reducer::Fingerprint;
 const VERSION: &str = "kmr1";
 /// `offset.metadata.max.bytes` of the brokers, by default.
 const LIMIT: usize = 4096;
-/// Bytes of a cluster's id at most. Kafka's own have 22.
-const MAX_CLUSTER: usize = 512;
-
-/// What tells a topic's log from another one of the same name.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LogId {
-    cluster: Arc<str>,
-    topic: u128,
-}
-
-impl LogId {
-    /// `None`: the cluster's id is empty, or longer than any.
-    pub(crate) fn new(cluster: &str, topic: u128) -> Option<Self> {
-        let fits = !cluster.is_empty() && cluster.len() <= MAX_CLUSTER && topic != 0;
-        fits.then(|| Self { cluster: cluster.into(), topic })
-    }
-}
-
-impl fmt::Display for LogId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "topic id {:032x} of cluster {}", self.topic, self.cluster)
-    }
-}
-
-/// A log, as it was when its partition was assigned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LogAt {
-    pub(crate) id: LogId,
-    /// When that was, in milliseconds since the Unix epoch.
-    pub(crate) millis: i64,
-}
 
 /// A block that is to be inserted: which records it is made of, and what it has to be when it is made again.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -227,6 +196,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::log_id::MAX_CLUSTER;
 
     fn log() -> impl Strategy<Value = LogId> {
         (".{1,40}", 1..u128::MAX).prop_map(|(cluster, topic)| LogId::new(&cluster, topic).unwrap())

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::error::Error;
-use crate::mark::LogAt;
+use crate::log_id::LogAt;
 use crate::record::{OwnedRecord, Record, TopicPartition};
-use crate::stage::BoxFuture;
+use crate::util::future::BoxFuture;
 
 /// Memory that a fetched record takes beside its key and payload: measured at 340 bytes with librdkafka 2.12.1.
 pub(crate) const RECORD_OVERHEAD: usize = 340;

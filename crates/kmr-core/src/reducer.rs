@@ -1,6 +1,5 @@
 //! The contract between the framework and what it delivers to: [`Reducer`], [`Rows`] and [`Delivery`].
 
-use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -543,12 +542,6 @@ pub enum AtShutdown {
     Flush,
     /// It is dropped; its records stay uncommitted and are read again by whoever gets the partition.
     Drop,
-}
-
-/// The text of a caught panic.
-pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".to_owned())
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use crate::error::Error;
 use crate::graph::control::StopRequest;
 #[cfg(unix)]
-use crate::reducer::panic_message;
+use crate::util::panic::panic_message;
 
 /// Ends the listening when the consumer has ended.
 #[must_use]

@@ -2,9 +2,10 @@
 
 use std::fmt;
 
-use crate::graph::wiring::{BuildErrors, BuildGraph, Link, ReduceLink, SourceLink, build_errors};
+use crate::graph::pipeline::{Pipeline, ReduceInfo};
+use crate::graph::wiring::{Link, ReduceLink, SourceLink, build_errors};
 use crate::record::Record;
-use crate::reducer::{BatchOptions, Reducer, RetryPolicy};
+use crate::reducer::{Reducer, RetryPolicy};
 use crate::stage::{
     Answer, Apply, Chain, Concurrency, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOptions,
     Maybe, One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfLetters, Several,
@@ -81,13 +82,6 @@ impl<L, C> fmt::Debug for Strategy<L, C> {
             .field("reduces", &self.reduces)
             .finish()
     }
-}
-
-/// A reduce stage and how it batches.
-#[derive(Clone, Debug)]
-pub(crate) struct ReduceInfo {
-    pub(crate) stage: Stage,
-    pub(crate) options: BatchOptions,
 }
 
 /// Numbers stages of each kind from 1, for their names.
@@ -312,26 +306,6 @@ where
         let mut pipeline = self.into_pipeline();
         pipeline.errors = Some((info.clone(), build_errors(info, reducer)));
         pipeline
-    }
-}
-
-/// A complete strategy, ready to be run by a consumer.
-pub struct Pipeline {
-    pub(crate) build: BuildGraph,
-    pub(crate) errors: Option<(ReduceInfo, BuildErrors)>,
-    pub(crate) reduces: Vec<ReduceInfo>,
-    /// How the map stages before the first reduce run.
-    pub(crate) options: MapOptions,
-}
-
-impl fmt::Debug for Pipeline {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let errors = self.errors.as_ref().map(|(info, _)| info);
-        let mut text = f.debug_struct("Pipeline");
-        text.field("options", &self.options)
-            .field("reduces", &self.reduces)
-            .field("reduce_err", &errors)
-            .finish()
     }
 }
 

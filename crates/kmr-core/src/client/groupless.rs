@@ -29,7 +29,7 @@ use crate::member::{
     RebalanceProtocol, Start,
 };
 use crate::record::TopicPartition;
-use crate::stage::BoxFuture;
+use crate::util::future::BoxFuture;
 
 /// How often the topics are looked at, unless `topic.metadata.refresh.interval.ms` says otherwise.
 const REFRESH: Duration = Duration::from_secs(60);

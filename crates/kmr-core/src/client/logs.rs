@@ -8,7 +8,7 @@ use rdkafka::consumer::Consumer;
 use super::threads::ClientRef;
 use super::topic_ids::TopicIds;
 use crate::error::Error;
-use crate::mark::{LogAt, LogId};
+use crate::log_id::{LogAt, LogId};
 use crate::record::TopicPartition;
 
 /// One question for the cluster's id, which comes with the metadata.

@@ -28,7 +28,7 @@ use super::positions::{Gate, Positions};
 use super::threads::ClientRef;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
 use crate::record::{Header, Record, RecordSource, TopicPartition};
-use crate::stage::BoxFuture;
+use crate::util::future::BoxFuture;
 
 /// Adds servers to those that the client starts from. One that it has as such already stays as it is.
 pub(super) fn add_brokers<C: ClientContext>(client: &rdkafka::client::Client<C>, servers: &CStr) {

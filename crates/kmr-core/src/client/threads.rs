@@ -16,8 +16,8 @@ use super::context::{Client, Context, decline};
 use super::fetcher::list;
 use crate::error::Error;
 use crate::member::Rebalance;
-use crate::reducer::panic_message;
 use crate::telemetry;
+use crate::util::panic::panic_message;
 
 const CONTROL: &str = "kmr-kafka-control";
 const POLLING: &str = "kmr-kafka-poll";

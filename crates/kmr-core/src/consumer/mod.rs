@@ -12,19 +12,19 @@ use std::time::{Duration, SystemTime};
 
 pub use self::handle::ConsumerHandle;
 use self::options::Options;
-pub(crate) use self::report::ends;
-pub use self::report::{PartitionEnd, Report};
 use crate::breaker::Breaker;
 use crate::client::Connect;
 use crate::config::{ClientConfig, ResetPolicy, StartAt, Until};
+pub use crate::consumer::report::Report;
 use crate::error::{BoxError, Error};
 use crate::graph::assembly::Graph;
 use crate::graph::budget::Budget;
 use crate::graph::control::{Controls, controls};
+use crate::graph::pipeline::Pipeline;
 use crate::listeners::{CommitEvent, RebalanceEvent};
 use crate::member::Connector;
 use crate::signals;
-use crate::strategy::{IntoPipeline, Pipeline};
+use crate::strategy::IntoPipeline;
 use crate::telemetry;
 
 /// Runs `strategy` on `topics` until SIGINT or SIGTERM, then ends in order. The short form of [`Consumer::builder`].

@@ -5,12 +5,12 @@ use std::time::Duration;
 use crate::breaker::Breaker;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
-use crate::graph::assembly::GraphOptions;
 use crate::graph::committer::COMMIT_ANSWER;
+use crate::graph::options::GraphOptions;
+use crate::graph::pipeline::Pipeline;
 use crate::graph::reread;
 use crate::graph::watchdog::Thresholds;
 use crate::reducer::AtShutdown;
-use crate::strategy::Pipeline;
 
 #[derive(Clone, Debug)]
 pub(super) struct Options {

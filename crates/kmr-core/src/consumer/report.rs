@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::committer::Settled;
-use crate::graph::coordinator::Ending;
+use crate::graph::coordinator::{Ending, ends};
+use crate::partition_report::PartitionEnd;
 use crate::record::TopicPartition;
 use crate::stats::Stats;
 
@@ -15,26 +15,6 @@ pub struct Report {
     pub stats: Stats,
     /// The partitions that it owned at the end.
     pub partitions: BTreeMap<TopicPartition, PartitionEnd>,
-}
-
-/// How one partition ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct PartitionEnd {
-    /// The offset committed last, if this consumer committed any.
-    pub committed: Option<i64>,
-    /// The lowest offset that was read and is not finished: what the deadline or a second signal cut off; or rows that a reducer
-    /// dropped at shutdown, as it was told to.
-    pub unfinished_from: Option<i64>,
-}
-
-/// How these partitions ended.
-pub(crate) fn ends(settled: &[Settled]) -> BTreeMap<TopicPartition, PartitionEnd> {
-    let end = |s: &Settled| {
-        let end = PartitionEnd { committed: s.committed, unfinished_from: s.unfinished_from };
-        (s.partition.clone(), end)
-    };
-    settled.iter().map(end).collect()
 }
 
 impl Report {

@@ -1,25 +1,21 @@
 //! Puts the tasks of a consumer together and runs them: on Kafka, or on whatever else is behind the seam.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::breaker::Failures;
 use super::budget::Budget;
+use super::context::StageContext;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
 use super::flow::Flow;
-use super::intake::TURNS;
+use super::options::GraphOptions;
+use super::pipeline::Pipeline;
 use super::reread::{self, Rereader};
 use super::watch;
-use super::watchdog::Thresholds;
-use super::wiring::{StageContext, start_stages};
-use crate::breaker::Breaker;
-use crate::config::{ResetPolicy, Until};
+use super::wiring::start_stages;
 use crate::error::Error;
-use crate::listeners::Listeners;
 use crate::member::Connector;
 use crate::stats::Counters;
-use crate::strategy::Pipeline;
 use crate::telemetry;
 
 /// A consumer that is ready to run.
@@ -31,48 +27,6 @@ pub(crate) struct Graph {
     /// Decides the jitter of retries.
     pub(crate) seed: u64,
     pub(crate) options: GraphOptions,
-}
-
-/// How the graph runs: what users set on the builder, as far as it is not the client's.
-#[derive(Clone, Debug)]
-pub(crate) struct GraphOptions {
-    pub(crate) commit_interval: Duration,
-    pub(crate) drain_deadline: Duration,
-    /// How long it is tried to put a new client in the place of one that failed.
-    pub(crate) rebuild_limit: Duration,
-    /// Where a partition goes on whose offset is not in the log any more.
-    pub(crate) out_of_range: ResetPolicy,
-    /// When a partition that does not get on is warned of, and when something is done about it.
-    pub(crate) thresholds: Thresholds,
-    /// Where a bounded run ends.
-    pub(crate) until: Option<Until>,
-    pub(crate) listeners: Listeners,
-    /// Blocks are planned before they are delivered, and delivered under the token of their plan.
-    pub(crate) exactly_once: bool,
-    /// When too many records have failed.
-    pub(crate) breaker: Option<Breaker>,
-    /// Takes in a row with the intake waiting for its turn.
-    pub(crate) turns: u32,
-}
-
-impl Default for GraphOptions {
-    fn default() -> Self {
-        Self {
-            commit_interval: Duration::from_secs(1),
-            drain_deadline: Duration::from_secs(180),
-            rebuild_limit: Duration::from_secs(600),
-            out_of_range: ResetPolicy::Fail,
-            thresholds: Thresholds {
-                warn_after: Duration::from_secs(60),
-                heal_after: Some(Duration::from_secs(900)),
-            },
-            until: None,
-            listeners: Listeners::default(),
-            exactly_once: false,
-            breaker: Some(Breaker::default()),
-            turns: TURNS,
-        }
-    }
 }
 
 impl Graph {

@@ -16,7 +16,7 @@ use super::budget::Charge;
 use super::defects::{Defect, planted};
 use super::plans::{Beginning, Proposal};
 use super::tracker::Offsets;
-use crate::mark::LogAt;
+use crate::log_id::LogAt;
 use crate::record::TopicPartition;
 use crate::reducer::SourceRange;
 

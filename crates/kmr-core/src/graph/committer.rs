@@ -22,12 +22,13 @@ use super::plans::{Beginning, Begins, Marks, Proposal};
 use super::tracker::{Misuse, Offsets, Tracker};
 use crate::error::Error;
 use crate::listeners::{CommitEvent, Listeners};
-use crate::mark::{LogAt, refuse_open_plan};
+use crate::log_id::LogAt;
+use crate::mark::refuse_open_plan;
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
 use crate::record::TopicPartition;
-use crate::stage::BoxFuture;
 use crate::stats::Counters;
 use crate::telemetry;
+use crate::util::future::BoxFuture;
 
 /// Wait before a refused last commit is tried again, inside the drain deadline.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
@@ -686,7 +687,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::mark::{LogId, Plan};
+    use crate::log_id::LogId;
+    use crate::mark::Plan;
     use crate::member::{LogPoint, MemberEvent, Ready, Rebalance, Start};
     use crate::reducer::Fingerprint;
 

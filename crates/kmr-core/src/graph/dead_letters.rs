@@ -11,12 +11,12 @@ use super::claim::Hold;
 use super::defects::{Defect, planted};
 use super::piece::{Origin, Piece};
 use super::reread::{Failed, Rereader};
-use super::wiring::StageContext;
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
 use crate::reducer::Rows;
-use crate::stage::{BoxFuture, Stage};
+use crate::stage::Stage;
 use crate::stats::Counters;
+use crate::util::future::BoxFuture;
 
 /// Takes dead letters with what answers for their records, which are finished when the letters are delivered.
 pub(crate) trait ErrorBranch: Send + Sync + 'static {
@@ -32,25 +32,13 @@ pub(crate) trait ErrorBranch: Send + Sync + 'static {
 
 /// The branch of a strategy with `reduce_err`.
 pub(crate) struct ToReducer<R: Rows> {
-    stage: Stage,
+    pub(crate) stage: Stage,
     /// The empty container that new ones are made from.
-    rows: Mutex<R>,
-    reducer: mpsc::Sender<Piece<R>>,
-    counters: Arc<Counters>,
-    records: Option<Arc<Rereader>>,
-    failures: Arc<Failures>,
-}
-
-impl<R: Rows<Item = DeadLetter>> ToReducer<R> {
-    pub(crate) fn new(
-        stage: Stage,
-        rows: R,
-        reducer: mpsc::Sender<Piece<R>>,
-        context: &StageContext,
-    ) -> Self {
-        let StageContext { counters, records, failures, .. } = context.clone();
-        Self { stage, rows: Mutex::new(rows), reducer, counters, records, failures }
-    }
+    pub(crate) rows: Mutex<R>,
+    pub(crate) reducer: mpsc::Sender<Piece<R>>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) records: Option<Arc<Rereader>>,
+    pub(crate) failures: Arc<Failures>,
 }
 
 impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {

@@ -12,7 +12,8 @@ use super::reread::Failed;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, StopConsumer};
 use crate::reducer::{Rows, SourceRange};
-use crate::stage::{BoxFuture, Chain, Stage, StageError, Step};
+use crate::stage::{Chain, Stage, StageError, Step};
+use crate::util::future::BoxFuture;
 
 /// Takes the output of a delivered batch, with what answers for its records.
 pub(crate) trait Downstream<T>: Send + Sync + 'static {

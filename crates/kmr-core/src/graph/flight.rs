@@ -8,11 +8,10 @@ use tokio::time::{Instant, sleep, timeout};
 use super::board::Delivering;
 use super::jitter::jitter;
 use crate::error::{BoxError, Error, chain_text};
-use crate::reducer::{
-    Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, RejectedRow, panic_message,
-};
+use crate::reducer::{Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, RejectedRow};
 use crate::stage::Stage;
 use crate::telemetry;
+use crate::util::panic::panic_message;
 
 /// What the attempts of one batch need to know.
 #[derive(Clone, Debug)]

@@ -284,7 +284,7 @@ mod tests {
 
     use super::super::claim::Epoch;
     use super::*;
-    use crate::stage::BoxFuture;
+    use crate::util::future::BoxFuture;
 
     /// Hands out one record of `t/0` after the other.
     #[derive(Clone, Default)]

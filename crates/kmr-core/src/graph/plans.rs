@@ -16,7 +16,8 @@ use tokio::time::Instant;
 use super::defects::{Defect, planted};
 use super::tracker::{Offsets, Tracker};
 use crate::error::Error;
-use crate::mark::{Idle, LogAt, LogId, Mark, NoMark, Plan};
+use crate::log_id::{LogAt, LogId};
+use crate::mark::{Idle, Mark, NoMark, Plan};
 use crate::record::TopicPartition;
 
 /// What a block task has to know of an assignment before it makes blocks of its records.

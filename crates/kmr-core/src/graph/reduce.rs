@@ -30,12 +30,11 @@ use super::reread::Failed;
 use super::watch;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
-use crate::reducer::{
-    AtShutdown, BatchOptions, Chunk, Delivered, Delivery, Reducer, Rows, SourceRange, panic_message,
-};
+use crate::reducer::{AtShutdown, BatchOptions, Chunk, Delivered, Delivery, Reducer, Rows, SourceRange};
 use crate::stage::Stage;
 use crate::stats::Counters;
 use crate::telemetry;
+use crate::util::panic::panic_message;
 
 /// Everything one reduce task works with.
 pub(crate) struct ReduceTask<R: Reducer> {

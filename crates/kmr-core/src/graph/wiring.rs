@@ -1,76 +1,36 @@
 //! From a strategy's types to running tasks: each stage is started with the channel to the stage behind it, last first.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::blocks::BlockTask;
-use super::board::Board;
-use super::breaker::Failures;
-use super::budget::Budget;
-use super::coordinator::supervise;
+use super::context::StageContext;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
 use super::downstream::{Downstream, Finish, ToNext};
-use super::flow::Flow;
 use super::map::{MAX_OFFLOADED, MapPhase, Mapping};
 use super::piece::Piece;
+use super::pipeline::{Build, BuildErrors, BuildGraph, Pipeline, ReduceInfo};
 use super::reduce::ReduceTask;
-use super::reread::Rereader;
-use super::watch;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
 use crate::record::Record;
 use crate::reducer::{Reducer, Rows};
-use crate::stage::{BoxFuture, Chain, MapOptions, Pass};
-use crate::stats::Counters;
-use crate::strategy::{Pipeline, ReduceInfo};
+use crate::stage::{Chain, Pass};
+use crate::util::future::BoxFuture;
+use crate::util::supervise::{Tasks, supervise};
 
 /// Pieces that may wait in front of a reduce. Small: what is here is charged to the budget but not yet in a batch.
 const CHANNEL_PIECES: usize = 32;
 
-/// What every stage is given when it starts.
-#[derive(Clone)]
-pub(crate) struct StageContext {
-    pub(crate) flow: watch::Receiver<Flow>,
-    pub(crate) budget: Arc<Budget>,
-    pub(crate) counters: Arc<Counters>,
-    pub(crate) board: Arc<Board>,
-    /// Whether the reduce that the map stages feed delivers planned blocks.
-    pub(crate) exactly_once: bool,
-    /// Decides the jitter of retries.
-    pub(crate) seed: u64,
-    /// Gets records back for dead letters.
-    pub(crate) records: Option<Arc<Rereader>>,
-    /// Counts what fails.
-    pub(crate) failures: Arc<Failures>,
-}
-
-/// The tasks of the reduce stages, each with its name.
-pub(crate) type StageTasks = JoinSet<(String, Result<(), Error>)>;
-
-/// What building adds to, from the last stage to the first.
-pub struct Build {
-    pub(crate) context: StageContext,
-    pub(crate) errors: Arc<dyn ErrorBranch>,
-    pub(crate) tasks: StageTasks,
-    pub(crate) map: Option<Arc<dyn MapPhase>>,
-    pub(crate) map_options: MapOptions,
-}
-
-/// Builds all stages but `reduce_err`.
-pub(crate) type BuildGraph = Box<dyn FnOnce(Build) -> BoxFuture<'static, Result<Build, Error>> + Send>;
-/// Builds `reduce_err`.
-pub(crate) type BuildErrors = Box<
-    dyn FnOnce(StageContext) -> BoxFuture<'static, Result<(Arc<dyn ErrorBranch>, StageTasks), Error>> + Send,
->;
 type ConnectUp<T> =
     Box<dyn FnOnce(Box<dyn Downstream<T>>, Build) -> BoxFuture<'static, Result<Build, Error>> + Send>;
 
 /// The stages of a pipeline, started.
 pub(crate) struct Stages {
     pub(crate) map: Arc<dyn MapPhase>,
-    pub(crate) tasks: StageTasks,
+    pub(crate) tasks: Tasks,
 }
 
 /// Starts the stages of a pipeline: every reducer's start-up check runs here, before anything is read.
@@ -117,7 +77,7 @@ fn spawn_reduce<R: Reducer>(
     reducer: R,
     downstream: Box<dyn Downstream<R::Output>>,
     errors: Arc<dyn ErrorBranch>,
-    (context, tasks): (&StageContext, &mut StageTasks),
+    (context, tasks): (&StageContext, &mut Tasks),
 ) -> mpsc::Sender<Piece<R::Rows>> {
     let (sender, input) = mpsc::channel(CHANNEL_PIECES);
     let name = info.stage.to_string();
@@ -158,8 +118,10 @@ where
             let finish = Finish { chain: Pass::default(), errors: stop.clone() };
             let mut tasks = JoinSet::new();
             let sender = spawn_reduce(info, reducer, Box::new(finish), stop, (&context, &mut tasks));
-            let branch: Arc<dyn ErrorBranch> = Arc::new(ToReducer::new(stage, rows, sender, &context));
-            Ok((branch, tasks))
+            let StageContext { counters, records, failures, .. } = context;
+            let rows = Mutex::new(rows);
+            let branch = ToReducer { stage, rows, reducer: sender, counters, records, failures };
+            Ok((Arc::new(branch) as Arc<dyn ErrorBranch>, tasks))
         })
     })
 }

@@ -6,46 +6,19 @@
 //! 3. A panic of user code becomes the error of the value that it was called with.
 
 use std::any::Any;
-use std::fmt;
 use std::marker::PhantomData;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 
 use futures_util::FutureExt;
 
 use super::answer::Optional;
 use super::fit::stage_name;
-use super::mapper::{BoxFuture, Call, RecordMap, ValueMap};
+use super::mapper::{Call, RecordMap, ValueMap};
+use super::name::Stage;
 use crate::error::{BoxError, Retryable};
 use crate::record::Record;
-use crate::reducer::panic_message;
-
-/// A stage's name, as in `map 1`: errors, dead letters and logs show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stage(Arc<str>);
-
-impl Stage {
-    /// The `number`th stage of its kind.
-    pub fn new(kind: &str, number: usize) -> Self {
-        Self(format!("{kind} {number}").into())
-    }
-
-    /// The only stage of its kind.
-    pub fn named(name: &str) -> Self {
-        Self(name.into())
-    }
-
-    /// The name.
-    pub fn name(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Stage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use crate::util::future::BoxFuture;
+use crate::util::panic::panic_message;
 
 /// An error with the stage that it came from.
 #[derive(Debug)]

@@ -1,12 +1,10 @@
 //! The forms of a map stage: a function on a borrowed record, an async function on an owned one, a type.
 
-use std::future::Future;
-use std::pin::Pin;
-
 use async_trait::async_trait;
 
 use crate::error::BoxError;
 use crate::record::{OwnedRecord, Record};
+use crate::util::future::BoxFuture;
 
 /// A map stage as a type, for mappers that carry state such as a parsed schema.
 ///
@@ -62,9 +60,6 @@ pub trait AsyncMapper: Send + Sync + 'static {
     /// The future may be dropped when the partition is handed back; its record is then read again by the next owner.
     async fn map(&self, record: OwnedRecord) -> Result<Self::Output, BoxError>;
 }
-
-/// A future without a name.
-pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// The answer of a map stage: there at once, or later.
 #[allow(missing_debug_implementations, reason = "holds a future")]

@@ -12,17 +12,17 @@ mod chain;
 mod fit;
 mod form;
 mod mapper;
+mod name;
 mod options;
 
 pub use answer::{Answer, MapError, Optional, Several};
 pub(crate) use answer::{Via, ViaOptional, ViaSeveral, via, via_optional, via_several};
 pub use chain::{
-    Apply, Chain, Emission, Filter, Head, Many, Maybe, One, Pass, RecordPredicate, Stage, StageError, Step,
-    Then,
+    Apply, Chain, Emission, Filter, Head, Many, Maybe, One, Pass, RecordPredicate, StageError, Step, Then,
 };
 pub use fit::{RowsOf, RowsOfLetters, stage_name};
 pub use form::{IntoRecordMap, IntoValueMap, Predicate, RecordForm, ValueForm};
-pub(crate) use mapper::BoxFuture;
 pub use mapper::{AsyncMapper, Mapper};
+pub use name::Stage;
 pub use options::Concurrency;
 pub(crate) use options::MapOptions;

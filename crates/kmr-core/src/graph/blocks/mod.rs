@@ -39,7 +39,7 @@ use super::watch;
 use crate::error::Error;
 use crate::mark::Plan;
 use crate::reducer::{Block, Chunk, Delivered, Delivery, Fingerprint, Reducer, Rows};
-use crate::stage::BoxFuture;
+use crate::util::future::BoxFuture;
 
 /// A block that is under way no more.
 struct Landed<O> {

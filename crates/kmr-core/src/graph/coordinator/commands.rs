@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::graph::control::Command;
 use crate::graph::pauses::Step;
 use crate::record::TopicPartition;
-use crate::stage::BoxFuture;
+use crate::util::future::BoxFuture;
 
 /// A call to the client that pauses or resumes.
 pub(super) struct Pausing {

@@ -1,5 +1,6 @@
 //! The ordered end (L3): intake, drain, flush, dead letters, commit, leave, on one absolute deadline.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -9,11 +10,12 @@ use super::rebuild::Without;
 use super::session::{Running, Session};
 use super::supervision::{Failed, early};
 use super::{CLOSE_TIME, Coordinator, Ending, StopRequest};
-use crate::consumer::ends;
 use crate::error::{BoxError, Error};
 use crate::graph::committer::Settled;
 use crate::listeners::RebalanceEvent;
 use crate::member::{GroupMember, MemberEvent};
+use crate::partition_report::PartitionEnd;
+use crate::record::TopicPartition;
 use crate::telemetry;
 
 /// How long a forced end waits to learn what is left: the committer answers at once, or not at all.
@@ -210,4 +212,13 @@ async fn second(stops: &mut mpsc::UnboundedReceiver<StopRequest>) -> StopRequest
         Some(stop) => stop,
         None => std::future::pending().await,
     }
+}
+
+/// How these partitions ended.
+pub(crate) fn ends(settled: &[Settled]) -> BTreeMap<TopicPartition, PartitionEnd> {
+    let end = |s: &Settled| {
+        let end = PartitionEnd { committed: s.committed, unfinished_from: s.unfinished_from };
+        (s.partition.clone(), end)
+    };
+    settled.iter().map(end).collect()
 }

@@ -18,8 +18,8 @@ use crate::graph::pulse::{PulseReading, PulseState};
 use crate::graph::watchdog::{Seen, Treatment};
 use crate::health::PartitionHealth;
 use crate::record::TopicPartition;
-use crate::stage::BoxFuture;
 use crate::telemetry;
+use crate::util::future::BoxFuture;
 
 /// Between two looks.
 const EVERY: Duration = Duration::from_secs(1);

@@ -34,13 +34,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::commands::paused;
+pub(crate) use self::ending::ends;
 use self::examination::next_look;
 use self::rebalancing::answered;
 use self::rebuild::Rebuild;
 use self::session::Session;
-pub(crate) use self::supervision::supervise;
-use self::supervision::{Failed, Tasks, early, map_ended};
-use super::assembly::GraphOptions;
+use self::supervision::{Failed, early, map_ended};
 use super::budget::Budget;
 use super::claim::Assignment;
 use super::committer::Settled;
@@ -50,15 +49,17 @@ use super::defects::{Defect, planted};
 use super::flow::Flow;
 use super::intake::Route;
 use super::map::MapPhase;
+use super::options::GraphOptions;
 use super::rebalance::Ownership;
 use super::watch;
 use super::watchdog::Watchdog;
-use super::wiring::{StageTasks, Stages};
+use super::wiring::Stages;
 use crate::error::Error;
 use crate::health::Health;
 use crate::member::{Connector, MemberEvent};
 use crate::record::TopicPartition;
 use crate::stats::Counters;
+use crate::util::supervise::Tasks;
 
 /// Least time that closing the client is given, also when the drain has used up its deadline.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
@@ -85,7 +86,7 @@ pub(crate) struct Coordinator {
     controls: Controls,
     flow: Arc<watch::Sender<Flow>>,
     map: Option<Arc<dyn MapPhase>>,
-    stages: StageTasks,
+    stages: Tasks,
     /// The partitions' tasks, also those that were left behind.
     maps: Tasks,
     /// Epochs never repeat, whatever client they belong to.

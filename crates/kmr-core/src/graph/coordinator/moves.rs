@@ -21,11 +21,11 @@ use super::session::{Running, Session};
 use super::supervision::Failed;
 use crate::error::Error;
 use crate::graph::claim::{Assignment, LedgerEntry};
-use crate::mark::LogAt;
+use crate::log_id::LogAt;
 use crate::member::{GroupMember, LogPoint};
 use crate::record::TopicPartition;
-use crate::stage::BoxFuture;
 use crate::telemetry;
+use crate::util::future::BoxFuture;
 
 /// A move that is wanted.
 pub(super) struct Wanted {

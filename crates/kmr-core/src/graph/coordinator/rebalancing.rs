@@ -15,8 +15,8 @@ use crate::graph::intake::Route;
 use crate::listeners::RebalanceEvent;
 use crate::member::{Change, GroupMember, Ready, Rebalance, Start};
 use crate::record::TopicPartition;
-use crate::stage::BoxFuture;
 use crate::telemetry;
+use crate::util::future::BoxFuture;
 
 /// A rebalance under way, with any that it has overtaken.
 pub(super) struct Answering {

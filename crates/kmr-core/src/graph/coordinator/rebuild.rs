@@ -17,8 +17,8 @@ use crate::graph::jitter::jitter;
 use crate::health::Health;
 use crate::listeners::RebalanceEvent;
 use crate::member::Connected;
-use crate::stage::BoxFuture;
 use crate::telemetry;
+use crate::util::future::BoxFuture;
 
 /// Longest wait before the first try to connect again; it doubles with each try.
 const FIRST_WAIT: Duration = Duration::from_secs(1);

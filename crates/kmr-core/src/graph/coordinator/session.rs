@@ -18,7 +18,6 @@ use super::moves::{Moves, Wanted};
 use super::rebalancing::Answering;
 use super::reforms::Reforms;
 use super::shares::Looks;
-use super::supervision::{Tasks, supervise};
 use crate::error::Error;
 use crate::graph::backlog::Backlog;
 use crate::graph::budget::Budget;
@@ -32,7 +31,8 @@ use crate::graph::pulse::Pulse;
 use crate::graph::watch;
 use crate::member::{Connected, GroupMember};
 use crate::record::TopicPartition;
-use crate::stage::BoxFuture;
+use crate::util::future::BoxFuture;
+use crate::util::supervise::{Tasks, supervise};
 
 /// A partition's task, as the coordinator sees it.
 #[derive(Clone)]

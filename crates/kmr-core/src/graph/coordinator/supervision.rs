@@ -1,29 +1,8 @@
 //! Every task is watched (L1): what it ends with is somebody's business.
 
-use std::any::Any;
-use std::future::Future;
-use std::panic::AssertUnwindSafe;
-
-use futures_util::FutureExt;
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinError;
 
 use crate::error::Error;
-use crate::reducer::panic_message;
-
-/// Supervised tasks: each ends with its name and its result.
-pub(crate) type Tasks = JoinSet<(String, Result<(), Error>)>;
-
-/// Runs a task so that a panic becomes its error.
-pub(crate) async fn supervise(
-    name: String,
-    task: impl Future<Output = Result<(), Error>> + Send + 'static,
-) -> (String, Result<(), Error>) {
-    let result = AssertUnwindSafe(task).catch_unwind().await;
-    let result = result.unwrap_or_else(|panic: Box<dyn Any + Send>| {
-        Err(Error::TaskPanicked { task: name.clone(), message: panic_message(&*panic) })
-    });
-    (name, result)
-}
 
 /// What ended the service of one client.
 #[derive(Debug, thiserror::Error)]

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Sleep, sleep};
 
-use crate::stage::{BoxFuture, StageError};
+use crate::stage::StageError;
+use crate::util::future::BoxFuture;
 
 /// A record that waits, by its number in the window.
 pub(super) struct Busy<'a, T> {

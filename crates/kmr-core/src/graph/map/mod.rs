@@ -39,8 +39,9 @@ use crate::error::Error;
 use crate::member::RecordBatch;
 use crate::record::Record;
 use crate::reducer::Rows;
-use crate::stage::{BoxFuture, Chain, MapOptions, Stage};
+use crate::stage::{Chain, MapOptions, Stage};
 use crate::stats::Counters;
+use crate::util::future::BoxFuture;
 
 /// Partitions whose slow mappers run off the runtime's worker threads at once. Each takes a thread of the runtime's blocking pool,
 /// which has 512 by default and starts the new workers, too: if it were used up, all would stand still.

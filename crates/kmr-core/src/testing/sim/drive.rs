@@ -20,7 +20,7 @@ use crate::config::{ClientConfig, ResetPolicy};
 use crate::consumer::{Consumer, ConsumerHandle, Report};
 use crate::error::{Error, chain_text};
 use crate::record::TopicPartition;
-use crate::reducer::panic_message;
+use crate::util::panic::panic_message;
 
 /// Virtual time in which everything has to be done once nothing is wrong any more.
 const PATIENCE: Duration = Duration::from_secs(3600);

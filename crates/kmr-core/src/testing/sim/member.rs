@@ -18,7 +18,7 @@ use crate::member::{
     OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Ready, Rebalance, RecordBatch, Reread, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
-use crate::stage::BoxFuture;
+use crate::util::future::BoxFuture;
 
 /// What a callback may take before the group would take the member for dead.
 const CALLBACK: Duration = Duration::from_secs(5);

@@ -70,8 +70,9 @@ pub use oracle::Violation;
 pub use sinks::{SimLetters, SimSink, Sinks};
 
 use super::NewRecord;
+use crate::graph::pipeline::Pipeline;
 use crate::record::{Record, TopicPartition};
-use crate::strategy::{IntoPipeline, Pipeline};
+use crate::strategy::IntoPipeline;
 
 /// Which row of which record a row is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

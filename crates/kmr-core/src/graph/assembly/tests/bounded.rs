@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::kit::{Call, Running, options, partition, place, start_with};
 use crate::config::Until;
 use crate::error::BoxError;
-use crate::graph::assembly::GraphOptions;
+use crate::graph::options::GraphOptions;
 use crate::member::{Change, Fetched};
 use crate::record::OwnedRecord;
 use crate::strategy::Strategy;

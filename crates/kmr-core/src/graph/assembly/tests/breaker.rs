@@ -5,9 +5,10 @@ use std::time::Duration;
 use super::kit::{Call, Letters, options, start_with};
 use crate::breaker::Breaker;
 use crate::error::{BoxError, Error};
-use crate::graph::assembly::GraphOptions;
+use crate::graph::options::GraphOptions;
+use crate::graph::pipeline::Pipeline;
 use crate::record::Record;
-use crate::strategy::{Pipeline, Strategy};
+use crate::strategy::Strategy;
 use crate::test_reducer::Collect;
 
 fn offset(record: &Record<'_>) -> Result<i64, BoxError> {

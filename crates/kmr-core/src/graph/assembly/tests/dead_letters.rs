@@ -6,9 +6,10 @@ use tokio::time::Instant;
 
 use super::kit::{Call, Letters, LogAnswers, Running, options, start, start_with};
 use crate::error::BoxError;
-use crate::graph::assembly::GraphOptions;
+use crate::graph::options::GraphOptions;
+use crate::graph::pipeline::Pipeline;
 use crate::record::Record;
-use crate::strategy::{Pipeline, Strategy};
+use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
 fn offset(record: &Record<'_>) -> Result<i64, BoxError> {

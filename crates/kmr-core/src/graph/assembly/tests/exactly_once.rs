@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::kit::{Broker, Call, Letters, Running, log, options, place, start_exactly_once, start_with};
 use crate::error::{BoxError, Error};
-use crate::graph::assembly::GraphOptions;
+use crate::graph::options::GraphOptions;
 use crate::mark::{Idle, Mark, Plan};
 use crate::member::{Change, Fetched};
 use crate::record::{OwnedRecord, Record};
@@ -298,7 +298,7 @@ async fn all_rows_of_a_record_are_in_one_block() {
 
 #[tokio::test(start_paused = true)]
 async fn offsets_and_marks_that_are_not_kmrs_stop_the_consumer() {
-    let other = Idle { log: crate::mark::LogId::new("cluster", 8).unwrap(), epoch: 1, offset: 5 };
+    let other = Idle { log: crate::log_id::LogId::new("cluster", 8).unwrap(), epoch: 1, offset: 5 };
     let elsewhere = Idle { log: log().id, epoch: 1, offset: 6 };
     let cut: Arc<str> = elsewhere.text()[..30].into();
     for (metadata, expected) in [

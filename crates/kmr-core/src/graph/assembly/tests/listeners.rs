@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use super::kit::{Broker, Call, options, partition, place, start_with};
-use crate::graph::assembly::GraphOptions;
+use crate::graph::options::GraphOptions;
 use crate::listeners::{CommitEvent, Listeners, RebalanceEvent};
 use crate::member::Change;
 use crate::strategy::Strategy;

@@ -13,9 +13,10 @@ use crate::error::{BoxError, Retryable};
 use crate::member::Change;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::RetryPolicy;
-use crate::stage::{BoxFuture, Concurrency};
+use crate::stage::Concurrency;
 use crate::strategy::Strategy;
 use crate::test_reducer::Collect;
+use crate::util::future::BoxFuture;
 
 /// What mappers of a test did, in order and at the same time.
 #[derive(Default)]

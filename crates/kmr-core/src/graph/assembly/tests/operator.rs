@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::kit::{Call, Running, options, partition, place, start, start_with};
 use crate::config::ResetPolicy;
 use crate::error::Error;
-use crate::graph::assembly::GraphOptions;
+use crate::graph::options::GraphOptions;
 use crate::member::{Change, Fetched, PartitionFailure};
 use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};

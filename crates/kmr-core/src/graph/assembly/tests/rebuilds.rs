@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::kit::{Call, Running, options, place, start, start_with};
 use crate::error::Error;
-use crate::graph::assembly::GraphOptions;
+use crate::graph::options::GraphOptions;
 use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::error::{BoxError, Retryable};
+use crate::graph::pipeline::Pipeline;
 use crate::record::{OwnedRecord, Record};
 use crate::stage::Concurrency;
-use crate::strategy::{Pipeline, Strategy};
+use crate::strategy::Strategy;
 use crate::testing::NewRecord;
 use crate::testing::sim::{Fate, RowId, Simulation, Sinks};
 

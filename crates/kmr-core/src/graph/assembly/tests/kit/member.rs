@@ -13,7 +13,7 @@ use crate::member::{
     OffsetCommit, Ready, Rebalance, RecordBatch, Reread, Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
-use crate::stage::BoxFuture;
+use crate::util::future::BoxFuture;
 
 /// What the graph asked of its members, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]

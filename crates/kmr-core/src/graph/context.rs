@@ -1,0 +1,28 @@
+//! What every stage is given when it starts.
+
+use std::sync::Arc;
+
+use super::board::Board;
+use super::breaker::Failures;
+use super::budget::Budget;
+use super::flow::Flow;
+use super::reread::Rereader;
+use super::watch;
+use crate::stats::Counters;
+
+/// What every stage is given when it starts.
+#[derive(Clone)]
+pub(crate) struct StageContext {
+    pub(crate) flow: watch::Receiver<Flow>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) board: Arc<Board>,
+    /// Whether the reduce that the map stages feed delivers planned blocks.
+    pub(crate) exactly_once: bool,
+    /// Decides the jitter of retries.
+    pub(crate) seed: u64,
+    /// Gets records back for dead letters.
+    pub(crate) records: Option<Arc<Rereader>>,
+    /// Counts what fails.
+    pub(crate) failures: Arc<Failures>,
+}
