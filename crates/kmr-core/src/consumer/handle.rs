@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::graph::budget::Budget;
 use crate::graph::control::{Remote, StopRequest, Will};
+use crate::graph::memory::budget::Budget;
 use crate::health::Health;
 use crate::record::TopicPartition;
 use crate::stats::{Counters, Stats};

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
+use super::assignment::states::Flow;
 use super::breaker::Failures;
-use super::budget::Budget;
 use super::context::StageContext;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
-use super::flow::Flow;
+use super::memory::budget::Budget;
 use super::options::GraphOptions;
 use super::pipeline::Pipeline;
 use super::reread::{self, Rereader};

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::claim::{Epoch, Hold, epochs};
+use super::assignment::id::Epoch;
+use super::claim::{Hold, epochs};
 use super::piece::Origin;
 use crate::reducer::BatchOptions;
 

@@ -12,24 +12,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::budget::Charge;
+use super::assignment::id::{Assignment, Epoch};
 use super::defects::{Defect, planted};
+use super::memory::budget::Charge;
 use super::plans::{Beginning, Proposal};
 use super::tracker::Offsets;
 use crate::log_id::LogAt;
-use crate::record::TopicPartition;
 use crate::reducer::SourceRange;
-
-/// One assignment of one partition: unique in the life of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Epoch(pub(crate) u64);
-
-/// A partition during one assignment.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Assignment {
-    pub(crate) partition: TopicPartition,
-    pub(crate) epoch: Epoch,
-}
 
 /// What the ledger, the committer's list of trackers, is told.
 #[derive(Debug)]
@@ -337,7 +326,8 @@ pub(crate) fn epochs<'a>(holds: impl IntoIterator<Item = &'a Hold>) -> BTreeSet<
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::graph::budget::Budget;
+    use crate::graph::memory::budget::Budget;
+    use crate::record::TopicPartition;
 
     /// A claim on `first..=last` of `t/0`, and the ledger that hears of it, its observation already read.
     pub(crate) fn claim(first: i64, last: i64) -> (Claim, mpsc::UnboundedReceiver<LedgerEntry>) {

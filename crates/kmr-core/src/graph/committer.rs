@@ -16,7 +16,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::claim::{Assignment, Epoch, LedgerEntry, LedgerEvent};
+use super::assignment::id::{Assignment, Epoch};
+use super::claim::{LedgerEntry, LedgerEvent};
 use super::defects::{Defect, planted};
 use super::plans::{Beginning, Begins, Marks, Proposal};
 use super::tracker::{Misuse, Offsets, Tracker};

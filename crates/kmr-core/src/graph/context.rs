@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
+use super::assignment::states::Flow;
 use super::board::Board;
 use super::breaker::Failures;
-use super::budget::Budget;
-use super::flow::Flow;
+use super::memory::budget::Budget;
 use super::reread::Rereader;
 use super::watch;
 use crate::stats::Counters;

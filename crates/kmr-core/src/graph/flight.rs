@@ -115,8 +115,8 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
+    use crate::graph::assignment::id::Epoch;
     use crate::graph::board::Board;
-    use crate::graph::claim::Epoch;
     use crate::reducer::RetryPolicy;
 
     struct Fails(AtomicU32, fn(u32) -> Result<(), DeliveryError>);

@@ -8,12 +8,11 @@
 //! puts the tasks together.
 
 pub(crate) mod assembly;
-mod backlog;
+pub(crate) mod assignment;
 mod batch;
 mod blocks;
 pub(crate) mod board;
 pub(crate) mod breaker;
-pub(crate) mod budget;
 pub(crate) mod claim;
 pub(crate) mod committer;
 pub(crate) mod context;
@@ -22,11 +21,11 @@ pub(crate) mod coordinator;
 mod dead_letters;
 pub(crate) mod defects;
 mod downstream;
+pub(crate) mod fetch;
 mod flight;
-pub(crate) mod flow;
-pub(crate) mod intake;
 mod jitter;
 mod map;
+pub(crate) mod memory;
 pub(crate) mod options;
 #[cfg(feature = "testing")]
 pub(crate) mod parts;
@@ -39,7 +38,6 @@ pub(crate) mod rebalance;
 mod reduce;
 pub(crate) mod reread;
 mod tracker;
-mod turn;
 mod watch;
 pub(crate) mod watchdog;
 pub(crate) mod wiring;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::intake::TURNS;
+use super::fetch::intake::TURNS;
 use super::watchdog::Thresholds;
 use crate::breaker::Breaker;
 use crate::config::{ResetPolicy, Until};

@@ -9,12 +9,14 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::assignment::id::{Assignment, Epoch};
+use super::assignment::states::Flow;
 use super::batch::OpenBatch;
-use super::budget::Budget;
-use super::claim::{Assignment, Epoch, LedgerEntry, LedgerEvent};
+use super::claim::{LedgerEntry, LedgerEvent};
 use super::context::StageContext;
-use super::flow::Flow;
-use super::map::{Admitted, PartitionInput};
+use super::fetch::routes::Admitted;
+use super::map::PartitionInput;
+use super::memory::budget::Budget;
 use super::piece::Origin;
 use super::tracker::{Offsets, Tracker};
 use super::watch;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::claim::{Claim, Hold};
-use super::turn::Turn;
+use super::fetch::handoff::Turn;
 use crate::reducer::{Rows, SourceRange};
 
 /// Rows on their way to a reducer.

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::claim::{Assignment, Epoch};
+use super::assignment::id::{Assignment, Epoch};
 use super::defects::{Defect, planted};
 use crate::member::{Change, Rebalance, RebalanceProtocol};
 use crate::record::TopicPartition;

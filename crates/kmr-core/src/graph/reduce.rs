@@ -15,16 +15,16 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::assignment::states::Flow;
 use super::batch::{Contents, OpenBatch};
 use super::board::Board;
 use super::breaker::{LAST_ERRORS, Source, Tally};
-use super::budget::Budget;
 use super::claim::Hold;
 use super::dead_letters::ErrorBranch;
 use super::defects::{Defect, planted};
 use super::downstream::Downstream;
 use super::flight::{FlightPlan, fly};
-use super::flow::Flow;
+use super::memory::budget::Budget;
 use super::piece::Piece;
 use super::reread::Failed;
 use super::watch;
@@ -69,7 +69,7 @@ struct Landed<O> {
 /// A delivery under way.
 struct Flight {
     task: AbortHandle,
-    epochs: std::collections::BTreeSet<super::claim::Epoch>,
+    epochs: std::collections::BTreeSet<super::assignment::id::Epoch>,
 }
 
 /// What the loop woke up for.

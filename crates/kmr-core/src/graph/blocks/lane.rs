@@ -12,7 +12,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-use crate::graph::claim::{Epoch, Hold, Ledger};
+use crate::graph::assignment::id::Epoch;
+use crate::graph::claim::{Hold, Ledger};
 use crate::graph::defects::{Defect, planted};
 use crate::graph::piece::Piece;
 use crate::graph::plans::Beginning;

@@ -26,12 +26,13 @@ use tokio::time::{Instant, sleep_until};
 
 use self::lane::{Flight, Lane, held};
 use self::refusals::{Planned, Refused};
+use super::assignment::id::Epoch;
+use super::assignment::states::Flow;
 use super::batch::Contents;
 use super::breaker::{Source, Tally};
-use super::claim::{Epoch, Hold, LedgerEntry};
+use super::claim::{Hold, LedgerEntry};
 use super::defects::{Defect, planted};
 use super::flight::FlightPlan;
-use super::flow::Flow;
 use super::piece::Piece;
 use super::plans::{Beginning, Proposal};
 use super::reduce::ReduceTask;

@@ -7,9 +7,9 @@ use tokio::time::{Instant, timeout_at};
 
 use super::session::Running;
 use crate::error::Error;
-use crate::graph::claim::Epoch;
+use crate::graph::assignment::id::Epoch;
+use crate::graph::assignment::states::Flow;
 use crate::graph::committer::{CommitterHandle, Reply, Settled};
-use crate::graph::flow::Flow;
 use crate::graph::watch;
 use crate::record::TopicPartition;
 use crate::telemetry;

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::session::{Running, Session};
 use super::{Coordinator, StopRequest};
 use crate::error::Error;
-use crate::graph::claim::Assignment;
+use crate::graph::assignment::id::Assignment;
 use crate::graph::pauses::Reason;
 use crate::member::{GroupMember, LogPoint};
 use crate::record::TopicPartition;

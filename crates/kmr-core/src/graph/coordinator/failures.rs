@@ -6,7 +6,7 @@ use super::session::Session;
 use super::supervision::Failed;
 use crate::config::ResetPolicy;
 use crate::error::Error;
-use crate::graph::intake::{Report, Reported};
+use crate::graph::fetch::routes::{Report, Reported};
 use crate::member::{LogPoint, PartitionFailure};
 use crate::telemetry;
 

@@ -29,14 +29,13 @@ use tokio_util::sync::CancellationToken;
 
 use self::draft::Draft;
 use self::partition::Partition;
-use super::budget::{Charge, Unmapped};
-use super::claim::{Assignment, Ledger};
+use super::assignment::id::Assignment;
+use super::claim::Ledger;
 use super::dead_letters::ErrorBranch;
+use super::fetch::routes::Admitted;
 use super::piece::Piece;
 use super::pulse::Pulse;
-use super::turn::Turn;
 use crate::error::Error;
-use crate::member::RecordBatch;
 use crate::record::Record;
 use crate::reducer::Rows;
 use crate::stage::{Chain, MapOptions, Stage};
@@ -46,17 +45,6 @@ use crate::util::future::BoxFuture;
 /// Partitions whose slow mappers run off the runtime's worker threads at once. Each takes a thread of the runtime's blocking pool,
 /// which has 512 by default and starts the new workers, too: if it were used up, all would stand still.
 pub(crate) const MAX_OFFLOADED: usize = 64;
-
-/// Records on their way from the intake to a partition's task.
-pub(crate) struct Admitted {
-    pub(crate) batch: Box<dyn RecordBatch>,
-    pub(crate) charge: Charge,
-    pub(crate) unmapped: Unmapped,
-    /// The end of the log at that time, if nothing lies between the batch, which may be empty, and it.
-    pub(crate) log_end: Option<i64>,
-    /// Given back when the task waits, or when the next stage has the rows.
-    pub(crate) turn: Option<Turn>,
-}
 
 /// What one partition's task works with.
 pub(crate) struct PartitionInput {

@@ -12,9 +12,9 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::watch;
+use crate::graph::watch;
 
-use super::backlog::{Backlog, Backlogs, Batch};
+use super::fair_share::{Backlog, Backlogs, Batch};
 
 /// How long no bytes come back before the mappers that could give some are taken for slow or stuck.
 const STANDSTILL: Duration = Duration::from_secs(1);

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use super::watch;
+use crate::graph::watch;
 
 /// All shares together are this part of the budget: with what the intake takes at once beyond them, three quarters. So however many
 /// mappers are slow, something is left for the others.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::claim::Epoch;
+use super::id::Epoch;
 
 /// The state of all assignments, published by the coordinator through a watch channel.
 #[derive(Clone, Debug, Default)]

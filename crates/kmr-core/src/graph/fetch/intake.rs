@@ -1,19 +1,18 @@
 //! Takes records from the member's fetch queue and hands them to the tasks of their partitions, as the budget allows.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::backlog::Backlog;
-use super::budget::Budget;
-use super::claim::Assignment;
-use super::map::Admitted;
-use super::turn::{Patience, Turn};
+use super::handoff::{Patience, Turn};
+use super::routes::{Admitted, Report, Reported, Route, Routes, Topics};
 use crate::error::Error;
+use crate::graph::assignment::id::Assignment;
+use crate::graph::memory::budget::Budget;
+use crate::graph::memory::fair_share::Backlog;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
-use crate::record::{OwnedRecord, Record, TopicPartition};
+use crate::record::{OwnedRecord, Record};
 use crate::telemetry;
 
 /// Records taken at once. Past some hundred nothing is gained; what one batch holds is handed over before the next.
@@ -24,61 +23,6 @@ const FIRST_GUESS: usize = 16 << 10;
 /// Takes in a row with the intake waiting for its turn behind each, as long as the queue does not run dry: twice what it holds of small
 /// records. If more come, mapping does not keep up with fetching, and is left to all threads.
 pub(crate) const TURNS: u32 = 64;
-
-/// Where records of one assignment go.
-pub(crate) struct Route {
-    pub(crate) assignment: Arc<Assignment>,
-    pub(crate) task: mpsc::UnboundedSender<Admitted>,
-    pub(crate) backlog: Arc<Backlog>,
-    /// In a bounded run: records from here on are left to whoever comes next.
-    pub(crate) end: Option<i64>,
-}
-
-/// The routes of a topic's partitions.
-type Partitions = HashMap<i32, Route>;
-type Topics = HashMap<Arc<str>, Partitions>;
-
-/// Where records of assigned partitions go. Shared by the coordinator, which adds and removes, and the intake.
-#[derive(Default)]
-pub(crate) struct Routes {
-    topics: Mutex<Topics>,
-}
-
-impl Routes {
-    /// Records of the route's partition go there from now on.
-    pub(crate) fn insert(&self, route: Route) {
-        let partition = route.assignment.partition.clone();
-        let mut routes = self.lock();
-        routes.entry(partition.shared_topic().clone()).or_default().insert(partition.partition(), route);
-    }
-
-    /// Records of `partition` are dropped from now on.
-    pub(crate) fn remove(&self, partition: &TopicPartition) {
-        let mut routes = self.lock();
-        if let Some(partitions) = routes.get_mut(partition.topic()) {
-            partitions.remove(&partition.partition());
-        }
-    }
-
-    /// The routes, as they are until the guard goes. The intake holds it from taking records to handing them over, so that
-    /// whoever changes a route knows: what was taken before went the old way.
-    fn lock(&self) -> MutexGuard<'_, Topics> {
-        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// What became of an assigned partition.
-pub(crate) struct Report {
-    pub(crate) assignment: Arc<Assignment>,
-    pub(crate) what: Reported,
-}
-
-pub(crate) enum Reported {
-    /// It cannot be read (any more).
-    Failed(PartitionFailure),
-    /// It has been read up to its end.
-    Reached,
-}
 
 /// The first records of a batch.
 struct Head {
@@ -276,14 +220,16 @@ impl Intake {
 #[cfg(test)]
 mod tests {
     use std::collections::VecDeque;
+    use std::sync::Mutex;
     use std::time::Duration;
 
     use tokio::sync::Notify;
     use tokio::task::yield_now;
     use tokio::time::Instant;
 
-    use super::super::claim::Epoch;
     use super::*;
+    use crate::graph::assignment::id::Epoch;
+    use crate::record::TopicPartition;
     use crate::util::future::BoxFuture;
 
     /// Hands out one record of `t/0` after the other.
