@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::assignment::id::Epoch;
-use super::claim::{Hold, epochs};
-use super::piece::Origin;
+use super::claims::claim::{Hold, epochs};
+use super::claims::tracked_rows::Origin;
 use crate::reducer::BatchOptions;
 
 /// The records behind a batch, in the order in which their rows were accepted.

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::assignment::id::{Assignment, Epoch};
-use super::claim::{LedgerEntry, LedgerEvent};
+use super::commit::ledger::{LedgerEntry, LedgerEvent};
 use super::defects::{Defect, planted};
 use super::plans::{Beginning, Begins, Marks, Proposal};
 use super::tracker::{Misuse, Offsets, Tracker};

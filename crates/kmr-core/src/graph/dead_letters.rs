@@ -7,9 +7,9 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::breaker::{Failures, Tally};
-use super::claim::Hold;
+use super::claims::claim::Hold;
+use super::claims::tracked_rows::{Origin, Piece};
 use super::defects::{Defect, planted};
-use super::piece::{Origin, Piece};
 use super::reread::{Failed, Rereader};
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;

@@ -5,9 +5,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
 use super::breaker::{Source, Tally};
-use super::claim::Hold;
+use super::claims::claim::Hold;
+use super::claims::tracked_rows::{Origin, Piece};
 use super::dead_letters::ErrorBranch;
-use super::piece::{Origin, Piece};
 use super::reread::Failed;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, StopConsumer};

@@ -13,7 +13,8 @@ mod batch;
 mod blocks;
 pub(crate) mod board;
 pub(crate) mod breaker;
-pub(crate) mod claim;
+pub(crate) mod claims;
+pub(crate) mod commit;
 pub(crate) mod committer;
 pub(crate) mod context;
 pub(crate) mod control;
@@ -30,7 +31,6 @@ pub(crate) mod options;
 #[cfg(feature = "testing")]
 pub(crate) mod parts;
 mod pauses;
-mod piece;
 pub(crate) mod pipeline;
 mod plans;
 pub(crate) mod pulse;

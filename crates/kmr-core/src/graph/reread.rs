@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::claim::Hold;
+use super::claims::claim::Hold;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, chain_text};
 use crate::member::{Connector, RECORD_OVERHEAD, Reread};

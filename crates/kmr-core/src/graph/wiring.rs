@@ -6,11 +6,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use super::blocks::BlockTask;
+use super::claims::tracked_rows::Piece;
 use super::context::StageContext;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
 use super::downstream::{Downstream, Finish, ToNext};
 use super::map::{MAX_OFFLOADED, MapPhase, Mapping};
-use super::piece::Piece;
 use super::pipeline::{Build, BuildErrors, BuildGraph, Pipeline, ReduceInfo};
 use super::reduce::ReduceTask;
 use crate::dead_letter::DeadLetter;

@@ -13,9 +13,10 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::graph::assignment::id::Epoch;
-use crate::graph::claim::{Hold, Ledger};
+use crate::graph::claims::claim::Hold;
+use crate::graph::claims::tracked_rows::Piece;
+use crate::graph::commit::ledger::Ledger;
 use crate::graph::defects::{Defect, planted};
-use crate::graph::piece::Piece;
 use crate::graph::plans::Beginning;
 use crate::graph::tracker::Offsets;
 use crate::mark::Plan;

@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::graph::batch::Contents;
 use crate::graph::board::Delivering;
 use crate::graph::breaker::LAST_ERRORS;
-use crate::graph::claim::Hold;
+use crate::graph::claims::claim::Hold;
 use crate::graph::dead_letters::ErrorBranch;
 use crate::graph::defects::{Defect, planted};
 use crate::graph::flight::{Ended, FlightPlan, fly_block};

@@ -21,7 +21,7 @@ use super::session::{Running, Session};
 use super::supervision::Failed;
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
-use crate::graph::claim::LedgerEntry;
+use crate::graph::commit::ledger::LedgerEntry;
 use crate::log_id::LogAt;
 use crate::member::{GroupMember, LogPoint};
 use crate::record::TopicPartition;

@@ -9,7 +9,7 @@ use super::drain::Drain;
 use super::session::{Running, Session};
 use crate::error::Error;
 use crate::graph::assignment::id::Epoch;
-use crate::graph::claim::{Ledger, LedgerEntry};
+use crate::graph::commit::ledger::{Ledger, LedgerEntry};
 use crate::graph::committer::CommitterHandle;
 use crate::graph::defects::{Defect, planted};
 use crate::graph::fetch::routes::Route;

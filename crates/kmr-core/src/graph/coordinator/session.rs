@@ -21,7 +21,7 @@ use super::shares::Looks;
 use crate::error::Error;
 use crate::graph::assignment::id::{Assignment, Epoch};
 use crate::graph::assignment::states::Flow;
-use crate::graph::claim::{Ledger, LedgerEntry};
+use crate::graph::commit::ledger::{Ledger, LedgerEntry};
 use crate::graph::committer::{Committer, CommitterHandle, Settled};
 use crate::graph::fetch::intake::Intake;
 use crate::graph::fetch::routes::{Report, Route, Routes};

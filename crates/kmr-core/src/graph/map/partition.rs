@@ -19,7 +19,7 @@ use super::retry::Attempts;
 use super::window::{Done, Slot, Window};
 use super::{Mapping, PartitionInput, source_bytes};
 use crate::error::Error;
-use crate::graph::claim::LedgerEntry;
+use crate::graph::commit::ledger::LedgerEntry;
 use crate::graph::fetch::handoff::Turn;
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::{Charge, Unmapped};

@@ -12,7 +12,7 @@ use super::PartitionInput;
 use crate::error::{BoxError, Error, Retryable};
 use crate::graph::assignment::id::{Assignment, Epoch};
 use crate::graph::assignment::states::Flow;
-use crate::graph::claim::LedgerEntry;
+use crate::graph::commit::ledger::LedgerEntry;
 use crate::graph::context::StageContext;
 use crate::graph::fetch::handoff::{Patience, Returned, Turn};
 use crate::graph::fetch::routes::Admitted;

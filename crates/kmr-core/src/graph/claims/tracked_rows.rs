@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::claim::{Claim, Hold};
-use super::fetch::handoff::Turn;
+use crate::graph::fetch::handoff::Turn;
 use crate::reducer::{Rows, SourceRange};
 
 /// Rows on their way to a reducer.
@@ -216,8 +216,8 @@ fn split_claim(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::claim::tests::{claim, heard};
-    use crate::graph::claim::{LedgerEntry, LedgerEvent};
+    use crate::graph::claims::claim::tests::{claim, heard};
+    use crate::graph::commit::ledger::{LedgerEntry, LedgerEvent};
     use tokio::sync::mpsc::UnboundedReceiver;
 
     fn finished(entries: &mut UnboundedReceiver<LedgerEntry>) -> Vec<(i64, i64)> {

@@ -1,0 +1,3 @@
+//! The one place that commits offsets.
+
+pub(crate) mod ledger;
