@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::breaker::Breaker;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
-use crate::graph::committer::COMMIT_ANSWER;
+use crate::graph::commit::leaving::COMMIT_ANSWER;
 use crate::graph::options::GraphOptions;
 use crate::graph::pipeline::Pipeline;
 use crate::graph::reread;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use super::offset_tracker::Offsets;
+use super::plan_state::{Beginning, Proposal};
 use crate::graph::assignment::id::{Assignment, Epoch};
-use crate::graph::plans::{Beginning, Proposal};
-use crate::graph::tracker::Offsets;
 use crate::log_id::LogAt;
 
 /// What the ledger, the committer's list of trackers, is told.

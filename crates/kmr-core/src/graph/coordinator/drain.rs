@@ -9,7 +9,7 @@ use super::session::Running;
 use crate::error::Error;
 use crate::graph::assignment::id::Epoch;
 use crate::graph::assignment::states::Flow;
-use crate::graph::committer::{CommitterHandle, Reply, Settled};
+use crate::graph::commit::handle::{CommitterHandle, Reply, Settled};
 use crate::graph::watch;
 use crate::record::TopicPartition;
 use crate::telemetry;

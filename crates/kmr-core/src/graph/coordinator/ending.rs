@@ -11,7 +11,7 @@ use super::session::{Running, Session};
 use super::supervision::{Failed, early};
 use super::{CLOSE_TIME, Coordinator, Ending, StopRequest};
 use crate::error::{BoxError, Error};
-use crate::graph::committer::Settled;
+use crate::graph::commit::handle::Settled;
 use crate::listeners::RebalanceEvent;
 use crate::member::{GroupMember, MemberEvent};
 use crate::partition_report::PartitionEnd;

@@ -13,7 +13,7 @@ use super::supervision::Failed;
 use crate::error::Error;
 use crate::graph::assignment::id::Epoch;
 use crate::graph::board::Board;
-use crate::graph::committer::{CommitterHandle, Settled};
+use crate::graph::commit::handle::{CommitterHandle, Settled};
 use crate::graph::pulse::{PulseReading, PulseState};
 use crate::graph::watchdog::{Seen, Treatment};
 use crate::health::PartitionHealth;

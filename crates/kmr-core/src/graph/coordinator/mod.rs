@@ -42,7 +42,7 @@ use self::session::Session;
 use self::supervision::{Failed, early, map_ended};
 use super::assignment::id::Assignment;
 use super::assignment::states::Flow;
-use super::committer::Settled;
+use super::commit::handle::Settled;
 use super::control::Controls;
 pub(crate) use super::control::StopRequest;
 use super::defects::{Defect, planted};

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use super::Coordinator;
 use super::session::Session;
-use crate::graph::committer::Settled;
+use crate::graph::commit::handle::Settled;
 use crate::graph::pauses::Reason;
 use crate::mark::Mark;
 use crate::member::Start;

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::defects::{Defect, planted};
-use super::tracker::{Offsets, Tracker};
+use super::offset_tracker::{Offsets, Tracker};
 use crate::error::Error;
+use crate::graph::defects::{Defect, planted};
 use crate::log_id::{LogAt, LogId};
 use crate::mark::{Idle, Mark, NoMark, Plan};
 use crate::record::TopicPartition;

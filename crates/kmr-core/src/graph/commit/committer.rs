@@ -13,19 +13,21 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::assignment::id::{Assignment, Epoch};
-use super::commit::ledger::{LedgerEntry, LedgerEvent};
-use super::defects::{Defect, planted};
-use super::plans::{Beginning, Begins, Marks, Proposal};
-use super::tracker::{Misuse, Offsets, Tracker};
+use super::entry::Entry;
+use super::handle::{Order, Settled};
+use super::leaving::{COMMIT_ANSWER, Leaving};
+use super::ledger::{LedgerEntry, LedgerEvent};
+use super::offset_tracker::{Misuse, Offsets, Tracker};
+use super::plan_state::{Begins, Proposal};
 use crate::error::Error;
+use crate::graph::assignment::id::Epoch;
+use crate::graph::defects::{Defect, planted};
 use crate::listeners::{CommitEvent, Listeners};
-use crate::log_id::LogAt;
-use crate::mark::refuse_open_plan;
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
+#[cfg(test)]
 use crate::record::TopicPartition;
 use crate::stats::Counters;
 use crate::telemetry;
@@ -33,9 +35,6 @@ use crate::util::future::BoxFuture;
 
 /// Wait before a refused last commit is tried again, inside the drain deadline.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
-
-/// How long an answer to a commit may take, also when that is past the drain deadline.
-pub(crate) const COMMIT_ANSWER: Duration = Duration::from_secs(10);
 
 /// How often reports are read that nobody waits for. To read each when it comes would wake the committer for every piece, a switch of
 /// threads that costs more than the piece; this bounds what they hold.
@@ -47,135 +46,6 @@ const TOLD_AFTER: Duration = Duration::from_secs(30);
 /// Tries of that kind: 5 s. A group between two generations, or a coordinator that moves, needs less; past it the partitions go,
 /// and what they did since the last commit comes twice.
 const LAST_TRIES: u32 = 25;
-
-/// How an assignment ended, or how far it is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settled {
-    pub(crate) partition: TopicPartition,
-    pub(crate) epoch: Epoch,
-    /// The offset committed last in this assignment.
-    pub(crate) committed: Option<i64>,
-    /// The lowest observed offset that was not finished; `None`: all were.
-    pub(crate) unfinished_from: Option<i64>,
-    /// When that offset was observed.
-    pub(crate) unfinished_since: Option<Instant>,
-    /// Nobody will finish it in this assignment, whatever else is under way.
-    pub(crate) given_up: bool,
-    /// Something was still under way at the deadline.
-    pub(crate) stalled: bool,
-    /// The last commit did not go through.
-    pub(crate) commit_failed: bool,
-    /// What every commit has to carry (C7).
-    pub(crate) metadata: Option<Arc<str>>,
-    /// Exactly-once mode: which log it is.
-    pub(crate) log: Option<LogAt>,
-}
-
-/// What the coordinator asks for.
-pub(crate) enum Order {
-    /// Wait until all records of these assignments are finished or abandoned, commit, and forget them.
-    Settle { epochs: BTreeSet<Epoch>, deadline: Instant, reply: oneshot::Sender<Result<Vec<Settled>, Error>> },
-    /// Forget them, without a commit (C5).
-    Forget { epochs: BTreeSet<Epoch>, deadline: Instant, reply: oneshot::Sender<Result<Vec<Settled>, Error>> },
-    /// Say how far all assignments are, those on their way out included.
-    Report { reply: oneshot::Sender<Vec<Settled>> },
-    /// Read the ledger: it says something that cannot wait.
-    Read,
-}
-
-/// The coordinator's way to the committer.
-#[derive(Clone)]
-pub(crate) struct CommitterHandle {
-    orders: mpsc::UnboundedSender<Order>,
-}
-
-impl CommitterHandle {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Order>) {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        (Self { orders }, receiver)
-    }
-
-    /// See [`Order::Settle`]. The order is given at once, not when the answer is awaited.
-    ///
-    /// # Errors
-    /// A commit is still unanswered at the deadline: partitions must not be handed back (C8).
-    pub(crate) fn settle(&self, epochs: BTreeSet<Epoch>, deadline: Instant) -> Reply {
-        self.ask(|reply| Order::Settle { epochs, deadline, reply })
-    }
-
-    /// See [`Order::Forget`]. The order is given at once, not when the answer is awaited.
-    ///
-    /// # Errors
-    /// As for [`settle`](Self::settle).
-    pub(crate) fn forget(&self, epochs: BTreeSet<Epoch>, deadline: Instant) -> Reply {
-        self.ask(|reply| Order::Forget { epochs, deadline, reply })
-    }
-
-    /// What the ledger has been told is acted upon now, and not when it is read next.
-    pub(crate) fn read(&self) {
-        let _ = self.orders.send(Order::Read);
-    }
-
-    /// How far all assignments are; none if the committer has ended.
-    pub(crate) async fn report(&self) -> Vec<Settled> {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.orders.send(Order::Report { reply });
-        answer.await.unwrap_or_default()
-    }
-
-    fn ask(&self, order: impl FnOnce(oneshot::Sender<Result<Vec<Settled>, Error>>) -> Order) -> Reply {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.orders.send(order(reply));
-        Box::pin(async move {
-            let gone =
-                |_| Err(Error::Defect { what: "the committer has ended before the consumer".to_owned() });
-            answer.await.unwrap_or_else(gone)
-        })
-    }
-}
-
-/// How assignments ended, when they have.
-pub(crate) type Reply = BoxFuture<'static, Result<Vec<Settled>, Error>>;
-
-/// One assignment in the ledger.
-struct Entry {
-    assignment: Arc<Assignment>,
-    tracker: Tracker,
-    committed: Option<i64>,
-    /// What every commit has to carry (C7).
-    metadata: Option<Arc<str>>,
-    /// Exactly-once mode: what is carried instead, once the start is known.
-    marks: Option<Marks>,
-    /// Who wants to know how it begins.
-    begin: Option<oneshot::Sender<Beginning>>,
-    /// It is known where it starts, and with which metadata.
-    started: bool,
-    commit_failed: bool,
-    /// The broker refuses for good: no further try.
-    given_up: bool,
-}
-
-/// Assignments on their way out.
-struct Leaving {
-    epochs: BTreeSet<Epoch>,
-    deadline: Instant,
-    reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
-    commits: bool,
-    retry_at: Option<Instant>,
-    tries: u32,
-}
-
-impl Leaving {
-    /// When it has to be looked at again; while a commit is outstanding, since `sent`, there is nothing to try before the
-    /// deadline, and behind that the answer has its time.
-    fn wake_at(&self, sent: Option<Instant>) -> Instant {
-        match sent {
-            None => self.retry_at.unwrap_or(self.deadline),
-            Some(sent) if Instant::now() >= self.deadline => self.deadline.max(sent + COMMIT_ANSWER),
-            Some(_) => self.deadline,
-        }
-    }
-}
 
 /// A commit that is not answered yet.
 struct Outstanding {
@@ -604,57 +474,6 @@ impl Committer {
     }
 }
 
-impl Entry {
-    /// Exactly-once mode: takes up the mark; at-least-once mode: makes sure that there is no open plan.
-    fn begin(&mut self, exactly_once: Option<u64>, begins: Begins) -> Result<(), Error> {
-        let partition = &self.assignment.partition;
-        if let Some(budget) = exactly_once {
-            self.marks = Some(Marks::judge(partition, begins, budget)?);
-            return Ok(());
-        }
-        refuse_open_plan(partition, begins.metadata.as_deref())
-    }
-
-    fn tell_beginning(&mut self) {
-        if let Some(marks) = self.marks.as_ref().filter(|_| self.started)
-            && let Some(reply) = self.begin.take()
-        {
-            let _ = reply.send(marks.beginning());
-        }
-    }
-
-    fn state(&self) -> Settled {
-        let oldest = self.tracker.oldest_unfinished();
-        Settled {
-            partition: self.assignment.partition.clone(),
-            committed: self.committed,
-            epoch: self.assignment.epoch,
-            unfinished_from: oldest.map(|(offset, _)| offset),
-            unfinished_since: oldest.map(|(_, since)| since),
-            given_up: self.tracker.oldest_is_given_up(),
-            stalled: !self.tracker.is_settled(),
-            commit_failed: self.commit_failed,
-            metadata: self.marks.as_ref().map_or_else(|| self.metadata.clone(), Marks::in_force),
-            log: self.marks.as_ref().map(Marks::log),
-        }
-    }
-
-    /// The offset to commit and what it carries, if there is something new.
-    fn due(&self) -> Option<(i64, Option<Arc<str>>)> {
-        // Before it has started, nobody knows the metadata in force (C7).
-        if self.given_up || !self.started {
-            return None;
-        }
-        if let Some(marks) = &self.marks {
-            let (offset, mark) = marks.due(self.tracker.watermark(), self.committed)?;
-            return Some((offset, Some(mark)));
-        }
-        let watermark = self.tracker.watermark()?;
-        let is_new = self.committed.is_none_or(|committed| watermark > committed);
-        is_new.then(|| (watermark, self.metadata.clone()))
-    }
-}
-
 fn apply(tracker: &mut Tracker, range: Offsets, event: LedgerEvent) -> Result<(), Misuse> {
     match event {
         LedgerEvent::Observed { at } => tracker.observe(range, at),
@@ -687,7 +506,12 @@ mod tests {
     use async_trait::async_trait;
     use proptest::prelude::*;
 
+    use tokio::sync::oneshot;
+
     use super::*;
+    use crate::graph::assignment::id::Assignment;
+    use crate::graph::commit::handle::CommitterHandle;
+    use crate::log_id::LogAt;
     use crate::log_id::LogId;
     use crate::mark::Plan;
     use crate::member::{LogPoint, MemberEvent, Ready, Rebalance, Start};
