@@ -6,10 +6,10 @@ use crate::breaker::Breaker;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::commit::leaving::COMMIT_ANSWER;
+use crate::graph::dead_letters::reread;
+use crate::graph::observe::watchdog::Thresholds;
 use crate::graph::options::GraphOptions;
 use crate::graph::pipeline::Pipeline;
-use crate::graph::reread;
-use crate::graph::watchdog::Thresholds;
 use crate::reducer::AtShutdown;
 
 #[derive(Clone, Debug)]

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use super::assignment::states::Flow;
-use super::breaker::Failures;
 use super::context::StageContext;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
+use super::dead_letters::failure_rate::Failures;
+use super::dead_letters::reread;
+use super::dead_letters::reread::Rereader;
 use super::memory::budget::Budget;
 use super::options::GraphOptions;
 use super::pipeline::Pipeline;
-use super::reread::{self, Rereader};
 use super::watch;
 use super::wiring::start_stages;
 use crate::error::Error;

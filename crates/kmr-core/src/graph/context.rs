@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::assignment::states::Flow;
-use super::board::Board;
-use super::breaker::Failures;
+use super::dead_letters::failure_rate::Failures;
+use super::dead_letters::reread::Rereader;
 use super::memory::budget::Budget;
-use super::reread::Rereader;
+use super::observe::status::Board;
 use super::watch;
 use crate::stats::Counters;
 

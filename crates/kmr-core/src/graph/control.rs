@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::board::Board;
+use super::observe::status::Board;
 use crate::error::Error;
 use crate::record::TopicPartition;
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::fetch::intake::TURNS;
-use super::watchdog::Thresholds;
+use super::observe::watchdog::Thresholds;
 use crate::breaker::Breaker;
 use crate::config::{ResetPolicy, Until};
 use crate::listeners::Listeners;

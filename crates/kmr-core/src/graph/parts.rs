@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::assignment::id::{Assignment, Epoch};
 use super::assignment::states::Flow;
-use super::batch::OpenBatch;
 use super::claims::tracked_rows::Origin;
 use super::commit::ledger::{LedgerEntry, LedgerEvent};
 use super::commit::offset_tracker::{Offsets, Tracker};
@@ -19,6 +18,7 @@ use super::context::StageContext;
 use super::fetch::routes::Admitted;
 use super::map::PartitionInput;
 use super::memory::budget::Budget;
+use super::reduce::batch::OpenBatch;
 use super::watch;
 use super::wiring::{Stages, start_stages};
 use crate::error::{BoxError, Error};

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::blocks::BlockTask;
 use super::claims::tracked_rows::Piece;
 use super::context::StageContext;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
-use super::downstream::{Downstream, Finish, ToNext};
+use super::exactly_once::BlockTask;
 use super::map::{MAX_OFFLOADED, MapPhase, Mapping};
 use super::pipeline::{Build, BuildErrors, BuildGraph, Pipeline, ReduceInfo};
 use super::reduce::ReduceTask;
+use super::reduce::downstream::{Downstream, Finish, ToNext};
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
 use crate::record::Record;

@@ -12,10 +12,10 @@ use super::session::{Running, Session};
 use super::supervision::Failed;
 use crate::error::Error;
 use crate::graph::assignment::id::Epoch;
-use crate::graph::board::Board;
 use crate::graph::commit::handle::{CommitterHandle, Settled};
-use crate::graph::pulse::{PulseReading, PulseState};
-use crate::graph::watchdog::{Seen, Treatment};
+use crate::graph::observe::activity::{PulseReading, PulseState};
+use crate::graph::observe::status::Board;
+use crate::graph::observe::watchdog::{Seen, Treatment};
 use crate::health::PartitionHealth;
 use crate::record::TopicPartition;
 use crate::telemetry;
@@ -179,7 +179,7 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::graph::pulse::Pulse;
+    use crate::graph::observe::activity::Pulse;
     use crate::stage::Stage;
 
     #[tokio::test(start_paused = true)]

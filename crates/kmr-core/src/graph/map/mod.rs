@@ -13,28 +13,28 @@
 //! 4. A partition never waits for another: not for its mapper, synchronous or not, nor for its retries; but for the few milliseconds of
 //!    the intake's turn (`turn`).
 
-mod busy;
-mod draft;
-mod pace;
+pub(crate) mod builder;
 mod partition;
+pub(crate) mod pending;
+pub(crate) mod reorder_buffer;
 mod retry;
 mod send;
 mod wait;
-mod window;
+pub(crate) mod yielding;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
-use self::draft::Draft;
+use self::builder::Draft;
 use self::partition::Partition;
 use super::assignment::id::Assignment;
 use super::claims::tracked_rows::Piece;
 use super::commit::ledger::Ledger;
 use super::dead_letters::ErrorBranch;
 use super::fetch::routes::Admitted;
-use super::pulse::Pulse;
+use super::observe::activity::Pulse;
 use crate::error::Error;
 use crate::record::Record;
 use crate::reducer::Rows;

@@ -12,11 +12,11 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::{block_in_place, yield_now};
 use tokio::time::Instant;
 
-use super::busy::Busy;
-use super::draft::Draft;
-use super::pace::{Look, Pace};
+use super::builder::Draft;
+use super::pending::Busy;
+use super::reorder_buffer::{Done, Slot, Window};
 use super::retry::Attempts;
-use super::window::{Done, Slot, Window};
+use super::yielding::{Look, Pace};
 use super::{Mapping, PartitionInput, source_bytes};
 use crate::error::Error;
 use crate::graph::commit::ledger::LedgerEntry;

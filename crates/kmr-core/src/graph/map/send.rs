@@ -3,17 +3,17 @@
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 
-use super::draft::{Draft, delta};
+use super::builder::{Draft, delta};
 use super::partition::Partition;
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
-use crate::graph::breaker::{Source, Tally};
 use crate::graph::claims::claim::Claim;
 use crate::graph::claims::tracked_rows::{Origin, Piece};
 use crate::graph::commit::offset_tracker::Offsets;
+use crate::graph::dead_letters::failure_rate::{Source, Tally};
 use crate::graph::defects::{Defect, planted};
 use crate::graph::memory::budget::Charge;
-use crate::graph::pulse::PulseState;
+use crate::graph::observe::activity::PulseState;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
 use crate::stage::{Chain, Stage, StageError};

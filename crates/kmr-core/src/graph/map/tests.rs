@@ -17,7 +17,7 @@ use crate::graph::context::StageContext;
 use crate::graph::fetch::handoff::{Patience, Returned, Turn};
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Budget;
-use crate::graph::pulse::{Pulse, PulseReading};
+use crate::graph::observe::activity::{Pulse, PulseReading};
 use crate::graph::watch;
 use crate::graph::wiring::{Stages, start_stages};
 use crate::member::RecordBatch;

@@ -6,10 +6,10 @@ use futures_util::FutureExt;
 use futures_util::stream::StreamExt;
 use tokio::time::{Instant, sleep_until};
 
-use super::busy::{Busy, Woken};
 use super::partition::{Next, Partition};
+use super::pending::{Busy, Woken};
 use super::retry::into_last;
-use crate::graph::pulse::PulseState;
+use crate::graph::observe::activity::PulseState;
 use crate::record::Record;
 use crate::reducer::Rows;
 use crate::stage::{Chain, StageError};

@@ -8,8 +8,8 @@ use tokio::time::Instant;
 
 use super::kit::{Call, Running, options, partition, place, start_with};
 use crate::error::{BoxError, Error};
+use crate::graph::observe::watchdog::Thresholds;
 use crate::graph::options::GraphOptions;
-use crate::graph::watchdog::Thresholds;
 use crate::health::PartitionHealth;
 use crate::record::OwnedRecord;
 use crate::reducer::{BatchOptions, RetryPolicy};

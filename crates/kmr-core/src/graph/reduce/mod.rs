@@ -15,18 +15,18 @@ use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::attempts::{FlightPlan, fly};
+use self::batch::{Contents, OpenBatch};
+use self::downstream::Downstream;
 use super::assignment::states::Flow;
-use super::batch::{Contents, OpenBatch};
-use super::board::Board;
-use super::breaker::{LAST_ERRORS, Source, Tally};
 use super::claims::claim::Hold;
 use super::claims::tracked_rows::Piece;
 use super::dead_letters::ErrorBranch;
+use super::dead_letters::failure_rate::{LAST_ERRORS, Source, Tally};
+use super::dead_letters::reread::Failed;
 use super::defects::{Defect, planted};
-use super::downstream::Downstream;
-use super::flight::{FlightPlan, fly};
 use super::memory::budget::Budget;
-use super::reread::Failed;
+use super::observe::status::Board;
 use super::watch;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
@@ -324,3 +324,6 @@ impl<R: Reducer> ReduceTask<R> {
         Error::Stage { stage: self.stage.to_string(), what: what.to_owned(), source }
     }
 }
+pub(crate) mod attempts;
+pub(crate) mod batch;
+pub(crate) mod downstream;

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::breaker::{Source, Tally};
-use super::claims::claim::Hold;
-use super::claims::tracked_rows::{Origin, Piece};
-use super::dead_letters::ErrorBranch;
-use super::reread::Failed;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, StopConsumer};
+use crate::graph::claims::claim::Hold;
+use crate::graph::claims::tracked_rows::{Origin, Piece};
+use crate::graph::dead_letters::ErrorBranch;
+use crate::graph::dead_letters::failure_rate::{Source, Tally};
+use crate::graph::dead_letters::reread::Failed;
 use crate::reducer::{Rows, SourceRange};
 use crate::stage::{Chain, Stage, StageError, Step};
 use crate::util::future::BoxFuture;

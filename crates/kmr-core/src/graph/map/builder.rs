@@ -6,8 +6,8 @@
 
 use super::source_bytes;
 use crate::error::{BoxError, Error, StopConsumer, chain_text};
-use crate::graph::breaker::LAST_ERRORS;
 use crate::graph::commit::offset_tracker::Offsets;
+use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
 use crate::graph::memory::budget::Unmapped;
 use crate::member::RECORD_OVERHEAD;
 use crate::record::{OwnedRecord, Record, TopicPartition};

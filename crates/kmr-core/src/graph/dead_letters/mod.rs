@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::breaker::{Failures, Tally};
+use self::failure_rate::{Failures, Tally};
+use self::reread::{Failed, Rereader};
 use super::claims::claim::Hold;
 use super::claims::tracked_rows::{Origin, Piece};
 use super::defects::{Defect, planted};
-use super::reread::{Failed, Rereader};
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
 use crate::reducer::Rows;
@@ -127,3 +127,5 @@ impl ErrorBranch for Stop {
         Ok(())
     }
 }
+pub(crate) mod failure_rate;
+pub(crate) mod reread;

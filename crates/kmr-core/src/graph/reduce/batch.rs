@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::assignment::id::Epoch;
-use super::claims::claim::{Hold, epochs};
-use super::claims::tracked_rows::Origin;
+use crate::graph::assignment::id::Epoch;
+use crate::graph::claims::claim::{Hold, epochs};
+use crate::graph::claims::tracked_rows::Origin;
 use crate::reducer::BatchOptions;
 
 /// The records behind a batch, in the order in which their rows were accepted.

@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
-use super::claims::claim::Hold;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, chain_text};
+use crate::graph::claims::claim::Hold;
 use crate::member::{Connector, RECORD_OVERHEAD, Reread};
 use crate::record::TopicPartition;
 

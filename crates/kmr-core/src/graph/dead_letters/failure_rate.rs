@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+
 use tokio::time::Instant;
 
 use crate::breaker::Breaker;

@@ -13,14 +13,14 @@ use tokio::sync::oneshot;
 use super::Frozen;
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
-use crate::graph::batch::Contents;
-use crate::graph::board::Delivering;
-use crate::graph::breaker::LAST_ERRORS;
 use crate::graph::claims::claim::Hold;
 use crate::graph::dead_letters::ErrorBranch;
+use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
+use crate::graph::dead_letters::reread::Failed;
 use crate::graph::defects::{Defect, planted};
-use crate::graph::flight::{Ended, FlightPlan, fly_block};
-use crate::graph::reread::Failed;
+use crate::graph::observe::status::Delivering;
+use crate::graph::reduce::attempts::{Ended, FlightPlan, fly_block};
+use crate::graph::reduce::batch::Contents;
 use crate::reducer::{Delivered, Reducer, RejectedRow};
 
 /// A planned block, until it is in the sink.

@@ -5,9 +5,9 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::board::Delivering;
-use super::jitter::jitter;
 use crate::error::{BoxError, Error, chain_text};
+use crate::graph::jitter::jitter;
+use crate::graph::observe::status::Delivering;
 use crate::reducer::{Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, RejectedRow};
 use crate::stage::Stage;
 use crate::telemetry;
@@ -116,7 +116,7 @@ mod tests {
 
     use super::*;
     use crate::graph::assignment::id::Epoch;
-    use crate::graph::board::Board;
+    use crate::graph::observe::status::Board;
     use crate::reducer::RetryPolicy;
 
     struct Fails(AtomicU32, fn(u32) -> Result<(), DeliveryError>);

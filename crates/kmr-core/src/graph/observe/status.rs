@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::assignment::id::Epoch;
+use crate::graph::assignment::id::Epoch;
 use crate::health::Health;
 use crate::stage::Stage;
 
