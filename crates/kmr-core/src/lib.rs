@@ -1,8 +1,11 @@
 #![doc = include_str!("../README.md")]
 
 // In the order in which a record meets them.
+#[cfg(feature = "testing")]
+pub(crate) mod bench_parts;
 mod breaker;
 mod client;
+pub(crate) mod commit_metadata;
 mod config;
 mod consumer;
 mod dead_letter;
@@ -12,7 +15,6 @@ mod graph;
 mod health;
 mod listeners;
 pub(crate) mod log_id;
-mod mark;
 mod member;
 pub(crate) mod partition_report;
 mod record;
@@ -160,7 +162,7 @@ pub use async_trait::async_trait;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::client::Bootstrap;
-    pub use crate::graph::wiring::{Link, ReduceLink, SourceLink};
+    pub use crate::graph::build::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{
         Answer, Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, Maybe,
         One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfLetters, Several, Stage,
@@ -173,5 +175,5 @@ pub mod __private {
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod __parts {
-    pub use crate::graph::parts::{Discard, Handover, batch, track};
+    pub use crate::bench_parts::{Discard, Handover, batch, track};
 }

@@ -2,8 +2,8 @@
 
 use std::fmt;
 
+use crate::graph::build::{Link, ReduceLink, SourceLink, build_errors};
 use crate::graph::pipeline::{Pipeline, ReduceInfo};
-use crate::graph::wiring::{Link, ReduceLink, SourceLink, build_errors};
 use crate::record::Record;
 use crate::reducer::{Reducer, RetryPolicy};
 use crate::stage::{

@@ -8,16 +8,16 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::sync::{Mutex, mpsc};
 
-use super::commits;
 use super::context::Client;
 use super::fetcher::Fetcher;
 use super::logs::logs;
 use super::native::Queue;
-use super::starts::{self, StartPolicy};
+use super::starts::StartPolicy;
 use super::threads::{ClientRef, Threads, leave};
 use super::topic_ids::TopicIds;
+use super::{commits, starts};
+use crate::commit_metadata::refuse_open_plan;
 use crate::error::Error;
-use crate::mark::refuse_open_plan;
 use crate::member::{
     CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Ready, Rebalance, RebalanceProtocol,
     Start,

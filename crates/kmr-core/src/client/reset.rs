@@ -10,9 +10,9 @@ use super::context::Client;
 use super::logs::logs;
 use super::topic_ids::TopicIds;
 use super::{commits, starts};
+use crate::commit_metadata::Idle;
 use crate::config::{ClientConfig, ResetPolicy};
 use crate::error::{Error, log_bounds};
-use crate::mark::Idle;
 use crate::member::{CommitOutcome, LogPoint, OffsetCommit};
 use crate::record::TopicPartition;
 

@@ -17,15 +17,14 @@ use crate::client::Connect;
 use crate::config::{ClientConfig, ResetPolicy, StartAt, Until};
 pub use crate::consumer::report::Report;
 use crate::error::{BoxError, Error};
-use crate::graph::assembly::Graph;
 use crate::graph::control::{Controls, controls};
 use crate::graph::memory::budget::Budget;
 use crate::graph::pipeline::Pipeline;
+use crate::graph::run::Graph;
 use crate::listeners::{CommitEvent, RebalanceEvent};
 use crate::member::Connector;
-use crate::signals;
 use crate::strategy::IntoPipeline;
-use crate::telemetry;
+use crate::{signals, telemetry};
 
 /// Runs `strategy` on `topics` until SIGINT or SIGTERM, then ends in order. The short form of [`Consumer::builder`].
 ///

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::coordinator::{Ending, ends};
+use crate::graph::coordinator::{Ending, partition_reports};
 use crate::partition_report::PartitionEnd;
 use crate::record::TopicPartition;
 use crate::stats::Stats;
@@ -19,6 +19,6 @@ pub struct Report {
 
 impl Report {
     pub(super) fn new(ending: &Ending, stats: Stats) -> Self {
-        Self { stats, partitions: ends(&ending.settled) }
+        Self { stats, partitions: partition_reports(&ending.settled) }
     }
 }

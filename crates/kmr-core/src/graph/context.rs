@@ -7,13 +7,13 @@ use super::dead_letters::failure_rate::Failures;
 use super::dead_letters::reread::Rereader;
 use super::memory::budget::Budget;
 use super::observe::status::Board;
-use super::watch;
 use crate::stats::Counters;
+use crate::util::ordered_watch;
 
 /// What every stage is given when it starts.
 #[derive(Clone)]
 pub(crate) struct StageContext {
-    pub(crate) flow: watch::Receiver<Flow>,
+    pub(crate) flow: ordered_watch::Receiver<Flow>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) board: Arc<Board>,

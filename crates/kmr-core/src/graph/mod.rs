@@ -7,27 +7,20 @@
 //! `committer` keeps a `tracker` per partition and commits; `coordinator` and `rebalance` direct all of them; `assembly`
 //! puts the tasks together.
 
-pub(crate) mod assembly;
 pub(crate) mod assignment;
+pub(crate) mod build;
 pub(crate) mod claims;
 pub(crate) mod commit;
 pub(crate) mod context;
 pub(crate) mod control;
 pub(crate) mod coordinator;
 pub(crate) mod dead_letters;
-pub(crate) mod defects;
 pub(crate) mod exactly_once;
 pub(crate) mod fetch;
-pub(crate) mod jitter;
 pub(crate) mod map;
 pub(crate) mod memory;
 pub(crate) mod observe;
 pub(crate) mod options;
-#[cfg(feature = "testing")]
-pub(crate) mod parts;
-pub(crate) mod pauses;
 pub(crate) mod pipeline;
-pub(crate) mod rebalance;
 pub(crate) mod reduce;
-pub(crate) mod watch;
-pub(crate) mod wiring;
+pub(crate) mod run;

@@ -1,5 +1,8 @@
 //! Small parts that know nothing of Kafka.
 
 pub(crate) mod future;
+pub(crate) mod jitter;
+pub(crate) mod mutants;
+pub(crate) mod ordered_watch;
 pub(crate) mod panic;
 pub(crate) mod supervise;

@@ -15,9 +15,9 @@ use tokio::time::Instant;
 use crate::graph::assignment::id::{Assignment, Epoch};
 use crate::graph::commit::ledger::{Ledger, LedgerEntry, LedgerEvent};
 use crate::graph::commit::offset_tracker::Offsets;
-use crate::graph::defects::{Defect, planted};
 use crate::graph::memory::budget::Charge;
 use crate::reducer::SourceRange;
+use crate::util::mutants::{Defect, planted};
 
 /// The right, and the duty, to say what became of some observed records.
 #[derive(Debug)]

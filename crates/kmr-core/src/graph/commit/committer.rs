@@ -24,7 +24,6 @@ use super::offset_tracker::{Misuse, Offsets, Tracker};
 use super::plan_state::{Begins, Proposal};
 use crate::error::Error;
 use crate::graph::assignment::id::Epoch;
-use crate::graph::defects::{Defect, planted};
 use crate::listeners::{CommitEvent, Listeners};
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
 #[cfg(test)]
@@ -32,6 +31,7 @@ use crate::record::TopicPartition;
 use crate::stats::Counters;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
+use crate::util::mutants::{Defect, planted};
 
 /// Wait before a refused last commit is tried again, inside the drain deadline.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
@@ -509,11 +509,11 @@ mod tests {
     use tokio::sync::oneshot;
 
     use super::*;
+    use crate::commit_metadata::Plan;
     use crate::graph::assignment::id::Assignment;
     use crate::graph::commit::handle::CommitterHandle;
     use crate::log_id::LogAt;
     use crate::log_id::LogId;
-    use crate::mark::Plan;
     use crate::member::{LogPoint, MemberEvent, Ready, Rebalance, Start};
     use crate::reducer::Fingerprint;
 

@@ -7,9 +7,9 @@ use tokio::sync::oneshot;
 use super::handle::Settled;
 use super::offset_tracker::Tracker;
 use super::plan_state::{Beginning, Begins, Marks};
+use crate::commit_metadata::refuse_open_plan;
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
-use crate::mark::refuse_open_plan;
 
 /// One assignment in the ledger.
 pub(super) struct Entry {

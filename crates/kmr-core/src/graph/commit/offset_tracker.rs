@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use crate::graph::defects::{Defect, planted};
+use crate::util::mutants::{Defect, planted};
 
 /// A closed range of offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,11 +14,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::offset_tracker::{Offsets, Tracker};
+use crate::commit_metadata::{Idle, Mark, NoMark, Plan};
 use crate::error::Error;
-use crate::graph::defects::{Defect, planted};
 use crate::log_id::{LogAt, LogId};
-use crate::mark::{Idle, Mark, NoMark, Plan};
 use crate::record::TopicPartition;
+use crate::util::mutants::{Defect, planted};
 
 /// What a block task has to know of an assignment before it makes blocks of its records.
 #[derive(Clone, Debug)]

@@ -1,11 +1,11 @@
 //! What the operator wants, and what else steers partitions that are ours: moves and pauses are started here.
 
 use super::Coordinator;
-use super::moves::{Wanted, Why};
+use super::pauses::Step;
+use super::repositioning::{Wanted, Why};
 use super::session::Session;
 use crate::error::Error;
 use crate::graph::control::Command;
-use crate::graph::pauses::Step;
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
 

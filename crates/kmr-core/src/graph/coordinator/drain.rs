@@ -10,15 +10,15 @@ use crate::error::Error;
 use crate::graph::assignment::id::Epoch;
 use crate::graph::assignment::states::Flow;
 use crate::graph::commit::handle::{CommitterHandle, Reply, Settled};
-use crate::graph::watch;
 use crate::record::TopicPartition;
 use crate::telemetry;
+use crate::util::ordered_watch;
 
 /// What has to happen to hand partitions back; everything in it can be used while the coordinator goes on.
 #[derive(Clone)]
 pub(super) struct Drain {
     pub(super) committer: CommitterHandle,
-    pub(super) flow: Arc<watch::Sender<Flow>>,
+    pub(super) flow: Arc<ordered_watch::Sender<Flow>>,
 }
 
 impl Drain {
@@ -65,7 +65,7 @@ pub(super) fn epochs(running: &[Running]) -> BTreeSet<Epoch> {
 }
 
 /// Records of these epochs are dead: nobody commits them any more.
-pub(super) fn retire(flow: &watch::Sender<Flow>, epochs: &BTreeSet<Epoch>) {
+pub(super) fn retire(flow: &ordered_watch::Sender<Flow>, epochs: &BTreeSet<Epoch>) {
     flow.send_modify(|flow| {
         flow.live.retain(|epoch| !epochs.contains(epoch));
         flow.draining.retain(|epoch| !epochs.contains(epoch));

@@ -12,18 +12,20 @@
 //! * R5: an answer goes to the rebalance that it belongs to; the member drops an answer that comes too late.
 //! * L1: the first task that fails stops the consumer in order and becomes its error.
 
+pub(crate) mod bounded;
 mod commands;
 mod drain;
-mod ending;
-mod ends;
-mod examination;
-mod failures;
-mod moves;
-mod rebalancing;
-mod rebuild;
-mod reforms;
+pub(crate) mod fair_share;
+pub(crate) mod health_check;
+pub(crate) mod ownership;
+pub(crate) mod partition_events;
+pub(crate) mod pauses;
+pub(crate) mod rebalance;
+pub(crate) mod reconnect;
+pub(crate) mod replay_turns;
+pub(crate) mod repositioning;
 mod session;
-mod shares;
+pub(crate) mod shutdown;
 mod supervision;
 
 use std::collections::BTreeMap;
@@ -34,31 +36,31 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::commands::paused;
-pub(crate) use self::ending::ends;
-use self::examination::next_look;
-use self::rebalancing::answered;
-use self::rebuild::Rebuild;
+use self::health_check::next_look;
+use self::ownership::Ownership;
+use self::rebalance::answered;
+use self::reconnect::Rebuild;
 use self::session::Session;
+pub(crate) use self::shutdown::partition_reports;
 use self::supervision::{Failed, early, map_ended};
 use super::assignment::id::Assignment;
 use super::assignment::states::Flow;
+use super::build::Stages;
 use super::commit::handle::Settled;
 use super::control::Controls;
 pub(crate) use super::control::StopRequest;
-use super::defects::{Defect, planted};
 use super::fetch::routes::Route;
 use super::map::MapPhase;
 use super::memory::budget::Budget;
 use super::observe::watchdog::Watchdog;
 use super::options::GraphOptions;
-use super::rebalance::Ownership;
-use super::watch;
-use super::wiring::Stages;
 use crate::error::Error;
 use crate::health::Health;
 use crate::member::{Connector, MemberEvent};
 use crate::record::TopicPartition;
 use crate::stats::Counters;
+use crate::util::mutants::{Defect, planted};
+use crate::util::ordered_watch;
 use crate::util::supervise::Tasks;
 
 /// Least time that closing the client is given, also when the drain has used up its deadline.
@@ -84,7 +86,7 @@ pub(crate) struct Ending {
 pub(crate) struct Coordinator {
     setup: Setup,
     controls: Controls,
-    flow: Arc<watch::Sender<Flow>>,
+    flow: Arc<ordered_watch::Sender<Flow>>,
     map: Option<Arc<dyn MapPhase>>,
     stages: Tasks,
     /// The partitions' tasks, also those that were left behind.
@@ -97,7 +99,12 @@ pub(crate) struct Coordinator {
 }
 
 impl Coordinator {
-    pub(crate) fn new(setup: Setup, controls: Controls, flow: watch::Sender<Flow>, stages: Stages) -> Self {
+    pub(crate) fn new(
+        setup: Setup,
+        controls: Controls,
+        flow: ordered_watch::Sender<Flow>,
+        stages: Stages,
+    ) -> Self {
         Self {
             setup,
             controls,

@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::Setup;
 use super::commands::Pausing;
 use super::drain::Drain;
-use super::examination::next_look;
-use super::moves::{Moves, Wanted};
-use super::rebalancing::Answering;
-use super::reforms::Reforms;
-use super::shares::Looks;
+use super::fair_share::Looks;
+use super::health_check::next_look;
+use super::pauses::Pauses;
+use super::rebalance::Answering;
+use super::replay_turns::Reforms;
+use super::repositioning::{Moves, Wanted};
 use crate::error::Error;
 use crate::graph::assignment::id::{Assignment, Epoch};
 use crate::graph::assignment::states::Flow;
@@ -30,11 +31,10 @@ use crate::graph::map::{MapPhase, PartitionInput};
 use crate::graph::memory::budget::Budget;
 use crate::graph::memory::fair_share::Backlog;
 use crate::graph::observe::activity::Pulse;
-use crate::graph::pauses::Pauses;
-use crate::graph::watch;
 use crate::member::{Connected, GroupMember};
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
+use crate::util::ordered_watch;
 use crate::util::supervise::{Tasks, supervise};
 
 /// A partition's task, as the coordinator sees it.
@@ -96,7 +96,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Starts the tasks that need a client.
-    pub(super) fn start(connected: Connected, setup: &Setup, flow: Arc<watch::Sender<Flow>>) -> Self {
+    pub(super) fn start(connected: Connected, setup: &Setup, flow: Arc<ordered_watch::Sender<Flow>>) -> Self {
         let Connected { member, queue } = connected;
         let (ledger, entries) = mpsc::unbounded_channel();
         let (committer, orders) = CommitterHandle::new();

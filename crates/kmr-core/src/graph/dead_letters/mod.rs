@@ -10,13 +10,13 @@ use self::failure_rate::{Failures, Tally};
 use self::reread::{Failed, Rereader};
 use super::claims::claim::Hold;
 use super::claims::tracked_rows::{Origin, Piece};
-use super::defects::{Defect, planted};
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
 use crate::reducer::Rows;
 use crate::stage::Stage;
 use crate::stats::Counters;
 use crate::util::future::BoxFuture;
+use crate::util::mutants::{Defect, planted};
 
 /// Takes dead letters with what answers for their records, which are finished when the letters are delivered.
 pub(crate) trait ErrorBranch: Send + Sync + 'static {

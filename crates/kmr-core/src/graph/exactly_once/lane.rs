@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
+use crate::commit_metadata::Plan;
 use crate::graph::assignment::id::Epoch;
 use crate::graph::claims::claim::Hold;
 use crate::graph::claims::tracked_rows::Piece;
 use crate::graph::commit::ledger::Ledger;
 use crate::graph::commit::offset_tracker::Offsets;
 use crate::graph::commit::plan_state::Beginning;
-use crate::graph::defects::{Defect, planted};
-use crate::mark::Plan;
 use crate::record::TopicPartition;
 use crate::reducer::{BatchOptions, Rows};
+use crate::util::mutants::{Defect, planted};
 
 /// A block on its way.
 #[derive(Debug)]

@@ -33,15 +33,15 @@ use super::claims::tracked_rows::Piece;
 use super::commit::ledger::LedgerEntry;
 use super::commit::plan_state::{Beginning, Proposal};
 use super::dead_letters::failure_rate::{Source, Tally};
-use super::defects::{Defect, planted};
 use super::reduce::ReduceTask;
 use super::reduce::attempts::FlightPlan;
 use super::reduce::batch::Contents;
-use super::watch;
+use crate::commit_metadata::Plan;
 use crate::error::Error;
-use crate::mark::Plan;
 use crate::reducer::{Block, Chunk, Delivered, Delivery, Fingerprint, Reducer, Rows};
 use crate::util::future::BoxFuture;
+use crate::util::mutants::{Defect, planted};
+use crate::util::ordered_watch;
 
 /// A block that is under way no more.
 struct Landed<O> {
@@ -140,7 +140,7 @@ impl<R: Reducer> BlockTask<R> {
     }
 
     /// Waits for the next thing to do. Cancel safe: nothing is taken before it is returned.
-    async fn wake(&mut self, starved: &mut watch::Receiver<bool>) -> Wake<R::Rows, R::Output> {
+    async fn wake(&mut self, starved: &mut ordered_watch::Receiver<bool>) -> Wake<R::Rows, R::Output> {
         let has_slot = self.in_flight.len() < self.task.options.max_in_flight;
         let due = self.lanes.values().filter(|_| has_slot).filter_map(|lane| lane.due(&self.task.options));
         let due: Vec<Option<Instant>> = due.map(|(_, at)| at).collect();

@@ -17,11 +17,11 @@ use crate::graph::claims::claim::Hold;
 use crate::graph::dead_letters::ErrorBranch;
 use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
 use crate::graph::dead_letters::reread::Failed;
-use crate::graph::defects::{Defect, planted};
 use crate::graph::observe::status::Delivering;
 use crate::graph::reduce::attempts::{Ended, FlightPlan, fly_block};
 use crate::graph::reduce::batch::Contents;
 use crate::reducer::{Delivered, Reducer, RejectedRow};
+use crate::util::mutants::{Defect, planted};
 
 /// A planned block, until it is in the sink.
 pub(super) struct Planned<R: Reducer> {

@@ -6,9 +6,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::error::Retryable;
-use crate::graph::jitter::jitter;
 use crate::reducer::RetryPolicy;
 use crate::stage::StageError;
+use crate::util::jitter::jitter;
 
 /// The failed attempts to map one record.
 #[derive(Clone, Debug)]

@@ -11,12 +11,12 @@ use crate::graph::claims::claim::Claim;
 use crate::graph::claims::tracked_rows::{Origin, Piece};
 use crate::graph::commit::offset_tracker::Offsets;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
-use crate::graph::defects::{Defect, planted};
 use crate::graph::memory::budget::Charge;
 use crate::graph::observe::activity::PulseState;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
 use crate::stage::{Chain, Stage, StageError};
+use crate::util::mutants::{Defect, planted};
 
 impl<C, R> Partition<'_, C, R>
 where

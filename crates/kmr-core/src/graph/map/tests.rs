@@ -12,18 +12,18 @@ use super::PartitionInput;
 use crate::error::{BoxError, Error, Retryable};
 use crate::graph::assignment::id::{Assignment, Epoch};
 use crate::graph::assignment::states::Flow;
+use crate::graph::build::{Stages, start_stages};
 use crate::graph::commit::ledger::LedgerEntry;
 use crate::graph::context::StageContext;
 use crate::graph::fetch::handoff::{Patience, Returned, Turn};
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Budget;
 use crate::graph::observe::activity::{Pulse, PulseReading};
-use crate::graph::watch;
-use crate::graph::wiring::{Stages, start_stages};
 use crate::member::RecordBatch;
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::strategy::{IntoPipeline, Strategy};
 use crate::test_reducer::{Behaviour, Collect};
+use crate::util::ordered_watch;
 
 struct Batch(Vec<OwnedRecord>);
 
@@ -46,14 +46,14 @@ struct Task {
     batches: mpsc::UnboundedSender<Admitted>,
     pulse: Arc<Pulse>,
     budget: Arc<Budget>,
-    _flow: watch::Sender<Flow>,
+    _flow: ordered_watch::Sender<Flow>,
     _ledger: mpsc::UnboundedReceiver<LedgerEntry>,
     _stages: Stages,
     _task: JoinHandle<Result<(), Error>>,
 }
 
 async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
-    let (flow, flow_receiver) = watch::channel(Flow::default());
+    let (flow, flow_receiver) = ordered_watch::channel(Flow::default());
     let budget = Budget::new(1 << 20);
     let context = StageContext {
         flow: flow_receiver,

@@ -12,9 +12,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use crate::graph::watch;
-
 use super::fair_share::{Backlog, Backlogs, Batch};
+use crate::util::ordered_watch;
 
 /// How long no bytes come back before the mappers that could give some are taken for slow or stuck.
 const STANDSTILL: Duration = Duration::from_secs(1);
@@ -26,7 +25,7 @@ pub(crate) struct Budget {
     available: AtomicI64,
     released: Notify,
     pressure: Mutex<Pressure>,
-    starved: watch::Sender<bool>,
+    starved: ordered_watch::Sender<bool>,
     backlogs: Arc<Backlogs>,
 }
 
@@ -43,7 +42,7 @@ struct Pressure {
 impl Budget {
     pub(crate) fn new(bytes: usize) -> Arc<Self> {
         let capacity = i64::try_from(bytes).unwrap_or(i64::MAX).max(1);
-        let starved = watch::Sender::new(false);
+        let starved = ordered_watch::Sender::new(false);
         Arc::new(Self {
             capacity,
             available: AtomicI64::new(capacity),
@@ -88,7 +87,7 @@ impl Budget {
 
     /// Follows whether the intake waits for bytes and all that it let in is mapped: what an open batch holds has to go out
     /// then, nothing else gives bytes back. While there is something to map, and that gets on, batches grow on.
-    pub(crate) fn starved(&self) -> watch::Receiver<bool> {
+    pub(crate) fn starved(&self) -> ordered_watch::Receiver<bool> {
         self.starved.subscribe()
     }
 

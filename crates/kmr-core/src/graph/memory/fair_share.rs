@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::graph::watch;
+use crate::util::ordered_watch;
 
 /// All shares together are this part of the budget: with what the intake takes at once beyond them, three quarters. So however many
 /// mappers are slow, something is left for the others.
@@ -26,7 +26,7 @@ pub(crate) struct Backlogs {
     budget: usize,
     share: AtomicUsize,
     state: Mutex<State>,
-    crowded: watch::Sender<bool>,
+    crowded: ordered_watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -53,7 +53,7 @@ struct Held {
 impl Backlogs {
     pub(crate) fn new(budget: usize) -> Arc<Self> {
         let share = AtomicUsize::new(share(budget, 1));
-        Arc::new(Self { budget, share, state: Mutex::default(), crowded: watch::Sender::new(false) })
+        Arc::new(Self { budget, share, state: Mutex::default(), crowded: ordered_watch::Sender::new(false) })
     }
 
     /// A partition that holds nothing yet.
@@ -78,7 +78,7 @@ impl Backlogs {
     }
 
     /// Follows whether a partition that is read holds more than its share, at the cost of others.
-    pub(crate) fn crowded(&self) -> watch::Receiver<bool> {
+    pub(crate) fn crowded(&self) -> ordered_watch::Receiver<bool> {
         self.crowded.subscribe()
     }
 

@@ -6,11 +6,11 @@ use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{BoxError, Error, chain_text};
-use crate::graph::jitter::jitter;
 use crate::graph::observe::status::Delivering;
 use crate::reducer::{Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, RejectedRow};
 use crate::stage::Stage;
 use crate::telemetry;
+use crate::util::jitter::jitter;
 use crate::util::panic::panic_message;
 
 /// What the attempts of one batch need to know.

@@ -24,16 +24,16 @@ use super::claims::tracked_rows::Piece;
 use super::dead_letters::ErrorBranch;
 use super::dead_letters::failure_rate::{LAST_ERRORS, Source, Tally};
 use super::dead_letters::reread::Failed;
-use super::defects::{Defect, planted};
 use super::memory::budget::Budget;
 use super::observe::status::Board;
-use super::watch;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
 use crate::reducer::{AtShutdown, BatchOptions, Chunk, Delivered, Delivery, Reducer, Rows, SourceRange};
 use crate::stage::Stage;
 use crate::stats::Counters;
 use crate::telemetry;
+use crate::util::mutants::{Defect, planted};
+use crate::util::ordered_watch;
 use crate::util::panic::panic_message;
 
 /// Everything one reduce task works with.
@@ -44,7 +44,7 @@ pub(crate) struct ReduceTask<R: Reducer> {
     pub(crate) input: mpsc::Receiver<Piece<R::Rows>>,
     pub(crate) downstream: Box<dyn Downstream<R::Output>>,
     pub(crate) errors: Arc<dyn ErrorBranch>,
-    pub(crate) flow: watch::Receiver<Flow>,
+    pub(crate) flow: ordered_watch::Receiver<Flow>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) board: Arc<Board>,
@@ -153,7 +153,7 @@ impl<R: Reducer> ReduceTask<R> {
     async fn wake(
         &mut self,
         state: &mut State<R::Output>,
-        starved: &mut watch::Receiver<bool>,
+        starved: &mut ordered_watch::Receiver<bool>,
     ) -> Wake<R::Rows, R::Output> {
         let takes_input = !state.input_ended && state.frozen.is_empty();
         let can_freeze = !state.open.is_empty() && state.frozen.is_empty();

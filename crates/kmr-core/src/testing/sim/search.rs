@@ -24,12 +24,12 @@ pub(super) fn check(
     let [runs, records, rebalances, commits, members] = [const { AtomicU64::new(0) }; 5];
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     #[cfg(test)]
-    let defect = crate::graph::defects::switch::active();
+    let defect = crate::util::mutants::switch::active();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 #[cfg(test)]
-                crate::graph::defects::switch::set(defect);
+                crate::util::mutants::switch::set(defect);
                 while !failed.load(Ordering::Relaxed) && limit.is_none_or(|limit| started.elapsed() < limit) {
                     let Some(seed) = seeds.lock().unwrap_or_else(PoisonError::into_inner).next() else {
                         return;

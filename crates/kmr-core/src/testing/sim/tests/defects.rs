@@ -2,7 +2,7 @@
 
 use super::super::Simulation;
 use super::standard::{exact, standard};
-use crate::graph::defects::{Defect, switch};
+use crate::util::mutants::{Defect, switch};
 
 /// Seeds in which a defect has to show.
 const SEEDS: u64 = 4000;

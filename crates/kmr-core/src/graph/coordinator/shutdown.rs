@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::rebuild::Without;
+use super::reconnect::Without;
 use super::session::{Running, Session};
 use super::supervision::{Failed, early};
 use super::{CLOSE_TIME, Coordinator, Ending, StopRequest};
@@ -183,7 +183,7 @@ impl Coordinator {
 }
 
 fn unfinished(what: String, settled: &[Settled]) -> Error {
-    Error::Unfinished { what, partitions: ends(settled) }
+    Error::Unfinished { what, partitions: partition_reports(settled) }
 }
 
 /// The next rebalance. Cancel safe.
@@ -215,7 +215,7 @@ async fn second(stops: &mut mpsc::UnboundedReceiver<StopRequest>) -> StopRequest
 }
 
 /// How these partitions ended.
-pub(crate) fn ends(settled: &[Settled]) -> BTreeMap<TopicPartition, PartitionEnd> {
+pub(crate) fn partition_reports(settled: &[Settled]) -> BTreeMap<TopicPartition, PartitionEnd> {
     let end = |s: &Settled| {
         let end = PartitionEnd { committed: s.committed, unfinished_from: s.unfinished_from };
         (s.partition.clone(), end)

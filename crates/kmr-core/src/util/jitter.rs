@@ -1,7 +1,7 @@
 //! Randomness that can be repeated: what spreads retries is decided by a seed.
 
 /// A number in 0..=1 from a seed and a counter (the finaliser of SplitMix64).
-pub(super) fn jitter(seed: u64, number: u32) -> f64 {
+pub(crate) fn jitter(seed: u64, number: u32) -> f64 {
     let mut x = seed ^ u64::from(number).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     x = (x ^ (x >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     x = (x ^ (x >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);

@@ -9,23 +9,23 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::assignment::id::{Assignment, Epoch};
-use super::assignment::states::Flow;
-use super::claims::tracked_rows::Origin;
-use super::commit::ledger::{LedgerEntry, LedgerEvent};
-use super::commit::offset_tracker::{Offsets, Tracker};
-use super::context::StageContext;
-use super::fetch::routes::Admitted;
-use super::map::PartitionInput;
-use super::memory::budget::Budget;
-use super::reduce::batch::OpenBatch;
-use super::watch;
-use super::wiring::{Stages, start_stages};
 use crate::error::{BoxError, Error};
+use crate::graph::assignment::id::{Assignment, Epoch};
+use crate::graph::assignment::states::Flow;
+use crate::graph::build::{Stages, start_stages};
+use crate::graph::claims::tracked_rows::Origin;
+use crate::graph::commit::ledger::{LedgerEntry, LedgerEvent};
+use crate::graph::commit::offset_tracker::{Offsets, Tracker};
+use crate::graph::context::StageContext;
+use crate::graph::fetch::routes::Admitted;
+use crate::graph::map::PartitionInput;
+use crate::graph::memory::budget::Budget;
+use crate::graph::reduce::batch::OpenBatch;
 use crate::member::{RECORD_OVERHEAD, RecordBatch};
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::reducer::{Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer};
 use crate::strategy::IntoPipeline;
+use crate::util::ordered_watch;
 
 /// Observes `ranges` ranges of offsets and finishes every other one first, then the rest. Returns the watermark.
 pub fn track(ranges: i64) -> Option<i64> {
@@ -116,7 +116,7 @@ pub struct Handover {
     budget: Arc<Budget>,
     records: Arc<[OwnedRecord]>,
     next: i64,
-    _flow: watch::Sender<Flow>,
+    _flow: ordered_watch::Sender<Flow>,
     _stages: Stages,
 }
 
@@ -128,7 +128,7 @@ impl Handover {
     pub fn new(strategy: impl IntoPipeline, records: usize) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|error| Error::Config(error.to_string()))?;
-        let (flow, flow_receiver) = watch::channel(Flow::default());
+        let (flow, flow_receiver) = ordered_watch::channel(Flow::default());
         let budget = Budget::new(64 << 20);
         let context = StageContext {
             flow: flow_receiver,

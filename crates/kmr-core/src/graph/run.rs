@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::assignment::states::Flow;
+use super::build::start_stages;
 use super::context::StageContext;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
@@ -12,12 +13,11 @@ use super::dead_letters::reread::Rereader;
 use super::memory::budget::Budget;
 use super::options::GraphOptions;
 use super::pipeline::Pipeline;
-use super::watch;
-use super::wiring::start_stages;
 use crate::error::Error;
 use crate::member::Connector;
 use crate::stats::Counters;
 use crate::telemetry;
+use crate::util::ordered_watch;
 
 /// A consumer that is ready to run.
 pub(crate) struct Graph {
@@ -37,7 +37,7 @@ impl Graph {
     /// # Errors
     /// See [`Coordinator::run`]; and whatever keeps a stage or the client from starting.
     pub(crate) async fn run(mut self, pipeline: Pipeline) -> Result<Ending, Error> {
-        let (flow, flow_receiver) = watch::channel(Flow::default());
+        let (flow, flow_receiver) = ordered_watch::channel(Flow::default());
         let context = StageContext {
             flow: flow_receiver,
             budget: self.budget.clone(),

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::Coordinator;
 use super::drain::Drain;
-use super::examination::StuckAt;
+use super::health_check::StuckAt;
 use super::session::{Running, Session};
 use super::supervision::Failed;
 use crate::error::Error;

@@ -9,10 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::assignment::id::{Assignment, Epoch};
-use super::defects::{Defect, planted};
+use crate::graph::assignment::id::{Assignment, Epoch};
 use crate::member::{Change, Rebalance, RebalanceProtocol};
 use crate::record::TopicPartition;
+use crate::util::mutants::{Defect, planted};
 
 /// The assignments in force.
 #[derive(Debug, Default)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::Coordinator;
+use super::pauses::Reason;
 use super::session::{Running, Session};
-use crate::graph::pauses::Reason;
-use crate::graph::watch;
+use crate::util::ordered_watch;
 
 /// How long a partition may hold up the others before its mapper is called slow: what a batch of fast mappers takes is less.
 /// Pausing throws away what is prefetched, so it is the exception.
@@ -23,7 +23,7 @@ pub(super) struct Looks {
 
 impl Looks {
     /// Pends until it is time to look at the partitions' shares. Cancel safe.
-    pub(super) async fn due(&self, crowded: &mut watch::Receiver<bool>) {
+    pub(super) async fn due(&self, crowded: &mut ordered_watch::Receiver<bool>) {
         match self.next {
             Some(at) => sleep_until(at).await,
             None => crowded.wait_for(|crowded| *crowded).await,

@@ -1,7 +1,7 @@
 //! What the intake reports: a partition that cannot be read, or that has been read to its end.
 
 use super::Coordinator;
-use super::moves::{Wanted, Why};
+use super::repositioning::{Wanted, Why};
 use super::session::Session;
 use super::supervision::Failed;
 use crate::config::ResetPolicy;

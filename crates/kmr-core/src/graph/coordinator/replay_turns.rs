@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::Coordinator;
+use super::pauses::Reason;
 use super::session::Session;
+use crate::commit_metadata::Mark;
 use crate::graph::commit::handle::Settled;
-use crate::graph::pauses::Reason;
-use crate::mark::Mark;
 use crate::member::Start;
 use crate::record::TopicPartition;
 

@@ -9,25 +9,25 @@ use crate::test_reducer::Collect;
 
 /// `reduce_err` that keeps the letters' texts.
 #[derive(Clone, Default)]
-pub(in crate::graph::assembly::tests) struct Letters(
-    pub(in crate::graph::assembly::tests) Collect<String>,
-    pub(in crate::graph::assembly::tests) bool,
+pub(in crate::graph::run::tests) struct Letters(
+    pub(in crate::graph::run::tests) Collect<String>,
+    pub(in crate::graph::run::tests) bool,
 );
 
 impl Letters {
     /// With each letter's payload, or why there is none, behind its text.
-    pub(in crate::graph::assembly::tests) fn with_content() -> Self {
+    pub(in crate::graph::run::tests) fn with_content() -> Self {
         Self(Collect::default(), true)
     }
 
-    pub(in crate::graph::assembly::tests) fn texts(&self) -> Vec<String> {
+    pub(in crate::graph::run::tests) fn texts(&self) -> Vec<String> {
         self.0.rows()
     }
 }
 
 /// Dead letters as texts: encoded on the map side.
 #[derive(Default)]
-pub(in crate::graph::assembly::tests) struct LetterRows(Vec<String>, bool);
+pub(in crate::graph::run::tests) struct LetterRows(Vec<String>, bool);
 
 impl Rows for LetterRows {
     type Item = DeadLetter;

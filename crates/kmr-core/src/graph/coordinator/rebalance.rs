@@ -11,13 +11,13 @@ use crate::error::Error;
 use crate::graph::assignment::id::Epoch;
 use crate::graph::commit::handle::CommitterHandle;
 use crate::graph::commit::ledger::{Ledger, LedgerEntry};
-use crate::graph::defects::{Defect, planted};
 use crate::graph::fetch::routes::Route;
 use crate::listeners::RebalanceEvent;
 use crate::member::{Change, GroupMember, Ready, Rebalance, Start};
 use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
+use crate::util::mutants::{Defect, planted};
 
 /// A rebalance under way, with any that it has overtaken.
 pub(super) struct Answering {

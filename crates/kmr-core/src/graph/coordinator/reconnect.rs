@@ -13,12 +13,12 @@ use super::session::Session;
 use super::supervision::{Failed, early, map_ended};
 use super::{CLOSE_TIME, Coordinator, StopRequest};
 use crate::error::Error;
-use crate::graph::jitter::jitter;
 use crate::health::Health;
 use crate::listeners::RebalanceEvent;
 use crate::member::Connected;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
+use crate::util::jitter::jitter;
 
 /// Longest wait before the first try to connect again; it doubles with each try.
 const FIRST_WAIT: Duration = Duration::from_secs(1);

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::control::Will;
+use crate::graph::control::Will;
 use crate::record::TopicPartition;
 
 /// Why a partition is paused, beside the operator's will.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kit::{Broker, Call, Letters, Running, log, options, place, start_exactly_once, start_with};
+use crate::commit_metadata::{Idle, Mark, Plan};
 use crate::error::{BoxError, Error};
 use crate::graph::options::GraphOptions;
-use crate::mark::{Idle, Mark, Plan};
 use crate::member::{Change, Fetched};
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::{Attempt, Chunk, Reducer};

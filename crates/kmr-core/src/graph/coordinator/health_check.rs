@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Coordinator;
-use super::moves::{Wanted, Why};
+use super::repositioning::{Wanted, Why};
 use super::session::{Running, Session};
 use super::supervision::Failed;
 use crate::error::Error;

@@ -17,7 +17,7 @@ use crate::util::future::BoxFuture;
 
 /// What the graph asked of its members, in order.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::graph::assembly::tests) enum Call {
+pub(in crate::graph::run::tests) enum Call {
     Connected,
     Assigned(u64),
     Unassigned(u64),
@@ -31,7 +31,7 @@ pub(in crate::graph::assembly::tests) enum Call {
 
 /// What the broker says to commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::graph::assembly::tests) enum Broker {
+pub(in crate::graph::run::tests) enum Broker {
     Accepts,
     Silent,
     SaysNotOwned,
@@ -44,7 +44,7 @@ type Marked = (i32, i64, Option<Arc<str>>);
 
 /// What comes of reading records again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::graph::assembly::tests) enum LogAnswers {
+pub(in crate::graph::run::tests) enum LogAnswers {
     WithRecords,
     WithErrors,
     Never,

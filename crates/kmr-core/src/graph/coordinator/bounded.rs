@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::pauses::Reason;
 use super::session::{Running, Session};
 use super::{Coordinator, StopRequest};
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
-use crate::graph::pauses::Reason;
 use crate::member::{GroupMember, LogPoint};
 use crate::record::TopicPartition;
 
