@@ -1,6 +1,6 @@
 //! A map stage that asks a service over the network: several records of a partition at once, and tried again when it is busy.
 //!
-//! Shows an async map stage, `concurrency` by key (the orders of one customer are looked up one after the other), and an error
+//! Shows an async map stage, `map_concurrency` by key (the orders of one customer are looked up one after the other), and an error
 //! that is no dead letter: the service answers "503" now and then. Rows and commits stay in the order of the records.
 //!
 //! ```sh
@@ -82,7 +82,7 @@ async fn main() -> Result<(), BoxError> {
         .config(cluster.client_config("async-look-up"))
         .commit_interval(Duration::from_millis(50))
         .strategy(processing_strategy!({
-            concurrency => Concurrency::by_key(16),
+            map_concurrency => Concurrency::by_key(16),
             map_retry => RetryPolicy::default()
                 .with_initial_backoff(Duration::from_millis(50))
                 .with_give_up_after(Some(Duration::from_secs(20))),

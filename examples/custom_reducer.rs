@@ -44,12 +44,12 @@ impl Reducer for Sums {
 
     fn options(&self) -> BatchOptions {
         BatchOptions::default()
-            .with_max_records(100)
+            .with_max_rows(100)
             .with_max_age(Duration::from_millis(50))
             .with_retry(RetryPolicy::default().with_initial_backoff(Duration::from_millis(1)))
     }
 
-    fn rows(&self) -> Vec<Booking> {
+    fn new_rows(&self) -> Vec<Booking> {
         Vec::new()
     }
 

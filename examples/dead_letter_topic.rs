@@ -31,7 +31,7 @@ fn celsius_or_fahrenheit(record: &Record<'_>) -> Result<i32, BoxError> {
 }
 
 fn header(record: &Record<'_>, name: &str) -> String {
-    let value = record.headers().last(name).flatten().unwrap_or_default();
+    let value = record.headers().get(name).and_then(|header| header.value).unwrap_or_default();
     String::from_utf8_lossy(value).into_owned()
 }
 

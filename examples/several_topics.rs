@@ -11,7 +11,7 @@
 use std::time::Duration;
 
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
-use kmr_core::{BoxError, Consumer, Fork, Record, Side, processing_strategy};
+use kmr_core::{BoxError, Consumer, Either, Fork, Record, processing_strategy};
 use kmr_examples::{expect_same, run_to_end};
 use kmr_sinks::MemoryWriter;
 use serde::Deserialize;
@@ -53,8 +53,8 @@ async fn main() -> Result<(), BoxError> {
     let shipments = MemoryWriter::new().max_age(Duration::from_millis(50));
     let (ordered, shipped) = (orders.records(), shipments.records());
     let sinks = Fork::new(orders, shipments, |event| match event {
-        Event::Ordered(order) => Side::Left(order),
-        Event::Shipped { order } => Side::Right(order),
+        Event::Ordered(order) => Either::Left(order),
+        Event::Shipped { order } => Either::Right(order),
     });
     let consumer = Consumer::builder()
         .topics(["orders", "shipments"])

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kmr_core::testing::EmbeddedCluster;
-use kmr_core::{BoxError, Consumer, ConsumerHandle, Report};
+use kmr_core::{BoxError, Consumer, ConsumerHandle, RunReport};
 
 /// An example that takes longer has failed.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -18,7 +18,7 @@ pub async fn run_to_end(
     consumer: Consumer,
     cluster: &EmbeddedCluster,
     topics: &[&str],
-) -> Result<Report, BoxError> {
+) -> Result<RunReport, BoxError> {
     let handle = consumer.handle();
     let mut ends = Vec::new();
     for &topic in topics {

@@ -38,7 +38,7 @@ pub struct Settings {
     /// Whether there is a `reduce_err` (to standard error).
     pub dead_letters: bool,
     /// Rows in a batch.
-    pub max_records: usize,
+    pub max_rows: usize,
     /// Bytes in a batch, where it is not the sink's own limit.
     pub max_bytes: Option<usize>,
     /// Age of a batch.
@@ -50,7 +50,7 @@ pub struct Settings {
     /// How long ClickHouse is waited for at the start.
     pub start_timeout: Duration,
     /// The consumer's byte budget.
-    pub byte_budget: usize,
+    pub memory_budget: usize,
     /// The consumer's commit interval.
     pub commit_interval: Duration,
     /// How long a broker is tried at the start.
@@ -68,7 +68,7 @@ pub struct Settings {
     /// The offset, in any partition, of a record that cannot be mapped.
     pub fails_at: Option<u64>,
     /// The consumer's drain deadline, where it is not kmr's own.
-    pub drain_deadline: Option<Duration>,
+    pub drain_timeout: Option<Duration>,
 }
 
 /// The end of a process: at a step of the block or commit of that number, counted from 1.
@@ -142,13 +142,13 @@ impl Settings {
             row: RowKind::Ingest,
             sink: SinkKind::ClickHouse,
             dead_letters: true,
-            max_records: 32_768,
+            max_rows: 32_768,
             max_bytes: None,
             max_age: Duration::from_millis(500),
             max_in_flight: 2,
             give_up_after: Duration::from_secs(300),
             start_timeout: Duration::from_secs(30),
-            byte_budget: 64 << 20,
+            memory_budget: 64 << 20,
             commit_interval: Duration::from_secs(1),
             connect_timeout: Duration::from_secs(30),
             attempt_timeout: None,
@@ -157,7 +157,7 @@ impl Settings {
             exactly_once: false,
             dies: None,
             fails_at: None,
-            drain_deadline: None,
+            drain_timeout: None,
         }
     }
 

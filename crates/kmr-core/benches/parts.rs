@@ -38,7 +38,7 @@ fn hand_over(bencher: Bencher<'_, '_>, records: usize) {
     bencher.counter(ItemsCount::new(records * CHUNKS)).bench_local(|| handover.run(CHUNKS));
 }
 
-fn strategy(max_records: usize) -> impl IntoPipeline {
+fn strategy(max_rows: usize) -> impl IntoPipeline {
     let seen = |record: &Record<'_>| Ok::<_, BoxError>((record.partition(), record.offset()));
-    Strategy::new().map(seen).reduce(Discard::new(max_records))
+    Strategy::new().map(seen).reduce(Discard::new(max_rows))
 }

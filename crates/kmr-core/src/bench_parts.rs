@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::error::{BoxError, Error};
-use crate::graph::assignment::id::{Assignment, Epoch};
-use crate::graph::assignment::states::Flow;
+use crate::graph::assignment::id::{Assignment, AssignmentId};
+use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::build::{Stages, start_stages};
 use crate::graph::claims::tracked_rows::Origin;
 use crate::graph::commit::ledger::{LedgerEntry, LedgerEvent};
-use crate::graph::commit::offset_tracker::{Offsets, Tracker};
+use crate::graph::commit::offset_tracker::{OffsetRange, OffsetTracker};
 use crate::graph::context::StageContext;
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::map::PartitionInput;
@@ -29,8 +29,8 @@ use crate::util::ordered_watch;
 
 /// Observes `ranges` ranges of offsets and finishes every other one first, then the rest. Returns the watermark.
 pub fn track(ranges: i64) -> Option<i64> {
-    let (mut tracker, now) = (Tracker::default(), Instant::now());
-    let range = |n: i64| Offsets::new(n * 1_000, n * 1_000 + 999);
+    let (mut tracker, now) = (OffsetTracker::default(), Instant::now());
+    let range = |n: i64| OffsetRange::new(n * 1_000, n * 1_000 + 999);
     for n in 0..ranges {
         tracker.observe(range(n), now).ok()?;
     }
@@ -42,7 +42,7 @@ pub fn track(ranges: i64) -> Option<i64> {
 
 /// Asks for each of `chunks` chunks of `rows` rows whether the open batch has room for it and is due. Returns the number of batches.
 pub fn batch(chunks: usize, rows: usize) -> usize {
-    let options = BatchOptions::default().with_max_records(32 * rows);
+    let options = BatchOptions::default().with_max_rows(32 * rows);
     let (mut open, mut batches, now) = (OpenBatch::default(), 0, Instant::now());
     for _ in 0..chunks {
         if open.room(rows, rows * 16, &options) < rows
@@ -62,13 +62,13 @@ pub fn batch(chunks: usize, rows: usize) -> usize {
 #[derive(Debug)]
 pub struct Discard<T> {
     rows: Vec<T>,
-    max_records: usize,
+    max_rows: usize,
 }
 
 impl<T> Discard<T> {
-    /// Batches of `max_records` rows.
-    pub fn new(max_records: usize) -> Self {
-        Self { rows: Vec::new(), max_records }
+    /// Batches of `max_rows` rows.
+    pub fn new(max_rows: usize) -> Self {
+        Self { rows: Vec::new(), max_rows }
     }
 }
 
@@ -78,10 +78,10 @@ impl<T: Send + Sync + 'static> Reducer for Discard<T> {
     type Output = ();
 
     fn options(&self) -> BatchOptions {
-        BatchOptions::default().with_max_records(self.max_records).with_max_bytes(usize::MAX)
+        BatchOptions::default().with_max_rows(self.max_rows).with_max_bytes(usize::MAX)
     }
 
-    fn rows(&self) -> Vec<T> {
+    fn new_rows(&self) -> Vec<T> {
         Vec::new()
     }
 
@@ -116,7 +116,7 @@ pub struct Handover {
     budget: Arc<Budget>,
     records: Arc<[OwnedRecord]>,
     next: i64,
-    _flow: ordered_watch::Sender<Flow>,
+    _flow: ordered_watch::Sender<AssignmentStates>,
     _stages: Stages,
 }
 
@@ -128,7 +128,7 @@ impl Handover {
     pub fn new(strategy: impl IntoPipeline, records: usize) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|error| Error::Config(error.to_string()))?;
-        let (flow, flow_receiver) = ordered_watch::channel(Flow::default());
+        let (flow, flow_receiver) = ordered_watch::channel(AssignmentStates::default());
         let budget = Budget::new(64 << 20);
         let context = StageContext {
             flow: flow_receiver,
@@ -143,7 +143,8 @@ impl Handover {
         let stages = runtime.block_on(start_stages(strategy.into_pipeline(), context))?;
         let (sender, batches) = mpsc::unbounded_channel();
         let (ledger, entries) = mpsc::unbounded_channel();
-        let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) });
+        let assignment =
+            Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
         let (stop, pulse, next) = (CancellationToken::new(), Arc::default(), 0);
         let input = PartitionInput { assignment, batches, stop, ledger, pulse, next };
         runtime.spawn(stages.map.clone().run_partition(input));

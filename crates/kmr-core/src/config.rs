@@ -52,20 +52,20 @@ impl ClientConfig {
 
     /// Settings among these that kmr does not use, or that weaken what it promises: what it warns of in its log when it connects.
     /// For a check before a consumer is started.
-    pub fn review(&self) -> Vec<SettingNote> {
+    pub fn lint(&self) -> Vec<ConfigWarning> {
         let note = |name: &'static str, effect, why| {
             let value = self.get(name)?.to_owned();
-            Some(SettingNote { name, value, effect, why })
+            Some(ConfigWarning { name, value, effect, why })
         };
         let refused = NOT_WITH_KIP_848.iter().filter(|_| self.is_next_generation());
-        let refused = refused.filter_map(|name| note(name, SettingEffect::Replaced, NOT_ALLOWED));
+        let refused = refused.filter_map(|name| note(name, WarningKind::Replaced, NOT_ALLOWED));
         // What a user says of the reset is taken up: it becomes the reset policy.
         let forced = FORCED
             .iter()
             .filter(|(name, value)| *name != "auto.offset.reset" && self.get(name) != Some(value));
-        let forced = forced.filter_map(|(name, _)| note(name, SettingEffect::Replaced, PROMISE));
+        let forced = forced.filter_map(|(name, _)| note(name, WarningKind::Replaced, PROMISE));
         let risky = RISKY.iter().filter(|(name, value, _)| value.is_none() || self.get(name) == *value);
-        let risky = risky.filter_map(|(name, _, why)| note(name, SettingEffect::Risky, why));
+        let risky = risky.filter_map(|(name, _, why)| note(name, WarningKind::Risky, why));
         refused.chain(forced).chain(risky).collect()
     }
 
@@ -92,10 +92,10 @@ impl ClientConfig {
     /// All settings for the client, kmr's included. `prefetch_bytes`: resident bytes that librdkafka may hold; `reports_ends`:
     /// whether it tells where partitions end.
     pub(crate) fn effective(&self, prefetch_bytes: usize, reports_ends: bool) -> BTreeMap<String, String> {
-        for note in self.review() {
+        for note in self.lint() {
             match note.effect {
-                SettingEffect::Replaced => telemetry::setting_overridden(note.name, &note.value, note.why),
-                SettingEffect::Risky => telemetry::setting_risky(note.name, &note.value, note.why),
+                WarningKind::Replaced => telemetry::setting_overridden(note.name, &note.value, note.why),
+                WarningKind::Risky => telemetry::setting_risky(note.name, &note.value, note.why),
             }
         }
         let mut settings = self.settings.clone();
@@ -147,23 +147,23 @@ impl ClientConfig {
 /// Bytes that are worth a fetch.
 const FETCH_MIN_BYTES: usize = 400_000;
 
-/// Something that a user should know about a setting: see [`ClientConfig::review`].
+/// Something that a user should know about a setting: see [`ClientConfig::lint`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct SettingNote {
+pub struct ConfigWarning {
     /// librdkafka's name of it.
     pub name: &'static str,
     /// As the user set it.
     pub value: String,
     /// What becomes of it.
-    pub effect: SettingEffect,
+    pub effect: WarningKind,
     /// Why.
     pub why: &'static str,
 }
 
 /// What becomes of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SettingEffect {
+pub enum WarningKind {
     /// kmr's own value, or none, takes its place.
     Replaced,
     /// It is used, and weakens a guarantee.
@@ -228,7 +228,7 @@ pub enum StartAt {
     /// At these offsets. One that is not in the log, nor just behind it, stops the consumer with
     /// [`Error::OffsetOutOfRange`], which names it and what the log holds. For partitions that are not named the
     /// [`ResetPolicy`] decides.
-    Offsets(BTreeMap<TopicPartition, i64>),
+    OffsetRange(BTreeMap<TopicPartition, i64>),
 }
 
 impl StartAt {
@@ -240,7 +240,7 @@ impl StartAt {
 
     /// The offset of each partition.
     pub fn offsets(offsets: impl IntoIterator<Item = (TopicPartition, i64)>) -> Self {
-        Self::Offsets(offsets.into_iter().collect())
+        Self::OffsetRange(offsets.into_iter().collect())
     }
 }
 
@@ -271,8 +271,8 @@ impl Until {
 }
 
 /// What happens where there is no offset to go on from: the group has committed nothing for a partition
-/// ([`ConsumerBuilder::reset_policy`](crate::ConsumerBuilder::reset_policy)), or what it has committed is not in the log any
-/// more ([`ConsumerBuilder::out_of_range`](crate::ConsumerBuilder::out_of_range)).
+/// ([`ConsumerBuilder::offset_reset_policy`](crate::ConsumerBuilder::offset_reset_policy)), or what it has committed is not in the log any
+/// more ([`ConsumerBuilder::out_of_range_policy`](crate::ConsumerBuilder::out_of_range_policy)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResetPolicy {
@@ -313,10 +313,10 @@ mod tests {
     #[test]
     fn what_the_promise_depends_on_cannot_be_changed() {
         let config = ClientConfig::new().set("enable.auto.commit", "true").set("fetch.min.bytes", "1");
-        let notes = config.review();
+        let notes = config.lint();
         assert_eq!(
             (notes.len(), notes[0].name, notes[0].effect),
-            (1, "enable.auto.commit", SettingEffect::Replaced)
+            (1, "enable.auto.commit", WarningKind::Replaced)
         );
         let effective = config.effective(16 << 20, false);
         assert_eq!(effective["enable.auto.commit"], "false");
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn what_is_not_used_or_weakens_a_promise_is_told() {
-        let names = |config: ClientConfig| config.review().iter().map(|note| note.name).collect::<Vec<_>>();
+        let names = |config: ClientConfig| config.lint().iter().map(|note| note.name).collect::<Vec<_>>();
         let harmless =
             ["enable.auto.commit=false", "auto.offset.reset=latest", "isolation.level=read_committed"];
         let set = |settings: &[&str]| {

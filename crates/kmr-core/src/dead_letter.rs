@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::error::{BoxError, WithCode, chain_text};
+use crate::error::{BoxError, CodedError, error_chain};
 use crate::record::{OwnedRecord, TopicPartition};
 use crate::reducer::SourceRange;
 use crate::stage::Stage;
@@ -23,11 +23,11 @@ pub struct DeadLetter {
     /// The last offset of the range; the same as `offset` for a single record.
     pub last_offset: i64,
     /// The record itself. One whose row was refused by a sink is read from Kafka again. `None` where there is not one record to
-    /// show, or none any more: then [`missing`](Self::missing) says why.
+    /// show, or none any more: then [`missing_reason`](Self::missing_reason) says why.
     pub record: Option<OwnedRecord>,
     /// Why `record` is `None`: the letter stands for a range of records, the log does not hold the record any more, or it could
     /// not be read again in time.
-    pub missing: Option<String>,
+    pub missing_reason: Option<String>,
     /// The stage that failed, as in `map 1`.
     pub stage: String,
     /// Why.
@@ -42,7 +42,7 @@ impl DeadLetter {
             offset: record.offset(),
             last_offset: record.offset(),
             record: Some(record),
-            missing: None,
+            missing_reason: None,
             stage: stage.into(),
             error: error.into(),
         }
@@ -50,14 +50,14 @@ impl DeadLetter {
 
     /// Dead letters for records that are not at hand any more, one for each range.
     pub(crate) fn of_ranges(sources: &[SourceRange], stage: &Stage, error: BoxError) -> Vec<DeadLetter> {
-        let reason = chain_text(&*error);
+        let reason = error_chain(&*error);
         let mut error = Some(error);
         let letter = |source: &SourceRange| DeadLetter {
             partition: source.partition.clone(),
             offset: source.first,
             last_offset: source.last,
             record: None,
-            missing: Some(NOT_READ.to_owned()),
+            missing_reason: Some(NOT_READ.to_owned()),
             stage: stage.to_string(),
             error: error.take().unwrap_or_else(|| reason.clone().into()),
         };
@@ -69,14 +69,14 @@ impl DeadLetter {
         self.record.is_none() && self.offset == self.last_offset
     }
 
-    /// The code of the error, or of one of its causes, if one has a code: see [`WithCode`].
+    /// The code of the error, or of one of its causes, if one has a code: see [`CodedError`].
     pub fn code(&self) -> Option<&str> {
-        WithCode::of(&*self.error)
+        CodedError::of(&*self.error)
     }
 
     /// The error with all its causes, in one line.
     pub fn reason(&self) -> String {
-        chain_text(&*self.error)
+        error_chain(&*self.error)
     }
 }
 
@@ -102,7 +102,7 @@ impl Serialize for DeadLetter {
         object.serialize_field("error", &self.reason())?;
         object.serialize_field("code", &self.code())?;
         object.serialize_field("record", &self.record)?;
-        object.serialize_field("missing", &self.missing)?;
+        object.serialize_field("missing", &self.missing_reason)?;
         object.end()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::partition_report::PartitionEnd;
+use crate::partition_report::PartitionReport;
 use crate::record::TopicPartition;
 
 /// Any error of user code or of a sink.
@@ -175,9 +175,9 @@ pub enum Error {
     },
 
     /// So many records failed that something else than the records must be wrong: see
-    /// [`ConsumerBuilder::breaker`](crate::ConsumerBuilder::breaker).
+    /// [`ConsumerBuilder::circuit_breaker`](crate::ConsumerBuilder::circuit_breaker).
     #[error(
-        "the breaker stops the consumer: {what}; last errors: {}; correct what fails, or change ConsumerBuilder::breaker",
+        "the breaker stops the consumer: {what}; last errors: {}; correct what fails, or change ConsumerBuilder::circuit_breaker",
         .last.join("; ")
     )]
     TooManyFailures {
@@ -209,7 +209,7 @@ pub enum Error {
 
     /// Something that cannot be: a defect of kmr. It stops rather than go on with a doubtful offset.
     #[error("internal error: {what}; please report it")]
-    Defect {
+    Internal {
         /// What was found.
         what: String,
     },
@@ -222,7 +222,7 @@ pub enum Error {
         /// What was left.
         what: String,
         /// The partitions that it owned at the end, those with something left and the others. Empty where that could not be found out.
-        partitions: BTreeMap<TopicPartition, PartitionEnd>,
+        partitions: BTreeMap<TopicPartition, PartitionReport>,
     },
 }
 
@@ -327,19 +327,19 @@ impl std::error::Error for Retryable {
 ///
 /// # Examples
 /// ```
-/// use kmr_core::{BoxError, DeadLetter, OwnedRecord, WithCode};
+/// use kmr_core::{BoxError, DeadLetter, OwnedRecord, CodedError};
 ///
-/// let error = WithCode::new("422", "the address has no street");
+/// let error = CodedError::new("422", "the address has no street");
 /// let letter = DeadLetter::new(OwnedRecord::new("orders", 0, 7), "map 1", error);
 /// assert_eq!((letter.code(), letter.reason().as_str()), (Some("422"), "the address has no street"));
 /// ```
 #[derive(Debug)]
-pub struct WithCode {
+pub struct CodedError {
     code: String,
     error: BoxError,
 }
 
-impl WithCode {
+impl CodedError {
     /// Gives `error` a code.
     pub fn new(code: impl Into<String>, error: impl Into<BoxError>) -> Self {
         Self { code: code.into(), error: error.into() }
@@ -358,24 +358,24 @@ impl WithCode {
     /// The code of the outermost error in a chain of causes that has one.
     pub(crate) fn of<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e str> {
         let mut causes = std::iter::successors(Some(error), |error| error.source());
-        causes.find_map(|error| error.downcast_ref::<WithCode>()).map(WithCode::code)
+        causes.find_map(|error| error.downcast_ref::<CodedError>()).map(CodedError::code)
     }
 }
 
-impl std::fmt::Display for WithCode {
+impl std::fmt::Display for CodedError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         std::fmt::Display::fmt(&self.error, f)
     }
 }
 
-impl std::error::Error for WithCode {
+impl std::error::Error for CodedError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         self.error.source()
     }
 }
 
 /// The error with all its causes: `a: b: c`.
-pub fn chain_text(error: &(dyn std::error::Error + 'static)) -> String {
+pub fn error_chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -400,7 +400,7 @@ mod tests {
             what: "delivery failed".into(),
             source: "table gone".into(),
         };
-        assert_eq!(chain_text(&error), "reduce 1: delivery failed: table gone");
+        assert_eq!(error_chain(&error), "reduce 1: delivery failed: table gone");
     }
 
     #[test]

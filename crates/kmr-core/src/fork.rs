@@ -13,19 +13,20 @@ use futures_util::future::join;
 use crate::error::BoxError;
 use crate::record::Record;
 use crate::reducer::{
-    AtShutdown, Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer, RejectedRow, Rows,
+    Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, PartialBatch, Reducer, RejectedRow,
+    Rows,
 };
 
 /// Where a row of a [`Fork`] goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Side<L, R> {
+pub enum Either<L, R> {
     /// To the first reducer.
     Left(L),
     /// To the second reducer.
     Right(R),
 }
 
-type Split<T, L, R> = Arc<dyn Fn(T) -> Side<L, R> + Send + Sync>;
+type Split<T, L, R> = Arc<dyn Fn(T) -> Either<L, R> + Send + Sync>;
 
 /// A reducer that hands each row to one of two, by its value: a table per record type, or one table or another. For more than two,
 /// one side is a `Fork` itself.
@@ -36,7 +37,7 @@ type Split<T, L, R> = Arc<dyn Fn(T) -> Side<L, R> + Send + Sync>;
 ///
 /// # Examples
 /// ```
-/// use kmr_core::{Fork, Reducer, Side};
+/// use kmr_core::{Fork, Reducer, Either};
 ///
 /// enum Event {
 ///     Ordered { id: u32 },
@@ -49,8 +50,8 @@ type Split<T, L, R> = Arc<dyn Fn(T) -> Side<L, R> + Send + Sync>;
 ///     B: Reducer<Rows = Vec<(u32, String)>>,
 /// {
 ///     Fork::new(orders, shipments, |event: Event| match event {
-///         Event::Ordered { id } => Side::Left(id),
-///         Event::Shipped { id, by } => Side::Right((id, by)),
+///         Event::Ordered { id } => Either::Left(id),
+///         Event::Shipped { id, by } => Either::Right((id, by)),
 ///     })
 /// }
 /// ```
@@ -78,7 +79,7 @@ impl<T, A: Reducer, B: Reducer> Fork<T, A, B> {
     pub fn new(
         left: A,
         right: B,
-        split: impl Fn(T) -> Side<Item<A>, Item<B>> + Send + Sync + 'static,
+        split: impl Fn(T) -> Either<Item<A>, Item<B>> + Send + Sync + 'static,
     ) -> Self {
         Self { left, right, split: Arc::new(split), open: Vec::new() }
     }
@@ -115,10 +116,10 @@ fn counts(sides: &[bool]) -> (usize, usize) {
 impl<T: Send + 'static, L: Rows, R: Rows> ForkRows<T, L, R> {
     fn add(&mut self, row: T, record: Option<&Record<'_>>) -> Result<(), BoxError> {
         let right = match ((self.split)(row), record) {
-            (Side::Left(row), Some(record)) => self.left.push_from(row, record).map(|()| false),
-            (Side::Left(row), None) => self.left.push(row).map(|()| false),
-            (Side::Right(row), Some(record)) => self.right.push_from(row, record).map(|()| true),
-            (Side::Right(row), None) => self.right.push(row).map(|()| true),
+            (Either::Left(row), Some(record)) => self.left.push_from(row, record).map(|()| false),
+            (Either::Left(row), None) => self.left.push(row).map(|()| false),
+            (Either::Right(row), Some(record)) => self.right.push_from(row, record).map(|()| true),
+            (Either::Right(row), None) => self.right.push(row).map(|()| true),
         };
         self.sides.push(right?);
         Ok(())
@@ -128,9 +129,9 @@ impl<T: Send + 'static, L: Rows, R: Rows> ForkRows<T, L, R> {
 impl<T: Send + 'static, L: Rows, R: Rows> Rows for ForkRows<T, L, R> {
     type Item = T;
 
-    fn fresh(&self) -> Self {
+    fn new_empty(&self) -> Self {
         let split = Arc::clone(&self.split);
-        Self { split, left: self.left.fresh(), right: self.right.fresh(), sides: Vec::new() }
+        Self { split, left: self.left.new_empty(), right: self.right.new_empty(), sides: Vec::new() }
     }
 
     fn push(&mut self, row: T) -> Result<(), BoxError> {
@@ -170,14 +171,14 @@ impl<T: Send + 'static, L: Rows, R: Rows> Rows for ForkRows<T, L, R> {
 
 /// The stricter limits of two; how it is retried is said by the first.
 fn stricter(left: BatchOptions, right: &BatchOptions) -> BatchOptions {
-    let flushes = right.at_shutdown == AtShutdown::Flush;
+    let flushes = right.partial_batch == PartialBatch::Flush;
     BatchOptions {
-        max_records: left.max_records.min(right.max_records),
+        max_rows: left.max_rows.min(right.max_rows),
         max_bytes: left.max_bytes.min(right.max_bytes),
         max_age: left.max_age.min(right.max_age),
         max_in_flight: left.max_in_flight.min(right.max_in_flight),
         attempt_timeout: left.attempt_timeout.max(right.attempt_timeout),
-        at_shutdown: if flushes { AtShutdown::Flush } else { left.at_shutdown },
+        partial_batch: if flushes { PartialBatch::Flush } else { left.partial_batch },
         retry: left.retry,
     }
 }
@@ -196,9 +197,9 @@ impl<T: Send + 'static, A: Reducer, B: Reducer> Reducer for Fork<T, A, B> {
         self.right.start().await
     }
 
-    fn rows(&self) -> Self::Rows {
+    fn new_rows(&self) -> Self::Rows {
         let split = Arc::clone(&self.split);
-        ForkRows { split, left: self.left.rows(), right: self.right.rows(), sides: Vec::new() }
+        ForkRows { split, left: self.left.new_rows(), right: self.right.new_rows(), sides: Vec::new() }
     }
 
     fn accept(&mut self, chunk: Chunk<Self::Rows>) -> Result<(), BoxError> {

@@ -3,7 +3,7 @@
 // In the order in which a record meets them.
 #[cfg(feature = "testing")]
 pub(crate) mod bench_parts;
-mod breaker;
+mod circuit_breaker;
 mod client;
 pub(crate) mod commit_metadata;
 mod config;
@@ -32,20 +32,20 @@ pub mod testing;
 #[cfg(test)]
 mod test_reducer;
 
-pub use breaker::Breaker;
+pub use circuit_breaker::CircuitBreaker;
 pub use client::reset_offsets;
-pub use config::{ClientConfig, ResetPolicy, SettingEffect, SettingNote, StartAt, Until};
-pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, Report, start_consumer};
+pub use config::{ClientConfig, ConfigWarning, ResetPolicy, StartAt, Until, WarningKind};
+pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, RunReport, start_consumer};
 pub use dead_letter::DeadLetter;
-pub use error::{BoxError, Error, Retryable, StopConsumer, WithCode, chain_text};
-pub use fork::{Fork, ForkOutput, ForkRows, Side};
+pub use error::{BoxError, CodedError, Error, Retryable, StopConsumer, error_chain};
+pub use fork::{Either, Fork, ForkOutput, ForkRows};
 pub use graph::pipeline::Pipeline;
 pub use health::{Health, PartitionHealth};
 pub use listeners::{CommitEvent, RebalanceEvent};
-pub use partition_report::PartitionEnd;
+pub use partition_report::PartitionReport;
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};
 pub use reducer::{
-    AtShutdown, Attempt, BatchOptions, Block, Chunk, Delivered, Delivery, DeliveryError, Fingerprint,
+    Attempt, BatchOptions, Block, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, PartialBatch,
     Reducer, RejectedRow, RetryPolicy, Rows, SourceRange,
 };
 pub use stage::{AsyncMapper, Concurrency, Mapper, stage_name};
@@ -70,7 +70,7 @@ pub use strategy::{IntoPipeline, Records, Strategy};
 ///
 /// | setting | what it takes | default |
 /// |---|---|---|
-/// | `concurrency` | a number or a [`Concurrency`]: records of a partition in progress at once in async map stages | 1 |
+/// | `map_concurrency` | a number or a [`Concurrency`]: records of a partition in progress at once in async map stages | 1 |
 /// | `map_retry` | a [`RetryPolicy`]: what happens to a record whose map stage says [`Retryable`] | [`RetryPolicy::default`] |
 ///
 /// Values are any expressions. The comma behind the last stage and the inner braces may be left out. The expansion names
@@ -141,7 +141,7 @@ pub use strategy::{IntoPipeline, Records, Strategy};
 /// }
 ///
 /// let strategy = processing_strategy!({
-///     concurrency => 16,
+///     map_concurrency => 16,
 ///     filter => |record| record.payload().is_some(),
 ///     map => parse,
 ///     filter => |order| order.amount > 0,
@@ -165,8 +165,8 @@ pub mod __private {
     pub use crate::graph::build::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{
         Answer, Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, Maybe,
-        One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfLetters, Several, Stage,
-        StageError, Step, Then, ValueForm,
+        One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfDeadLetters, Several,
+        Stage, StageError, Step, Then, ValueForm,
     };
     pub use crate::strategy::stub;
 }

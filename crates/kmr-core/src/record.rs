@@ -167,9 +167,14 @@ impl<'r> Headers<'r> {
         (0..).map_while(move |index| source.header(index))
     }
 
-    /// The value of the last header of that name, as Kafka's own clients choose. The outer `None`: no such header.
-    pub fn last(&self, key: &str) -> Option<Option<&'r [u8]>> {
-        self.iter().filter(|header| header.key == key).last().map(|header| header.value)
+    /// The header of that key. The last one wins, as in Kafka's own clients.
+    pub fn get(&self, key: &str) -> Option<Header<'r>> {
+        self.get_all(key).last()
+    }
+
+    /// All headers of that key, in order.
+    pub fn get_all<'k>(&self, key: &'k str) -> impl Iterator<Item = Header<'r>> + use<'r, 'k> {
+        self.iter().filter(move |header| header.key == key)
     }
 }
 
@@ -342,8 +347,8 @@ mod tests {
         assert_eq!(record.as_record().to_owned(), record);
         assert_eq!(record.as_record().key(), Some(&b""[..]));
         assert_eq!(record.as_record().payload(), None);
-        assert_eq!(record.as_record().headers().last("a"), Some(None));
-        assert_eq!(record.as_record().headers().last("b"), None);
+        assert_eq!(record.as_record().headers().get("a").map(|header| header.value), Some(None));
+        assert_eq!(record.as_record().headers().get("b"), None);
     }
 
     #[test]

@@ -54,8 +54,8 @@ pub trait Reducer: Send + 'static {
     ///   they were cut into chunks;
     /// * a delivery under the token of [`Attempt::block`] is stored as a whole or not at all, and dropped by the sink if one
     ///   under the same token is there already, whichever process sent it;
-    /// * rows that it refuses it names with [`DeliveryError::refused`], and nothing is stored by that attempt; the next one is without
-    ///   them ([`Block::without`]). It finds them by ways that store nothing: whatever is stored under the token is stored for good.
+    /// * rows that it refuses it names with [`DeliveryError::rejected`], and nothing is stored by that attempt; the next one is without
+    ///   them ([`Block::excluded_rows`]). It finds them by ways that store nothing: whatever is stored under the token is stored for good.
     ///
     /// # Errors
     /// Why that cannot be. The default: this reducer does not offer it.
@@ -63,8 +63,8 @@ pub trait Reducer: Send + 'static {
         Err("this reducer does not offer exactly-once delivery".into())
     }
 
-    /// An empty container for rows. Each chunk starts from [`Rows::fresh`] of it.
-    fn rows(&self) -> Self::Rows;
+    /// An empty container for rows. Each chunk starts from [`Rows::new_empty`] of it.
+    fn new_rows(&self) -> Self::Rows;
 
     /// Adds a chunk to the open batch.
     ///
@@ -156,23 +156,23 @@ pub struct Block {
     /// without blanks.
     pub token: Arc<str>,
     /// When the block was planned: since then it may have been inserted. By the clock of the machine that planned it.
-    pub planned: SystemTime,
+    pub planned_at: SystemTime,
     /// Somebody may have inserted it before: another process, or this one in an earlier assignment of the partition.
-    pub is_reformed: bool,
+    pub is_replay: bool,
     /// Rows that are not to be delivered, by their index in the batch, ascending: the sink has refused them, and their dead letters
     /// are acknowledged. The token stays the same.
-    pub without: Arc<[usize]>,
+    pub excluded_rows: Arc<[usize]>,
 }
 
 impl Block {
     /// A block, as a sink's own tests need it.
-    pub fn new(token: impl Into<Arc<str>>, planned: SystemTime, is_reformed: bool) -> Self {
-        Self { token: token.into(), planned, is_reformed, without: Arc::default() }
+    pub fn new(token: impl Into<Arc<str>>, planned_at: SystemTime, is_replay: bool) -> Self {
+        Self { token: token.into(), planned_at, is_replay, excluded_rows: Arc::default() }
     }
 
     /// The same without these rows, which are in ascending order.
-    pub fn without(mut self, rows: impl Into<Arc<[usize]>>) -> Self {
-        self.without = rows.into();
+    pub fn with_excluded_rows(mut self, rows: impl Into<Arc<[usize]>>) -> Self {
+        self.excluded_rows = rows.into();
         self
     }
 }
@@ -214,7 +214,7 @@ pub struct DeliveryError {
 enum Kind {
     Retryable,
     Fatal,
-    Refused(Vec<RejectedRow>),
+    Rejected(Vec<RejectedRow>),
 }
 
 impl DeliveryError {
@@ -229,12 +229,12 @@ impl DeliveryError {
     }
 
     /// Exactly-once mode: nothing of the block was stored by this attempt, because the sink will never take these rows. They become
-    /// dead letters; when those are acknowledged, the block is delivered without them ([`Block::without`]), under the same token.
+    /// dead letters; when those are acknowledged, the block is delivered without them ([`Block::excluded_rows`]), under the same token.
     /// Rows that are left out already must not be among them. For a batch that is no planned block this is a fatal error: name them in
     /// [`Delivered::rejected`].
-    pub fn refused(rows: Vec<RejectedRow>) -> Self {
+    pub fn rejected(rows: Vec<RejectedRow>) -> Self {
         let source = format!("the sink refuses {} rows of the block", rows.len()).into();
-        Self { kind: Kind::Refused(rows), source }
+        Self { kind: Kind::Rejected(rows), source }
     }
 
     /// Whether the framework tries again.
@@ -242,10 +242,10 @@ impl DeliveryError {
         matches!(self.kind, Kind::Retryable)
     }
 
-    /// The rows of [`refused`](Self::refused).
-    pub fn into_refused(self) -> Result<Vec<RejectedRow>, Self> {
+    /// The rows of [`rejected`](Self::rejected).
+    pub fn into_rejected(self) -> Result<Vec<RejectedRow>, Self> {
         match self.kind {
-            Kind::Refused(rows) => Ok(rows),
+            Kind::Rejected(rows) => Ok(rows),
             _ => Err(self),
         }
     }
@@ -277,7 +277,7 @@ pub trait Rows: Send + Sized + 'static {
     type Item: Send + 'static;
 
     /// An empty container of the same kind.
-    fn fresh(&self) -> Self;
+    fn new_empty(&self) -> Self;
 
     /// Adds a row.
     ///
@@ -331,7 +331,7 @@ pub trait Rows: Send + Sized + 'static {
 impl<T: Send + 'static> Rows for Vec<T> {
     type Item = T;
 
-    fn fresh(&self) -> Self {
+    fn new_empty(&self) -> Self {
         Vec::new()
     }
 
@@ -397,7 +397,7 @@ pub struct SourceRange {
 pub struct BatchOptions {
     /// Rows in a batch, exactly: a chunk that does not fit is split. Default 32,768; at least 1. Small batches cost the
     /// sink (ClickHouse writes a part for each), large ones memory.
-    pub max_records: usize,
+    pub max_rows: usize,
     /// Size of a batch in bytes, by [`Rows::bytes`]. Default 8 MiB. One row is always admitted, however large.
     pub max_bytes: usize,
     /// Age of a batch since its *first* row. Default 1 s. The latency of a quiet topic, and at most that much is read
@@ -411,27 +411,27 @@ pub struct BatchOptions {
     /// What happens between attempts.
     pub retry: RetryPolicy,
     /// What happens to an open batch when the consumer stops.
-    pub at_shutdown: AtShutdown,
+    pub partial_batch: PartialBatch,
 }
 
 impl Default for BatchOptions {
     fn default() -> Self {
         Self {
-            max_records: 32_768,
+            max_rows: 32_768,
             max_bytes: 8 << 20,
             max_age: Duration::from_secs(1),
             max_in_flight: 2,
             attempt_timeout: Duration::from_secs(20),
             retry: RetryPolicy::default(),
-            at_shutdown: AtShutdown::Flush,
+            partial_batch: PartialBatch::Flush,
         }
     }
 }
 
 impl BatchOptions {
-    /// Sets [`max_records`](Self::max_records).
-    pub fn with_max_records(mut self, records: usize) -> Self {
-        self.max_records = records;
+    /// Sets [`max_rows`](Self::max_rows).
+    pub fn with_max_rows(mut self, records: usize) -> Self {
+        self.max_rows = records;
         self
     }
 
@@ -465,16 +465,16 @@ impl BatchOptions {
         self
     }
 
-    /// Sets [`at_shutdown`](Self::at_shutdown).
-    pub fn with_at_shutdown(mut self, at_shutdown: AtShutdown) -> Self {
-        self.at_shutdown = at_shutdown;
+    /// Sets [`partial_batch`](Self::partial_batch).
+    pub fn with_partial_batch(mut self, partial_batch: PartialBatch) -> Self {
+        self.partial_batch = partial_batch;
         self
     }
 
     /// Names the first value that cannot work.
     pub(crate) fn problem(&self) -> Option<&'static str> {
-        if self.max_records == 0 {
-            Some("max_records is 0: a batch must be allowed at least 1 row")
+        if self.max_rows == 0 {
+            Some("max_rows is 0: a batch must be allowed at least 1 row")
         } else if self.max_in_flight == 0 {
             Some("max_in_flight is 0: at least 1 delivery must be allowed")
         } else if self.attempt_timeout.is_zero() {
@@ -537,11 +537,11 @@ impl RetryPolicy {
 /// What happens to an open batch when the consumer stops or a partition is handed back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum AtShutdown {
+pub enum PartialBatch {
     /// It is delivered and committed. The default.
     Flush,
     /// It is dropped; its records stay uncommitted and are read again by whoever gets the partition.
-    Drop,
+    Discard,
 }
 
 #[cfg(test)]
@@ -560,9 +560,7 @@ mod tests {
     #[test]
     fn impossible_options_are_named() {
         assert_eq!(BatchOptions::default().problem(), None);
-        assert!(
-            BatchOptions::default().with_max_records(0).problem().is_some_and(|p| p.contains("max_records"))
-        );
+        assert!(BatchOptions::default().with_max_rows(0).problem().is_some_and(|p| p.contains("max_rows")));
         assert!(
             BatchOptions::default()
                 .with_max_in_flight(0)

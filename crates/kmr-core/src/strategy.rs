@@ -8,7 +8,7 @@ use crate::record::Record;
 use crate::reducer::{Reducer, RetryPolicy};
 use crate::stage::{
     Answer, Apply, Chain, Concurrency, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOptions,
-    Maybe, One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfLetters, Several,
+    Maybe, One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfDeadLetters, Several,
     Stage, Then, ValueForm, Via, ViaOptional, ViaSeveral, stage_name, via, via_optional, via_several,
 };
 
@@ -187,7 +187,7 @@ impl Strategy {
 impl<C> Strategy<SourceLink, C> {
     /// How many records of one partition are in progress at once in asynchronous map stages: a number, or a [`Concurrency`].
     /// Default 1, at least 1.
-    pub fn concurrency(mut self, concurrency: impl Into<Concurrency>) -> Self {
+    pub fn map_concurrency(mut self, concurrency: impl Into<Concurrency>) -> Self {
         self.options.concurrency = concurrency.into();
         self
     }
@@ -198,7 +198,7 @@ impl<C> Strategy<SourceLink, C> {
     ///
     /// The waits are spread by jitter. A record that waits keeps its place: nothing behind it overtakes it, what is before it
     /// goes on, and so do the other partitions. It counts as a record in progress, so the records behind it are mapped meanwhile
-    /// as far as [`concurrency`](Self::concurrency) allows. When the partition is handed back it is dropped at once, without
+    /// as far as [`map_concurrency`](Self::map_concurrency) allows. When the partition is handed back it is dropped at once, without
     /// having been committed, and the next owner reads it again.
     pub fn map_retry(mut self, policy: RetryPolicy) -> Self {
         self.options.retry = policy;
@@ -300,7 +300,7 @@ where
     pub fn reduce_err<R, M>(self, reducer: R) -> Pipeline
     where
         R: Reducer,
-        R::Rows: RowsOfLetters<M>,
+        R::Rows: RowsOfDeadLetters<M>,
     {
         let info = ReduceInfo { stage: Stage::named("reduce_err"), options: reducer.options() };
         let mut pipeline = self.into_pipeline();

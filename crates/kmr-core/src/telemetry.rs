@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use crate::error::{BoxError, Error, chain_text};
+use crate::error::{BoxError, Error, error_chain};
 use crate::member::{CommitOutcome, Rebalance};
 use crate::record::TopicPartition;
 use crate::stage::{Stage, StageError};
@@ -15,7 +15,7 @@ pub(crate) fn delivery_retried(
     wait: Duration,
     error: &(dyn std::error::Error + Send + Sync + 'static),
 ) {
-    tracing::warn!(%stage, rows, attempt, ?wait, error = chain_text(error), "delivery failed, trying again");
+    tracing::warn!(%stage, rows, attempt, ?wait, error = error_chain(error), "delivery failed, trying again");
 }
 
 /// `loud`: nothing was said of this partition's attempts for a while.
@@ -26,7 +26,7 @@ pub(crate) fn map_retried(
     wait: Duration,
     loud: bool,
 ) {
-    let (stage, error) = (&failed.stage, chain_text(&*failed.error));
+    let (stage, error) = (&failed.stage, error_chain(&*failed.error));
     if loud {
         tracing::warn!(%partition, offset, %stage, attempt, ?wait, error, "map stage failed, trying again");
     } else {
@@ -40,7 +40,7 @@ pub(crate) fn map_gave_up(
     attempts: u32,
     tried: Duration,
 ) {
-    let (stage, error) = (&failed.stage, chain_text(&*failed.error));
+    let (stage, error) = (&failed.stage, error_chain(&*failed.error));
     tracing::warn!(%partition, offset, %stage, attempts, ?tried, error, "map stage keeps failing, the record is given up");
 }
 
@@ -107,13 +107,13 @@ pub(crate) fn stopping(why: &str) {
 
 pub(crate) fn client_failed(error: &Error) {
     tracing::warn!(
-        error = chain_text(error),
+        error = error_chain(error),
         "Kafka client failed; its partitions are dropped without a commit, a new client follows"
     );
 }
 
 pub(crate) fn client_not_rebuilt(error: &Error) {
-    tracing::warn!(error = chain_text(error), "no new Kafka client yet, trying again");
+    tracing::warn!(error = error_chain(error), "no new Kafka client yet, trying again");
 }
 
 pub(crate) fn client_rebuilt() {
@@ -163,7 +163,7 @@ pub(crate) fn stopped_early(why: &str) {
 }
 
 pub(crate) fn secondary_failure(error: &BoxError) {
-    tracing::warn!(error = chain_text(&**error), "another failure while stopping");
+    tracing::warn!(error = error_chain(&**error), "another failure while stopping");
 }
 
 /// `level` is syslog's: 0 to 3 are errors, 4 a warning, 5 and 6 information.

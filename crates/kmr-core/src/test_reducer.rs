@@ -111,7 +111,7 @@ impl<T: Clone + Send + Sync + 'static> Reducer for Collect<T> {
         self.text.map(drop).ok_or_else(|| "not offered".into())
     }
 
-    fn rows(&self) -> Vec<T> {
+    fn new_rows(&self) -> Vec<T> {
         Vec::new()
     }
 
@@ -153,7 +153,7 @@ impl<T: Clone + Send + Sync + 'static> Delivery for Batch<T> {
             Behaviour::Deliver | Behaviour::Stall => {}
         }
         let (mut rejected, mut taken) = (Vec::new(), Vec::new());
-        let without = attempt.block.as_ref().map_or(&[][..], |block| &block.without);
+        let without = attempt.block.as_ref().map_or(&[][..], |block| &block.excluded_rows);
         for (index, row) in self.rows.iter().enumerate().filter(|(index, _)| !without.contains(index)) {
             if (self.rejects)(row) {
                 rejected.push(RejectedRow { index, error: "rejected".into() });
@@ -162,7 +162,7 @@ impl<T: Clone + Send + Sync + 'static> Delivery for Batch<T> {
             }
         }
         if attempt.block.is_some() && !rejected.is_empty() {
-            return Err(DeliveryError::refused(rejected));
+            return Err(DeliveryError::rejected(rejected));
         }
         self.sink.batches.lock().unwrap().push(taken);
         self.sink.blocks.lock().unwrap().extend(attempt.block);

@@ -12,12 +12,12 @@ struct Seen {
     _bytes: usize,
 }
 
-fn strategy(max_records: usize) -> impl IntoPipeline {
+fn strategy(max_rows: usize) -> impl IntoPipeline {
     let seen = |record: &Record<'_>| {
         let text = std::str::from_utf8(record.payload().unwrap_or_default())?;
         Ok::<_, BoxError>(Seen { _place: (record.partition(), record.offset()), _bytes: text.len() })
     };
-    Strategy::new().map(seen).reduce(Discard::new(max_records))
+    Strategy::new().map(seen).reduce(Discard::new(max_rows))
 }
 
 /// Allocations of a run of [`CHUNKS`] chunks, when everything that is allocated once is there.

@@ -93,17 +93,16 @@ fn macro_builds_what_the_builder_builds() {
 #[test]
 fn settings_are_those_of_the_builder_wherever_they_stand() {
     let policy = || RetryPolicy::default().with_give_up_after(None);
-    let by_hand = debug(Strategy::new().concurrency(4).map_retry(policy()).map(parse).reduce(orders()));
+    let by_hand = debug(Strategy::new().map_concurrency(4).map_retry(policy()).map(parse).reduce(orders()));
     assert!(
         by_hand.contains("records: 4, by_key: false") && by_hand.contains("give_up_after: None"),
         "{by_hand}"
     );
-    let listed =
-        processing_strategy!({ map_retry => policy(), map => parse, concurrency => 4, reduce => orders() });
+    let listed = processing_strategy!({ map_retry => policy(), map => parse, map_concurrency => 4, reduce => orders() });
     assert_eq!(debug(listed), by_hand);
     let listed = processing_strategy!({
         filter => |record| record.key().is_some(),
-        concurrency => Concurrency::by_key(64),
+        map_concurrency => Concurrency::by_key(64),
         filter => |record| record.payload().is_some(),
         map => look_up,
         reduce => orders(),

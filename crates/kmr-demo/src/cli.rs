@@ -147,13 +147,13 @@ pub(crate) struct RunArgs {
 pub(crate) struct Tuning {
     /// Rows in a batch.
     #[arg(long, env = "KMR_MAX_RECORDS", value_name = "ROWS", default_value_t = 32_768)]
-    pub(crate) max_records: usize,
+    pub(crate) max_rows: usize,
     /// Age of a batch since its first row.
     #[arg(long, env = "KMR_MAX_AGE", value_name = "DURATION", default_value = "4s", value_parser = units::duration)]
     pub(crate) max_age: Duration,
     /// Memory from fetch to acknowledgement.
     #[arg(long, env = "KMR_BYTE_BUDGET", value_name = "SIZE", default_value = "64MiB", value_parser = units::bytes)]
-    pub(crate) byte_budget: usize,
+    pub(crate) memory_budget: usize,
     /// How often offsets are committed.
     #[arg(long, env = "KMR_COMMIT_INTERVAL", value_name = "DURATION", default_value = "1s",
           value_parser = units::duration)]
@@ -161,7 +161,7 @@ pub(crate) struct Tuning {
     /// How long partitions are drained when they are handed back, and at the end.
     #[arg(long, env = "KMR_DRAIN_DEADLINE", value_name = "DURATION", default_value = "180s",
           value_parser = units::duration)]
-    pub(crate) drain_deadline: Duration,
+    pub(crate) drain_timeout: Duration,
     /// How long one insert may take.
     #[arg(long, env = "KMR_ATTEMPT_TIMEOUT", value_name = "DURATION", default_value = "20s",
           value_parser = units::duration)]
@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(args.group, "test-map-reduce-consumer");
         assert_eq!(args.clickhouse.clickhouse, "127.0.0.1:8123");
         assert_eq!(args.clickhouse.table, "kmr_consumer_ingest");
-        assert_eq!((args.tuning.max_records, args.tuning.max_age), (32_768, Duration::from_secs(4)));
+        assert_eq!((args.tuning.max_rows, args.tuning.max_age), (32_768, Duration::from_secs(4)));
     }
 
     #[test]
@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn wrong_values_name_the_flag() {
-        for (flag, value) in [("--set", "no-equals"), ("--max-age", "soon"), ("--byte-budget", "much")] {
+        for (flag, value) in [("--set", "no-equals"), ("--max-age", "soon"), ("--memory-budget", "much")] {
             let error = run_args(&[flag, value]).unwrap_err();
             assert_eq!(error.exit_code(), 2);
             assert!(error.to_string().contains(flag), "{error}");

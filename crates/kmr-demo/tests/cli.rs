@@ -108,7 +108,7 @@ fn a_stalled_sink_commits_nothing_and_the_end_says_so() {
     cluster.produce("events", (0..10).map(|_| NewRecord::new(0).with_payload("{}"))).unwrap();
     let stalled =
         ["--sink", "stalled", "--errors", "drop", "--max-age", "10ms", "--attempt-timeout", "200ms"];
-    let ends = ["--until-idle", "500ms", "--drain-deadline", "18s", "--protocol", "consumer"];
+    let ends = ["--until-idle", "500ms", "--drain-timeout", "18s", "--protocol", "consumer"];
     let at = ["run", "--broker", cluster.bootstrap_servers(), "--topic", "events"];
     let output = demo(&[&at[..], &stalled, &ends].concat());
     assert_eq!(output.code, Some(1), "{}", output.stderr);
@@ -167,9 +167,9 @@ fn wrong_flags_end_with_code_2() {
 
 #[test]
 fn settings_that_cannot_work_are_named() {
-    let output = demo(&["run", "--drain-deadline", "5s"]);
+    let output = demo(&["run", "--drain-timeout", "5s"]);
     assert_eq!(output.code, Some(1));
-    assert!(output.stderr.contains("drain_deadline is 5s"), "{}", output.stderr);
+    assert!(output.stderr.contains("drain_timeout is 5s"), "{}", output.stderr);
     let output = demo(&["run", "--sink", "drop", "--set", "fetch.min.bytess=1"]);
     assert_eq!(output.code, Some(1));
     assert!(output.stderr.contains("fetch.min.bytess"), "{}", output.stderr);

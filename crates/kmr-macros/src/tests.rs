@@ -31,7 +31,7 @@ fn each_stage_becomes_the_builder_call_of_its_name() {
         filter => |order: &Order| order.amount > 0,
         filter_map => known,
         flat_map => lines,
-        reduce => Writer::<Row>::new("url", "table").max_records(32_768),
+        reduce => Writer::<Row>::new("url", "table").max_rows(32_768),
         map => receipt,
         reduce => Log::default(),
         reduce_err => Stream::new(Duration::from_secs(1)),
@@ -43,7 +43,7 @@ fn each_stage_becomes_the_builder_call_of_its_name() {
     .filter(|order: &Order| order.amount > 0)
     .filter_map(known)
     .flat_map(lines)
-    .reduce(Writer::<Row>::new("url", "table").max_records(32_768))
+    .reduce(Writer::<Row>::new("url", "table").max_rows(32_768))
     .map(receipt)
     .reduce(Log::default())
     .reduce_err(Stream::new(Duration::from_secs(1)))"#;
@@ -53,14 +53,14 @@ fn each_stage_becomes_the_builder_call_of_its_name() {
 #[test]
 fn settings_are_builder_calls_like_stages() {
     let stages = quote!({
-        concurrency => Concurrency::by_key(16),
+        map_concurrency => Concurrency::by_key(16),
         map => look_up,
         map_retry => RetryPolicy::default().with_give_up_after(None),
         reduce => sink,
     });
     let expected = r"
 ::kmr_core::Strategy::new()
-    .concurrency(Concurrency::by_key(16))
+    .map_concurrency(Concurrency::by_key(16))
     .map(look_up)
     .map_retry(RetryPolicy::default().with_give_up_after(None))
     .reduce(sink)";
@@ -70,22 +70,22 @@ fn settings_are_builder_calls_like_stages() {
 #[test]
 fn settings_stand_once_before_the_first_reduce_and_are_no_stages() {
     let stages = quote!({
-        concurrency => 4,
+        map_concurrency => 4,
         map => parse,
-        concurrency => 8,
+        map_concurrency => 8,
         reduce => sink,
         map_retry => policy,
         reduce_err => errors,
     });
     let found = errors(stages);
     assert_eq!(found.len(), 2, "{found:#?}");
-    assert!(found[0].starts_with("a second `concurrency`"), "{found:#?}");
+    assert!(found[0].starts_with("a second `map_concurrency`"), "{found:#?}");
     assert!(found[1].starts_with("`map_retry` stands behind a `reduce`"), "{found:#?}");
-    let found = errors(quote!({ map => parse, reduce => sink, reduce_err => errors, concurrency => 4 }));
+    let found = errors(quote!({ map => parse, reduce => sink, reduce_err => errors, map_concurrency => 4 }));
     assert_eq!(found.len(), 1, "{found:#?}");
-    let found = errors(quote!({ map => parse, concurrency => 4 }));
+    let found = errors(quote!({ map => parse, map_concurrency => 4 }));
     assert_eq!(found, ["no `reduce` stage: the strategy needs one behind this `map`"]);
-    let found = errors(quote!({ concurrency => 4 }));
+    let found = errors(quote!({ map_concurrency => 4 }));
     assert!(found.len() == 1 && found[0].starts_with("the strategy is empty"), "{found:#?}");
 }
 
@@ -200,7 +200,7 @@ fn only_near_names_are_suggested() {
         ("filtermap", "filter_map"),
         ("redcue", "reduce"),
         ("flatmap", "flat_map"),
-        ("concurency", "concurrency"),
+        ("map_concurency", "map_concurrency"),
         ("mapretry", "map_retry"),
     ] {
         assert_eq!(suggestion(written).as_deref(), Some(near), "{written}");

@@ -226,8 +226,8 @@ async fn a_setting_that_does_not_exist_is_named() -> Result<()> {
     let settings = impatient(&scene).kafka("session.timeout.ms", "soon");
     fails(&settings, "Config", &["session.timeout.ms"]).await?;
     let mut settings = impatient(&scene);
-    settings.byte_budget = 1;
-    fails(&settings, "Config", &["byte_budget is 1", "at least"]).await?;
+    settings.memory_budget = 1;
+    fails(&settings, "Config", &["memory_budget is 1", "at least"]).await?;
     Ok(())
 }
 

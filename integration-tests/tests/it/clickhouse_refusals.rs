@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::Result;
 use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, say, test_name, unique};
 use kmr_core::{
-    Attempt, BoxError, Chunk, DeadLetter, Delivered, Delivery, DeliveryError, Fork, Record, Reducer, Rows,
-    Side, Strategy, WithCode, chain_text,
+    Attempt, BoxError, Chunk, CodedError, DeadLetter, Delivered, Delivery, DeliveryError, Either, Fork,
+    Record, Reducer, Rows, Strategy, error_chain,
 };
 use kmr_sinks::MemoryWriter;
 use kmr_sinks::clickhouse::{
@@ -44,7 +44,7 @@ async fn table(name: &str, partition_by: &str) -> Database {
 }
 
 fn writer_to<R: Row + Serialize + Send + 'static>(database: &Database) -> ClickHouseWriter<R> {
-    ClickHouseWriter::new(database.server().url(), "t").database(database.name()).max_records(1 << 20)
+    ClickHouseWriter::new(database.server().url(), "t").database(database.name()).max_rows(1 << 20)
 }
 
 async fn deliver<R: Row + Serialize + Send + 'static>(
@@ -96,7 +96,7 @@ async fn isolates(
     assert_eq!((receipt.rows, receipt.written_rows), (good, Some(good)), "{what}");
     let there = database.number("SELECT count() * 1000000000 + uniqExact(id) FROM t").await.unwrap();
     assert_eq!(there, good * 1_000_000_000 + good, "{what}");
-    let error = |error: BoxError| error.downcast::<WithCode>().unwrap().into_inner().downcast().unwrap();
+    let error = |error: BoxError| error.downcast::<CodedError>().unwrap().into_inner().downcast().unwrap();
     delivered.rejected.into_iter().map(|row| *error(row.error)).collect()
 }
 
@@ -105,13 +105,13 @@ async fn bad_rows_are_isolated_with_code_and_column() {
     let database = table(test_name!(), "tuple()").await;
     let one = &[65_535][..];
     let errors = isolates(&database, "a constraint", (100_000, one, 3), |row| row.value = 1000).await;
-    let text = chain_text(&errors[0]);
+    let text = error_chain(&errors[0]);
     assert!(errors[0].code() == Some(469) && text.contains("column `value`"), "{text}");
 
     let errors =
         isolates(&database, "an unreadable value", (100_000, one, 3), |row| row.json = "{\"a\":".into())
             .await;
-    let text = chain_text(&errors[0]);
+    let text = error_chain(&errors[0]);
     assert!(errors[0].class() == Some(ErrorClass::Data) && text.contains("JSON"), "{text}");
 
     // The server does not say which row: 2·log2(100,000) and the batch itself.
@@ -269,7 +269,7 @@ async fn a_table_that_changes_is_followed_as_long_as_no_value_is_lost() {
     database.exec("ALTER TABLE t DROP COLUMN text").await.unwrap();
     let error = deliver(&mut writer, (0..10).map(row)).await.unwrap_err();
     assert!(!error.is_retryable());
-    let text = chain_text(&*error.into_source());
+    let text = error_chain(&*error.into_source());
     assert!(text.contains("column `text` is gone"), "{text}");
 }
 
@@ -304,7 +304,7 @@ async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
     let group = unique(test_name!());
     let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
     let letters = errors.records();
-    let writer = writer_to::<Line>(&database).max_records(5_000).max_age(Duration::from_millis(200));
+    let writer = writer_to::<Line>(&database).max_rows(5_000).max_age(Duration::from_millis(200));
     let columns = RecordColumns::new()
         .topic("topic")
         .partition("partition")
@@ -381,12 +381,12 @@ async fn record_types_have_tables_of_their_own_and_refused_rows_keep_their_offse
             .await?;
     }
     let offset = RecordColumns::new().offset("offset");
-    let numbers = writer_to::<Line>(&database).max_records(700).record_columns(offset.clone());
+    let numbers = writer_to::<Line>(&database).max_rows(700).record_columns(offset.clone());
     let words = ClickHouseWriter::<Word>::new(database.server().url(), "words");
     let words = words.database(database.name()).record_columns(offset);
     let fork = Fork::new(numbers, words, |entry| match entry {
-        Entry::Number(line) => Side::Left(line),
-        Entry::Word(word) => Side::Right(word),
+        Entry::Number(line) => Either::Left(line),
+        Entry::Word(word) => Either::Right(word),
     });
     let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
     let letters = errors.records();

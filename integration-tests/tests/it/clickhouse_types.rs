@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use integration_tests::{ClickHouse, Database, test_name};
-use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, StopConsumer, chain_text};
+use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, StopConsumer, error_chain};
 use kmr_sinks::clickhouse::client::Client;
 use kmr_sinks::clickhouse::client::types::{BFloat16, Int256, UInt256};
 use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, InsertReceipt, Row};
@@ -230,7 +230,7 @@ async fn a_batch_is_one_part_and_a_retry_is_dropped_by_a_deduplication_window() 
     let database = small_table(test_name!(), "SETTINGS non_replicated_deduplication_window = 100").await;
     let view = "CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY offset AS SELECT offset FROM t";
     database.exec(view).await.unwrap();
-    let mut writer = writer::<Small>(&database, "t").max_records(2_000_000);
+    let mut writer = writer::<Small>(&database, "t").max_rows(2_000_000);
     writer.start().await.unwrap();
     let mut encoded = writer.rows();
     small(1_500_000).into_iter().for_each(|row| encoded.push(row).unwrap());
@@ -251,7 +251,7 @@ async fn a_batch_is_one_part_and_a_retry_is_dropped_by_a_deduplication_window() 
 }
 
 async fn start_error(mut writer: ClickHouseWriter<Small>) -> String {
-    chain_text(&*writer.start().await.unwrap_err())
+    error_chain(&*writer.start().await.unwrap_err())
 }
 
 #[tokio::test]
@@ -272,7 +272,7 @@ async fn a_field_of_another_type_stops_the_consumer_at_its_first_row() {
     writer.start().await.unwrap();
     let error = writer.rows().push(Wrong { partition: 1, offset: 1 }).unwrap_err();
     assert!(error.is::<StopConsumer>());
-    let text = chain_text(&*error);
+    let text = error_chain(&*error);
     assert!(text.contains("partition") && text.contains("UInt32"), "{text}");
 }
 
@@ -287,7 +287,7 @@ async fn a_table_that_changes_under_a_running_consumer_ends_it_in_the_servers_wo
     writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
     let error = writer.freeze().unwrap().deliver(Attempt::new(1)).await.unwrap_err();
     assert!(!error.is_retryable());
-    let text = chain_text(&*error.into_source());
+    let text = error_chain(&*error.into_source());
     assert!(text.contains("60"), "{text}");
 }
 

@@ -148,7 +148,7 @@ async fn servers_topics_and_settings_that_are_wrong_are_named() -> Result<()> {
         .doctor(&["--set", "isolation.level=read_uncommitted"])
         .await?
         .only(&[("settings", "warn", "aborted")]);
-    scene.doctor(&["--drain-deadline", "5s"]).await?.only(&[("settings", "fail", "drain_deadline is 5s")]);
+    scene.doctor(&["--drain-timeout", "5s"]).await?.only(&[("settings", "fail", "drain_timeout is 5s")]);
     Ok(())
 }
 

@@ -2,13 +2,13 @@
 
 use anyhow::{Context as _, Result};
 use integration_tests::{Deadline, Topic, wait_until};
-use kmr_core::{ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, Error, Pipeline, Report};
+use kmr_core::{ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, Error, Pipeline, RunReport};
 use tokio::task::JoinHandle;
 
 /// A running consumer. Dropping it ends the consumer at once.
 pub(crate) struct Running {
     handle: ConsumerHandle,
-    task: JoinHandle<Result<Report, Error>>,
+    task: JoinHandle<Result<RunReport, Error>>,
 }
 
 /// A consumer of `topic` with quick commits, to be changed further and passed to [`run`].
@@ -62,13 +62,13 @@ impl Running {
     }
 
     /// Stops the consumer and waits for its ordered end.
-    pub(crate) async fn stop(self, deadline: Deadline) -> Result<Report> {
+    pub(crate) async fn stop(self, deadline: Deadline) -> Result<RunReport> {
         self.handle.stop();
         Ok(self.ended(deadline).await??)
     }
 
     /// Waits for the end, whatever it is.
-    pub(crate) async fn ended(mut self, deadline: Deadline) -> Result<Result<Report, Error>> {
+    pub(crate) async fn ended(mut self, deadline: Deadline) -> Result<Result<RunReport, Error>> {
         deadline.cap("the consumer ends", &mut self.task).await?.context("the consumer panicked")
     }
 }

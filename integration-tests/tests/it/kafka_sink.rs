@@ -283,7 +283,7 @@ async fn stops(topic: &Topic, strategy: kmr_core::Pipeline) -> Result<(Error, St
     let group = unique("stops");
     let running = run(consumer(topic, &group, strategy))?;
     let error = running.ended(Deadline::seconds(60)).await?.err().context("it stops")?;
-    let text = kmr_core::chain_text(&error);
+    let text = kmr_core::error_chain(&error);
     Ok((error, text))
 }
 

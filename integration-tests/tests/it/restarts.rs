@@ -19,7 +19,7 @@ const BATCH: usize = 2_000;
 fn slow(scene: &Scene) -> Settings {
     let mut settings = scene.settings();
     settings.sink = SinkKind::Slow(Duration::from_millis(50));
-    settings.max_records = BATCH;
+    settings.max_rows = BATCH;
     settings
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::{ClickHouse, Database, Deadline, Kafka, Topic, say, test_name, unique, wait_until};
-use kmr_core::{DeadLetter, Record, Strategy, chain_text};
+use kmr_core::{DeadLetter, Record, Strategy, error_chain};
 use kmr_sinks::MemoryWriter;
 use kmr_sinks::clickhouse::{ClickHouseWriter, RecordColumns, Row, SchemaChange};
 use serde::Serialize;
@@ -54,13 +54,13 @@ impl Place {
         let writer = ClickHouseWriter::<Line>::new(self.database.server().url(), "t")
             .database(self.database.name())
             .record_columns(RecordColumns::new().offset("offset"))
-            .max_records(500)
+            .max_rows(500)
             .max_age(Duration::from_millis(100))
             .max_rejected(usize::MAX)
             .max_rejected_share(1.0)
             .on_schema_change(policy);
         let strategy = Strategy::new().map(line).reduce(writer).reduce_err(letters);
-        run(consumer(&self.topic, &self.group, strategy).breaker(None))
+        run(consumer(&self.topic, &self.group, strategy).circuit_breaker(None))
     }
 
     async fn offsets(&self) -> Result<Vec<u64>> {
@@ -85,7 +85,7 @@ async fn a_change_that_loses_values_stops_the_consumer_by_default_and_loses_noth
         place.has_rows(&mut running, 2_000).await?;
         place.database.exec(&format!("ALTER TABLE t {change}")).await?;
         let error = running.ended(Deadline::seconds(60)).await?.err().context("it went on")?;
-        let text = chain_text(&error);
+        let text = error_chain(&error);
         ensure!(text.contains(said) && text.contains("start"), "{text}");
         ensure!(refused.take().is_empty(), "dead letters");
         let committed = place.topic.committed(&place.group).await?.get(&0).copied().unwrap_or(0);
@@ -166,7 +166,7 @@ async fn limits_of_refused_rows_hold_for_changed_tables_too() -> Result<()> {
     place.database.exec("ALTER TABLE t DROP COLUMN value").await?;
     place.topic.produce(crate::scene::numbered(5_000, 1)).await?;
     let error = running.ended(Deadline::seconds(60)).await?.err().context("it went on")?;
-    let text = chain_text(&error);
+    let text = error_chain(&error);
     ensure!(text.contains("refuses too many rows") && text.contains("column `value` is gone"), "{text}");
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use integration_tests::{ClickHouse, Database, equipment, test_name};
-use kmr_core::{Attempt, Chunk, Reducer, Rows, chain_text};
+use kmr_core::{Attempt, Chunk, Reducer, Rows, error_chain};
 use kmr_sinks::clickhouse::{ClickHouseWriter, InsertReceipt, Row};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
@@ -116,7 +116,7 @@ async fn deliver(writer: &mut ClickHouseWriter<Line>, count: u64) -> Result<Inse
     (0..count).for_each(|id| rows.push(Line { id }).unwrap());
     writer.accept(Chunk::new(rows, Vec::new())).unwrap();
     let delivered = writer.freeze().unwrap().deliver(Attempt::new(1)).await;
-    delivered.map(|delivered| delivered.output).map_err(|error| chain_text(&*error.into_source()))
+    delivered.map(|delivered| delivered.output).map_err(|error| error_chain(&*error.into_source()))
 }
 
 fn writer_to(url: &str, database: &Database, authority: &Authority) -> ClickHouseWriter<Line> {
@@ -166,7 +166,7 @@ async fn passwords_tokens_and_own_cas_reach_the_real_server_and_nobody_else() {
             "correct the host's name",
         ),
     ] {
-        let error = chain_text(&*writer.start().await.unwrap_err());
+        let error = error_chain(&*writer.start().await.unwrap_err());
         assert!(error.contains(expected), "{expected}: {error}");
         shown.push_str(&format!("{writer:?} {error} "));
     }

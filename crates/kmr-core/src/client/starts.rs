@@ -73,7 +73,7 @@ pub(super) fn resolve(
     Ok(Some(partitions.iter().map(start).collect()))
 }
 
-type Offsets = BTreeMap<TopicPartition, i64>;
+type OffsetRange = BTreeMap<TopicPartition, i64>;
 
 /// Offsets for partitions for which nothing is committed; those that start at the lowest offset are left out.
 fn choose(
@@ -81,18 +81,18 @@ fn choose(
     missing: &[TopicPartition],
     policy: &StartPolicy,
     go_on: &dyn Fn() -> bool,
-) -> Result<Option<Offsets>, Error> {
+) -> Result<Option<OffsetRange>, Error> {
     let read = |partitions: &[TopicPartition], point| {
         let what = what(partitions, point);
         persist(client, &what, ALL_TRIES, go_on, || try_log_offsets(client, partitions, point))
     };
     let mut chosen = match &policy.start_at {
         Some(StartAt::Timestamp(millis)) => return read(missing, LogPoint::Time(*millis)),
-        Some(StartAt::Offsets(offsets)) => {
+        Some(StartAt::OffsetRange(offsets)) => {
             let named = missing.iter().filter_map(|p| Some((p.clone(), *offsets.get(p)?)));
             named.collect()
         }
-        None => Offsets::new(),
+        None => OffsetRange::new(),
     };
     let named: Vec<TopicPartition> = chosen.keys().cloned().collect();
     let Some(low) = read(&named, LogPoint::Low)? else { return Ok(None) };
@@ -120,7 +120,7 @@ fn choose(
     Ok(Some(chosen))
 }
 
-fn bound(offsets: &Offsets, partition: &TopicPartition) -> i64 {
+fn bound(offsets: &OffsetRange, partition: &TopicPartition) -> i64 {
     offsets.get(partition).copied().unwrap_or(-1)
 }
 
@@ -129,7 +129,7 @@ pub(super) fn log_offsets(
     client: &Client,
     partitions: &[TopicPartition],
     point: LogPoint,
-) -> Result<Offsets, Error> {
+) -> Result<OffsetRange, Error> {
     let (what, go_on) = (what(partitions, point), || !client.context().is_leaving());
     let read = persist(client, &what, LOG_TRIES, &go_on, || try_log_offsets(client, partitions, point))?;
     let reason = || "the client is on its way out".to_owned();
@@ -144,9 +144,9 @@ fn try_log_offsets(
     client: &Client,
     partitions: &[TopicPartition],
     point: LogPoint,
-) -> Result<Offsets, KafkaError> {
+) -> Result<OffsetRange, KafkaError> {
     if partitions.is_empty() {
-        return Ok(Offsets::new());
+        return Ok(OffsetRange::new());
     }
     let asked = match point {
         LogPoint::Low => Offset::Beginning,
@@ -156,7 +156,7 @@ fn try_log_offsets(
     };
     let places: Places = partitions.iter().map(|partition| (partition.clone(), asked)).collect();
     let answer = client.offsets_for_times(list_of(&places)?, REQUEST)?;
-    let (mut offsets, mut at_the_end) = (Offsets::new(), Vec::new());
+    let (mut offsets, mut at_the_end) = (OffsetRange::new(), Vec::new());
     for element in answer.elements() {
         element.error()?;
         let partition = TopicPartition::new(element.topic(), element.partition());

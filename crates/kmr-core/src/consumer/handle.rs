@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::error::Error;
-use crate::graph::control::{Remote, StopRequest, Will};
+use crate::graph::control::{ControlSender, DesiredPauses, StopRequest};
 use crate::graph::memory::budget::Budget;
 use crate::health::Health;
 use crate::record::TopicPartition;
@@ -13,7 +13,7 @@ use crate::stats::{Counters, Stats};
 /// Watches and directs a consumer from elsewhere. Clones are handles of the same consumer.
 #[derive(Clone, Debug)]
 pub struct ConsumerHandle {
-    pub(super) remote: Remote,
+    pub(super) remote: ControlSender,
     pub(super) counters: Arc<Counters>,
     pub(super) budget: Arc<Budget>,
 }
@@ -50,7 +50,7 @@ impl ConsumerHandle {
 
     /// Reads all partitions again, whether they were paused by name or all together.
     pub fn resume_all(&self) {
-        self.remote.pause(|will| *will = Will::default());
+        self.remote.pause(|will| *will = DesiredPauses::default());
     }
 
     /// The partitions that [`pause`](Self::pause) has named; those of [`pause_all`](Self::pause_all) are not among them.

@@ -12,10 +12,10 @@ use std::time::{Duration, SystemTime};
 
 pub use self::handle::ConsumerHandle;
 use self::options::Options;
-use crate::breaker::Breaker;
+use crate::circuit_breaker::CircuitBreaker;
 use crate::client::Connect;
 use crate::config::{ClientConfig, ResetPolicy, StartAt, Until};
-pub use crate::consumer::report::Report;
+pub use crate::consumer::report::RunReport;
 use crate::error::{BoxError, Error};
 use crate::graph::control::{Controls, controls};
 use crate::graph::memory::budget::Budget;
@@ -107,16 +107,16 @@ impl<P> ConsumerBuilder<P> {
 
     /// Memory for records and rows from fetch to acknowledgement, in bytes. Default 64 MiB, at least 4 MiB. A quarter of it
     /// is librdkafka's prefetch. Too small makes small batches; one record always passes, however large.
-    pub fn byte_budget(mut self, bytes: usize) -> Self {
-        self.options.byte_budget = bytes;
+    pub fn memory_budget(mut self, bytes: usize) -> Self {
+        self.options.memory_budget = bytes;
         self
     }
 
     /// How long partitions are drained before they are handed back, at a rebalance and at shutdown. Default 180 s. Has to
     /// be more than the deliveries can take, and less than `max.poll.interval.ms` (both are checked by
     /// [`build`](ConsumerBuilder::build)); past it, what is left stays uncommitted.
-    pub fn drain_deadline(mut self, deadline: Duration) -> Self {
-        self.options.graph.drain_deadline = deadline;
+    pub fn drain_timeout(mut self, deadline: Duration) -> Self {
+        self.options.graph.drain_timeout = deadline;
         self
     }
 
@@ -132,8 +132,8 @@ impl<P> ConsumerBuilder<P> {
     /// partitions are read again from where they were committed. Tries start after 1 s and wait up to 30 s; past the limit the
     /// consumer ends with the last error, as it does at once where a new client cannot help (permissions, a fenced
     /// `group.instance.id`). A client that lives for less than a minute does not end a series of tries.
-    pub fn rebuild_limit(mut self, limit: Duration) -> Self {
-        self.options.graph.rebuild_limit = limit;
+    pub fn reconnect_timeout(mut self, limit: Duration) -> Self {
+        self.options.graph.reconnect_timeout = limit;
         self
     }
 
@@ -151,7 +151,7 @@ impl<P> ConsumerBuilder<P> {
     }
 
     /// Where a partition starts for which the group has committed nothing. Default [`ResetPolicy::Earliest`].
-    pub fn reset_policy(mut self, policy: ResetPolicy) -> Self {
+    pub fn offset_reset_policy(mut self, policy: ResetPolicy) -> Self {
         self.options.reset = Some(policy);
         self
     }
@@ -160,7 +160,7 @@ impl<P> ConsumerBuilder<P> {
     /// or the topic was created anew: records are lost already. Default [`ResetPolicy::Fail`]: the consumer stops, naming
     /// partition, offset and what the log holds. Otherwise it goes on at the lowest or behind the last record, with a warning
     /// that names both offsets.
-    pub fn out_of_range(mut self, policy: ResetPolicy) -> Self {
+    pub fn out_of_range_policy(mut self, policy: ResetPolicy) -> Self {
         self.options.graph.out_of_range = policy;
         self
     }
@@ -184,7 +184,7 @@ impl<P> ConsumerBuilder<P> {
     ///
     /// What it asks for:
     ///
-    /// * A strategy of map stages and one reduce; `at_shutdown` as by default; a group; brokers from Kafka 2.8 on.
+    /// * A strategy of map stages and one reduce; `partial_batch` as by default; a group; brokers from Kafka 2.8 on.
     /// * Mapping has to be deterministic: the same record gives the same rows, in every process. A block that comes out
     ///   differently stops the consumer with [`Error::BlockChanged`].
     /// * Only kmr moves the group's offsets. At an offset that another tool committed, and for a topic that was created again,
@@ -261,11 +261,11 @@ impl<P> ConsumerBuilder<P> {
     }
 
     /// When so many records have failed that the consumer stops, naming the last errors, instead of draining a topic into the dead
-    /// letters. Default: half of the records of the last 60 s, of at least 1,000, or 1,000 in a row (see [`Breaker`]); `None`: never.
+    /// letters. Default: half of the records of the last 60 s, of at least 1,000, or 1,000 in a row (see [`CircuitBreaker`]); `None`: never.
     ///
     /// Nothing is lost: records that were counted at a map stage last are read again by the next run, those that a sink rejected
     /// have their dead letters. A mapper that has to expect as many bad records can skip them, or raise the limits.
-    pub fn breaker(mut self, breaker: impl Into<Option<Breaker>>) -> Self {
+    pub fn circuit_breaker(mut self, breaker: impl Into<Option<CircuitBreaker>>) -> Self {
         self.options.graph.breaker = breaker.into();
         self
     }
@@ -292,7 +292,7 @@ impl ConsumerBuilder<Pipeline> {
         let handle = ConsumerHandle {
             remote,
             counters: Arc::default(),
-            budget: Budget::new(self.options.byte_budget - self.options.prefetch_bytes()),
+            budget: Budget::new(self.options.memory_budget - self.options.prefetch_bytes()),
         };
         Ok(Consumer {
             options: self.options,
@@ -319,7 +319,7 @@ impl Consumer {
     /// # Cancel safety
     /// Dropping the future ends the consumer at once, without the ordered shutdown: nothing is lost, what was under way is
     /// read again.
-    pub async fn run(self) -> Result<Report, Error> {
+    pub async fn run(self) -> Result<RunReport, Error> {
         let connect = Connect {
             topics: self.options.topics.clone(),
             config: self.options.config.clone(),
@@ -340,7 +340,7 @@ impl Consumer {
     }
 
     /// Runs on Kafka, or on whatever else `connector` connects to. `seed` decides the jitter of retries.
-    pub(crate) async fn run_on(self, connector: Arc<dyn Connector>, seed: u64) -> Result<Report, Error> {
+    pub(crate) async fn run_on(self, connector: Arc<dyn Connector>, seed: u64) -> Result<RunReport, Error> {
         let Consumer { options, pipeline, handle, controls, shutdown } = self;
         let _signals = match shutdown {
             Shutdown::Signals => signals::listen(handle.remote.stop.clone())?,
@@ -359,7 +359,7 @@ impl Consumer {
             exit_soon();
         }
         let stats = handle.stats();
-        ending.map(|ending| Report::new(&ending, stats))
+        ending.map(|ending| RunReport::new(&ending, stats))
     }
 }
 
@@ -382,7 +382,7 @@ const EXIT_CODE: i32 = 70;
 #[cfg(feature = "testing")]
 impl Consumer {
     /// For simulated runs: a budget below what is sensible.
-    pub(crate) fn with_byte_budget(mut self, bytes: usize) -> Self {
+    pub(crate) fn with_memory_budget(mut self, bytes: usize) -> Self {
         self.handle.budget = Budget::new(bytes);
         self
     }
@@ -427,23 +427,29 @@ mod tests {
         assert!(refused(builder().topics(Vec::<String>::new())).contains("no topics"));
         assert!(refused(builder().config(ClientConfig::new())).contains("bootstrap.servers"));
         assert!(refused(builder().topics(["^t"]).without_group()).contains("is a pattern"));
-        assert!(refused(builder().byte_budget(1)).contains("byte_budget"));
-        assert!(refused(builder().drain_deadline(Duration::from_secs(9))).contains("drain_deadline"));
-        assert!(refused(builder().drain_deadline(Duration::from_secs(400))).contains("max.poll.interval.ms"));
+        assert!(refused(builder().memory_budget(1)).contains("memory_budget"));
+        assert!(refused(builder().drain_timeout(Duration::from_secs(9))).contains("drain_timeout"));
+        assert!(refused(builder().drain_timeout(Duration::from_secs(400))).contains("max.poll.interval.ms"));
         assert!(refused(builder().heal_after(Duration::from_secs(9))).contains("heal_after"));
         assert!(refused(builder().exactly_once().without_group()).contains("without_group"));
-        assert!(refused(builder().exactly_once().out_of_range(ResetPolicy::Latest)).contains("out_of_range"));
-        let drops = Collect::default().with_options(|o| o.with_at_shutdown(crate::AtShutdown::Drop));
+        assert!(
+            refused(builder().exactly_once().out_of_range_policy(ResetPolicy::Latest))
+                .contains("out_of_range")
+        );
+        let drops = Collect::default().with_options(|o| o.with_partial_batch(crate::PartialBatch::Discard));
         assert!(
             refused(builder().exactly_once().strategy(Strategy::new().map(text).reduce(drops)))
-                .contains("at_shutdown")
+                .contains("partial_batch")
         );
         let pass = |rows: usize| Ok::<_, std::convert::Infallible>(rows);
         let two = Strategy::new().map(text).reduce(Collect::default()).map(pass).reduce(Collect::default());
         assert!(refused(builder().exactly_once().strategy(two)).contains("more than one reduce"));
         assert!(builder().exactly_once().build().is_ok());
-        assert!(refused(builder().breaker(Breaker::default().with_max_share(1.5))).contains("max_share"));
-        assert!(builder().heal_after(None).breaker(None).build().is_ok());
+        assert!(
+            refused(builder().circuit_breaker(CircuitBreaker::default().with_max_failure_ratio(1.5)))
+                .contains("max_failure_ratio")
+        );
+        assert!(builder().heal_after(None).circuit_breaker(None).build().is_ok());
         assert!(builder().build().is_ok());
     }
 

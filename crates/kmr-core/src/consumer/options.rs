@@ -2,21 +2,21 @@
 
 use std::time::Duration;
 
-use crate::breaker::Breaker;
+use crate::circuit_breaker::CircuitBreaker;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::commit::leaving::COMMIT_ANSWER;
 use crate::graph::dead_letters::reread;
-use crate::graph::observe::watchdog::Thresholds;
+use crate::graph::observe::watchdog::WatchdogThresholds;
 use crate::graph::options::GraphOptions;
 use crate::graph::pipeline::Pipeline;
-use crate::reducer::AtShutdown;
+use crate::reducer::PartialBatch;
 
 #[derive(Clone, Debug)]
 pub(super) struct Options {
     pub(super) topics: Vec<String>,
     pub(super) config: ClientConfig,
-    pub(super) byte_budget: usize,
+    pub(super) memory_budget: usize,
     pub(super) connect_timeout: Duration,
     pub(super) start_at: Option<StartAt>,
     pub(super) reset: Option<ResetPolicy>,
@@ -37,7 +37,7 @@ impl Default for Options {
         Self {
             topics: Vec::new(),
             config: ClientConfig::new(),
-            byte_budget: 64 << 20,
+            memory_budget: 64 << 20,
             connect_timeout: Duration::from_secs(30),
             start_at: None,
             reset: None,
@@ -51,7 +51,7 @@ impl Default for Options {
 impl Options {
     /// Bytes of the budget that are librdkafka's.
     pub(super) fn prefetch_bytes(&self) -> usize {
-        self.byte_budget / PREFETCH_SHARE
+        self.memory_budget / PREFETCH_SHARE
     }
 
     pub(super) fn check(&self, pipeline: &Pipeline) -> Result<(), Error> {
@@ -65,24 +65,26 @@ impl Options {
             let text = format!("topic {pattern:?} is a pattern; without_group takes names of topics");
             return Err(Error::Config(text));
         }
-        if self.byte_budget < LEAST_BUDGET {
-            let text =
-                format!("byte_budget is {} bytes; it has to be at least {LEAST_BUDGET}", self.byte_budget);
+        if self.memory_budget < LEAST_BUDGET {
+            let text = format!(
+                "memory_budget is {} bytes; it has to be at least {LEAST_BUDGET}",
+                self.memory_budget
+            );
             return Err(Error::Config(text));
         }
         if self.graph.commit_interval.is_zero() {
             return Err(Error::Config("commit_interval is 0; give it at least a millisecond".to_owned()));
         }
-        if let Some(problem) = self.graph.breaker.as_ref().and_then(Breaker::problem) {
+        if let Some(problem) = self.graph.breaker.as_ref().and_then(CircuitBreaker::problem) {
             return Err(Error::Config(problem.to_owned()));
         }
         if let Some(heal_after) = self.graph.thresholds.heal_after
-            && heal_after < self.graph.drain_deadline
+            && heal_after < self.graph.drain_timeout
         {
             return Err(Error::Config(format!(
-                "heal_after is {heal_after:?}, which is below drain_deadline ({:?}): a partition that is to be healed is drained \
+                "heal_after is {heal_after:?}, which is below drain_timeout ({:?}): a partition that is to be healed is drained \
                  first; raise it, or switch it off",
-                self.graph.drain_deadline
+                self.graph.drain_timeout
             )));
         }
         if self.graph.exactly_once {
@@ -100,8 +102,8 @@ impl Options {
         } else if pipeline.reduces.len() != 1 {
             "the strategy has more than one reduce, and only one that map stages alone feed can make the same block again; write \
              the second into another topic, for a consumer of its own"
-        } else if pipeline.reduces.iter().any(|info| info.options.at_shutdown != AtShutdown::Flush) {
-            "at_shutdown has to be AtShutdown::Flush: what is dropped on purpose is not delivered exactly once"
+        } else if pipeline.reduces.iter().any(|info| info.options.partial_batch != PartialBatch::Flush) {
+            "partial_batch has to be PartialBatch::Flush: what is dropped on purpose is not delivered exactly once"
         } else {
             return Ok(());
         };
@@ -114,8 +116,8 @@ impl Options {
         let batching: Duration =
             stages.map(|info| info.options.max_age).fold(Duration::ZERO, Duration::saturating_add);
         let mut graph = self.graph.clone();
-        let Thresholds { warn_after, heal_after } = graph.thresholds;
-        graph.thresholds = Thresholds {
+        let WatchdogThresholds { warn_after, heal_after } = graph.thresholds;
+        graph.thresholds = WatchdogThresholds {
             warn_after: warn_after.saturating_add(batching),
             heal_after: heal_after.map(|heal_after| heal_after.saturating_add(batching)),
         };
@@ -136,21 +138,21 @@ impl Options {
         }
         if pipeline.errors.is_some() {
             // Records whose rows were rejected are read again, for the one batch and for the other.
-            chain = chain.saturating_add(reread::limit(self.graph.drain_deadline) * 2);
+            chain = chain.saturating_add(reread::limit(self.graph.drain_timeout) * 2);
         }
-        if chain >= self.graph.drain_deadline {
+        if chain >= self.graph.drain_timeout {
             return Err(Error::Config(format!(
-                "drain_deadline is {:?}, but two attempts of every reduce, reading rejected records again, a commit and a heartbeat may \
-                 take {chain:?}; raise drain_deadline or lower the attempt_timeout of the reducers",
-                self.graph.drain_deadline
+                "drain_timeout is {:?}, but two attempts of every reduce, reading rejected records again, a commit and a heartbeat may \
+                 take {chain:?}; raise drain_timeout or lower the attempt_timeout of the reducers",
+                self.graph.drain_timeout
             )));
         }
         let max_poll = self.config.max_poll_interval()?;
-        if self.graph.drain_deadline >= max_poll {
+        if self.graph.drain_timeout >= max_poll {
             return Err(Error::Config(format!(
-                "drain_deadline is {:?}, which is not below max.poll.interval.ms ({max_poll:?}): the group would give the \
+                "drain_timeout is {:?}, which is not below max.poll.interval.ms ({max_poll:?}): the group would give the \
                  member up while it drains; lower the one or raise the other",
-                self.graph.drain_deadline
+                self.graph.drain_timeout
             )));
         }
         Ok(())

@@ -3,21 +3,21 @@
 use std::collections::BTreeMap;
 
 use crate::graph::coordinator::{Ending, partition_reports};
-use crate::partition_report::PartitionEnd;
+use crate::partition_report::PartitionReport;
 use crate::record::TopicPartition;
 use crate::stats::Stats;
 
 /// How a consumer ended that was told to stop.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
-pub struct Report {
+pub struct RunReport {
     /// What it did.
     pub stats: Stats,
     /// The partitions that it owned at the end.
-    pub partitions: BTreeMap<TopicPartition, PartitionEnd>,
+    pub partitions: BTreeMap<TopicPartition, PartitionReport>,
 }
 
-impl Report {
+impl RunReport {
     pub(super) fn new(ending: &Ending, stats: Stats) -> Self {
         Self { stats, partitions: partition_reports(&ending.settled) }
     }

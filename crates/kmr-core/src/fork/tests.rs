@@ -23,7 +23,7 @@ impl Reducer for Sink {
     type Rows = Vec<u32>;
     type Output = usize;
 
-    fn rows(&self) -> Vec<u32> {
+    fn new_rows(&self) -> Vec<u32> {
         Vec::new()
     }
 
@@ -58,14 +58,14 @@ impl Delivery for Frozen {
 }
 
 fn even_and_odd(left: Sink, right: Sink) -> Fork<u32, Sink, Sink> {
-    Fork::new(left, right, |n| if n % 2 == 0 { Side::Left(n) } else { Side::Right(n) })
+    Fork::new(left, right, |n| if n % 2 == 0 { Either::Left(n) } else { Either::Right(n) })
 }
 
 fn chunk(
     fork: &Fork<u32, Sink, Sink>,
     numbers: impl IntoIterator<Item = u32>,
 ) -> Chunk<ForkRows<u32, Vec<u32>, Vec<u32>>> {
-    let mut rows = fork.rows();
+    let mut rows = fork.new_rows();
     numbers.into_iter().for_each(|n| rows.push(n).unwrap());
     Chunk::new(rows, Vec::new())
 }

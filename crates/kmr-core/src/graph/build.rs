@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
-use super::claims::tracked_rows::Piece;
+use super::claims::tracked_rows::TrackedRows;
 use super::context::StageContext;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
 use super::exactly_once::BlockTask;
@@ -78,7 +78,7 @@ fn spawn_reduce<R: Reducer>(
     downstream: Box<dyn Downstream<R::Output>>,
     errors: Arc<dyn ErrorBranch>,
     (context, tasks): (&StageContext, &mut Tasks),
-) -> mpsc::Sender<Piece<R::Rows>> {
+) -> mpsc::Sender<TrackedRows<R::Rows>> {
     let (sender, input) = mpsc::channel(CHANNEL_PIECES);
     let name = info.stage.to_string();
     let task = ReduceTask {
@@ -113,7 +113,7 @@ where
         let context = StageContext { exactly_once: false, ..context };
         Box::pin(async move {
             start_reducer(&info, &mut reducer, false).await?;
-            let (stage, rows) = (info.stage.clone(), reducer.rows());
+            let (stage, rows) = (info.stage.clone(), reducer.new_rows());
             let stop: Arc<dyn ErrorBranch> = Arc::new(Stop::ForLetters);
             let finish = Finish { chain: Pass::default(), errors: stop.clone() };
             let mut tasks = JoinSet::new();
@@ -142,7 +142,7 @@ pub trait Link<C: Chain>: Send + 'static {
 pub struct Target<R: Rows> {
     pub(crate) info: ReduceInfo,
     pub(crate) rows: R,
-    pub(crate) sender: mpsc::Sender<Piece<R>>,
+    pub(crate) sender: mpsc::Sender<TrackedRows<R>>,
 }
 
 /// The maps hang on Kafka's records.
@@ -196,7 +196,7 @@ impl<T: Send + 'static> ReduceLink<T> {
         let up: ConnectUp<T> = Box::new(move |downstream, mut build| {
             Box::pin(async move {
                 start_reducer(&info, &mut reducer, build.context.exactly_once).await?;
-                let rows = reducer.rows();
+                let rows = reducer.new_rows();
                 let (context, errors) = (build.context.clone(), build.errors.clone());
                 let sender =
                     spawn_reduce(info.clone(), reducer, downstream, errors, (&context, &mut build.tasks));

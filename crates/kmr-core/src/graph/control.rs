@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::observe::status::Board;
+use super::observe::status::StatusBoard;
 use crate::error::Error;
 use crate::record::TopicPartition;
 
@@ -24,12 +24,12 @@ pub(crate) enum Command {
 
 /// Which partitions the operator wants paused. Outlives assignments and clients, and may name partitions that are not ours.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Will {
+pub(crate) struct DesiredPauses {
     pub(crate) all: bool,
     pub(crate) partitions: BTreeSet<TopicPartition>,
 }
 
-impl Will {
+impl DesiredPauses {
     pub(crate) fn pauses(&self, partition: &TopicPartition) -> bool {
         self.all || self.partitions.contains(partition)
     }
@@ -37,11 +37,11 @@ impl Will {
 
 /// The sending half.
 #[derive(Clone, Debug)]
-pub(crate) struct Remote {
+pub(crate) struct ControlSender {
     pub(crate) stop: mpsc::UnboundedSender<StopRequest>,
     commands: mpsc::UnboundedSender<Command>,
-    will: Arc<Mutex<Will>>,
-    pub(crate) board: Arc<Board>,
+    will: Arc<Mutex<DesiredPauses>>,
+    pub(crate) board: Arc<StatusBoard>,
 }
 
 /// The graph's half.
@@ -49,23 +49,23 @@ pub(crate) struct Remote {
 pub(crate) struct Controls {
     pub(crate) stops: mpsc::UnboundedReceiver<StopRequest>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
-    will: Arc<Mutex<Will>>,
-    pub(crate) board: Arc<Board>,
+    will: Arc<Mutex<DesiredPauses>>,
+    pub(crate) board: Arc<StatusBoard>,
 }
 
 /// Both halves, connected.
-pub(crate) fn controls() -> (Remote, Controls) {
+pub(crate) fn controls() -> (ControlSender, Controls) {
     let (stop, stops) = mpsc::unbounded_channel();
     let (commands, received) = mpsc::unbounded_channel();
-    let will = Arc::<Mutex<Will>>::default();
-    let board = Arc::<Board>::default();
-    let remote = Remote { stop, commands, will: will.clone(), board: board.clone() };
+    let will = Arc::<Mutex<DesiredPauses>>::default();
+    let board = Arc::<StatusBoard>::default();
+    let remote = ControlSender { stop, commands, will: will.clone(), board: board.clone() };
     (remote, Controls { stops, commands: received, will, board })
 }
 
-impl Remote {
+impl ControlSender {
     /// Changes what is to be paused, and tells the coordinator. After the end of the consumer it has no effect.
-    pub(crate) fn pause(&self, change: impl FnOnce(&mut Will)) {
+    pub(crate) fn pause(&self, change: impl FnOnce(&mut DesiredPauses)) {
         change(&mut lock(&self.will));
         let _ = self.commands.send(Command::Pauses);
     }
@@ -80,17 +80,17 @@ impl Remote {
         answer.await.unwrap_or(Err(Error::NotAssigned { partition }))
     }
 
-    pub(crate) fn will(&self) -> Will {
+    pub(crate) fn will(&self) -> DesiredPauses {
         lock(&self.will).clone()
     }
 }
 
 impl Controls {
-    pub(crate) fn will(&self) -> Will {
+    pub(crate) fn will(&self) -> DesiredPauses {
         lock(&self.will).clone()
     }
 }
 
-fn lock(will: &Mutex<Will>) -> MutexGuard<'_, Will> {
+fn lock(will: &Mutex<DesiredPauses>) -> MutexGuard<'_, DesiredPauses> {
     will.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use super::assignment::states::Flow;
+use super::assignment::states::AssignmentStates;
 use super::build::start_stages;
 use super::context::StageContext;
 use super::control::Controls;
 use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
-use super::dead_letters::failure_rate::Failures;
+use super::dead_letters::failure_rate::FailureRate;
 use super::dead_letters::reread;
 use super::dead_letters::reread::Rereader;
 use super::memory::budget::Budget;
@@ -37,7 +37,7 @@ impl Graph {
     /// # Errors
     /// See [`Coordinator::run`]; and whatever keeps a stage or the client from starting.
     pub(crate) async fn run(mut self, pipeline: Pipeline) -> Result<Ending, Error> {
-        let (flow, flow_receiver) = ordered_watch::channel(Flow::default());
+        let (flow, flow_receiver) = ordered_watch::channel(AssignmentStates::default());
         let context = StageContext {
             flow: flow_receiver,
             budget: self.budget.clone(),
@@ -45,8 +45,8 @@ impl Graph {
             board: self.controls.board.clone(),
             exactly_once: self.options.exactly_once,
             seed: self.seed,
-            records: Some(Rereader::new(self.connector.clone(), reread::limit(self.options.drain_deadline))),
-            failures: Arc::new(Failures::new(self.options.breaker.clone())),
+            records: Some(Rereader::new(self.connector.clone(), reread::limit(self.options.drain_timeout))),
+            failures: Arc::new(FailureRate::new(self.options.breaker.clone())),
         };
         let stages = tokio::select! {
             biased;

@@ -52,7 +52,7 @@ impl<R: Rows<Item = T> + Nothing, T, From> RowsOf<T, From, Decoy> for R {}
     message = "this `reduce_err` does not take `DeadLetter`: its rows are `{Self}`",
     label = "the records that failed at the stages before arrive as `DeadLetter`, but the reducer collects `{Self}`"
 )]
-pub trait RowsOfLetters<Marker>: Rows<Item = DeadLetter> {}
+pub trait RowsOfDeadLetters<Marker>: Rows<Item = DeadLetter> {}
 
-impl<R: Rows<Item = DeadLetter>> RowsOfLetters<Fits> for R {}
-impl<R: Rows<Item = DeadLetter> + Nothing> RowsOfLetters<Decoy> for R {}
+impl<R: Rows<Item = DeadLetter>> RowsOfDeadLetters<Fits> for R {}
+impl<R: Rows<Item = DeadLetter> + Nothing> RowsOfDeadLetters<Decoy> for R {}

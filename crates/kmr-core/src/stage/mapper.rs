@@ -50,7 +50,7 @@ pub trait AsyncMapper: Send + Sync + 'static {
     type Output: Send + 'static;
 
     /// Maps one record. Records of a partition are mapped one after the other, unless
-    /// [`Strategy::concurrency`](crate::Strategy::concurrency) allows more.
+    /// [`Strategy::map_concurrency`](crate::Strategy::map_concurrency) allows more.
     ///
     /// # Errors
     /// The record goes to `reduce_err` with this error, the others go on. With [`Retryable`](crate::Retryable) it is mapped again

@@ -20,7 +20,7 @@ pub(crate) use answer::{Via, ViaOptional, ViaSeveral, via, via_optional, via_sev
 pub use chain::{
     Apply, Chain, Emission, Filter, Head, Many, Maybe, One, Pass, RecordPredicate, StageError, Step, Then,
 };
-pub use fit::{RowsOf, RowsOfLetters, stage_name};
+pub use fit::{RowsOf, RowsOfDeadLetters, stage_name};
 pub use form::{IntoRecordMap, IntoValueMap, Predicate, RecordForm, ValueForm};
 pub use mapper::{AsyncMapper, Mapper};
 pub use name::Stage;

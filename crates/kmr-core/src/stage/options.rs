@@ -71,6 +71,6 @@ pub(crate) struct MapOptions {
 impl MapOptions {
     /// Names the first value that cannot work.
     pub(crate) fn problem(&self) -> Option<&'static str> {
-        (self.concurrency.records == 0).then_some("concurrency is 0: at least 1 record must be allowed")
+        (self.concurrency.records == 0).then_some("map_concurrency is 0: at least 1 record must be allowed")
     }
 }

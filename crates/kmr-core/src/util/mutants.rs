@@ -1,10 +1,10 @@
-//! Defects that are planted, one at a time, to show that the simulation's judge would see them. In the crate's own tests only:
-//! everywhere else [`planted`] is `false` at compile time, and there is nothing to switch.
+//! Defects that are enabled, one at a time, to show that the simulation's judge would see them. In the crate's own tests only:
+//! everywhere else [`enabled`] is `false` at compile time, and there is nothing to switch.
 
 /// What goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(not(test), allow(dead_code, reason = "switched on by tests alone"))]
-pub(crate) enum Defect {
+pub(crate) enum Mutant {
     /// The highest finished offset is committed, not the lowest unfinished one.
     CommitsMaximum,
     /// A dead letter answers for the record behind its own.
@@ -53,14 +53,14 @@ pub(crate) enum Defect {
 
 /// Whether a defect is switched on in this thread.
 #[cfg(test)]
-pub(crate) fn planted(defect: Defect) -> bool {
+pub(crate) fn enabled(defect: Mutant) -> bool {
     switch::active() == Some(defect)
 }
 
 /// Outside of tests nothing ever is.
 #[cfg(not(test))]
 #[inline(always)]
-pub(crate) const fn planted(_: Defect) -> bool {
+pub(crate) const fn enabled(_: Mutant) -> bool {
     false
 }
 
@@ -68,20 +68,20 @@ pub(crate) const fn planted(_: Defect) -> bool {
 pub(crate) mod switch {
     use std::cell::Cell;
 
-    use super::Defect;
+    use super::Mutant;
 
     thread_local! {
-        static ACTIVE: Cell<Option<Defect>> = const { Cell::new(None) };
+        static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
     }
 
     /// The defect that is switched on in this thread.
-    pub(crate) fn active() -> Option<Defect> {
+    pub(crate) fn active() -> Option<Mutant> {
         ACTIVE.get()
     }
 
     /// Switches a defect on or off in this thread.
     #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "the simulation is what switches it"))]
-    pub(crate) fn set(defect: Option<Defect>) {
+    pub(crate) fn set(defect: Option<Mutant>) {
         ACTIVE.set(defect);
     }
 }

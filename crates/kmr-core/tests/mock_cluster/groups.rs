@@ -99,7 +99,7 @@ async fn user_code_that_is_stuck_keeps_no_partition_past_the_drain_deadline() {
     let consumer = Consumer::builder()
         .topics(["events"])
         .config(cluster.config(&KIP_848))
-        .drain_deadline(Duration::from_secs(16))
+        .drain_timeout(Duration::from_secs(16))
         .strategy(Strategy::new().map(never).reduce(Count::quick(&stuck)))
         .build()
         .unwrap();

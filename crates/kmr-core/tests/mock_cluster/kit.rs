@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use kmr_core::{
     Attempt, BatchOptions, BoxError, Chunk, ClientConfig, Consumer, ConsumerHandle, Delivered, Delivery,
-    DeliveryError, Error, Record, Reducer, Report, Strategy, TopicPartition, async_trait,
+    DeliveryError, Error, Record, Reducer, RunReport, Strategy, TopicPartition, async_trait,
 };
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
@@ -74,12 +74,12 @@ impl Reducer for Count {
 
     fn options(&self) -> BatchOptions {
         BatchOptions::default()
-            .with_max_records(500)
+            .with_max_rows(500)
             .with_max_age(Duration::from_millis(50))
             .with_attempt_timeout(Duration::from_secs(1))
     }
 
-    fn rows(&self) -> Self::Rows {
+    fn new_rows(&self) -> Self::Rows {
         Vec::new()
     }
 
@@ -158,20 +158,20 @@ impl Cluster {
 
 pub(crate) struct Running {
     pub(crate) handle: ConsumerHandle,
-    pub(crate) task: JoinHandle<Result<Report, Error>>,
+    pub(crate) task: JoinHandle<Result<RunReport, Error>>,
 }
 
 impl Running {
-    pub(crate) async fn stop(self) -> Result<Report, Error> {
+    pub(crate) async fn stop(self) -> Result<RunReport, Error> {
         self.handle.stop();
         self.ended().await
     }
 
-    pub(crate) async fn ended(self) -> Result<Report, Error> {
+    pub(crate) async fn ended(self) -> Result<RunReport, Error> {
         timeout(Duration::from_secs(30), self.task).await.unwrap().unwrap()
     }
 }
 
-pub(crate) fn committed(report: &Report) -> Vec<Option<i64>> {
+pub(crate) fn committed(report: &RunReport) -> Vec<Option<i64>> {
     (0..PARTITIONS).map(|n| report.partitions.get(&TopicPartition::new("events", n))?.committed).collect()
 }

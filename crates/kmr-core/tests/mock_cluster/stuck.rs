@@ -61,7 +61,7 @@ fn stuck(workers: usize) {
         let consumer = Consumer::builder()
             .topics(["events"])
             .config(cluster.config(&KIP_848))
-            .drain_deadline(Duration::from_secs(16))
+            .drain_timeout(Duration::from_secs(16))
             .heal_after(Duration::from_secs(16))
             .exit_when_stuck(true)
             .strategy(Strategy::new().map(never).reduce(Count::quick(&seen)))

@@ -28,7 +28,7 @@ impl<T: Send + 'static> Reducer for Count<T> {
     type Rows = Vec<T>;
     type Output = usize;
 
-    fn rows(&self) -> Vec<T> {
+    fn new_rows(&self) -> Vec<T> {
         Vec::new()
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use clickhouse::Row;
-use kmr_core::chain_text;
+use kmr_core::error_chain;
 use kmr_sinks::clickhouse::{TableColumn, check_row};
 use serde::Deserialize;
 
@@ -164,7 +164,7 @@ impl Asker<'_> {
         let columns: Vec<TableColumn> =
             columns.into_iter().map(|c| TableColumn::new(c.name, c.type_text, c.default_kind)).collect();
         let sample = IngestRow { partition: 0, offset: 0, timestamp: 0 };
-        check_row(&dotted(name), &columns, sample).map_err(|error| chain_text(&*error))
+        check_row(&dotted(name), &columns, sample).map_err(|error| error_chain(&*error))
     }
 
     async fn may_insert(&self, name: &Name) -> Access {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use kmr_core::SettingNote;
+use kmr_core::ConfigWarning;
 
 use crate::cli::{Protocol, RunArgs};
 
@@ -21,7 +21,7 @@ pub(super) struct Facts {
 pub(super) struct SettingsFacts {
     /// Why no consumer can be built from them.
     pub(super) refused: Option<String>,
-    pub(super) notes: Vec<SettingNote>,
+    pub(super) notes: Vec<ConfigWarning>,
 }
 
 /// An answer, or the words in its place.

@@ -169,7 +169,7 @@ fn parts(server: &ClickHouseFacts) -> Check {
             NAME,
             State::Warn,
             found,
-            "insert less often: larger --max-records and --max-age, fewer writers",
+            "insert less often: larger --max-rows and --max-age, fewer writers",
         )
     } else {
         Check::ok(NAME, found)

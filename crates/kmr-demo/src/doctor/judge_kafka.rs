@@ -1,6 +1,6 @@
 //! Judges settings, cluster, topic and group. Pure.
 
-use kmr_core::SettingEffect;
+use kmr_core::WarningKind;
 
 use super::facts::{Access, Facts, KafkaFacts, PartitionFacts};
 use super::report::{Check, State};
@@ -33,7 +33,7 @@ fn settings(facts: &Facts) -> Check {
         .iter()
         .map(|note| {
             let what = match note.effect {
-                SettingEffect::Replaced => "is not used",
+                WarningKind::Replaced => "is not used",
                 _ => "is used",
             };
             format!("{}={} {what}: {}", note.name, note.value, note.why)
@@ -231,10 +231,10 @@ mod tests {
 
     #[test]
     fn settings_that_cannot_work_fail_and_risky_ones_warn() {
-        let refused = judged("settings", |f| f.settings.refused = Some("drain_deadline is 5s".into()));
-        assert!(refused.0 == State::Fail && refused.1.contains("drain_deadline"), "{refused:?}");
+        let refused = judged("settings", |f| f.settings.refused = Some("drain_timeout is 5s".into()));
+        assert!(refused.0 == State::Fail && refused.1.contains("drain_timeout"), "{refused:?}");
         let config = ClientConfig::new().set("enable.auto.commit", "true").set("queued.min.messages", "5");
-        let risky = judged("settings", |f| f.settings.notes = config.review());
+        let risky = judged("settings", |f| f.settings.notes = config.lint());
         assert_eq!(risky.0, State::Warn);
         assert!(risky.1.contains("enable.auto.commit=true is not used"), "{}", risky.1);
         assert!(risky.1.contains("queued.min.messages=5 is used"), "{}", risky.1);

@@ -32,7 +32,7 @@ async fn gather(args: &DoctorArgs) -> anyhow::Result<Facts> {
     let config = run::config(&args.run)?;
     let settings = facts::SettingsFacts {
         refused: run::consumer(&args.run).err().map(|error| crate::errors::one_line(&error)),
-        notes: config.review(),
+        notes: config.lint(),
     };
     let (kafka, clickhouse) = tokio::join!(kafka::gather(&args.run), clickhouse::gather(&args.run));
     Ok(Facts { settings, kafka: kafka?, clickhouse, writer: facts::Writer::of(&args.run) })

@@ -109,7 +109,7 @@ struct Supervisor<'a> {
     progress: Progress<'a>,
 }
 
-type Running = tokio::task::JoinHandle<Result<kmr_core::Report, kmr_core::Error>>;
+type Running = tokio::task::JoinHandle<Result<kmr_core::RunReport, kmr_core::Error>>;
 
 impl Supervisor<'_> {
     async fn run(mut self, mut running: Running) -> anyhow::Result<()> {

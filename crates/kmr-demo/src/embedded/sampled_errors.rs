@@ -42,7 +42,7 @@ impl Reducer for SampledErrors {
         BatchOptions::default().with_max_age(Duration::from_millis(25))
     }
 
-    fn rows(&self) -> Vec<DeadLetter> {
+    fn new_rows(&self) -> Vec<DeadLetter> {
         Vec::new()
     }
 

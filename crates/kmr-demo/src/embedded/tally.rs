@@ -119,10 +119,10 @@ impl Reducer for Tally {
     type Output = ();
 
     fn options(&self) -> BatchOptions {
-        BatchOptions::default().with_max_records(8_192).with_max_age(Duration::from_millis(50))
+        BatchOptions::default().with_max_rows(8_192).with_max_age(Duration::from_millis(50))
     }
 
-    fn rows(&self) -> Vec<Row> {
+    fn new_rows(&self) -> Vec<Row> {
         Vec::new()
     }
 

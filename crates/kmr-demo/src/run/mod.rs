@@ -64,9 +64,9 @@ pub(crate) fn consumer(args: &RunArgs) -> anyhow::Result<Consumer> {
     let consumer = builder
         .topics([args.kafka.topic.as_str()])
         .config(config(args)?)
-        .byte_budget(args.tuning.byte_budget)
+        .memory_budget(args.tuning.memory_budget)
         .commit_interval(args.tuning.commit_interval)
-        .drain_deadline(args.tuning.drain_deadline)
+        .drain_timeout(args.tuning.drain_timeout)
         .connect_timeout(args.tuning.connect_timeout)
         .exit_when_stuck(true)
         .strategy(pipeline::pipeline(args)?)

@@ -62,8 +62,7 @@ fn sink(args: &RunArgs) -> SinkStage {
         Sink::Drop => Behaviour::Discard,
         Sink::Stalled => Behaviour::Stall,
     };
-    let options =
-        batches(tuning, behaviour).with_max_records(tuning.max_records).with_max_age(tuning.max_age);
+    let options = batches(tuning, behaviour).with_max_rows(tuning.max_rows).with_max_age(tuning.max_age);
     SinkStage::Probe(Probe::new(behaviour, options))
 }
 
@@ -71,7 +70,7 @@ fn clickhouse(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
     let tuning = &args.tuning;
     let mut writer = ClickHouseWriter::new(url(&args.clickhouse), &args.clickhouse.table)
         .database(&args.clickhouse.database)
-        .max_records(tuning.max_records)
+        .max_rows(tuning.max_rows)
         .max_age(tuning.max_age)
         .attempt_timeout(tuning.attempt_timeout)
         .start_timeout(tuning.connect_timeout);

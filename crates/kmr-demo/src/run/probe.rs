@@ -38,7 +38,7 @@ impl<T: Send + 'static> Reducer for Probe<T> {
         self.options.clone()
     }
 
-    fn rows(&self) -> Vec<T> {
+    fn new_rows(&self) -> Vec<T> {
         Vec::new()
     }
 

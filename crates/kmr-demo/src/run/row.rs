@@ -58,7 +58,7 @@ pub(crate) fn json(record: &Record<'_>) -> Result<IngestRow, RowError> {
 
 #[cfg(test)]
 mod tests {
-    use kmr_core::{OwnedRecord, chain_text};
+    use kmr_core::{OwnedRecord, error_chain};
 
     use super::*;
 
@@ -71,7 +71,7 @@ mod tests {
         assert_eq!(raw(&record("anything").as_record()).unwrap(), expected);
         for malformed in ["", "{\"a\":1", "{} {}"] {
             let error = json(&record(malformed).as_record()).unwrap_err();
-            assert!(chain_text(&error).starts_with("the payload is not JSON: "), "{}", chain_text(&error));
+            assert!(error_chain(&error).starts_with("the payload is not JSON: "), "{}", error_chain(&error));
         }
         let tombstone = OwnedRecord::new("t", 3, 7);
         assert!(matches!(json(&tombstone.as_record()), Err(RowError::Tombstone)));

@@ -1,7 +1,7 @@
 //! A planned block of exactly-once mode: one insert under the plan's token, without the rows that the table refuses.
 //!
 //! Invariants (E4 of ARCHITECTURE.md):
-//! 1. Whatever is inserted of the block goes under its token, and is all of it but [`Block::without`]: the server keeps one such insert
+//! 1. Whatever is inserted of the block goes under its token, and is all of it but [`Block::excluded_rows`]: the server keeps one such insert
 //!    and drops the others, whoever sent them.
 //! 2. Rows that are refused are looked for by probes, which write nothing. So it does not matter what became of earlier attempts.
 
@@ -39,7 +39,7 @@ impl From<ClickHouseError> for NotIn {
 impl From<NotIn> for DeliveryError {
     fn from(why: NotIn) -> Self {
         match why {
-            NotIn::Refused(rows) => DeliveryError::refused(rows),
+            NotIn::Refused(rows) => DeliveryError::rejected(rows),
             NotIn::Failed(error) if error.is_retryable() => DeliveryError::retryable(error),
             NotIn::Failed(error) => DeliveryError::fatal(error),
         }
@@ -83,7 +83,7 @@ impl FrozenBatch {
     async fn trusts(&self, block: &Block) -> Result<(), ClickHouseError> {
         let Some(exact) = &self.exact else { return Ok(()) };
         let (table, endpoint) = (&*self.destination.name, self.destination.hosts.endpoint(0));
-        let doubt = doubt(endpoint, table, &exact.windows, block.planned, block.is_reformed).await?;
+        let doubt = doubt(endpoint, table, &exact.windows, block.planned, block.is_replay).await?;
         let in_doubt =
             |why| ClickHouseError::InDoubt { table: table.to_owned(), token: block.token.to_string(), why };
         doubt.map_or(Ok(()), |why| Err(in_doubt(why)))

@@ -98,7 +98,7 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
             "the table takes no rows for now: it is tried again, look whether its Keeper answers"
         }
         (_, ErrorClass::TooManyPartitions) => {
-            "the batch falls into too many table partitions: lower .max_records(), use a coarser PARTITION BY, or raise the limit with \
+            "the batch falls into too many table partitions: lower .max_rows(), use a coarser PARTITION BY, or raise the limit with \
              .setting(\"max_partitions_per_insert_block\", …), as a block has to that is planned for exactly-once delivery"
         }
         (_, ErrorClass::Data) => "correct the mapping or the table",
@@ -107,7 +107,7 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
             "the rows are in the table itself: correct the view, or detach it, before the consumer is started again"
         }
         (_, ErrorClass::TooManyParts) => {
-            "raise .max_records() or .max_age() so that fewer, larger parts are written"
+            "raise .max_rows() or .max_age() so that fewer, larger parts are written"
         }
         (_, ErrorClass::Transient) => "it is tried again",
         (_, ErrorClass::Fatal) => "see the server's message and log",

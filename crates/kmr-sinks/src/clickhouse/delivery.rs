@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use kmr_core::{Attempt, BoxError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow, WithCode};
+use kmr_core::{Attempt, BoxError, CodedError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow};
 
 use super::answer::Outcome;
 use super::block::{Looking, NotIn};
@@ -387,7 +387,7 @@ pub(crate) fn row_error(error: ClickHouseError) -> BoxError {
     let code = error.code();
     let refused = ClickHouseError::Refused { column, source: Box::new(error) };
     match code {
-        Some(code) => WithCode::new(code.to_string(), refused).into(),
+        Some(code) => CodedError::new(code.to_string(), refused).into(),
         None => refused.into(),
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct Terms {
     pub(crate) limits: Limits,
     pub(crate) schema_change: SchemaChange,
     pub(crate) pace: Pace,
-    pub(crate) max_records: usize,
+    pub(crate) max_rows: usize,
     pub(crate) asynchronous: bool,
 }
 
@@ -59,7 +59,7 @@ impl Destination {
             limits: terms.limits,
             schema_change: terms.schema_change,
             pace: terms.pace,
-            block_rows: terms.max_records.max(BLOCK_ROWS) as u64,
+            block_rows: terms.max_rows.max(BLOCK_ROWS) as u64,
             asynchronous: terms.asynchronous,
             tally: Mutex::default(),
             inserts: AtomicU64::new(0),

@@ -327,10 +327,10 @@ pub(crate) async fn doubt(
     of: &str,
     windows: &[Window],
     planned: SystemTime,
-    is_reformed: bool,
+    is_replay: bool,
 ) -> Result<Option<String>, ClickHouseError> {
     let age = SystemTime::now().duration_since(planned).unwrap_or_default();
-    if !is_reformed && age < YOUNG {
+    if !is_replay && age < YOUNG {
         return Ok(None);
     }
     for window in windows {

@@ -49,7 +49,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use kmr_core::chain_text;
+    use kmr_core::error_chain;
 
     use super::*;
 
@@ -62,7 +62,7 @@ mod tests {
     fn problem(columns: &[(&str, &str, &str)]) -> String {
         let columns: Vec<_> = columns.iter().map(|(n, t, d)| TableColumn::new(*n, *t, *d)).collect();
         let checked = check_row("db.readings", &columns, Reading { sensor: 1, value: Some(2.0) });
-        checked.err().map(|error| chain_text(&*error)).unwrap_or_default()
+        checked.err().map(|error| error_chain(&*error)).unwrap_or_default()
     }
 
     #[test]

@@ -71,7 +71,7 @@ impl<R> fmt::Debug for EncodedRows<R> {
 impl<R: Row + Serialize + Send + 'static> Rows for EncodedRows<R> {
     type Item = R;
 
-    fn fresh(&self) -> Self {
+    fn new_empty(&self) -> Self {
         Self::new(self.table.clone())
     }
 

@@ -14,7 +14,7 @@ pub(crate) fn window(database: &str, table: &str, blocks: u64, time: Option<Dura
 }
 
 pub(crate) fn not_ready(address: &str, attempt: u32, error: &ClickHouseError, retry_in: Duration) {
-    let error = kmr_core::chain_text(error);
+    let error = kmr_core::error_chain(error);
     tracing::warn!(address, attempt, error, ?retry_in, "ClickHouse is not ready yet");
 }
 
@@ -25,7 +25,7 @@ pub(crate) fn inserted(table: &str, rows: u64, sent_bytes: u64, attempt: u32, to
 pub(crate) fn refused(table: &str, rows: u64, attempt: u32, error: &ClickHouseError) {
     // The framework decides what follows and reports it; this only tells which batch it was.
     let retryable = error.is_retryable();
-    tracing::debug!(table, rows, attempt, retryable, error = kmr_core::chain_text(error), "insert failed");
+    tracing::debug!(table, rows, attempt, retryable, error = kmr_core::error_chain(error), "insert failed");
 }
 
 pub(crate) fn too_many_parts(table: &str, wait: Duration) {
@@ -54,7 +54,7 @@ pub(crate) fn nothing_found(table: &str, rows: u64) {
 }
 
 pub(crate) fn search_started(table: &str, rows: u64, in_doubt: bool, error: &ClickHouseError) {
-    let error = kmr_core::chain_text(error);
+    let error = kmr_core::error_chain(error);
     tracing::warn!(table, rows, in_doubt, error, "a batch was refused: looking for the rows at fault");
 }
 
@@ -63,7 +63,7 @@ pub(crate) fn search_ended(table: &str, rows: u64, refused: u64, inserts: u32) {
 }
 
 pub(crate) fn not_sorted(table: &str, error: &ClickHouseError) {
-    let error = kmr_core::chain_text(error);
+    let error = kmr_core::error_chain(error);
     tracing::warn!(
         table,
         error,

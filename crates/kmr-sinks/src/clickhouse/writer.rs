@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use ::clickhouse::Row;
 use async_trait::async_trait;
-use kmr_core::{AtShutdown, BatchOptions, BoxError, Chunk, Delivery, Reducer, RetryPolicy};
+use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, PartialBatch, Reducer, RetryPolicy};
 use serde::Serialize;
 
 use super::config::{Compression, Config, SchemaChange, Secret, Timeouts};
@@ -196,8 +196,8 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
 
     /// Rows in a batch. Default 32,768; at least 1. ClickHouse writes a part for every batch: small ones end in "too many
     /// parts", large ones cost memory here and there.
-    pub fn max_records(mut self, records: usize) -> Self {
-        self.options = self.options.with_max_records(records);
+    pub fn max_rows(mut self, records: usize) -> Self {
+        self.options = self.options.with_max_rows(records);
         self
     }
 
@@ -235,8 +235,8 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     }
 
     /// What happens to the open batch when the consumer stops. Default: it is inserted.
-    pub fn at_shutdown(mut self, at_shutdown: AtShutdown) -> Self {
-        self.options = self.options.with_at_shutdown(at_shutdown);
+    pub fn partial_batch(mut self, partial_batch: PartialBatch) -> Self {
+        self.options = self.options.with_partial_batch(partial_batch);
         self
     }
 
@@ -277,7 +277,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
             limits: self.config.limits,
             schema_change: self.config.schema_change,
             pace: Pace::new(self.options.attempt_timeout),
-            max_records: self.options.max_records,
+            max_rows: self.options.max_rows,
             asynchronous: self.config.async_insert,
         };
         let destination = Arc::new(Destination::new(hosts, Arc::clone(&table), terms));
@@ -348,7 +348,7 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
         Err(ClickHouseError::Config(problem).into())
     }
 
-    fn rows(&self) -> EncodedRows<R> {
+    fn new_rows(&self) -> EncodedRows<R> {
         EncodedRows::new(self.started.as_ref().map(|started| Arc::clone(&started.table)))
     }
 
@@ -413,11 +413,11 @@ mod tests {
     #[test]
     fn options_reach_the_framework() {
         let writer = ClickHouseWriter::<Reading>::new("http://db:8123", "t")
-            .max_records(7)
+            .max_rows(7)
             .max_age(Duration::from_secs(4))
-            .at_shutdown(AtShutdown::Drop);
+            .partial_batch(PartialBatch::Discard);
         let options = writer.options();
-        assert_eq!((options.max_records, options.max_age), (7, Duration::from_secs(4)));
-        assert_eq!(options.at_shutdown, AtShutdown::Drop);
+        assert_eq!((options.max_rows, options.max_age), (7, Duration::from_secs(4)));
+        assert_eq!(options.partial_batch, PartialBatch::Discard);
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kmr_core::{Attempt, Delivered, Delivery, DeliveryError, RejectedRow, WithCode};
+use kmr_core::{Attempt, CodedError, Delivered, Delivery, DeliveryError, RejectedRow};
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Instant, sleep, timeout};
 
@@ -217,7 +217,7 @@ impl FrozenMessages {
 
 fn rejected_row(Rejected { index, error }: Rejected) -> RejectedRow {
     let error = match error.code() {
-        Some(code) => WithCode::new(code.to_string(), error).into(),
+        Some(code) => CodedError::new(code.to_string(), error).into(),
         None => error.into(),
     };
     RejectedRow { index, error }

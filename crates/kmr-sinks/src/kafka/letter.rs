@@ -39,7 +39,7 @@ pub(super) fn message(letter: DeadLetter, prefix: &str, now: i64) -> KafkaMessag
     add("attempt", (before.attempt + 1).to_string());
     add("first_seen", before.first_seen.unwrap_or(now).to_string());
     add("version", VERSION.to_owned());
-    if let Some(why) = letter.missing {
+    if let Some(why) = letter.missing_reason {
         add("missing", cut(why));
     }
     message
@@ -83,7 +83,7 @@ fn cut(mut text: String) -> String {
 
 #[cfg(test)]
 mod tests {
-    use kmr_core::WithCode;
+    use kmr_core::CodedError;
 
     use super::*;
 
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn the_record_is_kept_and_what_happened_is_added() {
-        let letter = DeadLetter::new(record(), "map 1", WithCode::new("27", "no number"));
+        let letter = DeadLetter::new(record(), "map 1", CodedError::new("27", "no number"));
         let message = message(letter, DEFAULT_HEADER_PREFIX, 1000);
         assert_eq!((message.key.as_deref(), message.payload.as_deref()), (Some(&b"k"[..]), Some(&b"p"[..])));
         assert_eq!((message.timestamp, message.topic.as_deref(), message.partition), (Some(77), None, None));

@@ -44,7 +44,7 @@ impl<T> fmt::Debug for KafkaRows<T> {
 impl<T: Send + 'static> Rows for KafkaRows<T> {
     type Item = T;
 
-    fn fresh(&self) -> Self {
+    fn new_empty(&self) -> Self {
         Self::new(self.to_message.clone())
     }
 

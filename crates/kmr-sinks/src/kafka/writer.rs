@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kmr_core::{
-    AtShutdown, BatchOptions, BoxError, Chunk, ClientConfig, DeadLetter, Delivery, Reducer, RetryPolicy,
+    BatchOptions, BoxError, Chunk, ClientConfig, DeadLetter, Delivery, PartialBatch, Reducer, RetryPolicy,
 };
 
 use super::batch::Batch;
@@ -102,7 +102,7 @@ impl KafkaWriter<DeadLetter> {
     /// | `kmr.timestamp` | the record's timestamp in milliseconds; the message has it too, unless the topic sets its own |
     /// | `kmr.stage` | the stage that failed, such as `map 1` |
     /// | `kmr.error` | why, with all causes; at most 4 KiB |
-    /// | `kmr.code` | the error's code, if it has one: see [`WithCode`](kmr_core::WithCode) |
+    /// | `kmr.code` | the error's code, if it has one: see [`CodedError`](kmr_core::CodedError) |
     /// | `kmr.attempt` | how often this record has become a dead letter; above 1 if it was read from a topic of dead letters and failed again |
     /// | `kmr.first_seen` | when it became one first, in milliseconds since the Unix epoch |
     /// | `kmr.version` | of kmr |
@@ -158,8 +158,8 @@ impl<T: Send + 'static> KafkaWriter<T> {
     }
 
     /// Messages in a batch. Default 32,768; at least 1.
-    pub fn max_records(mut self, records: usize) -> Self {
-        self.options = self.options.with_max_records(records);
+    pub fn max_rows(mut self, records: usize) -> Self {
+        self.options = self.options.with_max_rows(records);
         self
     }
 
@@ -197,8 +197,8 @@ impl<T: Send + 'static> KafkaWriter<T> {
     }
 
     /// What happens to the open batch when the consumer stops. Default: it is delivered.
-    pub fn at_shutdown(mut self, at_shutdown: AtShutdown) -> Self {
-        self.options = self.options.with_at_shutdown(at_shutdown);
+    pub fn partial_batch(mut self, partial_batch: PartialBatch) -> Self {
+        self.options = self.options.with_partial_batch(partial_batch);
         self
     }
 }
@@ -237,7 +237,7 @@ impl<T: Send + 'static> Reducer for KafkaWriter<T> {
         Ok(())
     }
 
-    fn rows(&self) -> KafkaRows<T> {
+    fn new_rows(&self) -> KafkaRows<T> {
         KafkaRows::new(self.to_message.clone())
     }
 

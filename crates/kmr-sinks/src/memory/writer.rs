@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kmr_core::{
-    AtShutdown, Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Reducer,
+    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, PartialBatch, Reducer,
     RejectedRow, RetryPolicy,
 };
 
@@ -60,8 +60,8 @@ impl<T: Send + 'static> MemoryWriter<T> {
     }
 
     /// Rows in a batch. Default 32,768; at least 1.
-    pub fn max_records(mut self, records: usize) -> Self {
-        self.options = self.options.with_max_records(records);
+    pub fn max_rows(mut self, records: usize) -> Self {
+        self.options = self.options.with_max_rows(records);
         self
     }
 
@@ -96,8 +96,8 @@ impl<T: Send + 'static> MemoryWriter<T> {
     }
 
     /// What happens to the open batch when the consumer stops. Default: it is delivered.
-    pub fn at_shutdown(mut self, at_shutdown: AtShutdown) -> Self {
-        self.options = self.options.with_at_shutdown(at_shutdown);
+    pub fn partial_batch(mut self, partial_batch: PartialBatch) -> Self {
+        self.options = self.options.with_partial_batch(partial_batch);
         self
     }
 }
@@ -123,7 +123,7 @@ impl<T: Send + 'static> Reducer for MemoryWriter<T> {
         self.options.clone()
     }
 
-    fn rows(&self) -> Vec<T> {
+    fn new_rows(&self) -> Vec<T> {
         Vec::new()
     }
 

@@ -36,7 +36,7 @@ impl<T> fmt::Debug for JsonLines<T> {
 impl<T: Serialize + Send + 'static> Rows for JsonLines<T> {
     type Item = T;
 
-    fn fresh(&self) -> Self {
+    fn new_empty(&self) -> Self {
         Self::new()
     }
 

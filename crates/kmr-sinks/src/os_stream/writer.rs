@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use kmr_core::{
-    AtShutdown, Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Reducer,
+    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, PartialBatch, Reducer,
 };
 use serde::Serialize;
 
@@ -74,8 +74,8 @@ impl<T: Serialize + Send + 'static> OsStreamWriter<T> {
     }
 
     /// Rows in a batch. Default 32,768; at least 1.
-    pub fn max_records(mut self, records: usize) -> Self {
-        self.options = self.options.with_max_records(records);
+    pub fn max_rows(mut self, records: usize) -> Self {
+        self.options = self.options.with_max_rows(records);
         self
     }
 
@@ -92,8 +92,8 @@ impl<T: Serialize + Send + 'static> OsStreamWriter<T> {
     }
 
     /// What happens to the open batch when the consumer stops. Default: it is written.
-    pub fn at_shutdown(mut self, at_shutdown: AtShutdown) -> Self {
-        self.options = self.options.with_at_shutdown(at_shutdown);
+    pub fn partial_batch(mut self, partial_batch: PartialBatch) -> Self {
+        self.options = self.options.with_partial_batch(partial_batch);
         self
     }
 }
@@ -122,7 +122,7 @@ impl<T: Serialize + Send + 'static> Reducer for OsStreamWriter<T> {
         Ok(())
     }
 
-    fn rows(&self) -> JsonLines<T> {
+    fn new_rows(&self) -> JsonLines<T> {
         JsonLines::new()
     }
 

@@ -13,7 +13,7 @@ use crate::shared::job::{BATCH_AGE, BATCH_ROWS};
 use crate::shared::rows::Seen;
 
 fn options() -> BatchOptions {
-    BatchOptions::default().with_max_records(BATCH_ROWS).with_max_age(BATCH_AGE)
+    BatchOptions::default().with_max_rows(BATCH_ROWS).with_max_age(BATCH_AGE)
 }
 
 /// Drops rows as they come, and acknowledges every batch at once.
@@ -34,7 +34,7 @@ impl<T: Send + 'static> Reducer for Drop<T> {
         options()
     }
 
-    fn rows(&self) -> Vec<T> {
+    fn new_rows(&self) -> Vec<T> {
         Vec::new()
     }
 
@@ -118,7 +118,7 @@ impl Reducer for Watch {
         options()
     }
 
-    fn rows(&self) -> Vec<Timed> {
+    fn new_rows(&self) -> Vec<Timed> {
         Vec::new()
     }
 
@@ -156,7 +156,7 @@ impl Reducer for Stall {
         options()
     }
 
-    fn rows(&self) -> Vec<Vec<u8>> {
+    fn new_rows(&self) -> Vec<Vec<u8>> {
         Vec::new()
     }
 

@@ -66,7 +66,7 @@ impl<R: Reducer> Reducer for Gate<R> {
         self.inner.start_exactly_once().await
     }
 
-    fn rows(&self) -> R::Rows {
+    fn new_rows(&self) -> R::Rows {
         self.inner.rows()
     }
 

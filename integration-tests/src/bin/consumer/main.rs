@@ -12,7 +12,7 @@ use anyhow::{Context as _, Result};
 use integration_tests::consumer::{Dies, Event, RowKind, Settings, Step};
 use kmr_core::{
     ClientConfig, Consumer, ConsumerHandle, Error, IntoPipeline as _, Pipeline, Record, RetryPolicy,
-    Strategy, chain_text,
+    Strategy, error_chain,
 };
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use kmr_sinks::{OsStream, OsStreamWriter};
@@ -41,7 +41,7 @@ pub(crate) async fn main() -> Result<ExitCode> {
             emit(&Event::Failed { error: variant.to_owned() });
             let mut stderr = std::io::stderr();
             // A closed standard error leaves nobody to tell.
-            let _ = writeln!(stderr, "error: {}", chain_text(&error));
+            let _ = writeln!(stderr, "error: {}", error_chain(&error));
             Ok(ExitCode::FAILURE)
         }
     }
@@ -54,8 +54,8 @@ async fn run(settings: &Settings) -> Result<Event, Error> {
         config = config.set(name, value);
     }
     let mut builder = Consumer::builder();
-    if let Some(deadline) = settings.drain_deadline {
-        builder = builder.drain_deadline(deadline);
+    if let Some(deadline) = settings.drain_timeout {
+        builder = builder.drain_timeout(deadline);
     }
     if settings.exactly_once {
         builder = builder.exactly_once();
@@ -77,7 +77,7 @@ async fn run(settings: &Settings) -> Result<Event, Error> {
         })
         .topics(std::iter::once(&settings.topic).chain(&settings.more_topics))
         .config(config)
-        .byte_budget(settings.byte_budget)
+        .memory_budget(settings.memory_budget)
         .commit_interval(settings.commit_interval)
         .connect_timeout(settings.connect_timeout)
         .strategy(pipeline(settings))
@@ -115,7 +115,7 @@ fn pipeline(settings: &Settings) -> Pipeline {
 fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> Gate<ClickHouseWriter<R>> {
     let mut writer = ClickHouseWriter::<R>::new(&settings.clickhouse, &settings.table)
         .database(&settings.database)
-        .max_records(settings.max_records)
+        .max_rows(settings.max_rows)
         .max_age(settings.max_age)
         .max_in_flight(settings.max_in_flight)
         .retry(RetryPolicy::default().with_give_up_after(Some(settings.give_up_after)))

@@ -23,7 +23,7 @@ async fn kills_under_load_leave_each_row_once() -> Result<()> {
 async fn kills_under_load_leave_each_row_once_where_blocks_go_by_their_age() -> Result<()> {
     let kills = if soaking() { 20 } else { 4 };
     kills_under_load(test_name!(), kills, |settings| {
-        settings.max_records = 1_000_000;
+        settings.max_rows = 1_000_000;
         settings.max_age = Duration::from_millis(70);
     })
     .await

@@ -15,10 +15,10 @@ const LARGE: usize = 1_100_000;
 /// One block of all that comes.
 fn large(scene: &Scene) -> Settings {
     let mut settings = settings(scene);
-    settings.max_records = LARGE;
+    settings.max_rows = LARGE;
     settings.max_bytes = Some(256 << 20);
     settings.max_age = Duration::from_secs(120);
-    settings.byte_budget = 1 << 30;
+    settings.memory_budget = 1 << 30;
     settings.attempt_timeout = Some(Duration::from_secs(10));
     settings
 }
@@ -62,7 +62,7 @@ async fn a_plan_that_is_larger_than_the_budget_is_refused_and_made_with_the_one_
     let scene = scene(test_name!(), 1, 1000).await?;
     let produced = scene.topic.produce(numbered(310_000, 1)).await?;
     let mut settings = settings(&scene);
-    settings.max_records = 300_000;
+    settings.max_rows = 300_000;
     settings.max_age = Duration::from_secs(60);
     let mut dying = settings.clone();
     dying.dies = Some(Dies { at: Step::BeforeInsert, block: 1 });
@@ -72,8 +72,8 @@ async fn a_plan_that_is_larger_than_the_budget_is_refused_and_made_with_the_one_
 
     let mut small = settings.clone();
     // The least that there is.
-    small.byte_budget = 4 << 20;
-    let texts = ["byte_budget", "that is planned from offset 0 to 299999", "raise it to what it was"];
+    small.memory_budget = 4 << 20;
+    let texts = ["memory_budget", "that is planned from offset 0 to 299999", "raise it to what it was"];
     stops(&small, &texts).await?;
     ensure!(scene.rows().await? == 0, "it inserted something");
 
@@ -91,7 +91,7 @@ async fn a_smaller_block_size_makes_the_planned_block_as_it_was_planned() -> Res
     let produced = scene.topic.produce(numbered(1_000, 1)).await?;
     leave_a_plan(&scene).await?;
     let mut smaller = settings(&scene);
-    smaller.max_records = 7;
+    smaller.max_rows = 7;
     let mut consumer = start(&smaller)?;
     scene.all_committed(&consumer, Deadline::seconds(90)).await?;
     each_row_once(&scene, &produced).await?;
@@ -122,7 +122,7 @@ async fn a_block_of_too_many_table_partitions_stops_the_consumer_until_the_limit
 
     // The block is planned, so a smaller one is of no use.
     let mut smaller = settings(&scene);
-    smaller.max_records = 50;
+    smaller.max_rows = 50;
     stops(&smaller, &texts).await?;
     let mut raised = smaller;
     raised.clickhouse_settings.insert("max_partitions_per_insert_block".to_owned(), BLOCK.to_string());

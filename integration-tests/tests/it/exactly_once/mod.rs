@@ -47,7 +47,7 @@ async fn remembers(scene: &Scene, window: u32) -> Result<()> {
 fn settings(scene: &Scene) -> Settings {
     let mut settings = scene.settings();
     settings.exactly_once = true;
-    settings.max_records = BLOCK;
+    settings.max_rows = BLOCK;
     settings.max_age = Duration::from_millis(200);
     settings.kafka("session.timeout.ms", "6000").kafka("heartbeat.interval.ms", "500")
 }

@@ -21,7 +21,7 @@ async fn a_block_whose_answers_are_lost_moves_to_another_process_and_is_in_once(
     deaf.attempt_timeout = Some(Duration::from_secs(2));
     // The dead letters' writer has an attempt timeout of its own, which the drain deadline would have to cover.
     deaf.dead_letters = false;
-    deaf.drain_deadline = Some(Duration::from_secs(20));
+    deaf.drain_timeout = Some(Duration::from_secs(20));
     let mut first = start(&deaf)?;
     first.wait_for_line(Deadline::seconds(60), "delivery failed, trying again").await?;
     let before = scene.rows().await?;

@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::consumer::{Dies, Settings, Step};
 use integration_tests::{ClickHouse, Database, Deadline, Process, Signal, say, test_name, wait_until};
-use kmr_core::{Attempt, Block, Chunk, Delivery, DeliveryError, Reducer, RejectedRow, Rows, chain_text};
+use kmr_core::{Attempt, Block, Chunk, Delivery, DeliveryError, Reducer, RejectedRow, Rows, error_chain};
 use kmr_sinks::clickhouse::{ClickHouseWriter, InsertReceipt, Row};
 use serde::{Deserialize, Serialize};
 
@@ -190,7 +190,7 @@ const BAD: u64 = 65_535;
 async fn batch(database: &Database, spoil: fn(&mut Reading)) -> Batch {
     let mut writer = ClickHouseWriter::<Reading>::new(database.server().url(), "t")
         .database(database.name())
-        .max_records(1 << 20);
+        .max_rows(1 << 20);
     writer.start().await.unwrap();
     writer.start_exactly_once().await.unwrap();
     let mut rows = writer.rows();
@@ -206,12 +206,12 @@ async fn batch(database: &Database, spoil: fn(&mut Reading)) -> Batch {
 }
 
 fn attempt(token: &str, without: &[usize]) -> Attempt {
-    Attempt::new(1).with_block(Block::new(token, SystemTime::now(), true).without(without))
+    Attempt::new(1).with_block(Block::new(token, SystemTime::now(), true).with_excluded_rows(without))
 }
 
 async fn refused(batch: &Batch, token: &str) -> Vec<RejectedRow> {
     let error: DeliveryError = batch.deliver(attempt(token, &[])).await.unwrap_err();
-    error.into_refused().map_err(|error| chain_text(&*error.into_source())).unwrap()
+    error.into_rejected().map_err(|error| error_chain(&*error.into_source())).unwrap()
 }
 
 #[tokio::test]

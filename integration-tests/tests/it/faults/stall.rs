@@ -37,7 +37,7 @@ async fn stall(name: &str, protocol: Protocol) -> Result<Figures> {
     group.settings.sink = SinkKind::Stalled;
     group.settings.dead_letters = false;
     group.settings.attempt_timeout = Some(ATTEMPT);
-    group.settings.drain_deadline = Some(DRAIN);
+    group.settings.drain_timeout = Some(DRAIN);
     let load = Load::numbered(&group.scene.topic, 0, rate(1_000, 4_000));
     group.start_without_waiting()?;
     let mapped =

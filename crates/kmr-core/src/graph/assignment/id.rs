@@ -4,11 +4,11 @@ use crate::record::TopicPartition;
 
 /// One assignment of one partition: unique in the life of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Epoch(pub(crate) u64);
+pub(crate) struct AssignmentId(pub(crate) u64);
 
 /// A partition during one assignment.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Assignment {
     pub(crate) partition: TopicPartition,
-    pub(crate) epoch: Epoch,
+    pub(crate) epoch: AssignmentId,
 }

@@ -12,18 +12,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use crate::graph::assignment::id::{Assignment, Epoch};
+use crate::graph::assignment::id::{Assignment, AssignmentId};
 use crate::graph::commit::ledger::{Ledger, LedgerEntry, LedgerEvent};
-use crate::graph::commit::offset_tracker::Offsets;
+use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::memory::budget::Charge;
 use crate::reducer::SourceRange;
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 /// The right, and the duty, to say what became of some observed records.
 #[derive(Debug)]
 pub(crate) struct Claim {
     assignment: Arc<Assignment>,
-    ranges: Vec<Offsets>,
+    ranges: Vec<OffsetRange>,
     charge: Charge,
     ledger: Ledger,
 }
@@ -32,7 +32,7 @@ impl Claim {
     /// Reports `range` as observed and claims it.
     pub(crate) fn observe(
         assignment: Arc<Assignment>,
-        range: Offsets,
+        range: OffsetRange,
         charge: Charge,
         ledger: Ledger,
     ) -> Self {
@@ -70,7 +70,7 @@ impl Claim {
                 return false;
             }
             if range.last >= offset {
-                upper.push(Offsets::new(offset, range.last));
+                upper.push(OffsetRange::new(offset, range.last));
                 range.last = offset - 1;
             }
             true
@@ -84,15 +84,15 @@ impl Claim {
         Some(self.sibling(vec![range], bytes))
     }
 
-    fn carve_range(&mut self, offset: i64) -> Option<Offsets> {
+    fn carve_range(&mut self, offset: i64) -> Option<OffsetRange> {
         let index = self.ranges.iter().position(|range| (range.first..=range.last).contains(&offset))?;
         let range = self.ranges.remove(index);
-        let left = Offsets::new(range.first, offset - 1);
-        let right = Offsets::new(offset + 1, range.last);
+        let left = OffsetRange::new(range.first, offset - 1);
+        let right = OffsetRange::new(offset + 1, range.last);
         for (at, rest) in [left, right].into_iter().filter(|rest| rest.first <= rest.last).enumerate() {
             self.ranges.insert(index + at, rest);
         }
-        Some(Offsets::new(offset, offset))
+        Some(OffsetRange::new(offset, offset))
     }
 
     /// Takes some records out, with `bytes` of the charge.
@@ -101,7 +101,7 @@ impl Claim {
         self.sibling(carved, bytes)
     }
 
-    fn sibling(&mut self, ranges: Vec<Offsets>, bytes: usize) -> Claim {
+    fn sibling(&mut self, ranges: Vec<OffsetRange>, bytes: usize) -> Claim {
         Claim {
             assignment: self.assignment.clone(),
             ranges,
@@ -185,7 +185,7 @@ impl Share {
         state.unfinished = state.unfinished.saturating_sub(1);
         let left = state.unfinished;
         let told = state.told.take_if(|(until, _)| left <= *until);
-        let is_over = left == 0 || told.is_some() && planted(Defect::FinishesWithLetter);
+        let is_over = left == 0 || told.is_some() && enabled(Mutant::FinishesWithLetter);
         let claim = if is_over { state.claim.take() } else { None };
         drop(state);
         // Nobody may wait any more.
@@ -197,7 +197,7 @@ impl Share {
 }
 
 impl Hold {
-    pub(crate) fn epoch(&self) -> Epoch {
+    pub(crate) fn epoch(&self) -> AssignmentId {
         match self {
             Hold::Own(claim) => claim.assignment.epoch,
             Hold::Share(share) => share.of.assignment.epoch,
@@ -279,7 +279,7 @@ impl Hold {
 }
 
 /// The epochs behind some holds.
-pub(crate) fn epochs<'a>(holds: impl IntoIterator<Item = &'a Hold>) -> BTreeSet<Epoch> {
+pub(crate) fn epochs<'a>(holds: impl IntoIterator<Item = &'a Hold>) -> BTreeSet<AssignmentId> {
     holds.into_iter().map(Hold::epoch).collect()
 }
 
@@ -294,9 +294,10 @@ pub(crate) mod tests {
     /// A claim on `first..=last` of `t/0`, and the ledger that hears of it, its observation already read.
     pub(crate) fn claim(first: i64, last: i64) -> (Claim, mpsc::UnboundedReceiver<LedgerEntry>) {
         let (ledger, mut entries) = mpsc::unbounded_channel();
-        let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) });
+        let assignment =
+            Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
         let claim =
-            Claim::observe(assignment, Offsets::new(first, last), Budget::new(1000).charge(100), ledger);
+            Claim::observe(assignment, OffsetRange::new(first, last), Budget::new(1000).charge(100), ledger);
         let observed = heard(&mut entries);
         assert!(
             matches!(&observed, Some((LedgerEvent::Observed { .. }, ranges)) if *ranges == [(first, last)])

@@ -5,23 +5,23 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::claim::{Claim, Hold};
-use crate::graph::fetch::handoff::Turn;
+use crate::graph::fetch::handoff::HandOff;
 use crate::reducer::{Rows, SourceRange};
 
 /// Rows on their way to a reducer.
 #[derive(Debug)]
-pub(crate) struct Piece<R> {
+pub(crate) struct TrackedRows<R> {
     pub(crate) rows: R,
     pub(crate) origin: Origin,
     /// The intake's turn, given back when a reducer has accepted the rows.
-    pub(crate) turn: Option<Turn>,
+    pub(crate) turn: Option<HandOff>,
 }
 
-impl<R: Rows> Piece<R> {
+impl<R: Rows> TrackedRows<R> {
     /// Splits off the rows from `at` on, with what answers for them.
-    pub(crate) fn split_off(&mut self, at: usize) -> Piece<R> {
+    pub(crate) fn split_off(&mut self, at: usize) -> TrackedRows<R> {
         let origin = self.origin.split_off(at, self.rows.len());
-        Piece { rows: self.rows.split_off(at), origin, turn: None }
+        TrackedRows { rows: self.rows.split_off(at), origin, turn: None }
     }
 
     /// The offset of the last row's record.
@@ -233,10 +233,14 @@ mod tests {
         origin.into_holds().into_iter().for_each(Hold::finish);
     }
 
-    fn piece(first: i64, last: i64, deltas: &[u32]) -> (Piece<Vec<u32>>, UnboundedReceiver<LedgerEntry>) {
+    fn piece(
+        first: i64,
+        last: i64,
+        deltas: &[u32],
+    ) -> (TrackedRows<Vec<u32>>, UnboundedReceiver<LedgerEntry>) {
         let (claim, entries) = claim(first, last);
         (
-            Piece {
+            TrackedRows {
                 rows: deltas.to_vec(),
                 origin: Origin::of_records(claim, first, deltas.to_vec()),
                 turn: None,
@@ -275,7 +279,7 @@ mod tests {
     fn the_output_of_a_batch_is_finished_by_all_its_parts() {
         let (claim, mut entries) = claim(0, 9);
         let mut left =
-            Piece { rows: vec![1, 2, 3], origin: Origin::of_batch(vec![Hold::Own(claim)]), turn: None };
+            TrackedRows { rows: vec![1, 2, 3], origin: Origin::of_batch(vec![Hold::Own(claim)]), turn: None };
         let right = left.split_off(1);
         finish(left.origin);
         assert_eq!(finished(&mut entries), []);

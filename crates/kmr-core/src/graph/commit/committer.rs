@@ -20,10 +20,10 @@ use super::entry::Entry;
 use super::handle::{Order, Settled};
 use super::leaving::{COMMIT_ANSWER, Leaving};
 use super::ledger::{LedgerEntry, LedgerEvent};
-use super::offset_tracker::{Misuse, Offsets, Tracker};
+use super::offset_tracker::{Misuse, OffsetRange, OffsetTracker};
 use super::plan_state::{Begins, Proposal};
 use crate::error::Error;
-use crate::graph::assignment::id::Epoch;
+use crate::graph::assignment::id::AssignmentId;
 use crate::listeners::{CommitEvent, Listeners};
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
 #[cfg(test)]
@@ -31,7 +31,7 @@ use crate::record::TopicPartition;
 use crate::stats::Counters;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 /// Wait before a refused last commit is tried again, inside the drain deadline.
 const RETRY_WAIT: Duration = Duration::from_millis(200);
@@ -49,14 +49,14 @@ const LAST_TRIES: u32 = 25;
 
 /// A commit that is not answered yet.
 struct Outstanding {
-    epochs: BTreeSet<Epoch>,
+    epochs: BTreeSet<AssignmentId>,
     sent: Instant,
     /// When it is told of next.
     told_at: Instant,
     answer: BoxFuture<'static, Answer>,
 }
 
-type Answer = (Vec<(Epoch, OffsetCommit)>, Vec<CommitOutcome>);
+type Answer = (Vec<(AssignmentId, OffsetCommit)>, Vec<CommitOutcome>);
 
 /// The committer's task.
 pub(crate) struct Committer {
@@ -66,7 +66,7 @@ pub(crate) struct Committer {
     interval: Duration,
     ledger: mpsc::UnboundedReceiver<LedgerEntry>,
     orders: mpsc::UnboundedReceiver<Order>,
-    entries: BTreeMap<Epoch, Entry>,
+    entries: BTreeMap<AssignmentId, Entry>,
     leaving: Vec<Leaving>,
     outstanding: Option<Outstanding>,
     /// Something is to be committed at once.
@@ -74,12 +74,12 @@ pub(crate) struct Committer {
     /// Offsets carry marks, and blocks are planned; no larger than that many bytes of the budget.
     exactly_once: Option<u64>,
     /// Assignments with a plan that somebody waits for.
-    planned: BTreeSet<Epoch>,
+    planned: BTreeSet<AssignmentId>,
     /// Where refused commits are told, which end the consumer.
     refusals: mpsc::UnboundedSender<Error>,
-    /// Of all epochs ever, for the planted defect that needs it.
+    /// Of all epochs ever, for the enabled defect that needs it.
     #[cfg(test)]
-    partitions: BTreeMap<Epoch, TopicPartition>,
+    partitions: BTreeMap<AssignmentId, TopicPartition>,
 }
 
 impl Committer {
@@ -177,7 +177,7 @@ impl Committer {
         let (epoch, ranges, event) = match entry {
             LedgerEntry::Assigned(assignment) => {
                 let entry = Entry {
-                    tracker: Tracker::default(),
+                    tracker: OffsetTracker::default(),
                     committed: None,
                     metadata: None,
                     marks: None,
@@ -237,7 +237,7 @@ impl Committer {
         let epoch = self.successor(epoch);
         let Some(entry) = self.entries.get_mut(&epoch) else { return Ok(()) }; // C3
         for range in ranges {
-            apply(&mut entry.tracker, range, event).map_err(|Misuse(what)| Error::Defect {
+            apply(&mut entry.tracker, range, event).map_err(|Misuse(what)| Error::Internal {
                 what: format!(
                     "{} offsets {}..={}: {what}",
                     entry.assignment.partition, range.first, range.last
@@ -249,7 +249,7 @@ impl Committer {
     }
 
     /// Ends the consumer if no record of a planned block has a row any more.
-    fn refuse_missed(&mut self, epoch: Epoch) {
+    fn refuse_missed(&mut self, epoch: AssignmentId) {
         let Some(entry) = self.entries.get_mut(&epoch) else { return };
         if let Some(marks) = &entry.marks
             && let Some(plan) = marks.missed(&entry.tracker)
@@ -267,16 +267,16 @@ impl Committer {
 
     /// The epoch that a report counts for: its own.
     #[cfg(not(test))]
-    fn successor(&self, epoch: Epoch) -> Epoch {
+    fn successor(&self, epoch: AssignmentId) -> AssignmentId {
         epoch
     }
 
-    /// The same; or, as a planted defect, that of the partition's assignment of today.
+    /// The same; or, as a enabled defect, that of the partition's assignment of today.
     #[cfg(test)]
-    fn successor(&mut self, epoch: Epoch) -> Epoch {
+    fn successor(&mut self, epoch: AssignmentId) -> AssignmentId {
         self.partitions
             .extend(self.entries.iter().map(|(e, entry)| (*e, entry.assignment.partition.clone())));
-        if self.entries.contains_key(&epoch) || !planted(Defect::TakesLateReports) {
+        if self.entries.contains_key(&epoch) || !enabled(Mutant::TakesLateReports) {
             return epoch;
         }
         let partition = self.partitions.get(&epoch);
@@ -314,13 +314,13 @@ impl Committer {
     }
 
     /// A block is to be planned. Of an assignment that has ended: the reply is dropped.
-    fn propose(&mut self, epoch: Epoch, proposal: Proposal) -> Result<(), Error> {
+    fn propose(&mut self, epoch: AssignmentId, proposal: Proposal) -> Result<(), Error> {
         let Some(entry) = self.entries.get_mut(&epoch).filter(|entry| !entry.given_up) else { return Ok(()) };
         let Some(marks) = &mut entry.marks else { return Ok(()) };
         let partition = &entry.assignment.partition;
         marks
             .propose(proposal, &entry.tracker)
-            .map_err(|what| Error::Defect { what: format!("{partition}: {what}") })?;
+            .map_err(|what| Error::Internal { what: format!("{partition}: {what}") })?;
         self.planned.insert(epoch);
         Ok(())
     }
@@ -338,16 +338,16 @@ impl Committer {
     }
 
     /// Commits what is finished and not committed yet, of all assignments or of some.
-    fn commit(&mut self, only: Option<&BTreeSet<Epoch>>) {
-        if self.outstanding.is_some() && !planted(Defect::CommitsTwice) {
+    fn commit(&mut self, only: Option<&BTreeSet<AssignmentId>>) {
+        if self.outstanding.is_some() && !enabled(Mutant::CommitsTwice) {
             return; // C8
         }
         let due = self.entries.iter().filter(|(epoch, _)| only.is_none_or(|only| only.contains(epoch)));
-        let due: Vec<(Epoch, OffsetCommit)> = due
+        let due: Vec<(AssignmentId, OffsetCommit)> = due
             .filter_map(|(epoch, entry)| {
                 let (offset, metadata) = entry.due()?;
                 let partition = entry.assignment.partition.clone();
-                let metadata = metadata.filter(|_| !planted(Defect::ForgetsMetadata));
+                let metadata = metadata.filter(|_| !enabled(Mutant::ForgetsMetadata));
                 Some((*epoch, OffsetCommit { partition, offset, metadata }))
             })
             .collect();
@@ -452,15 +452,15 @@ impl Committer {
         }
     }
 
-    fn all(&self, epochs: &BTreeSet<Epoch>, holds: impl Fn(&Entry) -> bool) -> bool {
+    fn all(&self, epochs: &BTreeSet<AssignmentId>, holds: impl Fn(&Entry) -> bool) -> bool {
         epochs.iter().filter_map(|epoch| self.entries.get(epoch)).all(holds)
     }
 
-    fn any(&self, epochs: &BTreeSet<Epoch>, holds: impl Fn(&Entry) -> bool) -> bool {
+    fn any(&self, epochs: &BTreeSet<AssignmentId>, holds: impl Fn(&Entry) -> bool) -> bool {
         epochs.iter().filter_map(|epoch| self.entries.get(epoch)).any(holds)
     }
 
-    fn clear_failures(&mut self, epochs: &BTreeSet<Epoch>) {
+    fn clear_failures(&mut self, epochs: &BTreeSet<AssignmentId>) {
         for epoch in epochs {
             if let Some(entry) = self.entries.get_mut(epoch) {
                 entry.commit_failed = false;
@@ -468,13 +468,13 @@ impl Committer {
         }
     }
 
-    fn release(&mut self, epochs: &BTreeSet<Epoch>) -> Vec<Settled> {
+    fn release(&mut self, epochs: &BTreeSet<AssignmentId>) -> Vec<Settled> {
         let released = epochs.iter().filter_map(|epoch| self.entries.remove(epoch));
         released.map(|entry| entry.state()).collect()
     }
 }
 
-fn apply(tracker: &mut Tracker, range: Offsets, event: LedgerEvent) -> Result<(), Misuse> {
+fn apply(tracker: &mut OffsetTracker, range: OffsetRange, event: LedgerEvent) -> Result<(), Misuse> {
     match event {
         LedgerEvent::Observed { at } => tracker.observe(range, at),
         LedgerEvent::Finished => tracker.finish(range),
@@ -576,7 +576,11 @@ mod tests {
     }
 
     fn report(epoch: u64, offset: i64, event: LedgerEvent) -> LedgerEntry {
-        LedgerEntry::Records { epoch: Epoch(epoch), ranges: vec![Offsets::new(offset, offset)], event }
+        LedgerEntry::Records {
+            epoch: AssignmentId(epoch),
+            ranges: vec![OffsetRange::new(offset, offset)],
+            event,
+        }
     }
 
     /// A running committer with an interval of an hour, and the ways to it.
@@ -586,7 +590,7 @@ mod tests {
         let (told, refusals) = ((counters.clone(), Listeners::default()), mpsc::unbounded_channel().0);
         let hour = Duration::from_secs(3600);
         tokio::spawn(Committer::new(Arc::new(Nobody), told, refusals, hour, entries, orders).run());
-        let assignment = Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) };
+        let assignment = Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) };
         ledger.send(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
         (ledger, handle, counters)
     }
@@ -597,12 +601,13 @@ mod tests {
         let observed = Instant::now();
         ledger.send(report(1, 7, LedgerEvent::Observed { at: observed })).unwrap();
         let (reply, dropped) = oneshot::channel();
-        ledger.send(LedgerEntry::Begin { epoch: Epoch(99), reply }).unwrap();
+        ledger.send(LedgerEntry::Begin { epoch: AssignmentId(99), reply }).unwrap();
         assert!(dropped.await.is_err(), "nobody knows this epoch");
         assert!(observed.elapsed() <= READ_INTERVAL);
         let since = handle.report().await.pop().and_then(|settled| settled.unfinished_since);
         assert_eq!(since, Some(observed));
-        let settled = handle.settle(BTreeSet::from([Epoch(1)]), Instant::now() + Duration::from_secs(9));
+        let settled =
+            handle.settle(BTreeSet::from([AssignmentId(1)]), Instant::now() + Duration::from_secs(9));
         tokio::task::yield_now().await;
         ledger.send(report(1, 7, LedgerEvent::Abandoned)).unwrap();
         let asked = Instant::now();
@@ -615,7 +620,9 @@ mod tests {
         let (ledger, handle, counters) = running();
         tokio::task::yield_now().await;
         let (commit, metadata, log) = (Some(5), None, None);
-        ledger.send(LedgerEntry::Starts { epoch: Epoch(1), commit, metadata, offset: commit, log }).unwrap();
+        ledger
+            .send(LedgerEntry::Starts { epoch: AssignmentId(1), commit, metadata, offset: commit, log })
+            .unwrap();
         handle.read();
         let told = Instant::now();
         while counters.snapshot(0).commits == 0 {
@@ -636,7 +643,9 @@ mod tests {
         let committer = Committer::new(Arc::new(Nobody), listeners, refusals, answer, ledger, orders);
         let mut committer = committer.exactly_once(Some(1 << 20));
         let partition = TopicPartition::new("t", 0);
-        committer.enter(LedgerEntry::Assigned(Arc::new(Assignment { partition, epoch: Epoch(1) }))).unwrap();
+        committer
+            .enter(LedgerEntry::Assigned(Arc::new(Assignment { partition, epoch: AssignmentId(1) })))
+            .unwrap();
         let (log, token) = (LogId::new("cluster", 7).unwrap(), "token".into());
         let rows = Fingerprint { rows: 3, bytes: 3, hash: 3 };
         let plan = Plan { log, epoch: 5, first: 0, last: 2, rows, budget: 3, token, created: 1 };
@@ -644,7 +653,7 @@ mod tests {
             committer.enter(entry(&plan)).unwrap();
         }
         committer.look_at_plans();
-        let due = committer.entries.get(&Epoch(1)).and_then(Entry::due);
+        let due = committer.entries.get(&AssignmentId(1)).and_then(Entry::due);
         (due.is_some(), refused.try_recv().ok())
     }
 
@@ -652,23 +661,23 @@ mod tests {
     #[test]
     fn a_plan_that_nothing_is_left_of_is_refused_in_any_order_of_reports() {
         let starts: Report = |plan| LedgerEntry::Starts {
-            epoch: Epoch(1),
+            epoch: AssignmentId(1),
             commit: None,
             metadata: Some(plan.text()),
             offset: Some(0),
             log: Some(LogAt { id: plan.log.clone(), millis: 9 }),
         };
         let observed: Report = |_| LedgerEntry::Records {
-            epoch: Epoch(1),
-            ranges: vec![Offsets::new(0, 2)],
+            epoch: AssignmentId(1),
+            ranges: vec![OffsetRange::new(0, 2)],
             event: LedgerEvent::Observed { at: Instant::now() },
         };
         let finished: Report = |_| LedgerEntry::Records {
-            epoch: Epoch(1),
-            ranges: vec![Offsets::new(0, 2)],
+            epoch: AssignmentId(1),
+            ranges: vec![OffsetRange::new(0, 2)],
             event: LedgerEvent::Finished,
         };
-        let ended: Report = |_| LedgerEntry::Ended { epoch: Epoch(1), offset: 5 };
+        let ended: Report = |_| LedgerEntry::Ended { epoch: AssignmentId(1), offset: 5 };
         let orders: [&[Report]; 5] = [
             &[starts, observed, finished],
             &[observed, starts, finished],
@@ -697,14 +706,14 @@ mod tests {
             let mut under_way: Vec<(u64, i64)> = Vec::new();
             for (step, pick) in steps {
                 if step == 0 || epoch == 0 {
-                    let gone: Set<Epoch> = [Epoch(epoch)].into();
+                    let gone: Set<AssignmentId> = [AssignmentId(epoch)].into();
                     committer.release(&gone);
                     (epoch, next) = (epoch + 1, committed);
                     unfinished.clear();
                     let partition = TopicPartition::new("t", 0);
-                    let assignment = Assignment { partition, epoch: Epoch(epoch) };
+                    let assignment = Assignment { partition, epoch: AssignmentId(epoch) };
                     committer.enter(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
-                    let starts = LedgerEntry::Starts { epoch: Epoch(epoch), commit: None, metadata: None, offset: None, log: None };
+                    let starts = LedgerEntry::Starts { epoch: AssignmentId(epoch), commit: None, metadata: None, offset: None, log: None };
                     committer.enter(starts).unwrap();
                 } else if step < 4 || under_way.is_empty() {
                     let offset = next + i64::from(step);
@@ -719,7 +728,7 @@ mod tests {
                         unfinished.remove(&offset);
                     }
                 }
-                if let Some((due, _)) = committer.entries.get(&Epoch(epoch)).and_then(Entry::due) {
+                if let Some((due, _)) = committer.entries.get(&AssignmentId(epoch)).and_then(Entry::due) {
                     prop_assert!(unfinished.first().is_none_or(|lowest| due <= *lowest), "{due} past {unfinished:?}");
                     committed = committed.max(due);
                 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 
 use super::handle::Settled;
-use super::offset_tracker::Tracker;
+use super::offset_tracker::OffsetTracker;
 use super::plan_state::{Beginning, Begins, Marks};
 use crate::commit_metadata::refuse_open_plan;
 use crate::error::Error;
@@ -14,7 +14,7 @@ use crate::graph::assignment::id::Assignment;
 /// One assignment in the ledger.
 pub(super) struct Entry {
     pub(super) assignment: Arc<Assignment>,
-    pub(super) tracker: Tracker,
+    pub(super) tracker: OffsetTracker,
     pub(super) committed: Option<i64>,
     /// What every commit has to carry (C7).
     pub(super) metadata: Option<Arc<str>>,

@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::error::Error;
-use crate::graph::assignment::id::Epoch;
+use crate::graph::assignment::id::AssignmentId;
 use crate::log_id::LogAt;
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
@@ -16,7 +16,7 @@ use crate::util::future::BoxFuture;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) partition: TopicPartition,
-    pub(crate) epoch: Epoch,
+    pub(crate) epoch: AssignmentId,
     /// The offset committed last in this assignment.
     pub(crate) committed: Option<i64>,
     /// The lowest observed offset that was not finished; `None`: all were.
@@ -38,9 +38,17 @@ pub(crate) struct Settled {
 /// What the coordinator asks for.
 pub(crate) enum Order {
     /// Wait until all records of these assignments are finished or abandoned, commit, and forget them.
-    Settle { epochs: BTreeSet<Epoch>, deadline: Instant, reply: oneshot::Sender<Result<Vec<Settled>, Error>> },
+    Settle {
+        epochs: BTreeSet<AssignmentId>,
+        deadline: Instant,
+        reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
+    },
     /// Forget them, without a commit (C5).
-    Forget { epochs: BTreeSet<Epoch>, deadline: Instant, reply: oneshot::Sender<Result<Vec<Settled>, Error>> },
+    Forget {
+        epochs: BTreeSet<AssignmentId>,
+        deadline: Instant,
+        reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
+    },
     /// Say how far all assignments are, those on their way out included.
     Report { reply: oneshot::Sender<Vec<Settled>> },
     /// Read the ledger: it says something that cannot wait.
@@ -63,7 +71,7 @@ impl CommitterHandle {
     ///
     /// # Errors
     /// A commit is still unanswered at the deadline: partitions must not be handed back (C8).
-    pub(crate) fn settle(&self, epochs: BTreeSet<Epoch>, deadline: Instant) -> Reply {
+    pub(crate) fn settle(&self, epochs: BTreeSet<AssignmentId>, deadline: Instant) -> Reply {
         self.ask(|reply| Order::Settle { epochs, deadline, reply })
     }
 
@@ -71,7 +79,7 @@ impl CommitterHandle {
     ///
     /// # Errors
     /// As for [`settle`](Self::settle).
-    pub(crate) fn forget(&self, epochs: BTreeSet<Epoch>, deadline: Instant) -> Reply {
+    pub(crate) fn forget(&self, epochs: BTreeSet<AssignmentId>, deadline: Instant) -> Reply {
         self.ask(|reply| Order::Forget { epochs, deadline, reply })
     }
 
@@ -92,7 +100,7 @@ impl CommitterHandle {
         let _ = self.orders.send(order(reply));
         Box::pin(async move {
             let gone =
-                |_| Err(Error::Defect { what: "the committer has ended before the consumer".to_owned() });
+                |_| Err(Error::Internal { what: "the committer has ended before the consumer".to_owned() });
             answer.await.unwrap_or_else(gone)
         })
     }

@@ -8,14 +8,14 @@ use tokio::time::Instant;
 
 use super::handle::Settled;
 use crate::error::Error;
-use crate::graph::assignment::id::Epoch;
+use crate::graph::assignment::id::AssignmentId;
 
 /// How long an answer to a commit may take, also when that is past the drain deadline.
 pub(crate) const COMMIT_ANSWER: Duration = Duration::from_secs(10);
 
 /// Assignments on their way out.
 pub(super) struct Leaving {
-    pub(super) epochs: BTreeSet<Epoch>,
+    pub(super) epochs: BTreeSet<AssignmentId>,
     pub(super) deadline: Instant,
     pub(super) reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
     pub(super) commits: bool,

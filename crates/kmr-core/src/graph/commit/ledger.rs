@@ -5,9 +5,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
-use super::offset_tracker::Offsets;
+use super::offset_tracker::OffsetRange;
 use super::plan_state::{Beginning, Proposal};
-use crate::graph::assignment::id::{Assignment, Epoch};
+use crate::graph::assignment::id::{Assignment, AssignmentId};
 use crate::log_id::LogAt;
 
 /// What the ledger, the committer's list of trackers, is told.
@@ -17,7 +17,7 @@ pub(crate) enum LedgerEntry {
     Assigned(Arc<Assignment>),
     /// Where an assignment starts. `commit`: it is to be committed before any record is: "latest" must not move on a restart.
     Starts {
-        epoch: Epoch,
+        epoch: AssignmentId,
         commit: Option<i64>,
         metadata: Option<Arc<str>>,
         /// The offset itself; `None`: the lowest of the log.
@@ -26,13 +26,13 @@ pub(crate) enum LedgerEntry {
         log: Option<LogAt>,
     },
     /// Exactly-once mode: a block task asks how an assignment begins. The reply is dropped if it does not.
-    Begin { epoch: Epoch, reply: oneshot::Sender<Beginning> },
+    Begin { epoch: AssignmentId, reply: oneshot::Sender<Beginning> },
     /// Exactly-once mode: a block is to be planned, or has been made again so far.
-    Plan { epoch: Epoch, proposal: Proposal },
+    Plan { epoch: AssignmentId, proposal: Proposal },
     /// Everything that the log holds below `offset` has been observed.
-    Ended { epoch: Epoch, offset: i64 },
+    Ended { epoch: AssignmentId, offset: i64 },
     /// Records of an assignment were observed, finished or abandoned.
-    Records { epoch: Epoch, ranges: Vec<Offsets>, event: LedgerEvent },
+    Records { epoch: AssignmentId, ranges: Vec<OffsetRange>, event: LedgerEvent },
 }
 
 /// What became of records.

@@ -10,16 +10,16 @@ use std::collections::VecDeque;
 
 use tokio::time::Instant;
 
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 /// A closed range of offsets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Offsets {
+pub(crate) struct OffsetRange {
     pub(crate) first: i64,
     pub(crate) last: i64,
 }
 
-impl Offsets {
+impl OffsetRange {
     pub(crate) fn new(first: i64, last: i64) -> Self {
         Self { first, last }
     }
@@ -32,18 +32,18 @@ impl Offsets {
 /// An observed range and what has become of it. Finished and abandoned parts tile it without overlap.
 #[derive(Debug)]
 struct Entry {
-    range: Offsets,
+    range: OffsetRange,
     /// When it was observed.
     since: Instant,
     /// Finished parts, sorted, neighbours merged.
-    finished: Vec<Offsets>,
+    finished: Vec<OffsetRange>,
     /// Length of finished and abandoned parts together.
     settled: i64,
 }
 
 /// The state of one partition during one assignment.
 #[derive(Debug, Default)]
-pub(crate) struct Tracker {
+pub(crate) struct OffsetTracker {
     entries: VecDeque<Entry>,
     watermark: Option<i64>,
     last_observed: Option<i64>,
@@ -56,9 +56,9 @@ pub(crate) struct Tracker {
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Misuse(pub(crate) &'static str);
 
-impl Tracker {
+impl OffsetTracker {
     /// Records of `range` are on their way. Ranges come in the order of the log.
-    pub(crate) fn observe(&mut self, range: Offsets, now: Instant) -> Result<(), Misuse> {
+    pub(crate) fn observe(&mut self, range: OffsetRange, now: Instant) -> Result<(), Misuse> {
         if range.last < range.first {
             return Err(Misuse("an observed range ends before it starts"));
         }
@@ -77,9 +77,9 @@ impl Tracker {
     }
 
     /// Records of `range` are delivered, skipped, or in the dead letters.
-    pub(crate) fn finish(&mut self, range: Offsets) -> Result<(), Misuse> {
+    pub(crate) fn finish(&mut self, range: OffsetRange) -> Result<(), Misuse> {
         self.settle(range)?.add(range);
-        if planted(Defect::CommitsMaximum) {
+        if enabled(Mutant::CommitsMaximum) {
             self.watermark = self.watermark.max(Some(range.last + 1));
         }
         self.advance();
@@ -92,7 +92,7 @@ impl Tracker {
     }
 
     /// Records of `range` will not be finished in this assignment.
-    pub(crate) fn abandon(&mut self, range: Offsets) -> Result<(), Misuse> {
+    pub(crate) fn abandon(&mut self, range: OffsetRange) -> Result<(), Misuse> {
         self.settle(range).map(drop)
     }
 
@@ -119,14 +119,14 @@ impl Tracker {
 
     /// Whether `held` is all that is not finished of what has been observed up to `last`, and that has been observed, as far as the log
     /// holds it. The ranges of `held` are in order.
-    pub(crate) fn is_finished_but(&self, last: i64, held: &[Offsets]) -> bool {
+    pub(crate) fn is_finished_but(&self, last: i64, held: &[OffsetRange]) -> bool {
         let reached = self.last_observed.is_some_and(|observed| observed >= last)
             || self.ended.is_some_and(|end| end > last);
         let mut entries = self.entries.iter().take_while(|entry| entry.range.first <= last);
         reached && entries.all(|entry| entry.unfinished().all(|open| is_held(open, last, held)))
     }
 
-    fn settle(&mut self, range: Offsets) -> Result<&mut Entry, Misuse> {
+    fn settle(&mut self, range: OffsetRange) -> Result<&mut Entry, Misuse> {
         let index = self.entries.partition_point(|entry| entry.range.last < range.first);
         let entry = self.entries.get_mut(index).ok_or(Misuse("a range was settled that is not under way"))?;
         if range.first < entry.range.first || range.last > entry.range.last || range.last < range.first {
@@ -144,7 +144,7 @@ impl Tracker {
 
     fn advance(&mut self) {
         while let Some(entry) = self.entries.front() {
-            if planted(Defect::ExpectsDense) && self.watermark.is_some_and(|mark| mark < entry.range.first) {
+            if enabled(Mutant::ExpectsDense) && self.watermark.is_some_and(|mark| mark < entry.range.first) {
                 return;
             }
             match entry.finished.first() {
@@ -162,7 +162,7 @@ impl Tracker {
 }
 
 /// Whether `held` covers all of `open` up to `last`.
-fn is_held(open: Offsets, last: i64, held: &[Offsets]) -> bool {
+fn is_held(open: OffsetRange, last: i64, held: &[OffsetRange]) -> bool {
     let end = open.last.min(last);
     let mut next = open.first;
     let from = held.partition_point(|range| range.last < next);
@@ -177,13 +177,16 @@ fn is_held(open: Offsets, last: i64, held: &[Offsets]) -> bool {
 
 impl Entry {
     /// What of the range is not finished, in order.
-    fn unfinished(&self) -> impl Iterator<Item = Offsets> {
+    fn unfinished(&self) -> impl Iterator<Item = OffsetRange> {
         let starts = std::iter::once(self.range.first).chain(self.finished.iter().map(|part| part.last + 1));
         let ends = self.finished.iter().map(|part| part.first - 1).chain(std::iter::once(self.range.last));
-        starts.zip(ends).map(|(first, last)| Offsets::new(first, last)).filter(|open| open.first <= open.last)
+        starts
+            .zip(ends)
+            .map(|(first, last)| OffsetRange::new(first, last))
+            .filter(|open| open.first <= open.last)
     }
 
-    fn add(&mut self, range: Offsets) {
+    fn add(&mut self, range: OffsetRange) {
         let at = self.finished.partition_point(|part| part.last < range.first);
         self.finished.insert(at, range);
         if self.finished.get(at + 1).is_some_and(|next| next.first == range.last + 1) {
@@ -207,7 +210,7 @@ mod tests {
 
     #[test]
     fn nothing_but_what_is_held_is_unfinished() {
-        let mut tracker = Tracker::default();
+        let mut tracker = OffsetTracker::default();
         assert!(!tracker.is_finished_but(5, &[range(0, 9)]), "nothing has been observed");
         tracker.observe(range(0, 9), Instant::now()).unwrap();
         assert!(!tracker.is_finished_but(10, &[range(0, 9)]), "10 has not been observed");
@@ -232,13 +235,13 @@ mod tests {
         assert!(!tracker.is_finished_but(25, &[range(4, 9)]), "what is given up is not finished");
     }
 
-    fn range(first: i64, last: i64) -> Offsets {
-        Offsets::new(first, last)
+    fn range(first: i64, last: i64) -> OffsetRange {
+        OffsetRange::new(first, last)
     }
 
     #[test]
     fn watermark_waits_for_the_head_and_jumps_over_gaps() {
-        let mut tracker = Tracker::default();
+        let mut tracker = OffsetTracker::default();
         tracker.observe(range(10, 12), Instant::now()).unwrap();
         tracker.observe(range(20, 20), Instant::now()).unwrap();
         tracker.finish(range(20, 20)).unwrap();
@@ -250,7 +253,7 @@ mod tests {
 
     #[test]
     fn parts_of_a_range_move_the_watermark_within_it() {
-        let mut tracker = Tracker::default();
+        let mut tracker = OffsetTracker::default();
         tracker.observe(range(0, 9), Instant::now()).unwrap();
         tracker.finish(range(5, 9)).unwrap();
         tracker.finish(range(0, 2)).unwrap();
@@ -263,7 +266,7 @@ mod tests {
 
     #[test]
     fn abandoned_records_hold_the_watermark_but_not_the_drain() {
-        let mut tracker = Tracker::default();
+        let mut tracker = OffsetTracker::default();
         tracker.observe(range(0, 4), Instant::now()).unwrap();
         tracker.observe(range(5, 9), Instant::now()).unwrap();
         assert!(!tracker.oldest_is_given_up());
@@ -276,7 +279,7 @@ mod tests {
 
     #[test]
     fn misuse_is_refused_and_changes_nothing() {
-        let mut tracker = Tracker::default();
+        let mut tracker = OffsetTracker::default();
         tracker.observe(range(5, 9), Instant::now()).unwrap();
         assert!(tracker.observe(range(9, 12), Instant::now()).is_err());
         assert!(tracker.finish(range(3, 6)).is_err());
@@ -328,7 +331,7 @@ mod tests {
     }
 
     /// Cuts a chunk at records into tiles of its offset space.
-    fn tiles(chunk: &[i64], cuts: &mut impl Iterator<Item = usize>) -> Vec<Offsets> {
+    fn tiles(chunk: &[i64], cuts: &mut impl Iterator<Item = usize>) -> Vec<OffsetRange> {
         let (first, last) = (chunk[0], chunk[chunk.len() - 1]);
         let mut tiles = Vec::new();
         let (mut start, mut index) = (first, 0);
@@ -346,7 +349,7 @@ mod tests {
         /// C1, C2, C6 against a model that knows every record: random gaps, cuts, order of settling, abandoned parts.
         #[test]
         fn watermark_agrees_with_a_model_that_knows_every_record(plan in plan()) {
-            let mut tracker = Tracker::default();
+            let mut tracker = OffsetTracker::default();
             let mut cuts = plan.cuts.iter().copied().cycle();
             let mut parts = Vec::new();
             let mut unfinished: BTreeSet<i64> = BTreeSet::new();

@@ -13,12 +13,12 @@ use std::sync::Arc;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::offset_tracker::{Offsets, Tracker};
+use super::offset_tracker::{OffsetRange, OffsetTracker};
 use crate::commit_metadata::{Idle, Mark, NoMark, Plan};
 use crate::error::Error;
 use crate::log_id::{LogAt, LogId};
 use crate::record::TopicPartition;
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 /// What a block task has to know of an assignment before it makes blocks of its records.
 #[derive(Clone, Debug)]
@@ -44,7 +44,7 @@ impl Beginning {
 pub(crate) struct Proposal {
     pub(crate) plan: Arc<Plan>,
     /// The records that the block holds.
-    pub(crate) held: Vec<Offsets>,
+    pub(crate) held: Vec<OffsetRange>,
     /// Told when the plan is in force and nothing but the block is unfinished up to its last record. Dropped: neither will be.
     pub(crate) reply: oneshot::Sender<()>,
 }
@@ -74,7 +74,7 @@ enum State {
 struct Open {
     plan: Arc<Plan>,
     text: Arc<str>,
-    held: Vec<Offsets>,
+    held: Vec<OffsetRange>,
     state: State,
     /// A block task knows of it: it is not passed before its block is done.
     known: bool,
@@ -83,7 +83,7 @@ struct Open {
 
 impl Open {
     fn is_wanted(&self) -> bool {
-        planted(Defect::PlansAfterInsert) || self.reply.as_ref().is_some_and(|reply| !reply.is_closed())
+        enabled(Mutant::PlansAfterInsert) || self.reply.as_ref().is_some_and(|reply| !reply.is_closed())
     }
 
     fn is_passed(&self, watermark: Option<i64>) -> bool {
@@ -111,7 +111,7 @@ impl Marks {
         let Begins { log, offset, chosen, metadata } = begins;
         let Some(log) = log else {
             let what = format!("{partition} was assigned without the ids of its log");
-            return Err(Error::Defect { what });
+            return Err(Error::Internal { what });
         };
         let foreign =
             |problem: String| Error::ForeignOffset { partition: partition.clone(), offset, problem };
@@ -136,7 +136,7 @@ impl Marks {
                 NoMark::Damaged => "its metadata is damaged".to_owned(),
             })
         })?;
-        if let Some(problem) = mark.problem(&log.id, offset).filter(|_| !planted(Defect::HonoursForeign)) {
+        if let Some(problem) = mark.problem(&log.id, offset).filter(|_| !enabled(Mutant::HonoursForeign)) {
             return Err(foreign(problem));
         }
         Ok(match mark {
@@ -144,7 +144,7 @@ impl Marks {
             // One record is always admitted, however large.
             Mark::Plan(plan) if plan.budget > budget && plan.first < plan.last => {
                 return Err(Error::Config(format!(
-                    "byte_budget: the block of {partition} that is planned from offset {} to {} takes {} bytes, and {budget} are there for \
+                    "memory_budget: the block of {partition} that is planned from offset {} to {} takes {} bytes, and {budget} are there for \
                      records; raise it to what it was when the block was planned",
                     plan.first, plan.last, plan.budget
                 )));
@@ -182,7 +182,7 @@ impl Marks {
     ///
     /// # Errors
     /// Another one is open (E1).
-    pub(crate) fn propose(&mut self, proposal: Proposal, tracker: &Tracker) -> Result<(), String> {
+    pub(crate) fn propose(&mut self, proposal: Proposal, tracker: &OffsetTracker) -> Result<(), String> {
         let Proposal { plan, held, reply } = proposal;
         let reply = Some(reply);
         match &mut self.open {
@@ -204,21 +204,21 @@ impl Marks {
     }
 
     /// Looks how far the open plan is; `is_out`: a commit of this partition is unanswered. `true`: it is to be committed from now on.
-    pub(crate) fn look(&mut self, tracker: &Tracker, is_out: bool) -> bool {
+    pub(crate) fn look(&mut self, tracker: &OffsetTracker, is_out: bool) -> bool {
         let Some(open) = &mut self.open else { return false };
         if open.state != State::Committed && !is_out && !open.is_wanted() {
             self.open = None;
             return false;
         }
         let alone =
-            || planted(Defect::InsertsBeforeLetters) || tracker.is_finished_but(open.plan.last, &open.held);
+            || enabled(Mutant::InsertsBeforeLetters) || tracker.is_finished_but(open.plan.last, &open.held);
         match open.state {
             State::Waits if alone() => {
                 open.state = State::Ready;
-                if planted(Defect::InsertsWithoutPlan) || planted(Defect::PlansAfterInsert) {
+                if enabled(Mutant::InsertsWithoutPlan) || enabled(Mutant::PlansAfterInsert) {
                     open.reply.take().map(|reply| reply.send(()));
                 }
-                !planted(Defect::InsertsWithoutPlan)
+                !enabled(Mutant::InsertsWithoutPlan)
             }
             State::Committed if open.reply.is_some() && alone() => {
                 open.reply.take().map(|reply| reply.send(()));
@@ -234,7 +234,7 @@ impl Marks {
     }
 
     /// The plan in force whose records are all finished without a block of them: none has a row any more.
-    pub(crate) fn missed(&self, tracker: &Tracker) -> Option<&Plan> {
+    pub(crate) fn missed(&self, tracker: &OffsetTracker) -> Option<&Plan> {
         let is_missed = |open: &&Open| {
             let gone = open.is_passed(tracker.watermark()) || tracker.is_finished_but(open.plan.last, &[]);
             !open.known && gone

@@ -7,8 +7,8 @@ use tokio::time::{Instant, timeout_at};
 
 use super::session::Running;
 use crate::error::Error;
-use crate::graph::assignment::id::Epoch;
-use crate::graph::assignment::states::Flow;
+use crate::graph::assignment::id::AssignmentId;
+use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::commit::handle::{CommitterHandle, Reply, Settled};
 use crate::record::TopicPartition;
 use crate::telemetry;
@@ -18,7 +18,7 @@ use crate::util::ordered_watch;
 #[derive(Clone)]
 pub(super) struct Drain {
     pub(super) committer: CommitterHandle,
-    pub(super) flow: Arc<ordered_watch::Sender<Flow>>,
+    pub(super) flow: Arc<ordered_watch::Sender<AssignmentStates>>,
 }
 
 impl Drain {
@@ -60,12 +60,12 @@ impl Drain {
     }
 }
 
-pub(super) fn epochs(running: &[Running]) -> BTreeSet<Epoch> {
+pub(super) fn epochs(running: &[Running]) -> BTreeSet<AssignmentId> {
     running.iter().map(|running| running.assignment.epoch).collect()
 }
 
 /// Records of these epochs are dead: nobody commits them any more.
-pub(super) fn retire(flow: &ordered_watch::Sender<Flow>, epochs: &BTreeSet<Epoch>) {
+pub(super) fn retire(flow: &ordered_watch::Sender<AssignmentStates>, epochs: &BTreeSet<AssignmentId>) {
     flow.send_modify(|flow| {
         flow.live.retain(|epoch| !epochs.contains(epoch));
         flow.draining.retain(|epoch| !epochs.contains(epoch));

@@ -11,10 +11,10 @@ use super::repositioning::{Wanted, Why};
 use super::session::{Running, Session};
 use super::supervision::Failed;
 use crate::error::Error;
-use crate::graph::assignment::id::Epoch;
+use crate::graph::assignment::id::AssignmentId;
 use crate::graph::commit::handle::{CommitterHandle, Settled};
 use crate::graph::observe::activity::{PulseReading, PulseState};
-use crate::graph::observe::status::Board;
+use crate::graph::observe::status::StatusBoard;
 use crate::graph::observe::watchdog::{Seen, Treatment};
 use crate::health::PartitionHealth;
 use crate::record::TopicPartition;
@@ -63,7 +63,8 @@ impl Coordinator {
     pub(super) fn examine(&mut self, session: &mut Session, states: &[Settled]) -> Result<(), Failed> {
         let (now, board) = (Instant::now(), self.controls.board.clone());
         Self::look_at_reforms(session, states);
-        let states: BTreeMap<Epoch, &Settled> = states.iter().map(|state| (state.epoch, state)).collect();
+        let states: BTreeMap<AssignmentId, &Settled> =
+            states.iter().map(|state| (state.epoch, state)).collect();
         let thresholds = self.setup.options.thresholds;
         let mut partitions = BTreeMap::new();
         let mut due = Vec::new();
@@ -122,7 +123,7 @@ impl Coordinator {
     }
 }
 
-fn find(board: &Board, running: &Running, state: Option<&Settled>, now: Instant) -> Found {
+fn find(board: &StatusBoard, running: &Running, state: Option<&Settled>, now: Instant) -> Found {
     let reading = running.pulse.read();
     let tracked = state.and_then(|state| Some((state.unfinished_from?, state.unfinished_since?)));
     let mapped =
@@ -147,8 +148,8 @@ fn found_in_mapper(oldest: (i64, Instant), reading: &PulseReading) -> Found {
 fn found_behind(
     (oldest, given_up): ((i64, Instant), bool),
     reading: &PulseReading,
-    board: &Board,
-    epoch: Epoch,
+    board: &StatusBoard,
+    epoch: AssignmentId,
     now: Instant,
 ) -> Found {
     let oldest = Some(oldest);
@@ -179,23 +180,23 @@ mod tests {
     use tokio::time::advance;
 
     use super::*;
-    use crate::graph::observe::activity::Pulse;
+    use crate::graph::observe::activity::Activity;
     use crate::stage::Stage;
 
     #[tokio::test(start_paused = true)]
     async fn deliveries_excuse_what_waits_for_its_turn_and_not_what_was_given_up() {
-        let (board, pulse) = (Arc::<Board>::default(), Pulse::default());
+        let (board, pulse) = (Arc::<StatusBoard>::default(), Activity::default());
         let look = |given_up: bool| {
             let now = Instant::now();
-            let found = found_behind(((7, now), given_up), &pulse.read(), &board, Epoch(1), now);
+            let found = found_behind(((7, now), given_up), &pulse.read(), &board, AssignmentId(1), now);
             (found.excused, found.waits_for)
         };
         assert_eq!(look(false), (false, "a batch that is not due yet".to_owned()));
-        let own = board.delivery(Stage::new("reduce", 1), [Epoch(1)].into());
+        let own = board.delivery(Stage::new("reduce", 1), [AssignmentId(1)].into());
         assert_eq!(look(false), (true, "reduce 1 attempt 1, 0 s".to_owned()));
         assert!(!look(true).0, "a later record is in the batch");
         drop(own);
-        let other = board.delivery(Stage::new("reduce", 1), [Epoch(2)].into());
+        let other = board.delivery(Stage::new("reduce", 1), [AssignmentId(2)].into());
         assert_eq!(look(false), (true, "its turn behind reduce 1 attempt 1, 0 s".to_owned()));
         assert!(!look(true).0);
         drop(other);

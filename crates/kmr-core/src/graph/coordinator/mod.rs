@@ -44,7 +44,7 @@ use self::session::Session;
 pub(crate) use self::shutdown::partition_reports;
 use self::supervision::{Failed, early, map_ended};
 use super::assignment::id::Assignment;
-use super::assignment::states::Flow;
+use super::assignment::states::AssignmentStates;
 use super::build::Stages;
 use super::commit::handle::Settled;
 use super::control::Controls;
@@ -59,7 +59,7 @@ use crate::health::Health;
 use crate::member::{Connector, MemberEvent};
 use crate::record::TopicPartition;
 use crate::stats::Counters;
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 use crate::util::ordered_watch;
 use crate::util::supervise::Tasks;
 
@@ -86,7 +86,7 @@ pub(crate) struct Ending {
 pub(crate) struct Coordinator {
     setup: Setup,
     controls: Controls,
-    flow: Arc<ordered_watch::Sender<Flow>>,
+    flow: Arc<ordered_watch::Sender<AssignmentStates>>,
     map: Option<Arc<dyn MapPhase>>,
     stages: Tasks,
     /// The partitions' tasks, also those that were left behind.
@@ -102,7 +102,7 @@ impl Coordinator {
     pub(crate) fn new(
         setup: Setup,
         controls: Controls,
-        flow: ordered_watch::Sender<Flow>,
+        flow: ordered_watch::Sender<AssignmentStates>,
         stages: Stages,
     ) -> Self {
         Self {
@@ -130,7 +130,7 @@ impl Coordinator {
     }
 
     async fn run_sessions(mut self) -> Result<Ending, Error> {
-        let mut rebuild = Rebuild::new(self.setup.options.rebuild_limit, self.setup.seed);
+        let mut rebuild = Rebuild::new(self.setup.options.reconnect_timeout, self.setup.seed);
         let mut connected = self.connect().await;
         loop {
             let client = match connected {
@@ -189,7 +189,7 @@ impl Coordinator {
                 event = session.member.next_event() => match event {
                     MemberEvent::Rebalance(rebalance) => {
                         self.rebalance(session, rebalance);
-                        if planted(Defect::DrainsInCallback) {
+                        if enabled(Mutant::DrainsInCallback) {
                             answered(&mut session.pending).await.map_err(Failed::Client)?;
                             session.pending = None;
                         }

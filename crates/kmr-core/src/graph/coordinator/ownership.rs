@@ -9,10 +9,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use crate::graph::assignment::id::{Assignment, Epoch};
+use crate::graph::assignment::id::{Assignment, AssignmentId};
 use crate::member::{Change, Rebalance, RebalanceProtocol};
 use crate::record::TopicPartition;
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 /// The assignments in force.
 #[derive(Debug, Default)]
@@ -42,7 +42,7 @@ impl Ownership {
             RebalanceProtocol::Eager => true,
             RebalanceProtocol::Cooperative => set.contains(&assignment.partition),
         };
-        let everything = rebalance.change == Change::Revoke && planted(Defect::TearsDownKept);
+        let everything = rebalance.change == Change::Revoke && enabled(Mutant::TearsDownKept);
         let owned = std::mem::take(&mut self.owned).into_iter();
         let (named, kept): (BTreeMap<_, _>, _) =
             owned.partition(|(_, assignment)| everything || names(assignment));
@@ -53,7 +53,7 @@ impl Ownership {
                 self.draining.extend(named.iter().cloned());
                 Step { drain: named, ..Step::default() }
             }
-            Change::Lose if planted(Defect::CommitsLost) => Step { drain: named, ..Step::default() },
+            Change::Lose if enabled(Mutant::CommitsLost) => Step { drain: named, ..Step::default() },
             Change::Lose => {
                 let leaving = self.draining.extract_if(.., |assignment| names(assignment));
                 Step { discard: named.into_iter().chain(leaving).collect(), ..Step::default() }
@@ -74,7 +74,7 @@ impl Ownership {
     /// A partition that is ours starts anew; returns its assignment, with an epoch of its own.
     pub(crate) fn renew(&mut self, partition: &TopicPartition) -> Arc<Assignment> {
         self.last_epoch += 1;
-        let epoch = Epoch(self.last_epoch);
+        let epoch = AssignmentId(self.last_epoch);
         let assignment = Arc::new(Assignment { partition: partition.clone(), epoch });
         self.owned.insert(partition.clone(), assignment.clone());
         assignment
@@ -179,7 +179,7 @@ mod tests {
             steps in prop::collection::vec((protocols(), 0..5u8, prop::collection::vec(0..6i32, 0..6)), 0..40),
         ) {
             let mut ownership = Ownership::default();
-            let (mut owned, mut draining) = (BTreeMap::<Epoch, i32>::new(), BTreeMap::<Epoch, i32>::new());
+            let (mut owned, mut draining) = (BTreeMap::<AssignmentId, i32>::new(), BTreeMap::<AssignmentId, i32>::new());
             let mut seen = 0;
             for (protocol, change, set) in steps {
                 let change = match change {
@@ -193,7 +193,7 @@ mod tests {
                     }
                 };
                 let named = |number: &i32| protocol == RebalanceProtocol::Eager || set.contains(number);
-                let kept: BTreeSet<Epoch> = owned.iter().filter(|(_, n)| !named(n)).map(|(epoch, _)| *epoch).collect();
+                let kept: BTreeSet<AssignmentId> = owned.iter().filter(|(_, n)| !named(n)).map(|(epoch, _)| *epoch).collect();
                 let Step { start, drain, discard } = ownership.step(&rebalance(protocol, change, &set));
                 for gone in &discard {
                     prop_assert_ne!(change, Change::Revoke);
@@ -218,7 +218,7 @@ mod tests {
                 } else {
                     prop_assert!(!owned.values().any(named));
                 }
-                let now: BTreeSet<Epoch> = ownership.assignments().map(|assignment| assignment.epoch).collect();
+                let now: BTreeSet<AssignmentId> = ownership.assignments().map(|assignment| assignment.epoch).collect();
                 prop_assert_eq!(now, owned.keys().copied().collect::<BTreeSet<_>>());
                 let partitions: BTreeSet<i32> = owned.values().copied().collect();
                 prop_assert_eq!(partitions.len(), owned.len(), "a partition runs once");

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::graph::control::Will;
+use crate::graph::control::DesiredPauses;
 use crate::record::TopicPartition;
 
 /// Why a partition is paused, beside the operator's will.
@@ -17,7 +17,7 @@ pub(crate) enum Reason {
     /// It has been read up to its end.
     Done,
     /// Its planned block is made again when others are done.
-    Turn,
+    HandOff,
 }
 
 /// The next call to the client.
@@ -30,14 +30,14 @@ pub(crate) struct Step {
 /// What is wanted, and what the client was told.
 #[derive(Debug, Default)]
 pub(crate) struct Pauses {
-    will: Will,
+    will: DesiredPauses,
     reasons: BTreeSet<(TopicPartition, Reason)>,
     applied: BTreeSet<TopicPartition>,
 }
 
 impl Pauses {
     /// The operator wants this.
-    pub(crate) fn obey(&mut self, will: Will) {
+    pub(crate) fn obey(&mut self, will: DesiredPauses) {
         self.will = will;
     }
 
@@ -103,8 +103,8 @@ mod tests {
         TopicPartition::new("t", number)
     }
 
-    fn will(numbers: &[i32]) -> Will {
-        Will { all: false, partitions: numbers.iter().map(|number| partition(*number)).collect() }
+    fn will(numbers: &[i32]) -> DesiredPauses {
+        DesiredPauses { all: false, partitions: numbers.iter().map(|number| partition(*number)).collect() }
     }
 
     #[test]
@@ -136,7 +136,7 @@ mod tests {
         #[test]
         fn steps_lead_to_what_is_wanted(changes in prop::collection::vec((0..5u8, 0..4i32), 0..60)) {
             let all: Vec<TopicPartition> = (0..4).map(partition).collect();
-            let (mut pauses, mut wish) = (Pauses::default(), Will::default());
+            let (mut pauses, mut wish) = (Pauses::default(), DesiredPauses::default());
             let mut client = BTreeSet::new();
             for (change, number) in changes {
                 let p = partition(number);

@@ -8,7 +8,7 @@ use super::Coordinator;
 use super::drain::Drain;
 use super::session::{Running, Session};
 use crate::error::Error;
-use crate::graph::assignment::id::Epoch;
+use crate::graph::assignment::id::AssignmentId;
 use crate::graph::commit::handle::CommitterHandle;
 use crate::graph::commit::ledger::{Ledger, LedgerEntry};
 use crate::graph::fetch::routes::Route;
@@ -17,7 +17,7 @@ use crate::member::{Change, GroupMember, Ready, Rebalance, Start};
 use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 /// A rebalance under way, with any that it has overtaken.
 pub(super) struct Answering {
@@ -79,7 +79,7 @@ impl Coordinator {
         telemetry::rebalance_started(&rebalance);
         self.setup.counters.rebalanced();
         let received = Instant::now();
-        let deadline = received + self.setup.options.drain_deadline;
+        let deadline = received + self.setup.options.drain_timeout;
         let before = session.pending.take();
         let step = self.ownership.step(&rebalance);
         let stopped = step.drain.iter().chain(&step.discard).map(|stopped| stopped.partition.clone());
@@ -99,7 +99,7 @@ impl Coordinator {
         let started =
             step.start.into_iter().filter_map(|assignment| self.start_partition(session, assignment));
         let mut opened: Vec<Route> = started.collect();
-        if planted(Defect::ReadsTooEarly) {
+        if enabled(Mutant::ReadsTooEarly) {
             opened.drain(..).for_each(|route| session.routes.insert(route));
         }
         let drain = session.drain.clone();
@@ -177,7 +177,7 @@ async fn answer(
     rebalance: &Rebalance,
     open: Ready,
     (ledger, committer): (&Ledger, &CommitterHandle),
-    epochs: &BTreeMap<TopicPartition, Epoch>,
+    epochs: &BTreeMap<TopicPartition, AssignmentId>,
 ) -> Result<Vec<Start>, Error> {
     if rebalance.change != Change::Assign {
         member.unassign(rebalance).await?;

@@ -76,14 +76,14 @@ impl Coordinator {
     /// Blocks that were made again are done.
     pub(super) fn look_at_reforms(session: &mut Session, states: &[Settled]) {
         for partition in session.reforms.look(states) {
-            session.pauses.set(&partition, Reason::Turn, false);
+            session.pauses.set(&partition, Reason::HandOff, false);
         }
     }
 
     /// Pauses those whose turn has not come.
     pub(super) fn take_turns(&self, session: &mut Session) {
         for (partition, waits) in session.reforms.turns(self.setup.budget.capacity()) {
-            session.pauses.set(partition, Reason::Turn, waits);
+            session.pauses.set(partition, Reason::HandOff, waits);
         }
     }
 }

@@ -120,7 +120,7 @@ impl Coordinator {
             let limit = match &wanted.why {
                 // What was read before the gap is delivered however long that takes: it cannot be read again.
                 Why::Reset { .. } => FOR_EVER,
-                Why::Seek { .. } | Why::Heal(_) => self.setup.options.drain_deadline,
+                Why::Seek { .. } | Why::Heal(_) => self.setup.options.drain_timeout,
             };
             let deadline = Instant::now() + limit;
             let to = match &wanted.why {

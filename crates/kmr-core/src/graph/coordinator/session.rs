@@ -20,8 +20,8 @@ use super::rebalance::Answering;
 use super::replay_turns::Reforms;
 use super::repositioning::{Moves, Wanted};
 use crate::error::Error;
-use crate::graph::assignment::id::{Assignment, Epoch};
-use crate::graph::assignment::states::Flow;
+use crate::graph::assignment::id::{Assignment, AssignmentId};
+use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::commit::committer::Committer;
 use crate::graph::commit::handle::{CommitterHandle, Settled};
 use crate::graph::commit::ledger::{Ledger, LedgerEntry};
@@ -29,8 +29,8 @@ use crate::graph::fetch::intake::Intake;
 use crate::graph::fetch::routes::{Report, Route, Routes};
 use crate::graph::map::{MapPhase, PartitionInput};
 use crate::graph::memory::budget::Budget;
-use crate::graph::memory::fair_share::Backlog;
-use crate::graph::observe::activity::Pulse;
+use crate::graph::memory::fair_share::UnmappedBytes;
+use crate::graph::observe::activity::Activity;
 use crate::member::{Connected, GroupMember};
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
@@ -43,8 +43,8 @@ pub(super) struct Running {
     pub(super) assignment: Arc<Assignment>,
     pub(super) stop: CancellationToken,
     pub(super) ended: CancellationToken,
-    pub(super) pulse: Arc<Pulse>,
-    pub(super) backlog: Arc<Backlog>,
+    pub(super) pulse: Arc<Activity>,
+    pub(super) backlog: Arc<UnmappedBytes>,
     /// Where the assignment starts, once that is known.
     pub(super) start: Option<i64>,
     /// It has been read up to its end.
@@ -72,7 +72,7 @@ pub(super) struct Session {
     pub(super) reports: mpsc::UnboundedReceiver<Report>,
     /// The intake and the committer.
     pub(super) tasks: Tasks,
-    pub(super) running: BTreeMap<Epoch, Running>,
+    pub(super) running: BTreeMap<AssignmentId, Running>,
     /// The rebalance that is under way.
     pub(super) pending: Option<Answering>,
     /// Partitions that go on elsewhere: wanted, and under way.
@@ -96,7 +96,11 @@ pub(super) struct Session {
 
 impl Session {
     /// Starts the tasks that need a client.
-    pub(super) fn start(connected: Connected, setup: &Setup, flow: Arc<ordered_watch::Sender<Flow>>) -> Self {
+    pub(super) fn start(
+        connected: Connected,
+        setup: &Setup,
+        flow: Arc<ordered_watch::Sender<AssignmentStates>>,
+    ) -> Self {
         let Connected { member, queue } = connected;
         let (ledger, entries) = mpsc::unbounded_channel();
         let (committer, orders) = CommitterHandle::new();
@@ -218,7 +222,7 @@ impl Session {
             running.is_read_no_more();
             running.stop.cancel();
         }
-        self.drain.flow.send_modify(|flow| *flow = Flow::default());
+        self.drain.flow.send_modify(|flow| *flow = AssignmentStates::default());
         self.tasks.shutdown().await;
         self.member
     }

@@ -14,7 +14,7 @@ use crate::error::{BoxError, Error};
 use crate::graph::commit::handle::Settled;
 use crate::listeners::RebalanceEvent;
 use crate::member::{GroupMember, MemberEvent};
-use crate::partition_report::PartitionEnd;
+use crate::partition_report::PartitionReport;
 use crate::record::TopicPartition;
 use crate::telemetry;
 
@@ -33,7 +33,7 @@ impl Coordinator {
             Err(error) => telemetry::stopping(&format!("after an error: {error}")),
         }
         let commits = !matches!(&served, Err(Failed::Client(_)));
-        let deadline = Instant::now() + self.setup.options.drain_deadline;
+        let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
         let committer = session.drain.committer.clone();
         let ended = tokio::select! {
@@ -62,7 +62,7 @@ impl Coordinator {
             Without::Stopped(StopRequest(why)) => telemetry::stopping(why),
             Without::Failed(error) => telemetry::stopping(&format!("after an error: {error}")),
         }
-        let deadline = Instant::now() + self.setup.options.drain_deadline;
+        let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
         let ended = tokio::select! {
             biased;
@@ -215,9 +215,9 @@ async fn second(stops: &mut mpsc::UnboundedReceiver<StopRequest>) -> StopRequest
 }
 
 /// How these partitions ended.
-pub(crate) fn partition_reports(settled: &[Settled]) -> BTreeMap<TopicPartition, PartitionEnd> {
+pub(crate) fn partition_reports(settled: &[Settled]) -> BTreeMap<TopicPartition, PartitionReport> {
     let end = |s: &Settled| {
-        let end = PartitionEnd { committed: s.committed, unfinished_from: s.unfinished_from };
+        let end = PartitionReport { committed: s.committed, unfinished_from: s.unfinished_from };
         (s.partition.clone(), end)
     };
     settled.iter().map(end).collect()

@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::breaker::Breaker;
+use crate::circuit_breaker::CircuitBreaker;
 use crate::error::Error;
 use crate::record::TopicPartition;
 use crate::stage::Stage;
@@ -58,13 +58,13 @@ pub(crate) struct Tally<'a> {
 
 /// The counters of one consumer.
 #[derive(Debug, Default)]
-pub(crate) struct Failures {
+pub(crate) struct FailureRate {
     state: Option<Mutex<State>>,
 }
 
 #[derive(Debug)]
 struct State {
-    options: Breaker,
+    options: CircuitBreaker,
     slices: VecDeque<Slice>,
     streaks: BTreeMap<String, u64>,
     last: VecDeque<String>,
@@ -78,9 +78,9 @@ struct Slice {
     failed: u64,
 }
 
-impl Failures {
+impl FailureRate {
     /// `None`: nothing is counted.
-    pub(crate) fn new(options: Option<Breaker>) -> Self {
+    pub(crate) fn new(options: Option<CircuitBreaker>) -> Self {
         let state = |options| State {
             options,
             slices: VecDeque::new(),
@@ -148,7 +148,7 @@ impl State {
     }
 
     fn too_much(&self, tally: &Tally<'_>, streak: u64) -> Option<String> {
-        let Breaker { max_share, window, min_records, max_consecutive } = self.options;
+        let CircuitBreaker { max_failure_ratio, window, min_records, max_consecutive } = self.options;
         if streak >= max_consecutive {
             return Some(format!("{streak} records failed one after the other ({})", tally.source));
         }
@@ -156,7 +156,7 @@ impl State {
         let (records, failed) = (sum(|slice| slice.records), sum(|slice| slice.failed));
         #[allow(clippy::cast_precision_loss, reason = "counts of records within a window")]
         let share = failed as f64 / records.max(1) as f64;
-        (failed > 0 && records >= min_records && share >= max_share).then(|| {
+        (failed > 0 && records >= min_records && share >= max_failure_ratio).then(|| {
             let percent = share * 100.0;
             format!("{failed} of {records} records ({percent:.0} %) failed within {window:?}")
         })
@@ -169,12 +169,12 @@ mod tests {
 
     use super::*;
 
-    fn failures(change: impl FnOnce(Breaker) -> Breaker) -> Failures {
-        Failures::new(Some(change(Breaker::default())))
+    fn failures(change: impl FnOnce(CircuitBreaker) -> CircuitBreaker) -> FailureRate {
+        FailureRate::new(Some(change(CircuitBreaker::default())))
     }
 
     fn note(
-        failures: &Failures,
+        failures: &FailureRate,
         number: i32,
         values: usize,
         failed: &[usize],
@@ -198,7 +198,7 @@ mod tests {
         let text = note(&failures, 0, 2, &[0], now).unwrap();
         assert!(text.contains("5 records failed one after the other (t/0)"), "{text}");
         assert!(
-            text.contains("error 1; error 2; error 0") && text.contains("ConsumerBuilder::breaker"),
+            text.contains("error 1; error 2; error 0") && text.contains("ConsumerBuilder::circuit_breaker"),
             "{text}"
         );
         assert!(note(&failures, 1, 9, &[4], now).is_some(), "it stays open");
@@ -207,7 +207,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_share_counts_within_the_window_and_from_enough_records_on() {
-        let failures = failures(|b| b.with_min_records(100).with_max_share(0.3).with_max_consecutive(1000));
+        let failures =
+            failures(|b| b.with_min_records(100).with_max_failure_ratio(0.3).with_max_consecutive(1000));
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let bad: Vec<usize> = (0..40).collect();
         assert_eq!(note(&failures, 0, 99, &bad, start), None, "too few to say");
@@ -219,7 +220,7 @@ mod tests {
 
     #[test]
     fn switched_off_it_counts_nothing() {
-        let failures = Failures::new(None);
+        let failures = FailureRate::new(None);
         let tally = Tally {
             source: Source::BehindReduce,
             values: 1,

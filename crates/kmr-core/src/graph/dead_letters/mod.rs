@@ -6,17 +6,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use self::failure_rate::{Failures, Tally};
+use self::failure_rate::{FailureRate, Tally};
 use self::reread::{Failed, Rereader};
 use super::claims::claim::Hold;
-use super::claims::tracked_rows::{Origin, Piece};
+use super::claims::tracked_rows::{Origin, TrackedRows};
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
 use crate::reducer::Rows;
 use crate::stage::Stage;
 use crate::stats::Counters;
 use crate::util::future::BoxFuture;
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 /// Takes dead letters with what answers for their records, which are finished when the letters are delivered.
 pub(crate) trait ErrorBranch: Send + Sync + 'static {
@@ -35,16 +35,16 @@ pub(crate) struct ToReducer<R: Rows> {
     pub(crate) stage: Stage,
     /// The empty container that new ones are made from.
     pub(crate) rows: Mutex<R>,
-    pub(crate) reducer: mpsc::Sender<Piece<R>>,
+    pub(crate) reducer: mpsc::Sender<TrackedRows<R>>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) records: Option<Arc<Rereader>>,
-    pub(crate) failures: Arc<Failures>,
+    pub(crate) failures: Arc<FailureRate>,
 }
 
 impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
     fn send(&self, letters: Vec<DeadLetter>, origin: Origin) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).fresh();
+            let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).new_empty();
             let count = letters.len();
             for letter in letters {
                 let what = letter.to_string();
@@ -55,7 +55,7 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
                 })?;
             }
             self.counters.dead_letters(count);
-            let origin = if planted(Defect::FinishesEarly) {
+            let origin = if enabled(Mutant::FinishesEarly) {
                 origin.into_holds().into_iter().for_each(Hold::finish);
                 Origin::of_batch(Vec::new())
             } else {
@@ -63,7 +63,7 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             };
             // A closed channel means that the branch has failed and the consumer is stopping: dropping the piece leaves
             // its records uncommitted.
-            let _ = self.reducer.send(Piece { rows, origin, turn: None }).await;
+            let _ = self.reducer.send(TrackedRows { rows, origin, turn: None }).await;
             Ok(())
         })
     }

@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use crate::dead_letter::DeadLetter;
-use crate::error::{Error, chain_text};
+use crate::error::{Error, error_chain};
 use crate::graph::claims::claim::Hold;
 use crate::member::{Connector, RECORD_OVERHEAD, Reread};
 use crate::record::TopicPartition;
@@ -30,8 +30,8 @@ const CHUNKS: usize = 4;
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Time that reading again may take for one batch: it is part of a drain.
-pub(crate) fn limit(drain_deadline: Duration) -> Duration {
-    LIMIT.min(drain_deadline / 10)
+pub(crate) fn limit(drain_timeout: Duration) -> Duration {
+    LIMIT.min(drain_timeout / 10)
 }
 
 /// Letters of one failure, with what answers for their records.
@@ -56,9 +56,9 @@ impl Failed {
             Reread::Record(record) => {
                 let bytes = record.content_bytes() + RECORD_OVERHEAD;
                 self.holds.iter_mut().take(1).for_each(|hold| hold.add_bytes(bytes));
-                (letter.record, letter.missing) = (Some(record), None);
+                (letter.record, letter.missing_reason) = (Some(record), None);
             }
-            Reread::Gone(why) => letter.missing = Some(why),
+            Reread::Gone(why) => letter.missing_reason = Some(why),
         }
     }
 }
@@ -105,7 +105,7 @@ impl Rereader {
             Ok(Ok(_)) => vec![Reread::Gone("the record was not found".to_owned()); offsets.len()],
             Ok(Err(error)) => {
                 vec![
-                    Reread::Gone(format!("it could not be read again: {}", chain_text(&error)));
+                    Reread::Gone(format!("it could not be read again: {}", error_chain(&error)));
                     offsets.len()
                 ]
             }

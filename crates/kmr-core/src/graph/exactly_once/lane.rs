@@ -13,15 +13,15 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::commit_metadata::Plan;
-use crate::graph::assignment::id::Epoch;
+use crate::graph::assignment::id::AssignmentId;
 use crate::graph::claims::claim::Hold;
-use crate::graph::claims::tracked_rows::Piece;
+use crate::graph::claims::tracked_rows::TrackedRows;
 use crate::graph::commit::ledger::Ledger;
-use crate::graph::commit::offset_tracker::Offsets;
+use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::commit::plan_state::Beginning;
 use crate::record::TopicPartition;
 use crate::reducer::{BatchOptions, Rows};
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 /// A block on its way.
 #[derive(Debug)]
@@ -35,7 +35,7 @@ pub(super) struct Flight {
 #[derive(Debug)]
 struct Reforming<R> {
     plan: Arc<Plan>,
-    pieces: Vec<Piece<R>>,
+    pieces: Vec<TrackedRows<R>>,
     /// All that it can be made of is there.
     whole: bool,
 }
@@ -52,7 +52,7 @@ pub(super) enum Due {
 /// One assignment.
 #[derive(Debug)]
 pub(super) struct Lane<R> {
-    pub(super) epoch: Epoch,
+    pub(super) epoch: AssignmentId,
     pub(super) partition: TopicPartition,
     pub(super) ledger: Ledger,
     /// How it begins, once that is known.
@@ -62,7 +62,7 @@ pub(super) struct Lane<R> {
     /// What comes is dropped: the partition is handed back (E9), or never began.
     pub(super) discards: bool,
     pub(super) flight: Option<Flight>,
-    waiting: VecDeque<(Instant, Piece<R>)>,
+    waiting: VecDeque<(Instant, TrackedRows<R>)>,
     rows: usize,
     bytes: usize,
     reforming: Option<Reforming<R>>,
@@ -70,7 +70,7 @@ pub(super) struct Lane<R> {
 
 impl<R: Rows> Lane<R> {
     /// `None`: the piece is of no single assignment, which pieces of map tasks always are.
-    pub(super) fn of(piece: &Piece<R>) -> Option<Self> {
+    pub(super) fn of(piece: &TrackedRows<R>) -> Option<Self> {
         let hold = piece.origin.holds().first()?;
         let partition = hold.sources().into_iter().next()?.partition;
         Some(Self {
@@ -89,7 +89,7 @@ impl<R: Rows> Lane<R> {
     }
 
     /// Takes a piece; `true`: the block that is made again has changed, or may be whole.
-    pub(super) fn push(&mut self, piece: Piece<R>, now: Instant) -> bool {
+    pub(super) fn push(&mut self, piece: TrackedRows<R>, now: Instant) -> bool {
         if self.discards {
             return false;
         }
@@ -115,7 +115,7 @@ impl<R: Rows> Lane<R> {
         while let Some((_, piece)) = self.waiting.front_mut() {
             let all = piece.rows.len();
             let part =
-                if planted(Defect::EndsAnywhere) { all } else { piece.rows_up_to(reforming.plan.last) };
+                if enabled(Mutant::EndsAnywhere) { all } else { piece.rows_up_to(reforming.plan.last) };
             if part == 0 {
                 break;
             }
@@ -132,7 +132,7 @@ impl<R: Rows> Lane<R> {
     }
 
     /// The plan whose block is made again, and what it holds so far.
-    pub(super) fn reformed(&self) -> Option<(Arc<Plan>, Vec<Offsets>)> {
+    pub(super) fn reformed(&self) -> Option<(Arc<Plan>, Vec<OffsetRange>)> {
         let reforming = self.reforming.as_ref()?;
         Some((reforming.plan.clone(), held(&reforming.pieces)))
     }
@@ -158,19 +158,19 @@ impl<R: Rows> Lane<R> {
             return reforming.whole.then_some((Due::Again, None));
         }
         let (since, _) = self.waiting.front()?;
-        let is_full = self.rows >= options.max_records || self.bytes >= options.max_bytes;
+        let is_full = self.rows >= options.max_rows || self.bytes >= options.max_bytes;
         let at =
             (!is_full && !self.flushes).then(|| since.checked_add(options.max_age).unwrap_or(far(*since)));
         Some((Due::Since(*since), at))
     }
 
     /// Takes the next block: the planned one with its plan, or as much as fits.
-    pub(super) fn take(&mut self, options: &BatchOptions) -> (Option<Arc<Plan>>, Vec<Piece<R>>) {
+    pub(super) fn take(&mut self, options: &BatchOptions) -> (Option<Arc<Plan>>, Vec<TrackedRows<R>>) {
         if let Some(Reforming { plan, pieces, .. }) = self.reforming.take() {
             return (Some(plan), pieces);
         }
         let (mut pieces, mut rows, mut bytes) = (Vec::new(), 0, 0);
-        while rows < options.max_records && bytes < options.max_bytes {
+        while rows < options.max_rows && bytes < options.max_bytes {
             let Some((at, mut piece)) = self.waiting.pop_front() else { break };
             let room = room(&piece, (rows, bytes), options);
             let cut = piece.record_boundary(room, pieces.is_empty());
@@ -205,11 +205,11 @@ impl<R: Rows> Lane<R> {
 }
 
 /// Rows of a piece that fit by their number and, taken as equal, by their size.
-fn room<R: Rows>(piece: &Piece<R>, (rows, bytes): (usize, usize), options: &BatchOptions) -> usize {
+fn room<R: Rows>(piece: &TrackedRows<R>, (rows, bytes): (usize, usize), options: &BatchOptions) -> usize {
     let (count, size) = (piece.rows.len(), piece.rows.bytes());
     let left = options.max_bytes.saturating_sub(bytes);
     let by_bytes = if size <= left { count } else { left / (size / count.max(1)).max(1) };
-    options.max_records.saturating_sub(rows).min(by_bytes).min(count)
+    options.max_rows.saturating_sub(rows).min(by_bytes).min(count)
 }
 
 /// Later than anything that is waited for.
@@ -218,7 +218,7 @@ fn far(since: Instant) -> Instant {
 }
 
 /// The records behind some pieces, in order.
-pub(super) fn held<R>(pieces: &[Piece<R>]) -> Vec<Offsets> {
+pub(super) fn held<R>(pieces: &[TrackedRows<R>]) -> Vec<OffsetRange> {
     let holds = pieces.iter().flat_map(|piece| piece.origin.holds());
-    holds.flat_map(Hold::sources).map(|source| Offsets::new(source.first, source.last)).collect()
+    holds.flat_map(Hold::sources).map(|source| OffsetRange::new(source.first, source.last)).collect()
 }

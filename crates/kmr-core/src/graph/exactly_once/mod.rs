@@ -26,10 +26,10 @@ use tokio::time::{Instant, sleep_until};
 
 use self::lane::{Flight, Lane, held};
 use self::refusals::{Planned, Refused};
-use super::assignment::id::Epoch;
-use super::assignment::states::Flow;
+use super::assignment::id::AssignmentId;
+use super::assignment::states::AssignmentStates;
 use super::claims::claim::Hold;
-use super::claims::tracked_rows::Piece;
+use super::claims::tracked_rows::TrackedRows;
 use super::commit::ledger::LedgerEntry;
 use super::commit::plan_state::{Beginning, Proposal};
 use super::dead_letters::failure_rate::{Source, Tally};
@@ -40,12 +40,12 @@ use crate::commit_metadata::Plan;
 use crate::error::Error;
 use crate::reducer::{Block, Chunk, Delivered, Delivery, Fingerprint, Reducer, Rows};
 use crate::util::future::BoxFuture;
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 use crate::util::ordered_watch;
 
 /// A block that is under way no more.
 struct Landed<O> {
-    epoch: Epoch,
+    epoch: AssignmentId,
     contents: Contents,
     rows: usize,
     refused: Refused,
@@ -68,9 +68,9 @@ type Frozen<R> = Box<dyn Delivery<Output = <R as Reducer>::Output>>;
 /// What the committer answers.
 enum Heard {
     /// `None`: the assignment never begins.
-    Begins(Epoch, Option<Beginning>),
+    Begins(AssignmentId, Option<Beginning>),
     /// The block that is made again is whole.
-    Whole(Epoch),
+    Whole(AssignmentId),
     /// It has changed since, or the assignment has ended.
     Stale,
 }
@@ -80,8 +80,8 @@ enum Wake<R, O> {
     Cancelled,
     Panicked(JoinError),
     Heard(Heard),
-    Flow,
-    Input(Option<Piece<R>>),
+    AssignmentStates,
+    Input(Option<TrackedRows<R>>),
     Due,
     Starved,
 }
@@ -89,7 +89,7 @@ enum Wake<R, O> {
 /// The task of the reduce that delivers exactly once.
 pub(crate) struct BlockTask<R: Reducer> {
     task: ReduceTask<R>,
-    lanes: BTreeMap<Epoch, Lane<R::Rows>>,
+    lanes: BTreeMap<AssignmentId, Lane<R::Rows>>,
     asked: FuturesUnordered<BoxFuture<'static, Heard>>,
     in_flight: JoinSet<Landed<R::Output>>,
     input_ended: bool,
@@ -131,7 +131,7 @@ impl<R: Reducer> BlockTask<R> {
                 Wake::Landed(landed) => self.land(*landed).await?,
                 Wake::Panicked(error) => return Err(self.task.failed("a delivery panicked", error.into())),
                 Wake::Heard(heard) => self.hear(heard),
-                Wake::Flow => self.follow_flow(),
+                Wake::AssignmentStates => self.follow_flow(),
                 Wake::Input(Some(piece)) => self.accept(piece)?,
                 Wake::Input(None) => self.input_ended = true,
                 Wake::Cancelled | Wake::Due | Wake::Starved => {}
@@ -153,7 +153,7 @@ impl<R: Reducer> BlockTask<R> {
                 Err(error) if error.is_cancelled() => Wake::Cancelled,
                 Err(error) => Wake::Panicked(error),
             },
-            () = self.task.flow.changed() => Wake::Flow,
+            () = self.task.flow.changed() => Wake::AssignmentStates,
             Some(heard) = self.asked.next() => Wake::Heard(heard),
             piece = self.task.input.recv(), if !self.input_ended => Wake::Input(piece),
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => Wake::Due,
@@ -162,13 +162,13 @@ impl<R: Reducer> BlockTask<R> {
         }
     }
 
-    fn accept(&mut self, mut piece: Piece<R::Rows>) -> Result<(), Error> {
+    fn accept(&mut self, mut piece: TrackedRows<R::Rows>) -> Result<(), Error> {
         let _turn = piece.turn.take();
         let Some(epoch) = piece.origin.holds().first().map(Hold::epoch) else { return Ok(()) };
         if !self.lanes.contains_key(&epoch) {
             let Some(mut lane) = Lane::of(&piece) else {
                 let what = "a piece of no assignment came to a reduce of exactly-once mode".to_owned();
-                return Err(Error::Defect { what });
+                return Err(Error::Internal { what });
             };
             self.task.flow.read(|flow| steer(flow, &mut lane));
             let (reply, answer) = oneshot::channel();
@@ -207,9 +207,9 @@ impl<R: Reducer> BlockTask<R> {
     }
 
     /// E8: asks when nothing but the block that is made again is unfinished up to its end. A later question takes the place of it.
-    fn ask_whole(&mut self, epoch: Epoch) {
+    fn ask_whole(&mut self, epoch: AssignmentId) {
         let Some(lane) = self.lanes.get_mut(&epoch) else { return };
-        if planted(Defect::EndsAnywhere) {
+        if enabled(Mutant::EndsAnywhere) {
             return lane.is_whole();
         }
         let Some((plan, held)) = lane.reformed() else { return };
@@ -219,7 +219,7 @@ impl<R: Reducer> BlockTask<R> {
     }
 
     fn follow_flow(&mut self) {
-        let flow = self.task.flow.read(Flow::clone);
+        let flow = self.task.flow.read(AssignmentStates::clone);
         self.lanes.retain(|epoch, lane| {
             if flow.is_dead(&[*epoch].into()) {
                 if let Some(flight) = &lane.flight {
@@ -247,21 +247,21 @@ impl<R: Reducer> BlockTask<R> {
     }
 
     /// Freezes a lane's next block and starts its flight: plan, then delivery.
-    fn start(&mut self, epoch: Epoch) -> Result<(), Error> {
+    fn start(&mut self, epoch: AssignmentId) -> Result<(), Error> {
         let options = self.task.options.clone();
         let Some(lane) = self.lanes.get_mut(&epoch) else { return Ok(()) };
         let Some(beginning) = lane.begun.clone() else { return Ok(()) };
         let (partition, ledger) = (lane.partition.clone(), lane.ledger.clone());
         let (stored, pieces) = lane.take(&options);
-        let (held, last) = (held(&pieces), pieces.last().and_then(Piece::last_offset));
+        let (held, last) = (held(&pieces), pieces.last().and_then(TrackedRows::last_offset));
         let (delivery, contents) = self.freeze(pieces, stored.is_some())?;
         let Some(rows) = delivery.fingerprint() else {
             let why = "its batches have no fingerprint, and it said that it offers exactly-once delivery";
             return Err(self.task.failed("planning a block failed", why.into()));
         };
-        let is_reformed = stored.is_some();
+        let is_replay = stored.is_some();
         let (plan, reply) = match stored {
-            Some(plan) if plan.rows == rows || planted(Defect::ChangesRows) => (plan, None),
+            Some(plan) if plan.rows == rows || enabled(Mutant::ChangesRows) => (plan, None),
             Some(plan) => {
                 let (first, last) = (plan.first, plan.last);
                 let (planned, found) = (described(plan.rows), described(rows));
@@ -269,7 +269,9 @@ impl<R: Reducer> BlockTask<R> {
             }
             None => {
                 let (Some(first), Some(last)) = (held.first().map(|range| range.first), last) else {
-                    return Err(Error::Defect { what: format!("{partition}: a block without rows is due") });
+                    return Err(Error::Internal {
+                        what: format!("{partition}: a block without rows is due"),
+                    });
                 };
                 let Beginning { log, epoch, .. } = &beginning;
                 let token = Plan::token_of(log, &partition, (*epoch, first, last), rows);
@@ -286,7 +288,7 @@ impl<R: Reducer> BlockTask<R> {
             confirmed
         });
         let rows = usize::try_from(rows.rows).unwrap_or(usize::MAX);
-        let flight = self.fly((epoch, rows, contents), delivery, block(&plan, is_reformed), confirmed);
+        let flight = self.fly((epoch, rows, contents), delivery, block(&plan, is_replay), confirmed);
         if let Some(lane) = self.lanes.get_mut(&epoch) {
             lane.flight = Some(flight);
         }
@@ -296,13 +298,13 @@ impl<R: Reducer> BlockTask<R> {
     /// Hands a block's rows to the reducer.
     fn freeze(
         &mut self,
-        pieces: Vec<Piece<R::Rows>>,
-        is_reformed: bool,
+        pieces: Vec<TrackedRows<R::Rows>>,
+        is_replay: bool,
     ) -> Result<(Frozen<R>, Contents), Error> {
         let mut contents = Contents::default();
         let last = pieces.len().saturating_sub(1);
         for (at, mut piece) in pieces.into_iter().enumerate() {
-            if planted(Defect::ChangesRows) && is_reformed && at == last {
+            if enabled(Mutant::ChangesRows) && is_replay && at == last {
                 piece.rows.truncate(piece.rows.len().saturating_sub(1));
             }
             let rows = piece.rows.len();
@@ -316,7 +318,7 @@ impl<R: Reducer> BlockTask<R> {
 
     fn fly(
         &mut self,
-        (epoch, rows, contents): (Epoch, usize, Contents),
+        (epoch, rows, contents): (AssignmentId, usize, Contents),
         delivery: Frozen<R>,
         block: Block,
         confirmed: Option<oneshot::Receiver<()>>,
@@ -384,9 +386,9 @@ impl<R: Reducer> BlockTask<R> {
 }
 
 /// What the flow means for a lane that lives.
-fn steer<R: Rows>(flow: &Flow, lane: &mut Lane<R>) {
+fn steer<R: Rows>(flow: &AssignmentStates, lane: &mut Lane<R>) {
     if flow.is_draining(&[lane.epoch].into()) && !lane.flushes {
-        if flow.flushes || planted(Defect::PlansOnRevoke) {
+        if flow.flushes || enabled(Mutant::PlansOnRevoke) {
             if lane.is_reforming() {
                 // What is missing of the planned block will not come any more: the plan stays in force for whoever is next.
                 lane.discard();
@@ -398,16 +400,16 @@ fn steer<R: Rows>(flow: &Flow, lane: &mut Lane<R>) {
     }
 }
 
-fn block(plan: &Plan, is_reformed: bool) -> Block {
+fn block(plan: &Plan, is_replay: bool) -> Block {
     let planned = u64::try_from(plan.created).unwrap_or(0);
     let planned = SystemTime::UNIX_EPOCH + Duration::from_millis(planned);
     let token =
-        if planted_anew(is_reformed) { format!("{}-anew", plan.token).into() } else { plan.token.clone() };
-    Block::new(token, planned, is_reformed)
+        if planted_anew(is_replay) { format!("{}-anew", plan.token).into() } else { plan.token.clone() };
+    Block::new(token, planned, is_replay)
 }
 
-fn planted_anew(is_reformed: bool) -> bool {
-    is_reformed && planted(Defect::MakesTokenAnew)
+fn planted_anew(is_replay: bool) -> bool {
+    is_replay && enabled(Mutant::MakesTokenAnew)
 }
 
 fn described(Fingerprint { rows, bytes, hash }: Fingerprint) -> String {

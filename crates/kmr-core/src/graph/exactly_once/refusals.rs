@@ -21,7 +21,7 @@ use crate::graph::observe::status::Delivering;
 use crate::graph::reduce::attempts::{Ended, FlightPlan, fly_block};
 use crate::graph::reduce::batch::Contents;
 use crate::reducer::{Delivered, Reducer, RejectedRow};
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 /// A planned block, until it is in the sink.
 pub(super) struct Planned<R: Reducer> {
@@ -58,12 +58,12 @@ impl<R: Reducer> Planned<R> {
                 Ended::Refused(rows) => rows,
             };
             for acknowledged in self.send_letters(rows).await? {
-                if !planted(Defect::LeavesOutEarly) && acknowledged.await.is_err() {
+                if !enabled(Mutant::LeavesOutEarly) && acknowledged.await.is_err() {
                     return Ok(None);
                 }
             }
             let without: Arc<[usize]> = self.refused.rows.iter().copied().collect();
-            self.plan.block = self.plan.block.take().map(|block| block.without(without));
+            self.plan.block = self.plan.block.take().map(|block| block.with_excluded_rows(without));
         }
     }
 

@@ -22,14 +22,14 @@ const PATIENCE: Duration = Duration::from_millis(10);
 
 /// A part of the turn, given back when it is dropped. It travels with records as long as they are passed on at once.
 #[derive(Clone, Debug)]
-pub(crate) struct Turn {
+pub(crate) struct HandOff {
     _last: Arc<oneshot::Sender<Infallible>>,
 }
 
 /// The end of the turn: when all of its parts have been given back.
 pub(crate) struct Returned(oneshot::Receiver<Infallible>);
 
-impl Turn {
+impl HandOff {
     /// A turn, and its end.
     pub(crate) fn new() -> (Self, Returned) {
         let (last, returned) = oneshot::channel();
@@ -68,7 +68,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_ends_with_its_last_part_or_with_patience() {
-        let (turn, returned) = Turn::new();
+        let (turn, returned) = HandOff::new();
         let (part, mut patience) = (turn.clone(), Patience::new());
         drop(turn);
         let start = Instant::now();
@@ -79,7 +79,7 @@ mod tests {
         assert!(patience.wait(returned).await);
         assert_eq!(start.elapsed(), PATIENCE / 2);
         assert!(holder.await.is_ok());
-        let (_held, returned) = Turn::new();
+        let (_held, returned) = HandOff::new();
         assert!(!patience.wait(returned).await);
         assert!(start.elapsed() <= PATIENCE * 5 / 2);
     }

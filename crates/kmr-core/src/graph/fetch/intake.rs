@@ -5,12 +5,12 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::handoff::{Patience, Turn};
+use super::handoff::{HandOff, Patience};
 use super::routes::{Admitted, Report, Reported, Route, Routes, Topics};
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
 use crate::graph::memory::budget::Budget;
-use crate::graph::memory::fair_share::Backlog;
+use crate::graph::memory::fair_share::UnmappedBytes;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
 use crate::record::{OwnedRecord, Record};
 use crate::telemetry;
@@ -103,7 +103,7 @@ impl Intake {
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
             let available = available.min(self.budget.backlogs().largest_take());
-            let (turn, returned) = (takes < self.turns).then(Turn::new).unzip();
+            let (turn, returned) = (takes < self.turns).then(HandOff::new).unzip();
             if !self.take((available / record_bytes).clamp(1, MAX_BATCH), turn.as_ref(), &mut record_bytes) {
                 tokio::select! {
                     biased;
@@ -131,7 +131,7 @@ impl Intake {
     }
 
     /// Takes what is there and hands it over, with the turn. `false`: there was nothing.
-    fn take(&mut self, max_records: usize, turn: Option<&Turn>, record_bytes: &mut usize) -> bool {
+    fn take(&mut self, max_records: usize, turn: Option<&HandOff>, record_bytes: &mut usize) -> bool {
         let routes = self.routes.clone();
         let mut topics = routes.lock();
         let fetched = self.queue.poll(max_records);
@@ -150,7 +150,7 @@ impl Intake {
     }
 
     /// A closed channel: the partition's task has just ended, the partition is on its way out.
-    fn send(&self, route: &Route, batch: Box<dyn RecordBatch>, turn: Option<&Turn>, bytes: usize) {
+    fn send(&self, route: &Route, batch: Box<dyn RecordBatch>, turn: Option<&HandOff>, bytes: usize) {
         let Some(end) = route.end else {
             return drop(route.task.send(self.admitted(batch, bytes, turn, (&route.backlog, None))));
         };
@@ -167,8 +167,8 @@ impl Intake {
         &self,
         batch: Box<dyn RecordBatch>,
         bytes: usize,
-        turn: Option<&Turn>,
-        (backlog, log_end): (&Arc<Backlog>, Option<i64>),
+        turn: Option<&HandOff>,
+        (backlog, log_end): (&Arc<UnmappedBytes>, Option<i64>),
     ) -> Admitted {
         // A task that has something to do already may be slow: nobody waits for it.
         let turn = turn.filter(|_| backlog.is_empty()).cloned();
@@ -177,7 +177,7 @@ impl Intake {
     }
 
     /// Returns the mean size of the records.
-    fn hand_over(&self, topics: &mut Topics, turn: Option<&Turn>, fetched: Fetched) -> Option<usize> {
+    fn hand_over(&self, topics: &mut Topics, turn: Option<&HandOff>, fetched: Fetched) -> Option<usize> {
         match fetched {
             Fetched::Records { topic, partition, bytes, batch } => {
                 let records = batch.len();
@@ -228,7 +228,7 @@ mod tests {
     use tokio::time::Instant;
 
     use super::*;
-    use crate::graph::assignment::id::Epoch;
+    use crate::graph::assignment::id::AssignmentId;
     use crate::record::TopicPartition;
     use crate::util::future::BoxFuture;
 
@@ -262,7 +262,8 @@ mod tests {
     fn intake(records: Records) -> mpsc::UnboundedReceiver<Admitted> {
         let (budget, routes) = (Budget::new(1 << 20), Arc::<Routes>::default());
         let (task, batches) = mpsc::unbounded_channel();
-        let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) });
+        let assignment =
+            Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
         routes.insert(Route { assignment, task, backlog: budget.backlogs().backlog(), end: None });
         let (reports, stop) = (mpsc::unbounded_channel().0, CancellationToken::new());
         let queue = Box::new(records);

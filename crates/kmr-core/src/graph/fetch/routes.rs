@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::handoff::Turn;
+use super::handoff::HandOff;
 use crate::graph::assignment::id::Assignment;
 use crate::graph::memory::budget::{Charge, Unmapped};
-use crate::graph::memory::fair_share::Backlog;
+use crate::graph::memory::fair_share::UnmappedBytes;
 use crate::member::{PartitionFailure, RecordBatch};
 use crate::record::TopicPartition;
 
@@ -16,7 +16,7 @@ use crate::record::TopicPartition;
 pub(crate) struct Route {
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) task: mpsc::UnboundedSender<Admitted>,
-    pub(crate) backlog: Arc<Backlog>,
+    pub(crate) backlog: Arc<UnmappedBytes>,
     /// In a bounded run: records from here on are left to whoever comes next.
     pub(crate) end: Option<i64>,
 }
@@ -76,5 +76,5 @@ pub(crate) struct Admitted {
     /// The end of the log at that time, if nothing lies between the batch, which may be empty, and it.
     pub(crate) log_end: Option<i64>,
     /// Given back when the task waits, or when the next stage has the rows.
-    pub(crate) turn: Option<Turn>,
+    pub(crate) turn: Option<HandOff>,
 }

@@ -5,8 +5,8 @@
 //! 2. A record that failed, or is left for later, leaves no row behind.
 
 use super::source_bytes;
-use crate::error::{BoxError, Error, StopConsumer, chain_text};
-use crate::graph::commit::offset_tracker::Offsets;
+use crate::error::{BoxError, Error, StopConsumer, error_chain};
+use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
 use crate::graph::memory::budget::Unmapped;
 use crate::member::RECORD_OVERHEAD;
@@ -32,7 +32,7 @@ pub(super) struct Draft<R> {
     /// Bytes of the record that is being mapped.
     current_bytes: usize,
     /// Records that have ended: mapped, skipped or failed.
-    pub(super) range: Option<Offsets>,
+    pub(super) range: Option<OffsetRange>,
     pub(super) records: usize,
     pub(super) source_bytes: usize,
     /// What the budget was charged for the records that have ended.
@@ -130,7 +130,7 @@ impl<R: Rows> Draft<R> {
             self.failed.push(self.records);
         }
         let first = self.range.map_or(self.current, |range| range.first);
-        self.range = Some(Offsets::new(first, self.current));
+        self.range = Some(OffsetRange::new(first, self.current));
         self.records += 1;
         self.source_bytes += self.current_bytes;
         self.charged += self.current_bytes + RECORD_OVERHEAD;
@@ -160,7 +160,7 @@ impl<R: Rows> Draft<R> {
             format!(
                 "{topic}/{partition} offset {offset} failed at {}: {}",
                 failed.stage,
-                chain_text(&*failed.error)
+                error_chain(&*failed.error)
             )
         };
         self.failures.iter().skip(from).map(text).collect()

@@ -30,11 +30,11 @@ use tokio_util::sync::CancellationToken;
 use self::builder::Draft;
 use self::partition::Partition;
 use super::assignment::id::Assignment;
-use super::claims::tracked_rows::Piece;
+use super::claims::tracked_rows::TrackedRows;
 use super::commit::ledger::Ledger;
 use super::dead_letters::ErrorBranch;
 use super::fetch::routes::Admitted;
-use super::observe::activity::Pulse;
+use super::observe::activity::Activity;
 use crate::error::Error;
 use crate::record::Record;
 use crate::reducer::Rows;
@@ -53,7 +53,7 @@ pub(crate) struct PartitionInput {
     pub(crate) stop: CancellationToken,
     pub(crate) ledger: Ledger,
     /// What the task is doing, for whoever wants to know.
-    pub(crate) pulse: Arc<Pulse>,
+    pub(crate) pulse: Arc<Activity>,
     /// The offset behind the last record that was taken. librdkafka may hand records out again after a rebalance that came
     /// between taking them and its noting so; they are on their way already.
     pub(crate) next: i64,
@@ -70,7 +70,7 @@ pub(crate) struct Mapping<C, R: Rows> {
     pub(crate) options: MapOptions,
     /// The empty container that new ones are made from.
     pub(crate) rows: Mutex<R>,
-    pub(crate) reducer: mpsc::Sender<Piece<R>>,
+    pub(crate) reducer: mpsc::Sender<TrackedRows<R>>,
     pub(crate) reduce_stage: Stage,
     pub(crate) errors: Arc<dyn ErrorBranch>,
     pub(crate) counters: Arc<Counters>,
@@ -82,7 +82,7 @@ pub(crate) struct Mapping<C, R: Rows> {
 
 impl<C, R: Rows> Mapping<C, R> {
     fn draft(&self) -> Draft<R> {
-        Draft::new(self.rows.lock().unwrap_or_else(PoisonError::into_inner).fresh())
+        Draft::new(self.rows.lock().unwrap_or_else(PoisonError::into_inner).new_empty())
     }
 }
 

@@ -20,7 +20,7 @@ use super::yielding::{Look, Pace};
 use super::{Mapping, PartitionInput, source_bytes};
 use crate::error::Error;
 use crate::graph::commit::ledger::LedgerEntry;
-use crate::graph::fetch::handoff::Turn;
+use crate::graph::fetch::handoff::HandOff;
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::{Charge, Unmapped};
 use crate::member::RecordBatch;
@@ -73,7 +73,7 @@ pub(super) struct Partition<'a, C: Chain, R: Rows> {
     /// What the batches and the draft hold of the budget.
     charge: Option<Charge>,
     /// Held until the task waits or sends something on.
-    pub(super) turn: Option<Turn>,
+    pub(super) turn: Option<HandOff>,
     pub(super) window: Window<C::Out>,
     pub(super) busy: FuturesUnordered<Busy<'a, C::Out>>,
     pub(super) draft: Draft<R>,
@@ -353,7 +353,7 @@ where
             (Some(range), Some(charge)) => self.send_draft(draft, range, charge).await?,
             (Some(range), None) => {
                 let what = format!("{range:?} of {} are charged to nobody", self.input.assignment.partition);
-                return Err(Error::Defect { what });
+                return Err(Error::Internal { what });
             }
             (None, _) => {}
         }

@@ -8,15 +8,15 @@ use super::partition::Partition;
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
 use crate::graph::claims::claim::Claim;
-use crate::graph::claims::tracked_rows::{Origin, Piece};
-use crate::graph::commit::offset_tracker::Offsets;
+use crate::graph::claims::tracked_rows::{Origin, TrackedRows};
+use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
 use crate::graph::memory::budget::Charge;
 use crate::graph::observe::activity::PulseState;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
 use crate::stage::{Chain, Stage, StageError};
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 
 impl<C, R> Partition<'_, C, R>
 where
@@ -28,7 +28,7 @@ where
     pub(super) async fn send_draft(
         &mut self,
         mut draft: Draft<R>,
-        range: Offsets,
+        range: OffsetRange,
         charge: Charge,
     ) -> Result<(), Error> {
         if let Some(error) = draft.take_stop(&self.input.assignment.partition) {
@@ -54,7 +54,7 @@ where
         if !failures.is_empty() {
             let failed: Vec<i64> = failures.iter().map(|(record, _)| record.offset()).collect();
             let carved: Vec<i64> =
-                failed.iter().map(|at| at + i64::from(planted(Defect::WrongOffset))).collect();
+                failed.iter().map(|at| at + i64::from(enabled(Mutant::WrongOffset))).collect();
             let claim = claim.carve_all(&carved, letter_bytes);
             let deltas = failed.iter().map(|offset| delta(base, *offset)).collect();
             let letter = |(record, failed): (OwnedRecord, StageError)| {
@@ -69,7 +69,8 @@ where
             claim.finish();
             return Ok(());
         }
-        let piece = Piece { rows, origin: Origin::of_records(claim, base, deltas), turn: self.turn.take() };
+        let piece =
+            TrackedRows { rows, origin: Origin::of_records(claim, base, deltas), turn: self.turn.take() };
         if let Err(TrySendError::Full(mut piece)) = self.mapping.reducer.try_send(piece) {
             piece.turn = None;
             self.hand_over(self.mapping.reduce_stage.clone(), range.last);

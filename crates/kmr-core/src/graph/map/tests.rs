@@ -10,15 +10,15 @@ use tokio_util::sync::CancellationToken;
 
 use super::PartitionInput;
 use crate::error::{BoxError, Error, Retryable};
-use crate::graph::assignment::id::{Assignment, Epoch};
-use crate::graph::assignment::states::Flow;
+use crate::graph::assignment::id::{Assignment, AssignmentId};
+use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::build::{Stages, start_stages};
 use crate::graph::commit::ledger::LedgerEntry;
 use crate::graph::context::StageContext;
-use crate::graph::fetch::handoff::{Patience, Returned, Turn};
+use crate::graph::fetch::handoff::{HandOff, Patience, Returned};
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Budget;
-use crate::graph::observe::activity::{Pulse, PulseReading};
+use crate::graph::observe::activity::{Activity, PulseReading};
 use crate::member::RecordBatch;
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::strategy::{IntoPipeline, Strategy};
@@ -44,16 +44,16 @@ impl RecordBatch for Batch {
 /// A partition's task, and what it hangs on.
 struct Task {
     batches: mpsc::UnboundedSender<Admitted>,
-    pulse: Arc<Pulse>,
+    pulse: Arc<Activity>,
     budget: Arc<Budget>,
-    _flow: ordered_watch::Sender<Flow>,
+    _flow: ordered_watch::Sender<AssignmentStates>,
     _ledger: mpsc::UnboundedReceiver<LedgerEntry>,
     _stages: Stages,
     _task: JoinHandle<Result<(), Error>>,
 }
 
 async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
-    let (flow, flow_receiver) = ordered_watch::channel(Flow::default());
+    let (flow, flow_receiver) = ordered_watch::channel(AssignmentStates::default());
     let budget = Budget::new(1 << 20);
     let context = StageContext {
         flow: flow_receiver,
@@ -68,8 +68,8 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
     let stages = start_stages(strategy.into_pipeline(), context).await?;
     let (sender, batches) = mpsc::unbounded_channel();
     let (ledger, _ledger) = mpsc::unbounded_channel();
-    let pulse = Arc::<Pulse>::default();
-    let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: Epoch(1) });
+    let pulse = Arc::<Activity>::default();
+    let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
     let (stop, next) = (CancellationToken::new(), 0);
     let input = PartitionInput { assignment, batches, stop, ledger, pulse: pulse.clone(), next };
     let _task = tokio::spawn(stages.map.clone().run_partition(input));
@@ -86,7 +86,7 @@ impl Task {
         let records = offsets.into_iter().map(|offset| OwnedRecord::new("t", 0, offset)).collect();
         let (charge, unmapped) =
             (self.budget.charge(1000), self.budget.unmapped(&self.budget.backlogs().backlog(), 1000));
-        let (turn, returned) = Turn::new();
+        let (turn, returned) = HandOff::new();
         let (batch, turn) = (Box::new(Batch(records)), Some(turn));
         self.batches.send(Admitted { batch, charge, unmapped, log_end: None, turn }).ok().unwrap();
         returned
@@ -102,7 +102,7 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn the_pulse_says_what_the_task_waits_for_and_since_when() {
-    let sink = Collect::default().with_options(|o| o.with_max_records(1).with_max_in_flight(1));
+    let sink = Collect::default().with_options(|o| o.with_max_rows(1).with_max_in_flight(1));
     sink.behave(Behaviour::Stall);
     let well_again = Instant::now() + 100 * SECOND;
     let strategy = Strategy::new()
@@ -158,7 +158,7 @@ async fn a_stuck_synchronous_mapper_is_named_while_it_is_stuck() {
         .reduce(Collect::default());
     let (handed_out, pulse) = std::sync::mpsc::channel();
     let watcher = std::thread::spawn(move || {
-        let pulse: Arc<Pulse> = pulse.recv().unwrap();
+        let pulse: Arc<Activity> = pulse.recv().unwrap();
         inside.recv().unwrap();
         let text = pulse.read().to_string();
         drop(leave);
@@ -176,7 +176,7 @@ async fn a_stuck_synchronous_mapper_is_named_while_it_is_stuck() {
 
 #[tokio::test(start_paused = true)]
 async fn the_turn_comes_back_with_the_rows_or_when_the_task_waits() {
-    let sink = Collect::default().with_options(|o| o.with_max_records(2));
+    let sink = Collect::default().with_options(|o| o.with_max_rows(2));
     let strategy = Strategy::new()
         .map(|record: OwnedRecord| async move {
             if record.offset() == 7 {
@@ -199,7 +199,7 @@ async fn the_turn_comes_back_with_the_rows_or_when_the_task_waits() {
 #[tokio::test(start_paused = true)]
 async fn a_concurrency_of_0_is_refused_before_anything_starts() {
     let strategy =
-        Strategy::new().map(|record: &Record<'_>| Ok::<_, BoxError>(record.offset())).concurrency(0);
+        Strategy::new().map(|record: &Record<'_>| Ok::<_, BoxError>(record.offset())).map_concurrency(0);
     let refused = start(strategy.reduce(Collect::default())).await.err();
     assert!(matches!(&refused, Some(Error::Config(why)) if why.contains("concurrency")), "{refused:?}");
 }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::fair_share::{Backlog, Backlogs, Batch};
+use super::fair_share::{Backlogs, Batch, UnmappedBytes};
 use crate::util::ordered_watch;
 
 /// How long no bytes come back before the mappers that could give some are taken for slow or stuck.
@@ -92,7 +92,7 @@ impl Budget {
     }
 
     /// A batch of `bytes` is on its way to its partition's map task; it is mapped when the guard goes.
-    pub(crate) fn unmapped(self: &Arc<Self>, backlog: &Arc<Backlog>, bytes: usize) -> Unmapped {
+    pub(crate) fn unmapped(self: &Arc<Self>, backlog: &Arc<UnmappedBytes>, bytes: usize) -> Unmapped {
         self.press(|pressure| pressure.unmapped += 1);
         Unmapped { budget: self.clone(), _batch: backlog.hold(bytes) }
     }

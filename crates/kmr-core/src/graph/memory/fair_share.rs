@@ -38,7 +38,7 @@ struct State {
 
 /// What one partition holds.
 #[derive(Debug)]
-pub(crate) struct Backlog {
+pub(crate) struct UnmappedBytes {
     all: Arc<Backlogs>,
     held: Mutex<Held>,
 }
@@ -57,8 +57,8 @@ impl Backlogs {
     }
 
     /// A partition that holds nothing yet.
-    pub(crate) fn backlog(self: &Arc<Self>) -> Arc<Backlog> {
-        Arc::new(Backlog { all: self.clone(), held: Mutex::default() })
+    pub(crate) fn backlog(self: &Arc<Self>) -> Arc<UnmappedBytes> {
+        Arc::new(UnmappedBytes { all: self.clone(), held: Mutex::default() })
     }
 
     /// So many partitions are assigned. What a partition holds is compared with its new share when it next changes.
@@ -94,7 +94,7 @@ fn share(budget: usize, partitions: usize) -> usize {
     budget / (SHARES * partitions.clamp(2, MOST_SHARES))
 }
 
-impl Backlog {
+impl UnmappedBytes {
     /// Bytes of one batch join it, until the guard goes.
     pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Batch {
         self.change(|held| held.bytes += bytes);
@@ -141,7 +141,7 @@ impl Backlog {
 /// Bytes of one batch in a backlog.
 #[derive(Debug)]
 pub(crate) struct Batch {
-    backlog: Arc<Backlog>,
+    backlog: Arc<UnmappedBytes>,
     bytes: usize,
 }
 

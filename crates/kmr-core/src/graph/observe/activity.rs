@@ -64,7 +64,7 @@ impl fmt::Display for PulseReading {
 
 /// The pulse of one partition's task. To say that records are mapped costs next to nothing; to say that it waits, a lock.
 #[derive(Debug)]
-pub(crate) struct Pulse {
+pub(crate) struct Activity {
     /// What it waits for; `None` while it maps.
     waits: Mutex<Option<PulseReading>>,
     /// Whether it maps, known without the lock.
@@ -76,7 +76,7 @@ pub(crate) struct Pulse {
     began: Instant,
 }
 
-impl Default for Pulse {
+impl Default for Activity {
     fn default() -> Self {
         let began = Instant::now();
         let idle = PulseReading { state: PulseState::Idle, offset: None, since: began };
@@ -90,7 +90,7 @@ impl Default for Pulse {
     }
 }
 
-impl Pulse {
+impl Activity {
     /// What the task is doing.
     pub(crate) fn read(&self) -> PulseReading {
         let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,7 +141,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_time_counts_from_the_first_time_that_it_was_said() {
-        let pulse = Pulse::default();
+        let pulse = Activity::default();
         pulse.mapping(7, Instant::now());
         let start = Instant::now();
         pulse.waiting(PulseState::Awaiting, 7);
@@ -162,7 +162,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_says_what_is_waited_for() {
-        let pulse = Pulse::default();
+        let pulse = Activity::default();
         assert_eq!(pulse.read().to_string(), "waiting for records");
         pulse.waiting(PulseState::Retrying { attempt: 3, error: "HTTP 503".into() }, 7);
         assert_eq!(pulse.read().to_string(), "waiting to map offset 7 again after attempt 3: HTTP 503");

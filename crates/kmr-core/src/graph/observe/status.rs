@@ -7,13 +7,13 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::graph::assignment::id::Epoch;
+use crate::graph::assignment::id::AssignmentId;
 use crate::health::Health;
 use crate::stage::Stage;
 
 /// The board of one consumer.
 #[derive(Debug, Default)]
-pub(crate) struct Board {
+pub(crate) struct StatusBoard {
     flights: Mutex<Flights>,
     health: Mutex<Health>,
 }
@@ -30,7 +30,7 @@ struct Flights {
 #[derive(Clone, Debug)]
 pub(crate) struct FlightState {
     stage: Stage,
-    epochs: BTreeSet<Epoch>,
+    epochs: BTreeSet<AssignmentId>,
     since: Instant,
     attempt: u32,
     last_error: Option<Arc<str>>,
@@ -47,9 +47,9 @@ impl fmt::Display for FlightState {
     }
 }
 
-impl Board {
+impl StatusBoard {
     /// A delivery of records of these epochs begins; it ends when the entry goes.
-    pub(crate) fn delivery(self: &Arc<Self>, stage: Stage, epochs: BTreeSet<Epoch>) -> Delivering {
+    pub(crate) fn delivery(self: &Arc<Self>, stage: Stage, epochs: BTreeSet<AssignmentId>) -> Delivering {
         let mut flights = self.flights();
         flights.last += 1;
         let id = flights.last;
@@ -59,7 +59,7 @@ impl Board {
     }
 
     /// The oldest delivery that holds records of the epoch.
-    pub(crate) fn delivery_of(&self, epoch: Epoch) -> Option<FlightState> {
+    pub(crate) fn delivery_of(&self, epoch: AssignmentId) -> Option<FlightState> {
         self.flights().under_way.values().find(|flight| flight.epochs.contains(&epoch)).cloned()
     }
 
@@ -92,7 +92,7 @@ impl Board {
 /// The entry of a delivery.
 #[derive(Debug)]
 pub(crate) struct Delivering {
-    board: Arc<Board>,
+    board: Arc<StatusBoard>,
     id: u64,
 }
 
@@ -119,13 +119,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_delivery_says_what_it_waits_for_until_it_ends() {
-        let board = Arc::<Board>::default();
-        let delivery = board.delivery(Stage::new("reduce", 1), [Epoch(3)].into());
+        let board = Arc::<StatusBoard>::default();
+        let delivery = board.delivery(Stage::new("reduce", 1), [AssignmentId(3)].into());
         tokio::time::advance(Duration::from_secs(42)).await;
         delivery.failed(3, "code 252");
-        let text = board.delivery_of(Epoch(3)).map(|state| state.to_string());
+        let text = board.delivery_of(AssignmentId(3)).map(|state| state.to_string());
         assert_eq!(text.as_deref(), Some("reduce 1 attempt 4, 42 s: code 252"));
-        assert!(board.delivery_of(Epoch(4)).is_none() && board.oldest_delivery().is_some());
+        assert!(board.delivery_of(AssignmentId(4)).is_none() && board.oldest_delivery().is_some());
         assert_eq!(board.quiet_for(Instant::now()), None);
         drop(delivery);
         assert!(board.oldest_delivery().is_none());

@@ -15,7 +15,7 @@ use crate::record::TopicPartition;
 
 /// The thresholds.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Thresholds {
+pub(crate) struct WatchdogThresholds {
     pub(crate) warn_after: Duration,
     pub(crate) heal_after: Option<Duration>,
 }
@@ -72,10 +72,10 @@ impl Watchdog {
         &mut self,
         partition: &TopicPartition,
         seen: Seen,
-        thresholds: Thresholds,
+        thresholds: WatchdogThresholds,
         now: Instant,
     ) -> Verdict {
-        let Thresholds { warn_after, heal_after } = thresholds;
+        let WatchdogThresholds { warn_after, heal_after } = thresholds;
         let passed = |case: &Case| {
             let is_past = |offset: i64| offset > case.offset;
             seen.committed.is_some_and(is_past) || seen.oldest.is_some_and(|(offset, _)| is_past(offset))
@@ -118,8 +118,10 @@ mod tests {
     use super::*;
 
     const HEAL_AFTER: u64 = 900;
-    const THRESHOLDS: Thresholds =
-        Thresholds { warn_after: Duration::from_secs(60), heal_after: Some(Duration::from_secs(HEAL_AFTER)) };
+    const THRESHOLDS: WatchdogThresholds = WatchdogThresholds {
+        warn_after: Duration::from_secs(60),
+        heal_after: Some(Duration::from_secs(HEAL_AFTER)),
+    };
 
     /// A watchdog, and the second at which it looks.
     struct Scene(Watchdog, Instant, u64);

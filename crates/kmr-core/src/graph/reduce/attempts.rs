@@ -5,7 +5,7 @@ use std::panic::AssertUnwindSafe;
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::error::{BoxError, Error, chain_text};
+use crate::error::{BoxError, Error, error_chain};
 use crate::graph::observe::status::Delivering;
 use crate::reducer::{Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, RejectedRow};
 use crate::stage::Stage;
@@ -43,7 +43,7 @@ pub(crate) async fn fly<O: Send + 'static>(
     match fly_block(delivery, plan, entry).await? {
         Ended::Delivered(delivered) => Ok(delivered),
         Ended::Refused(rows) => {
-            let error = DeliveryError::refused(rows).into_source();
+            let error = DeliveryError::rejected(rows).into_source();
             Err(plan.failed("refused rows are named as those of a planned block, and it is none", error))
         }
     }
@@ -62,7 +62,7 @@ pub(crate) async fn fly_block<O: Send + 'static>(
             Ok(delivered) => return Ok(Ended::Delivered(delivered)),
             Err(error) => error,
         };
-        let error = match error.into_refused() {
+        let error = match error.into_rejected() {
             Ok(rows) => return Ok(Ended::Refused(rows)),
             Err(error) => error,
         };
@@ -76,7 +76,7 @@ pub(crate) async fn fly_block<O: Send + 'static>(
         }
         let wait = plan.options.retry.backoff(number, jitter(plan.seed, number));
         let error = error.into_source();
-        entry.failed(number, &chain_text(&*error));
+        entry.failed(number, &error_chain(&*error));
         telemetry::delivery_retried(&plan.stage, plan.rows, number, wait, &*error);
         sleep(wait).await;
         number += 1;
@@ -115,8 +115,8 @@ mod tests {
     use async_trait::async_trait;
 
     use super::*;
-    use crate::graph::assignment::id::Epoch;
-    use crate::graph::observe::status::Board;
+    use crate::graph::assignment::id::AssignmentId;
+    use crate::graph::observe::status::StatusBoard;
     use crate::reducer::RetryPolicy;
 
     struct Fails(AtomicU32, fn(u32) -> Result<(), DeliveryError>);
@@ -145,9 +145,9 @@ mod tests {
         give_up: Option<Duration>,
     ) -> Result<u32, String> {
         let delivery = Fails(AtomicU32::new(0), result);
-        let entry = Arc::<Board>::default().delivery(Stage::new("reduce", 1), [Epoch(1)].into());
+        let entry = Arc::<StatusBoard>::default().delivery(Stage::new("reduce", 1), [AssignmentId(1)].into());
         let result = fly(&delivery, &plan(give_up), &entry).await;
-        result.map(|delivered| delivered.output).map_err(|error| crate::error::chain_text(&error))
+        result.map(|delivered| delivered.output).map_err(|error| crate::error::error_chain(&error))
     }
 
     #[tokio::test(start_paused = true)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::graph::assignment::id::Epoch;
+use crate::graph::assignment::id::AssignmentId;
 use crate::graph::claims::claim::{Hold, epochs};
 use crate::graph::claims::tracked_rows::Origin;
 use crate::reducer::BatchOptions;
@@ -32,7 +32,7 @@ impl Contents {
         self.parts.is_empty()
     }
 
-    pub(crate) fn epochs(&self) -> BTreeSet<Epoch> {
+    pub(crate) fn epochs(&self) -> BTreeSet<AssignmentId> {
         epochs(self.holds())
     }
 
@@ -96,7 +96,7 @@ impl OpenBatch {
 
     /// Whether it may take no further row.
     pub(crate) fn is_full(&self, options: &BatchOptions) -> bool {
-        self.rows >= options.max_records || self.bytes >= options.max_bytes
+        self.rows >= options.max_rows || self.bytes >= options.max_bytes
     }
 
     /// When its age makes it due; `None` while it is empty, or if it never gets that old.
@@ -106,7 +106,7 @@ impl OpenBatch {
 
     /// How many of `rows` rows, `bytes` in all, it may take. At least 1 if it is empty.
     pub(crate) fn room(&self, rows: usize, bytes: usize, options: &BatchOptions) -> usize {
-        let by_count = options.max_records.saturating_sub(self.rows);
+        let by_count = options.max_rows.saturating_sub(self.rows);
         let left = options.max_bytes.saturating_sub(self.bytes);
         let by_bytes = if bytes <= left { rows } else { left / (bytes / rows.max(1)).max(1) };
         let least = usize::from(self.is_empty());
@@ -135,7 +135,7 @@ mod tests {
 
     #[test]
     fn room_is_exact_by_count_and_bounded_by_bytes() {
-        let options = BatchOptions::default().with_max_records(10).with_max_bytes(1000);
+        let options = BatchOptions::default().with_max_rows(10).with_max_bytes(1000);
         let mut batch = OpenBatch::default();
         assert_eq!(batch.room(25, 250, &options), 10);
         assert_eq!(batch.room(1, 5000, &options), 1, "one row is always admitted");

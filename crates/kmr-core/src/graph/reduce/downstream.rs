@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, StopConsumer};
 use crate::graph::claims::claim::Hold;
-use crate::graph::claims::tracked_rows::{Origin, Piece};
+use crate::graph::claims::tracked_rows::{Origin, TrackedRows};
 use crate::graph::dead_letters::ErrorBranch;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
 use crate::graph::dead_letters::reread::Failed;
@@ -83,7 +83,7 @@ pub(crate) struct ToNext<C, R: Rows> {
     /// The empty container that new ones are made from.
     rows: Mutex<R>,
     stage: Stage,
-    next: mpsc::Sender<Piece<R>>,
+    next: mpsc::Sender<TrackedRows<R>>,
     errors: Arc<dyn ErrorBranch>,
 }
 
@@ -91,7 +91,7 @@ impl<C, R: Rows> ToNext<C, R> {
     pub(crate) fn new(
         chain: C,
         rows: R,
-        (stage, next): (Stage, mpsc::Sender<Piece<R>>),
+        (stage, next): (Stage, mpsc::Sender<TrackedRows<R>>),
         errors: Arc<dyn ErrorBranch>,
     ) -> Self {
         Self { chain, rows: Mutex::new(rows), stage, next, errors }
@@ -110,7 +110,7 @@ where
             if let Err(error) = run_chain(&self.chain, output, &mut values).await {
                 return fail(&*self.errors, holds, error).await;
             }
-            let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).fresh();
+            let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).new_empty();
             for value in values {
                 if let Err(error) = rows.push(value) {
                     if error.is::<StopConsumer>() {
@@ -126,7 +126,7 @@ where
                 return Ok(());
             }
             // A closed channel means that the next stage has failed and the consumer is stopping.
-            let _ = self.next.send(Piece { rows, origin: Origin::of_batch(holds), turn: None }).await;
+            let _ = self.next.send(TrackedRows { rows, origin: Origin::of_batch(holds), turn: None }).await;
             Ok(())
         })
     }

@@ -18,21 +18,21 @@ use tokio::time::{Instant, sleep_until, timeout};
 use self::attempts::{FlightPlan, fly};
 use self::batch::{Contents, OpenBatch};
 use self::downstream::Downstream;
-use super::assignment::states::Flow;
+use super::assignment::states::AssignmentStates;
 use super::claims::claim::Hold;
-use super::claims::tracked_rows::Piece;
+use super::claims::tracked_rows::TrackedRows;
 use super::dead_letters::ErrorBranch;
 use super::dead_letters::failure_rate::{LAST_ERRORS, Source, Tally};
 use super::dead_letters::reread::Failed;
 use super::memory::budget::Budget;
-use super::observe::status::Board;
+use super::observe::status::StatusBoard;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
-use crate::reducer::{AtShutdown, BatchOptions, Chunk, Delivered, Delivery, Reducer, Rows, SourceRange};
+use crate::reducer::{BatchOptions, Chunk, Delivered, Delivery, PartialBatch, Reducer, Rows, SourceRange};
 use crate::stage::Stage;
 use crate::stats::Counters;
 use crate::telemetry;
-use crate::util::mutants::{Defect, planted};
+use crate::util::mutants::{Mutant, enabled};
 use crate::util::ordered_watch;
 use crate::util::panic::panic_message;
 
@@ -41,13 +41,13 @@ pub(crate) struct ReduceTask<R: Reducer> {
     pub(crate) stage: Stage,
     pub(crate) reducer: R,
     pub(crate) options: BatchOptions,
-    pub(crate) input: mpsc::Receiver<Piece<R::Rows>>,
+    pub(crate) input: mpsc::Receiver<TrackedRows<R::Rows>>,
     pub(crate) downstream: Box<dyn Downstream<R::Output>>,
     pub(crate) errors: Arc<dyn ErrorBranch>,
-    pub(crate) flow: ordered_watch::Receiver<Flow>,
+    pub(crate) flow: ordered_watch::Receiver<AssignmentStates>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,
-    pub(crate) board: Arc<Board>,
+    pub(crate) board: Arc<StatusBoard>,
     /// Decides the jitter of retries.
     pub(crate) seed: u64,
 }
@@ -69,7 +69,7 @@ struct Landed<O> {
 /// A delivery under way.
 struct Flight {
     task: AbortHandle,
-    epochs: std::collections::BTreeSet<super::assignment::id::Epoch>,
+    epochs: std::collections::BTreeSet<super::assignment::id::AssignmentId>,
 }
 
 /// What the loop woke up for.
@@ -77,8 +77,8 @@ enum Wake<R: Rows, O> {
     Landed(Box<Landed<O>>),
     Cancelled,
     Panicked(JoinError),
-    Flow,
-    Input(Option<Piece<R>>),
+    AssignmentStates,
+    Input(Option<TrackedRows<R>>),
     Due,
 }
 
@@ -138,7 +138,7 @@ impl<R: Reducer> ReduceTask<R> {
                 Wake::Landed(landed) => self.land(*landed).await?,
                 Wake::Cancelled => {}
                 Wake::Panicked(error) => return Err(self.failed("a delivery panicked", error.into())),
-                Wake::Flow => self.drop_dead(state)?,
+                Wake::AssignmentStates => self.drop_dead(state)?,
                 Wake::Input(Some(piece)) => self.accept(state, piece)?,
                 Wake::Input(None) => {
                     state.input_ended = true;
@@ -168,7 +168,7 @@ impl<R: Reducer> ReduceTask<R> {
                 Err(error) if error.is_cancelled() => Wake::Cancelled,
                 Err(error) => Wake::Panicked(error),
             },
-            () = self.flow.changed() => Wake::Flow,
+            () = self.flow.changed() => Wake::AssignmentStates,
             piece = self.input.recv(), if takes_input => Wake::Input(piece),
             () = std::future::ready(()), if drains => Wake::Due,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Due,
@@ -182,7 +182,7 @@ impl<R: Reducer> ReduceTask<R> {
         self.flow.read(|flow| !flow.draining.is_empty() && flow.is_draining(&contents.epochs()))
     }
 
-    fn accept(&mut self, state: &mut State<R::Output>, mut piece: Piece<R::Rows>) -> Result<(), Error> {
+    fn accept(&mut self, state: &mut State<R::Output>, mut piece: TrackedRows<R::Rows>) -> Result<(), Error> {
         let mut turn = piece.turn.take();
         loop {
             let rows = piece.rows.len();
@@ -215,7 +215,7 @@ impl<R: Reducer> ReduceTask<R> {
         }
         let open = std::mem::take(&mut state.open);
         let delivery = self.guard("closing a batch failed", Reducer::freeze)?;
-        let drops = self.options.at_shutdown == AtShutdown::Drop
+        let drops = self.options.partial_batch == PartialBatch::Discard
             && (state.input_ended || self.flow.read(|flow| flow.is_all_draining(&open.contents.epochs())));
         if drops && !open.is_full(&self.options) {
             telemetry::batch_dropped(&self.stage, open.rows);
@@ -291,10 +291,10 @@ impl<R: Reducer> ReduceTask<R> {
 
     /// Drops what no live assignment has a part in.
     fn drop_dead(&mut self, state: &mut State<R::Output>) -> Result<(), Error> {
-        let flow = self.flow.read(Flow::clone);
+        let flow = self.flow.read(AssignmentStates::clone);
         state.flights.retain(|flight| !flight.task.is_finished());
         let drops = |flight: &&Flight| {
-            let in_flight = planted(Defect::DropsInFlight) && flow.is_draining(&flight.epochs);
+            let in_flight = enabled(Mutant::DropsInFlight) && flow.is_draining(&flight.epochs);
             in_flight || flow.is_dead(&flight.epochs)
         };
         for flight in state.flights.iter().filter(drops) {

@@ -17,8 +17,8 @@ use super::rng::Rng;
 use super::schedule::{Action, PROCESSES, Schedule, TOPICS};
 use super::sinks::Sinks;
 use crate::config::{ClientConfig, ResetPolicy};
-use crate::consumer::{Consumer, ConsumerHandle, Report};
-use crate::error::{Error, chain_text};
+use crate::consumer::{Consumer, ConsumerHandle, RunReport};
+use crate::error::{Error, error_chain};
 use crate::record::TopicPartition;
 use crate::util::panic::panic_message;
 
@@ -426,7 +426,7 @@ async fn run_process(number: usize, cluster: Cluster, shared: Arc<Shared>, sched
                 return;
             }
             Err(error) => {
-                let text = chain_text(&error);
+                let text = error_chain(&error);
                 let mut state = cluster.lock();
                 state.note(format_args!("process {number} has failed: {text}"));
                 let excused = match &error {
@@ -446,9 +446,9 @@ async fn run_process(number: usize, cluster: Cluster, shared: Arc<Shared>, sched
     }
 }
 
-async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<Report, Error> {
+async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<RunReport, Error> {
     let mut rng = Rng::new(seed ^ 0xB0D6E7);
-    let byte_budget = rng.between(4, 200) << 10;
+    let memory_budget = rng.between(4, 200) << 10;
     let commit_interval = Duration::from_millis(rng.between(50, 3000) as u64);
     let strategy = cluster.simulation.strategy(&Sinks { cluster: cluster.clone(), seed });
     let config = ClientConfig::new().set("bootstrap.servers", "simulated").set("group.id", "simulated");
@@ -456,19 +456,19 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
     let builder = if cluster.simulation.exactly_once {
         builder.exactly_once()
     } else {
-        builder.out_of_range(ResetPolicy::Earliest)
+        builder.out_of_range_policy(ResetPolicy::Earliest)
     };
     let consumer = builder
         .topics(TOPICS)
         .config(config)
         .strategy(strategy)
-        .drain_deadline(Simulation::DRAIN_DEADLINE)
+        .drain_timeout(Simulation::DRAIN_DEADLINE)
         .commit_interval(commit_interval)
         // A judge that comes after a healer sees nothing.
         .heal_after(None)
         .shutdown_signal(std::future::pending())
         .build()?
-        .with_byte_budget(byte_budget);
+        .with_memory_budget(memory_budget);
     let consumer = if rng.chance(50) { consumer } else { consumer.without_turns() };
     let handle = consumer.handle();
     *shared.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
@@ -476,7 +476,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
         handle.stop();
     }
     let connector =
-        SimConnector { cluster: cluster.clone(), handle, member: shared.member.clone(), byte_budget };
+        SimConnector { cluster: cluster.clone(), handle, member: shared.member.clone(), memory_budget };
     consumer.run_on(Arc::new(connector), seed).await
 }
 

@@ -29,7 +29,7 @@ pub(super) struct SimConnector {
     pub(super) handle: ConsumerHandle,
     /// The member that the process is just now.
     pub(super) member: Arc<std::sync::Mutex<Option<MemberId>>>,
-    pub(super) byte_budget: usize,
+    pub(super) memory_budget: usize,
 }
 
 #[async_trait]
@@ -45,7 +45,7 @@ impl Connector for SimConnector {
             id,
             data,
             handle: self.handle.clone(),
-            byte_budget: self.byte_budget as u64,
+            memory_budget: self.memory_budget as u64,
         };
         Ok(Connected { member: Arc::new(member), queue: Box::new(queue) })
     }
@@ -372,7 +372,7 @@ struct SimQueue {
     id: MemberId,
     data: Arc<Notify>,
     handle: ConsumerHandle,
-    byte_budget: u64,
+    memory_budget: u64,
 }
 
 impl FetchQueue for SimQueue {
@@ -381,8 +381,8 @@ impl FetchQueue for SimQueue {
         let mut state = self.cluster.lock();
         state.count_call(self.id);
         // The rows of what was admitted may be larger than its records; nothing more may come on top.
-        if held > self.byte_budget * 3 {
-            let what = format!("{held} bytes are held, of a budget of {}", self.byte_budget);
+        if held > self.memory_budget * 3 {
+            let what = format!("{held} bytes are held, of a budget of {}", self.memory_budget);
             state.violate("M1, the byte budget holds", what);
         }
         state.fetch(self.id, max_records).into_iter().map(to_fetched).collect()

@@ -129,7 +129,7 @@ impl fmt::Debug for Simulation {
 
 impl Simulation {
     /// The drain deadline of simulated consumers. Attempts of a strategy's sinks have to fit in, as in
-    /// [`drain_deadline`](crate::ConsumerBuilder::drain_deadline).
+    /// [`drain_timeout`](crate::ConsumerBuilder::drain_timeout).
     pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
     /// Simulates a strategy, which is made anew for each process of a run, with sinks of the run.

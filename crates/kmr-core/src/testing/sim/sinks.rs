@@ -67,7 +67,7 @@ impl Sinks {
     fn options(&self) -> BatchOptions {
         let mut rng = super::rng::Rng::new(self.seed ^ 0x51_4B);
         BatchOptions::default()
-            .with_max_records(rng.between(1, 64))
+            .with_max_rows(rng.between(1, 64))
             .with_max_age(Duration::from_millis(rng.between(10, 1000) as u64))
             .with_max_in_flight(rng.between(1, 4))
             .with_attempt_timeout(Duration::from_secs(1))
@@ -94,8 +94,9 @@ impl State {
                 && record.partition() == letter.partition.partition()
                 && record.topic() == letter.partition.topic()
         };
-        if record.is_some_and(|record| !is_it(record)) || record.is_none() == letter.missing.is_none() {
-            let what = format!("{letter} has {record:?}, missing: {:?}", letter.missing);
+        if record.is_some_and(|record| !is_it(record)) || record.is_none() == letter.missing_reason.is_none()
+        {
+            let what = format!("{letter} has {record:?}, missing: {:?}", letter.missing_reason);
             self.violate("a dead letter has its record, or says why not", what);
         }
     }
@@ -189,7 +190,7 @@ impl<T: Clone + Send + Sync + 'static> Reducer for SimSink<T> {
         Ok(())
     }
 
-    fn rows(&self) -> Vec<T> {
+    fn new_rows(&self) -> Vec<T> {
         Vec::new()
     }
 
@@ -267,7 +268,7 @@ async fn attempt_block(
         return Ok(());
     }
     let rejected = |index| RejectedRow { index, error: "simulated: refused".into() };
-    Err(DeliveryError::refused(refused.into_iter().map(rejected).collect()))
+    Err(DeliveryError::rejected(refused.into_iter().map(rejected).collect()))
 }
 
 impl State {
@@ -308,7 +309,7 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
 
     async fn deliver(&self, which: Attempt) -> Result<Delivered<Vec<T>>, DeliveryError> {
         if let Some(block) = which.block {
-            let is_in = |(index, _): &(usize, &T)| !block.without.contains(index);
+            let is_in = |(index, _): &(usize, &T)| !block.excluded_rows.contains(index);
             let rows = self.rows.iter().enumerate().filter(is_in);
             let rows = rows.map(|(index, row)| (index, (self.identify)(row), (self.rejects)(row))).collect();
             attempt_block(&self.cluster, (self.index, &self.name), block.token, rows).await?;
@@ -355,7 +356,7 @@ impl Reducer for SimLetters {
         self.options.clone()
     }
 
-    fn rows(&self) -> Vec<DeadLetter> {
+    fn new_rows(&self) -> Vec<DeadLetter> {
         Vec::new()
     }
 

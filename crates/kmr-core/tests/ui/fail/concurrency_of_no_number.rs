@@ -8,7 +8,7 @@ use support::*;
 
 pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
-        concurrency => "many", //~ the trait bound `Concurrency: From<&str>` is not satisfied
+        map_concurrency => "many", //~ the trait bound `Concurrency: From<&str>` is not satisfied
         map => look_up,
         reduce => Count::<Order>::new(),
     })

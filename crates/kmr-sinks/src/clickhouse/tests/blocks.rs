@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use kmr_core::{Attempt, Block, DeliveryError, WithCode, chain_text};
+use kmr_core::{Attempt, Block, CodedError, DeliveryError, error_chain};
 
 use super::mock::Step;
 use super::searching::batch_of;
@@ -23,20 +23,20 @@ fn judge(ids: &[u64], named: bool) -> Act {
 }
 
 async fn block_of(table: &Table, rows: u64) -> Batch {
-    let mut writer = writer(&table.url).max_records(1 << 20);
+    let mut writer = writer(&table.url).max_rows(1 << 20);
     kmr_core::Reducer::start(&mut writer).await.unwrap();
     batch_of(&mut writer, rows).await
 }
 
 fn attempt(number: u32, without: &[usize]) -> Attempt {
     let block = Block::new("the-token", SystemTime::now(), number > 1);
-    Attempt::new(number).with_block(block.without(without))
+    Attempt::new(number).with_block(block.with_excluded_rows(without))
 }
 
 /// The rows that are refused, in order, with their codes.
 fn refused(error: DeliveryError) -> Vec<(usize, String)> {
-    let rows = error.into_refused().unwrap_or_else(|error| panic!("{}", chain_text(&*error.into_source())));
-    let code = |error: &kmr_core::BoxError| error.downcast_ref::<WithCode>().unwrap().code().to_owned();
+    let rows = error.into_rejected().unwrap_or_else(|error| panic!("{}", error_chain(&*error.into_source())));
+    let code = |error: &kmr_core::BoxError| error.downcast_ref::<CodedError>().unwrap().code().to_owned();
     let mut rows: Vec<_> = rows.iter().map(|row| (row.index, code(&row.error))).collect();
     rows.sort_unstable();
     rows

@@ -14,7 +14,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use ::clickhouse::Row;
-use kmr_core::{Attempt, BoxError, Chunk, Delivery, DeliveryError, Reducer, Rows, chain_text};
+use kmr_core::{Attempt, BoxError, Chunk, Delivery, DeliveryError, Reducer, Rows, error_chain};
 use serde::Serialize;
 
 use self::mock::{Mock, Step, answer, description, written};
@@ -54,14 +54,14 @@ fn taken_apart(error: DeliveryError) -> (bool, ClickHouseError) {
     let retryable = error.is_retryable();
     let source = *error.into_source().downcast::<ClickHouseError>().unwrap();
     assert_eq!(retryable, source.is_retryable());
-    let text = chain_text(&source);
+    let text = error_chain(&source);
     assert!(!text.contains("s3cret"), "{text}");
     (retryable, source)
 }
 
 async fn start_failure(writer: &mut ClickHouseWriter<Line>) -> String {
     let error: BoxError = writer.start().await.unwrap_err();
-    let text = chain_text(&*error);
+    let text = error_chain(&*error);
     assert!(!text.contains("s3cret"), "{text}");
     text
 }
@@ -143,7 +143,7 @@ async fn exceptions_have_the_class_of_their_code() {
             "252",
             "Code: 252. DB::Exception: Too many parts (300)",
             ErrorClass::TooManyParts,
-            "max_records",
+            "max_rows",
         ),
         (
             "400 Bad Request",

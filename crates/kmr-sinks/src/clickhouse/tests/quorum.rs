@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kmr_core::{Attempt, Reducer, chain_text};
+use kmr_core::{Attempt, Reducer, error_chain};
 
 use super::mock::{Mock, description, written};
 use super::table::exception;
@@ -21,7 +21,7 @@ async fn a_quorum_that_is_not_there_is_tried_again_and_explained() {
         let mock = Mock::new(vec![description(), exception(code, text), written(2)]).await;
         let batch = batch(writer(&mock.url).answer_timeout(Duration::from_secs(10)).insert_quorum(2)).await;
         let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
-        let said = chain_text(&error);
+        let said = error_chain(&error);
         assert!(retryable && said.contains("replicas") && said.contains("tried again"), "{said}");
         let receipt = batch.deliver(Attempt::new(2)).await.unwrap().output;
         assert_eq!((receipt.rows, receipt.inserts), (2, 2));
@@ -36,6 +36,6 @@ async fn a_quorum_that_is_not_there_is_tried_again_and_explained() {
 #[tokio::test]
 async fn a_quorum_is_given_once() {
     let twice = writer("http://db").insert_quorum(2).setting("insert_quorum", "auto").start().await;
-    let text = chain_text(&*twice.unwrap_err());
+    let text = error_chain(&*twice.unwrap_err());
     assert!(text.contains("a quorum is given twice"), "{text}");
 }

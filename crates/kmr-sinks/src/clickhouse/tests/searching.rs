@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, WithCode, chain_text};
+use kmr_core::{Attempt, Chunk, CodedError, Delivered, Reducer, Rows, error_chain};
 
 use super::mock::{Step, answer, description};
 use super::table::{Act, Table, exception, violated};
@@ -30,7 +30,7 @@ pub(super) async fn deliver(batch: &Batch) -> Delivered<InsertReceipt> {
     for number in 1..1000 {
         match batch.deliver(Attempt::new(number)).await {
             Ok(delivered) => return delivered,
-            Err(error) => assert!(error.is_retryable(), "{}", chain_text(&*error.into_source())),
+            Err(error) => assert!(error.is_retryable(), "{}", error_chain(&*error.into_source())),
         }
     }
     panic!("it never went in")
@@ -43,7 +43,7 @@ fn rejected(delivered: &Delivered<InsertReceipt>) -> Vec<usize> {
 }
 
 async fn started(url: &str) -> ClickHouseWriter<Line> {
-    let mut writer = writer(url).max_records(1 << 20);
+    let mut writer = writer(url).max_rows(1 << 20);
     writer.start().await.unwrap();
     writer
 }
@@ -59,7 +59,7 @@ async fn the_good_rows_are_in_once_and_each_bad_one_comes_out_with_code_and_colu
                 Some(_) => Act::Refuse(exception(53, "Cannot convert")),
             })
             .await;
-            let mut writer = writer(&table.url).max_records(1 << 20).compression(compression);
+            let mut writer = writer(&table.url).max_rows(1 << 20).compression(compression);
             writer.start().await.unwrap();
             let delivered = deliver(&batch_of(&mut writer, 10_000).await).await;
             assert_eq!(rejected(&delivered), bad.map(|id| id as usize));
@@ -72,8 +72,8 @@ async fn the_good_rows_are_in_once_and_each_bad_one_comes_out_with_code_and_colu
             // 2·k and the batch itself, or 2·k·log2(n/k) and the like.
             assert!(receipt.inserts <= if named { 9 } else { 91 }, "{}", receipt.inserts);
             for row in &delivered.rejected {
-                let error = row.error.downcast_ref::<WithCode>().unwrap();
-                let text = chain_text(error);
+                let error = row.error.downcast_ref::<CodedError>().unwrap();
+                let text = error_chain(error);
                 assert_eq!(error.code(), if named { "469" } else { "53" });
                 assert_eq!(text.contains("column `id`"), named, "{text}");
                 assert!(text.contains("`db`.`lines`"), "{text}");
@@ -162,7 +162,7 @@ async fn a_mapping_that_is_wrong_stops_instead_of_emptying_the_topic() {
         let batch = batch_of(&mut started(&table.url).await, rows).await;
         let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
         assert!(!retryable);
-        let text = chain_text(&error);
+        let text = error_chain(&error);
         assert!(text.contains(words) && text.contains("469"), "{text}");
         assert_eq!(error.code(), Some(469));
     }

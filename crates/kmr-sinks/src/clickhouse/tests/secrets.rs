@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use kmr_core::{Attempt, Reducer, chain_text};
+use kmr_core::{Attempt, Reducer, error_chain};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
@@ -52,7 +52,7 @@ async fn a_token_is_sent_as_a_header_and_told_to_nobody() {
     let batch = batch(writer).await;
     let error = batch.deliver(Attempt::new(1)).await.unwrap_err();
     let shown = format!("{error:?} {error}");
-    let text = format!("{shown} {}", chain_text(&*error.into_source()));
+    let text = format!("{shown} {}", error_chain(&*error.into_source()));
     assert!(text.contains("(hidden) is not known here") && !text.contains("s3cret"), "{text}");
     batch.deliver(Attempt::new(2)).await.unwrap();
     assert!(!format!("{batch:?}", batch = batch.deliver(Attempt::new(3)).await).contains("s3cret"));
@@ -68,7 +68,7 @@ async fn a_token_is_sent_as_a_header_and_told_to_nobody() {
 #[tokio::test]
 async fn a_token_beside_a_password_is_refused() {
     let error = with_token("http://db:8123").password("s3cret").start().await.unwrap_err();
-    let text = chain_text(&*error);
+    let text = error_chain(&*error);
     assert!(text.contains(".bearer_token() alone") && !text.contains("s3cret"), "{text}");
 }
 
@@ -76,7 +76,7 @@ async fn a_token_beside_a_password_is_refused() {
 async fn inserts_that_are_not_waited_for_are_refused() {
     for name in ["wait_for_async_insert", "async_insert"] {
         let mut writer = ClickHouseWriter::<Line>::new("http://db:8123", "lines").setting(name, "0");
-        let text = chain_text(&*writer.start().await.unwrap_err());
+        let text = error_chain(&*writer.start().await.unwrap_err());
         assert!(text.contains(name), "{text}");
     }
     let mock = Mock::new(vec![description(), written(2)]).await;

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use kmr_core::{Reducer, chain_text};
+use kmr_core::{Reducer, error_chain};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
@@ -89,7 +89,7 @@ async fn certificates_of_others_and_for_others_end_the_start_at_once() {
     let for_others = ours.proxy("elsewhere.example", &table.url).await;
     for url in [&of_others, &for_others] {
         let error = writer(url).ca_certificate(&ours.file).start().await.unwrap_err();
-        let text = chain_text(&*error);
+        let text = error_chain(&*error);
         assert!(
             text.contains("certificate that is not trusted") && text.contains(".ca_certificate()"),
             "{text}"
@@ -101,11 +101,11 @@ async fn certificates_of_others_and_for_others_end_the_start_at_once() {
 #[tokio::test]
 async fn a_ca_file_that_is_none_is_named_before_anything_is_connected() {
     let missing =
-        chain_text(&*writer("https://db").ca_certificate("/nowhere/ca.pem").start().await.unwrap_err());
+        error_chain(&*writer("https://db").ca_certificate("/nowhere/ca.pem").start().await.unwrap_err());
     assert!(missing.contains("/nowhere/ca.pem"), "{missing}");
     let file = std::env::temp_dir().join(format!("kmr-{}-empty.pem", std::process::id()));
     std::fs::write(&file, "no certificate\n").unwrap();
-    let empty = chain_text(&*writer("https://db").ca_certificate(&file).start().await.unwrap_err());
+    let empty = error_chain(&*writer("https://db").ca_certificate(&file).start().await.unwrap_err());
     std::fs::remove_file(&file).unwrap();
     assert!(empty.contains("holds no CA certificate"), "{empty}");
 }
@@ -116,6 +116,6 @@ async fn a_server_that_speaks_no_tls_is_waited_for_and_named() {
     let authority = Authority::new("plain");
     let url = table.url.replace("http://", "https://");
     let mut writer = writer(&url).ca_certificate(&authority.file).start_timeout(std::time::Duration::ZERO);
-    let text = chain_text(&*writer.start().await.unwrap_err());
+    let text = error_chain(&*writer.start().await.unwrap_err());
     assert!(text.contains("not ready") && text.contains("127.0.0.1"), "{text}");
 }

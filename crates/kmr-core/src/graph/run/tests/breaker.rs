@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::kit::{Call, Letters, options, start_with};
-use crate::breaker::Breaker;
+use crate::circuit_breaker::CircuitBreaker;
 use crate::error::{BoxError, Error};
 use crate::graph::options::GraphOptions;
 use crate::graph::pipeline::Pipeline;
@@ -19,7 +19,7 @@ fn good_below_100(record: &Record<'_>) -> Result<i64, BoxError> {
     if record.offset() < 100 { Ok(record.offset()) } else { Err("the upstream is broken".into()) }
 }
 
-fn with(breaker: impl Into<Option<Breaker>>) -> GraphOptions {
+fn with(breaker: impl Into<Option<CircuitBreaker>>) -> GraphOptions {
     GraphOptions { breaker: breaker.into(), ..options() }
 }
 
@@ -35,7 +35,7 @@ fn failing(letters: &Letters) -> Pipeline {
 #[tokio::test(start_paused = true)]
 async fn failures_in_a_row_stop_the_consumer_and_what_tripped_it_is_not_committed() {
     let letters = Letters::default();
-    let options = with(Breaker::default().with_max_consecutive(50));
+    let options = with(CircuitBreaker::default().with_max_consecutive(50));
     let mut consumer = start_with(failing(&letters), 1 << 20, options).await;
     consumer.assign(&[0, 1]).await;
     consumer.fetch(0, 0..100);
@@ -56,7 +56,7 @@ async fn failures_in_a_row_stop_the_consumer_and_what_tripped_it_is_not_committe
 #[tokio::test(start_paused = true)]
 async fn a_share_of_failures_within_the_window_stops_the_consumer() {
     let letters = Letters::default();
-    let breaker = Breaker::default().with_min_records(100).with_max_share(0.5);
+    let breaker = CircuitBreaker::default().with_min_records(100).with_max_failure_ratio(0.5);
     let mut consumer = start_with(failing(&letters), 1 << 20, with(breaker)).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..100);
@@ -76,7 +76,7 @@ async fn rows_that_a_sink_rejects_count_and_have_their_letters_first() {
     let letters = Letters::default();
     let sink = Collect::default().rejecting(|offset| *offset >= 10);
     let strategy = Strategy::new().map(offset).reduce(sink).reduce_err(letters.clone());
-    let options = with(Breaker::default().with_max_consecutive(5));
+    let options = with(CircuitBreaker::default().with_max_consecutive(5));
     let mut consumer = start_with(strategy, 1 << 20, options).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..14);
@@ -96,7 +96,7 @@ async fn a_value_that_fails_behind_a_reduce_counts_for_its_records() {
     let fails = |_: usize| Err::<(), BoxError>("no".into());
     let strategy =
         Strategy::new().map(offset).reduce(Collect::default()).map(fails).reduce_err(letters.clone());
-    let options = with(Breaker::default().with_max_consecutive(20));
+    let options = with(CircuitBreaker::default().with_max_consecutive(20));
     let mut consumer = start_with(strategy, 1 << 20, options).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..30);
@@ -118,7 +118,7 @@ async fn switched_off_it_lets_everything_into_the_dead_letters() {
 #[tokio::test(start_paused = true)]
 async fn without_reduce_err_the_first_failure_is_the_error() {
     let strategy = Strategy::new().map(good_below_100).reduce(Collect::default());
-    let options = with(Breaker::default().with_max_consecutive(1));
+    let options = with(CircuitBreaker::default().with_max_consecutive(1));
     let mut consumer = start_with(strategy, 1 << 20, options).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 99..103);

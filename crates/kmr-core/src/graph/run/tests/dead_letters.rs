@@ -98,7 +98,7 @@ async fn a_log_that_does_not_answer_holds_nobody_up_for_long() {
 #[tokio::test(start_paused = true)]
 async fn thousands_of_letters_wait_for_their_delivery_and_have_their_records_all_the_same() {
     let mut letters = Letters::with_content();
-    letters.0 = letters.0.with_options(|options| options.with_max_records(100));
+    letters.0 = letters.0.with_options(|options| options.with_max_rows(100));
     letters.0.behave(Behaviour::Slow(Duration::from_millis(500)));
     let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(letters.clone());
     let mut consumer = unbroken(strategy).await;

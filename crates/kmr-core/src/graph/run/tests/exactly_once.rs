@@ -70,13 +70,13 @@ async fn a_block_is_delivered_when_its_plan_is_in_force_and_not_before() {
     assert_eq!((marks[0].0, plan.first, plan.last, plan.rows.rows), (3, 3, 7, 5));
     assert_eq!((marks[1].0, idle.offset, idle.epoch), (8, 8, plan.epoch));
     let blocks = sink.blocks();
-    assert_eq!((blocks.len(), &blocks[0].token, blocks[0].is_reformed), (1, &plan.token, false));
+    assert_eq!((blocks.len(), &blocks[0].token, blocks[0].is_replay), (1, &plan.token, false));
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_commit_moves_the_offset_and_carries_the_next_plan() {
-    let sink = sink().with_options(|o| o.with_max_records(4));
+    let sink = sink().with_options(|o| o.with_max_rows(4));
     let slow = GraphOptions { commit_interval: Duration::from_secs(3600), exactly_once: true, ..options() };
     let strategy = Strategy::new().map(place).reduce(sink.clone());
     let mut consumer = start_with(strategy, 1 << 20, slow).await;
@@ -110,7 +110,7 @@ async fn a_dead_letter_is_acknowledged_before_the_block_is_planned() {
 
 #[tokio::test(start_paused = true)]
 async fn a_planned_block_is_made_again_to_the_row_and_goes_first() {
-    let sink = sink().with_options(|o| o.with_max_records(3));
+    let sink = sink().with_options(|o| o.with_max_rows(3));
     let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
     let plan = plan(5..=11, 700);
     consumer.start_marked(0, 5, Some(plan.text()));
@@ -122,9 +122,9 @@ async fn a_planned_block_is_made_again_to_the_row_and_goes_first() {
     consumer.until(|calls| calls.contains(&Call::Committed(0, 14))).await;
     assert_eq!(sink.batches(), [places(5..=11), places(12..=13)]);
     let blocks = sink.blocks();
-    assert_eq!((&blocks[0].token, blocks[0].is_reformed), (&plan.token, true));
-    assert_eq!(blocks[0].planned, std::time::UNIX_EPOCH + Duration::from_millis(5_000));
-    assert!(blocks[1].token.contains("-3-12-13-") && !blocks[1].is_reformed, "{:?}", blocks[1].token);
+    assert_eq!((&blocks[0].token, blocks[0].is_replay), (&plan.token, true));
+    assert_eq!(blocks[0].planned_at, std::time::UNIX_EPOCH + Duration::from_millis(5_000));
+    assert!(blocks[1].token.contains("-3-12-13-") && !blocks[1].is_replay, "{:?}", blocks[1].token);
     consumer.stop().await.unwrap();
 }
 
@@ -190,7 +190,7 @@ async fn the_end_of_the_log_is_behind_records_that_are_still_mapped() {
         Ok::<_, BoxError>((record.partition(), record.offset()))
     };
     let sink = sink();
-    let strategy = Strategy::new().concurrency(Concurrency::in_order(2)).map(slow).reduce(sink.clone());
+    let strategy = Strategy::new().map_concurrency(Concurrency::in_order(2)).map(slow).reduce(sink.clone());
     let mut consumer = start_exactly_once(strategy).await;
     let plan = plan(5..=8, 400);
     consumer.start_marked(0, 5, Some(plan.text()));
@@ -227,7 +227,7 @@ async fn a_revoke_plans_nothing_and_the_end_plans_all() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rebalance_during_the_end_drops_what_is_left_without_a_commit() {
-    let sink = sink().with_options(|o| o.with_max_records(2));
+    let sink = sink().with_options(|o| o.with_max_rows(2));
     let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     sink.behave(Behaviour::Stall);
@@ -265,7 +265,7 @@ async fn a_revoke_lets_a_planned_block_finish() {
 
 #[tokio::test(start_paused = true)]
 async fn partitions_go_side_by_side_and_blocks_of_one_do_not() {
-    let sink = sink().with_options(|o| o.with_max_records(2).with_max_in_flight(3));
+    let sink = sink().with_options(|o| o.with_max_rows(2).with_max_in_flight(3));
     sink.behave(Behaviour::Stall);
     let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0, 1]).await;
@@ -286,7 +286,7 @@ async fn partitions_go_side_by_side_and_blocks_of_one_do_not() {
 #[tokio::test(start_paused = true)]
 async fn all_rows_of_a_record_are_in_one_block() {
     let three = |record: &Record<'_>| Ok::<_, BoxError>(vec![(record.partition(), record.offset()); 3]);
-    let sink = sink().with_options(|o| o.with_max_records(4));
+    let sink = sink().with_options(|o| o.with_max_rows(4));
     let mut consumer = start_exactly_once(Strategy::new().flat_map(three).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..4);
@@ -381,7 +381,7 @@ async fn a_planned_block_that_is_larger_than_the_budget_is_refused() {
     consumer.until_true("ended", || consumer.has_ended()).await;
     let error = consumer.ended().await.unwrap_err();
     assert!(
-        matches!(&error, Error::Config(text) if text.contains("byte_budget") && text.contains("5 to 9")),
+        matches!(&error, Error::Config(text) if text.contains("memory_budget") && text.contains("5 to 9")),
         "{error}"
     );
 }
@@ -391,7 +391,7 @@ async fn a_sink_that_does_not_offer_it_is_refused_before_anything_is_read() {
     let consumer = start_exactly_once(Strategy::new().map(place).reduce(Collect::default())).await;
     consumer.until_true("ended", || consumer.has_ended()).await;
     assert_eq!(consumer.connections(), 0);
-    let text = crate::error::chain_text(&consumer.ended().await.unwrap_err());
+    let text = crate::error::error_chain(&consumer.ended().await.unwrap_err());
     assert!(text.contains("reduce 1") && text.contains("not offered"), "{text}");
 }
 
@@ -421,7 +421,7 @@ async fn refused_rows_are_acknowledged_dead_letters_before_the_rest_goes_in_unde
     assert_eq!(sink.batches(), [places([0, 2, 4])]);
     let blocks = sink.blocks();
     let Mark::Plan(plan) = &consumer.marks(0)[0].1 else { panic!("{:?}", consumer.marks(0)) };
-    assert_eq!((&blocks[0].token, &blocks[0].without[..]), (&plan.token, &[1, 3][..]));
+    assert_eq!((&blocks[0].token, &blocks[0].excluded_rows[..]), (&plan.token, &[1, 3][..]));
     assert_eq!(consumer.budget.held(), 0);
     consumer.stop().await.unwrap();
 }
@@ -459,7 +459,7 @@ async fn a_record_is_finished_when_its_letter_and_its_other_rows_are() {
     sink.behave(Behaviour::Deliver);
     consumer.until(|calls| calls.contains(&Call::Committed(0, 7))).await;
     assert_eq!(sink.batches(), [places([50, 60])]);
-    assert_eq!(sink.blocks()[0].without[..], [1, 2, 4, 5]);
+    assert_eq!(sink.blocks()[0].excluded_rows[..], [1, 2, 4, 5]);
     consumer.stop().await.unwrap();
 }
 
@@ -475,7 +475,7 @@ async fn a_planned_block_with_refused_rows_is_made_again_whole() {
     consumer.until(|calls| calls.contains(&Call::Committed(0, 9))).await;
     assert_eq!((sink.batches(), letters.texts().len()), (vec![places([6, 8])], 2));
     let block = &sink.blocks()[0];
-    assert_eq!((&block.token, &block.without[..], block.is_reformed), (&plan.token, &[0, 2][..], true));
+    assert_eq!((&block.token, &block.excluded_rows[..], block.is_replay), (&plan.token, &[0, 2][..], true));
     consumer.stop().await.unwrap();
 }
 
@@ -503,7 +503,7 @@ async fn a_branch_that_fails_with_the_letters_of_a_block_ends_the_consumer_with_
     consumer.until_true("ended", || consumer.has_ended()).await;
     assert!(started.elapsed() < super::kit::DRAIN / 2, "{:?}", started.elapsed());
     assert_eq!((sink.rows().len(), consumer.marks(0).len()), (0, 1), "the plan stays in force");
-    let text = crate::error::chain_text(&consumer.ended().await.unwrap_err());
+    let text = crate::error::error_chain(&consumer.ended().await.unwrap_err());
     assert!(text.contains("the table is gone"), "{text}");
 }
 
@@ -511,7 +511,7 @@ async fn a_branch_that_fails_with_the_letters_of_a_block_ends_the_consumer_with_
 async fn refused_rows_of_blocks_are_counted_by_the_breaker() {
     let (sink, letters) = (sink().rejecting(|_| true), Letters::default());
     let strategy = Strategy::new().map(place).reduce(sink.clone()).reduce_err(letters.clone());
-    let breaker = Some(crate::Breaker::default().with_max_consecutive(10));
+    let breaker = Some(crate::CircuitBreaker::default().with_max_consecutive(10));
     let options = GraphOptions { exactly_once: true, breaker, ..options() };
     let mut consumer = start_with(strategy, 1 << 20, options).await;
     consumer.assign(&[0]).await;

@@ -46,7 +46,7 @@ async fn a_failing_reducer_stops_the_consumer_with_its_error() {
         assert_eq!(consumer.committed(0), Some(5));
         assert!(consumer.calls().contains(&Call::Closed), "it leaves the group all the same");
         let error = consumer.ended().await.err().unwrap();
-        let chain = crate::error::chain_text(&error);
+        let chain = crate::error::error_chain(&error);
         assert!(chain.contains("reduce 1") && chain.contains(text), "{chain}");
     }
 }
@@ -147,7 +147,7 @@ async fn an_error_that_every_record_would_meet_stops_the_consumer_instead_of_emp
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..9);
     let error = consumer.ended().await.err().unwrap();
-    let chain = crate::error::chain_text(&error);
+    let chain = crate::error::error_chain(&error);
     assert!(
         chain.contains("map 1") && chain.contains("t/0 offset 3") && chain.contains("no such column"),
         "{chain}"

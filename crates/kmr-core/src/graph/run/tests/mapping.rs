@@ -200,7 +200,7 @@ fn slow(
 async fn several_records_of_a_partition_are_in_progress_at_once_also_across_batches() {
     for single in [false, true] {
         let (sink, log) = (Collect::default(), Arc::<Log>::default());
-        let strategy = Strategy::new().concurrency(8).map(slow(&log, |_| 100)).reduce(sink.clone());
+        let strategy = Strategy::new().map_concurrency(8).map(slow(&log, |_| 100)).reduce(sink.clone());
         let mut consumer = start(strategy).await;
         consumer.assign(&[0]).await;
         let begun = Instant::now();
@@ -223,7 +223,7 @@ async fn a_slow_head_holds_up_rows_and_commits_and_not_the_records_behind_it() {
         2 => 10_000,
         _ => 1,
     };
-    let strategy = Strategy::new().map(slow(&log, millis)).concurrency(4).reduce(sink.clone());
+    let strategy = Strategy::new().map(slow(&log, millis)).map_concurrency(4).reduce(sink.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..2);
@@ -249,7 +249,7 @@ async fn by_key_records_of_one_key_follow_each_other_and_others_do_not_wait() {
     let (seen, overlapped) = (log.clone(), overlap.clone());
     let mapper = slow(&log, |_| 100);
     let strategy = Strategy::new()
-        .concurrency(Concurrency::by_key(8))
+        .map_concurrency(Concurrency::by_key(8))
         .map(move |record: OwnedRecord| {
             let call = mapper(record);
             let (seen, overlapped) = (seen.clone(), overlapped.clone());
@@ -287,7 +287,7 @@ async fn records_that_fail_panic_or_are_tried_again_leave_the_others_in_order() 
             7 if calls.calls(7) < 4 => Err(busy()),
             offset => Ok::<_, BoxError>(offset),
         })
-        .concurrency(4)
+        .map_concurrency(4)
         .reduce(sink.clone())
         .reduce_err(letters.clone());
     let mut consumer = start(strategy).await;
@@ -306,7 +306,7 @@ async fn records_that_fail_panic_or_are_tried_again_leave_the_others_in_order() 
 async fn what_is_in_progress_when_the_partition_goes_is_dropped_and_read_again() {
     let (sink, log) = (Collect::default(), Arc::<Log>::default());
     let millis = |offset| if offset == 3 { 3_600_000 } else { 1 };
-    let strategy = Strategy::new().map(slow(&log, millis)).concurrency(4).reduce(sink.clone());
+    let strategy = Strategy::new().map(slow(&log, millis)).map_concurrency(4).reduce(sink.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..10);
@@ -376,7 +376,7 @@ async fn run_fates(fates: Vec<Fate>, concurrency: Concurrency, batch: usize) {
         }
     };
     let strategy = Strategy::new()
-        .concurrency(concurrency)
+        .map_concurrency(concurrency)
         .flat_map(map)
         .reduce(sink.clone())
         .reduce_err(letters.clone());

@@ -80,7 +80,7 @@ async fn brokers_that_are_away_are_tried_again_and_a_stop_ends_it_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn it_ends_with_the_last_error_after_the_limit_and_at_once_where_a_new_client_cannot_help() {
-    let options = GraphOptions { rebuild_limit: Duration::from_secs(120), ..options() };
+    let options = GraphOptions { reconnect_timeout: Duration::from_secs(120), ..options() };
     let consumer = start_with(Strategy::new().map(place).reduce(Collect::default()), 1 << 20, options).await;
     consumer.refuse_connections((0..999).map(|_| unreachable()));
     let lost = Instant::now();

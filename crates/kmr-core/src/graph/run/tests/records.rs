@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::kit::{Call, Letters, partition, place, start, start_with_budget};
 use crate::error::{BoxError, Error};
 use crate::record::{OwnedRecord, Record};
-use crate::reducer::AtShutdown;
+use crate::reducer::PartialBatch;
 use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
@@ -20,8 +20,7 @@ fn even_only(record: &Record<'_>) -> Result<i64, BoxError> {
 
 #[tokio::test(start_paused = true)]
 async fn a_batch_is_delivered_when_full_and_when_old_and_then_committed() {
-    let sink =
-        Collect::default().with_options(|o| o.with_max_records(4).with_max_age(Duration::from_secs(5)));
+    let sink = Collect::default().with_options(|o| o.with_max_rows(4).with_max_age(Duration::from_secs(5)));
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, [0, 1, 7, 8, 9, 20]);
@@ -53,7 +52,7 @@ async fn skipped_and_filtered_records_are_committed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_with_many_rows_is_committed_when_the_last_of_them_is_delivered() {
-    let sink = Collect::default().with_options(|o| o.with_max_records(3).with_max_in_flight(1));
+    let sink = Collect::default().with_options(|o| o.with_max_rows(3).with_max_in_flight(1));
     let strategy = Strategy::new()
         .flat_map(|record: &Record<'_>| Ok::<_, BoxError>(vec![record.offset(); 4]))
         .reduce(sink.clone());
@@ -150,7 +149,7 @@ async fn async_maps_keep_the_order_of_a_partition() {
 
 #[tokio::test(start_paused = true)]
 async fn the_output_of_a_reduce_flows_on_and_commits_wait_for_the_last_stage() {
-    let (first, second) = (Collect::default().with_options(|o| o.with_max_records(3)), Collect::default());
+    let (first, second) = (Collect::default().with_options(|o| o.with_max_rows(3)), Collect::default());
     second.behave(Behaviour::Stall);
     let strategy = Strategy::new()
         .map(place)
@@ -236,7 +235,7 @@ async fn a_batch_that_holds_the_whole_budget_goes_out_before_it_is_due() {
 #[tokio::test(start_paused = true)]
 async fn what_a_reducer_drops_at_shutdown_stays_uncommitted() {
     let sink = Collect::default().with_options(|o| {
-        o.with_max_records(3).with_max_age(Duration::from_secs(3600)).with_at_shutdown(AtShutdown::Drop)
+        o.with_max_rows(3).with_max_age(Duration::from_secs(3600)).with_partial_batch(PartialBatch::Discard)
     });
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;

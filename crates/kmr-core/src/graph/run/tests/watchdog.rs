@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::kit::{Call, Running, options, partition, place, start_with};
 use crate::error::{BoxError, Error};
-use crate::graph::observe::watchdog::Thresholds;
+use crate::graph::observe::watchdog::WatchdogThresholds;
 use crate::graph::options::GraphOptions;
 use crate::health::PartitionHealth;
 use crate::record::OwnedRecord;
@@ -19,7 +19,7 @@ use crate::test_reducer::{Behaviour, Collect};
 const HEAL_AFTER: Duration = Duration::from_secs(300);
 
 async fn watched(strategy: impl IntoPipeline) -> Running {
-    let thresholds = Thresholds { warn_after: Duration::from_secs(60), heal_after: Some(HEAL_AFTER) };
+    let thresholds = WatchdogThresholds { warn_after: Duration::from_secs(60), heal_after: Some(HEAL_AFTER) };
     start_with(strategy, 1 << 20, GraphOptions { thresholds, ..options() }).await
 }
 
@@ -78,7 +78,7 @@ async fn a_delivery_that_is_tried_again_makes_its_partition_late_and_is_left_alo
 #[tokio::test(start_paused = true)]
 async fn what_waits_behind_many_short_deliveries_is_left_alone() {
     let one_by_one = |o: BatchOptions| {
-        o.with_max_records(1).with_max_in_flight(1).with_attempt_timeout(Duration::from_secs(60))
+        o.with_max_rows(1).with_max_in_flight(1).with_attempt_timeout(Duration::from_secs(60))
     };
     let sink = Collect::default().with_options(one_by_one);
     sink.behave(Behaviour::Slow(Duration::from_secs(20)));

@@ -1,4 +1,4 @@
-//! The judge over the real graph, on strategies of all shapes; and the judge itself, on defects that are planted.
+//! The judge over the real graph, on strategies of all shapes; and the judge itself, on defects that are enabled.
 
 mod defects;
 mod standard;

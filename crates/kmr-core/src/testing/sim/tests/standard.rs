@@ -139,11 +139,11 @@ fn strategy(sinks: &Sinks) -> Pipeline {
         0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.letters()),
         1 => Strategy::new().flat_map(slow).reduce(store()).reduce_err(sinks.letters()),
         2 => {
-            let several = Strategy::new().concurrency(Concurrency::in_order(5)).flat_map(slow);
+            let several = Strategy::new().map_concurrency(Concurrency::in_order(5)).flat_map(slow);
             several.reduce(store()).reduce_err(sinks.letters())
         }
         3 => {
-            let by_key = Strategy::new().concurrency(Concurrency::by_key(8)).flat_map(slow);
+            let by_key = Strategy::new().map_concurrency(Concurrency::by_key(8)).flat_map(slow);
             by_key.reduce(store()).reduce_err(sinks.letters())
         }
         _ => Strategy::new()
@@ -178,11 +178,11 @@ pub(super) fn exact() -> Simulation {
         match sinks.seed() % 3 {
             0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.letters()),
             1 => {
-                let several = Strategy::new().concurrency(Concurrency::in_order(5)).flat_map(slow);
+                let several = Strategy::new().map_concurrency(Concurrency::in_order(5)).flat_map(slow);
                 several.reduce(store()).reduce_err(sinks.letters())
             }
             _ => {
-                let by_key = Strategy::new().concurrency(Concurrency::by_key(8)).flat_map(slow);
+                let by_key = Strategy::new().map_concurrency(Concurrency::by_key(8)).flat_map(slow);
                 by_key.reduce(store()).flat_map(again).reduce_err(sinks.letters())
             }
         }

@@ -32,7 +32,7 @@ pub(in crate::graph::run::tests) struct LetterRows(Vec<String>, bool);
 impl Rows for LetterRows {
     type Item = DeadLetter;
 
-    fn fresh(&self) -> Self {
+    fn new_empty(&self) -> Self {
         Self(Vec::new(), self.1)
     }
 
@@ -41,7 +41,7 @@ impl Rows for LetterRows {
         if self.1 {
             let payload = letter.record.as_ref().map(|record| record.payload().unwrap_or_default());
             let payload = payload.map(|payload| String::from_utf8_lossy(payload).into_owned());
-            text = format!("{text} [{}]", payload.or(letter.missing).unwrap_or_default());
+            text = format!("{text} [{}]", payload.or(letter.missing_reason).unwrap_or_default());
         }
         self.0.push(text);
         Ok(())
@@ -73,7 +73,7 @@ impl Reducer for Letters {
         self.0.options()
     }
 
-    fn rows(&self) -> LetterRows {
+    fn new_rows(&self) -> LetterRows {
         LetterRows(Vec::new(), self.1)
     }
 

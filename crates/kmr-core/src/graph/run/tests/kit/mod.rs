@@ -14,7 +14,7 @@ use self::member::{Batch, Group, World};
 pub(super) use self::member::{Broker, Call, LogAnswers};
 use crate::commit_metadata::Mark;
 use crate::error::{BoxError, Error};
-use crate::graph::control::{Remote, StopRequest, controls};
+use crate::graph::control::{ControlSender, StopRequest, controls};
 use crate::graph::coordinator::Ending;
 use crate::graph::memory::budget::Budget;
 use crate::graph::options::GraphOptions;
@@ -35,7 +35,7 @@ pub(super) fn partition(number: i32) -> TopicPartition {
 /// A running consumer.
 pub(super) struct Running {
     world: Arc<World>,
-    pub(super) remote: Remote,
+    pub(super) remote: ControlSender,
     pub(super) budget: Arc<Budget>,
     pub(super) counters: Arc<Counters>,
     last_rebalance: u64,
@@ -46,7 +46,7 @@ pub(super) struct Running {
 pub(super) fn options() -> GraphOptions {
     GraphOptions {
         commit_interval: Duration::from_millis(100),
-        drain_deadline: DRAIN,
+        drain_timeout: DRAIN,
         ..GraphOptions::default()
     }
 }

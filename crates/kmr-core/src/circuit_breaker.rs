@@ -3,15 +3,15 @@
 use std::time::Duration;
 
 /// Stops the consumer when so many records fail that something else than the records must be wrong, instead of draining a topic
-/// into the dead letters: see [`ConsumerBuilder::breaker`](crate::ConsumerBuilder::breaker).
+/// into the dead letters: see [`ConsumerBuilder::circuit_breaker`](crate::ConsumerBuilder::circuit_breaker).
 ///
 /// It counts records: those that fail in a map stage, those whose row a sink rejects, and, for a value that fails behind a reduce,
 /// the offsets that it stands for. Without `reduce_err` the first failure stops the consumer, and there is nothing to count.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
-pub struct Breaker {
+pub struct CircuitBreaker {
     /// Share of failed records within the window that stops the consumer, above 0 and at most 1. Default 0.5.
-    pub max_share: f64,
+    pub max_failure_ratio: f64,
     /// How far back the share looks. Default 60 s.
     pub window: Duration,
     /// Records within the window below which their share says nothing. Default 1,000; at least 1.
@@ -21,16 +21,21 @@ pub struct Breaker {
     pub max_consecutive: u64,
 }
 
-impl Default for Breaker {
+impl Default for CircuitBreaker {
     fn default() -> Self {
-        Self { max_share: 0.5, window: Duration::from_secs(60), min_records: 1000, max_consecutive: 1000 }
+        Self {
+            max_failure_ratio: 0.5,
+            window: Duration::from_secs(60),
+            min_records: 1000,
+            max_consecutive: 1000,
+        }
     }
 }
 
-impl Breaker {
-    /// Sets [`max_share`](Self::max_share).
-    pub fn with_max_share(mut self, share: f64) -> Self {
-        self.max_share = share;
+impl CircuitBreaker {
+    /// Sets [`max_failure_ratio`](Self::max_failure_ratio).
+    pub fn with_max_failure_ratio(mut self, share: f64) -> Self {
+        self.max_failure_ratio = share;
         self
     }
 
@@ -54,8 +59,8 @@ impl Breaker {
 
     /// Names the first value that cannot work.
     pub(crate) fn problem(&self) -> Option<&'static str> {
-        if self.max_share.is_nan() || self.max_share <= 0.0 || self.max_share > 1.0 {
-            Some("breaker: max_share has to be above 0 and at most 1; breaker(None) switches it off")
+        if self.max_failure_ratio.is_nan() || self.max_failure_ratio <= 0.0 || self.max_failure_ratio > 1.0 {
+            Some("breaker: max_failure_ratio has to be above 0 and at most 1; breaker(None) switches it off")
         } else if self.window.is_zero() {
             Some("breaker: window is 0; give it at least some seconds")
         } else if self.min_records == 0 || self.max_consecutive == 0 {
