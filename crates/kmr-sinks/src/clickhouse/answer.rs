@@ -2,10 +2,10 @@
 
 use serde::Deserialize;
 
-use super::code::{classify, find_exception, remedy};
-use super::config::Endpoint;
-use super::error::ClickHouseError;
-use super::exchange::Answer;
+use crate::clickhouse::code::{classify, find_exception, remedy};
+use crate::clickhouse::config::Endpoint;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exchange::Answer;
 
 /// Of a server's message, this many characters are repeated.
 const MESSAGE_LIMIT: usize = 1_000;

@@ -7,13 +7,14 @@
 
 use kmr_core::{Block, DeliveryError, RejectedRow};
 
-use super::delivery::{FrozenBatch, fault, row_error};
-use super::error::ClickHouseError;
-use super::exactly_once::doubt;
-use super::hosts::Blame;
-use super::probe::Probe;
-use super::search::{Fault, Part, Search, Step};
-use super::{limits, telemetry};
+use crate::clickhouse::delivery::{FrozenBatch, fault, row_error};
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exactly_once::doubt;
+use crate::clickhouse::hosts::Blame;
+use crate::clickhouse::limits;
+use crate::clickhouse::probe::Probe;
+use crate::clickhouse::search::{Fault, Part, Search, Step};
+use crate::clickhouse::telemetry;
 
 /// Which rows of a block the table refuses, as far as that is known. Survives an attempt that is dropped.
 pub(crate) struct Looking {

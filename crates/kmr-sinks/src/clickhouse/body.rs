@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use lz4_flex::frame::{BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
-use super::config::Compression;
+use crate::clickhouse::config::Compression;
 
 /// A request is handed over in pieces of this size, so that progress can be seen while it is sent.
 const PIECE: usize = 64 << 10;

@@ -8,14 +8,14 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 
-use super::answer;
-use super::content::Content;
-use super::destination::Destination;
-use super::error::ClickHouseError;
-use super::exactly_once::{hash, place_of, rows};
-use super::exchange::post_with;
-use super::schema::quoted;
-use super::telemetry;
+use crate::clickhouse::answer;
+use crate::clickhouse::content::Content;
+use crate::clickhouse::destination::Destination;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exactly_once::{hash, place_of, rows};
+use crate::clickhouse::exchange::post_with;
+use crate::clickhouse::schema::quoted;
+use crate::clickhouse::telemetry;
 
 /// The external table.
 const ROWS: &str = "kmr_rows";

@@ -6,12 +6,12 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Uri};
 
-use super::error::ClickHouseError;
-use super::limits::Limits;
-use super::record_columns::RecordColumns;
-use super::schema::quoted;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::limits::Limits;
+use crate::clickhouse::record_columns::RecordColumns;
+use crate::clickhouse::schema::quoted;
 #[cfg(feature = "clickhouse-tls")]
-use super::tls::Tls;
+use crate::clickhouse::tls::Tls;
 
 /// How a batch is packed on its way to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,8 +57,8 @@ pub enum SchemaChange {
     #[default]
     Stop,
     /// They go to `reduce_err`, each with the column and both types, as rows that the server refused: up to
-    /// [`max_rejected`](super::ClickHouseWriter::max_rejected) and
-    /// [`max_rejected_share`](super::ClickHouseWriter::max_rejected_share), past which the consumer stops. With the defaults of these two
+    /// [`max_rejected`](crate::clickhouse::ClickHouseWriter::max_rejected) and
+    /// [`max_rejected_share`](crate::clickhouse::ClickHouseWriter::max_rejected_share), past which the consumer stops. With the defaults of these two
     /// a change ends the consumer after some hundred rows; whoever wants every row as a dead letter raises both, and the consumer's breaker.
     DeadLetter,
 }

@@ -2,11 +2,11 @@
 //!
 //! Invariants:
 //! 1. The whole batch is one insert, always of the same bytes, until the server refuses rows of it. From then on parts are
-//!    inserted, each under a token of its own that its rows alone decide ([`search`](super::search)).
+//!    inserted, each under a token of its own that its rows alone decide ([`search`](crate::clickhouse::search)).
 //! 2. Rows are taken apart after a definite refusal only: never after a time-out, a broken connection or a view's error.
 //! 3. What is in stays in: parts that were acknowledged are not sent again by a later attempt.
 //!
-//! A planned block of exactly-once mode goes another way: [`block`](super::block).
+//! A planned block of exactly-once mode goes another way: [`block`](crate::clickhouse::block).
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -16,26 +16,29 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kmr_core::{Attempt, BoxError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow, WithCode};
 
-use super::answer::Outcome;
-use super::block::{Looking, NotIn};
-use super::by_partition::Sorted;
-use super::code::ErrorClass;
-use super::config::SchemaChange;
-use super::content::Content;
-use super::destination::Destination;
-use super::error::ClickHouseError;
-use super::exactly_once::Exact;
-use super::hosts::Blame;
-use super::refusal::Origin;
-use super::search::{Fault, Part, Search, Step};
-use super::{by_partition, limits, refusal, telemetry};
+use crate::clickhouse::answer::Outcome;
+use crate::clickhouse::block::{Looking, NotIn};
+use crate::clickhouse::by_partition;
+use crate::clickhouse::by_partition::Sorted;
+use crate::clickhouse::code::ErrorClass;
+use crate::clickhouse::config::SchemaChange;
+use crate::clickhouse::content::Content;
+use crate::clickhouse::destination::Destination;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exactly_once::Exact;
+use crate::clickhouse::hosts::Blame;
+use crate::clickhouse::limits;
+use crate::clickhouse::refusal;
+use crate::clickhouse::refusal::Origin;
+use crate::clickhouse::search::{Fault, Part, Search, Step};
+use crate::clickhouse::telemetry;
 
 /// An error that may pass counts as this part's own after so many answers of the same code in a row …
 const OWN_AFTER: u32 = 5;
 /// … if so many other inserts went in meanwhile.
 const OTHERS_PASSED: u64 = 2;
 
-/// What the server acknowledged: the output of a [`ClickHouseWriter`](super::ClickHouseWriter) stage.
+/// What the server acknowledged: the output of a [`ClickHouseWriter`](crate::clickhouse::ClickHouseWriter) stage.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InsertReceipt {

@@ -5,15 +5,17 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use super::answer::{Outcome, insert_outcome};
-use super::config::{Compression, Endpoint, SchemaChange};
-use super::error::ClickHouseError;
-use super::exchange::post;
-use super::hosts::{Blame, Hosts};
-use super::limits::{Limits, Tally};
-use super::pace::Pace;
-use super::rows::DescribedTable;
-use super::{evolution, start, telemetry};
+use crate::clickhouse::answer::{Outcome, insert_outcome};
+use crate::clickhouse::config::{Compression, Endpoint, SchemaChange};
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::evolution;
+use crate::clickhouse::exchange::post;
+use crate::clickhouse::hosts::{Blame, Hosts};
+use crate::clickhouse::limits::{Limits, Tally};
+use crate::clickhouse::pace::Pace;
+use crate::clickhouse::rows::DescribedTable;
+use crate::clickhouse::start;
+use crate::clickhouse::telemetry;
 
 /// The server's own default for `max_insert_block_size`: a batch up to here is one block in any case.
 const BLOCK_ROWS: usize = 1_048_449;
@@ -131,7 +133,7 @@ impl Destination {
                 if let Some(rest) = rest.filter(|_| self.hosts.len() > 1) {
                     telemetry::host_rests(&endpoint.address(), rest);
                 }
-                if error.class() == Some(super::ErrorClass::TooManyParts) {
+                if error.class() == Some(crate::clickhouse::ErrorClass::TooManyParts) {
                     telemetry::too_many_parts(&self.name, self.pace.slow_down());
                 }
             }

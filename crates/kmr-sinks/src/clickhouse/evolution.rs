@@ -5,9 +5,9 @@
 //! for, with `input('…')`, and selected into the table. Only conversions that keep every value are asked for; for all others
 //! the consumer stops, and reads the records again with the new types when it is started again.
 
-use super::error::ClickHouseError;
-use super::schema::{Column, Described, Schema, column_of, escaped, insert_statement, quoted};
-use super::types::Type;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::schema::{Column, Described, Schema, column_of, escaped, insert_statement, quoted};
+use crate::clickhouse::types::Type;
 
 /// The statement that inserts rows encoded for `schema` into the table as it is described now.
 pub(crate) fn statement(
@@ -108,8 +108,8 @@ fn changed(table: &str, old: &Column, new: &Column) -> ClickHouseError {
 
 #[cfg(test)]
 mod tests {
-    use super::super::schema::tests::{described, schema};
     use super::*;
+    use crate::clickhouse::schema::tests::{described, schema};
 
     fn after(old: &str, new: &str) -> Result<String, String> {
         let schema = schema(&[("a", old)]);

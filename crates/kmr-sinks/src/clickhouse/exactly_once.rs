@@ -13,10 +13,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use twox_hash::XxHash3_128;
 
-use super::answer;
-use super::config::Endpoint;
-use super::error::ClickHouseError;
-use super::exchange::post;
+use crate::clickhouse::answer;
+use crate::clickhouse::config::Endpoint;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exchange::post;
 
 /// Tables down the graph of views at most: more is a circle.
 const MAX_TABLES: usize = 200;

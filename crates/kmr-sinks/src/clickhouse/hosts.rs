@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::config::Endpoint;
-use super::error::ClickHouseError;
+use crate::clickhouse::config::Endpoint;
+use crate::clickhouse::error::ClickHouseError;
 
 /// How long a host is left alone after its first failure; it doubles.
 const FIRST_REST: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ impl Blame {
             ClickHouseError::Unreachable { .. } => Blame::Away,
             // Too many queries, a replica that is read-only, an overloaded server: refused before anything was done.
             ClickHouseError::Exception { code: 202 | 242 | 745, .. } => Blame::Away,
-            ClickHouseError::TimedOut { phase: super::Phase::Connect, .. } => Blame::Away,
+            ClickHouseError::TimedOut { phase: crate::clickhouse::Phase::Connect, .. } => Blame::Away,
             ClickHouseError::TimedOut { .. } | ClickHouseError::Broken { .. } => Blame::Unknown,
             ClickHouseError::Status { retryable: true, .. } => Blame::Unknown,
             _ => Blame::None,
@@ -118,8 +118,8 @@ impl Hosts {
 
 #[cfg(test)]
 mod tests {
-    use super::super::config::tests::endpoint;
     use super::*;
+    use crate::clickhouse::config::tests::endpoint;
 
     fn three() -> Hosts {
         Hosts::new(["http://a:1", "http://b:2", "http://c:3"].map(endpoint).into())

@@ -1,6 +1,6 @@
 //! How many rows a server may refuse before that is taken for a mistake of the mapping and not of the rows.
 
-use super::error::ClickHouseError;
+use crate::clickhouse::error::ClickHouseError;
 
 /// Below so many refused rows a share says nothing.
 const LEAST_REFUSED: u64 = 100;

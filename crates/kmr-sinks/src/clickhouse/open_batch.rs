@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::row_ends::RowEnds;
+use crate::clickhouse::row_ends::RowEnds;
 
 /// Below this size a chunk is copied behind the last one: a segment of its own would cost more than its bytes.
 const COPY_BELOW: usize = 32 << 10;
@@ -36,7 +36,7 @@ impl OpenBatch {
     /// A hash of all bytes, however they are cut.
     pub(crate) fn hash(&mut self) -> u128 {
         self.close_tail();
-        super::exactly_once::hash(&self.segments)
+        crate::clickhouse::exactly_once::hash(&self.segments)
     }
 
     /// All segments in the order of acceptance, and where their rows end.

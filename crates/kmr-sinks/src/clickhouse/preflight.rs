@@ -7,9 +7,10 @@ use ::clickhouse::Row;
 use kmr_core::{BoxError, Rows};
 use serde::Serialize;
 
-use super::record_columns::RecordColumns;
-use super::rows::{DescribedTable, EncodedRows};
-use super::schema::{self, Described};
+use crate::clickhouse::record_columns::RecordColumns;
+use crate::clickhouse::rows::{DescribedTable, EncodedRows};
+use crate::clickhouse::schema;
+use crate::clickhouse::schema::Described;
 
 /// A column as `DESCRIBE TABLE` or `system.columns` tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,7 +34,7 @@ impl TableColumn {
 /// Checks that rows like `sample` can be written to a table with these columns: names and defaults, and the types, by encoding it.
 ///
 /// # Errors
-/// What is wrong, with the table, the column and what to do: the error that a [`ClickHouseWriter`](super::ClickHouseWriter) would
+/// What is wrong, with the table, the column and what to do: the error that a [`ClickHouseWriter`](crate::clickhouse::ClickHouseWriter) would
 /// stop the consumer with; or, if only this one row does not fit, the error of the row.
 pub fn check_row<R>(table: &str, columns: &[TableColumn], sample: R) -> Result<(), BoxError>
 where

@@ -8,10 +8,10 @@ use std::hash::BuildHasher;
 
 use bytes::Bytes;
 
-use super::answer;
-use super::destination::Destination;
-use super::error::ClickHouseError;
-use super::exchange::post;
+use crate::clickhouse::answer;
+use crate::clickhouse::destination::Destination;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exchange::post;
 
 /// The temporary table's name, quoted.
 const TABLE: &str = "`kmr_probe`";
@@ -57,7 +57,7 @@ impl<'d> Probe<'d> {
         parameters.extend(self.destination.reading());
         let encoding = self.destination.compression.content_encoding();
         let Err(error) = self.post(&parameters, body, encoding).await else { return Ok(()) };
-        if super::delivery::fault(&error).is_some() {
+        if crate::clickhouse::delivery::fault(&error).is_some() {
             return Err(self.named(error));
         }
         // The session is another server's, or over: the next attempt makes a new one.

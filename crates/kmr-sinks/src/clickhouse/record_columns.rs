@@ -2,9 +2,9 @@
 
 use kmr_core::Record;
 
-use super::encode::put_length;
-use super::schema::{Column, Described, column_of};
-use super::types::Type;
+use crate::clickhouse::encode::put_length;
+use crate::clickhouse::schema::{Column, Described, column_of};
+use crate::clickhouse::types::Type;
 
 /// Which columns of the table hold where a row comes from: topic, partition, offset, timestamp and key of its record. The row type
 /// needs no fields for them, and must have none of these names.
@@ -215,8 +215,8 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 mod tests {
     use kmr_core::OwnedRecord;
 
-    use super::super::schema::tests::described;
     use super::*;
+    use crate::clickhouse::schema::tests::described;
 
     fn written(columns: &RecordColumns, table: &[(&str, &str, &str)], record: &OwnedRecord) -> Vec<u8> {
         let mut out = Vec::new();

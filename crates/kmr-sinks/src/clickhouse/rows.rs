@@ -8,9 +8,9 @@ use ::clickhouse::Row;
 use kmr_core::{BoxError, Record, Rows, StopConsumer};
 use serde::Serialize;
 
-use super::encode::{Fault, encode_row};
-use super::error::ClickHouseError;
-use super::schema::Schema;
+use crate::clickhouse::encode::{Fault, encode_row};
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::schema::Schema;
 use crate::row_buffer::RowBuffer;
 
 /// Rows of type `R` in ClickHouse's RowBinary format.

@@ -4,10 +4,10 @@ use ::clickhouse::Row;
 use bytes::Bytes;
 use serde::Deserialize;
 
-use super::encode::put_length;
-use super::error::ClickHouseError;
-use super::record_columns::{RecordColumn, RecordColumns};
-use super::types::Type;
+use crate::clickhouse::encode::put_length;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::record_columns::{RecordColumn, RecordColumns};
+use crate::clickhouse::types::Type;
 
 /// One column of the insert, in the order of the Row's fields.
 #[derive(Clone, Debug)]

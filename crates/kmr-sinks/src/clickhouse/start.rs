@@ -5,13 +5,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::answer;
-use super::config::Endpoint;
-use super::error::{ClickHouseError, Phase};
-use super::exchange::post;
-use super::hosts::{Blame, Hosts};
-use super::schema::{Described, describe_statement, read_description};
-use super::telemetry;
+use crate::clickhouse::answer;
+use crate::clickhouse::config::Endpoint;
+use crate::clickhouse::error::{ClickHouseError, Phase};
+use crate::clickhouse::exchange::post;
+use crate::clickhouse::hosts::{Blame, Hosts};
+use crate::clickhouse::schema::{Described, describe_statement, read_description};
+use crate::clickhouse::telemetry;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::error::ClickHouseError;
+use crate::clickhouse::error::ClickHouseError;
 
 pub(crate) fn connected(address: &str, table: &str, columns: usize) {
     tracing::info!(address, table, columns, "ClickHouse table checked");

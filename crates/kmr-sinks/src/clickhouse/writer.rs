@@ -12,19 +12,21 @@ use async_trait::async_trait;
 use kmr_core::{AtShutdown, BatchOptions, BoxError, Chunk, Delivery, Reducer, RetryPolicy};
 use serde::Serialize;
 
-use super::config::{Compression, Config, SchemaChange, Secret, Timeouts};
-use super::content::Content;
-use super::delivery::{FrozenBatch, InsertReceipt};
-use super::destination::{Destination, Terms};
-use super::error::ClickHouseError;
-use super::exactly_once::{Exact, FORBIDDEN, Window, windows};
-use super::hosts::Hosts;
-use super::limits::Limits;
-use super::open_batch::OpenBatch;
-use super::pace::Pace;
-use super::record_columns::RecordColumns;
-use super::rows::{DescribedTable, EncodedRows};
-use super::{schema, start, telemetry};
+use crate::clickhouse::config::{Compression, Config, SchemaChange, Secret, Timeouts};
+use crate::clickhouse::content::Content;
+use crate::clickhouse::delivery::{FrozenBatch, InsertReceipt};
+use crate::clickhouse::destination::{Destination, Terms};
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exactly_once::{Exact, FORBIDDEN, Window, windows};
+use crate::clickhouse::hosts::Hosts;
+use crate::clickhouse::limits::Limits;
+use crate::clickhouse::open_batch::OpenBatch;
+use crate::clickhouse::pace::Pace;
+use crate::clickhouse::record_columns::RecordColumns;
+use crate::clickhouse::rows::{DescribedTable, EncodedRows};
+use crate::clickhouse::schema;
+use crate::clickhouse::start;
+use crate::clickhouse::telemetry;
 
 /// Inserts rows of type `R` into one table, in batches.
 ///
