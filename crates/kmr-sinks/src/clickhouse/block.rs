@@ -10,7 +10,7 @@ use kmr_core::{Block, DeliveryError, RejectedRow};
 use crate::clickhouse::delivery::{FrozenBatch, fault, row_error};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::doubt;
-use crate::clickhouse::hosts::Blame;
+use crate::clickhouse::http::hosts::Blame;
 use crate::clickhouse::limits;
 use crate::clickhouse::probe::Probe;
 use crate::clickhouse::search::{Fault, Part, Search, Step};

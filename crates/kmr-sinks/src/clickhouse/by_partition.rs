@@ -8,12 +8,12 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 
-use crate::clickhouse::answer;
 use crate::clickhouse::content::Content;
 use crate::clickhouse::destination::Destination;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::{hash, place_of, rows};
-use crate::clickhouse::exchange::post_with;
+use crate::clickhouse::http::request::post_with;
+use crate::clickhouse::http::response;
 use crate::clickhouse::schema::quoted;
 use crate::clickhouse::telemetry;
 
@@ -102,7 +102,7 @@ async fn hashes(
     let segments = vec![Bytes::from(before), header, body, Bytes::from(after)];
     let target = endpoint.target(&parameters);
     let reply = post_with(endpoint, &target, segments, Some((CONTENT_TYPE, form))).await?;
-    answer::check(&reply, endpoint, table)?;
+    response::check(&reply, endpoint, table)?;
     let (chunks, _) = reply.body.as_chunks::<HASH>();
     Ok(chunks.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
 }

@@ -7,11 +7,11 @@ use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Uri};
 
 use crate::clickhouse::error::ClickHouseError;
+#[cfg(feature = "clickhouse-tls")]
+use crate::clickhouse::http::tls::Tls;
 use crate::clickhouse::limits::Limits;
 use crate::clickhouse::record_columns::RecordColumns;
 use crate::clickhouse::schema::quoted;
-#[cfg(feature = "clickhouse-tls")]
-use crate::clickhouse::tls::Tls;
 
 /// How a batch is packed on its way to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -5,9 +5,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
-use crate::clickhouse::body::{pack, unpack};
 use crate::clickhouse::config::Compression;
 use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::http::body::{pack, unpack};
 use crate::clickhouse::row_ends::RowEnds;
 use crate::clickhouse::search::Part;
 

@@ -16,7 +16,6 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kmr_core::{Attempt, BoxError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow, WithCode};
 
-use crate::clickhouse::answer::Outcome;
 use crate::clickhouse::block::{Looking, NotIn};
 use crate::clickhouse::by_partition;
 use crate::clickhouse::by_partition::Sorted;
@@ -26,7 +25,8 @@ use crate::clickhouse::content::Content;
 use crate::clickhouse::destination::Destination;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::Exact;
-use crate::clickhouse::hosts::Blame;
+use crate::clickhouse::http::hosts::Blame;
+use crate::clickhouse::http::response::Outcome;
 use crate::clickhouse::limits;
 use crate::clickhouse::refusal;
 use crate::clickhouse::refusal::Origin;

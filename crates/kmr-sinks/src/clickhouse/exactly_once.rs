@@ -13,10 +13,10 @@ use bytes::Bytes;
 use serde::Deserialize;
 use twox_hash::XxHash3_128;
 
-use crate::clickhouse::answer;
 use crate::clickhouse::config::Endpoint;
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::exchange::post;
+use crate::clickhouse::http::request::post;
+use crate::clickhouse::http::response;
 
 /// Tables down the graph of views at most: more is a circle.
 const MAX_TABLES: usize = 200;
@@ -378,10 +378,14 @@ pub(crate) async fn rows<T: serde::de::DeserializeOwned>(
     let target =
         endpoint.target(&[("wait_end_of_query", "1"), ("output_format_json_quote_64bit_integers", "0")]);
     let reply = post(endpoint, &target, vec![Bytes::from(text)], None).await?;
-    answer::check(&reply, endpoint, table)?;
+    response::check(&reply, endpoint, table)?;
     let read = serde_json::Deserializer::from_slice(&reply.body).into_iter().collect::<Result<Vec<T>, _>>();
     read.map_err(|_| {
-        answer::not_clickhouse(&reply, endpoint, "a question about its tables with something else than rows")
+        response::not_clickhouse(
+            &reply,
+            endpoint,
+            "a question about its tables with something else than rows",
+        )
     })
 }
 

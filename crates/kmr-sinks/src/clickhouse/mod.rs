@@ -35,9 +35,7 @@
 
 mod writer;
 
-mod answer;
 mod block;
-mod body;
 mod by_partition;
 mod code;
 mod config;
@@ -48,11 +46,9 @@ mod encode;
 mod error;
 mod evolution;
 mod exactly_once;
-mod exchange;
-mod hosts;
+mod http;
 mod limits;
 mod open_batch;
-mod pace;
 mod preflight;
 mod probe;
 mod record_columns;
@@ -63,8 +59,6 @@ mod schema;
 mod search;
 mod start;
 mod telemetry;
-#[cfg(feature = "clickhouse-tls")]
-mod tls;
 mod types;
 
 #[cfg(test)]

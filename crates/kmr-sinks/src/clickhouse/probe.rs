@@ -8,10 +8,10 @@ use std::hash::BuildHasher;
 
 use bytes::Bytes;
 
-use crate::clickhouse::answer;
 use crate::clickhouse::destination::Destination;
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::exchange::post;
+use crate::clickhouse::http::request::post;
+use crate::clickhouse::http::response;
 
 /// The temporary table's name, quoted.
 const TABLE: &str = "`kmr_probe`";
@@ -75,7 +75,7 @@ impl<'d> Probe<'d> {
         let mut all = vec![("session_id", self.session.as_str()), ("session_timeout", SESSION_TIMEOUT)];
         all.extend_from_slice(parameters);
         let reply = post(endpoint, &endpoint.target(&all), body, encoding).await?;
-        answer::check(&reply, endpoint, &self.destination.name)
+        response::check(&reply, endpoint, &self.destination.name)
     }
 
     fn failed(&self, retryable: bool, source: ClickHouseError) -> ClickHouseError {

@@ -5,11 +5,11 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::clickhouse::answer;
 use crate::clickhouse::config::Endpoint;
 use crate::clickhouse::error::{ClickHouseError, Phase};
-use crate::clickhouse::exchange::post;
-use crate::clickhouse::hosts::{Blame, Hosts};
+use crate::clickhouse::http::hosts::{Blame, Hosts};
+use crate::clickhouse::http::request::post;
+use crate::clickhouse::http::response;
 use crate::clickhouse::schema::{Described, describe_statement, read_description};
 use crate::clickhouse::telemetry;
 
@@ -63,9 +63,11 @@ pub(crate) async fn describe_once(
     let statement = describe_statement(table);
     let target = endpoint.target(&[("wait_end_of_query", "1")]);
     let reply = post(endpoint, &target, vec![Bytes::from(statement)], None).await?;
-    answer::check(&reply, endpoint, table)?;
+    response::check(&reply, endpoint, table)?;
     match read_description(&reply.body) {
         Ok(described) if !described.is_empty() => Ok(described),
-        _ => Err(answer::not_clickhouse(&reply, endpoint, "DESCRIBE TABLE with something else than columns")),
+        _ => {
+            Err(response::not_clickhouse(&reply, endpoint, "DESCRIBE TABLE with something else than columns"))
+        }
     }
 }

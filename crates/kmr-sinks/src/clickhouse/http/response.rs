@@ -5,7 +5,7 @@ use serde::Deserialize;
 use crate::clickhouse::code::{classify, find_exception, remedy};
 use crate::clickhouse::config::Endpoint;
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::exchange::Answer;
+use crate::clickhouse::http::request::Answer;
 
 /// Of a server's message, this many characters are repeated.
 const MESSAGE_LIMIT: usize = 1_000;

@@ -22,9 +22,9 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::clickhouse::body::{Progress, Segments};
 use crate::clickhouse::config::{Endpoint, Timeouts};
 use crate::clickhouse::error::{ClickHouseError, Phase};
+use crate::clickhouse::http::body::{Progress, Segments};
 
 /// Of an answer's body, this much is read; an exception's text is at its start or at its end.
 const ANSWER_LIMIT: usize = 4 << 20;
@@ -130,13 +130,12 @@ async fn connect(endpoint: &Endpoint) -> Result<Stream, ClickHouseError> {
     stream.set_nodelay(true).map_err(unreachable)?;
     #[cfg(feature = "clickhouse-tls")]
     if let Some(tls) = &endpoint.tls {
-        let secured =
-            tls.connect(stream).await.map_err(|source| {
-                match crate::clickhouse::tls::is_distrust(&source) {
-                    true => ClickHouseError::Distrusted { address: endpoint.address(), source },
-                    false => unreachable(source),
-                }
-            })?;
+        let secured = tls.connect(stream).await.map_err(|source| {
+            match crate::clickhouse::http::tls::is_distrust(&source) {
+                true => ClickHouseError::Distrusted { address: endpoint.address(), source },
+                false => unreachable(source),
+            }
+        })?;
         return Ok(Stream::Tls(Box::new(secured)));
     }
     Ok(Stream::Plain(stream))

@@ -1,0 +1,9 @@
+//! One HTTP request to one server: hosts, connection, body and response.
+
+pub(super) mod body;
+pub(super) mod hosts;
+pub(super) mod request;
+pub(super) mod response;
+pub(super) mod throttle;
+#[cfg(feature = "clickhouse-tls")]
+pub(super) mod tls;
