@@ -14,7 +14,7 @@ use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::{hash, place_of, rows};
 use crate::clickhouse::http::request::post_with;
 use crate::clickhouse::http::response;
-use crate::clickhouse::schema::quoted;
+use crate::clickhouse::table::schema::quoted;
 use crate::clickhouse::telemetry;
 
 /// The external table.

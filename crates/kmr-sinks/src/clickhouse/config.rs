@@ -10,8 +10,8 @@ use crate::clickhouse::error::ClickHouseError;
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::Tls;
 use crate::clickhouse::limits::Limits;
-use crate::clickhouse::record_columns::RecordColumns;
-use crate::clickhouse::schema::quoted;
+use crate::clickhouse::table::record_columns::RecordColumns;
+use crate::clickhouse::table::schema::quoted;
 
 /// How a batch is packed on its way to the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -7,14 +7,14 @@ use bytes::Bytes;
 
 use crate::clickhouse::config::{Compression, Endpoint, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::evolution;
 use crate::clickhouse::http::hosts::{Blame, Hosts};
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response::{Outcome, insert_outcome};
 use crate::clickhouse::http::throttle::Pace;
 use crate::clickhouse::limits::{Limits, Tally};
 use crate::clickhouse::rows::DescribedTable;
-use crate::clickhouse::start;
+use crate::clickhouse::table::schema_change;
+use crate::clickhouse::table::startup;
 use crate::clickhouse::telemetry;
 
 /// The server's own default for `max_insert_block_size`: a batch up to here is one block in any case.
@@ -149,8 +149,8 @@ impl Destination {
     /// Describes the table again and changes the statement to what fits it, if anything does. Returns whether that is
     /// another one than the one that was `refused`.
     pub(crate) async fn refresh(&self, host: usize, refused: &str) -> Result<bool, ClickHouseError> {
-        let described = start::describe_once(self.hosts.endpoint(host), &self.name).await?;
-        let statement = evolution::statement(&self.name, &self.table.schema, &described)?;
+        let described = startup::describe_once(self.hosts.endpoint(host), &self.name).await?;
+        let statement = schema_change::statement(&self.name, &self.table.schema, &described)?;
         let another = statement != refused;
         let mut current = self.statement.write().unwrap_or_else(PoisonError::into_inner);
         if **current != *statement {

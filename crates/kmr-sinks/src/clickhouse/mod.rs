@@ -44,22 +44,17 @@ mod delivery;
 mod destination;
 mod encode;
 mod error;
-mod evolution;
 mod exactly_once;
 mod http;
 mod limits;
 mod open_batch;
-mod preflight;
 mod probe;
-mod record_columns;
 mod refusal;
 mod row_ends;
 mod rows;
-mod schema;
 mod search;
-mod start;
+mod table;
 mod telemetry;
-mod types;
 
 #[cfg(test)]
 mod tests;
@@ -68,9 +63,9 @@ pub use code::ErrorClass;
 pub use config::{Compression, SchemaChange};
 pub use delivery::InsertReceipt;
 pub use error::{ClickHouseError, Phase};
-pub use preflight::{TableColumn, check_row};
-pub use record_columns::RecordColumns;
 pub use rows::EncodedRows;
+pub use table::preflight::{TableColumn, check_row};
+pub use table::record_columns::RecordColumns;
 pub use writer::ClickHouseWriter;
 
 /// The `clickhouse` crate itself.

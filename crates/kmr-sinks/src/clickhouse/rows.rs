@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::clickhouse::encode::{Fault, encode_row};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::schema::Schema;
+use crate::clickhouse::table::schema::Schema;
 use crate::row_buffer::RowBuffer;
 
 /// Rows of type `R` in ClickHouse's RowBinary format.

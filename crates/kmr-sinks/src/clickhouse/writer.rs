@@ -22,10 +22,10 @@ use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::throttle::Pace;
 use crate::clickhouse::limits::Limits;
 use crate::clickhouse::open_batch::OpenBatch;
-use crate::clickhouse::record_columns::RecordColumns;
 use crate::clickhouse::rows::{DescribedTable, EncodedRows};
-use crate::clickhouse::schema;
-use crate::clickhouse::start;
+use crate::clickhouse::table::record_columns::RecordColumns;
+use crate::clickhouse::table::schema;
+use crate::clickhouse::table::startup;
 use crate::clickhouse::telemetry;
 
 /// Inserts rows of type `R` into one table, in batches.
@@ -270,7 +270,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     async fn prepare(&self) -> Result<Started, ClickHouseError> {
         let hosts = Hosts::new(self.config.endpoints()?);
         let name = self.config.quoted_table();
-        let (host, described) = start::describe(&hosts, &name, self.config.start_timeout).await?;
+        let (host, described) = startup::describe(&hosts, &name, self.config.start_timeout).await?;
         let schema = schema::check::<R>(&name, &described, &self.config.record_columns)?;
         telemetry::connected(&hosts.endpoint(host).address(), &name, schema.columns.len());
         let table = Arc::new(DescribedTable { name, schema });

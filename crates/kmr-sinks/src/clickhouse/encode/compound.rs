@@ -6,7 +6,7 @@ use serde::ser::{
 
 use super::Fault;
 use super::value::Value;
-use crate::clickhouse::types::{Element, Type};
+use crate::clickhouse::table::types::{Element, Type};
 
 /// Writes the parts of one compound value.
 pub(crate) struct Compound<'a> {

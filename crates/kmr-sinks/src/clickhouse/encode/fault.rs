@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::clickhouse::types::Type;
+use crate::clickhouse::table::types::Type;
 
 /// Boxed so that the results of the hot path stay one word wide.
 #[derive(Debug)]

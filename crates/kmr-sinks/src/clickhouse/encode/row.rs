@@ -4,7 +4,7 @@ use serde::ser::{Impossible, Serialize, SerializeStruct, Serializer};
 
 use super::Fault;
 use super::value::Value;
-use crate::clickhouse::schema::Column;
+use crate::clickhouse::table::schema::Column;
 
 /// Writes `row` behind `out`; on an error, what was written stays there for the caller to cut off.
 ///

@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::value::Value;
 use super::{Fault, encode_row, put_length};
-use crate::clickhouse::schema::Column;
-use crate::clickhouse::types::Type;
+use crate::clickhouse::table::schema::Column;
+use crate::clickhouse::table::types::Type;
 
 fn encode<T: Serialize>(ty: &str, value: T) -> Result<Vec<u8>, Fault> {
     let mut out = Vec::new();

@@ -4,7 +4,7 @@ use serde::ser::{Impossible, Serialize, Serializer};
 
 use super::compound::Compound;
 use super::{Fault, put_length};
-use crate::clickhouse::types::{EnumValue, Type};
+use crate::clickhouse::table::types::{EnumValue, Type};
 
 /// The RowBinary tag of NULL in a `Variant`.
 const VARIANT_NULL: u8 = 0xFF;

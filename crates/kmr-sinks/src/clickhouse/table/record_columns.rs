@@ -3,8 +3,8 @@
 use kmr_core::Record;
 
 use crate::clickhouse::encode::put_length;
-use crate::clickhouse::schema::{Column, Described, column_of};
-use crate::clickhouse::types::Type;
+use crate::clickhouse::table::schema::{Column, Described, column_of};
+use crate::clickhouse::table::types::Type;
 
 /// Which columns of the table hold where a row comes from: topic, partition, offset, timestamp and key of its record. The row type
 /// needs no fields for them, and must have none of these names.
@@ -216,7 +216,7 @@ mod tests {
     use kmr_core::OwnedRecord;
 
     use super::*;
-    use crate::clickhouse::schema::tests::described;
+    use crate::clickhouse::table::schema::tests::described;
 
     fn written(columns: &RecordColumns, table: &[(&str, &str, &str)], record: &OwnedRecord) -> Vec<u8> {
         let mut out = Vec::new();

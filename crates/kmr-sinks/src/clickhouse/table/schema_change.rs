@@ -6,8 +6,10 @@
 //! the consumer stops, and reads the records again with the new types when it is started again.
 
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::schema::{Column, Described, Schema, column_of, escaped, insert_statement, quoted};
-use crate::clickhouse::types::Type;
+use crate::clickhouse::table::schema::{
+    Column, Described, Schema, column_of, escaped, insert_statement, quoted,
+};
+use crate::clickhouse::table::types::Type;
 
 /// The statement that inserts rows encoded for `schema` into the table as it is described now.
 pub(crate) fn statement(
@@ -109,7 +111,7 @@ fn changed(table: &str, old: &Column, new: &Column) -> ClickHouseError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clickhouse::schema::tests::{described, schema};
+    use crate::clickhouse::table::schema::tests::{described, schema};
 
     fn after(old: &str, new: &str) -> Result<String, String> {
         let schema = schema(&[("a", old)]);

@@ -6,8 +6,8 @@ use serde::Deserialize;
 
 use crate::clickhouse::encode::put_length;
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::record_columns::{RecordColumn, RecordColumns};
-use crate::clickhouse::types::Type;
+use crate::clickhouse::table::record_columns::{RecordColumn, RecordColumns};
+use crate::clickhouse::table::types::Type;
 
 /// One column of the insert, in the order of the Row's fields.
 #[derive(Clone, Debug)]

@@ -7,10 +7,10 @@ use ::clickhouse::Row;
 use kmr_core::{BoxError, Rows};
 use serde::Serialize;
 
-use crate::clickhouse::record_columns::RecordColumns;
 use crate::clickhouse::rows::{DescribedTable, EncodedRows};
-use crate::clickhouse::schema;
-use crate::clickhouse::schema::Described;
+use crate::clickhouse::table::record_columns::RecordColumns;
+use crate::clickhouse::table::schema;
+use crate::clickhouse::table::schema::Described;
 
 /// A column as `DESCRIBE TABLE` or `system.columns` tells it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use crate::clickhouse::error::{ClickHouseError, Phase};
 use crate::clickhouse::http::hosts::{Blame, Hosts};
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response;
-use crate::clickhouse::schema::{Described, describe_statement, read_description};
+use crate::clickhouse::table::schema::{Described, describe_statement, read_description};
 use crate::clickhouse::telemetry;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
