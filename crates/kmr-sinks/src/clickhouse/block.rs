@@ -7,13 +7,13 @@
 
 use kmr_core::{Block, DeliveryError, RejectedRow};
 
-use crate::clickhouse::delivery::{FrozenBatch, fault, row_error};
+use crate::clickhouse::batch::bisect::{Fault, Part, Search, Step};
+use crate::clickhouse::batch::delivery::{FrozenBatch, fault, row_error};
+use crate::clickhouse::batch::limits;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::doubt;
 use crate::clickhouse::http::hosts::Blame;
-use crate::clickhouse::limits;
 use crate::clickhouse::probe::Probe;
-use crate::clickhouse::search::{Fault, Part, Search, Step};
 use crate::clickhouse::telemetry;
 
 /// Which rows of a block the table refuses, as far as that is known. Survives an attempt that is dropped.

@@ -1,6 +1,6 @@
 //! ClickHouse's error codes, sorted by what can be done about them.
 
-use crate::clickhouse::refusal::{Origin, origin};
+use crate::clickhouse::batch::exception::{Origin, origin};
 
 /// What an error of the server means for the batch that met it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

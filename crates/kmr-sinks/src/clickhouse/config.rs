@@ -6,10 +6,10 @@ use std::time::Duration;
 use hyper::header::{HeaderName, HeaderValue};
 use hyper::{HeaderMap, Uri};
 
+use crate::clickhouse::batch::limits::Limits;
 use crate::clickhouse::error::ClickHouseError;
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::Tls;
-use crate::clickhouse::limits::Limits;
 use crate::clickhouse::table::record_columns::RecordColumns;
 use crate::clickhouse::table::schema::quoted;
 

@@ -35,35 +35,26 @@
 
 mod writer;
 
+mod batch;
 mod block;
-mod by_partition;
 mod code;
 mod config;
-mod content;
-mod delivery;
-mod destination;
 mod encode;
 mod error;
 mod exactly_once;
 mod http;
-mod limits;
-mod open_batch;
 mod probe;
-mod refusal;
-mod row_ends;
-mod rows;
-mod search;
 mod table;
 mod telemetry;
 
 #[cfg(test)]
 mod tests;
 
+pub use batch::delivery::InsertReceipt;
+pub use batch::rows::EncodedRows;
 pub use code::ErrorClass;
 pub use config::{Compression, SchemaChange};
-pub use delivery::InsertReceipt;
 pub use error::{ClickHouseError, Phase};
-pub use rows::EncodedRows;
 pub use table::preflight::{TableColumn, check_row};
 pub use table::record_columns::RecordColumns;
 pub use writer::ClickHouseWriter;

@@ -8,7 +8,7 @@ use std::hash::BuildHasher;
 
 use bytes::Bytes;
 
-use crate::clickhouse::destination::Destination;
+use crate::clickhouse::batch::destination::Destination;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response;
@@ -57,7 +57,7 @@ impl<'d> Probe<'d> {
         parameters.extend(self.destination.reading());
         let encoding = self.destination.compression.content_encoding();
         let Err(error) = self.post(&parameters, body, encoding).await else { return Ok(()) };
-        if crate::clickhouse::delivery::fault(&error).is_some() {
+        if crate::clickhouse::batch::delivery::fault(&error).is_some() {
             return Err(self.named(error));
         }
         // The session is another server's, or over: the next attempt makes a new one.

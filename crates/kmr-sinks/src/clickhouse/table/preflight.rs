@@ -7,7 +7,7 @@ use ::clickhouse::Row;
 use kmr_core::{BoxError, Rows};
 use serde::Serialize;
 
-use crate::clickhouse::rows::{DescribedTable, EncodedRows};
+use crate::clickhouse::batch::rows::{DescribedTable, EncodedRows};
 use crate::clickhouse::table::record_columns::RecordColumns;
 use crate::clickhouse::table::schema;
 use crate::clickhouse::table::schema::Described;

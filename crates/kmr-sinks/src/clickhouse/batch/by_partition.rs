@@ -8,8 +8,8 @@ use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 
-use crate::clickhouse::content::Content;
-use crate::clickhouse::destination::Destination;
+use crate::clickhouse::batch::destination::Destination;
+use crate::clickhouse::batch::encoded_batch::Content;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::{hash, place_of, rows};
 use crate::clickhouse::http::request::post_with;

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use crate::clickhouse::row_ends::RowEnds;
+use crate::clickhouse::batch::row_ends::RowEnds;
 
 /// Below this size a chunk is copied behind the last one: a segment of its own would cost more than its bytes.
 const COPY_BELOW: usize = 32 << 10;

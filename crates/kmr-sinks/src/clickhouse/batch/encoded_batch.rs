@@ -5,11 +5,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use tokio::sync::OnceCell;
 
+use crate::clickhouse::batch::bisect::Part;
+use crate::clickhouse::batch::row_ends::RowEnds;
 use crate::clickhouse::config::Compression;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::body::{pack, unpack};
-use crate::clickhouse::row_ends::RowEnds;
-use crate::clickhouse::search::Part;
 
 /// Bodies of one batch. Invariant: once `packed` is there it is what every attempt sends, and `plain` is empty.
 pub(crate) struct Content {

@@ -2,7 +2,7 @@
 //!
 //! Invariants:
 //! 1. The whole batch is one insert, always of the same bytes, until the server refuses rows of it. From then on parts are
-//!    inserted, each under a token of its own that its rows alone decide ([`search`](crate::clickhouse::search)).
+//!    inserted, each under a token of its own that its rows alone decide ([`search`](crate::clickhouse::batch::bisect)).
 //! 2. Rows are taken apart after a definite refusal only: never after a time-out, a broken connection or a view's error.
 //! 3. What is in stays in: parts that were acknowledged are not sent again by a later attempt.
 //!
@@ -16,21 +16,21 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use kmr_core::{Attempt, BoxError, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow, WithCode};
 
+use crate::clickhouse::batch::bisect::{Fault, Part, Search, Step};
+use crate::clickhouse::batch::by_partition;
+use crate::clickhouse::batch::by_partition::Sorted;
+use crate::clickhouse::batch::destination::Destination;
+use crate::clickhouse::batch::encoded_batch::Content;
+use crate::clickhouse::batch::exception;
+use crate::clickhouse::batch::exception::Origin;
+use crate::clickhouse::batch::limits;
 use crate::clickhouse::block::{Looking, NotIn};
-use crate::clickhouse::by_partition;
-use crate::clickhouse::by_partition::Sorted;
 use crate::clickhouse::code::ErrorClass;
 use crate::clickhouse::config::SchemaChange;
-use crate::clickhouse::content::Content;
-use crate::clickhouse::destination::Destination;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::Exact;
 use crate::clickhouse::http::hosts::Blame;
 use crate::clickhouse::http::response::Outcome;
-use crate::clickhouse::limits;
-use crate::clickhouse::refusal;
-use crate::clickhouse::refusal::Origin;
-use crate::clickhouse::search::{Fault, Part, Search, Step};
 use crate::clickhouse::telemetry;
 
 /// An error that may pass counts as this part's own after so many answers of the same code in a row …
@@ -367,7 +367,7 @@ impl Progress {
 pub(crate) fn fault(error: &ClickHouseError) -> Option<Fault> {
     match error {
         ClickHouseError::Exception { class: ErrorClass::Data, message, .. } => {
-            Some(Fault::Row(refusal::row(message)))
+            Some(Fault::Row(exception::row(message)))
         }
         ClickHouseError::Exception { class: ErrorClass::TooManyPartitions, .. } => Some(Fault::Size),
         _ => None,
@@ -377,14 +377,14 @@ pub(crate) fn fault(error: &ClickHouseError) -> Option<Fault> {
 /// Whether a dependent view is what failed: the rows are in the table itself then.
 fn is_of_view(error: &ClickHouseError) -> bool {
     match error {
-        ClickHouseError::Exception { code, message, .. } => refusal::origin(*code, message) == Origin::View,
+        ClickHouseError::Exception { code, message, .. } => exception::origin(*code, message) == Origin::View,
         _ => false,
     }
 }
 
 pub(crate) fn row_error(error: ClickHouseError) -> BoxError {
     let column = match &error {
-        ClickHouseError::Exception { message, .. } => refusal::column(message).map(str::to_owned),
+        ClickHouseError::Exception { message, .. } => exception::column(message).map(str::to_owned),
         _ => None,
     };
     let code = error.code();

@@ -5,14 +5,14 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use crate::clickhouse::batch::limits::{Limits, Tally};
+use crate::clickhouse::batch::rows::DescribedTable;
 use crate::clickhouse::config::{Compression, Endpoint, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::hosts::{Blame, Hosts};
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response::{Outcome, insert_outcome};
 use crate::clickhouse::http::throttle::Pace;
-use crate::clickhouse::limits::{Limits, Tally};
-use crate::clickhouse::rows::DescribedTable;
 use crate::clickhouse::table::schema_change;
 use crate::clickhouse::table::startup;
 use crate::clickhouse::telemetry;
