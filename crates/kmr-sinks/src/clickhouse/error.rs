@@ -4,7 +4,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::clickhouse::code::ErrorClass;
+use crate::clickhouse::error_code::ErrorClass;
 
 /// An error of the ClickHouse sink.
 #[derive(Debug, thiserror::Error)]

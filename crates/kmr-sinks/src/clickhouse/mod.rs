@@ -36,14 +36,14 @@
 mod writer;
 
 mod batch;
-mod block;
-mod code;
+
 mod config;
 mod encode;
 mod error;
+mod error_code;
 mod exactly_once;
 mod http;
-mod probe;
+
 mod table;
 mod telemetry;
 
@@ -52,9 +52,9 @@ mod tests;
 
 pub use batch::delivery::InsertReceipt;
 pub use batch::rows::EncodedRows;
-pub use code::ErrorClass;
 pub use config::{Compression, SchemaChange};
 pub use error::{ClickHouseError, Phase};
+pub use error_code::ErrorClass;
 pub use table::preflight::{TableColumn, check_row};
 pub use table::record_columns::RecordColumns;
 pub use writer::ClickHouseWriter;

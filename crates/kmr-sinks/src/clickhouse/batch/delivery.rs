@@ -6,7 +6,7 @@
 //! 2. Rows are taken apart after a definite refusal only: never after a time-out, a broken connection or a view's error.
 //! 3. What is in stays in: parts that were acknowledged are not sent again by a later attempt.
 //!
-//! A planned block of exactly-once mode goes another way: [`block`](crate::clickhouse::block).
+//! A planned block of exactly-once mode goes another way: [`block`](crate::clickhouse::exactly_once::block).
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -24,11 +24,11 @@ use crate::clickhouse::batch::encoded_batch::Content;
 use crate::clickhouse::batch::exception;
 use crate::clickhouse::batch::exception::Origin;
 use crate::clickhouse::batch::limits;
-use crate::clickhouse::block::{Looking, NotIn};
-use crate::clickhouse::code::ErrorClass;
 use crate::clickhouse::config::SchemaChange;
 use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::exactly_once::Exact;
+use crate::clickhouse::exactly_once::block::{Looking, NotIn};
 use crate::clickhouse::http::hosts::Blame;
 use crate::clickhouse::http::response::Outcome;
 use crate::clickhouse::telemetry;

@@ -2,9 +2,9 @@
 
 use serde::Deserialize;
 
-use crate::clickhouse::code::{classify, find_exception, remedy};
 use crate::clickhouse::config::Endpoint;
 use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error_code::{classify, find_exception, remedy};
 use crate::clickhouse::http::request::Answer;
 
 /// Of a server's message, this many characters are repeated.

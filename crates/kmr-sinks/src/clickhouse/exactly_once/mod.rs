@@ -6,6 +6,9 @@
 //! * E6: windows count blocks of all writers, are not refreshed by a deduplicated retry, and those of replicated tables end
 //!   with time, too. A plan older than half a window is not trusted.
 
+pub(super) mod block;
+pub(super) mod probe;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 

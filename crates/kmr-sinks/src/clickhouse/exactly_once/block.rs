@@ -12,8 +12,8 @@ use crate::clickhouse::batch::delivery::{FrozenBatch, fault, row_error};
 use crate::clickhouse::batch::limits;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::doubt;
+use crate::clickhouse::exactly_once::probe::Probe;
 use crate::clickhouse::http::hosts::Blame;
-use crate::clickhouse::probe::Probe;
 use crate::clickhouse::telemetry;
 
 /// Which rows of a block the table refuses, as far as that is known. Survives an attempt that is dropped.
