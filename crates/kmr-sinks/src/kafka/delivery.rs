@@ -10,9 +10,9 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::{Batch, Failure, Rejected};
 use super::error::KafkaWriteError;
+use super::error_code::{Verdict, idempotence_refused, is_clients_own, verdict};
 use super::link::{Client, Link, Sent};
 use super::telemetry;
-use super::verdict::{Verdict, idempotence_refused, is_clients_own, verdict};
 
 /// Messages that are handed over before others on the same worker thread get their turn: about a quarter of a millisecond.
 const TURN: usize = 256;

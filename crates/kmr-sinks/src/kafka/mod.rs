@@ -6,20 +6,20 @@
 //! what is set and checked before the first record.
 
 mod batch;
+mod config;
+mod dead_letter;
 mod delivery;
 mod error;
-mod letter;
+mod error_code;
 mod link;
 mod message;
 mod rows;
-mod settings;
-mod start;
+mod startup;
 mod telemetry;
-mod verdict;
 mod writer;
 
+pub use dead_letter::DEFAULT_HEADER_PREFIX;
 pub use error::KafkaWriteError;
-pub use letter::DEFAULT_HEADER_PREFIX;
 pub use message::KafkaMessage;
 pub use rows::KafkaRows;
 pub use writer::KafkaWriter;

@@ -10,14 +10,14 @@ use kmr_core::{
 };
 
 use super::batch::Batch;
+use super::config;
+use super::dead_letter::{self, DEFAULT_HEADER_PREFIX};
 use super::delivery::FrozenMessages;
 use super::error::KafkaWriteError;
-use super::letter::{self, DEFAULT_HEADER_PREFIX};
 use super::link::Link;
 use super::message::KafkaMessage;
 use super::rows::{KafkaRows, ToMessage};
-use super::settings;
-use super::start::{Check, check};
+use super::startup::{Check, check};
 
 /// Produces each row to a Kafka topic. A batch is acknowledged when every message of it is: `acks=all`, by an idempotent producer,
 /// each delivery report read.
@@ -126,7 +126,7 @@ impl KafkaWriter<DeadLetter> {
 
 fn letters(prefix: &str) -> ToMessage<DeadLetter> {
     let prefix: Arc<str> = prefix.into();
-    Arc::new(move |dead| letter::message(dead, &prefix, letter::now()))
+    Arc::new(move |dead| dead_letter::message(dead, &prefix, dead_letter::now()))
 }
 
 impl<T: Send + 'static> KafkaWriter<T> {
@@ -223,7 +223,7 @@ impl<T: Send + 'static> Reducer for KafkaWriter<T> {
     }
 
     async fn start(&mut self) -> Result<(), BoxError> {
-        let settings = settings::effective(&self.config, self.auto_create)?;
+        let settings = config::effective(&self.config, self.auto_create)?;
         let servers = settings.get("bootstrap.servers").cloned().unwrap_or_default();
         let link = Arc::new(Link::new(self.topic.clone(), settings));
         let to_check = Check {

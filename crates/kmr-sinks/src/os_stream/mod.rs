@@ -1,10 +1,10 @@
 //! JSON lines to standard output or standard error: [`OsStreamWriter`].
 
 mod error;
-mod lines;
+mod rows;
 mod thread;
 mod writer;
 
 pub use error::OsStreamError;
-pub use lines::JsonLines;
+pub use rows::JsonLines;
 pub use writer::{OsStream, OsStreamWriter};

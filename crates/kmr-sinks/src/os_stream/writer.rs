@@ -13,7 +13,7 @@ use kmr_core::{
 use serde::Serialize;
 
 use super::error::OsStreamError;
-use super::lines::JsonLines;
+use super::rows::JsonLines;
 use super::thread::{Lines, WriterThread};
 
 /// A standard stream of the process.

@@ -82,7 +82,7 @@ fn ask(client: &Client, check: &Check, abandoned: impl Fn() -> bool) -> Result<(
 fn state(client: &Client, check: &Check) -> Result<State, KafkaWriteError> {
     if let Some((code, reason)) = client.fatal_error() {
         return Err(match code {
-            RDKafkaErrorCode::ClusterAuthorizationFailed => super::verdict::idempotence_refused(),
+            RDKafkaErrorCode::ClusterAuthorizationFailed => super::error_code::idempotence_refused(),
             _ => KafkaWriteError::Client { what: "the start-up check", reason },
         });
     }
