@@ -1,46 +1,48 @@
-//! ClickHouse's error codes, sorted by what can be done about them.
+//! ClickHouse's error codes, by the recovery that they allow.
 
 use crate::clickhouse::batch::exception::{Origin, origin};
 
-/// What an error of the server means for the batch that met it.
+/// What a server's error means for the batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ErrorClass {
     /// A row of the batch is at fault.
     Data,
-    /// The table is no longer what it was when the consumer started.
+    /// The table changed since the consumer started.
     Schema,
-    /// It may pass: overload, memory, network, a replica that is away.
+    /// The error is temporary: overload, memory, network, an unavailable replica.
     Transient,
-    /// Parts come in faster than the server merges them. It passes if intake slows down.
+    /// Inserts create parts faster than the server merges them. The error is temporary if inserts
+    /// slow down.
     TooManyParts,
-    /// The rows of one insert fall into more table partitions than it may touch. Fewer rows at once may do.
+    /// The rows of one insert belong to more table partitions than allowed. Fewer rows may be
+    /// accepted.
     TooManyPartitions,
-    /// A materialized view behind the table cannot take a row. The rows are in the table itself, and every further attempt
-    /// would put them there again.
+    /// A materialized view on the table rejects a row. The rows are stored in the table itself, and
+    /// every retry would store them again.
     View,
-    /// It will not pass without an operator: credentials, permissions, a missing table.
+    /// An operator has to act: credentials, permissions, a missing table.
     Fatal,
 }
 
 impl ErrorClass {
-    /// Whether the same batch may be accepted later on.
+    /// Whether a retry of the same batch may succeed.
     pub fn is_retryable(self) -> bool {
         matches!(self, ErrorClass::Transient | ErrorClass::TooManyParts)
     }
 }
 
-/// The class of code `code`, sent with HTTP status `status` and this message, whole.
+/// The class of an error code with this HTTP status and this whole message.
 ///
-/// The numbers were compared with the names that a server of version 26.7 gives them (`errorCodeToName`). A code that is
-/// in no list is judged by its status: ClickHouse sends 4xx for what the client did wrong.
+/// The numbers were compared with their names on a server of version 26.7 (`errorCodeToName`). For
+/// other codes the status decides: ClickHouse sends 4xx for mistakes of the client.
 pub(crate) fn classify(code: u32, status: u16, message: &str) -> ErrorClass {
     let class = listed(code, message).unwrap_or({
         let clients_fault = (400..500).contains(&status) && status != 408 && status != 429;
         if clients_fault { ErrorClass::Fatal } else { ErrorClass::Transient }
     });
     match (class, origin(code, message)) {
-        // Tried again, the rows would be once more in the table itself; taken apart, too.
+        // A retry or a bisection would store the rows in the table itself once more.
         (ErrorClass::Data | ErrorClass::TooManyPartitions, Origin::View) => ErrorClass::View,
         (ErrorClass::Schema, Origin::Parse) => ErrorClass::Data,
         (class, _) => class,
@@ -53,7 +55,7 @@ fn listed(code: u32, message: &str) -> Option<ErrorClass> {
         | 441 | 469 => ErrorClass::Data,
         16 | 20 | 33 | 36 | 47 | 117 => ErrorClass::Schema,
         60 | 81 | 115 | 164 | 192..=195 | 497 | 516 => ErrorClass::Fatal,
-        // One code, two errors. The other one: a block touches more table partitions than it may, now and for ever.
+        // One code, two errors. This one is permanent: a block touches too many table partitions.
         252 if message.contains("partitions for single INSERT block") => ErrorClass::TooManyPartitions,
         252 => ErrorClass::TooManyParts,
         159
@@ -82,42 +84,42 @@ fn listed(code: u32, message: &str) -> Option<ErrorClass> {
     })
 }
 
-/// What to do about it, in a few words.
+/// The remedy, in a few words.
 pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
     match (code, class) {
         (60, _) => "create the table, or correct its name or .database()",
         (81, _) => "create the database, or correct .database()",
         (115, _) => "remove the .setting() that this server does not know, or update the server",
-        (164, _) => "the user is read-only: use one that may insert",
+        (164, _) => "the user is read-only: use one that can insert",
         (192..=195 | 516, _) => "check .user() and .password(), or .bearer_token()",
         (497, _) => "grant INSERT and SHOW COLUMNS on the table to the user",
         (285 | 286 | 319, ErrorClass::Transient) => {
-            "not enough replicas have the rows (.insert_quorum()): it is tried again, start the replicas"
+            "not enough replicas have the rows (.insert_quorum()): kmr retries, start the replicas"
         }
         (242, ErrorClass::Transient) => {
-            "the table takes no rows for now: it is tried again, look whether its Keeper answers"
+            "the table accepts no rows for now: kmr retries, check that its Keeper responds"
         }
         (_, ErrorClass::TooManyPartitions) => {
-            "the batch falls into too many table partitions: lower .max_records(), use a coarser PARTITION BY, or raise the limit with \
-             .setting(\"max_partitions_per_insert_block\", …), as a block has to that is planned for exactly-once delivery"
+            "the batch belongs to too many table partitions: lower .max_rows(), use a coarser PARTITION BY, or raise the limit \
+             with .setting(\"max_partitions_per_insert_block\", …), which exactly-once delivery needs"
         }
         (_, ErrorClass::Data) => "correct the mapping or the table",
-        (_, ErrorClass::Schema) => "the table changed since the start: check its columns and start again",
+        (_, ErrorClass::Schema) => "the table changed since the start: check its columns and restart",
         (_, ErrorClass::View) => {
-            "the rows are in the table itself: correct the view, or detach it, before the consumer is started again"
+            "the rows are stored in the table itself: correct the view, or detach it, before the consumer restarts"
         }
         (_, ErrorClass::TooManyParts) => {
-            "raise .max_records() or .max_age() so that fewer, larger parts are written"
+            "raise .max_rows() or .max_age() so that fewer, larger parts are written"
         }
-        (_, ErrorClass::Transient) => "it is tried again",
+        (_, ErrorClass::Transient) => "kmr retries",
         (_, ErrorClass::Fatal) => "see the server's message and log",
     }
 }
 
-/// Finds `Code: 60. DB::Exception: text` in a body, at its start or behind other output, and returns code and text.
+/// Finds `Code: 60. DB::Exception: text` in a body, at its start or after other output.
 pub(crate) fn find_exception(text: &str) -> Option<(u32, &str)> {
-    text.match_indices("Code: ").find_map(|(at, mark)| {
-        let rest = &text[at + mark.len()..];
+    text.match_indices("Code: ").find_map(|(at, prefix)| {
+        let rest = &text[at + prefix.len()..];
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let code = rest[..digits].parse().ok()?;
         let (_, message) = rest[digits..].strip_prefix(". DB::")?.split_once(": ")?;
@@ -130,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn listed_codes_have_their_class_whatever_the_status() {
+    fn listed_codes_have_their_class_with_every_status() {
         for (code, class) in [
             (6, ErrorClass::Data),
             (469, ErrorClass::Data),
@@ -163,7 +165,7 @@ mod tests {
         let view =
             "Constraint `c` is violated at row 51: while pushing to view kmr.v2. (VIOLATED_CONSTRAINT)";
         assert_eq!(classify(469, 500, view), ErrorClass::View);
-        // What passes, passes in a view, too.
+        // A temporary error is temporary in a view, too.
         assert_eq!(classify(241, 500, "Memory: while pushing to view kmr.v."), ErrorClass::Transient);
     }
 
@@ -175,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn exceptions_are_found_behind_other_output() {
+    fn exceptions_are_found_after_other_output() {
         assert_eq!(find_exception("1\t2\nCode: 209. DB::Exception: Timeout"), Some((209, "Timeout")));
         assert_eq!(find_exception("Code: 60. DB::NetException: x").map(|(code, _)| code), Some(60));
         assert_eq!(find_exception("Zip Code: 1010 Vienna"), None);

@@ -1,13 +1,15 @@
 //! Typed rows into ClickHouse over its HTTP interface: [`ClickHouseWriter`].
 //!
-//! `Row`, its derive macro and the serde helpers are the `clickhouse` crate's. This module passes them on, so that a
-//! program needs no dependency of its own: derive with `#[clickhouse(crate = "kmr_sinks::clickhouse")]`, and find the
-//! whole crate (DDL, queries) as [`client`]. With a dependency on `clickhouse` 0.15 that attribute is not needed.
+//! `Row`, its derive macro and the serde helpers come from the `clickhouse` crate. This module
+//! re-exports them, so a program needs no dependency of its own: derive with `#[clickhouse(crate =
+//! "kmr_sinks::clickhouse")]`. The whole crate (DDL, queries) is [`client`]. With a dependency on
+//! `clickhouse` 0.15 that attribute is not needed.
 //!
 //! # Types
 //!
-//! What a field may be for a column of each type. All of them are sent to a real server and compared there by
-//! `integration-tests/tests/it/clickhouse_types.rs`. A field of another type stops the consumer at the first row.
+//! The Rust types that fit each column type. `integration-tests/tests/it/clickhouse_types.rs` sends
+//! all of them to a real server and compares them there. A field of another type stops the consumer
+//! at the first row.
 //!
 //! | ClickHouse | Rust |
 //! |---|---|
@@ -33,24 +35,22 @@
 //! | `Point`, `Ring`, `Polygon` and so on | `(f64, f64)`, and `Vec`s of it |
 //! | `AggregateFunction`, `Dynamic`, `Nested` as one column | cannot be written |
 
-mod writer;
-
 mod batch;
-
 mod config;
 mod encode;
 mod error;
 mod error_code;
 mod exactly_once;
 mod http;
-
+mod started;
 mod table;
 mod telemetry;
+mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use batch::delivery::InsertReceipt;
+pub use batch::receipt::InsertReceipt;
 pub use batch::rows::EncodedRows;
 pub use config::{Compression, SchemaChange};
 pub use error::{ClickHouseError, Phase};

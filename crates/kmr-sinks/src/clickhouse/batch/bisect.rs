@@ -1,223 +1,227 @@
-//! The search for the rows of a batch that the server refuses: which rows to insert next, and what is known by then. Pure: no
+//! Finds the rows that the server rejects: decides which rows of a batch to insert next. Pure: no
 //! clock, no I/O.
 //!
 //! Invariants:
-//! 1. Every row ends once: accepted in one insert, or refused in an insert of its own, or refused with all of its part whatever its
-//!    values are.
-//! 2. What to insert next depends on the answers so far alone, so that the same rows and answers always give the same
-//!    inserts under the same names.
-//! 3. [`Search::next`] names the same part until it is answered: a part whose answer was lost is sent again as it was.
+//! 1. Every row is settled once: accepted in one insert, rejected in an insert of its own, or
+//!    rejected with its whole part for a reason that does not depend on its values.
+//! 2. Only the responses so far decide which rows are inserted next. The same rows and responses
+//!    always give the same inserts under the same tokens.
+//! 3. [`Bisection::next`] returns the same part until the caller reports its outcome. A part whose
+//!    response was lost is sent again unchanged.
 //!
-//! The server may name the first bad row. That row is then inserted alone, and what is left of the part without it: two
-//! requests a bad row, and the good rows stay together. Where it names none, or was wrong once, parts are halved; a half
-//! whose sibling went in whole must hold the bad row and is halved unasked. One bad row in n costs 2·log2(n) requests at most,
-//! k rows about 2k·log2(n/k).
+//! The server may name the first bad row. That row is then inserted alone, and the rest of the part
+//! without it: two requests for each bad row, and the good rows stay together. Where the server
+//! names none, or was wrong once, parts are halved. A half whose sibling was accepted whole must
+//! contain the bad row, and is halved without an insert. One bad row in n costs at most 2·log2(n)
+//! requests, k rows about 2k·log2(n/k).
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// So many rows are taken out of one part by the server's hint before it is halved all the same: each costs the whole part once
-/// more.
+/// Rows that are taken out of one part because the server named them, before the part is halved.
+/// Each of them costs one more insert of the whole part.
 const NAMED_ROWS: u32 = 4;
 
-/// What a refusal says about the rows of its part.
+/// Why the server rejected a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// At least one row cannot be stored; the number of the first one, from 0, where the server named it.
+pub(crate) enum Rejection {
+    /// At least one row cannot be stored: the first one, counted from 0, where the server named it.
     Row(Option<usize>),
-    /// The rows cannot be stored together. Each of two halves may do.
+    /// The rows cannot be stored in one insert. Two halves may be accepted.
     Size,
 }
 
 /// Rows that are inserted together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// Lowest and highest row, the end excluded.
+    /// From the lowest row to the end of the highest.
     pub(crate) rows: Range<usize>,
-    /// Rows in between that are settled already, ascending.
-    pub(crate) without: Vec<usize>,
+    /// Rows in this range that are settled already, ascending.
+    pub(crate) excluded: Vec<usize>,
 }
 
-/// What an answer led to.
+/// What follows from a rejection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// There is something else to try.
-    Goes,
-    /// This row was refused alone.
-    Refused(usize),
-    /// A single row cannot be made smaller.
+    /// There are other rows to try.
+    Continue,
+    /// This row was rejected alone.
+    Rejected(usize),
+    /// A single row cannot be halved.
     Stuck,
 }
 
-/// How far the rows of one batch have come.
+/// The state of the rows of one batch.
 #[derive(Debug)]
-pub(crate) struct Search {
-    /// Still to be inserted, the next one last.
-    pieces: Vec<Piece>,
-    /// Rows that were settled alone, and belong to no piece any more.
+pub(crate) struct Bisection {
+    /// Rows still to be inserted, the next ones last.
+    pending: Vec<Pending>,
+    /// Rows that were settled alone.
     settled: BTreeSet<usize>,
-    refused: usize,
-    /// Whether the server's row numbers were right so far.
-    trusts: bool,
-    narrowed: bool,
+    rejected: usize,
+    /// Whether all row numbers from the server were right so far.
+    trusts_server: bool,
+    split: bool,
 }
 
 #[derive(Debug)]
-struct Piece {
+struct Pending {
     rows: Range<usize>,
-    /// Named by the server: one row of the piece below.
+    /// Whether this is one row that the server named; the rest of its part is below it.
     named: bool,
-    /// Rows that were taken out of it by the server's hint.
-    taken: u32,
-    /// Refused rows when it was cut off: with as many now, its sibling went in whole, and this one holds the bad row.
-    refused_before: Option<usize>,
+    /// Rows that were taken out because the server named them.
+    taken_out: u32,
+    /// Number of rejected rows when it was split off. If it has not grown, the sibling was accepted
+    /// whole, and this half contains the bad row.
+    rejected_before: Option<usize>,
 }
 
-impl Piece {
+impl Pending {
     fn new(rows: Range<usize>) -> Self {
-        Self { rows, named: false, taken: 0, refused_before: None }
+        Self { rows, named: false, taken_out: 0, rejected_before: None }
     }
 }
 
-impl Search {
-    /// A batch of `rows` rows, none of them inserted.
+impl Bisection {
+    /// For a batch of `rows` rows, none of them inserted.
     pub(crate) fn new(rows: usize) -> Self {
         Self {
-            pieces: vec![Piece::new(0..rows)],
+            pending: vec![Pending::new(0..rows)],
             settled: BTreeSet::new(),
-            refused: 0,
-            trusts: true,
-            narrowed: false,
+            rejected: 0,
+            trusts_server: true,
+            split: false,
         }
     }
 
-    /// The same, of which these rows are settled.
-    pub(crate) fn without(rows: usize, settled: &[usize]) -> Self {
+    /// For a batch of which the rows `settled` are settled.
+    pub(crate) fn excluding(rows: usize, settled: &[usize]) -> Self {
         Self { settled: settled.iter().copied().collect(), ..Self::new(rows) }
     }
 
-    /// Whether the batch was taken apart.
-    pub(crate) fn has_narrowed(&self) -> bool {
-        self.narrowed
+    /// Whether the batch was split.
+    pub(crate) fn has_split(&self) -> bool {
+        self.split
     }
 
-    /// Rows refused so far.
-    pub(crate) fn refused_rows(&self) -> usize {
-        self.refused
+    /// Number of rows rejected so far.
+    pub(crate) fn rejected_rows(&self) -> usize {
+        self.rejected
     }
 
-    /// What to insert next; `None` when every row has ended.
+    /// The rows to insert next; `None` when every row is settled.
     pub(crate) fn next(&mut self) -> Option<Part> {
         loop {
-            let piece = self.pieces.last()?;
-            let part = self.part(piece);
+            let next = self.pending.last()?;
+            let part = self.part(next);
             match part.len() {
-                0 => drop(self.pieces.pop()),
+                0 => drop(self.pending.pop()),
                 1 => return Some(part),
-                _ if piece.refused_before == Some(self.refused) => self.halve(true),
+                _ if next.rejected_before == Some(self.rejected) => self.halve(true),
                 _ => return Some(part),
             }
         }
     }
 
-    /// The part that [`next`](Self::next) named is in.
+    /// The server stored the part that [`next`](Self::next) returned.
     pub(crate) fn accepted(&mut self) {
-        if let Some(piece) = self.pieces.pop()
-            && piece.named
+        if let Some(next) = self.pending.pop()
+            && next.named
         {
-            // The server named a good row. Its numbers are worth nothing, but the row is in.
-            self.trusts = false;
-            self.settled.insert(piece.rows.start);
+            // The server named a good row, so its numbers are not reliable. The row is stored.
+            self.trusts_server = false;
+            self.settled.insert(next.rows.start);
         }
     }
 
-    /// The part that [`next`](Self::next) named was refused, and nothing of it is in.
-    pub(crate) fn refused(&mut self, fault: Fault) -> Step {
-        let Some(piece) = self.pieces.last() else { return Step::Stuck };
-        let part = self.part(piece);
+    /// The server rejected the part that [`next`](Self::next) returned, and stored none of it.
+    pub(crate) fn rejected(&mut self, rejection: Rejection) -> Step {
+        let Some(next) = self.pending.last() else { return Step::Stuck };
+        let part = self.part(next);
         if part.len() <= 1 {
-            return match (fault, part.first()) {
-                (Fault::Row(_), Some(row)) => self.settle_refused(row),
+            return match (rejection, part.first()) {
+                (Rejection::Row(_), Some(row)) => self.settle_rejected(row),
                 _ => Step::Stuck,
             };
         }
-        self.narrowed = true;
-        match fault {
-            Fault::Row(Some(at)) if self.trusts => match part.nth(at) {
+        self.split = true;
+        match rejection {
+            Rejection::Row(Some(at)) if self.trusts_server => match part.nth(at) {
                 Some(row) => self.take_out(row),
                 None => {
-                    self.trusts = false;
+                    self.trusts_server = false;
                     self.halve(true);
                 }
             },
-            Fault::Row(_) => self.halve(true),
-            Fault::Size => self.halve(false),
+            Rejection::Row(_) => self.halve(true),
+            Rejection::Size => self.halve(false),
         }
-        Step::Goes
+        Step::Continue
     }
 
-    /// No row of the part that [`next`](Self::next) named can be stored, whatever its values are. Returns its rows.
-    pub(crate) fn refused_whole(&mut self) -> Vec<usize> {
-        let part = self.pieces.pop().map(|piece| self.part(&piece));
+    /// Rejects all rows of the part that [`next`](Self::next) returned, whatever their values are.
+    /// Returns the rows.
+    pub(crate) fn reject_part(&mut self) -> Vec<usize> {
+        let part = self.pending.pop().map(|next| self.part(&next));
         let rows: Vec<usize> = part.iter().flat_map(Part::runs).flatten().collect();
-        self.refused += rows.len();
+        self.rejected += rows.len();
         rows
     }
 
-    fn settle_refused(&mut self, row: usize) -> Step {
-        self.pieces.pop();
+    fn settle_rejected(&mut self, row: usize) -> Step {
+        self.pending.pop();
         self.settled.insert(row);
-        self.refused += 1;
-        Step::Refused(row)
+        self.rejected += 1;
+        Step::Rejected(row)
     }
 
     fn take_out(&mut self, row: usize) {
-        match self.pieces.last_mut() {
-            Some(piece) if piece.taken < NAMED_ROWS => {
-                piece.taken += 1;
-                // It has been tried as it is now, and holds the named row for certain.
-                piece.refused_before = None;
-                self.pieces.push(Piece { named: true, ..Piece::new(row..row + 1) });
+        match self.pending.last_mut() {
+            Some(next) if next.taken_out < NAMED_ROWS => {
+                next.taken_out += 1;
+                // It was inserted in its present form, and certainly contains the named row.
+                next.rejected_before = None;
+                self.pending.push(Pending { named: true, ..Pending::new(row..row + 1) });
             }
             _ => self.halve(true),
         }
     }
 
-    /// `one_is_bad`: at least one of the two halves will be refused.
+    /// With `one_is_bad`, at least one of the two halves will be rejected.
     fn halve(&mut self, one_is_bad: bool) {
-        let Some(piece) = self.pieces.pop() else { return };
-        let part = self.part(&piece);
-        let middle = part.nth(part.len() / 2).unwrap_or(piece.rows.end);
-        let refused_before = one_is_bad.then_some(self.refused);
-        self.pieces.push(Piece { refused_before, ..Piece::new(middle..piece.rows.end) });
-        self.pieces.push(Piece::new(piece.rows.start..middle));
+        let Some(next) = self.pending.pop() else { return };
+        let part = self.part(&next);
+        let middle = part.nth(part.len() / 2).unwrap_or(next.rows.end);
+        let rejected_before = one_is_bad.then_some(self.rejected);
+        self.pending.push(Pending { rejected_before, ..Pending::new(middle..next.rows.end) });
+        self.pending.push(Pending::new(next.rows.start..middle));
     }
 
-    fn part(&self, piece: &Piece) -> Part {
-        let without = self.settled.range(piece.rows.clone()).copied().collect();
-        Part { rows: piece.rows.clone(), without }
+    fn part(&self, next: &Pending) -> Part {
+        let excluded = self.settled.range(next.rows.clone()).copied().collect();
+        Part { rows: next.rows.clone(), excluded }
     }
 }
 
 impl Part {
     /// Number of rows.
     pub(crate) fn len(&self) -> usize {
-        self.rows.len() - self.without.len()
+        self.rows.len() - self.excluded.len()
     }
 
-    /// What to add to the batch's token: another one for each set of rows.
+    /// The suffix of the batch's token, different for each set of rows.
     pub(crate) fn suffix(&self, batch_rows: usize) -> String {
-        if self.rows == (0..batch_rows) && self.without.is_empty() {
+        if self.rows == (0..batch_rows) && self.excluded.is_empty() {
             return String::new();
         }
-        let without = self.without.iter().map(|row| format!(".{row}")).collect::<String>();
-        format!("-{}-{}{without}", self.rows.start, self.rows.end)
+        let excluded = self.excluded.iter().map(|row| format!(".{row}")).collect::<String>();
+        format!("-{}-{}{excluded}", self.rows.start, self.rows.end)
     }
 
     /// The rows as ranges without gaps, ascending.
     pub(crate) fn runs(&self) -> impl Iterator<Item = Range<usize>> + '_ {
-        let starts = std::iter::once(self.rows.start).chain(self.without.iter().map(|row| row + 1));
-        let ends = self.without.iter().copied().chain(std::iter::once(self.rows.end));
+        let starts = std::iter::once(self.rows.start).chain(self.excluded.iter().map(|row| row + 1));
+        let ends = self.excluded.iter().copied().chain(std::iter::once(self.rows.end));
         starts.zip(ends).map(|(start, end)| start..end).filter(|run| !run.is_empty())
     }
 
@@ -225,7 +229,7 @@ impl Part {
         self.runs().next().map(|run| run.start)
     }
 
-    /// The row that is number `at`, from 0.
+    /// The row at index `at`.
     fn nth(&self, mut at: usize) -> Option<usize> {
         for run in self.runs() {
             if at < run.len() {

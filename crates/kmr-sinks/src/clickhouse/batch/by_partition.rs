@@ -1,54 +1,59 @@
-//! The rows of a batch in the order of the table partitions that they fall into. A batch of too many of them is inserted in pieces, and
-//! pieces of rows as they came would touch nearly all of them each: a part for every row.
+//! Sorts the rows of a batch by table partition. A batch with too many partitions is inserted in
+//! parts. Parts of unsorted rows would touch nearly all partitions each, and make nearly one part
+//! per row.
 //!
-//! Which partition a row is in says the server: it is sent the rows as an external table and answers with a hash of the table's own
-//! partition key for each, in their order. Where it cannot (a key of columns that the rows do not have), rows stay as they are.
+//! The server computes the partitions: it receives the rows as an external table, and returns for
+//! each row, in order, a hash of the table's partition key. Where it cannot (a key of columns that
+//! the rows do not have), rows keep their order.
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Deserialize;
 
 use crate::clickhouse::batch::destination::Destination;
-use crate::clickhouse::batch::encoded_batch::Content;
+use crate::clickhouse::batch::encoded_batch::EncodedBatch;
+use crate::clickhouse::batch::row_hash::row_hash;
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::exactly_once::{hash, place_of, rows};
+use crate::clickhouse::http::query::select;
 use crate::clickhouse::http::request::post_with;
 use crate::clickhouse::http::response;
-use crate::clickhouse::table::schema::quoted;
+use crate::clickhouse::table::name::{is_table, quoted};
+use crate::clickhouse::table::schema::Schema;
 use crate::clickhouse::telemetry;
 
-/// The external table.
-const ROWS: &str = "kmr_rows";
-/// Bytes of one answer.
+/// The name of the external table.
+const EXTERNAL_TABLE: &str = "kmr_rows";
+/// Size of one hash, bytes.
 const HASH: usize = size_of::<u32>();
 
-/// A batch whose rows were put into another order.
-pub(crate) struct Sorted {
-    pub(crate) content: Content,
-    /// For each row its place in the batch.
+/// A batch with its rows in another order.
+pub(crate) struct SortedBatch {
+    pub(crate) encoded: EncodedBatch,
+    /// For each row its index in the original batch.
     pub(crate) order: Vec<usize>,
 }
 
 #[derive(Deserialize)]
-struct Key {
+struct PartitionKey {
     partition_key: String,
 }
 
-/// The rows of `content` by their table partitions, rows of one in their old order; `None` where the server cannot say.
+/// Sorts the rows of `batch` by table partition, stably. `None` where the server cannot compute the
+/// partitions.
 ///
 /// # Errors
-/// What may pass: the question has to be asked again.
-pub(crate) async fn sorted(
+/// A retryable error: the caller has to try again.
+pub(crate) async fn sort(
     destination: &Destination,
     host: usize,
-    content: &Content,
-) -> Result<Option<Sorted>, ClickHouseError> {
-    match hashes(destination, host, content).await {
-        Ok(hashes) if hashes.len() == content.rows() => {
+    batch: &EncodedBatch,
+) -> Result<Option<SortedBatch>, ClickHouseError> {
+    match partition_hashes(destination, host, batch).await {
+        Ok(hashes) if hashes.len() == batch.rows() => {
             let mut order: Vec<usize> = (0..hashes.len()).collect();
             order.sort_by_key(|row| hashes[*row]);
-            let content = content.reordered(&order).await?;
-            Ok(content.map(|content| Sorted { content, order }))
+            let encoded = batch.reordered(&order).await?;
+            Ok(encoded.map(|encoded| SortedBatch { encoded, order }))
         }
         Ok(_) => Ok(None),
         Err(error) if error.is_retryable() => Err(error),
@@ -59,50 +64,61 @@ pub(crate) async fn sorted(
     }
 }
 
-async fn hashes(
+/// A hash of the partition key for each row; none, if the table has no key.
+async fn partition_hashes(
     destination: &Destination,
     host: usize,
-    content: &Content,
+    batch: &EncodedBatch,
 ) -> Result<Vec<u32>, ClickHouseError> {
     let (endpoint, table) = (destination.hosts.endpoint(host), &*destination.name);
-    let statement = format!("SELECT partition_key FROM system.tables WHERE {}", place_of(table));
-    let found: Vec<Key> = rows(endpoint, table, &statement).await?;
-    let Some(Key { partition_key }) = found.first().filter(|key| !key.partition_key.is_empty()) else {
+    let statement = format!("SELECT partition_key FROM system.tables WHERE {}", is_table(table));
+    let found: Vec<PartitionKey> = select(endpoint, table, &statement).await?;
+    let Some(PartitionKey { partition_key }) = found.first().filter(|key| !key.partition_key.is_empty())
+    else {
         return Ok(Vec::new());
     };
-    // As text: a hash of NULL is NULL, and would take another number of bytes.
+    // As text: a hash of NULL is NULL, which would have another number of bytes.
     let query = format!(
-        "SELECT toUInt32(bitAnd(cityHash64(toString(tuple({partition_key}))), 0xFFFFFFFF)) FROM {ROWS} FORMAT RowBinary"
+        "SELECT toUInt32(bitAnd(cityHash64(toString(tuple({partition_key}))), 0xFFFFFFFF)) FROM {EXTERNAL_TABLE} \
+         FORMAT RowBinary"
     );
     let schema = &destination.table.schema;
-    let columns =
-        schema.columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.type_text));
-    let structure = columns.collect::<Vec<_>>().join(", ");
+    let structure = structure(schema);
     let mut parameters = vec![
         ("query", query.as_str()),
         ("wait_end_of_query", "1"),
-        // One answer behind the other, in the order of the rows.
+        // The hashes must come in the order of the rows.
         ("max_threads", "1"),
         ("input_format_parallel_parsing", "0"),
         ("kmr_rows_format", "RowBinaryWithNamesAndTypes"),
         ("kmr_rows_structure", &structure),
     ];
-    if schema.json_as_text {
-        parameters.push(("input_format_binary_read_json_as_string", "1"));
-    }
-    let (header, body) = content.header_and_rows().await?;
-    let boundary = format!("kmr-{:032x}", hash(std::slice::from_ref(&body)));
+    parameters.extend(destination.format_settings());
+    let (header, rows) = batch.header_and_rows().await?;
+    let (content_type, segments) = form(header, rows)?;
+    let target = endpoint.target(&parameters);
+    let response = post_with(endpoint, &target, segments, Some((CONTENT_TYPE, content_type))).await?;
+    response::check(&response, endpoint, table)?;
+    let (chunks, _) = response.body.as_chunks::<HASH>();
+    Ok(chunks.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+}
+
+/// The columns of the external table.
+fn structure(schema: &Schema) -> String {
+    let columns =
+        schema.columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.type_text));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// A form with the external table as its only file.
+fn form(header: Bytes, rows: Bytes) -> Result<(HeaderValue, Vec<Bytes>), ClickHouseError> {
+    let boundary = format!("kmr-{:032x}", row_hash(std::slice::from_ref(&rows)));
     let before = format!(
-        "--{boundary}\r\nContent-Disposition: form-data; name=\"{ROWS}\"; filename=\"{ROWS}\"\r\n\
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"{EXTERNAL_TABLE}\"; filename=\"{EXTERNAL_TABLE}\"\r\n\
          Content-Type: application/octet-stream\r\n\r\n"
     );
     let after = format!("\r\n--{boundary}--\r\n");
-    let form = HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}"))
-        .map_err(|_| ClickHouseError::Config("a boundary that no header can carry".to_owned()))?;
-    let segments = vec![Bytes::from(before), header, body, Bytes::from(after)];
-    let target = endpoint.target(&parameters);
-    let reply = post_with(endpoint, &target, segments, Some((CONTENT_TYPE, form))).await?;
-    response::check(&reply, endpoint, table)?;
-    let (chunks, _) = reply.body.as_chunks::<HASH>();
-    Ok(chunks.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+    let content_type = HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}"))
+        .map_err(|_| ClickHouseError::Config("the boundary of a form is no valid header".to_owned()))?;
+    Ok((content_type, vec![Bytes::from(before), header, rows, Bytes::from(after)]))
 }

@@ -1,96 +1,105 @@
-//! What all batches of one writer share: the hosts, the statement, and what was learned from the answers so far.
+//! What all batches of one writer share: hosts, statement, limits, and the state of the server.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 
-use crate::clickhouse::batch::limits::{Limits, Tally};
-use crate::clickhouse::batch::rows::DescribedTable;
-use crate::clickhouse::config::{Compression, Endpoint, SchemaChange};
+use crate::clickhouse::batch::limits::{RejectionLimits, Tally};
+use crate::clickhouse::config::{Compression, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::http::hosts::{Blame, Hosts};
+use crate::clickhouse::error_code::ErrorClass;
+use crate::clickhouse::http::endpoint::Endpoint;
+use crate::clickhouse::http::hosts::{HostFault, Hosts};
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response::{Outcome, insert_outcome};
-use crate::clickhouse::http::throttle::Pace;
-use crate::clickhouse::table::schema_change;
-use crate::clickhouse::table::startup;
+use crate::clickhouse::http::throttle::Throttle;
+use crate::clickhouse::table::schema::DescribedTable;
+use crate::clickhouse::table::{schema_change, startup};
 use crate::clickhouse::telemetry;
 
-/// The server's own default for `max_insert_block_size`: a batch up to here is one block in any case.
+/// The server's default for `max_insert_block_size`. The server keeps a batch of up to this many
+/// rows in one block.
 const BLOCK_ROWS: usize = 1_048_449;
 
-/// Where the batches of one writer go.
+/// The destination of the batches of one writer.
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub(crate) hosts: Hosts,
-    /// As it was described at the start: what rows are encoded for.
+    /// The table as described at the start; rows are encoded for it.
     pub(crate) table: Arc<DescribedTable>,
     pub(crate) name: Arc<str>,
     pub(crate) compression: Compression,
-    pub(crate) limits: Limits,
     pub(crate) schema_change: SchemaChange,
-    pub(crate) pace: Pace,
+    limits: RejectionLimits,
+    throttle: Throttle,
     block_rows: u64,
-    /// How an insert waits for the server; the user's own settings follow behind.
-    asynchronous: bool,
+    async_insert: bool,
     statement: RwLock<Arc<str>>,
     tally: Mutex<Tally>,
-    /// Inserts that went in, of all batches.
+    /// Accepted inserts of all batches.
     inserts: AtomicU64,
 }
 
-/// Options of a [`Destination`] that are the same for all its inserts.
-pub(crate) struct Terms {
+/// The options of a [`Destination`].
+pub(crate) struct DestinationOptions {
     pub(crate) compression: Compression,
-    pub(crate) limits: Limits,
+    pub(crate) limits: RejectionLimits,
     pub(crate) schema_change: SchemaChange,
-    pub(crate) pace: Pace,
-    pub(crate) max_records: usize,
-    pub(crate) asynchronous: bool,
+    pub(crate) throttle: Throttle,
+    pub(crate) max_rows: usize,
+    pub(crate) async_insert: bool,
+}
+
+/// One insert.
+pub(crate) struct Insert<'i> {
+    pub(crate) statement: &'i str,
+    pub(crate) token: &'i str,
+    pub(crate) rows: u64,
+    pub(crate) body: Vec<Bytes>,
 }
 
 impl Destination {
-    pub(crate) fn new(hosts: Hosts, table: Arc<DescribedTable>, terms: Terms) -> Self {
+    pub(crate) fn new(hosts: Hosts, table: Arc<DescribedTable>, options: DestinationOptions) -> Self {
         Self {
             hosts,
             name: table.name.as_str().into(),
             statement: RwLock::new(table.schema.insert.as_str().into()),
             table,
-            compression: terms.compression,
-            limits: terms.limits,
-            schema_change: terms.schema_change,
-            pace: terms.pace,
-            block_rows: terms.max_records.max(BLOCK_ROWS) as u64,
-            asynchronous: terms.asynchronous,
+            compression: options.compression,
+            limits: options.limits,
+            schema_change: options.schema_change,
+            throttle: options.throttle,
+            block_rows: options.max_rows.max(BLOCK_ROWS) as u64,
+            async_insert: options.async_insert,
             tally: Mutex::default(),
             inserts: AtomicU64::new(0),
         }
     }
 
-    /// Path and parameters of one insert. Block sizes are pinned so that it is one block: only a whole block is stored as a
-    /// whole and deduplicated as a whole.
-    fn target(&self, endpoint: &Endpoint, statement: &str, (token, rows): (&str, u64)) -> String {
-        let block_rows = self.block_rows(rows).to_string();
+    /// Path and parameters of one insert. They pin the block sizes so that the insert is one block:
+    /// the server stores and deduplicates only whole blocks.
+    fn target(&self, endpoint: &Endpoint, insert: &Insert<'_>) -> String {
+        let block_rows = self.block_rows(insert.rows).to_string();
         let mut parameters = vec![
-            ("query", statement),
+            ("query", insert.statement),
             ("wait_end_of_query", "1"),
-            ("async_insert", if self.asynchronous { "1" } else { "0" }),
+            ("async_insert", if self.async_insert { "1" } else { "0" }),
         ];
-        parameters.extend(Self::one_block(&block_rows));
+        parameters.extend(Self::block_settings(&block_rows));
         parameters.extend([
             ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-            ("insert_deduplication_token", token),
+            ("insert_deduplication_token", insert.token),
         ]);
-        if self.asynchronous {
+        if self.async_insert {
             parameters.push(("wait_for_async_insert", "1"));
         }
-        parameters.extend(self.reading());
+        parameters.extend(self.format_settings());
         endpoint.target(&parameters)
     }
 
-    /// What makes an insert one block on the server, of up to `block_rows` rows.
-    pub(crate) fn one_block(block_rows: &str) -> [(&'static str, &str); 4] {
+    /// Settings that make an insert of up to `block_rows` rows one block on the server.
+    pub(crate) fn block_settings(block_rows: &str) -> [(&'static str, &str); 4] {
         [
             ("max_insert_block_size", block_rows),
             ("min_insert_block_size_rows", block_rows),
@@ -99,83 +108,78 @@ impl Destination {
         ]
     }
 
-    /// How values are read.
-    pub(crate) fn reading(&self) -> Option<(&'static str, &'static str)> {
+    /// Settings that decide how the server reads the values.
+    pub(crate) fn format_settings(&self) -> Option<(&'static str, &'static str)> {
         self.table.schema.json_as_text.then_some(("input_format_binary_read_json_as_string", "1"))
     }
 
-    /// The size to pin for `rows` rows. A planned block ends with a record, which may have more of them than fit.
+    /// The block size for `rows` rows. A planned block ends with a whole record, whose rows can
+    /// exceed the limit of a batch.
     pub(crate) fn block_rows(&self, rows: u64) -> u64 {
         self.block_rows.max(rows)
     }
 
-    /// Inserts a body of `rows` rows at one host.
-    pub(crate) async fn insert(
-        &self,
-        host: usize,
-        statement: &str,
-        (token, rows): (&str, u64),
-        body: Vec<Bytes>,
-    ) -> Result<Outcome, ClickHouseError> {
-        self.pace.pass().await;
+    /// Performs one insert at one host.
+    pub(crate) async fn insert(&self, host: usize, insert: Insert<'_>) -> Result<Outcome, ClickHouseError> {
+        self.throttle.wait().await;
         let endpoint = self.hosts.endpoint(host);
-        let target = self.target(endpoint, statement, (token, rows));
-        let answer = post(endpoint, &target, body, self.compression.content_encoding()).await;
-        let outcome = answer.and_then(|answer| insert_outcome(&answer, endpoint, &self.name, rows));
+        let (target, rows) = (self.target(endpoint, &insert), insert.rows);
+        let response = post(endpoint, &target, insert.body, self.compression.content_encoding()).await;
+        let outcome = response.and_then(|response| insert_outcome(&response, endpoint, &self.name, rows));
         match &outcome {
             Ok(_) => {
-                self.hosts.note(host, Blame::None);
-                self.pace.went_through();
+                self.hosts.record(host, HostFault::None);
+                self.throttle.reset();
                 self.inserts.fetch_add(1, Ordering::Relaxed);
             }
             Err(error) => {
-                let rest = self.hosts.note(host, Blame::of(error));
-                if let Some(rest) = rest.filter(|_| self.hosts.len() > 1) {
-                    telemetry::host_rests(&endpoint.address(), rest);
+                let backoff = self.hosts.record(host, HostFault::of(error));
+                if let Some(backoff) = backoff.filter(|_| self.hosts.len() > 1) {
+                    telemetry::host_failed(&endpoint.address(), backoff);
                 }
-                if error.class() == Some(crate::clickhouse::ErrorClass::TooManyParts) {
-                    telemetry::too_many_parts(&self.name, self.pace.slow_down());
+                if error.class() == Some(ErrorClass::TooManyParts) {
+                    telemetry::too_many_parts(&self.name, self.throttle.slow_down());
                 }
             }
         }
         outcome
     }
 
-    /// Inserts of all batches that went in so far.
+    /// Number of accepted inserts of all batches.
     pub(crate) fn inserts(&self) -> u64 {
         self.inserts.load(Ordering::Relaxed)
     }
 
-    /// Describes the table again and changes the statement to what fits it, if anything does. Returns whether that is
-    /// another one than the one that was `refused`.
-    pub(crate) async fn refresh(&self, host: usize, refused: &str) -> Result<bool, ClickHouseError> {
+    /// Describes the table again and adapts the statement. Returns whether it differs from
+    /// `rejected`.
+    pub(crate) async fn refresh(&self, host: usize, rejected: &str) -> Result<bool, ClickHouseError> {
         let described = startup::describe_once(self.hosts.endpoint(host), &self.name).await?;
         let statement = schema_change::statement(&self.name, &self.table.schema, &described)?;
-        let another = statement != refused;
+        let differs = statement != rejected;
         let mut current = self.statement.write().unwrap_or_else(PoisonError::into_inner);
         if **current != *statement {
             telemetry::schema_refreshed(&self.name, &statement);
             *current = statement.into();
         }
-        Ok(another)
+        Ok(differs)
     }
 
-    /// The statement in force.
+    /// The current statement.
     pub(crate) fn statement(&self) -> Arc<str> {
         Arc::clone(&self.statement.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A batch has ended.
-    pub(crate) fn ended(&self, rows: u64, refused: u64) {
-        self.tally().add(rows, refused);
+    /// Counts the rows of a completed batch.
+    pub(crate) fn batch_completed(&self, rows: u64, rejected: u64) {
+        self.tally().add(rows, rejected);
     }
 
-    /// Whether more rows are refused than may be, with those of a batch that is under way.
-    pub(crate) fn refuses_too_much(&self, rows: u64, refused: u64) -> Option<String> {
-        self.tally().exceeds(self.limits, rows, refused)
+    /// The limit that a batch with `rejected` of `rows` rows exceeds.
+    pub(crate) fn exceeds_limits(&self, rows: u64, rejected: u64) -> Option<String> {
+        self.tally().exceeds(self.limits, rows, rejected)
     }
 
-    fn tally(&self) -> std::sync::MutexGuard<'_, Tally> {
+    fn tally(&self) -> MutexGuard<'_, Tally> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,24 +1,25 @@
-//! What an exception says beside its code: which stage of the insert it comes from, which row, which column.
+//! Reads the text of an exception: the stage of the insert, the row and the column.
 //!
-//! The texts were taken from a server of version 26.7. A text that is not recognised only costs requests: a named row is
-//! inserted alone before it is believed, and what cannot be told apart counts as the case in which less is done.
+//! The texts are those of a server of version 26.7. An unknown text only costs requests. A named
+//! row is inserted alone before it counts as rejected, and an ambiguous stage counts as the more
+//! cautious case.
 
 /// A stage of an insert.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
-    /// The header of the body does not fit the table: nothing was read.
+    /// The header of the body does not fit the table. Nothing was read.
     Header,
     /// The values of a row could not be read. Nothing was written.
     Parse,
-    /// A constraint of the table itself. A block is checked as a whole before it is written.
+    /// A constraint of the table itself. The server checks a whole block before it writes.
     Constraint,
-    /// A dependent view failed: the rows are in the table itself already.
+    /// A dependent view failed. The rows are stored in the table itself.
     View,
-    /// Somewhere else.
+    /// Another stage, or an unknown text.
     Unknown,
 }
 
-/// Where the exception comes from.
+/// The stage that the exception comes from.
 pub(crate) fn origin(code: u32, message: &str) -> Origin {
     if comes_from_view(message) {
         Origin::View
@@ -35,16 +36,17 @@ pub(crate) fn origin(code: u32, message: &str) -> Origin {
     }
 }
 
-/// `…: while pushing to view db.v. (NAME) (version …)`: behind everything that may repeat values of a row.
+/// `…: while pushing to view db.v. (NAME) (version …)`: after every text that can repeat values of
+/// a row.
 fn comes_from_view(message: &str) -> bool {
-    message.rsplit_once("while pushing to view ").is_some_and(|(_, behind)| !behind.contains('\''))
+    message.rsplit_once("while pushing to view ").is_some_and(|(_, after)| !after.contains('\''))
 }
 
-/// The row that is named, from 0: `(at row 7)`, or `is violated at row 7`.
+/// The named row, counted from 0: `(at row 7)`, or `is violated at row 7`.
 pub(crate) fn row(message: &str) -> Option<usize> {
-    // Behind the text of a value, or in front of it.
-    let behind = message.rsplit_once("(at row ").map(|(_, behind)| behind);
-    let number = behind.or_else(|| message.split_once(" is violated at row ").map(|(_, behind)| behind))?;
+    // The first text follows the value, the second one precedes it.
+    let parse = message.rsplit_once("(at row ").map(|(_, after)| after);
+    let number = parse.or_else(|| message.split_once(" is violated at row ").map(|(_, after)| after))?;
     let end = number.find(|c: char| !c.is_ascii_digit())?;
     number[..end].parse::<usize>().ok()?.checked_sub(1)
 }
@@ -70,7 +72,7 @@ mod tests {
         while pushing to view kmr.v2. (VIOLATED_CONSTRAINT) (version 26.7.2.1)";
 
     #[test]
-    fn the_stage_is_told_from_the_text() {
+    fn the_stage_follows_from_the_text() {
         for (code, text, expected) in [
             (469, CONSTRAINT, Origin::Constraint),
             (117, JSON, Origin::Parse),
@@ -85,7 +87,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_that_talks_of_views_is_still_a_value() {
+    fn a_value_that_mentions_a_view_does_not_change_the_stage() {
         let text = CONSTRAINT.replace("id = 500", "s = 'while pushing to view kmr.v'");
         assert_eq!(origin(469, &text), Origin::Constraint);
         let text = JSON.replace("{\"a\":", "{(at row 9) (while reading header)");

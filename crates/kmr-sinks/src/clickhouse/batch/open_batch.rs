@@ -1,26 +1,26 @@
-//! The open batch: encoded chunks joined without copying the large ones.
+//! The open batch: encoded chunks, joined without a copy of the large ones.
 
 use bytes::Bytes;
 
 use crate::clickhouse::batch::row_ends::RowEnds;
+use crate::clickhouse::batch::row_hash::row_hash;
 
-/// Below this size a chunk is copied behind the last one: a segment of its own would cost more than its bytes.
+/// A chunk below this size is copied to the last segment: a segment of its own would cost more than
+/// its bytes.
 const COPY_BELOW: usize = 32 << 10;
 
-/// Rows that were accepted since the last freeze.
+/// The rows that were accepted since the last freeze.
 #[derive(Debug, Default)]
 pub(crate) struct OpenBatch {
     segments: Vec<Bytes>,
     tail: Vec<u8>,
     ends: RowEnds,
-    bytes: u64,
 }
 
 impl OpenBatch {
     /// Adds a chunk: its bytes, and the end of each row in them.
     pub(crate) fn append(&mut self, encoded: Vec<u8>, ends: Vec<u32>) {
         self.ends.append(ends);
-        self.bytes += encoded.len() as u64;
         if encoded.len() < COPY_BELOW {
             self.tail.extend_from_slice(&encoded);
         } else {
@@ -29,17 +29,13 @@ impl OpenBatch {
         }
     }
 
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// A hash of all bytes, however they are cut.
+    /// A hash of all bytes, independent of their segments.
     pub(crate) fn hash(&mut self) -> u128 {
         self.close_tail();
-        crate::clickhouse::exactly_once::hash(&self.segments)
+        row_hash(&self.segments)
     }
 
-    /// All segments in the order of acceptance, and where their rows end.
+    /// All segments in the order of acceptance, and the ends of their rows.
     pub(crate) fn into_parts(mut self) -> (Vec<Bytes>, RowEnds) {
         self.close_tail();
         (self.segments, self.ends)
@@ -65,8 +61,8 @@ mod tests {
             expected.extend_from_slice(&chunk);
             batch.append(chunk, vec![size as u32]);
         }
-        assert_eq!(batch.bytes(), expected.len() as u64);
         let (segments, ends) = batch.into_parts();
+        assert_eq!(ends.bytes(), expected.len());
         assert_eq!((segments.len(), ends.rows()), (5, 7));
         assert_eq!(segments.concat(), expected);
     }

@@ -1,12 +1,14 @@
-//! Where each row of a batch ends: what a search for refused rows cuts a batch by. Costs 4 bytes a row, which the map side has
-//! written already.
+//! The end of each row of a batch, so that a bisection can split the batch. 4 bytes a row, which
+//! the map side has written already.
 
 use std::ops::Range;
 
-/// Up to this many rows a chunk's ends are copied behind the last ones: a list of its own would cost more than they do.
+/// Below this number of rows, a chunk's ends are appended to the last list: a list of its own would
+/// cost more than they do.
 const COPY_BELOW: usize = 1024;
 
-/// The ends of all rows of a batch. Invariant: lists are in the order of the batch, and none is empty.
+/// The ends of all rows of a batch. Invariant: the lists are in the order of the batch, and none is
+/// empty.
 #[derive(Debug, Default)]
 pub(crate) struct RowEnds {
     lists: Vec<List>,
@@ -18,12 +20,12 @@ pub(crate) struct RowEnds {
 struct List {
     first_row: usize,
     first_byte: usize,
-    /// Behind the list's first byte, ascending.
+    /// Relative to `first_byte`, ascending.
     ends: Vec<u32>,
 }
 
 impl RowEnds {
-    /// Adds a chunk: the ends of its rows behind its own first byte.
+    /// Adds a chunk: the ends of its rows, relative to its first byte.
     pub(crate) fn append(&mut self, ends: Vec<u32>) {
         let Some(bytes) = ends.last().map(|end| *end as usize) else { return };
         let rows = ends.len();
@@ -33,7 +35,8 @@ impl RowEnds {
         });
         match room {
             Some(list) => {
-                let before = (self.bytes - list.first_byte) as u32; // fits: checked with the chunk's own bytes on top
+                // It fits: checked above with the chunk's bytes added.
+                let before = (self.bytes - list.first_byte) as u32;
                 list.ends.extend(ends.iter().map(|end| before + end));
             }
             None => self.lists.push(List { first_row: self.rows, first_byte: self.bytes, ends }),
@@ -47,7 +50,13 @@ impl RowEnds {
         self.rows
     }
 
-    /// The bytes of some rows, behind the batch's first row. Rows that are not there take no bytes.
+    /// Number of bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The byte range of some rows, relative to the batch's first row. Rows past the end have no
+    /// bytes.
     pub(crate) fn bytes_of(&self, rows: Range<usize>) -> Range<usize> {
         self.start_of(rows.start)..self.start_of(rows.end)
     }
@@ -95,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_never_goes_past_4_gib() {
+    fn a_list_never_exceeds_4_gib() {
         let mut ends = RowEnds::default();
         for _ in 0..3 {
             ends.append(vec![3 << 30]);

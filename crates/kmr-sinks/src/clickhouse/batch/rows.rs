@@ -1,4 +1,4 @@
-//! The container that map tasks fill: rows in RowBinary, encoded as they are pushed.
+//! The container that map tasks fill: each row is encoded as RowBinary when it is pushed.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,9 +8,9 @@ use ::clickhouse::Row;
 use kmr_core::{BoxError, Record, Rows, StopConsumer};
 use serde::Serialize;
 
-use crate::clickhouse::encode::{Fault, encode_row};
+use crate::clickhouse::encode::{EncodeError, encode_row};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::table::schema::Schema;
+use crate::clickhouse::table::schema::{DescribedTable, Schema};
 use crate::row_buffer::RowBuffer;
 
 /// Rows of type `R` in ClickHouse's RowBinary format.
@@ -18,15 +18,8 @@ pub struct EncodedRows<R> {
     /// `None` before the table has been described.
     table: Option<Arc<DescribedTable>>,
     rows: RowBuffer,
-    // fn(R): rows are passed in and not kept, so that the container is Send and Sync whatever R is.
+    // fn(R): the container keeps no row, so it is Send and Sync for every R.
     row: PhantomData<fn(R)>,
-}
-
-/// A table as the encoder needs it.
-#[derive(Debug)]
-pub(crate) struct DescribedTable {
-    pub(crate) name: String,
-    pub(crate) schema: Schema,
 }
 
 impl<R> EncodedRows<R> {
@@ -46,14 +39,14 @@ impl<R: Row + Serialize> EncodedRows<R> {
         let Some(table) = &self.table else {
             return Err(StopConsumer::new(not_started()).into());
         };
-        let Schema { columns, record: of_record, .. } = &table.schema;
-        let fields = columns.len() - of_record.len();
+        let Schema { columns, record: record_columns, .. } = &table.schema;
+        let fields = columns.len() - record_columns.len();
         let first = self.rows.len() == 0;
         self.rows.push(|out| {
-            encode_row(row, &columns[..fields], out, first).map_err(|fault| row_error::<R>(table, &fault))?;
+            encode_row(row, &columns[..fields], out, first).map_err(|error| row_error::<R>(table, &error))?;
             match record {
-                Some(record) => of_record.iter().for_each(|column| column.write(record, out)),
-                None if of_record.is_empty() => {}
+                Some(record) => record_columns.iter().for_each(|column| column.write(record, out)),
+                None if record_columns.is_empty() => {}
                 None => return Err(StopConsumer::new(no_record(table)).into()),
             }
             Ok(())
@@ -106,8 +99,8 @@ impl<R: Row + Serialize + Send + 'static> Rows for EncodedRows<R> {
 }
 
 fn no_record(table: &DescribedTable) -> ClickHouseError {
-    let problem = ".record_columns() is for rows that a record was mapped to; behind another reduce a row has no record of \
-                   its own: leave it out there";
+    let problem = ".record_columns() needs rows that were mapped from a record; rows downstream of another reduce have \
+                   none: remove it there";
     ClickHouseError::Schema { table: table.name.clone(), problem: problem.into() }
 }
 
@@ -116,16 +109,16 @@ fn not_started() -> ClickHouseError {
 }
 
 #[cold]
-fn row_error<R: Row>(table: &DescribedTable, fault: &Fault) -> BoxError {
-    let column = fault.column().and_then(|at| table.schema.columns.get(at));
+fn row_error<R: Row>(table: &DescribedTable, error: &EncodeError) -> BoxError {
+    let column = error.column().and_then(|at| table.schema.columns.get(at));
     let Some(column) = column else {
-        let problem = format!("{} does not fit: {fault}", R::NAME);
+        let problem = format!("{} does not fit: {error}", R::NAME);
         return StopConsumer::new(ClickHouseError::Schema { table: table.name.clone(), problem }).into();
     };
     let table = table.name.clone();
     let (name, column_type) = (column.name.clone(), column.type_text.clone());
-    let problem = fault.to_string();
-    if fault.is_every_row() {
+    let problem = error.to_string();
+    if error.is_every_row() {
         let error = ClickHouseError::FieldType { table, row: R::NAME, column: name, column_type, problem };
         StopConsumer::new(error).into()
     } else {

@@ -1,153 +1,194 @@
-//! A planned block of exactly-once mode: one insert under the plan's token, without the rows that the table refuses.
+//! Inserts a planned block: one insert under the plan's token, without the rows that the table
+//! rejects.
 //!
-//! Invariants (E4 of ARCHITECTURE.md):
-//! 1. Whatever is inserted of the block goes under its token, and is all of it but [`Block::without`]: the server keeps one such insert
-//!    and drops the others, whoever sent them.
-//! 2. Rows that are refused are looked for by probes, which write nothing. So it does not matter what became of earlier attempts.
+//! Invariants (E4):
+//! 1. Every insert of the block has the block's token, and holds all of its rows but
+//!    [`Block::without`]. The server keeps one such insert and drops the others, whichever process
+//!    sent them.
+//! 2. Probes, which store nothing, find the rejected rows. So the outcome of earlier attempts does
+//!    not matter.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use kmr_core::{Block, DeliveryError, RejectedRow};
 
-use crate::clickhouse::batch::bisect::{Fault, Part, Search, Step};
-use crate::clickhouse::batch::delivery::{FrozenBatch, fault, row_error};
+use crate::clickhouse::batch::bisect::{Bisection, Part, Rejection, Step};
+use crate::clickhouse::batch::destination::{Destination, Insert};
+use crate::clickhouse::batch::encoded_batch::EncodedBatch;
 use crate::clickhouse::batch::limits;
+use crate::clickhouse::batch::progress::SharedProgress;
+use crate::clickhouse::batch::rejection::{rejection, row_error};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::exactly_once::doubt;
+use crate::clickhouse::exactly_once::doubt::doubt;
 use crate::clickhouse::exactly_once::probe::Probe;
-use crate::clickhouse::http::hosts::Blame;
+use crate::clickhouse::exactly_once::windows::Window;
+use crate::clickhouse::http::hosts::HostFault;
 use crate::clickhouse::telemetry;
+use crate::errors::delivery_error;
 
-/// Which rows of a block the table refuses, as far as that is known. Survives an attempt that is dropped.
-pub(crate) struct Looking {
-    /// Rows that were left out when it began.
-    without: Vec<usize>,
-    search: Search,
-    refused: Vec<RejectedRow>,
+/// A planned block, and what its insert needs.
+pub(crate) struct PlannedBlock<'b> {
+    pub(crate) block: &'b Block,
+    pub(crate) destination: &'b Destination,
+    pub(crate) encoded: &'b EncodedBatch,
+    pub(crate) windows: Option<&'b [Window]>,
+    pub(crate) progress: &'b SharedProgress,
+    pub(crate) bisection: &'b SharedBisection,
 }
 
-/// Why a block is not in.
-pub(crate) enum NotIn {
-    /// The table will never take these rows; nothing was inserted.
-    Refused(Vec<RejectedRow>),
+/// The bisection of a block, shared by its attempts. It survives an attempt that is dropped.
+#[derive(Default)]
+pub(crate) struct SharedBisection(Mutex<Option<BlockBisection>>);
+
+/// The rows of a block that the table rejects, as far as they are known.
+struct BlockBisection {
+    /// The block's excluded rows when the bisection started.
+    excluded: Vec<usize>,
+    bisection: Bisection,
+    rejected: Vec<RejectedRow>,
+}
+
+/// Why a block is not stored.
+pub(crate) enum BlockError {
+    /// The table will never accept these rows. Nothing was inserted.
+    Rejected(Vec<RejectedRow>),
     Failed(ClickHouseError),
 }
 
-impl From<ClickHouseError> for NotIn {
+impl From<ClickHouseError> for BlockError {
     fn from(error: ClickHouseError) -> Self {
         Self::Failed(error)
     }
 }
 
-impl From<NotIn> for DeliveryError {
-    fn from(why: NotIn) -> Self {
-        match why {
-            NotIn::Refused(rows) => DeliveryError::refused(rows),
-            NotIn::Failed(error) if error.is_retryable() => DeliveryError::retryable(error),
-            NotIn::Failed(error) => DeliveryError::fatal(error),
+impl From<BlockError> for DeliveryError {
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::Rejected(rows) => DeliveryError::refused(rows),
+            BlockError::Failed(error) => delivery_error(error.is_retryable(), error),
         }
     }
 }
 
-impl FrozenBatch {
-    /// Inserts a planned block.
-    pub(crate) async fn insert_block(&self, block: &Block) -> Result<(), NotIn> {
-        let part = Part { rows: 0..self.content.rows(), without: block.without.to_vec() };
+impl SharedBisection {
+    fn lock(&self) -> MutexGuard<'_, Option<BlockBisection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut BlockBisection) -> T) -> Option<T> {
+        self.lock().as_mut().map(change)
+    }
+}
+
+impl PlannedBlock<'_> {
+    /// Inserts the block, or finds the rows that the table rejects.
+    pub(crate) async fn insert(&self) -> Result<(), BlockError> {
+        let part = Part { rows: 0..self.encoded.rows(), excluded: self.block.without.to_vec() };
         if part.len() == 0 {
-            return Ok(()); // all of it is in the dead letters
+            return Ok(()); // all of its rows are dead letters
         }
-        self.trusts(block).await?;
-        let body = self.content.part(&part).await?;
+        self.check_windows().await?;
+        let body = self.encoded.part(&part).await?;
         let sent_bytes = body.iter().map(bytes::Bytes::len).sum();
         let (statement, rows) = (self.destination.statement(), part.len() as u64);
         let was_in_doubt = {
-            let mut progress = self.progress();
+            let mut progress = self.progress.lock();
             progress.inserts += 1;
-            // An attempt that is dropped before the answer leaves it so.
+            // It stays in doubt if the attempt is dropped before the response.
             std::mem::replace(&mut progress.in_doubt, true)
         };
-        let answer = self.destination.insert(0, &statement, (&block.token, rows), body).await;
-        let unknown = answer.as_ref().is_err_and(|error| Blame::of(error) == Blame::Unknown);
-        self.progress().in_doubt = was_in_doubt || unknown;
-        let error = match answer {
+        let insert = Insert { statement: &statement, token: &self.block.token, rows, body };
+        let result = self.destination.insert(0, insert).await;
+        let is_unknown = result.as_ref().is_err_and(|error| HostFault::of(error) == HostFault::Unknown);
+        self.progress.lock().in_doubt = was_in_doubt || is_unknown;
+        let error = match result {
             Ok(outcome) => {
-                self.progress().accepted(outcome, sent_bytes);
+                self.progress.lock().accepted(outcome, sent_bytes);
                 return Ok(());
             }
             Err(error) => error,
         };
-        match fault(&error) {
-            Some(Fault::Row(named)) => self.look_for(&part, named, error).await,
+        match rejection(&error) {
+            Some(Rejection::Row(named)) => self.bisect(&part, named, error).await,
             _ => Err(error.into()),
         }
     }
 
-    /// E6: whether the tables may have forgotten a block that was planned.
-    async fn trusts(&self, block: &Block) -> Result<(), ClickHouseError> {
-        let Some(exact) = &self.exact else { return Ok(()) };
+    /// E6: fails if the tables may have forgotten the block.
+    async fn check_windows(&self) -> Result<(), ClickHouseError> {
+        let Some(windows) = self.windows else { return Ok(()) };
         let (table, endpoint) = (&*self.destination.name, self.destination.hosts.endpoint(0));
-        let doubt = doubt(endpoint, table, &exact.windows, block.planned, block.is_reformed).await?;
-        let in_doubt =
-            |why| ClickHouseError::InDoubt { table: table.to_owned(), token: block.token.to_string(), why };
-        doubt.map_or(Ok(()), |why| Err(in_doubt(why)))
+        match doubt(endpoint, table, windows, self.block).await? {
+            None => Ok(()),
+            Some(why) => {
+                let (table, token) = (table.to_owned(), self.block.token.to_string());
+                Err(ClickHouseError::InDoubt { table, token, why })
+            }
+        }
     }
 
-    /// Finds the rows for which the table refused the part.
-    async fn look_for(&self, part: &Part, named: Option<usize>, error: ClickHouseError) -> Result<(), NotIn> {
-        self.begin_to_look(part, named, &error);
-        let probe = Probe::open(&self.destination).await?;
-        while let Some(part) = self.look(|looking| looking.search.next()).flatten() {
-            let body = self.content.part(&part).await?;
-            self.progress().inserts += 1;
-            let refusal = match probe.try_rows(part.len() as u64, body).await {
+    /// Finds the rows for which the table rejected the part.
+    async fn bisect(
+        &self,
+        part: &Part,
+        named: Option<usize>,
+        error: ClickHouseError,
+    ) -> Result<(), BlockError> {
+        self.start_bisection(part, named, &error);
+        let probe = Probe::open(self.destination).await?;
+        while let Some(part) = self.bisection.with(|state| state.bisection.next()).flatten() {
+            let body = self.encoded.part(&part).await?;
+            self.progress.lock().inserts += 1;
+            let error = match probe.try_rows(part.len() as u64, body).await {
                 Ok(()) => {
-                    self.look(|looking| looking.search.accepted());
+                    self.bisection.with(|state| state.bisection.accepted());
                     continue;
                 }
                 Err(error) => error,
             };
-            let Some(fault) = fault(&refusal) else { return Err(refusal.into()) };
-            match self.look(|looking| looking.search.refused(fault)) {
-                Some(Step::Goes) | None => {}
-                Some(Step::Stuck) => return Err(refusal.into()),
-                Some(Step::Refused(row)) => self.refuse(row, refusal)?,
+            let Some(rejection) = rejection(&error) else { return Err(error.into()) };
+            match self.bisection.with(|state| state.bisection.rejected(rejection)) {
+                Some(Step::Continue) | None => {}
+                Some(Step::Stuck) => return Err(error.into()),
+                Some(Step::Rejected(row)) => self.row_rejected(row, error)?,
             }
         }
-        let refused = self.progress().looking.take().map_or_else(Vec::new, |looking| looking.refused);
-        if refused.is_empty() {
-            // It refuses them together, or for a reason that is not in the columns: nobody can say which to leave out.
-            telemetry::nothing_found(&self.destination.name, self.rows);
+        let rejected = self.bisection.lock().take().map_or_else(Vec::new, |state| state.rejected);
+        if rejected.is_empty() {
+            // The table rejects the rows together, or for a reason outside of their columns. No row
+            // can be excluded for it.
+            telemetry::no_row_found(&self.destination.name, self.encoded.rows() as u64);
             return Err(error.into());
         }
-        Err(NotIn::Refused(refused))
+        Err(BlockError::Rejected(rejected))
     }
 
-    /// Goes on with the search of the attempt before, if that is about the same rows.
-    fn begin_to_look(&self, part: &Part, named: Option<usize>, error: &ClickHouseError) {
-        let mut progress = self.progress();
-        if progress.looking.as_ref().is_some_and(|looking| looking.without == part.without) {
+    /// Continues the bisection of the last attempt, if it is about the same rows.
+    fn start_bisection(&self, part: &Part, named: Option<usize>, error: &ClickHouseError) {
+        let mut state = self.bisection.lock();
+        if state.as_ref().is_some_and(|state| state.excluded == part.excluded) {
             return;
         }
-        telemetry::search_started(&self.destination.name, self.rows, progress.in_doubt, error);
-        let mut search = Search::without(part.rows.len(), &part.without);
+        let (rows, in_doubt) = (self.encoded.rows() as u64, self.progress.lock().in_doubt);
+        telemetry::bisection_started(&self.destination.name, rows, in_doubt, error);
+        let mut bisection = Bisection::excluding(part.rows.len(), &part.excluded);
         if part.len() > 1 {
-            search.next();
-            search.refused(Fault::Row(named));
+            bisection.next();
+            bisection.rejected(Rejection::Row(named));
         }
-        progress.looking = Some(Looking { without: part.without.clone(), search, refused: Vec::new() });
+        *state = Some(BlockBisection { excluded: part.excluded.clone(), bisection, rejected: Vec::new() });
     }
 
-    fn look<T>(&self, at: impl FnOnce(&mut Looking) -> T) -> Option<T> {
-        self.progress().looking.as_mut().map(at)
-    }
-
-    /// A row was refused alone.
-    fn refuse(&self, row: usize, error: ClickHouseError) -> Result<(), ClickHouseError> {
-        let mut progress = self.progress();
-        let Some(looking) = &mut progress.looking else { return Ok(()) };
-        let refused = looking.without.len() + looking.refused.len() + 1;
-        if let Some(what) = self.destination.refuses_too_much(self.rows, refused as u64) {
+    /// The table rejected a row alone.
+    fn row_rejected(&self, row: usize, error: ClickHouseError) -> Result<(), ClickHouseError> {
+        let mut state = self.bisection.lock();
+        let Some(state) = state.as_mut() else { return Ok(()) };
+        let rejected = state.excluded.len() + state.rejected.len() + 1;
+        let rows = self.encoded.rows() as u64;
+        if let Some(what) = self.destination.exceeds_limits(rows, rejected as u64) {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
-        looking.refused.push(RejectedRow { index: row, error: row_error(error) });
+        state.rejected.push(RejectedRow { index: row, error: row_error(error) });
         Ok(())
     }
 }

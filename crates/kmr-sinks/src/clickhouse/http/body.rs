@@ -1,4 +1,4 @@
-//! The bytes of a request: shared by all attempts, compressed once, handed to the connection in small pieces.
+//! The body of a request: shared by all attempts, compressed once, sent in small frames.
 
 use std::convert::Infallible;
 use std::io::{self, Read, Write};
@@ -13,20 +13,20 @@ use lz4_flex::frame::{BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
 use crate::clickhouse::config::Compression;
 
-/// A request is handed over in pieces of this size, so that progress can be seen while it is sent.
-const PIECE: usize = 64 << 10;
-/// Input bytes between two points at which other tasks may run: about half a millisecond of LZ4.
+/// Size of the frames of a body, so that the sender can observe progress.
+const FRAME: usize = 64 << 10;
+/// Input bytes between two points where other tasks can run: about half a millisecond of LZ4.
 const COMPRESS_STEP: usize = 256 << 10;
-/// Twice as small as LZ4 on typical rows, at about half of its speed; higher levels cost much and gain little.
+/// Half the size of LZ4 on typical rows, at about half of its speed. Higher levels gain little.
 #[cfg(feature = "clickhouse-zstd")]
 const ZSTD_LEVEL: i32 = 1;
 
-/// Packs `segments` into a body. Gives other tasks of the thread a turn every now and then.
-pub(crate) async fn pack(compression: Compression, segments: Vec<Bytes>) -> io::Result<Vec<Bytes>> {
+/// Compresses `segments` into a body. Yields to other tasks of the thread.
+pub(crate) async fn compress(compression: Compression, segments: Vec<Bytes>) -> io::Result<Vec<Bytes>> {
     let input: usize = segments.iter().map(Bytes::len).sum();
     // Typical rows shrink to a half or less: one allocation in most cases.
     let out = Vec::with_capacity(input / 2 + 64);
-    let mut packed = match compression {
+    let mut compressed = match compression {
         Compression::None => return Ok(segments),
         Compression::Lz4 => {
             let info = FrameInfo::new().block_size(BlockSize::Max256KB);
@@ -41,13 +41,13 @@ pub(crate) async fn pack(compression: Compression, segments: Vec<Bytes>) -> io::
             encoder.finish()?
         }
     };
-    packed.shrink_to_fit();
-    Ok(vec![Bytes::from(packed)])
+    compressed.shrink_to_fit();
+    Ok(vec![Bytes::from(compressed)])
 }
 
-/// What [`pack`] was given, in one piece.
-pub(crate) async fn unpack(compression: Compression, packed: Vec<Bytes>) -> io::Result<Bytes> {
-    let joined = match <[Bytes; 1]>::try_from(packed) {
+/// The input of [`compress`], contiguous.
+pub(crate) async fn decompress(compression: Compression, compressed: Vec<Bytes>) -> io::Result<Bytes> {
+    let joined = match <[Bytes; 1]>::try_from(compressed) {
         Ok([one]) => one,
         Err(several) => Bytes::from(several.concat()),
     };
@@ -77,45 +77,44 @@ async fn read_all(mut decoder: impl Read + Send) -> io::Result<Bytes> {
     Ok(Bytes::from(out))
 }
 
-/// How far a request has been handed to the connection. Shared by the body and by whoever watches it.
+/// How much of a body the connection has read. The body writes it and the sender reads it.
 #[derive(Debug, Default)]
-pub(crate) struct Progress {
-    pieces: AtomicU64,
+pub(crate) struct UploadProgress {
+    frames: AtomicU64,
 }
 
-/// The value of [`Progress`] when all has been handed over.
+/// The value of [`UploadProgress`] after the last frame.
 const ALL_SENT: u64 = u64::MAX;
 
-impl Progress {
-    /// A number that changes with each piece; `None` when all has been handed over.
-    pub(crate) fn pieces(&self) -> Option<u64> {
-        Some(self.pieces.load(Ordering::Relaxed)).filter(|pieces| *pieces != ALL_SENT)
+impl UploadProgress {
+    /// A number that changes with each frame; `None` after the last one.
+    pub(crate) fn frames(&self) -> Option<u64> {
+        Some(self.frames.load(Ordering::Relaxed)).filter(|frames| *frames != ALL_SENT)
     }
 }
 
-/// A body of known length, so that hyper sends `Content-Length` and the server can tell a cut body from a whole one.
+/// A body of known length: hyper sends `Content-Length`, so the server detects a truncated body.
 pub(crate) struct Segments {
     segments: std::vec::IntoIter<Bytes>,
     current: Bytes,
     left: u64,
-    progress: Arc<Progress>,
+    progress: Arc<UploadProgress>,
 }
 
 impl Segments {
-    /// The segments, which are shared and not copied.
-    pub(crate) fn new(segments: Vec<Bytes>, progress: Arc<Progress>) -> Self {
+    pub(crate) fn new(segments: Vec<Bytes>, progress: Arc<UploadProgress>) -> Self {
         let left: usize = segments.iter().map(Bytes::len).sum();
         let body =
             Self { segments: segments.into_iter(), current: Bytes::new(), left: left as u64, progress };
-        body.note();
+        body.record();
         body
     }
 
-    fn note(&self) {
+    fn record(&self) {
         if self.left == 0 {
-            self.progress.pieces.store(ALL_SENT, Ordering::Relaxed);
+            self.progress.frames.store(ALL_SENT, Ordering::Relaxed);
         } else {
-            self.progress.pieces.fetch_add(1, Ordering::Relaxed);
+            self.progress.frames.fetch_add(1, Ordering::Relaxed);
         }
     }
 }
@@ -134,11 +133,11 @@ impl Body for Segments {
                 None => return Poll::Ready(None),
             }
         }
-        let size = self.current.len().min(PIECE);
-        let piece = self.current.split_to(size);
-        self.left -= piece.len() as u64;
-        self.note();
-        Poll::Ready(Some(Ok(Frame::data(piece))))
+        let size = self.current.len().min(FRAME);
+        let frame = self.current.split_to(size);
+        self.left -= frame.len() as u64;
+        self.record();
+        Poll::Ready(Some(Ok(Frame::data(frame))))
     }
 
     fn is_end_stream(&self) -> bool {
@@ -157,37 +156,37 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn compressed_segments_read_back_as_one() {
+    async fn segments_are_restored_from_their_compressed_form() {
         let segments: Vec<Bytes> =
             (0..40_u8).map(|n| Bytes::from(vec![n % 3; 10_000 * n as usize])).collect();
         for &compression in Compression::ALL {
-            let packed = pack(compression, segments.clone()).await.unwrap();
-            let size: usize = packed.iter().map(Bytes::len).sum();
-            let unpacked = unpack(compression, packed).await.unwrap();
-            assert_eq!(unpacked, segments.concat());
-            assert_eq!(size < unpacked.len() / 20, compression != Compression::None, "{compression:?}");
+            let compressed = compress(compression, segments.clone()).await.unwrap();
+            let size: usize = compressed.iter().map(Bytes::len).sum();
+            let restored = decompress(compression, compressed).await.unwrap();
+            assert_eq!(restored, segments.concat());
+            assert_eq!(size < restored.len() / 20, compression != Compression::None, "{compression:?}");
         }
     }
 
     #[tokio::test]
     async fn a_body_knows_its_length_and_reports_its_end() {
-        let progress = Arc::new(Progress::default());
-        let parts = vec![Bytes::from(vec![1; PIECE + 1]), Bytes::new(), Bytes::from_static(b"end")];
+        let progress = Arc::new(UploadProgress::default());
+        let parts = vec![Bytes::from(vec![1; FRAME + 1]), Bytes::new(), Bytes::from_static(b"end")];
         let mut body = Segments::new(parts.clone(), Arc::clone(&progress));
-        assert_eq!(body.size_hint().exact(), Some(PIECE as u64 + 4));
-        let first = progress.pieces();
-        let piece = body.frame().await.unwrap().unwrap().into_data().unwrap();
-        assert_eq!(piece.len(), PIECE);
-        assert!(progress.pieces().is_some() && progress.pieces() != first);
+        assert_eq!(body.size_hint().exact(), Some(FRAME as u64 + 4));
+        let first = progress.frames();
+        let frame = body.frame().await.unwrap().unwrap().into_data().unwrap();
+        assert_eq!(frame.len(), FRAME);
+        assert!(progress.frames().is_some() && progress.frames() != first);
         let rest = body.collect().await.unwrap().to_bytes();
         assert_eq!(&rest[..], b"\x01end");
-        assert_eq!(progress.pieces(), None);
+        assert_eq!(progress.frames(), None);
     }
 
     #[test]
     fn an_empty_body_is_sent_at_once() {
-        let progress = Arc::new(Progress::default());
+        let progress = Arc::new(UploadProgress::default());
         assert!(Segments::new(Vec::new(), Arc::clone(&progress)).is_end_stream());
-        assert_eq!(progress.pieces(), None);
+        assert_eq!(progress.frames(), None);
     }
 }

@@ -1,7 +1,9 @@
-//! One HTTP request to one server: hosts, connection, body and response.
+//! One HTTP request to one server: hosts, connection, body, response.
 
 pub(super) mod body;
+pub(super) mod endpoint;
 pub(super) mod hosts;
+pub(super) mod query;
 pub(super) mod request;
 pub(super) mod response;
 pub(super) mod throttle;

@@ -1,9 +1,10 @@
-//! One HTTP request on one connection of its own, with a time limit on every phase.
+//! One HTTP request on its own connection, with a time limit for every phase.
 //!
-//! 1. Connection and request live in the same future, and no task is spawned: dropping the future closes the socket, and
-//!    nothing can finish the request behind the caller's back.
-//! 2. A connection serves one request. At the rate of inserts (a few a second) opening one costs nothing that can be
-//!    measured, and there is none left idle for the server to close in the very moment of the next insert.
+//! 1. Connection and request live in the same future, and no task is spawned. Dropping the future
+//!    closes the socket, so nothing completes the request after the caller has given it up.
+//! 2. A connection serves one request. Inserts are rare (a few a second), so opening one has no
+//!    measurable cost. An idle connection could be closed by the server just as the next insert
+//!    uses it.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -12,31 +13,20 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
-use hyper::{HeaderMap, Method, Request, Response, StatusCode};
+use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use crate::clickhouse::config::{Endpoint, Timeouts};
 use crate::clickhouse::error::{ClickHouseError, Phase};
-use crate::clickhouse::http::body::{Progress, Segments};
+use crate::clickhouse::http::body::{Segments, UploadProgress};
+use crate::clickhouse::http::endpoint::{Endpoint, Timeouts};
+use crate::clickhouse::http::response::Response;
 
-/// Of an answer's body, this much is read; an exception's text is at its start or at its end.
-const ANSWER_LIMIT: usize = 4 << 20;
-
-/// A whole answer.
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Vec<u8>,
-}
-
-/// Sends `segments` as a POST to `target` and reads the answer.
+/// Sends `segments` as a POST to `target` and reads the response.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
@@ -45,12 +35,12 @@ pub(crate) async fn post(
     target: &str,
     segments: Vec<Bytes>,
     encoding: Option<&'static str>,
-) -> Result<Answer, ClickHouseError> {
+) -> Result<Response, ClickHouseError> {
     let encoding = encoding.map(|encoding| (CONTENT_ENCODING, HeaderValue::from_static(encoding)));
     post_with(endpoint, target, segments, encoding).await
 }
 
-/// The same with a header of the caller's.
+/// Like [`post`], with a header of the caller's choice.
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
@@ -59,8 +49,8 @@ pub(crate) async fn post_with(
     target: &str,
     segments: Vec<Bytes>,
     header: Option<(HeaderName, HeaderValue)>,
-) -> Result<Answer, ClickHouseError> {
-    let progress = Arc::new(Progress::default());
+) -> Result<Response, ClickHouseError> {
+    let progress = Arc::new(UploadProgress::default());
     let request = request(endpoint, target, segments, header, &progress)?;
     let limit = endpoint.timeouts.connect;
     let connected = timeout(limit, connect(endpoint)).await;
@@ -70,30 +60,26 @@ pub(crate) async fn post_with(
         limit,
     })??;
     match stream {
-        Stream::Plain(stream) => converse(endpoint, stream, request, &progress).await,
+        Stream::Plain(stream) => exchange(endpoint, stream, request, &progress).await,
         #[cfg(feature = "clickhouse-tls")]
-        Stream::Tls(stream) => converse(endpoint, *stream, request, &progress).await,
+        Stream::Tls(stream) => exchange(endpoint, *stream, request, &progress).await,
     }
 }
 
-/// One request and its answer over an open connection.
-async fn converse<S>(
+/// One request and its response over an open connection.
+async fn exchange<S>(
     endpoint: &Endpoint,
     stream: S,
     request: Request<Segments>,
-    progress: &Progress,
-) -> Result<Answer, ClickHouseError>
+    progress: &UploadProgress,
+) -> Result<Response, ClickHouseError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let broken = |source| ClickHouseError::Broken { address: endpoint.address(), source };
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let exchange = async {
-        let response = sender.send_request(request).await?;
-        read(response).await
-    };
-    let watched = drive(connection, exchange, progress, endpoint.timeouts);
-    match watched.await {
+    let response = async { Response::read(sender.send_request(request).await?).await };
+    match drive(connection, response, progress, endpoint.timeouts).await {
         Ok(result) => result.map_err(broken),
         Err((phase, limit)) => Err(ClickHouseError::TimedOut { address: endpoint.address(), phase, limit }),
     }
@@ -104,7 +90,7 @@ fn request(
     target: &str,
     segments: Vec<Bytes>,
     header: Option<(HeaderName, HeaderValue)>,
-    progress: &Arc<Progress>,
+    progress: &Arc<UploadProgress>,
 ) -> Result<Request<Segments>, ClickHouseError> {
     let mut request = Request::builder()
         .method(Method::POST)
@@ -130,43 +116,27 @@ async fn connect(endpoint: &Endpoint) -> Result<Stream, ClickHouseError> {
     stream.set_nodelay(true).map_err(unreachable)?;
     #[cfg(feature = "clickhouse-tls")]
     if let Some(tls) = &endpoint.tls {
-        let secured = tls.connect(stream).await.map_err(|source| {
-            match crate::clickhouse::http::tls::is_distrust(&source) {
-                true => ClickHouseError::Distrusted { address: endpoint.address(), source },
-                false => unreachable(source),
-            }
+        use crate::clickhouse::http::tls::is_certificate_error;
+        let secured = tls.connect(stream).await.map_err(|source| match is_certificate_error(&source) {
+            true => ClickHouseError::UntrustedCertificate { address: endpoint.address(), source },
+            false => unreachable(source),
         })?;
         return Ok(Stream::Tls(Box::new(secured)));
     }
     Ok(Stream::Plain(stream))
 }
 
-async fn read(response: Response<Incoming>) -> Result<Answer, hyper::Error> {
-    let (parts, mut incoming) = response.into_parts();
-    let mut body = Vec::new();
-    while let Some(frame) = incoming.frame().await {
-        if let Some(data) = frame?.data_ref() {
-            let room = ANSWER_LIMIT.saturating_sub(body.len());
-            body.extend_from_slice(&data[..data.len().min(room)]);
-            if data.len() > room {
-                break;
-            }
-        }
-    }
-    Ok(Answer { status: parts.status, headers: parts.headers, body })
-}
-
-/// Polls the connection beside the exchange that runs over it, and keeps the time of the phase that it is in.
+/// Polls the connection together with the exchange over it, and enforces the current phase's limit.
 async fn drive<C: Future, E: Future>(
     connection: C,
     exchange: E,
-    progress: &Progress,
+    progress: &UploadProgress,
     timeouts: Timeouts,
 ) -> Result<E::Output, (Phase, Duration)> {
     let mut connection = pin!(connection);
     let mut exchange = pin!(exchange);
     let mut connected = true;
-    let mut seen = progress.pieces();
+    let mut seen = progress.frames();
     let mut alarm = pin!(sleep_until(Instant::now() + limit(seen, timeouts).1));
     poll_fn(|cx| {
         if connected {
@@ -175,7 +145,7 @@ async fn drive<C: Future, E: Future>(
         if let Poll::Ready(output) = exchange.as_mut().poll(cx) {
             return Poll::Ready(Ok(output));
         }
-        let now = progress.pieces();
+        let now = progress.frames();
         if now != seen {
             seen = now;
             alarm.as_mut().reset(Instant::now() + limit(seen, timeouts).1);
@@ -185,10 +155,10 @@ async fn drive<C: Future, E: Future>(
     .await
 }
 
-/// The phase, and how long it may last without progress.
-fn limit(pieces: Option<u64>, timeouts: Timeouts) -> (Phase, Duration) {
-    match pieces {
-        Some(_) => (Phase::Send, timeouts.send),
-        None => (Phase::Answer, timeouts.answer),
+/// The current phase, and how long it may last without progress.
+fn limit(frames: Option<u64>, timeouts: Timeouts) -> (Phase, Duration) {
+    match frames {
+        Some(_) => (Phase::Write, timeouts.write),
+        None => (Phase::Response, timeouts.response),
     }
 }

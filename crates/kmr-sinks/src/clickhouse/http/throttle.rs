@@ -1,30 +1,30 @@
-//! Slows down all inserts of one writer while the server has too many parts: waiting with one batch alone would leave the
-//! others adding parts.
+//! Slows down all inserts of one writer while the server has too many parts. If only one batch
+//! waited, the others would keep adding parts.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// The first wait; it doubles with each refusal. Merges of small parts take seconds.
+/// The first wait; it doubles with each rejection. Merges of small parts take seconds.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 
-/// A gate in front of all inserts.
+/// A gate before all inserts.
 #[derive(Debug)]
-pub(crate) struct Pace {
+pub(crate) struct Throttle {
     longest: Duration,
     state: Mutex<State>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct State {
-    /// The last wait; zero while the server takes what comes.
+    /// The last wait; zero while the server accepts inserts.
     wait: Duration,
-    opens: Option<Instant>,
+    closed_until: Option<Instant>,
 }
 
-impl Pace {
-    /// A gate that never holds an insert up for more than half of what an attempt may take.
+impl Throttle {
+    /// A gate that delays an insert by at most half of the attempt timeout.
     pub(crate) fn new(attempt_timeout: Duration) -> Self {
         Self { longest: attempt_timeout / 2, state: Mutex::default() }
     }
@@ -32,32 +32,33 @@ impl Pace {
     /// Waits until the gate is open.
     ///
     /// # Cancel safety
-    /// Nothing is changed by dropping it.
-    pub(crate) async fn pass(&self) {
-        // The gate may be moved while it is waited for.
-        while let Some(opens) = self.closed_until() {
-            sleep_until(opens).await;
+    /// Dropping the future changes nothing.
+    pub(crate) async fn wait(&self) {
+        // Another insert can move the time meanwhile.
+        while let Some(until) = self.closed_until() {
+            sleep_until(until).await;
         }
     }
 
     fn closed_until(&self) -> Option<Instant> {
-        self.lock().opens.filter(|opens| *opens > Instant::now())
+        self.lock().closed_until.filter(|until| *until > Instant::now())
     }
 
-    /// The server has too many parts: closes the gate, longer than the last time. Returns for how long.
+    /// Closes the gate for longer than the last time, because the server has too many parts.
+    /// Returns the wait.
     pub(crate) fn slow_down(&self) -> Duration {
         let mut state = self.lock();
         let now = Instant::now();
-        // Inserts that were under way together are one refusal.
-        if state.opens.is_none_or(|opens| opens <= now) {
+        // Concurrent inserts count as one rejection.
+        if state.closed_until.is_none_or(|until| until <= now) {
             state.wait = (state.wait * 2).max(FIRST_WAIT).min(self.longest);
-            state.opens = Some(now + state.wait);
+            state.closed_until = Some(now + state.wait);
         }
         state.wait
     }
 
-    /// The server took an insert.
-    pub(crate) fn went_through(&self) {
+    /// Resets the wait, because the server accepted an insert.
+    pub(crate) fn reset(&self) {
         self.lock().wait = Duration::ZERO;
     }
 
@@ -71,18 +72,18 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn refusals_double_the_wait_of_all_up_to_half_an_attempt() {
-        let pace = Pace::new(Duration::from_secs(20));
+    async fn each_rejection_doubles_the_wait_up_to_half_an_attempt() {
+        let throttle = Throttle::new(Duration::from_secs(20));
         let mut waits = Vec::new();
         for _ in 0..6 {
             let started = Instant::now();
-            pace.slow_down();
-            pace.slow_down(); // the other insert that was under way
-            tokio::join!(pace.pass(), pace.pass());
+            throttle.slow_down();
+            throttle.slow_down(); // the concurrent insert
+            tokio::join!(throttle.wait(), throttle.wait());
             waits.push(started.elapsed().as_secs());
         }
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
-        pace.went_through();
-        assert_eq!(pace.slow_down(), FIRST_WAIT);
+        throttle.reset();
+        assert_eq!(throttle.slow_down(), FIRST_WAIT);
     }
 }

@@ -1,4 +1,4 @@
-//! TLS on the way to the server: whom to trust, and the handshake.
+//! TLS to the server: the trusted certificates, and the handshake.
 
 use std::fmt;
 use std::io;
@@ -12,7 +12,7 @@ use tokio_rustls::rustls::pki_types::pem::PemObject;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, Error, RootCertStore, crypto::ring};
 
-/// Whom to trust, and the name to expect.
+/// The trusted certificates, and the expected server name.
 #[derive(Clone)]
 pub(crate) struct Tls {
     config: Arc<ClientConfig>,
@@ -26,7 +26,7 @@ impl fmt::Debug for Tls {
 }
 
 impl Tls {
-    /// Trust in the certificates of the file `ca`, or in those of the system, for the server `host`.
+    /// Trusts the certificates in the file `ca`, or those of the system, for the server `host`.
     pub(crate) fn new(host: &str, ca: Option<&Path>) -> Result<Self, String> {
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| format!("{host} is not a name that a certificate can have"))?;
@@ -41,7 +41,7 @@ impl Tls {
         Ok(Self { config, name })
     }
 
-    /// The handshake over a connection that is open.
+    /// Performs the handshake over an open connection.
     ///
     /// # Cancel safety
     /// Dropping the future closes the connection.
@@ -50,8 +50,8 @@ impl Tls {
     }
 }
 
-/// Whether a handshake failed for what will not change by itself: the certificate is not to be trusted.
-pub(crate) fn is_distrust(error: &io::Error) -> bool {
+/// Whether a handshake failed because of the certificate, which a retry does not change.
+pub(crate) fn is_certificate_error(error: &io::Error) -> bool {
     let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     matches!(inner, Some(Error::InvalidCertificate(_) | Error::NoCertificatesPresented))
 }
@@ -70,7 +70,7 @@ fn roots_of(file: &Path) -> Result<RootCertStore, String> {
 fn roots_of_system() -> Result<RootCertStore, String> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();
-    // Systems carry certificates that nobody can use any more: they are left out.
+    // Systems carry unusable certificates; they are skipped.
     let (usable, _) = roots.add_parsable_certificates(found.certs);
     if usable > 0 {
         return Ok(roots);

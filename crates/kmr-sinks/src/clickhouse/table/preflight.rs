@@ -1,5 +1,5 @@
-//! Whether rows of a type fit a table, without a server: what a writer checks at its start and at its first row, for programs that
-//! want to know before.
+//! Checks without a server whether rows of a type fit a table, as a writer does at its start and at
+//! its first row.
 
 use std::sync::Arc;
 
@@ -7,12 +7,12 @@ use ::clickhouse::Row;
 use kmr_core::{BoxError, Rows};
 use serde::Serialize;
 
-use crate::clickhouse::batch::rows::{DescribedTable, EncodedRows};
+use crate::clickhouse::batch::rows::EncodedRows;
+use crate::clickhouse::table::column::DescribedColumn;
 use crate::clickhouse::table::record_columns::RecordColumns;
-use crate::clickhouse::table::schema;
-use crate::clickhouse::table::schema::Described;
+use crate::clickhouse::table::schema::{self, DescribedTable};
 
-/// A column as `DESCRIBE TABLE` or `system.columns` tells it.
+/// A column, as `DESCRIBE TABLE` or `system.columns` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableColumn {
     name: String,
@@ -31,17 +31,18 @@ impl TableColumn {
     }
 }
 
-/// Checks that rows like `sample` can be written to a table with these columns: names and defaults, and the types, by encoding it.
+/// Checks that rows like `sample` can be written to a table with these columns. It compares names
+/// and defaults, and encodes `sample` to check the types.
 ///
 /// # Errors
-/// What is wrong, with the table, the column and what to do: the error that a [`ClickHouseWriter`](crate::clickhouse::ClickHouseWriter) would
-/// stop the consumer with; or, if only this one row does not fit, the error of the row.
+/// The error with which a [`ClickHouseWriter`](super::ClickHouseWriter) would stop the consumer; it
+/// names table, column and remedy. If only this row does not fit: the error of the row.
 pub fn check_row<R>(table: &str, columns: &[TableColumn], sample: R) -> Result<(), BoxError>
 where
     R: Row + Serialize + Send + 'static,
 {
     let described = columns.iter().map(|column| {
-        Described::new(column.name.clone(), column.type_text.clone(), column.default_kind.clone())
+        DescribedColumn::new(column.name.clone(), column.type_text.clone(), column.default_kind.clone())
     });
     let schema = schema::check::<R>(table, &described.collect::<Vec<_>>(), &RecordColumns::default())?;
     let table = DescribedTable { name: table.to_owned(), schema };

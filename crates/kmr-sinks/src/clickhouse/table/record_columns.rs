@@ -1,15 +1,15 @@
-//! Columns that are filled from the Kafka record, without a field in the row.
+//! Columns that are filled from the Kafka record and have no field in the row.
 
 use kmr_core::Record;
 
 use crate::clickhouse::encode::put_length;
-use crate::clickhouse::table::schema::{Column, Described, column_of};
+use crate::clickhouse::table::column::{Column, DescribedColumn, insertable_column};
 use crate::clickhouse::table::types::Type;
 
-/// Which columns of the table hold where a row comes from: topic, partition, offset, timestamp and key of its record. The row type
-/// needs no fields for them, and must have none of these names.
+/// The columns of the table that store the source of a row: topic, partition, offset, timestamp and
+/// key of its record. The row type needs no fields for them and must have none of these names.
 ///
-/// | of the record | column types |
+/// | part of the record | column types |
 /// |---|---|
 /// | topic | `String`, also `LowCardinality(String)` |
 /// | partition | `Int32`, `UInt32`, `UInt16`, `Int64`, `UInt64` |
@@ -17,7 +17,7 @@ use crate::clickhouse::table::types::Type;
 /// | timestamp | `DateTime64`, `DateTime`; `Int64` and `UInt64` hold milliseconds. A record without one gets NULL, or 1970 |
 /// | key | `String`. A record without one gets NULL, or an empty string |
 ///
-/// All of them may be `Nullable`.
+/// All of them can be `Nullable`.
 ///
 /// ```
 /// use kmr_sinks::clickhouse::RecordColumns;
@@ -25,12 +25,12 @@ use crate::clickhouse::table::types::Type;
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RecordColumns {
-    columns: Vec<(Part, String)>,
+    columns: Vec<(RecordField, String)>,
 }
 
-/// A part of a record.
+/// A part of a record that a column can store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
+pub(crate) enum RecordField {
     Topic,
     Partition,
     Offset,
@@ -41,51 +41,51 @@ pub(crate) enum Part {
 /// A column that is filled from the record.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordColumn {
-    part: Part,
+    field: RecordField,
     ty: Type,
-    /// Ticks of the column in a millisecond, or milliseconds in one of its ticks.
+    /// The resolution of a column of times.
     ticks: Ticks,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ticks {
-    InMillisecond(i64),
-    Milliseconds(i64),
+    PerMillisecond(i64),
+    MillisecondsPerTick(i64),
 }
 
 impl RecordColumns {
-    /// No columns yet.
+    /// No columns.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// The column of the topic.
     pub fn topic(self, column: impl Into<String>) -> Self {
-        self.with(Part::Topic, column)
+        self.with(RecordField::Topic, column)
     }
 
     /// The column of the partition.
     pub fn partition(self, column: impl Into<String>) -> Self {
-        self.with(Part::Partition, column)
+        self.with(RecordField::Partition, column)
     }
 
     /// The column of the offset.
     pub fn offset(self, column: impl Into<String>) -> Self {
-        self.with(Part::Offset, column)
+        self.with(RecordField::Offset, column)
     }
 
     /// The column of the timestamp.
     pub fn timestamp(self, column: impl Into<String>) -> Self {
-        self.with(Part::Timestamp, column)
+        self.with(RecordField::Timestamp, column)
     }
 
     /// The column of the key.
     pub fn key(self, column: impl Into<String>) -> Self {
-        self.with(Part::Key, column)
+        self.with(RecordField::Key, column)
     }
 
-    fn with(mut self, part: Part, column: impl Into<String>) -> Self {
-        self.columns.push((part, column.into()));
+    fn with(mut self, field: RecordField, column: impl Into<String>) -> Self {
+        self.columns.push((field, column.into()));
         self
     }
 
@@ -93,21 +93,21 @@ impl RecordColumns {
         self.columns.iter().map(|(_, name)| name.as_str())
     }
 
-    /// Finds the columns in the table, or says what does not fit.
-    pub(crate) fn find(&self, described: &[Described]) -> Result<Vec<(Column, RecordColumn)>, String> {
-        let find = |(part, name): &(Part, String)| {
-            let column = column_of(described, name).ok_or_else(|| {
+    /// Finds the columns in the table, or returns what does not fit.
+    pub(crate) fn find(&self, described: &[DescribedColumn]) -> Result<Vec<(Column, RecordColumn)>, String> {
+        let find = |(field, name): &(RecordField, String)| {
+            let column = insertable_column(described, name).ok_or_else(|| {
                 format!("it has no column `{name}` to insert, which .record_columns() names")
             })?;
-            if !part.fits(not_null(&column.ty)) {
+            if !field.fits(not_null(&column.ty)) {
                 return Err(format!(
                     "column `{name}` is {}, which cannot hold a record's {}: see RecordColumns for what can",
                     column.type_text,
-                    part.name()
+                    field.name()
                 ));
             }
             let ticks = ticks(&column);
-            let record = RecordColumn { part: *part, ty: column.ty.clone(), ticks };
+            let record = RecordColumn { field: *field, ty: column.ty.clone(), ticks };
             Ok((column, record))
         };
         self.columns.iter().map(find).collect()
@@ -121,54 +121,54 @@ fn not_null(ty: &Type) -> &Type {
     }
 }
 
-impl Part {
+impl RecordField {
     fn name(self) -> &'static str {
         match self {
-            Part::Topic => "topic",
-            Part::Partition => "partition",
-            Part::Offset => "offset",
-            Part::Timestamp => "timestamp",
-            Part::Key => "key",
+            RecordField::Topic => "topic",
+            RecordField::Partition => "partition",
+            RecordField::Offset => "offset",
+            RecordField::Timestamp => "timestamp",
+            RecordField::Key => "key",
         }
     }
 
     fn fits(self, ty: &Type) -> bool {
         match self {
-            Part::Topic | Part::Key => matches!(ty, Type::String),
-            Part::Partition => {
+            RecordField::Topic | RecordField::Key => matches!(ty, Type::String),
+            RecordField::Partition => {
                 matches!(ty, Type::Int32 | Type::UInt32 | Type::UInt16 | Type::Int64 | Type::UInt64)
             }
-            Part::Offset => matches!(ty, Type::Int64 | Type::UInt64),
-            Part::Timestamp => {
+            RecordField::Offset => matches!(ty, Type::Int64 | Type::UInt64),
+            RecordField::Timestamp => {
                 matches!(ty, Type::DateTime64 | Type::DateTime | Type::Int64 | Type::UInt64)
             }
         }
     }
 }
 
-/// The resolution of a column of times. `DateTime64(3, 'UTC')` says it in its text.
+/// The resolution of a column of times, which `DateTime64(3, 'UTC')` has in its text.
 fn ticks(column: &Column) -> Ticks {
     match not_null(&column.ty) {
-        Type::DateTime => Ticks::Milliseconds(1000),
+        Type::DateTime => Ticks::MillisecondsPerTick(1000),
         Type::DateTime64 => {
             let digits = column.type_text.split_once("DateTime64(").map(|(_, rest)| rest);
             let digit = digits.and_then(|rest| rest.chars().next()?.to_digit(10)).unwrap_or(3);
             match digit {
-                0..3 => Ticks::Milliseconds(10_i64.pow(3 - digit)),
-                _ => Ticks::InMillisecond(10_i64.pow(digit - 3)),
+                0..3 => Ticks::MillisecondsPerTick(10_i64.pow(3 - digit)),
+                _ => Ticks::PerMillisecond(10_i64.pow(digit - 3)),
             }
         }
-        _ => Ticks::InMillisecond(1),
+        _ => Ticks::PerMillisecond(1),
     }
 }
 
 impl RecordColumn {
-    /// Writes the record's part behind `out`.
+    /// Appends the record's field to `out`.
     pub(crate) fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
         let nullable = matches!(self.ty, Type::Nullable(_));
-        let absent = match self.part {
-            Part::Timestamp => record.timestamp_millis().is_none(),
-            Part::Key => record.key().is_none(),
+        let absent = match self.field {
+            RecordField::Timestamp => record.timestamp_millis().is_none(),
+            RecordField::Key => record.key().is_none(),
             _ => false,
         };
         if nullable {
@@ -177,25 +177,26 @@ impl RecordColumn {
                 return;
             }
         }
-        match self.part {
-            Part::Topic => put_bytes(out, record.topic().as_bytes()),
-            Part::Key => put_bytes(out, record.key().unwrap_or_default()),
-            Part::Partition => self.put_number(out, i64::from(record.partition())),
-            Part::Offset => self.put_number(out, record.offset()),
-            Part::Timestamp => {
+        match self.field {
+            RecordField::Topic => put_bytes(out, record.topic().as_bytes()),
+            RecordField::Key => put_bytes(out, record.key().unwrap_or_default()),
+            RecordField::Partition => self.put_number(out, i64::from(record.partition())),
+            RecordField::Offset => self.put_number(out, record.offset()),
+            RecordField::Timestamp => {
                 let millis = record.timestamp_millis().unwrap_or(0);
                 self.put_number(
                     out,
                     match self.ticks {
-                        Ticks::InMillisecond(ticks) => millis.saturating_mul(ticks),
-                        Ticks::Milliseconds(millis_of_tick) => millis.div_euclid(millis_of_tick),
+                        Ticks::PerMillisecond(ticks) => millis.saturating_mul(ticks),
+                        Ticks::MillisecondsPerTick(millis_per_tick) => millis.div_euclid(millis_per_tick),
                     },
                 );
             }
         }
     }
 
-    /// The low bytes of a number, as many as the column has: Kafka's numbers are not negative.
+    /// Appends the low bytes of a number, as many as the column has: Kafka's numbers are not
+    /// negative.
     fn put_number(&self, out: &mut Vec<u8>, number: i64) {
         let size = match not_null(&self.ty) {
             Type::UInt16 => 2,
@@ -216,7 +217,7 @@ mod tests {
     use kmr_core::OwnedRecord;
 
     use super::*;
-    use crate::clickhouse::table::schema::tests::described;
+    use crate::clickhouse::table::column::tests::described;
 
     fn written(columns: &RecordColumns, table: &[(&str, &str, &str)], record: &OwnedRecord) -> Vec<u8> {
         let mut out = Vec::new();
@@ -227,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn parts_of_a_record_are_written_as_their_columns_want_them() {
+    fn fields_of_a_record_are_written_in_the_types_of_their_columns() {
         let record = OwnedRecord::new("t", 3, 5).with_key("k").with_timestamp_millis(1_500);
         let all = RecordColumns::new().topic("a").partition("b").offset("c").key("e").timestamp("d");
         let narrow = [

@@ -1,66 +1,39 @@
-//! The table as the server describes it, and the check that a Row fits it.
+//! Whether a row type fits the described table, and the insert that follows from it.
 
 use ::clickhouse::Row;
 use bytes::Bytes;
-use serde::Deserialize;
 
 use crate::clickhouse::encode::put_length;
 use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::table::column::{Column, DescribedColumn};
+use crate::clickhouse::table::name::quoted;
 use crate::clickhouse::table::record_columns::{RecordColumn, RecordColumns};
-use crate::clickhouse::table::types::Type;
 
-/// One column of the insert, in the order of the Row's fields.
-#[derive(Clone, Debug)]
-pub(crate) struct Column {
-    pub(crate) name: String,
-    /// The type as the server spells it.
-    pub(crate) type_text: String,
-    pub(crate) ty: Type,
-}
-
-/// What an insert of one Row type into one table needs to know.
+/// How rows of one type are inserted into one table.
 #[derive(Clone, Debug)]
 pub(crate) struct Schema {
-    /// Those of the row's fields, then those of the record.
+    /// The columns of the row's fields, then those of the record.
     pub(crate) columns: Vec<Column>,
-    /// The last of `columns`: filled from the record.
+    /// The last of `columns`, which are filled from the record.
     pub(crate) record: Vec<RecordColumn>,
-    /// The head of a RowBinaryWithNamesAndTypes body.
+    /// The header of a RowBinaryWithNamesAndTypes body.
     pub(crate) header: Bytes,
     pub(crate) insert: String,
-    /// Whether a JSON column is written, as text.
+    /// Whether a JSON column is written as text, which needs a setting.
     pub(crate) json_as_text: bool,
 }
 
-/// One line of `DESCRIBE TABLE … FORMAT JSONEachRow`.
-#[derive(Debug, Deserialize)]
-pub(crate) struct Described {
-    name: String,
-    #[serde(rename = "type")]
-    type_text: String,
-    default_type: String,
+/// A table's quoted name and its schema.
+#[derive(Debug)]
+pub(crate) struct DescribedTable {
+    pub(crate) name: String,
+    pub(crate) schema: Schema,
 }
 
-impl Described {
-    pub(crate) fn new(name: String, type_text: String, default_type: String) -> Self {
-        Self { name, type_text, default_type }
-    }
-}
-
-/// The statement that describes `table`, which is quoted already.
-pub(crate) fn describe_statement(table: &str) -> String {
-    format!("DESCRIBE TABLE {table} FORMAT JSONEachRow")
-}
-
-/// Reads the answer to [`describe_statement`].
-pub(crate) fn read_description(answer: &[u8]) -> Result<Vec<Described>, serde_json::Error> {
-    serde_json::Deserializer::from_slice(answer).into_iter().collect()
-}
-
-/// Matches the fields of `R`, and the columns that are filled from the record, with the columns of `table` (its quoted name).
+/// Matches the fields of `R` and the record columns with the columns of `table`, a quoted name.
 pub(crate) fn check<R: Row>(
     table: &str,
-    described: &[Described],
+    described: &[DescribedColumn],
     record: &RecordColumns,
 ) -> Result<Schema, ClickHouseError> {
     let row = R::NAME;
@@ -84,10 +57,10 @@ pub(crate) fn check<R: Row>(
         }
         names.push(name);
     }
-    nothing_missing(table, row, &names, described)?;
+    check_unfilled(table, row, &names, described)?;
     let found = record.find(described).map_err(|problem| schema_error(table, problem))?;
-    let (of_record, record) = found.into_iter().unzip::<_, _, Vec<_>, _>();
-    columns.extend(of_record);
+    let (record_columns, record) = found.into_iter().unzip::<_, _, Vec<_>, _>();
+    columns.extend(record_columns);
     Ok(Schema {
         record,
         header: header(&columns),
@@ -101,7 +74,7 @@ fn column_for(
     table: &str,
     row: &str,
     field: &str,
-    described: &[Described],
+    described: &[DescribedColumn],
 ) -> Result<Column, ClickHouseError> {
     let Some(found) = described.iter().find(|column| column.name == field) else {
         return Err(schema_error(
@@ -113,38 +86,39 @@ fn column_for(
             ),
         ));
     };
-    if matches!(found.default_type.as_str(), "MATERIALIZED" | "ALIAS") {
+    if !found.is_insertable() {
         return Err(schema_error(
             table,
             format!(
                 "column `{field}` is {} and cannot be inserted; skip the field of {row} (#[serde(skip)])",
-                found.default_type
+                found.default_kind
             ),
         ));
     }
-    let ty = Type::parse(&found.type_text);
-    if let Some(part) = ty.unsupported() {
+    let column = found.to_column();
+    if let Some(part) = column.ty.unsupported() {
         return Err(schema_error(
             table,
             format!(
                 "column `{field}` is {}, and this sink cannot write {part}; skip the field of {row}, or insert into a plain \
-                 table with a materialized view behind it",
-                one_line(&found.type_text)
+                 table with a materialized view on it",
+                column.type_text
             ),
         ));
     }
-    Ok(Column { name: field.to_owned(), type_text: one_line(&found.type_text), ty })
+    Ok(column)
 }
 
-fn nothing_missing(
+/// Rejects a column that no field fills and that has no default.
+fn check_unfilled(
     table: &str,
     row: &str,
     fields: &[&str],
-    described: &[Described],
+    described: &[DescribedColumn],
 ) -> Result<(), ClickHouseError> {
     let missing = described
         .iter()
-        .find(|column| column.default_type.is_empty() && !fields.contains(&column.name.as_str()));
+        .find(|column| column.default_kind.is_empty() && !fields.contains(&column.name.as_str()));
     match missing {
         None => Ok(()),
         Some(column) => Err(schema_error(
@@ -153,7 +127,7 @@ fn nothing_missing(
                 "column `{}` {} has no DEFAULT and {row} has no field for it; add the field, or give the column a DEFAULT. \
                  {row} has: {}",
                 column.name,
-                one_line(&column.type_text),
+                column.type_in_one_line(),
                 fields.join(", ")
             ),
         )),
@@ -164,26 +138,13 @@ fn schema_error(table: &str, problem: String) -> ClickHouseError {
     ClickHouseError::Schema { table: table.to_owned(), problem }
 }
 
-fn list(described: &[Described]) -> String {
+fn list(described: &[DescribedColumn]) -> String {
     let columns: Vec<_> =
-        described.iter().map(|column| format!("{} {}", column.name, one_line(&column.type_text))).collect();
+        described.iter().map(|column| format!("{} {}", column.name, column.type_in_one_line())).collect();
     columns.join(", ")
 }
 
-/// The type as the server writes it in one line: `DESCRIBE` spreads named tuples over several, and the insert compares the
-/// header's types by their text. Line breaks inside quotes are escaped, so all of these are layout.
-fn one_line(type_text: &str) -> String {
-    let mut line = String::with_capacity(type_text.len());
-    for part in type_text.split('\n').map(str::trim) {
-        if line.ends_with(',') {
-            line.push(' ');
-        }
-        line.push_str(part);
-    }
-    line
-}
-
-/// Number of columns, names, types: each with its length in front.
+/// Number of columns, names, types; each text after its length.
 fn header(columns: &[Column]) -> Bytes {
     let mut out = Vec::new();
     put_length(&mut out, columns.len());
@@ -194,33 +155,17 @@ fn header(columns: &[Column]) -> Bytes {
     Bytes::from(out)
 }
 
-/// The statement that inserts these columns as they are.
+/// The statement that inserts these columns without conversion.
 pub(crate) fn insert_statement(table: &str, columns: &[Column]) -> String {
     let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
     format!("INSERT INTO {table} ({}) FORMAT RowBinaryWithNamesAndTypes", names.join(", "))
 }
 
-/// A column that can be inserted, as it is described.
-pub(crate) fn column_of(described: &[Described], name: &str) -> Option<Column> {
-    let found = described.iter().find(|column| column.name == name)?;
-    let can = !matches!(found.default_type.as_str(), "MATERIALIZED" | "ALIAS");
-    let ty = Type::parse(&found.type_text);
-    can.then(|| Column { name: name.to_owned(), type_text: one_line(&found.type_text), ty })
-}
-
-/// A text as it stands between single quotes.
-pub(crate) fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\'', "\\'")
-}
-
-/// A name as ClickHouse reads it back whatever is in it.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::clickhouse::table::column::tests::described;
+    use crate::clickhouse::table::types::Type;
 
     #[derive(Row)]
     #[expect(dead_code, reason = "only its description is used")]
@@ -238,17 +183,6 @@ pub(crate) mod tests {
         let columns: Vec<_> = columns.iter().map(column).collect();
         let insert = insert_statement("`t`", &columns);
         Schema { header: header(&columns), insert, json_as_text: false, record: Vec::new(), columns }
-    }
-
-    pub(crate) fn described(columns: &[(&str, &str, &str)]) -> Vec<Described> {
-        columns
-            .iter()
-            .map(|(name, type_text, default_type)| Described {
-                name: (*name).into(),
-                type_text: (*type_text).into(),
-                default_type: (*default_type).into(),
-            })
-            .collect()
     }
 
     fn problem(columns: &[(&str, &str, &str)]) -> String {
@@ -297,7 +231,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn columns_that_cannot_be_inserted_are_refused() {
+    fn columns_that_cannot_be_inserted_are_rejected() {
         let text = problem(&[("sensor", "UInt32", "ALIAS"), ("value", "Float64", "")]);
         assert!(text.contains("`sensor` is ALIAS"), "{text}");
         let text = problem(&[("sensor", "Array(Dynamic)", ""), ("value", "Float64", "")]);
@@ -305,7 +239,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn columns_of_the_record_come_behind_those_of_the_row() {
+    fn columns_of_the_record_follow_those_of_the_row() {
         let table = described(&[("o", "UInt64", ""), ("sensor", "UInt32", ""), ("value", "Float64", "")]);
         let columns = RecordColumns::new().offset("o");
         let schema = check::<Reading>("`t`", &table, &columns).unwrap();
@@ -316,26 +250,9 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_row_without_names_is_refused() {
+    fn a_row_without_names_is_rejected() {
         let error = check::<(u32, u32)>("`t`", &described(&[("a", "UInt32", "")]), &RecordColumns::new())
             .unwrap_err();
         assert!(error.to_string().contains("named fields"), "{error}");
-    }
-
-    #[test]
-    fn names_are_quoted_whatever_is_in_them() {
-        assert_eq!(quoted(r"a`b\c"), r"`a\`b\\c`");
-    }
-
-    #[test]
-    fn descriptions_are_read_line_by_line() {
-        let answer =
-            br#"{"name":"a","type":"UInt8","default_type":"","default_expression":"","ttl_expression":""}
-{"name":"b","type":"Tuple(\n    x UInt8,\n    y Tuple(\n        z String))","default_type":"DEFAULT"}
-"#;
-        let described = read_description(answer).unwrap();
-        assert_eq!(described.len(), 2);
-        assert_eq!(one_line(&described[1].type_text), "Tuple(x UInt8, y Tuple(z String))");
-        assert!(read_description(b"<html>").is_err());
     }
 }

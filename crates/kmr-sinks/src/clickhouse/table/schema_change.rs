@@ -1,33 +1,34 @@
-//! A table that changed under a running writer: which rows that are encoded for the old columns still fit, and how.
+//! A table that changed while a writer runs: how rows encoded for the old columns are inserted.
 //!
-//! Rows are bytes by then, and name their columns and types. Columns that were added or moved concern no insert, as every
-//! insert lists its columns. A column of another type is converted by the server: the rows are read as what they were encoded
-//! for, with `input('…')`, and selected into the table. Only conversions that keep every value are asked for; for all others
-//! the consumer stops, and reads the records again with the new types when it is started again.
+//! Encoded rows are bytes, and their header names columns and types. Columns that were added or
+//! moved affect no insert, because every insert lists its columns. The server converts a column of
+//! another type: `input('…')` reads the rows with their old types, and a SELECT writes them to the
+//! table. The sink uses only conversions that keep every value. For all others the consumer stops.
+//! After a restart it reads the records again and encodes them for the new types.
 
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::table::schema::{
-    Column, Described, Schema, column_of, escaped, insert_statement, quoted,
-};
+use crate::clickhouse::table::column::{Column, DescribedColumn, insertable_column};
+use crate::clickhouse::table::name::{escaped, quoted};
+use crate::clickhouse::table::schema::{Schema, insert_statement};
 use crate::clickhouse::table::types::Type;
 
-/// The statement that inserts rows encoded for `schema` into the table as it is described now.
+/// The statement that inserts rows encoded for `schema` into a table that is now `described`.
 pub(crate) fn statement(
     table: &str,
     schema: &Schema,
-    described: &[Described],
+    described: &[DescribedColumn],
 ) -> Result<String, ClickHouseError> {
-    let mut converts = false;
+    let mut must_convert = false;
     for old in &schema.columns {
-        let new = column_of(described, &old.name).ok_or_else(|| gone(table, old))?;
+        let new = insertable_column(described, &old.name).ok_or_else(|| dropped(table, old))?;
         if new.type_text != old.type_text {
             if !keeps_values(&old.ty, &new.ty) {
                 return Err(changed(table, old, &new));
             }
-            converts = true;
+            must_convert = true;
         }
     }
-    if !converts {
+    if !must_convert {
         return Ok(insert_statement(table, &schema.columns));
     }
     let names: Vec<_> = schema.columns.iter().map(|column| quoted(&column.name)).collect();
@@ -43,7 +44,8 @@ pub(crate) fn statement(
     ))
 }
 
-/// Whether every value of one type is a value of the other. `LowCardinality` and time zones are in neither.
+/// Whether every value of `old` is also one of `new`. [`Type`] leaves out `LowCardinality` and time
+/// zones.
 fn keeps_values(old: &Type, new: &Type) -> bool {
     use Type::{Enum8, Enum16, Float32, Float64, Int8, Int16, Int32, Int64, Int128, Int256};
     use Type::{Nullable, String, UInt8, UInt16, UInt32, UInt64, UInt128, UInt256};
@@ -70,8 +72,8 @@ fn keeps_values(old: &Type, new: &Type) -> bool {
     }
 }
 
-/// Whether the text of a type holds what decides the value of its bytes, and what [`Type`] leaves out: another scale or
-/// precision may cut values off.
+/// Whether the type has a scale or precision, which [`Type`] leaves out: another one can truncate
+/// values.
 fn is_scaled(ty: &Type) -> bool {
     match ty {
         Type::Decimal32
@@ -87,11 +89,11 @@ fn is_scaled(ty: &Type) -> bool {
     }
 }
 
-fn gone(table: &str, old: &Column) -> ClickHouseError {
+fn dropped(table: &str, old: &Column) -> ClickHouseError {
     ClickHouseError::Schema {
         table: table.to_owned(),
         problem: format!(
-            "column `{}` is gone, or cannot be inserted any more; add it again, or take the field out of the row and start again",
+            "column `{}` is gone or can no longer be inserted; add it again, or remove the field from the row and restart",
             old.name
         ),
     }
@@ -101,8 +103,7 @@ fn changed(table: &str, old: &Column, new: &Column) -> ClickHouseError {
     ClickHouseError::Schema {
         table: table.to_owned(),
         problem: format!(
-            "column `{}` was {} at the start and is {} now, which may not hold every value; start again, with a field of the \
-             new type",
+            "column `{}` was {} at the start and is {} now, which may not hold every value; restart with a field of the new type",
             old.name, old.type_text, new.type_text
         ),
     }
@@ -111,7 +112,8 @@ fn changed(table: &str, old: &Column, new: &Column) -> ClickHouseError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clickhouse::table::schema::tests::{described, schema};
+    use crate::clickhouse::table::column::tests::described;
+    use crate::clickhouse::table::schema::tests::schema;
 
     fn after(old: &str, new: &str) -> Result<String, String> {
         let schema = schema(&[("a", old)]);
@@ -145,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_lose_values_stops_with_both_types() {
+    fn a_change_that_can_lose_values_is_an_error_with_both_types() {
         for (old, new) in [
             ("UInt64", "UInt32"),
             ("Int8", "UInt64"),
@@ -158,12 +160,12 @@ mod tests {
             ("UInt32", "String"),
         ] {
             let text = after(old, new).unwrap_err();
-            assert!(text.contains(old) && text.contains(new) && text.contains("start again"), "{text}");
+            assert!(text.contains(old) && text.contains(new) && text.contains("restart"), "{text}");
         }
     }
 
     #[test]
-    fn a_column_that_is_gone_is_named() {
+    fn a_dropped_column_is_named() {
         let now = described(&[("b", "UInt8", "")]);
         let text = statement("`t`", &schema(&[("a", "UInt8")]), &now).unwrap_err().to_string();
         assert!(text.contains("column `a` is gone"), "{text}");

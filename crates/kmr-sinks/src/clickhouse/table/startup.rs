@@ -1,29 +1,29 @@
-//! The start-up check: asks for the table's columns until the server answers or the time is up.
+//! The start-up check: requests the table's columns until the server responds or the timeout ends.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::clickhouse::config::Endpoint;
 use crate::clickhouse::error::{ClickHouseError, Phase};
-use crate::clickhouse::http::hosts::{Blame, Hosts};
+use crate::clickhouse::http::endpoint::Endpoint;
+use crate::clickhouse::http::hosts::{HostFault, Hosts};
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response;
-use crate::clickhouse::table::schema::{Described, describe_statement, read_description};
+use crate::clickhouse::table::column::{DescribedColumn, describe_statement, read_description};
 use crate::clickhouse::telemetry;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// The columns of `table` (its quoted name), and the host that told them. A server that is not there yet is waited for, a
-/// refusal is final.
+/// The columns of `table`, a quoted name, and the host that described them. It retries while the
+/// server is unavailable; a rejection is final.
 pub(crate) async fn describe(
     hosts: &Hosts,
     table: &str,
-    patience: Duration,
-) -> Result<(usize, Vec<Described>), ClickHouseError> {
-    let deadline = Instant::now() + patience;
+    start_timeout: Duration,
+) -> Result<(usize, Vec<DescribedColumn>), ClickHouseError> {
+    let deadline = Instant::now() + start_timeout;
     let mut wait = FIRST_WAIT;
     let mut attempt = 1;
     loop {
@@ -35,15 +35,15 @@ pub(crate) async fn describe(
             Ok(Err(error)) => error,
             Err(_) => ClickHouseError::TimedOut {
                 address: endpoint.address(),
-                phase: Phase::Answer,
-                limit: patience,
+                phase: Phase::Response,
+                limit: start_timeout,
             },
         };
-        hosts.note(host, Blame::Unknown);
+        hosts.record(host, HostFault::Unknown);
         if Instant::now() + wait >= deadline {
             return Err(ClickHouseError::NotReady {
                 address: endpoint.address(),
-                waited: patience,
+                waited: start_timeout,
                 attempts: attempt,
                 source: Box::new(error),
             });
@@ -55,19 +55,21 @@ pub(crate) async fn describe(
     }
 }
 
-/// Asks once.
+/// Describes the table with one request.
 pub(crate) async fn describe_once(
     endpoint: &Endpoint,
     table: &str,
-) -> Result<Vec<Described>, ClickHouseError> {
+) -> Result<Vec<DescribedColumn>, ClickHouseError> {
     let statement = describe_statement(table);
     let target = endpoint.target(&[("wait_end_of_query", "1")]);
-    let reply = post(endpoint, &target, vec![Bytes::from(statement)], None).await?;
-    response::check(&reply, endpoint, table)?;
-    match read_description(&reply.body) {
+    let response = post(endpoint, &target, vec![Bytes::from(statement)], None).await?;
+    response::check(&response, endpoint, table)?;
+    match read_description(&response.body) {
         Ok(described) if !described.is_empty() => Ok(described),
-        _ => {
-            Err(response::not_clickhouse(&reply, endpoint, "DESCRIBE TABLE with something else than columns"))
-        }
+        _ => Err(response::not_clickhouse(
+            &response,
+            endpoint,
+            "DESCRIBE TABLE with something else than columns",
+        )),
     }
 }

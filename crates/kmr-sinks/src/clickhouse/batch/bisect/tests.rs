@@ -1,4 +1,4 @@
-//! Every row ends once, and the search asks no more often than promised.
+//! Every row is settled once, with no more requests than promised.
 
 use super::*;
 
@@ -11,23 +11,27 @@ enum Names {
     Outside,
 }
 
-/// Runs a search over `rows` rows of which `bad` cannot be stored; returns the number of requests.
+/// Bisects `rows` rows of which `bad` cannot be stored; returns the number of requests.
 fn run(rows: usize, bad: &BTreeSet<usize>, names: Names) -> u32 {
-    let mut search = Search::new(rows);
-    let (mut accepted, mut refused) = (BTreeSet::new(), BTreeSet::new());
+    let mut bisection = Bisection::new(rows);
+    let (mut accepted, mut rejected) = (BTreeSet::new(), BTreeSet::new());
     let mut tokens = BTreeSet::new();
     let mut requests = 0;
-    while let Some(part) = search.next() {
-        assert_eq!(search.next().as_ref(), Some(&part), "the same part until it is answered");
+    while let Some(part) = bisection.next() {
+        assert_eq!(
+            bisection.next().as_ref(),
+            Some(&part),
+            "the part changed before its outcome was reported"
+        );
         requests += 1;
         assert!(tokens.insert(part.suffix(rows)), "the same token for another part: {part:?}");
         let listed: Vec<usize> = part.runs().flatten().collect();
         assert_eq!(listed.len(), part.len());
         match listed.iter().position(|row| bad.contains(row)) {
             None => {
-                search.accepted();
+                bisection.accepted();
                 for row in listed {
-                    assert!(accepted.insert(row), "row {row} is in twice");
+                    assert!(accepted.insert(row), "row {row} is stored twice");
                 }
             }
             Some(at) => {
@@ -37,18 +41,18 @@ fn run(rows: usize, bad: &BTreeSet<usize>, names: Names) -> u32 {
                     Names::Wrong => Some(if at == 0 { 1 } else { at - 1 }),
                     Names::Outside => Some(usize::MAX),
                 };
-                if let Step::Refused(row) = search.refused(Fault::Row(named)) {
+                if let Step::Rejected(row) = bisection.rejected(Rejection::Row(named)) {
                     assert_eq!(listed, [row]);
-                    refused.insert(row);
+                    rejected.insert(row);
                 }
             }
         }
     }
-    assert_eq!(&refused, bad);
-    assert_eq!(accepted.len() + refused.len(), rows);
-    assert!(accepted.is_disjoint(&refused));
-    assert_eq!(search.refused_rows(), bad.len());
-    assert_eq!(search.has_narrowed(), !bad.is_empty() && rows > 1);
+    assert_eq!(&rejected, bad);
+    assert_eq!(accepted.len() + rejected.len(), rows);
+    assert!(accepted.is_disjoint(&rejected));
+    assert_eq!(bisection.rejected_rows(), bad.len());
+    assert_eq!(bisection.has_split(), !bad.is_empty() && rows > 1);
     requests
 }
 
@@ -67,7 +71,7 @@ fn one_bad_row_of_100_000_costs_at_most_twice_the_logarithm() {
         most = most.max(extra);
         assert_eq!(run(rows, &[row].into(), Names::First) - 1, 2, "row {row}");
     }
-    assert!(most > limit / 2, "only {most}: this looked at no hard place");
+    assert!(most > limit / 2, "only {most}: no row of this test is hard to find");
 }
 
 #[test]
@@ -88,7 +92,7 @@ fn many_bad_rows_cost_about_2k_log_n_over_k() {
 }
 
 #[test]
-fn every_set_of_bad_rows_of_a_small_batch_is_found_whatever_the_server_says() {
+fn every_set_of_bad_rows_of_a_small_batch_is_found_whatever_rows_the_server_names() {
     for rows in 1..=7 {
         for set in 0..1_usize << rows {
             let bad = (0..rows).filter(|row| set & (1 << row) != 0).collect();
@@ -100,7 +104,7 @@ fn every_set_of_bad_rows_of_a_small_batch_is_found_whatever_the_server_says() {
 }
 
 #[test]
-fn batches_of_random_sizes_end_whatever_the_server_says() {
+fn batches_of_random_sizes_end_whatever_rows_the_server_names() {
     let mut random = fastrand::Rng::with_seed(9);
     for _ in 0..300 {
         let rows = random.usize(1..400);
@@ -114,19 +118,19 @@ fn batches_of_random_sizes_end_whatever_the_server_says() {
 
 #[test]
 fn rows_that_do_not_go_together_are_halved_until_they_do_and_never_refused() {
-    let mut search = Search::new(1000);
+    let mut bisection = Bisection::new(1000);
     let mut rows = 0;
     let mut inserts = 0;
-    while let Some(part) = search.next() {
+    while let Some(part) = bisection.next() {
         if part.len() > 100 {
-            assert_eq!(search.refused(Fault::Size), Step::Goes);
+            assert_eq!(bisection.rejected(Rejection::Size), Step::Continue);
         } else {
-            search.accepted();
+            bisection.accepted();
             rows += part.len();
             inserts += 1;
         }
     }
-    assert_eq!((rows, inserts, search.refused_rows()), (1000, 16, 0));
-    let mut single = Search::new(1);
-    assert_eq!(single.refused(Fault::Size), Step::Stuck);
+    assert_eq!((rows, inserts, bisection.rejected_rows()), (1000, 16, 0));
+    let mut single = Bisection::new(1);
+    assert_eq!(single.rejected(Rejection::Size), Step::Stuck);
 }

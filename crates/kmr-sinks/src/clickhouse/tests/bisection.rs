@@ -1,15 +1,16 @@
-//! Batches with rows that the server refuses: the good rows go in once, the bad ones come out, also over lost answers.
+//! Batches with rows that the server rejects: the good rows are stored once and the bad ones
+//! rejected, also after lost responses.
 
 use std::time::Duration;
 
 use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, WithCode, chain_text};
 
-use super::mock::{Step, answer, description};
+use super::mock::{Step, description, response};
 use super::table::{Act, Table, exception, violated};
-use super::{Batch, Line, taken_apart, writer};
+use super::{Batch, Line, sink_error, writer};
 use crate::clickhouse::{ClickHouseWriter, Compression, InsertReceipt};
 
-/// Rows with the ids from 0, in chunks of several sizes.
+/// A batch of rows with the ids from 0, in chunks of several sizes.
 pub(super) async fn batch_of(writer: &mut ClickHouseWriter<Line>, rows: u64) -> Batch {
     let mut ids = 0..rows;
     for size in [1, 7, 3000].into_iter().cycle() {
@@ -25,7 +26,7 @@ pub(super) async fn batch_of(writer: &mut ClickHouseWriter<Line>, rows: u64) -> 
     writer.freeze().unwrap()
 }
 
-/// Tries until it is in, as the framework does.
+/// Retries until the batch is delivered, as the framework does.
 pub(super) async fn deliver(batch: &Batch) -> Delivered<InsertReceipt> {
     for number in 1..1000 {
         match batch.deliver(Attempt::new(number)).await {
@@ -33,7 +34,7 @@ pub(super) async fn deliver(batch: &Batch) -> Delivered<InsertReceipt> {
             Err(error) => assert!(error.is_retryable(), "{}", chain_text(&*error.into_source())),
         }
     }
-    panic!("it never went in")
+    panic!("the batch was never delivered")
 }
 
 fn rejected(delivered: &Delivered<InsertReceipt>) -> Vec<usize> {
@@ -43,23 +44,23 @@ fn rejected(delivered: &Delivered<InsertReceipt>) -> Vec<usize> {
 }
 
 async fn started(url: &str) -> ClickHouseWriter<Line> {
-    let mut writer = writer(url).max_records(1 << 20);
+    let mut writer = writer(url).max_rows(1 << 20);
     writer.start().await.unwrap();
     writer
 }
 
 #[tokio::test]
-async fn the_good_rows_are_in_once_and_each_bad_one_comes_out_with_code_and_column() {
+async fn good_rows_are_stored_once_and_bad_ones_rejected_with_code_and_column() {
     for compression in [Compression::None, Compression::Lz4] {
         for named in [true, false] {
             let bad = [3, 4_000, 4_001, 9_999];
             let table = Table::new(move |_, ids| match ids.iter().position(|id| bad.contains(id)) {
                 None => Act::Store,
-                Some(at) if named => Act::Refuse(violated(at)),
-                Some(_) => Act::Refuse(exception(53, "Cannot convert")),
+                Some(at) if named => Act::Reject(violated(at)),
+                Some(_) => Act::Reject(exception(53, "Cannot convert")),
             })
             .await;
-            let mut writer = writer(&table.url).max_records(1 << 20).compression(compression);
+            let mut writer = writer(&table.url).max_rows(1 << 20).compression(compression);
             writer.start().await.unwrap();
             let delivered = deliver(&batch_of(&mut writer, 10_000).await).await;
             assert_eq!(rejected(&delivered), bad.map(|id| id as usize));
@@ -69,7 +70,7 @@ async fn the_good_rows_are_in_once_and_each_bad_one_comes_out_with_code_and_colu
             assert_eq!((receipt.rows, receipt.rejected, receipt.attempts), (9_996, 4, 1));
             assert_eq!(receipt.written_rows, Some(9_996));
             assert_eq!(receipt.inserts as usize, table.inserts());
-            // 2·k and the batch itself, or 2·k·log2(n/k) and the like.
+            // 2·k and the batch itself, or about 2·k·log2(n/k).
             assert!(receipt.inserts <= if named { 9 } else { 91 }, "{}", receipt.inserts);
             for row in &delivered.rejected {
                 let error = row.error.downcast_ref::<WithCode>().unwrap();
@@ -87,8 +88,8 @@ async fn one_bad_row_of_100_000_costs_two_inserts_if_it_is_named_and_34_if_not()
     for (named, allowed) in [(true, 3), (false, 34)] {
         let table = Table::new(move |_, ids| match ids.iter().position(|id| *id == 65_535) {
             None => Act::Store,
-            Some(at) if named => Act::Refuse(violated(at)),
-            Some(_) => Act::Refuse(exception(53, "Cannot convert")),
+            Some(at) if named => Act::Reject(violated(at)),
+            Some(_) => Act::Reject(exception(53, "Cannot convert")),
         })
         .await;
         let delivered = deliver(&batch_of(&mut started(&table.url).await, 100_000).await).await;
@@ -99,17 +100,17 @@ async fn one_bad_row_of_100_000_costs_two_inserts_if_it_is_named_and_34_if_not()
 }
 
 #[tokio::test]
-async fn a_search_goes_on_where_it_was_after_lost_answers_and_inserts_nothing_twice() {
-    // Every third insert is stored and its answer lost, every fifth is lost before; rows are bad in between.
+async fn a_bisection_continues_after_lost_responses_and_stores_nothing_twice() {
+    // The response of every third insert is lost, every fifth insert fails, and some rows are bad.
     let bad = |id: &u64| id % 97 == 5;
     let table = Table::new(move |number, ids| {
         let good = !ids.iter().any(bad);
         match number {
-            n if n % 5 == 1 => Act::Refuse(Step::CutAnswer(b"HTTP/1.1 20".to_vec())),
-            n if n % 3 == 1 && good => Act::StoreAnd(Step::CutAnswer(Vec::new())),
-            n if n % 7 == 1 => Act::Refuse(exception(241, "Memory limit exceeded")),
+            n if n % 5 == 1 => Act::Reject(Step::Truncate(b"HTTP/1.1 20".to_vec())),
+            n if n % 3 == 1 && good => Act::StoreBut(Step::Truncate(Vec::new())),
+            n if n % 7 == 1 => Act::Reject(exception(241, "Memory limit exceeded")),
             _ if good => Act::Store,
-            _ => Act::Refuse(exception(53, "Cannot convert")),
+            _ => Act::Reject(exception(53, "Cannot convert")),
         }
     })
     .await;
@@ -120,12 +121,12 @@ async fn a_search_goes_on_where_it_was_after_lost_answers_and_inserts_nothing_tw
 }
 
 #[tokio::test]
-async fn an_attempt_that_is_dropped_within_the_search_loses_nothing_of_it() {
+async fn an_attempt_that_is_dropped_during_the_bisection_loses_none_of_it() {
     let bad = |ids: &[u64]| ids.contains(&77);
     let table = Table::new(move |number, ids| match number {
-        n if n % 4 == 3 && bad(ids) => Act::Refuse(Step::Silence),
-        n if n % 4 == 3 => Act::StoreAnd(Step::Silence),
-        _ if bad(ids) => Act::Refuse(exception(53, "Cannot convert")),
+        n if n % 4 == 3 && bad(ids) => Act::Reject(Step::NoResponse),
+        n if n % 4 == 3 => Act::StoreBut(Step::NoResponse),
+        _ if bad(ids) => Act::Reject(exception(53, "Cannot convert")),
         _ => Act::Store,
     })
     .await;
@@ -147,7 +148,7 @@ async fn an_attempt_that_is_dropped_within_the_search_loses_nothing_of_it() {
 async fn row_numbers_that_are_wrong_cost_requests_and_no_row() {
     let table = Table::new(|_, ids| match ids.iter().position(|id| *id == 40) {
         None => Act::Store,
-        Some(at) => Act::Refuse(violated(if at == 0 { 1 } else { at - 1 })),
+        Some(at) => Act::Reject(violated(if at == 0 { 1 } else { at - 1 })),
     })
     .await;
     let delivered = deliver(&batch_of(&mut started(&table.url).await, 100).await).await;
@@ -156,17 +157,17 @@ async fn row_numbers_that_are_wrong_cost_requests_and_no_row() {
 }
 
 #[tokio::test]
-async fn a_mapping_that_is_wrong_stops_instead_of_emptying_the_topic() {
-    let table = Table::new(|_, _| Act::Refuse(violated(0))).await;
+async fn a_wrong_mapping_is_fatal_instead_of_emptying_the_topic() {
+    let table = Table::new(|_, _| Act::Reject(violated(0))).await;
     for (rows, words) in [(10_000, "1001 of 10000 rows"), (200, "100 of the last 200 rows")] {
         let batch = batch_of(&mut started(&table.url).await, rows).await;
-        let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+        let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
         assert!(!retryable);
         let text = chain_text(&error);
         assert!(text.contains(words) && text.contains("469"), "{text}");
         assert_eq!(error.code(), Some(469));
     }
-    // The share counts over batches, however small.
+    // The ratio covers several batches, however small.
     let mut writer = started(&table.url).await;
     let mut ended = 0;
     while batch_of(&mut writer, 1).await.deliver(Attempt::new(1)).await.is_ok() {
@@ -177,45 +178,45 @@ async fn a_mapping_that_is_wrong_stops_instead_of_emptying_the_topic() {
 }
 
 #[tokio::test]
-async fn a_view_that_fails_is_no_reason_to_take_rows_apart() {
+async fn a_failed_view_causes_no_bisection() {
     let text = "Constraint `c` for table db.target (uuid) is violated at row 2. Expression: (y < 50). Column values: y = 50: while \
                 pushing to view db.v. (VIOLATED_CONSTRAINT)";
-    let table = Table::new(move |_, _| Act::StoreAnd(exception(469, text))).await;
+    let table = Table::new(move |_, _| Act::StoreBut(exception(469, text))).await;
     let batch = batch_of(&mut started(&table.url).await, 10).await;
-    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
     assert!(!retryable);
     assert!(error.to_string().contains("correct the view"), "{error}");
     assert_eq!(table.inserts(), 1);
 }
 
 #[tokio::test]
-async fn too_many_table_partitions_are_inserted_in_pieces() {
+async fn rows_of_too_many_table_partitions_are_inserted_in_parts() {
     let table = Table::new(|_, ids| match ids.len() {
         0..=30 => Act::Store,
-        _ => Act::Refuse(exception(252, "Too many partitions for single INSERT block (more than 30).")),
+        _ => Act::Reject(exception(252, "Too many partitions for single INSERT block (more than 30).")),
     })
     .await;
     let delivered = deliver(&batch_of(&mut started(&table.url).await, 100).await).await;
     assert_eq!(table.sorted_ids(), (0..100).collect::<Vec<_>>());
     assert_eq!((delivered.output.rejected, delivered.output.inserts), (0, 7));
-    // One row is in one partition: a limit of none is a mistake.
+    // One row has one partition: a limit below that is a mistake.
     let table =
-        Table::new(|_, _| Act::Refuse(exception(252, "Too many partitions for single INSERT block"))).await;
+        Table::new(|_, _| Act::Reject(exception(252, "Too many partitions for single INSERT block"))).await;
     let batch = batch_of(&mut started(&table.url).await, 4).await;
-    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
     assert!(!retryable && error.to_string().contains("PARTITION BY"), "{error}");
 }
 
 #[tokio::test]
-async fn an_error_that_passes_for_all_but_one_batch_is_that_batchs_own() {
+async fn a_retryable_error_of_one_batch_alone_is_that_batchs_own() {
     let table = Table::new(|_, ids| match ids.contains(&900) {
-        true => Act::Refuse(exception(4711, "Something odd in a row")),
+        true => Act::Reject(exception(4711, "Something odd in a row")),
         false => Act::Store,
     })
     .await;
     let mut writer = started(&table.url).await;
     let batch = batch_of(&mut writer, 1_000).await;
-    // While nothing else goes in, the server may be at fault.
+    // While no other insert is accepted, the server may be at fault.
     for number in 1..=20 {
         let error = batch.deliver(Attempt::new(number)).await.unwrap_err();
         assert!(error.is_retryable());
@@ -224,7 +225,7 @@ async fn an_error_that_passes_for_all_but_one_batch_is_that_batchs_own() {
     for _ in 0..2 {
         deliver(&batch_of(&mut writer, 3).await).await;
     }
-    // The halves that go in are inserts of others for what is left.
+    // Accepted halves count as other inserts for the rest.
     let delivered = deliver(&batch).await;
     assert_eq!(rejected(&delivered), [900]);
     assert_eq!(delivered.output.rows, 999);
@@ -237,16 +238,16 @@ fn described(id_type: &str) -> Step {
          {{\"name\":\"id\",\"type\":\"{id_type}\",\"default_type\":\"\"}}\n\
          {{\"name\":\"text\",\"type\":\"String\",\"default_type\":\"\"}}\n"
     );
-    answer("200 OK", &[], &body)
+    response("200 OK", &[], &body)
 }
 
 const HEADER: &str = "Type of 'id' must be UInt128, not UInt64: (while reading header): While executing BinaryRowInputFormat. \
     (INCORRECT_DATA)";
 
 #[tokio::test]
-async fn a_column_that_got_wider_is_converted_after_one_look_at_the_table() {
+async fn a_wider_column_is_converted_after_one_description_of_the_table() {
     let table = Table::described_as(vec![description(), described("UInt128")], |number, _| match number {
-        0 => Act::Refuse(exception(117, HEADER)),
+        0 => Act::Reject(exception(117, HEADER)),
         _ => Act::Store,
     })
     .await;
@@ -263,9 +264,9 @@ async fn a_column_that_got_wider_is_converted_after_one_look_at_the_table() {
 }
 
 #[tokio::test]
-async fn a_column_that_has_changed_back_by_the_time_of_the_look_takes_the_rows() {
+async fn rows_are_stored_if_a_column_was_changed_back_before_the_description() {
     let table = Table::described_as(vec![description(), description()], |number, _| match number {
-        0 => Act::Refuse(exception(117, HEADER)),
+        0 => Act::Reject(exception(117, HEADER)),
         _ => Act::Store,
     })
     .await;
@@ -275,47 +276,47 @@ async fn a_column_that_has_changed_back_by_the_time_of_the_look_takes_the_rows()
 }
 
 #[tokio::test]
-async fn rows_that_a_view_has_no_columns_for_are_in_the_table_and_not_sent_again() {
+async fn rows_are_not_sent_again_if_a_view_lacks_their_columns() {
     let of_view = "Missing columns: 'gone': while pushing to view db.sums (db.sums). (UNKNOWN_IDENTIFIER)";
-    let table = Table::new(|_, _| Act::Refuse(exception(47, of_view))).await;
+    let table = Table::new(|_, _| Act::Reject(exception(47, of_view))).await;
     let batch = batch_of(&mut started(&table.url).await, 5).await;
-    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
     assert!(!retryable && error.to_string().contains("db.sums"), "{error}");
     assert_eq!(table.inserts(), 1);
 }
 
 #[tokio::test]
-async fn a_table_that_no_longer_fits_stops_with_the_column() {
+async fn a_table_that_no_longer_fits_is_fatal_and_the_column_is_named() {
     for (now, words, inserts) in [
         (described("UInt8"), "column `id` was UInt64 at the start and is UInt8 now", 1),
-        // Nothing changed that would explain it: the server's own words, when it says them again.
+        // No change explains the error: the server's own message, when it repeats.
         (description(), "while reading header", 2),
         (
-            answer("200 OK", &[], "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}"),
+            response("200 OK", &[], "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}"),
             "column `text` is gone",
             1,
         ),
     ] {
         let table =
-            Table::described_as(vec![description(), now], |_, _| Act::Refuse(exception(117, HEADER))).await;
+            Table::described_as(vec![description(), now], |_, _| Act::Reject(exception(117, HEADER))).await;
         let batch = batch_of(&mut started(&table.url).await, 5).await;
-        let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+        let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
         assert!(!retryable && error.to_string().contains(words), "{error}");
         assert_eq!((table.inserts(), table.contents.lock().unwrap().described), (inserts, 2));
     }
 }
 
 #[tokio::test]
-async fn rows_go_in_by_table_partition_and_refused_ones_keep_their_places() {
+async fn rows_are_inserted_by_table_partition_and_rejected_ones_keep_their_indexes() {
     let table = Table::new(|_, ids| match ids {
         _ if ids.len() > 4 => {
-            Act::Refuse(exception(252, "Too many partitions for single INSERT block (more than 2)."))
+            Act::Reject(exception(252, "Too many partitions for single INSERT block (more than 2)."))
         }
-        _ if ids.contains(&7) => Act::Refuse(exception(153, "Division by zero")),
+        _ if ids.contains(&7) => Act::Reject(exception(153, "Division by zero")),
         _ => Act::Store,
     })
     .await;
-    // Odd rows, then even ones.
+    // Odd rows come before even ones.
     table.contents.lock().unwrap().hashes = (0..16).map(|row| (row + 1) % 2).collect();
     let delivered = deliver(&batch_of(&mut started(&table.url).await, 16).await).await;
     let rejected: Vec<usize> = delivered.rejected.iter().map(|row| row.index).collect();

@@ -1,42 +1,45 @@
-//! Why a value could not be encoded: its type never fits the column, or this one value does not.
+//! Why a value could not be encoded: its type never fits the column, or only this value does not.
 
 use std::fmt;
 
 use crate::clickhouse::table::types::Type;
 
-/// Boxed so that the results of the hot path stay one word wide.
+/// An encoding error. Boxed, so that results on the hot path stay one word wide.
 #[derive(Debug)]
-pub(crate) struct Fault(Box<Kind>);
+pub(crate) struct EncodeError(Box<Kind>);
 
 #[derive(Debug)]
 struct Kind {
-    /// Of the column at fault, counted in the row's fields.
+    /// Index of the column among the row's fields.
     column: Option<usize>,
-    /// Whether every row of this type will fail in the same way.
+    /// Whether every row of this type fails in the same way.
     every_row: bool,
     text: String,
 }
 
-impl Fault {
-    /// A Rust type that can never be written to `expected`.
+impl EncodeError {
+    /// For a Rust type that can never be written to `expected`.
     #[cold]
     pub(crate) fn mismatch(found: &str, expected: &Type) -> Self {
-        Self::every_row(format!("the row holds {found} where the column takes {}", expected.rust()))
+        Self::every_row(format!(
+            "the row holds {found} where the column takes {}",
+            expected.with_rust_types()
+        ))
     }
 
-    /// A mistake in the row's definition.
+    /// For a mistake in the row's definition.
     #[cold]
     pub(crate) fn every_row(text: String) -> Self {
         Self(Box::new(Kind { column: None, every_row: true, text }))
     }
 
-    /// A value that does not fit, while others of its type do.
+    /// For a value that does not fit, while others of its type do.
     #[cold]
     pub(crate) fn value(text: String) -> Self {
         Self(Box::new(Kind { column: None, every_row: false, text }))
     }
 
-    /// Names the column, unless that has been done.
+    /// Sets the column, if there is none yet.
     #[cold]
     pub(crate) fn at_column(mut self, column: usize) -> Self {
         self.0.column.get_or_insert(column);
@@ -52,15 +55,15 @@ impl Fault {
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for EncodeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0.text)
     }
 }
 
-impl std::error::Error for Fault {}
+impl std::error::Error for EncodeError {}
 
-impl serde::ser::Error for Fault {
+impl serde::ser::Error for EncodeError {
     fn custom<T: fmt::Display>(text: T) -> Self {
         Self::value(text.to_string())
     }
