@@ -1,4 +1,4 @@
-//! The client's settings: the user's, kmr's defaults, and what the promise stands on.
+//! The client's settings: the user's, kmr's defaults, and those that the delivery promise needs.
 
 use std::collections::BTreeMap;
 
@@ -7,14 +7,14 @@ use kmr_core::ClientConfig;
 use super::error::KafkaWriteError;
 use super::telemetry;
 
-/// Settings that users cannot change: a message is acknowledged when all replicas in sync have it, and is in the log once,
-/// however often librdkafka sends it.
+/// Settings that users cannot change. A message is acknowledged when all in-sync replicas have
+/// stored it, and librdkafka's retries do not duplicate it.
 const FORCED: &[(&str, &str)] = &[("acks", "all"), ("enable.idempotence", "true")];
 
-/// The same by other names.
+/// Other names of the same settings.
 const ALIASES: &[(&str, &str)] = &[("request.required.acks", "acks")];
 
-/// What only consumers have: settings that come along when a consumer's are passed on.
+/// Settings of consumers only, which are removed when a consumer's configuration is reused.
 const CONSUMER_ONLY: &[&str] = &[
     "auto.commit.enable",
     "auto.commit.interval.ms",
@@ -39,15 +39,15 @@ const CONSUMER_ONLY: &[&str] = &[
 ];
 const CONSUMER_ONLY_PREFIXES: &[&str] = &["fetch.", "group."];
 
-/// Largest message that the client sends; the broker and the topic have limits of their own, which are lower. Batches stay at
-/// `batch.size` (1 MB), so this costs nothing. 64 MiB.
+/// Largest message that the client sends: 64 MiB. The limits of broker and topic are lower.
+/// Requests stay at `batch.size` (1 MB), so this costs nothing.
 const MAX_MESSAGE: &str = "67108864";
 
-/// Bytes that librdkafka may hold, of all batches in flight; a batch that is larger goes through it bit by bit. It has to be more
-/// than one message.
+/// Memory limit of librdkafka's queue for all batches in flight. A larger batch passes through it
+/// gradually. It must exceed one message.
 const MAX_QUEUED_KBYTES: usize = 65_536;
 
-/// All settings for the client. `auto_create`: whether the brokers may create topics.
+/// All settings for the client. With `auto_create`, the brokers may create topics.
 pub(super) fn effective(
     config: &ClientConfig,
     auto_create: bool,
@@ -57,12 +57,12 @@ pub(super) fn effective(
         return Err(KafkaWriteError::Config(text.to_owned()));
     }
     if config.get("transactional.id").is_some() {
-        let text = "transactional.id is set, but the writer uses no transactions; leave it out";
+        let text = "transactional.id is set, but the writer uses no transactions; remove it";
         return Err(KafkaWriteError::Config(text.to_owned()));
     }
     let is_kept = |name: &str| {
-        let of_consumers = CONSUMER_ONLY_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-        !of_consumers && !CONSUMER_ONLY.contains(&name)
+        let is_consumers = CONSUMER_ONLY_PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+        !is_consumers && !CONSUMER_ONLY.contains(&name)
     };
     let mut settings: BTreeMap<String, String> = BTreeMap::new();
     for (name, value) in config.iter().filter(|(name, _)| is_kept(name)) {
@@ -78,7 +78,7 @@ pub(super) fn effective(
     let mut default = |name: &str, value: String| {
         settings.entry(name.to_owned()).or_insert(value);
     };
-    // What Kafka's own clients do: the same key goes to the same partition, whoever produced it.
+    // As Kafka's own clients: a key goes to the same partition, whichever client produced it.
     default("partitioner", "murmur2_random".to_owned());
     default("compression.type", "lz4".to_owned());
     default("message.max.bytes", MAX_MESSAGE.to_owned());
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_consumers_settings_can_be_passed_on_and_promises_cannot_be_weakened() {
+    fn a_consumers_settings_can_be_reused_and_the_promise_cannot_be_weakened() {
         let config = config()
             .set("group.id", "g")
             .set("fetch.min.bytes", "1")
@@ -118,12 +118,12 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_work_is_refused_by_name() {
-        let refused =
+    fn invalid_settings_are_rejected_by_name() {
+        let rejected =
             |config: &ClientConfig| effective(config, false).map(drop).err().map(|error| error.to_string());
-        assert!(refused(&ClientConfig::new()).is_some_and(|text| text.contains("bootstrap.servers")));
+        assert!(rejected(&ClientConfig::new()).is_some_and(|text| text.contains("bootstrap.servers")));
         let transactional = config().set("transactional.id", "t");
-        assert!(refused(&transactional).is_some_and(|text| text.contains("transactional.id")));
-        assert_eq!(refused(&config()), None);
+        assert!(rejected(&transactional).is_some_and(|text| text.contains("transactional.id")));
+        assert_eq!(rejected(&config()), None);
     }
 }

@@ -1,4 +1,4 @@
-//! A dead letter as a message: the record as it was, with headers that say what happened to it.
+//! A dead letter as a message: the unchanged record, with headers that describe its failure.
 
 use std::time::SystemTime;
 
@@ -6,41 +6,41 @@ use kmr_core::{DeadLetter, OwnedHeader, OwnedRecord};
 
 use super::message::KafkaMessage;
 
-/// What the names of the added headers start with unless [`KafkaWriter::header_prefix`](super::KafkaWriter::header_prefix) says
-/// otherwise.
+/// Default prefix of the added headers; see
+/// [`KafkaWriter::header_prefix`](super::KafkaWriter::header_prefix).
 pub const DEFAULT_HEADER_PREFIX: &str = "kmr.";
 
-/// Longest text of an error in a header: brokers count headers into the size of a message.
+/// Maximum size of an error's text in a header. Brokers count headers in the size of a message.
 const MAX_ERROR_BYTES: usize = 4096;
-/// The version of kmr that writes the letter.
+/// The version of kmr that writes the dead letter.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The message for a letter. `now`: milliseconds since the Unix epoch.
-pub(super) fn message(letter: DeadLetter, prefix: &str, now: i64) -> KafkaMessage {
-    let mut message = letter.record.as_ref().map(KafkaMessage::from).unwrap_or_default();
-    let before = Before::read(letter.record.as_ref(), prefix);
+/// The message for a dead letter. `now` is in milliseconds since the Unix epoch.
+pub(super) fn message(dead_letter: DeadLetter, prefix: &str, now: i64) -> KafkaMessage {
+    let mut message = dead_letter.record.as_ref().map(KafkaMessage::from).unwrap_or_default();
+    let earlier = EarlierFailure::read(dead_letter.record.as_ref(), prefix);
     let mut add = |name: &str, value: String| {
         message.headers.push(OwnedHeader { key: format!("{prefix}{name}"), value: Some(value.into_bytes()) });
     };
-    add("topic", letter.partition.topic().to_owned());
-    add("partition", letter.partition.partition().to_string());
-    add("offset", letter.offset.to_string());
-    if letter.last_offset != letter.offset {
-        add("last_offset", letter.last_offset.to_string());
+    add("topic", dead_letter.partition.topic().to_owned());
+    add("partition", dead_letter.partition.partition().to_string());
+    add("offset", dead_letter.offset.to_string());
+    if dead_letter.last_offset != dead_letter.offset {
+        add("last_offset", dead_letter.last_offset.to_string());
     }
-    if let Some(millis) = letter.record.as_ref().and_then(OwnedRecord::timestamp_millis) {
+    if let Some(millis) = dead_letter.record.as_ref().and_then(OwnedRecord::timestamp_millis) {
         add("timestamp", millis.to_string());
     }
-    add("stage", letter.stage.clone());
-    add("error", cut(letter.reason()));
-    if let Some(code) = letter.code() {
+    add("stage", dead_letter.stage.clone());
+    add("error", truncated(dead_letter.reason()));
+    if let Some(code) = dead_letter.code() {
         add("code", code.to_owned());
     }
-    add("attempt", (before.attempt + 1).to_string());
-    add("first_seen", before.first_seen.unwrap_or(now).to_string());
+    add("attempt", (earlier.attempt + 1).to_string());
+    add("first_seen", earlier.first_seen.unwrap_or(now).to_string());
     add("version", VERSION.to_owned());
-    if let Some(why) = letter.missing {
-        add("missing", cut(why));
+    if let Some(why) = dead_letter.missing {
+        add("missing", truncated(why));
     }
     message
 }
@@ -51,14 +51,15 @@ pub(super) fn now() -> i64 {
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }
 
-/// What an earlier letter of the same record says: it was read from a topic of dead letters and has failed again.
+/// The headers of an earlier dead letter of the record. The record was read from a dead letter
+/// topic and failed again.
 #[derive(Default)]
-struct Before {
+struct EarlierFailure {
     attempt: u32,
     first_seen: Option<i64>,
 }
 
-impl Before {
+impl EarlierFailure {
     fn read(record: Option<&OwnedRecord>, prefix: &str) -> Self {
         let Some(record) = record else { return Self::default() };
         let last = |name: &str| {
@@ -72,7 +73,7 @@ impl Before {
     }
 }
 
-fn cut(mut text: String) -> String {
+fn truncated(mut text: String) -> String {
     if text.len() > MAX_ERROR_BYTES {
         let end = (0..=MAX_ERROR_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
         text.truncate(end);
@@ -102,9 +103,9 @@ mod tests {
     }
 
     #[test]
-    fn the_record_is_kept_and_what_happened_is_added() {
-        let letter = DeadLetter::new(record(), "map 1", WithCode::new("27", "no number"));
-        let message = message(letter, DEFAULT_HEADER_PREFIX, 1000);
+    fn the_record_is_kept_and_the_failure_is_added() {
+        let dead_letter = DeadLetter::new(record(), "map 1", WithCode::new("27", "no number"));
+        let message = message(dead_letter, DEFAULT_HEADER_PREFIX, 1000);
         assert_eq!((message.key.as_deref(), message.payload.as_deref()), (Some(&b"k"[..]), Some(&b"p"[..])));
         assert_eq!((message.timestamp, message.topic.as_deref(), message.partition), (Some(77), None, None));
         let expected = [
@@ -125,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_that_fails_again_counts_on_and_keeps_when_it_was_first_seen() {
+    fn a_record_that_fails_again_has_the_next_attempt_and_the_first_time() {
         let first = message(DeadLetter::new(record(), "map 1", "no number"), "dlq-", 1000);
         let again = first.headers.into_iter().fold(OwnedRecord::new("dlq", 0, 9), |record, header| {
             record.with_header(header.key, header.value) //
@@ -135,19 +136,15 @@ mod tests {
         let all = |name| -> Vec<_> {
             headers.iter().filter(|(key, _)| *key == name).filter_map(|(_, value)| *value).collect()
         };
-        assert_eq!(
-            all("dlq-attempt"),
-            ["1", "2"],
-            "the first says where it came from, the last is the newest"
-        );
+        assert_eq!(all("dlq-attempt"), ["1", "2"], "each failure adds its own headers");
         assert_eq!(all("dlq-first_seen"), ["1000", "1000"]);
         assert_eq!(all("dlq-topic"), ["orders", "dlq"]);
     }
 
     #[test]
-    fn long_errors_are_cut_between_characters() {
-        let text = cut("ü".repeat(MAX_ERROR_BYTES));
+    fn long_errors_are_truncated_between_characters() {
+        let text = truncated("ü".repeat(MAX_ERROR_BYTES));
         assert!(text.len() <= MAX_ERROR_BYTES + '…'.len_utf8() && text.ends_with("ü…"), "{}", text.len());
-        assert_eq!(cut("short".to_owned()), "short");
+        assert_eq!(truncated("short".to_owned()), "short");
     }
 }

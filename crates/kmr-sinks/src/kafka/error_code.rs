@@ -1,62 +1,69 @@
-//! What a report means: which messages are sent again, and when, which never, and what stops the consumer.
+//! Kafka's error codes, by the recovery that they allow.
 
 use rdkafka::error::RDKafkaErrorCode as Code;
 
 use super::batch::Batch;
 use super::error::KafkaWriteError;
 
-/// What follows from a message's failure.
+/// The recovery from a message's failure.
 #[derive(Debug)]
-pub(super) enum Verdict {
-    /// It was not sent, for another's sake: it is sent again at once.
-    Again,
-    /// It may be taken later: the framework waits, then tries again.
-    Later,
-    /// It, or another one in the same request, cannot be taken: each is sent alone, which tells them apart.
+pub(super) enum FailureClass {
+    /// The message failed because of another one: it is sent again at once.
+    Resend,
+    /// The error is temporary: the framework retries with backoff.
+    Retry,
+    /// The message or another one in its request is at fault: each is sent alone.
     Alone,
-    /// It will never be taken.
+    /// The message will never be accepted.
     Reject(KafkaWriteError),
-    /// No message will be taken before somebody does something.
+    /// No message will be accepted until an operator acts.
     Stop(KafkaWriteError),
 }
 
-/// `alone`: it was the only one in its request.
-pub(super) fn verdict(batch: &Batch, index: usize, code: Code, alone: bool) -> Verdict {
+/// The class of a failure. With `alone`, the message was the only one in its request.
+pub(super) fn classify(batch: &Batch, index: usize, code: Code, alone: bool) -> FailureClass {
     let topic = || batch.topic(index).to_owned();
     match code {
-        Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord => Verdict::Again,
+        Code::PurgeQueue | Code::PurgeInflight | Code::InvalidDifferentRecord => FailureClass::Resend,
         Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::InvalidTopic => {
             let error = KafkaWriteError::UnknownTopic { topic: topic() };
-            if batch.message(index).topic.is_some() { Verdict::Reject(error) } else { Verdict::Stop(error) }
+            if batch.message(index).topic.is_some() {
+                FailureClass::Reject(error)
+            } else {
+                FailureClass::Stop(error)
+            }
         }
         Code::UnknownPartition => {
             let partition = batch.message(index).partition.unwrap_or(-1);
-            Verdict::Reject(KafkaWriteError::UnknownPartition { topic: topic(), partition })
+            FailureClass::Reject(KafkaWriteError::UnknownPartition { topic: topic(), partition })
         }
         Code::TopicAuthorizationFailed => {
             let what = format!("topic {:?}", batch.topic(index));
-            Verdict::Stop(KafkaWriteError::Authorization { what, permission: "WRITE and DESCRIBE on it" })
+            FailureClass::Stop(KafkaWriteError::Authorization {
+                what,
+                permission: "WRITE and DESCRIBE on it",
+            })
         }
-        Code::ClusterAuthorizationFailed => Verdict::Stop(idempotence_refused()),
-        _ if is_of_one_message(code) && !alone => Verdict::Alone,
+        Code::ClusterAuthorizationFailed => FailureClass::Stop(idempotence_denied()),
+        _ if is_of_one_message(code) && !alone => FailureClass::Alone,
         Code::MessageSizeTooLarge => {
             let bytes = batch.message(index).bytes();
-            Verdict::Reject(KafkaWriteError::TooLarge { topic: topic(), bytes })
+            FailureClass::Reject(KafkaWriteError::TooLarge { topic: topic(), bytes })
         }
         _ if is_of_one_message(code) => {
             let (code, reason) = (code as i32, code.to_string());
-            Verdict::Reject(KafkaWriteError::Refused { topic: topic(), code, reason })
+            FailureClass::Reject(KafkaWriteError::Rejected { topic: topic(), code, reason })
         }
-        _ => Verdict::Later,
+        _ => FailureClass::Retry,
     }
 }
 
-/// Whether the client refuses this before anything is sent: the message was alone.
-pub(super) fn is_clients_own(code: Code) -> bool {
+/// Whether the client itself rejects a message with this code, before it sends a request.
+pub(super) fn is_client_rejection(code: Code) -> bool {
     matches!(code, Code::MessageSizeTooLarge | Code::InvalidArgument)
 }
 
-/// Whether the broker gives this for a request because of one message in it.
+/// Whether the broker rejects a request with this code because of one message in it.
 fn is_of_one_message(code: Code) -> bool {
     matches!(
         code,
@@ -69,8 +76,8 @@ fn is_of_one_message(code: Code) -> bool {
     )
 }
 
-/// Brokers before 2.8 want a permission for idempotent producers.
-pub(super) fn idempotence_refused() -> KafkaWriteError {
+/// Brokers before 2.8 require a permission for idempotent producers.
+pub(super) fn idempotence_denied() -> KafkaWriteError {
     let what = "producing idempotently on the cluster".to_owned();
     KafkaWriteError::Authorization { what, permission: "IDEMPOTENT_WRITE on the cluster" }
 }
@@ -81,15 +88,15 @@ mod tests {
     use super::*;
 
     fn text(message: KafkaMessage, code: Code, alone: bool) -> String {
-        match verdict(&Batch::new("own".into(), vec![message]), 0, code, alone) {
-            Verdict::Reject(error) => format!("reject: {error}"),
-            Verdict::Stop(error) => format!("stop: {error}"),
+        match classify(&Batch::new("own".into(), vec![message]), 0, code, alone) {
+            FailureClass::Reject(error) => format!("reject: {error}"),
+            FailureClass::Stop(error) => format!("stop: {error}"),
             other => format!("{other:?}"),
         }
     }
 
     #[test]
-    fn errors_of_one_row_are_told_from_those_of_all() {
+    fn errors_of_one_row_are_distinguished_from_errors_of_all() {
         let own = || KafkaMessage::new("12345");
         let routed = || KafkaMessage::new("12345").with_topic("routed").with_partition(9);
         let unknown = text(own(), Code::UnknownTopicOrPartition, false);
@@ -105,8 +112,8 @@ mod tests {
         assert!(
             large.starts_with("reject") && large.contains("5 bytes") && large.contains("max.message.bytes")
         );
-        assert_eq!(text(own(), Code::MessageTimedOut, true), "Later");
-        assert_eq!(text(own(), Code::NotEnoughReplicas, false), "Later");
-        assert_eq!(text(own(), Code::PurgeQueue, false), "Again");
+        assert_eq!(text(own(), Code::MessageTimedOut, true), "Retry");
+        assert_eq!(text(own(), Code::NotEnoughReplicas, false), "Retry");
+        assert_eq!(text(own(), Code::PurgeQueue, false), "Resend");
     }
 }

@@ -1,55 +1,45 @@
-//! The client, a producer of librdkafka's, and how another one takes its place.
-//!
-//! librdkafka cannot take a single message back, and purging the queue of an idempotent producer leaves a gap in its sequence that the
-//! broker refuses. So what must not be sent any more goes with its client.
+//! One producer of librdkafka: its callbacks, its last error, and how it sends a message.
 
 use std::collections::{BTreeMap, HashMap};
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::batch::Batch;
+use super::error::KafkaWriteError;
+use super::message::KafkaMessage;
+use super::telemetry;
 use kmr_core::__private::Bootstrap;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
-use tokio::sync::RwLock;
-use tokio::time::sleep;
 
-use super::batch::Batch;
-use super::error::KafkaWriteError;
-use super::message::KafkaMessage;
-use super::telemetry;
+/// While a broker is unavailable the client repeats its errors. Each error is a warning this often.
+const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// While a broker is away the client repeats itself: each error is a warning this often.
-const WARN_AGAIN: Duration = Duration::from_secs(10);
-
-/// Time between two looks after the client.
-const KEEP: Duration = Duration::from_millis(500);
-
-/// Whose report it is.
+/// Identifies the message of a delivery report.
 pub(super) struct Ticket {
     batch: Arc<Batch>,
     index: usize,
 }
 
-/// What the client tells.
+/// Receives the callbacks of the client.
 pub(super) struct Context {
-    heard: Mutex<Heard>,
+    errors: Mutex<Errors>,
     bootstrap: Bootstrap,
 }
 
 #[derive(Default)]
-struct Heard {
+struct Errors {
     last: Option<(RDKafkaErrorCode, String)>,
     warned: HashMap<i32, Instant>,
 }
 
 impl Context {
     fn new(servers: &str) -> Self {
-        Self { heard: Mutex::default(), bootstrap: Bootstrap::new(servers) }
+        Self { errors: Mutex::default(), bootstrap: Bootstrap::new(servers) }
     }
 
     /// The last error that names a cause.
@@ -57,8 +47,8 @@ impl Context {
         self.lock().last.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Heard> {
-        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Errors> {
+        self.errors.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -70,16 +60,16 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return telemetry::client_error(reason) };
         self.bootstrap.heard(code);
-        let (mut heard, now) = (self.lock(), Instant::now());
-        if heard.warned.get(&(code as i32)).is_some_and(|last| now - *last < WARN_AGAIN) {
+        let (mut errors, now) = (self.lock(), Instant::now());
+        if errors.warned.get(&(code as i32)).is_some_and(|last| now - *last < WARN_INTERVAL) {
             telemetry::client_error_again(reason);
         } else {
-            heard.warned.insert(code as i32, now);
+            errors.warned.insert(code as i32, now);
             telemetry::client_error(reason);
         }
-        // What names the cause stays; "all brokers are down" follows every failure.
-        if code != RDKafkaErrorCode::AllBrokersDown || heard.last.is_none() {
-            heard.last = Some((code, reason.to_owned()));
+        // "All brokers are down" follows every failure and must not hide the cause.
+        if code != RDKafkaErrorCode::AllBrokersDown || errors.last.is_none() {
+            errors.last = Some((code, reason.to_owned()));
         }
     }
 }
@@ -95,22 +85,22 @@ impl ProducerContext for Context {
     }
 }
 
-/// What the client says to a message.
+/// Whether the client accepted a message.
 #[derive(Debug)]
 pub(super) enum Sent {
-    Taken,
-    /// Its queue is full.
+    Accepted,
+    /// The client's queue is full.
     Full,
-    Refused(RDKafkaErrorCode),
+    Rejected(RDKafkaErrorCode),
 }
 
-/// One producer. Dropping it takes what it has not sent with it; that blocks, so a thread does it.
+/// One producer. Dropping it drops its unsent messages. That blocks, so a thread does it.
 pub(super) struct Client {
     producer: Option<ThreadedProducer<Context>>,
 }
 
 impl Client {
-    fn new(settings: &BTreeMap<String, String>) -> Result<Self, KafkaWriteError> {
+    pub(super) fn new(settings: &BTreeMap<String, String>) -> Result<Self, KafkaWriteError> {
         let mut native = rdkafka::ClientConfig::new();
         native.set_log_level(RDKafkaLogLevel::Info);
         for (name, value) in settings {
@@ -119,7 +109,7 @@ impl Client {
         let servers = settings.get("bootstrap.servers").map_or("", String::as_str);
         match ThreadedProducer::from_config_and_context(&native, Context::new(servers)) {
             Ok(producer) => Ok(Self { producer: Some(producer) }),
-            // The value may be a secret; the name tells enough.
+            // The value may be a secret; the name is enough.
             Err(KafkaError::ClientConfig(_, reason, name, _)) => {
                 Err(KafkaWriteError::Config(format!("Kafka setting {name}: {reason}")))
             }
@@ -131,12 +121,12 @@ impl Client {
     }
 
     pub(super) fn producer(&self) -> Result<&ThreadedProducer<Context>, KafkaWriteError> {
-        let ended =
-            || KafkaWriteError::Client { what: "producing", reason: "the client has ended".to_owned() };
-        self.producer.as_ref().ok_or_else(ended)
+        let closed =
+            || KafkaWriteError::Client { what: "producing", reason: "the client is closed".to_owned() };
+        self.producer.as_ref().ok_or_else(closed)
     }
 
-    /// The error after which it takes nothing any more.
+    /// The error after which the client accepts no more messages.
     pub(super) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.producer.as_ref().and_then(|producer| producer.client().fatal_error())
     }
@@ -145,21 +135,21 @@ impl Client {
         self.producer.as_ref().and_then(|producer| producer.context().last_error())
     }
 
-    /// Helps it where it has lost all brokers for good; to be called every now and then.
-    fn keep(&self) {
+    /// Recovers a client that has lost all brokers permanently. To be called regularly.
+    pub(super) fn maintain(&self) {
         if let Some(producer) = &self.producer {
             producer.context().bootstrap.keep(producer.client());
         }
     }
 
-    /// Whether it has nothing to send, and nothing is on its way.
+    /// Whether no message is queued or in flight.
     pub(super) fn is_idle(&self) -> bool {
         self.producer.as_ref().is_none_or(|producer| producer.in_flight_count() == 0)
     }
 
-    /// Hands a message over; it is open already.
+    /// Passes a message, which is in flight already, to the client.
     pub(super) fn send(&self, batch: &Arc<Batch>, index: usize) -> Sent {
-        let Some(producer) = &self.producer else { return Sent::Refused(RDKafkaErrorCode::PurgeQueue) };
+        let Some(producer) = &self.producer else { return Sent::Rejected(RDKafkaErrorCode::PurgeQueue) };
         let KafkaMessage { partition, timestamp, key, payload, headers, .. } = batch.message(index);
         let ticket = Box::new(Ticket { batch: batch.clone(), index });
         let mut record: BaseRecord<'_, [u8], [u8], Box<Ticket>> =
@@ -173,12 +163,12 @@ impl Client {
             record.headers = Some(headers.iter().fold(OwnedHeaders::new_with_capacity(headers.len()), add));
         }
         match producer.send(record) {
-            Ok(()) => Sent::Taken,
+            Ok(()) => Sent::Accepted,
             Err((error, _)) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::QueueFull) => Sent::Full,
-                Some(code) => Sent::Refused(code),
-                // A topic's name with a zero byte in it.
-                None => Sent::Refused(RDKafkaErrorCode::InvalidTopic),
+                Some(code) => Sent::Rejected(code),
+                // A topic name that contains a zero byte.
+                None => Sent::Rejected(RDKafkaErrorCode::InvalidTopic),
             },
         }
     }
@@ -187,67 +177,8 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         let Some(producer) = self.producer.take() else { return };
-        let ends = thread::Builder::new().name("kmr-kafka-producer-end".to_owned());
-        // Without a thread it ends here.
-        let _ = ends.spawn(move || drop(producer));
-    }
-}
-
-/// The way to the client that is in use.
-pub(super) struct Link {
-    topic: Arc<str>,
-    settings: BTreeMap<String, String>,
-    current: Mutex<Option<Arc<Client>>>,
-    /// Deliveries share it; a message that is to be alone in its batch has it for itself.
-    pub(super) alone: RwLock<()>,
-}
-
-impl Link {
-    pub(super) fn new(topic: Arc<str>, settings: BTreeMap<String, String>) -> Self {
-        Self { topic, settings, current: Mutex::new(None), alone: RwLock::new(()) }
-    }
-
-    /// The client, a new one if there is none.
-    pub(super) fn client(&self) -> Result<Arc<Client>, KafkaWriteError> {
-        let mut current = self.lock();
-        if let Some(client) = &*current {
-            return Ok(client.clone());
-        }
-        let client = Arc::new(Client::new(&self.settings)?);
-        *current = Some(client.clone());
-        Ok(client)
-    }
-
-    /// Ends `client`, if it is still the one in use. What it has not sent is reported as failed to whoever waits for it.
-    pub(super) fn replace(&self, client: &Arc<Client>, why: &str) {
-        let mut current = self.lock();
-        if current.as_ref().is_some_and(|current| Arc::ptr_eq(current, client)) {
-            telemetry::replaced(&self.topic, why);
-            *current = None;
-        }
-    }
-
-    /// Looks after the client that is in use, for as long as it is polled.
-    pub(super) async fn keep(&self) -> Infallible {
-        loop {
-            sleep(KEEP).await;
-            if let Some(client) = self.current() {
-                client.keep();
-            }
-        }
-    }
-
-    /// Ends the client.
-    pub(super) fn close(&self) {
-        *self.lock() = None;
-    }
-
-    /// The client, if there is one.
-    pub(super) fn current(&self) -> Option<Arc<Client>> {
-        self.lock().clone()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Option<Arc<Client>>> {
-        self.current.lock().unwrap_or_else(PoisonError::into_inner)
+        let closer = thread::Builder::new().name("kmr-kafka-producer-end".to_owned());
+        // Without a thread the producer is dropped here.
+        let _ = closer.spawn(move || drop(producer));
     }
 }
