@@ -25,7 +25,7 @@ pub use kafka::{KafkaMessage, KafkaWriter};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryRecords, MemoryWriter};
 #[cfg(feature = "os-stream")]
-pub use os_stream::{JsonLines, OsStream, OsStreamError, OsStreamWriter};
+pub use os_stream::{JsonLines, OsStreamError, OsStreamWriter};
 
 /// Compiles the examples of the repository's README.
 #[cfg(all(doctest, feature = "clickhouse", feature = "os-stream"))]

@@ -46,7 +46,7 @@ async fn held_at_the_failed_record(
 #[tokio::test]
 async fn a_stalled_dead_letter_sink_holds_the_commit_at_the_failed_record() -> Result<()> {
     let (topic, group) = (topic(test_name!()).await?, unique(test_name!()));
-    let writer = MemoryWriter::new().max_records(50).max_age(Duration::from_millis(50));
+    let writer = MemoryWriter::new().max_rows(50).max_age(Duration::from_millis(50));
     let rows = writer.records();
     let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50)).stalled();
     let letters = errors.records();
@@ -77,7 +77,7 @@ async fn a_stalled_dead_letter_sink_holds_the_commit_at_the_failed_record() -> R
 async fn a_record_whose_dead_letter_was_never_delivered_is_read_again() -> Result<()> {
     let (topic, group) = (topic(test_name!()).await?, unique(test_name!()));
     for round in 1..=2 {
-        let writer = MemoryWriter::new().max_records(50).max_age(Duration::from_millis(50));
+        let writer = MemoryWriter::new().max_rows(50).max_age(Duration::from_millis(50));
         let rows = writer.records();
         let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
         let letters = errors.records();
@@ -109,13 +109,13 @@ async fn a_failing_dead_letter_sink_stops_the_consumer() -> Result<()> {
         .max_age(Duration::from_millis(50))
         .failing(usize::MAX)
         .retry(RetryPolicy::default().with_give_up_after(Some(Duration::from_millis(500))));
-    let writer = MemoryWriter::new().max_records(50).max_age(Duration::from_millis(50));
+    let writer = MemoryWriter::new().max_rows(50).max_age(Duration::from_millis(50));
     let strategy = Strategy::new().map(number).reduce(writer).reduce_err(errors);
     let running = run(consumer(&topic, &group, strategy))?;
     let error = running.ended(Deadline::seconds(60)).await?.expect_err("a dead letter must not be dropped");
     assert!(matches!(&error, Error::Stage { stage, .. } if stage == "reduce_err"), "{error:?}");
     let text = kmr_core::chain_text(&error);
-    assert!(text.contains("reduce_err") && text.contains("told to fail"), "{text}");
+    assert!(text.contains("reduce_err") && text.contains("fails on demand"), "{text}");
     let committed = topic.committed(&group).await?;
     assert!(committed.get(&0).is_none_or(|offset| *offset <= BAD), "{committed:?}");
     Ok(())

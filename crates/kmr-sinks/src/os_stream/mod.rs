@@ -1,5 +1,6 @@
 //! JSON lines to standard output or standard error: [`OsStreamWriter`].
 
+mod delivery;
 mod error;
 mod rows;
 mod thread;
@@ -7,4 +8,7 @@ mod writer;
 
 pub use error::OsStreamError;
 pub use rows::JsonLines;
-pub use writer::{OsStream, OsStreamWriter};
+pub use writer::OsStreamWriter;
+
+#[cfg(test)]
+mod tests;

@@ -1,4 +1,4 @@
-//! The container that map tasks fill: rows as lines of JSON, encoded as they are pushed.
+//! The container that map tasks fill: each row is encoded as a line of JSON when it is pushed.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -12,7 +12,7 @@ use crate::row_buffer::RowBuffer;
 /// Rows of type `T`, each a line of JSON with its line feed.
 pub struct JsonLines<T> {
     lines: RowBuffer,
-    // fn(T): rows are passed in and not kept.
+    // fn(T): the container keeps no row.
     row: PhantomData<fn(T)>,
 }
 
@@ -42,7 +42,7 @@ impl<T: Serialize + Send + 'static> Rows for JsonLines<T> {
 
     fn push(&mut self, row: T) -> Result<(), BoxError> {
         self.lines.push(|out| {
-            // serde_json escapes line feeds, so that a row is one line.
+            // serde_json escapes line feeds, so a row is one line.
             serde_json::to_writer(&mut *out, &row).map_err(OsStreamError::Json)?;
             out.push(b'\n');
             Ok(())

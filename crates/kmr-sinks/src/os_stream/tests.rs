@@ -1,22 +1,25 @@
-//! The reducer over streams that a test can watch, stall and close.
+//! The writer over a stream that a test can observe, stall and close.
 
-use std::io;
-use std::sync::{Condvar, Mutex};
+use std::io::{self, Write};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
-use kmr_core::{DeadLetter, OwnedRecord, Rows};
+use kmr_core::{Attempt, Chunk, DeadLetter, Delivery, OwnedRecord, Reducer, Rows};
+use serde::Serialize;
 
-use super::*;
+use super::thread::WriterThread;
+use super::{JsonLines, OsStreamWriter};
 
-/// A stream that records what it is given, and may be held or closed.
+/// A stream that records its bytes, and that a test can stall or close.
 #[derive(Clone, Default)]
 struct Pipe(Arc<(Mutex<PipeState>, Condvar)>);
 
 #[derive(Default)]
 struct PipeState {
-    taken: Vec<u8>,
+    written: Vec<u8>,
     flushes: usize,
     writes: usize,
-    held: bool,
+    stalled: bool,
     closed: bool,
 }
 
@@ -27,7 +30,7 @@ impl Pipe {
     }
 
     fn text(&self) -> String {
-        String::from_utf8(self.0.0.lock().unwrap().taken.clone()).unwrap()
+        String::from_utf8(self.0.0.lock().unwrap().written.clone()).unwrap()
     }
 }
 
@@ -36,11 +39,11 @@ impl Write for Pipe {
         let mut state = self.0.0.lock().unwrap();
         state.writes += 1;
         self.0.1.notify_all();
-        state = self.0.1.wait_while(state, |state| state.held).unwrap();
+        state = self.0.1.wait_while(state, |state| state.stalled).unwrap();
         if state.closed {
             return Err(io::ErrorKind::BrokenPipe.into());
         }
-        state.taken.extend_from_slice(bytes);
+        state.written.extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -51,7 +54,7 @@ impl Write for Pipe {
 }
 
 fn writer<T: Serialize + Send + 'static>(pipe: &Pipe) -> OsStreamWriter<T> {
-    let mut writer = OsStreamWriter::new(Duration::from_secs(1), OsStream::StdOut);
+    let mut writer = OsStreamWriter::stdout();
     let pipe = pipe.clone();
     writer.thread = Some(WriterThread::start("standard output", move || Box::new(pipe.clone())).unwrap());
     writer
@@ -85,21 +88,21 @@ async fn a_closed_stream_is_fatal_and_named() {
     let error = batch(&mut writer(&pipe), vec![1]).deliver(Attempt::new(1)).await.unwrap_err();
     assert!(!error.is_retryable());
     let text = error.into_source().to_string();
-    assert!(text.contains("standard output is closed: its reader is gone"), "{text}");
+    assert!(text.contains("standard output is closed: its reader has ended"), "{text}");
 }
 
 #[tokio::test]
-async fn a_dropped_delivery_leaves_whole_lines_and_the_next_attempt_goes_on() {
+async fn a_dropped_delivery_leaves_whole_lines_and_the_next_attempt_continues() {
     let pipe = Pipe::default();
-    pipe.set(|state| state.held = true);
-    // More than one piece: 4 lines of 40 KiB.
+    pipe.set(|state| state.stalled = true);
+    // More than one write: 4 lines of 40 KiB.
     let rows: Vec<String> = (0..4).map(|n| n.to_string().repeat(40 << 10)).collect();
     let expected: String = rows.iter().map(|row| format!("\"{row}\"\n")).collect();
     let batch = batch(&mut writer(&pipe), rows);
     assert!(tokio::time::timeout(Duration::from_millis(20), batch.deliver(Attempt::new(1))).await.is_err());
 
     let second = batch.deliver(Attempt::new(2));
-    pipe.set(|state| state.held = false);
+    pipe.set(|state| state.stalled = false);
     assert_eq!(second.await.unwrap().output, 4);
     assert_eq!(pipe.text(), expected);
 }
@@ -107,27 +110,27 @@ async fn a_dropped_delivery_leaves_whole_lines_and_the_next_attempt_goes_on() {
 #[tokio::test]
 async fn a_dropped_delivery_is_not_completed_later() {
     let pipe = Pipe::default();
-    pipe.set(|state| state.held = true);
+    pipe.set(|state| state.stalled = true);
     let rows: Vec<String> = (0..4).map(|n| n.to_string().repeat(40 << 10)).collect();
     let mut writer = writer(&pipe);
     let first = batch(&mut writer, rows);
     let delivery = tokio::time::timeout(Duration::from_secs(5), async {
         tokio::select! {
-            _ = first.deliver(Attempt::new(1)) => panic!("the stream is held"),
+            _ = first.deliver(Attempt::new(1)) => panic!("the stream is stalled"),
             () = async { while pipe.0.0.lock().unwrap().writes == 0 { tokio::task::yield_now().await } } => {}
         }
     });
     delivery.await.unwrap();
-    pipe.set(|state| state.held = false);
-    // The thread comes to the next batch only when it has given up the first.
+    pipe.set(|state| state.stalled = false);
+    // The thread writes the next batch only after it has stopped the first.
     batch(&mut writer, vec!["next".to_owned()]).deliver(Attempt::new(1)).await.unwrap();
     let text = pipe.text();
     let lines: Vec<_> = text.lines().collect();
-    assert_eq!(lines.len(), 2, "one piece of one line, then the next batch");
+    assert_eq!(lines.len(), 2, "one line of the dropped batch, then the next batch");
     assert_eq!(lines[1], "\"next\"");
 }
 
-/// What a strategy asks of its stages, as far as inference goes.
+/// A strategy's type constraints on its stages, for inference.
 fn reduce<T, R: Reducer>(_rows_of: fn() -> T, reducer: R) -> R
 where
     R::Rows: Rows<Item = T>,
@@ -139,11 +142,11 @@ where
 async fn the_row_type_is_inferred_also_for_dead_letters() {
     let mut writer = reduce(
         || DeadLetter::new(OwnedRecord::new("events", 3, 42), "map 1", "no JSON"),
-        OsStreamWriter::new(Duration::from_secs(1), OsStream::StdErr),
+        OsStreamWriter::stderr(),
     );
     let mut lines = writer.rows();
     lines.push(DeadLetter::new(OwnedRecord::new("events", 3, 42), "map 1", "no JSON")).unwrap();
-    assert!(writer.freeze().is_err(), "not started");
+    assert!(writer.freeze().is_err(), "the writer has not started");
     writer.accept(Chunk::new(lines, Vec::new())).unwrap();
     let text = String::from_utf8(writer.open.clone()).unwrap();
     assert!(text.starts_with(r#"{"topic":"events","partition":3,"offset":42,"#), "{text}");
@@ -152,7 +155,7 @@ async fn the_row_type_is_inferred_also_for_dead_letters() {
 }
 
 #[test]
-fn a_row_that_is_no_json_is_a_row_error() {
+fn a_row_without_a_json_form_is_a_row_error() {
     let mut lines = JsonLines::<std::collections::BTreeMap<Vec<u8>, u8>>::new();
     let error = lines.push([(vec![1], 1)].into()).unwrap_err();
     assert!(error.to_string().contains("cannot be written as JSON"), "{error}");
