@@ -31,7 +31,7 @@ fn each_stage_becomes_the_builder_call_of_its_name() {
         filter => |order: &Order| order.amount > 0,
         filter_map => known,
         flat_map => lines,
-        reduce => Writer::<Row>::new("url", "table").max_records(32_768),
+        reduce => Writer::<Row>::new("url", "table").max_rows(32_768),
         map => receipt,
         reduce => Log::default(),
         reduce_err => Stream::new(Duration::from_secs(1)),
@@ -43,7 +43,7 @@ fn each_stage_becomes_the_builder_call_of_its_name() {
     .filter(|order: &Order| order.amount > 0)
     .filter_map(known)
     .flat_map(lines)
-    .reduce(Writer::<Row>::new("url", "table").max_records(32_768))
+    .reduce(Writer::<Row>::new("url", "table").max_rows(32_768))
     .map(receipt)
     .reduce(Log::default())
     .reduce_err(Stream::new(Duration::from_secs(1)))"#;

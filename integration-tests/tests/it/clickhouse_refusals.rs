@@ -44,7 +44,7 @@ async fn table(name: &str, partition_by: &str) -> Database {
 }
 
 fn writer_to<R: Row + Serialize + Send + 'static>(database: &Database) -> ClickHouseWriter<R> {
-    ClickHouseWriter::new(database.server().url(), "t").database(database.name()).max_records(1 << 20)
+    ClickHouseWriter::new(database.server().url(), "t").database(database.name()).max_rows(1 << 20)
 }
 
 async fn deliver<R: Row + Serialize + Send + 'static>(
@@ -304,7 +304,7 @@ async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
     let group = unique(test_name!());
     let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
     let letters = errors.records();
-    let writer = writer_to::<Line>(&database).max_records(5_000).max_age(Duration::from_millis(200));
+    let writer = writer_to::<Line>(&database).max_rows(5_000).max_age(Duration::from_millis(200));
     let columns = RecordColumns::new()
         .topic("topic")
         .partition("partition")
@@ -381,7 +381,7 @@ async fn record_types_have_tables_of_their_own_and_refused_rows_keep_their_offse
             .await?;
     }
     let offset = RecordColumns::new().offset("offset");
-    let numbers = writer_to::<Line>(&database).max_records(700).record_columns(offset.clone());
+    let numbers = writer_to::<Line>(&database).max_rows(700).record_columns(offset.clone());
     let words = ClickHouseWriter::<Word>::new(database.server().url(), "words");
     let words = words.database(database.name()).record_columns(offset);
     let fork = Fork::new(numbers, words, |entry| match entry {

@@ -230,7 +230,7 @@ async fn a_batch_is_one_part_and_a_retry_is_dropped_by_a_deduplication_window() 
     let database = small_table(test_name!(), "SETTINGS non_replicated_deduplication_window = 100").await;
     let view = "CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY offset AS SELECT offset FROM t";
     database.exec(view).await.unwrap();
-    let mut writer = writer::<Small>(&database, "t").max_records(2_000_000);
+    let mut writer = writer::<Small>(&database, "t").max_rows(2_000_000);
     writer.start().await.unwrap();
     let mut encoded = writer.rows();
     small(1_500_000).into_iter().for_each(|row| encoded.push(row).unwrap());

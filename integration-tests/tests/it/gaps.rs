@@ -21,7 +21,7 @@ async fn consume(
     group: &str,
     visible: &BTreeMap<i32, Vec<i64>>,
 ) -> Result<BTreeMap<i32, Vec<i64>>> {
-    let writer = MemoryWriter::new().max_records(100).max_age(Duration::from_millis(50));
+    let writer = MemoryWriter::new().max_rows(100).max_age(Duration::from_millis(50));
     let arrived = writer.records();
     let strategy = Strategy::new().map(place).reduce(writer);
     let read_committed = |config: kmr_core::ClientConfig| config.set("isolation.level", "read_committed");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kmr_core::{BatchOptions, DeadLetter, Pipeline, Record, RetryPolicy, processing_strategy};
-use kmr_sinks::{ClickHouseWriter, KafkaWriter, OsStream, OsStreamWriter};
+use kmr_sinks::{ClickHouseWriter, KafkaWriter, OsStreamWriter};
 
 use super::probe::{Behaviour, Probe};
 use super::row::{self, IngestRow, RowError};
@@ -71,7 +71,7 @@ fn clickhouse(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
     let tuning = &args.tuning;
     let mut writer = ClickHouseWriter::new(url(&args.clickhouse), &args.clickhouse.table)
         .database(&args.clickhouse.database)
-        .max_records(tuning.max_records)
+        .max_rows(tuning.max_records)
         .max_age(tuning.max_age)
         .attempt_timeout(tuning.attempt_timeout)
         .start_timeout(tuning.connect_timeout);
@@ -94,7 +94,7 @@ fn errors(args: &RunArgs) -> anyhow::Result<ErrorStage> {
     }
     let behaviour = match args.errors {
         Errors::Stderr => {
-            let stream = OsStreamWriter::new(DEAD_LETTER_AGE, OsStream::StdErr);
+            let stream = OsStreamWriter::stderr().max_age(DEAD_LETTER_AGE);
             return Ok(ErrorStage::Stream(stream.attempt_timeout(args.tuning.attempt_timeout)));
         }
         Errors::Drop => Behaviour::Discard,

@@ -102,6 +102,6 @@ fn writer<R: Row + Serialize + Send + 'static>(job: &Job) -> ClickHouseWriter<R>
     ClickHouseWriter::<R>::new(&job.url, &job.table)
         .database(&job.database)
         .compression(compression)
-        .max_records(BATCH_ROWS)
+        .max_rows(BATCH_ROWS)
         .max_age(BATCH_AGE)
 }

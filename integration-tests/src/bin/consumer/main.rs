@@ -15,7 +15,7 @@ use kmr_core::{
     Strategy, chain_text,
 };
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
-use kmr_sinks::{OsStream, OsStreamWriter};
+use kmr_sinks::OsStreamWriter;
 use serde::Serialize;
 
 use self::gate::Gate;
@@ -106,7 +106,7 @@ fn pipeline(settings: &Settings) -> Pipeline {
         RowKind::Payload => Strategy::new().map(rows::payload).reduce(sink(settings)),
     };
     if settings.dead_letters {
-        strategy.reduce_err(OsStreamWriter::new(Duration::from_millis(100), OsStream::StdErr))
+        strategy.reduce_err(OsStreamWriter::stderr().max_age(Duration::from_millis(100)))
     } else {
         strategy.into_pipeline()
     }
@@ -115,7 +115,7 @@ fn pipeline(settings: &Settings) -> Pipeline {
 fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> Gate<ClickHouseWriter<R>> {
     let mut writer = ClickHouseWriter::<R>::new(&settings.clickhouse, &settings.table)
         .database(&settings.database)
-        .max_records(settings.max_records)
+        .max_rows(settings.max_records)
         .max_age(settings.max_age)
         .max_in_flight(settings.max_in_flight)
         .retry(RetryPolicy::default().with_give_up_after(Some(settings.give_up_after)))

@@ -190,7 +190,7 @@ const BAD: u64 = 65_535;
 async fn batch(database: &Database, spoil: fn(&mut Reading)) -> Batch {
     let mut writer = ClickHouseWriter::<Reading>::new(database.server().url(), "t")
         .database(database.name())
-        .max_records(1 << 20);
+        .max_rows(1 << 20);
     writer.start().await.unwrap();
     writer.start_exactly_once().await.unwrap();
     let mut rows = writer.rows();
