@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ::clickhouse::Row;
 use async_trait::async_trait;
-use kmr_core::{AtShutdown, BatchOptions, BoxError, Chunk, Delivery, Reducer, RetryPolicy};
+use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, Reducer};
 use serde::Serialize;
 
 use crate::batch_setters::batch_setters;
@@ -171,29 +171,21 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     }
 
     batch_setters! {
-        /// Rows in a batch. Default 32,768; at least 1. ClickHouse writes one part for every batch.
-        /// Small batches end in "too many parts"; large ones cost memory in the consumer and on the
-        /// server.
-        max_rows: usize => with_max_records;
-        /// Size of a batch in RowBinary, bytes. Default 8 MiB. A batch always accepts one row,
-        /// however large. The writer holds up to `max_in_flight` + 1 batches.
-        max_bytes: usize => with_max_bytes;
-        /// Age of a batch since its first row. Default 1 s. If it is short, a quiet topic makes
-        /// many small parts. If it is long, rows are visible later, and a crash makes the consumer
-        /// read more again.
-        max_age: Duration => with_max_age;
-        /// Concurrent inserts. Default 2; at least 1. More inserts hide the server's latency, and
-        /// cost the server memory and parts.
-        max_in_flight: usize => with_max_in_flight;
-        /// Time limit of one attempt. Default 20 s. If it is too short, inserts that were about to
-        /// succeed are sent again, which duplicates rows in a table without a deduplication window.
-        /// If it is too long, a rebalance waits for it.
-        attempt_timeout: Duration => with_attempt_timeout;
-        /// Backoff between attempts, and the retry limit. Default: 100 ms doubling up to 10 s, for
-        /// 5 minutes.
-        retry: RetryPolicy => with_retry;
-        /// What happens to the open batch when the consumer stops. Default: it is inserted.
-        at_shutdown: AtShutdown => with_at_shutdown;
+        /// ClickHouse writes one part for every batch. Small batches end in "too many parts"; large ones
+        /// cost memory in the consumer and on the server.
+        max_rows;
+        /// The size is that in RowBinary. The writer holds up to `max_in_flight` + 1 batches.
+        max_bytes;
+        /// If it is short, a quiet topic makes many small parts. If it is long, rows are visible later,
+        /// and a crash makes the consumer read more again.
+        max_age;
+        /// Default 2. More inserts hide the server's latency, and cost the server memory and parts.
+        max_in_flight;
+        /// If it is too short, inserts that were about to succeed are sent again, which duplicates rows
+        /// in a table without a deduplication window. If it is too long, a rebalance waits for it.
+        attempt_timeout;
+        retry;
+        at_shutdown;
     }
 
     /// Time limit to open a connection, including the name lookup. Default 3 s.
@@ -282,6 +274,8 @@ impl<R> fmt::Debug for ClickHouseWriter<R> {
 
 #[cfg(test)]
 mod tests {
+    use kmr_core::AtShutdown;
+
     use super::*;
 
     #[derive(Row, Serialize)]

@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kmr_core::{
-    AtShutdown, BatchOptions, BoxError, Chunk, ClientConfig, DeadLetter, Delivery, Reducer, RetryPolicy,
-};
+use kmr_core::{BatchOptions, BoxError, Chunk, ClientConfig, DeadLetter, Delivery, Reducer};
 
 use super::batch::Batch;
 use super::config;
@@ -164,25 +162,18 @@ impl<T: Send + 'static> KafkaWriter<T> {
     }
 
     batch_setters! {
-        /// Messages in a batch. Default 32,768; at least 1.
-        max_rows: usize => with_max_records;
-        /// Size of a batch: keys, payloads and headers, bytes. Default 8 MiB. A batch always
-        /// accepts one message, however large. During the delivery, the client holds a second copy
-        /// of the batch.
-        max_bytes: usize => with_max_bytes;
-        /// Age of a batch since its first row. Default 1 s.
-        max_age: Duration => with_max_age;
-        /// Concurrent deliveries. Default 1, which keeps the order of messages; at least 1. More
-        /// hide the latency of the acknowledgement.
-        max_in_flight: usize => with_max_in_flight;
-        /// Time limit of one attempt. Default 20 s. After nine tenths of it the attempt ends with
-        /// the reason for the delay. The next attempt waits for the same messages.
-        attempt_timeout: Duration => with_attempt_timeout;
-        /// Backoff between attempts, and the retry limit. Default: 100 ms doubling up to 10 s, for
-        /// 5 minutes.
-        retry: RetryPolicy => with_retry;
-        /// What happens to the open batch when the consumer stops. Default: it is delivered.
-        at_shutdown: AtShutdown => with_at_shutdown;
+        max_rows;
+        /// The size is that of keys, payloads and headers. During the delivery, the client holds a second
+        /// copy of the batch.
+        max_bytes;
+        max_age;
+        /// Default 1, which keeps the order of messages. More hide the latency of the acknowledgement.
+        max_in_flight;
+        /// After nine tenths of it the attempt ends with the reason for the delay. The next attempt waits
+        /// for the same messages.
+        attempt_timeout;
+        retry;
+        at_shutdown;
     }
 }
 

@@ -2,10 +2,9 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
-use kmr_core::{AtShutdown, BatchOptions, BoxError, Chunk, Delivery, Reducer, RetryPolicy};
+use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, Reducer};
 
 use super::delivery::{FrozenRows, Reject};
 use super::records::MemoryRecords;
@@ -58,21 +57,16 @@ impl<T: Send + 'static> MemoryWriter<T> {
     }
 
     batch_setters! {
-        /// Rows in a batch. Default 32,768; at least 1.
-        max_rows: usize => with_max_records;
-        /// Size of a batch, counted as `size_of::<T>()` for each row, bytes. Default 8 MiB.
-        max_bytes: usize => with_max_bytes;
-        /// Age of a batch since its first row. Default 1 s.
-        max_age: Duration => with_max_age;
-        /// Concurrent deliveries. Default 2; at least 1. Only stalled deliveries overlap.
-        max_in_flight: usize => with_max_in_flight;
-        /// Time limit of one attempt. Default 20 s; it ends a stall.
-        attempt_timeout: Duration => with_attempt_timeout;
-        /// Backoff between attempts, and the retry limit. Default: 100 ms doubling up to 10 s, for
-        /// 5 minutes.
-        retry: RetryPolicy => with_retry;
-        /// What happens to the open batch when the consumer stops. Default: it is delivered.
-        at_shutdown: AtShutdown => with_at_shutdown;
+        max_rows;
+        /// The size is counted as `size_of::<T>()` for each row.
+        max_bytes;
+        max_age;
+        /// Default 2. Only stalled deliveries overlap.
+        max_in_flight;
+        /// It ends a stall.
+        attempt_timeout;
+        retry;
+        at_shutdown;
     }
 }
 
@@ -114,6 +108,8 @@ impl<T: Send + 'static> Reducer for MemoryWriter<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use kmr_core::Attempt;
 
     use super::*;

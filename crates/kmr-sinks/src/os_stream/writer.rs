@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kmr_core::{AtShutdown, BatchOptions, BoxError, Chunk, Delivery, Reducer};
+use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, Reducer};
 use serde::Serialize;
 
 use super::delivery::FrozenLines;
@@ -84,19 +84,14 @@ impl<T: Serialize + Send + 'static> OsStreamWriter<T> {
     }
 
     batch_setters! {
-        /// Rows in a batch. Default 32,768; at least 1.
-        max_rows: usize => with_max_records;
-        /// Size of a batch, bytes of JSON. Default 8 MiB. A batch always accepts one row, however
-        /// large.
-        max_bytes: usize => with_max_bytes;
-        /// Age of a batch since its first row. Default 1 s. A short age shows lines sooner, a long
-        /// one saves system calls.
-        max_age: Duration => with_max_age;
-        /// Time limit of one attempt. Default 20 s. A reader that stalls longer costs an attempt,
-        /// but no line.
-        attempt_timeout: Duration => with_attempt_timeout;
-        /// What happens to the open batch when the consumer stops. Default: it is written.
-        at_shutdown: AtShutdown => with_at_shutdown;
+        max_rows;
+        /// The size is that in JSON.
+        max_bytes;
+        /// A short age shows lines sooner, a long one saves system calls.
+        max_age;
+        /// A reader that stalls longer costs an attempt, but no line.
+        attempt_timeout;
+        at_shutdown;
     }
 }
 

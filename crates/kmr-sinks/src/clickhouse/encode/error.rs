@@ -22,7 +22,7 @@ impl EncodeError {
     #[cold]
     pub(crate) fn mismatch(found: &str, expected: &Type) -> Self {
         Self::every_row(format!(
-            "the row holds {found} where the column takes {}",
+            "the row holds {found} where the column accepts {}",
             expected.with_rust_types()
         ))
     }

@@ -1,4 +1,4 @@
-//! The bytes match the documented format, and the two kinds of errors are told apart.
+//! The bytes match the documented format, and the two kinds of errors differ.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -75,7 +75,7 @@ fn numbers_are_little_endian_and_exact() {
     gives("Decimal(9, 2)", 1_i32, &[1, 0, 0, 0]);
     gives("Float32", 1.0_f32, &[0, 0, 0x80, 0x3F]);
     gives("Int128", -1_i128, &[0xFF; 16]);
-    fails("UInt64", 1_u32, true, "u32 where the column takes UInt64, from u64");
+    fails("UInt64", 1_u32, true, "u32 where the column accepts UInt64, from u64");
     fails("UInt32", 1_u64, true, "u64");
     fails("Bool", 1_u8, true, "Bool, from bool");
     fails("DateTime", "2020-01-01", true, "u32 (seconds");

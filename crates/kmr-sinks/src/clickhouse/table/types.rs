@@ -1,5 +1,10 @@
 //! ClickHouse's data types, as far as the encoder needs them.
 
+const DECIMAL_256: &str = "Decimal of up to 76 digits, from 32 bytes, scaled, as clickhouse::types::Int256";
+const UUID: &str = "UUID, from uuid::Uuid with #[serde(with = \"clickhouse::serde::uuid\")], or (u64, u64)";
+const DATE_TIME: &str = "DateTime, from u32 (seconds since 1970-01-01 UTC) or a clickhouse::serde helper";
+const DATE_TIME_64: &str = "DateTime64, from i64 (ticks since 1970-01-01 UTC) or a clickhouse::serde helper";
+
 /// A column's type, reduced to what decides its bytes in RowBinary. Time zones, the scale of
 /// decimals, `LowCardinality` and `SimpleAggregateFunction` do not.
 #[derive(Clone, Debug, PartialEq)]
@@ -108,24 +113,16 @@ impl Type {
             Type::Decimal32 => "Decimal of up to 9 digits, from i32, scaled",
             Type::Decimal64 => "Decimal of up to 18 digits, from i64, scaled",
             Type::Decimal128 => "Decimal of up to 38 digits, from i128, scaled",
-            Type::Decimal256 => {
-                "Decimal of up to 76 digits, from 32 bytes, scaled, as clickhouse::types::Int256"
-            }
+            Type::Decimal256 => DECIMAL_256,
             Type::String => "String, from String, &str or bytes",
             Type::FixedString(n) => {
                 return format!("FixedString({n}), from [u8; {n}], or a string of at most {n} bytes");
             }
-            Type::Uuid => {
-                "UUID, from uuid::Uuid with #[serde(with = \"clickhouse::serde::uuid\")], or (u64, u64)"
-            }
+            Type::Uuid => UUID,
             Type::Date => "Date, from u16 (days since 1970-01-01) or a clickhouse::serde helper",
             Type::Date32 => "Date32, from i32 (days since 1970-01-01) or a clickhouse::serde helper",
-            Type::DateTime => {
-                "DateTime, from u32 (seconds since 1970-01-01 UTC) or a clickhouse::serde helper"
-            }
-            Type::DateTime64 => {
-                "DateTime64, from i64 (ticks since 1970-01-01 UTC) or a clickhouse::serde helper"
-            }
+            Type::DateTime => DATE_TIME,
+            Type::DateTime64 => DATE_TIME_64,
             Type::Time => "Time, from i32 (seconds) or a clickhouse::serde helper",
             Type::Time64 => "Time64, from i64 (ticks) or a clickhouse::serde helper",
             Type::Interval => "Interval, from i64",
