@@ -44,13 +44,7 @@ impl Delivery for FrozenMessages {
             }
         };
         let done = timeout(self.report_timeout, maintained).await;
-        let done = done.unwrap_or_else(|_| {
-            let last = self.client.current().and_then(|client| client.last_error());
-            let no_report = format!("no report within {:?}", self.report_timeout);
-            Err(self
-                .not_acknowledged(last.map_or(no_report.clone(), |(_, last)| format!("{no_report}; {last}"))))
-        });
-        match done {
+        match done.unwrap_or_else(|_| Err(self.no_report())) {
             Ok(()) => {
                 let rejected = self.batch.rejected();
                 let delivered = self.batch.len() - rejected.len();
@@ -180,7 +174,7 @@ impl FrozenMessages {
         self.batch.isolate(isolated);
         match (stop, retry) {
             (Some(error), _) => Err(error),
-            (None, Some(code)) => Err(self.not_acknowledged(self.reason(code))),
+            (None, Some(code)) => Err(self.not_acknowledged(self.with_last_error(code.to_string()))),
             (None, None) => Ok(()),
         }
     }
@@ -211,9 +205,16 @@ impl FrozenMessages {
         Ok(())
     }
 
-    fn reason(&self, code: RDKafkaErrorCode) -> String {
-        let last = self.client.current().and_then(|client| client.last_error());
-        last.map_or_else(|| code.to_string(), |(_, last)| format!("{code}; {last}"))
+    fn no_report(&self) -> KafkaWriteError {
+        self.not_acknowledged(self.with_last_error(format!("no report within {:?}", self.report_timeout)))
+    }
+
+    /// The reason, with the client's last error if there is one.
+    fn with_last_error(&self, reason: String) -> String {
+        match self.client.current().and_then(|client| client.last_error()) {
+            Some((_, last)) => format!("{reason}; {last}"),
+            None => reason,
+        }
     }
 
     fn not_acknowledged(&self, reason: String) -> KafkaWriteError {
