@@ -13,7 +13,7 @@ use std::time::Duration;
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
 use kmr_core::{BoxError, Consumer, Record, processing_strategy};
 use kmr_examples::{expect_same, run_to_end};
-use kmr_sinks::{MemoryWriter, OsStream, OsStreamWriter};
+use kmr_sinks::{MemoryWriter, OsStreamWriter};
 use serde::Deserialize;
 
 #[derive(Debug, Deserialize)]
@@ -55,7 +55,7 @@ async fn main() -> Result<(), BoxError> {
         map => parse,
         map => plausible,
         reduce => sink,
-        reduce_err => OsStreamWriter::new(Duration::from_millis(50), OsStream::StdErr),
+        reduce_err => OsStreamWriter::stderr().max_age(Duration::from_millis(50)),
     });
     let consumer = Consumer::builder()
         .topics(["readings"])

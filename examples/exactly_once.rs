@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use kmr_core::{BoxError, ClientConfig, Consumer, Record, processing_strategy};
 use kmr_sinks::clickhouse::{ClickHouseWriter, RecordColumns, Row, client::Client};
-use kmr_sinks::{OsStream, OsStreamWriter};
+use kmr_sinks::OsStreamWriter;
 use serde::Serialize;
 
 #[derive(Row, Serialize)]
@@ -47,7 +47,7 @@ async fn main() -> Result<(), BoxError> {
         .database(database)
         .record_columns(RecordColumns::new().partition("partition").offset("offset"))
         .max_age(Duration::from_millis(500));
-    let letters = OsStreamWriter::new(Duration::from_millis(500), OsStream::StdErr);
+    let letters = OsStreamWriter::stderr().max_age(Duration::from_millis(500));
     // A process that was killed has its partitions for as long as the group waits for it.
     let config = ClientConfig::new()
         .set("bootstrap.servers", broker)

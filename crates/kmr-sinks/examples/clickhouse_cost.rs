@@ -1,7 +1,9 @@
-//! What does a million rows cost, step by step: encoding, LZ4, insert? Prints CPU-seconds of this process per million rows,
-//! and those of the `clickhouse` crate's own insert (plain, in the same batches) to compare with.
+//! Measures the cost of a million rows, step by step: encoding, LZ4, insert. It prints the CPU
+//! seconds of this process for a million rows, and those of the `clickhouse` crate's own insert
+//! (plain, in the same batches).
 //!
-//! `cargo run --release -p kmr-sinks --features clickhouse --example clickhouse_cost -- http://127.0.0.1:8123 my_database`
+//! `cargo run --release -p kmr-sinks --features clickhouse --example clickhouse_cost --
+//! http://127.0.0.1:8123 my_database`
 #![allow(clippy::print_stdout, reason = "a program that prints figures")]
 
 use std::time::{Duration, Instant};
@@ -13,7 +15,7 @@ use serde::Serialize;
 
 const ROWS: u64 = 2_000_000;
 const BATCH: u64 = 32_768;
-/// Rows in a chunk, as a partition's map task hands them over.
+/// Rows in a chunk, as a partition's map task sends them.
 const CHUNK: u64 = 1_024;
 
 #[derive(Row, Serialize)]
@@ -54,7 +56,7 @@ fn mixed(n: u64) -> Mixed {
 async fn main() -> Result<(), BoxError> {
     let mut arguments = std::env::args().skip(1);
     let (Some(url), Some(database)) = (arguments.next(), arguments.next()) else {
-        return Err("arguments: URL of the server, name of a database of its own".into());
+        return Err("arguments: URL of the server, name of a database that the example may change".into());
     };
     let client = Client::default().with_url(&url).with_database(&database);
     let columns = "partition UInt32, offset UInt64, timestamp DateTime";

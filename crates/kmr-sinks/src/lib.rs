@@ -2,6 +2,10 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+#[cfg(any(feature = "clickhouse", feature = "kafka", feature = "memory", feature = "os-stream"))]
+mod batch_setters;
+#[cfg(any(feature = "clickhouse", feature = "kafka", feature = "os-stream"))]
+mod errors;
 #[cfg(any(feature = "clickhouse", feature = "os-stream"))]
 mod row_buffer;
 
@@ -21,9 +25,9 @@ pub use kafka::{KafkaMessage, KafkaWriter};
 #[cfg(feature = "memory")]
 pub use memory::{MemoryRecords, MemoryWriter};
 #[cfg(feature = "os-stream")]
-pub use os_stream::{JsonLines, OsStream, OsStreamError, OsStreamWriter};
+pub use os_stream::{JsonLines, OsStreamError, OsStreamWriter};
 
-/// Compiles the example of the repository's front page.
+/// Compiles the examples of the repository's README.
 #[cfg(all(doctest, feature = "clickhouse", feature = "os-stream"))]
 #[doc = include_str!("../../../README.md")]
 struct FrontPage;

@@ -1,20 +1,21 @@
-//! Encoded rows back to back in one buffer, with the end of each: what the map tasks fill for a sink that sends bytes.
+//! Encoded rows in one buffer, with the end of each: the container of sinks that send bytes.
 
 use kmr_core::BoxError;
 
-/// First allocation, so that a chunk does not grow through eight sizes before it holds one row.
+/// Size of the first allocation, so that a chunk does not grow eight times before it holds one row.
 const FIRST_ALLOCATION: usize = 1024;
 
-/// Rows back to back. Invariant: `ends` is ascending and its last element, or 0, is the length of `bytes`.
+/// Contiguous rows. Invariant: `ends` is ascending, and its last element, or 0, is the length of
+/// `bytes`.
 #[derive(Debug, Default)]
 pub(crate) struct RowBuffer {
     bytes: Vec<u8>,
-    // u32: rows of 16 bytes would otherwise carry half their size in bookkeeping.
+    // u32: with usize, rows of 16 bytes would need half their size for it.
     ends: Vec<u32>,
 }
 
 impl RowBuffer {
-    /// Adds what `encode` writes as one row; if it fails, nothing stays behind.
+    /// Appends the bytes that `encode` writes as one row. If it fails, nothing is appended.
     pub(crate) fn push(
         &mut self,
         encode: impl FnOnce(&mut Vec<u8>) -> Result<(), BoxError>,
@@ -60,11 +61,11 @@ impl RowBuffer {
 
     pub(crate) fn split_off(&mut self, at: usize) -> Self {
         let at = at.min(self.ends.len());
-        let cut = self.start_of(at);
-        let bytes = self.bytes.split_off(cut);
+        let offset = self.start_of(at);
+        let bytes = self.bytes.split_off(offset);
         let mut ends = self.ends.split_off(at);
         for end in &mut ends {
-            *end -= cut as u32; // fits: it is an element of `ends`, or 0
+            *end -= offset as u32; // fits: it is an element of `ends`, or 0
         }
         Self { bytes, ends }
     }
@@ -97,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failed_row_leaves_nothing_behind() {
+    fn a_failed_row_appends_nothing() {
         let mut buffer = filled(&["ab"]);
         let failed = buffer.push(|out| {
             out.extend_from_slice(b"half");

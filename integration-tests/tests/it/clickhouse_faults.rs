@@ -130,7 +130,7 @@ async fn a_proxy_that_spoils_most_inserts_loses_nothing_and_doubles_nothing() ->
         .record_columns(RecordColumns::new().partition("partition").offset("offset"))
         .compression(Compression::None)
         .max_rows(1_000)
-        .answer_timeout(Duration::from_secs(1))
+        .response_timeout(Duration::from_secs(1))
         .retry(RetryPolicy::default().with_max_backoff(Duration::from_millis(200)));
     let group = unique(test_name!());
     let errors = MemoryWriter::<DeadLetter>::new();

@@ -115,7 +115,7 @@ async fn a_failing_dead_letter_sink_stops_the_consumer() -> Result<()> {
     let error = running.ended(Deadline::seconds(60)).await?.expect_err("a dead letter must not be dropped");
     assert!(matches!(&error, Error::Stage { stage, .. } if stage == "reduce_err"), "{error:?}");
     let text = kmr_core::error_chain(&error);
-    assert!(text.contains("reduce_err") && text.contains("told to fail"), "{text}");
+    assert!(text.contains("reduce_err") && text.contains("fails on demand"), "{text}");
     let committed = topic.committed(&group).await?;
     assert!(committed.get(&0).is_none_or(|offset| *offset <= BAD), "{committed:?}");
     Ok(())

@@ -57,8 +57,8 @@ impl Place {
             .max_rows(500)
             .max_age(Duration::from_millis(100))
             .max_rejected(usize::MAX)
-            .max_rejected_share(1.0)
-            .on_schema_change(policy);
+            .max_rejected_ratio(1.0)
+            .schema_change_policy(policy);
         let strategy = Strategy::new().map(line).reduce(writer).reduce_err(letters);
         run(consumer(&self.topic, &self.group, strategy).circuit_breaker(None))
     }
@@ -155,7 +155,7 @@ async fn limits_of_refused_rows_hold_for_changed_tables_too() -> Result<()> {
         .database(place.database.name())
         .record_columns(RecordColumns::new().offset("offset"))
         .max_age(Duration::from_millis(100))
-        .on_schema_change(SchemaChange::DeadLetter);
+        .schema_change_policy(SchemaChange::DeadLetter);
     let letters = MemoryWriter::<DeadLetter>::new();
     let strategy = Strategy::new().map(line).reduce(writer).reduce_err(letters);
     let mut running = run(consumer(&place.topic, &place.group, strategy))?;
@@ -167,6 +167,6 @@ async fn limits_of_refused_rows_hold_for_changed_tables_too() -> Result<()> {
     place.topic.produce(crate::scene::numbered(5_000, 1)).await?;
     let error = running.ended(Deadline::seconds(60)).await?.err().context("it went on")?;
     let text = error_chain(&error);
-    ensure!(text.contains("refuses too many rows") && text.contains("column `value` is gone"), "{text}");
+    ensure!(text.contains("rejects too many rows") && text.contains("column `value` is gone"), "{text}");
     Ok(())
 }

@@ -163,7 +163,7 @@ async fn passwords_tokens_and_own_cas_reach_the_real_server_and_nobody_else() {
         ),
         (
             writer_to(&url.replace("localhost", "127.0.0.1"), &database, &ours).user(user).password(password),
-            "correct the host's name",
+            "correct the host name",
         ),
     ] {
         let error = error_chain(&*writer.start().await.unwrap_err());

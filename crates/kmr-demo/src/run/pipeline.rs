@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use kmr_core::{BatchOptions, DeadLetter, Pipeline, Record, RetryPolicy, processing_strategy};
-use kmr_sinks::{ClickHouseWriter, KafkaWriter, OsStream, OsStreamWriter};
+use kmr_sinks::{ClickHouseWriter, KafkaWriter, OsStreamWriter};
 
 use super::probe::{Behaviour, Probe};
 use super::row::{self, IngestRow, RowError};
@@ -93,7 +93,7 @@ fn errors(args: &RunArgs) -> anyhow::Result<ErrorStage> {
     }
     let behaviour = match args.errors {
         Errors::Stderr => {
-            let stream = OsStreamWriter::new(DEAD_LETTER_AGE, OsStream::StdErr);
+            let stream = OsStreamWriter::stderr().max_age(DEAD_LETTER_AGE);
             return Ok(ErrorStage::Stream(stream.attempt_timeout(args.tuning.attempt_timeout)));
         }
         Errors::Drop => Behaviour::Discard,

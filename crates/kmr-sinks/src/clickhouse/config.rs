@@ -1,35 +1,35 @@
-//! Where and how to connect: options as given, and the checked form that requests are made from.
+//! The options of a writer that concern the server, and the checks before anything is connected.
 
-use std::fmt;
 use std::time::Duration;
 
+use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
-use hyper::{HeaderMap, Uri};
 
-use super::error::ClickHouseError;
-use super::limits::Limits;
-use super::record_columns::RecordColumns;
-use super::schema::quoted;
+use crate::clickhouse::batch::limits::RejectionLimits;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::http::endpoint::{Endpoint, Secret, Timeouts, Url, address};
 #[cfg(feature = "clickhouse-tls")]
-use super::tls::Tls;
+use crate::clickhouse::http::tls::Tls;
+use crate::clickhouse::table::name::quoted;
+use crate::clickhouse::table::record_columns::RecordColumns;
 
-/// How a batch is packed on its way to the server.
+/// How a batch is compressed for the request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// As it is. The least work on both sides; for a server on the same machine.
+    /// No compression. The least work on both sides; for a server on the same machine.
     None,
     /// An LZ4 frame (`Content-Encoding: lz4`). The default.
     #[default]
     Lz4,
-    /// A Zstandard frame of level 1 (`Content-Encoding: zstd`): smaller than LZ4, at more CPU on both sides. For servers that
-    /// are far away.
+    /// A Zstandard frame of level 1 (`Content-Encoding: zstd`): smaller than LZ4, for more CPU time
+    /// on both sides. For remote servers.
     #[cfg(feature = "clickhouse-zstd")]
     Zstd,
 }
 
 impl Compression {
-    /// What the server is told.
+    /// The value of the `Content-Encoding` header.
     pub(crate) fn content_encoding(self) -> Option<&'static str> {
         match self {
             Compression::None => None,
@@ -48,40 +48,24 @@ impl Compression {
     ];
 }
 
-/// What becomes of rows that the table cannot take any more without losing values, because it was changed while the consumer runs: a
-/// column is gone, or has a type that does not hold every value of the one that it had at the start.
+/// What happens to rows when the table was changed so that it would lose values: a column was
+/// dropped, or its new type does not hold every value of its type at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SchemaChange {
-    /// The consumer stops, with the column and both types, and nothing of the batch is committed. The default.
+    /// The consumer stops with an error that names the column and both types. Nothing of the batch
+    /// is committed. The default.
     #[default]
     Stop,
-    /// They go to `reduce_err`, each with the column and both types, as rows that the server refused: up to
-    /// [`max_rejected`](super::ClickHouseWriter::max_rejected) and
-    /// [`max_rejected_share`](super::ClickHouseWriter::max_rejected_share), past which the consumer stops. With the defaults of these two
-    /// a change ends the consumer after some hundred rows; whoever wants every row as a dead letter raises both, and the consumer's breaker.
+    /// The rows go to `reduce_err` as rejected rows, each with the column and both types. The
+    /// consumer stops above [`max_rejected`](super::ClickHouseWriter::max_rejected) or
+    /// [`max_rejected_ratio`](super::ClickHouseWriter::max_rejected_ratio). With their defaults a
+    /// change stops the consumer after a few hundred rows. To turn every row into a dead letter,
+    /// raise both, and the consumer's circuit breaker.
     DeadLetter,
 }
 
-/// Time limits of one request.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Timeouts {
-    pub(crate) connect: Duration,
-    pub(crate) send: Duration,
-    pub(crate) answer: Duration,
-}
-
-/// A value that is shown to the server alone.
-#[derive(Clone)]
-pub(crate) struct Secret(pub(crate) String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
-}
-
-/// The options of a writer that have to do with the server, as given.
+/// The options that concern the server, unchecked.
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) urls: Vec<String>,
@@ -90,22 +74,22 @@ pub(crate) struct Config {
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
     pub(crate) token: Option<Secret>,
-    /// A file of CA certificates in PEM.
+    /// A PEM file of CA certificates.
     #[cfg(feature = "clickhouse-tls")]
     pub(crate) ca: Option<std::path::PathBuf>,
     pub(crate) settings: Vec<(String, String)>,
-    /// Replicas that have to have a batch before it counts as inserted.
+    /// Replicas that must store a batch before it counts as inserted.
     pub(crate) quorum: Option<u32>,
     pub(crate) record_columns: RecordColumns,
     pub(crate) compression: Compression,
     pub(crate) async_insert: bool,
-    pub(crate) limits: Limits,
+    pub(crate) limits: RejectionLimits,
     pub(crate) schema_change: SchemaChange,
     pub(crate) timeouts: Timeouts,
     pub(crate) start_timeout: Duration,
 }
 
-/// Parameters that kmr gives itself, or that would undo what it relies on.
+/// Parameters that kmr sets itself, or that would break what it relies on.
 const RESERVED: &[&str] = &[
     "async_insert",
     "compress",
@@ -132,29 +116,40 @@ const RESERVED: &[&str] = &[
     "wait_for_async_insert",
 ];
 
-/// The part of the answer timeout that the server waits for a quorum.
-const QUORUM_PATIENCE: f64 = 0.8;
+/// The part of the response timeout that the server waits for a quorum.
+const QUORUM_WAIT: f64 = 0.8;
 
-/// Shorter passwords are not looked for in answers: they would be found in half of all words, and thereby be told.
+/// Shorter passwords are not redacted: they occur in many words, so redaction would reveal them.
 const SHORTEST_SECRET: usize = 4;
 
-/// Checked options.
-#[derive(Clone, Debug)]
-pub(crate) struct Endpoint {
-    pub(crate) host: String,
-    pub(crate) port: u16,
-    /// Of the URL: proxies may put ClickHouse below one.
-    path: String,
-    pub(crate) headers: HeaderMap,
-    /// To be cut out of whatever the other side says.
-    secrets: Vec<Secret>,
-    settings: Vec<(String, String)>,
-    pub(crate) timeouts: Timeouts,
-    #[cfg(feature = "clickhouse-tls")]
-    pub(crate) tls: Option<Tls>,
-}
-
 impl Config {
+    /// The default options.
+    pub(crate) fn new(url: String, table: String) -> Self {
+        Self {
+            urls: vec![url],
+            table,
+            database: None,
+            user: None,
+            password: None,
+            token: None,
+            #[cfg(feature = "clickhouse-tls")]
+            ca: None,
+            settings: Vec::new(),
+            quorum: None,
+            record_columns: RecordColumns::new(),
+            compression: Compression::default(),
+            async_insert: false,
+            limits: RejectionLimits::default(),
+            schema_change: SchemaChange::default(),
+            timeouts: Timeouts {
+                connect: Duration::from_secs(3),
+                write: Duration::from_secs(5),
+                response: Duration::from_secs(15),
+            },
+            start_timeout: Duration::from_secs(30),
+        }
+    }
+
     /// Database and table, quoted.
     pub(crate) fn quoted_table(&self) -> String {
         match &self.database {
@@ -163,13 +158,13 @@ impl Config {
         }
     }
 
-    /// Checks all that can be checked without a server. One endpoint for each URL.
+    /// Checks everything that needs no server. Returns one endpoint for each URL.
     pub(crate) fn endpoints(&self) -> Result<Vec<Endpoint>, ClickHouseError> {
         if let Some(problem) = self.limits.problem() {
             return Err(config(problem));
         }
         if self.token.is_some() && (self.user.is_some() || self.password.is_some()) {
-            return Err(config("both a token and a user or password are given: use .bearer_token() alone"));
+            return Err(config("both a token and a user or password are set: use .bearer_token() alone"));
         }
         self.urls.iter().map(|url| self.endpoint(url)).collect()
     }
@@ -180,14 +175,12 @@ impl Config {
         }
         let is_quorum = |(name, _): &(String, String)| name.starts_with("insert_quorum");
         if self.quorum.is_some() && self.settings.iter().any(is_quorum) {
-            return Err(config("a quorum is given twice: leave out .insert_quorum(), or .setting() for it"));
+            return Err(config("a quorum is set twice: remove .insert_quorum(), or .setting() for it"));
         }
         if let Some((name, _)) = self.settings.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
-            return Err(config(format!(
-                "the setting {name} is kmr's own and cannot be changed with .setting()"
-            )));
+            return Err(config(format!("kmr sets {name} itself; it cannot be changed with .setting()")));
         }
-        let Url { secure, host, port, path } = parse_url(url)?;
+        let Url { secure, host, port, path } = Url::parse(url).map_err(config)?;
         #[cfg(not(feature = "clickhouse-tls"))]
         if secure {
             return Err(config("https needs the feature `clickhouse-tls` of kmr-sinks"));
@@ -207,14 +200,14 @@ impl Config {
         })
     }
 
-    /// The user's settings, and what a quorum needs.
+    /// The user's settings, and those of the quorum.
     fn settings(&self) -> Vec<(String, String)> {
         let mut settings = self.settings.clone();
         if let Some(replicas) = self.quorum {
-            // The server gives up first, and says why.
-            let patience = self.timeouts.answer.mul_f64(QUORUM_PATIENCE).as_millis();
+            // The server gives up first, and its error names the reason.
+            let wait = self.timeouts.response.mul_f64(QUORUM_WAIT).as_millis();
             settings.push(("insert_quorum".to_owned(), replicas.to_string()));
-            settings.push(("insert_quorum_timeout".to_owned(), patience.to_string()));
+            settings.push(("insert_quorum_timeout".to_owned(), wait.to_string()));
         }
         settings
     }
@@ -226,13 +219,12 @@ impl Config {
 
     fn headers(&self, host: &str, port: u16) -> Result<HeaderMap, ClickHouseError> {
         let mut headers = HeaderMap::new();
-        let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        headers.insert(hyper::header::HOST, header_value("host", &format!("{host}:{port}"))?);
+        headers.insert(hyper::header::HOST, header_value("host", &address(host, port))?);
         headers.insert(
             hyper::header::USER_AGENT,
             HeaderValue::from_static(concat!("kmr-sinks/", env!("CARGO_PKG_VERSION"))),
         );
-        // One connection a request: see exchange.rs.
+        // One connection for each request: see http/request.rs.
         headers.insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
         if let Some(user) = &self.user {
             headers.insert(HeaderName::from_static("x-clickhouse-user"), header_value("user", user)?);
@@ -251,78 +243,6 @@ impl Config {
     }
 }
 
-impl Endpoint {
-    /// Host and port, for messages.
-    pub(crate) fn address(&self) -> String {
-        if self.host.contains(':') {
-            format!("[{}]:{}", self.host, self.port)
-        } else {
-            format!("{}:{}", self.host, self.port)
-        }
-    }
-
-    /// Path and parameters of a request: `parameters`, then the user's settings.
-    pub(crate) fn target(&self, parameters: &[(&str, &str)]) -> String {
-        let mut target = self.path.clone();
-        let settings = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (at, (name, value)) in parameters.iter().copied().chain(settings).enumerate() {
-            target.push(if at == 0 { '?' } else { '&' });
-            percent_encode(name, &mut target);
-            target.push('=');
-            percent_encode(value, &mut target);
-        }
-        target
-    }
-
-    /// `text` without password and token, should the other side have repeated them.
-    pub(crate) fn redact(&self, text: &str) -> String {
-        let hide = |text: String, secret: &Secret| text.replace(&secret.0, "(hidden)");
-        self.secrets.iter().fold(text.to_owned(), hide)
-    }
-}
-
-/// A URL, taken apart.
-struct Url {
-    secure: bool,
-    host: String,
-    port: u16,
-    path: String,
-}
-
-fn parse_url(url: &str) -> Result<Url, ClickHouseError> {
-    // Nothing of a URL that may hold a password is repeated.
-    let uri: Uri = url.parse().map_err(|_| config("the URL is not valid; it looks like http://host:8123"))?;
-    let authority =
-        uri.authority().ok_or_else(|| config("the URL names no host; it looks like http://host:8123"))?;
-    if authority.as_str().contains('@') {
-        return Err(config("the URL holds credentials, which end up in logs; use .user() and .password()"));
-    }
-    if uri.query().is_some() {
-        return Err(config("the URL holds parameters; use .setting(), .user() and .password()"));
-    }
-    let secure = match uri.scheme_str() {
-        Some("http") => false,
-        Some("https") => true,
-        _ => return Err(config("the URL must start with http:// or https://")),
-    };
-    let host = authority.host();
-    let port = match authority.as_str().strip_prefix(host) {
-        Some("") => {
-            if secure {
-                443
-            } else {
-                80
-            }
-        }
-        _ => authority.port_u16().ok_or_else(|| config("the URL's port is not a number up to 65535"))?,
-    };
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    if host.is_empty() {
-        return Err(config("the URL names no host; it looks like http://host:8123"));
-    }
-    Ok(Url { secure, host, port, path: uri.path().to_owned() })
-}
-
 fn config(problem: impl Into<String>) -> ClickHouseError {
     ClickHouseError::Config(problem.into())
 }
@@ -332,66 +252,33 @@ fn header_value(what: &str, text: &str) -> Result<HeaderValue, ClickHouseError> 
         .map_err(|_| config(format!("the {what} holds a character that no HTTP header can carry")))
 }
 
-fn percent_encode(text: &str, out: &mut String) {
-    const HEX: &[u8; 16] = b"0123456789ABCDEF";
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
-            _ => {
-                out.push('%');
-                out.push(HEX[usize::from(byte >> 4)] as char);
-                out.push(HEX[usize::from(byte & 15)] as char);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
-    /// A valid endpoint.
     pub(crate) fn endpoint(url: &str) -> Endpoint {
         config_for(url).endpoint(url).unwrap()
     }
 
     fn config_for(url: &str) -> Config {
         Config {
-            urls: vec![url.into()],
-            table: "t".into(),
-            database: None,
             user: Some("writer".into()),
             password: Some(Secret("s3cret".into())),
-            token: None,
-            #[cfg(feature = "clickhouse-tls")]
-            ca: None,
-            settings: Vec::new(),
-            quorum: None,
-            record_columns: RecordColumns::new(),
-            compression: Compression::Lz4,
-            async_insert: false,
-            limits: Limits::default(),
-            schema_change: SchemaChange::Stop,
-            timeouts: Timeouts {
-                connect: Duration::from_secs(1),
-                send: Duration::from_secs(1),
-                answer: Duration::from_secs(1),
-            },
-            start_timeout: Duration::from_secs(1),
+            ..Config::new(url.into(), "t".into())
         }
     }
 
     #[test]
-    fn urls_are_taken_apart() {
-        let below = endpoint("http://[::1]:8123/ch");
-        assert_eq!((below.host.as_str(), below.port), ("::1", 8123));
-        assert_eq!(below.address(), "[::1]:8123");
-        assert_eq!(below.target(&[("query", "SELECT 'ü'")]), "/ch?query=SELECT%20%27%C3%BC%27");
+    fn urls_are_split_into_their_parts() {
+        let prefixed = endpoint("http://[::1]:8123/ch");
+        assert_eq!((prefixed.host.as_str(), prefixed.port), ("::1", 8123));
+        assert_eq!(prefixed.address(), "[::1]:8123");
+        assert_eq!(prefixed.target(&[("query", "SELECT 'ü'")]), "/ch?query=SELECT%20%27%C3%BC%27");
         assert_eq!(endpoint("http://db").address(), "db:80");
     }
 
     #[test]
-    fn wrong_urls_say_what_to_do_and_repeat_no_secret() {
+    fn errors_of_wrong_urls_name_the_remedy_and_no_secret() {
         for (url, expected) in [
             #[cfg(not(feature = "clickhouse-tls"))]
             ("https://db:8443", "clickhouse-tls"),
@@ -421,7 +308,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn settings_that_kmr_relies_on_are_refused() {
+    fn settings_that_kmr_relies_on_are_rejected() {
         let mut config = config_for("http://db");
         config.settings.push(("async_insert".into(), "1".into()));
         assert!(config.endpoints().unwrap_err().to_string().contains("async_insert"));

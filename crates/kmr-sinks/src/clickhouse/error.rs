@@ -1,16 +1,17 @@
-//! What can go wrong between a row and its table: every text names the place and the remedy, none holds a secret.
+//! The errors of the ClickHouse sink. Every text names the place and the remedy; none holds a
+//! secret.
 
 use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use super::code::ErrorClass;
+use crate::clickhouse::error_code::ErrorClass;
 
 /// An error of the ClickHouse sink.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClickHouseError {
-    /// An option that cannot work. Found before anything is connected.
+    /// An invalid option. Detected before anything is connected.
     #[error("ClickHouse sink: {0}")]
     Config(String),
 
@@ -19,43 +20,43 @@ pub enum ClickHouseError {
     Unreachable {
         /// Host and port.
         address: String,
-        /// The operating system's word.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// The server's certificate is not to be trusted.
+    /// The server's certificate is not trusted.
     #[error(
-        "ClickHouse at {address} shows a certificate that is not trusted; correct the host's name, renew the certificate, or \
-         name its CA with .ca_certificate()"
+        "ClickHouse at {address} has a certificate that is not trusted; correct the host name, renew the certificate, or \
+         set its CA with .ca_certificate()"
     )]
-    Distrusted {
+    UntrustedCertificate {
         /// Host and port.
         address: String,
-        /// What is wrong with it.
+        /// The error of the TLS handshake.
         source: io::Error,
     },
 
-    /// A phase of a request took too long. A batch whose answer did not come may have been stored all the same.
+    /// A phase of a request exceeded its limit. The batch may have been stored.
     #[error("ClickHouse at {address}: {phase} took longer than {limit:?}")]
     TimedOut {
         /// Host and port.
         address: String,
-        /// What was waited for.
+        /// The phase.
         phase: Phase,
-        /// How long.
+        /// Its limit.
         limit: Duration,
     },
 
-    /// The connection broke before the whole answer was there. The batch may have been stored all the same.
-    #[error("the connection to ClickHouse at {address} broke before it answered")]
+    /// The connection broke before the end of the response. The batch may have been stored.
+    #[error("the connection to ClickHouse at {address} broke before the end of the response")]
     Broken {
         /// Host and port.
         address: String,
-        /// The HTTP library's word.
+        /// The error of the HTTP library.
         source: hyper::Error,
     },
 
-    /// The server answered with an exception.
+    /// The server responded with an exception.
     #[error("ClickHouse at {address}, table {table}: code {code} (HTTP {status}): {message}; {remedy}")]
     Exception {
         /// Host and port.
@@ -64,46 +65,46 @@ pub enum ClickHouseError {
         table: String,
         /// ClickHouse's error code.
         code: u32,
-        /// The status of the HTTP answer. 200 is possible.
+        /// The HTTP status. 200 is possible.
         status: u16,
-        /// What follows from the code.
+        /// The class of the code.
         class: ErrorClass,
-        /// The server's words, cut to a sensible length.
+        /// The server's message, shortened.
         message: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
     },
 
-    /// An answer with an error status, but without a ClickHouse exception: most likely from something in between.
-    #[error("{address} answered HTTP {status}{}; {remedy}", quote(.body))]
+    /// A response with an error status, but without an exception: most likely from a proxy.
+    #[error("{address} responded with HTTP {status}{}; {remedy}", quote(.body))]
     Status {
         /// Host and port.
         address: String,
-        /// The status of the HTTP answer.
+        /// The HTTP status.
         status: u16,
         /// The start of the body.
         body: String,
-        /// What to do.
+        /// The remedy.
         remedy: &'static str,
-        /// Whether it may pass.
+        /// Whether a retry may succeed.
         retryable: bool,
     },
 
-    /// An answer of status 200 that ClickHouse would not give.
-    #[error("{address} answered {what}{}; check that the address is ClickHouse's HTTP interface", quote(.body))]
+    /// A response of status 200 that ClickHouse would not send.
+    #[error("{address} responded to {what}{}; check that the address is ClickHouse's HTTP interface", quote(.body))]
     NotClickHouse {
         /// Host and port.
         address: String,
-        /// What was wrong with it.
+        /// The request, and what is wrong with the response.
         what: &'static str,
         /// The start of the body.
         body: String,
     },
 
-    /// The server reports success for fewer rows than it was sent.
+    /// The server reports fewer written rows than it received.
     #[error(
         "ClickHouse at {address} reports {written} rows written to table {table} of {sent} sent; nothing of the batch is \
-         committed: look for rows that were dropped on the way (a proxy, a limit of the user's profile)"
+         committed: check what dropped rows (a proxy, a limit in the user's profile)"
     )]
     Incomplete {
         /// Host and port.
@@ -112,52 +113,52 @@ pub enum ClickHouseError {
         table: String,
         /// Rows by the server's count.
         written: u64,
-        /// Rows by ours.
+        /// Rows of the insert.
         sent: u64,
     },
 
-    /// The server could not be asked for the table's columns within the start-up time.
+    /// The server did not describe the table within the start timeout.
     #[error(
         "ClickHouse at {address} was not ready within {waited:?} ({attempts} attempts); start it, or correct the address"
     )]
     NotReady {
         /// Host and port.
         address: String,
-        /// The start-up time.
+        /// The start timeout.
         waited: Duration,
-        /// How often it was tried.
+        /// Number of attempts.
         attempts: u32,
-        /// What the last attempt met.
+        /// The error of the last attempt.
         source: Box<ClickHouseError>,
     },
 
-    /// Table and Row do not fit together.
+    /// The table and the row type do not match.
     #[error("table {table}: {problem}")]
     Schema {
         /// The table, quoted.
         table: String,
-        /// What does not fit, and what to do.
+        /// The mismatch, and the remedy.
         problem: String,
     },
 
-    /// A field's Rust type can never be written to its column: the program is wrong, not the record.
+    /// A field's Rust type never fits its column: the program is at fault, not the record.
     #[error(
         "table {table}, column `{column}` {column_type}: {problem}; change the field of {row}, or alter the column"
     )]
     FieldType {
         /// The table, quoted.
         table: String,
-        /// The Row's name.
+        /// The name of the row type.
         row: &'static str,
         /// The column.
         column: String,
         /// Its type.
         column_type: String,
-        /// Expected and found.
+        /// The found and the expected type.
         problem: String,
     },
 
-    /// A row whose values cannot be written; its record goes to `reduce_err`.
+    /// A value of a row does not fit its column; the record goes to `reduce_err`.
     #[error("table {table}, column `{column}` {column_type}: {problem}")]
     Row {
         /// The table, quoted.
@@ -166,58 +167,58 @@ pub enum ClickHouseError {
         column: String,
         /// Its type.
         column_type: String,
-        /// Why.
+        /// The reason.
         problem: String,
     },
 
-    /// A row that the server refused alone; its record goes to `reduce_err`.
-    #[error("ClickHouse refused the row{}", in_column(.column))]
-    Refused {
+    /// The server rejected a row alone; its record goes to `reduce_err`.
+    #[error("ClickHouse rejected the row{}", in_column(.column))]
+    Rejected {
         /// The column, where the server names it.
         column: Option<String>,
-        /// What the server said to it, with its code.
+        /// The server's error.
         source: Box<ClickHouseError>,
     },
 
-    /// More rows are refused than may go to `reduce_err`.
+    /// The server rejected more rows than the limits allow.
     #[error(
-        "table {table}: the server refuses too many rows: {what}; nothing of the batch is committed: correct the mapping or \
+        "table {table}: the server rejects too many rows: {what}; nothing of the batch is committed: correct the mapping or \
          the table, or raise the limit"
     )]
-    TooManyRefused {
+    TooManyRejected {
         /// The table, quoted.
         table: String,
-        /// How many, and the limit.
+        /// The number of rejected rows, and the limit.
         what: String,
-        /// What the server said to the last one.
+        /// The server's error for the last one.
         source: Box<ClickHouseError>,
     },
 
-    /// Exactly-once mode: a planned block may be in the table already, and the table may have forgotten its token.
+    /// Exactly-once mode: a planned block may be stored already, and its token may be forgotten.
     #[error(
-        "table {table}: the block {token} may have been inserted before and its token may be forgotten: {why}; look by topic, partition and \
-         offset whether its rows are there, then start a new epoch behind or in front of them (kmr-demo offsets reset)"
+        "table {table}: the block {token} may have been inserted before and its token may be forgotten: {why}; check by topic, partition \
+         and offset whether its rows are stored, then start a new epoch after or before them (kmr-demo offsets reset)"
     )]
     InDoubt {
         /// The table, quoted.
         table: String,
-        /// The block's token, which names topic id, partition, epoch, first and last offset.
+        /// The block's token, which holds topic id, partition, epoch, first and last offset.
         token: String,
-        /// Which window has passed.
+        /// The exceeded window.
         why: String,
     },
 
-    /// Exactly-once mode: rows of a block are refused, and which they are could not be found out.
+    /// Exactly-once mode: the table rejects rows of a block, and the probe for them failed.
     #[error(
-        "table {table}: it refuses rows of a block, and looking for them failed; the user needs CREATE TEMPORARY TABLE and CREATE \
-         ARBITRARY TEMPORARY TABLE, and what is in front of several servers has to keep a session at one"
+        "table {table}: it rejects rows of a block, and the probe for them failed; the user needs CREATE TEMPORARY TABLE and \
+         CREATE ARBITRARY TEMPORARY TABLE, and a load balancer must keep a session at one server"
     )]
     Probe {
         /// The table, quoted.
         table: String,
-        /// Whether it may pass.
+        /// Whether a retry may succeed.
         retryable: bool,
-        /// What the server said.
+        /// The server's error.
         source: Box<ClickHouseError>,
     },
 
@@ -227,7 +228,7 @@ pub enum ClickHouseError {
 }
 
 impl ClickHouseError {
-    /// Whether the same batch, sent again, may be accepted.
+    /// Whether a retry of the same batch may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Broken { .. } => true,
@@ -237,26 +238,26 @@ impl ClickHouseError {
         }
     }
 
-    /// The class of ClickHouse's error code, where it gave one.
+    /// The class of ClickHouse's error code, if there is one.
     pub fn class(&self) -> Option<ErrorClass> {
         match self {
             Self::Exception { class, .. } => Some(*class),
             Self::NotReady { source, .. }
-            | Self::Refused { source, .. }
+            | Self::Rejected { source, .. }
             | Self::Probe { source, .. }
-            | Self::TooManyRefused { source, .. } => source.class(),
+            | Self::TooManyRejected { source, .. } => source.class(),
             _ => None,
         }
     }
 
-    /// ClickHouse's error code, where it gave one.
+    /// ClickHouse's error code, if there is one.
     pub fn code(&self) -> Option<u32> {
         match self {
             Self::Exception { code, .. } => Some(*code),
             Self::NotReady { source, .. }
-            | Self::Refused { source, .. }
+            | Self::Rejected { source, .. }
             | Self::Probe { source, .. }
-            | Self::TooManyRefused { source, .. } => source.code(),
+            | Self::TooManyRejected { source, .. } => source.code(),
             _ => None,
         }
     }
@@ -266,20 +267,20 @@ impl ClickHouseError {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Phase {
-    /// Looking up the name, opening the connection, and the TLS handshake.
+    /// The name lookup, the connection and the TLS handshake.
     Connect,
-    /// Sending, as long as the server takes nothing.
-    Send,
-    /// Everything from the last byte sent to the last byte of the answer.
-    Answer,
+    /// Sending the request, while the server accepts no data.
+    Write,
+    /// From the last byte sent to the last byte of the response.
+    Response,
 }
 
 impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Phase::Connect => "connecting",
-            Phase::Send => "sending the next piece of the request",
-            Phase::Answer => "the answer",
+            Phase::Write => "sending a part of the request",
+            Phase::Response => "the response",
         })
     }
 }

@@ -1,13 +1,15 @@
 //! Typed rows into ClickHouse over its HTTP interface: [`ClickHouseWriter`].
 //!
-//! `Row`, its derive macro and the serde helpers are the `clickhouse` crate's. This module passes them on, so that a
-//! program needs no dependency of its own: derive with `#[clickhouse(crate = "kmr_sinks::clickhouse")]`, and find the
-//! whole crate (DDL, queries) as [`client`]. With a dependency on `clickhouse` 0.15 that attribute is not needed.
+//! `Row`, its derive macro and the serde helpers come from the `clickhouse` crate. This module
+//! re-exports them, so a program needs no dependency of its own: derive with `#[clickhouse(crate =
+//! "kmr_sinks::clickhouse")]`. The whole crate (DDL, queries) is [`client`]. With a dependency on
+//! `clickhouse` 0.15 that attribute is not needed.
 //!
 //! # Types
 //!
-//! What a field may be for a column of each type. All of them are sent to a real server and compared there by
-//! `integration-tests/tests/it/clickhouse_types.rs`. A field of another type stops the consumer at the first row.
+//! The Rust types that fit each column type. `integration-tests/tests/it/clickhouse_types.rs` sends
+//! all of them to a real server and compares them there. A field of another type stops the consumer
+//! at the first row.
 //!
 //! | ClickHouse | Rust |
 //! |---|---|
@@ -33,50 +35,28 @@
 //! | `Point`, `Ring`, `Polygon` and so on | `(f64, f64)`, and `Vec`s of it |
 //! | `AggregateFunction`, `Dynamic`, `Nested` as one column | cannot be written |
 
-mod writer;
-
-mod answer;
-mod block;
-mod body;
-mod by_partition;
-mod code;
+mod batch;
 mod config;
-mod content;
-mod delivery;
-mod destination;
 mod encode;
 mod error;
-mod evolution;
+mod error_code;
 mod exactly_once;
-mod exchange;
-mod hosts;
-mod limits;
-mod open_batch;
-mod pace;
-mod preflight;
-mod probe;
-mod record_columns;
-mod refusal;
-mod row_ends;
-mod rows;
-mod schema;
-mod search;
-mod start;
+mod http;
+mod started;
+mod table;
 mod telemetry;
-#[cfg(feature = "clickhouse-tls")]
-mod tls;
-mod types;
+mod writer;
 
 #[cfg(test)]
 mod tests;
 
-pub use code::ErrorClass;
+pub use batch::receipt::InsertReceipt;
+pub use batch::rows::EncodedRows;
 pub use config::{Compression, SchemaChange};
-pub use delivery::InsertReceipt;
 pub use error::{ClickHouseError, Phase};
-pub use preflight::{TableColumn, check_row};
-pub use record_columns::RecordColumns;
-pub use rows::EncodedRows;
+pub use error_code::ErrorClass;
+pub use table::preflight::{TableColumn, check_row};
+pub use table::record_columns::RecordColumns;
 pub use writer::ClickHouseWriter;
 
 /// The `clickhouse` crate itself.

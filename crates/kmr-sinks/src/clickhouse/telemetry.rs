@@ -2,71 +2,82 @@
 
 use std::time::Duration;
 
-use super::error::ClickHouseError;
+use kmr_core::error_chain;
+
+use crate::clickhouse::batch::receipt::InsertReceipt;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exactly_once::windows::Window;
 
 pub(crate) fn connected(address: &str, table: &str, columns: usize) {
     tracing::info!(address, table, columns, "ClickHouse table checked");
 }
 
-/// Exactly-once mode: what a table remembers; `?`-fields are absent where time does not count.
-pub(crate) fn window(database: &str, table: &str, blocks: u64, time: Option<Duration>) {
+/// Exactly-once mode: the deduplication window of a table. `time` is absent where it has no time
+/// limit.
+pub(crate) fn window(window: &Window) {
+    let Window { table, blocks, time } = window;
+    let (database, table) = (&*table.database, &*table.name);
     tracing::info!(database, table, blocks, ?time, "ClickHouse table remembers tokens");
 }
 
 pub(crate) fn not_ready(address: &str, attempt: u32, error: &ClickHouseError, retry_in: Duration) {
-    let error = kmr_core::error_chain(error);
-    tracing::warn!(address, attempt, error, ?retry_in, "ClickHouse is not ready yet");
+    tracing::warn!(address, attempt, error = error_chain(error), ?retry_in, "ClickHouse is not ready yet");
 }
 
-pub(crate) fn inserted(table: &str, rows: u64, sent_bytes: u64, attempt: u32, took: Duration) {
-    tracing::debug!(table, rows, sent_bytes, attempt, ?took, "batch inserted");
+pub(crate) fn inserted(receipt: &InsertReceipt) {
+    let InsertReceipt { table, rows, sent_bytes, attempts: attempt, took, .. } = receipt;
+    tracing::debug!(table = &**table, rows, sent_bytes, attempt, ?took, "batch inserted");
 }
 
-pub(crate) fn refused(table: &str, rows: u64, attempt: u32, error: &ClickHouseError) {
-    // The framework decides what follows and reports it; this only tells which batch it was.
+/// The framework decides what follows and logs it; this event only identifies the batch.
+pub(crate) fn insert_failed(table: &str, rows: u64, attempt: u32, error: &ClickHouseError) {
     let retryable = error.is_retryable();
-    tracing::debug!(table, rows, attempt, retryable, error = kmr_core::error_chain(error), "insert failed");
+    tracing::debug!(table, rows, attempt, retryable, error = error_chain(error), "insert failed");
 }
 
 pub(crate) fn too_many_parts(table: &str, wait: Duration) {
-    tracing::warn!(table, ?wait, "ClickHouse has too many parts: all inserts wait");
+    tracing::warn!(table, ?wait, "ClickHouse has too many parts: all inserts of this writer wait");
 }
 
-pub(crate) fn host_rests(address: &str, rest: Duration) {
-    tracing::warn!(address, ?rest, "a ClickHouse host failed and is left alone");
+pub(crate) fn host_failed(address: &str, backoff: Duration) {
+    tracing::warn!(address, ?backoff, "ClickHouse host failed and is not used during the backoff");
 }
 
 pub(crate) fn schema_refreshed(table: &str, statement: &str) {
     tracing::warn!(
         table,
         statement,
-        "the table changed: the server converts what was encoded for the old columns"
+        "table changed: the server converts rows that were encoded for the old columns"
     );
 }
 
-pub(crate) fn nothing_found(table: &str, rows: u64) {
+pub(crate) fn no_row_found(table: &str, rows: u64) {
     tracing::error!(
         table,
         rows,
-        "a block was refused, and each of its rows would be taken: look at the expressions of PARTITION BY, ORDER BY, indices and projections, \
-         which may fail for a row"
+        "block rejected, but each of its rows alone would be accepted: check the expressions of PARTITION BY, \
+         ORDER BY, indices and projections, which may fail for a row"
     );
 }
 
-pub(crate) fn search_started(table: &str, rows: u64, in_doubt: bool, error: &ClickHouseError) {
-    let error = kmr_core::error_chain(error);
-    tracing::warn!(table, rows, in_doubt, error, "a batch was refused: looking for the rows at fault");
+pub(crate) fn bisection_started(table: &str, rows: u64, in_doubt: bool, error: &ClickHouseError) {
+    tracing::warn!(
+        table,
+        rows,
+        in_doubt,
+        error = error_chain(error),
+        "batch rejected: bisecting it to find the bad rows"
+    );
 }
 
-pub(crate) fn search_ended(table: &str, rows: u64, refused: u64, inserts: u32) {
-    tracing::warn!(table, rows, refused, inserts, "a refused batch is in, except its refused rows");
+pub(crate) fn bisection_completed(table: &str, rows: u64, rejected: u64, inserts: u32) {
+    tracing::warn!(table, rows, rejected, inserts, "rejected batch is inserted, except its bad rows");
 }
 
 pub(crate) fn not_sorted(table: &str, error: &ClickHouseError) {
-    let error = kmr_core::error_chain(error);
     tracing::warn!(
         table,
-        error,
-        "rows cannot be put together by table partition: pieces of a batch make many parts"
+        error = error_chain(error),
+        "rows cannot be sorted by table partition: the parts of a batch will create many parts in the table"
     );
 }

@@ -1,9 +1,11 @@
-//! A frozen batch, and how far each of its messages has come.
+//! A frozen batch, and the state of each of its messages.
 //!
 //! Invariants:
-//! 1. A message is handed to the client once until its report says that it failed: an attempt that is dropped leaves it open, and the
-//!    next one waits for the same report. So retries send what is known not to be there, and nothing twice for want of patience.
-//! 2. Each message is in exactly one place: due, open, failed, alone, rejected, or acknowledged.
+//! 1. A message is passed to the client once until its report is a failure. An attempt that is
+//!    dropped leaves it in flight, and the next attempt waits for the same report. So a retry sends
+//!    only messages that are known to have failed, and a timeout duplicates nothing.
+//! 2. Each message is in exactly one state: due, in flight, failed, alone, rejected or
+//!    acknowledged.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +18,7 @@ use super::message::KafkaMessage;
 
 /// The messages of one delivery.
 pub(super) struct Batch {
-    /// Where messages go that name no topic.
+    /// The topic of messages that name none.
     topic: Arc<str>,
     messages: Vec<KafkaMessage>,
     progress: Mutex<Progress>,
@@ -25,25 +27,25 @@ pub(super) struct Batch {
 
 #[derive(Default)]
 struct Progress {
-    /// To be handed over, in order.
+    /// Messages to send, in order.
     due: VecDeque<usize>,
-    /// To be handed over one by one, when nothing else is under way.
+    /// Messages to send one by one, while nothing else is in flight.
     alone: VecDeque<usize>,
-    /// Handed over; their reports are still to come.
-    open: usize,
+    /// Messages at the client that have no report yet.
+    in_flight: usize,
     acknowledged: usize,
     failed: Vec<Failure>,
     rejected: Vec<Rejected>,
 }
 
-/// A message whose report says that it failed.
+/// A message whose report is a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Failure {
     pub(super) index: usize,
     pub(super) code: RDKafkaErrorCode,
 }
 
-/// A message that the broker will never take.
+/// A message that the broker will never accept.
 #[derive(Clone, Debug)]
 pub(super) struct Rejected {
     pub(super) index: usize,
@@ -60,8 +62,8 @@ impl Batch {
         self.messages.len()
     }
 
-    /// Where messages go that name no topic.
-    pub(super) fn own_topic(&self) -> &str {
+    /// The topic of messages that name none.
+    pub(super) fn default_topic(&self) -> &str {
         &self.topic
     }
 
@@ -69,61 +71,61 @@ impl Batch {
         &self.messages[index]
     }
 
-    /// Where a message goes.
+    /// The topic of a message.
     pub(super) fn topic(&self, index: usize) -> &str {
         self.messages[index].topic.as_deref().unwrap_or(&self.topic)
     }
 
-    /// The next message that is due: open from now on.
-    pub(super) fn open_next(&self) -> Option<usize> {
+    /// Takes the next due message and marks it as in flight.
+    pub(super) fn start_next(&self) -> Option<usize> {
         let mut progress = self.lock();
         let index = progress.due.pop_front()?;
-        progress.open += 1;
+        progress.in_flight += 1;
         Some(index)
     }
 
-    /// The next message that is to be sent alone: open from now on.
-    pub(super) fn open_alone(&self) -> Option<usize> {
+    /// Takes the next message to send alone and marks it as in flight.
+    pub(super) fn start_alone(&self) -> Option<usize> {
         let mut progress = self.lock();
         let index = progress.alone.pop_front()?;
-        progress.open += 1;
+        progress.in_flight += 1;
         Some(index)
     }
 
-    /// The client did not take an open message: it is due again, as the first.
-    pub(super) fn put_back(&self, index: usize) {
+    /// Makes a message that the client did not accept due again, as the first one.
+    pub(super) fn requeue(&self, index: usize) {
         let mut progress = self.lock();
-        progress.open -= 1;
+        progress.in_flight -= 1;
         progress.due.push_front(index);
     }
 
-    /// The report of an open message.
+    /// Records the report of a message in flight.
     pub(super) fn report(&self, index: usize, result: Result<(), RDKafkaErrorCode>) {
         let mut progress = self.lock();
-        progress.open -= 1;
+        progress.in_flight -= 1;
         match result {
             Ok(()) => progress.acknowledged += 1,
             Err(code) => progress.failed.push(Failure { index, code }),
         }
-        if progress.open == 0 {
+        if progress.in_flight == 0 {
             self.reported.notify_one();
         }
     }
 
-    /// Messages whose reports are still to come.
-    pub(super) fn open(&self) -> usize {
-        self.lock().open
+    /// Number of messages without a report.
+    pub(super) fn in_flight(&self) -> usize {
+        self.lock().in_flight
     }
 
-    /// Messages that are neither acknowledged nor rejected.
+    /// Number of messages that are neither acknowledged nor rejected.
     pub(super) fn unfinished(&self) -> usize {
         let progress = self.lock();
         self.messages.len() - progress.acknowledged - progress.rejected.len()
     }
 
-    /// Resolves when every report is there. Cancel safe; one caller.
+    /// Waits for every report. Cancel safe; only one caller.
     pub(super) async fn settled(&self) {
-        while self.open() > 0 {
+        while self.in_flight() > 0 {
             self.reported.notified().await;
         }
     }
@@ -135,21 +137,21 @@ impl Batch {
         failed
     }
 
-    /// Messages that failed are due again.
-    pub(super) fn due_again(&self, indices: impl IntoIterator<Item = usize>) {
+    /// Makes failed messages due again.
+    pub(super) fn resend(&self, indices: impl IntoIterator<Item = usize>) {
         self.lock().due.extend(indices);
     }
 
-    pub(super) fn is_due(&self) -> bool {
+    pub(super) fn has_due(&self) -> bool {
         !self.lock().due.is_empty()
     }
 
-    /// Messages that failed are to be sent one by one.
-    pub(super) fn send_alone(&self, indices: impl IntoIterator<Item = usize>) {
+    /// Makes failed messages due one by one.
+    pub(super) fn isolate(&self, indices: impl IntoIterator<Item = usize>) {
         self.lock().alone.extend(indices);
     }
 
-    pub(super) fn alone(&self) -> usize {
+    pub(super) fn isolated(&self) -> usize {
         self.lock().alone.len()
     }
 
@@ -157,7 +159,7 @@ impl Batch {
         self.lock().rejected.push(Rejected { index, error });
     }
 
-    /// What was rejected, when all is done.
+    /// The rejected messages.
     pub(super) fn rejected(&self) -> Vec<Rejected> {
         self.lock().rejected.clone()
     }
@@ -172,18 +174,18 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn an_open_message_is_not_due_until_its_report_says_that_it_failed() {
+    async fn a_message_in_flight_is_not_due_until_its_report_is_a_failure() {
         let batch = Batch::new("t".into(), vec![KafkaMessage::new("a"), KafkaMessage::new("b")]);
-        assert_eq!((batch.open_next(), batch.open_next(), batch.open_next()), (Some(0), Some(1), None));
+        assert_eq!((batch.start_next(), batch.start_next(), batch.start_next()), (Some(0), Some(1), None));
         batch.report(1, Err(RDKafkaErrorCode::MessageTimedOut));
-        assert_eq!((batch.open(), batch.unfinished(), batch.is_due()), (1, 2, false));
+        assert_eq!((batch.in_flight(), batch.unfinished(), batch.has_due()), (1, 2, false));
         batch.report(0, Ok(()));
         batch.settled().await;
         let failed = batch.take_failed();
         assert_eq!(failed, [Failure { index: 1, code: RDKafkaErrorCode::MessageTimedOut }]);
-        batch.due_again([1]);
-        assert_eq!((batch.open_next(), batch.open_next()), (Some(1), None));
-        batch.put_back(1);
-        assert_eq!((batch.open(), batch.is_due(), batch.unfinished()), (0, true, 1));
+        batch.resend([1]);
+        assert_eq!((batch.start_next(), batch.start_next()), (Some(1), None));
+        batch.requeue(1);
+        assert_eq!((batch.in_flight(), batch.has_due(), batch.unfinished()), (0, true, 1));
     }
 }

@@ -1,30 +1,33 @@
-//! One batch on its way: all of it is handed over, then the reports are awaited.
+//! Delivers one batch: sends all messages, then waits for their reports.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kmr_core::{Attempt, CodedError, Delivered, Delivery, DeliveryError, RejectedRow};
+use kmr_core::{Attempt, Delivered, Delivery, DeliveryError, RejectedRow};
 use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::batch::{Batch, Failure, Rejected};
+use super::client::{Client, Sent};
 use super::error::KafkaWriteError;
-use super::link::{Client, Link, Sent};
+use super::error_code::{FailureClass, classify, idempotence_denied, is_client_rejection};
+use super::shared_client::SharedClient;
 use super::telemetry;
-use super::verdict::{Verdict, idempotence_refused, is_clients_own, verdict};
+use crate::errors::{delivery_error, with_code};
 
-/// Messages that are handed over before others on the same worker thread get their turn: about a quarter of a millisecond.
-const TURN: usize = 256;
-/// Wait while the client's queue is full, or others use it.
+/// Messages between two points where other tasks can run: about a quarter of a millisecond.
+const YIELD_AFTER: usize = 256;
+/// Wait while the client's queue is full or in use.
 const FULL_WAIT: Duration = Duration::from_millis(5);
 
 /// A closed batch.
 pub(super) struct FrozenMessages {
-    pub(super) link: Arc<Link>,
+    pub(super) client: Arc<SharedClient>,
     pub(super) batch: Arc<Batch>,
-    /// How long an attempt waits for reports: it ends by itself before the framework drops it, so that it can say why.
-    pub(super) patience: Duration,
+    /// How long an attempt waits for reports. It ends before the framework drops it, so that its
+    /// error names the reason.
+    pub(super) report_timeout: Duration,
 }
 
 #[async_trait]
@@ -33,192 +36,193 @@ impl Delivery for FrozenMessages {
 
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<usize>, DeliveryError> {
         let started = Instant::now();
-        let kept = async {
+        let maintained = async {
             tokio::select! {
                 biased;
                 done = self.attempt() => done,
-                never = self.link.keep() => match never {},
+                never = self.client.maintain() => match never {},
             }
         };
-        let done = timeout(self.patience, kept).await;
-        let done = done.unwrap_or_else(|_| {
-            let last = self.link.current().and_then(|client| client.last_error());
-            let no_report = format!("no report within {:?}", self.patience);
-            Err(self
-                .not_acknowledged(last.map_or(no_report.clone(), |(_, last)| format!("{no_report}; {last}"))))
-        });
-        match done {
+        let done = timeout(self.report_timeout, maintained).await;
+        match done.unwrap_or_else(|_| Err(self.no_report())) {
             Ok(()) => {
                 let rejected = self.batch.rejected();
                 let delivered = self.batch.len() - rejected.len();
-                let (topic, took) = (self.batch.own_topic(), started.elapsed());
+                let (topic, took) = (self.batch.default_topic(), started.elapsed());
                 telemetry::delivered(topic, delivered, rejected.len(), attempt.number, took);
                 Ok(Delivered {
                     output: delivered,
                     rejected: rejected.into_iter().map(rejected_row).collect(),
                 })
             }
-            Err(error) if error.is_retryable() => Err(DeliveryError::retryable(error)),
-            Err(error) => Err(DeliveryError::fatal(error)),
+            Err(error) => Err(delivery_error(error.is_retryable(), error)),
         }
     }
 }
 
-/// Nobody wants the rest any more: what the client has not sent goes with it.
+/// A batch that is dropped before its end takes the client with it, which drops its unsent
+/// messages.
 impl Drop for FrozenMessages {
     fn drop(&mut self) {
-        let open = self.batch.open();
-        if open > 0
-            && let Some(client) = self.link.current()
+        let in_flight = self.batch.in_flight();
+        if in_flight > 0
+            && let Some(client) = self.client.current()
         {
-            self.link
-                .replace(&client, &format!("a delivery was dropped while {open} messages had no report"));
+            self.client.replace(
+                &client,
+                &format!("a delivery was dropped while {in_flight} messages had no report"),
+            );
         }
     }
 }
 
 impl FrozenMessages {
-    /// Sends what is due until every message is acknowledged or rejected, or an error wants a pause or the end.
+    /// Sends due messages until every message is acknowledged or rejected. An error ends the
+    /// attempt.
     ///
-    /// Cancel safety: what is handed over stays open; the next attempt goes on with it.
+    /// # Cancel safety
+    /// Messages in flight stay so; the next attempt waits for their reports.
     async fn attempt(&self) -> Result<(), KafkaWriteError> {
         loop {
             {
-                let _with_others = self.link.alone.read().await;
-                self.hand_over().await?;
+                let _shared = self.client.alone.read().await;
+                self.send_due().await?;
                 self.batch.settled().await;
             }
-            self.judge(self.batch.take_failed(), false)?;
+            self.handle_failures(self.batch.take_failed(), false)?;
             self.send_alone().await?;
-            if !self.batch.is_due() {
+            if !self.batch.has_due() {
                 return Ok(());
             }
         }
     }
 
-    /// Hands over all that is due.
-    async fn hand_over(&self) -> Result<(), KafkaWriteError> {
+    /// Sends all due messages.
+    async fn send_due(&self) -> Result<(), KafkaWriteError> {
         let client = self.usable_client()?;
-        let mut turn = 0;
-        while let Some(index) = self.batch.open_next() {
+        let mut sent = 0;
+        while let Some(index) = self.batch.start_next() {
             match client.send(&self.batch, index) {
-                Sent::Taken => turn += 1,
+                Sent::Accepted => sent += 1,
                 Sent::Full => {
-                    self.batch.put_back(index);
+                    self.batch.requeue(index);
                     sleep(FULL_WAIT).await;
                 }
-                Sent::Refused(RDKafkaErrorCode::Fatal) => {
-                    self.batch.put_back(index);
+                Sent::Rejected(RDKafkaErrorCode::Fatal) => {
+                    self.batch.requeue(index);
                     self.usable_client()?;
-                    // Another delivery has put a client in its place: the next attempt is made with that one.
+                    // Another delivery has replaced the client: the next attempt uses the new one.
                     return Err(self.not_acknowledged("the producer has failed".to_owned()));
                 }
-                Sent::Refused(code) => self.refused(index, code)?,
+                Sent::Rejected(code) => self.client_rejected(index, code)?,
             }
-            if turn == TURN {
-                turn = 0;
+            if sent == YIELD_AFTER {
+                sent = 0;
                 tokio::task::yield_now().await;
             }
         }
         Ok(())
     }
 
-    /// The client, unless it has failed for good: then another one takes its place in the next attempt.
+    /// The client. One that has failed permanently is replaced for the next attempt.
     fn usable_client(&self) -> Result<Arc<Client>, KafkaWriteError> {
-        let client = self.link.client()?;
+        let client = self.client.get()?;
         let Some((code, reason)) = client.fatal_error() else { return Ok(client) };
         if code == RDKafkaErrorCode::ClusterAuthorizationFailed {
-            return Err(idempotence_refused());
+            return Err(idempotence_denied());
         }
         let reason = format!("the producer has failed: {reason}");
-        self.link.replace(&client, &reason);
+        self.client.replace(&client, &reason);
         Err(self.not_acknowledged(reason))
     }
 
-    /// The client does not take an open message.
-    fn refused(&self, index: usize, code: RDKafkaErrorCode) -> Result<(), KafkaWriteError> {
+    /// The client rejected a message.
+    fn client_rejected(&self, index: usize, code: RDKafkaErrorCode) -> Result<(), KafkaWriteError> {
         self.batch.report(index, Err(code));
-        if is_clients_own(code) {
-            // Nobody else had a part in it. Earlier failures are judged with it, which is as well.
+        if is_client_rejection(code) {
+            // No other message caused it. Earlier failures are handled with it.
             let (own, others): (Vec<_>, Vec<_>) =
                 self.batch.take_failed().into_iter().partition(|failure| failure.index == index);
-            // All are judged, whatever the first ones lead to: none may be in no list.
-            let others = self.judge(others, false);
-            self.judge(own, true)?;
+            // All failures must be handled, so that each message keeps a state.
+            let others = self.handle_failures(others, false);
+            self.handle_failures(own, true)?;
             others?;
         }
         Ok(())
     }
 
-    /// Sorts failures by what follows from them. The worst of them is the attempt's error; all are due again then.
-    fn judge(&self, failures: Vec<Failure>, alone: bool) -> Result<(), KafkaWriteError> {
-        let (mut again, mut isolate, mut stop, mut later) = (Vec::new(), Vec::new(), None, None);
+    /// Handles failures by their class. The worst one becomes the error of the attempt.
+    fn handle_failures(&self, failures: Vec<Failure>, alone: bool) -> Result<(), KafkaWriteError> {
+        let (mut resend, mut isolated, mut stop, mut retry) = (Vec::new(), Vec::new(), None, None);
         for Failure { index, code } in failures {
-            match verdict(&self.batch, index, code, alone) {
-                Verdict::Again if alone => isolate.push(index),
-                Verdict::Again => again.push(index),
-                Verdict::Later => {
-                    again.push(index);
-                    later = Some(code);
+            match classify(&self.batch, index, code, alone) {
+                FailureClass::Resend if alone => isolated.push(index),
+                FailureClass::Resend => resend.push(index),
+                FailureClass::Retry => {
+                    resend.push(index);
+                    retry = Some(code);
                 }
-                Verdict::Alone => isolate.push(index),
-                Verdict::Reject(error) => self.batch.reject(index, error),
-                Verdict::Stop(error) => {
-                    again.push(index);
+                FailureClass::Alone => isolated.push(index),
+                FailureClass::Reject(error) => self.batch.reject(index, error),
+                FailureClass::Stop(error) => {
+                    resend.push(index);
                     stop.get_or_insert(error);
                 }
             }
         }
-        self.batch.due_again(again);
-        self.batch.send_alone(isolate);
-        match (stop, later) {
+        self.batch.resend(resend);
+        self.batch.isolate(isolated);
+        match (stop, retry) {
             (Some(error), _) => Err(error),
-            (None, Some(code)) => Err(self.not_acknowledged(self.reason(code))),
+            (None, Some(code)) => Err(self.not_acknowledged(self.with_last_error(code.to_string()))),
             (None, None) => Ok(()),
         }
     }
 
-    /// Sends messages one by one whose requests were refused because of one in them.
+    /// Sends messages one by one, after a request was rejected because of one of its messages.
     async fn send_alone(&self) -> Result<(), KafkaWriteError> {
-        let waiting = self.batch.alone();
+        let waiting = self.batch.isolated();
         if waiting == 0 {
             return Ok(());
         }
-        let _alone = self.link.alone.write().await;
-        telemetry::sent_alone(self.batch.own_topic(), waiting);
+        let _alone = self.client.alone.write().await;
+        telemetry::sent_alone(self.batch.default_topic(), waiting);
         let client = self.usable_client()?;
         while !client.is_idle() {
-            sleep(FULL_WAIT).await; // an attempt that was dropped has left messages
+            sleep(FULL_WAIT).await; // a dropped attempt may have left messages
         }
-        while let Some(index) = self.batch.open_alone() {
+        while let Some(index) = self.batch.start_alone() {
             match client.send(&self.batch, index) {
-                Sent::Taken => self.batch.settled().await,
+                Sent::Accepted => self.batch.settled().await,
                 Sent::Full => {
                     self.batch.report(index, Err(RDKafkaErrorCode::PurgeQueue));
                     sleep(FULL_WAIT).await;
                 }
-                Sent::Refused(code) => self.batch.report(index, Err(code)),
+                Sent::Rejected(code) => self.batch.report(index, Err(code)),
             }
-            self.judge(self.batch.take_failed(), true)?;
+            self.handle_failures(self.batch.take_failed(), true)?;
         }
         Ok(())
     }
 
-    fn reason(&self, code: RDKafkaErrorCode) -> String {
-        let last = self.link.current().and_then(|client| client.last_error());
-        last.map_or_else(|| code.to_string(), |(_, last)| format!("{code}; {last}"))
+    fn no_report(&self) -> KafkaWriteError {
+        self.not_acknowledged(self.with_last_error(format!("no report within {:?}", self.report_timeout)))
+    }
+
+    /// The reason, with the client's last error if there is one.
+    fn with_last_error(&self, reason: String) -> String {
+        match self.client.current().and_then(|client| client.last_error()) {
+            Some((_, last)) => format!("{reason}; {last}"),
+            None => reason,
+        }
     }
 
     fn not_acknowledged(&self, reason: String) -> KafkaWriteError {
-        let (topic, messages) = (self.batch.own_topic().to_owned(), self.batch.unfinished());
+        let (topic, messages) = (self.batch.default_topic().to_owned(), self.batch.unfinished());
         KafkaWriteError::NotAcknowledged { topic, messages, reason }
     }
 }
 
 fn rejected_row(Rejected { index, error }: Rejected) -> RejectedRow {
-    let error = match error.code() {
-        Some(code) => CodedError::new(code.to_string(), error).into(),
-        None => error.into(),
-    };
-    RejectedRow { index, error }
+    RejectedRow { index, error: with_code(error.code(), error) }
 }

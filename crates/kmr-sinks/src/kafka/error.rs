@@ -1,4 +1,4 @@
-//! What can go wrong between a row and its topic: every text names the place and the remedy, none holds a secret.
+//! The errors of the Kafka sink. Every text names the place and the remedy; none holds a secret.
 
 use std::time::Duration;
 
@@ -6,33 +6,33 @@ use std::time::Duration;
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum KafkaWriteError {
-    /// A setting that cannot work. Found before anything is connected.
+    /// An invalid setting. Detected before anything is connected.
     #[error("Kafka sink: {0}")]
     Config(String),
 
-    /// No broker answered within the start-up time.
+    /// No broker responded within the start timeout.
     #[error(
         "Kafka sink: no broker reachable at {servers} within {waited:?}: {reason}; check bootstrap.servers and the network"
     )]
     Unreachable {
         /// `bootstrap.servers`.
         servers: String,
-        /// The start-up time.
+        /// The start timeout.
         waited: Duration,
-        /// The client library's last word.
+        /// The last error of the client library.
         reason: String,
     },
 
-    /// The broker refused the credentials.
+    /// The broker rejected the credentials.
     #[error(
-        "Kafka sink: the broker refused the credentials: {reason}; check sasl.mechanism, sasl.username and sasl.password"
+        "Kafka sink: the broker rejected the credentials: {reason}; check sasl.mechanism, sasl.username and sasl.password"
     )]
     Authentication {
-        /// The client library's last word.
+        /// The last error of the client library.
         reason: String,
     },
 
-    /// The topic is not there.
+    /// The topic does not exist.
     #[error(
         "Kafka sink: topic {topic:?} does not exist (or the user may not see it); create it, correct the name, or let the brokers \
          create it (KafkaWriter::auto_create, auto.create.topics.enable)"
@@ -56,11 +56,11 @@ pub enum KafkaWriteError {
     Authorization {
         /// The topic, or the cluster.
         what: String,
-        /// What is missing.
+        /// The missing permission.
         permission: &'static str,
     },
 
-    /// The message is larger than the topic, the broker or the client allows, also alone in its batch.
+    /// The message alone is larger than the topic, the broker or the client allows.
     #[error(
         "Kafka sink: a message of {bytes} bytes is too large for topic {topic:?}; raise the topic's max.message.bytes, and \
          message.max.bytes of the writer if that is lower"
@@ -72,36 +72,36 @@ pub enum KafkaWriteError {
         bytes: usize,
     },
 
-    /// The broker does not take this message, whatever else is in its batch: a null key in a compacted topic, or a timestamp outside
-    /// of what the topic allows, say.
+    /// The broker rejects this message alone: for example a null key in a compacted topic, or a
+    /// timestamp outside of the topic's limits.
     #[error(
-        "Kafka sink: topic {topic:?} refuses the message: {reason}; correct the row, or the topic's settings (cleanup.policy, \
+        "Kafka sink: topic {topic:?} rejects the message: {reason}; correct the row, or the topic's settings (cleanup.policy, \
          message.timestamp.before.max.ms)"
     )]
-    Refused {
+    Rejected {
         /// The topic.
         topic: String,
         /// Kafka's error code.
         code: i32,
-        /// The client library's text for it.
+        /// The client library's text for the code.
         reason: String,
     },
 
-    /// Messages were not acknowledged. They may be in the topic all the same.
+    /// Messages were not acknowledged. They may be stored.
     #[error("Kafka sink: {messages} messages for topic {topic:?} are not acknowledged: {reason}")]
     NotAcknowledged {
         /// The writer's topic.
         topic: String,
-        /// How many.
+        /// The number of messages.
         messages: usize,
-        /// The client library's last word.
+        /// The last error of the client library.
         reason: String,
     },
 
-    /// The client cannot be used (any more).
+    /// The client cannot be used.
     #[error("Kafka sink: {what}: {reason}")]
     Client {
-        /// What was tried.
+        /// The failed operation.
         what: &'static str,
         /// The client library's text.
         reason: String,
@@ -109,17 +109,17 @@ pub enum KafkaWriteError {
 }
 
 impl KafkaWriteError {
-    /// Whether the same messages, sent again, may be taken.
+    /// Whether a retry of the same messages may succeed.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::NotAcknowledged { .. } | Self::Client { .. })
     }
 
-    /// Kafka's number for errors that are one row's: what a dead letter shows as its code.
+    /// Kafka's error code for the errors of one row, which its dead letter shows.
     pub(super) fn code(&self) -> Option<i32> {
         match self {
             Self::UnknownTopic { .. } | Self::UnknownPartition { .. } => Some(3),
             Self::TooLarge { .. } => Some(10),
-            Self::Refused { code, .. } => Some(*code),
+            Self::Rejected { code, .. } => Some(*code),
             _ => None,
         }
     }

@@ -1,16 +1,18 @@
-//! A row of the sink: a message that has not been produced yet.
+//! The row type of the sink: a message to produce.
 
 use std::sync::Arc;
 
 use kmr_core::{OwnedHeader, OwnedRecord, Record};
 
-/// A message on its way to Kafka: key, payload, headers and timestamp, and, where the row decides, topic and partition.
+/// A message to produce: key, payload, headers and timestamp; optionally topic and partition.
 ///
-/// Without a partition the producer picks one: by the key's hash (murmur2, as Kafka's own clients do), any for a null key.
-/// Without a topic it goes to the writer's. Without a timestamp it gets the time of its sending.
+/// Without a partition the producer chooses one: by the key's hash (murmur2, as Kafka's own clients
+/// do), or any for a null key. Without a topic the message goes to the writer's topic. Without a
+/// timestamp it gets the time of sending.
 ///
-/// Made `From` a [`Record`] or an [`OwnedRecord`] it has that record's key, payload, headers (order, duplicates and null values
-/// included) and timestamp, and neither its topic nor its partition. Made from text or bytes it has these as payload.
+/// A message `From` a [`Record`] or an [`OwnedRecord`] has the record's key, payload, headers (with
+/// order, duplicates and null values) and timestamp, but neither its topic nor its partition. A
+/// message from text or bytes has these as its payload.
 ///
 /// # Examples
 /// ```
@@ -44,51 +46,51 @@ impl KafkaMessage {
         Self { key: Some(key.into()), ..Self::default() }
     }
 
-    /// Sets the key, which may be empty; that is not the same as none.
+    /// Sets the key. An empty key is not the same as none.
     pub fn with_key(mut self, key: impl Into<Vec<u8>>) -> Self {
         self.key = Some(key.into());
         self
     }
 
-    /// Adds a header behind those that are there; names may repeat.
+    /// Appends a header; names may repeat.
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push(OwnedHeader { key: name.into(), value: Some(value.into()) });
         self
     }
 
-    /// Adds a header with a null value.
+    /// Appends a header with a null value.
     pub fn with_null_header(mut self, name: impl Into<String>) -> Self {
         self.headers.push(OwnedHeader { key: name.into(), value: None });
         self
     }
 
-    /// Sets the timestamp, in milliseconds since the Unix epoch. 0 cannot be sent: librdkafka takes it for none.
+    /// Sets the timestamp, in milliseconds since the Unix epoch. librdkafka treats 0 as none.
     pub fn with_timestamp_millis(mut self, millis: i64) -> Self {
         self.timestamp = Some(millis);
         self
     }
 
-    /// Sends it to this topic instead of the writer's. One that does not exist, or a partition that it does not have, makes the row
-    /// a rejected one: its record goes to `reduce_err`.
+    /// Sends the message to this topic instead of the writer's. If the topic or the partition does
+    /// not exist, the row is rejected and its record goes to `reduce_err`.
     pub fn with_topic(mut self, topic: impl Into<Arc<str>>) -> Self {
         self.topic = Some(topic.into());
         self
     }
 
-    /// Sends it to this partition.
+    /// Sends the message to this partition.
     pub fn with_partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
         self
     }
 
-    /// Its size in bytes: key, payload, names and values of headers.
+    /// Size in bytes: key, payload, names and values of headers.
     pub(super) fn bytes(&self) -> usize {
         let header = |header: &OwnedHeader| header.key.len() + header.value.as_ref().map_or(0, Vec::len);
         let headers: usize = self.headers.iter().map(header).sum();
         self.key.as_ref().map_or(0, Vec::len) + self.payload.as_ref().map_or(0, Vec::len) + headers
     }
 
-    /// Memory that it takes beside [`bytes`](Self::bytes).
+    /// Memory in addition to [`bytes`](Self::bytes).
     pub(super) fn overhead(&self) -> usize {
         size_of::<Self>() + self.headers.len() * size_of::<OwnedHeader>()
     }
@@ -146,7 +148,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_record_keeps_all_but_its_place() {
+    fn a_record_keeps_everything_but_topic_and_partition() {
         let record = OwnedRecord::new("events", 7, 42)
             .with_key("")
             .with_payload("p")

@@ -1,25 +1,28 @@
-//! Messages to Kafka: [`KafkaWriter`], for what was mapped and for dead letters.
+//! Messages to Kafka: [`KafkaWriter`], for mapped rows and for dead letters.
 //!
-//! `message` is a row; `letter` makes one of a dead letter; `rows` collects them on the map side; `writer` is the reducer; `batch`
-//! knows how far each message of a frozen batch has come; `delivery` sends it and reads the reports; `verdict` says what a report
-//! means; `link` holds the client, a producer of librdkafka's, and puts another one in its place; `settings` and `start` are
-//! what is set and checked before the first record.
+//! - Rows: `message` is the row type, `dead_letter` converts a dead letter, and `rows` collects
+//!   messages on the map side.
+//! - Delivery: `writer` is the reducer, `batch` holds the state of each message, and `delivery`
+//!   sends them and handles the reports by their `error_code`.
+//! - Client: `client` is one producer of librdkafka, and `shared_client` replaces it.
+//! - Start: `config` has the settings, and `startup` checks the topic.
 
 mod batch;
+mod client;
+mod config;
+mod dead_letter;
 mod delivery;
 mod error;
-mod letter;
-mod link;
+mod error_code;
 mod message;
 mod rows;
-mod settings;
-mod start;
+mod shared_client;
+mod startup;
 mod telemetry;
-mod verdict;
 mod writer;
 
+pub use dead_letter::DEFAULT_HEADER_PREFIX;
 pub use error::KafkaWriteError;
-pub use letter::DEFAULT_HEADER_PREFIX;
 pub use message::KafkaMessage;
 pub use rows::KafkaRows;
 pub use writer::KafkaWriter;

@@ -1,4 +1,4 @@
-//! The container that map tasks fill: rows as messages.
+//! The container that map tasks fill: rows, converted to messages.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,10 +7,10 @@ use kmr_core::{BoxError, Rows};
 
 use super::message::KafkaMessage;
 
-/// Makes a message of a row.
+/// Converts a row to a message.
 pub(super) type ToMessage<T> = Arc<dyn Fn(T) -> KafkaMessage + Send + Sync>;
 
-/// Rows of type `T` as the messages that they become.
+/// Rows of type `T`, converted to messages.
 pub struct KafkaRows<T> {
     messages: Vec<KafkaMessage>,
     bytes: usize,
@@ -27,8 +27,8 @@ impl<T> KafkaRows<T> {
         self.messages
     }
 
-    /// Counts anew what is left after a cut.
-    fn count(&mut self) {
+    /// Updates the sizes after a split.
+    fn update_sizes(&mut self) {
         self.bytes = self.messages.iter().map(KafkaMessage::bytes).sum();
         self.overhead = self.messages.iter().map(KafkaMessage::overhead).sum();
     }
@@ -69,17 +69,17 @@ impl<T: Send + 'static> Rows for KafkaRows<T> {
     }
 
     fn truncate(&mut self, len: usize) {
-        for gone in self.messages.drain(len.min(self.messages.len())..) {
-            self.bytes -= gone.bytes();
-            self.overhead -= gone.overhead();
+        for removed in self.messages.drain(len.min(self.messages.len())..) {
+            self.bytes -= removed.bytes();
+            self.overhead -= removed.overhead();
         }
     }
 
     fn split_off(&mut self, at: usize) -> Self {
         let messages = self.messages.split_off(at);
         let mut right = Self { messages, bytes: 0, overhead: 0, to_message: self.to_message.clone() };
-        right.count();
-        self.count();
+        right.update_sizes();
+        self.update_sizes();
         right
     }
 }
@@ -89,7 +89,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_follow_cuts_and_splits() {
+    fn sizes_are_updated_by_truncation_and_splits() {
         let mut rows = KafkaRows::<&str>::new(Arc::new(KafkaMessage::from));
         ["a", "bb", "ccc", "dddd"].into_iter().for_each(|row| rows.push(row).unwrap());
         assert_eq!((rows.len(), rows.bytes()), (4, 10));

@@ -5,11 +5,11 @@ use std::time::Duration;
 use rdkafka::config::RDKafkaLogLevel;
 
 pub(super) fn connected(topic: &str, partitions: usize) {
-    tracing::info!(topic, partitions, "Kafka topic to write to checked");
+    tracing::info!(topic, partitions, "Kafka topic of the writer checked");
 }
 
 pub(super) fn not_ready(topic: &str, reason: &str) {
-    tracing::debug!(topic, reason, "Kafka to write to is not ready yet");
+    tracing::debug!(topic, reason, "Kafka is not ready for the writer yet");
 }
 
 pub(super) fn setting_overridden(name: &str, value: &str) {
@@ -21,11 +21,11 @@ pub(super) fn delivered(topic: &str, messages: usize, rejected: usize, attempt: 
 }
 
 pub(super) fn replaced(topic: &str, why: &str) {
-    tracing::warn!(topic, why, "Kafka producer is closed, another one takes its place");
+    tracing::warn!(topic, why, "Kafka producer is closed and replaced");
 }
 
 pub(super) fn client_error(reason: &str) {
-    tracing::warn!(reason, "Kafka producer reports an error; it goes on by itself");
+    tracing::warn!(reason, "Kafka producer reports an error and recovers by itself");
 }
 
 pub(super) fn client_error_again(reason: &str) {
@@ -41,12 +41,12 @@ pub(super) fn client_log(level: RDKafkaLogLevel, facility: &str, message: &str) 
     }
 }
 
-/// Messages that were refused together are sent alone.
+/// The messages of a rejected request are sent one by one.
 pub(super) fn sent_alone(topic: &str, messages: usize) {
     tracing::warn!(
         topic,
         messages,
-        "a request was refused for one message in it, its messages are sent one by one; if they are too large together, set batch.size \
-         below the topic's max.message.bytes"
+        "request rejected because of one message: its messages are sent one by one; if they are too large together, \
+         set batch.size below the topic's max.message.bytes"
     );
 }

@@ -5,51 +5,51 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kmr_core::{
-    BatchOptions, BoxError, Chunk, ClientConfig, DeadLetter, Delivery, PartialBatch, Reducer, RetryPolicy,
-};
+use kmr_core::{BatchOptions, BoxError, Chunk, ClientConfig, DeadLetter, Delivery, Reducer};
 
 use super::batch::Batch;
+use super::config;
+use super::dead_letter::{self, DEFAULT_HEADER_PREFIX};
 use super::delivery::FrozenMessages;
 use super::error::KafkaWriteError;
-use super::letter::{self, DEFAULT_HEADER_PREFIX};
-use super::link::Link;
 use super::message::KafkaMessage;
 use super::rows::{KafkaRows, ToMessage};
-use super::settings;
-use super::start::{Check, check};
+use super::shared_client::SharedClient;
+use super::startup::{Check, check};
+use crate::batch_setters::batch_setters;
 
-/// Produces each row to a Kafka topic. A batch is acknowledged when every message of it is: `acks=all`, by an idempotent producer,
-/// each delivery report read.
+/// Produces each row to a Kafka topic. A batch is acknowledged when every message of it is: an
+/// idempotent producer with `acks=all` sends them, and the writer reads each delivery report.
 ///
-/// The sink has two faces: [`new`](Self::new) for rows that are messages (copy, filter, split and route topics), and
-/// [`dead_letters`](KafkaWriter::dead_letters) for `reduce_err`.
+/// The sink has two constructors: [`new`](Self::new) for rows that are messages (to copy, filter,
+/// split and route topics), and [`dead_letters`](KafkaWriter::dead_letters) for `reduce_err`.
 ///
 /// # Delivery
 ///
-/// *At least once.* A message can be in the topic twice: after a crash between its acknowledgement and the commit of its record's offset,
-/// and where an attempt failed in a way that leaves open whether the broker took it. While the process lives, a message is handed to the
-/// client once until its report says that it failed: an attempt that takes too long is followed by one that waits for the same
-/// reports, and a partly delivered batch sends only what was not acknowledged.
+/// *At least once.* A message can be stored twice: after a crash between its acknowledgement and
+/// the commit of its record's offset, and after an attempt that failed with an unknown outcome.
+/// While the process runs, a message is passed to the client once until its report is a failure.
+/// The attempt after a timeout waits for the same reports, and the retry of a partly delivered
+/// batch sends only unacknowledged messages.
 ///
-/// *Order.* With one delivery in flight, the default, messages of one source partition are in each target partition in the order of
-/// their offsets, but for those that failed and were sent again (which the client does within `message.timeout.ms`, 5 minutes, without
-/// changing their order).
+/// *Order.* With one delivery in flight, the default, the messages of one source partition have the
+/// order of their offsets in each target partition. Messages that failed and were sent again are
+/// the exception. The client's own retries within `message.timeout.ms`, 5 minutes, keep the order.
 ///
-/// *A delivery that is dropped*, because the drain deadline passed or the partition is somebody else's, takes the producer with it:
-/// what was not sent is not sent any more. A request that is on its way may still be taken by the broker; its records are not
-/// committed, and whoever reads them next produces them again.
+/// *A dropped delivery*, after the drain timeout or the loss of the partition, closes the producer,
+/// so unsent messages are not sent any more. The broker may still accept a running request. The
+/// offsets of its records are not committed, and the partition's next owner produces them again.
 ///
 /// # Errors
 ///
 /// | error | what follows |
 /// |---|---|
-/// | no broker, a time-out, too few replicas in sync, a producer that is fenced or failed | tried again with backoff |
+/// | no broker, a timeout, too few in-sync replicas, a fenced or failed producer | kmr retries with backoff |
 /// | the writer's topic is missing, a missing permission | the consumer stops |
-/// | a message that is too large, or is refused for its content; a topic or partition that the *row* names and that is missing | the row is rejected: its record goes to `reduce_err`, with Kafka's error code. In `reduce_err` itself: the consumer stops |
+/// | a message that is too large, or rejected for its content; a topic or partition that the *row* names and that does not exist | the row is rejected: its record goes to `reduce_err`, with Kafka's error code. In `reduce_err` itself: the consumer stops |
 ///
-/// A broker refuses whole requests for one message in them; what was refused is sent again one by one, so that only the culprit
-/// is rejected.
+/// A broker rejects a whole request because of one message in it. The writer then sends the
+/// messages of the request one by one, so that only the bad message is rejected.
 ///
 /// # Examples
 /// ```
@@ -77,56 +77,60 @@ pub struct KafkaWriter<T> {
     options: BatchOptions,
     to_message: ToMessage<T>,
     open: Vec<KafkaMessage>,
-    link: Option<Arc<Link>>,
+    client: Option<Arc<SharedClient>>,
 }
 
 impl<T: Into<KafkaMessage> + Send + 'static> KafkaWriter<T> {
-    /// A writer of rows that are messages, or become such: see [`KafkaMessage`]. `topic` is where messages go that name none.
+    /// A writer of rows that convert to messages: see [`KafkaMessage`]. `topic` is the topic of
+    /// messages that name none.
     ///
-    /// `config` holds librdkafka's settings. A consumer's can be passed on: what only consumers have is left out. `acks` and
-    /// `enable.idempotence` are kmr's; `partitioner` (`murmur2_random`, as Kafka's own clients), `compression.type` (`lz4`) and
-    /// `message.max.bytes` (64 MiB: the broker decides) have defaults of kmr's.
+    /// `config` holds librdkafka's settings. It can be a consumer's: settings of consumers only are
+    /// removed. kmr sets `acks` and `enable.idempotence`. It has its own defaults for `partitioner`
+    /// (`murmur2_random`, as Kafka's own clients), `compression.type` (`lz4`) and
+    /// `message.max.bytes` (64 MiB, so that the broker decides).
     pub fn new(config: ClientConfig, topic: impl Into<Arc<str>>) -> Self {
         Self::with_rows(config, topic.into(), Arc::new(Into::into))
     }
 }
 
 impl KafkaWriter<DeadLetter> {
-    /// A writer for `reduce_err`. The message is the record as it was: key, payload, headers (order, duplicates, null values) and
-    /// timestamp; what happened is in headers behind its own, as text:
+    /// A writer for `reduce_err`. The message is the unchanged record: key, payload, headers (with
+    /// order, duplicates and null values) and timestamp. Text headers after its own describe the
+    /// failure:
     ///
     /// | header | value |
     /// |---|---|
     /// | `kmr.topic`, `kmr.partition`, `kmr.offset` | where the record was read |
-    /// | `kmr.last_offset` | only if the letter stands for a range of records: its last offset |
+    /// | `kmr.last_offset` | only if the dead letter covers a range of records: its last offset |
     /// | `kmr.timestamp` | the record's timestamp in milliseconds; the message has it too, unless the topic sets its own |
     /// | `kmr.stage` | the stage that failed, such as `map 1` |
-    /// | `kmr.error` | why, with all causes; at most 4 KiB |
+    /// | `kmr.error` | the error with all its causes; at most 4 KiB |
     /// | `kmr.code` | the error's code, if it has one: see [`CodedError`](kmr_core::CodedError) |
-    /// | `kmr.attempt` | how often this record has become a dead letter; above 1 if it was read from a topic of dead letters and failed again |
-    /// | `kmr.first_seen` | when it became one first, in milliseconds since the Unix epoch |
-    /// | `kmr.version` | of kmr |
-    /// | `kmr.missing` | only if the record itself is not in the message: why |
+    /// | `kmr.attempt` | number of times this record became a dead letter; above 1 if it was read from a dead letter topic and failed again |
+    /// | `kmr.first_seen` | time of the first failure, in milliseconds since the Unix epoch |
+    /// | `kmr.version` | the version of kmr |
+    /// | `kmr.missing` | only if the message lacks the record: the reason |
     ///
-    /// A record that fails again keeps the headers of the first time: of each name the first says where it began, the last is the
-    /// newest.
+    /// A record that fails again keeps the headers of its earlier failures. Of each name, the first
+    /// header belongs to the first failure, and the last one to the latest.
     ///
-    /// The topic should delete by age or size (`cleanup.policy=delete`), not compact: letters may have null keys. Its
-    /// `max.message.bytes` should be some kilobytes above that of the topics that are read: a letter that does not fit stops the consumer.
+    /// The topic should delete by age or size (`cleanup.policy=delete`) and not compact, because
+    /// dead letters can have null keys. Its `max.message.bytes` should exceed that of the consumed
+    /// topics by some kilobytes: a dead letter that does not fit stops the consumer.
     pub fn dead_letters(config: ClientConfig, topic: impl Into<Arc<str>>) -> Self {
-        Self::with_rows(config, topic.into(), letters(DEFAULT_HEADER_PREFIX))
+        Self::with_rows(config, topic.into(), dead_letters_to_messages(DEFAULT_HEADER_PREFIX))
     }
 
-    /// What the names of the added headers start with. Default [`DEFAULT_HEADER_PREFIX`], `kmr.`.
+    /// Prefix of the added headers. Default [`DEFAULT_HEADER_PREFIX`], `kmr.`.
     pub fn header_prefix(mut self, prefix: &str) -> Self {
-        self.to_message = letters(prefix);
+        self.to_message = dead_letters_to_messages(prefix);
         self
     }
 }
 
-fn letters(prefix: &str) -> ToMessage<DeadLetter> {
+fn dead_letters_to_messages(prefix: &str) -> ToMessage<DeadLetter> {
     let prefix: Arc<str> = prefix.into();
-    Arc::new(move |dead| letter::message(dead, &prefix, letter::now()))
+    Arc::new(move |dead_letter| dead_letter::message(dead_letter, &prefix, dead_letter::now()))
 }
 
 impl<T: Send + 'static> KafkaWriter<T> {
@@ -136,70 +140,40 @@ impl<T: Send + 'static> KafkaWriter<T> {
             topic,
             auto_create: false,
             start_timeout: Duration::from_secs(30),
-            // One delivery at a time, which keeps the order.
+            // One delivery at a time keeps the order.
             options: BatchOptions::default().with_max_in_flight(1),
             to_message,
             open: Vec::new(),
-            link: None,
+            client: None,
         }
     }
 
-    /// Whether the brokers may create topics that are not there, if their `auto.create.topics.enable` allows it. Default: no, a missing
-    /// topic ends the program before it reads anything.
+    /// Whether the brokers may create missing topics, if their `auto.create.topics.enable` allows
+    /// it. Default: no; a missing topic makes the start fail.
     pub fn auto_create(mut self, auto_create: bool) -> Self {
         self.auto_create = auto_create;
         self
     }
 
-    /// How long a broker that does not answer is waited for at the start. Default 30 s.
+    /// How long the start waits for a broker. Default 30 s.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
         self
     }
 
-    /// Messages in a batch. Default 32,768; at least 1.
-    pub fn max_rows(mut self, records: usize) -> Self {
-        self.options = self.options.with_max_rows(records);
-        self
-    }
-
-    /// Size of a batch: keys, payloads and headers, bytes. Default 8 MiB. One message is always admitted, however large. While a
-    /// batch is delivered, the client holds it a second time.
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.options = self.options.with_max_bytes(bytes);
-        self
-    }
-
-    /// Age of a batch since its first row. Default 1 s.
-    pub fn max_age(mut self, age: Duration) -> Self {
-        self.options = self.options.with_max_age(age);
-        self
-    }
-
-    /// Deliveries under way at once. Default 1, which keeps the order of messages; at least 1. More hide the latency of the
-    /// acknowledgement.
-    pub fn max_in_flight(mut self, deliveries: usize) -> Self {
-        self.options = self.options.with_max_in_flight(deliveries);
-        self
-    }
-
-    /// Time that one attempt may take. Default 20 s. Past nine tenths of it the attempt ends and says what it waits for; the next
-    /// one waits for the same messages.
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.options = self.options.with_attempt_timeout(timeout);
-        self
-    }
-
-    /// Waits between attempts, and when to give up. Default: 100 ms doubling up to 10 s, for 5 minutes.
-    pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.options = self.options.with_retry(retry);
-        self
-    }
-
-    /// What happens to the open batch when the consumer stops. Default: it is delivered.
-    pub fn partial_batch(mut self, partial_batch: PartialBatch) -> Self {
-        self.options = self.options.with_partial_batch(partial_batch);
-        self
+    batch_setters! {
+        max_rows;
+        /// The size is that of keys, payloads and headers. During the delivery, the client holds a second
+        /// copy of the batch.
+        max_bytes;
+        max_age;
+        /// Default 1, which keeps the order of messages. More hide the latency of the acknowledgement.
+        max_in_flight;
+        /// After nine tenths of it the attempt ends with the reason for the delay. The next attempt waits
+        /// for the same messages.
+        attempt_timeout;
+        retry;
+        partial_batch;
     }
 }
 
@@ -223,17 +197,17 @@ impl<T: Send + 'static> Reducer for KafkaWriter<T> {
     }
 
     async fn start(&mut self) -> Result<(), BoxError> {
-        let settings = settings::effective(&self.config, self.auto_create)?;
+        let settings = config::effective(&self.config, self.auto_create)?;
         let servers = settings.get("bootstrap.servers").cloned().unwrap_or_default();
-        let link = Arc::new(Link::new(self.topic.clone(), settings));
+        let client = Arc::new(SharedClient::new(self.topic.clone(), settings));
         let to_check = Check {
             topic: self.topic.clone(),
             servers,
-            patience: self.start_timeout,
+            timeout: self.start_timeout,
             auto_create: self.auto_create,
         };
-        check(link.client()?, to_check).await?;
-        self.link = Some(link);
+        check(client.get()?, to_check).await?;
+        self.client = Some(client);
         Ok(())
     }
 
@@ -252,18 +226,18 @@ impl<T: Send + 'static> Reducer for KafkaWriter<T> {
     }
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = usize>>, BoxError> {
-        let Some(link) = self.link.clone() else {
-            let text = "rows were accepted before start() had made a client";
+        let Some(client) = self.client.clone() else {
+            let text = "freeze() was called before start()";
             return Err(KafkaWriteError::Config(text.to_owned()).into());
         };
         let batch = Arc::new(Batch::new(self.topic.clone(), std::mem::take(&mut self.open)));
-        let patience = self.options.attempt_timeout.mul_f64(0.9);
-        Ok(Box::new(FrozenMessages { link, batch, patience }))
+        let report_timeout = self.options.attempt_timeout.mul_f64(0.9);
+        Ok(Box::new(FrozenMessages { client, batch, report_timeout }))
     }
 
     async fn stop(&mut self) -> Result<(), BoxError> {
-        if let Some(link) = self.link.take() {
-            link.close();
+        if let Some(client) = self.client.take() {
+            client.close();
         }
         Ok(())
     }

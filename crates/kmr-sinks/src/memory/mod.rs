@@ -1,5 +1,6 @@
-//! Delivered rows in memory, and faults on demand: [`MemoryWriter`].
+//! Rows in memory, with faults on demand: [`MemoryWriter`].
 
+mod delivery;
 mod records;
 mod writer;
 

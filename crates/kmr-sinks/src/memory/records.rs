@@ -1,11 +1,12 @@
-//! The handle that a test keeps: what has been delivered, and the levers for faults.
+//! The handle that a test keeps: it reads the delivered rows and causes faults.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::watch;
 
-/// A view of what a [`MemoryWriter`](super::MemoryWriter) has delivered. Clones see the same records.
+/// A view of the rows that a [`MemoryWriter`](super::MemoryWriter) has delivered. Clones share
+/// them.
 pub struct MemoryRecords<T> {
     shared: Arc<Shared<T>>,
 }
@@ -28,17 +29,17 @@ impl<T> MemoryRecords<T> {
         Self { shared: Arc::new(Shared { state: Mutex::new(state), stalled: watch::Sender::new(false) }) }
     }
 
-    /// The rows of all delivered batches, batch after batch. Holds back deliveries as long as the guard lives.
+    /// The rows of all delivered batches, batch after batch. The guard blocks deliveries.
     pub fn lock(&self) -> impl std::ops::DerefMut<Target = Vec<T>> + '_ {
         Rows(self.state())
     }
 
-    /// Takes the delivered rows out.
+    /// Removes and returns the delivered rows.
     pub fn take(&self) -> Vec<T> {
         std::mem::take(&mut self.state().delivered)
     }
 
-    /// Number of rows delivered and not taken out.
+    /// Number of delivered rows that were not taken.
     pub fn len(&self) -> usize {
         self.state().delivered.len()
     }
@@ -48,32 +49,32 @@ impl<T> MemoryRecords<T> {
         self.len() == 0
     }
 
-    /// Batches delivered.
+    /// Number of delivered batches.
     pub fn batches(&self) -> usize {
         self.state().batches
     }
 
-    /// Attempts made, failed and stalled ones included.
+    /// Number of attempts, including failed and stalled ones.
     pub fn attempts(&self) -> usize {
         self.state().attempts
     }
 
-    /// Lets the next `attempts` attempts fail, retryably.
+    /// Makes the next `attempts` attempts fail with a retryable error.
     pub fn fail_next(&self, attempts: usize) {
         self.state().failures_left = attempts;
     }
 
-    /// Holds back every delivery until [`release`](Self::release).
+    /// Stalls every delivery until [`release`](Self::release).
     pub fn stall(&self) {
         self.shared.stalled.send_replace(true);
     }
 
-    /// Lets stalled deliveries, and all later ones, go on.
+    /// Ends the stall.
     pub fn release(&self) {
         self.shared.stalled.send_replace(false);
     }
 
-    /// Counts an attempt; whether it is to fail.
+    /// Counts an attempt, and returns whether it must fail.
     pub(super) fn attempt_fails(&self) -> bool {
         let mut state = self.state();
         state.attempts += 1;
@@ -82,9 +83,9 @@ impl<T> MemoryRecords<T> {
         fails
     }
 
-    /// Comes back when deliveries are not stalled.
+    /// Waits until deliveries are not stalled.
     pub(super) async fn released(&self) {
-        // An error would mean that the sender is gone, and `self` holds it.
+        // It cannot fail: `self` holds the sender.
         let _ = self.shared.stalled.subscribe().wait_for(|stalled| !stalled).await;
     }
 
@@ -95,7 +96,7 @@ impl<T> MemoryRecords<T> {
     }
 
     fn state(&self) -> MutexGuard<'_, State<T>> {
-        // A test that panicked with the lock held has left nothing half done.
+        // A test that panicked with the lock has left the state consistent.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,21 +1,17 @@
-//! A reducer that keeps what it delivers, and fails, stalls or rejects when told to.
+//! A reducer that keeps its rows in memory, and fails, stalls or rejects on demand.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use async_trait::async_trait;
-use kmr_core::{
-    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, PartialBatch, Reducer,
-    RejectedRow, RetryPolicy,
-};
+use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, Reducer};
 
+use super::delivery::{FrozenRows, Reject};
 use super::records::MemoryRecords;
+use crate::batch_setters::batch_setters;
 
-type Reject<T> = Arc<dyn Fn(&T) -> Option<String> + Send + Sync>;
-
-/// Collects rows in memory: for tests and demos. Rows appear in [`records`](Self::records) when their batch has been
-/// delivered, never before, and each batch once.
+/// Collects rows in memory, for tests and demos. The rows of a batch appear in
+/// [`records`](Self::records) when the batch is delivered, and only once.
 ///
 /// The output of the stage is the number of rows that a batch delivered.
 pub struct MemoryWriter<T> {
@@ -36,69 +32,41 @@ impl<T: Send + 'static> MemoryWriter<T> {
         }
     }
 
-    /// The handle to what is delivered. Take it before the writer goes into a strategy.
+    /// The handle to the delivered rows. Get it before the writer becomes part of a strategy.
     pub fn records(&self) -> MemoryRecords<T> {
         self.records.clone()
     }
 
-    /// Lets the first `attempts` attempts fail, retryably.
+    /// Makes the first `attempts` attempts fail with a retryable error.
     pub fn failing(self, attempts: usize) -> Self {
         self.records.fail_next(attempts);
         self
     }
 
-    /// Holds back every delivery until [`MemoryRecords::release`].
+    /// Stalls every delivery until [`MemoryRecords::release`].
     pub fn stalled(self) -> Self {
         self.records.stall();
         self
     }
 
-    /// Rejects the rows for which `reject` gives a reason: they are not delivered, and their records go to `reduce_err`.
+    /// Rejects the rows for which `reject` returns a reason. They are not delivered, and their
+    /// records go to `reduce_err`.
     pub fn rejecting(mut self, reject: impl Fn(&T) -> Option<String> + Send + Sync + 'static) -> Self {
         self.reject = Some(Arc::new(reject));
         self
     }
 
-    /// Rows in a batch. Default 32,768; at least 1.
-    pub fn max_rows(mut self, records: usize) -> Self {
-        self.options = self.options.with_max_rows(records);
-        self
-    }
-
-    /// Size of a batch, counted as `size_of::<T>()` a row, bytes. Default 8 MiB.
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.options = self.options.with_max_bytes(bytes);
-        self
-    }
-
-    /// Age of a batch since its first row. Default 1 s.
-    pub fn max_age(mut self, age: Duration) -> Self {
-        self.options = self.options.with_max_age(age);
-        self
-    }
-
-    /// Deliveries under way at once. Default 2; at least 1. They matter for stalled writers only.
-    pub fn max_in_flight(mut self, deliveries: usize) -> Self {
-        self.options = self.options.with_max_in_flight(deliveries);
-        self
-    }
-
-    /// Time that one attempt may take. Default 20 s; it ends a stall.
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.options = self.options.with_attempt_timeout(timeout);
-        self
-    }
-
-    /// Waits between attempts, and when to give up. Default: 100 ms doubling up to 10 s, for 5 minutes.
-    pub fn retry(mut self, retry: RetryPolicy) -> Self {
-        self.options = self.options.with_retry(retry);
-        self
-    }
-
-    /// What happens to the open batch when the consumer stops. Default: it is delivered.
-    pub fn partial_batch(mut self, partial_batch: PartialBatch) -> Self {
-        self.options = self.options.with_partial_batch(partial_batch);
-        self
+    batch_setters! {
+        max_rows;
+        /// The size is counted as `size_of::<T>()` for each row.
+        max_bytes;
+        max_age;
+        /// Default 2. Only stalled deliveries overlap.
+        max_in_flight;
+        /// It ends a stall.
+        attempt_timeout;
+        retry;
+        partial_batch;
     }
 }
 
@@ -133,59 +101,17 @@ impl<T: Send + 'static> Reducer for MemoryWriter<T> {
     }
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = usize>>, BoxError> {
-        let rows = Mutex::new(std::mem::take(&mut self.open));
-        Ok(Box::new(FrozenRows { rows, records: self.records.clone(), reject: self.reject.clone() }))
-    }
-}
-
-/// A closed batch. The rows stay in it until the attempt that delivers them.
-struct FrozenRows<T> {
-    rows: Mutex<Vec<T>>,
-    records: MemoryRecords<T>,
-    reject: Option<Reject<T>>,
-}
-
-#[async_trait]
-impl<T: Send + 'static> Delivery for FrozenRows<T> {
-    type Output = usize;
-
-    async fn deliver(&self, attempt: Attempt) -> Result<Delivered<usize>, DeliveryError> {
-        let fails = self.records.attempt_fails();
-        self.records.released().await;
-        if fails {
-            return Err(DeliveryError::retryable(format!(
-                "the memory writer was told to fail (attempt {})",
-                attempt.number
-            )));
-        }
-        // Nothing is awaited from here on: a dropped future has delivered all or nothing.
-        let rows = std::mem::take(&mut *self.rows.lock().unwrap_or_else(PoisonError::into_inner));
-        let (kept, rejected) = self.sorted(rows);
-        let delivered = kept.len();
-        self.records.deliver(kept);
-        let mut result = Delivered::new(delivered);
-        result.rejected = rejected;
-        Ok(result)
-    }
-}
-
-impl<T> FrozenRows<T> {
-    fn sorted(&self, rows: Vec<T>) -> (Vec<T>, Vec<RejectedRow>) {
-        let Some(reject) = &self.reject else { return (rows, Vec::new()) };
-        let mut rejected = Vec::new();
-        let mut kept = Vec::with_capacity(rows.len());
-        for (index, row) in rows.into_iter().enumerate() {
-            match reject(&row) {
-                Some(reason) => rejected.push(RejectedRow { index, error: reason.into() }),
-                None => kept.push(row),
-            }
-        }
-        (kept, rejected)
+        let rows = std::mem::take(&mut self.open);
+        Ok(Box::new(FrozenRows::new(rows, self.records.clone(), self.reject.clone())))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use kmr_core::Attempt;
+
     use super::*;
 
     fn frozen(writer: &mut MemoryWriter<u32>, rows: &[u32]) -> Box<dyn Delivery<Output = usize>> {
@@ -209,7 +135,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn told_failures_lose_nothing() {
+    async fn failures_on_demand_lose_nothing() {
         let mut writer = MemoryWriter::new().failing(2);
         let records = writer.records();
         let batch = frozen(&mut writer, &[1]);

@@ -1,4 +1,4 @@
-//! What can go wrong with a standard stream.
+//! The errors of a standard stream.
 
 use std::io;
 
@@ -6,32 +6,32 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum OsStreamError {
-    /// Nobody reads the stream any more.
-    #[error("{stream} is closed: its reader is gone; keep the reader running, or send the lines elsewhere")]
+    /// The stream's reader has closed it.
+    #[error("{stream} is closed: its reader has ended; keep the reader running, or send the lines elsewhere")]
     Closed {
         /// Standard output or standard error.
         stream: &'static str,
-        /// The operating system's word.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// Writing failed for another reason, such as a full disk behind a redirection.
+    /// Writing failed for another reason, such as a full disk after a redirection.
     #[error("writing to {stream} failed")]
     Write {
         /// Standard output or standard error.
         stream: &'static str,
-        /// The operating system's word.
+        /// The error of the operating system.
         source: io::Error,
     },
 
-    /// The thread that writes could not be started, or has ended.
+    /// The writer thread could not be started, or has ended.
     #[error("the thread that writes to {stream} is not running")]
     NoThread {
         /// Standard output or standard error.
         stream: &'static str,
     },
 
-    /// A row cannot be turned into JSON.
+    /// A row cannot be converted to JSON.
     #[error("the row cannot be written as JSON")]
     Json(#[source] serde_json::Error),
 }
@@ -44,7 +44,8 @@ impl OsStreamError {
         }
     }
 
-    /// Whether the same lines, written again, may pass: a disk that is full now, say. A stream without a reader stays so.
+    /// Whether a retry of the same lines may succeed, for example after a full disk. A closed
+    /// stream stays closed.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Write { .. })
     }

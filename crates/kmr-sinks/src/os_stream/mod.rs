@@ -1,10 +1,14 @@
 //! JSON lines to standard output or standard error: [`OsStreamWriter`].
 
+mod delivery;
 mod error;
-mod lines;
+mod rows;
 mod thread;
 mod writer;
 
 pub use error::OsStreamError;
-pub use lines::JsonLines;
-pub use writer::{OsStream, OsStreamWriter};
+pub use rows::JsonLines;
+pub use writer::OsStreamWriter;
+
+#[cfg(test)]
+mod tests;

@@ -1,9 +1,10 @@
-//! The thread that writes to the stream, so that a reader who stalls blocks neither a Tokio worker nor the program's end.
+//! The thread that writes to the stream, so that a stalled reader blocks neither a Tokio worker nor
+//! the exit of the program.
 //!
-//! 1. Lines are written in pieces of whole lines; between two pieces it is checked whether the caller still waits. A
-//!    dropped delivery thus ends behind a whole line, and what was not begun is not written.
-//! 2. How far a batch got is kept in the batch: the next attempt goes on there and writes no line twice.
-//! 3. The thread is detached: one that is stuck in a full pipe does not keep the process from ending.
+//! 1. Each write has whole lines. Between two writes the thread checks whether the caller still
+//!    waits. So a dropped delivery ends after a whole line, and later lines are not written.
+//! 2. The batch holds its progress. The next attempt continues there and writes no line twice.
+//! 3. The thread is detached: if it is blocked by a full pipe, the process can still exit.
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,9 +15,9 @@ use tokio::sync::oneshot;
 
 use super::error::OsStreamError;
 
-/// Whole lines up to this size are written at once: few system calls, and a dropped delivery ends soon.
-const PIECE: usize = 64 << 10;
-/// Wait before a stream that is full and does not block is tried again.
+/// Maximum size of a write: few system calls, and a dropped delivery ends soon.
+const WRITE_SIZE: usize = 64 << 10;
+/// Wait before a retry on a full stream that does not block.
 const FULL_WAIT: Duration = Duration::from_millis(5);
 
 /// The lines of one batch.
@@ -33,13 +34,13 @@ impl Lines {
     }
 }
 
-/// A request to write a batch; `done` is closed when nobody waits for it any more.
+/// A request to write a batch. `done` is closed when its delivery was dropped.
 struct Job {
     lines: Arc<Lines>,
     done: oneshot::Sender<io::Result<()>>,
 }
 
-/// The way to the writing thread. The thread ends when all clones are gone.
+/// A handle to the thread, which ends when all handles are dropped.
 #[derive(Clone, Debug)]
 pub(crate) struct WriterThread {
     jobs: mpsc::Sender<Job>,
@@ -47,7 +48,7 @@ pub(crate) struct WriterThread {
 }
 
 impl WriterThread {
-    /// Starts the thread; `open` gives the stream, locked, for the time of one batch.
+    /// Starts the thread. `open` locks the stream for one batch.
     pub(crate) fn start<S>(stream: &'static str, mut open: S) -> Result<Self, OsStreamError>
     where
         S: FnMut() -> Box<dyn Write> + Send + 'static,
@@ -58,7 +59,7 @@ impl WriterThread {
             .spawn(move || {
                 for job in queue {
                     let result = write_lines(&mut *open(), &job);
-                    // Nobody waits any more: the delivery was dropped.
+                    // An error means that the delivery was dropped.
                     let _ = job.done.send(result);
                 }
             })
@@ -66,15 +67,15 @@ impl WriterThread {
         Ok(Self { jobs, stream })
     }
 
-    /// Writes and flushes what is left of `lines`.
+    /// Writes and flushes the rest of `lines`.
     ///
     /// # Cancel safety
-    /// When the future is dropped the thread stops behind the line that it is at.
+    /// When the future is dropped, the thread stops after the current write.
     pub(crate) async fn write(&self, lines: &Arc<Lines>) -> Result<(), OsStreamError> {
         let (done, result) = oneshot::channel();
-        let gone = || OsStreamError::NoThread { stream: self.stream };
-        self.jobs.send(Job { lines: Arc::clone(lines), done }).map_err(|_| gone())?;
-        result.await.map_err(|_| gone())?.map_err(|source| OsStreamError::from_io(self.stream, source))
+        let ended = || OsStreamError::NoThread { stream: self.stream };
+        self.jobs.send(Job { lines: Arc::clone(lines), done }).map_err(|_| ended())?;
+        result.await.map_err(|_| ended())?.map_err(|source| OsStreamError::from_io(self.stream, source))
     }
 }
 
@@ -86,26 +87,27 @@ fn write_lines(stream: &mut dyn Write, job: &Job) -> io::Result<()> {
             return Ok(());
         }
         if rest.is_empty() {
-            return patiently(|| stream.flush());
+            return retrying(|| stream.flush());
         }
-        let piece = whole_lines(rest);
-        write_all(stream, piece)?;
-        written.fetch_add(piece.len(), Ordering::Relaxed);
+        let lines = whole_lines(rest);
+        write_all(stream, lines)?;
+        written.fetch_add(lines.len(), Ordering::Relaxed);
     }
 }
 
-/// The first lines of `bytes`, up to the size of a piece, and at least one.
+/// The first lines of `bytes`, up to [`WRITE_SIZE`], and at least one.
 fn whole_lines(bytes: &[u8]) -> &[u8] {
-    let window = &bytes[..bytes.len().min(PIECE)];
+    let window = &bytes[..bytes.len().min(WRITE_SIZE)];
     let end = window.iter().rposition(|byte| *byte == b'\n');
     let end = end.or_else(|| bytes.iter().position(|byte| *byte == b'\n'));
     end.map_or(bytes, |end| &bytes[..=end])
 }
 
-/// Like [`Write::write_all`], but a stream that does not block is waited for: half a line is worse than a late one.
+/// Like [`Write::write_all`], but it waits for a stream that does not block: half a line is worse
+/// than a late one.
 fn write_all(stream: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
-        match patiently(|| stream.write(bytes))? {
+        match retrying(|| stream.write(bytes))? {
             0 => return Err(io::ErrorKind::WriteZero.into()),
             written => bytes = &bytes[written..],
         }
@@ -113,7 +115,7 @@ fn write_all(stream: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-fn patiently<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn retrying<T>(mut operation: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
         match operation() {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -128,15 +130,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pieces_end_at_line_ends() {
+    fn writes_end_at_line_ends() {
         assert_eq!(whole_lines(b"a\nb\n"), b"a\nb\n");
-        let long = [vec![b'x'; PIECE + 5], b"\ny\n".to_vec()].concat();
-        assert_eq!(whole_lines(&long).len(), PIECE + 6);
-        let many = b"0123456789abcde\n".repeat(PIECE / 16 + 1);
-        assert_eq!(whole_lines(&many).len(), PIECE);
+        let long = [vec![b'x'; WRITE_SIZE + 5], b"\ny\n".to_vec()].concat();
+        assert_eq!(whole_lines(&long).len(), WRITE_SIZE + 6);
+        let many = b"0123456789abcde\n".repeat(WRITE_SIZE / 16 + 1);
+        assert_eq!(whole_lines(&many).len(), WRITE_SIZE);
     }
 
-    /// Takes three bytes at a time, and every other time nothing.
+    /// Accepts three bytes at a time, and every other time none.
     struct Reluctant<'a>(&'a mut Vec<u8>, bool);
 
     impl Write for Reluctant<'_> {
@@ -156,14 +158,14 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_that_takes_little_gets_all() {
+    fn a_slow_stream_receives_everything() {
         let mut taken = Vec::new();
         write_all(&mut Reluctant(&mut taken, false), b"0123456789\n").unwrap();
         assert_eq!(taken, b"0123456789\n");
     }
 
     #[test]
-    fn a_job_that_nobody_waits_for_writes_nothing() {
+    fn a_dropped_job_writes_nothing() {
         let (done, waiting) = oneshot::channel();
         drop(waiting);
         let job = Job { lines: Arc::new(Lines::new(b"a\n".to_vec())), done };
@@ -173,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_attempt_goes_on_where_the_first_ended() {
+    fn a_second_attempt_continues_where_the_first_ended() {
         let lines = Arc::new(Lines::new(b"a\nb\n".to_vec()));
         lines.written.store(2, Ordering::Relaxed);
         let (done, _waiting) = oneshot::channel();

@@ -1,4 +1,4 @@
-//! The reducer that writes JSON lines, and its options.
+//! The reducer that writes JSON lines: its options and its open batch.
 
 use std::fmt;
 use std::io::Write;
@@ -7,21 +7,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kmr_core::{
-    Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, PartialBatch, Reducer,
-};
+use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, Reducer};
 use serde::Serialize;
 
+use super::delivery::FrozenLines;
 use super::error::OsStreamError;
-use super::lines::JsonLines;
+use super::rows::JsonLines;
 use super::thread::{Lines, WriterThread};
+use crate::batch_setters::batch_setters;
+
+/// Default age of a batch.
+const MAX_AGE: Duration = Duration::from_secs(1);
 
 /// A standard stream of the process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OsStream {
-    /// Standard output.
+#[derive(Clone, Copy, Debug)]
+enum OsStream {
     StdOut,
-    /// Standard error.
     StdErr,
 }
 
@@ -41,31 +42,40 @@ impl OsStream {
     }
 }
 
-/// Writes each row as one line of JSON. `T` is whatever the stage before emits, or
-/// [`DeadLetter`](kmr_core::DeadLetter) for `reduce_err`; it need not be named.
+/// Writes each row as one line of JSON. `T` is the output of the upstream stage, or
+/// [`DeadLetter`](kmr_core::DeadLetter) for `reduce_err`; it is inferred.
 ///
-/// A batch is acknowledged when its last line has been written and the stream flushed. A reader that stalls holds
-/// deliveries back; one that is gone (a broken pipe) stops the consumer. Lines are never torn, and never mixed with what
-/// `println!` or `eprintln!` write. At least once, as everywhere: a line may come again after a restart.
+/// A batch is acknowledged when its last line is written and the stream is flushed. A reader that
+/// stalls delays deliveries. A closed reader (a broken pipe) stops the consumer. Lines are always
+/// whole and never mixed with the output of `println!` or `eprintln!`. At least once: a line can be
+/// repeated after a restart.
 ///
 /// The output of the stage is the number of lines.
 pub struct OsStreamWriter<T> {
     stream: OsStream,
     options: BatchOptions,
-    open: Vec<u8>,
+    pub(super) open: Vec<u8>,
     rows: usize,
-    thread: Option<WriterThread>,
+    pub(super) thread: Option<WriterThread>,
     row: PhantomData<fn(T)>,
 }
 
 impl<T: Serialize + Send + 'static> OsStreamWriter<T> {
-    /// A writer to `stream`. `max_age` is the age of a batch, since its first row, at which it is written: short shows
-    /// lines sooner, long saves system calls.
-    pub fn new(max_age: Duration, stream: OsStream) -> Self {
+    /// A writer to standard output.
+    pub fn stdout() -> Self {
+        Self::new(OsStream::StdOut)
+    }
+
+    /// A writer to standard error.
+    pub fn stderr() -> Self {
+        Self::new(OsStream::StdErr)
+    }
+
+    fn new(stream: OsStream) -> Self {
         Self {
             stream,
-            // One delivery at a time: there is one stream, and lines are to keep their order.
-            options: BatchOptions::default().with_max_age(max_age).with_max_in_flight(1),
+            // One delivery at a time, because there is one stream and lines must keep their order.
+            options: BatchOptions::default().with_max_age(MAX_AGE).with_max_in_flight(1),
             open: Vec::new(),
             rows: 0,
             thread: None,
@@ -73,28 +83,15 @@ impl<T: Serialize + Send + 'static> OsStreamWriter<T> {
         }
     }
 
-    /// Rows in a batch. Default 32,768; at least 1.
-    pub fn max_rows(mut self, records: usize) -> Self {
-        self.options = self.options.with_max_rows(records);
-        self
-    }
-
-    /// Size of a batch, bytes of JSON. Default 8 MiB. One row is always admitted, however large.
-    pub fn max_bytes(mut self, bytes: usize) -> Self {
-        self.options = self.options.with_max_bytes(bytes);
-        self
-    }
-
-    /// Time that one attempt may take. Default 20 s. A reader that stalls longer costs an attempt, and no line.
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.options = self.options.with_attempt_timeout(timeout);
-        self
-    }
-
-    /// What happens to the open batch when the consumer stops. Default: it is written.
-    pub fn partial_batch(mut self, partial_batch: PartialBatch) -> Self {
-        self.options = self.options.with_partial_batch(partial_batch);
-        self
+    batch_setters! {
+        max_rows;
+        /// The size is that in JSON.
+        max_bytes;
+        /// A short age shows lines sooner, a long one saves system calls.
+        max_age;
+        /// A reader that stalls longer costs an attempt, but no line.
+        attempt_timeout;
+        partial_batch;
     }
 }
 
@@ -145,26 +142,3 @@ impl<T: Serialize + Send + 'static> Reducer for OsStreamWriter<T> {
         Ok(Box::new(FrozenLines { thread, lines, rows: std::mem::take(&mut self.rows) }))
     }
 }
-
-/// A closed batch.
-struct FrozenLines {
-    thread: WriterThread,
-    lines: Arc<Lines>,
-    rows: usize,
-}
-
-#[async_trait]
-impl Delivery for FrozenLines {
-    type Output = usize;
-
-    async fn deliver(&self, _attempt: Attempt) -> Result<Delivered<usize>, DeliveryError> {
-        match self.thread.write(&self.lines).await {
-            Ok(()) => Ok(Delivered::new(self.rows)),
-            Err(error) if error.is_retryable() => Err(DeliveryError::retryable(error)),
-            Err(error) => Err(DeliveryError::fatal(error)),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests;

@@ -15,7 +15,7 @@ use kmr_core::{
     Strategy, error_chain,
 };
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
-use kmr_sinks::{OsStream, OsStreamWriter};
+use kmr_sinks::OsStreamWriter;
 use serde::Serialize;
 
 use self::gate::Gate;
@@ -106,7 +106,7 @@ fn pipeline(settings: &Settings) -> Pipeline {
         RowKind::Payload => Strategy::new().map(rows::payload).reduce(sink(settings)),
     };
     if settings.dead_letters {
-        strategy.reduce_err(OsStreamWriter::new(Duration::from_millis(100), OsStream::StdErr))
+        strategy.reduce_err(OsStreamWriter::stderr().max_age(Duration::from_millis(100)))
     } else {
         strategy.into_pipeline()
     }

@@ -1,14 +1,15 @@
-//! Serde values to RowBinary, directed by the described types of the columns.
+//! Encodes serde values as RowBinary, in the described types of the columns.
 
 mod compound;
-mod fault;
+mod error;
 mod row;
+mod scalar;
 mod value;
 
-pub(crate) use fault::Fault;
+pub(crate) use error::EncodeError;
 pub(crate) use row::encode_row;
 
-/// Writes an unsigned LEB128 number, RowBinary's length prefix.
+/// Appends an unsigned LEB128 number, RowBinary's length prefix.
 #[inline]
 pub(crate) fn put_length(out: &mut Vec<u8>, mut length: usize) {
     while length >= 0x80 {

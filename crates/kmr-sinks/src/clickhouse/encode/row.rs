@@ -2,21 +2,21 @@
 
 use serde::ser::{Impossible, Serialize, SerializeStruct, Serializer};
 
-use super::Fault;
+use super::EncodeError;
 use super::value::Value;
-use crate::clickhouse::schema::Column;
+use crate::clickhouse::table::column::Column;
 
-/// Writes `row` behind `out`; on an error, what was written stays there for the caller to cut off.
+/// Appends `row` to `out`. After an error, the caller truncates `out`.
 ///
-/// With `check_names`, the fields' names are compared with the columns': they are the same for every row of a type, so
-/// once a chunk is enough. The number of fields is always checked.
+/// With `check_names`, the names of fields and columns are compared. They are the same for every
+/// row of a type, so once for each chunk is enough. The number of fields is always checked.
 #[inline]
 pub(crate) fn encode_row<T: Serialize>(
     row: &T,
     columns: &[Column],
     out: &mut Vec<u8>,
     check_names: bool,
-) -> Result<(), Fault> {
+) -> Result<(), EncodeError> {
     row.serialize(RowEncoder { out, columns, next: 0, check_names })
 }
 
@@ -29,8 +29,8 @@ struct RowEncoder<'a> {
 
 impl RowEncoder<'_> {
     #[cold]
-    fn wrong_name(&self, name: &str) -> Fault {
-        Fault::every_row(match self.columns.get(self.next) {
+    fn wrong_name(&self, name: &str) -> EncodeError {
+        EncodeError::every_row(match self.columns.get(self.next) {
             Some(column) => format!("the row serialises field `{name}` where `{}` belongs", column.name),
             None => format!("the row serialises field `{name}`, which is not one of its columns"),
         })
@@ -39,21 +39,25 @@ impl RowEncoder<'_> {
 
 impl SerializeStruct for RowEncoder<'_> {
     type Ok = ();
-    type Error = Fault;
+    type Error = EncodeError;
 
     #[inline]
-    fn serialize_field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result<(), Fault> {
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
         let column = match self.columns.get(self.next) {
             Some(column) if !self.check_names || column.name == name => column,
             _ => return Err(self.wrong_name(name)),
         };
-        value.serialize(Value::new(self.out, &column.ty)).map_err(|fault| fault.at_column(self.next))?;
+        value.serialize(Value::new(self.out, &column.ty)).map_err(|error| error.at_column(self.next))?;
         self.next += 1;
         Ok(())
     }
 
-    fn skip_field(&mut self, name: &'static str) -> Result<(), Fault> {
-        Err(Fault::every_row(format!(
+    fn skip_field(&mut self, name: &'static str) -> Result<(), EncodeError> {
+        Err(EncodeError::every_row(format!(
             "field `{name}` was skipped by #[serde(skip_serializing_if)], but every row must hold every column; use an \
              Option and a Nullable column"
         ))
@@ -61,18 +65,19 @@ impl SerializeStruct for RowEncoder<'_> {
     }
 
     #[inline]
-    fn end(self) -> Result<(), Fault> {
+    fn end(self) -> Result<(), EncodeError> {
         if self.next == self.columns.len() {
             return Ok(());
         }
         let missing = self.columns.get(self.next).map_or("", |column| column.name.as_str());
-        Err(Fault::every_row(format!("the row does not serialise column `{missing}`")).at_column(self.next))
+        Err(EncodeError::every_row(format!("the row does not serialise column `{missing}`"))
+            .at_column(self.next))
     }
 }
 
 macro_rules! not_a_struct {
     ($($method:ident($($arg:ident: $ty:ty),*) -> $ok:ty;)*) => {
-        $(fn $method(self, $($arg: $ty),*) -> Result<$ok, Fault> {
+        $(fn $method(self, $($arg: $ty),*) -> Result<$ok, EncodeError> {
             $(let _ = $arg;)*
             not_a_row()
         })*
@@ -80,25 +85,25 @@ macro_rules! not_a_struct {
 }
 
 #[cold]
-fn not_a_row<T>() -> Result<T, Fault> {
-    Err(Fault::every_row(
+fn not_a_row<T>() -> Result<T, EncodeError> {
+    Err(EncodeError::every_row(
         "a row must serialise as a struct with named fields (#[serde(flatten)] makes it a map)".into(),
     ))
 }
 
 impl<'a> Serializer for RowEncoder<'a> {
     type Ok = ();
-    type Error = Fault;
-    type SerializeSeq = Impossible<(), Fault>;
-    type SerializeTuple = Impossible<(), Fault>;
-    type SerializeTupleStruct = Impossible<(), Fault>;
-    type SerializeTupleVariant = Impossible<(), Fault>;
-    type SerializeMap = Impossible<(), Fault>;
+    type Error = EncodeError;
+    type SerializeSeq = Impossible<(), EncodeError>;
+    type SerializeTuple = Impossible<(), EncodeError>;
+    type SerializeTupleStruct = Impossible<(), EncodeError>;
+    type SerializeTupleVariant = Impossible<(), EncodeError>;
+    type SerializeMap = Impossible<(), EncodeError>;
     type SerializeStruct = Self;
-    type SerializeStructVariant = Impossible<(), Fault>;
+    type SerializeStructVariant = Impossible<(), EncodeError>;
 
     #[inline]
-    fn serialize_struct(self, _name: &'static str, _len: usize) -> Result<Self, Fault> {
+    fn serialize_struct(self, _name: &'static str, _len: usize) -> Result<Self, EncodeError> {
         Ok(self)
     }
 
@@ -107,7 +112,7 @@ impl<'a> Serializer for RowEncoder<'a> {
         self,
         _name: &'static str,
         value: &T,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EncodeError> {
         value.serialize(self)
     }
 
@@ -140,7 +145,7 @@ impl<'a> Serializer for RowEncoder<'a> {
             -> Self::SerializeStructVariant;
     }
 
-    fn serialize_some<T: Serialize + ?Sized>(self, _value: &T) -> Result<(), Fault> {
+    fn serialize_some<T: Serialize + ?Sized>(self, _value: &T) -> Result<(), EncodeError> {
         not_a_row()
     }
 
@@ -150,7 +155,7 @@ impl<'a> Serializer for RowEncoder<'a> {
         _index: u32,
         _variant: &'static str,
         _value: &T,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EncodeError> {
         not_a_row()
     }
 

@@ -1,4 +1,4 @@
-//! Bytes against the documented format, and the two kinds of errors.
+//! The bytes match the documented format, and the two kinds of errors differ.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -6,11 +6,11 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 
 use super::value::Value;
-use super::{Fault, encode_row, put_length};
-use crate::clickhouse::schema::Column;
-use crate::clickhouse::types::Type;
+use super::{EncodeError, encode_row, put_length};
+use crate::clickhouse::table::column::Column;
+use crate::clickhouse::table::types::Type;
 
-fn encode<T: Serialize>(ty: &str, value: T) -> Result<Vec<u8>, Fault> {
+fn encode<T: Serialize>(ty: &str, value: T) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::new();
     value.serialize(Value::new(&mut out, &Type::parse(ty)))?;
     Ok(out)
@@ -23,9 +23,9 @@ fn gives<T: Serialize>(ty: &str, value: T, expected: &[u8]) {
 
 #[track_caller]
 fn fails<T: Serialize>(ty: &str, value: T, every_row: bool, words: &str) {
-    let fault = encode(ty, value).unwrap_err();
-    assert_eq!(fault.is_every_row(), every_row, "{fault}");
-    assert!(fault.to_string().contains(words), "{fault}");
+    let error = encode(ty, value).unwrap_err();
+    assert_eq!(error.is_every_row(), every_row, "{error}");
+    assert!(error.to_string().contains(words), "{error}");
 }
 
 #[derive(Serialize)]
@@ -42,7 +42,7 @@ enum Colour {
 }
 
 #[derive(Serialize)]
-enum Either {
+enum Mixed {
     Text(String),
     Number(u8),
     Third(u8),
@@ -75,7 +75,7 @@ fn numbers_are_little_endian_and_exact() {
     gives("Decimal(9, 2)", 1_i32, &[1, 0, 0, 0]);
     gives("Float32", 1.0_f32, &[0, 0, 0x80, 0x3F]);
     gives("Int128", -1_i128, &[0xFF; 16]);
-    fails("UInt64", 1_u32, true, "u32 where the column takes UInt64, from u64");
+    fails("UInt64", 1_u32, true, "u32 where the column accepts UInt64, from u64");
     fails("UInt32", 1_u64, true, "u64");
     fails("Bool", 1_u8, true, "Bool, from bool");
     fails("DateTime", "2020-01-01", true, "u32 (seconds");
@@ -96,7 +96,7 @@ fn strings_have_a_length_and_fixed_strings_are_padded() {
 }
 
 #[test]
-fn nullable_has_a_flag_and_takes_bare_values() {
+fn nullable_has_a_flag_and_accepts_bare_values() {
     gives("Nullable(UInt8)", Some(5_u8), &[0, 5]);
     gives("Nullable(UInt8)", None::<u8>, &[1]);
     gives("Nullable(UInt8)", 5_u8, &[0, 5]);
@@ -152,12 +152,12 @@ fn compound_values_are_the_concatenation_of_their_parts() {
 #[test]
 fn variants_carry_the_number_of_their_type() {
     let ty = "Variant(String, UInt8)";
-    gives(ty, Either::Text("x".into()), &[0, 1, b'x']);
-    gives(ty, Either::Number(7), &[1, 7]);
-    gives(ty, None::<Either>, &[0xFF]);
-    gives(ty, Some(Either::Number(7)), &[1, 7]);
-    fails(ty, Either::Third(1), true, "Either::Third, variant number 3");
-    fails("UInt8", Either::Number(7), true, "Either::Number");
+    gives(ty, Mixed::Text("x".into()), &[0, 1, b'x']);
+    gives(ty, Mixed::Number(7), &[1, 7]);
+    gives(ty, None::<Mixed>, &[0xFF]);
+    gives(ty, Some(Mixed::Number(7)), &[1, 7]);
+    fails(ty, Mixed::Third(1), true, "Mixed::Third, variant number 3");
+    fails("UInt8", Mixed::Number(7), true, "Mixed::Number");
 }
 
 /// A sequence that announces another length than it has.
@@ -173,7 +173,7 @@ impl Serialize for Liar {
 }
 
 #[test]
-fn a_wrong_length_is_found() {
+fn a_wrong_length_is_an_error() {
     fails("Array(UInt8)", Liar(2), false, "1 elements fewer");
     fails("Array(UInt8)", Liar(0), false, "more elements");
 }
@@ -185,7 +185,7 @@ fn columns(types: &[(&str, &str)]) -> Vec<Column> {
         .collect()
 }
 
-fn encode_fields<T: Serialize>(row: &T, types: &[(&str, &str)]) -> Result<Vec<u8>, Fault> {
+fn encode_fields<T: Serialize>(row: &T, types: &[(&str, &str)]) -> Result<Vec<u8>, EncodeError> {
     let mut out = Vec::new();
     encode_row(row, &columns(types), &mut out, true)?;
     Ok(out)
@@ -208,14 +208,14 @@ struct Flat {
 #[test]
 fn rows_are_their_fields_in_order() {
     assert_eq!(encode_fields(&Pair { a: 1, b: 2 }, &[("a", "UInt8"), ("b", "UInt8")]).unwrap(), [1, 2]);
-    let fault = encode_fields(&Pair { a: 1, b: 2 }, &[("a", "UInt8"), ("b", "UInt16")]).unwrap_err();
-    assert_eq!(fault.column(), Some(1));
+    let error = encode_fields(&Pair { a: 1, b: 2 }, &[("a", "UInt8"), ("b", "UInt16")]).unwrap_err();
+    assert_eq!(error.column(), Some(1));
 }
 
 #[test]
-fn rows_that_do_not_hold_their_columns_are_a_mistake_of_the_program() {
+fn rows_that_do_not_match_their_columns_are_an_error_of_every_row() {
     let pair = Pair { a: 1, b: 2 };
-    for (fault, words) in [
+    for (error, words) in [
         (encode_fields(&pair, &[("b", "UInt8"), ("a", "UInt8")]), "`a` where `b` belongs"),
         (encode_fields(&pair, &[("a", "UInt8")]), "`b`, which is not one of its columns"),
         (encode_fields(&pair, &[("a", "UInt8"), ("b", "UInt8"), ("c", "UInt8")]), "column `c`"),
@@ -226,7 +226,7 @@ fn rows_that_do_not_hold_their_columns_are_a_mistake_of_the_program() {
         (encode_fields(&Flat { a: 1, rest: pair }, &[("a", "UInt8")]), "flatten"),
         (encode_fields(&(1_u8, 2_u8), &[("a", "UInt8")]), "named fields"),
     ] {
-        let fault = fault.unwrap_err();
-        assert!(fault.is_every_row() && fault.to_string().contains(words), "{fault}");
+        let error = error.unwrap_err();
+        assert!(error.is_every_row() && error.to_string().contains(words), "{error}");
     }
 }

@@ -1,15 +1,19 @@
-//! One value to RowBinary: a serde serializer that knows which type the server expects at this place.
+//! Encodes one value: a serde serializer that knows which type the server expects.
 
-use serde::ser::{Impossible, Serialize, Serializer};
+use serde::ser::{
+    Impossible, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple, SerializeTupleStruct,
+    Serializer,
+};
 
 use super::compound::Compound;
-use super::{Fault, put_length};
-use crate::clickhouse::types::{EnumValue, Type};
+use super::scalar::{Width, put_enum_name, put_enum_value, put_fixed_string, put_uuid};
+use super::{EncodeError, put_length};
+use crate::clickhouse::table::types::Type;
 
 /// The RowBinary tag of NULL in a `Variant`.
 const VARIANT_NULL: u8 = 0xFF;
 
-/// Writes one value of type `ty` behind `out`.
+/// Appends one value of type `ty` to `out`.
 pub(crate) struct Value<'a> {
     pub(crate) out: &'a mut Vec<u8>,
     pub(crate) ty: &'a Type,
@@ -21,7 +25,7 @@ impl<'a> Value<'a> {
         Self { out, ty }
     }
 
-    /// The value inside a `Nullable`: a value that is no `Option` is simply not null.
+    /// The value inside a `Nullable`. A value that is no `Option` is not null.
     #[inline]
     fn not_null(self, inner: &'a Type) -> Self {
         self.out.push(0);
@@ -29,45 +33,12 @@ impl<'a> Value<'a> {
     }
 
     #[cold]
-    fn mismatch<T>(&self, found: &str) -> Result<T, Fault> {
-        Err(Fault::mismatch(found, self.ty))
+    fn mismatch<T>(&self, found: &str) -> Result<T, EncodeError> {
+        Err(EncodeError::mismatch(found, self.ty))
     }
 
-    fn enum_value(self, values: &[EnumValue], value: i16, wide: bool) -> Result<(), Fault> {
-        if !values.iter().any(|known| known.value == value) {
-            return Err(Fault::value(format!("{value} is not one of the Enum's values")));
-        }
-        self.put_enum(value, wide);
-        Ok(())
-    }
-
-    fn enum_name(self, values: &[EnumValue], name: &str, wide: bool) -> Result<(), Fault> {
-        match values.iter().find(|known| known.name == name) {
-            Some(known) => {
-                self.put_enum(known.value, wide);
-                Ok(())
-            }
-            None => Err(Fault::value(format!("{name:?} is not one of the Enum's names"))),
-        }
-    }
-
-    fn put_enum(self, value: i16, wide: bool) {
-        let bytes = value.to_le_bytes(); // an Enum8's value fits its low byte
-        self.out.extend_from_slice(if wide { &bytes } else { &bytes[..1] });
-    }
-
-    /// `FixedString(n)` from something of any length: padded with zero bytes, as the server does it.
-    fn fixed_string(self, size: usize, bytes: &[u8]) -> Result<(), Fault> {
-        if bytes.len() > size {
-            return Err(Fault::value(format!("{} bytes do not fit into FixedString({size})", bytes.len())));
-        }
-        self.out.extend_from_slice(bytes);
-        self.out.resize(self.out.len() + size - bytes.len(), 0);
-        Ok(())
-    }
-
-    /// Bytes that are the value as they stand; the number of bytes is part of the Rust type.
-    fn raw(self, size: usize, bytes: &[u8]) -> Result<(), Fault> {
+    /// Bytes that need no conversion; their number is part of the Rust type.
+    fn raw(self, size: usize, bytes: &[u8]) -> Result<(), EncodeError> {
         if bytes.len() != size {
             return self.mismatch(&format!("{} bytes", bytes.len()));
         }
@@ -75,13 +46,11 @@ impl<'a> Value<'a> {
         Ok(())
     }
 
-    /// The 16 bytes of a UUID in network order, as the `uuid` crate gives them: the server wants two little-endian halves.
-    fn uuid(self, bytes: &[u8]) -> Result<(), Fault> {
-        if bytes.len() != 16 {
+    fn uuid(self, bytes: &[u8]) -> Result<(), EncodeError> {
+        let Ok(bytes) = <&[u8; 16]>::try_from(bytes) else {
             return self.mismatch(&format!("{} bytes", bytes.len()));
-        }
-        self.out.extend(bytes[..8].iter().rev());
-        self.out.extend(bytes[8..].iter().rev());
+        };
+        put_uuid(self.out, bytes);
         Ok(())
     }
 }
@@ -89,7 +58,7 @@ impl<'a> Value<'a> {
 macro_rules! number {
     ($method:ident, $rust:ident, $($fits:pat_param)|+) => {
         #[inline]
-        fn $method(self, value: $rust) -> Result<(), Fault> {
+        fn $method(self, value: $rust) -> Result<(), EncodeError> {
             match self.ty {
                 $($fits)|+ => {
                     self.out.extend_from_slice(&value.to_le_bytes());
@@ -104,14 +73,14 @@ macro_rules! number {
 
 impl<'a> Serializer for Value<'a> {
     type Ok = ();
-    type Error = Fault;
+    type Error = EncodeError;
     type SerializeSeq = Compound<'a>;
     type SerializeTuple = Compound<'a>;
     type SerializeTupleStruct = Compound<'a>;
-    type SerializeTupleVariant = Impossible<(), Fault>;
+    type SerializeTupleVariant = Impossible<(), EncodeError>;
     type SerializeMap = Compound<'a>;
     type SerializeStruct = Compound<'a>;
-    type SerializeStructVariant = Impossible<(), Fault>;
+    type SerializeStructVariant = Impossible<(), EncodeError>;
 
     number!(serialize_u8, u8, Type::UInt8);
     number!(serialize_u16, u16, Type::UInt16 | Type::Date);
@@ -129,7 +98,7 @@ impl<'a> Serializer for Value<'a> {
     number!(serialize_f64, f64, Type::Float64);
 
     #[inline]
-    fn serialize_bool(self, value: bool) -> Result<(), Fault> {
+    fn serialize_bool(self, value: bool) -> Result<(), EncodeError> {
         match self.ty {
             Type::Bool | Type::UInt8 => {
                 self.out.push(u8::from(value));
@@ -141,60 +110,60 @@ impl<'a> Serializer for Value<'a> {
     }
 
     #[inline]
-    fn serialize_i8(self, value: i8) -> Result<(), Fault> {
+    fn serialize_i8(self, value: i8) -> Result<(), EncodeError> {
         match self.ty {
             Type::Int8 => {
                 self.out.extend_from_slice(&value.to_le_bytes());
                 Ok(())
             }
-            Type::Enum8(values) => self.enum_value(values, i16::from(value), false),
+            Type::Enum8(values) => put_enum_value(self.out, values, i16::from(value), Width::Enum8),
             Type::Nullable(inner) => self.not_null(inner).serialize_i8(value),
             _ => self.mismatch("i8"),
         }
     }
 
     #[inline]
-    fn serialize_i16(self, value: i16) -> Result<(), Fault> {
+    fn serialize_i16(self, value: i16) -> Result<(), EncodeError> {
         match self.ty {
             Type::Int16 => {
                 self.out.extend_from_slice(&value.to_le_bytes());
                 Ok(())
             }
-            Type::Enum16(values) => self.enum_value(values, value, true),
+            Type::Enum16(values) => put_enum_value(self.out, values, value, Width::Enum16),
             Type::Nullable(inner) => self.not_null(inner).serialize_i16(value),
             _ => self.mismatch("i16"),
         }
     }
 
-    fn serialize_char(self, value: char) -> Result<(), Fault> {
+    fn serialize_char(self, value: char) -> Result<(), EncodeError> {
         self.serialize_str(value.encode_utf8(&mut [0; 4]))
     }
 
     #[inline]
-    fn serialize_str(self, value: &str) -> Result<(), Fault> {
+    fn serialize_str(self, value: &str) -> Result<(), EncodeError> {
         match self.ty {
             Type::String | Type::Json => {
                 put_length(self.out, value.len());
                 self.out.extend_from_slice(value.as_bytes());
                 Ok(())
             }
-            Type::FixedString(size) => self.fixed_string(*size, value.as_bytes()),
-            Type::Enum8(values) => self.enum_name(values, value, false),
-            Type::Enum16(values) => self.enum_name(values, value, true),
+            Type::FixedString(size) => put_fixed_string(self.out, *size, value.as_bytes()),
+            Type::Enum8(values) => put_enum_name(self.out, values, value, Width::Enum8),
+            Type::Enum16(values) => put_enum_name(self.out, values, value, Width::Enum16),
             Type::Nullable(inner) => self.not_null(inner).serialize_str(value),
             _ => self.mismatch("a string"),
         }
     }
 
     #[inline]
-    fn serialize_bytes(self, value: &[u8]) -> Result<(), Fault> {
+    fn serialize_bytes(self, value: &[u8]) -> Result<(), EncodeError> {
         match self.ty {
             Type::String => {
                 put_length(self.out, value.len());
                 self.out.extend_from_slice(value);
                 Ok(())
             }
-            Type::FixedString(size) => self.fixed_string(*size, value),
+            Type::FixedString(size) => put_fixed_string(self.out, *size, value),
             Type::Int256 | Type::UInt256 | Type::Decimal256 => self.raw(32, value),
             Type::IPv6 => self.raw(16, value),
             Type::BFloat16 => self.raw(2, value),
@@ -210,7 +179,7 @@ impl<'a> Serializer for Value<'a> {
     }
 
     #[inline]
-    fn serialize_none(self) -> Result<(), Fault> {
+    fn serialize_none(self) -> Result<(), EncodeError> {
         match self.ty {
             Type::Nullable(_) => self.out.push(1),
             Type::Variant(_) => self.out.push(VARIANT_NULL),
@@ -220,7 +189,7 @@ impl<'a> Serializer for Value<'a> {
     }
 
     #[inline]
-    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), Fault> {
+    fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result<(), EncodeError> {
         match self.ty {
             Type::Nullable(inner) => value.serialize(self.not_null(inner)),
             Type::Variant(_) => value.serialize(self),
@@ -228,11 +197,11 @@ impl<'a> Serializer for Value<'a> {
         }
     }
 
-    fn serialize_unit(self) -> Result<(), Fault> {
+    fn serialize_unit(self) -> Result<(), EncodeError> {
         self.mismatch("()")
     }
 
-    fn serialize_unit_struct(self, name: &'static str) -> Result<(), Fault> {
+    fn serialize_unit_struct(self, name: &'static str) -> Result<(), EncodeError> {
         self.mismatch(name)
     }
 
@@ -241,7 +210,7 @@ impl<'a> Serializer for Value<'a> {
         _name: &'static str,
         _index: u32,
         variant: &'static str,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EncodeError> {
         self.serialize_str(variant)
     }
 
@@ -250,7 +219,7 @@ impl<'a> Serializer for Value<'a> {
         self,
         _name: &'static str,
         value: &T,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EncodeError> {
         value.serialize(self)
     }
 
@@ -260,7 +229,7 @@ impl<'a> Serializer for Value<'a> {
         index: u32,
         variant: &'static str,
         value: &T,
-    ) -> Result<(), Fault> {
+    ) -> Result<(), EncodeError> {
         let Type::Variant(types) = self.ty else { return self.mismatch(&format!("{name}::{variant}")) };
         match (u8::try_from(index), types.get(index as usize)) {
             (Ok(tag), Some(ty)) if tag != VARIANT_NULL => {
@@ -271,11 +240,12 @@ impl<'a> Serializer for Value<'a> {
         }
     }
 
-    fn serialize_seq(self, len: Option<usize>) -> Result<Compound<'a>, Fault> {
+    fn serialize_seq(self, len: Option<usize>) -> Result<Compound<'a>, EncodeError> {
         match self.ty {
-            // ClickHouse knows no Nullable(Array) or Nullable(Map)
+            // ClickHouse has no Nullable(Array) and no Nullable(Map).
             Type::Array(inner) | Type::Map(inner) => {
-                let len = len.ok_or_else(|| Fault::value("the sequence does not know its length".into()))?;
+                let len =
+                    len.ok_or_else(|| EncodeError::value("the sequence does not know its length".into()))?;
                 put_length(self.out, len);
                 Ok(Compound::repeated(self.out, inner, len))
             }
@@ -283,7 +253,7 @@ impl<'a> Serializer for Value<'a> {
         }
     }
 
-    fn serialize_tuple(self, len: usize) -> Result<Compound<'a>, Fault> {
+    fn serialize_tuple(self, len: usize) -> Result<Compound<'a>, EncodeError> {
         match self.ty {
             Type::Tuple(elements) if elements.len() == len => Ok(Compound::each(self.out, elements)),
             Type::FixedString(size) if *size == len => Ok(Compound::repeated(self.out, &Type::UInt8, len)),
@@ -295,7 +265,7 @@ impl<'a> Serializer for Value<'a> {
         }
     }
 
-    fn serialize_tuple_struct(self, _name: &'static str, len: usize) -> Result<Compound<'a>, Fault> {
+    fn serialize_tuple_struct(self, _name: &'static str, len: usize) -> Result<Compound<'a>, EncodeError> {
         self.serialize_tuple(len)
     }
 
@@ -305,14 +275,14 @@ impl<'a> Serializer for Value<'a> {
         _index: u32,
         variant: &'static str,
         _len: usize,
-    ) -> Result<Self::SerializeTupleVariant, Fault> {
+    ) -> Result<Self::SerializeTupleVariant, EncodeError> {
         self.mismatch(&format!("{name}::{variant} with several fields"))
     }
 
-    fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a>, Fault> {
+    fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a>, EncodeError> {
         match self.ty {
             Type::Map(entry) => {
-                let len = len.ok_or_else(|| Fault::value("the map does not know its length".into()))?;
+                let len = len.ok_or_else(|| EncodeError::value("the map does not know its length".into()))?;
                 put_length(self.out, len);
                 Compound::entries(self.out, entry, len)
             }
@@ -320,7 +290,7 @@ impl<'a> Serializer for Value<'a> {
         }
     }
 
-    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Compound<'a>, Fault> {
+    fn serialize_struct(self, name: &'static str, len: usize) -> Result<Compound<'a>, EncodeError> {
         match self.ty {
             Type::Tuple(elements) if elements.len() == len => Ok(Compound::each(self.out, elements)),
             Type::Nullable(inner) => self.not_null(inner).serialize_struct(name, len),
@@ -334,12 +304,79 @@ impl<'a> Serializer for Value<'a> {
         _index: u32,
         variant: &'static str,
         _len: usize,
-    ) -> Result<Self::SerializeStructVariant, Fault> {
+    ) -> Result<Self::SerializeStructVariant, EncodeError> {
         self.mismatch(&format!("{name}::{variant} with named fields"))
     }
 
     #[inline]
     fn is_human_readable(&self) -> bool {
         false
+    }
+}
+
+impl Compound<'_> {
+    #[inline]
+    fn put_part<T: Serialize + ?Sized>(&mut self, value: &T, field: Option<&str>) -> Result<(), EncodeError> {
+        let ty = self.next_part(field)?;
+        value.serialize(Value::new(self.out, ty))
+    }
+}
+
+macro_rules! sequence {
+    ($($serializer:ident :: $method:ident;)*) => {
+        $(impl $serializer for Compound<'_> {
+            type Ok = ();
+            type Error = EncodeError;
+
+            #[inline]
+            fn $method<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+                self.put_part(value, None)
+            }
+
+            fn end(self) -> Result<(), EncodeError> {
+                self.finish()
+            }
+        })*
+    };
+}
+
+sequence! {
+    SerializeSeq::serialize_element;
+    SerializeTuple::serialize_element;
+    SerializeTupleStruct::serialize_field;
+}
+
+impl SerializeStruct for Compound<'_> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    fn serialize_field<T: Serialize + ?Sized>(
+        &mut self,
+        name: &'static str,
+        value: &T,
+    ) -> Result<(), EncodeError> {
+        self.put_part(value, Some(name))
+    }
+
+    fn end(self) -> Result<(), EncodeError> {
+        self.finish()
+    }
+}
+
+impl SerializeMap for Compound<'_> {
+    type Ok = ();
+    type Error = EncodeError;
+
+    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> Result<(), EncodeError> {
+        let ty = self.next_key()?;
+        key.serialize(Value::new(self.out, ty))
+    }
+
+    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<(), EncodeError> {
+        self.put_part(value, None)
+    }
+
+    fn end(self) -> Result<(), EncodeError> {
+        self.finish()
     }
 }

@@ -1,4 +1,4 @@
-//! A server that reads whole requests and answers, or misbehaves, by script: one step for each connection.
+//! A server that reads requests and responds, or fails, by script: one step for each connection.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -10,16 +10,16 @@ use tokio::sync::mpsc;
 /// What the server does with one connection.
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    /// Reads the request and answers with these bytes.
-    Answer(Vec<u8>),
-    /// Reads the request, answers with these bytes, which are not a whole answer, and closes.
-    CutAnswer(Vec<u8>),
-    /// Reads the head and some of the body, then closes.
-    CutRequest,
-    /// Reads the request and never answers.
-    Silence,
-    /// Reads nothing at all.
-    Deaf,
+    /// Reads the request and responds with these bytes.
+    Respond(Vec<u8>),
+    /// Reads the request, sends these bytes of an incomplete response, and closes.
+    Truncate(Vec<u8>),
+    /// Reads the head and a part of the body, and closes.
+    CloseEarly,
+    /// Reads the request and never responds.
+    NoResponse,
+    /// Reads nothing.
+    NoRead,
 }
 
 /// A request as it was received.
@@ -32,23 +32,23 @@ pub(super) struct Received {
 pub(super) struct Mock {
     pub(super) url: String,
     pub(super) received: Arc<Mutex<Vec<Received>>>,
-    /// One message for each connection that the client closed while the server was silent.
+    /// One message for each connection that the client closed while it waited for a response.
     pub(super) closed: mpsc::UnboundedReceiver<()>,
 }
 
-/// An answer with a status line, extra headers, and a body of known length.
-pub(super) fn answer(status: &str, headers: &[(&str, &str)], body: &str) -> Step {
+/// A response with a status line, extra headers, and a body of known length.
+pub(super) fn response(status: &str, headers: &[(&str, &str)], body: &str) -> Step {
     let mut text = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     text.push_str(&format!("\r\n{body}"));
-    Step::Answer(text.into_bytes())
+    Step::Respond(text.into_bytes())
 }
 
-/// What ClickHouse answers to `DESCRIBE TABLE` of the table that the tests write to.
+/// ClickHouse's response to `DESCRIBE TABLE` of the tests' table.
 pub(super) fn description() -> Step {
-    answer(
+    response(
         "200 OK",
         &[],
         "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}\n\
@@ -56,14 +56,14 @@ pub(super) fn description() -> Step {
     )
 }
 
-/// What ClickHouse answers to an insert that wrote `rows` rows.
+/// ClickHouse's response to an insert of `rows` rows.
 pub(super) fn written(rows: u64) -> Step {
     let summary = format!("{{\"read_rows\":\"{rows}\",\"written_rows\":\"{rows}\"}}");
-    answer("200 OK", &[("X-ClickHouse-Summary", &summary), ("X-ClickHouse-Query-Id", "q-1")], "")
+    response("200 OK", &[("X-ClickHouse-Summary", &summary), ("X-ClickHouse-Query-Id", "q-1")], "")
 }
 
 impl Mock {
-    /// Serves `steps`, one a connection, and then refuses connections.
+    /// Serves `steps`, one for each connection, and then rejects connections.
     pub(super) async fn new(steps: Vec<Step>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -92,18 +92,18 @@ async fn serve(
     closing: mpsc::UnboundedSender<()>,
 ) {
     match step {
-        Step::Deaf => std::future::pending::<()>().await,
-        Step::CutRequest => {
+        Step::NoRead => std::future::pending::<()>().await,
+        Step::CloseEarly => {
             stream.read_exact(&mut [0; 200]).await.unwrap();
         }
-        Step::Silence => {
+        Step::NoResponse => {
             let request = read_request(&mut stream).await;
             log.lock().unwrap().push(request);
             let end = stream.read(&mut [0; 1]).await;
             assert!(matches!(end, Ok(0) | Err(_)), "the client sent more than its request");
             closing.send(()).unwrap();
         }
-        Step::Answer(bytes) | Step::CutAnswer(bytes) => {
+        Step::Respond(bytes) | Step::Truncate(bytes) => {
             let request = read_request(&mut stream).await;
             log.lock().unwrap().push(request);
             stream.write_all(&bytes).await.unwrap();

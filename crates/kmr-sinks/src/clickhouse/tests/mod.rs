@@ -1,10 +1,10 @@
-//! The whole sink against a server that misbehaves on purpose.
+//! The whole sink against a server that fails on demand.
 
-mod blocks;
-mod misbehaving;
+mod bisection;
+mod faults;
 mod mock;
+mod planned_blocks;
 mod quorum;
-mod searching;
 mod secrets;
 mod table;
 #[cfg(feature = "clickhouse-tls")]
@@ -17,7 +17,7 @@ use ::clickhouse::Row;
 use kmr_core::{Attempt, BoxError, Chunk, Delivery, DeliveryError, Reducer, Rows, error_chain};
 use serde::Serialize;
 
-use self::mock::{Mock, Step, answer, description, written};
+use self::mock::{Mock, Step, description, response, written};
 use super::{ClickHouseError, ClickHouseWriter, Compression, ErrorClass, InsertReceipt, Phase};
 
 #[derive(Row, Serialize)]
@@ -32,7 +32,7 @@ fn writer(url: &str) -> ClickHouseWriter<Line> {
     ClickHouseWriter::new(url, "lines").database("db").user("me").password("s3cret")
 }
 
-/// A batch of two rows, frozen.
+/// A frozen batch of two rows.
 async fn batch(mut writer: ClickHouseWriter<Line>) -> Batch {
     writer.start().await.unwrap();
     let mut rows = writer.rows();
@@ -42,15 +42,16 @@ async fn batch(mut writer: ClickHouseWriter<Line>) -> Batch {
     writer.freeze().unwrap()
 }
 
-/// What a delivery meets when the server answers the insert with `step`.
+/// The error of a delivery whose insert gets the response `step`.
 async fn failure(step: Step) -> (bool, ClickHouseError) {
-    // The last two are for a schema error, after which the table is described, and the rows are sent, once more.
+    // The last two steps serve a schema error, after which the sink describes the table and inserts
+    // again.
     let mock = Mock::new(vec![description(), step.clone(), description(), step]).await;
     let batch = batch(writer(&mock.url)).await;
-    taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err())
+    sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err())
 }
 
-fn taken_apart(error: DeliveryError) -> (bool, ClickHouseError) {
+fn sink_error(error: DeliveryError) -> (bool, ClickHouseError) {
     let retryable = error.is_retryable();
     let source = *error.into_source().downcast::<ClickHouseError>().unwrap();
     assert_eq!(retryable, source.is_retryable());
@@ -99,7 +100,7 @@ async fn an_insert_carries_header_rows_token_and_credentials() {
 #[tokio::test]
 async fn a_retry_sends_the_same_bytes_under_the_same_token() {
     let overloaded =
-        answer("500 Internal Server Error", &[(EXCEPTION, "241")], "Code: 241. DB::Exception: Memory");
+        response("500 Internal Server Error", &[(EXCEPTION, "241")], "Code: 241. DB::Exception: Memory");
     let mock = Mock::new(vec![description(), overloaded, written(2)]).await;
     let batch = batch(writer(&mock.url)).await;
     assert!(batch.deliver(Attempt::new(1)).await.unwrap_err().is_retryable());
@@ -155,7 +156,7 @@ async fn exceptions_have_the_class_of_their_code() {
         ("200 OK", "209", "", ErrorClass::Transient, "code 209 (HTTP 200)"),
     ];
     for (status, code, body, class, words) in table {
-        let (retryable, error) = failure(answer(status, &[(EXCEPTION, code)], body)).await;
+        let (retryable, error) = failure(response(status, &[(EXCEPTION, code)], body)).await;
         assert_eq!(retryable, class.is_retryable(), "{error}");
         assert_eq!(error.code(), code.parse().ok());
         assert!(
@@ -169,15 +170,16 @@ async fn exceptions_have_the_class_of_their_code() {
 
 #[tokio::test]
 async fn an_exception_in_the_body_of_a_200_is_an_error() {
-    let (retryable, error) = failure(answer("200 OK", &[], "\nCode: 241. DB::Exception: Memory limit")).await;
+    let (retryable, error) =
+        failure(response("200 OK", &[], "\nCode: 241. DB::Exception: Memory limit")).await;
     assert!(retryable);
     assert_eq!(error.code(), Some(241));
 }
 
 #[tokio::test]
-async fn statuses_without_an_exception_are_judged_by_themselves() {
+async fn statuses_without_an_exception_decide_alone() {
     for (status, body, retryable, words) in [
-        ("500 Internal Server Error", "", true, "HTTP 500; it is tried again"),
+        ("500 Internal Server Error", "", true, "HTTP 500; kmr retries"),
         ("502 Bad Gateway", "<html>upstream</html>", true, "\"<html>upstream</html>\""),
         ("429 Too Many Requests", "", true, "HTTP 429"),
         ("401 Unauthorized", "key s3cret is wrong", false, ".user() and .password()"),
@@ -187,7 +189,7 @@ async fn statuses_without_an_exception_are_judged_by_themselves() {
         ("204 No Content", "", false, "other than 200"),
         ("200 OK", "<html>please log in</html>", false, "please log in"),
     ] {
-        let (found, error) = failure(answer(status, &[("Location", "http://elsewhere/")], body)).await;
+        let (found, error) = failure(response(status, &[("Location", "http://elsewhere/")], body)).await;
         let text = error.to_string();
         assert_eq!(found, retryable, "{text}");
         assert!(text.contains(words) && text.contains("127.0.0.1"), "{text}");
@@ -200,7 +202,7 @@ async fn fewer_written_rows_than_sent_is_an_error_and_more_is_not() {
     assert!(!retryable);
     assert!(error.to_string().contains("1 rows written to table `db`.`lines` of 2 sent"), "{error}");
 
-    for step in [written(4), answer("200 OK", &[], "")] {
+    for step in [written(4), response("200 OK", &[], "")] {
         let mock = Mock::new(vec![description(), step]).await;
         let batch = batch(writer(&mock.url)).await;
         assert_eq!(batch.deliver(Attempt::new(1)).await.unwrap().output.rows, 2);
@@ -208,14 +210,14 @@ async fn fewer_written_rows_than_sent_is_an_error_and_more_is_not() {
 }
 
 #[tokio::test]
-async fn broken_connections_may_be_tried_again() {
+async fn broken_connections_are_retryable() {
     for step in [
-        Step::CutRequest,
-        Step::CutAnswer(Vec::new()),
-        Step::CutAnswer(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
-        Step::CutAnswer(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec()),
-        Step::CutAnswer(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".to_vec()),
-        Step::CutAnswer(b"nonsense\r\n\r\n".to_vec()),
+        Step::CloseEarly,
+        Step::Truncate(Vec::new()),
+        Step::Truncate(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
+        Step::Truncate(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec()),
+        Step::Truncate(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".to_vec()),
+        Step::Truncate(b"nonsense\r\n\r\n".to_vec()),
     ] {
         let shown = format!("{step:?}");
         let (retryable, error) = failure(step).await;
@@ -224,85 +226,88 @@ async fn broken_connections_may_be_tried_again() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_gone_may_be_tried_again() {
+async fn an_unreachable_server_is_retryable() {
     let mock = Mock::new(vec![description()]).await;
     let batch = batch(writer(&mock.url)).await;
-    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
     assert!(retryable && matches!(error, ClickHouseError::Unreachable { .. }), "{error}");
     assert!(error.to_string().contains("check that it runs"), "{error}");
 }
 
 #[tokio::test]
-async fn an_answer_that_does_not_come_times_out() {
-    let mock = Mock::new(vec![description(), Step::Silence]).await;
-    let batch = batch(writer(&mock.url).answer_timeout(Duration::from_millis(500))).await;
-    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+async fn a_missing_response_times_out() {
+    let mock = Mock::new(vec![description(), Step::NoResponse]).await;
+    let batch = batch(writer(&mock.url).response_timeout(Duration::from_millis(500))).await;
+    let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
     assert!(retryable);
-    assert!(matches!(error, ClickHouseError::TimedOut { phase: Phase::Answer, .. }), "{error}");
+    assert!(matches!(error, ClickHouseError::TimedOut { phase: Phase::Response, .. }), "{error}");
 }
 
 #[tokio::test]
-async fn a_server_that_takes_nothing_times_out_while_sending() {
-    let mock = Mock::new(vec![description(), Step::Deaf]).await;
+async fn a_server_that_reads_nothing_times_out_while_writing() {
+    let mock = Mock::new(vec![description(), Step::NoRead]).await;
     let mut writer =
-        writer(&mock.url).compression(Compression::None).send_timeout(Duration::from_millis(500));
+        writer(&mock.url).compression(Compression::None).write_timeout(Duration::from_millis(500));
     writer.start().await.unwrap();
     let mut rows = writer.rows();
     // More than the buffers of both sockets hold.
     rows.push(Line { id: 1, text: "x".repeat(32 << 20) }).unwrap();
     writer.accept(Chunk::new(rows, Vec::new())).unwrap();
     let batch = writer.freeze().unwrap();
-    let (retryable, error) = taken_apart(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
     assert!(retryable);
-    assert!(matches!(error, ClickHouseError::TimedOut { phase: Phase::Send, .. }), "{error}");
+    assert!(matches!(error, ClickHouseError::TimedOut { phase: Phase::Write, .. }), "{error}");
 }
 
 #[tokio::test]
 async fn a_dropped_delivery_closes_its_connection_at_once() {
-    let mut mock = Mock::new(vec![description(), Step::Silence, written(2)]).await;
+    let mut mock = Mock::new(vec![description(), Step::NoResponse, written(2)]).await;
     let batch = batch(writer(&mock.url)).await;
     tokio::select! {
-        _ = batch.deliver(Attempt::new(1)) => panic!("the server does not answer"),
+        _ = batch.deliver(Attempt::new(1)) => panic!("the server does not respond"),
         () = async { while mock.received().len() < 2 { tokio::task::yield_now().await } } => {}
     }
     tokio::time::timeout(Duration::from_secs(5), mock.closed.recv()).await.expect("still open").unwrap();
-    // The batch is whole: the next attempt sends all of it.
+    // The batch is complete: the next attempt sends all of it.
     assert_eq!(batch.deliver(Attempt::new(2)).await.unwrap().output.rows, 2);
     let received = mock.received();
     assert_eq!(received[1].body, received[2].body);
 }
 
 #[tokio::test]
-async fn a_server_that_comes_up_late_is_waited_for() {
-    let busy = answer("503 Service Unavailable", &[], "starting");
-    let mock = Mock::new(vec![Step::CutAnswer(Vec::new()), busy, description()]).await;
+async fn the_start_waits_for_a_server_that_starts_late() {
+    let busy = response("503 Service Unavailable", &[], "starting");
+    let mock = Mock::new(vec![Step::Truncate(Vec::new()), busy, description()]).await;
     writer(&mock.url).start().await.unwrap();
     assert_eq!(mock.received().len(), 3);
 }
 
 #[tokio::test]
-async fn a_server_that_never_comes_up_ends_the_start_with_its_address() {
+async fn the_start_fails_with_the_address_of_an_unavailable_server() {
     let mock = Mock::new(Vec::new()).await;
     let address = mock.url.strip_prefix("http://").unwrap().to_owned();
     let text = start_failure(&mut writer(&mock.url).start_timeout(Duration::from_millis(300))).await;
     assert!(text.contains(&address) && text.contains("not ready within 300ms ("), "{text}");
     assert!(text.contains("check that it runs"), "{text}");
 
-    let mock = Mock::new(vec![Step::Silence]).await;
+    let mock = Mock::new(vec![Step::NoResponse]).await;
     let text = start_failure(&mut writer(&mock.url).start_timeout(Duration::from_millis(50))).await;
-    assert!(text.contains("not ready within 50ms") && text.contains("the answer took longer"), "{text}");
+    assert!(text.contains("not ready within 50ms") && text.contains("the response took longer"), "{text}");
 }
 
 #[tokio::test]
-async fn refusals_at_the_start_are_final() {
+async fn rejections_at_the_start_are_final() {
     for (step, words) in [
-        (answer("404 Not Found", &[(EXCEPTION, "60")], "Code: 60. DB::Exception: no"), "create the table"),
-        (answer("404 Not Found", &[(EXCEPTION, "81")], "Code: 81. DB::Exception: no"), "create the database"),
-        (answer("403 Forbidden", &[(EXCEPTION, "516")], "Code: 516. DB::Exception: s3cret"), ".password()"),
-        (answer("200 OK", &[], "<html>"), "ClickHouse's HTTP interface"),
-        (answer("200 OK", &[], ""), "ClickHouse's HTTP interface"),
+        (response("404 Not Found", &[(EXCEPTION, "60")], "Code: 60. DB::Exception: no"), "create the table"),
         (
-            answer("200 OK", &[], "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}"),
+            response("404 Not Found", &[(EXCEPTION, "81")], "Code: 81. DB::Exception: no"),
+            "create the database",
+        ),
+        (response("403 Forbidden", &[(EXCEPTION, "516")], "Code: 516. DB::Exception: s3cret"), ".password()"),
+        (response("200 OK", &[], "<html>"), "ClickHouse's HTTP interface"),
+        (response("200 OK", &[], ""), "ClickHouse's HTTP interface"),
+        (
+            response("200 OK", &[], "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}"),
             "no column `text`, which is a field of Line",
         ),
     ] {
@@ -314,8 +319,8 @@ async fn refusals_at_the_start_are_final() {
 }
 
 #[tokio::test]
-async fn an_endless_answer_is_not_kept() {
-    let (retryable, error) = failure(answer("200 OK", &[], &"x".repeat(8 << 20))).await;
+async fn an_endless_response_is_truncated() {
+    let (retryable, error) = failure(response("200 OK", &[], &"x".repeat(8 << 20))).await;
     assert!(!retryable);
     assert!(error.to_string().len() < 1_000, "{error}");
 }

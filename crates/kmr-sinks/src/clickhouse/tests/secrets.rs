@@ -1,4 +1,4 @@
-//! Passwords and tokens reach the server, and nothing else: no log, no error, no `Debug` output.
+//! Passwords and tokens are sent to the server only: no log, error or `Debug` output shows them.
 
 use std::sync::{Arc, Mutex};
 
@@ -6,7 +6,7 @@ use kmr_core::{Attempt, Reducer, error_chain};
 use tracing::field::{Field, Visit};
 use tracing::span;
 
-use super::mock::{Mock, answer, description, written};
+use super::mock::{Mock, description, response, written};
 use super::{Line, batch};
 use crate::clickhouse::ClickHouseWriter;
 
@@ -41,12 +41,12 @@ fn with_token(url: &str) -> ClickHouseWriter<Line> {
 }
 
 #[tokio::test]
-async fn a_token_is_sent_as_a_header_and_told_to_nobody() {
+async fn a_token_is_sent_as_a_header_and_shown_nowhere() {
     let log = Log::default();
     let guard = tracing::subscriber::set_default(log.clone());
-    let echo = answer("401 Unauthorized", &[], "Bearer s3cret-t0ken is not known here");
+    let echo = response("401 Unauthorized", &[], "Bearer s3cret-t0ken is not known here");
     let mock =
-        Mock::new(vec![answer("503 Busy", &[], "s3cret-t0ken"), description(), echo, written(2)]).await;
+        Mock::new(vec![response("503 Busy", &[], "s3cret-t0ken"), description(), echo, written(2)]).await;
     let writer = with_token(&mock.url);
     assert!(!format!("{writer:?}").contains("s3cret"));
     let batch = batch(writer).await;
@@ -66,14 +66,14 @@ async fn a_token_is_sent_as_a_header_and_told_to_nobody() {
 }
 
 #[tokio::test]
-async fn a_token_beside_a_password_is_refused() {
+async fn a_token_with_a_password_is_rejected() {
     let error = with_token("http://db:8123").password("s3cret").start().await.unwrap_err();
     let text = error_chain(&*error);
     assert!(text.contains(".bearer_token() alone") && !text.contains("s3cret"), "{text}");
 }
 
 #[tokio::test]
-async fn inserts_that_are_not_waited_for_are_refused() {
+async fn inserts_without_a_wait_are_rejected() {
     for name in ["wait_for_async_insert", "async_insert"] {
         let mut writer = ClickHouseWriter::<Line>::new("http://db:8123", "lines").setting(name, "0");
         let text = error_chain(&*writer.start().await.unwrap_err());

@@ -1,4 +1,4 @@
-//! A table of the tests: a server that stores what it is sent, knows tokens, and misbehaves as it is told.
+//! A fake table: a server that stores rows, knows tokens, and fails on demand.
 
 use std::collections::BTreeSet;
 use std::io::Read;
@@ -7,33 +7,34 @@ use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::mock::{Received, Step, answer, description, read_request, written};
+use super::mock::{Received, Step, description, read_request, response, written};
 
-/// What becomes of one insert.
+/// The effect of one insert.
 pub(super) enum Act {
-    /// It is stored and acknowledged.
+    /// The rows are stored and acknowledged.
     Store,
-    /// It is stored, and this is what the client gets to see.
-    StoreAnd(Step),
-    /// It is not stored, and this is the answer.
-    Refuse(Step),
+    /// The rows are stored, but this is the response.
+    StoreBut(Step),
+    /// The rows are not stored, and this is the response.
+    Reject(Step),
 }
 
-/// What the server knows.
+/// The state of the server.
 #[derive(Default)]
 pub(super) struct Contents {
-    /// Ids of the rows that were stored, in order, doubles included.
+    /// Ids of the stored rows, in order, with duplicates.
     pub(super) ids: Vec<u64>,
     pub(super) tokens: BTreeSet<String>,
-    /// Rows and statement of each insert, refused ones included.
+    /// Rows and statement of each insert, including rejected ones.
     pub(super) inserts: Vec<(usize, String)>,
     pub(super) described: usize,
-    /// Temporary tables that were asked for, and rows that were tried on them.
+    /// Number of rows of each probe on a temporary table.
     pub(super) probes: Vec<usize>,
+    /// Number of created temporary tables.
     pub(super) sessions: usize,
-    /// What the next temporary tables come to.
-    pub(super) no_sessions: Vec<Step>,
-    /// Below 128, of the table partitions of the rows; none: it does not say.
+    /// Responses to the next creations of a temporary table, instead of success.
+    pub(super) session_failures: Vec<Step>,
+    /// Hashes, below 128, of the rows' table partitions; empty if the server cannot compute them.
     pub(super) hashes: Vec<u32>,
 }
 
@@ -42,14 +43,14 @@ pub(super) struct Table {
     pub(super) contents: Arc<Mutex<Contents>>,
 }
 
-/// An answer with ClickHouse's code.
+/// A response with an exception of this code.
 pub(super) fn exception(code: u32, text: &str) -> Step {
     let code_text = code.to_string();
     let body = format!("Code: {code}. DB::Exception: {text} (version 26.7.2.1)\n");
-    answer("500 Internal Server Error", &[("X-ClickHouse-Exception-Code", &code_text)], &body)
+    response("500 Internal Server Error", &[("X-ClickHouse-Exception-Code", &code_text)], &body)
 }
 
-/// What a table with a constraint says to the row at this place of an insert.
+/// The response to an insert whose row at this index violates a constraint.
 pub(super) fn violated(at: usize) -> Step {
     let text = format!(
         "Constraint `small` for table db.lines (uuid) is violated at row {}. Expression: (id < 100). Column values: id = 500. \
@@ -60,12 +61,13 @@ pub(super) fn violated(at: usize) -> Step {
 }
 
 impl Table {
-    /// A server that asks `decide` about each insert: its number from 0, and the ids of its rows.
+    /// A server that calls `decide` for each insert, with its number from 0 and the ids of its
+    /// rows.
     pub(super) async fn new(decide: impl FnMut(usize, &[u64]) -> Act + Send + 'static) -> Self {
         Self::described_as(vec![description()], decide).await
     }
 
-    /// The same; the table is described as the first of `descriptions`, and the next time as the next.
+    /// Like [`new`](Self::new), with one of `descriptions` for each description of the table.
     pub(super) async fn described_as(
         descriptions: Vec<Step>,
         mut decide: impl FnMut(usize, &[u64]) -> Act + Send + 'static,
@@ -88,14 +90,14 @@ impl Table {
                         .starts_with(b"CREATE TEMPORARY TABLE `kmr_probe` AS `db`.`lines` ENGINE = Null")
                     {
                         contents.sessions += 1;
-                        contents.no_sessions.pop().unwrap_or_else(|| written(0))
+                        contents.session_failures.pop().unwrap_or_else(|| written(0))
                     } else if request.head.contains("kmr_probe") {
                         contents.probe(&request, &mut decide)
                     } else {
                         contents.insert(&request, &mut decide)
                     }
                 };
-                tokio::spawn(show(stream, step));
+                tokio::spawn(perform(stream, step));
             }
         });
         Self { url, contents }
@@ -114,7 +116,7 @@ impl Table {
 }
 
 impl Contents {
-    /// Rows are tried on a temporary table: the same answer, and nothing is stored.
+    /// A probe: the same response as for an insert, and nothing is stored.
     fn probe(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> Step {
         assert!(
             request.head.contains("session_id=kmr-") && !request.head.contains("token"),
@@ -124,7 +126,7 @@ impl Contents {
         let ids = ids(request);
         self.probes.push(ids.len());
         match decide(usize::MAX, &ids) {
-            Act::Refuse(step) | Act::StoreAnd(step) => step,
+            Act::Reject(step) | Act::StoreBut(step) => step,
             Act::Store => written(0),
         }
     }
@@ -132,11 +134,11 @@ impl Contents {
     fn insert(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> Step {
         if request.body.starts_with(b"SELECT partition_key") {
             let key = if self.hashes.is_empty() { "" } else { "{\"partition_key\":\"id\"}\n" };
-            return answer("200 OK", &[], key);
+            return response("200 OK", &[], key);
         }
         if request.head.contains("kmr_rows_format") {
             let bytes = self.hashes.iter().flat_map(|hash| hash.to_le_bytes()).collect();
-            return answer("200 OK", &[], &String::from_utf8(bytes).unwrap());
+            return response("200 OK", &[], &String::from_utf8(bytes).unwrap());
         }
         let ids = ids(request);
         let parameter = |name: &str| {
@@ -146,9 +148,9 @@ impl Contents {
         let number = self.inserts.len();
         self.inserts.push((ids.len(), parameter("query")));
         let step = match decide(number, &ids) {
-            Act::Refuse(step) => return step,
+            Act::Reject(step) => return step,
             Act::Store => written(ids.len() as u64),
-            Act::StoreAnd(step) => step,
+            Act::StoreBut(step) => step,
         };
         if self.tokens.insert(parameter("insert_deduplication_token")) {
             self.ids.extend(ids);
@@ -157,14 +159,14 @@ impl Contents {
     }
 }
 
-async fn show(mut stream: TcpStream, step: Step) {
+async fn perform(mut stream: TcpStream, step: Step) {
     match step {
-        Step::Answer(bytes) | Step::CutAnswer(bytes) => {
-            // The client may be gone: that is its right.
+        Step::Respond(bytes) | Step::Truncate(bytes) => {
+            // The client may have closed the connection.
             let _ = stream.write_all(&bytes).await;
         }
-        Step::Silence | Step::Deaf => std::future::pending().await,
-        Step::CutRequest => {}
+        Step::NoResponse | Step::NoRead => std::future::pending().await,
+        Step::CloseEarly => {}
     }
 }
 

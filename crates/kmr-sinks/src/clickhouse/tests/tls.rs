@@ -1,4 +1,4 @@
-//! HTTPS with a CA of one's own: a certificate that it signed is trusted, all others end the start.
+//! HTTPS with a custom CA: its certificates are trusted, and all others make the start fail.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
-use super::searching::{batch_of, deliver};
+use super::bisection::{batch_of, deliver};
 use super::table::{Act, Table};
 use super::writer;
 
@@ -32,7 +32,7 @@ impl Authority {
         Self { file, issuer: rcgen::Issuer::new(params, key) }
     }
 
-    /// A proxy that ends TLS for `name` in front of the server at `url`; returns its own URL.
+    /// A proxy that terminates TLS for `name` before the server at `url`; returns its URL.
     async fn proxy(&self, name: &str, url: &str) -> String {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
@@ -53,7 +53,7 @@ impl Authority {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (acceptor, target) = (acceptor.clone(), target.clone());
                 tokio::spawn(async move {
-                    // A client that does not trust it leaves within the handshake.
+                    // A client that does not trust the proxy aborts the handshake.
                     let Ok(mut near) = acceptor.accept(stream).await else { return };
                     let mut far = TcpStream::connect(target).await.unwrap();
                     let _ = copy_bidirectional(&mut near, &mut far).await;
@@ -71,7 +71,7 @@ impl Drop for Authority {
 }
 
 #[tokio::test]
-async fn rows_go_through_tls_to_a_server_whose_ca_is_named() {
+async fn rows_are_inserted_over_tls_with_a_custom_ca() {
     let table = Table::new(|_, _| Act::Store).await;
     let authority = Authority::new("ours");
     let url = authority.proxy("127.0.0.1", &table.url).await;
@@ -82,7 +82,7 @@ async fn rows_go_through_tls_to_a_server_whose_ca_is_named() {
 }
 
 #[tokio::test]
-async fn certificates_of_others_and_for_others_end_the_start_at_once() {
+async fn certificates_of_another_ca_or_for_another_name_are_fatal_at_the_start() {
     let table = Table::new(|_, _| Act::Store).await;
     let (ours, theirs) = (Authority::new("mine"), Authority::new("theirs"));
     let of_others = theirs.proxy("127.0.0.1", &table.url).await;
@@ -99,7 +99,7 @@ async fn certificates_of_others_and_for_others_end_the_start_at_once() {
 }
 
 #[tokio::test]
-async fn a_ca_file_that_is_none_is_named_before_anything_is_connected() {
+async fn an_invalid_ca_file_is_named_before_anything_is_connected() {
     let missing =
         error_chain(&*writer("https://db").ca_certificate("/nowhere/ca.pem").start().await.unwrap_err());
     assert!(missing.contains("/nowhere/ca.pem"), "{missing}");
@@ -111,7 +111,7 @@ async fn a_ca_file_that_is_none_is_named_before_anything_is_connected() {
 }
 
 #[tokio::test]
-async fn a_server_that_speaks_no_tls_is_waited_for_and_named() {
+async fn a_server_without_tls_is_retried_and_named() {
     let table = Table::new(|_, _| Act::Store).await;
     let authority = Authority::new("plain");
     let url = table.url.replace("http://", "https://");

@@ -1,4 +1,4 @@
-//! A mock cluster, and what the tests read from it.
+//! A mock cluster, and a reader of its topics.
 
 use std::time::{Duration, Instant};
 
@@ -14,8 +14,8 @@ use rdkafka::{Message, Offset, TopicPartitionList};
 
 use crate::kafka::{KafkaMessage, KafkaWriter};
 
-/// Longest wait for anything.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Deadline of every wait.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A cluster with the topics `events`, of two partitions, and `other`.
 pub(super) struct Cluster {
@@ -35,14 +35,14 @@ impl Cluster {
         settings.iter().fold(config, |config, (name, value)| config.set(*name, *value))
     }
 
-    /// A writer to `events` that has started.
+    /// A started writer to `events`.
     pub(super) async fn writer(&self, settings: &[(&str, &str)]) -> KafkaWriter<KafkaMessage> {
         let mut writer = KafkaWriter::new(self.config(settings), "events");
         writer.start().await.unwrap();
         writer
     }
 
-    /// The next requests to produce fail like this.
+    /// Makes the next produce requests fail with `codes`.
     pub(super) fn fail_produce(&self, codes: &[RDKafkaErrorCode]) {
         let native = |code: &RDKafkaErrorCode| match code {
             RDKafkaErrorCode::MessageSizeTooLarge => RDKafkaRespErr::RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE,
@@ -58,7 +58,7 @@ impl Cluster {
 
     /// The first `count` records of a partition.
     pub(super) fn read(&self, topic: &str, partition: i32, count: usize) -> Vec<OwnedRecord> {
-        let (mut records, deadline) = (Vec::new(), Instant::now() + PATIENCE);
+        let (mut records, deadline) = (Vec::new(), Instant::now() + TIMEOUT);
         let consumer = self.consumer(topic, partition);
         while records.len() < count {
             assert!(
@@ -71,10 +71,10 @@ impl Cluster {
         records
     }
 
-    /// All that a partition holds now.
-    pub(super) fn read_what_is_there(&self, topic: &str, partition: i32) -> Vec<OwnedRecord> {
+    /// All records that a partition has now.
+    pub(super) fn read_all(&self, topic: &str, partition: i32) -> Vec<OwnedRecord> {
         let consumer = self.consumer(topic, partition);
-        let (_, end) = consumer.fetch_watermarks(topic, partition, PATIENCE).unwrap();
+        let (_, end) = consumer.fetch_watermarks(topic, partition, TIMEOUT).unwrap();
         drop(consumer);
         self.read(topic, partition, usize::try_from(end).unwrap())
     }
@@ -128,7 +128,7 @@ pub(super) fn batch<T: Send + 'static>(
     writer.freeze().unwrap()
 }
 
-/// What the framework does with retryable errors.
+/// Retries retryable errors, as the framework does.
 #[async_trait]
 pub(super) trait Delivering {
     async fn until_delivered(&self) -> Delivered<usize>;
@@ -137,7 +137,7 @@ pub(super) trait Delivering {
 #[async_trait]
 impl Delivering for Box<dyn Delivery<Output = usize>> {
     async fn until_delivered(&self) -> Delivered<usize> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         for number in 1.. {
             match self.deliver(Attempt::new(number)).await {
                 Ok(delivered) => return delivered,

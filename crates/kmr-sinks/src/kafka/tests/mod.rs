@@ -19,7 +19,7 @@ fn texts(numbers: impl IntoIterator<Item = i32>) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn messages_arrive_as_they_are_where_they_are_sent() {
+async fn messages_arrive_unchanged_in_their_partitions() {
     let cluster = Cluster::start();
     let mut writer = cluster.writer(&[]).await;
     let odd = KafkaMessage::new("")
@@ -51,7 +51,7 @@ async fn messages_arrive_as_they_are_where_they_are_sent() {
 }
 
 #[tokio::test]
-async fn a_dead_letter_has_the_record_and_its_story() {
+async fn a_dead_letter_has_the_record_and_its_failure() {
     let cluster = Cluster::start();
     let mut writer = KafkaWriter::dead_letters(cluster.config(&[]), "events").header_prefix("dlq.");
     writer.start().await.unwrap();
@@ -59,13 +59,13 @@ async fn a_dead_letter_has_the_record_and_its_story() {
     let delivery = batch(&mut writer, vec![DeadLetter::new(record, "map 1", "no number")]);
     delivery.deliver(Attempt::new(1)).await.unwrap();
     let arrived = (0..2).flat_map(|partition| cluster.read("events", partition, usize::from(partition == 0)));
-    let arrived: Vec<_> = arrived.chain(cluster.read_what_is_there("events", 1)).collect();
+    let arrived: Vec<_> = arrived.chain(cluster.read_all("events", 1)).collect();
     assert_eq!(arrived.len(), 1);
     let record = arrived[0].as_record();
     assert_eq!((record.key(), record.payload()), (Some(&b"k"[..]), Some(&b"p"[..])));
-    assert_eq!(record.headers().get("mine").map(|header| header.value), Some(None));
-    assert_eq!(record.headers().get("dlq.offset").map(|header| header.value), Some(Some(&b"42"[..])));
-    assert_eq!(record.headers().get("dlq.error").map(|header| header.value), Some(Some(&b"no number"[..])));
+    assert_eq!(record.headers().last("mine"), Some(None));
+    assert_eq!(record.headers().last("dlq.offset"), Some(Some(&b"42"[..])));
+    assert_eq!(record.headers().last("dlq.error"), Some(Some(&b"no number"[..])));
 }
 
 #[tokio::test]
@@ -87,7 +87,7 @@ async fn a_missing_topic_and_a_missing_broker_are_named_at_the_start() {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_costs_attempts_and_no_message_comes_twice() {
+async fn an_unavailable_broker_costs_attempts_and_duplicates_no_message() {
     let cluster = Cluster::start();
     let mut writer = cluster.writer(&[]).await.attempt_timeout(Duration::from_secs(2));
     batch(&mut writer, numbered(0..10)).deliver(Attempt::new(1)).await.unwrap();
@@ -103,9 +103,10 @@ async fn a_broker_that_is_away_costs_attempts_and_no_message_comes_twice() {
 }
 
 #[tokio::test]
-async fn retries_send_only_what_is_not_acknowledged() {
+async fn retries_send_only_unacknowledged_messages() {
     let cluster = Cluster::start();
-    // Requests of one message each: the first is refused, in a way that librdkafka does not try again.
+    // Requests of one message each. The first is rejected with an error that librdkafka does not
+    // retry.
     let mut writer = cluster.writer(&[("batch.num.messages", "1")]).await;
     cluster.fail_produce(&[Code::PolicyViolation]);
     let delivery = batch(&mut writer, numbered(0..20));
@@ -121,7 +122,7 @@ async fn retries_send_only_what_is_not_acknowledged() {
 }
 
 #[tokio::test]
-async fn one_large_message_is_found_and_the_others_are_in() {
+async fn one_large_message_is_rejected_and_the_others_are_stored() {
     let cluster = Cluster::start();
     let mut writer = cluster.writer(&[]).await;
     // The request for all, then the first message alone.
@@ -135,7 +136,7 @@ async fn one_large_message_is_found_and_the_others_are_in() {
 }
 
 #[tokio::test]
-async fn what_the_client_refuses_is_rejected_with_kafkas_code() {
+async fn a_message_that_the_client_rejects_has_kafkas_code() {
     let cluster = Cluster::start();
     let mut writer = cluster.writer(&[("message.max.bytes", "2000")]).await;
     let mut rows = numbered(0..3);
@@ -150,7 +151,7 @@ async fn what_the_client_refuses_is_rejected_with_kafkas_code() {
 }
 
 #[tokio::test]
-async fn a_topic_or_partition_that_a_row_names_and_that_is_missing_is_the_rows_error() {
+async fn a_missing_topic_or_partition_of_a_row_is_the_rows_error() {
     let cluster = Cluster::start();
     cluster
         .mock
@@ -171,7 +172,7 @@ async fn a_topic_or_partition_that_a_row_names_and_that_is_missing_is_the_rows_e
 }
 
 #[tokio::test]
-async fn a_missing_permission_stops_and_names_the_topic() {
+async fn a_missing_permission_is_fatal_and_names_the_topic() {
     let cluster = Cluster::start();
     let mut writer = cluster.writer(&[]).await;
     cluster.fail_produce(&[Code::TopicAuthorizationFailed]);
@@ -189,7 +190,7 @@ async fn a_dropped_delivery_is_not_completed_later() {
     cluster.mock.broker_down(-1).unwrap();
     let dropped = batch(&mut writer, numbered(100..200));
     let shared = batch(&mut writer, numbered(3..5));
-    // Another delivery on the same producer goes on with the next one.
+    // Another delivery of the same producer continues with the next producer.
     let (first, second) = tokio::join!(dropped.deliver(Attempt::new(1)), shared.deliver(Attempt::new(1)));
     assert!(first.is_err() && second.is_err());
     drop(dropped);
@@ -198,11 +199,11 @@ async fn a_dropped_delivery_is_not_completed_later() {
     batch(&mut writer, numbered(5..7)).until_delivered().await;
     assert_eq!(cluster.payloads("events", 7), texts(0..7));
     tokio::time::sleep(Duration::from_millis(500)).await;
-    assert_eq!(cluster.read_what_is_there("events", 0).len(), 7, "what was dropped came later");
+    assert_eq!(cluster.read_all("events", 0).len(), 7, "a dropped message was sent later");
 }
 
 #[tokio::test]
-async fn the_broker_creates_a_topic_only_if_that_is_wanted() {
+async fn the_broker_creates_a_topic_only_with_auto_create() {
     let cluster = Cluster::start();
     let writer =
         || KafkaWriter::<KafkaMessage>::new(cluster.config(&[]), "new").start_timeout(Duration::from_secs(1));

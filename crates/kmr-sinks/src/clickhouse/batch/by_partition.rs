@@ -1,0 +1,124 @@
+//! Sorts the rows of a batch by table partition. A batch with too many partitions is inserted in
+//! parts. Parts of unsorted rows would touch nearly all partitions each, and make nearly one part
+//! per row.
+//!
+//! The server computes the partitions: it receives the rows as an external table, and returns for
+//! each row, in order, a hash of the table's partition key. Where it cannot (a key of columns that
+//! the rows do not have), rows keep their order.
+
+use bytes::Bytes;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde::Deserialize;
+
+use crate::clickhouse::batch::destination::Destination;
+use crate::clickhouse::batch::encoded_batch::EncodedBatch;
+use crate::clickhouse::batch::row_hash::row_hash;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::http::query::select;
+use crate::clickhouse::http::request::post_with;
+use crate::clickhouse::http::response;
+use crate::clickhouse::table::name::{is_table, quoted};
+use crate::clickhouse::table::schema::Schema;
+use crate::clickhouse::telemetry;
+
+/// The name of the external table.
+const EXTERNAL_TABLE: &str = "kmr_rows";
+/// Size of one hash, bytes.
+const HASH: usize = size_of::<u32>();
+
+/// A batch with its rows in another order.
+pub(crate) struct SortedBatch {
+    pub(crate) encoded: EncodedBatch,
+    /// For each row its index in the original batch.
+    pub(crate) order: Vec<usize>,
+}
+
+#[derive(Deserialize)]
+struct PartitionKey {
+    partition_key: String,
+}
+
+/// Sorts the rows of `batch` by table partition, stably. `None` where the server cannot compute the
+/// partitions.
+///
+/// # Errors
+/// A retryable error: the caller has to try again.
+pub(crate) async fn sort(
+    destination: &Destination,
+    host: usize,
+    batch: &EncodedBatch,
+) -> Result<Option<SortedBatch>, ClickHouseError> {
+    match partition_hashes(destination, host, batch).await {
+        Ok(hashes) if hashes.len() == batch.rows() => {
+            let mut order: Vec<usize> = (0..hashes.len()).collect();
+            order.sort_by_key(|row| hashes[*row]);
+            let encoded = batch.reordered(&order).await?;
+            Ok(encoded.map(|encoded| SortedBatch { encoded, order }))
+        }
+        Ok(_) => Ok(None),
+        Err(error) if error.is_retryable() => Err(error),
+        Err(error) => {
+            telemetry::not_sorted(&destination.name, &error);
+            Ok(None)
+        }
+    }
+}
+
+/// A hash of the partition key for each row; none, if the table has no key.
+async fn partition_hashes(
+    destination: &Destination,
+    host: usize,
+    batch: &EncodedBatch,
+) -> Result<Vec<u32>, ClickHouseError> {
+    let (endpoint, table) = (destination.hosts.endpoint(host), &*destination.name);
+    let statement = format!("SELECT partition_key FROM system.tables WHERE {}", is_table(table));
+    let found: Vec<PartitionKey> = select(endpoint, table, &statement).await?;
+    let Some(PartitionKey { partition_key }) = found.first().filter(|key| !key.partition_key.is_empty())
+    else {
+        return Ok(Vec::new());
+    };
+    // As text: a hash of NULL is NULL, which would have another number of bytes.
+    let query = format!(
+        "SELECT toUInt32(bitAnd(cityHash64(toString(tuple({partition_key}))), 0xFFFFFFFF)) FROM {EXTERNAL_TABLE} \
+         FORMAT RowBinary"
+    );
+    let schema = &destination.table.schema;
+    let structure = structure(schema);
+    let mut parameters = vec![
+        ("query", query.as_str()),
+        ("wait_end_of_query", "1"),
+        // The hashes must come in the order of the rows.
+        ("max_threads", "1"),
+        ("input_format_parallel_parsing", "0"),
+        ("kmr_rows_format", "RowBinaryWithNamesAndTypes"),
+        ("kmr_rows_structure", &structure),
+    ];
+    parameters.extend(destination.format_settings());
+    let (header, rows) = batch.header_and_rows().await?;
+    let (content_type, segments) = form(header, rows)?;
+    let target = endpoint.target(&parameters);
+    let response = post_with(endpoint, &target, segments, Some((CONTENT_TYPE, content_type))).await?;
+    response::check(&response, endpoint, table)?;
+    let (chunks, _) = response.body.as_chunks::<HASH>();
+    Ok(chunks.iter().map(|bytes| u32::from_le_bytes(*bytes)).collect())
+}
+
+/// The columns of the external table.
+fn structure(schema: &Schema) -> String {
+    let columns =
+        schema.columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.type_text));
+    columns.collect::<Vec<_>>().join(", ")
+}
+
+/// A form with the external table as its only file.
+fn form(header: Bytes, rows: Bytes) -> Result<(HeaderValue, Vec<Bytes>), ClickHouseError> {
+    let boundary = format!("kmr-{:032x}", row_hash(std::slice::from_ref(&rows)));
+    let before = format!(
+        "--{boundary}\r\nContent-Disposition: form-data; name=\"{EXTERNAL_TABLE}\"; filename=\"{EXTERNAL_TABLE}\"\r\n\
+         Content-Type: application/octet-stream\r\n\r\n"
+    );
+    let after = format!("\r\n--{boundary}--\r\n");
+    let content_type = HeaderValue::try_from(format!("multipart/form-data; boundary={boundary}"))
+        .map_err(|_| ClickHouseError::Config("the boundary of a form is no valid header".to_owned()))?;
+    Ok((content_type, vec![Bytes::from(before), header, rows, Bytes::from(after)]))
+}

@@ -1,0 +1,283 @@
+//! A frozen batch: the same rows under the same token until the server has stored them, or has
+//! rejected them one by one.
+//!
+//! Invariants:
+//! 1. The whole batch is one insert with the same bytes, until the server rejects rows of it. From
+//!    then on parts are inserted. Each part has its own token, which only its rows decide
+//!    ([`bisect`](super::bisect)).
+//! 2. A batch is split only after a definite rejection: never after a timeout, a broken connection
+//!    or the error of a view.
+//! 3. A part that was acknowledged is not sent again by a later attempt.
+//!
+//! A planned block of exactly-once mode is delivered by [`PlannedBlock`].
+
+use std::fmt;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use kmr_core::{Attempt, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow};
+
+use crate::clickhouse::batch::bisect::{Part, Rejection, Step};
+use crate::clickhouse::batch::by_partition::{self, SortedBatch};
+use crate::clickhouse::batch::destination::{Destination, Insert};
+use crate::clickhouse::batch::encoded_batch::EncodedBatch;
+use crate::clickhouse::batch::limits;
+use crate::clickhouse::batch::progress::{InsertAttempt, SharedProgress};
+use crate::clickhouse::batch::receipt::InsertReceipt;
+use crate::clickhouse::batch::rejection::{is_from_view, rejection, row_error};
+use crate::clickhouse::config::SchemaChange;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error_code::ErrorClass;
+use crate::clickhouse::exactly_once::PlannedRows;
+use crate::clickhouse::exactly_once::block::{BlockError, PlannedBlock, SharedBisection};
+use crate::clickhouse::http::hosts::HostFault;
+use crate::clickhouse::telemetry;
+
+/// A closed batch of one writer.
+pub(crate) struct FrozenBatch {
+    destination: Arc<Destination>,
+    /// The prefix of the tokens of all its inserts.
+    token: String,
+    rows: u64,
+    bytes: u64,
+    encoded: EncodedBatch,
+    /// Replaces `encoded` after a rejection for too many table partitions.
+    sorted: OnceLock<SortedBatch>,
+    /// Only in exactly-once mode.
+    planned: Option<PlannedRows>,
+    progress: SharedProgress,
+    /// The bisection of a planned block.
+    block: SharedBisection,
+}
+
+impl FrozenBatch {
+    /// A batch of which nothing is inserted. The token of every insert starts with `token`.
+    pub(crate) fn new(
+        destination: Arc<Destination>,
+        token: String,
+        encoded: EncodedBatch,
+        planned: Option<PlannedRows>,
+    ) -> Self {
+        Self {
+            destination,
+            token,
+            rows: encoded.rows() as u64,
+            bytes: encoded.bytes() as u64,
+            progress: SharedProgress::new(encoded.rows()),
+            encoded,
+            sorted: OnceLock::new(),
+            planned,
+            block: SharedBisection::default(),
+        }
+    }
+
+    /// Inserts part after part until every row is settled.
+    async fn insert_all(&self) -> Result<(), ClickHouseError> {
+        let mut unreached = 0;
+        while let Some((part, attempt)) = self.next_insert() {
+            let body = self.current_order().part(&part).await?;
+            let sent_bytes: usize = body.iter().map(Bytes::len).sum();
+            let token = format!("{}{}", self.token, part.suffix(self.encoded.rows()));
+            let statement = self.destination.statement();
+            self.progress.lock().started(attempt);
+            let insert = Insert { statement: &statement, token: &token, rows: part.len() as u64, body };
+            let error = match self.destination.insert(attempt.host, insert).await {
+                Ok(outcome) => {
+                    self.progress.lock().accepted(outcome, sent_bytes);
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let fault = HostFault::of(&error);
+            self.progress.lock().completed(fault);
+            if fault == HostFault::Unavailable {
+                unreached += 1;
+                if unreached < self.destination.hosts.len() {
+                    continue; // no host has the part: another one may be available
+                }
+            }
+            self.recover(&part, attempt.host, &statement, error).await?;
+        }
+        Ok(())
+    }
+
+    /// The rows in the order of the next insert.
+    fn current_order(&self) -> &EncodedBatch {
+        self.sorted.get().map_or(&self.encoded, |sorted| &sorted.encoded)
+    }
+
+    /// The index in the batch of a row of [`current_order`](Self::current_order).
+    fn original_index(&self, row: usize) -> usize {
+        self.sorted.get().and_then(|sorted| sorted.order.get(row)).copied().unwrap_or(row)
+    }
+
+    /// Groups the rows by table partition, before a batch with too many of them is split.
+    async fn sort(&self, host: usize) -> Result<(), ClickHouseError> {
+        if self.sorted.get().is_some() || self.progress.lock().bisection.has_split() {
+            return Ok(());
+        }
+        if let Some(sorted) = by_partition::sort(&self.destination, host, &self.encoded).await? {
+            // Attempts do not overlap, so it is not set yet.
+            let _ = self.sorted.set(sorted);
+        }
+        Ok(())
+    }
+
+    fn next_insert(&self) -> Option<(Part, InsertAttempt)> {
+        let mut progress = self.progress.lock();
+        if let Some(dropped) = progress.take_dropped() {
+            self.destination.hosts.record(dropped.host, HostFault::Unknown);
+        }
+        let part = progress.bisection.next()?;
+        let preferred = progress.preferred_host();
+        let host = self.destination.hosts.pick(preferred);
+        Some((part, InsertAttempt { host, is_repetition: preferred.is_some() }))
+    }
+
+    /// Returns `Ok` if another insert can follow at once. Otherwise the error is the framework's.
+    async fn recover(
+        &self,
+        part: &Part,
+        host: usize,
+        statement: &str,
+        error: ClickHouseError,
+    ) -> Result<(), ClickHouseError> {
+        if error.class() == Some(ErrorClass::Schema) && !self.progress.lock().refreshed {
+            return self.refresh_schema(host, statement, error).await;
+        }
+        let rejection = match rejection(&error) {
+            Some(rejection) => Some(rejection),
+            None => self.progress.lock().own_rejection(&error, part.len(), self.destination.inserts()),
+        };
+        if error.class() == Some(ErrorClass::TooManyPartitions) {
+            self.sort(host).await?;
+        }
+        match rejection {
+            Some(rejection) => self.part_rejected(rejection, error),
+            None => Err(error),
+        }
+    }
+
+    /// Describes the table again after a schema error for `statement`.
+    async fn refresh_schema(
+        &self,
+        host: usize,
+        statement: &str,
+        error: ClickHouseError,
+    ) -> Result<(), ClickHouseError> {
+        let is_new_statement = match self.destination.refresh(host, statement).await {
+            Err(ClickHouseError::Schema { table, problem })
+                if self.destination.schema_change == SchemaChange::DeadLetter =>
+            {
+                return self.reject_part(&table, &problem);
+            }
+            refreshed => refreshed?,
+        };
+        self.progress.lock().refreshed = true;
+        // One more insert even for the same statement: the table may have been changed back
+        // meanwhile. Not after the error of a view: then the rows are stored.
+        if is_new_statement || !is_from_view(&error) { Ok(()) } else { Err(error) }
+    }
+
+    /// The server rejected the part and stored none of it.
+    fn part_rejected(&self, rejection: Rejection, error: ClickHouseError) -> Result<(), ClickHouseError> {
+        let mut progress = self.progress.lock();
+        if !progress.bisection.has_split() {
+            telemetry::bisection_started(&self.destination.name, self.rows, progress.in_doubt, &error);
+        }
+        let row = match progress.bisection.rejected(rejection) {
+            Step::Continue => return Ok(()),
+            Step::Stuck => return Err(error),
+            Step::Rejected(row) => row,
+        };
+        let rejected = progress.bisection.rejected_rows() as u64;
+        if let Some(what) = self.destination.exceeds_limits(self.rows, rejected) {
+            return Err(limits::too_many(&self.destination.name, what, error));
+        }
+        progress.rejected.push(RejectedRow { index: self.original_index(row), error: row_error(error) });
+        Ok(())
+    }
+
+    /// Rejects all rows of the part, because the table can no longer store them.
+    fn reject_part(&self, table: &str, problem: &str) -> Result<(), ClickHouseError> {
+        let error = || ClickHouseError::Schema { table: table.to_owned(), problem: problem.to_owned() };
+        let mut progress = self.progress.lock();
+        let rows = progress.bisection.reject_part();
+        let rejected = progress.bisection.rejected_rows() as u64;
+        if let Some(what) = self.destination.exceeds_limits(self.rows, rejected) {
+            return Err(limits::too_many(&self.destination.name, what, error()));
+        }
+        let rejected = |row| RejectedRow { index: self.original_index(row), error: error().into() };
+        progress.rejected.extend(rows.into_iter().map(rejected));
+        Ok(())
+    }
+
+    fn delivered(&self, attempt: &Attempt, took: Duration) -> Delivered<InsertReceipt> {
+        let mut progress = self.progress.lock();
+        let rows = std::mem::take(&mut progress.rejected);
+        let excluded = attempt.block.as_ref().map_or(0, |block| block.without.len());
+        let rejected = (rows.len() + excluded) as u64;
+        self.destination.batch_completed(self.rows, rejected);
+        let receipt = InsertReceipt {
+            table: Arc::clone(&self.destination.name),
+            rows: self.rows - rejected,
+            rejected,
+            inserts: progress.inserts,
+            written_rows: progress.written_rows,
+            bytes: self.bytes,
+            sent_bytes: progress.sent_bytes,
+            attempts: attempt.number,
+            took,
+            query_id: progress.query_id.clone(),
+        };
+        telemetry::inserted(&receipt);
+        if progress.bisection.has_split() || rejected > 0 {
+            telemetry::bisection_completed(&receipt.table, self.rows, rejected, progress.inserts);
+        }
+        Delivered { output: receipt, rejected: rows }
+    }
+}
+
+impl fmt::Debug for FrozenBatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FrozenBatch")
+            .field("rows", &self.rows)
+            .field("bytes", &self.bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+#[async_trait]
+impl Delivery for FrozenBatch {
+    type Output = InsertReceipt;
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        let planned = self.planned.as_ref()?;
+        Some(Fingerprint { rows: self.rows, bytes: self.bytes, hash: planned.hash })
+    }
+
+    async fn deliver(&self, attempt: Attempt) -> Result<Delivered<InsertReceipt>, DeliveryError> {
+        let started = Instant::now();
+        let result = match &attempt.block {
+            Some(block) => {
+                let planned = PlannedBlock {
+                    block,
+                    destination: &self.destination,
+                    encoded: &self.encoded,
+                    windows: self.planned.as_ref().map(|planned| &*planned.windows),
+                    progress: &self.progress,
+                    bisection: &self.block,
+                };
+                planned.insert().await
+            }
+            None => self.insert_all().await.map_err(BlockError::Failed),
+        };
+        if let Err(BlockError::Failed(error)) = &result {
+            telemetry::insert_failed(&self.destination.name, self.rows, attempt.number, error);
+        }
+        result?;
+        Ok(self.delivered(&attempt, started.elapsed()))
+    }
+}

@@ -1,0 +1,185 @@
+//! What all batches of one writer share: hosts, statement, limits, and the state of the server.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+
+use bytes::Bytes;
+
+use crate::clickhouse::batch::limits::{RejectionLimits, Tally};
+use crate::clickhouse::config::{Compression, SchemaChange};
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error_code::ErrorClass;
+use crate::clickhouse::http::endpoint::Endpoint;
+use crate::clickhouse::http::hosts::{HostFault, Hosts};
+use crate::clickhouse::http::request::post;
+use crate::clickhouse::http::response::{Outcome, insert_outcome};
+use crate::clickhouse::http::throttle::Throttle;
+use crate::clickhouse::table::schema::DescribedTable;
+use crate::clickhouse::table::{schema_change, startup};
+use crate::clickhouse::telemetry;
+
+/// The server's default for `max_insert_block_size`. The server keeps a batch of up to this many
+/// rows in one block.
+const BLOCK_ROWS: usize = 1_048_449;
+
+/// The destination of the batches of one writer.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) hosts: Hosts,
+    /// The table as described at the start; rows are encoded for it.
+    pub(crate) table: Arc<DescribedTable>,
+    pub(crate) name: Arc<str>,
+    pub(crate) compression: Compression,
+    pub(crate) schema_change: SchemaChange,
+    limits: RejectionLimits,
+    throttle: Throttle,
+    block_rows: u64,
+    async_insert: bool,
+    statement: RwLock<Arc<str>>,
+    tally: Mutex<Tally>,
+    /// Accepted inserts of all batches.
+    inserts: AtomicU64,
+}
+
+/// The options of a [`Destination`].
+pub(crate) struct DestinationOptions {
+    pub(crate) compression: Compression,
+    pub(crate) limits: RejectionLimits,
+    pub(crate) schema_change: SchemaChange,
+    pub(crate) throttle: Throttle,
+    pub(crate) max_rows: usize,
+    pub(crate) async_insert: bool,
+}
+
+/// One insert.
+pub(crate) struct Insert<'i> {
+    pub(crate) statement: &'i str,
+    pub(crate) token: &'i str,
+    pub(crate) rows: u64,
+    pub(crate) body: Vec<Bytes>,
+}
+
+impl Destination {
+    pub(crate) fn new(hosts: Hosts, table: Arc<DescribedTable>, options: DestinationOptions) -> Self {
+        Self {
+            hosts,
+            name: table.name.as_str().into(),
+            statement: RwLock::new(table.schema.insert.as_str().into()),
+            table,
+            compression: options.compression,
+            limits: options.limits,
+            schema_change: options.schema_change,
+            throttle: options.throttle,
+            block_rows: options.max_rows.max(BLOCK_ROWS) as u64,
+            async_insert: options.async_insert,
+            tally: Mutex::default(),
+            inserts: AtomicU64::new(0),
+        }
+    }
+
+    /// Path and parameters of one insert. They pin the block sizes so that the insert is one block:
+    /// the server stores and deduplicates only whole blocks.
+    fn target(&self, endpoint: &Endpoint, insert: &Insert<'_>) -> String {
+        let block_rows = self.block_rows(insert.rows).to_string();
+        let mut parameters = vec![
+            ("query", insert.statement),
+            ("wait_end_of_query", "1"),
+            ("async_insert", if self.async_insert { "1" } else { "0" }),
+        ];
+        parameters.extend(Self::block_settings(&block_rows));
+        parameters.extend([
+            ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+            ("insert_deduplication_token", insert.token),
+        ]);
+        if self.async_insert {
+            parameters.push(("wait_for_async_insert", "1"));
+        }
+        parameters.extend(self.format_settings());
+        endpoint.target(&parameters)
+    }
+
+    /// Settings that make an insert of up to `block_rows` rows one block on the server.
+    pub(crate) fn block_settings(block_rows: &str) -> [(&'static str, &str); 4] {
+        [
+            ("max_insert_block_size", block_rows),
+            ("min_insert_block_size_rows", block_rows),
+            ("min_insert_block_size_bytes", "0"),
+            ("input_format_parallel_parsing", "0"),
+        ]
+    }
+
+    /// Settings that decide how the server reads the values.
+    pub(crate) fn format_settings(&self) -> Option<(&'static str, &'static str)> {
+        self.table.schema.json_as_text.then_some(("input_format_binary_read_json_as_string", "1"))
+    }
+
+    /// The block size for `rows` rows. A planned block ends with a whole record, whose rows can
+    /// exceed the limit of a batch.
+    pub(crate) fn block_rows(&self, rows: u64) -> u64 {
+        self.block_rows.max(rows)
+    }
+
+    /// Performs one insert at one host.
+    pub(crate) async fn insert(&self, host: usize, insert: Insert<'_>) -> Result<Outcome, ClickHouseError> {
+        self.throttle.wait().await;
+        let endpoint = self.hosts.endpoint(host);
+        let (target, rows) = (self.target(endpoint, &insert), insert.rows);
+        let response = post(endpoint, &target, insert.body, self.compression.content_encoding()).await;
+        let outcome = response.and_then(|response| insert_outcome(&response, endpoint, &self.name, rows));
+        match &outcome {
+            Ok(_) => {
+                self.hosts.record(host, HostFault::None);
+                self.throttle.reset();
+                self.inserts.fetch_add(1, Ordering::Relaxed);
+            }
+            Err(error) => {
+                let backoff = self.hosts.record(host, HostFault::of(error));
+                if let Some(backoff) = backoff.filter(|_| self.hosts.len() > 1) {
+                    telemetry::host_failed(&endpoint.address(), backoff);
+                }
+                if error.class() == Some(ErrorClass::TooManyParts) {
+                    telemetry::too_many_parts(&self.name, self.throttle.slow_down());
+                }
+            }
+        }
+        outcome
+    }
+
+    /// Number of accepted inserts of all batches.
+    pub(crate) fn inserts(&self) -> u64 {
+        self.inserts.load(Ordering::Relaxed)
+    }
+
+    /// Describes the table again and adapts the statement. Returns whether it differs from
+    /// `rejected`.
+    pub(crate) async fn refresh(&self, host: usize, rejected: &str) -> Result<bool, ClickHouseError> {
+        let described = startup::describe_once(self.hosts.endpoint(host), &self.name).await?;
+        let statement = schema_change::statement(&self.name, &self.table.schema, &described)?;
+        let differs = statement != rejected;
+        let mut current = self.statement.write().unwrap_or_else(PoisonError::into_inner);
+        if **current != *statement {
+            telemetry::schema_refreshed(&self.name, &statement);
+            *current = statement.into();
+        }
+        Ok(differs)
+    }
+
+    /// The current statement.
+    pub(crate) fn statement(&self) -> Arc<str> {
+        Arc::clone(&self.statement.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Counts the rows of a completed batch.
+    pub(crate) fn batch_completed(&self, rows: u64, rejected: u64) {
+        self.tally().add(rows, rejected);
+    }
+
+    /// The limit that a batch with `rejected` of `rows` rows exceeds.
+    pub(crate) fn exceeds_limits(&self, rows: u64, rejected: u64) -> Option<String> {
+        self.tally().exceeds(self.limits, rows, rejected)
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,157 @@
+//! What is known about a batch between its inserts. It survives an attempt that is dropped.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kmr_core::RejectedRow;
+
+use crate::clickhouse::batch::bisect::{Bisection, Rejection};
+use crate::clickhouse::batch::rejection::is_from_view;
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error_code::ErrorClass;
+use crate::clickhouse::http::hosts::HostFault;
+use crate::clickhouse::http::response::Outcome;
+
+/// A retryable error becomes the part's own after this many responses with the same code in a row …
+const OWN_AFTER: u32 = 5;
+/// … if this many other inserts were accepted meanwhile.
+const OTHERS_ACCEPTED: u64 = 2;
+
+/// The progress of a batch, shared by its attempts.
+pub(crate) struct SharedProgress(Mutex<Progress>);
+
+impl SharedProgress {
+    pub(crate) fn new(rows: usize) -> Self {
+        Self(Mutex::new(Progress::new(rows)))
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Progress> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state of one batch.
+pub(crate) struct Progress {
+    pub(crate) bisection: Bisection,
+    pub(crate) rejected: Vec<RejectedRow>,
+    pub(crate) inserts: u32,
+    pub(crate) sent_bytes: u64,
+    pub(crate) written_rows: Option<u64>,
+    pub(crate) query_id: Option<String>,
+    /// The running insert. If it is still set at the next insert, it was dropped without a
+    /// response.
+    current: Option<InsertAttempt>,
+    /// The host that may have stored the next part already.
+    preferred_host: Option<usize>,
+    /// Whether the outcome of an insert is unknown.
+    pub(crate) in_doubt: bool,
+    /// Whether the table was described again.
+    pub(crate) refreshed: bool,
+    repeated: Option<RepeatedError>,
+    /// An error code that is proved to be this batch's own.
+    own_code: Option<u32>,
+}
+
+/// An insert at a host.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct InsertAttempt {
+    pub(crate) host: usize,
+    /// Whether this host was chosen because it may have stored the rows already.
+    pub(crate) is_repetition: bool,
+}
+
+/// An error that the next part has met repeatedly.
+#[derive(Clone, Copy, Debug)]
+struct RepeatedError {
+    code: u32,
+    times: u32,
+    /// Accepted inserts of the writer at its first occurrence.
+    inserts: u64,
+}
+
+impl Progress {
+    fn new(rows: usize) -> Self {
+        Self {
+            bisection: Bisection::new(rows),
+            rejected: Vec::new(),
+            inserts: 0,
+            sent_bytes: 0,
+            written_rows: Some(0),
+            query_id: None,
+            current: None,
+            preferred_host: None,
+            in_doubt: false,
+            refreshed: false,
+            repeated: None,
+            own_code: None,
+        }
+    }
+
+    /// The host that may have stored the next part already.
+    pub(crate) fn preferred_host(&self) -> Option<usize> {
+        self.preferred_host
+    }
+
+    /// Records the start of an insert.
+    pub(crate) fn started(&mut self, attempt: InsertAttempt) {
+        self.current = Some(attempt);
+        self.inserts += 1;
+    }
+
+    /// The insert that an earlier attempt started and dropped. Its outcome is unknown.
+    pub(crate) fn take_dropped(&mut self) -> Option<InsertAttempt> {
+        let dropped = self.current.take()?;
+        self.outcome_unknown(dropped);
+        Some(dropped)
+    }
+
+    /// Records an accepted insert of the next part.
+    pub(crate) fn accepted(&mut self, outcome: Outcome, sent_bytes: usize) {
+        self.completed(HostFault::None);
+        self.bisection.accepted();
+        self.repeated = None;
+        self.sent_bytes += sent_bytes as u64;
+        self.written_rows = self.written_rows.zip(outcome.written_rows).map(|(before, these)| before + these);
+        self.query_id = outcome.query_id.or(self.query_id.take());
+    }
+
+    /// Records the end of an insert.
+    pub(crate) fn completed(&mut self, fault: HostFault) {
+        match (self.current.take(), fault) {
+            (Some(attempt), HostFault::Unknown) => self.outcome_unknown(attempt),
+            _ => self.preferred_host = None,
+        }
+    }
+
+    /// The host may have stored the rows: it gets them once more before another host does.
+    fn outcome_unknown(&mut self, attempt: InsertAttempt) {
+        self.in_doubt = true;
+        self.preferred_host = (!attempt.is_repetition).then_some(attempt.host);
+    }
+
+    /// Whether a retryable error is this part's own: the part keeps getting it while other inserts
+    /// are accepted. `inserts` is the number of accepted inserts of the writer.
+    pub(crate) fn own_rejection(
+        &mut self,
+        error: &ClickHouseError,
+        rows: usize,
+        inserts: u64,
+    ) -> Option<Rejection> {
+        let code = error.code().filter(|_| error.class() == Some(ErrorClass::Transient))?;
+        if self.in_doubt || is_from_view(error) {
+            return None; // the rows may be stored: only an unchanged retry is safe
+        }
+        let before = self.repeated.filter(|before| before.code == code);
+        let mut repeated = before.unwrap_or(RepeatedError { code, times: 0, inserts });
+        repeated.times += 1;
+        self.repeated = Some(repeated);
+        let is_frequent = repeated.times >= OWN_AFTER;
+        if is_frequent && inserts - repeated.inserts >= OTHERS_ACCEPTED {
+            self.own_code = Some(code);
+        }
+        let is_own = self.own_code == Some(code);
+        match rows {
+            0 | 1 => (is_own && is_frequent).then_some(Rejection::Row(None)),
+            _ => is_own.then_some(Rejection::Size),
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! Decides whether an error rejects rows, and builds the error of a rejected row.
+
+use kmr_core::BoxError;
+
+use crate::clickhouse::batch::bisect::Rejection;
+use crate::clickhouse::batch::exception::{self, Origin};
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error_code::ErrorClass;
+use crate::errors::with_code;
+
+/// Why the server rejected rows; `None` for an error that does not concern the rows.
+pub(crate) fn rejection(error: &ClickHouseError) -> Option<Rejection> {
+    match error {
+        ClickHouseError::Exception { class: ErrorClass::Data, message, .. } => {
+            Some(Rejection::Row(exception::row(message)))
+        }
+        ClickHouseError::Exception { class: ErrorClass::TooManyPartitions, .. } => Some(Rejection::Size),
+        _ => None,
+    }
+}
+
+/// Whether a dependent view failed. Then the rows are stored in the table itself.
+pub(crate) fn is_from_view(error: &ClickHouseError) -> bool {
+    match error {
+        ClickHouseError::Exception { code, message, .. } => exception::origin(*code, message) == Origin::View,
+        _ => false,
+    }
+}
+
+/// The error of a row that the server rejected alone.
+pub(crate) fn row_error(error: ClickHouseError) -> BoxError {
+    let column = match &error {
+        ClickHouseError::Exception { message, .. } => exception::column(message).map(str::to_owned),
+        _ => None,
+    };
+    let code = error.code();
+    with_code(code, ClickHouseError::Rejected { column, source: Box::new(error) })
+}

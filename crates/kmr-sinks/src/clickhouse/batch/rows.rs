@@ -1,0 +1,127 @@
+//! The container that map tasks fill: each row is encoded as RowBinary when it is pushed.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+use ::clickhouse::Row;
+use kmr_core::{BoxError, Record, Rows, StopConsumer};
+use serde::Serialize;
+
+use crate::clickhouse::encode::{EncodeError, encode_row};
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::table::schema::{DescribedTable, Schema};
+use crate::row_buffer::RowBuffer;
+
+/// Rows of type `R` in ClickHouse's RowBinary format.
+pub struct EncodedRows<R> {
+    /// `None` before the table has been described.
+    table: Option<Arc<DescribedTable>>,
+    rows: RowBuffer,
+    // fn(R): the container keeps no row, so it is Send and Sync for every R.
+    row: PhantomData<fn(R)>,
+}
+
+impl<R> EncodedRows<R> {
+    pub(crate) fn new(table: Option<Arc<DescribedTable>>) -> Self {
+        Self { table, rows: RowBuffer::default(), row: PhantomData }
+    }
+
+    /// The encoded bytes, and the end of each row.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<u32>) {
+        self.rows.into_parts()
+    }
+}
+
+impl<R: Row + Serialize> EncodedRows<R> {
+    #[inline]
+    fn add(&mut self, row: &R, record: Option<&Record<'_>>) -> Result<(), BoxError> {
+        let Some(table) = &self.table else {
+            return Err(StopConsumer::new(not_started()).into());
+        };
+        let Schema { columns, record: record_columns, .. } = &table.schema;
+        let fields = columns.len() - record_columns.len();
+        let first = self.rows.len() == 0;
+        self.rows.push(|out| {
+            encode_row(row, &columns[..fields], out, first).map_err(|error| row_error::<R>(table, &error))?;
+            match record {
+                Some(record) => record_columns.iter().for_each(|column| column.write(record, out)),
+                None if record_columns.is_empty() => {}
+                None => return Err(StopConsumer::new(no_record(table)).into()),
+            }
+            Ok(())
+        })
+    }
+}
+
+impl<R> fmt::Debug for EncodedRows<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bytes = self.rows.bytes();
+        f.debug_struct("EncodedRows").field("rows", &self.rows.len()).field("bytes", &bytes).finish()
+    }
+}
+
+impl<R: Row + Serialize + Send + 'static> Rows for EncodedRows<R> {
+    type Item = R;
+
+    fn new_empty(&self) -> Self {
+        Self::new(self.table.clone())
+    }
+
+    fn push(&mut self, row: R) -> Result<(), BoxError> {
+        self.add(&row, None)
+    }
+
+    #[inline]
+    fn push_from(&mut self, row: R, record: &Record<'_>) -> Result<(), BoxError> {
+        self.add(&row, Some(record))
+    }
+
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows.bytes()
+    }
+
+    fn resident_bytes(&self) -> Option<usize> {
+        Some(self.rows.resident_bytes())
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.rows.truncate(len);
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        Self { table: self.table.clone(), rows: self.rows.split_off(at), row: PhantomData }
+    }
+}
+
+fn no_record(table: &DescribedTable) -> ClickHouseError {
+    let problem = ".record_columns() needs rows that were mapped from a record; rows downstream of another reduce have \
+                   none: remove it there";
+    ClickHouseError::Schema { table: table.name.clone(), problem: problem.into() }
+}
+
+fn not_started() -> ClickHouseError {
+    ClickHouseError::Config("rows were pushed before start() had described the table".into())
+}
+
+#[cold]
+fn row_error<R: Row>(table: &DescribedTable, error: &EncodeError) -> BoxError {
+    let column = error.column().and_then(|at| table.schema.columns.get(at));
+    let Some(column) = column else {
+        let problem = format!("{} does not fit: {error}", R::NAME);
+        return StopConsumer::new(ClickHouseError::Schema { table: table.name.clone(), problem }).into();
+    };
+    let table = table.name.clone();
+    let (name, column_type) = (column.name.clone(), column.type_text.clone());
+    let problem = error.to_string();
+    if error.is_every_row() {
+        let error = ClickHouseError::FieldType { table, row: R::NAME, column: name, column_type, problem };
+        StopConsumer::new(error).into()
+    } else {
+        ClickHouseError::Row { table, column: name, column_type, problem }.into()
+    }
+}

@@ -1,0 +1,63 @@
+//! Scalars whose bytes need a check or a conversion: enums, fixed strings, UUIDs.
+
+use super::EncodeError;
+use crate::clickhouse::table::types::EnumValue;
+
+/// The width of an enum's value.
+#[derive(Clone, Copy)]
+pub(super) enum Width {
+    Enum8,
+    Enum16,
+}
+
+/// Appends an enum's value.
+pub(super) fn put_enum_value(
+    out: &mut Vec<u8>,
+    values: &[EnumValue],
+    value: i16,
+    width: Width,
+) -> Result<(), EncodeError> {
+    if !values.iter().any(|known| known.value == value) {
+        return Err(EncodeError::value(format!("{value} is not one of the Enum's values")));
+    }
+    put_enum(out, value, width);
+    Ok(())
+}
+
+/// Appends the value of an enum's name.
+pub(super) fn put_enum_name(
+    out: &mut Vec<u8>,
+    values: &[EnumValue],
+    name: &str,
+    width: Width,
+) -> Result<(), EncodeError> {
+    let Some(known) = values.iter().find(|known| known.name == name) else {
+        return Err(EncodeError::value(format!("{name:?} is not one of the Enum's names")));
+    };
+    put_enum(out, known.value, width);
+    Ok(())
+}
+
+fn put_enum(out: &mut Vec<u8>, value: i16, width: Width) {
+    let bytes = value.to_le_bytes(); // the value of an Enum8 fits its low byte
+    out.extend_from_slice(match width {
+        Width::Enum8 => &bytes[..1],
+        Width::Enum16 => &bytes,
+    });
+}
+
+/// Appends a `FixedString(size)` of at most `size` bytes, padded with zeros as the server does it.
+pub(super) fn put_fixed_string(out: &mut Vec<u8>, size: usize, bytes: &[u8]) -> Result<(), EncodeError> {
+    if bytes.len() > size {
+        return Err(EncodeError::value(format!("{} bytes do not fit into FixedString({size})", bytes.len())));
+    }
+    out.extend_from_slice(bytes);
+    out.resize(out.len() + size - bytes.len(), 0);
+    Ok(())
+}
+
+/// Appends a UUID from network order, which the `uuid` crate uses, as two little-endian halves.
+pub(super) fn put_uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
+    out.extend(bytes[..8].iter().rev());
+    out.extend(bytes[8..].iter().rev());
+}

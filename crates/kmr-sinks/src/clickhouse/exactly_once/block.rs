@@ -1,0 +1,194 @@
+//! Inserts a planned block: one insert under the plan's token, without the rows that the table
+//! rejects.
+//!
+//! Invariants (E4):
+//! 1. Every insert of the block has the block's token, and holds all of its rows but
+//!    [`Block::without`]. The server keeps one such insert and drops the others, whichever process
+//!    sent them.
+//! 2. Probes, which store nothing, find the rejected rows. So the outcome of earlier attempts does
+//!    not matter.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use kmr_core::{Block, DeliveryError, RejectedRow};
+
+use crate::clickhouse::batch::bisect::{Bisection, Part, Rejection, Step};
+use crate::clickhouse::batch::destination::{Destination, Insert};
+use crate::clickhouse::batch::encoded_batch::EncodedBatch;
+use crate::clickhouse::batch::limits;
+use crate::clickhouse::batch::progress::SharedProgress;
+use crate::clickhouse::batch::rejection::{rejection, row_error};
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exactly_once::doubt::doubt;
+use crate::clickhouse::exactly_once::probe::Probe;
+use crate::clickhouse::exactly_once::windows::Window;
+use crate::clickhouse::http::hosts::HostFault;
+use crate::clickhouse::telemetry;
+use crate::errors::delivery_error;
+
+/// A planned block, and what its insert needs.
+pub(crate) struct PlannedBlock<'b> {
+    pub(crate) block: &'b Block,
+    pub(crate) destination: &'b Destination,
+    pub(crate) encoded: &'b EncodedBatch,
+    pub(crate) windows: Option<&'b [Window]>,
+    pub(crate) progress: &'b SharedProgress,
+    pub(crate) bisection: &'b SharedBisection,
+}
+
+/// The bisection of a block, shared by its attempts. It survives an attempt that is dropped.
+#[derive(Default)]
+pub(crate) struct SharedBisection(Mutex<Option<BlockBisection>>);
+
+/// The rows of a block that the table rejects, as far as they are known.
+struct BlockBisection {
+    /// The block's excluded rows when the bisection started.
+    excluded: Vec<usize>,
+    bisection: Bisection,
+    rejected: Vec<RejectedRow>,
+}
+
+/// Why a block is not stored.
+pub(crate) enum BlockError {
+    /// The table will never accept these rows. Nothing was inserted.
+    Rejected(Vec<RejectedRow>),
+    Failed(ClickHouseError),
+}
+
+impl From<ClickHouseError> for BlockError {
+    fn from(error: ClickHouseError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<BlockError> for DeliveryError {
+    fn from(error: BlockError) -> Self {
+        match error {
+            BlockError::Rejected(rows) => DeliveryError::rejected(rows),
+            BlockError::Failed(error) => delivery_error(error.is_retryable(), error),
+        }
+    }
+}
+
+impl SharedBisection {
+    fn lock(&self) -> MutexGuard<'_, Option<BlockBisection>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, change: impl FnOnce(&mut BlockBisection) -> T) -> Option<T> {
+        self.lock().as_mut().map(change)
+    }
+}
+
+impl PlannedBlock<'_> {
+    /// Inserts the block, or finds the rows that the table rejects.
+    pub(crate) async fn insert(&self) -> Result<(), BlockError> {
+        let part = Part { rows: 0..self.encoded.rows(), excluded: self.block.without.to_vec() };
+        if part.len() == 0 {
+            return Ok(()); // all of its rows are dead letters
+        }
+        self.check_windows().await?;
+        let body = self.encoded.part(&part).await?;
+        let sent_bytes = body.iter().map(bytes::Bytes::len).sum();
+        let (statement, rows) = (self.destination.statement(), part.len() as u64);
+        let was_in_doubt = {
+            let mut progress = self.progress.lock();
+            progress.inserts += 1;
+            // It stays in doubt if the attempt is dropped before the response.
+            std::mem::replace(&mut progress.in_doubt, true)
+        };
+        let insert = Insert { statement: &statement, token: &self.block.token, rows, body };
+        let result = self.destination.insert(0, insert).await;
+        let is_unknown = result.as_ref().is_err_and(|error| HostFault::of(error) == HostFault::Unknown);
+        self.progress.lock().in_doubt = was_in_doubt || is_unknown;
+        let error = match result {
+            Ok(outcome) => {
+                self.progress.lock().accepted(outcome, sent_bytes);
+                return Ok(());
+            }
+            Err(error) => error,
+        };
+        match rejection(&error) {
+            Some(Rejection::Row(named)) => self.bisect(&part, named, error).await,
+            _ => Err(error.into()),
+        }
+    }
+
+    /// E6: fails if the tables may have forgotten the block.
+    async fn check_windows(&self) -> Result<(), ClickHouseError> {
+        let Some(windows) = self.windows else { return Ok(()) };
+        let (table, endpoint) = (&*self.destination.name, self.destination.hosts.endpoint(0));
+        match doubt(endpoint, table, windows, self.block).await? {
+            None => Ok(()),
+            Some(why) => {
+                let (table, token) = (table.to_owned(), self.block.token.to_string());
+                Err(ClickHouseError::InDoubt { table, token, why })
+            }
+        }
+    }
+
+    /// Finds the rows for which the table rejected the part.
+    async fn bisect(
+        &self,
+        part: &Part,
+        named: Option<usize>,
+        error: ClickHouseError,
+    ) -> Result<(), BlockError> {
+        self.start_bisection(part, named, &error);
+        let probe = Probe::open(self.destination).await?;
+        while let Some(part) = self.bisection.with(|state| state.bisection.next()).flatten() {
+            let body = self.encoded.part(&part).await?;
+            self.progress.lock().inserts += 1;
+            let error = match probe.try_rows(part.len() as u64, body).await {
+                Ok(()) => {
+                    self.bisection.with(|state| state.bisection.accepted());
+                    continue;
+                }
+                Err(error) => error,
+            };
+            let Some(rejection) = rejection(&error) else { return Err(error.into()) };
+            match self.bisection.with(|state| state.bisection.rejected(rejection)) {
+                Some(Step::Continue) | None => {}
+                Some(Step::Stuck) => return Err(error.into()),
+                Some(Step::Rejected(row)) => self.row_rejected(row, error)?,
+            }
+        }
+        let rejected = self.bisection.lock().take().map_or_else(Vec::new, |state| state.rejected);
+        if rejected.is_empty() {
+            // The table rejects the rows together, or for a reason outside of their columns. No row
+            // can be excluded for it.
+            telemetry::no_row_found(&self.destination.name, self.encoded.rows() as u64);
+            return Err(error.into());
+        }
+        Err(BlockError::Rejected(rejected))
+    }
+
+    /// Continues the bisection of the last attempt, if it is about the same rows.
+    fn start_bisection(&self, part: &Part, named: Option<usize>, error: &ClickHouseError) {
+        let mut state = self.bisection.lock();
+        if state.as_ref().is_some_and(|state| state.excluded == part.excluded) {
+            return;
+        }
+        let (rows, in_doubt) = (self.encoded.rows() as u64, self.progress.lock().in_doubt);
+        telemetry::bisection_started(&self.destination.name, rows, in_doubt, error);
+        let mut bisection = Bisection::excluding(part.rows.len(), &part.excluded);
+        if part.len() > 1 {
+            bisection.next();
+            bisection.rejected(Rejection::Row(named));
+        }
+        *state = Some(BlockBisection { excluded: part.excluded.clone(), bisection, rejected: Vec::new() });
+    }
+
+    /// The table rejected a row alone.
+    fn row_rejected(&self, row: usize, error: ClickHouseError) -> Result<(), ClickHouseError> {
+        let mut state = self.bisection.lock();
+        let Some(state) = state.as_mut() else { return Ok(()) };
+        let rejected = state.excluded.len() + state.rejected.len() + 1;
+        let rows = self.encoded.rows() as u64;
+        if let Some(what) = self.destination.exceeds_limits(rows, rejected as u64) {
+            return Err(limits::too_many(&self.destination.name, what, error));
+        }
+        state.rejected.push(RejectedRow { index: row, error: row_error(error) });
+        Ok(())
+    }
+}

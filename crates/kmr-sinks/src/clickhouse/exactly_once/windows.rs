@@ -1,0 +1,197 @@
+//! The deduplication windows of a table, and of every table that its views write to.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::exactly_once::views::{TableInfo, describe, target};
+use crate::clickhouse::http::endpoint::Endpoint;
+use crate::clickhouse::http::query::select;
+use crate::clickhouse::table::name::{TableName, is_table, literal};
+
+/// Maximum number of tables in the graph of views.
+const MAX_TABLES: usize = 200;
+/// Settings that would disable the deduplication, or split blocks.
+pub(crate) const FORBIDDEN_SETTINGS: &[&str] = &[
+    "deduplicate_insert",
+    "deduplicate_insert_select",
+    "input_format_max_block_wait_ms",
+    "insert_deduplicate",
+    "use_strict_insert_block_limits",
+];
+/// Settings that end a block on the server, beside the sizes that every insert pins. Some servers
+/// lack them, so an insert cannot pin them. The default of each is 0.
+const BLOCK_SPLITTERS: [&str; 4] = [
+    "input_format_max_block_size_bytes",
+    "input_format_max_block_wait_ms",
+    "max_insert_block_size_bytes",
+    "use_strict_insert_block_limits",
+];
+
+/// How long a table remembers tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    pub(crate) table: TableName,
+    /// Blocks, counted for each table partition.
+    pub(crate) blocks: u64,
+    /// `None`: as long as the blocks last.
+    pub(crate) time: Option<Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Setting {
+    name: String,
+    value: String,
+}
+
+/// The windows of `table`, a quoted name, and of every table in the graph of its views.
+pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Window>, ClickHouseError> {
+    let statement = format!("SELECT database, name FROM system.tables WHERE {}", is_table(table));
+    let found: Vec<TableName> = select(endpoint, table, &statement).await?;
+    let Some(first) = found.into_iter().next() else {
+        let problem = "system.tables does not show it; grant SELECT on system.tables (SHOW TABLES)";
+        return Err(unsuitable(table, problem.to_owned()));
+    };
+    check_profile(endpoint, table).await?;
+    let mut open = vec![first];
+    let (mut windows, mut seen) = (Vec::new(), Vec::new());
+    while let Some(name) = open.pop() {
+        if seen.contains(&name) {
+            continue;
+        }
+        seen.push(name.clone());
+        if seen.len() > MAX_TABLES {
+            return Err(unsuitable(table, format!("its views reach more than {MAX_TABLES} tables")));
+        }
+        let found = describe(endpoint, table, &name).await?;
+        windows.push(window(endpoint, table, &found).await?);
+        for dependency in found.dependencies() {
+            let view = describe(endpoint, table, &dependency).await?;
+            if view.engine == "MaterializedView" {
+                open.push(target(table, &view)?);
+            }
+        }
+    }
+    Ok(windows)
+}
+
+/// Checks that the user's profile neither disables the deduplication nor splits blocks.
+async fn check_profile(endpoint: &Endpoint, table: &str) -> Result<(), ClickHouseError> {
+    let names = BLOCK_SPLITTERS.map(|name| format!("'{name}'")).join(", ");
+    let statement = format!(
+        "SELECT name, value FROM system.settings WHERE name IN ('insert_deduplicate', 'deduplicate_insert', {names})"
+    );
+    let settings: Vec<Setting> = select(endpoint, table, &statement).await?;
+    match settings.iter().find_map(profile_problem) {
+        Some(problem) => Err(unsuitable(table, problem)),
+        None => Ok(()),
+    }
+}
+
+/// Why a setting of the user's profile makes exactly-once mode impossible.
+fn profile_problem(Setting { name, value }: &Setting) -> Option<String> {
+    let why = match name.as_str() {
+        "insert_deduplicate" if value != "1" => "so rows that are sent twice are stored twice",
+        // Newer servers have both settings; this one overrides the other.
+        "deduplicate_insert" if value == "disable" => "so rows that are sent twice are stored twice",
+        name if BLOCK_SPLITTERS.contains(&name) && value != "0" => {
+            "so a replayed block may be split differently; set it to 0"
+        }
+        _ => return None,
+    };
+    Some(format!("the user's profile sets {name} to {value}, {why}"))
+}
+
+async fn window(endpoint: &Endpoint, of: &str, table: &TableInfo) -> Result<Window, ClickHouseError> {
+    let name = format!("{}.{}", table.name.database, table.name.name);
+    if !table.engine.ends_with("MergeTree") {
+        let problem = format!(
+            "{name} has the engine {}, which does not deduplicate blocks; exactly-once mode needs MergeTree tables, \
+             also as the targets of views",
+            table.engine
+        );
+        return Err(unsuitable(of, problem));
+    }
+    let is_replicated = table.engine.starts_with("Replicated") || table.engine.starts_with("Shared");
+    let (blocks, time) = if is_replicated {
+        let blocks = setting(endpoint, of, table, "replicated_deduplication_window").await?;
+        let seconds = setting(endpoint, of, table, "replicated_deduplication_window_seconds").await?;
+        (blocks, Some(Duration::from_secs(seconds)))
+    } else {
+        (setting(endpoint, of, table, "non_replicated_deduplication_window").await?, None)
+    };
+    if blocks == 0 || time.is_some_and(|time| time.is_zero()) {
+        let setting = match (is_replicated, blocks) {
+            (true, 0) => "replicated_deduplication_window",
+            (true, _) => "replicated_deduplication_window_seconds",
+            (false, _) => "non_replicated_deduplication_window",
+        };
+        let problem = format!(
+            "{name} remembers no tokens, so rows that are sent twice are stored twice; ALTER TABLE {name} MODIFY SETTING \
+             {setting} = 10000"
+        );
+        return Err(unsuitable(of, problem));
+    }
+    Ok(Window { table: table.name.clone(), blocks, time })
+}
+
+/// A setting of a table: its own, or the server's default.
+async fn setting(
+    endpoint: &Endpoint,
+    of: &str,
+    table: &TableInfo,
+    name: &str,
+) -> Result<u64, ClickHouseError> {
+    if let Some(value) = own_setting(&table.engine_full, name) {
+        return Ok(value);
+    }
+    let defaults = if table.engine.starts_with("Replicated") {
+        "replicated_merge_tree_settings"
+    } else {
+        "merge_tree_settings"
+    };
+    let statement = format!("SELECT name, value FROM system.{defaults} WHERE name = {}", literal(name));
+    let found: Vec<Setting> = select(endpoint, of, &statement).await?;
+    let value = found.iter().find(|found| found.name == name).and_then(|found| found.value.parse().ok());
+    value.ok_or_else(|| unsuitable(of, format!("the server does not report the value of {name}")))
+}
+
+/// A value in the `SETTINGS` of an engine.
+fn own_setting(engine: &str, name: &str) -> Option<u64> {
+    let (_, settings) = engine.rsplit_once(" SETTINGS ")?;
+    let mut pairs = settings.split(", ").filter_map(|pair| pair.split_once(" = "));
+    pairs.find(|(found, _)| *found == name)?.1.trim_matches('\'').parse().ok()
+}
+
+fn unsuitable(table: &str, problem: String) -> ClickHouseError {
+    ClickHouseError::Schema { table: table.to_owned(), problem }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn profiles_that_break_the_mode_are_distinguished_from_others() {
+        let breaks = |name: &str, value: &str| {
+            profile_problem(&Setting { name: name.to_owned(), value: value.to_owned() }).is_some()
+        };
+        assert!(breaks("insert_deduplicate", "0") && !breaks("insert_deduplicate", "1"));
+        assert!(breaks("deduplicate_insert", "disable"));
+        assert!(
+            !breaks("deduplicate_insert", "enable")
+                && !breaks("deduplicate_insert", "backward_compatible_choice")
+        );
+        assert!(BLOCK_SPLITTERS.iter().all(|name| breaks(name, "1000000") && !breaks(name, "0")));
+        assert!(!breaks("max_insert_block_size", "1000"), "every insert pins it");
+    }
+
+    #[test]
+    fn settings_of_engines_are_read() {
+        let engine = "MergeTree ORDER BY n SETTINGS index_granularity = 8192, non_replicated_deduplication_window = 100";
+        assert_eq!(own_setting(engine, "non_replicated_deduplication_window"), Some(100));
+        assert_eq!(own_setting(engine, "replicated_deduplication_window"), None);
+        assert_eq!(own_setting("MergeTree ORDER BY n", "index_granularity"), None);
+    }
+}

@@ -1,0 +1,129 @@
+//! One server: its address, and what every request to it carries.
+
+use std::fmt;
+use std::time::Duration;
+
+use hyper::{HeaderMap, Uri};
+
+#[cfg(feature = "clickhouse-tls")]
+use crate::clickhouse::http::tls::Tls;
+
+/// Time limits of one request.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Timeouts {
+    pub(crate) connect: Duration,
+    pub(crate) write: Duration,
+    pub(crate) response: Duration,
+}
+
+/// A value that is sent to the server and shown nowhere else.
+#[derive(Clone)]
+pub(crate) struct Secret(pub(crate) String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("(hidden)")
+    }
+}
+
+/// A server, with all options of a request checked.
+#[derive(Clone, Debug)]
+pub(crate) struct Endpoint {
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    /// The URL's path: a proxy may serve ClickHouse below one.
+    pub(crate) path: String,
+    pub(crate) headers: HeaderMap,
+    /// Values that are removed from every text that the server sends.
+    pub(crate) secrets: Vec<Secret>,
+    pub(crate) settings: Vec<(String, String)>,
+    pub(crate) timeouts: Timeouts,
+    #[cfg(feature = "clickhouse-tls")]
+    pub(crate) tls: Option<Tls>,
+}
+
+impl Endpoint {
+    /// Host and port, for messages.
+    pub(crate) fn address(&self) -> String {
+        address(&self.host, self.port)
+    }
+
+    /// Path and parameters of a request: `parameters`, then the user's settings.
+    pub(crate) fn target(&self, parameters: &[(&str, &str)]) -> String {
+        let mut target = self.path.clone();
+        let settings = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        for (at, (name, value)) in parameters.iter().copied().chain(settings).enumerate() {
+            target.push(if at == 0 { '?' } else { '&' });
+            percent_encode(name, &mut target);
+            target.push('=');
+            percent_encode(value, &mut target);
+        }
+        target
+    }
+
+    /// `text` without password and token, in case the server repeats them.
+    pub(crate) fn redact(&self, text: &str) -> String {
+        let hide = |text: String, secret: &Secret| text.replace(&secret.0, "(hidden)");
+        self.secrets.iter().fold(text.to_owned(), hide)
+    }
+}
+
+/// Host and port in one text; an IPv6 address is bracketed.
+pub(crate) fn address(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
+/// The parts of a URL.
+pub(crate) struct Url {
+    pub(crate) secure: bool,
+    pub(crate) host: String,
+    pub(crate) port: u16,
+    pub(crate) path: String,
+}
+
+impl Url {
+    /// Splits a URL, or returns what is wrong with it. The text repeats nothing of the URL, which
+    /// may hold a password.
+    pub(crate) fn parse(url: &str) -> Result<Self, &'static str> {
+        let uri: Uri = url.parse().map_err(|_| "the URL is not valid; it looks like http://host:8123")?;
+        let authority = uri.authority().ok_or(NO_HOST)?;
+        if authority.as_str().contains('@') {
+            return Err("the URL holds credentials, which end up in logs; use .user() and .password()");
+        }
+        if uri.query().is_some() {
+            return Err("the URL holds parameters; use .setting(), .user() and .password()");
+        }
+        let secure = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err("the URL must start with http:// or https://"),
+        };
+        let host = authority.host();
+        let port = match authority.as_str().strip_prefix(host) {
+            Some("") if secure => 443,
+            Some("") => 80,
+            _ => authority.port_u16().ok_or("the URL's port is not a number up to 65535")?,
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        if host.is_empty() {
+            return Err(NO_HOST);
+        }
+        Ok(Self { secure, host, port, path: uri.path().to_owned() })
+    }
+}
+
+const NO_HOST: &str = "the URL names no host; it looks like http://host:8123";
+
+fn percent_encode(text: &str, out: &mut String) {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
+    for byte in text.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => out.push(byte as char),
+            _ => {
+                out.push('%');
+                out.push(HEX[usize::from(byte >> 4)] as char);
+                out.push(HEX[usize::from(byte & 15)] as char);
+            }
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! One HTTP request to one server: hosts, connection, body, response.
+
+pub(super) mod body;
+pub(super) mod endpoint;
+pub(super) mod hosts;
+pub(super) mod query;
+pub(super) mod request;
+pub(super) mod response;
+pub(super) mod throttle;
+#[cfg(feature = "clickhouse-tls")]
+pub(super) mod tls;

@@ -1,0 +1,166 @@
+//! One response, and what it means: HTTP 200 alone is no success, and the body can hold an
+//! exception.
+
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::{HeaderMap, StatusCode};
+use serde::Deserialize;
+
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error_code::{classify, find_exception, remedy};
+use crate::clickhouse::http::endpoint::Endpoint;
+
+/// Bytes of a body that are read; the text of an exception is at its start or at its end.
+const BODY_LIMIT: usize = 4 << 20;
+/// Characters of an exception that an error repeats.
+const MESSAGE_CHARACTERS: usize = 1_000;
+/// Characters that an error repeats of a body that is not ClickHouse's.
+const QUOTED_CHARACTERS: usize = 200;
+
+/// A response that was read to its end, or up to [`BODY_LIMIT`].
+pub(crate) struct Response {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) async fn read(response: hyper::Response<Incoming>) -> Result<Self, hyper::Error> {
+        let (parts, mut incoming) = response.into_parts();
+        let mut body = Vec::new();
+        while let Some(frame) = incoming.frame().await {
+            if let Some(data) = frame?.data_ref() {
+                let room = BODY_LIMIT.saturating_sub(body.len());
+                body.extend_from_slice(&data[..data.len().min(room)]);
+                if data.len() > room {
+                    break;
+                }
+            }
+        }
+        Ok(Self { status: parts.status, headers: parts.headers, body })
+    }
+
+    fn header(&self, name: &str) -> Option<String> {
+        Some(self.headers.get(name)?.to_str().ok()?.to_owned())
+    }
+
+    /// Rows by the server's count.
+    fn written_rows(&self) -> Option<u64> {
+        let summary: Summary = serde_json::from_str(&self.header("x-clickhouse-summary")?).ok()?;
+        summary.written_rows?.parse().ok()
+    }
+}
+
+/// The figures of a successful insert.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Outcome {
+    /// Rows by the server's count, including rows in dependent views. `None` where a proxy removed
+    /// the summary.
+    pub(crate) written_rows: Option<u64>,
+    pub(crate) query_id: Option<String>,
+}
+
+/// Turns a response that is not a success into its error.
+pub(crate) fn check(response: &Response, endpoint: &Endpoint, table: &str) -> Result<(), ClickHouseError> {
+    let status = response.status.as_u16();
+    let text = String::from_utf8_lossy(&response.body);
+    let header = response.header("x-clickhouse-exception-code").and_then(|code| code.parse().ok());
+    // With status 200 an exception can follow earlier output.
+    let found = find_exception(&text);
+    if let Some(code) = header.or(found.map(|(code, _)| code)) {
+        let message = endpoint.redact(found.map_or(text.as_ref(), |(_, message)| message).trim());
+        let class = classify(code, status, &message);
+        return Err(ClickHouseError::Exception {
+            address: endpoint.address(),
+            table: table.to_owned(),
+            code,
+            status,
+            class,
+            message: without_middle(&message, MESSAGE_CHARACTERS),
+            remedy: remedy(code, class),
+        });
+    }
+    if response.status.is_success() { Ok(()) } else { Err(bare_status(response, endpoint)) }
+}
+
+/// Reads the response to an insert of `sent` rows.
+pub(crate) fn insert_outcome(
+    response: &Response,
+    endpoint: &Endpoint,
+    table: &str,
+    sent: u64,
+) -> Result<Outcome, ClickHouseError> {
+    check(response, endpoint, table)?;
+    if response.status.as_u16() != 200 {
+        return Err(not_clickhouse(response, endpoint, "an insert with a status other than 200"));
+    }
+    if !response.body.trim_ascii().is_empty() {
+        return Err(not_clickhouse(response, endpoint, "an insert with a text"));
+    }
+    let written_rows = response.written_rows();
+    match written_rows {
+        // More is normal: rows in dependent views count too.
+        Some(written) if written < sent => Err(ClickHouseError::Incomplete {
+            address: endpoint.address(),
+            table: table.to_owned(),
+            written,
+            sent,
+        }),
+        _ => Ok(Outcome { written_rows, query_id: response.header("x-clickhouse-query-id") }),
+    }
+}
+
+/// A response of status 200 that ClickHouse would not send.
+pub(crate) fn not_clickhouse(
+    response: &Response,
+    endpoint: &Endpoint,
+    what: &'static str,
+) -> ClickHouseError {
+    let (address, body) = (endpoint.address(), start_of_body(response, endpoint));
+    ClickHouseError::NotClickHouse { address, what, body }
+}
+
+/// A status without an exception: most likely not from ClickHouse itself.
+fn bare_status(response: &Response, endpoint: &Endpoint) -> ClickHouseError {
+    let status = response.status.as_u16();
+    let (retryable, remedy) = match status {
+        300..=399 => (false, "it redirects: use the final address"),
+        401 | 403 | 407 => {
+            (false, "check .user() and .password(), or .bearer_token(), and those of any proxy in between")
+        }
+        408 | 429 => (true, "kmr retries"),
+        400..=499 => (false, "check that the address is ClickHouse's HTTP interface"),
+        _ => (true, "kmr retries; if it persists, see the log of the server or of the proxy in between"),
+    };
+    ClickHouseError::Status {
+        address: endpoint.address(),
+        status,
+        body: start_of_body(response, endpoint),
+        remedy,
+        retryable,
+    }
+}
+
+#[derive(Deserialize)]
+struct Summary {
+    // The server sends numbers as strings.
+    written_rows: Option<String>,
+}
+
+fn start_of_body(response: &Response, endpoint: &Endpoint) -> String {
+    let text = endpoint.redact(String::from_utf8_lossy(&response.body).trim());
+    match text.char_indices().nth(QUOTED_CHARACTERS) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// The start and the end of a text: an exception names its origin at the end.
+fn without_middle(text: &str, limit: usize) -> String {
+    let cut = |at: usize| text.char_indices().nth(at).map(|(at, _)| at);
+    let length = text.chars().count();
+    match (cut(limit / 2), cut(length.saturating_sub(limit / 2))) {
+        (Some(head), Some(tail)) if length > limit => format!("{}…{}", &text[..head], &text[tail..]),
+        _ => text.to_owned(),
+    }
+}

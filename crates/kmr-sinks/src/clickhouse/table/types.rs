@@ -1,0 +1,151 @@
+//! ClickHouse's data types, as far as the encoder needs them.
+
+const DECIMAL_256: &str = "Decimal of up to 76 digits, from 32 bytes, scaled, as clickhouse::types::Int256";
+const UUID: &str = "UUID, from uuid::Uuid with #[serde(with = \"clickhouse::serde::uuid\")], or (u64, u64)";
+const DATE_TIME: &str = "DateTime, from u32 (seconds since 1970-01-01 UTC) or a clickhouse::serde helper";
+const DATE_TIME_64: &str = "DateTime64, from i64 (ticks since 1970-01-01 UTC) or a clickhouse::serde helper";
+
+/// A column's type, reduced to what decides its bytes in RowBinary. Time zones, the scale of
+/// decimals, `LowCardinality` and `SimpleAggregateFunction` do not.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Type {
+    Bool,
+    UInt8,
+    UInt16,
+    UInt32,
+    UInt64,
+    UInt128,
+    UInt256,
+    Int8,
+    Int16,
+    Int32,
+    Int64,
+    Int128,
+    Int256,
+    Float32,
+    Float64,
+    BFloat16,
+    Decimal32,
+    Decimal64,
+    Decimal128,
+    Decimal256,
+    String,
+    FixedString(usize),
+    Uuid,
+    Date,
+    Date32,
+    DateTime,
+    DateTime64,
+    Time,
+    Time64,
+    Interval,
+    IPv4,
+    IPv6,
+    Json,
+    Enum8(Vec<EnumValue>),
+    Enum16(Vec<EnumValue>),
+    Nullable(Box<Type>),
+    Array(Box<Type>),
+    Tuple(Vec<Element>),
+    /// The type of its entries: a `Tuple` of key and value.
+    Map(Box<Type>),
+    Variant(Vec<Type>),
+    /// A type that this encoder cannot write, as the server spells it.
+    Unsupported(String),
+}
+
+/// One name of an enumeration.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct EnumValue {
+    pub(crate) name: String,
+    pub(crate) value: i16,
+}
+
+/// One element of a tuple; `name` is empty where the tuple has no names.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Element {
+    pub(crate) name: String,
+    pub(crate) ty: Type,
+}
+
+impl Type {
+    /// The first part of the type that cannot be encoded.
+    pub(crate) fn unsupported(&self) -> Option<&str> {
+        match self {
+            Type::Unsupported(text) => Some(text),
+            Type::Nullable(inner) | Type::Array(inner) | Type::Map(inner) => inner.unsupported(),
+            Type::Tuple(elements) => elements.iter().find_map(|element| element.ty.unsupported()),
+            Type::Variant(types) => types.iter().find_map(Type::unsupported),
+            _ => None,
+        }
+    }
+
+    /// Whether the type contains a `JSON`, which needs a setting to be sent as text.
+    pub(crate) fn holds_json(&self) -> bool {
+        match self {
+            Type::Json => true,
+            Type::Nullable(inner) | Type::Array(inner) | Type::Map(inner) => inner.holds_json(),
+            Type::Tuple(elements) => elements.iter().any(|element| element.ty.holds_json()),
+            Type::Variant(types) => types.iter().any(Type::holds_json),
+            _ => false,
+        }
+    }
+
+    /// The type and the Rust types that fit it, for error messages.
+    pub(crate) fn with_rust_types(&self) -> String {
+        let plain = match self {
+            Type::Bool => "Bool, from bool",
+            Type::UInt8 => "UInt8, from u8 or bool",
+            Type::UInt16 => "UInt16, from u16",
+            Type::UInt32 => "UInt32, from u32",
+            Type::UInt64 => "UInt64, from u64",
+            Type::UInt128 => "UInt128, from u128",
+            Type::UInt256 => "UInt256, from clickhouse::types::UInt256",
+            Type::Int8 => "Int8, from i8",
+            Type::Int16 => "Int16, from i16",
+            Type::Int32 => "Int32, from i32",
+            Type::Int64 => "Int64, from i64",
+            Type::Int128 => "Int128, from i128",
+            Type::Int256 => "Int256, from clickhouse::types::Int256",
+            Type::Float32 => "Float32, from f32",
+            Type::Float64 => "Float64, from f64",
+            Type::BFloat16 => "BFloat16, from clickhouse::types::BFloat16",
+            Type::Decimal32 => "Decimal of up to 9 digits, from i32, scaled",
+            Type::Decimal64 => "Decimal of up to 18 digits, from i64, scaled",
+            Type::Decimal128 => "Decimal of up to 38 digits, from i128, scaled",
+            Type::Decimal256 => DECIMAL_256,
+            Type::String => "String, from String, &str or bytes",
+            Type::FixedString(n) => {
+                return format!("FixedString({n}), from [u8; {n}], or a string of at most {n} bytes");
+            }
+            Type::Uuid => UUID,
+            Type::Date => "Date, from u16 (days since 1970-01-01) or a clickhouse::serde helper",
+            Type::Date32 => "Date32, from i32 (days since 1970-01-01) or a clickhouse::serde helper",
+            Type::DateTime => DATE_TIME,
+            Type::DateTime64 => DATE_TIME_64,
+            Type::Time => "Time, from i32 (seconds) or a clickhouse::serde helper",
+            Type::Time64 => "Time64, from i64 (ticks) or a clickhouse::serde helper",
+            Type::Interval => "Interval, from i64",
+            Type::IPv4 => "IPv4, from Ipv4Addr with #[serde(with = \"clickhouse::serde::ipv4\")], or u32",
+            Type::IPv6 => "IPv6, from Ipv6Addr or [u8; 16]",
+            Type::Json => "JSON, from a String that holds the JSON text",
+            Type::Enum8(_) => "Enum8, from i8 (serde_repr), a string, or an enum without fields",
+            Type::Enum16(_) => "Enum16, from i16 (serde_repr), a string, or an enum without fields",
+            Type::Nullable(inner) => {
+                return format!("Nullable, from Option of what fits {}", inner.with_rust_types());
+            }
+            Type::Array(inner) => {
+                return format!("Array, from Vec or slice of what fits {}", inner.with_rust_types());
+            }
+            Type::Map(_) => "Map, from a map or Vec<(K, V)>",
+            Type::Tuple(elements) => {
+                return format!("Tuple, from a tuple or struct of {} elements", elements.len());
+            }
+            Type::Variant(types) => {
+                return format!("Variant, from an enum of {} one-field variants in that order", types.len());
+            }
+            Type::Unsupported(text) => return format!("{text}, which cannot be written"),
+        };
+        plain.to_owned()
+    }
+}

@@ -1,0 +1,150 @@
+//! A dead letter as a message: the unchanged record, with headers that describe its failure.
+
+use std::time::SystemTime;
+
+use kmr_core::{DeadLetter, OwnedHeader, OwnedRecord};
+
+use super::message::KafkaMessage;
+
+/// Default prefix of the added headers; see
+/// [`KafkaWriter::header_prefix`](super::KafkaWriter::header_prefix).
+pub const DEFAULT_HEADER_PREFIX: &str = "kmr.";
+
+/// Maximum size of an error's text in a header. Brokers count headers in the size of a message.
+const MAX_ERROR_BYTES: usize = 4096;
+/// The version of kmr that writes the dead letter.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The message for a dead letter. `now` is in milliseconds since the Unix epoch.
+pub(super) fn message(dead_letter: DeadLetter, prefix: &str, now: i64) -> KafkaMessage {
+    let mut message = dead_letter.record.as_ref().map(KafkaMessage::from).unwrap_or_default();
+    let earlier = EarlierFailure::read(dead_letter.record.as_ref(), prefix);
+    let mut add = |name: &str, value: String| {
+        message.headers.push(OwnedHeader { key: format!("{prefix}{name}"), value: Some(value.into_bytes()) });
+    };
+    add("topic", dead_letter.partition.topic().to_owned());
+    add("partition", dead_letter.partition.partition().to_string());
+    add("offset", dead_letter.offset.to_string());
+    if dead_letter.last_offset != dead_letter.offset {
+        add("last_offset", dead_letter.last_offset.to_string());
+    }
+    if let Some(millis) = dead_letter.record.as_ref().and_then(OwnedRecord::timestamp_millis) {
+        add("timestamp", millis.to_string());
+    }
+    add("stage", dead_letter.stage.clone());
+    add("error", truncated(dead_letter.reason()));
+    if let Some(code) = dead_letter.code() {
+        add("code", code.to_owned());
+    }
+    add("attempt", (earlier.attempt + 1).to_string());
+    add("first_seen", earlier.first_seen.unwrap_or(now).to_string());
+    add("version", VERSION.to_owned());
+    if let Some(why) = dead_letter.missing {
+        add("missing", truncated(why));
+    }
+    message
+}
+
+/// Milliseconds since the Unix epoch.
+pub(super) fn now() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// The headers of an earlier dead letter of the record. The record was read from a dead letter
+/// topic and failed again.
+#[derive(Default)]
+struct EarlierFailure {
+    attempt: u32,
+    first_seen: Option<i64>,
+}
+
+impl EarlierFailure {
+    fn read(record: Option<&OwnedRecord>, prefix: &str) -> Self {
+        let Some(record) = record else { return Self::default() };
+        let last = |name: &str| {
+            let is_it =
+                |header: &&OwnedHeader| header.key.strip_prefix(prefix).is_some_and(|rest| rest == name);
+            let header = record.headers().iter().rfind(is_it)?;
+            std::str::from_utf8(header.value.as_deref()?).ok()
+        };
+        let attempt = last("attempt").and_then(|text| text.parse().ok()).unwrap_or(0);
+        Self { attempt, first_seen: last("first_seen").and_then(|text| text.parse().ok()) }
+    }
+}
+
+fn truncated(mut text: String) -> String {
+    if text.len() > MAX_ERROR_BYTES {
+        let end = (0..=MAX_ERROR_BYTES).rev().find(|at| text.is_char_boundary(*at)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use kmr_core::CodedError;
+
+    use super::*;
+
+    fn headers(message: &KafkaMessage) -> Vec<(&str, Option<&str>)> {
+        let text = |value| std::str::from_utf8(value).unwrap();
+        message.headers.iter().map(|header| (&*header.key, header.value.as_deref().map(text))).collect()
+    }
+
+    fn record() -> OwnedRecord {
+        OwnedRecord::new("orders", 3, 42)
+            .with_key("k")
+            .with_payload("p")
+            .with_header("a", Some(b"1".to_vec()))
+            .with_header("a", None)
+            .with_timestamp_millis(77)
+    }
+
+    #[test]
+    fn the_record_is_kept_and_the_failure_is_added() {
+        let dead_letter = DeadLetter::new(record(), "map 1", CodedError::new("27", "no number"));
+        let message = message(dead_letter, DEFAULT_HEADER_PREFIX, 1000);
+        assert_eq!((message.key.as_deref(), message.payload.as_deref()), (Some(&b"k"[..]), Some(&b"p"[..])));
+        assert_eq!((message.timestamp, message.topic.as_deref(), message.partition), (Some(77), None, None));
+        let expected = [
+            ("a", Some("1")),
+            ("a", None),
+            ("kmr.topic", Some("orders")),
+            ("kmr.partition", Some("3")),
+            ("kmr.offset", Some("42")),
+            ("kmr.timestamp", Some("77")),
+            ("kmr.stage", Some("map 1")),
+            ("kmr.error", Some("no number")),
+            ("kmr.code", Some("27")),
+            ("kmr.attempt", Some("1")),
+            ("kmr.first_seen", Some("1000")),
+            ("kmr.version", Some(VERSION)),
+        ];
+        assert_eq!(headers(&message), expected);
+    }
+
+    #[test]
+    fn a_record_that_fails_again_has_the_next_attempt_and_the_first_time() {
+        let first = message(DeadLetter::new(record(), "map 1", "no number"), "dlq-", 1000);
+        let again = first.headers.into_iter().fold(OwnedRecord::new("dlq", 0, 9), |record, header| {
+            record.with_header(header.key, header.value) //
+        });
+        let second = message(DeadLetter::new(again, "map 2", "still none"), "dlq-", 5000);
+        let headers = headers(&second);
+        let all = |name| -> Vec<_> {
+            headers.iter().filter(|(key, _)| *key == name).filter_map(|(_, value)| *value).collect()
+        };
+        assert_eq!(all("dlq-attempt"), ["1", "2"], "each failure adds its own headers");
+        assert_eq!(all("dlq-first_seen"), ["1000", "1000"]);
+        assert_eq!(all("dlq-topic"), ["orders", "dlq"]);
+    }
+
+    #[test]
+    fn long_errors_are_truncated_between_characters() {
+        let text = truncated("ü".repeat(MAX_ERROR_BYTES));
+        assert!(text.len() <= MAX_ERROR_BYTES + '…'.len_utf8() && text.ends_with("ü…"), "{}", text.len());
+        assert_eq!(truncated("short".to_owned()), "short");
+    }
+}
