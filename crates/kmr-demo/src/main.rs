@@ -5,21 +5,31 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod cli;
+#[path = "../../kmr-cli-support/src/clickhouse.rs"]
 mod clickhouse_client;
 mod create_table;
+#[path = "../../kmr-cli/src/doctor/mod.rs"]
 mod doctor;
 mod embedded;
+#[path = "../../kmr-cli-support/src/errors.rs"]
 mod errors;
+#[path = "../../kmr-cli/src/kafka_client.rs"]
 mod kafka_client;
+#[path = "../../kmr-cli-support/src/logging.rs"]
 mod logging;
+#[path = "../../kmr-cli-support/src/numbers.rs"]
 mod numbers;
+#[path = "../../kmr-cli/src/offsets/reset.rs"]
 mod offsets;
+#[path = "../../kmr-cli-support/src/output.rs"]
 mod output;
 mod payload;
 mod produce;
 mod run;
+#[path = "../../kmr-cli-support/src/units.rs"]
 mod units;
 mod usage;
+#[path = "../../kmr-cli/src/verify/audit.rs"]
 mod verify;
 
 use cli::{Cli, Command};

@@ -11,6 +11,7 @@ use kmr_core::{Consumer, ConsumerHandle, Record, processing_strategy};
 
 mod account;
 mod console;
+#[path = "producer.rs"]
 mod feed;
 mod progress;
 mod sampled_errors;

@@ -8,6 +8,7 @@ use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 
+#[path = "delivery_reports.rs"]
 mod receipts;
 mod topic;
 

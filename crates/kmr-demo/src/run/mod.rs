@@ -6,10 +6,14 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use kmr_core::{ClientConfig, Consumer};
 
+#[path = "../../../kmr-cli-support/src/ingest/pipeline.rs"]
 mod pipeline;
+#[path = "../../../kmr-cli-support/src/ingest/probe.rs"]
 mod probe;
+#[path = "../../../kmr-cli-support/src/ingest/row.rs"]
 mod row;
 mod summary;
+#[path = "idle_watch.rs"]
 mod watch;
 
 pub(crate) use row::IngestRow;

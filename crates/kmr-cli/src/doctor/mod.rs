@@ -5,13 +5,19 @@
 
 use std::process::ExitCode;
 
+#[path = "clickhouse_facts.rs"]
 mod clickhouse;
 mod facts;
 mod guarantee;
+#[path = "clickhouse_checks.rs"]
 mod judge_clickhouse;
+#[path = "kafka_checks.rs"]
 mod judge_kafka;
+#[path = "kafka_facts.rs"]
 mod kafka;
+#[path = "diagnosis.rs"]
 mod report;
+#[path = "table_definition.rs"]
 mod tables;
 
 use facts::Facts;

@@ -13,11 +13,16 @@ use anyhow::{Context, bail};
 use rdkafka::ClientConfig;
 use tokio::task::spawn_blocking;
 
+#[path = "partition_account.rs"]
 mod audit;
+#[path = "dead_letters.rs"]
 mod letters;
+#[path = "topic_log.rs"]
 mod log;
+#[path = "offset_sets.rs"]
 mod offsets;
 mod report;
+#[path = "table_rows.rs"]
 mod table;
 
 use audit::{Account, Bounds, Rows, dead_within};
