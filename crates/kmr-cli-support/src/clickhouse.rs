@@ -1,91 +1,100 @@
-//! The ClickHouse client of `create-table`, `verify` and `doctor`, and the words for what goes wrong with it.
+//! A ClickHouse client for single requests, and the remedies that its error texts name.
 
-use std::future::Future;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clickhouse::Client;
 
-use crate::cli::ClickHouseArgs;
+use crate::connection::{ClickHouseArgs, environment};
 
-/// The user's name and password come from the environment alone: arguments are visible to everybody on the machine.
-pub(crate) const USER: &str = "KMR_CLICKHOUSE_USER";
-pub(crate) const PASSWORD: &str = "KMR_CLICKHOUSE_PASSWORD";
+/// Credentials come from the environment alone: every user of the machine can read arguments.
+const USER: &str = "KMR_CLICKHOUSE_USER";
+const PASSWORD: &str = "KMR_CLICKHOUSE_PASSWORD";
 
-/// An answer has to be there within this time; the client itself would wait for ever.
-const ANSWER: Duration = Duration::from_secs(60);
+/// Timeout of a request; the client has none of its own.
+const REQUEST: Duration = Duration::from_secs(60);
 
 /// A server and a table on it.
-pub(crate) struct Server<'a> {
+pub struct Server<'a> {
     client: Client,
     args: &'a ClickHouseArgs,
 }
 
 impl<'a> Server<'a> {
-    pub(crate) fn new(args: &'a ClickHouseArgs) -> Self {
+    /// A client of the server; it connects with the first request.
+    pub fn new(args: &'a ClickHouseArgs) -> Self {
         let mut client = Client::default().with_url(url(args)).with_database(&args.database);
-        if let Some(user) = environment(USER) {
+        if let Some(user) = user() {
             client = client.with_user(user);
         }
-        if let Some(password) = environment(PASSWORD) {
+        if let Some(password) = password() {
             client = client.with_password(password);
         }
         Self { client, args }
     }
 
-    pub(crate) fn client(&self) -> &Client {
+    /// The client, to prepare a request with.
+    pub fn client(&self) -> &Client {
         &self.client
     }
 
     /// The table, quoted, with its database.
-    pub(crate) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         format!("{}.{}", quoted(&self.args.database), quoted(&self.args.table))
     }
 
-    /// Waits for an answer, and says what is wrong and what helps if there is none.
-    pub(crate) async fn ask<T>(
+    /// Waits for a response. `action` names the request in errors.
+    ///
+    /// # Errors
+    ///
+    /// The cause and its remedy.
+    pub async fn request<T>(
         &self,
-        what: &str,
-        answer: impl Future<Output = Result<T, clickhouse::error::Error>>,
+        action: &str,
+        response: impl Future<Output = Result<T, clickhouse::error::Error>>,
     ) -> anyhow::Result<T> {
-        self.ask_for(ANSWER, what, answer).await
+        self.request_within(REQUEST, action, response).await
     }
 
-    /// The same, with a limit of its own.
-    pub(crate) async fn ask_for<T>(
+    /// The same, with another timeout.
+    ///
+    /// # Errors
+    ///
+    /// The cause and its remedy.
+    pub async fn request_within<T>(
         &self,
-        limit: Duration,
-        what: &str,
-        answer: impl Future<Output = Result<T, clickhouse::error::Error>>,
+        timeout: Duration,
+        action: &str,
+        response: impl Future<Output = Result<T, clickhouse::error::Error>>,
     ) -> anyhow::Result<T> {
         let address = &self.args.clickhouse;
-        match tokio::time::timeout(limit, answer).await {
-            Err(_) => Err(anyhow!("{what}: ClickHouse at {address} gave no answer within {limit:?}")),
+        match tokio::time::timeout(timeout, response).await {
+            Err(_) => Err(anyhow!("{action}: ClickHouse at {address} did not respond within {timeout:?}")),
             Ok(Err(error)) => {
                 let remedy = remedy(&error);
-                Err(error).with_context(|| format!("{what} at ClickHouse {address} failed ({remedy})"))
+                Err(error).with_context(|| format!("{action}: ClickHouse at {address} failed ({remedy})"))
             }
-            Ok(Ok(answer)) => Ok(answer),
+            Ok(Ok(response)) => Ok(response),
         }
     }
 }
 
-/// What helps against the errors that people meet.
+/// The remedy for the errors that users meet.
 fn remedy(error: &clickhouse::error::Error) -> &'static str {
     if matches!(error, clickhouse::error::Error::Network(_)) {
         return "is it running, and is --clickhouse its HTTP address?";
     }
     let text = error.to_string();
     if text.contains("UNKNOWN_TABLE") {
-        "create the table with `kmr-demo create-table`, or correct --table and --database"
+        "create the table (kmr-demo create-table creates the demo's), or correct --table and --database"
     } else if text.contains("UNKNOWN_DATABASE") {
         "create the database, or correct --database"
     } else if text.contains("AUTHENTICATION_FAILED") || text.contains("REQUIRED_PASSWORD") {
         "set KMR_CLICKHOUSE_USER and KMR_CLICKHOUSE_PASSWORD"
     } else if text.contains("ACCESS_DENIED") {
-        "grant the user what the message names"
+        "grant the user the privilege that the message names"
     } else {
-        "see ClickHouse's own words"
+        "see ClickHouse's message"
     }
 }
 
@@ -98,13 +107,18 @@ pub(crate) fn url(args: &ClickHouseArgs) -> String {
     }
 }
 
-/// A variable's value, if it is set and not empty.
-pub(crate) fn environment(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+/// The user's name, if the environment has one.
+pub(crate) fn user() -> Option<String> {
+    environment(USER)
 }
 
-/// A name as ClickHouse reads it back whatever is in it.
-pub(crate) fn quoted(name: &str) -> String {
+/// The user's password, if the environment has one.
+pub(crate) fn password() -> Option<String> {
+    environment(PASSWORD)
+}
+
+/// A name in backquotes, with the characters escaped that would end it.
+pub fn quoted(name: &str) -> String {
     format!("`{}`", name.replace('\\', "\\\\").replace('`', "\\`"))
 }
 

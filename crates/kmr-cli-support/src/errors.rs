@@ -1,7 +1,7 @@
-//! How errors are shown: one line, with every cause once.
+//! Error texts: one line, with every cause once.
 
-/// The error and its causes, `a: b: c`; a cause that the text before it ends with already is not repeated.
-pub(crate) fn one_line(error: &anyhow::Error) -> String {
+/// The error and its causes, `a: b: c`. A cause that the text before it contains is not repeated.
+pub fn one_line(error: &anyhow::Error) -> String {
     let mut text = String::new();
     for cause in error.chain() {
         let part = cause.to_string().replace('\n', " ");
@@ -20,7 +20,7 @@ mod tests {
     use anyhow::anyhow;
 
     #[test]
-    fn causes_follow_once() {
+    fn every_cause_is_named_once() {
         let error = anyhow!("refused\nby peer").context("connecting: refused by peer").context("starting");
         assert_eq!(super::one_line(&error), "starting: connecting: refused by peer");
     }

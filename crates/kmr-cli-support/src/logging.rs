@@ -1,16 +1,16 @@
-//! Log lines on standard error, as `RUST_LOG` asks; warnings and errors by default.
+//! Log lines on standard error, filtered by `RUST_LOG`; warnings and errors by default.
 
 use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
-/// What is logged without `RUST_LOG`. librdkafka's own lines repeat what kmr reports.
+/// The filter without `RUST_LOG`. librdkafka's own lines repeat kmr's reports.
 const DEFAULT: &str = "warn,librdkafka=off";
 
 /// Starts logging for the process.
-pub(crate) fn start() {
+pub fn start() {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT));
-    // Fails only if a subscriber is there already.
+    // Fails only if the process has a subscriber already.
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)

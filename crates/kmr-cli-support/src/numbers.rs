@@ -1,9 +1,9 @@
-//! Numbers as people read them.
+//! Numbers formatted for people.
 
 use std::time::Duration;
 
 /// `1234567` as `1,234,567`.
-pub(crate) fn grouped(number: u64) -> String {
+pub fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() * 4 / 3);
     for (at, digit) in digits.chars().enumerate() {
@@ -16,18 +16,18 @@ pub(crate) fn grouped(number: u64) -> String {
 }
 
 /// Bytes as MB, with one decimal.
-pub(crate) fn megabytes(bytes: u64) -> String {
+pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
 }
 
 /// `count` in `time`, per second.
-pub(crate) fn per_second(count: u64, time: Duration) -> u64 {
+pub fn per_second(count: u64, time: Duration) -> u64 {
     let seconds = time.as_secs_f64();
     if seconds > 0.0 { (count as f64 / seconds) as u64 } else { 0 }
 }
 
 /// CPU seconds for a million records; 0 without records.
-pub(crate) fn cpu_per_million(cpu: Duration, records: u64) -> f64 {
+pub fn cpu_per_million(cpu: Duration, records: u64) -> f64 {
     if records == 0 { 0.0 } else { cpu.as_secs_f64() * 1e6 / records as f64 }
 }
 
@@ -44,7 +44,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_divided_by_nothing() {
+    fn rates_without_time_or_records_are_zero() {
         assert_eq!(per_second(5, Duration::ZERO), 0);
         assert_eq!(cpu_per_million(Duration::from_secs(1), 0), 0.0);
         assert_eq!(cpu_per_million(Duration::from_secs(1), 500_000), 2.0);

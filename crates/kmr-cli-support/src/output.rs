@@ -1,16 +1,16 @@
-//! Everything that this program prints: results on standard output, everything else on standard error.
+//! All printing: results go to standard output, everything else to standard error.
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
     reason = "a command-line program prints; it does so here"
 )]
 
-/// A result: tables and what other programs read.
-pub(crate) fn result(text: &str) {
+/// Prints a result: a table, or JSON for other programs.
+pub fn result(text: &str) {
     println!("{text}");
 }
 
-/// A note to whoever watches.
-pub(crate) fn note(text: &str) {
+/// Prints a note for the operator.
+pub fn note(text: &str) {
     eprintln!("{text}");
 }

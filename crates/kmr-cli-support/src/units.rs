@@ -1,10 +1,14 @@
-//! Values of flags with a unit: durations, sizes, shares.
+//! Parsers of flag values: durations, sizes, ratios, Kafka settings.
 
 use std::time::Duration;
 
 /// `500ms`, `4s`, `2m`, `1h`; a bare number is seconds.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is no duration; write it as 500ms, 4s, 2m or 1h");
+///
+/// # Errors
+///
+/// A text for the user, with examples.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration; write it as 500ms, 4s, 2m or 1h");
     let (number, unit) = split(text);
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let seconds = match unit {
@@ -18,8 +22,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// `1048576`, `64MiB`, `512KiB`, `2GiB`; also `MB` and the like, by 1000.
-pub(crate) fn bytes(text: &str) -> Result<usize, String> {
-    let wrong = || format!("{text:?} is no size; write it as 1048576, 512KiB, 64MiB or 1GiB");
+///
+/// # Errors
+///
+/// A text for the user, with examples.
+pub fn bytes(text: &str) -> Result<usize, String> {
+    let wrong = || format!("{text:?} is not a size; write it as 1048576, 512KiB, 64MiB or 1GiB");
     let (number, unit) = split(text);
     let number: usize = number.parse().map_err(|_| wrong())?;
     let factor: usize = match unit.to_ascii_lowercase().as_str() {
@@ -35,9 +43,13 @@ pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     number.checked_mul(factor).ok_or_else(wrong)
 }
 
-/// A share of all: `0.0001`, or `1/10000`.
-pub(crate) fn share(text: &str) -> Result<f64, String> {
-    let wrong = || format!("{text:?} is no share; write it as 0.0001 or 1/10000, between 0 and 1");
+/// A ratio: `0.0001`, or `1/10000`.
+///
+/// # Errors
+///
+/// A text for the user, with examples.
+pub fn ratio(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is not a ratio; write 0.0001 or 1/10000, between 0 and 1");
     let value = match text.split_once('/') {
         Some((part, whole)) => {
             let number = |text: &str| text.trim().parse::<f64>().map_err(|_| wrong());
@@ -49,11 +61,15 @@ pub(crate) fn share(text: &str) -> Result<f64, String> {
 }
 
 /// A Kafka setting: `name=value`.
-pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
+///
+/// # Errors
+///
+/// A text for the user, with examples.
+pub fn setting(text: &str) -> Result<(String, String), String> {
     let (name, value) = text
         .split_once('=')
         .filter(|(name, _)| !name.trim().is_empty())
-        .ok_or_else(|| format!("{text:?} is no setting; write it as name=value"))?;
+        .ok_or_else(|| format!("{text:?} is not a setting; write it as name=value"))?;
     Ok((name.trim().to_owned(), value.to_owned()))
 }
 
@@ -88,11 +104,11 @@ mod tests {
     }
 
     #[test]
-    fn shares_are_between_nothing_and_all() {
-        assert_eq!(share("1/10000"), Ok(0.0001));
-        assert_eq!(share("0"), Ok(0.0));
+    fn ratios_are_between_zero_and_one() {
+        assert_eq!(ratio("1/10000"), Ok(0.0001));
+        assert_eq!(ratio("0"), Ok(0.0));
         for wrong in ["2", "-0.1", "1/0", "0/0", "x"] {
-            assert!(share(wrong).is_err(), "{wrong}");
+            assert!(ratio(wrong).is_err(), "{wrong}");
         }
     }
 

@@ -1,23 +1,24 @@
-//! The strategy of `run`: one of two maps, into one of three sinks, with one of four places for what failed.
+//! The pipeline: one of two map stages, one of three sinks, one of four destinations of dead
+//! letters.
 
 use std::time::Duration;
 
 use kmr_core::{BatchOptions, DeadLetter, Pipeline, Record, RetryPolicy, processing_strategy};
 use kmr_sinks::{ClickHouseWriter, KafkaWriter, OsStream, OsStreamWriter};
 
+use super::args::{Errors, Mode, RunArgs, Sink, Tuning};
 use super::probe::{Behaviour, Probe};
 use super::row::{self, IngestRow, RowError};
-use crate::cli::{Errors, Mode, RunArgs, Sink, Tuning};
-use crate::clickhouse_client::{PASSWORD, USER, environment, url};
+use crate::clickhouse::{password, url, user};
 
-/// A map stage: which one is decided at run time.
+/// A map stage; `--mode` selects it at run time.
 type Map = fn(&Record<'_>) -> Result<IngestRow, RowError>;
 
-/// Dead letters are written this long after the first of them, at the latest.
+/// Maximum age of a batch of dead letters.
 const DEAD_LETTER_AGE: Duration = Duration::from_secs(1);
 
-/// What `args` ask for.
-pub(crate) fn pipeline(args: &RunArgs) -> anyhow::Result<Pipeline> {
+/// The pipeline that `args` describe.
+pub(super) fn pipeline(args: &RunArgs) -> anyhow::Result<Pipeline> {
     let map: Map = match args.mode {
         Mode::Json => row::json,
         Mode::Raw => row::raw,
@@ -75,10 +76,10 @@ fn clickhouse(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
         .max_age(tuning.max_age)
         .attempt_timeout(tuning.attempt_timeout)
         .start_timeout(tuning.connect_timeout);
-    if let Some(user) = environment(USER) {
+    if let Some(user) = user() {
         writer = writer.user(user);
     }
-    if let Some(password) = environment(PASSWORD) {
+    if let Some(password) = password() {
         writer = writer.password(password);
     }
     writer
@@ -86,7 +87,7 @@ fn clickhouse(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
 
 fn errors(args: &RunArgs) -> anyhow::Result<ErrorStage> {
     if let Some(topic) = &args.dead_letter_topic {
-        let writer = KafkaWriter::dead_letters(super::config(args)?, topic.as_str())
+        let writer = KafkaWriter::dead_letters(super::client_config(args)?, topic.as_str())
             .max_age(DEAD_LETTER_AGE)
             .attempt_timeout(args.tuning.attempt_timeout)
             .start_timeout(args.tuning.connect_timeout);
@@ -108,7 +109,7 @@ fn batches(tuning: &Tuning, behaviour: Behaviour) -> BatchOptions {
     let options = BatchOptions::default().with_attempt_timeout(tuning.attempt_timeout);
     match behaviour {
         Behaviour::Discard => options,
-        // A stalled sink is never given up.
+        // A stalled sink is retried without limit: it shows back-pressure, not a failure.
         Behaviour::Stall => options.with_retry(RetryPolicy::default().with_give_up_after(None)),
     }
 }

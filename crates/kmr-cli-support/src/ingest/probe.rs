@@ -1,4 +1,4 @@
-//! Sinks that show the framework at work: one that discards, one that never acknowledges.
+//! Sinks for measurements: one discards its rows, one never acknowledges them.
 
 use std::future::pending;
 use std::sync::Mutex;
@@ -7,24 +7,24 @@ use kmr_core::{
     Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Reducer, async_trait,
 };
 
-/// What a probe does with a batch.
+/// How a probe delivers a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Behaviour {
-    /// Acknowledges it at once and forgets it: measures everything but the sink.
+pub(super) enum Behaviour {
+    /// Acknowledges and discards it at once: measures everything but the sink.
     Discard,
-    /// Holds it for ever: shows that nothing is committed, and that memory stays bounded.
+    /// Never acknowledges it: shows that nothing is committed, and that memory stays bounded.
     Stall,
 }
 
 /// A reducer for rows of any type.
-pub(crate) struct Probe<T> {
+pub(super) struct Probe<T> {
     behaviour: Behaviour,
     options: BatchOptions,
     open: Vec<T>,
 }
 
 impl<T> Probe<T> {
-    pub(crate) fn new(behaviour: Behaviour, options: BatchOptions) -> Self {
+    pub(super) fn new(behaviour: Behaviour, options: BatchOptions) -> Self {
         Self { behaviour, options, open: Vec::new() }
     }
 }
@@ -69,7 +69,7 @@ impl Delivery for Discarded {
     }
 }
 
-/// Keeps its rows in memory, as a sink that does not answer would.
+/// Keeps its rows in memory, as a sink without a response would.
 struct Held<T> {
     _rows: Mutex<Vec<T>>, // a Mutex, because rows need not be Sync
 }
@@ -97,8 +97,8 @@ mod tests {
     async fn a_stalled_probe_never_acknowledges() {
         delivery(Behaviour::Discard).deliver(Attempt::new(1)).await.unwrap();
         let stalled = delivery(Behaviour::Stall);
-        let mut answer = stalled.deliver(Attempt::new(1));
-        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(answer.as_mut().poll(context)));
+        let mut delivered = stalled.deliver(Attempt::new(1));
+        let polled = std::future::poll_fn(|context| std::task::Poll::Ready(delivered.as_mut().poll(context)));
         assert!(polled.await.is_pending());
     }
 }

@@ -1,4 +1,4 @@
-//! What a record becomes: a row of the table, by one of two map stages.
+//! The row type, and the two map stages that make a row of a record.
 
 use clickhouse::Row;
 use kmr_core::Record;
@@ -7,16 +7,18 @@ use serde::de::IgnoredAny;
 
 /// A row of `kmr_consumer_ingest`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Row, Serialize)]
-pub(crate) struct IngestRow {
-    pub(crate) partition: u32,
-    pub(crate) offset: u64,
+pub struct IngestRow {
+    /// The record's partition.
+    pub partition: u32,
+    /// The record's offset.
+    pub offset: u64,
     /// Seconds since the Unix epoch, as ClickHouse's DateTime.
-    pub(crate) timestamp: u32,
+    pub timestamp: u32,
 }
 
-/// The record cannot become a row.
+/// Why a record cannot become a row.
 #[derive(Debug)]
-pub(crate) enum RowError {
+pub(super) enum RowError {
     Tombstone,
     Json(serde_json::Error),
 }
@@ -39,8 +41,8 @@ impl std::error::Error for RowError {
     }
 }
 
-/// Any record is a row.
-pub(crate) fn raw(record: &Record<'_>) -> Result<IngestRow, RowError> {
+/// Makes a row of any record.
+pub(super) fn raw(record: &Record<'_>) -> Result<IngestRow, RowError> {
     let seconds = record.timestamp_millis().unwrap_or(0).max(0) / 1000;
     Ok(IngestRow {
         partition: record.partition().unsigned_abs(),
@@ -49,8 +51,9 @@ pub(crate) fn raw(record: &Record<'_>) -> Result<IngestRow, RowError> {
     })
 }
 
-/// A record is a row if its payload is one JSON value; all of it is parsed, nothing of it is kept.
-pub(crate) fn json(record: &Record<'_>) -> Result<IngestRow, RowError> {
+/// Makes a row of a record whose payload is one JSON value. It parses the whole payload and keeps
+/// nothing of it.
+pub(super) fn json(record: &Record<'_>) -> Result<IngestRow, RowError> {
     let payload = record.payload().ok_or(RowError::Tombstone)?;
     serde_json::from_slice::<IgnoredAny>(payload).map_err(RowError::Json)?;
     raw(record)

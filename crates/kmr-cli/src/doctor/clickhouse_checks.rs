@@ -1,21 +1,21 @@
-//! Judges the server and the table. Pure.
+//! Checks of ClickHouse: server, table, columns, permission, engine, deduplication, parts. Pure.
 
+use kmr_cli_support::numbers::grouped;
+
+use super::check::{Check, State};
 use super::facts::{ClickHouseFacts, Facts, TableFacts, Writer};
-use super::judge_kafka::access;
-use super::report::{Check, State};
-use crate::numbers::grouped;
 
-/// One row for each thing that was looked at.
+/// All checks of ClickHouse.
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let server = &facts.clickhouse;
     vec![
         version(server),
         table(server),
         columns(server),
-        access(
+        Check::permission(
             "insert",
             &server.may_insert,
-            format!("grant INSERT on {}; readonly has to be 0", server.table),
+            format!("grant INSERT on {}, and set readonly to 0", server.table),
         ),
         engine(server),
         windows(server, facts.writer),
@@ -30,12 +30,12 @@ fn version(server: &ClickHouseFacts) -> Check {
             "ClickHouse",
             State::Fail,
             reason,
-            "check --clickhouse, which is the HTTP address, and the user",
+            "check the user and --clickhouse, which is the HTTP address",
         ),
     }
 }
 
-/// The tables, or the check that says why there are none.
+/// The tables, or the check that reports why they are unknown.
 fn known<'a>(name: &'static str, server: &'a ClickHouseFacts) -> Result<&'a [TableFacts], Check> {
     match &server.tables {
         Ok(tables) if tables.is_empty() => Err(Check::unknown(name, "there is no table")),
@@ -47,13 +47,14 @@ fn known<'a>(name: &'static str, server: &'a ClickHouseFacts) -> Result<&'a [Tab
 fn table(server: &ClickHouseFacts) -> Check {
     match &server.tables {
         Ok(tables) if tables.is_empty() => {
-            let remedy = "create it with `kmr-demo create-table`, or correct --table and --database";
+            let remedy = "create it (`kmr-demo create-table`), or correct --table and --database";
             Check::new("table", State::Fail, format!("{} does not exist", server.table), remedy)
         }
         Ok(tables) => {
             let views = tables.len() - 1;
-            let behind = if views == 0 { String::new() } else { format!(", {views} more behind its views") };
-            Check::ok("table", format!("{}{behind}", server.table))
+            let downstream =
+                if views == 0 { String::new() } else { format!(", {views} more downstream of its views") };
+            Check::ok("table", format!("{}{downstream}", server.table))
         }
         Err(reason) => Check::unknown("table", reason),
     }
@@ -63,7 +64,7 @@ fn columns(server: &ClickHouseFacts) -> Check {
     const NAME: &str = "columns";
     match (known(NAME, server), &server.row) {
         (Err(unknown), _) => unknown,
-        (Ok(_), Ok(())) => Check::ok(NAME, "a row can be written: names, types, defaults"),
+        (Ok(_), Ok(())) => Check::ok(NAME, "names, types and defaults accept the row type"),
         (Ok(_), Err(reason)) => Check::new(
             NAME,
             State::Fail,
@@ -90,7 +91,7 @@ fn engine(server: &ClickHouseFacts) -> Check {
             NAME,
             State::Warn,
             odd.join(", "),
-            "only tables of the MergeTree family recognise an insert that is sent again, and say here what they do",
+            "use a table of the MergeTree family: no other recognises a repeated insert, and its limits are unknown here",
         ),
     }
 }
@@ -102,7 +103,7 @@ fn windows(server: &ClickHouseFacts, writer: Writer) -> Check {
         Err(unknown) => return unknown,
     };
     if server.deduplicates == Some(false) {
-        let remedy = "set insert_deduplicate to 1 for the user: without it no window has any effect";
+        let remedy = "set insert_deduplicate to 1 for the user; 0 disables all windows";
         return Check::new(NAME, State::Warn, "insert_deduplicate is 0", remedy);
     }
     let needed = writer.blocks_of_a_retry();
@@ -122,20 +123,20 @@ fn windows(server: &ClickHouseFacts, writer: Writer) -> Check {
             window if window < needed => short.push(text),
             window => {
                 let margin = window as f64 / needed as f64;
-                good.push(format!("{text} ({margin:.1} times what a retry needs)"));
+                good.push(format!("{text} ({margin:.1} times the need of a retry)"));
             }
         }
     }
     if !none.is_empty() {
-        let remedy = "ALTER TABLE … MODIFY SETTING non_replicated_deduplication_window = 10000 on each: inserts that are sent \
-                      again double rows there";
+        let remedy = "ALTER TABLE … MODIFY SETTING non_replicated_deduplication_window = 10000 on each; repeated inserts \
+                      double rows there";
         return Check::new(NAME, State::Warn, format!("no window: {}", none.join(", ")), remedy);
     }
     if !short.is_empty() {
         let remedy = format!(
-            "raise the window above {needed}: one writer adds as many blocks while an insert is retried"
+            "raise the window above {needed}, the number of blocks that one writer adds while an insert is retried"
         );
-        return Check::new(NAME, State::Warn, format!("forgets soon: {}", short.join(", ")), remedy);
+        return Check::new(NAME, State::Warn, format!("window too short: {}", short.join(", ")), remedy);
     }
     match good[..] {
         [] => Check::unknown(NAME, "no table of the MergeTree family"),
@@ -156,20 +157,20 @@ fn parts(server: &ClickHouseFacts) -> Check {
     };
     let TableFacts { name, parts, parts_to_delay, parts_to_throw, .. } = worst;
     let found = format!(
-        "{name}: {} active in its fullest partition; delayed from {}, refused from {}",
+        "{name}: {} active in its fullest partition; inserts are delayed from {}, rejected from {}",
         grouped(*parts),
         grouped(*parts_to_delay),
         grouped(*parts_to_throw)
     );
     if parts >= parts_to_throw {
-        let remedy = "inserts are refused now: wait for merges, or find out what stops them (SYSTEM START MERGES, disk)";
+        let remedy = "ClickHouse rejects inserts now: wait for merges, or find out why they do not run (SYSTEM START MERGES, disk)";
         Check::new(NAME, State::Fail, found, remedy)
     } else if *parts * 2 >= *parts_to_delay {
         Check::new(
             NAME,
             State::Warn,
             found,
-            "insert less often: larger --max-records and --max-age, fewer writers",
+            "insert less often: raise --max-records and --max-age, or run fewer writers",
         )
     } else {
         Check::ok(NAME, found)
@@ -177,59 +178,10 @@ fn parts(server: &ClickHouseFacts) -> Check {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use std::time::Duration;
-
-    use super::super::facts::{Access, KafkaFacts, PartitionFacts, SettingsFacts};
+mod tests {
+    use super::super::facts::Access;
+    use super::super::sample_facts::facts;
     use super::*;
-    use crate::cli::Protocol;
-
-    /// Facts that nothing is wrong with.
-    pub(in super::super) fn facts() -> Facts {
-        let partition = |id| PartitionFacts {
-            id,
-            has_leader: true,
-            replicas: 1,
-            in_sync: 1,
-            log: Some((10, 20)),
-            committed: Some(15),
-        };
-        let apis = ["Fetch", "Metadata", "ConsumerGroupHeartbeat"].map(|name| (name.to_owned(), (0, 12)));
-        Facts {
-            settings: SettingsFacts::default(),
-            kafka: KafkaFacts {
-                address: "b:9092".into(),
-                topic: "events".into(),
-                group: "g".into(),
-                protocol: Protocol::Cooperative,
-                brokers: Ok(vec!["b:9092".into()]),
-                apis: apis.into(),
-                partitions: Ok(vec![partition(0), partition(1)]),
-                may_read: Access::Allowed,
-                may_commit: Access::Allowed,
-                group_state: Ok(None),
-                committed: Ok(()),
-            },
-            clickhouse: ClickHouseFacts {
-                address: "c:8123".into(),
-                table: "db.t".into(),
-                version: Ok("26.7".into()),
-                tables: Ok(vec![TableFacts {
-                    name: "db.t".into(),
-                    engine: "MergeTree".into(),
-                    window: Some(1_000),
-                    parts: 3,
-                    parts_to_delay: 1_000,
-                    parts_to_throw: 3_000,
-                    ..TableFacts::default()
-                }]),
-                row: Ok(()),
-                may_insert: Access::Allowed,
-                deduplicates: Some(true),
-            },
-            writer: Writer { max_age: Duration::from_secs(4) },
-        }
-    }
 
     fn judged(name: &str, change: impl FnOnce(&mut ClickHouseFacts)) -> (State, String) {
         let mut facts = facts();
@@ -243,14 +195,14 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn good_facts_are_fine() {
+    fn sample_facts_pass() {
         for check in checks(&facts()) {
             assert_eq!(check.state, State::Ok, "{check:?}");
         }
     }
 
     #[test]
-    fn servers_tables_and_columns_that_are_not_there_fail() {
+    fn missing_servers_tables_and_columns_fail() {
         let (state, text) = judged("ClickHouse", |s| s.version = Err("refused".into()));
         assert!(state == State::Fail && text.contains("refused"), "{text}");
         let (state, text) = judged("table", |s| s.tables = Ok(Vec::new()));
@@ -265,7 +217,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn engines_that_recognise_nothing_warn() {
+    fn engines_without_deduplication_warn() {
         let (state, text) = judged("engine", |s| table(s).engine = "Memory".into());
         assert!(state == State::Warn && text.contains("db.t: Memory"), "{text}");
         assert_eq!(judged("deduplication", |s| table(s).engine = "Memory".into()).0, State::Unknown);
@@ -274,23 +226,23 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn windows_that_are_missing_or_short_warn() {
+    fn missing_and_short_windows_warn() {
         let (state, text) = judged("deduplication", |s| table(s).window = Some(0));
         assert!(state == State::Warn && text.contains("no window: db.t"), "{text}");
         let (state, text) = judged("deduplication", |s| table(s).window = Some(76));
-        assert!(state == State::Warn && text.contains("forgets soon") && text.contains("above 77"), "{text}");
+        assert!(state == State::Warn && text.contains("too short") && text.contains("above 77"), "{text}");
         let (state, text) = judged("deduplication", |s| s.deduplicates = Some(false));
         assert!(state == State::Warn && text.contains("insert_deduplicate is 0"), "{text}");
-        let behind =
+        let downstream =
             TableFacts { name: "db.v".into(), engine: "SummingMergeTree".into(), ..TableFacts::default() };
-        let (state, text) = judged("deduplication", |s| s.tables.as_mut().unwrap().push(behind));
+        let (state, text) = judged("deduplication", |s| s.tables.as_mut().unwrap().push(downstream));
         assert!(state == State::Warn && text.contains("no window: db.v"), "{text}");
         let (_, text) = judged("deduplication", |s| table(s).partition_key = "toDate(timestamp)".into());
         assert!(text.contains("one for each value of toDate(timestamp)"), "{text}");
     }
 
     #[test]
-    fn parts_warn_from_half_the_delay_on_and_fail_where_inserts_are_refused() {
+    fn parts_warn_from_half_the_delay_on_and_fail_when_inserts_are_rejected() {
         let with = |parts| judged("parts", |s| table(s).parts = parts).0;
         assert_eq!([499, 500, 2_999, 3_000].map(with), [State::Ok, State::Warn, State::Warn, State::Fail]);
     }

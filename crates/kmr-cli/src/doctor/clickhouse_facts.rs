@@ -1,22 +1,21 @@
-//! Asks ClickHouse: the server, the table, and every table down the views behind it.
+//! Queries ClickHouse: the server, the table, and all tables downstream of its views.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use clickhouse::Row;
+use kmr_cli_support::clickhouse::{Server, quoted};
+use kmr_cli_support::errors::one_line;
+use kmr_cli_support::ingest::{IngestRow, RunArgs};
 use kmr_core::chain_text;
 use kmr_sinks::clickhouse::{TableColumn, check_row};
 use serde::Deserialize;
 
-use super::facts::{Access, Answer, ClickHouseFacts, TableFacts};
-use super::tables::{setting, target, window_setting};
-use crate::cli::RunArgs;
-use crate::clickhouse_client::{Server, quoted};
-use crate::errors::one_line;
-use crate::run::IngestRow;
+use super::facts::{Access, ClickHouseFacts, Fact, TableFacts};
+use super::table_definition::{setting, target, window_setting};
 
-/// A line of `system.tables`.
+/// A row of `system.tables`.
 #[derive(Clone, Debug, Row, Deserialize)]
-struct Found {
+struct TableRow {
     uuid: String,
     engine: String,
     engine_full: String,
@@ -26,45 +25,50 @@ struct Found {
     dependencies_table: Vec<String>,
 }
 
+/// A row of `system.columns`.
 #[derive(Debug, Row, Deserialize)]
-struct Column {
+struct ColumnRow {
     name: String,
     #[serde(rename = "type")]
     type_text: String,
     default_kind: String,
 }
 
+/// A row of `system.merge_tree_settings`.
 #[derive(Debug, Row, Deserialize)]
-struct Setting {
+struct SettingRow {
     name: String,
     value: String,
 }
 
+/// The reason of unknown facts of a server without a response.
+const SILENT: &str = "the server does not respond";
+
+/// Database and table.
 type Name = (String, String);
 
-/// Asks for everything. What has no answer says why.
+/// Queries all facts. A fact that is unknown has its reason.
 pub(super) async fn gather(args: &RunArgs) -> ClickHouseFacts {
-    let asker = Asker { server: Server::new(&args.clickhouse) };
+    let queries = Queries { server: Server::new(&args.clickhouse) };
     let name = (args.clickhouse.database.clone(), args.clickhouse.table.clone());
-    let version = asker.one::<String>("SELECT version()").await;
-    let silent = || version.as_ref().err().map(|_| "the server does not answer".to_owned());
+    let version = queries.one::<String>("SELECT version()").await;
     let facts = ClickHouseFacts {
         address: args.clickhouse.clickhouse.clone(),
         table: format!("{}.{}", name.0, name.1),
         version: version.clone(),
-        tables: silent().map_or(Ok(Vec::new()), Err),
+        tables: Err(SILENT.to_owned()),
         row: Ok(()),
-        may_insert: Access::Unknown("the server does not answer".to_owned()),
+        may_insert: Access::Unknown(SILENT.to_owned()),
         deduplicates: None,
     };
     if version.is_err() {
         return facts;
     }
     ClickHouseFacts {
-        tables: asker.tables(&name).await,
-        row: asker.row(&name).await,
-        may_insert: asker.may_insert(&name).await,
-        deduplicates: asker
+        tables: queries.tables(&name).await,
+        row: queries.row(&name).await,
+        may_insert: queries.may_insert(&name).await,
+        deduplicates: queries
             .one::<String>("SELECT value FROM system.settings WHERE name = 'insert_deduplicate'")
             .await
             .ok()
@@ -73,33 +77,33 @@ pub(super) async fn gather(args: &RunArgs) -> ClickHouseFacts {
     }
 }
 
-struct Asker<'a> {
+struct Queries<'a> {
     server: Server<'a>,
 }
 
-impl Asker<'_> {
-    async fn one<T>(&self, sql: &str) -> Answer<T>
+impl Queries<'_> {
+    async fn one<T>(&self, sql: &str) -> Fact<T>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
-        let answer = self.server.ask("asking", self.server.client().query(sql).fetch_one::<T>());
-        answer.await.map_err(|error| one_line(&error))
+        let response = self.server.request("a query", self.server.client().query(sql).fetch_one::<T>());
+        response.await.map_err(|error| one_line(&error))
     }
 
-    async fn all<T>(&self, sql: &str, name: &Name) -> Answer<Vec<T>>
+    async fn all<T>(&self, sql: &str, name: &Name) -> Fact<Vec<T>>
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
         let query = self.server.client().query(sql).bind(&name.0).bind(&name.1);
-        self.server.ask("asking", query.fetch_all::<T>()).await.map_err(|error| one_line(&error))
+        self.server.request("a query", query.fetch_all::<T>()).await.map_err(|error| one_line(&error))
     }
 
-    /// The table and, breadth first, what its views write to. Empty: there is no such table.
-    async fn tables(&self, name: &Name) -> Answer<Vec<TableFacts>> {
+    /// The table and, breadth first, all tables downstream of its views. Empty: it does not exist.
+    async fn tables(&self, name: &Name) -> Fact<Vec<TableFacts>> {
         let defaults = self.defaults().await?;
-        let mut left: VecDeque<(Name, Option<Name>)> = [(name.clone(), None)].into();
+        let mut queue: VecDeque<(Name, Option<Name>)> = [(name.clone(), None)].into();
         let (mut tables, mut seen) = (Vec::new(), BTreeSet::new());
-        while let Some((name, view)) = left.pop_front() {
+        while let Some((name, view)) = queue.pop_front() {
             if !seen.insert(name.clone()) {
                 continue;
             }
@@ -113,7 +117,7 @@ impl Asker<'_> {
             let views = found.dependencies_database.iter().zip(&found.dependencies_table);
             for view in views.map(|(database, table)| (database.clone(), table.clone())) {
                 if let Some(target) = self.target(&view).await? {
-                    left.push_back((target, Some(view)));
+                    queue.push_back((target, Some(view)));
                 }
             }
             let parts = self.parts(&name).await?;
@@ -122,45 +126,45 @@ impl Asker<'_> {
         Ok(tables)
     }
 
-    async fn find(&self, name: &Name) -> Answer<Option<Found>> {
+    async fn find(&self, name: &Name) -> Fact<Option<TableRow>> {
         let sql = "SELECT toString(uuid) AS uuid, engine, engine_full, create_table_query, partition_key, \
                    dependencies_database, dependencies_table FROM system.tables WHERE database = ? AND name = ?";
-        Ok(self.all::<Found>(sql, name).await?.pop())
+        Ok(self.all::<TableRow>(sql, name).await?.pop())
     }
 
-    /// Where a view writes to. `None`: it is gone, or no materialized view.
-    async fn target(&self, view: &Name) -> Answer<Option<Name>> {
+    /// The table that a view writes to. `None`: it no longer exists, or is not a materialized view.
+    async fn target(&self, view: &Name) -> Fact<Option<Name>> {
         let Some(found) = self.find(view).await?.filter(|found| found.engine == "MaterializedView") else {
             return Ok(None);
         };
         if let Some((database, table)) = target(&found.create_table_query) {
             return Ok(Some((database.unwrap_or_else(|| view.0.clone()), table)));
         }
-        // A table of its own: by the view's id, or, in databases without ids, by its name.
+        // A table of its own, named by the view's id or, in databases without ids, by its name.
         let by_id = (view.0.clone(), format!(".inner_id.{}", found.uuid));
         let by_name = (view.0.clone(), format!(".inner.{}", view.1));
         Ok(Some(if self.find(&by_id).await?.is_some() { by_id } else { by_name }))
     }
 
-    async fn parts(&self, name: &Name) -> Answer<u64> {
+    async fn parts(&self, name: &Name) -> Fact<u64> {
         let sql = "SELECT max(n) FROM (SELECT count() AS n FROM system.parts WHERE active AND database = ? AND table = ? \
                    GROUP BY partition_id)";
         Ok(self.all::<u64>(sql, name).await?.pop().unwrap_or(0))
     }
 
-    /// What tables have that do not say otherwise.
-    async fn defaults(&self) -> Answer<BTreeMap<String, u64>> {
+    /// The server's defaults of table settings.
+    async fn defaults(&self) -> Fact<BTreeMap<String, u64>> {
         let sql = "SELECT name, value FROM system.merge_tree_settings WHERE name IN ('replicated_deduplication_window', \
                    'non_replicated_deduplication_window', 'parts_to_delay_insert', 'parts_to_throw_insert')";
-        let query = self.server.client().query(sql).fetch_all::<Setting>();
-        let settings = self.server.ask("asking", query).await.map_err(|error| one_line(&error))?;
+        let query = self.server.client().query(sql).fetch_all::<SettingRow>();
+        let settings = self.server.request("a query", query).await.map_err(|error| one_line(&error))?;
         Ok(settings.into_iter().filter_map(|s| Some((s.name, s.value.parse().ok()?))).collect())
     }
 
-    /// Whether a row of the demo fits the columns, by encoding one.
-    async fn row(&self, name: &Name) -> Answer<()> {
+    /// Whether the columns accept a row of the demonstration, by encoding one.
+    async fn row(&self, name: &Name) -> Fact<()> {
         let sql = "SELECT name, type, default_kind FROM system.columns WHERE database = ? AND table = ? ORDER BY position";
-        let columns = self.all::<Column>(sql, name).await?;
+        let columns = self.all::<ColumnRow>(sql, name).await?;
         let columns: Vec<TableColumn> =
             columns.into_iter().map(|c| TableColumn::new(c.name, c.type_text, c.default_kind)).collect();
         let sample = IngestRow { partition: 0, offset: 0, timestamp: 0 };
@@ -184,7 +188,7 @@ impl Asker<'_> {
 fn table_facts(
     name: &Name,
     view: Option<&Name>,
-    found: &Found,
+    found: &TableRow,
     parts: u64,
     defaults: &BTreeMap<String, u64>,
 ) -> TableFacts {

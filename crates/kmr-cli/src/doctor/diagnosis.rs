@@ -1,65 +1,15 @@
-//! The diagnosis: a row for each check, and the guarantee that follows; as a table and as JSON.
+//! The diagnosis: all checks and the delivery guarantee, as a table and as JSON.
 
-use comfy_table::{ContentArrangement, Table, presets};
+use comfy_table::ContentArrangement;
+use kmr_cli_support::table;
 use serde_json::{Value, json};
 
+use super::check::{Check, State};
 use super::facts::Facts;
 use super::guarantee::Guarantee;
-use super::{judge_clickhouse, judge_kafka};
+use super::{clickhouse_checks, kafka_checks};
 
-/// How a check came out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum State {
-    Ok,
-    /// Works, and something should be known.
-    Warn,
-    /// `run` will not start, or will stop, or lose the guarantee.
-    Fail,
-    /// Could not be found out.
-    Unknown,
-}
-
-impl State {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            State::Ok => "ok",
-            State::Warn => "warn",
-            State::Fail => "FAIL",
-            State::Unknown => "unknown",
-        }
-    }
-}
-
-/// One row.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Check {
-    pub(super) name: &'static str,
-    pub(super) state: State,
-    pub(super) found: String,
-    /// What to do; empty where nothing is.
-    pub(super) remedy: String,
-}
-
-impl Check {
-    pub(super) fn ok(name: &'static str, found: impl Into<String>) -> Self {
-        Self { name, state: State::Ok, found: found.into(), remedy: String::new() }
-    }
-
-    pub(super) fn new(
-        name: &'static str,
-        state: State,
-        found: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Self {
-        Self { name, state, found: found.into(), remedy: remedy.into() }
-    }
-
-    pub(super) fn unknown(name: &'static str, found: impl Into<String>) -> Self {
-        Self::new(name, State::Unknown, found, "")
-    }
-}
-
-/// All rows, and what they come to.
+/// All checks, and the guarantee that follows from them.
 #[derive(Clone, Debug)]
 pub(super) struct Diagnosis {
     pub(super) checks: Vec<Check>,
@@ -67,23 +17,22 @@ pub(super) struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Judges. Pure.
+    /// Judges the facts. Pure.
     pub(super) fn of(facts: &Facts) -> Self {
-        let mut checks = judge_kafka::checks(facts);
-        checks.extend(judge_clickhouse::checks(facts));
+        let mut checks = kafka_checks::checks(facts);
+        checks.extend(clickhouse_checks::checks(facts));
         let guarantee = Guarantee::of(facts, &checks);
         Self { checks, guarantee }
     }
 
-    /// Whether there is a hard problem.
-    pub(super) fn is_in_the_way(&self) -> bool {
-        self.checks.iter().any(|check| check.state == State::Fail)
+    /// Whether no check fails.
+    pub(super) fn passes(&self) -> bool {
+        self.checks.iter().all(|check| check.state != State::Fail)
     }
 
-    /// For people. `width`: of the terminal; `None` breaks no lines.
+    /// For people. `width`: columns of the terminal; `None` does not wrap lines.
     pub(super) fn text(&self, width: Option<u16>) -> String {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_header(["", "check", "found"]);
+        let mut table = table::with_header(["", "check", "found"]);
         if let Some(width) = width {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
         }
@@ -108,15 +57,15 @@ impl Diagnosis {
             })
         };
         json!({
-            "passed": !self.is_in_the_way(),
+            "passed": self.passes(),
             "checks": self.checks.iter().map(check).collect::<Vec<_>>(),
             "guarantee": self.guarantee.json(),
         })
     }
 }
 
-/// Columns of the terminal that standard output is, if it is one.
-pub(super) fn width() -> Option<u16> {
+/// Columns of the terminal, if standard output is one.
+pub(super) fn terminal_width() -> Option<u16> {
     let term = console::Term::stdout();
     term.features().is_attended().then(|| term.size().1)
 }

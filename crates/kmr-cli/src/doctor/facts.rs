@@ -1,13 +1,12 @@
-//! What was found out, unjudged.
+//! The facts that the checks judge.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kmr_cli_support::ingest::{Protocol, RunArgs};
 use kmr_core::SettingNote;
 
-use crate::cli::{Protocol, RunArgs};
-
-/// Everything that is judged.
+/// All facts.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {
     pub(super) settings: SettingsFacts,
@@ -19,15 +18,15 @@ pub(super) struct Facts {
 /// The client's settings.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SettingsFacts {
-    /// Why no consumer can be built from them.
-    pub(super) refused: Option<String>,
+    /// Why the consumer rejects them.
+    pub(super) rejected: Option<String>,
     pub(super) notes: Vec<SettingNote>,
 }
 
-/// An answer, or the words in its place.
-pub(super) type Answer<T> = Result<T, String>;
+/// A fact, or why it is unknown.
+pub(super) type Fact<T> = Result<T, String>;
 
-/// Whether something may be done.
+/// Whether the user has a permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Access {
     Allowed,
@@ -43,16 +42,16 @@ pub(super) struct KafkaFacts {
     pub(super) group: String,
     pub(super) protocol: Protocol,
     /// `host:port` of every broker.
-    pub(super) brokers: Answer<Vec<String>>,
-    /// Requests that the broker knows, each with its versions.
+    pub(super) brokers: Fact<Vec<String>>,
+    /// Lowest and highest version of each request that the broker supports.
     pub(super) apis: BTreeMap<String, (i16, i16)>,
-    pub(super) partitions: Answer<Vec<PartitionFacts>>,
+    pub(super) partitions: Fact<Vec<PartitionFacts>>,
     pub(super) may_read: Access,
     pub(super) may_commit: Access,
     /// `None`: no classic group of that name.
-    pub(super) group_state: Answer<Option<GroupFacts>>,
-    /// What the group has committed could be read.
-    pub(super) committed: Answer<()>,
+    pub(super) group_state: Fact<Option<GroupFacts>>,
+    /// Whether the committed offsets could be read.
+    pub(super) committed: Fact<()>,
 }
 
 /// One partition of the topic.
@@ -62,7 +61,7 @@ pub(super) struct PartitionFacts {
     pub(super) has_leader: bool,
     pub(super) replicas: usize,
     pub(super) in_sync: usize,
-    /// Lowest offset, and the one behind the last.
+    /// Lowest offset, and the one after the last.
     pub(super) log: Option<(i64, i64)>,
     pub(super) committed: Option<i64>,
 }
@@ -71,7 +70,7 @@ pub(super) struct PartitionFacts {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct GroupFacts {
     pub(super) state: String,
-    /// The assignor in force.
+    /// The assignor that the members agreed on.
     pub(super) assignor: String,
     pub(super) members: usize,
 }
@@ -82,11 +81,11 @@ pub(super) struct ClickHouseFacts {
     pub(super) address: String,
     /// Database and table.
     pub(super) table: String,
-    pub(super) version: Answer<String>,
-    /// The table, and everything that its views write to. Empty: there is no such table.
-    pub(super) tables: Answer<Vec<TableFacts>>,
-    /// Whether the demo's row can be written.
-    pub(super) row: Answer<()>,
+    pub(super) version: Fact<String>,
+    /// The table, and all tables downstream of its views. Empty: the table does not exist.
+    pub(super) tables: Fact<Vec<TableFacts>>,
+    /// Whether the columns accept the demonstration's row type.
+    pub(super) row: Fact<()>,
     pub(super) may_insert: Access,
     /// The user's setting `insert_deduplicate`.
     pub(super) deduplicates: Option<bool>,
@@ -96,20 +95,36 @@ pub(super) struct ClickHouseFacts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct TableFacts {
     pub(super) name: String,
-    /// The view that writes to it; `None` for the table that is inserted to.
+    /// The view that writes to it; `None` for the consumer's own table.
     pub(super) view: Option<String>,
-    /// Empty: it could not be found.
+    /// Empty: the table was not found.
     pub(super) engine: String,
     pub(super) partition_key: String,
-    /// Blocks whose tokens are remembered.
+    /// Size of the deduplication window, in blocks.
     pub(super) window: Option<u64>,
-    /// Active parts of the partition that has most.
+    /// Active parts of the fullest partition.
     pub(super) parts: u64,
     pub(super) parts_to_delay: u64,
     pub(super) parts_to_throw: u64,
 }
 
-/// How the writer of `run` behaves.
+impl TableFacts {
+    /// The engine, or "not found".
+    pub(super) fn engine_name(&self) -> &str {
+        if self.engine.is_empty() { "not found" } else { &self.engine }
+    }
+
+    pub(super) fn is_merge_tree(&self) -> bool {
+        self.engine.ends_with("MergeTree")
+    }
+
+    /// Whether the table keeps its rows. A Null table only passes them to its views.
+    pub(super) fn stores_rows(&self) -> bool {
+        self.engine != "Null"
+    }
+}
+
+/// The consumer's writer.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Writer {
     pub(super) max_age: Duration,
@@ -120,10 +135,10 @@ impl Writer {
         Self { max_age: args.tuning.max_age }
     }
 
-    /// How long an insert is tried again, by the sink's default retry policy.
+    /// Time until the sink's default retry policy gives up an insert.
     const RETRIED_FOR: Duration = Duration::from_secs(300);
 
-    /// Blocks that one writer may add while one insert is tried again.
+    /// Blocks that one writer may add while one insert is retried.
     pub(super) fn blocks_of_a_retry(&self) -> u64 {
         (Self::RETRIED_FOR.as_secs_f64() / self.max_age.as_secs_f64().max(0.001)).ceil() as u64 + 2
     }

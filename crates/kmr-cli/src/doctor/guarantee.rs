@@ -1,16 +1,16 @@
-//! The delivery guarantee that will really be obtained, and why it is no better. Pure.
+//! The delivery guarantee that follows from the facts, and the reasons for its limits. Pure.
 
 use serde_json::{Value, json};
 
+use super::check::{Check, State};
 use super::facts::{Facts, TableFacts};
-use super::report::{Check, State};
 
-/// What can be promised.
+/// The delivery guarantee.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Guarantee {
-    /// What is in the way of any.
+    /// Checks that prevent any guarantee.
     blocked: Vec<&'static str>,
-    /// What may double rows. None: a repeated insert is recognised.
+    /// Reasons why a repeated insert may double rows; empty if it cannot.
     doubles: Vec<String>,
 }
 
@@ -20,7 +20,7 @@ impl Guarantee {
         let mut doubles = Vec::new();
         match &facts.clickhouse.tables {
             Ok(tables) if !tables.is_empty() => doubles.extend(tables.iter().filter_map(without_window)),
-            _ => doubles.push("the table could not be looked at".to_owned()),
+            _ => doubles.push("the table could not be read".to_owned()),
         }
         if facts.clickhouse.deduplicates == Some(false) {
             doubles.push("insert_deduplicate is 0 for this user".to_owned());
@@ -28,7 +28,7 @@ impl Guarantee {
         Self { blocked: failed.collect(), doubles }
     }
 
-    /// Whether every insert that is sent twice is recognised, down to the last view's table.
+    /// Whether all tables recognise a repeated insert, down to the last view's.
     fn is_exact(&self) -> bool {
         self.doubles.is_empty()
     }
@@ -36,20 +36,19 @@ impl Guarantee {
     pub(super) fn text(&self) -> String {
         let mut lines = Vec::new();
         match self.blocked[..] {
-            [] => lines
-                .push("guarantee: at least once: nothing is lost, nothing is skipped silently".to_owned()),
-            _ => lines.push(format!("guarantee: none before this is repaired: {}", self.blocked.join(", "))),
+            [] => lines.push("guarantee: at least once: no record is lost or skipped silently".to_owned()),
+            _ => lines.push(format!("guarantee: none until these checks pass: {}", self.blocked.join(", "))),
         }
         if self.is_exact() {
-            lines.push("  an insert that has to be sent again is recognised, and doubles no row".to_owned());
+            lines.push("  a repeated insert is recognised and doubles no row".to_owned());
             lines.push(
-                "  rows that are read again after a crash are double, unless the writer is exactly-once"
+                "  records that are read again after a crash give double rows, except in exactly-once mode"
                     .to_owned(),
             );
             lines.push("  exactly once: possible with this table".to_owned());
         } else {
-            lines.push("  an insert that has to be sent again may double its rows:".to_owned());
-            lines.extend(self.doubles.iter().map(|why| format!("    {why}")));
+            lines.push("  a repeated insert may double its rows:".to_owned());
+            lines.extend(self.doubles.iter().map(|reason| format!("    {reason}")));
             lines.push("  exactly once: not possible, for the same reason".to_owned());
         }
         lines.join("\n")
@@ -70,14 +69,14 @@ fn without_window(table: &TableFacts) -> Option<String> {
         (false, _) => None,
         (true, Some(window)) if window > 0 => None,
         (true, Some(_)) => Some(format!("{} has no deduplication window", table.name)),
-        (true, None) => Some(format!("{} ({}) recognises no block", table.name, table.engine_name())),
+        (true, None) => Some(format!("{} ({}) does not deduplicate", table.name, table.engine_name())),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::judge_clickhouse::tests::facts;
-    use super::super::report::Diagnosis;
+    use super::super::diagnosis::Diagnosis;
+    use super::super::sample_facts::facts;
     use super::*;
 
     #[test]
@@ -103,19 +102,19 @@ mod tests {
         assert_eq!(guarantee.json()["exactly_once_possible"], false);
         let tables = facts.clickhouse.tables.as_mut().unwrap();
         tables[1] = view("Null", None);
-        assert!(Diagnosis::of(&facts).guarantee.is_exact(), "a table that keeps nothing doubles nothing");
+        assert!(Diagnosis::of(&facts).guarantee.is_exact(), "a table that keeps no rows doubles none");
         facts.clickhouse.tables.as_mut().unwrap()[1] = view("Memory", None);
         assert!(!Diagnosis::of(&facts).guarantee.is_exact());
         assert!(!with(|facts| facts.clickhouse.deduplicates = Some(false)).is_exact());
     }
 
     #[test]
-    fn a_hard_problem_leaves_nothing_to_promise() {
+    fn a_failed_check_leaves_no_guarantee() {
         let mut facts = facts();
         facts.kafka.partitions = Err("no such topic".into());
         let guarantee = Diagnosis::of(&facts).guarantee;
         assert!(
-            guarantee.text().starts_with("guarantee: none before this is repaired: topic"),
+            guarantee.text().starts_with("guarantee: none until these checks pass: topic"),
             "{}",
             guarantee.text()
         );

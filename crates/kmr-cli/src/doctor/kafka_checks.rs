@@ -1,13 +1,13 @@
-//! Judges settings, cluster, topic and group. Pure.
+//! Checks of Kafka: settings, brokers, topic, permissions, group and its offsets. Pure.
 
+use kmr_cli_support::ingest::Protocol;
+use kmr_cli_support::numbers::grouped;
 use kmr_core::SettingEffect;
 
-use super::facts::{Access, Facts, KafkaFacts, PartitionFacts};
-use super::report::{Check, State};
-use crate::cli::Protocol;
-use crate::numbers::grouped;
+use super::check::{Check, State};
+use super::facts::{Facts, KafkaFacts, PartitionFacts};
 
-/// One row for each thing that was looked at.
+/// All checks of Kafka.
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let kafka = &facts.kafka;
     vec![
@@ -15,8 +15,12 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         broker(kafka),
         apis(kafka),
         topic(kafka),
-        access("read the topic", &kafka.may_read, format!("grant READ on topic {:?}", kafka.topic)),
-        access("commit", &kafka.may_commit, format!("grant READ on group {:?}", kafka.group)),
+        Check::permission(
+            "read the topic",
+            &kafka.may_read,
+            format!("grant READ on topic {:?}", kafka.topic),
+        ),
+        Check::permission("commit", &kafka.may_commit, format!("grant READ on group {:?}", kafka.group)),
         group(kafka),
         offsets(kafka),
     ]
@@ -24,24 +28,24 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
 
 fn settings(facts: &Facts) -> Check {
     const NAME: &str = "settings";
-    if let Some(refused) = &facts.settings.refused {
-        return Check::new(NAME, State::Fail, refused, "correct the flag or setting that it names");
+    if let Some(reason) = &facts.settings.rejected {
+        return Check::new(NAME, State::Fail, reason, "correct the flag or setting that this names");
     }
     let notes: Vec<String> = facts
         .settings
         .notes
         .iter()
         .map(|note| {
-            let what = match note.effect {
+            let effect = match note.effect {
                 SettingEffect::Replaced => "is not used",
                 _ => "is used",
             };
-            format!("{}={} {what}: {}", note.name, note.value, note.why)
+            format!("{}={} {effect}: {}", note.name, note.value, note.why)
         })
         .collect();
     match notes[..] {
-        [] => Check::ok(NAME, "nothing that breaks an invariant"),
-        _ => Check::new(NAME, State::Warn, notes.join("; "), "leave these out of --set"),
+        [] => Check::ok(NAME, "none breaks an invariant"),
+        _ => Check::new(NAME, State::Warn, notes.join("; "), "remove these from --set"),
     }
 }
 
@@ -57,15 +61,15 @@ fn broker(kafka: &KafkaFacts) -> Check {
     }
 }
 
-/// What is shown of a broker's versions.
+/// The requests whose versions are shown.
 const SHOWN: [&str; 4] = ["Fetch", "OffsetCommit", "JoinGroup", "ConsumerGroupHeartbeat"];
-/// Of Kafka 2.8: topics have ids from there on.
+/// Version of Kafka 2.8, the first one with topic ids.
 const METADATA_WITH_IDS: i16 = 10;
 
 fn apis(kafka: &KafkaFacts) -> Check {
     const NAME: &str = "API versions";
     if kafka.apis.is_empty() {
-        return Check::unknown(NAME, "the broker has not said which it knows");
+        return Check::unknown(NAME, "the broker has not reported them");
     }
     let shown = SHOWN.iter().filter_map(|name| {
         let (least, most) = kafka.apis.get(*name)?;
@@ -82,7 +86,7 @@ fn apis(kafka: &KafkaFacts) -> Check {
             NAME,
             State::Warn,
             found,
-            "a topic that is created again will not be told from the old one",
+            "upgrade the broker: without topic ids a recreated topic looks like the old one",
         );
     }
     Check::ok(NAME, shown)
@@ -110,21 +114,13 @@ fn topic(kafka: &KafkaFacts) -> Check {
         grouped(records.unsigned_abs())
     );
     if !headless.is_empty() {
-        let remedy = "bring their brokers back; until then these partitions stand still";
+        let remedy = "restore their brokers; until then these partitions are stuck";
         Check::new(NAME, State::Fail, format!("{found}; no leader: {headless}"), remedy)
     } else if !lagging.is_empty() {
         let found = format!("{found}; replicas out of sync: {lagging}");
-        Check::new(NAME, State::Warn, found, "look at the brokers: one more failure may lose records")
+        Check::new(NAME, State::Warn, found, "check the brokers: one more failure may lose records")
     } else {
         Check::ok(NAME, found)
-    }
-}
-
-pub(super) fn access(name: &'static str, access: &Access, remedy: String) -> Check {
-    match access {
-        Access::Allowed => Check::ok(name, "allowed"),
-        Access::Denied => Check::new(name, State::Fail, "not allowed", remedy),
-        Access::Unknown(why) => Check::unknown(name, why),
     }
 }
 
@@ -134,7 +130,8 @@ fn group(kafka: &KafkaFacts) -> Check {
     let group = match &kafka.group_state {
         Err(reason) => return Check::unknown(NAME, format!("{name}: {reason}")),
         Ok(None) => {
-            let found = format!("{name}: no classic group; new, or of KIP-848, which is not shown here");
+            let found =
+                format!("{name}: no classic group; it is new, or a KIP-848 group, which is not shown here");
             return Check::ok(NAME, found);
         }
         Ok(Some(group)) => group,
@@ -144,14 +141,14 @@ fn group(kafka: &KafkaFacts) -> Check {
         found += &format!(", {:?}", group.assignor);
     }
     let (fits, remedy) = match kafka.protocol {
-        Protocol::Eager => (group.assignor == "range", "end all members first, or use --protocol as they do"),
+        Protocol::Eager => (group.assignor == "range", "stop all members first, or use their --protocol"),
         Protocol::Cooperative => (
             group.assignor == "cooperative-sticky",
-            "end all members first, or use --protocol as they do: eager and cooperative members do not mix",
+            "stop all members first, or use their --protocol: eager and cooperative members do not mix",
         ),
         Protocol::Consumer => (
             group.assignor != "cooperative-sticky",
-            "start the new members, then end all old ones: this client cannot move a cooperative-sticky group member by member",
+            "start the new members, then stop all old ones: this client cannot migrate a cooperative-sticky group member by member",
         ),
     };
     if group.members > 0 && !group.assignor.is_empty() && !fits {
@@ -164,7 +161,7 @@ fn offsets(kafka: &KafkaFacts) -> Check {
     const NAME: &str = "committed offsets";
     let partitions = match (&kafka.committed, &kafka.partitions) {
         (Err(reason), _) => return Check::unknown(NAME, reason),
-        (_, Err(_)) => return Check::unknown(NAME, "there are no partitions to ask about"),
+        (_, Err(_)) => return Check::unknown(NAME, "there are no partitions"),
         (Ok(()), Ok(partitions)) => partitions,
     };
     let name = |p: &PartitionFacts, bound: i64| {
@@ -185,23 +182,24 @@ fn offsets(kafka: &KafkaFacts) -> Check {
     }
     let lag = grouped(lag.unsigned_abs());
     if !below.is_empty() {
-        let found = format!("below the log's lowest: {}", below.join(", "));
-        let remedy = "retention took records that were not read; `run` stops there unless out_of_range says where to go on";
+        let found = format!("below the log's start: {}", below.join(", "));
+        let remedy = "retention deleted records that were not read: the consumer stops there unless out_of_range names where to continue; \
+             reset the offsets (`kmr offsets reset`) once it is clear what was lost";
         return Check::new(NAME, State::Fail, found, remedy);
     }
     if !beyond.is_empty() {
-        let found = format!("beyond the log's end: {}", beyond.join(", "));
-        let remedy = "the topic was created again, or lost records: choose where to start, by another --group or by resetting offsets";
+        let found = format!("after the log's end: {}", beyond.join(", "));
+        let remedy = "the topic was recreated, or lost records: choose where to start, with another --group or `kmr offsets reset`";
         return Check::new(NAME, State::Fail, found, remedy);
     }
     match none {
         0 => Check::ok(NAME, format!("lag {lag}")),
         none if none == partitions.len() => {
-            Check::ok(NAME, format!("none yet: `run` starts at the earliest, {lag} offsets"))
+            Check::ok(NAME, format!("none yet: the consumer starts at the earliest, {lag} offsets"))
         }
         none => {
             let found = format!("{none} of {} partitions have none; lag {lag}", partitions.len());
-            Check::new(NAME, State::Warn, found, "these start at the earliest; were their offsets forgotten?")
+            Check::new(NAME, State::Warn, found, "these start at the earliest; have their offsets expired?")
         }
     }
 }
@@ -210,11 +208,11 @@ fn offsets(kafka: &KafkaFacts) -> Check {
 mod tests {
     use kmr_core::ClientConfig;
 
-    use super::super::facts::GroupFacts;
-    use super::super::judge_clickhouse::tests::facts;
+    use super::super::facts::{Access, GroupFacts};
+    use super::super::sample_facts::facts;
     use super::*;
 
-    /// State and text of one check, after a change to facts that are fine.
+    /// State and text of one check, after a change of the sample facts.
     fn judged(name: &str, change: impl FnOnce(&mut Facts)) -> (State, String) {
         let mut facts = facts();
         change(&mut facts);
@@ -223,16 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn good_facts_are_fine() {
+    fn sample_facts_pass() {
         for check in checks(&facts()) {
             assert_eq!(check.state, State::Ok, "{check:?}");
         }
     }
 
     #[test]
-    fn settings_that_cannot_work_fail_and_risky_ones_warn() {
-        let refused = judged("settings", |f| f.settings.refused = Some("drain_deadline is 5s".into()));
-        assert!(refused.0 == State::Fail && refused.1.contains("drain_deadline"), "{refused:?}");
+    fn rejected_settings_fail_and_risky_ones_warn() {
+        let rejected = judged("settings", |f| f.settings.rejected = Some("drain_deadline is 5s".into()));
+        assert!(rejected.0 == State::Fail && rejected.1.contains("drain_deadline"), "{rejected:?}");
         let config = ClientConfig::new().set("enable.auto.commit", "true").set("queued.min.messages", "5");
         let risky = judged("settings", |f| f.settings.notes = config.review());
         assert_eq!(risky.0, State::Warn);
@@ -250,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn brokers_without_kip_848_fail_it_and_old_ones_warn() {
+    fn brokers_without_kip_848_fail_and_old_brokers_warn() {
         let without = |protocol| {
             judged("API versions", |f| {
                 f.kafka.protocol = protocol;
@@ -265,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn topics_that_are_absent_or_unhealthy_are_named() {
+    fn absent_and_unhealthy_topics_are_named() {
         let absent = judged("topic", |f| f.kafka.partitions = Err("it does not exist".into()));
         assert!(absent.0 == State::Fail && absent.1.contains("\"events\": it does not exist"), "{absent:?}");
         let partition = |f: &mut Facts, change: fn(&mut PartitionFacts)| {
@@ -288,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn groups_with_members_of_another_kind_fail() {
+    fn groups_with_members_of_another_protocol_fail() {
         let with = |protocol, assignor: &str, members| {
             judged("group", |f| {
                 let assignor = assignor.to_owned();
@@ -311,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn offsets_that_are_not_in_the_log_fail() {
+    fn offsets_outside_of_the_log_fail() {
         let with = |committed: [Option<i64>; 2]| {
             judged("committed offsets", |f| {
                 let partitions = f.kafka.partitions.as_mut().unwrap().iter_mut();

@@ -1,60 +1,61 @@
-//! Asks the cluster: brokers, versions, the topic, the group, what is committed, and what is allowed.
+//! Queries Kafka: brokers, API versions, topic, group, committed offsets, permissions.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use kmr_cli_support::ingest::RunArgs;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::facts::{Access, Answer, GroupFacts, KafkaFacts, PartitionFacts};
-use crate::cli::RunArgs;
-use crate::kafka_client::{self, Quiet};
+use super::facts::{Access, Fact, GroupFacts, KafkaFacts, PartitionFacts};
+use crate::kafka_client::{self, CapturingContext};
 
-/// For one request.
+/// Timeout of one request.
 const REQUEST: Duration = Duration::from_secs(10);
-/// For the first record, or the end of an empty partition.
-const FIRST: Duration = Duration::from_secs(10);
+/// Timeout for the first record, or for the end of an empty partition.
+const FIRST_RECORD: Duration = Duration::from_secs(10);
+/// Timeout for events that the client reports apart from its responses.
+const EVENTS: Duration = Duration::from_secs(3);
 
-/// For what the client says beside its answers.
-const WORDS: Duration = Duration::from_secs(3);
-
-/// Settings of a group's member, which this client is not.
-const OF_MEMBERS: [&str; 4] =
+/// Settings of group members; this client is none.
+const MEMBER_SETTINGS: [&str; 4] =
     ["group.protocol", "group.instance.id", "partition.assignment.strategy", "group.remote.assignor"];
 
-/// Asks for everything. What has no answer says why.
+/// Queries all facts. A fact that is unknown has its reason.
 ///
 /// # Errors
-/// Settings that no client can be made from.
+///
+/// Settings that the client rejects.
 pub(super) async fn gather(args: &RunArgs) -> anyhow::Result<KafkaFacts> {
-    let unasked = || "the broker does not answer".to_owned();
+    let unknown = || "the broker does not respond".to_owned();
     let facts = KafkaFacts {
         address: args.kafka.broker.clone(),
         topic: args.kafka.topic.clone(),
         group: args.group.clone(),
         protocol: args.protocol,
-        brokers: Err(unasked()),
+        brokers: Err(unknown()),
         apis: BTreeMap::new(),
-        partitions: Err(unasked()),
-        may_read: Access::Unknown(unasked()),
-        may_commit: Access::Unknown(unasked()),
-        group_state: Err(unasked()),
-        committed: Err(unasked()),
+        partitions: Err(unknown()),
+        may_read: Access::Unknown(unknown()),
+        may_commit: Access::Unknown(unknown()),
+        group_state: Err(unknown()),
+        committed: Err(unknown()),
     };
     let config = config(args)?;
-    let asked = tokio::task::spawn_blocking(move || match config.create_with_context(Quiet::default()) {
-        Ok(client) => ask(&client, facts),
-        Err(error) => KafkaFacts { brokers: Err(error.to_string()), ..facts },
-    });
-    asked.await.context("the thread that asks Kafka")
+    let queried =
+        tokio::task::spawn_blocking(move || match config.create_with_context(CapturingContext::default()) {
+            Ok(client) => query(&client, facts),
+            Err(error) => KafkaFacts { brokers: Err(error.to_string()), ..facts },
+        });
+    queried.await.context("the thread that queries Kafka")
 }
 
 fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
-    let mut config = kafka_client::config(&args.kafka, "kmr-demo-doctor")?;
-    for name in OF_MEMBERS {
+    let mut config = kafka_client::config(&args.kafka, "kmr-doctor")?;
+    for name in MEMBER_SETTINGS {
         config.remove(name);
     }
     for (name, value) in [
@@ -62,7 +63,7 @@ fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
         ("enable.auto.commit", "false"),
         ("enable.partition.eof", "true"),
         ("auto.offset.reset", "error"),
-        // The only place where librdkafka says what a broker supports.
+        // librdkafka reports a broker's API versions only in these log lines.
         ("debug", "feature"),
     ] {
         config.set(name, value);
@@ -71,9 +72,9 @@ fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
     Ok(config)
 }
 
-type Client = BaseConsumer<Quiet>;
+type Client = BaseConsumer<CapturingContext>;
 
-fn ask(client: &Client, facts: KafkaFacts) -> KafkaFacts {
+fn query(client: &Client, facts: KafkaFacts) -> KafkaFacts {
     let metadata = match client.fetch_metadata(Some(&facts.topic), REQUEST) {
         Ok(metadata) => metadata,
         Err(error) => {
@@ -86,27 +87,27 @@ fn ask(client: &Client, facts: KafkaFacts) -> KafkaFacts {
     let brokers = metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port()));
     let found = metadata.topics().iter().find(|found| found.name() == facts.topic);
     let mut partitions = partitions(found);
-    let seen = is_seen(client);
-    let mut committed = seen.clone();
+    let visible = group_is_visible(client);
+    let mut committed = visible.clone();
     let mut may_read = Access::Unknown("there is no partition to read".to_owned());
     if let Ok(partitions) = &mut partitions {
         watermarks(client, &facts.topic, partitions);
         committed = committed.and_then(|()| read_committed(client, &facts.topic, partitions));
-        may_read = read(client, &facts.topic, partitions);
+        may_read = read_access(client, &facts.topic, partitions);
     } else if found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from)
         == Some(RDKafkaErrorCode::TopicAuthorizationFailed)
     {
         may_read = Access::Denied;
     }
-    let (may_commit, group_state) = match seen {
-        Ok(()) => (may_commit(client), group(client, &facts.group)),
-        // READ, which committing takes, brings DESCRIBE with it.
+    let (may_commit, group_state) = match visible {
+        Ok(()) => (commit_access(client), group(client, &facts.group)),
+        // Commits need READ, and READ implies DESCRIBE.
         Err(reason) if reason == NOT_ALLOWED => (Access::Denied, Err(reason)),
         Err(reason) => (Access::Unknown(reason.clone()), Err(reason)),
     };
     KafkaFacts {
         brokers: Ok(brokers.collect()),
-        apis: apis(client),
+        apis: api_versions(client),
         partitions,
         may_read,
         may_commit,
@@ -116,10 +117,10 @@ fn ask(client: &Client, facts: KafkaFacts) -> KafkaFacts {
     }
 }
 
-/// What the broker supports. The client hands its words out when it is polled.
-fn apis(client: &Client) -> BTreeMap<String, (i16, i16)> {
+/// The broker's API versions. The client reports them while it is polled.
+fn api_versions(client: &Client) -> BTreeMap<String, (i16, i16)> {
     let started = Instant::now();
-    while client.context().apis().is_empty() && started.elapsed() < WORDS {
+    while client.context().apis().is_empty() && started.elapsed() < EVENTS {
         let _ = client.poll(Duration::from_millis(20));
     }
     client.context().apis()
@@ -127,15 +128,15 @@ fn apis(client: &Client) -> BTreeMap<String, (i16, i16)> {
 
 const NOT_ALLOWED: &str = "not allowed to describe the group";
 
-/// Whether the group may be looked at: finding its coordinator takes DESCRIBE.
-fn is_seen(client: &Client) -> Answer<()> {
+/// Whether the user may describe the group, which finding its coordinator needs.
+fn group_is_visible(client: &Client) -> Fact<()> {
     let mut wanted = TopicPartitionList::new();
     wanted.add_partition(NO_TOPIC, 0);
     let Err(error) = client.committed_offsets(wanted, REQUEST) else { return Ok(()) };
-    // The cause comes through another door.
+    // The client reports the cause through its events.
     let started = Instant::now();
     let mut denied = error.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed);
-    while !denied && started.elapsed() < WORDS {
+    while !denied && started.elapsed() < EVENTS {
         if let Some(Err(cause)) = client.poll(Duration::from_millis(20)) {
             denied = cause.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed);
         }
@@ -143,8 +144,8 @@ fn is_seen(client: &Client) -> Answer<()> {
     Err(if denied { NOT_ALLOWED.to_owned() } else { error.to_string() })
 }
 
-fn partitions(found: Option<&MetadataTopic>) -> Answer<Vec<PartitionFacts>> {
-    let absent = || "it does not exist, or may not be described".to_owned();
+fn partitions(found: Option<&MetadataTopic>) -> Fact<Vec<PartitionFacts>> {
+    let absent = || "it does not exist, or the user may not describe it".to_owned();
     let found = found.ok_or_else(absent)?;
     match found.error().map(RDKafkaErrorCode::from) {
         None => {}
@@ -169,12 +170,12 @@ fn watermarks(client: &Client, topic: &str, partitions: &mut [PartitionFacts]) {
     }
 }
 
-fn read_committed(client: &Client, topic: &str, partitions: &mut [PartitionFacts]) -> Answer<()> {
+fn read_committed(client: &Client, topic: &str, partitions: &mut [PartitionFacts]) -> Fact<()> {
     let mut wanted = TopicPartitionList::new();
     for partition in &*partitions {
         wanted.add_partition(topic, partition.id);
     }
-    // Read at once: a list that outlives its consumer keeps the consumer from closing.
+    // Read here: a list that outlives its consumer keeps the consumer from closing.
     let list = client.committed_offsets(wanted, REQUEST).map_err(|error| error.to_string())?;
     for element in list.elements() {
         element.error().map_err(|error| error.to_string())?;
@@ -188,8 +189,8 @@ fn read_committed(client: &Client, topic: &str, partitions: &mut [PartitionFacts
     Ok(())
 }
 
-/// Reads one record, or the end of a partition that has none.
-fn read(client: &Client, topic: &str, partitions: &[PartitionFacts]) -> Access {
+/// Reads one record, or the end of an empty partition.
+fn read_access(client: &Client, topic: &str, partitions: &[PartitionFacts]) -> Access {
     let with_log = || partitions.iter().filter_map(|partition| Some((partition.id, partition.log?)));
     let fullest = with_log().max_by_key(|(_, (low, end))| end - low);
     let Some((partition, (low, _))) = fullest else {
@@ -202,14 +203,14 @@ fn read(client: &Client, topic: &str, partitions: &[PartitionFacts]) -> Access {
         return Access::Unknown(error.to_string());
     }
     let started = Instant::now();
-    let mut access = Access::Unknown(format!("nothing came within {FIRST:?}"));
-    while started.elapsed() < FIRST {
+    let mut access = Access::Unknown(format!("no record within {FIRST_RECORD:?}"));
+    while started.elapsed() < FIRST_RECORD {
         access = match client.poll(Duration::from_millis(100)) {
             None => continue,
             Some(Ok(_) | Err(KafkaError::PartitionEOF(_))) => Access::Allowed,
             Some(Err(error)) => match error.rdkafka_error_code() {
                 Some(RDKafkaErrorCode::TopicAuthorizationFailed) => Access::Denied,
-                // The group's own, which is asked for elsewhere, and what passes.
+                // Errors of the group, which `commit_access` queries, and transient ones.
                 Some(
                     RDKafkaErrorCode::GroupAuthorizationFailed | RDKafkaErrorCode::BrokerTransportFailure,
                 ) => continue,
@@ -222,11 +223,11 @@ fn read(client: &Client, topic: &str, partitions: &[PartitionFacts]) -> Access {
     access
 }
 
-/// A topic that nobody has: a commit for it is refused whoever asks, but the group's permission is looked at first. Nothing is
-/// written by it, and the group does not come to be.
+/// A topic that no cluster has. The broker rejects every commit for it, but checks the permission
+/// on the group first. Nothing is written, and the group is not created.
 const NO_TOPIC: &str = "kmr-doctor.no-such-topic.5f0c2d6e";
 
-fn may_commit(client: &Client) -> Access {
+fn commit_access(client: &Client) -> Access {
     let mut list = TopicPartitionList::new();
     if let Err(error) = list.add_partition_offset(NO_TOPIC, 0, Offset::Offset(0)) {
         return Access::Unknown(error.to_string());
@@ -239,11 +240,11 @@ fn may_commit(client: &Client) -> Access {
             | RDKafkaErrorCode::TopicAuthorizationFailed,
         )) => Access::Allowed,
         Err(Some(code)) => Access::Unknown(code.to_string()),
-        Ok(()) | Err(None) => Access::Unknown("the broker's answer does not tell".to_owned()),
+        Ok(()) | Err(None) => Access::Unknown("the broker's response does not show it".to_owned()),
     }
 }
 
-fn group(client: &Client, group: &str) -> Answer<Option<GroupFacts>> {
+fn group(client: &Client, group: &str) -> Fact<Option<GroupFacts>> {
     let list = client.fetch_group_list(Some(group), REQUEST).map_err(|error| error.to_string())?;
     let found =
         list.groups().iter().find(|found| found.name() == group && found.protocol_type() == "consumer");

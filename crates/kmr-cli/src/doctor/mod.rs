@@ -1,45 +1,47 @@
-//! `doctor`: looks at everything that `run` needs, and says what it will find, before it runs.
+//! `doctor`: checks all that a consumer needs, before it runs.
 //!
-//! Gathering (`kafka`, `clickhouse`) only asks and judges nothing; judging (`judge_kafka`, `judge_clickhouse`, `guarantee`) is
-//! pure. Nothing is written anywhere, and no group is joined.
+//! - `kafka_facts` and `clickhouse_facts` query the servers. They judge nothing, join no group and
+//!   write nothing.
+//! - `kafka_checks`, `clickhouse_checks` and `guarantee` judge the facts. They are pure.
 
 use std::process::ExitCode;
 
-#[path = "clickhouse_facts.rs"]
-mod clickhouse;
+use kmr_cli_support::errors::one_line;
+use kmr_cli_support::{ingest, output};
+
+mod args;
+mod check;
+mod clickhouse_checks;
+mod clickhouse_facts;
+mod diagnosis;
 mod facts;
 mod guarantee;
-#[path = "clickhouse_checks.rs"]
-mod judge_clickhouse;
-#[path = "kafka_checks.rs"]
-mod judge_kafka;
-#[path = "kafka_facts.rs"]
-mod kafka;
-#[path = "diagnosis.rs"]
-mod report;
-#[path = "table_definition.rs"]
-mod tables;
+mod kafka_checks;
+mod kafka_facts;
+#[cfg(test)]
+mod sample_facts;
+mod table_definition;
 
-use facts::Facts;
-use report::Diagnosis;
+pub(crate) use args::DoctorArgs;
+use diagnosis::Diagnosis;
+use facts::{Facts, SettingsFacts, Writer};
 
-use crate::cli::DoctorArgs;
-use crate::{output, run};
-
-/// Asks, judges, prints: exit code 1 when something is in the way.
+/// Gathers facts, judges and prints them. Exit code 1 if a check fails.
 pub(crate) async fn doctor(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let facts = gather(&args).await?;
     let diagnosis = Diagnosis::of(&facts);
-    output::result(&if args.json { diagnosis.json().to_string() } else { diagnosis.text(report::width()) });
-    Ok(if diagnosis.is_in_the_way() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    let width = diagnosis::terminal_width();
+    output::result(&if args.json { diagnosis.json().to_string() } else { diagnosis.text(width) });
+    Ok(if diagnosis.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn gather(args: &DoctorArgs) -> anyhow::Result<Facts> {
-    let config = run::config(&args.run)?;
-    let settings = facts::SettingsFacts {
-        refused: run::consumer(&args.run).err().map(|error| crate::errors::one_line(&error)),
+    let config = ingest::client_config(&args.run)?;
+    let settings = SettingsFacts {
+        rejected: ingest::consumer(&args.run).err().map(|error| one_line(&error)),
         notes: config.review(),
     };
-    let (kafka, clickhouse) = tokio::join!(kafka::gather(&args.run), clickhouse::gather(&args.run));
-    Ok(Facts { settings, kafka: kafka?, clickhouse, writer: facts::Writer::of(&args.run) })
+    let (kafka, clickhouse) =
+        tokio::join!(kafka_facts::gather(&args.run), clickhouse_facts::gather(&args.run));
+    Ok(Facts { settings, kafka: kafka?, clickhouse, writer: Writer::of(&args.run) })
 }

@@ -1,24 +1,6 @@
-//! What ClickHouse's own texts about tables say: engines, settings, and where a view writes to. Pure.
+//! Reads ClickHouse's definitions of tables: settings, and the target of a materialized view. Pure.
 
-use super::facts::TableFacts;
-
-impl TableFacts {
-    /// `MergeTree`, or what there is in its place.
-    pub(super) fn engine_name(&self) -> &str {
-        if self.engine.is_empty() { "not found" } else { &self.engine }
-    }
-
-    pub(super) fn is_merge_tree(&self) -> bool {
-        self.engine.ends_with("MergeTree")
-    }
-
-    /// Whether rows stay here. Those of a Null table go to its views and no further.
-    pub(super) fn stores_rows(&self) -> bool {
-        self.engine != "Null"
-    }
-}
-
-/// The setting that bounds what an engine remembers of blocks.
+/// The setting that bounds the deduplication window of an engine.
 pub(super) fn window_setting(engine: &str) -> Option<&'static str> {
     match engine {
         engine if !engine.ends_with("MergeTree") => None,
@@ -29,7 +11,7 @@ pub(super) fn window_setting(engine: &str) -> Option<&'static str> {
     }
 }
 
-/// A number among the settings at the end of `engine_full`.
+/// A numeric setting at the end of `engine_full`.
 pub(super) fn setting(engine_full: &str, name: &str) -> Option<u64> {
     let (_, settings) = engine_full.rsplit_once(" SETTINGS ")?;
     let value = settings.split(',').find_map(|setting| {
@@ -39,12 +21,12 @@ pub(super) fn setting(engine_full: &str, name: &str) -> Option<u64> {
     value?.parse().ok()
 }
 
-/// Where a materialized view writes to, from its `create_table_query`: database and table of the `TO` clause. `None`: to a table
-/// of its own.
+/// The target of a materialized view: database and table of the `TO` clause of its
+/// `create_table_query`. `None`: the view has a table of its own.
 pub(super) fn target(create: &str) -> Option<(Option<String>, String)> {
     let rest = create.strip_prefix("CREATE MATERIALIZED VIEW ")?;
     let (_, rest) = name(rest)?;
-    // What may stand between the view's name and TO: ON CLUSTER, UUID, REFRESH …; columns come behind it.
+    // ON CLUSTER, UUID or REFRESH may precede TO; the list of columns follows it.
     let clause = &rest[..rest.find('(').unwrap_or(rest.len())];
     let at = clause.find(" TO ")? + " TO ".len();
     if clause.find(" AS ").is_some_and(|query| query < at) {
@@ -53,7 +35,7 @@ pub(super) fn target(create: &str) -> Option<(Option<String>, String)> {
     Some(name(&rest[at..])?.0)
 }
 
-/// `db.table` or `table`, each perhaps in backquotes, and what follows.
+/// `db.table` or `table`, each optionally in backquotes, and the rest of the text.
 fn name(text: &str) -> Option<((Option<String>, String), &str)> {
     let (first, rest) = identifier(text)?;
     match rest.strip_prefix('.') {
@@ -104,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn views_say_where_they_write() {
+    fn targets_of_views_are_read() {
         let named = |database: &str, table: &str| Some((Some(database.to_owned()), table.to_owned()));
         let create = |rest: &str| target(&format!("CREATE MATERIALIZED VIEW db.v {rest}"));
         assert_eq!(create("TO db.daily (`day` Date, `n` UInt64) AS SELECT 1"), named("db", "daily"));

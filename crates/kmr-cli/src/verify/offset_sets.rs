@@ -1,29 +1,29 @@
-//! Sets of offsets: the bitmap of a window, the dead letters of a partition, and the few that are listed for people.
+//! Sets of offsets: the bitmap of a window, a compressed set of any size, and a listing for people.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// A set of offsets of one window: a bit for each.
+/// A set of offsets of one window, as a bitmap.
 #[derive(Clone, Debug)]
-pub(crate) struct Bits {
+pub(super) struct Bits {
     range: Range<u64>,
     words: Vec<u64>,
 }
 
 impl Bits {
-    /// None of `range`.
-    pub(crate) fn none_of(range: Range<u64>) -> Self {
+    /// The empty set in the window `range`.
+    pub(super) fn none_of(range: Range<u64>) -> Self {
         let words = vec![0; (range.end.saturating_sub(range.start)).div_ceil(64) as usize];
         Self { range, words }
     }
 
     /// The window.
-    pub(crate) fn range(&self) -> &Range<u64> {
+    pub(super) fn range(&self) -> &Range<u64> {
         &self.range
     }
 
-    /// Adds an offset; whether it is in the window and was not there.
-    pub(crate) fn insert(&mut self, offset: u64) -> bool {
+    /// Adds an offset. Returns whether it is in the window and was not in the set.
+    pub(super) fn insert(&mut self, offset: u64) -> bool {
         if !self.range.contains(&offset) {
             return false;
         }
@@ -34,31 +34,32 @@ impl Bits {
         new
     }
 
-    /// Adds those that are in the window.
-    pub(crate) fn add(&mut self, offsets: impl IntoIterator<Item = u64>) {
+    /// Adds the offsets that are in the window.
+    pub(super) fn add(&mut self, offsets: impl IntoIterator<Item = u64>) {
         for offset in offsets {
             self.insert(offset);
         }
     }
 
-    /// All offsets of the window, in the set or not.
-    pub(crate) fn len(&self) -> u64 {
+    /// Number of offsets in the window, in the set or not.
+    pub(super) fn len(&self) -> u64 {
         self.range.end - self.range.start
     }
 
-    pub(crate) fn count(&self) -> u64 {
+    /// Number of offsets in the set.
+    pub(super) fn count(&self) -> u64 {
         self.words.iter().map(|word| u64::from(word.count_ones())).sum()
     }
 
-    /// The offsets for which `pick` says so, from the words of this set and of two others of the same window.
-    pub(crate) fn combine(&self, b: &Self, c: &Self, pick: fn(u64, u64, u64) -> u64) -> Self {
+    /// Combines this set with two others of the same window, word by word.
+    pub(super) fn combine(&self, b: &Self, c: &Self, pick: fn(u64, u64, u64) -> u64) -> Self {
         let words =
             self.words.iter().zip(&b.words).zip(&c.words).map(|((a, b), c)| pick(*a, *b, *c)).collect();
         Self { range: self.range.clone(), words }
     }
 
     /// In ascending order.
-    pub(crate) fn iter(&self) -> impl Iterator<Item = u64> + '_ {
+    pub(super) fn iter(&self) -> impl Iterator<Item = u64> + '_ {
         self.words.iter().enumerate().flat_map(move |(at, word)| {
             let first = self.range.start + at as u64 * 64;
             let mut left = *word;
@@ -71,77 +72,77 @@ impl Bits {
     }
 }
 
-/// A set of offsets of any size: 2 bytes each where they are few, a bit for each offset where they are many.
+/// A set of offsets of any size: 2 bytes each in sparse ranges, a bitmap in dense ranges.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct OffsetSet {
+pub(super) struct OffsetSet {
     chunks: BTreeMap<u64, Chunk>,
 }
 
-/// 65,536 offsets.
+/// The offsets of a range of 65,536.
 #[derive(Clone, Debug)]
 enum Chunk {
     /// Sorted.
-    Few(Vec<u16>),
-    Many(Bits),
+    Sparse(Vec<u16>),
+    Dense(Bits),
 }
 
 const CHUNK: u64 = 1 << 16;
-/// From here on a bitmap is smaller.
-const FEW: usize = 4096;
+/// From this number on a bitmap is smaller.
+const SPARSE: usize = 4096;
 
 impl OffsetSet {
-    /// Adds an offset; whether it was not there.
-    pub(crate) fn insert(&mut self, offset: u64) -> bool {
-        let chunk = self.chunks.entry(offset / CHUNK).or_insert_with(|| Chunk::Few(Vec::new()));
+    /// Adds an offset. Returns whether it was not in the set.
+    pub(super) fn insert(&mut self, offset: u64) -> bool {
+        let chunk = self.chunks.entry(offset / CHUNK).or_insert_with(|| Chunk::Sparse(Vec::new()));
         let at = (offset % CHUNK) as u16;
         match chunk {
-            Chunk::Many(bits) => bits.insert(u64::from(at)),
-            Chunk::Few(few) => match few.binary_search(&at) {
+            Chunk::Dense(bits) => bits.insert(u64::from(at)),
+            Chunk::Sparse(offsets) => match offsets.binary_search(&at) {
                 Ok(_) => false,
-                Err(place) if few.len() < FEW => {
-                    few.insert(place, at);
+                Err(place) if offsets.len() < SPARSE => {
+                    offsets.insert(place, at);
                     true
                 }
                 Err(_) => {
                     let mut bits = Bits::none_of(0..CHUNK);
-                    bits.add(few.iter().chain([&at]).map(|at| u64::from(*at)));
-                    *chunk = Chunk::Many(bits);
+                    bits.add(offsets.iter().chain([&at]).map(|at| u64::from(*at)));
+                    *chunk = Chunk::Dense(bits);
                     true
                 }
             },
         }
     }
 
-    /// Those of a window.
-    pub(crate) fn within(&self, range: &Range<u64>) -> Bits {
+    /// The offsets in a window.
+    pub(super) fn within(&self, range: &Range<u64>) -> Bits {
         let mut found = Bits::none_of(range.clone());
         for (number, chunk) in self.chunks.range(range.start / CHUNK..range.end.div_ceil(CHUNK)) {
             let first = number * CHUNK;
             match chunk {
-                Chunk::Few(few) => found.add(few.iter().map(|at| first + u64::from(*at))),
-                Chunk::Many(bits) => found.add(bits.iter().map(|at| first + at)),
+                Chunk::Sparse(offsets) => found.add(offsets.iter().map(|at| first + u64::from(*at))),
+                Chunk::Dense(bits) => found.add(bits.iter().map(|at| first + at)),
             }
         }
         found
     }
 }
 
-/// How many there are, and the first of them.
+/// The number of offsets, and the first ones as runs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Listing {
-    /// All, listed or not.
-    pub(crate) count: u64,
-    /// The first ones, as runs: first and last offset.
-    pub(crate) runs: Vec<(u64, u64)>,
+pub(super) struct Listing {
+    /// Number of offsets, listed or not.
+    pub(super) count: u64,
+    /// The first runs: first and last offset.
+    pub(super) runs: Vec<(u64, u64)>,
     listed: u64,
 }
 
 impl Listing {
-    /// Adds offsets, in ascending order; up to `limit` runs are listed.
-    pub(crate) fn extend(&mut self, offsets: &Bits, limit: usize) {
+    /// Adds offsets in ascending order. Lists at most `limit` runs.
+    pub(super) fn extend(&mut self, offsets: &Bits, limit: usize) {
         for offset in offsets.iter() {
             self.count += 1;
-            // Only while nothing was left out: a run goes on at the next window.
+            // Only while no offset was left out: a run may continue in the next window.
             let complete = self.listed + 1 == self.count;
             let room = self.runs.len() < limit;
             match self.runs.last_mut() {
@@ -154,14 +155,14 @@ impl Listing {
     }
 
     /// `3, 5–9 and 12 more`.
-    pub(crate) fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let run = |(first, last): &(u64, u64)| match first == last {
             true => first.to_string(),
             false => format!("{first}–{last}"),
         };
         let mut text = self.runs.iter().map(run).collect::<Vec<_>>().join(", ");
         if self.listed < self.count {
-            text += &format!(" and {} more", crate::numbers::grouped(self.count - self.listed));
+            text += &format!(" and {} more", kmr_cli_support::numbers::grouped(self.count - self.listed));
         }
         text
     }
@@ -178,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_window_holds_its_own_offsets_alone() {
+    fn a_window_has_only_its_own_offsets() {
         let mut window = bits(100..230, &[100, 163, 164, 229]);
         assert!(!window.insert(99) && !window.insert(230) && !window.insert(164) && window.insert(165));
         assert_eq!(window.iter().collect::<Vec<_>>(), [100, 163, 164, 165, 229]);
@@ -186,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn few_and_many_are_the_same_set() {
+    fn sparse_and_dense_chunks_are_the_same_set() {
         let mut set = OffsetSet::default();
         let offsets = || (0..6_000_u64).map(|n| CHUNK - 3_000 + n * 7 % 6_000);
         assert!(offsets().all(|offset| set.insert(offset)));
@@ -198,7 +199,7 @@ mod tests {
         for offset in 0..10_000 {
             set.insert(offset);
         }
-        assert!(matches!(set.chunks[&0], Chunk::Many(_)));
+        assert!(matches!(set.chunks[&0], Chunk::Dense(_)));
         assert_eq!(
             set.within(&(5_000..12_000)).iter().collect::<Vec<_>>(),
             (5_000..10_000).collect::<Vec<_>>()

@@ -1,49 +1,51 @@
-//! One partition's account: what the log holds against what the table and the dead letters hold, window by window. Pure.
+//! One partition's account: compares records with rows and dead letters, window by window. Pure.
 
 use std::ops::Range;
 
-use super::offsets::{Bits, Listing, OffsetSet};
+use super::offset_sets::{Bits, Listing, OffsetSet};
 
-/// Offsets of one partition, as the broker and the group have them. The end is that of what can be read: open transactions
-/// lie behind it.
+/// Offsets of one partition, by the broker and the group. Open transactions lie after the end.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(super) struct Bounds {
     /// The lowest offset in the log.
-    pub(crate) start: u64,
-    /// The offset behind the last that can be read.
-    pub(crate) end: u64,
-    /// What the group has committed.
-    pub(crate) committed: Option<u64>,
+    pub(super) start: u64,
+    /// The offset after the last readable one.
+    pub(super) end: u64,
+    /// The group's committed offset.
+    pub(super) committed: Option<u64>,
 }
 
 impl Bounds {
-    /// What can be checked: in the log, and committed.
-    pub(crate) fn checkable(&self) -> Range<u64> {
+    /// The offsets that can be checked: in the log, and committed.
+    pub(super) fn checkable(&self) -> Range<u64> {
         let end = self.committed.unwrap_or(0).min(self.end);
         self.start..end.max(self.start)
     }
 
-    /// The group has committed more than the log holds: the topic was created again, say.
-    pub(crate) fn committed_too_far(&self) -> bool {
+    /// Whether the committed offset lies after the log's end, for example because the topic was
+    /// recreated.
+    pub(super) fn committed_too_far(&self) -> bool {
         self.committed.is_some_and(|committed| committed > self.end)
     }
 }
 
-/// The table's side of a window.
+/// The rows of a window.
 #[derive(Clone, Debug)]
-pub(crate) struct Rows {
+pub(super) struct Rows {
+    /// Offsets with at least one row.
     once: Bits,
+    /// Offsets with more than one row.
     again: Bits,
     count: u64,
 }
 
 impl Rows {
-    pub(crate) fn none_of(range: Range<u64>) -> Self {
+    pub(super) fn none_of(range: Range<u64>) -> Self {
         Self { once: Bits::none_of(range.clone()), again: Bits::none_of(range), count: 0 }
     }
 
-    /// A row with this offset.
-    pub(crate) fn add(&mut self, offset: u64) {
+    /// Adds a row with this offset.
+    pub(super) fn add(&mut self, offset: u64) {
         self.count += 1;
         if !self.once.insert(offset) {
             self.again.insert(offset);
@@ -51,52 +53,52 @@ impl Rows {
     }
 }
 
-/// What was found out about one partition.
+/// The findings for one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Account {
-    pub(crate) partition: i32,
-    pub(crate) bounds: Bounds,
-    /// The checked offsets; empty when there is nothing that can be checked.
-    pub(crate) checked: Range<u64>,
-    /// Offsets among the checked ones that retention took while the log was read.
-    pub(crate) taken: u64,
-    /// Records that can be read, among the checked offsets.
-    pub(crate) records: u64,
+pub(super) struct PartitionAccount {
+    pub(super) partition: i32,
+    pub(super) bounds: Bounds,
+    /// The checked offsets; empty if none can be checked.
+    pub(super) checked: Range<u64>,
+    /// Checked offsets that retention deleted while the log was read.
+    pub(super) deleted: u64,
+    /// Readable records with a checked offset.
+    pub(super) records: u64,
     /// Checked offsets without a record: compacted away, of aborted transactions, or markers.
-    pub(crate) gaps: u64,
+    pub(super) gaps: u64,
     /// Rows with a checked offset.
-    pub(crate) rows: u64,
+    pub(super) rows: u64,
     /// Rows below the checked offsets.
-    pub(crate) rows_below: u64,
-    /// Rows behind the checked offsets.
-    pub(crate) rows_beyond: u64,
-    /// Records among the dead letters.
-    pub(crate) dead_letters: u64,
-    /// Neither in the table nor among the dead letters.
-    pub(crate) missing: Listing,
+    pub(super) rows_below: u64,
+    /// Rows after the checked offsets.
+    pub(super) rows_beyond: u64,
+    /// Records that are dead letters.
+    pub(super) dead_letters: u64,
+    /// Records that are neither in the table nor dead letters.
+    pub(super) missing: Listing,
     /// Offsets with more than one row, checked or not.
-    pub(crate) double: Listing,
+    pub(super) double: Listing,
     /// Rows beyond the first of their offset.
-    pub(crate) surplus: u64,
-    /// In the table and among the dead letters.
-    pub(crate) both: Listing,
-    /// Rows whose offset holds no record.
-    pub(crate) unfounded: Listing,
+    pub(super) surplus: u64,
+    /// Records that are in the table and dead letters.
+    pub(super) both: Listing,
+    /// Rows whose offset has no record.
+    pub(super) unfounded: Listing,
     limit: usize,
 }
 
-impl Account {
-    /// `limit`: runs of offsets that each list names.
-    pub(crate) fn new(partition: i32, bounds: Bounds, limit: usize) -> Self {
+impl PartitionAccount {
+    /// `limit`: maximum number of runs in each listing.
+    pub(super) fn new(partition: i32, bounds: Bounds, limit: usize) -> Self {
         let checked = bounds.checkable();
         Self { partition, bounds, checked, limit, ..Self::default() }
     }
 
-    /// A window of checked offsets: the records that the log holds, and the rows.
-    pub(crate) fn check(&mut self, records: &Bits, rows: &Rows, dead: &Bits) {
-        let (held, all) = (records.count(), records.len());
-        self.records += held;
-        self.gaps += all - held;
+    /// Compares a window of checked offsets.
+    pub(super) fn check(&mut self, records: &Bits, rows: &Rows, dead: &Bits) {
+        let (readable, all) = (records.count(), records.len());
+        self.records += readable;
+        self.gaps += all - readable;
         self.rows += rows.count;
         self.dead_letters += records.combine(dead, dead, |record, dead, _| record & dead).count();
         let missing = records.combine(&rows.once, dead, |record, row, dead| record & !row & !dead);
@@ -106,24 +108,24 @@ impl Account {
         self.doubles(rows);
     }
 
-    /// A window that the log cannot be asked about.
-    pub(crate) fn count_below(&mut self, rows: &Rows) {
+    /// Counts the rows of a window below the log's start.
+    pub(super) fn count_below(&mut self, rows: &Rows) {
         self.rows_below += rows.count;
         self.doubles(rows);
     }
 
-    /// A window behind what is committed.
-    pub(crate) fn count_beyond(&mut self, rows: &Rows) {
+    /// Counts the rows of a window after the committed offset.
+    pub(super) fn count_beyond(&mut self, rows: &Rows) {
         self.rows_beyond += rows.count;
         self.doubles(rows);
     }
 
-    /// Retention took these offsets before they could be read.
-    pub(crate) fn taken(&mut self, range: &Range<u64>) {
+    /// Excludes offsets that retention deleted before they could be read.
+    pub(super) fn deleted(&mut self, range: &Range<u64>) {
         if self.checked.start == range.start {
             self.checked.start = range.end;
         } else {
-            self.taken += range.end - range.start;
+            self.deleted += range.end - range.start;
         }
     }
 
@@ -134,8 +136,8 @@ impl Account {
 }
 
 /// The dead letters of a partition in a window.
-pub(crate) fn dead_within(letters: Option<&OffsetSet>, range: &Range<u64>) -> Bits {
-    letters.map_or_else(|| Bits::none_of(range.clone()), |letters| letters.within(range))
+pub(super) fn dead_letters_within(set: Option<&OffsetSet>, range: &Range<u64>) -> Bits {
+    set.map_or_else(|| Bits::none_of(range.clone()), |set| set.within(range))
 }
 
 #[cfg(test)]
@@ -148,8 +150,8 @@ mod tests {
         bits
     }
 
-    fn account(records: &[u64], rows: &[u64], dead: &[u64]) -> Account {
-        let mut account = Account::new(0, Bounds { start: 10, end: 20, committed: Some(20) }, 5);
+    fn account(records: &[u64], rows: &[u64], dead: &[u64]) -> PartitionAccount {
+        let mut account = PartitionAccount::new(0, Bounds { start: 10, end: 20, committed: Some(20) }, 5);
         let mut table = Rows::none_of(10..20);
         rows.iter().for_each(|offset| table.add(*offset));
         account.check(&bits(records.iter().copied()), &table, &bits(dead.iter().copied()));
@@ -157,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_is_told_from_the_others() {
+    fn missing_double_and_unfounded_offsets_are_distinguished() {
         let all: Vec<u64> = (10..20).collect();
         let clean = account(&all, &all, &[]);
         assert_eq!((clean.records, clean.rows, clean.gaps), (10, 10, 0));
@@ -178,8 +180,8 @@ mod tests {
     }
 
     #[test]
-    fn doubles_are_found_where_nothing_else_can_be() {
-        let mut account = Account::new(0, Bounds { start: 30, end: 40, committed: Some(30) }, 5);
+    fn doubles_are_found_outside_of_the_checked_offsets() {
+        let mut account = PartitionAccount::new(0, Bounds { start: 30, end: 40, committed: Some(30) }, 5);
         let mut rows = Rows::none_of(10..20);
         [11, 11, 12].into_iter().for_each(|offset| rows.add(offset));
         account.count_below(&rows);
@@ -189,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_checked_is_committed_and_in_the_log() {
+    fn checkable_offsets_are_committed_and_in_the_log() {
         let bounds = |start, end, committed| Bounds { start, end, committed };
         assert_eq!(bounds(5, 10, Some(8)).checkable(), 5..8);
         assert_eq!(bounds(5, 10, Some(3)).checkable(), 5..5);

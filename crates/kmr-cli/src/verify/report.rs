@@ -1,28 +1,30 @@
-//! The result of an audit: a table and what follows from it, and JSON.
+//! The report of an audit: table, listings, notes, faults and verdict, as text and as JSON.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::Table;
+use kmr_cli_support::numbers::grouped;
+use kmr_cli_support::table;
 use serde_json::{Value, json};
 
-use super::audit::Account;
-use super::offsets::Listing;
-use crate::cli::VerifyArgs;
-use crate::numbers::grouped;
+use super::args::VerifyArgs;
+use super::offset_sets::Listing;
+use super::partition_account::PartitionAccount;
 
-/// What was found out.
+/// The findings of an audit.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) args: Arc<VerifyArgs>,
-    pub(super) accounts: Vec<Account>,
-    /// Whether records of the topic vanish one by one; `None` if that is not known.
+    pub(super) accounts: Vec<PartitionAccount>,
+    /// Whether compaction may remove single records of the topic; `None` if unknown.
     pub(super) compacted: Option<bool>,
-    /// Rows of partitions that the topic does not have.
-    pub(super) strange: BTreeMap<i64, u64>,
+    /// Rows of partitions that the topic does not have, by partition.
+    pub(super) rows_of_unknown_partitions: BTreeMap<i64, u64>,
+    /// Whether rows of other topics were left out.
     pub(super) knows_topics: bool,
-    pub(super) repeated_letters: u64,
-    pub(super) nameless_letters: u64,
+    pub(super) repeated_dead_letters: u64,
+    pub(super) nameless_dead_letters: u64,
 }
 
 /// The sums over all partitions.
@@ -52,30 +54,34 @@ impl Report {
         })
     }
 
-    /// Whether nothing that was found is a fault.
+    /// Whether there is no fault.
     pub(super) fn passes(&self) -> bool {
         self.faults().is_empty()
     }
 
-    /// What makes the audit fail.
+    /// The findings that fail the audit.
     fn faults(&self) -> Vec<String> {
         let Sums { missing, surplus, both, unfounded, .. } = self.sums();
         let mut faults = Vec::new();
-        let mut add = |count: u64, allowed: u64, what: &str| {
+        let mut add = |count: u64, allowed: u64, fault: &str| {
             if count > allowed {
-                faults.push(format!("{} {what}", grouped(count)));
+                faults.push(format!("{} {fault}", grouped(count)));
             }
         };
         add(missing, self.args.allow_missing, "missing: neither in the table nor a dead letter");
         add(surplus, 0, "double: rows beyond the first of their offset");
         add(both, 0, "double: in the table and a dead letter");
-        // A compacted topic has forgotten the records of rows that are right.
-        let known = if self.compacted == Some(false) { unfounded } else { 0 };
-        add(known, 0, "rows without a record: of aborted transactions, or of another topic");
-        add(self.strange.values().sum(), 0, "rows of partitions that the topic does not have");
+        // Compaction may have removed the records of correct rows.
+        let certain = if self.compacted == Some(false) { unfounded } else { 0 };
+        add(certain, 0, "rows without a record: of aborted transactions, or of another topic");
+        add(
+            self.rows_of_unknown_partitions.values().sum(),
+            0,
+            "rows of partitions that the topic does not have",
+        );
         for account in self.accounts.iter().filter(|account| account.bounds.committed_too_far()) {
             faults.push(format!(
-                "partition {}: {} is committed, and the log ends at {}; was the topic created again, or is a transaction open?",
+                "partition {}: {} is committed, and the log ends at {}; was the topic recreated, or is a transaction open?",
                 account.partition,
                 account.bounds.committed.unwrap_or_default(),
                 account.bounds.end
@@ -88,7 +94,7 @@ impl Report {
         faults
     }
 
-    /// What should be known, and is no fault.
+    /// Findings that are not faults.
     fn notes(&self) -> Vec<String> {
         let mut notes = Vec::new();
         for account in &self.accounts {
@@ -107,15 +113,18 @@ impl Report {
         if !self.knows_topics {
             notes.push("the table has no topic column: all of its rows count as this topic's".to_owned());
         }
-        for (count, what) in [
+        for (count, note) in [
             (
-                self.repeated_letters,
+                self.repeated_dead_letters,
                 "dead letters for a record that had one: they are delivered at least once",
             ),
-            (self.nameless_letters, "messages of the dead-letter topics name no record in their headers"),
+            (
+                self.nameless_dead_letters,
+                "messages of the dead-letter topics name no record in their headers",
+            ),
         ] {
             if count > 0 {
-                notes.push(format!("{} {what}", grouped(count)));
+                notes.push(format!("{} {note}", grouped(count)));
             }
         }
         notes
@@ -149,8 +158,7 @@ impl Report {
     }
 
     fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_header([
+        let mut table = table::with_header([
             "partition",
             "records",
             "rows",
@@ -168,18 +176,22 @@ impl Report {
                 account.missing.count,
                 account.surplus + account.both.count,
             ];
-            table.add_row(cells(account.partition.to_string(), numbers));
+            table.add_row(table::numbers(account.partition.to_string(), numbers));
         }
         let Sums { records, rows, dead_letters, gaps, missing, surplus, both, .. } = self.sums();
-        table.add_row(cells("all".to_owned(), [records, rows, dead_letters, gaps, missing, surplus + both]));
+        let sums = [records, rows, dead_letters, gaps, missing, surplus + both];
+        table.add_row(table::numbers("all".to_owned(), sums));
         table
     }
 
     /// For programs.
     pub(super) fn json(&self) -> Value {
         let Sums { records, rows, dead_letters, gaps, missing, surplus, both, unfounded } = self.sums();
-        let strange: BTreeMap<String, u64> =
-            self.strange.iter().map(|(partition, rows)| (partition.to_string(), *rows)).collect();
+        let unknown_partitions: BTreeMap<String, u64> = self
+            .rows_of_unknown_partitions
+            .iter()
+            .map(|(partition, rows)| (partition.to_string(), *rows))
+            .collect();
         json!({
             "passed": self.passes(),
             "topic": self.args.kafka.topic,
@@ -193,9 +205,9 @@ impl Report {
             "double_rows": surplus,
             "in_table_and_dead_letters": both,
             "rows_without_record": unfounded,
-            "rows_of_unknown_partitions": strange,
-            "repeated_dead_letters": self.repeated_letters,
-            "nameless_dead_letters": self.nameless_letters,
+            "rows_of_unknown_partitions": unknown_partitions,
+            "repeated_dead_letters": self.repeated_dead_letters,
+            "nameless_dead_letters": self.nameless_dead_letters,
             "partitions": self.accounts.iter().map(partition_json).collect::<Vec<_>>(),
             "faults": self.faults(),
             "notes": self.notes(),
@@ -203,7 +215,7 @@ impl Report {
     }
 }
 
-fn lists(account: &Account) -> [(&'static str, &Listing); 4] {
+fn lists(account: &PartitionAccount) -> [(&'static str, &Listing); 4] {
     [
         ("missing", &account.missing),
         ("double", &account.double),
@@ -212,7 +224,7 @@ fn lists(account: &Account) -> [(&'static str, &Listing); 4] {
     ]
 }
 
-fn notes_on(account: &Account) -> Vec<String> {
+fn notes_on(account: &PartitionAccount) -> Vec<String> {
     let (name, bounds) = (account.partition, account.bounds);
     let mut notes = Vec::new();
     let mut add = |text: String| notes.push(format!("partition {name}: {text}"));
@@ -221,7 +233,7 @@ fn notes_on(account: &Account) -> Vec<String> {
             add("nothing is committed, so nothing can be checked".to_owned());
         }
         Some(committed) if committed < bounds.start => add(format!(
-            "not checkable: {committed} is committed, and retention has taken everything below {}",
+            "not checkable: {committed} is committed, and retention has deleted everything below {}",
             bounds.start
         )),
         _ => {}
@@ -229,25 +241,28 @@ fn notes_on(account: &Account) -> Vec<String> {
     let start = account.checked.start;
     if account.rows_below > 0 {
         add(format!(
-            "not checkable: offsets below {start} are not in the log any more; the table has {} rows there",
+            "not checkable: offsets below {start} are no longer in the log; the table has {} rows there",
             grouped(account.rows_below)
         ));
     } else if start > 0 && bounds.committed.is_some_and(|committed| committed >= start) {
-        add(format!("not checkable: offsets below {start} are not in the log any more"));
+        add(format!("not checkable: offsets below {start} are no longer in the log"));
     }
-    if account.taken > 0 {
-        add(format!("not checkable: retention took {} offsets meanwhile", grouped(account.taken)));
+    if account.deleted > 0 {
+        add(format!(
+            "not checkable: retention deleted {} offsets during the audit",
+            grouped(account.deleted)
+        ));
     }
     if account.rows_beyond > 0 {
         add(format!(
-            "{} rows behind the committed offset: under way, no fault",
+            "{} rows after the committed offset: not committed yet, no fault",
             grouped(account.rows_beyond)
         ));
     }
     notes
 }
 
-fn partition_json(account: &Account) -> Value {
+fn partition_json(account: &PartitionAccount) -> Value {
     let listing = |listing: &Listing| json!({ "count": listing.count, "first": listing.runs });
     json!({
         "partition": account.partition,
@@ -256,7 +271,7 @@ fn partition_json(account: &Account) -> Value {
         "committed": account.bounds.committed,
         "checked_from": account.checked.start,
         "checked_to": account.checked.end,
-        "taken_by_retention": account.taken,
+        "taken_by_retention": account.deleted,
         "records": account.records,
         "gaps": account.gaps,
         "rows": account.rows,
@@ -271,37 +286,35 @@ fn partition_json(account: &Account) -> Value {
     })
 }
 
-fn cells(name: String, numbers: [u64; 6]) -> Vec<Cell> {
-    let cell = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    std::iter::once(cell(name)).chain(numbers.map(|number| cell(grouped(number)))).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
 
-    use super::super::audit::{Bounds, Rows};
-    use super::super::offsets::Bits;
+    use super::super::offset_sets::Bits;
+    use super::super::partition_account::{Bounds, Rows};
     use super::*;
-    use crate::cli::{Cli, Command};
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        verify: VerifyArgs,
+    }
 
     fn report(bounds: Bounds, rows: &[u64], flags: &[&str]) -> Report {
-        let mut account = Account::new(3, bounds, 2);
+        let mut account = PartitionAccount::new(3, bounds, 2);
         let window = account.checked.clone();
         let (mut records, mut table) = (Bits::none_of(window.clone()), Rows::none_of(window.clone()));
         records.add(window.clone().filter(|offset| offset % 10 != 9));
         rows.iter().for_each(|offset| table.add(*offset));
         account.check(&records, &table, &Bits::none_of(window));
-        let cli = Cli::try_parse_from(["kmr-demo", "verify"].iter().chain(flags)).unwrap();
-        let Some(Command::Verify(args)) = cli.command else { panic!("{cli:?}") };
         Report {
-            args: Arc::new(*args),
+            args: Arc::new(Flags::try_parse_from(["kmr"].iter().chain(flags)).unwrap().verify),
             accounts: vec![account],
             compacted: Some(false),
-            strange: BTreeMap::new(),
+            rows_of_unknown_partitions: BTreeMap::new(),
             knows_topics: true,
-            repeated_letters: 0,
-            nameless_letters: 0,
+            repeated_dead_letters: 0,
+            nameless_dead_letters: 0,
         }
     }
 
@@ -329,28 +342,32 @@ mod tests {
         assert!(!unfounded.passes() && unfounded.text().contains("rows without a record: 9"));
         unfounded.compacted = None;
         assert!(unfounded.passes() && unfounded.text().contains("may be"), "{}", unfounded.text());
-        let mut strange = report(WHOLE, &all, &[]);
-        strange.strange.insert(-1, 5);
-        assert!(!strange.passes());
+        let mut unknown_partition = report(WHOLE, &all, &[]);
+        unknown_partition.rows_of_unknown_partitions.insert(-1, 5);
+        assert!(!unknown_partition.passes());
     }
 
     #[test]
-    fn what_cannot_be_checked_is_named() {
+    fn uncheckable_offsets_are_named() {
         let report_of = |start, end, committed| report(Bounds { start, end, committed }, &[], &[]);
         let nothing = report_of(0, 9, None);
         assert!(!nothing.passes() && nothing.text().contains("is --group right?"), "{}", nothing.text());
-        let behind = report_of(50, 90, Some(20));
-        assert!(behind.passes() && behind.text().contains("everything below 50"), "{}", behind.text());
+        let retained_past_commit = report_of(50, 90, Some(20));
+        assert!(
+            retained_past_commit.passes() && retained_past_commit.text().contains("everything below 50"),
+            "{}",
+            retained_past_commit.text()
+        );
         let beyond = report_of(0, 0, Some(20));
         assert!(!beyond.passes() && beyond.text().contains("20 is committed"), "{}", beyond.text());
         let mut retained = report_of(20, 20, Some(20));
-        assert!(retained.text().contains("offsets below 20 are not in the log"), "{}", retained.text());
+        assert!(retained.text().contains("offsets below 20 are no longer in the log"), "{}", retained.text());
         retained.accounts[0].rows_below = 7;
         assert!(retained.passes() && retained.text().contains("the table has 7 rows there"));
     }
 
     #[test]
-    fn programs_get_the_same_as_people() {
+    fn json_has_the_findings_of_the_text() {
         let json = report(WHOLE, &[0, 0, 4], &[]).json();
         assert_eq!((json["passed"].as_bool(), json["missing"].as_u64()), (Some(false), Some(7)));
         assert_eq!(json["partitions"][0]["missing"]["first"], json!([[1, 3], [5, 8]]));

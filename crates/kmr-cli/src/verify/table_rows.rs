@@ -1,4 +1,4 @@
-//! The table's side: its rows, as a stream of offsets for each window.
+//! The table's rows, read as a stream of offsets for each window.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use anyhow::bail;
 use clickhouse::Row;
+use kmr_cli_support::clickhouse::{Server, quoted};
 use serde::Deserialize;
 
-use super::audit::Rows;
-use crate::cli::VerifyArgs;
-use crate::clickhouse_client::{Server, quoted};
+use super::args::VerifyArgs;
+use super::partition_account::Rows;
 
-/// For a query that may have to read the whole table.
-const LONG: Duration = Duration::from_secs(600);
+/// Timeout of a query that may read the whole table.
+const TABLE_SCAN: Duration = Duration::from_secs(600);
 
-/// A column of that name is taken for the topic's if none is named.
+/// The topic's column, if the flags name none.
 const TOPIC: &str = "topic";
 
-/// The table that is verified.
-pub(super) struct Audited<'a> {
+/// The verified table.
+pub(super) struct AuditedTable<'a> {
     server: Server<'a>,
     /// `table FINAL`.
     source: String,
@@ -29,16 +29,17 @@ pub(super) struct Audited<'a> {
     of_topic: String,
 }
 
-/// Rows of one partition, all in all.
+/// All rows of one partition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Held {
+pub(super) struct HeldRows {
     pub(super) rows: u64,
+    /// The lowest offset.
     pub(super) first: u64,
 }
 
 #[derive(Debug, Row, Deserialize)]
-struct HeldRow {
-    // Names of their own: ClickHouse would take an alias for the column of that name.
+struct PartitionRow {
+    // Prefixed: ClickHouse would resolve an alias as the column of the same name.
     #[serde(rename = "kmr_partition")]
     partition: i64,
     #[serde(rename = "kmr_rows")]
@@ -48,20 +49,20 @@ struct HeldRow {
 }
 
 #[derive(Debug, Row, Deserialize)]
-struct Described {
+struct ColumnRow {
     name: String,
 }
 
-impl<'a> Audited<'a> {
-    /// Looks at the table's columns.
+impl<'a> AuditedTable<'a> {
+    /// Checks that the table has the columns.
     pub(super) async fn open(args: &'a VerifyArgs) -> anyhow::Result<Self> {
         let server = Server::new(&args.clickhouse);
         let table = server.table();
         let describe = "SELECT name FROM system.columns WHERE database = ? AND table = ?";
         let query =
             server.client().query(describe).bind(&args.clickhouse.database).bind(&args.clickhouse.table);
-        let columns: Vec<Described> =
-            server.ask("looking for the table's columns", query.fetch_all()).await?;
+        let columns: Vec<ColumnRow> =
+            server.request("reading the table's columns", query.fetch_all()).await?;
         let has = |name: &str| columns.iter().any(|column| column.name == name);
         let topic = args.topic_column.as_deref().or_else(|| has(TOPIC).then_some(TOPIC));
         for (flag, name) in [
@@ -71,12 +72,10 @@ impl<'a> Audited<'a> {
         ] {
             match name {
                 _ if columns.is_empty() => {
-                    bail!(
-                        "there is no table {table}: create it with `kmr-demo create-table`, or correct --table and --database"
-                    )
+                    bail!("there is no table {table}: create it, or correct --table and --database")
                 }
                 Some(name) if !has(name) => {
-                    bail!("table {table} has no column {name:?}; name another one with {flag}")
+                    bail!("table {table} has no column {name:?}; name another with {flag}")
                 }
                 _ => {}
             }
@@ -90,13 +89,13 @@ impl<'a> Audited<'a> {
         })
     }
 
-    /// Whether rows of other topics are told apart.
+    /// Whether rows of other topics are left out.
     pub(super) fn knows_topics(&self) -> bool {
         !self.of_topic.is_empty()
     }
 
-    /// Rows and lowest offset of every partition that has any.
-    pub(super) async fn held(&self) -> anyhow::Result<BTreeMap<i64, Held>> {
+    /// Number of rows and lowest offset, for each partition that has rows.
+    pub(super) async fn held(&self) -> anyhow::Result<BTreeMap<i64, HeldRows>> {
         let Self { source, partition, offset, of_topic, .. } = self;
         let sql = format!(
             "SELECT toInt64(assumeNotNull({partition})) AS kmr_partition, count() AS kmr_rows, \
@@ -104,13 +103,17 @@ impl<'a> Audited<'a> {
              WHERE {partition} IS NOT NULL AND {offset} IS NOT NULL{of_topic} GROUP BY kmr_partition"
         );
         let query = self.server.client().query(&sql);
-        let rows: Vec<HeldRow> = self.server.ask_for(LONG, "counting the rows", query.fetch_all()).await?;
-        Ok(rows.into_iter().map(|row| (row.partition, Held { rows: row.rows, first: row.first })).collect())
+        let rows: Vec<PartitionRow> =
+            self.server.request_within(TABLE_SCAN, "counting the rows", query.fetch_all()).await?;
+        Ok(rows
+            .into_iter()
+            .map(|row| (row.partition, HeldRows { rows: row.rows, first: row.first }))
+            .collect())
     }
 
     /// The rows of a window.
     pub(super) async fn rows(&self, partition: i32, range: Range<u64>) -> anyhow::Result<Rows> {
-        let what = format!("reading rows {range:?} of partition {partition}");
+        let action = format!("reading rows {range:?} of partition {partition}");
         let column = &self.offset;
         let sql =
             format!("SELECT toUInt64(assumeNotNull({column})) AS kmr_offset {}", self.of(partition, &range));
@@ -122,18 +125,18 @@ impl<'a> Audited<'a> {
             }
             Ok(rows)
         };
-        self.server.ask_for(LONG, &what, stream).await
+        self.server.request_within(TABLE_SCAN, &action, stream).await
     }
 
     /// The lowest offset from `at` on that has a row.
-    pub(super) async fn next(&self, partition: i32, at: u64) -> anyhow::Result<Option<u64>> {
+    pub(super) async fn next_offset(&self, partition: i32, at: u64) -> anyhow::Result<Option<u64>> {
         let column = &self.offset;
         let sql = format!(
             "SELECT toUInt64(assumeNotNull({column})) AS kmr_offset {} ORDER BY {column} LIMIT 1",
             self.of(partition, &(at..i64::MAX.cast_unsigned()))
         );
         let query = self.server.client().query(&sql);
-        self.server.ask_for(LONG, "looking for more rows", query.fetch_optional::<u64>()).await
+        self.server.request_within(TABLE_SCAN, "finding the next row", query.fetch_optional::<u64>()).await
     }
 
     fn of(&self, partition: i32, range: &Range<u64>) -> String {
@@ -150,7 +153,7 @@ fn of_topic(column: &str, topic: &str) -> String {
     escaped(&format!(" AND {} = '{text}'", quoted(column)))
 }
 
-/// The client takes a question mark for a place to fill in.
+/// Doubles question marks: the client reads a single one as a parameter.
 fn escaped(sql: &str) -> String {
     sql.replace('?', "??")
 }

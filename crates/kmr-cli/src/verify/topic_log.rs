@@ -1,7 +1,7 @@
-//! The log's side: where partitions begin and end, what is committed, and which offsets hold a record.
+//! The topic's log: bounds of partitions, committed offsets, and the offsets that have a record.
 //!
-//! Reading joins no group and commits nothing: partitions are assigned by hand. Isolation is `read_committed`, so that what
-//! comes is what a consumer would have had to deliver.
+//! Reading assigns partitions manually, so it joins no group and commits nothing. Isolation is
+//! `read_committed`: these are the records that a consumer has to deliver.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -16,30 +16,30 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
-use super::audit::Bounds;
-use super::offsets::Bits;
-use crate::cli::VerifyArgs;
-use crate::kafka_client::{self, Quiet};
+use super::args::VerifyArgs;
+use super::offset_sets::Bits;
+use super::partition_account::Bounds;
+use crate::kafka_client::{self, CapturingContext};
 
-/// For one request.
+/// Timeout of one request.
 const REQUEST: Duration = Duration::from_secs(10);
-/// Without a record, an end or an error for this long, the broker is given up.
+/// The audit fails after this time without a record, a partition end or an error.
 const SILENCE: Duration = Duration::from_secs(60);
 
-pub(super) type LogConsumer = BaseConsumer<Quiet>;
+pub(super) type LogConsumer = BaseConsumer<CapturingContext>;
 
 /// The settings of every consumer of the audit.
 pub(super) fn config(args: &VerifyArgs) -> anyhow::Result<ClientConfig> {
-    let mut config = kafka_client::config(&args.kafka, "kmr-demo-verify")?;
+    let mut config = kafka_client::config(&args.kafka, "kmr-verify")?;
     for (name, value) in [
         ("group.id", args.group.as_str()),
         ("enable.auto.commit", "false"),
         ("enable.auto.offset.store", "false"),
         ("enable.partition.eof", "true"),
-        // An offset that retention has taken must be seen, not passed over.
+        // An offset that retention has deleted must be reported, not skipped.
         ("auto.offset.reset", "error"),
         ("isolation.level", "read_committed"),
-        // Payload alone; small records take three times as much. For each of the workers.
+        // Payload only, for each worker. Small records need three times as much memory.
         ("queued.max.messages.kbytes", "4096"),
         ("fetch.queue.backoff.ms", "5"),
     ] {
@@ -49,119 +49,121 @@ pub(super) fn config(args: &VerifyArgs) -> anyhow::Result<ClientConfig> {
     Ok(config)
 }
 
-/// Bounds of every partition. What is committed is read first: what the table then lacks below it was lost.
+/// Bounds of every partition. The committed offsets are read first: a row that the table lacks
+/// below them afterwards was lost.
 pub(super) fn bounds(config: &ClientConfig, args: &VerifyArgs) -> anyhow::Result<BTreeMap<i32, Bounds>> {
     let (consumer, topic) = (kafka_client::consumer(config)?, args.kafka.topic.as_str());
     let partitions = kafka_client::partitions(&consumer, &args.kafka.broker, topic, REQUEST)?;
     let committed = kafka_client::committed(&consumer, topic, &partitions, &args.group, REQUEST)?;
-    let ask = |partition: i32| {
+    let bounds = |partition: i32| {
         let (start, end) = kafka_client::watermarks(&consumer, topic, partition, REQUEST)?;
         Ok((partition, Bounds { start, end, committed: committed.get(&partition).copied() }))
     };
-    partitions.into_iter().map(ask).collect()
+    partitions.into_iter().map(bounds).collect()
 }
 
-/// Whether records of the topic may vanish one by one. `None`: the broker does not say.
+/// Whether compaction may remove single records of the topic. `None`: the broker did not report it.
 pub(super) async fn is_compacted(config: &ClientConfig, topic: &str) -> Option<bool> {
     let admin: AdminClient<DefaultClientContext> = config.create().ok()?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST));
-    let answers = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.ok()?;
-    let resource = answers.into_iter().next()?.ok()?;
+    let responses = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.ok()?;
+    let resource = responses.into_iter().next()?.ok()?;
     Some(resource.get("cleanup.policy")?.value.as_deref()?.contains("compact"))
 }
 
 /// How far a window was read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Read {
-    /// All of it.
+pub(super) enum Progress {
+    /// To its end.
     Whole,
-    /// Nothing: retention has taken what was next. The log begins here now.
-    BeginsAt(u64),
+    /// Not further: retention has deleted the next records, and the log starts at this offset now.
+    StartsAt(u64),
 }
 
-/// Reads partitions one after the other, each window by window.
+/// Reads one partition after another, each window by window.
 pub(super) struct LogReader {
     consumer: LogConsumer,
     topic: String,
     partition: i32,
-    /// The last record that was read; it may lie behind the last window.
-    ahead: Option<u64>,
+    /// The last record that was read; it may lie after the last window.
+    last_read: Option<u64>,
     ended: bool,
 }
 
 impl LogReader {
     pub(super) fn new(config: &ClientConfig, topic: &str) -> anyhow::Result<Self> {
         let consumer = kafka_client::consumer(config)?;
-        Ok(Self { consumer, topic: topic.to_owned(), partition: -1, ahead: None, ended: false })
+        Ok(Self { consumer, topic: topic.to_owned(), partition: -1, last_read: None, ended: false })
     }
 
-    /// Goes to an offset of a partition.
-    pub(super) fn start(&mut self, partition: i32, offset: u64) -> anyhow::Result<()> {
-        (self.partition, self.ahead, self.ended) = (partition, None, false);
+    /// Seeks to an offset of a partition.
+    pub(super) fn seek(&mut self, partition: i32, offset: u64) -> anyhow::Result<()> {
+        (self.partition, self.last_read, self.ended) = (partition, None, false);
         assign(&self.consumer, &self.topic, [(partition, offset)])
     }
 
-    /// Notes which offsets of a window hold a record. Windows are read in ascending order.
-    pub(super) fn read(&mut self, records: &mut Bits) -> anyhow::Result<Read> {
+    /// Adds the offsets of a window that have a record. Windows are read in ascending order.
+    pub(super) fn read(&mut self, records: &mut Bits) -> anyhow::Result<Progress> {
         let end = records.range().end;
-        let mut heard = Instant::now();
+        let mut last_event = Instant::now();
         loop {
-            // Behind its last record a window has to be waited for only where it ends with a gap.
-            if self.ended || self.ahead.is_some_and(|offset| offset + 1 >= end) {
-                if let Some(offset) = self.ahead {
+            // After the last record of a window, waiting is needed only if the window ends with a
+            // gap.
+            if self.ended || self.last_read.is_some_and(|offset| offset + 1 >= end) {
+                if let Some(offset) = self.last_read {
                     records.insert(offset);
                 }
-                return Ok(Read::Whole);
+                return Ok(Progress::Whole);
             }
-            if let Some(offset) = self.ahead.take() {
+            if let Some(offset) = self.last_read.take() {
                 records.insert(offset);
             }
-            match next(&self.consumer, &self.topic)? {
+            match poll(&self.consumer, &self.topic)? {
                 Some(Event::Record(message)) if message.partition() == self.partition => {
-                    self.ahead = Some(message.offset().unsigned_abs());
+                    self.last_read = Some(message.offset().unsigned_abs());
                 }
                 Some(Event::End(partition)) if partition == self.partition => self.ended = true,
-                // Of a partition that was read before.
+                // Of an earlier partition.
                 Some(Event::Record(_) | Event::End(_)) => continue,
-                Some(Event::Gone) => {
+                Some(Event::Deleted) => {
                     let (start, _) =
                         kafka_client::watermarks(&self.consumer, &self.topic, self.partition, REQUEST)?;
-                    self.start(self.partition, start)?;
-                    return Ok(Read::BeginsAt(start));
+                    self.seek(self.partition, start)?;
+                    return Ok(Progress::StartsAt(start));
                 }
-                None if heard.elapsed() > SILENCE => {
-                    bail!("nothing came from {}/{} for {SILENCE:?}", self.topic, self.partition)
+                None if last_event.elapsed() > SILENCE => {
+                    bail!("no record or partition end of {}/{} for {SILENCE:?}", self.topic, self.partition)
                 }
                 None => continue,
             }
-            heard = Instant::now();
+            last_event = Instant::now();
         }
     }
 }
 
-/// What a consumer hands out.
+/// The result of a poll.
 enum Event<'a> {
     Record(BorrowedMessage<'a>),
     End(i32),
-    /// The next offset is not in the log any more.
-    Gone,
+    /// The next offset is no longer in the log.
+    Deleted,
 }
 
-fn next<'a>(consumer: &'a LogConsumer, topic: &str) -> anyhow::Result<Option<Event<'a>>> {
+fn poll<'a>(consumer: &'a LogConsumer, topic: &str) -> anyhow::Result<Option<Event<'a>>> {
     match consumer.poll(Duration::from_millis(200)) {
         None => Ok(None),
         Some(Ok(message)) => Ok(Some(Event::Record(message))),
         Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Some(Event::End(partition))),
         Some(Err(KafkaError::MessageConsumption(
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
-        ))) => Ok(Some(Event::Gone)),
-        // librdkafka goes on by itself.
-        Some(Err(error)) if is_passing(&error) => Ok(None),
+        ))) => Ok(Some(Event::Deleted)),
+        // librdkafka retries by itself.
+        Some(Err(error)) if is_transient(&error) => Ok(None),
         Some(Err(error)) => Err(anyhow!(error).context(format!("reading topic {topic:?}"))),
     }
 }
 
-fn is_passing(error: &KafkaError) -> bool {
+fn is_transient(error: &KafkaError) -> bool {
     matches!(
         error.rdkafka_error_code(),
         Some(
@@ -187,7 +189,7 @@ fn assign(
     consumer.assign(&list).with_context(|| format!("assigning partitions of {topic:?}"))
 }
 
-/// Hands every record of a topic to `each`, up to where its partitions end now.
+/// Passes every record of a topic to `each`, up to the current ends of its partitions.
 pub(super) fn read_all(
     config: &ClientConfig,
     args: &VerifyArgs,
@@ -203,22 +205,24 @@ pub(super) fn read_all(
         }
     }
     assign(&consumer, topic, ends.iter().map(|(partition, range)| (*partition, range.start)))?;
-    let mut heard = Instant::now();
+    let mut last_event = Instant::now();
     while !ends.is_empty() {
-        match next(&consumer, topic)? {
+        match poll(&consumer, topic)? {
             Some(Event::Record(message)) => {
                 each(&message);
                 let (partition, offset) = (message.partition(), message.offset().unsigned_abs());
                 ends.retain(|other, range| *other != partition || offset + 1 < range.end);
             }
             Some(Event::End(partition)) => drop(ends.remove(&partition)),
-            Some(Event::Gone) => {
-                bail!("retention took records of {topic:?} while they were read; start again")
+            Some(Event::Deleted) => {
+                bail!("retention deleted records of {topic:?} while they were read; run verify again")
             }
-            None if heard.elapsed() > SILENCE => bail!("nothing came from topic {topic:?} for {SILENCE:?}"),
+            None if last_event.elapsed() > SILENCE => {
+                bail!("no record or partition end of topic {topic:?} for {SILENCE:?}")
+            }
             None => continue,
         }
-        heard = Instant::now();
+        last_event = Instant::now();
     }
     Ok(())
 }

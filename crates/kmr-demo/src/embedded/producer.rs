@@ -1,4 +1,5 @@
-//! The demo's producer: never further ahead of the committed offsets than the embedded cluster can keep.
+//! The demo's producer: limits its lead over the committed offsets to the embedded cluster's
+//! capacity.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -7,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::Context;
+use kmr_cli_support::errors::one_line;
 use kmr_core::ConsumerHandle;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Message};
@@ -15,41 +17,42 @@ use rdkafka::{ClientConfig, ClientContext};
 
 use crate::payload;
 
-/// Bytes of a partition that may be ahead of its committed offset. The cluster keeps 5 MB.
-const AHEAD_BYTES: u64 = 2_000_000;
-/// JSON of a message.
+/// Maximum bytes of a partition after its committed offset. The cluster keeps 5 MB.
+const LEAD_BYTES: u64 = 2_000_000;
+/// Size of a message's JSON.
 const PAYLOAD_BYTES: usize = 100;
-/// What Kafka adds: the frame of a record, and at worst a batch header for each.
+/// Kafka's overhead: the frame of a record, and at worst a batch header for each.
 const FRAME_BYTES: u64 = 20 + 61;
-/// Records that may be ahead.
-const AHEAD: u64 = AHEAD_BYTES / (PAYLOAD_BYTES as u64 + FRAME_BYTES);
-/// Records of one partition before the next one has its turn.
-const TURN: u64 = 500;
-/// Wait when no partition may be produced to.
+/// Maximum records of a partition after its committed offset.
+const LEAD: u64 = LEAD_BYTES / (PAYLOAD_BYTES as u64 + FRAME_BYTES);
+/// Maximum records of one partition before the next partition.
+const ROUND: u64 = 500;
+/// Pause while no partition may get more.
 const PAUSE: Duration = Duration::from_millis(1);
-/// Longest wait for the acknowledgements at the end.
+/// Timeout for the last delivery reports.
 const FLUSH: Duration = Duration::from_secs(10);
 
-const _: () = assert!(AHEAD > TURN, "a turn has to fit into what may be ahead");
+const _: () = assert!(LEAD > ROUND, "a round has to fit into the lead");
 
-/// How many messages go to which partition, and which of them are malformed.
+/// The messages to produce: their number for each partition, and the malformed ones.
 #[derive(Clone, Debug)]
 pub(crate) struct Plan {
     messages: u64,
     partitions: i32,
-    malformed_share: f64,
+    malformed_ratio: f64,
 }
 
 impl Plan {
-    pub(crate) fn new(messages: u64, partitions: i32, malformed_share: f64) -> Self {
-        Self { messages, partitions, malformed_share }
+    pub(crate) fn new(messages: u64, partitions: i32, malformed_ratio: f64) -> Self {
+        Self { messages, partitions, malformed_ratio }
     }
 
     pub(crate) fn partitions(&self) -> std::ops::Range<i32> {
         0..self.partitions
     }
 
-    /// Messages for `partition`: all get the same number, the first ones one more if it does not come out even.
+    /// Number of messages for `partition`. The first partitions get one more if the division has a
+    /// rest.
     fn quota(&self, partition: i32) -> u64 {
         let partitions = u64::from(self.partitions.unsigned_abs());
         let extra = u64::from(partition.unsigned_abs()) < self.messages % partitions;
@@ -58,84 +61,87 @@ impl Plan {
 
     /// Whether message `id` of `partition` is malformed.
     pub(crate) fn is_malformed(&self, partition: i32, id: u64) -> bool {
-        payload::is_malformed(partition, id, self.malformed_share)
+        payload::is_malformed(partition, id, self.malformed_ratio)
     }
 }
 
-/// How many more records of a partition may be produced now: the throttle.
+/// The throttle: number of records that may be produced to a partition now.
 fn allowance(next: u64, committed: u64, quota: u64) -> u64 {
-    (committed + AHEAD).min(quota).saturating_sub(next).min(TURN)
+    (committed + LEAD).min(quota).saturating_sub(next).min(ROUND)
 }
 
 /// The running producer.
 #[derive(Debug)]
-pub(crate) struct Feed {
-    receipts: Receipts,
+pub(crate) struct MessageProducer {
+    reports: DeliveryReports,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
-/// What the producer did.
+/// The result of producing.
 #[derive(Debug)]
-pub(crate) struct Fed {
-    /// Acknowledged messages, by partition.
-    pub(crate) produced: BTreeMap<i32, u64>,
+pub(crate) struct Produced {
+    /// Number of acknowledged messages, by partition.
+    pub(crate) acknowledged: BTreeMap<i32, u64>,
     pub(crate) failure: Option<String>,
 }
 
-impl Feed {
-    /// Starts to produce, on a thread of its own.
+impl MessageProducer {
+    /// Starts to produce on its own thread.
     pub(crate) fn start(
         plan: Plan,
         servers: &str,
         topic: &'static str,
         handle: ConsumerHandle,
     ) -> anyhow::Result<Self> {
-        let receipts = Receipts::new(&plan);
-        let producer: ThreadedProducer<Receipts> = ClientConfig::new()
+        let reports = DeliveryReports::new(&plan);
+        let producer: ThreadedProducer<DeliveryReports> = ClientConfig::new()
             .set("bootstrap.servers", servers)
             .set("linger.ms", "2")
             .set("queue.buffering.max.messages", "1000000")
-            .create_with_context(receipts.clone())
-            .context("making a producer")?;
+            .create_with_context(reports.clone())
+            .context("creating the producer")?;
         let stop = Arc::<AtomicBool>::default();
         let mut sender = Sender { producer, plan, topic, handle, stop: stop.clone(), payload: Vec::new() };
         let thread = std::thread::Builder::new().name("producer".to_owned()).spawn(move || sender.run())?;
-        Ok(Self { receipts, stop, thread: Some(thread) })
+        Ok(Self { reports, stop, thread: Some(thread) })
     }
 
-    /// Ends producing; what is on its way still arrives.
+    /// Stops producing. Messages that were sent still arrive.
     pub(crate) fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
 
-    /// Whether producing has ended, by itself or not.
+    /// Whether producing has ended, stopped or complete.
     pub(crate) fn ended(&self) -> bool {
         self.thread.as_ref().is_none_or(JoinHandle::is_finished)
     }
 
-    /// Messages acknowledged so far.
+    /// Number of messages acknowledged so far.
     pub(crate) fn produced(&self) -> u64 {
-        self.receipts.acknowledged.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+        self.reports.acknowledged.iter().map(|count| count.load(Ordering::Relaxed)).sum()
     }
 
-    /// Waits for the end of the thread.
-    pub(crate) fn finish(mut self) -> Fed {
+    /// Stops producing and waits for the thread.
+    pub(crate) fn finish(mut self) -> Produced {
         self.stop();
         let result = self.thread.take().map(JoinHandle::join);
         let failure = match result {
-            Some(Ok(Err(error))) => Some(crate::errors::one_line(&error)),
+            Some(Ok(Err(error))) => Some(one_line(&error)),
             Some(Err(_)) => Some("the producer's thread panicked".to_owned()),
             Some(Ok(Ok(()))) | None => None,
         };
-        let counts = self.receipts.acknowledged.iter().map(|count| count.load(Ordering::Relaxed));
-        Fed { produced: (0..).zip(counts).collect(), failure: failure.or_else(|| self.receipts.failure()) }
+        let counts = self.reports.acknowledged.iter().map(|count| count.load(Ordering::Relaxed));
+        Produced {
+            acknowledged: (0..).zip(counts).collect(),
+            failure: failure.or_else(|| self.reports.failure()),
+        }
     }
 }
 
-/// What the thread works with.
+/// The state of the thread.
 struct Sender {
-    producer: ThreadedProducer<Receipts>,
+    producer: ThreadedProducer<DeliveryReports>,
     plan: Plan,
     topic: &'static str,
     handle: ConsumerHandle,
@@ -150,12 +156,12 @@ impl Sender {
             let committed = self.committed(next.len());
             let mut sent = 0;
             for ((partition, next), committed) in self.plan.partitions().zip(&mut next).zip(committed) {
-                let turn = allowance(*next, committed, self.plan.quota(partition));
-                for id in *next..*next + turn {
+                let round = allowance(*next, committed, self.plan.quota(partition));
+                for id in *next..*next + round {
                     self.send(partition, id)?;
                 }
-                *next += turn;
-                sent += turn;
+                *next += round;
+                sent += round;
             }
             if self.plan.partitions().zip(&next).all(|(partition, next)| *next == self.plan.quota(partition))
             {
@@ -165,10 +171,10 @@ impl Sender {
                 std::thread::sleep(PAUSE);
             }
         }
-        self.producer.flush(FLUSH).context("waiting for acknowledgements")
+        self.producer.flush(FLUSH).context("waiting for delivery reports")
     }
 
-    /// Committed offsets by partition. The topic is new, so that an offset is a number of records.
+    /// Committed offsets by partition. The topic is new, so an offset is a number of records.
     fn committed(&self, partitions: usize) -> Vec<u64> {
         let mut committed = vec![0; partitions];
         for (partition, offset) in self.handle.stats().committed {
@@ -182,15 +188,15 @@ impl Sender {
 
     fn send(&mut self, partition: i32, id: u64) -> anyhow::Result<()> {
         payload::write(&mut self.payload, id, self.plan.is_malformed(partition, id), PAYLOAD_BYTES);
-        // 64-bit platforms: an id fits.
+        // An id fits on 64-bit platforms.
         let mut record = BaseRecord::<(), [u8], usize>::with_opaque_to(self.topic, id as usize)
             .partition(partition)
             .payload(&self.payload);
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
+                    record = unsent;
                     std::thread::sleep(PAUSE);
                 }
                 Err((error, _)) => return Err(error).context("sending a message"),
@@ -199,14 +205,14 @@ impl Sender {
     }
 }
 
-/// Acknowledgements, by partition, and the first thing that went wrong.
+/// Numbers of acknowledged messages by partition, and the first failure.
 #[derive(Clone, Debug)]
-struct Receipts {
+struct DeliveryReports {
     acknowledged: Arc<[AtomicU64]>,
     failure: Arc<Mutex<Option<String>>>,
 }
 
-impl Receipts {
+impl DeliveryReports {
     fn new(plan: &Plan) -> Self {
         Self { acknowledged: plan.partitions().map(|_| AtomicU64::new(0)).collect(), failure: Arc::default() }
     }
@@ -220,15 +226,15 @@ impl Receipts {
     }
 }
 
-impl ClientContext for Receipts {}
+impl ClientContext for DeliveryReports {}
 
-impl ProducerContext for Receipts {
+impl ProducerContext for DeliveryReports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, id: usize) {
         match result {
             Ok(message) => {
-                // The account below depends on it: message `id` is at offset `id`.
+                // The account depends on it: message `id` has offset `id`.
                 if usize::try_from(message.offset()) != Ok(id) {
                     self.fail(format!("message {id} got offset {}", message.offset()));
                 }
@@ -255,11 +261,11 @@ mod tests {
     }
 
     #[test]
-    fn never_further_ahead_than_the_cluster_keeps() {
-        assert!(AHEAD * (PAYLOAD_BYTES as u64 + FRAME_BYTES) <= AHEAD_BYTES);
-        assert_eq!(allowance(0, 0, u64::MAX), TURN);
-        assert_eq!(allowance(AHEAD, 0, u64::MAX), 0, "nothing is committed yet");
-        assert_eq!(allowance(AHEAD, 10, u64::MAX), 10, "as much as was committed since");
+    fn lead_never_exceeds_the_clusters_capacity() {
+        assert!(LEAD * (PAYLOAD_BYTES as u64 + FRAME_BYTES) <= LEAD_BYTES);
+        assert_eq!(allowance(0, 0, u64::MAX), ROUND);
+        assert_eq!(allowance(LEAD, 0, u64::MAX), 0, "nothing is committed yet");
+        assert_eq!(allowance(LEAD, 10, u64::MAX), 10, "as many as were committed since");
         assert_eq!(allowance(95, 90, 100), 5, "no more than planned");
         assert_eq!(allowance(100, 100, 100), 0);
         assert_eq!(allowance(5, 2_000_000, 5), 0, "a commit beyond the plan changes nothing");

@@ -1,14 +1,15 @@
-//! Watches a consumer's counters: when records came, and when to end because none do.
+//! Samples a consumer's counters: the time of the first and last record, and whether the run is
+//! idle.
 
 use std::time::{Duration, Instant};
 
 use kmr_core::Stats;
 
-/// What was seen so far. Free of clocks: the time is passed in.
+/// The samples so far. It has no clock: callers pass the time.
 #[derive(Debug)]
-pub(crate) struct Watch {
+pub(crate) struct IdleWatch {
     until_idle: Option<Duration>,
-    /// Since when nothing has come; `None` before the first assignment.
+    /// Time of the last record, or of the first assignment; `None` before it.
     idle_since: Option<Instant>,
     first: Option<Instant>,
     last: Option<Instant>,
@@ -16,13 +17,13 @@ pub(crate) struct Watch {
     stopping: bool,
 }
 
-impl Watch {
+impl IdleWatch {
     pub(crate) fn new(until_idle: Option<Duration>) -> Self {
         Self { until_idle, idle_since: None, first: None, last: None, records: 0, stopping: false }
     }
 
-    /// Takes note; true once, when the consumer has been idle for long enough.
-    pub(crate) fn look(&mut self, stats: &Stats, now: Instant) -> bool {
+    /// Adds a sample. Returns true once, when the consumer has been idle for the limit.
+    pub(crate) fn sample(&mut self, stats: &Stats, now: Instant) -> bool {
         if stats.records > self.records {
             self.records = stats.records;
             self.first.get_or_insert(now);
@@ -59,23 +60,23 @@ mod tests {
     fn idleness_counts_from_the_assignment_or_the_last_record() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
-        let mut watch = Watch::new(Some(Duration::from_secs(3)));
-        assert!(!watch.look(&stats(0, 0), at(0)));
-        assert!(!watch.look(&stats(0, 0), at(60)), "joining the group may take its time");
-        assert!(!watch.look(&stats(0, 1), at(61)));
-        assert!(!watch.look(&stats(10, 1), at(63)));
-        assert!(!watch.look(&stats(25, 1), at(65)));
-        assert!(!watch.look(&stats(25, 1), at(67)));
-        assert!(watch.look(&stats(25, 1), at(68)));
-        assert!(!watch.look(&stats(25, 1), at(69)), "it says so once");
+        let mut watch = IdleWatch::new(Some(Duration::from_secs(3)));
+        assert!(!watch.sample(&stats(0, 0), at(0)));
+        assert!(!watch.sample(&stats(0, 0), at(60)), "joining the group may take long");
+        assert!(!watch.sample(&stats(0, 1), at(61)));
+        assert!(!watch.sample(&stats(10, 1), at(63)));
+        assert!(!watch.sample(&stats(25, 1), at(65)));
+        assert!(!watch.sample(&stats(25, 1), at(67)));
+        assert!(watch.sample(&stats(25, 1), at(68)));
+        assert!(!watch.sample(&stats(25, 1), at(69)), "it reports it once");
         assert_eq!(watch.active(), Duration::from_secs(2));
     }
 
     #[test]
     fn without_a_limit_it_never_ends() {
-        let mut watch = Watch::new(None);
+        let mut watch = IdleWatch::new(None);
         let start = Instant::now();
-        assert!(!watch.look(&stats(0, 1), start));
-        assert!(!watch.look(&stats(0, 1), start + Duration::from_secs(1_000_000)));
+        assert!(!watch.sample(&stats(0, 1), start));
+        assert!(!watch.sample(&stats(0, 1), start + Duration::from_secs(1_000_000)));
     }
 }

@@ -196,7 +196,7 @@ pub enum ClickHouseError {
     /// Exactly-once mode: a planned block may be in the table already, and the table may have forgotten its token.
     #[error(
         "table {table}: the block {token} may have been inserted before and its token may be forgotten: {why}; look by topic, partition and \
-         offset whether its rows are there, then start a new epoch behind or in front of them (kmr-demo offsets reset)"
+         offset whether its rows are there, then start a new epoch behind or in front of them (kmr offsets reset)"
     )]
     InDoubt {
         /// The table, quoted.
