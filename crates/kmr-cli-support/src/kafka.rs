@@ -44,7 +44,7 @@ impl ClientFailure {
         }
     }
 
-    /// The cause, in librdkafka's words.
+    /// The cause, as librdkafka reported it.
     pub fn reason(&self) -> Option<String> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -1,4 +1,4 @@
-//! What the programs `kmr` and `kmr-demo` share.
+//! Shared parts of the programs `kmr` and `kmr-demo`.
 //!
 //! - Flags and clients: [`connection`], [`kafka`], [`clickhouse`].
 //! - The demonstration's consumer, which `kmr-demo run` runs and `kmr doctor` checks: [`ingest`].

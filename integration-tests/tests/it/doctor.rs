@@ -276,19 +276,19 @@ async fn missing_permissions_are_found() -> Result<()> {
         kafka.admin().create_topic_named(topic, 1).await?;
         kafka.admin().produce(topic, [Message::new("{}").partition(0)]).await?;
     }
-    let ask = async |user: User, topic: &str, group: &str| {
+    let doctor_as = async |user: User, topic: &str, group: &str| {
         let login = "security.protocol=SASL_PLAINTEXT;sasl.mechanism=SCRAM-SHA-512";
         let variables = [("KMR_KAFKA_USER", user.name), ("KMR_KAFKA_PASSWORD", user.password)];
         scene.doctor_at(kafka.bootstrap(), topic, &["--set", login, "--group", group], &variables).await
     };
-    ask(SecuredKafka::ALLOWED, &allowed, &allowed).await?.only(&[]);
-    let group = ask(SecuredKafka::ALLOWED, &allowed, &secret).await?;
+    doctor_as(SecuredKafka::ALLOWED, &allowed, &allowed).await?.only(&[]);
+    let group = doctor_as(SecuredKafka::ALLOWED, &allowed, &secret).await?;
     let denied = [("group", "unknown", ""), ("committed offsets", "unknown", "")];
     group.only(&[&denied[..], &[("commit", "fail", "not allowed")]].concat());
-    let topic = ask(SecuredKafka::ALLOWED, &secret, &allowed).await?;
+    let topic = doctor_as(SecuredKafka::ALLOWED, &secret, &allowed).await?;
     let rest = [("topic", "fail", ""), ("committed offsets", "unknown", "")];
     topic.only(&[&rest[..], &[("read the topic", "fail", "not allowed")]].concat());
-    let wrong = ask(User { name: "allowed", password: "wrong" }, &allowed, &allowed).await?;
+    let wrong = doctor_as(User { name: "allowed", password: "wrong" }, &allowed, &allowed).await?;
     assert!(wrong.code == Some(1) && wrong.check("broker")["state"] == "fail", "{}", wrong.json);
     assert!(!wrong.json.to_string().contains("wrong\""), "{}", wrong.json);
     Ok(())

@@ -50,9 +50,9 @@ async fn metadata(topic: &Topic, group: &str) -> Result<String> {
     let consumer: BaseConsumer = topic.kafka().client_config().set("group.id", group).create()?;
     let mut wanted = TopicPartitionList::new();
     wanted.add_partition(topic.name(), 0);
-    let ask = move || {
+    let read = move || {
         let list = consumer.committed_offsets(wanted, Duration::from_secs(10))?;
         Ok(list.elements().first().map(|element| element.metadata().to_owned()).unwrap_or_default())
     };
-    tokio::task::spawn_blocking(ask).await?
+    tokio::task::spawn_blocking(read).await?
 }

@@ -1,7 +1,6 @@
 //! `kmr verify` on real servers: it fails for each kind of fault, and passes without one.
 //!
-//! The tests write rows, dead letters and commits themselves, so that each fault is the intended
-//! one.
+//! The tests write rows, dead letters and commits themselves, so each fault is the intended one.
 
 use std::collections::BTreeMap;
 

@@ -32,8 +32,7 @@ pub struct RunArgs {
     /// Destination of dead letters: JSON lines on standard error, discarded, or never acknowledged.
     #[arg(long, env = "KMR_ERRORS", value_enum, default_value_t = Errors::Stderr)]
     pub(crate) errors: Errors,
-    /// Topic for dead letters, in place of --errors; headers name the cause. The topic has to
-    /// exist.
+    /// Topic for dead letters, in place of --errors. It has to exist. Headers name the cause.
     #[arg(long, env = "KMR_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
     pub(crate) dead_letter_topic: Option<String>,
     /// Deliver each row exactly once, by plans in the group's commit metadata. The table needs a

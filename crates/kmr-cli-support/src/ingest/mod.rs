@@ -1,5 +1,4 @@
-//! The demonstration's consumer: a topic into a ClickHouse table, as the flags of `kmr-demo run`
-//! describe it.
+//! The consumer of `kmr-demo run`: a topic into a ClickHouse table, as the flags describe it.
 //!
 //! `kmr-demo run` runs it. `kmr doctor` and `kmr check` build it without connecting, so that they
 //! judge the settings, and check the table against its row type.

@@ -1,5 +1,4 @@
-//! The pipeline: one of two map stages, one of three sinks, one of four destinations of dead
-//! letters.
+//! The pipeline: one of two map stages, three sinks and four dead-letter destinations.
 
 use std::time::Duration;
 

@@ -51,8 +51,8 @@ pub(super) fn raw(record: &Record<'_>) -> Result<IngestRow, RowError> {
     })
 }
 
-/// Makes a row of a record whose payload is one JSON value. It parses the whole payload and keeps
-/// nothing of it.
+/// Makes a row of a record whose payload is one JSON value. It parses the whole payload
+/// and keeps nothing of it.
 pub(super) fn json(record: &Record<'_>) -> Result<IngestRow, RowError> {
     let payload = record.payload().ok_or(RowError::Tombstone)?;
     serde_json::from_slice::<IgnoredAny>(payload).map_err(RowError::Json)?;

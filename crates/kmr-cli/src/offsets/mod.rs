@@ -10,8 +10,7 @@ use reset::ResetArgs;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum OffsetsCommand {
-    /// Commit explicit offsets for a stopped group, and start a new epoch of exactly-once delivery
-    /// there.
+    /// Commit explicit offsets for a stopped group, and start an exactly-once epoch there.
     ///
     /// A consumer in exactly-once mode stops at an offset that kmr did not commit, because it
     /// cannot tell which rows the table has. Find that out with `kmr verify`, then name the offsets

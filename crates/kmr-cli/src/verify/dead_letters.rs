@@ -9,8 +9,7 @@ use super::args::VerifyArgs;
 use super::offset_sets::OffsetSet;
 use super::topic_log;
 
-/// The headers that name a dead letter's record, after `KafkaWriter`'s header prefix. Values are
-/// text.
+/// Headers that name a dead letter's record, without `KafkaWriter`'s prefix. Values are text.
 mod header {
     pub(super) const TOPIC: &str = "topic";
     pub(super) const PARTITION: &str = "partition";

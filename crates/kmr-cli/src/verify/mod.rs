@@ -1,8 +1,7 @@
 //! `verify`: proves that every committed record is in the table or a dead letter.
 //!
-//! 1. The committed offsets are read first, then the dead letters, then log and table. A record
-//!    below
-//!    the committed offset has to be there by then, whatever is produced or delivered meanwhile.
+//! 1. The committed offsets are read first, then the dead letters, then log and table. So a record
+//!    below the committed offset has to be in one of them by then, whatever is delivered meanwhile.
 //! 2. The window bounds memory, whatever the sizes of topic and table: one bit for each offset of a
 //!    window and side, for each of the workers, and at most 2 bytes for each dead letter.
 

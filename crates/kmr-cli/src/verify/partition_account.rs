@@ -22,8 +22,7 @@ impl Bounds {
         self.start..end.max(self.start)
     }
 
-    /// Whether the committed offset lies after the log's end, for example because the topic was
-    /// recreated.
+    /// Whether the committed offset lies after the log's end, as in a recreated topic.
     pub(super) fn committed_too_far(&self) -> bool {
         self.committed.is_some_and(|committed| committed > self.end)
     }

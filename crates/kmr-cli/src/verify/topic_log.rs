@@ -107,8 +107,7 @@ impl LogReader {
         let end = records.range().end;
         let mut last_event = Instant::now();
         loop {
-            // After the last record of a window, waiting is needed only if the window ends with a
-            // gap.
+            // After the last record, a window needs waiting only if it ends with a gap.
             if self.ended || self.last_read.is_some_and(|offset| offset + 1 >= end) {
                 if let Some(offset) = self.last_read {
                     records.insert(offset);

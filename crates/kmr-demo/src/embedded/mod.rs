@@ -1,5 +1,4 @@
-//! The demo without servers: produces to an embedded cluster, consumes, and accounts for every
-//! message.
+//! The demo without servers: produces, consumes, and accounts for every message.
 
 use std::future::pending;
 use std::process::ExitCode;

@@ -1,5 +1,4 @@
-//! The demo's producer: limits its lead over the committed offsets to the embedded cluster's
-//! capacity.
+//! The demo's producer: stays close to the committed offsets, because the cluster keeps little.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -51,8 +50,7 @@ impl Plan {
         0..self.partitions
     }
 
-    /// Number of messages for `partition`. The first partitions get one more if the division has a
-    /// rest.
+    /// Number of messages for `partition`. The first partitions get one more after an uneven split.
     fn quota(&self, partition: i32) -> u64 {
         let partitions = u64::from(self.partitions.unsigned_abs());
         let extra = u64::from(partition.unsigned_abs()) < self.messages % partitions;

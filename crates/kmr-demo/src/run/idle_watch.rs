@@ -1,5 +1,4 @@
-//! Samples a consumer's counters: the time of the first and last record, and whether the run is
-//! idle.
+//! Samples a consumer's counters: the times of the first and last record, and whether it is idle.
 
 use std::time::{Duration, Instant};
 
