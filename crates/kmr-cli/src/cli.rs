@@ -18,6 +18,11 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Check that a consumer can start: settings, broker, topic, ClickHouse, table, columns.
+    ///
+    /// Exit code 1 if a check fails. Takes the flags of `kmr-demo run`. Unlike `doctor` it does not
+    /// check the group, offsets and permissions. It joins no group and writes nothing.
+    Check(Box<DoctorArgs>),
     /// Check all that a consumer needs, before it runs.
     ///
     /// Exit code 1 if a check fails. Takes the flags of `kmr-demo run`. Checks settings, brokers,
@@ -25,7 +30,7 @@ pub(crate) enum Command {
     /// columns, engine, parts and deduplication windows, and the tables that its views write to.
     /// Names the delivery guarantee at the end. It joins no group and writes nothing.
     Doctor(Box<DoctorArgs>),
-    /// Prove that the table has every record that a group has committed.
+    /// Prove that the table has every record that a group has committed
     ///
     /// Exit code 1 unless it has. Reads the topic as a read_committed consumer does,
     /// the dead-letter topics, and the table's columns of partition and offset.

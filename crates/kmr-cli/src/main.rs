@@ -22,6 +22,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     program::run(async {
         match cli.command {
+            Command::Check(args) => doctor::check(*args).await,
             Command::Doctor(args) => doctor::doctor(*args).await,
             Command::Verify(args) => verify::verify(*args).await,
             Command::Offsets(command) => offsets::offsets(command).await,

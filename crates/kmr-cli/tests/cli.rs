@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may fail in any way")]
 
 use kmr_cli_support::testing::{self, Output};
+use kmr_core::testing::EmbeddedCluster;
 
 fn kmr(args: &[&str]) -> Output {
     testing::run(env!("CARGO_BIN_EXE_kmr"), args).unwrap()
@@ -33,6 +34,29 @@ fn doctor_reports_unreachable_servers_and_fails() {
 }
 
 #[test]
+fn check_judges_only_what_a_start_needs() {
+    let cluster = EmbeddedCluster::start().unwrap();
+    cluster.create_topic("events", 3).unwrap();
+    let at = ["--broker", cluster.bootstrap_servers(), "--topic", "events", "--clickhouse", "127.0.0.1:9"];
+    let output = kmr(&[&["check", "--json"], &at[..]].concat());
+    assert_eq!(output.code, Some(1), "{}", output.stderr);
+    let json: serde_json::Value = serde_json::from_str(&output.stdout).unwrap();
+    let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
+    let states: Vec<_> =
+        json["checks"].as_array().unwrap().iter().map(|c| (text(&c["check"]), text(&c["state"]))).collect();
+    let expected = [
+        ("settings", "ok"),
+        ("broker", "ok"),
+        ("topic", "ok"),
+        ("ClickHouse", "fail"),
+        ("table", "unknown"),
+        ("columns", "unknown"),
+    ];
+    assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
+    assert!(json.get("guarantee").is_none(), "{json}");
+}
+
+#[test]
 fn wrong_flags_end_with_code_2() {
     for args in [
         &["check-everything"][..],
@@ -50,7 +74,7 @@ fn wrong_flags_end_with_code_2() {
 #[test]
 fn help_names_commands_and_flags() {
     let help = kmr(&["--help"]).stdout;
-    for word in ["doctor", "verify", "offsets", "kmr-demo"] {
+    for word in ["check", "doctor", "verify", "offsets", "kmr-demo"] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let help = kmr(&["verify", "--help"]).stdout;

@@ -1,5 +1,4 @@
-//! The commands of `kmr-demo` and `kmr` against real servers, in the order of the README's
-//! walk-through.
+//! The README's walk-through: commands of `kmr-demo` and `kmr` against real servers.
 
 use anyhow::Result;
 use integration_tests::{ClickHouse, Kafka, test_name};
@@ -20,6 +19,8 @@ async fn the_walk_through_ends_with_a_clean_audit_which_finds_what_is_missing_or
     assert_eq!(code, Some(0), "{output}");
     let (code, output) = demo(&[&["produce", "--count", "10000"][..], &source].concat()).await?;
     assert_eq!(code, Some(0), "{output}");
+    let (code, output) = kmr(&[&["check"][..], &source, &table].concat()).await?;
+    assert!(code == Some(0) && output.contains("names, types and defaults"), "{output}");
     let run = ["run", "--until-idle", "1s", "--group", topic.name()];
     let (code, output) = demo(&[&run[..], &source, &table].concat()).await?;
     assert!(code == Some(0) && output.contains("10,000 rows delivered"), "{output}");

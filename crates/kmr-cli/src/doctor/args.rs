@@ -1,4 +1,4 @@
-//! The flags of `doctor`.
+//! The flags of `doctor` and `check`.
 
 use clap::Args;
 use kmr_cli_support::ingest::RunArgs;

@@ -5,6 +5,12 @@ use kmr_cli_support::numbers::grouped;
 use super::check::{Check, State};
 use super::facts::{ClickHouseFacts, Facts, TableFacts, Writer};
 
+/// The checks that decide whether the consumer starts.
+pub(super) fn start_up_checks(facts: &Facts) -> Vec<Check> {
+    let server = &facts.clickhouse;
+    vec![version(server), table(server), columns(server)]
+}
+
 /// All checks of ClickHouse.
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let server = &facts.clickhouse;

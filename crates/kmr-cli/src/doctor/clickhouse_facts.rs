@@ -10,7 +10,7 @@ use kmr_core::chain_text;
 use kmr_sinks::clickhouse::{TableColumn, check_row};
 use serde::Deserialize;
 
-use super::facts::{Access, ClickHouseFacts, Fact, TableFacts};
+use super::facts::{Access, ClickHouseFacts, Fact, Scope, TableFacts};
 use super::table_definition::{setting, target, window_setting};
 
 /// A row of `system.tables`.
@@ -48,7 +48,7 @@ const SILENT: &str = "the server does not respond";
 type Name = (String, String);
 
 /// Queries all facts. A fact that is unknown has its reason.
-pub(super) async fn gather(args: &RunArgs) -> ClickHouseFacts {
+pub(super) async fn gather(args: &RunArgs, scope: Scope) -> ClickHouseFacts {
     let queries = Queries { server: Server::new(&args.clickhouse) };
     let name = (args.clickhouse.database.clone(), args.clickhouse.table.clone());
     let version = queries.one::<String>("SELECT version()").await;
@@ -64,9 +64,12 @@ pub(super) async fn gather(args: &RunArgs) -> ClickHouseFacts {
     if version.is_err() {
         return facts;
     }
+    let facts =
+        ClickHouseFacts { tables: queries.tables(&name).await, row: queries.row(&name).await, ..facts };
+    if scope == Scope::StartUp {
+        return facts;
+    }
     ClickHouseFacts {
-        tables: queries.tables(&name).await,
-        row: queries.row(&name).await,
         may_insert: queries.may_insert(&name).await,
         deduplicates: queries
             .one::<String>("SELECT value FROM system.settings WHERE name = 'insert_deduplicate'")
@@ -86,7 +89,7 @@ impl Queries<'_> {
     where
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
-        let response = self.server.request("a query", self.server.client().query(sql).fetch_one::<T>());
+        let response = self.server.request("querying", self.server.client().query(sql).fetch_one::<T>());
         response.await.map_err(|error| one_line(&error))
     }
 
@@ -95,7 +98,7 @@ impl Queries<'_> {
         T: clickhouse::RowOwned + clickhouse::RowRead,
     {
         let query = self.server.client().query(sql).bind(&name.0).bind(&name.1);
-        self.server.request("a query", query.fetch_all::<T>()).await.map_err(|error| one_line(&error))
+        self.server.request("querying", query.fetch_all::<T>()).await.map_err(|error| one_line(&error))
     }
 
     /// The table and, breadth first, all tables downstream of its views. Empty: it does not exist.
@@ -157,7 +160,7 @@ impl Queries<'_> {
         let sql = "SELECT name, value FROM system.merge_tree_settings WHERE name IN ('replicated_deduplication_window', \
                    'non_replicated_deduplication_window', 'parts_to_delay_insert', 'parts_to_throw_insert')";
         let query = self.server.client().query(sql).fetch_all::<SettingRow>();
-        let settings = self.server.request("a query", query).await.map_err(|error| one_line(&error))?;
+        let settings = self.server.request("querying", query).await.map_err(|error| one_line(&error))?;
         Ok(settings.into_iter().filter_map(|s| Some((s.name, s.value.parse().ok()?))).collect())
     }
 

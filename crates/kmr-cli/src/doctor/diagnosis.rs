@@ -13,7 +13,8 @@ use super::{clickhouse_checks, kafka_checks};
 #[derive(Clone, Debug)]
 pub(super) struct Diagnosis {
     pub(super) checks: Vec<Check>,
-    pub(super) guarantee: Guarantee,
+    /// Only after all checks.
+    pub(super) guarantee: Option<Guarantee>,
 }
 
 impl Diagnosis {
@@ -22,7 +23,14 @@ impl Diagnosis {
         let mut checks = kafka_checks::checks(facts);
         checks.extend(clickhouse_checks::checks(facts));
         let guarantee = Guarantee::of(facts, &checks);
-        Self { checks, guarantee }
+        Self { checks, guarantee: Some(guarantee) }
+    }
+
+    /// Judges the facts that decide whether the consumer starts. Pure.
+    pub(super) fn of_start_up(facts: &Facts) -> Self {
+        let mut checks = kafka_checks::start_up_checks(facts);
+        checks.extend(clickhouse_checks::start_up_checks(facts));
+        Self { checks, guarantee: None }
     }
 
     /// Whether no check fails.
@@ -43,7 +51,10 @@ impl Diagnosis {
             };
             table.add_row([check.state.name(), check.name, &found]);
         }
-        format!("{table}\n{}", self.guarantee.text())
+        match &self.guarantee {
+            Some(guarantee) => format!("{table}\n{}", guarantee.text()),
+            None => table.to_string(),
+        }
     }
 
     /// For programs.
@@ -56,11 +67,14 @@ impl Diagnosis {
                 "remedy": check.remedy,
             })
         };
-        json!({
+        let mut json = json!({
             "passed": self.passes(),
             "checks": self.checks.iter().map(check).collect::<Vec<_>>(),
-            "guarantee": self.guarantee.json(),
-        })
+        });
+        if let Some(guarantee) = &self.guarantee {
+            json["guarantee"] = guarantee.json();
+        }
+        json
     }
 }
 

@@ -6,6 +6,15 @@ use std::time::Duration;
 use kmr_cli_support::ingest::{Protocol, RunArgs};
 use kmr_core::SettingNote;
 
+/// How many facts are gathered and judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// `check`: the facts that decide whether the consumer starts.
+    StartUp,
+    /// `doctor`: all facts.
+    Full,
+}
+
 /// All facts.
 #[derive(Clone, Debug)]
 pub(super) struct Facts {

@@ -79,14 +79,18 @@ mod tests {
     use super::super::sample_facts::facts;
     use super::*;
 
+    fn guarantee_of(facts: &Facts) -> Guarantee {
+        Diagnosis::of(facts).guarantee.unwrap()
+    }
+
     #[test]
     fn the_weakest_table_decides() {
         let good = facts();
-        assert!(Diagnosis::of(&good).guarantee.text().contains("exactly once: possible"));
+        assert!(guarantee_of(&good).text().contains("exactly once: possible"));
         let with = |change: fn(&mut Facts)| {
             let mut facts = facts();
             change(&mut facts);
-            Diagnosis::of(&facts).guarantee
+            guarantee_of(&facts)
         };
         let view = |engine: &str, window| TableFacts {
             name: "db.daily".into(),
@@ -97,14 +101,14 @@ mod tests {
         };
         let mut facts = facts();
         facts.clickhouse.tables.as_mut().unwrap().push(view("SummingMergeTree", Some(0)));
-        let guarantee = Diagnosis::of(&facts).guarantee;
+        let guarantee = guarantee_of(&facts);
         assert!(guarantee.text().contains("at least once") && guarantee.text().contains("db.daily has no"));
         assert_eq!(guarantee.json()["exactly_once_possible"], false);
         let tables = facts.clickhouse.tables.as_mut().unwrap();
         tables[1] = view("Null", None);
-        assert!(Diagnosis::of(&facts).guarantee.is_exact(), "a table that keeps no rows doubles none");
+        assert!(guarantee_of(&facts).is_exact(), "a table that keeps no rows doubles none");
         facts.clickhouse.tables.as_mut().unwrap()[1] = view("Memory", None);
-        assert!(!Diagnosis::of(&facts).guarantee.is_exact());
+        assert!(!guarantee_of(&facts).is_exact());
         assert!(!with(|facts| facts.clickhouse.deduplicates = Some(false)).is_exact());
     }
 
@@ -112,7 +116,7 @@ mod tests {
     fn a_failed_check_leaves_no_guarantee() {
         let mut facts = facts();
         facts.kafka.partitions = Err("no such topic".into());
-        let guarantee = Diagnosis::of(&facts).guarantee;
+        let guarantee = guarantee_of(&facts);
         assert!(
             guarantee.text().starts_with("guarantee: none until these checks pass: topic"),
             "{}",

@@ -7,6 +7,11 @@ use kmr_core::SettingEffect;
 use super::check::{Check, State};
 use super::facts::{Facts, KafkaFacts, PartitionFacts};
 
+/// The checks that decide whether the consumer starts.
+pub(super) fn start_up_checks(facts: &Facts) -> Vec<Check> {
+    vec![settings(facts), broker(&facts.kafka), topic(&facts.kafka)]
+}
+
 /// All checks of Kafka.
 pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let kafka = &facts.kafka;
@@ -183,8 +188,8 @@ fn offsets(kafka: &KafkaFacts) -> Check {
     let lag = grouped(lag.unsigned_abs());
     if !below.is_empty() {
         let found = format!("below the log's start: {}", below.join(", "));
-        let remedy = "retention deleted records that were not read: the consumer stops there unless out_of_range names where to continue; \
-             reset the offsets (`kmr offsets reset`) once it is clear what was lost";
+        let remedy = "retention deleted unread records: the consumer stops there unless out_of_range is set; reset the \
+                      offsets (`kmr offsets reset`) once it is clear what was lost";
         return Check::new(NAME, State::Fail, found, remedy);
     }
     if !beyond.is_empty() {

@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
-use super::facts::{Access, Fact, GroupFacts, KafkaFacts, PartitionFacts};
+use super::facts::{Access, Fact, GroupFacts, KafkaFacts, PartitionFacts, Scope};
 use crate::kafka_client::{self, CapturingContext};
 
 /// Timeout of one request.
@@ -29,7 +29,7 @@ const MEMBER_SETTINGS: [&str; 4] =
 /// # Errors
 ///
 /// Settings that the client rejects.
-pub(super) async fn gather(args: &RunArgs) -> anyhow::Result<KafkaFacts> {
+pub(super) async fn gather(args: &RunArgs, scope: Scope) -> anyhow::Result<KafkaFacts> {
     let unknown = || "the broker does not respond".to_owned();
     let facts = KafkaFacts {
         address: args.kafka.broker.clone(),
@@ -47,7 +47,7 @@ pub(super) async fn gather(args: &RunArgs) -> anyhow::Result<KafkaFacts> {
     let config = config(args)?;
     let queried =
         tokio::task::spawn_blocking(move || match config.create_with_context(CapturingContext::default()) {
-            Ok(client) => query(&client, facts),
+            Ok(client) => query(&client, facts, scope),
             Err(error) => KafkaFacts { brokers: Err(error.to_string()), ..facts },
         });
     queried.await.context("the thread that queries Kafka")
@@ -74,7 +74,7 @@ fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
 
 type Client = BaseConsumer<CapturingContext>;
 
-fn query(client: &Client, facts: KafkaFacts) -> KafkaFacts {
+fn query(client: &Client, facts: KafkaFacts, scope: Scope) -> KafkaFacts {
     let metadata = match client.fetch_metadata(Some(&facts.topic), REQUEST) {
         Ok(metadata) => metadata,
         Err(error) => {
@@ -87,11 +87,17 @@ fn query(client: &Client, facts: KafkaFacts) -> KafkaFacts {
     let brokers = metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port()));
     let found = metadata.topics().iter().find(|found| found.name() == facts.topic);
     let mut partitions = partitions(found);
+    if let Ok(partitions) = &mut partitions {
+        watermarks(client, &facts.topic, partitions);
+    }
+    let facts = KafkaFacts { brokers: Ok(brokers.collect()), ..facts };
+    if scope == Scope::StartUp {
+        return KafkaFacts { partitions, ..facts };
+    }
     let visible = group_is_visible(client);
     let mut committed = visible.clone();
     let mut may_read = Access::Unknown("there is no partition to read".to_owned());
     if let Ok(partitions) = &mut partitions {
-        watermarks(client, &facts.topic, partitions);
         committed = committed.and_then(|()| read_committed(client, &facts.topic, partitions));
         may_read = read_access(client, &facts.topic, partitions);
     } else if found.and_then(MetadataTopic::error).map(RDKafkaErrorCode::from)
@@ -106,7 +112,6 @@ fn query(client: &Client, facts: KafkaFacts) -> KafkaFacts {
         Err(reason) => (Access::Unknown(reason.clone()), Err(reason)),
     };
     KafkaFacts {
-        brokers: Ok(brokers.collect()),
         apis: api_versions(client),
         partitions,
         may_read,
