@@ -13,8 +13,8 @@
 use std::time::Duration;
 
 use kmr_core::{BoxError, ClientConfig, Consumer, Record, processing_strategy};
-use kmr_sinks::clickhouse::{ClickHouseWriter, RecordColumns, Row, client::Client};
 use kmr_sinks::OsStreamWriter;
+use kmr_sinks::clickhouse::{ClickHouseWriter, RecordColumns, Row, client::Client};
 use serde::Serialize;
 
 #[derive(Row, Serialize)]

@@ -58,7 +58,7 @@ pub enum Error {
     /// The offset to start from or to go on from is not in the log, or there is none and the reset policy is strict.
     #[error(
         "{partition}: offset {} is not in the log, {}; correct start_at, or reset the group's offset \
-         (kafka-consumer-groups --reset-offsets; in exactly-once mode kmr-demo offsets reset) once it is clear what was lost",
+         (kafka-consumer-groups --reset-offsets; in exactly-once mode kmr offsets reset) once it is clear what was lost",
         .offset.map_or_else(|| "(none committed)".to_owned(), |o| o.to_string()),
         log_bounds(*.low, *.high)
     )]
@@ -127,7 +127,7 @@ pub enum Error {
     /// which rows are in the sink already, nobody knows.
     #[error(
         "{partition}: offset {} was not committed by kmr in exactly-once mode for this topic: {problem}; find out up to which offset the \
-         sink has the rows, then start a new epoch there (kmr-demo offsets reset, or kmr_core::reset_offsets)",
+         sink has the rows, then start a new epoch there (kmr offsets reset, or kmr_core::reset_offsets)",
         .offset.map_or_else(|| "(none)".to_owned(), |o| o.to_string()),
     )]
     ForeignOffset {
@@ -144,7 +144,7 @@ pub enum Error {
     #[error(
         "{partition} offsets {first}..={last}: the block was planned with {planned} and has {found} now; mapping has to be deterministic, \
          and the records have to be there still; run the version that planned it, or find out whether the sink has the rows and \
-         start a new epoch (kmr-demo offsets reset, or kmr_core::reset_offsets)"
+         start a new epoch (kmr offsets reset, or kmr_core::reset_offsets)"
     )]
     BlockChanged {
         /// The partition.
@@ -162,7 +162,7 @@ pub enum Error {
     /// A consumer in at-least-once mode was assigned a partition whose last block in exactly-once mode is not known to be in the sink.
     #[error(
         "{partition} offsets {first}..={last} are planned by a consumer in exactly-once mode and may be in the sink already; run the \
-         consumer with exactly_once until the group has committed past them, or start a new epoch (kmr-demo offsets reset, or \
+         consumer with exactly_once until the group has committed past them, or start a new epoch (kmr offsets reset, or \
          kmr_core::reset_offsets)"
     )]
     OpenPlan {

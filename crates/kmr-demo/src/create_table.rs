@@ -2,15 +2,22 @@
 
 use std::process::ExitCode;
 
-use crate::cli::CreateTableArgs;
-use crate::clickhouse_client::Server;
-use crate::output;
+use clap::Args;
+use kmr_cli_support::clickhouse::Server;
+use kmr_cli_support::connection::ClickHouseArgs;
+use kmr_cli_support::output;
 
-/// Creates the table if it is not there: with a window in which inserts that are sent again are dropped.
+#[derive(Debug, Args)]
+pub(crate) struct CreateTableArgs {
+    #[command(flatten)]
+    clickhouse: ClickHouseArgs,
+}
+
+/// Creates the table unless it exists. Its deduplication window drops repeated inserts.
 pub(crate) async fn create(args: CreateTableArgs) -> anyhow::Result<ExitCode> {
     let server = Server::new(&args.clickhouse);
     let statement = statement(&server.table());
-    server.ask("creating the table", server.client().query(&statement).execute()).await?;
+    server.request("creating the table", server.client().query(&statement).execute()).await?;
     output::result(&statement);
     Ok(ExitCode::SUCCESS)
 }

@@ -1,26 +1,17 @@
-//! `kmr-demo`: shows kmr at work, on a Kafka cluster inside the process or on real servers.
+//! `kmr-demo`: demonstrates kmr on a Kafka cluster inside the process, or on real servers.
 
 use std::process::ExitCode;
 
 use clap::Parser;
+use kmr_cli_support::program;
 
 mod cli;
-mod clickhouse_client;
 mod create_table;
-mod doctor;
 mod embedded;
-mod errors;
-mod kafka_client;
-mod logging;
-mod numbers;
-mod offsets;
-mod output;
 mod payload;
 mod produce;
 mod run;
-mod units;
 mod usage;
-mod verify;
 
 use cli::{Cli, Command};
 
@@ -31,27 +22,12 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match start(cli) {
-        Ok(code) => code,
-        Err(error) => {
-            output::note(&format!("error: {}", errors::one_line(&error)));
-            ExitCode::FAILURE
-        }
-    }
-}
-
-fn start(cli: Cli) -> anyhow::Result<ExitCode> {
-    logging::start();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
+    program::run(async {
         match cli.command {
             None => embedded::demo(cli.embedded).await,
             Some(Command::Run(args)) => run::run(*args).await,
             Some(Command::Produce(args)) => produce::produce(args).await,
             Some(Command::CreateTable(args)) => create_table::create(args).await,
-            Some(Command::Doctor(args)) => doctor::doctor(*args).await,
-            Some(Command::Offsets(args)) => offsets::offsets(args).await,
-            Some(Command::Verify(args)) => verify::verify(*args).await,
         }
     })
 }

@@ -1,10 +1,10 @@
-//! The messages that the demo produces: small JSON objects, and malformed ones that cannot be parsed.
+//! The messages that the demo produces: small JSON objects, and malformed ones.
 
 use std::io::Write;
 
 use serde::Deserialize;
 
-/// A message, borrowed from the payload that it was parsed from.
+/// A message, borrowed from its payload.
 #[derive(Debug, Deserialize)]
 pub(crate) struct Measurement<'a> {
     /// Number of the message in its partition, from 0.
@@ -16,8 +16,8 @@ pub(crate) struct Measurement<'a> {
 
 const METRICS: [&str; 4] = ["cpu.load", "disk.read", "net.sent", "mem.used"];
 
-/// Writes message `id` of a partition to `out`, in place of what was there; padded to `size` bytes where the fields leave
-/// room for a pad.
+/// Writes message `id` of a partition to `out`, replacing its content. Pads the message to `size`
+/// bytes if its fields are shorter.
 pub(crate) fn write(out: &mut Vec<u8>, id: u64, malformed: bool, size: usize) {
     out.clear();
     let metric = METRICS[(id % 4) as usize];
@@ -26,13 +26,13 @@ pub(crate) fn write(out: &mut Vec<u8>, id: u64, malformed: bool, size: usize) {
     let room = size.saturating_sub(out.len() + PAD_FRAME);
     if room > 0 {
         out.extend_from_slice(br#","pad":""#);
-        // Some variety: a pad of one letter would vanish in compression.
+        // Varied, because compression would remove a pad of one repeated byte.
         out.extend(
             (0..room).map(|at| b'a' + ((id as usize).wrapping_mul(31).wrapping_add(at * at) % 26) as u8),
         );
         out.push(b'"');
     }
-    // What makes a message malformed: it is cut short.
+    // A malformed message lacks its closing brace.
     if !malformed {
         out.push(b'}');
     }
@@ -41,10 +41,10 @@ pub(crate) fn write(out: &mut Vec<u8>, id: u64, malformed: bool, size: usize) {
 /// `,"pad":""` and the closing brace.
 const PAD_FRAME: usize = 10;
 
-/// Whether message `id` of `partition` is to be malformed: the same answer whenever it is asked, for a share of all.
-pub(crate) fn is_malformed(partition: i32, id: u64, share: f64) -> bool {
+/// Whether message `id` of `partition` is malformed. Deterministic, for a ratio of all messages.
+pub(crate) fn is_malformed(partition: i32, id: u64, ratio: f64) -> bool {
     let seed = (u64::from(partition.unsigned_abs()) << 40) ^ id;
-    share > 0.0 && fastrand::Rng::with_seed(seed).f64() < share
+    ratio > 0.0 && fastrand::Rng::with_seed(seed).f64() < ratio
 }
 
 #[cfg(test)]
@@ -65,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_ones_have_about_their_share() {
+    fn malformed_messages_have_about_their_ratio() {
         let count =
             (0..8).map(|p| (0..50_000).filter(|id| is_malformed(p, *id, 0.01)).count()).sum::<usize>();
         assert!((3_000..5_000).contains(&count), "{count}");

@@ -1,4 +1,4 @@
-//! What this process has used: CPU time and memory, as the kernel counts them (Linux; nothing elsewhere).
+//! CPU time and memory of this process, by the kernel's counters. Linux only.
 
 use std::time::Duration;
 
@@ -10,13 +10,13 @@ pub(crate) fn cpu_time() -> Option<Duration> {
     parse_cpu(&std::fs::read_to_string("/proc/self/stat").ok()?)
 }
 
-/// Most memory that was resident at once, bytes.
+/// Peak resident memory, bytes.
 pub(crate) fn peak_memory() -> Option<u64> {
     parse_status(&std::fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
 }
 
 fn parse_cpu(stat: &str) -> Option<Duration> {
-    // The second field is the program's name in parentheses, which may hold spaces: count from behind it.
+    // The second field is the program's name in parentheses. It may contain spaces: count after it.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
     let ticks = fields.next()?.parse::<u64>().ok()? + fields.next()?.parse::<u64>().ok()?;
@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_kernels_lines_are_understood() {
+    fn lines_of_proc_are_parsed() {
         let stat = "42 (a b) c) S 1 42 42 0 -1 4194304 100 0 0 0 250 50 0 0 20 0 8 0 100 1 1";
         assert_eq!(parse_cpu(stat), Some(Duration::from_secs(3)));
         let status = "Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n";
@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn this_process_uses_something() {
+    fn this_process_uses_cpu_and_memory() {
         assert!(peak_memory().unwrap() > 1 << 20);
         assert!(cpu_time().is_some());
     }

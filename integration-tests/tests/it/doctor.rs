@@ -1,4 +1,4 @@
-//! `kmr-demo doctor` on real servers: each cause that can be provoked makes its row red, and no other.
+//! `kmr doctor` on real servers: each fault fails its own check, and no other.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 
-use crate::demo::demo_with;
+use crate::programs::kmr_with;
 
-/// What doctor says.
+/// The result of doctor.
 struct Diagnosis {
     code: Option<i32>,
     json: Value,
@@ -24,7 +24,7 @@ impl Diagnosis {
         checks.iter().find(|check| check["check"] == name).unwrap_or(&Value::Null)
     }
 
-    /// Those checks are in these states, all others are fine.
+    /// The named checks have these states, all others pass.
     fn only(&self, expected: &[(&str, &str, &str)]) {
         let expected: BTreeMap<&str, (&str, &str)> =
             expected.iter().map(|(name, state, text)| (*name, (*state, *text))).collect();
@@ -41,7 +41,7 @@ impl Diagnosis {
     }
 }
 
-/// The demo's table, with a window.
+/// The demo's table, with a deduplication window.
 const TABLE: &str = "CREATE TABLE kmr_consumer_ingest (partition UInt32, offset UInt64, timestamp DateTime) \
                      ENGINE = MergeTree ORDER BY (partition, offset) SETTINGS non_replicated_deduplication_window = 1000";
 
@@ -81,7 +81,7 @@ impl Scene {
         let source = ["doctor", "--json", "--broker", broker, "--topic", topic];
         let table = ["--database", self.database.name()];
         let (code, output) =
-            demo_with(&[&source[..], group, server, &table, more].concat(), variables).await?;
+            kmr_with(&[&source[..], group, server, &table, more].concat(), variables).await?;
         let line = output.lines().find(|line| line.starts_with('{')).with_context(|| output.clone())?;
         Ok(Diagnosis { code, json: serde_json::from_str(line)? })
     }
@@ -105,7 +105,7 @@ impl Scene {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn all_is_well_before_the_first_run_and_after_it() -> Result<()> {
+async fn all_checks_pass_before_the_first_run_and_after_it() -> Result<()> {
     let scene = Scene::new(test_name!()).await?;
     let first = scene.doctor(&[]).await?;
     first.only(&[("committed offsets", "ok", "none yet"), ("group", "ok", "no classic group")]);
@@ -115,32 +115,32 @@ async fn all_is_well_before_the_first_run_and_after_it() -> Result<()> {
     scene.commit(60).await?;
     scene.doctor(&[]).await?.only(&[("committed offsets", "ok", "lag 80")]);
     scene.doctor(&["--protocol", "consumer"]).await?.only(&[]);
-    // Looking has left nothing behind.
+    // Doctor has committed nothing.
     let committed = scene.topic.committed(&scene.group).await?;
     assert_eq!(committed, [(0, 60), (1, 60)].into());
     Ok(())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn servers_topics_and_settings_that_are_wrong_are_named() -> Result<()> {
+async fn wrong_servers_topics_and_settings_are_named() -> Result<()> {
     let scene = Scene::new(test_name!()).await?;
-    let unasked = |name| (name, "unknown", "does not answer");
-    let kafka = ["read the topic", "commit", "group", "committed offsets"].map(unasked);
-    let nobody = scene.doctor_at("127.0.0.1:9", &scene.topic, &[], &[]).await?;
+    let unknown = |name| (name, "unknown", "does not respond");
+    let kafka = ["read the topic", "commit", "group", "committed offsets"].map(unknown);
+    let no_broker = scene.doctor_at("127.0.0.1:9", &scene.topic, &[], &[]).await?;
     let topic = [
         ("broker", "fail", "127.0.0.1:9"),
-        ("topic", "fail", "does not answer"),
+        ("topic", "fail", "does not respond"),
         ("API versions", "unknown", ""),
     ];
-    nobody.only(&[&kafka[..], &topic].concat());
-    assert_eq!(nobody.json["guarantee"]["delivery"], "none");
+    no_broker.only(&[&kafka[..], &topic].concat());
+    assert_eq!(no_broker.json["guarantee"]["delivery"], "none");
 
     let nowhere = scene.doctor_at(scene.topic.kafka().bootstrap(), "nowhere", &[], &[]).await?;
     let rest =
         [("read the topic", "unknown", "no partition"), ("committed offsets", "unknown", "no partitions")];
     nowhere.only(&[&rest[..], &[("topic", "fail", "does not exist")]].concat());
 
-    let server = ["table", "insert", "engine", "deduplication", "parts", "columns"].map(unasked);
+    let server = ["table", "insert", "engine", "deduplication", "parts", "columns"].map(unknown);
     let silent = scene.doctor(&["--clickhouse", "127.0.0.1:9"]).await?;
     silent.only(&[&server[..], &[("ClickHouse", "fail", "127.0.0.1:9")]].concat());
 
@@ -153,7 +153,7 @@ async fn servers_topics_and_settings_that_are_wrong_are_named() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn offsets_outside_of_the_log_and_members_of_another_kind_are_found() -> Result<()> {
+async fn offsets_outside_of_the_log_and_members_of_another_protocol_are_found() -> Result<()> {
     let scene = Scene::new(test_name!()).await?;
     scene.commit(40).await?;
     let admin: AdminClient<DefaultClientContext> = scene.topic.kafka().client_config().create()?;
@@ -192,7 +192,7 @@ async fn offsets_outside_of_the_log_and_members_of_another_kind_are_found() -> R
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn tables_that_do_not_fit_and_weak_windows_are_found() -> Result<()> {
+async fn tables_of_other_columns_and_short_windows_are_found() -> Result<()> {
     let scene = Scene::new(test_name!()).await?;
     let database = &scene.database;
     let again = async |sql: &str| {
@@ -225,7 +225,7 @@ async fn tables_that_do_not_fit_and_weak_windows_are_found() -> Result<()> {
     again(&TABLE.replace("window = 1000", "window = 20")).await?.only(&[(
         "deduplication",
         "warn",
-        "forgets soon",
+        "too short",
     )]);
     let memory = again(&format!("CREATE TABLE kmr_consumer_ingest {columns}) ENGINE = Memory")).await?;
     memory.only(&[("engine", "warn", "Memory"), ("deduplication", "unknown", ""), ("parts", "unknown", "")]);
@@ -233,7 +233,7 @@ async fn tables_that_do_not_fit_and_weak_windows_are_found() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_views_behind_a_table_are_followed_and_full_partitions_are_found() -> Result<()> {
+async fn tables_downstream_of_views_and_full_partitions_are_found() -> Result<()> {
     let scene = Scene::new(test_name!()).await?;
     let database = &scene.database;
     let window = "SETTINGS non_replicated_deduplication_window = 1000";
@@ -241,12 +241,12 @@ async fn the_views_behind_a_table_are_followed_and_full_partitions_are_found() -
     database.exec(&format!("CREATE TABLE daily {day} {window}")).await?;
     let select = "SELECT toDate(timestamp) AS day, count() AS n FROM kmr_consumer_ingest GROUP BY day";
     database.exec(&format!("CREATE MATERIALIZED VIEW to_daily TO daily AS {select}")).await?;
-    scene.doctor(&[]).await?.only(&[("table", "ok", "1 more behind its views")]);
-    // A view behind the view's table, with a table of its own.
+    scene.doctor(&[]).await?.only(&[("table", "ok", "1 more downstream of its views")]);
+    // A view of the view's table, with a table of its own.
     let own = "ENGINE = SummingMergeTree ORDER BY day AS SELECT day, n FROM daily";
     database.exec(&format!("CREATE MATERIALIZED VIEW all_days {own}")).await?;
     let weak = scene.doctor(&[]).await?;
-    weak.only(&[("deduplication", "warn", ".inner"), ("table", "ok", "2 more behind its views")]);
+    weak.only(&[("deduplication", "warn", ".inner"), ("table", "ok", "2 more downstream of its views")]);
     assert_eq!(weak.json["guarantee"]["exactly_once_possible"], false);
     database.exec("DROP TABLE all_days SYNC").await?;
     database.exec("ALTER TABLE daily MODIFY SETTING non_replicated_deduplication_window = 0").await?;
@@ -267,7 +267,7 @@ async fn the_views_behind_a_table_are_followed_and_full_partitions_are_found() -
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn permissions_that_are_missing_are_found() -> Result<()> {
+async fn missing_permissions_are_found() -> Result<()> {
     let scene = Scene::new(test_name!()).await?;
     let kafka = Kafka::secured().await?;
     let allowed = format!("{}{}", SecuredKafka::PREFIX, unique(test_name!()));
@@ -276,19 +276,19 @@ async fn permissions_that_are_missing_are_found() -> Result<()> {
         kafka.admin().create_topic_named(topic, 1).await?;
         kafka.admin().produce(topic, [Message::new("{}").partition(0)]).await?;
     }
-    let ask = async |user: User, topic: &str, group: &str| {
+    let doctor_as = async |user: User, topic: &str, group: &str| {
         let login = "security.protocol=SASL_PLAINTEXT;sasl.mechanism=SCRAM-SHA-512";
         let variables = [("KMR_KAFKA_USER", user.name), ("KMR_KAFKA_PASSWORD", user.password)];
         scene.doctor_at(kafka.bootstrap(), topic, &["--set", login, "--group", group], &variables).await
     };
-    ask(SecuredKafka::ALLOWED, &allowed, &allowed).await?.only(&[]);
-    let group = ask(SecuredKafka::ALLOWED, &allowed, &secret).await?;
+    doctor_as(SecuredKafka::ALLOWED, &allowed, &allowed).await?.only(&[]);
+    let group = doctor_as(SecuredKafka::ALLOWED, &allowed, &secret).await?;
     let denied = [("group", "unknown", ""), ("committed offsets", "unknown", "")];
     group.only(&[&denied[..], &[("commit", "fail", "not allowed")]].concat());
-    let topic = ask(SecuredKafka::ALLOWED, &secret, &allowed).await?;
+    let topic = doctor_as(SecuredKafka::ALLOWED, &secret, &allowed).await?;
     let rest = [("topic", "fail", ""), ("committed offsets", "unknown", "")];
     topic.only(&[&rest[..], &[("read the topic", "fail", "not allowed")]].concat());
-    let wrong = ask(User { name: "allowed", password: "wrong" }, &allowed, &allowed).await?;
+    let wrong = doctor_as(User { name: "allowed", password: "wrong" }, &allowed, &allowed).await?;
     assert!(wrong.code == Some(1) && wrong.check("broker")["state"] == "fail", "{}", wrong.json);
     assert!(!wrong.json.to_string().contains("wrong\""), "{}", wrong.json);
     Ok(())

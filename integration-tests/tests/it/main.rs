@@ -1,11 +1,13 @@
 //! kmr on real Kafka and real ClickHouse: one binary, so that its tests share the servers.
 //!
-//! Modules are listed in the order in which a failure should be looked at: what the harness cannot do, no other test can.
+//! Modules are listed in the order in which a failure should be looked at: what the harness cannot
+//! do, no other test can.
 
 mod harness;
 
 mod in_process;
 mod load;
+mod programs;
 mod scene;
 
 mod clickhouse_faults;
@@ -23,6 +25,7 @@ mod faults;
 mod gaps;
 mod kafka_sink;
 mod memory;
+mod offsets;
 mod outage;
 mod rebalance;
 mod restarts;

@@ -1,6 +1,6 @@
-//! `kmr-demo verify` on real servers: each kind of fault makes it red, and what is no fault leaves it green.
+//! `kmr verify` on real servers: it fails for each kind of fault, and passes without one.
 //!
-//! Rows, dead letters and commits are written by the tests themselves, so that each is exactly what the test says.
+//! The tests write rows, dead letters and commits themselves, so each fault is the intended one.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use serde_json::Value;
 
-use crate::demo::demo;
+use crate::programs::kmr;
 
 /// A topic, a group and a table that keeps partition and offset.
 struct Audit {
@@ -33,7 +33,7 @@ impl Audit {
         Ok(Self { topic, group: unique(name), database })
     }
 
-    /// Makes rows of the table, in place of those that were there.
+    /// Replaces the rows of the table.
     async fn rows(&self, select: &str) -> Result<()> {
         self.database.exec("TRUNCATE TABLE t").await?;
         self.more_rows(select).await
@@ -43,7 +43,7 @@ impl Audit {
         self.database.exec(&format!("INSERT INTO t {select}")).await
     }
 
-    /// A row for each offset.
+    /// Replaces the rows of the table by one for each offset.
     async fn rows_of(&self, offsets: &BTreeMap<i32, Vec<i64>>) -> Result<()> {
         let each = offsets.iter().map(|(partition, offsets)| {
             format!("SELECT toUInt32({partition}), arrayJoin(CAST({offsets:?} AS Array(UInt64)))")
@@ -51,7 +51,7 @@ impl Audit {
         self.rows(&each.collect::<Vec<_>>().join(" UNION ALL ")).await
     }
 
-    /// What is committed for the group from here on.
+    /// Commits offsets for the group.
     async fn commit(&self, offsets: impl IntoIterator<Item = (i32, i64)>) -> Result<()> {
         let mut list = TopicPartitionList::new();
         for (partition, offset) in offsets {
@@ -78,21 +78,21 @@ impl Audit {
         let clickhouse = self.database.server().url();
         let source = ["verify", "--broker", self.topic.kafka().bootstrap(), "--topic", self.topic.name()];
         let table = ["--clickhouse", clickhouse, "--database", self.database.name(), "--table", "t"];
-        demo(&[&source[..], &["--group", &self.group], &table, more].concat()).await
+        kmr(&[&source[..], &["--group", &self.group], &table, more].concat()).await
     }
 
-    async fn green(&self, more: &[&str], says: &[&str]) -> Result<()> {
-        self.ends(0, more, says).await
+    async fn passes(&self, more: &[&str], texts: &[&str]) -> Result<()> {
+        self.ends(0, more, texts).await
     }
 
-    async fn red(&self, more: &[&str], says: &[&str]) -> Result<()> {
-        self.ends(1, more, says).await
+    async fn fails(&self, more: &[&str], texts: &[&str]) -> Result<()> {
+        self.ends(1, more, texts).await
     }
 
-    async fn ends(&self, expected: i32, more: &[&str], says: &[&str]) -> Result<()> {
+    async fn ends(&self, expected: i32, more: &[&str], texts: &[&str]) -> Result<()> {
         let (code, output) = self.verify(more).await?;
         assert_eq!(code, Some(expected), "{output}");
-        for text in says {
+        for text in texts {
             assert!(output.contains(text), "{text:?} is not in\n{output}");
         }
         Ok(())
@@ -104,52 +104,52 @@ fn records(count: u64, partitions: i32) -> impl Iterator<Item = Message> + Send 
     (0..partitions).flat_map(move |p| (0..count).map(move |n| Message::new(n.to_string()).partition(p)))
 }
 
-/// Rows for partitions 0 and 1 up to 400 and 500, which is what is committed.
+/// Rows of partitions 0 and 1 up to their committed offsets, 400 and 500.
 const COMMITTED: &str =
     "SELECT intDiv(number, 500) AS p, number % 500 AS o FROM numbers(1000) WHERE (p = 1 OR o < 400)";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rows_that_are_missing_double_or_beyond_are_told_apart() -> Result<()> {
+async fn missing_double_and_uncommitted_rows_are_distinguished() -> Result<()> {
     let audit = Audit::new(test_name!(), 2).await?;
     audit.topic.produce(records(500, 2)).await?;
     audit.rows(COMMITTED).await?;
-    // Nothing committed is nothing proved.
-    audit.red(&[], &["has committed nothing", "is --group right?"]).await?;
+    // Without a commit nothing is proved.
+    audit.fails(&[], &["has committed nothing", "is --group right?"]).await?;
 
     audit.commit([(0, 400), (1, 500)]).await?;
-    audit.green(&[], &["900 records up to the committed offsets: 0 missing, 0 double. PASSED"]).await?;
-    // Records behind the committed offset need no row, and may have one.
+    audit.passes(&[], &["900 records up to the committed offsets: 0 missing, 0 double. PASSED"]).await?;
+    // Records after the committed offset need no row, and may have one.
     audit.more_rows("SELECT 0, 420 + number FROM numbers(20)").await?;
     audit
-        .green(&["--window", "64"], &["900 records", "partition 0: 20 rows behind the committed offset"])
+        .passes(&["--window", "64"], &["900 records", "partition 0: 20 rows after the committed offset"])
         .await?;
-    // Double, below and behind what is committed.
+    // Double, before and after the committed offset.
     audit.more_rows("SELECT 0, 430 UNION ALL SELECT 1, 7 UNION ALL SELECT 1, 7").await?;
-    audit.red(&[], &["partition 0: double: 430", "partition 1: double: 7", "0 missing, 3 double"]).await?;
+    audit.fails(&[], &["partition 0: double: 430", "partition 1: double: 7", "0 missing, 3 double"]).await?;
 
     audit.rows(&format!("{COMMITTED} AND NOT (p = 0 AND (o = 3 OR o BETWEEN 63 AND 69))")).await?;
     let windows = &["--window", "64"][..];
-    audit.red(windows, &["partition 0: missing: 3, 63–69", "8 missing, 0 double. FAILED"]).await?;
-    audit.red(&["--allow-missing", "7"], &["8 missing"]).await?;
-    audit.green(&["--allow-missing", "8"], &["allowed by --allow-missing"]).await?;
+    audit.fails(windows, &["partition 0: missing: 3, 63–69", "8 missing, 0 double. FAILED"]).await?;
+    audit.fails(&["--allow-missing", "7"], &["8 missing"]).await?;
+    audit.passes(&["--allow-missing", "8"], &["allowed by --allow-missing"]).await?;
     let (code, output) = audit.verify(&["--json", "--list", "1"]).await?;
     let json: Value = serde_json::from_str(&output).with_context(|| output.clone())?;
     assert_eq!((code, json["missing"].as_u64(), json["records"].as_u64()), (Some(1), Some(8), Some(900)));
     assert_eq!(json["partitions"][0]["missing"], serde_json::json!({ "count": 8, "first": [[3, 3]] }));
 
-    // A partition of which no row arrived, and rows of one that is not there.
+    // A partition without rows, and rows of a partition that the topic does not have.
     audit.rows(&format!("{COMMITTED} AND p = 0")).await?;
-    audit.red(&[], &["partition 1: missing: 0–499", "500 missing"]).await?;
+    audit.fails(&[], &["partition 1: missing: 0–499", "500 missing"]).await?;
     audit.rows(COMMITTED).await?;
     audit.more_rows("SELECT 7, 1").await?;
-    audit.red(&[], &["1 rows of partitions that the topic does not have"]).await
+    audit.fails(&[], &["1 rows of partitions that the topic does not have"]).await
 }
 
 fn dead_letter(topic: &str, partition: i32, offset: u64) -> Message {
-    letter("kmr.", topic, partition, offset)
+    dead_letter_with("kmr.", topic, partition, offset)
 }
 
-fn letter(prefix: &str, topic: &str, partition: i32, offset: u64) -> Message {
+fn dead_letter_with(prefix: &str, topic: &str, partition: i32, offset: u64) -> Message {
     Message::new("x")
         .header(&format!("{prefix}topic"), topic)
         .header(&format!("{prefix}partition"), partition.to_string())
@@ -159,36 +159,36 @@ fn letter(prefix: &str, topic: &str, partition: i32, offset: u64) -> Message {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn dead_letters_account_for_records_and_only_for_their_own() -> Result<()> {
     let audit = Audit::new(test_name!(), 2).await?;
-    let letters = audit.topic.kafka().create_topic(test_name!(), 3).await?;
+    let dead_letters = audit.topic.kafka().create_topic(test_name!(), 3).await?;
     let other = audit.topic.kafka().create_topic(test_name!(), 1).await?;
     audit.topic.produce(records(500, 2)).await?;
     audit.commit([(0, 400), (1, 500)]).await?;
     audit.rows(&format!("{COMMITTED} AND NOT (p = 0 AND o IN (3, 90, 91))")).await?;
-    let with = ["--dead-letter-topic", letters.name()];
-    audit.red(&with, &["3 missing"]).await?;
+    let with = ["--dead-letter-topic", dead_letters.name()];
+    audit.fails(&with, &["3 missing"]).await?;
 
-    // Of another topic, of another partition, and without a name: none of them is a letter for what is missing.
+    // Of another topic, of another partition, and without a name: none covers a missing record.
     let strangers = [dead_letter("other", 0, 3), dead_letter(&audit.topic, 1, 503), Message::new("nameless")];
-    letters.produce(strangers).await?;
-    audit.red(&with, &["3 missing", "1 messages of the dead-letter topics name no record"]).await?;
+    dead_letters.produce(strangers).await?;
+    audit.fails(&with, &["3 missing", "1 messages of the dead-letter topics name no record"]).await?;
 
     let topic = audit.topic.name().to_owned();
-    letters.produce([3, 90, 91, 91].map(|offset| dead_letter(&topic, 0, offset))).await?;
-    audit.red(&[], &["3 missing"]).await?;
-    audit.green(&with, &["0 missing", "1 dead letters for a record that had one"]).await?;
+    dead_letters.produce([3, 90, 91, 91].map(|offset| dead_letter(&topic, 0, offset))).await?;
+    audit.fails(&[], &["3 missing"]).await?;
+    audit.passes(&with, &["0 missing", "1 dead letters for a record that had one"]).await?;
 
-    // Written with another prefix; and one that stands for a range.
+    // Dead letters with another prefix; one covers a range.
     let named = ["--dead-letter-topic", other.name(), "--dead-letter-prefix", "x-"];
-    let range = letter("x-", &topic, 0, 90).header("x-last_offset", "91");
-    other.produce([letter("x-", &topic, 0, 3), range]).await?;
-    audit.green(&named, &["0 missing, 0 double"]).await?;
+    let range = dead_letter_with("x-", &topic, 0, 90).header("x-last_offset", "91");
+    other.produce([dead_letter_with("x-", &topic, 0, 3), range]).await?;
+    audit.passes(&named, &["0 missing, 0 double"]).await?;
 
     audit.more_rows("SELECT 0, 90").await?;
-    audit.red(&with, &["partition 0: in the table and a dead letter: 90", "1 double"]).await
+    audit.fails(&with, &["partition 0: in the table and a dead letter: 90", "1 double"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn aborted_transactions_and_markers_are_no_losses() -> Result<()> {
+async fn aborted_transactions_and_markers_are_not_missing() -> Result<()> {
     let audit = Audit::new(test_name!(), 1).await?;
     let transactions = audit.topic.kafka().transactions(&unique(test_name!())).await?;
     transactions.commit(&audit.topic, records(100, 1)).await?;
@@ -201,20 +201,20 @@ async fn aborted_transactions_and_markers_are_no_losses() -> Result<()> {
     audit.commit([(0, end)]).await?;
 
     audit.rows_of(&readable).await?;
-    audit.green(&["--window", "64"], &["150 records", "0 missing, 0 double", "164"]).await?;
-    // A row for an aborted record: whoever wrote it read uncommitted records.
+    audit.passes(&["--window", "64"], &["150 records", "0 missing, 0 double", "164"]).await?;
+    // A row of an aborted record: its writer read uncommitted records.
     let aborted = readable[&0][99] + 5;
     audit.more_rows(&format!("SELECT 0, {aborted}")).await?;
-    audit.red(&[], &["1 rows without a record", &format!("rows without a record: {aborted}")]).await?;
+    audit.fails(&[], &["1 rows without a record", &format!("rows without a record: {aborted}")]).await?;
     // A missing record between gaps.
     let last = readable[&0][149];
     audit.rows_of(&readable).await?;
     audit.database.exec(&format!("DELETE FROM t WHERE offset = {last}")).await?;
-    audit.red(&[], &[&format!("partition 0: missing: {last}"), "1 missing"]).await
+    audit.fails(&[], &[&format!("partition 0: missing: {last}"), "1 missing"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn gaps_of_compaction_are_no_losses() -> Result<()> {
+async fn gaps_of_compaction_are_not_missing() -> Result<()> {
     let audit = Audit::new(test_name!(), TopicSpec::partitions(1).compacted()).await?;
     let versions = (0..3_000_u64).map(|n| {
         let key = if n % 97 == 0 { format!("kept {n}") } else { (n % 50).to_string() };
@@ -232,39 +232,39 @@ async fn gaps_of_compaction_are_no_losses() -> Result<()> {
     audit.commit([(0, end)]).await?;
 
     audit.rows_of(&readable).await?;
-    audit.green(&[], &["0 missing, 0 double"]).await?;
-    // Rows of records that have been compacted away since are right.
+    audit.passes(&[], &["0 missing, 0 double"]).await?;
+    // Rows of records that were compacted away since are correct.
     audit.rows(&format!("SELECT 0, number FROM numbers({end})")).await?;
-    audit.green(&[], &["rows without a record: the topic is compacted"]).await?;
+    audit.passes(&[], &["rows without a record: the topic is compacted"]).await?;
     audit.database.exec("DELETE FROM t WHERE offset = 97").await?;
-    audit.red(&[], &["partition 0: missing: 97", "1 missing"]).await
+    audit.fails(&[], &["partition 0: missing: 97", "1 missing"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_retention_has_taken_is_named_as_not_checkable() -> Result<()> {
+async fn offsets_that_retention_has_deleted_are_reported_as_not_checkable() -> Result<()> {
     let audit = Audit::new(test_name!(), 1).await?;
     audit.topic.produce(records(500, 1)).await?;
     audit.commit([(0, 400)]).await?;
     audit.retain_from(100).await?;
-    // Offset 50 is missing, and nobody can know; 150 can be checked.
+    // Offset 50 is missing and cannot be checked; 150 can.
     audit.rows("SELECT 0, number FROM numbers(400) WHERE number != 50").await?;
     audit
-        .green(
+        .passes(
             &[],
-            &["300 records", "offsets below 100 are not in the log any more; the table has 99 rows there"],
+            &["300 records", "offsets below 100 are no longer in the log; the table has 99 rows there"],
         )
         .await?;
     audit.more_rows("SELECT 0, 60").await?;
-    audit.red(&[], &["partition 0: double: 60", "0 missing, 1 double"]).await?;
+    audit.fails(&[], &["partition 0: double: 60", "0 missing, 1 double"]).await?;
     audit.rows("SELECT 0, number FROM numbers(100, 300) WHERE number != 150").await?;
-    audit.red(&[], &["partition 0: missing: 150", "1 missing"]).await?;
+    audit.fails(&[], &["partition 0: missing: 150", "1 missing"]).await?;
 
     audit.retain_from(450).await?;
     audit
-        .green(&[], &["0 records", "400 is committed, and retention has taken everything below 450"])
+        .passes(&[], &["0 records", "400 is committed, and retention has deleted everything below 450"])
         .await?;
     audit.commit([(0, 600)]).await?;
-    audit.red(&[], &["600 is committed, and the log ends at 500"]).await
+    audit.fails(&[], &["600 is committed, and the log ends at 500"]).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -283,15 +283,15 @@ async fn any_table_that_keeps_topic_partition_and_offset_can_be_verified() -> Re
     };
     audit.more_rows(&rows("another", 1_000)).await?;
     let named = ["--partition-column", "p", "--offset-column", "o?", "--topic-column", "kafka_topic"];
-    audit.red(&[], &["has no column \"partition\"", "--partition-column"]).await?;
-    audit.red(&named, &["200 missing"]).await?;
+    audit.fails(&[], &["has no column \"partition\"", "--partition-column"]).await?;
+    audit.fails(&named, &["200 missing"]).await?;
     audit.more_rows(&rows(topic, 0)).await?;
-    audit.green(&named, &["200 records", "0 missing, 0 double"]).await?;
+    audit.passes(&named, &["200 records", "0 missing, 0 double"]).await?;
     // Without the topic's column, the other topic's rows are doubles.
-    audit.red(&named[..4], &["200 double", "no topic column"]).await?;
-    // Doubles that a merge will remove.
+    audit.fails(&named[..4], &["200 double", "no topic column"]).await?;
+    // Doubles that a merge removes.
     audit.database.exec("SYSTEM STOP MERGES t").await?;
     audit.more_rows(&rows(topic, 0)).await?;
-    audit.red(&named, &["200 double"]).await?;
-    audit.green(&[&named[..], &["--merged"]].concat(), &["0 missing, 0 double"]).await
+    audit.fails(&named, &["200 double"]).await?;
+    audit.passes(&[&named[..], &["--merged"]].concat(), &["0 missing, 0 double"]).await
 }

@@ -1,13 +1,14 @@
-//! The demo's account: what was produced against what arrived, message by message.
+//! The demo's account: compares produced and arrived messages, one by one.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use comfy_table::{Cell, CellAlignment, Table, presets};
+use comfy_table::Table;
+use kmr_cli_support::numbers::{cpu_per_million, grouped, megabytes, per_second};
+use kmr_cli_support::table;
 
-use super::feed::Plan;
+use super::producer::Plan;
 use super::tally::Arrivals;
-use crate::numbers::{cpu_per_million, grouped, megabytes, per_second};
 
 /// One partition, or all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -29,7 +30,7 @@ pub(crate) struct Account {
 }
 
 impl Account {
-    /// `produced`: acknowledged messages by partition; `committed`: what the broker holds for the group.
+    /// `produced`: acknowledged messages by partition. `committed`: the group's committed offsets.
     pub(crate) fn new(
         plan: &Plan,
         produced: &BTreeMap<i32, u64>,
@@ -55,12 +56,12 @@ impl Account {
         Self { lines, total }
     }
 
-    /// What makes the run a failure.
+    /// The findings that fail the run.
     pub(crate) fn problems(&self) -> Vec<String> {
         let Line { produced, missing, double, mixed_up, committed, .. } = self.total;
         let mut problems = Vec::new();
-        for (count, what) in [
-            (missing, "missing: neither in the sink nor among the dead letters where they belong"),
+        for (count, problem) in [
+            (missing, "missing: neither rows in the sink nor, if malformed, dead letters"),
             (double, "double"),
             (mixed_up, "delivered with the payload of another record"),
             (
@@ -69,7 +70,7 @@ impl Account {
             ),
         ] {
             if count > 0 {
-                problems.push(format!("{} records {what}", grouped(count)));
+                problems.push(format!("{} records {problem}", grouped(count)));
             }
         }
         problems
@@ -77,8 +78,7 @@ impl Account {
 
     /// A row for each partition, and the totals.
     pub(crate) fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_preset(presets::UTF8_FULL_CONDENSED).set_header([
+        let mut table = table::with_header([
             "partition",
             "produced",
             "in the sink",
@@ -94,7 +94,7 @@ impl Account {
         table
     }
 
-    /// Speed and cost, in a line or two.
+    /// Speed and cost, in two lines.
     pub(crate) fn summary(&self, took: Duration, cpu: Option<Duration>, peak: Option<u64>) -> String {
         let produced = self.total.produced;
         let mut text = format!(
@@ -113,8 +113,8 @@ impl Account {
     }
 }
 
-/// Accounts for each message that was produced: a well-formed one belongs into the sink, a malformed one to the dead
-/// letters.
+/// Accounts for each produced message: a well-formed one has to be a row in the sink, a malformed
+/// one a dead letter.
 fn line(plan: &Plan, partition: i32, produced: u64, arrivals: &Arrivals, committed: u64) -> Line {
     let Some(arrived) = arrivals.of(partition) else {
         return Line { produced, missing: produced, committed, ..Line::default() };
@@ -134,10 +134,9 @@ fn line(plan: &Plan, partition: i32, produced: u64, arrivals: &Arrivals, committ
     }
 }
 
-fn cells(name: String, line: &Line) -> Vec<Cell> {
+fn cells(name: String, line: &Line) -> Vec<comfy_table::Cell> {
     let numbers = [line.produced, line.in_sink, line.missing, line.double, line.dead_letters, line.committed];
-    let cell = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-    std::iter::once(cell(name)).chain(numbers.map(|number| cell(grouped(number)))).collect()
+    table::numbers(name, numbers)
 }
 
 #[cfg(test)]
@@ -146,7 +145,7 @@ mod tests {
 
     #[test]
     fn every_message_is_accounted_for() {
-        // All malformed: a dead letter is what belongs there, and it is not missing.
+        // All are malformed, so a dead letter is not missing.
         let plan = Plan::new(3, 1, 1.0);
         let arrivals = Arrivals::new(1);
         arrivals.add_dead_letter(0, 0).unwrap();
@@ -160,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_well_formed_message_among_the_dead_letters_is_missing() {
+    fn a_well_formed_message_that_became_a_dead_letter_is_missing() {
         let arrivals = Arrivals::new(1);
         arrivals.add_dead_letter(0, 0).unwrap();
         let account = Account::new(&Plan::new(1, 1, 0.0), &[(0, 1)].into(), &arrivals, &[(0, 1)].into());

@@ -1,11 +1,10 @@
-//! Standard error as the demo uses it: a progress bar on a terminal, plain lines elsewhere.
+//! The demo's standard error: a progress bar on a terminal, plain lines elsewhere.
 
 use std::io::IsTerminal;
 use std::sync::Arc;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use crate::output;
+use kmr_cli_support::output;
 
 /// Where progress and dead letters are shown.
 #[derive(Debug)]
@@ -15,20 +14,20 @@ pub(crate) enum Console {
 }
 
 impl Console {
-    /// What fits standard error, for `messages` messages.
+    /// The console that suits standard error, for `messages` messages.
     pub(crate) fn for_stderr(messages: u64) -> Arc<Self> {
         if !std::io::stderr().is_terminal() {
             return Arc::new(Console::Lines);
         }
         let bar = ProgressBar::with_draw_target(Some(messages), ProgressDrawTarget::stderr_with_hz(15));
-        // A wrong template is found by the test below; the default style would do too.
+        // The test below checks the template; the default style would be good enough.
         if let Ok(style) = ProgressStyle::with_template(TEMPLATE) {
             bar.set_style(style.progress_chars("━━╌"));
         }
         Arc::new(Console::Bar(bar))
     }
 
-    /// Prints a line; a bar moves down.
+    /// Prints a line above the bar.
     pub(crate) fn line(&self, text: &str) {
         match self {
             Console::Bar(bar) => bar.suspend(|| output::note(text)),
@@ -36,7 +35,7 @@ impl Console {
         }
     }
 
-    /// Takes the bar away.
+    /// Removes the bar.
     pub(crate) fn finish(&self) {
         if let Console::Bar(bar) = self {
             bar.finish_and_clear();

@@ -1,4 +1,4 @@
-//! The demo without servers: produces to an embedded cluster, consumes at the same time, and accounts for every message.
+//! The demo without servers: produces, consumes, and accounts for every message.
 
 use std::future::pending;
 use std::process::ExitCode;
@@ -6,33 +6,35 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use kmr_cli_support::output;
 use kmr_core::testing::EmbeddedCluster;
 use kmr_core::{Consumer, ConsumerHandle, Record, processing_strategy};
 
 mod account;
+mod args;
 mod console;
-mod feed;
+mod producer;
 mod progress;
 mod sampled_errors;
 mod tally;
 
 use account::Account;
+pub(crate) use args::EmbeddedArgs;
 use console::Console;
-use feed::{Feed, Plan};
+use producer::{MessageProducer, Plan};
 use progress::{Progress, Snapshot};
 use sampled_errors::SampledErrors;
 use tally::{Arrivals, Row, Tally};
 
-use crate::cli::EmbeddedArgs;
 use crate::payload::Measurement;
-use crate::{output, usage};
+use crate::usage;
 
 const TOPIC: &str = "kmr-demo";
 const GROUP: &str = "kmr-demo";
 
-/// How often the demo looks at its parts.
-const LOOK: Duration = Duration::from_millis(50);
-/// Without any progress for this long something is stuck: the demo ends and says what is missing.
+/// Interval between samples of the progress.
+const SAMPLE: Duration = Duration::from_millis(50);
+/// The demo stops with an error after this time without progress.
 const STUCK: Duration = Duration::from_secs(20);
 
 /// Runs the demo. Exit code 1 if anything is missing or double.
@@ -47,19 +49,20 @@ pub(crate) async fn demo(args: EmbeddedArgs) -> anyhow::Result<ExitCode> {
     let started = Instant::now();
     let running = tokio::spawn(consumer.run());
     let plan = Plan::new(args.messages, args.partitions, args.malformed_share);
-    let feed = Feed::start(plan.clone(), cluster.bootstrap_servers(), TOPIC, handle.clone())?;
-    let ended =
-        Supervisor { feed: &feed, handle: &handle, progress: Progress::new(&console) }.run(running).await;
+    let producer = MessageProducer::start(plan.clone(), cluster.bootstrap_servers(), TOPIC, handle.clone())?;
+    let ended = Supervisor { producer: &producer, handle: &handle, progress: Progress::new(&console) }
+        .run(running)
+        .await;
     let took = started.elapsed();
     console.finish();
 
-    let fed = feed.finish();
+    let produced = producer.finish();
     let committed = cluster.committed(GROUP, TOPIC)?;
-    let account = Account::new(&plan, &fed.produced, &arrivals, &committed);
+    let account = Account::new(&plan, &produced.acknowledged, &arrivals, &committed);
     output::result(&account.table().to_string());
     output::result(&account.summary(took, usage::cpu_time(), usage::peak_memory()));
     ended?;
-    if let Some(failure) = fed.failure {
+    if let Some(failure) = produced.failure {
         anyhow::bail!("producing failed: {failure}");
     }
     for problem in account.problems() {
@@ -68,7 +71,7 @@ pub(crate) async fn demo(args: EmbeddedArgs) -> anyhow::Result<ExitCode> {
     Ok(if account.problems().is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// The pipeline: JSON in, rows to the tally, what cannot be parsed to standard error.
+/// The consumer: parses JSON into rows for the tally, and shows dead letters on standard error.
 fn consumer(
     cluster: &EmbeddedCluster,
     arrivals: &Arc<Arrivals>,
@@ -82,16 +85,16 @@ fn consumer(
     let consumer = Consumer::builder()
         .topics([TOPIC])
         .config(cluster.client_config(GROUP))
-        // The producer waits for commits, because the cluster keeps only 5 MB of a partition.
+        // The producer waits for commits: the cluster keeps only 5 MB of a partition.
         .commit_interval(Duration::from_millis(25))
-        // Signals end the producer first: see Supervisor.
+        // Signals stop the producer first: see Supervisor.
         .shutdown_signal(pending())
         .strategy(strategy)
         .build()?;
     Ok(consumer)
 }
 
-/// The map stage: parses the payload in place and keeps what the tally needs.
+/// The map stage: parses the payload in place and keeps the fields that the tally needs.
 fn parse(record: &Record<'_>) -> Result<Row, serde_json::Error> {
     let measurement: Measurement<'_> = serde_json::from_slice(record.payload().unwrap_or_default())?;
     Ok(Row {
@@ -102,9 +105,9 @@ fn parse(record: &Record<'_>) -> Result<Row, serde_json::Error> {
     })
 }
 
-/// Ends the consumer when everything produced is committed, or when told to, or when nothing moves any more.
+/// Stops the consumer when all messages are committed, on a signal, or when there is no progress.
 struct Supervisor<'a> {
-    feed: &'a Feed,
+    producer: &'a MessageProducer,
     handle: &'a ConsumerHandle,
     progress: Progress<'a>,
 }
@@ -114,34 +117,34 @@ type Running = tokio::task::JoinHandle<Result<kmr_core::RunReport, kmr_core::Err
 impl Supervisor<'_> {
     async fn run(mut self, mut running: Running) -> anyhow::Result<()> {
         let mut interrupts = Interrupts::listen()?;
-        let mut look = tokio::time::interval(LOOK);
+        let mut sample = tokio::time::interval(SAMPLE);
         let (mut last, mut moved) = (Snapshot::default(), Instant::now());
         loop {
             tokio::select! {
                 ended = &mut running => {
-                    self.feed.stop();
+                    self.producer.stop();
                     ended.context("the consumer's task")??;
                     return Ok(());
                 }
                 again = interrupts.next() => {
-                    self.progress.note(if again { "stopping at once" } else { "stopping: what is produced is finished first" });
-                    self.feed.stop();
+                    self.progress.note(if again { "stopping at once" } else { "stopping after all produced messages are committed; a second signal stops at once" });
+                    self.producer.stop();
                     if again {
                         self.handle.stop();
                         self.handle.stop();
                     }
                 }
-                _ = look.tick() => {
-                    let now = Snapshot::take(self.feed, self.handle);
+                _ = sample.tick() => {
+                    let now = Snapshot::take(self.producer, self.handle);
                     self.progress.show(&now);
                     if now != last {
                         (last, moved) = (now, Instant::now());
                     }
                     if last.complete || moved.elapsed() > STUCK {
                         self.handle.stop();
-                        self.feed.stop();
+                        self.producer.stop();
                         ended_in_order(running).await?;
-                        anyhow::ensure!(last.complete, "nothing moved for {STUCK:?}");
+                        anyhow::ensure!(last.complete, "no progress for {STUCK:?}");
                         return Ok(());
                     }
                 }
@@ -169,7 +172,7 @@ impl Interrupts {
         Ok(Self { interrupt, terminate, count: 0 })
     }
 
-    /// Waits for one; whether there was one before. Cancel safe.
+    /// Waits for a signal. Returns whether it is not the first one. Cancel safe.
     async fn next(&mut self) -> bool {
         tokio::select! {
             _ = self.interrupt.recv() => {}

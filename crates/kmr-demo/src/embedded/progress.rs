@@ -1,33 +1,33 @@
-//! How far the demo is, and how that is shown.
+//! The demo's progress, and its display.
 
 use std::time::{Duration, Instant};
 
+use kmr_cli_support::numbers::{grouped, per_second};
 use kmr_core::ConsumerHandle;
 
 use super::console::Console;
-use super::feed::Feed;
-use crate::numbers::{grouped, per_second};
+use super::producer::MessageProducer;
 
-/// Without a terminal there is a line this often.
+/// Interval between lines, without a terminal.
 const LINE: Duration = Duration::from_secs(1);
-/// Rates are those of this last stretch of time, at least.
+/// Minimum time that a rate is measured over.
 const RATE: Duration = Duration::from_millis(500);
 
-/// How far everything is.
+/// The progress at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Snapshot {
     pub(crate) produced: u64,
     pub(crate) consumed: u64,
     pub(crate) committed: u64,
     pub(crate) dead_letters: u64,
-    /// The producer has ended, and all that it produced is committed.
+    /// The producer has ended, and all its messages are committed.
     pub(crate) complete: bool,
 }
 
 impl Snapshot {
-    pub(crate) fn take(feed: &Feed, handle: &ConsumerHandle) -> Self {
-        let ended = feed.ended(); // first: afterwards nothing is added
-        let produced = feed.produced();
+    pub(crate) fn take(producer: &MessageProducer, handle: &ConsumerHandle) -> Self {
+        let ended = producer.ended(); // read first: afterwards `produced` is final
+        let produced = producer.produced();
         let stats = handle.stats();
         let committed = stats.committed.values().map(|offset| offset.unsigned_abs()).sum();
         Self {

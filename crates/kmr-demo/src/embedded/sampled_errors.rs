@@ -1,4 +1,4 @@
-//! The demo's error stage: every dead letter is counted, the first few are shown.
+//! The demo's error stage: counts every dead letter and shows the first few.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,7 +12,7 @@ use kmr_core::{
 use super::console::Console;
 use super::tally::Arrivals;
 
-/// Dead letters that are shown in full.
+/// Number of dead letters that are shown.
 const SHOWN: u64 = 5;
 
 /// The reducer.
@@ -52,12 +52,12 @@ impl Reducer for SampledErrors {
     }
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
-        Ok(Box::new(Batch { letters: std::mem::take(&mut self.open), sink: self.sink.clone() }))
+        Ok(Box::new(Batch { dead_letters: std::mem::take(&mut self.open), sink: self.sink.clone() }))
     }
 }
 
 struct Batch {
-    letters: Vec<DeadLetter>,
+    dead_letters: Vec<DeadLetter>,
     sink: Arc<Sink>,
 }
 
@@ -66,11 +66,14 @@ impl Delivery for Batch {
     type Output = ();
 
     async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
-        for letter in &self.letters {
-            let partition = letter.partition.partition();
-            self.sink.arrivals.add_dead_letter(partition, letter.offset).map_err(DeliveryError::fatal)?;
+        for dead_letter in &self.dead_letters {
+            let partition = dead_letter.partition.partition();
+            self.sink
+                .arrivals
+                .add_dead_letter(partition, dead_letter.offset)
+                .map_err(DeliveryError::fatal)?;
             match self.sink.seen.fetch_add(1, Ordering::Relaxed) {
-                seen if seen < SHOWN => self.sink.console.line(&format!("dead letter: {letter}")),
+                seen if seen < SHOWN => self.sink.console.line(&format!("dead letter: {dead_letter}")),
                 SHOWN => self.sink.console.line("further dead letters are counted, not shown"),
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! The demo's sink: counts, for every offset of every partition, how often it arrived as a row and as a dead letter.
+//! The demo's sink: counts how often each offset arrived as a row and as a dead letter.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -7,34 +7,34 @@ use kmr_core::{
     Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Reducer, async_trait,
 };
 
-/// What the map stage makes of a message.
+/// The row that the map stage makes of a message.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Row {
     pub(crate) partition: i32,
     pub(crate) offset: i64,
-    /// The number that the producer wrote into the message: it has to be the offset.
+    /// The number that the producer wrote into the message. It has to equal the offset.
     pub(crate) id: u64,
     pub(crate) value: f64,
 }
 
-/// What arrived, by partition.
+/// Arrived rows and dead letters, by partition.
 #[derive(Debug)]
 pub(crate) struct Arrivals {
     partitions: Vec<Mutex<PartitionArrivals>>,
 }
 
-/// What arrived of one partition: a count for each offset.
+/// Arrived rows and dead letters of one partition, as a count for each offset.
 #[derive(Debug, Default)]
 pub(crate) struct PartitionArrivals {
     pub(crate) rows: Counts,
     pub(crate) dead_letters: Counts,
-    /// Rows whose number is not their offset: a payload of another record.
+    /// Rows whose number differs from their offset: they have the payload of another record.
     pub(crate) mixed_up: u64,
-    /// Sum of all values, as a real reducer would keep it.
+    /// Sum of all values, as a real reducer would compute it.
     pub(crate) sum: f64,
 }
 
-/// How often each offset arrived; saturates at 255.
+/// Number of arrivals of each offset; saturates at 255.
 #[derive(Debug, Default)]
 pub(crate) struct Counts(Vec<u8>);
 
@@ -48,7 +48,7 @@ impl Counts {
         self.0[at] = self.0[at].saturating_add(1);
     }
 
-    /// How often `offset` arrived.
+    /// Number of arrivals of `offset`.
     pub(crate) fn of(&self, offset: u64) -> u8 {
         usize::try_from(offset).ok().and_then(|at| self.0.get(at)).copied().unwrap_or(0)
     }
@@ -58,7 +58,7 @@ impl Counts {
         self.0.iter().filter(|count| **count > 0).count() as u64
     }
 
-    /// Arrivals beyond the first, over all offsets.
+    /// Arrivals after the first, over all offsets.
     pub(crate) fn surplus(&self) -> u64 {
         self.0.iter().map(|count| u64::from(count.saturating_sub(1))).sum()
     }
@@ -69,14 +69,14 @@ impl Arrivals {
         Self { partitions: (0..partitions).map(|_| Mutex::default()).collect() }
     }
 
-    /// What arrived of `partition`; `None` if there is no such partition.
+    /// Arrivals of `partition`; `None` if the topic does not have it.
     pub(crate) fn of(&self, partition: i32) -> Option<MutexGuard<'_, PartitionArrivals>> {
         let partition = self.partitions.get(usize::try_from(partition).ok()?)?;
         Some(partition.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     fn add_rows(&self, rows: &[Row]) -> Result<(), String> {
-        // Chunks are of one partition, so its lock is taken once for many rows.
+        // A chunk has rows of one partition, so one lock serves many rows.
         for run in rows.chunk_by(|a, b| a.partition == b.partition) {
             let mut arrivals = self.known(run[0].partition)?;
             for row in run {
@@ -96,11 +96,11 @@ impl Arrivals {
 
     fn known(&self, partition: i32) -> Result<MutexGuard<'_, PartitionArrivals>, String> {
         self.of(partition)
-            .ok_or_else(|| format!("a record of partition {partition}, which the topic has not"))
+            .ok_or_else(|| format!("a record of partition {partition}, which the topic does not have"))
     }
 }
 
-/// The reducer: a batch is counted when it is delivered, never before.
+/// The reducer. It counts a batch when it is delivered, never before.
 #[derive(Debug)]
 pub(crate) struct Tally {
     open: Vec<Row>,
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_payload_of_another_record_is_noticed() {
+    fn a_payload_of_another_record_is_detected() {
         let arrivals = Arrivals::new(1);
         arrivals.add_rows(&[Row { id: 7, ..row(0, 8) }]).unwrap();
         assert_eq!(arrivals.of(0).unwrap().mixed_up, 1);

@@ -1,31 +1,33 @@
-//! `produce`: JSON messages to a topic, as many and as fast as asked for.
+//! `produce`: a number of JSON messages to a topic, at a limited or unlimited rate.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use kmr_cli_support::kafka::extra_settings;
+use kmr_cli_support::numbers::{grouped, per_second};
+use kmr_cli_support::output;
 use rdkafka::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::producer::{BaseRecord, Producer, ThreadedProducer};
 
-mod receipts;
+mod args;
+mod delivery_reports;
 mod topic;
 
-use receipts::Receipts;
+pub(crate) use args::ProduceArgs;
+use delivery_reports::DeliveryReports;
 
-use crate::cli::ProduceArgs;
-use crate::numbers::{grouped, per_second};
 use crate::payload;
-use crate::{output, run};
 
-/// Messages between two looks at the clock and at the acknowledgements.
+/// Messages between two checks of the clock and of the delivery reports.
 const STRIDE: u64 = 256;
-/// Wait when the queue is full, or when it is too early for more.
+/// Pause while the queue is full, or while the rate allows no more.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Longest wait for the last acknowledgements: librdkafka gives a message up after five minutes.
+/// Timeout for the last delivery reports: librdkafka fails a message after five minutes.
 const FLUSH: Duration = Duration::from_secs(310);
 
-/// Produces, and fails unless every message is acknowledged.
+/// Produces. Fails unless every message is acknowledged.
 pub(crate) async fn produce(args: ProduceArgs) -> anyhow::Result<ExitCode> {
     let config = config(&args)?;
     let partitions = topic::ensure(&config, &args).await?;
@@ -39,7 +41,7 @@ fn config(args: &ProduceArgs) -> anyhow::Result<ClientConfig> {
     for (name, value) in [
         ("bootstrap.servers", args.kafka.broker.as_str()),
         ("client.id", "kmr-demo-produce"),
-        // A retry does not put a message into the log twice: `verify` would not know it from another.
+        // A retry must not append a message twice: the audit could not distinguish it from another.
         ("enable.idempotence", "true"),
         ("compression.type", "lz4"),
         ("linger.ms", "5"),
@@ -50,13 +52,13 @@ fn config(args: &ProduceArgs) -> anyhow::Result<ClientConfig> {
     ] {
         config.set(name, value);
     }
-    for (name, value) in run::extra_settings(&args.kafka)? {
+    for (name, value) in extra_settings(&args.kafka)? {
         config.set(name, value);
     }
     Ok(config)
 }
 
-/// How many messages may have been sent after `elapsed`.
+/// Number of messages that the rate allows after `elapsed`.
 fn due(rate: Option<u64>, elapsed: Duration, count: u64) -> u64 {
     rate.map_or(count, |rate| ((elapsed.as_secs_f64() * rate as f64) as u64).min(count))
 }
@@ -70,13 +72,13 @@ struct Production {
 impl Production {
     fn run(&self) -> anyhow::Result<String> {
         let ProduceArgs { count, rate, .. } = self.args;
-        let receipts = Receipts::default();
-        let producer: ThreadedProducer<Receipts> =
-            self.config.create_with_context(receipts.clone()).context("making a producer")?;
+        let reports = DeliveryReports::default();
+        let producer: ThreadedProducer<DeliveryReports> =
+            self.config.create_with_context(reports.clone()).context("creating the producer")?;
         let (started, mut sent, mut malformed) = (Instant::now(), 0, 0);
         let mut buffer = Vec::new();
         while sent < count {
-            receipts.check()?;
+            reports.check()?;
             let end = due(rate, started.elapsed(), count).min(sent + STRIDE);
             if end <= sent {
                 std::thread::sleep(PAUSE);
@@ -86,12 +88,12 @@ impl Production {
             }
             sent = end.max(sent);
         }
-        producer.flush(FLUSH).context("waiting for the last acknowledgements")?;
-        receipts.check()?;
+        producer.flush(FLUSH).context("waiting for the last delivery reports")?;
+        reports.check()?;
         let took = started.elapsed();
         Ok(format!(
             "produced {} messages ({} malformed) to {} over {} partitions in {:.2} s: {} messages/s",
-            grouped(receipts.acknowledged()),
+            grouped(reports.acknowledged()),
             grouped(malformed),
             self.args.kafka.topic,
             self.partitions,
@@ -100,10 +102,10 @@ impl Production {
         ))
     }
 
-    /// Sends message `number`; whether it is a malformed one.
+    /// Sends message `number`. Returns whether it is malformed.
     fn send(
         &self,
-        producer: &ThreadedProducer<Receipts>,
+        producer: &ThreadedProducer<DeliveryReports>,
         number: u64,
         buffer: &mut Vec<u8>,
     ) -> anyhow::Result<bool> {
@@ -116,8 +118,8 @@ impl Production {
         loop {
             match producer.send(record) {
                 Ok(()) => return Ok(malformed),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), unsent)) => {
+                    record = unsent;
                     std::thread::sleep(PAUSE);
                 }
                 Err((error, _)) => return Err(error).context("sending a message"),

@@ -1,17 +1,17 @@
-//! What a run did and what it cost, as a line and as JSON.
+//! The summary of a run: results and cost, as a line and as JSON.
 
 use std::time::Duration;
 
+use kmr_cli_support::numbers::{cpu_per_million, grouped, megabytes, per_second};
 use kmr_core::Stats;
 use serde_json::{Value, json};
 
-use crate::numbers::{cpu_per_million, grouped, megabytes, per_second};
 use crate::usage;
 
-/// The stage that takes what failed; its rows are dead letters.
+/// The error stage; its rows are dead letters.
 const ERRORS: &str = "reduce_err";
 
-/// The end of a run.
+/// The summary of a run.
 #[derive(Debug)]
 pub(crate) struct Summary<'a> {
     stats: &'a Stats,

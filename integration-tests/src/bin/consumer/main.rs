@@ -14,8 +14,8 @@ use kmr_core::{
     ClientConfig, Consumer, ConsumerHandle, Error, IntoPipeline as _, Pipeline, Record, RetryPolicy,
     Strategy, error_chain,
 };
-use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use kmr_sinks::OsStreamWriter;
+use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use serde::Serialize;
 
 use self::gate::Gate;

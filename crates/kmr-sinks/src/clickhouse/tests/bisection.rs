@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, CodedError, error_chain};
+use kmr_core::{Attempt, Chunk, CodedError, Delivered, Reducer, Rows, error_chain};
 
 use super::mock::{Step, description, response};
 use super::table::{Act, Table, exception, violated};

@@ -3,7 +3,7 @@
 
 use std::time::SystemTime;
 
-use kmr_core::{Attempt, Block, DeliveryError, CodedError, error_chain};
+use kmr_core::{Attempt, Block, CodedError, DeliveryError, error_chain};
 
 use super::bisection::batch_of;
 use super::mock::Step;

@@ -1,0 +1,80 @@
+//! The consumer of `kmr-demo run`: a topic into a ClickHouse table, as the flags describe it.
+//!
+//! `kmr-demo run` runs it. `kmr doctor` and `kmr check` build it without connecting, so that they
+//! judge the settings, and check the table against its row type.
+
+use kmr_core::{ClientConfig, Consumer};
+
+mod args;
+mod pipeline;
+mod probe;
+mod row;
+
+pub use args::{Protocol, RunArgs, SummaryFormat};
+pub use row::IngestRow;
+
+use crate::kafka::extra_settings;
+
+/// The consumer that `args` describe; it does not connect before it runs.
+///
+/// # Errors
+///
+/// A flag or setting that the consumer rejects.
+pub fn consumer(args: &RunArgs) -> anyhow::Result<Consumer> {
+    let builder = Consumer::builder();
+    let builder = if args.exactly_once { builder.exactly_once() } else { builder };
+    let consumer = builder
+        .topics([args.kafka.topic.as_str()])
+        .config(client_config(args)?)
+        .memory_budget(args.tuning.memory_budget)
+        .commit_interval(args.tuning.commit_interval)
+        .drain_timeout(args.tuning.drain_timeout)
+        .connect_timeout(args.tuning.connect_timeout)
+        .exit_when_stuck(true)
+        .strategy(pipeline::pipeline(args)?)
+        .build()?;
+    Ok(consumer)
+}
+
+/// The client's settings: those of the flags, then `--set`, then the credentials.
+///
+/// # Errors
+///
+/// When `--set` holds a password.
+pub fn client_config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
+    let config = ClientConfig::new()
+        .set("bootstrap.servers", &args.kafka.broker)
+        .set("group.id", &args.group)
+        .set("client.id", "kmr-demo");
+    let config = match args.protocol {
+        Protocol::Eager => config.set("partition.assignment.strategy", "range"),
+        Protocol::Cooperative => config.set("partition.assignment.strategy", "cooperative-sticky"),
+        Protocol::Consumer => config.set("group.protocol", "consumer"),
+    };
+    Ok(extra_settings(&args.kafka)?.into_iter().fold(config, |config, (name, value)| config.set(name, value)))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        run: RunArgs,
+    }
+
+    fn config_of(args: &[&str]) -> anyhow::Result<ClientConfig> {
+        client_config(&Flags::try_parse_from(["kmr-demo"].iter().chain(args))?.run)
+    }
+
+    #[test]
+    fn settings_of_set_override_the_flags() {
+        let config = config_of(&["--protocol", "consumer", "--set", "client.id=mine"]).unwrap();
+        assert_eq!(config.get("group.protocol"), Some("consumer"));
+        assert_eq!(config.get("client.id"), Some("mine"));
+        assert_eq!(config.get("bootstrap.servers"), Some("127.0.0.1:9092"));
+    }
+}

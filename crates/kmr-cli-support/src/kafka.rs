@@ -1,0 +1,80 @@
+//! Settings of Kafka clients, and the error texts that all commands share.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::connection::{KafkaArgs, environment};
+
+/// Credentials come from the environment alone: every user of the machine can read arguments.
+const USER: &str = "KMR_KAFKA_USER";
+const PASSWORD: &str = "KMR_KAFKA_PASSWORD";
+
+/// The settings of `--set` and the credentials.
+///
+/// # Errors
+///
+/// When `--set` holds a password.
+pub fn extra_settings(args: &KafkaArgs) -> anyhow::Result<Vec<(String, String)>> {
+    let mut settings = args.settings.clone();
+    if settings.iter().any(|(name, _)| name == "sasl.password") {
+        bail!("every user of this machine can read sasl.password as an argument; set {PASSWORD} instead");
+    }
+    for (name, variable) in [("sasl.username", USER), ("sasl.password", PASSWORD)] {
+        if let Some(value) = environment(variable) {
+            settings.push((name.to_owned(), value));
+        }
+    }
+    Ok(settings)
+}
+
+/// The last cause that a client reported through its error callback.
+#[derive(Debug, Default)]
+pub struct ClientFailure(Mutex<Option<String>>);
+
+impl ClientFailure {
+    /// Keeps an error of the callback.
+    pub fn record(&self, error: &KafkaError, reason: &str) {
+        let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // "All brokers are down" follows the error that names the cause.
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::AllBrokersDown) || kept.is_none() {
+            *kept = Some(reason.to_owned());
+        }
+    }
+
+    /// The cause, as librdkafka reported it.
+    pub fn reason(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// The error of a client that got no metadata within `timeout`.
+pub fn unreachable(broker: &str, timeout: Duration, reason: &str) -> anyhow::Error {
+    anyhow!("no broker reachable at {broker} within {timeout:?}: {reason}; check --broker and the network")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_as_an_argument_is_rejected_and_not_repeated() {
+        let args = KafkaArgs {
+            broker: "b:9092".to_owned(),
+            topic: "events".to_owned(),
+            settings: vec![("sasl.password".to_owned(), "hunter2".to_owned())],
+        };
+        let error = extra_settings(&args).unwrap_err().to_string();
+        assert!(error.contains(PASSWORD) && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn the_cause_outlives_the_news_that_all_brokers_are_down() {
+        let failure = ClientFailure::default();
+        failure.record(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "refused");
+        failure.record(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(failure.reason().as_deref(), Some("refused"));
+    }
+}

@@ -1,0 +1,21 @@
+//! Shared parts of the programs `kmr` and `kmr-demo`.
+//!
+//! - Flags and clients: [`connection`], [`kafka`], [`clickhouse`].
+//! - The demonstration's consumer, which `kmr-demo run` runs and `kmr doctor` checks: [`ingest`].
+//! - The process and its output: [`program`], [`logging`], [`output`], [`errors`], [`table`].
+//! - Values in flags and in output: [`units`], [`numbers`].
+//! - With the feature `testing`: a program run by a test.
+
+pub mod clickhouse;
+pub mod connection;
+pub mod errors;
+pub mod ingest;
+pub mod kafka;
+pub mod logging;
+pub mod numbers;
+pub mod output;
+pub mod program;
+pub mod table;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod units;

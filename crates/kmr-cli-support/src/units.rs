@@ -1,0 +1,120 @@
+//! Parsers of flag values: durations, sizes, ratios, Kafka settings.
+
+use std::time::Duration;
+
+/// `500ms`, `4s`, `2m`, `1h`; a bare number is seconds.
+///
+/// # Errors
+///
+/// A text for the user, with examples.
+pub fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?} is not a duration; write it as 500ms, 4s, 2m or 1h");
+    let (number, unit) = split(text);
+    let number: f64 = number.parse().map_err(|_| wrong())?;
+    let seconds = match unit {
+        "ms" => number / 1e3,
+        "" | "s" => number,
+        "m" => number * 60.0,
+        "h" => number * 3600.0,
+        _ => return Err(wrong()),
+    };
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
+}
+
+/// `1048576`, `64MiB`, `512KiB`, `2GiB`; also `MB` and the like, by 1000.
+///
+/// # Errors
+///
+/// A text for the user, with examples.
+pub fn bytes(text: &str) -> Result<usize, String> {
+    let wrong = || format!("{text:?} is not a size; write it as 1048576, 512KiB, 64MiB or 1GiB");
+    let (number, unit) = split(text);
+    let number: usize = number.parse().map_err(|_| wrong())?;
+    let factor: usize = match unit.to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1000,
+        "kib" | "k" => 1 << 10,
+        "mb" => 1_000_000,
+        "mib" | "m" => 1 << 20,
+        "gb" => 1_000_000_000,
+        "gib" | "g" => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    number.checked_mul(factor).ok_or_else(wrong)
+}
+
+/// A ratio: `0.0001`, or `1/10000`.
+///
+/// # Errors
+///
+/// A text for the user, with examples.
+pub fn ratio(text: &str) -> Result<f64, String> {
+    let wrong = || format!("{text:?} is not a ratio; write 0.0001 or 1/10000, between 0 and 1");
+    let value = match text.split_once('/') {
+        Some((part, whole)) => {
+            let number = |text: &str| text.trim().parse::<f64>().map_err(|_| wrong());
+            number(part)? / number(whole)?
+        }
+        None => text.parse().map_err(|_| wrong())?,
+    };
+    if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(wrong()) }
+}
+
+/// A Kafka setting: `name=value`.
+///
+/// # Errors
+///
+/// A text for the user, with examples.
+pub fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.trim().is_empty())
+        .ok_or_else(|| format!("{text:?} is not a setting; write it as name=value"))?;
+    Ok((name.trim().to_owned(), value.to_owned()))
+}
+
+fn split(text: &str) -> (&str, &str) {
+    let text = text.trim();
+    let end = text.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(text.len());
+    let (number, unit) = text.split_at(end);
+    (number, unit.trim())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_units() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("4s"), Ok(Duration::from_secs(4)));
+        assert_eq!(duration("1.5m"), Ok(Duration::from_secs(90)));
+        assert_eq!(duration("3"), Ok(Duration::from_secs(3)));
+        for wrong in ["", "s", "4 weeks", "-1s", "1e99h"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(bytes("64MiB"), Ok(64 << 20));
+        assert_eq!(bytes("200"), Ok(200));
+        assert_eq!(bytes("5 MB"), Ok(5_000_000));
+        assert!(bytes("5 apples").is_err() && bytes("99999999999GiB").is_err());
+    }
+
+    #[test]
+    fn ratios_are_between_zero_and_one() {
+        assert_eq!(ratio("1/10000"), Ok(0.0001));
+        assert_eq!(ratio("0"), Ok(0.0));
+        for wrong in ["2", "-0.1", "1/0", "0/0", "x"] {
+            assert!(ratio(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn settings_keep_what_follows_the_first_equals_sign() {
+        assert_eq!(setting("a.b=c=d"), Ok(("a.b".into(), "c=d".into())));
+        assert!(setting("a.b").is_err() && setting("=x").is_err());
+    }
+}

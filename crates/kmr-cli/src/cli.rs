@@ -1,0 +1,64 @@
+//! The command line: the list of commands. Each command's folder owns its flags.
+
+use clap::{Parser, Subcommand};
+
+use crate::doctor::DoctorArgs;
+use crate::offsets::OffsetsCommand;
+use crate::verify::VerifyArgs;
+
+/// Operates kmr consumers: checks their surroundings, verifies their tables, resets their offsets.
+///
+/// `kmr-demo` is the demonstration: it produces messages and runs a consumer.
+#[derive(Debug, Parser)]
+#[command(name = "kmr", version)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Check that a consumer can start: settings, broker, topic, ClickHouse, table, columns.
+    ///
+    /// Exit code 1 if a check fails. Takes the flags of `kmr-demo run`. Unlike `doctor` it does not
+    /// check the group, offsets and permissions. It joins no group and writes nothing.
+    Check(Box<DoctorArgs>),
+    /// Check all that a consumer needs, before it runs.
+    ///
+    /// Exit code 1 if a check fails. Takes the flags of `kmr-demo run`. Checks settings, brokers,
+    /// API versions, permissions, the topic, the group and its offsets; ClickHouse, the table's
+    /// columns, engine, parts and deduplication windows, and the tables that its views write to.
+    /// Names the delivery guarantee at the end. It joins no group and writes nothing.
+    Doctor(Box<DoctorArgs>),
+    /// Prove that the table has every record that a group has committed
+    ///
+    /// Exit code 1 unless it has. Reads the topic as a read_committed consumer does,
+    /// the dead-letter topics, and the table's columns of partition and offset.
+    /// Compares them offset by offset, up to the committed offsets. Joins no group,
+    /// writes nothing, commits nothing. It may run while the consumer runs.
+    ///
+    /// missing:   a record that is neither in the table nor a dead letter
+    /// double:    more than one row for an offset, or a row and a dead letter
+    /// no record: an offset that was compacted away, or belongs to an aborted
+    ///            transaction or a transaction marker
+    ///
+    /// Offsets that retention has deleted are reported as not checkable.
+    /// Use --merged if the table's merges remove double rows.
+    #[command(verbatim_doc_comment)]
+    Verify(Box<VerifyArgs>),
+    /// Change a group's committed offsets.
+    #[command(subcommand)]
+    Offsets(OffsetsCommand),
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

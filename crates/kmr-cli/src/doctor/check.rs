@@ -1,0 +1,64 @@
+//! A check: one row of the diagnosis.
+
+use super::facts::Access;
+
+/// The result of a check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Ok,
+    /// Works, with a limitation that the operator should know.
+    Warn,
+    /// The consumer will not start, will stop, or will lose the guarantee.
+    Fail,
+    /// The facts are missing.
+    Unknown,
+}
+
+impl State {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            State::Ok => "ok",
+            State::Warn => "warn",
+            State::Fail => "FAIL",
+            State::Unknown => "unknown",
+        }
+    }
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Check {
+    pub(super) name: &'static str,
+    pub(super) state: State,
+    pub(super) found: String,
+    /// What to do about it; empty if nothing.
+    pub(super) remedy: String,
+}
+
+impl Check {
+    pub(super) fn ok(name: &'static str, found: impl Into<String>) -> Self {
+        Self { name, state: State::Ok, found: found.into(), remedy: String::new() }
+    }
+
+    pub(super) fn new(
+        name: &'static str,
+        state: State,
+        found: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self { name, state, found: found.into(), remedy: remedy.into() }
+    }
+
+    pub(super) fn unknown(name: &'static str, found: impl Into<String>) -> Self {
+        Self::new(name, State::Unknown, found, "")
+    }
+
+    /// A permission; `remedy` is the grant that it needs.
+    pub(super) fn permission(name: &'static str, access: &Access, remedy: String) -> Self {
+        match access {
+            Access::Allowed => Self::ok(name, "allowed"),
+            Access::Denied => Self::new(name, State::Fail, "not allowed", remedy),
+            Access::Unknown(why) => Self::unknown(name, why),
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Queries ClickHouse: the server, the table, and all tables downstream of its views.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use clickhouse::Row;
+use kmr_cli_support::clickhouse::{Server, quoted};
+use kmr_cli_support::errors::one_line;
+use kmr_cli_support::ingest::{IngestRow, RunArgs};
+use kmr_core::error_chain;
+use kmr_sinks::clickhouse::{TableColumn, check_row};
+use serde::Deserialize;
+
+use super::facts::{Access, ClickHouseFacts, Fact, Scope, TableFacts};
+use super::table_definition::{setting, target, window_setting};
+
+/// A row of `system.tables`.
+#[derive(Clone, Debug, Row, Deserialize)]
+struct TableRow {
+    uuid: String,
+    engine: String,
+    engine_full: String,
+    create_table_query: String,
+    partition_key: String,
+    dependencies_database: Vec<String>,
+    dependencies_table: Vec<String>,
+}
+
+/// A row of `system.columns`.
+#[derive(Debug, Row, Deserialize)]
+struct ColumnRow {
+    name: String,
+    #[serde(rename = "type")]
+    type_text: String,
+    default_kind: String,
+}
+
+/// A row of `system.merge_tree_settings`.
+#[derive(Debug, Row, Deserialize)]
+struct SettingRow {
+    name: String,
+    value: String,
+}
+
+/// The reason of unknown facts of a server without a response.
+const SILENT: &str = "the server does not respond";
+
+/// Database and table.
+type Name = (String, String);
+
+/// Queries all facts. A fact that is unknown has its reason.
+pub(super) async fn gather(args: &RunArgs, scope: Scope) -> ClickHouseFacts {
+    let queries = Queries { server: Server::new(&args.clickhouse) };
+    let name = (args.clickhouse.database.clone(), args.clickhouse.table.clone());
+    let version = queries.one::<String>("SELECT version()").await;
+    let facts = ClickHouseFacts {
+        address: args.clickhouse.clickhouse.clone(),
+        table: format!("{}.{}", name.0, name.1),
+        version: version.clone(),
+        tables: Err(SILENT.to_owned()),
+        row: Ok(()),
+        may_insert: Access::Unknown(SILENT.to_owned()),
+        deduplicates: None,
+    };
+    if version.is_err() {
+        return facts;
+    }
+    let facts =
+        ClickHouseFacts { tables: queries.tables(&name).await, row: queries.row(&name).await, ..facts };
+    if scope == Scope::StartUp {
+        return facts;
+    }
+    ClickHouseFacts {
+        may_insert: queries.may_insert(&name).await,
+        deduplicates: queries
+            .one::<String>("SELECT value FROM system.settings WHERE name = 'insert_deduplicate'")
+            .await
+            .ok()
+            .map(|value| value != "0"),
+        ..facts
+    }
+}
+
+struct Queries<'a> {
+    server: Server<'a>,
+}
+
+impl Queries<'_> {
+    async fn one<T>(&self, sql: &str) -> Fact<T>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        let response = self.server.request("querying", self.server.client().query(sql).fetch_one::<T>());
+        response.await.map_err(|error| one_line(&error))
+    }
+
+    async fn all<T>(&self, sql: &str, name: &Name) -> Fact<Vec<T>>
+    where
+        T: clickhouse::RowOwned + clickhouse::RowRead,
+    {
+        let query = self.server.client().query(sql).bind(&name.0).bind(&name.1);
+        self.server.request("querying", query.fetch_all::<T>()).await.map_err(|error| one_line(&error))
+    }
+
+    /// The table and, breadth first, all tables downstream of its views. Empty: it does not exist.
+    async fn tables(&self, name: &Name) -> Fact<Vec<TableFacts>> {
+        let defaults = self.defaults().await?;
+        let mut queue: VecDeque<(Name, Option<Name>)> = [(name.clone(), None)].into();
+        let (mut tables, mut seen) = (Vec::new(), BTreeSet::new());
+        while let Some((name, view)) = queue.pop_front() {
+            if !seen.insert(name.clone()) {
+                continue;
+            }
+            let Some(found) = self.find(&name).await? else {
+                if let Some(view) = view {
+                    let (name, view) = (dotted(&name), Some(dotted(&view)));
+                    tables.push(TableFacts { name, view, ..TableFacts::default() });
+                }
+                continue;
+            };
+            let views = found.dependencies_database.iter().zip(&found.dependencies_table);
+            for view in views.map(|(database, table)| (database.clone(), table.clone())) {
+                if let Some(target) = self.target(&view).await? {
+                    queue.push_back((target, Some(view)));
+                }
+            }
+            let parts = self.parts(&name).await?;
+            tables.push(table_facts(&name, view.as_ref(), &found, parts, &defaults));
+        }
+        Ok(tables)
+    }
+
+    async fn find(&self, name: &Name) -> Fact<Option<TableRow>> {
+        let sql = "SELECT toString(uuid) AS uuid, engine, engine_full, create_table_query, partition_key, \
+                   dependencies_database, dependencies_table FROM system.tables WHERE database = ? AND name = ?";
+        Ok(self.all::<TableRow>(sql, name).await?.pop())
+    }
+
+    /// The table that a view writes to. `None`: it no longer exists, or is not a materialized view.
+    async fn target(&self, view: &Name) -> Fact<Option<Name>> {
+        let Some(found) = self.find(view).await?.filter(|found| found.engine == "MaterializedView") else {
+            return Ok(None);
+        };
+        if let Some((database, table)) = target(&found.create_table_query) {
+            return Ok(Some((database.unwrap_or_else(|| view.0.clone()), table)));
+        }
+        // A table of its own, named by the view's id or, in databases without ids, by its name.
+        let by_id = (view.0.clone(), format!(".inner_id.{}", found.uuid));
+        let by_name = (view.0.clone(), format!(".inner.{}", view.1));
+        Ok(Some(if self.find(&by_id).await?.is_some() { by_id } else { by_name }))
+    }
+
+    async fn parts(&self, name: &Name) -> Fact<u64> {
+        let sql = "SELECT max(n) FROM (SELECT count() AS n FROM system.parts WHERE active AND database = ? AND table = ? \
+                   GROUP BY partition_id)";
+        Ok(self.all::<u64>(sql, name).await?.pop().unwrap_or(0))
+    }
+
+    /// The server's defaults of table settings.
+    async fn defaults(&self) -> Fact<BTreeMap<String, u64>> {
+        let sql = "SELECT name, value FROM system.merge_tree_settings WHERE name IN ('replicated_deduplication_window', \
+                   'non_replicated_deduplication_window', 'parts_to_delay_insert', 'parts_to_throw_insert')";
+        let query = self.server.client().query(sql).fetch_all::<SettingRow>();
+        let settings = self.server.request("querying", query).await.map_err(|error| one_line(&error))?;
+        Ok(settings.into_iter().filter_map(|s| Some((s.name, s.value.parse().ok()?))).collect())
+    }
+
+    /// Whether the columns accept a row of the demonstration, by encoding one.
+    async fn row(&self, name: &Name) -> Fact<()> {
+        let sql = "SELECT name, type, default_kind FROM system.columns WHERE database = ? AND table = ? ORDER BY position";
+        let columns = self.all::<ColumnRow>(sql, name).await?;
+        let columns: Vec<TableColumn> =
+            columns.into_iter().map(|c| TableColumn::new(c.name, c.type_text, c.default_kind)).collect();
+        let sample = IngestRow { partition: 0, offset: 0, timestamp: 0 };
+        check_row(&dotted(name), &columns, sample).map_err(|error| error_chain(&*error))
+    }
+
+    async fn may_insert(&self, name: &Name) -> Access {
+        match self.one::<String>("SELECT value FROM system.settings WHERE name = 'readonly'").await {
+            Ok(readonly) if readonly != "0" => return Access::Denied,
+            _ => {}
+        }
+        let sql = format!("CHECK GRANT INSERT ON {}.{}", quoted(&name.0), quoted(&name.1)).replace('?', "??");
+        match self.one::<u8>(&sql).await {
+            Ok(0) => Access::Denied,
+            Ok(_) => Access::Allowed,
+            Err(reason) => Access::Unknown(reason),
+        }
+    }
+}
+
+fn table_facts(
+    name: &Name,
+    view: Option<&Name>,
+    found: &TableRow,
+    parts: u64,
+    defaults: &BTreeMap<String, u64>,
+) -> TableFacts {
+    let number = |name: &str| setting(&found.engine_full, name).or_else(|| defaults.get(name).copied());
+    TableFacts {
+        name: dotted(name),
+        view: view.map(dotted),
+        engine: found.engine.clone(),
+        partition_key: found.partition_key.clone(),
+        window: window_setting(&found.engine).and_then(number),
+        parts,
+        parts_to_delay: number("parts_to_delay_insert").unwrap_or(u64::MAX),
+        parts_to_throw: number("parts_to_throw_insert").unwrap_or(u64::MAX),
+    }
+}
+
+fn dotted((database, table): &Name) -> String {
+    format!("{database}.{table}")
+}

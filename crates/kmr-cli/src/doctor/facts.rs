@@ -1,0 +1,154 @@
+//! The facts that the checks judge.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use kmr_cli_support::ingest::{Protocol, RunArgs};
+use kmr_core::ConfigWarning;
+
+/// How many facts are gathered and judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// `check`: the facts that decide whether the consumer starts.
+    StartUp,
+    /// `doctor`: all facts.
+    Full,
+}
+
+/// All facts.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) settings: SettingsFacts,
+    pub(super) kafka: KafkaFacts,
+    pub(super) clickhouse: ClickHouseFacts,
+    pub(super) writer: Writer,
+}
+
+/// The client's settings.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SettingsFacts {
+    /// Why the consumer rejects them.
+    pub(super) rejected: Option<String>,
+    pub(super) notes: Vec<ConfigWarning>,
+}
+
+/// A fact, or why it is unknown.
+pub(super) type Fact<T> = Result<T, String>;
+
+/// Whether the user has a permission.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    Allowed,
+    Denied,
+    Unknown(String),
+}
+
+/// The cluster, the topic and the group.
+#[derive(Clone, Debug)]
+pub(super) struct KafkaFacts {
+    pub(super) address: String,
+    pub(super) topic: String,
+    pub(super) group: String,
+    pub(super) protocol: Protocol,
+    /// `host:port` of every broker.
+    pub(super) brokers: Fact<Vec<String>>,
+    /// Lowest and highest version of each request that the broker supports.
+    pub(super) apis: BTreeMap<String, (i16, i16)>,
+    pub(super) partitions: Fact<Vec<PartitionFacts>>,
+    pub(super) may_read: Access,
+    pub(super) may_commit: Access,
+    /// `None`: no classic group of that name.
+    pub(super) group_state: Fact<Option<GroupFacts>>,
+    /// Whether the committed offsets could be read.
+    pub(super) committed: Fact<()>,
+}
+
+/// One partition of the topic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct PartitionFacts {
+    pub(super) id: i32,
+    pub(super) has_leader: bool,
+    pub(super) replicas: usize,
+    pub(super) in_sync: usize,
+    /// Lowest offset, and the one after the last.
+    pub(super) log: Option<(i64, i64)>,
+    pub(super) committed: Option<i64>,
+}
+
+/// A classic group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct GroupFacts {
+    pub(super) state: String,
+    /// The assignor that the members agreed on.
+    pub(super) assignor: String,
+    pub(super) members: usize,
+}
+
+/// The server and the table.
+#[derive(Clone, Debug)]
+pub(super) struct ClickHouseFacts {
+    pub(super) address: String,
+    /// Database and table.
+    pub(super) table: String,
+    pub(super) version: Fact<String>,
+    /// The table, and all tables downstream of its views. Empty: the table does not exist.
+    pub(super) tables: Fact<Vec<TableFacts>>,
+    /// Whether the columns accept the demonstration's row type.
+    pub(super) row: Fact<()>,
+    pub(super) may_insert: Access,
+    /// The user's setting `insert_deduplicate`.
+    pub(super) deduplicates: Option<bool>,
+}
+
+/// One table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct TableFacts {
+    pub(super) name: String,
+    /// The view that writes to it; `None` for the consumer's own table.
+    pub(super) view: Option<String>,
+    /// Empty: the table was not found.
+    pub(super) engine: String,
+    pub(super) partition_key: String,
+    /// Size of the deduplication window, in blocks.
+    pub(super) window: Option<u64>,
+    /// Active parts of the fullest partition.
+    pub(super) parts: u64,
+    pub(super) parts_to_delay: u64,
+    pub(super) parts_to_throw: u64,
+}
+
+impl TableFacts {
+    /// The engine, or "not found".
+    pub(super) fn engine_name(&self) -> &str {
+        if self.engine.is_empty() { "not found" } else { &self.engine }
+    }
+
+    pub(super) fn is_merge_tree(&self) -> bool {
+        self.engine.ends_with("MergeTree")
+    }
+
+    /// Whether the table keeps its rows. A Null table only passes them to its views.
+    pub(super) fn stores_rows(&self) -> bool {
+        self.engine != "Null"
+    }
+}
+
+/// The consumer's writer.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Writer {
+    pub(super) max_age: Duration,
+}
+
+impl Writer {
+    pub(super) fn of(args: &RunArgs) -> Self {
+        Self { max_age: args.tuning.max_age }
+    }
+
+    /// Time until the sink's default retry policy gives up an insert.
+    const RETRIED_FOR: Duration = Duration::from_secs(300);
+
+    /// Blocks that one writer may add while one insert is retried.
+    pub(super) fn blocks_of_a_retry(&self) -> u64 {
+        (Self::RETRIED_FOR.as_secs_f64() / self.max_age.as_secs_f64().max(0.001)).ceil() as u64 + 2
+    }
+}

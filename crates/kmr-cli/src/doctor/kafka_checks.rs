@@ -1,0 +1,334 @@
+//! Checks of Kafka: settings, brokers, topic, permissions, group and its offsets. Pure.
+
+use kmr_cli_support::ingest::Protocol;
+use kmr_cli_support::numbers::grouped;
+use kmr_core::WarningKind;
+
+use super::check::{Check, State};
+use super::facts::{Facts, KafkaFacts, PartitionFacts};
+
+/// The checks that decide whether the consumer starts.
+pub(super) fn start_up_checks(facts: &Facts) -> Vec<Check> {
+    vec![settings(facts), broker(&facts.kafka), topic(&facts.kafka)]
+}
+
+/// All checks of Kafka.
+pub(super) fn checks(facts: &Facts) -> Vec<Check> {
+    let kafka = &facts.kafka;
+    vec![
+        settings(facts),
+        broker(kafka),
+        apis(kafka),
+        topic(kafka),
+        Check::permission(
+            "read the topic",
+            &kafka.may_read,
+            format!("grant READ on topic {:?}", kafka.topic),
+        ),
+        Check::permission("commit", &kafka.may_commit, format!("grant READ on group {:?}", kafka.group)),
+        group(kafka),
+        offsets(kafka),
+    ]
+}
+
+fn settings(facts: &Facts) -> Check {
+    const NAME: &str = "settings";
+    if let Some(reason) = &facts.settings.rejected {
+        return Check::new(NAME, State::Fail, reason, "correct the flag or setting that this names");
+    }
+    let notes: Vec<String> = facts
+        .settings
+        .notes
+        .iter()
+        .map(|note| {
+            let effect = match note.effect {
+                WarningKind::Replaced => "is not used",
+                _ => "is used",
+            };
+            format!("{}={} {effect}: {}", note.name, note.value, note.why)
+        })
+        .collect();
+    match notes[..] {
+        [] => Check::ok(NAME, "none breaks an invariant"),
+        _ => Check::new(NAME, State::Warn, notes.join("; "), "remove these from --set"),
+    }
+}
+
+fn broker(kafka: &KafkaFacts) -> Check {
+    match &kafka.brokers {
+        Err(reason) => Check::new(
+            "broker",
+            State::Fail,
+            format!("{}: {reason}", kafka.address),
+            "check --broker, the network, TLS and the user",
+        ),
+        Ok(brokers) => Check::ok("broker", format!("{} at {}", brokers.len(), brokers.join(", "))),
+    }
+}
+
+/// The requests whose versions are shown.
+const SHOWN: [&str; 4] = ["Fetch", "OffsetCommit", "JoinGroup", "ConsumerGroupHeartbeat"];
+/// Version of Kafka 2.8, the first one with topic ids.
+const METADATA_WITH_IDS: i16 = 10;
+
+fn apis(kafka: &KafkaFacts) -> Check {
+    const NAME: &str = "API versions";
+    if kafka.apis.is_empty() {
+        return Check::unknown(NAME, "the broker has not reported them");
+    }
+    let shown = SHOWN.iter().filter_map(|name| {
+        let (least, most) = kafka.apis.get(*name)?;
+        Some(format!("{name} {least}–{most}"))
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    if kafka.protocol == Protocol::Consumer && !kafka.apis.contains_key("ConsumerGroupHeartbeat") {
+        let remedy = "use --protocol cooperative, or Kafka 4.0 and later";
+        return Check::new(NAME, State::Fail, format!("no KIP-848 groups: {shown}"), remedy);
+    }
+    if kafka.apis.get("Metadata").is_none_or(|(_, most)| *most < METADATA_WITH_IDS) {
+        let found = format!("older than Kafka 2.8: {shown}");
+        return Check::new(
+            NAME,
+            State::Warn,
+            found,
+            "upgrade the broker: without topic ids a recreated topic looks like the old one",
+        );
+    }
+    Check::ok(NAME, shown)
+}
+
+fn topic(kafka: &KafkaFacts) -> Check {
+    const NAME: &str = "topic";
+    let partitions = match &kafka.partitions {
+        Err(reason) => {
+            let remedy = "correct --topic, create it, or grant DESCRIBE and READ";
+            return Check::new(NAME, State::Fail, format!("{:?}: {reason}", kafka.topic), remedy);
+        }
+        Ok(partitions) => partitions,
+    };
+    let list = |pick: fn(&PartitionFacts) -> bool| {
+        let found: Vec<String> = partitions.iter().filter(|p| pick(p)).map(|p| p.id.to_string()).collect();
+        found.join(", ")
+    };
+    let (headless, lagging) = (list(|p| !p.has_leader), list(|p| p.in_sync < p.replicas));
+    let records: i64 = partitions.iter().filter_map(|p| p.log).map(|(low, end)| end - low).sum();
+    let found = format!(
+        "{:?}, {} partitions, {} offsets",
+        kafka.topic,
+        partitions.len(),
+        grouped(records.unsigned_abs())
+    );
+    if !headless.is_empty() {
+        let remedy = "restore their brokers; until then these partitions are stuck";
+        Check::new(NAME, State::Fail, format!("{found}; no leader: {headless}"), remedy)
+    } else if !lagging.is_empty() {
+        let found = format!("{found}; replicas out of sync: {lagging}");
+        Check::new(NAME, State::Warn, found, "check the brokers: one more failure may lose records")
+    } else {
+        Check::ok(NAME, found)
+    }
+}
+
+fn group(kafka: &KafkaFacts) -> Check {
+    const NAME: &str = "group";
+    let name = format!("{:?}", kafka.group);
+    let group = match &kafka.group_state {
+        Err(reason) => return Check::unknown(NAME, format!("{name}: {reason}")),
+        Ok(None) => {
+            let found =
+                format!("{name}: no classic group; it is new, or a KIP-848 group, which is not shown here");
+            return Check::ok(NAME, found);
+        }
+        Ok(Some(group)) => group,
+    };
+    let mut found = format!("{name}: {}, {} members", group.state, group.members);
+    if !group.assignor.is_empty() {
+        found += &format!(", {:?}", group.assignor);
+    }
+    let (fits, remedy) = match kafka.protocol {
+        Protocol::Eager => (group.assignor == "range", "stop all members first, or use their --protocol"),
+        Protocol::Cooperative => (
+            group.assignor == "cooperative-sticky",
+            "stop all members first, or use their --protocol: eager and cooperative members do not mix",
+        ),
+        Protocol::Consumer => (
+            group.assignor != "cooperative-sticky",
+            "start the new members, then stop all old ones: this client cannot migrate a cooperative-sticky group member by member",
+        ),
+    };
+    if group.members > 0 && !group.assignor.is_empty() && !fits {
+        return Check::new(NAME, State::Fail, found, remedy);
+    }
+    Check::ok(NAME, found)
+}
+
+fn offsets(kafka: &KafkaFacts) -> Check {
+    const NAME: &str = "committed offsets";
+    let partitions = match (&kafka.committed, &kafka.partitions) {
+        (Err(reason), _) => return Check::unknown(NAME, reason),
+        (_, Err(_)) => return Check::unknown(NAME, "there are no partitions"),
+        (Ok(()), Ok(partitions)) => partitions,
+    };
+    let name = |p: &PartitionFacts, bound: i64| {
+        format!("partition {}: {} of {bound}", p.id, p.committed.unwrap_or_default())
+    };
+    let (mut below, mut beyond, mut none, mut lag) = (Vec::new(), Vec::new(), 0, 0);
+    for p in partitions {
+        let Some((low, end)) = p.log else {
+            return Check::unknown(NAME, format!("partition {}: no watermarks", p.id));
+        };
+        match p.committed {
+            None => none += 1,
+            Some(committed) if committed < low => below.push(name(p, low)),
+            Some(committed) if committed > end => beyond.push(name(p, end)),
+            Some(_) => {}
+        }
+        lag += end - p.committed.unwrap_or(low).clamp(low, end);
+    }
+    let lag = grouped(lag.unsigned_abs());
+    if !below.is_empty() {
+        let found = format!("below the log's start: {}", below.join(", "));
+        let remedy = "retention deleted unread records: the consumer stops there unless out_of_range is set; reset the \
+                      offsets (`kmr offsets reset`) once it is clear what was lost";
+        return Check::new(NAME, State::Fail, found, remedy);
+    }
+    if !beyond.is_empty() {
+        let found = format!("after the log's end: {}", beyond.join(", "));
+        let remedy = "the topic was recreated, or lost records: choose where to start, with another --group or `kmr offsets reset`";
+        return Check::new(NAME, State::Fail, found, remedy);
+    }
+    match none {
+        0 => Check::ok(NAME, format!("lag {lag}")),
+        none if none == partitions.len() => {
+            Check::ok(NAME, format!("none yet: the consumer starts at the earliest, {lag} offsets"))
+        }
+        none => {
+            let found = format!("{none} of {} partitions have none; lag {lag}", partitions.len());
+            Check::new(NAME, State::Warn, found, "these start at the earliest; have their offsets expired?")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kmr_core::ClientConfig;
+
+    use super::super::facts::{Access, GroupFacts};
+    use super::super::sample_facts::facts;
+    use super::*;
+
+    /// State and text of one check, after a change of the sample facts.
+    fn judged(name: &str, change: impl FnOnce(&mut Facts)) -> (State, String) {
+        let mut facts = facts();
+        change(&mut facts);
+        let check = checks(&facts).into_iter().find(|check| check.name == name).unwrap();
+        (check.state, format!("{} → {}", check.found, check.remedy))
+    }
+
+    #[test]
+    fn sample_facts_pass() {
+        for check in checks(&facts()) {
+            assert_eq!(check.state, State::Ok, "{check:?}");
+        }
+    }
+
+    #[test]
+    fn rejected_settings_fail_and_risky_ones_warn() {
+        let rejected = judged("settings", |f| f.settings.rejected = Some("drain_timeout is 5s".into()));
+        assert!(rejected.0 == State::Fail && rejected.1.contains("drain_timeout"), "{rejected:?}");
+        let config = ClientConfig::new().set("enable.auto.commit", "true").set("queued.min.messages", "5");
+        let risky = judged("settings", |f| f.settings.notes = config.lint());
+        assert_eq!(risky.0, State::Warn);
+        assert!(risky.1.contains("enable.auto.commit=true is not used"), "{}", risky.1);
+        assert!(risky.1.contains("queued.min.messages=5 is used"), "{}", risky.1);
+    }
+
+    #[test]
+    fn an_unreachable_broker_fails() {
+        let (state, text) = judged("broker", |f| f.kafka.brokers = Err("refused".into()));
+        assert!(
+            state == State::Fail && text.contains("b:9092: refused") && text.contains("--broker"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn brokers_without_kip_848_fail_and_old_brokers_warn() {
+        let without = |protocol| {
+            judged("API versions", |f| {
+                f.kafka.protocol = protocol;
+                f.kafka.apis.remove("ConsumerGroupHeartbeat");
+            })
+        };
+        assert_eq!(without(Protocol::Consumer).0, State::Fail);
+        assert_eq!(without(Protocol::Cooperative).0, State::Ok);
+        let old = judged("API versions", |f| f.kafka.apis.extend([("Metadata".to_owned(), (0, 9))]));
+        assert_eq!(old.0, State::Warn);
+        assert_eq!(judged("API versions", |f| f.kafka.apis.clear()).0, State::Unknown);
+    }
+
+    #[test]
+    fn absent_and_unhealthy_topics_are_named() {
+        let absent = judged("topic", |f| f.kafka.partitions = Err("it does not exist".into()));
+        assert!(absent.0 == State::Fail && absent.1.contains("\"events\": it does not exist"), "{absent:?}");
+        let partition = |f: &mut Facts, change: fn(&mut PartitionFacts)| {
+            f.kafka.partitions.as_mut().unwrap().iter_mut().for_each(change);
+        };
+        let headless = judged("topic", |f| partition(f, |p| p.has_leader = p.id != 1));
+        assert!(headless.0 == State::Fail && headless.1.contains("no leader: 1"), "{headless:?}");
+        let lagging = judged("topic", |f| partition(f, |p| p.replicas = 3));
+        assert!(lagging.0 == State::Warn && lagging.1.contains("out of sync: 0, 1"), "{lagging:?}");
+    }
+
+    #[test]
+    fn missing_permissions_fail() {
+        let read = judged("read the topic", |f| f.kafka.may_read = Access::Denied);
+        assert!(read.0 == State::Fail && read.1.contains("READ on topic \"events\""), "{read:?}");
+        let commit = judged("commit", |f| f.kafka.may_commit = Access::Denied);
+        assert!(commit.0 == State::Fail && commit.1.contains("READ on group \"g\""), "{commit:?}");
+        let unknown = judged("commit", |f| f.kafka.may_commit = Access::Unknown("no answer".into()));
+        assert!(unknown.0 == State::Unknown && unknown.1.contains("no answer"));
+    }
+
+    #[test]
+    fn groups_with_members_of_another_protocol_fail() {
+        let with = |protocol, assignor: &str, members| {
+            judged("group", |f| {
+                let assignor = assignor.to_owned();
+                f.kafka.group_state = Ok(Some(GroupFacts { state: "Stable".into(), assignor, members }));
+                f.kafka.protocol = protocol;
+            })
+        };
+        for (protocol, assignor, members, expected) in [
+            (Protocol::Cooperative, "cooperative-sticky", 2, State::Ok),
+            (Protocol::Cooperative, "range", 2, State::Fail),
+            (Protocol::Cooperative, "range", 0, State::Ok),
+            (Protocol::Eager, "cooperative-sticky", 1, State::Fail),
+            (Protocol::Consumer, "cooperative-sticky", 1, State::Fail),
+            (Protocol::Consumer, "range", 1, State::Ok),
+        ] {
+            let (state, text) = with(protocol, assignor, members);
+            assert_eq!(state, expected, "{protocol:?}: {text}");
+        }
+        assert_eq!(judged("group", |f| f.kafka.group_state = Err("denied".into())).0, State::Unknown);
+    }
+
+    #[test]
+    fn offsets_outside_of_the_log_fail() {
+        let with = |committed: [Option<i64>; 2]| {
+            judged("committed offsets", |f| {
+                let partitions = f.kafka.partitions.as_mut().unwrap().iter_mut();
+                partitions.zip(committed).for_each(|(p, committed)| p.committed = committed);
+            })
+        };
+        let below = with([Some(9), Some(10)]);
+        assert!(below.0 == State::Fail && below.1.contains("partition 0: 9 of 10"), "{below:?}");
+        let beyond = with([Some(20), Some(21)]);
+        assert!(beyond.0 == State::Fail && beyond.1.contains("partition 1: 21 of 20"), "{beyond:?}");
+        assert!(with([Some(10), Some(20)]).1.contains("lag 10"));
+        let (state, text) = with([None, None]);
+        assert!(state == State::Ok && text.contains("none yet"), "{text}");
+        assert_eq!(with([None, Some(10)]).0, State::Warn);
+        assert_eq!(judged("committed offsets", |f| f.kafka.committed = Err("x".into())).0, State::Unknown);
+    }
+}

@@ -1,0 +1,55 @@
+//! `doctor` and `check`: check all that a consumer needs, or only what it needs to start.
+//!
+//! - `kafka_facts` and `clickhouse_facts` query the servers. They join no group and write nothing.
+//! - `kafka_checks`, `clickhouse_checks` and `guarantee` judge the facts. They are pure.
+
+use std::process::ExitCode;
+
+use kmr_cli_support::errors::one_line;
+use kmr_cli_support::{ingest, output};
+
+mod args;
+mod check;
+mod clickhouse_checks;
+mod clickhouse_facts;
+mod diagnosis;
+mod facts;
+mod guarantee;
+mod kafka_checks;
+mod kafka_facts;
+#[cfg(test)]
+mod sample_facts;
+mod table_definition;
+
+pub(crate) use args::DoctorArgs;
+use diagnosis::Diagnosis;
+use facts::{Facts, Scope, SettingsFacts, Writer};
+
+/// Gathers, judges and prints all facts. Exit code 1 if a check fails.
+pub(crate) async fn doctor(args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let diagnosis = Diagnosis::of(&gather(&args, Scope::Full).await?);
+    Ok(print(&args, &diagnosis))
+}
+
+/// The same, with only the facts that decide whether the consumer starts.
+pub(crate) async fn check(args: DoctorArgs) -> anyhow::Result<ExitCode> {
+    let diagnosis = Diagnosis::of_start_up(&gather(&args, Scope::StartUp).await?);
+    Ok(print(&args, &diagnosis))
+}
+
+fn print(args: &DoctorArgs, diagnosis: &Diagnosis) -> ExitCode {
+    let width = diagnosis::terminal_width();
+    output::result(&if args.json { diagnosis.json().to_string() } else { diagnosis.text(width) });
+    if diagnosis.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn gather(args: &DoctorArgs, scope: Scope) -> anyhow::Result<Facts> {
+    let config = ingest::client_config(&args.run)?;
+    let settings = SettingsFacts {
+        rejected: ingest::consumer(&args.run).err().map(|error| one_line(&error)),
+        notes: config.review(),
+    };
+    let (kafka, clickhouse) =
+        tokio::join!(kafka_facts::gather(&args.run, scope), clickhouse_facts::gather(&args.run, scope));
+    Ok(Facts { settings, kafka: kafka?, clickhouse, writer: Writer::of(&args.run) })
+}

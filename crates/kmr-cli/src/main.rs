@@ -1,0 +1,31 @@
+//! `kmr`: commands for operators of consumers, topics and tables.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use kmr_cli_support::program;
+
+mod cli;
+mod doctor;
+mod kafka_client;
+mod offsets;
+mod verify;
+
+use cli::{Cli, Command};
+
+/// For Rust and, because it replaces `malloc`, for librdkafka.
+#[cfg(feature = "jemalloc")]
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    program::run(async {
+        match cli.command {
+            Command::Check(args) => doctor::check(*args).await,
+            Command::Doctor(args) => doctor::doctor(*args).await,
+            Command::Verify(args) => verify::verify(*args).await,
+            Command::Offsets(command) => offsets::offsets(command).await,
+        }
+    })
+}

@@ -1,0 +1,186 @@
+//! The audit: workers read partitions side by side and compare them window by window.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Context, bail};
+use rdkafka::ClientConfig;
+use tokio::task::spawn_blocking;
+
+use super::args::VerifyArgs;
+use super::dead_letters::DeadLetters;
+use super::offset_sets::Bits;
+use super::partition_account::{Bounds, PartitionAccount, Rows, dead_letters_within};
+use super::report::Report;
+use super::table_rows::{AuditedTable, HeldRows};
+use super::topic_log::{self, LogReader, Progress};
+
+/// Partitions that are read side by side.
+const WORKERS: usize = 4;
+
+/// State that all workers share.
+pub(super) struct Audit {
+    args: Arc<VerifyArgs>,
+    config: ClientConfig,
+    bounds: BTreeMap<i32, Bounds>,
+    compacted: Option<bool>,
+    dead_letters: DeadLetters,
+    /// Partitions that no worker has read yet.
+    unread: Mutex<VecDeque<i32>>,
+}
+
+impl Audit {
+    /// Reads the bounds of the partitions and the dead letters.
+    pub(super) async fn open(args: VerifyArgs) -> anyhow::Result<Self> {
+        let args = Arc::new(args);
+        let config = topic_log::config(&args)?;
+        let (shared, settings) = (args.clone(), config.clone());
+        let bounds = blocking(move || topic_log::bounds(&settings, &shared)).await?;
+        let (shared, settings) = (args.clone(), config.clone());
+        let dead_letters = blocking(move || DeadLetters::read(&settings, &shared)).await?;
+        let compacted = topic_log::is_compacted(&config, &args.kafka.topic).await;
+        let unread = Mutex::new(bounds.keys().copied().collect());
+        Ok(Self { args, config, bounds, compacted, dead_letters, unread })
+    }
+
+    /// Compares all partitions.
+    pub(super) async fn run(self: Arc<Self>) -> anyhow::Result<Report> {
+        let table = AuditedTable::open(&self.args).await?;
+        let (knows_topics, held) = (table.knows_topics(), table.held().await?);
+        let mut workers = tokio::task::JoinSet::new();
+        for _ in 0..WORKERS.min(self.bounds.len()) {
+            let (audit, held) = (self.clone(), held.clone());
+            workers.spawn(async move { audit.work(&held).await });
+        }
+        let mut accounts = Vec::new();
+        while let Some(done) = workers.join_next().await {
+            accounts.extend(done.context("a worker of the audit")??);
+        }
+        accounts.sort_by_key(|account: &PartitionAccount| account.partition);
+        let unknown = held.iter().filter(|(partition, _)| {
+            !i32::try_from(**partition).is_ok_and(|partition| self.bounds.contains_key(&partition))
+        });
+        Ok(Report {
+            rows_of_unknown_partitions: unknown.map(|(partition, held)| (*partition, held.rows)).collect(),
+            args: self.args.clone(),
+            accounts,
+            compacted: self.compacted,
+            knows_topics,
+            repeated_dead_letters: self.dead_letters.repeated,
+            nameless_dead_letters: self.dead_letters.nameless,
+        })
+    }
+
+    fn next_partition(&self) -> Option<(i32, Bounds)> {
+        let partition = self.unread.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
+        self.bounds.get(&partition).map(|bounds| (partition, *bounds))
+    }
+
+    /// Reads partitions until none is left.
+    async fn work(&self, held: &BTreeMap<i64, HeldRows>) -> anyhow::Result<Vec<PartitionAccount>> {
+        let table = AuditedTable::open(&self.args).await?;
+        let mut reader = LogReader::new(&self.config, &self.args.kafka.topic)?;
+        let mut accounts = Vec::new();
+        while let Some((partition, bounds)) = self.next_partition() {
+            let first_row = held.get(&i64::from(partition)).map(|held| held.first);
+            let (account, returned) =
+                self.audit_partition(&table, reader, partition, bounds, first_row).await?;
+            reader = returned;
+            accounts.push(account);
+        }
+        // Closing a consumer blocks.
+        blocking(move || {
+            drop(reader);
+            Ok(accounts)
+        })
+        .await
+    }
+
+    async fn audit_partition(
+        &self,
+        table: &AuditedTable<'_>,
+        mut reader: LogReader,
+        partition: i32,
+        bounds: Bounds,
+        first_row: Option<u64>,
+    ) -> anyhow::Result<(PartitionAccount, LogReader)> {
+        let mut account = PartitionAccount::new(partition, bounds, self.args.list);
+        let checked = account.checked.clone();
+        if let Some(first_row) = first_row.filter(|row| *row < checked.start) {
+            self.rows_without_log(table, partition, first_row..checked.start, |rows| {
+                account.count_below(rows)
+            })
+            .await?;
+        }
+        if !checked.is_empty() {
+            reader.seek(partition, checked.start)?;
+        }
+        let mut at = checked.start;
+        while at < checked.end {
+            let window = at..checked.end.min(at + self.args.window);
+            let reading = read(reader, Bits::none_of(window.clone()));
+            let (read, rows) = tokio::join!(reading, table.rows(partition, window.clone()));
+            let (records, progress, returned) = read?;
+            reader = returned;
+            match progress {
+                Progress::Whole => {
+                    let dead = dead_letters_within(self.dead_letters.of(partition), &window);
+                    account.check(&records, &rows?, &dead);
+                    at = window.end;
+                }
+                Progress::StartsAt(start) if start <= at => {
+                    bail!(
+                        "the broker does not return offset {at} of partition {partition}, although its log starts at {start}"
+                    )
+                }
+                Progress::StartsAt(start) => {
+                    let deleted = at..start.min(checked.end);
+                    account.deleted(&deleted);
+                    self.rows_without_log(table, partition, deleted.clone(), |rows| {
+                        account.count_below(rows)
+                    })
+                    .await?;
+                    at = deleted.end;
+                }
+            }
+            tracing::info!(partition, at, end = checked.end, "verified");
+        }
+        let beyond = checked.end..i64::MAX.cast_unsigned();
+        self.rows_without_log(table, partition, beyond, |rows| account.count_beyond(rows)).await?;
+        Ok((account, reader))
+    }
+
+    /// Reads the rows of offsets that have no counterpart in the log, window by window. Skips
+    /// ranges without rows.
+    async fn rows_without_log(
+        &self,
+        table: &AuditedTable<'_>,
+        partition: i32,
+        range: Range<u64>,
+        mut each: impl FnMut(&Rows),
+    ) -> anyhow::Result<()> {
+        let mut at = range.start;
+        while let Some(first) = table.next_offset(partition, at).await?.filter(|offset| *offset < range.end) {
+            let window = first..range.end.min(first.saturating_add(self.args.window));
+            at = window.end;
+            each(&table.rows(partition, window).await?);
+        }
+        Ok(())
+    }
+}
+
+/// Reads a window on a thread that may block.
+async fn read(mut reader: LogReader, mut records: Bits) -> anyhow::Result<(Bits, Progress, LogReader)> {
+    blocking(move || {
+        let progress = reader.read(&mut records)?;
+        Ok((records, progress, reader))
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    call: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
+) -> anyhow::Result<T> {
+    spawn_blocking(call).await.context("a thread that reads Kafka")?
+}

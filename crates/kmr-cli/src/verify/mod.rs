@@ -1,0 +1,31 @@
+//! `verify`: proves that every committed record is in the table or a dead letter.
+//!
+//! 1. The committed offsets are read first, then the dead letters, then log and table. So a record
+//!    below the committed offset has to be in one of them by then, whatever is delivered meanwhile.
+//! 2. The window bounds memory, whatever the sizes of topic and table: one bit for each offset of a
+//!    window and side, for each of the workers, and at most 2 bytes for each dead letter.
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use kmr_cli_support::output;
+
+mod args;
+mod audit;
+mod dead_letters;
+mod offset_sets;
+mod partition_account;
+mod report;
+mod table_rows;
+mod topic_log;
+
+pub(crate) use args::VerifyArgs;
+use audit::Audit;
+
+/// Compares and prints. Exit code 1 if the audit finds a fault.
+pub(crate) async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
+    let report = Arc::new(Audit::open(args).await?).run().await?;
+    let args = &report.args;
+    output::result(&if args.json { report.json().to_string() } else { report.text() });
+    Ok(if report.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}

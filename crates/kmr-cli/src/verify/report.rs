@@ -1,0 +1,376 @@
+//! The report of an audit: table, listings, notes, faults and verdict, as text and as JSON.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use comfy_table::Table;
+use kmr_cli_support::numbers::grouped;
+use kmr_cli_support::table;
+use serde_json::{Value, json};
+
+use super::args::VerifyArgs;
+use super::offset_sets::Listing;
+use super::partition_account::PartitionAccount;
+
+/// The findings of an audit.
+#[derive(Debug)]
+pub(super) struct Report {
+    pub(super) args: Arc<VerifyArgs>,
+    pub(super) accounts: Vec<PartitionAccount>,
+    /// Whether compaction may remove single records of the topic; `None` if unknown.
+    pub(super) compacted: Option<bool>,
+    /// Rows of partitions that the topic does not have, by partition.
+    pub(super) rows_of_unknown_partitions: BTreeMap<i64, u64>,
+    /// Whether rows of other topics were left out.
+    pub(super) knows_topics: bool,
+    pub(super) repeated_dead_letters: u64,
+    pub(super) nameless_dead_letters: u64,
+}
+
+/// The sums over all partitions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    records: u64,
+    rows: u64,
+    dead_letters: u64,
+    gaps: u64,
+    missing: u64,
+    surplus: u64,
+    both: u64,
+    unfounded: u64,
+}
+
+impl Report {
+    fn sums(&self) -> Sums {
+        self.accounts.iter().fold(Sums::default(), |sums, account| Sums {
+            records: sums.records + account.records,
+            rows: sums.rows + account.rows,
+            dead_letters: sums.dead_letters + account.dead_letters,
+            gaps: sums.gaps + account.gaps,
+            missing: sums.missing + account.missing.count,
+            surplus: sums.surplus + account.surplus,
+            both: sums.both + account.both.count,
+            unfounded: sums.unfounded + account.unfounded.count,
+        })
+    }
+
+    /// Whether there is no fault.
+    pub(super) fn passes(&self) -> bool {
+        self.faults().is_empty()
+    }
+
+    /// The findings that fail the audit.
+    fn faults(&self) -> Vec<String> {
+        let Sums { missing, surplus, both, unfounded, .. } = self.sums();
+        let mut faults = Vec::new();
+        let mut add = |count: u64, allowed: u64, fault: &str| {
+            if count > allowed {
+                faults.push(format!("{} {fault}", grouped(count)));
+            }
+        };
+        add(missing, self.args.allow_missing, "missing: neither in the table nor a dead letter");
+        add(surplus, 0, "double: rows beyond the first of their offset");
+        add(both, 0, "double: in the table and a dead letter");
+        // Compaction may have removed the records of correct rows.
+        let certain = if self.compacted == Some(false) { unfounded } else { 0 };
+        add(certain, 0, "rows without a record: of aborted transactions, or of another topic");
+        add(
+            self.rows_of_unknown_partitions.values().sum(),
+            0,
+            "rows of partitions that the topic does not have",
+        );
+        for account in self.accounts.iter().filter(|account| account.bounds.committed_too_far()) {
+            faults.push(format!(
+                "partition {}: {} is committed, and the log ends at {}; was the topic recreated, or is a transaction open?",
+                account.partition,
+                account.bounds.committed.unwrap_or_default(),
+                account.bounds.end
+            ));
+        }
+        if self.accounts.iter().all(|account| account.bounds.committed.is_none()) {
+            let (group, topic) = (&self.args.group, &self.args.kafka.topic);
+            faults.push(format!("group {group:?} has committed nothing of {topic:?}; is --group right?"));
+        }
+        faults
+    }
+
+    /// Findings that are not faults.
+    fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        for account in &self.accounts {
+            notes.extend(notes_on(account));
+        }
+        let Sums { missing, unfounded, .. } = self.sums();
+        if missing > 0 && missing <= self.args.allow_missing {
+            notes.push(format!("{} missing are allowed by --allow-missing", grouped(missing)));
+        }
+        if unfounded > 0 && self.compacted != Some(false) {
+            notes.push(format!(
+                "{} rows without a record: the topic is compacted, or may be",
+                grouped(unfounded)
+            ));
+        }
+        if !self.knows_topics {
+            notes.push("the table has no topic column: all of its rows count as this topic's".to_owned());
+        }
+        for (count, note) in [
+            (
+                self.repeated_dead_letters,
+                "dead letters for a record that had one: they are delivered at least once",
+            ),
+            (
+                self.nameless_dead_letters,
+                "messages of the dead-letter topics name no record in their headers",
+            ),
+        ] {
+            if count > 0 {
+                notes.push(format!("{} {note}", grouped(count)));
+            }
+        }
+        notes
+    }
+
+    fn verdict(&self) -> String {
+        let Sums { records, missing, surplus, both, .. } = self.sums();
+        format!(
+            "{} records up to the committed offsets: {} missing, {} double. {}",
+            grouped(records),
+            grouped(missing),
+            grouped(surplus + both),
+            if self.passes() { "PASSED" } else { "FAILED" }
+        )
+    }
+
+    /// For people.
+    pub(super) fn text(&self) -> String {
+        let mut lines = vec![self.table().to_string()];
+        for account in &self.accounts {
+            for (name, listing) in lists(account) {
+                if listing.count > 0 {
+                    lines.push(format!("partition {}: {name}: {}", account.partition, listing.text()));
+                }
+            }
+        }
+        lines.extend(self.notes().into_iter().map(|note| format!("note: {note}")));
+        lines.extend(self.faults().into_iter().map(|fault| format!("fault: {fault}")));
+        lines.push(self.verdict());
+        lines.join("\n")
+    }
+
+    fn table(&self) -> Table {
+        let mut table = table::with_header([
+            "partition",
+            "records",
+            "rows",
+            "dead\nletters",
+            "no\nrecord",
+            "missing",
+            "double",
+        ]);
+        for account in &self.accounts {
+            let numbers = [
+                account.records,
+                account.rows,
+                account.dead_letters,
+                account.gaps,
+                account.missing.count,
+                account.surplus + account.both.count,
+            ];
+            table.add_row(table::numbers(account.partition.to_string(), numbers));
+        }
+        let Sums { records, rows, dead_letters, gaps, missing, surplus, both, .. } = self.sums();
+        let sums = [records, rows, dead_letters, gaps, missing, surplus + both];
+        table.add_row(table::numbers("all".to_owned(), sums));
+        table
+    }
+
+    /// For programs.
+    pub(super) fn json(&self) -> Value {
+        let Sums { records, rows, dead_letters, gaps, missing, surplus, both, unfounded } = self.sums();
+        let unknown_partitions: BTreeMap<String, u64> = self
+            .rows_of_unknown_partitions
+            .iter()
+            .map(|(partition, rows)| (partition.to_string(), *rows))
+            .collect();
+        json!({
+            "passed": self.passes(),
+            "topic": self.args.kafka.topic,
+            "group": self.args.group,
+            "table": format!("{}.{}", self.args.clickhouse.database, self.args.clickhouse.table),
+            "records": records,
+            "rows": rows,
+            "dead_letters": dead_letters,
+            "gaps": gaps,
+            "missing": missing,
+            "double_rows": surplus,
+            "in_table_and_dead_letters": both,
+            "rows_without_record": unfounded,
+            "rows_of_unknown_partitions": unknown_partitions,
+            "repeated_dead_letters": self.repeated_dead_letters,
+            "nameless_dead_letters": self.nameless_dead_letters,
+            "partitions": self.accounts.iter().map(partition_json).collect::<Vec<_>>(),
+            "faults": self.faults(),
+            "notes": self.notes(),
+        })
+    }
+}
+
+fn lists(account: &PartitionAccount) -> [(&'static str, &Listing); 4] {
+    [
+        ("missing", &account.missing),
+        ("double", &account.double),
+        ("in the table and a dead letter", &account.both),
+        ("rows without a record", &account.unfounded),
+    ]
+}
+
+fn notes_on(account: &PartitionAccount) -> Vec<String> {
+    let (name, bounds) = (account.partition, account.bounds);
+    let mut notes = Vec::new();
+    let mut add = |text: String| notes.push(format!("partition {name}: {text}"));
+    match bounds.committed {
+        None if bounds.start < bounds.end => {
+            add("nothing is committed, so nothing can be checked".to_owned());
+        }
+        Some(committed) if committed < bounds.start => add(format!(
+            "not checkable: {committed} is committed, and retention has deleted everything below {}",
+            bounds.start
+        )),
+        _ => {}
+    }
+    let start = account.checked.start;
+    if account.rows_below > 0 {
+        add(format!(
+            "not checkable: offsets below {start} are no longer in the log; the table has {} rows there",
+            grouped(account.rows_below)
+        ));
+    } else if start > 0 && bounds.committed.is_some_and(|committed| committed >= start) {
+        add(format!("not checkable: offsets below {start} are no longer in the log"));
+    }
+    if account.deleted > 0 {
+        add(format!(
+            "not checkable: retention deleted {} offsets during the audit",
+            grouped(account.deleted)
+        ));
+    }
+    if account.rows_beyond > 0 {
+        add(format!(
+            "{} rows after the committed offset: not committed yet, no fault",
+            grouped(account.rows_beyond)
+        ));
+    }
+    notes
+}
+
+fn partition_json(account: &PartitionAccount) -> Value {
+    let listing = |listing: &Listing| json!({ "count": listing.count, "first": listing.runs });
+    json!({
+        "partition": account.partition,
+        "log_start": account.bounds.start,
+        "log_end": account.bounds.end,
+        "committed": account.bounds.committed,
+        "checked_from": account.checked.start,
+        "checked_to": account.checked.end,
+        "taken_by_retention": account.deleted,
+        "records": account.records,
+        "gaps": account.gaps,
+        "rows": account.rows,
+        "rows_below": account.rows_below,
+        "rows_beyond_committed": account.rows_beyond,
+        "dead_letters": account.dead_letters,
+        "missing": listing(&account.missing),
+        "double": listing(&account.double),
+        "double_rows": account.surplus,
+        "in_table_and_dead_letters": listing(&account.both),
+        "rows_without_record": listing(&account.unfounded),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::offset_sets::Bits;
+    use super::super::partition_account::{Bounds, Rows};
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Flags {
+        #[command(flatten)]
+        verify: VerifyArgs,
+    }
+
+    fn report(bounds: Bounds, rows: &[u64], flags: &[&str]) -> Report {
+        let mut account = PartitionAccount::new(3, bounds, 2);
+        let window = account.checked.clone();
+        let (mut records, mut table) = (Bits::none_of(window.clone()), Rows::none_of(window.clone()));
+        records.add(window.clone().filter(|offset| offset % 10 != 9));
+        rows.iter().for_each(|offset| table.add(*offset));
+        account.check(&records, &table, &Bits::none_of(window));
+        Report {
+            args: Arc::new(Flags::try_parse_from(["kmr"].iter().chain(flags)).unwrap().verify),
+            accounts: vec![account],
+            compacted: Some(false),
+            rows_of_unknown_partitions: BTreeMap::new(),
+            knows_topics: true,
+            repeated_dead_letters: 0,
+            nameless_dead_letters: 0,
+        }
+    }
+
+    const WHOLE: Bounds = Bounds { start: 0, end: 10, committed: Some(10) };
+
+    #[test]
+    fn an_audit_passes_only_without_a_fault() {
+        let all: Vec<u64> = (0..9).collect();
+        let clean = report(WHOLE, &all, &[]);
+        assert!(clean.passes() && clean.notes().is_empty(), "{}", clean.text());
+        assert!(clean.text().contains("9 records up to the committed offsets: 0 missing, 0 double. PASSED"));
+
+        let missing = report(WHOLE, &all[2..], &[]);
+        assert!(
+            !missing.passes() && missing.text().contains("partition 3: missing: 0–1"),
+            "{}",
+            missing.text()
+        );
+        let allowed = report(WHOLE, &all[2..], &["--allow-missing", "2"]);
+        assert!(allowed.passes() && allowed.text().contains("2 missing are allowed"), "{}", allowed.text());
+        let double = report(WHOLE, &[&all[..], &[4]].concat(), &[]);
+        assert!(!double.passes() && double.text().contains("double: 4"), "{}", double.text());
+
+        let mut unfounded = report(WHOLE, &(0..10).collect::<Vec<_>>(), &[]);
+        assert!(!unfounded.passes() && unfounded.text().contains("rows without a record: 9"));
+        unfounded.compacted = None;
+        assert!(unfounded.passes() && unfounded.text().contains("may be"), "{}", unfounded.text());
+        let mut unknown_partition = report(WHOLE, &all, &[]);
+        unknown_partition.rows_of_unknown_partitions.insert(-1, 5);
+        assert!(!unknown_partition.passes());
+    }
+
+    #[test]
+    fn uncheckable_offsets_are_named() {
+        let report_of = |start, end, committed| report(Bounds { start, end, committed }, &[], &[]);
+        let nothing = report_of(0, 9, None);
+        assert!(!nothing.passes() && nothing.text().contains("is --group right?"), "{}", nothing.text());
+        let retained_past_commit = report_of(50, 90, Some(20));
+        assert!(
+            retained_past_commit.passes() && retained_past_commit.text().contains("everything below 50"),
+            "{}",
+            retained_past_commit.text()
+        );
+        let beyond = report_of(0, 0, Some(20));
+        assert!(!beyond.passes() && beyond.text().contains("20 is committed"), "{}", beyond.text());
+        let mut retained = report_of(20, 20, Some(20));
+        assert!(retained.text().contains("offsets below 20 are no longer in the log"), "{}", retained.text());
+        retained.accounts[0].rows_below = 7;
+        assert!(retained.passes() && retained.text().contains("the table has 7 rows there"));
+    }
+
+    #[test]
+    fn json_has_the_findings_of_the_text() {
+        let json = report(WHOLE, &[0, 0, 4], &[]).json();
+        assert_eq!((json["passed"].as_bool(), json["missing"].as_u64()), (Some(false), Some(7)));
+        assert_eq!(json["partitions"][0]["missing"]["first"], json!([[1, 3], [5, 8]]));
+        assert_eq!(json["partitions"][0]["double"], json!({ "count": 1, "first": [[0, 0]] }));
+    }
+}

@@ -1,0 +1,227 @@
+//! The topic's log: bounds of partitions, committed offsets, and the offsets that have a record.
+//!
+//! Reading assigns partitions manually, so it joins no group and commits nothing. Isolation is
+//! `read_committed`: these are the records that a consumer has to deliver.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, anyhow, bail};
+use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+
+use super::args::VerifyArgs;
+use super::offset_sets::Bits;
+use super::partition_account::Bounds;
+use crate::kafka_client::{self, CapturingContext};
+
+/// Timeout of one request.
+const REQUEST: Duration = Duration::from_secs(10);
+/// The audit fails after this time without a record, a partition end or an error.
+const SILENCE: Duration = Duration::from_secs(60);
+
+pub(super) type LogConsumer = BaseConsumer<CapturingContext>;
+
+/// The settings of every consumer of the audit.
+pub(super) fn config(args: &VerifyArgs) -> anyhow::Result<ClientConfig> {
+    let mut config = kafka_client::config(&args.kafka, "kmr-verify")?;
+    for (name, value) in [
+        ("group.id", args.group.as_str()),
+        ("enable.auto.commit", "false"),
+        ("enable.auto.offset.store", "false"),
+        ("enable.partition.eof", "true"),
+        // An offset that retention has deleted must be reported, not skipped.
+        ("auto.offset.reset", "error"),
+        ("isolation.level", "read_committed"),
+        // Payload only, for each worker. Small records need three times as much memory.
+        ("queued.max.messages.kbytes", "4096"),
+        ("fetch.queue.backoff.ms", "5"),
+    ] {
+        config.set(name, value);
+    }
+    config.set_log_level(RDKafkaLogLevel::Info);
+    Ok(config)
+}
+
+/// Bounds of every partition. The committed offsets are read first: a row that the table lacks
+/// below them afterwards was lost.
+pub(super) fn bounds(config: &ClientConfig, args: &VerifyArgs) -> anyhow::Result<BTreeMap<i32, Bounds>> {
+    let (consumer, topic) = (kafka_client::consumer(config)?, args.kafka.topic.as_str());
+    let partitions = kafka_client::partitions(&consumer, &args.kafka.broker, topic, REQUEST)?;
+    let committed = kafka_client::committed(&consumer, topic, &partitions, &args.group, REQUEST)?;
+    let bounds = |partition: i32| {
+        let (start, end) = kafka_client::watermarks(&consumer, topic, partition, REQUEST)?;
+        Ok((partition, Bounds { start, end, committed: committed.get(&partition).copied() }))
+    };
+    partitions.into_iter().map(bounds).collect()
+}
+
+/// Whether compaction may remove single records of the topic. `None`: the broker did not report it.
+pub(super) async fn is_compacted(config: &ClientConfig, topic: &str) -> Option<bool> {
+    let admin: AdminClient<DefaultClientContext> = config.create().ok()?;
+    let options = AdminOptions::new().request_timeout(Some(REQUEST));
+    let responses = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.ok()?;
+    let resource = responses.into_iter().next()?.ok()?;
+    Some(resource.get("cleanup.policy")?.value.as_deref()?.contains("compact"))
+}
+
+/// How far a window was read.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// To its end.
+    Whole,
+    /// Not further: retention has deleted the next records, and the log starts at this offset now.
+    StartsAt(u64),
+}
+
+/// Reads one partition after another, each window by window.
+pub(super) struct LogReader {
+    consumer: LogConsumer,
+    topic: String,
+    partition: i32,
+    /// The last record that was read; it may lie after the last window.
+    last_read: Option<u64>,
+    ended: bool,
+}
+
+impl LogReader {
+    pub(super) fn new(config: &ClientConfig, topic: &str) -> anyhow::Result<Self> {
+        let consumer = kafka_client::consumer(config)?;
+        Ok(Self { consumer, topic: topic.to_owned(), partition: -1, last_read: None, ended: false })
+    }
+
+    /// Seeks to an offset of a partition.
+    pub(super) fn seek(&mut self, partition: i32, offset: u64) -> anyhow::Result<()> {
+        (self.partition, self.last_read, self.ended) = (partition, None, false);
+        assign(&self.consumer, &self.topic, [(partition, offset)])
+    }
+
+    /// Adds the offsets of a window that have a record. Windows are read in ascending order.
+    pub(super) fn read(&mut self, records: &mut Bits) -> anyhow::Result<Progress> {
+        let end = records.range().end;
+        let mut last_event = Instant::now();
+        loop {
+            // After the last record, a window needs waiting only if it ends with a gap.
+            if self.ended || self.last_read.is_some_and(|offset| offset + 1 >= end) {
+                if let Some(offset) = self.last_read {
+                    records.insert(offset);
+                }
+                return Ok(Progress::Whole);
+            }
+            if let Some(offset) = self.last_read.take() {
+                records.insert(offset);
+            }
+            match poll(&self.consumer, &self.topic)? {
+                Some(Event::Record(message)) if message.partition() == self.partition => {
+                    self.last_read = Some(message.offset().unsigned_abs());
+                }
+                Some(Event::End(partition)) if partition == self.partition => self.ended = true,
+                // Of an earlier partition.
+                Some(Event::Record(_) | Event::End(_)) => continue,
+                Some(Event::Deleted) => {
+                    let (start, _) =
+                        kafka_client::watermarks(&self.consumer, &self.topic, self.partition, REQUEST)?;
+                    self.seek(self.partition, start)?;
+                    return Ok(Progress::StartsAt(start));
+                }
+                None if last_event.elapsed() > SILENCE => {
+                    bail!("no record or partition end of {}/{} for {SILENCE:?}", self.topic, self.partition)
+                }
+                None => continue,
+            }
+            last_event = Instant::now();
+        }
+    }
+}
+
+/// The result of a poll.
+enum Event<'a> {
+    Record(BorrowedMessage<'a>),
+    End(i32),
+    /// The next offset is no longer in the log.
+    Deleted,
+}
+
+fn poll<'a>(consumer: &'a LogConsumer, topic: &str) -> anyhow::Result<Option<Event<'a>>> {
+    match consumer.poll(Duration::from_millis(200)) {
+        None => Ok(None),
+        Some(Ok(message)) => Ok(Some(Event::Record(message))),
+        Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Some(Event::End(partition))),
+        Some(Err(KafkaError::MessageConsumption(
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
+        ))) => Ok(Some(Event::Deleted)),
+        // librdkafka retries by itself.
+        Some(Err(error)) if is_transient(&error) => Ok(None),
+        Some(Err(error)) => Err(anyhow!(error).context(format!("reading topic {topic:?}"))),
+    }
+}
+
+fn is_transient(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::NotLeaderForPartition
+                | RDKafkaErrorCode::LeaderNotAvailable
+                | RDKafkaErrorCode::Resolve
+        )
+    )
+}
+
+fn assign(
+    consumer: &LogConsumer,
+    topic: &str,
+    partitions: impl IntoIterator<Item = (i32, u64)>,
+) -> anyhow::Result<()> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in partitions {
+        list.add_partition_offset(topic, partition, Offset::Offset(offset.cast_signed()))?;
+    }
+    consumer.assign(&list).with_context(|| format!("assigning partitions of {topic:?}"))
+}
+
+/// Passes every record of a topic to `each`, up to the current ends of its partitions.
+pub(super) fn read_all(
+    config: &ClientConfig,
+    args: &VerifyArgs,
+    topic: &str,
+    mut each: impl FnMut(&BorrowedMessage<'_>),
+) -> anyhow::Result<()> {
+    let consumer = kafka_client::consumer(config)?;
+    let mut ends: BTreeMap<i32, Range<u64>> = BTreeMap::new();
+    for partition in kafka_client::partitions(&consumer, &args.kafka.broker, topic, REQUEST)? {
+        let (start, end) = kafka_client::watermarks(&consumer, topic, partition, REQUEST)?;
+        if start < end {
+            ends.insert(partition, start..end);
+        }
+    }
+    assign(&consumer, topic, ends.iter().map(|(partition, range)| (*partition, range.start)))?;
+    let mut last_event = Instant::now();
+    while !ends.is_empty() {
+        match poll(&consumer, topic)? {
+            Some(Event::Record(message)) => {
+                each(&message);
+                let (partition, offset) = (message.partition(), message.offset().unsigned_abs());
+                ends.retain(|other, range| *other != partition || offset + 1 < range.end);
+            }
+            Some(Event::End(partition)) => drop(ends.remove(&partition)),
+            Some(Event::Deleted) => {
+                bail!("retention deleted records of {topic:?} while they were read; run verify again")
+            }
+            None if last_event.elapsed() > SILENCE => {
+                bail!("no record or partition end of topic {topic:?} for {SILENCE:?}")
+            }
+            None => continue,
+        }
+        last_event = Instant::now();
+    }
+    Ok(())
+}
