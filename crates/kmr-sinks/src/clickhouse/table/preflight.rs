@@ -35,7 +35,7 @@ impl TableColumn {
 /// and defaults, and encodes `sample` to check the types.
 ///
 /// # Errors
-/// The error with which a [`ClickHouseWriter`](super::ClickHouseWriter) would stop the consumer; it
+/// The error with which a [`ClickHouseWriter`](crate::ClickHouseWriter) would stop the consumer; it
 /// names table, column and remedy. If only this row does not fit: the error of the row.
 pub fn check_row<R>(table: &str, columns: &[TableColumn], sample: R) -> Result<(), BoxError>
 where
