@@ -85,5 +85,9 @@ pub fn expect_same<T: PartialEq + std::fmt::Debug>(
     found: &T,
     expected: &T,
 ) -> Result<(), BoxError> {
-    if found == expected { Ok(()) } else { Err(format!("{what}: found {found:?}, expected {expected:?}").into()) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("{what}: found {found:?}, expected {expected:?}").into())
+    }
 }

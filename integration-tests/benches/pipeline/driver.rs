@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use integration_tests::{Topic, say};
+use integration_tests::{Topic, log_line};
 
 use crate::contenders::Contender;
 use crate::figures::{Figures, Sample, order_by_kind};
@@ -130,7 +130,7 @@ async fn pipeline(
             let Some(entry) = entries.get(at).filter(|entry| round <= entry.most_rounds) else { continue };
             let program = programs.get(&entry.program).context("not built")?;
             let sample = once(options, entry, servers, &topic, program).await.context(entry.name)?;
-            say(format_args!("round {round}: {:30} {sample}", entry.name));
+            log_line(format_args!("round {round}: {:30} {sample}", entry.name));
             figures.add(entry.name, sample);
         }
     }

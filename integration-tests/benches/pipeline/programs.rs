@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use integration_tests::{program, say};
+use integration_tests::{log_line, program};
 
 /// One of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,7 +36,7 @@ impl Program {
         match self {
             Self::Own => std::env::current_exe().context("where am I"),
             Self::OwnGlibc => {
-                say("building the contenders with glibc's malloc");
+                log_line("building the contenders with glibc's malloc");
                 let name = "pipeline-glibc";
                 program(name, &["--release", "--package", "integration-tests", "--bench", name]).await
             }
@@ -49,7 +49,7 @@ impl Program {
 /// The program on `sentry_arroyo`. Cargo puts it in the same place with either allocator, so each is copied to a place of its own; what
 /// both are linked from stays, and nothing is compiled again when the other one is asked for.
 async fn arroyo(allocator: &str, features: &[&str]) -> Result<PathBuf> {
-    say(format_args!("building benches/arroyo with {allocator}"));
+    log_line(format_args!("building benches/arroyo with {allocator}"));
     let mut build = vec!["--release", "--locked", "--manifest-path", "benches/arroyo/Cargo.toml"];
     build.extend(features);
     let why = "sentry_arroyo needs cmake and libcurl's headers (Debian: libcurl4-openssl-dev)";

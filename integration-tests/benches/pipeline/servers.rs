@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, Process, Topic, say, unique};
+use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, Process, Topic, log_line, unique};
 use serde::de::DeserializeOwned;
 
 use crate::contenders::Contender;
@@ -102,7 +102,7 @@ impl Servers {
 /// Produces so many records, spread evenly.
 pub(crate) async fn fill(topic: &Topic, records: u64) -> Result<()> {
     let partitions = topic.partitions();
-    say(format_args!("producing {records} records of {PAYLOAD_BYTES} bytes to {partitions} partitions"));
+    log_line(format_args!("producing {records} records of {PAYLOAD_BYTES} bytes to {partitions} partitions"));
     let spread = u64::from(partitions.unsigned_abs().max(1));
     let message = move |n| Message::new(payload(n)).partition(i32::try_from(n % spread).unwrap_or_default());
     let produced = topic.produce((0..records).map(message)).await?;

@@ -1,7 +1,7 @@
 //! What exactly-once mode costs beside at-least-once mode, into the same table.
 
 use anyhow::Result;
-use integration_tests::say;
+use integration_tests::log_line;
 
 use super::Line;
 use crate::contenders::Contender;
@@ -26,7 +26,7 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
             let job = servers.job(Work::W1, topic.name(), records, options.lz4());
             let command = servers.command(contender, &job)?;
             let measured: Measured = servers.run(command, Work::W1, Some(records)).await?;
-            say(format_args!(
+            log_line(format_args!(
                 "exactly once, round {round}: {name:14} {:.3} CPU-s/M",
                 measured.cpu_per_million
             ));

@@ -1,7 +1,7 @@
 //! Whether a record costs more where there are more partitions, topics or records.
 
 use anyhow::{Context as _, Result};
-use integration_tests::{Topic, say, unique};
+use integration_tests::{Topic, log_line, unique};
 
 use super::Line;
 use crate::contenders::Contender;
@@ -40,7 +40,7 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
             let job = servers.job(Work::W1, pattern, *records, options.lz4());
             let command = servers.command(Contender::KmrDrop, &job)?;
             let measured: Measured = servers.run(command, Work::W1, None).await.context(shape.name)?;
-            say(format_args!(
+            log_line(format_args!(
                 "growth, round {round}: {:44} {:.3} CPU-s/M",
                 shape.name, measured.cpu_per_million
             ));

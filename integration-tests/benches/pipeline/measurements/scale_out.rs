@@ -1,7 +1,7 @@
 //! The same group in 1, 2 and 4 processes: what all of them use together for the same records.
 
 use anyhow::{Result, ensure};
-use integration_tests::{Deadline, Process, Signal, Topic, say, wait_until};
+use integration_tests::{Deadline, Process, Signal, Topic, log_line, wait_until};
 
 use super::Line;
 use crate::contenders::Contender;
@@ -26,7 +26,7 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
         for at in order(round, PROCESSES.len()) {
             let processes = PROCESSES[at];
             let used = group(processes, records, &topic, options, servers).await?;
-            say(format_args!("scale-out, round {round}: {processes} processes {used:.3} CPU-s/M"));
+            log_line(format_args!("scale-out, round {round}: {processes} processes {used:.3} CPU-s/M"));
             cpu[at].push(used);
         }
     }
