@@ -1,7 +1,8 @@
-//! A map stage that asks a service over the network: several records of a partition at once, and tried again when it is busy.
+//! A map stage that calls a network service, with several calls at once in each partition.
 //!
-//! Shows an async map stage, `map_concurrency` by key (the orders of one customer are looked up one after the other), and an error
-//! that is no dead letter: the service answers "503" now and then. Rows and commits stay in the order of the records.
+//! Shows an async map stage with `concurrency` by key: the orders of one customer are looked up one
+//! after the other. A call that fails with status 503 is retried and gives no dead letter. Rows and
+//! commits keep the order of the records.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example async_look_up
@@ -20,22 +21,22 @@ use kmr_core::{
 use kmr_examples::{expect_same, run_to_end};
 use kmr_sinks::MemoryWriter;
 
-/// Stands for a client of an HTTP service: reqwest, hyper, a database.
+/// Stands for the client of a service, as of reqwest, hyper or a database.
 #[derive(Default)]
 struct Service {
     calls: AtomicUsize,
-    open: AtomicUsize,
-    most: AtomicUsize,
+    in_progress: AtomicUsize,
+    max_in_progress: AtomicUsize,
 }
 
 impl Service {
-    /// The status and the body.
+    /// Returns status and body.
     async fn country_of(&self, customer: &str) -> (u16, &'static str) {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
-        let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
-        self.most.fetch_max(open, Ordering::SeqCst);
+        let in_progress = self.in_progress.fetch_add(1, Ordering::SeqCst) + 1;
+        self.max_in_progress.fetch_max(in_progress, Ordering::SeqCst);
         tokio::time::sleep(Duration::from_millis(20)).await;
-        self.open.fetch_sub(1, Ordering::SeqCst);
+        self.in_progress.fetch_sub(1, Ordering::SeqCst);
         match customer {
             _ if call % 10 == 3 => (503, "busy"),
             "ada" => (200, "GB"),
@@ -57,7 +58,7 @@ impl AsyncMapper for LookUp {
         let customer = std::str::from_utf8(record.key().ok_or("no customer")?)?;
         match self.0.country_of(customer).await {
             (200, country) => Ok((record.offset(), format!("{customer} in {country}"))),
-            // The record waits for its turn again, and nothing overtakes it on the way out.
+            // kmr retries the record. Later records do not overtake it downstream.
             (status @ (429 | 500..), body) => Err(Retryable::new(format!("status {status}: {body}")).into()),
             // A dead letter.
             (status, body) => Err(format!("status {status}: {body}").into()),
@@ -94,14 +95,15 @@ async fn main() -> Result<(), BoxError> {
     run_to_end(consumer, &cluster, &["orders"]).await?;
 
     let (rows, dead_letters) = (rows.take(), dead_letters.take());
-    let (calls, most) = (service.calls.load(Ordering::SeqCst), service.most.load(Ordering::SeqCst));
+    let calls = service.calls.load(Ordering::SeqCst);
+    let at_once = service.max_in_progress.load(Ordering::SeqCst);
     println!(
-        "{calls} calls for 40 orders, up to {most} at once; first and last: {:?}, {:?}",
+        "{calls} calls for 40 orders, up to {at_once} at once; first and last: {:?}, {:?}",
         rows.first(),
         rows.last()
     );
-    println!("{} dead letters, as in: {}", dead_letters.len(), dead_letters[0]);
+    println!("{} dead letters, for example: {}", dead_letters.len(), dead_letters[0]);
     let in_order = rows.is_sorted_by_key(|(offset, _)| *offset);
     expect_same("rows, dead letters, order", &(rows.len(), dead_letters.len(), in_order), &(30, 10, true))?;
-    expect_same("calls at once are those of the four customers", &most, &4)
+    expect_same("calls at once, one for each of four customers", &at_once, &4)
 }

@@ -1,7 +1,8 @@
-//! The same stages as `processing_strategy!` takes, written by hand: the macro expands to these calls and nothing else.
+//! The builder that `processing_strategy!` expands to, called by hand.
 //!
-//! Shows several map stages (they are fused: no queue between them), filters before and behind them, one record that
-//! becomes many rows, an async map, and a stage behind the reduce.
+//! Shows several map stages, which run as one without queues between them, and filters before and
+//! after them. One record gives several rows. A map stage is async, and another stage follows the
+//! reduce.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example by_hand
@@ -17,13 +18,13 @@ use kmr_core::{BoxError, Consumer, Record, Strategy};
 use kmr_examples::{expect_same, run_to_end};
 use kmr_sinks::MemoryWriter;
 
-/// The first map stage sees the record, borrowed; what it returns goes on.
+/// The first map stage borrows the record. Its values are the input of the next stage.
 fn words(record: &Record<'_>) -> Result<Vec<String>, Utf8Error> {
     let line = std::str::from_utf8(record.payload().unwrap_or_default())?;
     Ok(line.split_whitespace().map(str::to_owned).collect())
 }
 
-/// A later one sees what the stage before it returned. It may be async, as a look-up over the network would be.
+/// A later map stage receives the values of the stage before it. It can be async.
 async fn with_length(word: String) -> Result<(String, usize), Infallible> {
     tokio::task::yield_now().await;
     let length = word.chars().count();
@@ -55,7 +56,7 @@ async fn main() -> Result<(), BoxError> {
         .map(with_length)
         .filter(|(_, length): &(String, usize)| *length > 3)
         .reduce(sink)
-        // Behind a reduce: one value for each batch, what its delivery returned.
+        // After a reduce, a stage receives one value for each batch: the output of its delivery.
         .map(|rows: usize| Ok::<_, Infallible>(format!("a batch of {rows} rows")))
         .reduce(receipts)
         .reduce_err(failed);

@@ -1,8 +1,8 @@
-//! A reducer of your own: it keeps a sum for each key and prints what a batch adds to it.
+//! A reducer of your own, which keeps a sum for each key.
 //!
-//! Shows the contract of `Reducer`: `accept` only accumulates, `freeze` closes the batch, and the `Delivery` does the
-//! waiting. Retries, time-outs, the order of commits and back-pressure are the framework's: the first attempt of every
-//! batch fails here, and nothing is lost or doubled by it.
+//! Shows the contract of `Reducer`: `accept` only accumulates, `freeze` closes the batch, and the
+//! `Delivery` does the I/O. kmr does retries, timeouts, back-pressure and commits in order. Here
+//! the first attempt of every batch fails, and no row is lost or duplicated.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example custom_reducer
@@ -28,7 +28,7 @@ struct Booking {
     amount: i64,
 }
 
-/// The reducer. Here rows are aggregated while they come in, so that a batch is as small as its keys are few.
+/// The reducer. It aggregates rows as they arrive, so that a batch holds one entry for each key.
 #[derive(Default)]
 struct Sums {
     open: Totals,
@@ -37,9 +37,9 @@ struct Sums {
 
 #[async_trait]
 impl Reducer for Sums {
-    /// What the map tasks fill, in parallel.
+    /// The map tasks fill these in parallel.
     type Rows = Vec<Booking>;
-    /// Nothing flows on to a later stage.
+    /// No later stage receives a value.
     type Output = ();
 
     fn options(&self) -> BatchOptions {
@@ -65,7 +65,7 @@ impl Reducer for Sums {
     }
 }
 
-/// A closed batch on its way; the same one for every attempt.
+/// A frozen batch. Every attempt delivers the same one.
 struct Batch {
     sums: Totals,
     ledger: Arc<Mutex<Totals>>,
@@ -79,7 +79,8 @@ impl Delivery for Batch {
         if attempt.number == 1 {
             return Err(DeliveryError::retryable("the ledger is busy"));
         }
-        // `Ok` promises that all of it is in: whatever fails has to fail before anything is written.
+        // `Ok` promises that the whole batch is stored. A failure has to come before the first
+        // write.
         let mut ledger = self.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         for (account, sum) in &self.sums {
             *ledger.entry(account.clone()).or_default() += sum;
@@ -109,7 +110,7 @@ async fn main() -> Result<(), BoxError> {
         .topics(["bookings"])
         .config(cluster.client_config("custom-reducer"))
         .commit_interval(Duration::from_millis(50))
-        // Without reduce_err: the first record that fails stops the consumer.
+        // Without `reduce_err`, the first record that fails stops the consumer.
         .strategy(processing_strategy!({
             map => parse,
             reduce => sums,

@@ -1,8 +1,9 @@
-//! Dead letters in a Kafka topic, with the record as it was and headers that say what happened to it; then they are tried again.
+//! Dead letters in a Kafka topic, and a second consumer that processes them again.
 //!
-//! A second consumer reads the topic of dead letters with a corrected parser; what still fails goes into another one, and its
-//! headers count the attempts. The record whose row the sink refused is complete as well: it was read again from
-//! Kafka by its offset.
+//! Each dead letter is the unchanged record with headers that describe the failure. The second
+//! consumer has a corrected parser. Records that fail again go to another topic, and their headers
+//! count the attempts. A dead letter of a rejected row is complete too: kmr reads its record again
+//! from Kafka by its offset.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example dead_letter_topic
@@ -13,15 +14,15 @@ use std::time::Duration;
 
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
 use kmr_core::{BoxError, Consumer, Record, processing_strategy};
-use kmr_examples::{expect_same, run_to_end};
+use kmr_examples::{expect_same, read_topic, run_to_end};
 use kmr_sinks::{KafkaWriter, MemoryWriter};
 
-/// The first version wants plain numbers.
+/// The first version accepts plain numbers only.
 fn celsius(record: &Record<'_>) -> Result<i32, BoxError> {
     Ok(std::str::from_utf8(record.payload().unwrap_or_default())?.parse()?)
 }
 
-/// The second version understands a unit, too.
+/// The second version accepts a unit too.
 fn celsius_or_fahrenheit(record: &Record<'_>) -> Result<i32, BoxError> {
     let text = std::str::from_utf8(record.payload().unwrap_or_default())?;
     match text.strip_suffix('F') {
@@ -53,7 +54,7 @@ async fn main() -> Result<(), BoxError> {
     let payload = |n: i32| match n {
         10 => "68F".to_owned(),
         20 => "broken".to_owned(),
-        30 => "-300".to_owned(), // the sink refuses it
+        30 => "-300".to_owned(), // The sink rejects its row.
         _ => n.to_string(),
     };
     let reading = |n: i32| NewRecord::new(0).with_key(n.to_string()).with_payload(payload(n));
@@ -79,9 +80,8 @@ async fn main() -> Result<(), BoxError> {
     expect_same("readings", &readings.len(), &97)?;
     expect_same("dead letters", &cluster.end_offsets("readings-dead")?, &[(0, 3)].into())?;
 
-    // Again, with the parser corrected.
     let sink = MemoryWriter::new().max_age(Duration::from_millis(50));
-    let again = sink.records();
+    let retried = sink.records();
     let consumer = Consumer::builder()
         .topics(["readings-dead"])
         .config(cluster.client_config("readings-again"))
@@ -93,31 +93,22 @@ async fn main() -> Result<(), BoxError> {
         }))
         .build()?;
     run_to_end(consumer, &cluster, &["readings-dead"]).await?;
-    let mut again = again.take();
-    again.sort_unstable();
-    expect_same("what passes the second time", &again, &vec![-300, 20])?;
+    let mut retried = retried.take();
+    retried.sort_unstable();
+    expect_same("readings that pass the corrected parser", &retried, &vec![-300, 20])?;
 
-    let first = stories(&cluster, "readings-dead").await?;
-    let refused = "\"-300\" of readings/0 offset 30, reduce 1, attempt 1: below absolute zero".to_owned();
-    expect_same("the refused row's record is there", &first.contains(&refused), &true)?;
-    let second = stories(&cluster, "readings-dead-twice").await?;
-    expect_same("letters that failed twice", &second.len(), &1)?;
+    let first = descriptions(&cluster, "readings-dead").await?;
+    let rejected = "\"-300\" of readings/0 offset 30, reduce 1, attempt 1: below absolute zero".to_owned();
+    expect_same("the dead letter holds the rejected row's record", &first.contains(&rejected), &true)?;
+    let second = descriptions(&cluster, "readings-dead-twice").await?;
+    expect_same("dead letters that failed twice", &second.len(), &1)?;
     let twice = second[0].starts_with("\"broken\" of readings-dead/0") && second[0].contains("attempt 2");
-    expect_same("the broken one was tried twice, and says so", &twice, &true)
+    expect_same("the dead letter of the broken record counts two attempts", &twice, &true)
 }
 
-/// What the letters of a topic say.
-async fn stories(cluster: &EmbeddedCluster, topic: &str) -> Result<Vec<String>, BoxError> {
-    let sink = MemoryWriter::new().max_age(Duration::from_millis(50));
-    let stories = sink.records();
-    let consumer = Consumer::builder()
-        .topics([topic])
-        .config(cluster.client_config(&format!("viewer of {topic}")))
-        .commit_interval(Duration::from_millis(50))
-        .strategy(processing_strategy!({ map => describe, reduce => sink }))
-        .build()?;
-    run_to_end(consumer, cluster, &[topic]).await?;
-    let stories = stories.take();
-    stories.iter().for_each(|story| println!("{topic}: {story}"));
-    Ok(stories)
+/// Describes the dead letters of a topic, one line each.
+async fn descriptions(cluster: &EmbeddedCluster, topic: &str) -> Result<Vec<String>, BoxError> {
+    let descriptions = read_topic(cluster, topic, describe).await?;
+    descriptions.iter().for_each(|description| println!("{topic}: {description}"));
+    Ok(descriptions)
 }

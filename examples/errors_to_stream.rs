@@ -1,7 +1,8 @@
-//! Dead letters as JSON lines on standard error: what failed, where, at which stage and why, with the record itself.
+//! Dead letters as JSON lines on standard error, each with place, stage, reason and record.
 //!
-//! Shows that one bad record holds nothing up: the others go on, the bad one is committed only after its line has been
-//! written. Records fail in three ways here: they do not parse, the map stage panics, the sink refuses the row.
+//! Shows that one bad record does not block the others. It is committed only after its line has
+//! been written. Records fail in three ways here: they do not parse, the map stage panics, or the
+//! sink rejects the row.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example errors_to_stream
@@ -26,7 +27,7 @@ fn parse(record: &Record<'_>) -> Result<Reading, serde_json::Error> {
     serde_json::from_slice(record.payload().unwrap_or_default())
 }
 
-/// A bug in user code: it becomes the error of the record that met it.
+/// A bug in user code. The panic becomes the error of the record that caused it.
 fn plausible(reading: Reading) -> Result<Reading, BoxError> {
     assert!(reading.celsius > -274, "below absolute zero");
     Ok(reading)
@@ -71,5 +72,5 @@ async fn main() -> Result<(), BoxError> {
         report.stats.dead_letters
     );
     expect_same("readings and dead letters", &(readings.len(), report.stats.dead_letters), &(197, 3))?;
-    expect_same("lines delivered", &report.stats.rows.get("reduce_err").copied(), &Some(3))
+    expect_same("delivered lines", &report.stats.rows.get("reduce_err").copied(), &Some(3))
 }

@@ -1,13 +1,14 @@
-//! Exactly once into ClickHouse: `kill -9` this program as often as you like, and start it again; each record is in the table once.
+//! Exactly once into ClickHouse: after any number of `kill -9`, each record is in the table once.
 //!
-//! The one example that needs servers: the embedded cluster has no topic ids, by which plans know their topic.
+//! This example needs servers. Plans identify their topic by its id, and the embedded cluster has
+//! no topic ids.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example exactly_once -- 127.0.0.1:9092 orders http://127.0.0.1:8123 shop
 //! ```
 //!
-//! It reads the topic `orders`, whose payloads are numbers, into the table `orders` of the database `shop`, until Ctrl-C. What is not a
-//! number goes to standard error: dead letters may come twice, rows may not.
+//! It reads the topic `orders`, whose payloads are numbers, into the table `shop.orders` until
+//! Ctrl-C. Other payloads go to standard error. Dead letters can be written twice, rows cannot.
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use std::time::Duration;
@@ -23,7 +24,8 @@ struct Order {
     amount: u64,
 }
 
-/// The same record always gives the same row: a block that is made again after a crash is compared with its plan.
+/// The same record has to give the same row every time. After a crash, the partition's next owner
+/// rebuilds the block and compares it with its plan.
 fn order(record: &Record<'_>) -> Result<Order, BoxError> {
     Ok(Order { amount: std::str::from_utf8(record.payload().unwrap_or_default())?.parse()? })
 }
@@ -36,7 +38,8 @@ async fn main() -> Result<(), BoxError> {
     };
     let client = Client::default().with_url(clickhouse);
     client.query(&format!("CREATE DATABASE IF NOT EXISTS {database}")).execute().await?;
-    // The table has to remember tokens, for about twice as many blocks as come between a crash and the next start.
+    // The table has to remember tokens for about twice the blocks between a crash and the next
+    // start.
     let table = format!(
         "CREATE TABLE IF NOT EXISTS {database}.orders (partition Int32, offset Int64, amount UInt64) ENGINE = MergeTree \
          ORDER BY (partition, offset) SETTINGS non_replicated_deduplication_window = 10000"
@@ -47,8 +50,8 @@ async fn main() -> Result<(), BoxError> {
         .database(database)
         .record_columns(RecordColumns::new().partition("partition").offset("offset"))
         .max_age(Duration::from_millis(500));
-    let letters = OsStreamWriter::stderr().max_age(Duration::from_millis(500));
-    // A process that was killed has its partitions for as long as the group waits for it.
+    let dead_letters = OsStreamWriter::new(Duration::from_millis(500), OsStream::StdErr);
+    // The group keeps the partitions of a killed process for this long.
     let config = ClientConfig::new()
         .set("bootstrap.servers", broker)
         .set("group.id", "orders-exactly-once")
@@ -57,9 +60,9 @@ async fn main() -> Result<(), BoxError> {
         .topics([topic])
         .config(config)
         .exactly_once()
-        .strategy(processing_strategy!({ map => order, reduce => sink, reduce_err => letters }))
+        .strategy(processing_strategy!({ map => order, reduce => sink, reduce_err => dead_letters }))
         .build()?;
-    println!("{topic} goes into {database}.orders, each record once; Ctrl-C ends it");
+    println!("inserting {topic} into {database}.orders, each record once; Ctrl-C stops it");
     let report = consumer.run().await?;
     println!("{} records, {} dead letters in this run", report.stats.records, report.stats.dead_letters);
     Ok(())

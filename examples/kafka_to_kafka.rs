@@ -1,6 +1,7 @@
-//! From topic to topic: records are filtered, changed and routed by value, and committed when the broker has acknowledged what became of them.
+//! From topic to topic: filters, changes and routes records by value.
 //!
-//! Shows that key, headers and timestamp travel along, and that a message chooses its topic.
+//! A record is committed after the broker has acknowledged its message. Key, headers and timestamp
+//! are kept, and each message can choose its topic.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example kafka_to_kafka
@@ -12,32 +13,18 @@ use std::time::Duration;
 
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
 use kmr_core::{BoxError, Consumer, OwnedRecord, Record, processing_strategy};
-use kmr_examples::{expect_same, run_to_end};
-use kmr_sinks::{KafkaMessage, KafkaWriter, MemoryWriter};
+use kmr_examples::{expect_same, read_topic, run_to_end};
+use kmr_sinks::{KafkaMessage, KafkaWriter};
 
-/// Large orders go to a topic of their own, tombstones nowhere.
+/// Sends large orders to a topic of their own and skips tombstones.
 fn route(record: &Record<'_>) -> Result<Option<KafkaMessage>, Infallible> {
     let Some(payload) = record.payload() else { return Ok(None) };
     let message = KafkaMessage::from(record).with_header("routed-by", "kafka_to_kafka");
     Ok(Some(if payload.len() > 3 { message.with_topic("orders-large") } else { message }))
 }
 
-fn copy(record: &Record<'_>) -> Result<OwnedRecord, Infallible> {
+fn copy(record: &Record<'_>) -> Result<OwnedRecord, BoxError> {
     Ok(record.to_owned())
-}
-
-/// All that a topic holds.
-async fn read(cluster: &EmbeddedCluster, topic: &str) -> Result<Vec<OwnedRecord>, BoxError> {
-    let sink = MemoryWriter::new().max_age(Duration::from_millis(50));
-    let records = sink.records();
-    let consumer = Consumer::builder()
-        .topics([topic])
-        .config(cluster.client_config(&format!("reader of {topic}")))
-        .commit_interval(Duration::from_millis(50))
-        .strategy(processing_strategy!({ map => copy, reduce => sink }))
-        .build()?;
-    run_to_end(consumer, cluster, &[topic]).await?;
-    Ok(records.take())
 }
 
 #[tokio::main]
@@ -65,9 +52,10 @@ async fn main() -> Result<(), BoxError> {
         .build()?;
     let report = run_to_end(consumer, &cluster, &["orders"]).await?;
 
-    let (small, large) = (read(&cluster, "orders-small").await?, read(&cluster, "orders-large").await?);
+    let small = read_topic(&cluster, "orders-small", copy).await?;
+    let large = read_topic(&cluster, "orders-large", copy).await?;
     println!("{} small orders, {} large ones, of {} records", small.len(), large.len(), report.stats.records);
-    expect_same("orders", &(small.len(), large.len()), &(28, 62))?;
+    expect_same("small and large orders", &(small.len(), large.len()), &(28, 62))?;
     let first = &large[0];
     expect_same(
         "headers",

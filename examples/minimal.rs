@@ -1,7 +1,8 @@
-//! The smallest useful program: a map function, a sink, and a place for what fails.
+//! The smallest useful program: a map function, a sink, and a sink for dead letters.
 //!
-//! Shows the whole journey of a record: `parse` runs in parallel on every partition, over borrowed bytes; the sink gets
-//! batches; a record that does not parse goes to `reduce_err`; offsets are committed behind what is finished.
+//! Shows the whole journey of a record. `parse` runs in parallel on all partitions, over borrowed
+//! bytes. The sink receives batches. A record that does not parse becomes a dead letter and goes to
+//! `reduce_err`. Offsets are committed only below the lowest unfinished record.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example minimal
@@ -23,7 +24,7 @@ fn parse(record: &Record<'_>) -> Result<u64, BoxError> {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // Kafka, inside this process; with a real one there is nothing to do here.
+    // Kafka inside this process. With real servers you do not need this.
     let cluster = EmbeddedCluster::start()?;
     cluster.create_topic("numbers", 4)?;
     let record =
@@ -47,8 +48,8 @@ async fn main() -> Result<(), BoxError> {
     run_to_end(consumer, &cluster, &["numbers"]).await?;
 
     println!("{} numbers arrived; their sum is {}", numbers.len(), numbers.lock().iter().sum::<u64>());
-    for letter in dead_letters.lock().iter() {
-        println!("dead letter: {letter}");
+    for dead_letter in dead_letters.lock().iter() {
+        println!("dead letter: {dead_letter}");
     }
     expect_same("sum of the numbers", &numbers.lock().iter().sum(), &(499_500 - 13))?;
     expect_same("dead letters", &dead_letters.len(), &1)

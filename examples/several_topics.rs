@@ -1,7 +1,8 @@
-//! Several topics, one consumer: the map stage looks at where a record comes from.
+//! One consumer on two topics with different formats, and a sink for each.
 //!
-//! Shows one subscription to two topics with different formats, a type that holds either, and a `Fork` that gives each kind a sink
-//! of its own: with two `ClickHouseWriter`s, a table for each. Batches are of all partitions together.
+//! The map stage chooses the format by the record's topic and returns a type that holds either
+//! value. A `Fork` gives each kind a sink of its own: with two `ClickHouseWriter`s, a table for
+//! each. A batch holds rows of all partitions.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example several_topics
@@ -22,7 +23,7 @@ struct Order {
     cents: u64,
 }
 
-/// What comes out of the map stage, whatever topic it was read from.
+/// The output of the map stage for both topics.
 #[derive(Debug)]
 enum Event {
     Ordered(Order),
@@ -34,7 +35,7 @@ fn parse(record: &Record<'_>) -> Result<Event, BoxError> {
     match record.topic() {
         "orders" => Ok(Event::Ordered(serde_json::from_slice(payload)?)),
         "shipments" => Ok(Event::Shipped { order: std::str::from_utf8(payload)?.parse()? }),
-        other => Err(format!("no format is known for topic {other}").into()),
+        other => Err(format!("unknown format: topic {other}").into()),
     }
 }
 
@@ -79,5 +80,5 @@ async fn main() -> Result<(), BoxError> {
         ordered - open.len(),
         open.len()
     );
-    expect_same("orders and open ones", &(ordered, open.len(), value), &(30, 10, 25_500))
+    expect_same("orders, open orders and their value", &(ordered, open.len(), value), &(30, 10, 25_500))
 }

@@ -1,14 +1,17 @@
-//! Your strategy on a simulated Kafka: a thousand runs with rebalances, crashes and failing sinks, in seconds, each judged.
+//! Your strategy on a simulated Kafka: a thousand runs with rebalances, crashes and failing sinks.
 //!
-//! `cargo run -p kmr-examples --example simulated`
-
+//! The runs take seconds, and the simulator's invariant checker checks each of them.
+//!
+//! ```sh
+//! cargo run -p kmr-examples --example simulated
+//! ```
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
 use kmr_core::testing::NewRecord;
 use kmr_core::testing::sim::{Fate, RowId, Simulation, Sinks};
 use kmr_core::{BoxError, IntoPipeline, Record, Strategy};
 
-/// A row of the strategy under test; the simulation has to know which row of which record it is.
+/// A row of the strategy under test. Its id tells the simulation which row of which record it is.
 #[derive(Clone, Debug)]
 struct Reading {
     id: RowId,
@@ -27,7 +30,7 @@ fn readings(record: &Record<'_>) -> Result<Vec<Reading>, BoxError> {
     text.split(',').enumerate().map(reading).collect()
 }
 
-/// The strategy, with sinks of the simulation in the places of ClickHouse and the dead-letter topic.
+/// The strategy, with simulated sinks in place of ClickHouse and the dead-letter topic.
 fn strategy(sinks: &Sinks) -> impl IntoPipeline + use<> {
     Strategy::new()
         .flat_map(readings)
@@ -46,7 +49,7 @@ fn record(chance: u64) -> NewRecord {
     }
 }
 
-/// What has to become of each of them.
+/// The required outcome of each record.
 fn fate(record: &Record<'_>) -> Fate {
     match record.payload() {
         None | Some(b"20.5,broken,3") => Fate::DeadLetter,

@@ -1,19 +1,23 @@
-//! What the examples share: how they end by themselves. A real program runs until SIGINT or SIGTERM.
+//! Runs an example's consumer until it has committed everything, and checks the results.
+//!
+//! A real program runs until SIGINT or SIGTERM.
 
 use std::time::Duration;
 
 use kmr_core::testing::EmbeddedCluster;
-use kmr_core::{BoxError, Consumer, ConsumerHandle, RunReport};
+use kmr_core::{BoxError, Consumer, ConsumerHandle, Record, Report, processing_strategy};
+use kmr_sinks::MemoryWriter;
 
-/// An example that takes longer has failed.
-const LIMIT: Duration = Duration::from_secs(30);
-/// Between two looks at the committed offsets.
-const LOOK: Duration = Duration::from_millis(20);
+/// An example that runs longer has failed.
+const TIMEOUT: Duration = Duration::from_secs(30);
+/// Interval between two reads of the committed offsets.
+const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
-/// Runs `consumer` until it has committed all that `topics` hold, then ends it in order: what a signal would do.
+/// Runs `consumer` until it has committed every record of `topics`, then stops it as a signal
+/// would.
 ///
 /// # Errors
-/// The consumer's own error, or that it was not done in time.
+/// The consumer's own error, or a timeout.
 pub async fn run_to_end(
     consumer: Consumer,
     cluster: &EmbeddedCluster,
@@ -27,11 +31,11 @@ pub async fn run_to_end(
     let running = consumer.run();
     tokio::pin!(running);
     tokio::select! {
-        ended = &mut running => Ok(ended?), // it failed: nobody has told it to stop
-        done = tokio::time::timeout(LIMIT, all_committed(&handle, &ends)) => {
+        ended = &mut running => Ok(ended?), // No stop was requested, so it failed.
+        done = tokio::time::timeout(TIMEOUT, all_committed(&handle, &ends)) => {
             handle.stop();
             let report = running.await?;
-            done.map_err(|_| format!("not everything is committed after {LIMIT:?}"))?;
+            done.map_err(|_| format!("records are uncommitted after {TIMEOUT:?}"))?;
             Ok(report)
         }
     }
@@ -47,18 +51,43 @@ async fn all_committed(handle: &ConsumerHandle, ends: &[(&str, i32, i64)]) {
         if ends.iter().all(done) {
             return;
         }
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
 }
 
-/// Fails the example unless `found` is what was expected.
+/// Reads all records of a topic, each mapped by `map`.
 ///
 /// # Errors
-/// Says what differs.
+/// The consumer's own error, or a timeout.
+pub async fn read_topic<T: Send + Sync + 'static>(
+    cluster: &EmbeddedCluster,
+    topic: &str,
+    map: fn(&Record<'_>) -> Result<T, BoxError>,
+) -> Result<Vec<T>, BoxError> {
+    let sink = MemoryWriter::new().max_age(Duration::from_millis(50));
+    let values = sink.records();
+    let consumer = Consumer::builder()
+        .topics([topic])
+        .config(cluster.client_config(&format!("reader of {topic}")))
+        .commit_interval(Duration::from_millis(50))
+        .strategy(processing_strategy!({ map => map, reduce => sink }))
+        .build()?;
+    run_to_end(consumer, cluster, &[topic]).await?;
+    Ok(values.take())
+}
+
+/// Fails the example unless `found` equals `expected`.
+///
+/// # Errors
+/// Names the difference.
 pub fn expect_same<T: PartialEq + std::fmt::Debug>(
     what: &str,
     found: &T,
     expected: &T,
 ) -> Result<(), BoxError> {
-    if found == expected { Ok(()) } else { Err(format!("{what}: {found:?} in place of {expected:?}").into()) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("{what}: found {found:?}, expected {expected:?}").into())
+    }
 }

@@ -1,4 +1,4 @@
-//! Runs every example as a user would, and expects it to end by itself, with success, and to say something.
+//! Runs every example as a user would: each ends by itself, succeeds and prints its result.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, which may fail in any way")]
 
 use std::io::Read;
@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// An example ends by itself after a second or two.
+/// An example that runs longer has failed. One takes a second or two.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// What an example printed.
@@ -16,7 +16,7 @@ struct Output {
     stderr: String,
 }
 
-/// Cargo has built the examples beside the tests.
+/// The path of an example, which cargo builds beside the tests.
 fn binary(name: &str) -> PathBuf {
     let mut path = std::env::current_exe().unwrap();
     path.pop(); // this test
@@ -25,7 +25,7 @@ fn binary(name: &str) -> PathBuf {
     path.push(name);
     assert!(
         path.exists(),
-        "{} is not built; `cargo test -p kmr-examples` does that, and with --test {}: cargo build -p kmr-examples --examples",
+        "{} is not built: `cargo test -p kmr-examples` builds it; with --test {}, run cargo build -p kmr-examples --examples first",
         path.display(),
         env!("CARGO_CRATE_NAME")
     );
@@ -35,7 +35,7 @@ fn binary(name: &str) -> PathBuf {
 fn run(name: &str) -> Output {
     let child = Command::new(binary(name)).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = child.unwrap();
-    let drain = |mut stream: Box<dyn Read + Send>| {
+    let read = |mut stream: Box<dyn Read + Send>| {
         let (text, received) = mpsc::channel();
         std::thread::spawn(move || {
             let mut all = String::new();
@@ -44,8 +44,8 @@ fn run(name: &str) -> Output {
         });
         received
     };
-    let stdout = drain(Box::new(child.stdout.take().unwrap()));
-    let stderr = drain(Box::new(child.stderr.take().unwrap()));
+    let stdout = read(Box::new(child.stdout.take().unwrap()));
+    let stderr = read(Box::new(child.stderr.take().unwrap()));
     // The streams end when the process does.
     let Ok(stdout) = stdout.recv_timeout(DEADLINE) else {
         child.kill().unwrap();

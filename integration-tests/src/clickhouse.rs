@@ -1,60 +1,55 @@
-//! A ClickHouse server over HTTP, and a database of it for each test.
+//! Starts ClickHouse servers and gives each test a database of its own.
 
-use std::sync::Arc;
+use std::ops::Deref;
 
 use anyhow::{Context, Result};
 use clickhouse::Client;
 use testcontainers::ImageExt as _;
 use testcontainers::bollard::models::PortBinding;
-use tokio::sync::OnceCell;
 
+use crate::clickhouse_config;
 use crate::deadline::{Deadline, wait_until};
-use crate::engine::{Container, Image, REMEDY, Service, free_port};
-use crate::equipment;
+use crate::engine::{Container, Image, REMEDY, Server, Service, Shared, free_port, given_address};
 use crate::names::unique;
-use crate::report::say;
+use crate::report::log_line;
 
-/// Longest start of a server; ours takes under a second, the official image some.
+/// Timeout of a server's start. The local image takes under a second, the official one several.
 const START_SECONDS: u64 = 60;
 
-/// Longest wait for a server that is said to run.
+/// Names the address of a shared server that runs already.
+const ADDRESS: &str = "KMR_TEST_CLICKHOUSE";
+
+/// Timeout for the first answer of the server that [`ADDRESS`] names.
 const GIVEN_SECONDS: u64 = 15;
 
 /// Port of the HTTP interface inside the container.
 const HTTP: &str = "8123/tcp";
 
-/// A running server. Clones are the same server; when the last handle of an own one is dropped, its container goes.
+/// A running server. Clones are the same server. Dropping the last handle of an own one removes its
+/// container.
 #[derive(Clone, Debug)]
 pub struct ClickHouse {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    url: String,
-    container: Option<Container>,
+    server: Server,
 }
 
 impl ClickHouse {
-    /// The server that all tests of this binary share; the first call starts it.
+    /// The server that all tests of this binary share. The first call starts it.
     ///
     /// # Errors
     ///
-    /// Where there is none to be had, with what to do about it. All tests get the same answer without another try.
+    /// When no server can be started, with the remedy. All tests get the same error without another
+    /// attempt.
     pub async fn shared() -> Result<Self> {
-        static SHARED: OnceCell<Result<ClickHouse, String>> = OnceCell::const_new();
-        let start = async || {
-            let made = match std::env::var("KMR_TEST_CLICKHOUSE") {
-                Ok(url) if !url.is_empty() => Self::given(url).await,
-                _ => Self::own().await,
-            };
-            made.map_err(|error| format!("{error:#}"))
+        static SHARED: Shared<ClickHouse> = Shared::new();
+        let start = async || match given_address(ADDRESS) {
+            Some(url) => Self::given(url).await,
+            None => Self::own().await,
         };
-        SHARED.get_or_init(start).await.clone().map_err(anyhow::Error::msg)
+        SHARED.get(start).await
     }
 
-    /// A server for one test, always in a container, which can be stopped, killed, paused and started again. It keeps its
-    /// address and its data.
+    /// A server for one test, always in a container. The test can stop, kill, pause and restart it.
+    /// It keeps its address and its data.
     ///
     /// # Errors
     ///
@@ -63,13 +58,14 @@ impl ClickHouse {
         Self::own_with(|_| Vec::new()).await
     }
 
-    /// The same with a Keeper and the user [`USER`](crate::equipment::USER): see [`crate::equipment`].
+    /// As [`ClickHouse::own`], with a Keeper and the user [`USER`](crate::clickhouse_config::USER):
+    /// see [`crate::clickhouse_config`].
     ///
     /// # Errors
     ///
     /// As for [`ClickHouse::shared`].
-    pub async fn equipped() -> Result<Self> {
-        Self::own_with(|image| equipment::files(image.is_local()).to_vec()).await
+    pub async fn own_with_keeper() -> Result<Self> {
+        Self::own_with(|image| clickhouse_config::files(image.is_local()).to_vec()).await
     }
 
     async fn own_with(files: impl FnOnce(&Image) -> Vec<(&'static str, &'static str)>) -> Result<Self> {
@@ -78,38 +74,38 @@ impl ClickHouse {
         let container = start(image.clone(), port, files(&image)).await?;
         let server = Self::new(format!("http://127.0.0.1:{port}"), Some(container));
         server.wait_ready(START_SECONDS).await?;
-        say(format_args!("ClickHouse {} of image {image} at {}", server.version().await?, server.url()));
+        log_line(format_args!("ClickHouse {} of image {image} at {}", server.version().await?, server.url()));
         Ok(server)
     }
 
     async fn given(url: String) -> Result<Self> {
         let server = Self::new(url.trim_end_matches('/').to_owned(), None);
         server.wait_ready(GIVEN_SECONDS).await.with_context(|| {
-            format!("KMR_TEST_CLICKHOUSE is {}, where no server answers. {REMEDY}", server.url())
+            format!("no server answers at {}, the address in {ADDRESS}. {REMEDY}", server.url())
         })?;
-        say(format_args!("ClickHouse {} at {} (KMR_TEST_CLICKHOUSE)", server.version().await?, server.url()));
+        log_line(format_args!("ClickHouse {} at {} ({ADDRESS})", server.version().await?, server.url()));
         Ok(server)
     }
 
     fn new(url: String, container: Option<Container>) -> Self {
-        Self { inner: Arc::new(Inner { url, container }) }
+        Self { server: Server::new(url, container) }
     }
 
     /// `http://host:port`.
     pub fn url(&self) -> &str {
-        &self.inner.url
+        self.server.address()
     }
 
-    /// A client of no database in particular.
+    /// A client without a database.
     pub fn client(&self) -> Client {
         Client::default().with_url(self.url())
     }
 
-    /// Creates a database whose name starts with `readable` and is nobody else's.
+    /// Creates a database with a unique name that starts with `readable`.
     ///
     /// # Errors
     ///
-    /// When the server refuses.
+    /// When the server rejects the statement.
     pub async fn database(&self, readable: &str) -> Result<Database> {
         let name = unique(readable);
         let create = format!("CREATE DATABASE {name} ENGINE = Atomic");
@@ -117,7 +113,7 @@ impl ClickHouse {
         Ok(Database { server: self.clone(), name })
     }
 
-    /// The version that the server says it is.
+    /// The version that the server reports.
     ///
     /// # Errors
     ///
@@ -126,49 +122,32 @@ impl ClickHouse {
         Ok(self.client().query("SELECT version()").fetch_one().await?)
     }
 
-    /// Stops the server.
+    /// Starts a stopped or killed server at its address with its data, and waits until it answers.
     ///
     /// # Errors
     ///
-    /// When the server is not of [`ClickHouse::own`] and not in a container; the same goes for the next four.
-    pub async fn stop(&self) -> Result<()> {
-        self.container()?.stop().await
-    }
-
-    /// Kills the server (SIGKILL).
-    pub async fn kill(&self) -> Result<()> {
-        self.container()?.kill().await
-    }
-
-    /// Starts a stopped or killed server at its old address with its old data, and waits until it answers.
+    /// When the server is not in a container.
     pub async fn start(&self) -> Result<()> {
-        self.container()?.start_again().await?;
+        self.container()?.restart().await?;
         self.wait_ready(START_SECONDS).await
-    }
-
-    /// Freezes the server: connections stay open, nothing is answered.
-    pub async fn pause(&self) -> Result<()> {
-        self.container()?.pause().await
-    }
-
-    /// Ends a pause.
-    pub async fn unpause(&self) -> Result<()> {
-        self.container()?.unpause().await
-    }
-
-    fn container(&self) -> Result<&Container> {
-        let container = self.inner.container.as_ref();
-        container.context("this server was given by KMR_TEST_CLICKHOUSE: use ClickHouse::own() here")
     }
 
     async fn wait_ready(&self, seconds: u64) -> Result<()> {
         let what = format!("ClickHouse at {} answers", self.url());
         wait_until(Deadline::seconds(seconds), &what, async || {
-            // The port is open before the server serves, so an answer that never comes counts as none.
+            // The port is open before the server serves requests, hence the timeout.
             let answer = tokio::time::timeout(std::time::Duration::from_secs(2), self.version()).await;
             Ok(matches!(answer, Ok(Ok(_))))
         })
         .await
+    }
+}
+
+impl Deref for ClickHouse {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
     }
 }
 
@@ -180,15 +159,17 @@ async fn start(image: Image, port: u16, files: Vec<(&'static str, &'static str)>
             request.with_copy_to(path, content.as_bytes().to_vec())
         });
         request
-            // The official image shuts its user out of the network unless it has a password or this.
+            // The official image denies network access to a user without a password, unless this is
+            // set.
             .with_env_var("CLICKHOUSE_SKIP_USER_SETUP", "1")
-            // testcontainers itself can publish on all addresses only, at a port that changes over a restart.
+            // testcontainers can publish only on all addresses, at a port that changes on restart.
             .with_host_config_modifier(move |host| host.port_bindings = Some(bindings.clone()))
     })
     .await
 }
 
-/// A database of one test. It is left in place at the end: the server goes, too, and a failed test can be looked at.
+/// A database of one test. It is not dropped, so that a failed test can be examined while the
+/// server runs.
 #[derive(Clone, Debug)]
 pub struct Database {
     server: ClickHouse,
@@ -211,16 +192,16 @@ impl Database {
         self.server.client().with_database(&self.name)
     }
 
-    /// Runs a statement that returns nothing; tables without a database are of this one.
+    /// Runs a statement that returns nothing, with this database as the default.
     ///
     /// # Errors
     ///
-    /// With the statement and what the server says to it.
+    /// The server's error, with the statement.
     pub async fn exec(&self, sql: &str) -> Result<()> {
         self.client().query(sql).execute().await.with_context(|| sql.to_owned())
     }
 
-    /// Runs a query that returns one number (`UInt64`; wrap the expression in `toUInt64` if it is another).
+    /// Runs a query that returns one `UInt64`. Wrap expressions of other types in `toUInt64`.
     ///
     /// # Errors
     ///
@@ -229,7 +210,7 @@ impl Database {
         self.client().query(sql).fetch_one().await.with_context(|| sql.to_owned())
     }
 
-    /// How many rows a table has.
+    /// The number of rows of a table.
     ///
     /// # Errors
     ///

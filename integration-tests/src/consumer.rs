@@ -1,4 +1,5 @@
-//! What the test consumer (`src/bin/consumer`) is told: the agreement between a test and the process it starts.
+//! The interface of the test consumer (`src/bin/consumer`): the settings it receives and the events
+//! it prints.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,124 +11,126 @@ use serde::{Deserialize, Serialize};
 
 use crate::process::Process;
 
-/// Everything about a run of the test consumer. It goes to the process as one argument, in JSON.
+/// Settings of one run of the test consumer. The process receives them as one argument, in JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Settings {
     /// `bootstrap.servers`.
     pub broker: String,
     /// The topic.
     pub topic: String,
-    /// Topics beside it.
+    /// Further topics.
     pub more_topics: Vec<String>,
     /// `group.id`.
     pub group: String,
-    /// More settings of the Kafka client.
+    /// Further settings of the Kafka client.
     pub kafka: BTreeMap<String, String>,
-    /// ClickHouse's address.
+    /// URL of ClickHouse.
     pub clickhouse: String,
-    /// User and password there; the server's default user without them.
+    /// User and password of ClickHouse. Default: the server's default user.
     pub clickhouse_login: Option<(String, String)>,
     /// The database.
     pub database: String,
     /// The table.
     pub table: String,
-    /// What a record becomes.
+    /// The row that the map stage makes of a record.
     pub row: RowKind,
-    /// What the sink does before it inserts.
+    /// The sink's fault.
     pub sink: SinkKind,
-    /// Whether there is a `reduce_err` (to standard error).
+    /// Whether the strategy has a `reduce_err`, which writes to standard error.
     pub dead_letters: bool,
     /// Rows in a batch.
     pub max_rows: usize,
-    /// Bytes in a batch, where it is not the sink's own limit.
+    /// Bytes in a batch. Default: the sink's limit.
     pub max_bytes: Option<usize>,
     /// Age of a batch.
     pub max_age: Duration,
-    /// Inserts under way at once.
+    /// Concurrent inserts.
     pub max_in_flight: usize,
-    /// When retries give up.
+    /// Time after which retries give up.
     pub give_up_after: Duration,
-    /// How long ClickHouse is waited for at the start.
+    /// Timeout for ClickHouse to become ready at the start.
     pub start_timeout: Duration,
-    /// The consumer's byte budget.
+    /// The consumer's memory budget.
     pub memory_budget: usize,
     /// The consumer's commit interval.
     pub commit_interval: Duration,
-    /// How long a broker is tried at the start.
+    /// Timeout for a broker to become reachable at the start.
     pub connect_timeout: Duration,
-    /// Time of one delivery attempt, where it is not the sink's own.
+    /// Timeout of one delivery attempt. Default: the sink's.
     pub attempt_timeout: Option<Duration>,
     /// Settings of ClickHouse for its inserts.
     pub clickhouse_settings: BTreeMap<String, String>,
-    /// Replicas that have to have a batch.
+    /// Number of replicas that have to store a batch.
     pub insert_quorum: Option<u32>,
-    /// Whether it delivers exactly once.
+    /// Whether the consumer is in exactly-once mode.
     pub exactly_once: bool,
-    /// Where the process aborts, as `kill -9` would end it.
-    pub dies: Option<Dies>,
-    /// The offset, in any partition, of a record that cannot be mapped.
+    /// Where the process aborts, with the effect of `kill -9`.
+    pub abort: Option<AbortAt>,
+    /// The offset, in any partition, of a record whose mapping fails.
     pub fails_at: Option<u64>,
-    /// The consumer's drain deadline, where it is not kmr's own.
+    /// The consumer's drain timeout. Default: kmr's.
     pub drain_timeout: Option<Duration>,
 }
 
-/// The end of a process: at a step of the block or commit of that number, counted from 1.
+/// Aborts the process at a step of one block or commit, counted from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Dies {
-    /// Where.
-    pub at: Step,
-    /// In which block.
+pub struct AbortAt {
+    /// The step.
+    pub step: Step,
+    /// The number of the block.
     pub block: u32,
 }
 
 /// Steps of a block in exactly-once mode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
-    /// Its rows are frozen, its plan is not committed.
+    /// The rows are frozen, and the plan is not committed.
     BeforePlan,
-    /// Its plan is committed, nothing is sent.
+    /// The plan is committed, and no row is sent.
     BeforeInsert,
-    /// It has been sent for so long, and the answer is not there.
+    /// This long after the insert was sent, without an answer.
     DuringInsert(Duration),
-    /// The first attempt is answered: the server has acknowledged it, its offset is not committed; or it has refused rows of it, which
-    /// are found, and their dead letters are not sent.
+    /// The first attempt has ended. Either the server has acknowledged the block, and its offset is
+    /// not committed. Or the rejected rows are found, and their dead letters are not sent.
     BeforeCommit,
-    /// The dead letters of its refused rows are acknowledged, the rest of it is not sent.
+    /// The dead letters of the rejected rows are acknowledged, and the other rows are not sent.
     BeforeRest,
-    /// The server has acknowledged the rest of it, its offset is not committed.
+    /// The server has acknowledged the other rows, and the block's offset is not committed.
     AfterRest,
-    /// An offset has been committed that is behind it.
+    /// An offset after the block is committed.
     AfterCommit,
 }
 
-/// What the map stage makes of a record. The columns are those of the same name in `Scene`.
+/// The row that the map stage makes of a record. `Scene` has the columns for each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RowKind {
-    /// Partition, offset and timestamp of a JSON payload; what is not JSON fails, and the payload `panic` panics.
+    /// Partition, offset and timestamp of a JSON payload. Other payloads fail, and the payload
+    /// `panic` panics.
     Ingest,
-    /// Topic, partition, offset, the number in the JSON payload, who mapped it (a process id), and when, in milliseconds.
+    /// Topic, partition, offset, the number in the JSON payload, the mapping process's id, and the
+    /// time in milliseconds.
     Traced,
     /// Partition, offset and the whole payload, so that rows are as large as records.
     Payload,
 }
 
-/// What the sink does.
+/// The sink's fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SinkKind {
-    /// Inserts.
+    /// No fault: inserts into ClickHouse.
     ClickHouse,
-    /// Waits that long before each insert: a slow sink.
+    /// Waits before each insert.
     Slow(Duration),
     /// Holds every insert until SIGCONT.
     Stalled,
-    /// Inserts, and never hears that it did: every delivery fails with an error that could pass.
-    LosesAnswers,
-    /// Fails every delivery with an error that could pass, and never does.
-    FailsForEver,
+    /// Inserts, and fails every delivery with a retryable error, as if the response were lost.
+    LosesResponses,
+    /// Fails every delivery with a retryable error, without an insert.
+    AlwaysFails,
 }
 
 impl Settings {
-    /// Settings with kmr's own defaults, but for a `max_age` that suits tests.
+    /// kmr's defaults, except for a shorter `max_age`.
     pub fn new(broker: &str, topic: &str, group: &str) -> Self {
         Self {
             broker: broker.to_owned(),
@@ -155,7 +158,7 @@ impl Settings {
             clickhouse_settings: BTreeMap::new(),
             insert_quorum: None,
             exactly_once: false,
-            dies: None,
+            abort: None,
             fails_at: None,
             drain_timeout: None,
         }
@@ -175,7 +178,8 @@ impl Settings {
     /// When it cannot be started.
     pub fn spawn(&self, program: impl Into<PathBuf>) -> Result<Process> {
         let mut command = Command::new(program.into());
-        // jemalloc gives freed pages back at once, not after ten seconds: the memory seen is the memory held.
+        // Makes jemalloc return freed pages at once, not after ten seconds, so that resident memory
+        // is the memory in use.
         command.env("MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0");
         command.arg(serde_json::to_string(self).context("settings as JSON")?);
         Process::spawn(command)
@@ -185,7 +189,7 @@ impl Settings {
 /// A line of the test consumer's standard output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub enum Event {
-    /// What it has done so far, several times a second.
+    /// The progress so far, several times a second.
     Progress {
         /// Milliseconds since its start.
         at: u64,
@@ -193,23 +197,23 @@ pub enum Event {
         records: u64,
         /// Rows that the sink has acknowledged.
         rows: u64,
-        /// Bytes of the budget that are in use.
+        /// Bytes of the memory budget in use.
         bytes_held: u64,
-        /// Rebalances so far, each assign and each revoke for itself.
+        /// Rebalances so far. Each assign and each revoke counts.
         rebalances: u64,
     },
-    /// It was told to stop, and did in order.
+    /// It has stopped in order after a stop request.
     Ended {
         /// Records mapped.
         records: u64,
-        /// Dead letters.
+        /// Dead dead_letters.
         dead_letters: u64,
         /// Commit requests.
         commits: u64,
-        /// Rebalances, each assign and each revoke for itself.
+        /// Rebalances. Each assign and each revoke counts.
         rebalances: u64,
     },
-    /// It failed; the text is on standard error.
+    /// It has failed. Standard error has the text.
     Failed {
         /// The name of the variant of `kmr_core::Error`.
         error: String,

@@ -1,14 +1,14 @@
-//! Waiting for a fact, with a deadline and a name: the tests' replacement for sleeping.
+//! Waits for a named fact until a deadline. Tests use this in place of sleeping.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-/// Polls start this far apart and slow down to [`SLOWEST_POLL`]: quick facts are seen at once, slow ones cost little.
+/// First interval between polls. It grows to [`SLOWEST_POLL`], so that slow facts cost little.
 const FIRST_POLL: Duration = Duration::from_millis(10);
 const SLOWEST_POLL: Duration = Duration::from_millis(250);
 
-/// A point in time by which something must have happened. Copy it to give several steps one common limit.
+/// A point in time by which something must have happened. Copies give several steps one limit.
 #[derive(Clone, Copy, Debug)]
 pub struct Deadline {
     end: Instant,
@@ -16,17 +16,17 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// That long from now.
+    /// `allowed` from now.
     pub fn after(allowed: Duration) -> Self {
         Self { end: Instant::now() + allowed, allowed }
     }
 
-    /// That many seconds from now.
+    /// `seconds` from now.
     pub fn seconds(seconds: u64) -> Self {
         Self::after(Duration::from_secs(seconds))
     }
 
-    /// What is left, zero when it has passed.
+    /// The time left, zero when it has passed.
     pub fn remaining(&self) -> Duration {
         self.end.saturating_duration_since(Instant::now())
     }
@@ -36,7 +36,7 @@ impl Deadline {
         self.remaining().is_zero()
     }
 
-    /// Runs `future` until the deadline, and fails with the name of what was waited for.
+    /// Runs `future` until the deadline. The error of a timeout names `what`.
     pub async fn cap<T>(&self, what: &str, future: impl Future<Output = T>) -> Result<T> {
         tokio::time::timeout(self.remaining(), future)
             .await
@@ -48,7 +48,8 @@ impl Deadline {
 ///
 /// # Errors
 ///
-/// At the deadline, naming `what`; at once when the condition itself fails, so map errors that may pass to `Ok(false)`.
+/// At the deadline, naming `what`. At once when the condition itself fails, so map transient errors
+/// to `Ok(false)`.
 pub async fn wait_until(
     deadline: Deadline,
     what: &str,
@@ -57,7 +58,7 @@ pub async fn wait_until(
     wait_for(deadline, what, async || Ok(condition().await?.then_some(()))).await
 }
 
-/// Polls `probe` until it gives a value, and returns that.
+/// Polls `probe` until it gives a value, and returns the value.
 ///
 /// # Errors
 ///
@@ -85,7 +86,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn gives_the_value_when_it_is_there() -> Result<()> {
+    async fn wait_returns_the_value_once_the_probe_gives_it() -> Result<()> {
         let mut polls = 0;
         let value = wait_for(Deadline::seconds(5), "three polls", async || {
             polls += 1;
@@ -97,14 +98,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn names_what_never_came() {
+    async fn timeout_names_the_awaited_fact() {
         let deadline = Deadline::after(Duration::from_millis(30));
         let error = wait_until(deadline, "the moon is cheese", async || Ok(false)).await.unwrap_err();
         assert!(error.to_string().contains("the moon is cheese"), "{error}");
     }
 
     #[tokio::test]
-    async fn cuts_off_a_condition_that_hangs() {
+    async fn a_condition_that_hangs_ends_at_the_deadline() {
         let deadline = Deadline::after(Duration::from_millis(30));
         let error = wait_until(deadline, "a hang", async || std::future::pending().await).await.unwrap_err();
         assert!(error.to_string().contains("a hang"), "{error}");

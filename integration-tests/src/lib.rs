@@ -1,4 +1,4 @@
-//! Real Kafka and real ClickHouse for tests, as one line each.
+//! Starts real Kafka and real ClickHouse for tests, with one line each.
 //!
 //! ```text
 //! use integration_tests::{ClickHouse, Deadline, Kafka, Message, test_name, wait_until};
@@ -10,7 +10,8 @@
 //!     topic.produce((0..1000).map(|n| Message::new(format!("{n}")))).await?;
 //!     // … start a consumer, then:
 //!     let group = "records-arrive";
-//!     wait_until(Deadline::seconds(30), "all is committed", async || Ok(topic.lag(group).await? == 0)).await?;
+//!     let committed = async || Ok(topic.lag(group).await? == 0);
+//!     wait_until(Deadline::seconds(30), "all records are committed", committed).await?;
 //!     assert_eq!(database.count("events").await?, 1000);
 //!     Ok(())
 //! }
@@ -18,32 +19,35 @@
 //!
 //! # Which servers
 //!
-//! `shared()` gives every test of one test binary the same server: a test keeps to a topic, a group and a database of its
-//! own ([`unique`], [`test_name!`]). `own()` is for a test that stops or kills a server; [`Kafka::secured`] is a
-//! broker with SASL/SCRAM and ACLs. The addresses come, in this order, from
+//! `shared()` gives every test of one test binary the same server. A test keeps to a topic, a group
+//! and a database of its own ([`unique`], [`test_name!`]). `own()` is for a test that stops or
+//! kills a server. [`Kafka::secured`] is a broker with SASL/SCRAM and ACLs. The addresses come
+//! from, in this order:
 //!
-//! 1. `KMR_TEST_KAFKA` and `KMR_TEST_CLICKHOUSE` (`host:port` and `http://host:port`), for the shared servers;
+//! 1. `KMR_TEST_KAFKA` and `KMR_TEST_CLICKHOUSE` (`host:port` and `http://host:port`), for the
+//!    shared servers;
 //! 2. the official images, if the container engine has them;
 //! 3. the images built from the recipes in `docker/`, if the engine has them;
 //! 4. the official images, if the engine can pull them.
 //!
-//! `cargo xtask services up`, and so `cargo xtask test`, tries to pull before it builds. `KMR_TEST_IMAGES=official` or
-//! `=local` leaves one choice. Each server is announced on standard error with its version. Where there is none, the test
-//! fails and says how to get one; nothing is skipped.
+//! `cargo xtask services up`, and so `cargo xtask test`, tries to pull before it builds.
+//! `KMR_TEST_IMAGES=official` or `=local` leaves one choice. The harness logs each server with its
+//! version on standard error. Without a server the test fails, and its error names the remedy. No
+//! test is skipped.
 //!
-//! # What is left behind
+//! # Cleanup
 //!
-//! Nothing: a helper process notices the end of the test binary, however it came, and removes its containers and child
-//! processes; what even that one left is removed by the next run.
+//! A helper process detects the end of the test binary and removes its containers and child
+//! processes. The next run removes what a killed helper process has left.
 
 #[macro_use]
 mod names;
 
 mod clickhouse;
+pub mod clickhouse_config;
 pub mod consumer;
 mod deadline;
 mod engine;
-pub mod equipment;
 mod kafka;
 mod process;
 mod report;
@@ -51,6 +55,7 @@ mod scale;
 
 pub use self::clickhouse::{ClickHouse, Database};
 pub use self::deadline::{Deadline, wait_for, wait_until};
+pub use self::engine::Server;
 pub use self::kafka::{
     GroupState, Kafka, Message, Offsets, Produced, SecuredKafka, Topic, TopicSpec, Transactions, User,
 };
@@ -58,5 +63,5 @@ pub use self::kafka::{
 pub use self::names::caller_of;
 pub use self::names::unique;
 pub use self::process::{Process, Signal, program};
-pub use self::report::say;
+pub use self::report::log_line;
 pub use self::scale::{records, soaking};

@@ -1,12 +1,12 @@
-//! Names of topics, groups and databases: readable, unique over tests, runs and machines.
+//! Names of topics, groups and databases: readable, and unique across tests, runs and machines.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// Longest readable part of a name; Kafka allows 249 characters in all.
+/// Longest readable part of a name. Kafka allows 249 characters in all.
 const READABLE_CHARS: usize = 100;
 
-/// The name of the test function that this stands in, without its modules.
+/// The name of the enclosing test function, without its modules.
 #[macro_export]
 macro_rules! test_name {
     () => {{
@@ -15,15 +15,15 @@ macro_rules! test_name {
     }};
 }
 
-/// From the full path of a function inside a test, the name of the test.
+/// Returns the name of a test from the full path of a function inside it.
 #[doc(hidden)]
 pub fn caller_of(path: &'static str) -> &'static str {
     let test = path.trim_end_matches("::here").trim_end_matches("::{{closure}}");
     test.rsplit("::").next().unwrap_or(test)
 }
 
-/// A name that nobody else has, starting with `readable`. It is a valid topic, group, transactional id and ClickHouse
-/// identifier: letters, digits and underscores, starting with a letter.
+/// Returns a unique name that starts with `readable`. It is valid as a topic, group, transactional
+/// id and ClickHouse identifier: letters, digits and underscores, starting with a letter.
 pub fn unique(readable: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn test_name_is_that_of_the_function() {
-        assert_eq!(test_name!(), "test_name_is_that_of_the_function");
+    async fn test_name_is_the_name_of_the_function() {
+        assert_eq!(test_name!(), "test_name_is_the_name_of_the_function");
     }
 }

@@ -1,4 +1,5 @@
-//! A child process under test: its output in memory, signals, its end, what it uses.
+//! Runs a child process under test: collects its output, sends signals, and reads its resource
+//! usage.
 
 use std::io::{BufRead as _, BufReader, Read};
 use std::path::PathBuf;
@@ -13,7 +14,7 @@ use serde_json::Value;
 use crate::deadline::{Deadline, wait_for};
 use crate::engine::Guard;
 
-/// `/proc` counts processor time in these; Linux shows user space nothing else on any machine.
+/// The unit of processor time in `/proc`. Linux reports it to user space as 100 on every machine.
 const TICKS_PER_SECOND: u64 = 100;
 
 /// A signal that tests send.
@@ -21,13 +22,13 @@ const TICKS_PER_SECOND: u64 = 100;
 pub enum Signal {
     /// SIGINT, Ctrl-C.
     Interrupt,
-    /// SIGTERM, what a supervisor sends.
+    /// SIGTERM, as a supervisor sends it.
     Terminate,
     /// SIGKILL, `kill -9`.
     Kill,
     /// SIGSTOP: freeze.
     Stop,
-    /// SIGCONT: go on.
+    /// SIGCONT: resume.
     Continue,
 }
 
@@ -43,7 +44,7 @@ impl Signal {
     }
 }
 
-/// A running child. Dropping it kills it; it does not outlive the test binary either, however that ends.
+/// A running child. Dropping it kills it. It never outlives the test binary.
 #[derive(Debug)]
 pub struct Process {
     child: Child,
@@ -54,7 +55,8 @@ pub struct Process {
 }
 
 impl Process {
-    /// Starts a program with both outputs going into memory. Set `RUST_LOG` and the like on the command.
+    /// Starts a program and collects both outputs in memory. Set `RUST_LOG` and the like on the
+    /// command.
     ///
     /// # Errors
     ///
@@ -84,7 +86,7 @@ impl Process {
         if let Some(status) = self.try_wait()? {
             bail!("{} has ended already ({status}); its standard error:\n{}", self.name, self.stderr());
         }
-        // The shell's built-in: the alternative is an unsafe call.
+        // The shell's built-in command, because the alternative is an unsafe call.
         let command = format!("kill -{} {}", signal.name(), self.pid());
         let sent = Command::new("sh").args(["-c", &command]).status().context("cannot run sh")?;
         if !sent.success() {
@@ -97,7 +99,7 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// At the deadline, with its standard error; it goes on running then.
+    /// At the deadline, with its standard error. The process continues to run.
     pub async fn wait(&mut self, deadline: Deadline) -> Result<ExitStatus> {
         let what = format!("{} ends", self.name);
         let status = wait_for(deadline, &what, async || self.try_wait()).await;
@@ -153,12 +155,12 @@ impl Process {
     ///
     /// # Errors
     ///
-    /// When the process has ended; the same goes for the next two.
+    /// When the process has ended. The same applies to the next two methods.
     pub fn resident_bytes(&self) -> Result<u64> {
         self.status_field("VmRSS:")
     }
 
-    /// The most resident memory it ever had, in bytes.
+    /// Its peak resident memory, in bytes.
     pub fn peak_resident_bytes(&self) -> Result<u64> {
         self.status_field("VmHWM:")
     }
@@ -167,7 +169,7 @@ impl Process {
     pub fn cpu_time(&self) -> Result<Duration> {
         let path = format!("/proc/{}/stat", self.pid());
         let stat = std::fs::read_to_string(&path).with_context(|| path.clone())?;
-        // Counted behind the parenthesis that ends the program's name: fields 14 and 15 of the whole line.
+        // Counted after the parenthesis that ends the program's name: fields 14 and 15 of the line.
         let fields = stat.rsplit_once(')').map(|(_, rest)| rest.split_whitespace().skip(11).take(2));
         let ticks: Result<Vec<u64>, _> = fields.context("no name in it")?.map(str::parse).collect();
         Ok(Duration::from_millis(ticks?.iter().sum::<u64>() * 1000 / TICKS_PER_SECOND))
@@ -198,7 +200,7 @@ impl Drop for Process {
         if self.ended.is_some() {
             return;
         }
-        // It fails only when the process has ended meanwhile, which is just as well.
+        // This fails only when the process has ended meanwhile.
         let _ = self.child.kill();
         let _ = self.try_wait();
         let _ = self.child.wait();
@@ -208,7 +210,7 @@ impl Drop for Process {
     }
 }
 
-/// What a thread has read from a pipe.
+/// The text that a thread has read from a pipe.
 #[derive(Debug)]
 struct Output {
     text: Arc<Mutex<String>>,
@@ -222,7 +224,7 @@ impl Output {
         let sink = Arc::clone(&text);
         let reader = std::thread::spawn(move || {
             let (mut lines, mut line) = (BufReader::new(pipe), Vec::new());
-            // By bytes: a child may write what is not UTF-8.
+            // By bytes, because a child can write invalid UTF-8.
             while lines.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
                 let read = String::from_utf8_lossy(&line).into_owned();
                 sink.lock().unwrap_or_else(PoisonError::into_inner).push_str(&read);
@@ -241,21 +243,22 @@ impl Output {
         text.lines().find(|line| line.contains(part)).map(str::to_owned)
     }
 
-    /// Reads what is left in the pipe of a child that has ended.
+    /// Reads the rest of the pipe of a child that has ended.
     fn finish(&mut self) {
         if let Some(reader) = self.reader.take() {
-            // The reader cannot panic, and if it did, the text so far is what there is.
+            // The reader cannot panic. If it did, the text read so far remains.
             let _ = reader.join();
         }
     }
 }
 
-/// The path of a program of this workspace, built if it is not up to date, for tests that run what users run:
-/// `program("kmr-demo", &["--release", "--package", "kmr-demo"]).await?`.
+/// The path of a program of this workspace, built if it is not up to date, for tests that run what
+/// users run: `program("kmr-demo", &["--release", "--package", "kmr-demo"]).await?`.
 ///
-/// A set of features of its own means compiling most dependencies again, in minutes, so ask for what `cargo xtask test`
-/// has built by then, as this example does. A consumer that only tests need is better a binary of this package: it is
-/// compiled along, and its path is `env!("CARGO_BIN_EXE_<name>")`.
+/// A set of features of its own means compiling most dependencies again, in minutes, so ask for
+/// what `cargo xtask test` has built by then, as this example does. A consumer that only tests need
+/// is better a binary of this package: it is compiled along, and its path is
+/// `env!("CARGO_BIN_EXE_<name>")`.
 ///
 /// # Errors
 ///
@@ -275,8 +278,8 @@ pub async fn program(name: &str, build: &[&str]) -> Result<PathBuf> {
     executable(&output.stdout, name).with_context(|| format!("cargo names no program {name}"))
 }
 
-/// Where a program is, by what cargo says while it builds, in lines of JSON. A benchmark's file has a hash in its name, so cargo has to
-/// be asked.
+/// Finds the path of a program in cargo's JSON messages. A benchmark's file has a hash in its name,
+/// so the path cannot be derived.
 fn executable(messages: &[u8], name: &str) -> Option<PathBuf> {
     let lines = messages.split(|byte| *byte == b'\n');
     let messages = lines.filter_map(|line| serde_json::from_slice::<Value>(line).ok());

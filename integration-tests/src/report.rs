@@ -1,9 +1,10 @@
-//! Lines for the person who runs the tests, past the output capture of the test runner.
+//! Writes lines for the person who runs the tests, despite the test runner's output capture.
 
 use std::io::Write;
 
-/// Writes a line to standard error, also from a test that passes: libtest captures what the print macros write.
-pub fn say(line: impl std::fmt::Display) {
-    // One write call, so that lines of parallel tests do not mix. A closed standard error is no reason to fail.
+/// Writes a line to standard error, also from a test that passes. libtest captures only the print
+/// macros.
+pub fn log_line(line: impl std::fmt::Display) {
+    // One write call keeps lines of parallel tests apart. A closed standard error is no failure.
     let _ = std::io::stderr().write_all(format!("[it] {line}\n").as_bytes());
 }

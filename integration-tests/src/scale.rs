@@ -1,4 +1,4 @@
-//! How large the tests are: moderate by default, large under `KMR_SOAK=1`.
+//! The size of the tests: moderate by default, large under `KMR_SOAK=1`.
 
 /// Whether this run is a soak (`cargo xtask soak`, or `KMR_SOAK=1`).
 pub fn soaking() -> bool {

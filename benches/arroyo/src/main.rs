@@ -1,8 +1,9 @@
-//! The pipeline of integration-tests/benches on the sentry_arroyo crate: its strategies for all that it has one for, and the
-//! `clickhouse` crate's insert in `RunTaskInThreads`, as many at once as kmr has under way.
+//! The pipeline of integration-tests/benches on the sentry_arroyo crate.
 //!
-//! The benchmark builds and starts this program; what it is told and what it prints is in the directory `shared`, which it
-//! has in common with all other contenders.
+//! It uses arroyo's strategies wherever there is one, and the `clickhouse` crate's insert in
+//! `RunTaskInThreads`, with as many inserts in progress as kmr. The benchmark builds and starts
+//! this program. Its job and its output are defined in the directory `shared`, as for all
+//! contenders.
 
 #[path = "../../../integration-tests/benches/pipeline/shared/mod.rs"]
 mod shared;
@@ -37,15 +38,15 @@ use self::shared::rows;
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
-/// Inserts under way at once: kmr's default.
+/// Inserts in progress at once: kmr's default.
 const INSERTS: usize = 2;
 
-/// The age of what is committed: kmr's default.
+/// Interval between commits: kmr's default.
 const COMMIT_INTERVAL: Duration = Duration::from_secs(1);
 
 fn main() -> Result<()> {
-    let argument = std::env::args().nth(1).context("the job, as JSON, is the one argument")?;
-    let job: Job = serde_json::from_str(&argument).context("reading the job")?;
+    let argument = std::env::args().nth(1).context("usage: arroyo-pipeline JOB, with the job as JSON")?;
+    let job: Job = serde_json::from_str(&argument).context("parsing the job")?;
     match job.work {
         Work::W1 => run(&job, rows::seen),
         Work::W2 => run(&job, |_, _, payload| rows::metric(payload)),
@@ -72,12 +73,12 @@ where
     let factory = Factory { map, insert, concurrency: ConcurrencyConfig::new(INSERTS) };
     let processor = StreamProcessor::with_kafka(config, factory, topic, None);
     lock(&progress).processor = Some(processor.get_handle());
-    // Its error cannot cross threads, so it cannot be a source.
+    // The error is not `Send`, so it cannot be a source.
     processor.run().map_err(|error| anyhow!("the processor failed: {error:?}"))?;
     lock(&progress).meter.print()
 }
 
-/// Makes the chain for each assignment: map, batch, insert, commit.
+/// Creates the chain of each assignment: map, batch, insert, commit.
 struct Factory<M> {
     map: M,
     insert: Insert,
@@ -110,17 +111,17 @@ where
             |_| 1,
         );
         let map = self.map;
-        Box::new(RunTask::new(move |message| mapped(message, map), batches))
+        Box::new(RunTask::new(move |message| map_record(message, map), batches))
     }
 }
 
-/// One record as a row.
-fn mapped<R>(
+/// Maps a record to a row.
+fn map_record<R>(
     message: Message<KafkaPayload>,
     map: impl Fn(i32, i64, &[u8]) -> Result<R>,
 ) -> Result<Message<R>, SubmitError<KafkaPayload>> {
     let InnerMessage::BrokerMessage(record) = &message.inner_message else {
-        // A consumer makes no other messages.
+        // A consumer creates no other messages.
         return Err(SubmitError::MessageRejected(MessageRejected { message }));
     };
     let payload = record.payload.payload().map_or(&[][..], Vec::as_slice);
@@ -135,7 +136,7 @@ fn mapped<R>(
     }
 }
 
-/// The last step, and the end when all rows are in.
+/// The last step. It ends the program when all rows are stored.
 #[derive(Clone)]
 struct Insert {
     client: clickhouse::Client,

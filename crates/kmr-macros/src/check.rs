@@ -1,69 +1,12 @@
-//! From a [`StageList`] to [`Call`]s: which stages and settings there are, and in which order they may stand.
+//! Checks a [`StageList`] and turns it into [`Call`]s.
 //!
-//! Every rule is checked, so all mistakes are reported at once; each error points at the stage that it is about.
-
-use std::fmt;
+//! Every rule is checked, so all mistakes are reported at once. Each error points at its stage.
 
 use proc_macro2::{Ident, Span};
 use syn::{Error, Expr};
 
+use crate::kind::Kind;
 use crate::parse::{Stage, StageList};
-
-/// A stage, or a setting, that exists.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
-    Concurrency,
-    MapRetry,
-    Filter,
-    Map,
-    FilterMap,
-    FlatMap,
-    Reduce,
-    ReduceErr,
-}
-
-impl Kind {
-    const STAGES: [Self; 6] =
-        [Self::Filter, Self::Map, Self::FilterMap, Self::FlatMap, Self::Reduce, Self::ReduceErr];
-    const SETTINGS: [Self; 2] = [Self::Concurrency, Self::MapRetry];
-
-    fn all() -> impl Iterator<Item = Self> {
-        Self::STAGES.into_iter().chain(Self::SETTINGS)
-    }
-
-    /// The stage or setting of that name.
-    pub(crate) fn of(name: &Ident) -> Option<Self> {
-        Self::all().find(|kind| name == kind.name())
-    }
-
-    /// The name, which is also the builder's method.
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Concurrency => "map_concurrency",
-            Self::MapRetry => "map_retry",
-            Self::Filter => "filter",
-            Self::Map => "map",
-            Self::FilterMap => "filter_map",
-            Self::FlatMap => "flat_map",
-            Self::Reduce => "reduce",
-            Self::ReduceErr => "reduce_err",
-        }
-    }
-
-    fn is_map(self) -> bool {
-        matches!(self, Self::Map | Self::FilterMap | Self::FlatMap)
-    }
-
-    fn is_setting(self) -> bool {
-        Self::SETTINGS.contains(&self)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}`", self.name())
-    }
-}
 
 /// A call of the builder: method and argument.
 pub(crate) struct Call {
@@ -72,14 +15,14 @@ pub(crate) struct Call {
     pub(crate) argument: Expr,
 }
 
-/// A stage that exists, with the place of its name.
+/// A stage that exists, and the span of its name.
 #[derive(Clone, Copy)]
 struct Known {
     kind: Kind,
     span: Span,
 }
 
-/// The builder calls of a list, or all that is wrong with it: what could not be read first.
+/// Returns the builder calls of a list, or all its errors. Syntax errors come first.
 pub(crate) fn check(list: StageList) -> Result<Vec<Call>, Vec<Error>> {
     let mut errors = list.errors;
     let mut complete = list.complete;
@@ -110,19 +53,19 @@ pub(crate) fn check(list: StageList) -> Result<Vec<Call>, Vec<Error>> {
     Ok(list.stages.into_iter().filter_map(call).collect())
 }
 
-/// A setting stands once, before the first `reduce`: it is about the map stages there.
+/// A setting is written once, before the first `reduce`. It applies to the map stages there.
 fn check_settings(stages: &[Known], errors: &mut Vec<Error>) {
     let reduce = stages.iter().position(|stage| matches!(stage.kind, Kind::Reduce | Kind::ReduceErr));
     for (index, setting) in stages.iter().enumerate().filter(|(_, stage)| stage.kind.is_setting()) {
         let text = if stages[..index].iter().any(|before| before.kind == setting.kind) {
             format!(
-                "a second {}: it is one setting for all map stages before the first `reduce`",
+                "duplicate {}: one setting applies to all map stages before the first `reduce`",
                 setting.kind
             )
         } else if let Some(reduce) = reduce.filter(|reduce| *reduce < index) {
             format!(
-                "{} stands behind a {}: move it before the first map stage, it is a setting of the map stages before the \
-                 first `reduce`",
+                "setting {} is after a {}: move it before the first map stage. It applies only to the map \
+                 stages before the first `reduce`",
                 setting.kind, stages[reduce].kind
             )
         } else {
@@ -132,7 +75,7 @@ fn check_settings(stages: &[Known], errors: &mut Vec<Error>) {
     }
 }
 
-/// Something has to be mapped before the first `reduce`.
+/// A map stage has to precede the first `reduce`.
 fn check_map(stages: &[Known], complete: bool, errors: &mut Vec<Error>) {
     let map = stages.iter().position(|stage| stage.kind.is_map());
     let reduce = stages.iter().position(|stage| stage.kind == Kind::Reduce);
@@ -140,14 +83,14 @@ fn check_map(stages: &[Known], complete: bool, errors: &mut Vec<Error>) {
         (Some(map), Some(reduce)) if reduce < map => (
             reduce,
             format!(
-                "stage `reduce` stands before the first map stage: move it behind the {}, which makes the values \
+                "stage `reduce` is before the first map stage: move it after the {}, which produces the values \
                  that it collects",
                 stages[map].kind
             ),
         ),
         (None, Some(reduce)) if complete => (
             reduce,
-            "no map stage before this `reduce`: put a `map`, `filter_map` or `flat_map` before it, which makes the \
+            "no map stage before this `reduce`: add a `map`, `filter_map` or `flat_map`, which produces the \
              values that it collects"
                 .to_owned(),
         ),
@@ -160,7 +103,7 @@ fn check_map(stages: &[Known], complete: bool, errors: &mut Vec<Error>) {
     errors.push(Error::new(stages[at].span, text));
 }
 
-/// There has to be a `reduce`. Where there is no map stage either, `check_map` has said so.
+/// A `reduce` is required. If the map stage is missing too, `check_map` reports both.
 fn check_reduce(stages: &[Known], complete: bool, errors: &mut Vec<Error>) {
     let has = |wanted: fn(Kind) -> bool| stages.iter().any(|stage| wanted(stage.kind));
     if !complete || has(|kind| kind == Kind::Reduce) || !has(Kind::is_map) {
@@ -172,28 +115,29 @@ fn check_reduce(stages: &[Known], complete: bool, errors: &mut Vec<Error>) {
     }
 }
 
-/// Where a stage that is missing belongs, seen from the last one.
+/// Where a missing stage belongs, relative to the last one.
 fn place(stages: &[Known]) -> String {
     match stages.last() {
         Some(last) if last.kind == Kind::ReduceErr => format!("before this {}", last.kind),
-        Some(last) => format!("behind this {}", last.kind),
+        Some(last) => format!("after this {}", last.kind),
         None => String::new(),
     }
 }
 
-/// `reduce_err` stands once, at the end.
+/// `reduce_err` is written once, as the last stage.
 fn check_reduce_err(stages: &[Known], errors: &mut Vec<Error>) {
     let mut seen = false;
     for (index, stage) in stages.iter().enumerate().filter(|(_, stage)| stage.kind == Kind::ReduceErr) {
         if seen {
-            let text = "a second `reduce_err`: a strategy has one, which takes what failed at any stage";
+            let text =
+                "duplicate `reduce_err`: a strategy has one, which receives the dead letters of all stages";
             errors.push(Error::new(stage.span, text));
             continue;
         }
         seen = true;
         let last = stages[index..].iter().rfind(|later| later.kind != Kind::ReduceErr);
         if let Some(last) = last {
-            let text = format!("`reduce_err` is not the last stage: move it behind the {} below", last.kind);
+            let text = format!("`reduce_err` is not the last stage: move it after the {} below", last.kind);
             errors.push(Error::new(stage.span, text));
         }
     }
@@ -216,7 +160,7 @@ fn unknown(name: &Ident) -> Error {
     Error::new(name.span(), text)
 }
 
-/// Edits (insert, remove, replace) from one text to the other.
+/// Edit distance of two texts: insertions, removals and replacements.
 fn distance(from: &str, to: &str) -> usize {
     let mut row: Vec<usize> = (0..=to.len()).collect();
     for (i, a) in from.bytes().enumerate() {

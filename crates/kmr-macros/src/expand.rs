@@ -1,4 +1,4 @@
-//! From [`Call`]s to tokens: the builder calls that a user would write by hand, or the errors and a stand-in.
+//! Expands [`Call`]s to the builder calls that a user would write by hand, or errors to a stub.
 //!
 //! Each call carries the span of its stage, so rustc reports a type mismatch there.
 
@@ -26,7 +26,8 @@ fn chain(calls: &[Call]) -> TokenStream {
     quote!(::kmr_core::Strategy::new() #(#calls)*)
 }
 
-/// All errors at once, and a value of the type that a good strategy has, so that nothing else is reported.
+/// All errors at once, and a value of the type of a valid strategy. Without the value, rustc would
+/// report errors where the strategy is used.
 fn stub(errors: Vec<Error>) -> TokenStream {
     let errors = errors.into_iter().reduce(|mut all, error| {
         all.combine(error);

@@ -1,18 +1,18 @@
 #![doc = include_str!("../README.md")]
 
-// In the order in which a stage list meets them.
-mod parse;
-
+// A stage list passes through `parse`, then `check`, then `expand`. All of them know `kind`.
 mod check;
-
 mod expand;
+mod kind;
+mod parse;
 
 #[cfg(test)]
 mod tests;
 
 use proc_macro::TokenStream;
 
-/// Writes a strategy as a list of stages. Use it as `kmr_core::processing_strategy!`: its documentation is there.
+/// Builds a strategy from a list of stages. Use it as `kmr_core::processing_strategy!`, which
+/// documents it.
 #[proc_macro]
 pub fn processing_strategy(input: TokenStream) -> TokenStream {
     expand::processing_strategy(input.into()).into()

@@ -1,28 +1,29 @@
-//! From tokens to a [`StageList`]: what was written, whether or not it makes sense.
+//! Parses tokens into a [`StageList`], without checking its order.
 //!
-//! A mistake in one stage does not hide those in the others: its error is kept, and reading goes on at the next stage.
+//! A mistake in one stage does not hide those in the others. The parser keeps its error and
+//! continues at the next stage.
 
 use proc_macro2::{Span, TokenStream, TokenTree};
 use syn::ext::IdentExt;
 use syn::parse::{Parse, ParseStream};
 use syn::{Error, Expr, Ident, Token, braced, token};
 
-use crate::check::Kind;
+use crate::kind::Kind;
 
-/// The stages that were written, and what could not be read.
+/// The stages as written, and the syntax errors.
 pub(crate) struct StageList {
     pub(crate) stages: Vec<Stage>,
-    /// Where to point when the list as a whole is wrong.
+    /// Span for errors about the list as a whole.
     pub(crate) span: Span,
     pub(crate) errors: Vec<Error>,
-    /// Whether the name of every stage could be read, so that a stage that is not there is missing indeed.
+    /// Whether every stage name was parsed. Only then is an absent stage reported as missing.
     pub(crate) complete: bool,
 }
 
 /// `name => value`.
 pub(crate) struct Stage {
     pub(crate) name: Ident,
-    /// `None`: an error says why.
+    /// `None` after a syntax error, which is in [`StageList::errors`].
     pub(crate) value: Option<Expr>,
 }
 
@@ -38,7 +39,7 @@ impl Parse for StageList {
         list.span = braced!(content in input).span.join();
         list.read(&content)?;
         if !input.is_empty() {
-            let text = "expected nothing behind the `}` that ends the list of stages";
+            let text = "expected nothing after the `}` that ends the list of stages";
             list.errors.push(Error::new(input.span(), text));
             input.parse::<TokenStream>()?;
         }
@@ -60,7 +61,7 @@ impl StageList {
         Ok(())
     }
 
-    /// Reads one stage and the comma behind it.
+    /// Parses one stage and the comma after it.
     fn stage(&mut self, input: ParseStream<'_>) -> syn::Result<()> {
         if !input.peek(Ident::peek_any) {
             let text = "expected the name of a stage, as in `map => parse`";
@@ -91,13 +92,13 @@ impl StageList {
             self.errors.push(Error::new(input.span(), text));
             return Ok(());
         }
-        let text = format!("stage `{before}`: expected `,` behind its value");
+        let text = format!("stage `{before}`: expected `,` after its value");
         self.errors.push(Error::new(input.span(), text));
         skip_stage(input)
     }
 }
 
-/// Reads `=> value`.
+/// Parses `=> value`.
 fn value(input: ParseStream<'_>, name: &Ident) -> syn::Result<Expr> {
     let absent = || {
         let text = format!("stage `{name}`: expected a value, as in `{name} => value`");
@@ -107,7 +108,7 @@ fn value(input: ParseStream<'_>, name: &Ident) -> syn::Result<Expr> {
         return Err(absent());
     }
     if !input.peek(Token![=>]) {
-        let text = format!("stage `{name}`: expected `=>` behind its name, as in `{name} => value`");
+        let text = format!("stage `{name}`: expected `=>` after its name, as in `{name} => value`");
         return Err(Error::new(name.span(), text));
     }
     input.parse::<Token![=>]>()?;
@@ -118,7 +119,7 @@ fn value(input: ParseStream<'_>, name: &Ident) -> syn::Result<Expr> {
     input.parse().map_err(explain)
 }
 
-/// Whether this looks like stages at all. If not, one error says more than one for each token.
+/// Whether this looks like a list of stages. If not, one error is clearer than one for each token.
 fn is_stage_list(input: ParseStream<'_>) -> bool {
     let ahead = input.fork();
     let known = ahead.call(Ident::parse_any).is_ok_and(|name| Kind::of(&name).is_some());
@@ -138,7 +139,7 @@ fn starts_stage(input: ParseStream<'_>) -> bool {
     input.peek(Ident::peek_any) && input.peek2(Token![=>])
 }
 
-/// Skips to the next stage: behind a comma that is followed by `name =>`, or to the end.
+/// Skips to the next `name =>`, or to the end.
 fn skip_stage(input: ParseStream<'_>) -> syn::Result<()> {
     while !input.is_empty() {
         if input.parse::<Option<Token![,]>>()?.is_some() {

@@ -1,4 +1,4 @@
-//! Snapshots: what the macro writes for a list of stages, as formatted source.
+//! Snapshots of the expansion, as formatted source, and the errors of invalid lists.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -68,7 +68,7 @@ fn settings_are_builder_calls_like_stages() {
 }
 
 #[test]
-fn settings_stand_once_before_the_first_reduce_and_are_no_stages() {
+fn settings_are_written_once_before_the_first_reduce() {
     let stages = quote!({
         map_concurrency => 4,
         map => parse,
@@ -79,18 +79,18 @@ fn settings_stand_once_before_the_first_reduce_and_are_no_stages() {
     });
     let found = errors(stages);
     assert_eq!(found.len(), 2, "{found:#?}");
-    assert!(found[0].starts_with("a second `map_concurrency`"), "{found:#?}");
-    assert!(found[1].starts_with("`map_retry` stands behind a `reduce`"), "{found:#?}");
-    let found = errors(quote!({ map => parse, reduce => sink, reduce_err => errors, map_concurrency => 4 }));
+    assert!(found[0].starts_with("duplicate `concurrency`"), "{found:#?}");
+    assert!(found[1].starts_with("setting `map_retry` is after a `reduce`"), "{found:#?}");
+    let found = errors(quote!({ map => parse, reduce => sink, reduce_err => errors, concurrency => 4 }));
     assert_eq!(found.len(), 1, "{found:#?}");
-    let found = errors(quote!({ map => parse, map_concurrency => 4 }));
-    assert_eq!(found, ["no `reduce` stage: the strategy needs one behind this `map`"]);
-    let found = errors(quote!({ map_concurrency => 4 }));
+    let found = errors(quote!({ map => parse, concurrency => 4 }));
+    assert_eq!(found, ["no `reduce` stage: the strategy needs one after this `map`"]);
+    let found = errors(quote!({ concurrency => 4 }));
     assert!(found.len() == 1 && found[0].starts_with("the strategy is empty"), "{found:#?}");
 }
 
 #[test]
-fn inner_braces_and_last_comma_may_be_left_out() {
+fn inner_braces_and_last_comma_are_optional() {
     let expected = "::kmr_core::Strategy::new().map(parse).reduce(sink)";
     for stages in [
         quote!({ map => parse, reduce => sink, }),
@@ -127,11 +127,11 @@ fn value_is_any_expression() {
 }
 
 #[test]
-fn mistake_leaves_a_stand_in_of_the_type_of_a_strategy() {
+fn invalid_list_expands_to_a_stub_of_the_type_of_a_strategy() {
     let expected = r#"
 {
     ::core::compile_error! {
-        "no `reduce` stage: the strategy needs one behind this `map`"
+        "no `reduce` stage: the strategy needs one after this `map`"
     }
     ::kmr_core::__private::stub()
 }"#;
@@ -158,25 +158,25 @@ fn all_mistakes_are_reported_at_once() {
         "expected the name of a stage",
         "expected `,` between the stage `map` and this one",
         "unknown stage `mapp`: did you mean `map`?",
-        "stage `reduce` stands before the first map stage",
-        "`reduce_err` is not the last stage: move it behind the `filter`",
-        "a second `reduce_err`",
+        "stage `reduce` is before the first map stage",
+        "`reduce_err` is not the last stage: move it after the `filter`",
+        "duplicate `reduce_err`",
     ];
     assert_eq!(found.len(), expected.len(), "{found:#?}");
     for (found, expected) in found.iter().zip(expected) {
-        assert!(found.starts_with(expected), "{found} is not {expected}");
+        assert!(found.starts_with(expected), "error {found:?} does not start with {expected:?}");
     }
 }
 
 #[test]
-fn stage_that_cannot_be_read_is_not_called_missing() {
+fn stage_with_a_syntax_error_is_not_reported_as_missing() {
     assert_eq!(errors(quote!({ mop => parse, reducer => sink })).len(), 2);
     assert_eq!(errors(quote!({ map => parse, => sink })).len(), 1);
     assert_eq!(errors(quote!({ map => parse, reduce sink })).len(), 1);
 }
 
 #[test]
-fn what_is_not_a_list_gets_one_error() {
+fn tokens_that_are_no_list_get_one_error() {
     for tokens in [quote!(parse, sink), quote!("map"), quote!([map, reduce]), quote!({ parse(1, 2) })] {
         let errors = errors(tokens);
         assert_eq!(errors.len(), 1, "{errors:?}");
@@ -185,7 +185,7 @@ fn what_is_not_a_list_gets_one_error() {
 }
 
 #[test]
-fn only_near_names_are_suggested() {
+fn only_similar_names_are_suggested() {
     let suggestion = |name: &str| {
         let name: TokenStream = name.parse().expect("a name");
         let errors = errors(quote!({ #name => value }));

@@ -94,12 +94,14 @@ async fn measure<R: Row + Serialize + Send + 'static>(
         let first = batch * BATCH;
         let rows: Vec<R> = timed(&mut making, || (first..first + BATCH).map(make).collect());
         timed(&mut encoding, || -> Result<(), BoxError> {
-            let mut chunk = container.fresh();
+            let mut chunk = container.new_empty();
             for row in rows {
                 chunk.push(row)?;
                 if chunk.len() as u64 == CHUNK {
-                    writer
-                        .accept(Chunk::new(std::mem::replace(&mut chunk, container.fresh()), Vec::new()))?;
+                    writer.accept(Chunk::new(
+                        std::mem::replace(&mut chunk, container.new_empty()),
+                        Vec::new(),
+                    ))?;
                 }
             }
             Ok(())

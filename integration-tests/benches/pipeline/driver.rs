@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use integration_tests::{Topic, say};
+use integration_tests::{Topic, log_line};
 
 use crate::contenders::Contender;
 use crate::figures::{Figures, Sample, order_by_kind};
@@ -14,37 +14,38 @@ use crate::options::Options;
 use crate::programs::Program;
 use crate::servers::Servers;
 use crate::shared::job::{Job, Work};
-use crate::table::{self, FEWEST_ROUNDS};
+use crate::table::{self, MIN_ROUNDS};
 
-/// A line of the table.
+/// A row of the table.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// Its name there; [`table`] refers to it in the ratios.
+    /// Its name in the table. [`table`] refers to it in the ratios.
     name: &'static str,
     work: Work,
     program: Program,
-    /// What the program is to do, if it can do several things.
+    /// The contender, if the program has several.
     contender: Option<Contender>,
     /// Whether a rival has kmr's fetch settings.
     tuned: bool,
-    /// It runs in the first rounds only, if there are more.
-    most_rounds: usize,
+    /// Number of rounds, from the first on, in which it runs.
+    max_rounds: usize,
 }
 
 impl Entry {
-    /// The same with glibc's malloc.
+    /// The same contender with glibc's malloc.
     const fn glibc(self) -> Self {
-        Self { program: self.program.glibc(), most_rounds: FEWEST_ROUNDS, ..self }
+        Self { program: self.program.glibc(), max_rounds: MIN_ROUNDS, ..self }
     }
 
-    /// Entries that the table compares with each other: those with one allocator and the same fetch settings.
+    /// Allocator and fetch settings. The table compares entries of one kind with each other.
     fn kind(&self) -> (bool, bool) {
         (self.program == self.program.glibc(), self.tuned)
     }
 
-    /// The same with librdkafka's own fetch settings. It waits for most of its time, so a run is long.
+    /// The same contender with librdkafka's default fetch settings. It waits for most of its time,
+    /// so a run is long.
     const fn as_it_comes(self) -> Self {
-        Self { tuned: false, most_rounds: FEWEST_ROUNDS, ..self }
+        Self { tuned: false, max_rounds: MIN_ROUNDS, ..self }
     }
 }
 
@@ -76,22 +77,22 @@ const ENTRIES: [Entry; 23] = [
 
 const fn own(name: &'static str, work: Work, contender: Contender) -> Entry {
     let contender = Some(contender);
-    Entry { name, work, program: Program::Own, contender, tuned: true, most_rounds: usize::MAX }
+    Entry { name, work, program: Program::Own, contender, tuned: true, max_rounds: usize::MAX }
 }
 
 const fn arroyo(name: &'static str, work: Work) -> Entry {
-    Entry { name, work, program: Program::Arroyo, contender: None, tuned: true, most_rounds: usize::MAX }
+    Entry { name, work, program: Program::Arroyo, contender: None, tuned: true, max_rounds: usize::MAX }
 }
 
-/// The whole benchmark.
+/// Runs the whole benchmark.
 ///
 /// # Errors
 ///
-/// Where there are no servers, when a contender fails, and when one has not done all its records.
+/// When no servers are available, a contender fails, or a contender does not process all records.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let entries: Vec<Entry> = ENTRIES.into_iter().filter(|entry| options.wants(entry.name)).collect();
     let measurements = options.measurements();
-    ensure!(!entries.is_empty() || !measurements.is_empty(), "--only leaves nothing to run");
+    ensure!(!entries.is_empty() || !measurements.is_empty(), "--only matches no contender or measurement");
     let programs = programs(&entries).await?;
     let servers = Servers::start().await?;
     println!("{}\n", table::machine());
@@ -104,7 +105,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Where the programs are that the entries need, built.
+/// Builds the programs of the entries, and returns their paths.
 async fn programs(entries: &[Entry]) -> Result<BTreeMap<Program, PathBuf>> {
     let mut programs = BTreeMap::new();
     for Entry { program, .. } in entries {
@@ -115,7 +116,7 @@ async fn programs(entries: &[Entry]) -> Result<BTreeMap<Program, PathBuf>> {
     Ok(programs)
 }
 
-/// The table of all contenders.
+/// Measures all contenders and prints their table.
 async fn pipeline(
     options: &Options,
     entries: &[Entry],
@@ -127,10 +128,10 @@ async fn pipeline(
     let mut figures = Figures::new(entries.iter().map(|entry| entry.name));
     for round in 1..=options.rounds() {
         for at in order_by_kind(round, &kinds) {
-            let Some(entry) = entries.get(at).filter(|entry| round <= entry.most_rounds) else { continue };
-            let program = programs.get(&entry.program).context("not built")?;
+            let Some(entry) = entries.get(at).filter(|entry| round <= entry.max_rounds) else { continue };
+            let program = programs.get(&entry.program).context("the contender's program was not built")?;
             let sample = once(options, entry, servers, &topic, program).await.context(entry.name)?;
-            say(format_args!("round {round}: {:30} {sample}", entry.name));
+            log_line(format_args!("round {round}: {:30} {sample}", entry.name));
             figures.add(entry.name, sample);
         }
     }
@@ -138,7 +139,7 @@ async fn pipeline(
     topic.delete().await
 }
 
-/// One run of one contender, on empty tables and in a group of its own.
+/// Runs a contender once, on empty tables and in a group of its own.
 async fn once(
     options: &Options,
     entry: &Entry,
@@ -162,7 +163,7 @@ async fn once(
     Ok(Sample { measured, load })
 }
 
-/// Tasks that want a processor, over the last minute.
+/// The machine's load average over the last minute.
 pub(crate) fn load_average() -> Result<f64> {
     let text = std::fs::read_to_string("/proc/loadavg")?;
     Ok(text.split_whitespace().next().context("no load average")?.parse()?)

@@ -1,18 +1,18 @@
-//! What was measured, and the statistics over rounds.
+//! Collects the measurements of all rounds and computes their statistics.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::shared::meter::Measured;
 
-/// Resamples of the bootstrap: enough for the second digit of an interval.
+/// Number of bootstrap resamples, enough for the second digit of an interval.
 const RESAMPLES: usize = 4_000;
 
 /// One run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) measured: Measured,
-    /// The machine's load average when it started: other people's work, and the runs before.
+    /// The machine's load average at its start, from other work and earlier runs.
     pub(crate) load: f64,
 }
 
@@ -23,12 +23,12 @@ impl fmt::Display for Sample {
     }
 }
 
-/// A column.
+/// A column of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Figure {
-    /// Records a second.
+    /// Records per second.
     Rate,
-    /// CPU-seconds for a million records.
+    /// CPU-seconds per million records.
     Cpu,
     /// Peak resident memory, in millions of bytes.
     Peak,
@@ -54,11 +54,11 @@ pub(crate) struct Spread {
     /// The 95 % interval of the median.
     pub(crate) low: f64,
     pub(crate) high: f64,
-    /// How many rounds it is of.
+    /// Number of rounds.
     pub(crate) rounds: usize,
 }
 
-/// All runs, by contender, in the order of rounds.
+/// All runs by contender, in the order of rounds.
 #[derive(Debug)]
 pub(crate) struct Figures {
     order: Vec<&'static str>,
@@ -66,7 +66,7 @@ pub(crate) struct Figures {
 }
 
 impl Figures {
-    /// Nothing yet of these contenders, which is the order of the table.
+    /// Without runs. `order` has the contenders in the order of the table.
     pub(crate) fn new(order: impl Iterator<Item = &'static str>) -> Self {
         Self { order: order.collect(), samples: BTreeMap::new() }
     }
@@ -80,18 +80,18 @@ impl Figures {
         &self.order
     }
 
-    /// The least of a figure.
+    /// The minimum of a figure.
     pub(crate) fn least(&self, name: &str, figure: Figure) -> f64 {
         self.values(name, figure).into_iter().fold(f64::INFINITY, f64::min)
     }
 
     /// A figure of one contender.
     pub(crate) fn spread(&self, name: &str, figure: Figure) -> Spread {
-        let nothing = Spread { median: f64::NAN, low: f64::NAN, high: f64::NAN, rounds: 0 };
-        self.ratio(figure, &[name], &[]).unwrap_or(nothing)
+        let none = Spread { median: f64::NAN, low: f64::NAN, high: f64::NAN, rounds: 0 };
+        self.ratio(figure, &[name], &[]).unwrap_or(none)
     }
 
-    /// Whether `this` did better than `that`, or ran at all where `that` did not.
+    /// Whether `this` is better than `that`, or only `this` ran.
     pub(crate) fn is_better(&self, figure: Figure, this: &str, that: &str) -> bool {
         match self.ratio(figure, &[this], &[that]) {
             Some(ratio) if figure == Figure::Rate => ratio.median > 1.0,
@@ -100,8 +100,8 @@ impl Figures {
         }
     }
 
-    /// The sum of medians over another such sum (over 1, if that names nobody), in the rounds in which all of them ran: the first ones.
-    /// `None` when one of them did not run.
+    /// Divides the sum of the medians of `over` by that of `under`, or by 1 if `under` is empty.
+    /// Only rounds in which all of them ran count. `None` when one of them did not run.
     pub(crate) fn ratio(&self, figure: Figure, over: &[&str], under: &[&str]) -> Option<Spread> {
         let columns = |names: &[&str]| -> Option<Vec<Vec<f64>>> {
             let column = |name: &&str| Some(self.values(name, figure)).filter(|values| !values.is_empty());
@@ -116,24 +116,27 @@ impl Figures {
     }
 }
 
-/// The places of `count` things in the order of one round. It differs from round to round, so that what a run leaves behind in the
-/// servers and in the caches does not always meet the same one; it is the same each time.
+/// The order in which `count` contenders run in a round, as indices. It is shuffled in each round,
+/// so that the state of servers and caches after a run does not always affect the same contender.
+/// It is the same in every benchmark.
 pub(crate) fn order(round: usize, count: usize) -> Vec<usize> {
-    let mut places: Vec<usize> = (0..count).collect();
-    fastrand::Rng::with_seed(round as u64).shuffle(&mut places);
-    places
+    let mut indices: Vec<usize> = (0..count).collect();
+    fastrand::Rng::with_seed(round as u64).shuffle(&mut indices);
+    indices
 }
 
-/// The same, but things of the same kind follow each other, so that those which are compared meet the same minutes.
+/// As [`order`], with contenders of one kind next to each other, so that compared runs are close in
+/// time.
 pub(crate) fn order_by_kind<K: PartialEq>(round: usize, kinds: &[K]) -> Vec<usize> {
     let shuffled = order(round, kinds.len());
-    let mut places = shuffled.clone();
-    places.sort_by_key(|at| shuffled.iter().position(|first| kinds.get(*first) == kinds.get(*at)));
-    places
+    let mut indices = shuffled.clone();
+    indices.sort_by_key(|at| shuffled.iter().position(|first| kinds.get(*first) == kinds.get(*at)));
+    indices
 }
 
-/// The sum of the medians of columns, each a figure of all rounds, over another such sum (over 1, if there are none). Rounds that some of
-/// them lack do not count. `None`: there is nothing to compare.
+/// Divides the sum of the medians of the columns `over` by that of `under`, or by 1 if `under` is
+/// empty. A column has a figure of all rounds. Only rounds that all columns have count. `None`
+/// without such a round.
 pub(crate) fn ratio(over: &[Vec<f64>], under: &[Vec<f64>]) -> Option<Spread> {
     let rounds = over.iter().chain(under).map(Vec::len).min().filter(|rounds| *rounds > 0)?;
     let value = |picked: &[usize]| {
@@ -145,8 +148,9 @@ pub(crate) fn ratio(over: &[Vec<f64>], under: &[Vec<f64>]) -> Option<Spread> {
     Some(bootstrap(rounds, value))
 }
 
-/// The value over all rounds, and its percentile interval over rounds that are drawn again. Rounds are drawn as a whole, so
-/// what disturbed a round disturbs both sides of a ratio. The same rounds give the same interval.
+/// The value over all rounds, and its percentile interval over resampled rounds. Rounds are
+/// resampled as a whole, so that a disturbance of a round affects both sides of a ratio. The same
+/// rounds give the same interval.
 fn bootstrap(rounds: usize, value: impl Fn(&[usize]) -> f64) -> Spread {
     let mut random = fastrand::Rng::with_seed(6);
     let mut picked: Vec<usize> = (0..rounds).collect();
@@ -158,7 +162,7 @@ fn bootstrap(rounds: usize, value: impl Fn(&[usize]) -> f64) -> Spread {
         })
         .collect();
     values.sort_by(f64::total_cmp);
-    let at = |share: f64| values.get((share * (RESAMPLES - 1) as f64).round() as usize).copied();
+    let at = |ratio: f64| values.get((ratio * (RESAMPLES - 1) as f64).round() as usize).copied();
     Spread { median, low: at(0.025).unwrap_or(median), high: at(0.975).unwrap_or(median), rounds }
 }
 

@@ -1,5 +1,5 @@
-//! kmr's whole pipeline on real Kafka and real ClickHouse, its ceilings, and what a user would take instead, measured in one
-//! run, round after round. BENCHMARKS.md says what is measured and how.
+//! Measures kmr's whole pipeline on real Kafka and real ClickHouse, its ceilings, and its
+//! alternatives, in interleaved rounds of one run. BENCHMARKS.md describes the measurements.
 //!
 //! ```sh
 //! cargo bench -p integration-tests --bench pipeline
@@ -23,15 +23,15 @@ use clap::Parser as _;
 
 use self::options::Options;
 
-// For Rust and for librdkafka's C code, as in kmr-demo. `glibc.rs` is the program without it.
+// For Rust and for librdkafka's C code, as in kmr's programs. `glibc.rs` is the program without it.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> Result<()> {
-    // `cargo test --all-targets` runs benchmarks, too, with a test's arguments. Only what `cargo bench` starts, or what this
-    // program starts itself, is meant to run.
+    // `cargo test --all-targets` also starts benchmarks, with a test's arguments. Only `cargo
+    // bench` and this program itself should start a measurement.
     if !std::env::args().any(|argument| matches!(argument.as_str(), "--bench" | "--job")) {
-        println!("nothing is measured without `cargo bench`");
+        println!("not started by `cargo bench`: nothing is measured");
         return Ok(());
     }
     let options = Options::parse();

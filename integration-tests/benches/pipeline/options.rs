@@ -1,36 +1,38 @@
-//! The command line.
+//! Parses the command line.
 
 use clap::Parser;
 
 use crate::measurements::Measurement;
 
-/// kmr's pipeline, its ceilings and its rivals on real servers, interleaved; then what else is promised: a live tail, a stalled sink,
-/// growth, idleness, exactly-once mode, several processes of one group.
+/// Measures kmr's pipeline, its ceilings and its rivals on real servers, in interleaved rounds.
+/// Then measures a live tail, a stalled sink, growth, an idle consumer, exactly-once mode, and
+/// several processes of one group.
 #[derive(Debug, Parser)]
 pub(crate) struct Options {
     /// Records in the topic [default: 2000000; with --smoke 100000]
     #[arg(long)]
     records: Option<u64>,
-    /// How often each contender runs [default: 9; with --smoke 1]
+    /// Rounds, in each of which every contender runs once [default: 9; with --smoke 1]
     #[arg(long)]
     rounds: Option<usize>,
     /// Partitions of the topic
     #[arg(long, default_value_t = 4)]
     pub(crate) partitions: i32,
-    /// Small defaults: whether everything works, not how fast it is
+    /// Small defaults, to check that everything works, not how fast it is
     #[arg(long)]
     pub(crate) smoke: bool,
-    /// Batches go to ClickHouse uncompressed, from every contender; without this as LZ4, everybody's default
+    /// Every contender sends uncompressed batches to ClickHouse [default: LZ4, as each does by
+    /// default]
     #[arg(long)]
     plain: bool,
-    /// Only this (repeat for more): tail, stalled, growth, idle, exactly-once, scale-out; pipeline, the table of all contenders; or
-    /// contenders whose name contains it
+    /// Run only this (repeatable): tail, stalled, growth, idle, exactly-once, scale-out; pipeline
+    /// for the table of all contenders; or contenders whose name contains the value
     #[arg(long)]
     only: Vec<String>,
-    /// Given by `cargo bench`
+    /// Passed by `cargo bench`
     #[arg(long = "bench", hide = true)]
     _bench: bool,
-    /// Run one contender: how this program starts itself
+    /// Run one contender (this program starts itself with it)
     #[arg(long, hide = true)]
     pub(crate) job: Option<String>,
 }
@@ -54,7 +56,7 @@ impl Options {
         self.only.is_empty() || contenders.any(|part| part == "pipeline" || name.contains(part.as_str()))
     }
 
-    /// What else is measured.
+    /// The measurements besides the table of contenders.
     pub(crate) fn measurements(&self) -> Vec<Measurement> {
         if self.only.is_empty() {
             return Measurement::ALL.to_vec();

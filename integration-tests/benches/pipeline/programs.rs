@@ -1,25 +1,25 @@
-//! The programs whose processes the contenders are, each with its allocator. Only those that are wanted are built.
+//! Builds the programs of the contenders, each with its allocator. Only the needed ones are built.
 
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
-use integration_tests::{program, say};
+use integration_tests::{log_line, program};
 
-/// One of them.
+/// A program that runs contenders.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Program {
-    /// This one.
+    /// This program.
     Own,
     /// The same contenders with glibc's malloc: `glibc.rs`.
     OwnGlibc,
     /// The package benches/arroyo.
     Arroyo,
-    /// The same without jemalloc.
+    /// The package benches/arroyo without jemalloc.
     ArroyoGlibc,
 }
 
 impl Program {
-    /// Its like with glibc's malloc.
+    /// The same program with glibc's malloc.
     pub(crate) const fn glibc(self) -> Self {
         match self {
             Self::Own | Self::OwnGlibc => Self::OwnGlibc,
@@ -27,16 +27,16 @@ impl Program {
         }
     }
 
-    /// Builds it, if it is not up to date, and says where it is.
+    /// Builds the program if it is not up to date, and returns its path.
     ///
     /// # Errors
     ///
     /// When it does not build.
     pub(crate) async fn build(self) -> Result<PathBuf> {
         match self {
-            Self::Own => std::env::current_exe().context("where am I"),
+            Self::Own => std::env::current_exe().context("cannot read the path of this program"),
             Self::OwnGlibc => {
-                say("building the contenders with glibc's malloc");
+                log_line("building the contenders with glibc's malloc");
                 let name = "pipeline-glibc";
                 program(name, &["--release", "--package", "integration-tests", "--bench", name]).await
             }
@@ -46,14 +46,15 @@ impl Program {
     }
 }
 
-/// The program on `sentry_arroyo`. Cargo puts it in the same place with either allocator, so each is copied to a place of its own; what
-/// both are linked from stays, and nothing is compiled again when the other one is asked for.
+/// Builds the program on `sentry_arroyo`. Cargo writes it to the same path with either allocator,
+/// so it is copied to a path of its own. The compiled dependencies stay, so that building the other
+/// one compiles nothing again.
 async fn arroyo(allocator: &str, features: &[&str]) -> Result<PathBuf> {
-    say(format_args!("building benches/arroyo with {allocator}"));
+    log_line(format_args!("building benches/arroyo with {allocator}"));
     let mut build = vec!["--release", "--locked", "--manifest-path", "benches/arroyo/Cargo.toml"];
     build.extend(features);
-    let why = "sentry_arroyo needs cmake and libcurl's headers (Debian: libcurl4-openssl-dev)";
-    let built = program("arroyo-pipeline", &build).await.context(why)?;
+    let hint = "sentry_arroyo needs cmake and libcurl's headers (Debian: libcurl4-openssl-dev)";
+    let built = program("arroyo-pipeline", &build).await.context(hint)?;
     let own = built.with_file_name(format!("arroyo-pipeline-{allocator}"));
     std::fs::copy(&built, &own).with_context(|| own.display().to_string())?;
     Ok(own)

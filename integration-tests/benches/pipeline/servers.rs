@@ -1,20 +1,20 @@
-//! The servers, the topics and tables of a measurement, and the processes that it starts.
+//! Starts the servers, fills topics, creates tables, and runs the processes of a measurement.
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, Process, Topic, say, unique};
+use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, Process, Topic, log_line, unique};
 use serde::de::DeserializeOwned;
 
 use crate::contenders::Contender;
 use crate::payload::{PAYLOAD_BYTES, payload};
 use crate::shared::job::{Job, Work};
 
-/// Longest run of one process. One that loses a record, and so waits for ever, is an error.
+/// Timeout of one process. A process that loses a record waits forever and runs into it.
 const RUN_SECONDS: u64 = 600;
 
-/// Columns and order of the table of each work.
+/// Columns and sorting key of each work's table.
 const TABLES: [(Work, (&str, &str)); 2] = [
     (Work::W1, ("partition UInt32, offset UInt64, timestamp DateTime", "partition, offset")),
     (
@@ -42,17 +42,18 @@ impl Servers {
             let sql = format!("CREATE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY ({order})");
             database.exec(&sql).await?;
         }
-        Ok(Self { kafka, database, own: std::env::current_exe().context("where am I")? })
+        let own = std::env::current_exe().context("cannot read the path of this program")?;
+        Ok(Self { kafka, database, own })
     }
 
-    /// A topic with so many of the benchmark's records, spread evenly.
+    /// A topic with `records` of the benchmark's records, spread evenly.
     pub(crate) async fn topic(&self, name: &str, partitions: i32, records: u64) -> Result<Topic> {
         let topic = self.kafka.create_topic(name, partitions).await?;
         fill(&topic, records).await?;
         Ok(topic)
     }
 
-    /// What a process is told that reads all of `topic`, a name or a pattern, in a group of its own.
+    /// The job of a process that reads all of `topic`, a name or a pattern, in a group of its own.
     pub(crate) fn job(&self, work: Work, topic: &str, records: u64, lz4: bool) -> Job {
         Job {
             work,
@@ -73,36 +74,37 @@ impl Servers {
         spawn(self.command(contender, job)?)
     }
 
-    /// How this program is started again.
+    /// The command that starts this program again.
     pub(crate) fn command(&self, contender: Contender, job: &Job) -> Result<Command> {
         contender.command(&self.own, job)
     }
 
-    /// Runs a process to its end, on empty tables, and returns what it says. `inserts`: its rows have to be in the table.
+    /// Runs a process to its end, on empty tables, and returns its measurement. `inserts` is the
+    /// required number of rows in the table.
     pub(crate) async fn run<T: DeserializeOwned>(
         &self,
         command: Command,
         work: Work,
         inserts: Option<u64>,
     ) -> Result<T> {
-        // The other one, too: the server would go on merging what the run before has inserted.
+        // Both tables, because the server would continue to merge rows of the previous run.
         for (work, _) in TABLES {
             self.database.exec(&format!("TRUNCATE TABLE {} SYNC", table_of(work))).await?;
         }
         let table = table_of(work);
-        let said = said(spawn(command)?).await?;
+        let output = output(spawn(command)?).await?;
         if let Some(records) = inserts {
             let rows = self.database.count(table).await?;
-            ensure!(rows == records, "{rows} rows of {records} records");
+            ensure!(rows == records, "the table has {rows} rows of {records} records");
         }
-        Ok(said)
+        Ok(output)
     }
 }
 
-/// Produces so many records, spread evenly.
+/// Produces `records` records, spread evenly.
 pub(crate) async fn fill(topic: &Topic, records: u64) -> Result<()> {
     let partitions = topic.partitions();
-    say(format_args!("producing {records} records of {PAYLOAD_BYTES} bytes to {partitions} partitions"));
+    log_line(format_args!("producing {records} records of {PAYLOAD_BYTES} bytes to {partitions} partitions"));
     let spread = u64::from(partitions.unsigned_abs().max(1));
     let message = move |n| Message::new(payload(n)).partition(i32::try_from(n % spread).unwrap_or_default());
     let produced = topic.produce((0..records).map(message)).await?;
@@ -111,17 +113,17 @@ pub(crate) async fn fill(topic: &Topic, records: u64) -> Result<()> {
 }
 
 fn spawn(mut command: Command) -> Result<Process> {
-    // A lost panic message would leave nothing to look at.
+    // A backtrace would hide the panic message.
     command.env("RUST_LIB_BACKTRACE", "0");
     Process::spawn(command)
 }
 
-/// Waits for a process and reads the last line of its output.
-pub(crate) async fn said<T: DeserializeOwned>(mut process: Process) -> Result<T> {
+/// Waits for a process and parses the last line of its output.
+pub(crate) async fn output<T: DeserializeOwned>(mut process: Process) -> Result<T> {
     let status = process.wait(Deadline::seconds(RUN_SECONDS)).await?;
     ensure!(status.success(), "{status}; its standard error:\n{}", process.stderr());
     let output = process.stdout();
-    let line = output.lines().last().context("it has printed nothing")?;
+    let line = output.lines().last().context("the process has printed nothing")?;
     serde_json::from_str(line).with_context(|| line.to_owned())
 }
 

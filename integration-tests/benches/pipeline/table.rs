@@ -1,4 +1,4 @@
-//! What is printed: the machine, the contenders, and the ratios with their targets.
+//! Prints the machine, the table of contenders, and the ratios with their targets.
 
 use comfy_table::presets::ASCII_MARKDOWN;
 use comfy_table::{CellAlignment, Table};
@@ -6,27 +6,28 @@ use comfy_table::{CellAlignment, Table};
 use crate::figures::{Figure, Figures, Spread};
 use crate::options::Options;
 
-/// With fewer the interval of a median is narrower than the truth: of 5 rounds all are on one side in 1 of 16 cases.
-pub(crate) const FEWEST_ROUNDS: usize = 6;
+/// With fewer rounds the interval of a median is too narrow: in 1 of 16 cases, all of 5 rounds are
+/// on one side.
+pub(crate) const MIN_ROUNDS: usize = 6;
 
-/// What a ratio of medians should be.
+/// The target of a ratio of medians.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Target {
     AtMost(f64),
     AtLeast(f64),
 }
 
-/// What a figure is compared with.
+/// The denominator of a ratio.
 #[derive(Clone, Copy, Debug)]
 enum Under {
-    /// These, summed.
+    /// The sum of these contenders.
     Sum(&'static [&'static str]),
-    /// This rival, with the allocator that does better in the figure.
+    /// This rival, with the allocator that is better in the figure.
     Rival(&'static str),
 }
 
 impl Under {
-    /// The contenders, and what the title says of them.
+    /// The contenders, and their text in the title.
     fn names(self, figure: Figure, figures: &Figures) -> (Vec<String>, String) {
         match self {
             Self::Sum(names) => (names.iter().map(|name| (*name).to_owned()).collect(), names.join(" + ")),
@@ -42,7 +43,7 @@ impl Under {
     }
 }
 
-/// A figure of a contender, over that of others.
+/// A figure of a contender, divided by that of others.
 struct Ratio {
     figure: Figure,
     over: &'static str,
@@ -62,8 +63,8 @@ const fn at_least(limit: f64) -> Option<Target> {
     Some(Target::AtLeast(limit))
 }
 
-/// The target for the lead over Arroyo's rate was set against Arroyo as it comes; with kmr's fetch settings it does not wait, and the lead
-/// over that has no target.
+/// The target for the rate relative to Arroyo applies to Arroyo as it comes. With kmr's fetch
+/// settings Arroyo does not wait, and that ratio has no target.
 const RATIOS: [Ratio; 20] = [
     ratio(Figure::Cpu, "kmr W0", Under::Sum(&["ceiling: batch consume"]), at_most(1.15)),
     ratio(Figure::Cpu, "kmr W0 (glibc)", Under::Sum(&["ceiling: batch consume (glibc)"]), None),
@@ -95,7 +96,7 @@ const RATIOS: [Ratio; 20] = [
 /// Prints everything.
 pub(crate) fn print(options: &Options, figures: &Figures) {
     println!(
-        "{} records, {} partitions, rounds: {} (of glibc and as it comes at most {FEWEST_ROUNDS}), batches sent {}; median, \
+        "{} records, {} partitions, rounds: {} (of glibc and as it comes at most {MIN_ROUNDS}), batches sent {}; median, \
          [95 % interval of the median], least\n",
         options.records(),
         options.partitions,
@@ -140,14 +141,14 @@ fn ratios(figures: &Figures) -> Table {
         };
         let under = if under.is_empty() { String::new() } else { format!(" / ({under})") };
         let title = format!("{what}: {}{under}", ratio.over);
-        let (target, verdict) = ratio.target.map(|target| judged(target, value)).unwrap_or_default();
+        let (target, verdict) = ratio.target.map(|target| evaluate(target, value)).unwrap_or_default();
         table.add_row([title, spread(value, 2, 1.0), target, verdict.to_owned()]);
     }
     table
 }
 
-/// A target, and what is to be said of it.
-pub(crate) fn judged(target: Target, value: Spread) -> (String, &'static str) {
+/// The texts of a target and its verdict.
+pub(crate) fn evaluate(target: Target, value: Spread) -> (String, &'static str) {
     let (target, verdict) = match target {
         Target::AtMost(limit) => {
             (format!("at most {limit}"), verdict(value.median <= limit, value.low > limit))
@@ -156,10 +157,10 @@ pub(crate) fn judged(target: Target, value: Spread) -> (String, &'static str) {
             (format!("at least {limit}"), verdict(value.median >= limit, value.high < limit))
         }
     };
-    (target, if value.rounds < FEWEST_ROUNDS { "too few rounds to say" } else { verdict })
+    (target, if value.rounds < MIN_ROUNDS { "too few rounds" } else { verdict })
 }
 
-/// A target is missed only where the whole interval misses it.
+/// A target is missed only if the whole interval misses it.
 fn verdict(met: bool, missed: bool) -> &'static str {
     match (met, missed) {
         (true, _) => "met",
@@ -182,7 +183,7 @@ pub(crate) fn table(header: &[&str]) -> Table {
     table
 }
 
-/// Processor, how many of them, memory.
+/// Processors and memory of the machine.
 pub(crate) fn machine() -> String {
     let field = |path: &str, name: &str| {
         let text = std::fs::read_to_string(path).unwrap_or_default();

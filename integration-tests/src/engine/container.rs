@@ -1,4 +1,4 @@
-//! A running container that can be stopped, killed and started again at the same address.
+//! A running container that can be stopped, killed, paused and restarted at the same address.
 
 use std::net::{Ipv4Addr, TcpListener};
 use std::time::Duration;
@@ -10,29 +10,30 @@ use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as
 
 use super::{Guard, Image, REMEDY, docker, on_engine, runtime};
 
-/// Where the published ports are taken from: below the range that the kernel gives to outgoing connections, so that the
-/// port of a stopped server is still free when it starts again.
+/// Range of published ports. It is below the kernel's range for outgoing connections, so that the
+/// port of a stopped server is still free when it restarts.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// How long a process may take to end in order before it is killed: on a busy machine a broker needs more than ten seconds.
+/// Timeout of an orderly stop, after which the engine kills the process. On a busy machine a broker
+/// needs more than ten seconds.
 const STOP_SECONDS: i32 = 60;
 
-/// How often a container is paused again, and after how long, when it could not be. On a busy machine the runtime gives up (`unable to freeze`)
-/// on a process whose threads do not all stop within its patience, and lets it go on.
+/// Retries of a failed pause, and the wait before each. On a busy machine the runtime gives up
+/// (`unable to freeze`) on a process whose threads do not all stop in time, and resumes it.
 const PAUSE_RETRIES: usize = 20;
 const PAUSE_BACKOFF: Duration = Duration::from_millis(250);
 
-/// A container; dropping it removes it.
+/// A container. Dropping it removes it.
 #[derive(Debug)]
 pub(crate) struct Container {
-    // An option only because removing consumes it, which happens in drop.
+    // An option only because removing it in `drop` consumes it.
     inner: Option<ContainerAsync<GenericImage>>,
     id: String,
 }
 
 impl Container {
-    /// Starts a container of `image`, as set up by `configure`. It returns when the process runs; whether it serves is
-    /// for the caller to find out.
+    /// Starts a container of `image`, as set up by `configure`. It returns when the process runs.
+    /// The caller waits until the server answers.
     pub(crate) async fn start(
         image: Image,
         configure: impl FnOnce(ContainerRequest<GenericImage>) -> ContainerRequest<GenericImage> + Send + 'static,
@@ -50,7 +51,7 @@ impl Container {
         .await
     }
 
-    /// Asks the process to end, and kills it if it does not.
+    /// Sends the stop signal, and kills the process after [`STOP_SECONDS`].
     pub(crate) async fn stop(&self) -> Result<()> {
         use testcontainers::bollard::query_parameters::StopContainerOptionsBuilder;
         let options = StopContainerOptionsBuilder::new().t(STOP_SECONDS).build();
@@ -70,7 +71,7 @@ impl Container {
             .context("killing a container")
     }
 
-    /// Freezes the process: its connections stay open and say nothing.
+    /// Freezes the process. Its connections stay open.
     pub(crate) async fn pause(&self) -> Result<()> {
         let id = self.id.clone();
         let freeze = async move {
@@ -91,22 +92,22 @@ impl Container {
         let id = self.id.clone();
         on_engine(async move { Ok(docker().await?.unpause_container(&id).await?) })
             .await
-            .context("ending the pause of a container")
+            .context("unpausing a container")
     }
 
-    /// Starts the process again, with the data it had.
-    pub(crate) async fn start_again(&self) -> Result<()> {
+    /// Restarts the process with its data.
+    pub(crate) async fn restart(&self) -> Result<()> {
         let id = self.id.clone();
         on_engine(async move { Ok(docker().await?.start_container(&id, None).await?) })
             .await
-            .context("starting a container again")
+            .context("restarting a container")
     }
 
     /// Runs a program inside, and returns its standard output.
     ///
     /// # Errors
     ///
-    /// With both outputs when the program ends with another status than 0.
+    /// When the exit status is not 0, with both outputs.
     pub(crate) async fn exec(&self, command: Vec<String>) -> Result<String> {
         use futures_util::StreamExt as _;
         use testcontainers::bollard::container::LogOutput;
@@ -142,7 +143,7 @@ impl Container {
         .with_context(|| format!("inside a container: {shown}"))
     }
 
-    /// All that the process has written so far.
+    /// The output of the process so far.
     pub(crate) async fn logs(&self) -> Result<String> {
         use futures_util::StreamExt as _;
         use testcontainers::bollard::query_parameters::LogsOptionsBuilder;
@@ -164,18 +165,19 @@ impl Container {
 impl Drop for Container {
     fn drop(&mut self) {
         let Some(inner) = self.inner.take() else { return };
-        // Not waited for: what does not get through before the process ends, the guard removes.
+        // Nothing waits for this task. The guard removes a container that is left when the process
+        // ends.
         if let Ok(runtime) = runtime() {
             runtime.spawn(async move {
                 if let Err(error) = inner.rm().await {
-                    tracing::debug!(%error, "container not removed; the guard will");
+                    tracing::debug!(%error, "container not removed, the guard will remove it");
                 }
             });
         }
     }
 }
 
-/// A port of the loopback address that is free now and that no outgoing connection will take.
+/// A free port of the loopback address, outside the range of outgoing connections.
 pub(crate) fn free_port() -> Result<u16> {
     (0..100)
         .map(|_| fastrand::u16(PORTS))

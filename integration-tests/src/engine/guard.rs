@@ -1,12 +1,14 @@
-//! Removing containers and child processes when the test binary has ended, whatever ended it.
+//! Removes containers and child processes after the test binary has ended for any reason.
 //!
-//! The test runner has no tear-down and statics are not dropped, so:
+//! The test runner has no teardown, and statics are not dropped. Therefore:
 //!
-//! 1. Every container carries the label of its owner: this process, told apart from later ones with the same id by its
-//!    start time.
-//! 2. A shell reads from a pipe that only this process can write to. When this process ends, by return, panic, SIGINT or
-//!    SIGKILL, the kernel closes the pipe, the shell reads its end, kills the listed children and removes the containers.
-//! 3. At its first container, each run removes those whose owner is no longer there: the engine was down, or the shell was killed.
+//! 1. Every container carries a label with its owner: the id and the start time of this process.
+//!    The start time distinguishes it from later processes with the same id.
+//! 2. A shell reads from a pipe that only this process can write to. When this process ends, by
+//!    return, panic, SIGINT or SIGKILL, the kernel closes the pipe. The shell then kills the listed
+//!    children and removes the containers.
+//! 3. At its first container, each run removes containers whose owner has ended. These are left
+//!    when the engine was down or the shell was killed.
 
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -21,15 +23,16 @@ use testcontainers::bollard::query_parameters::{
 };
 use tokio::sync::OnceCell;
 
-use crate::report::say;
+use crate::report::log_line;
 
-/// On every container of the harness; its value is the owner.
+/// Label of every container of the harness. Its value is the owner.
 const OWNER: &str = "kmr-test.owner";
 
-/// A container whose owner ran in another PID namespace cannot be asked for; no run takes this long.
+/// Age after which a container is an orphan if its owner ran in another PID namespace, where this
+/// process cannot check it. No run takes this long.
 const OLDEST_FOREIGN_SECONDS: i64 = 3 * 3600;
 
-/// The shell: `watch PID` and `forget PID` until the end of input, then clean.
+/// The shell reads `watch PID` and `forget PID` until the end of input, and then cleans up.
 const SCRIPT: &str = r#"
 pids=' '
 while read -r verb pid; do
@@ -43,7 +46,7 @@ ids=$(docker ps --all --quiet --filter "label=$1")
 [ -z "$ids" ] || docker rm --force --volumes $ids
 "#;
 
-/// The shell of this process, and what labels its containers.
+/// The shell of this process, and the label of its containers.
 #[derive(Debug)]
 pub(crate) struct Guard {
     owner: String,
@@ -52,7 +55,7 @@ pub(crate) struct Guard {
 }
 
 impl Guard {
-    /// The guard of this process; the first call starts its shell.
+    /// The guard of this process. The first call starts its shell.
     pub(crate) fn get() -> Result<&'static Self> {
         static GUARD: OnceLock<Result<Guard, String>> = OnceLock::new();
         let guard = GUARD.get_or_init(|| Self::start().map_err(|error| format!("{error:#}")));
@@ -63,14 +66,14 @@ impl Guard {
         let owner = Owner::this()?.to_string();
         let mut shell = Command::new("sh")
             .args(["-c", SCRIPT, "kmr-test-guard", &format!("{OWNER}={owner}")])
-            // Null, or whoever reads the tests' output would wait for the shell, too.
+            // With inherited outputs a reader of the tests' output would also wait for the shell.
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            // Out of reach of the terminal's Ctrl-C, which means the tests.
+            // In a group of its own, so that the terminal's Ctrl-C ends only the tests.
             .process_group(0)
             .spawn()
-            .context("cannot start sh, which removes containers at the end")?;
+            .context("cannot start sh, which removes containers after the tests")?;
         let stdin = shell.stdin.take().context("the shell has no standard input")?;
         Ok(Self { owner, shell: Mutex::new(stdin), swept: OnceCell::new() })
     }
@@ -80,28 +83,30 @@ impl Guard {
         [(OWNER, self.owner.clone())]
     }
 
-    /// Kill this child at the end.
+    /// Adds a child to be killed when this process ends.
     pub(crate) fn watch(&self, pid: u32) {
-        self.tell(format_args!("watch {pid}\n"));
+        self.send(format_args!("watch {pid}\n"));
     }
 
-    /// This child has ended; its id may be somebody else's by now.
+    /// Removes a child that has ended. Another process can have its id by now.
     pub(crate) fn forget(&self, pid: u32) {
-        self.tell(format_args!("forget {pid}\n"));
+        self.send(format_args!("forget {pid}\n"));
     }
 
-    fn tell(&self, line: std::fmt::Arguments<'_>) {
+    fn send(&self, line: std::fmt::Arguments<'_>) {
         let mut shell = self.shell.lock().unwrap_or_else(PoisonError::into_inner);
         if let Err(error) = shell.write_all(line.to_string().as_bytes()) {
-            say(format_args!("the shell that cleans up is gone ({error}); the next run sweeps"));
+            log_line(format_args!(
+                "the cleanup shell has ended ({error}); the next run removes the containers"
+            ));
         }
     }
 
-    /// Removes what earlier runs left, once a process.
+    /// Removes containers of earlier runs, once per process.
     pub(crate) async fn sweep_once(&self, docker: &Docker) {
         let sweep = async || {
             if let Err(error) = sweep(docker).await {
-                say(format_args!("could not look for containers of earlier runs: {error:#}"));
+                log_line(format_args!("cannot list containers of earlier runs: {error:#}"));
             }
         };
         self.swept.get_or_init(sweep).await;
@@ -115,11 +120,11 @@ async fn sweep(docker: &Docker) -> Result<()> {
         .build();
     for container in docker.list_containers(Some(options)).await? {
         let Some(id) = container.id.clone().filter(|_| is_orphan(&container)) else { continue };
-        say(format_args!("removing container {} of a run that was killed", &id[..12.min(id.len())]));
+        log_line(format_args!("removing container {} of a killed run", &id[..12.min(id.len())]));
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         if let Err(error) = docker.remove_container(&id, Some(options)).await {
-            // Most likely the guard of that run, or another run, is just doing the same.
-            tracing::debug!(%error, "not removed");
+            // Most likely the guard of that run, or another run, is removing it too.
+            tracing::debug!(%error, "container not removed");
         }
     }
     Ok(())
@@ -130,10 +135,10 @@ fn is_orphan(container: &ContainerSummary) -> bool {
     let Some(owner) = label.and_then(|text| Owner::parse(text)) else { return false };
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     let age = i64::try_from(now.as_secs()).unwrap_or(i64::MAX) - container.created.unwrap_or(i64::MAX);
-    owner.is_gone().unwrap_or(age > OLDEST_FOREIGN_SECONDS)
+    owner.has_ended().unwrap_or(age > OLDEST_FOREIGN_SECONDS)
 }
 
-/// A process, told apart from all others on this kernel.
+/// The identity of a process, unique on this kernel.
 #[derive(Debug, PartialEq, Eq)]
 struct Owner {
     namespace: String,
@@ -154,8 +159,8 @@ impl Owner {
         Some(Self { namespace, pid: parts.next()?.parse().ok()?, started: parts.next()?.parse().ok()? })
     }
 
-    /// Whether the process has ended; `None` where this process cannot know.
-    fn is_gone(&self) -> Option<bool> {
+    /// Whether the process has ended. `None` in another namespace.
+    fn has_ended(&self) -> Option<bool> {
         (self.namespace == pid_namespace()).then(|| start_time(self.pid) != Some(self.started))
     }
 }
@@ -172,7 +177,7 @@ fn pid_namespace() -> String {
     link.to_string_lossy().chars().filter(char::is_ascii_digit).collect()
 }
 
-/// Field 22 of `/proc/PID/stat`, counted behind the parenthesis that ends the program's name.
+/// Field 22 of `/proc/PID/stat`, counted after the parenthesis that ends the program's name.
 fn start_time(pid: u32) -> Option<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
@@ -183,19 +188,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_process_is_there_and_one_with_another_start_time_is_gone() -> Result<()> {
+    fn this_process_runs_and_one_with_another_start_time_has_ended() -> Result<()> {
         let this = Owner::this()?;
         assert_eq!(Owner::parse(&this.to_string()), Some(Owner::this()?));
-        assert_eq!(this.is_gone(), Some(false));
+        assert_eq!(this.has_ended(), Some(false));
         let earlier = Owner { started: this.started - 1, ..this };
-        assert_eq!(earlier.is_gone(), Some(true));
+        assert_eq!(earlier.has_ended(), Some(true));
         Ok(())
     }
 
     #[test]
-    fn a_process_of_another_namespace_is_unknown() -> Result<()> {
+    fn a_process_of_another_namespace_has_an_unknown_state() -> Result<()> {
         let foreign = Owner { namespace: "1".to_owned(), ..Owner::this()? };
-        assert_eq!(foreign.is_gone(), None);
+        assert_eq!(foreign.has_ended(), None);
         Ok(())
     }
 }

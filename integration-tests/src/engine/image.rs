@@ -1,4 +1,4 @@
-//! Choosing an image: official or built here, whichever the engine has or can get.
+//! Chooses an image: official or local, depending on what the engine has or can pull.
 
 use std::time::Duration;
 
@@ -7,15 +7,15 @@ use testcontainers::GenericImage;
 use testcontainers::runners::AsyncRunner as _;
 
 use super::{REMEDY, docker, on_engine};
-use crate::report::say;
+use crate::report::log_line;
 
-/// The table that `cargo xtask` reads, too.
+/// The table of images, which `cargo xtask` reads too.
 const TABLE: &str = include_str!("../../../docker/images.txt");
 
-/// Longest wait for the official image where neither it nor a local one is there.
-const PULL_LIMIT: Duration = Duration::from_secs(300);
+/// Timeout of pulling the official image, when the engine has neither image.
+const PULL_TIMEOUT: Duration = Duration::from_secs(300);
 
-/// What a container is to run.
+/// A service that a container runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Service {
     Kafka,
@@ -39,19 +39,19 @@ pub(crate) struct Image {
 }
 
 impl Image {
-    /// Picks the image of a service; see the crate's front page for the order.
+    /// Chooses the image of a service. The crate's front page gives the order.
     pub(crate) async fn choose(service: Service) -> Result<Self> {
-        on_engine(Self::first_that_can_be_had(service)).await
+        on_engine(Self::first_available(service)).await
     }
 
-    async fn first_that_can_be_had(service: Service) -> Result<Self> {
+    async fn first_available(service: Service) -> Result<Self> {
         let (official, local) = candidates(service)?;
         let wanted = std::env::var("KMR_TEST_IMAGES").unwrap_or_default();
         let (try_official, try_local) = match wanted.as_str() {
             "" => (true, true),
             "official" => (true, false),
             "local" => (false, true),
-            other => bail!("KMR_TEST_IMAGES is `{other}`: it can be `official` or `local`"),
+            other => bail!("KMR_TEST_IMAGES is `{other}`: use `official` or `local`"),
         };
         if try_official && official.is_present().await? {
             return Ok(official);
@@ -60,23 +60,25 @@ impl Image {
             return Ok(local);
         }
         if !try_official {
-            bail!("the engine has no image {local}. {REMEDY}");
+            bail!("image {local} is missing in the engine. {REMEDY}");
         }
-        say(format_args!("pulling {official}: the engine has neither it nor {local}"));
+        log_line(format_args!("pulling {official}: the engine has neither it nor {local}"));
         let pull = GenericImage::new(&official.name, &official.tag).pull_image();
-        let _request = tokio::time::timeout(PULL_LIMIT, pull)
+        let _request = tokio::time::timeout(PULL_TIMEOUT, pull)
             .await
-            .with_context(|| format!("pulling {official} took longer than {PULL_LIMIT:?}. {REMEDY}"))?
+            .with_context(|| {
+                format!("timeout: pulling {official} took longer than {PULL_TIMEOUT:?}. {REMEDY}")
+            })?
             .with_context(|| format!("cannot pull {official}. {REMEDY}"))?;
         Ok(official)
     }
 
-    /// For testcontainers.
+    /// The image in the form that testcontainers needs.
     pub(crate) fn generic(&self) -> GenericImage {
         GenericImage::new(&self.name, &self.tag)
     }
 
-    /// Whether it was built here.
+    /// Whether it was built from a recipe in `docker/`.
     pub(crate) fn is_local(&self) -> bool {
         self.name.starts_with("kmr-test/")
     }
@@ -86,7 +88,7 @@ impl Image {
         match docker().await?.inspect_image(&self.to_string()).await {
             Ok(_) => Ok(true),
             Err(Error::DockerResponseServerError { status_code: 404, .. }) => Ok(false),
-            Err(error) => Err(error).with_context(|| format!("cannot ask the engine for {self}")),
+            Err(error) => Err(error).with_context(|| format!("cannot inspect image {self}")),
         }
     }
 }
@@ -103,12 +105,12 @@ fn candidates(service: Service) -> Result<(Image, Image)> {
     let mut rows = line.filter(|words| words.first() == Some(&service.key()));
     match rows.next().as_deref() {
         Some([_, official, local]) => Ok((image(official)?, image(local)?)),
-        _ => bail!("docker/images.txt has no line of three words for {}", service.key()),
+        _ => bail!("docker/images.txt: no line of three words for {}", service.key()),
     }
 }
 
 fn image(reference: &str) -> Result<Image> {
-    let (name, tag) = reference.rsplit_once(':').context("an image of docker/images.txt has no tag")?;
+    let (name, tag) = reference.rsplit_once(':').context("docker/images.txt: an image has no tag")?;
     Ok(Image { name: name.to_owned(), tag: tag.to_owned() })
 }
 

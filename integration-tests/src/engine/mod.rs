@@ -1,11 +1,13 @@
-//! The container engine: which image, how a container lives, how it goes when the tests have gone.
+//! Runs containers: chooses images, starts and stops containers, and removes them after the tests.
 //!
-//! Tests have a Tokio runtime each, shared servers outlive them, and a client of the engine belongs to the runtime that
-//! made it. So everything that talks to the engine runs on one runtime of the harness's own ([`on_engine`]).
+//! Each test has a Tokio runtime of its own, and shared servers outlive it. A client of the engine
+//! belongs to the runtime that created it. Therefore every call to the engine runs on the harness's
+//! runtime ([`on_engine`]).
 
 mod container;
 mod guard;
 mod image;
+mod server;
 
 use std::sync::OnceLock;
 
@@ -17,25 +19,27 @@ use tokio::runtime::Runtime;
 pub(crate) use self::container::{Container, free_port};
 pub(crate) use self::guard::Guard;
 pub(crate) use self::image::{Image, Service};
+pub use self::server::Server;
+pub(crate) use self::server::{Shared, given_address};
 
-/// Said wherever a server is missing.
-pub(crate) const REMEDY: &str = "`cargo xtask services up` gets or builds what is missing (and starts a container engine, as \
-    root on Debian); or point KMR_TEST_KAFKA=host:port and KMR_TEST_CLICKHOUSE=http://host:port at running servers";
+/// The remedy in every error about a missing server.
+pub(crate) const REMEDY: &str = "`cargo xtask services up` pulls or builds missing images (and starts a container engine, as \
+    root on Debian); or set KMR_TEST_KAFKA=host:port and KMR_TEST_CLICKHOUSE=http://host:port to running servers";
 
-/// The harness's own runtime.
+/// The harness's runtime.
 pub(crate) fn runtime() -> Result<&'static Runtime> {
     static RUNTIME: OnceLock<std::io::Result<Runtime>> = OnceLock::new();
-    let made = RUNTIME.get_or_init(|| {
+    let runtime = RUNTIME.get_or_init(|| {
         tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("engine")
             .enable_all()
             .build()
     });
-    made.as_ref().map_err(|error| anyhow::anyhow!("cannot start the harness's runtime: {error}"))
+    runtime.as_ref().map_err(|error| anyhow::anyhow!("cannot start the harness's runtime: {error}"))
 }
 
-/// Runs a future that talks to the engine, and waits for it.
+/// Runs a future that calls the engine, and waits for it.
 pub(crate) async fn on_engine<T: Send + 'static>(
     future: impl Future<Output = Result<T>> + Send + 'static,
 ) -> Result<T> {

@@ -1,8 +1,8 @@
-//! A message to be produced, and the receipt for many.
+//! Messages to produce, and what the broker has acknowledged of them.
 
 use std::collections::BTreeMap;
 
-/// A message. `Message::new("payload")` is enough; the rest is for tests that look at the rest.
+/// A message. `Message::new("payload")` is enough for most tests.
 #[derive(Clone, Debug, Default)]
 pub struct Message {
     pub(super) key: Option<Vec<u8>>,
@@ -13,7 +13,7 @@ pub struct Message {
 }
 
 impl Message {
-    /// A message with this payload and no key, on whichever partition the producer picks.
+    /// A message with this payload and no key. The producer picks its partition.
     pub fn new(payload: impl Into<Vec<u8>>) -> Self {
         Self { payload: Some(payload.into()), ..Self::default() }
     }
@@ -23,7 +23,7 @@ impl Message {
         Self { key: Some(key.into()), ..Self::default() }
     }
 
-    /// A message of that many bytes that compress well.
+    /// A message of `bytes` bytes that compress well.
     pub fn of_size(bytes: usize) -> Self {
         Self::new(vec![b'x'; bytes])
     }
@@ -35,7 +35,7 @@ impl Message {
         self
     }
 
-    /// With one more header; names may repeat.
+    /// With one more header. Names can repeat.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<Vec<u8>>) -> Self {
         self.headers.push((name.to_owned(), Some(value.into())));
@@ -64,7 +64,7 @@ impl Message {
     }
 }
 
-/// What the broker has acknowledged.
+/// The records that the broker has acknowledged.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Produced {
     /// Records by partition.

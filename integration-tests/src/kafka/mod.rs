@@ -1,4 +1,4 @@
-//! A Kafka broker: the handle that tests hold, and its life.
+//! Starts Kafka brokers and gives tests a handle to them.
 
 mod message;
 mod offsets;
@@ -7,17 +7,16 @@ mod secured;
 mod settings;
 mod topic;
 
-use std::sync::Arc;
+use std::ops::Deref;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use rdkafka::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use tokio::sync::OnceCell;
 
 use crate::deadline::{Deadline, wait_until};
-use crate::engine::{Container, Image, REMEDY, Service, free_port};
-use crate::report::say;
+use crate::engine::{Image, REMEDY, Server, Service, Shared, free_port, given_address};
+use crate::report::log_line;
 
 pub use self::message::{Message, Produced};
 pub use self::offsets::{GroupState, Offsets};
@@ -25,47 +24,43 @@ pub use self::produce::Transactions;
 pub use self::secured::{SecuredKafka, User};
 pub use self::topic::{Topic, TopicSpec};
 
-/// Longest wait of one request to the broker.
+/// Timeout of one request to the broker.
 const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
-/// Longest start of a broker; it takes about 5 s on an idle machine of 2 cores.
+/// Timeout of a broker's start. It takes about 5 s on an idle machine of 2 cores.
 const START_SECONDS: u64 = 90;
 
-/// Longest wait for a broker that is said to run.
+/// Names the address of a shared broker that runs already.
+const ADDRESS: &str = "KMR_TEST_KAFKA";
+
+/// Timeout for the first answer of the broker that [`ADDRESS`] names.
 const GIVEN_SECONDS: u64 = 15;
 
-/// A running broker. Clones are the same broker; when the last handle of an own one is dropped, its container goes.
+/// A running broker. Clones are the same broker. Dropping the last handle of an own one removes its
+/// container.
 #[derive(Clone, Debug)]
 pub struct Kafka {
-    inner: Arc<Inner>,
-}
-
-#[derive(Debug)]
-struct Inner {
-    bootstrap: String,
-    container: Option<Container>,
+    server: Server,
 }
 
 impl Kafka {
-    /// The broker that all tests of this binary share; the first call starts it.
+    /// The broker that all tests of this binary share. The first call starts it.
     ///
     /// # Errors
     ///
-    /// Where there is none to be had, with what to do about it. All tests get the same answer without another try.
+    /// When no broker can be started, with the remedy. All tests get the same error without another
+    /// attempt.
     pub async fn shared() -> Result<Self> {
-        static SHARED: OnceCell<Result<Kafka, String>> = OnceCell::const_new();
-        let start = async || {
-            let made = match std::env::var("KMR_TEST_KAFKA") {
-                Ok(bootstrap) if !bootstrap.is_empty() => Self::given(bootstrap).await,
-                _ => Self::own().await,
-            };
-            made.map_err(|error| format!("{error:#}"))
+        static SHARED: Shared<Kafka> = Shared::new();
+        let start = async || match given_address(ADDRESS) {
+            Some(bootstrap) => Self::given(bootstrap).await,
+            None => Self::own().await,
         };
-        SHARED.get_or_init(start).await.clone().map_err(anyhow::Error::msg)
+        SHARED.get(start).await
     }
 
-    /// A broker for one test, always in a container, which can be stopped, killed, paused and started again. It keeps its
-    /// address and its data.
+    /// A broker for one test, always in a container. The test can stop, kill, pause and restart it.
+    /// It keeps its address and its data.
     ///
     /// # Errors
     ///
@@ -75,70 +70,51 @@ impl Kafka {
         let image = Image::choose(Service::Kafka).await?;
         let environment = settings::plaintext(port, controller);
         let container = settings::start(image.clone(), environment).await?;
-        let kafka = Self::new(format!("127.0.0.1:{port}"), Some(container));
+        let kafka = Self::new(Server::new(format!("127.0.0.1:{port}"), Some(container)));
         kafka.wait_ready(START_SECONDS).await?;
-        say(format_args!("Kafka {} of image {image} at {}", kafka.version().await, kafka.bootstrap()));
+        log_line(format_args!("Kafka {} of image {image} at {}", kafka.version().await, kafka.bootstrap()));
         Ok(kafka)
     }
 
     async fn given(bootstrap: String) -> Result<Self> {
-        let kafka = Self::new(bootstrap, None);
+        let kafka = Self::new(Server::new(bootstrap, None));
         kafka.wait_ready(GIVEN_SECONDS).await.with_context(|| {
-            format!("KMR_TEST_KAFKA is {}, where no broker answers. {REMEDY}", kafka.bootstrap())
+            format!("no broker answers at {}, the address in {ADDRESS}. {REMEDY}", kafka.bootstrap())
         })?;
-        say(format_args!("Kafka at {} (KMR_TEST_KAFKA)", kafka.bootstrap()));
+        log_line(format_args!("Kafka at {} ({ADDRESS})", kafka.bootstrap()));
         Ok(kafka)
     }
 
-    fn new(bootstrap: String, container: Option<Container>) -> Self {
-        Self { inner: Arc::new(Inner { bootstrap, container }) }
+    fn new(server: Server) -> Self {
+        Self { server }
     }
 
     /// `host:port`, for `bootstrap.servers`.
     pub fn bootstrap(&self) -> &str {
-        &self.inner.bootstrap
+        self.server.address()
     }
 
     /// A client configuration with the address set and nothing else.
     pub fn client_config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", self.bootstrap());
-        // Lines about every connection of a broker that a test has stopped help nobody.
+        // Lines about every connection of a stopped broker would drown the others.
         config.set_log_level(rdkafka::config::RDKafkaLogLevel::Critical);
         config
     }
 
-    /// Stops the broker in order (SIGTERM).
+    /// Starts a stopped or killed broker at its address with its data, and waits until it answers.
     ///
     /// # Errors
     ///
-    /// When the broker is not of [`Kafka::own`] and not in a container; the same goes for the next five.
-    pub async fn stop(&self) -> Result<()> {
-        self.container()?.stop().await
-    }
-
-    /// Kills the broker (SIGKILL).
-    pub async fn kill(&self) -> Result<()> {
-        self.container()?.kill().await
-    }
-
-    /// Starts a stopped or killed broker at its old address with its old data, and waits until it answers.
+    /// When the broker is not in a container. The same applies to the next two methods.
     pub async fn start(&self) -> Result<()> {
-        self.container()?.start_again().await?;
+        self.container()?.restart().await?;
         self.wait_ready(START_SECONDS).await
     }
 
-    /// Freezes the broker: connections stay open, nothing is answered.
-    pub async fn pause(&self) -> Result<()> {
-        self.container()?.pause().await
-    }
-
-    /// Ends a pause.
-    pub async fn unpause(&self) -> Result<()> {
-        self.container()?.unpause().await
-    }
-
-    /// Runs one of Kafka's own tools inside the container and returns its standard output. `--bootstrap-server` is added.
+    /// Runs one of Kafka's own tools inside the container and returns its standard output.
+    /// `--bootstrap-server` is added.
     ///
     /// For example `kafka.tool("kafka-consumer-groups", &["--describe", "--group", &group])`.
     pub async fn tool(&self, name: &str, arguments: &[&str]) -> Result<String> {
@@ -153,25 +129,16 @@ impl Kafka {
         self.container()?.logs().await
     }
 
-    fn container(&self) -> Result<&Container> {
-        self.inner
-            .container
-            .as_ref()
-            .context("this broker was given by KMR_TEST_KAFKA: use Kafka::own() here")
-    }
-
     async fn wait_ready(&self, seconds: u64) -> Result<()> {
         let what = format!("broker at {} answers", self.bootstrap());
         let ready = wait_until(Deadline::seconds(seconds), &what, async || {
             let config = self.client_config();
             blocking(move || Ok(answers(&config))).await
         });
-        match (ready.await, &self.inner.container) {
-            (Err(error), Some(container)) => {
-                let log = container.logs().await.unwrap_or_default();
-                Err(error.context(format!("its log ends with:\n{}", last_lines(&log, 30))))
-            }
-            (result, _) => result,
+        let Err(error) = ready.await else { return Ok(()) };
+        match self.server.log_if_any().await {
+            Some(log) => Err(error.context(format!("its log ends with:\n{}", last_lines(&log, 30)))),
+            None => Err(error),
         }
     }
 
@@ -181,17 +148,26 @@ impl Kafka {
         version.unwrap_or("(unknown version)").to_owned()
     }
 
-    /// A consumer that belongs to no group unless `group` names one; it never commits by itself.
+    /// A consumer that reads offsets of `group`. It joins no group and never commits by itself.
     fn consumer(&self, group: &str) -> Result<BaseConsumer> {
         self.client_config()
             .set("group.id", group)
             .set("enable.auto.commit", "false")
             .create()
-            .context("cannot make a consumer for looking at offsets")
+            .context("creating a consumer that reads offsets")
     }
 }
 
-/// Whether a broker answers a metadata request. A fresh client each time: an old one backs off.
+impl Deref for Kafka {
+    type Target = Server;
+
+    fn deref(&self) -> &Server {
+        &self.server
+    }
+}
+
+/// Whether a broker answers a metadata request. Each call uses a new client, because an old one
+/// backs off.
 fn answers(config: &ClientConfig) -> bool {
     let consumer: Result<BaseConsumer, _> = config.create();
     consumer.is_ok_and(|consumer| {
@@ -205,7 +181,7 @@ fn last_lines(text: &str, count: usize) -> String {
     lines[lines.len().saturating_sub(count)..].join("\n")
 }
 
-/// Runs a call into librdkafka, which blocks, where it does not hold up the runtime.
+/// Runs a blocking call into librdkafka outside the runtime's worker threads.
 async fn blocking<T: Send + 'static>(call: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
     tokio::task::spawn_blocking(call).await.context("a blocking call into librdkafka panicked")?
 }

@@ -1,4 +1,4 @@
-//! Looking at a topic from the outside: where it ends, what a group has committed, what can be read.
+//! Reads a topic's offsets: its ends, a group's commits, and the offsets of readable records.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,24 +11,24 @@ use rdkafka::{Message as _, Offset, TopicPartitionList};
 use super::{Kafka, REQUEST_LIMIT, blocking};
 use crate::deadline::Deadline;
 
-/// An offset for each partition that has one.
+/// Offsets by partition. A partition without an offset is absent.
 pub type Offsets = BTreeMap<i32, i64>;
 
-/// A classic group as its coordinator sees it.
+/// State of a classic group, as its coordinator reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupState {
     /// `Stable`, `PreparingRebalance`, `CompletingRebalance`, `Empty` or `Dead`.
     pub state: String,
-    /// How many members it has.
+    /// Number of members.
     pub members: usize,
 }
 
 impl Kafka {
-    /// The offset after the last one of each partition. It counts markers of transactions, too.
+    /// The end offset of each partition. Transaction markers count too.
     ///
     /// # Errors
     ///
-    /// When the topic is not there or a partition has no leader.
+    /// When the topic does not exist or a partition has no leader.
     pub async fn end_offsets(&self, topic: &str) -> Result<Offsets> {
         let (consumer, topic) = (self.consumer("harness")?, topic.to_owned());
         blocking(move || watermarks(&consumer, &topic, |(_, end)| end)).await
@@ -44,7 +44,7 @@ impl Kafka {
         blocking(move || watermarks(&consumer, &topic, |(start, _)| start)).await
     }
 
-    /// What a group has committed; a partition without a commit is absent.
+    /// The committed offsets of a group. A partition without a commit is absent.
     ///
     /// # Errors
     ///
@@ -56,9 +56,9 @@ impl Kafka {
             for partition in partitions(&consumer, &topic)? {
                 wanted.add_partition(&topic, partition);
             }
-            // Read into a map at once: a list that outlives its consumer keeps the consumer from closing.
+            // Copied into a map, because a list that outlives its consumer keeps it from closing.
             let list =
-                consumer.committed_offsets(wanted, REQUEST_LIMIT).context("asking for committed offsets")?;
+                consumer.committed_offsets(wanted, REQUEST_LIMIT).context("reading committed offsets")?;
             let offsets = list.elements().into_iter().filter_map(|element| match element.offset() {
                 Offset::Offset(offset) => Some((element.partition(), offset)),
                 _ => None,
@@ -68,7 +68,8 @@ impl Kafka {
         .await
     }
 
-    /// How many offsets a group has still to commit, over all partitions; without a commit, all of a partition's.
+    /// Number of offsets that a group has not committed, over all partitions. Without a commit, all
+    /// offsets of a partition count.
     ///
     /// # Errors
     ///
@@ -82,8 +83,8 @@ impl Kafka {
         Ok(ends.iter().map(|(partition, end)| end - reached(partition)).sum())
     }
 
-    /// State and size of a classic group, `None` when the broker knows none. KIP-848 groups are not shown: use
-    /// `tool("kafka-consumer-groups", …)` for those.
+    /// State and size of a classic group, `None` when the broker knows none. This does not show
+    /// KIP-848 groups: use `tool("kafka-consumer-groups", …)` for those.
     ///
     /// # Errors
     ///
@@ -102,8 +103,8 @@ impl Kafka {
         .await
     }
 
-    /// Every offset of every partition that a `read_committed` consumer gets, read now: an independent witness for
-    /// topics with gaps, small enough to be read whole.
+    /// Reads all offsets of a topic that a `read_committed` consumer receives. This is the
+    /// independent reference for topics with gaps, which are small enough to read whole.
     ///
     /// # Errors
     ///
@@ -122,8 +123,8 @@ impl Kafka {
 }
 
 fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
-    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT).context("asking for metadata")?;
-    let known = metadata.topics().first().context("the broker did not say anything about the topic")?;
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT).context("fetching metadata")?;
+    let known = metadata.topics().first().context("the topic is missing from the metadata")?;
     if let Some(error) = known.error() {
         let code = rdkafka::error::RDKafkaErrorCode::from(error);
         bail!("topic {topic}: {code}");
@@ -132,11 +133,11 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
 }
 
 fn watermarks(consumer: &BaseConsumer, topic: &str, pick: fn((i64, i64)) -> i64) -> Result<Offsets> {
-    let ask = |partition| {
-        let marks = consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT);
-        marks.map(|marks| (partition, pick(marks))).with_context(|| format!("end of {topic}/{partition}"))
+    let fetch = |partition| {
+        let ends = consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT);
+        ends.map(|ends| (partition, pick(ends))).with_context(|| format!("ends of {topic}/{partition}"))
     };
-    partitions(consumer, topic)?.into_iter().map(ask).collect()
+    partitions(consumer, topic)?.into_iter().map(fetch).collect()
 }
 
 fn read_to_end(consumer: &BaseConsumer, topic: &str, deadline: Deadline) -> Result<BTreeMap<i32, Vec<i64>>> {
@@ -150,7 +151,7 @@ fn read_to_end(consumer: &BaseConsumer, topic: &str, deadline: Deadline) -> Resu
     let mut unfinished: std::collections::BTreeSet<i32> = found.keys().copied().collect();
     while !unfinished.is_empty() {
         if deadline.has_passed() {
-            bail!("no end of partitions {unfinished:?} of {topic}");
+            bail!("timeout: the end of partitions {unfinished:?} of {topic} was not reached");
         }
         match consumer.poll(Duration::from_millis(100)) {
             Some(Ok(message)) => found.entry(message.partition()).or_default().push(message.offset()),

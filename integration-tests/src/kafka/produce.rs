@@ -1,4 +1,4 @@
-//! Producing quickly, with every delivery checked; and in transactions that commit or abort.
+//! Produces records quickly and checks every delivery, also in transactions that commit or abort.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -14,20 +14,21 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext
 
 use super::{Kafka, Message, Produced, REQUEST_LIMIT, blocking};
 
-/// Longest wait for the acknowledgement of the last records; ten gigabytes in 5 MB records take a minute.
+/// Timeout for the acknowledgement of the last records. Ten gigabytes in 5 MB records take a
+/// minute.
 const FLUSH_LIMIT: Duration = Duration::from_secs(120);
 
-/// Messages between two looks at what the client tells.
-const LOOK: usize = 256;
+/// Messages between two polls of the client.
+const POLL_EVERY: usize = 256;
 
-/// Counts the acknowledgements and keeps the first failure.
+/// Counts acknowledgements and keeps the first failure.
 #[derive(Clone)]
-struct Receipt {
+struct Acknowledgements {
     state: Arc<Mutex<(Produced, Option<KafkaError>)>>,
     bootstrap: Arc<Bootstrap>,
 }
 
-impl Receipt {
+impl Acknowledgements {
     fn take(&self) -> Result<Produced> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match state.1.take() {
@@ -37,7 +38,7 @@ impl Receipt {
     }
 }
 
-impl ClientContext for Receipt {
+impl ClientContext for Acknowledgements {
     fn log(&self, _level: RDKafkaLogLevel, _facility: &str, _line: &str) {}
 
     fn error(&self, error: KafkaError, _reason: &str) {
@@ -47,7 +48,7 @@ impl ClientContext for Receipt {
     }
 }
 
-impl ProducerContext for Receipt {
+impl ProducerContext for Acknowledgements {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &DeliveryResult<'_>, (): ()) {
@@ -59,16 +60,16 @@ impl ProducerContext for Receipt {
     }
 }
 
-/// A producer for tests: idempotent, so that a record that is in the log twice is never its fault.
+/// A producer for tests. It is idempotent, so that it never writes a record twice.
 struct Sender {
-    producer: BaseProducer<Receipt>,
-    receipt: Receipt,
+    producer: BaseProducer<Acknowledgements>,
+    acknowledgements: Acknowledgements,
 }
 
 impl Sender {
     fn new(mut config: ClientConfig) -> Result<Self> {
         let bootstrap = Arc::new(Bootstrap::new(config.get("bootstrap.servers").unwrap_or_default()));
-        let receipt = Receipt { state: Arc::default(), bootstrap };
+        let acknowledgements = Acknowledgements { state: Arc::default(), bootstrap };
         config
             .set("enable.idempotence", "true")
             .set("compression.type", "lz4")
@@ -78,16 +79,18 @@ impl Sender {
             .set("message.max.bytes", "16000000")
             .set("queue.buffering.max.messages", "400000")
             .set("queue.buffering.max.kbytes", "131072");
-        let producer = config.create_with_context(receipt.clone()).context("cannot make a producer")?;
-        Ok(Self { producer, receipt })
+        let producer =
+            config.create_with_context(acknowledgements.clone()).context("cannot create a producer")?;
+        Ok(Self { producer, acknowledgements })
     }
 
-    /// Sends all, waiting where the queue is full, until all are acknowledged.
+    /// Sends all messages and waits until all are acknowledged. It also waits when the queue is
+    /// full.
     fn send_all(&self, topic: &str, messages: impl Iterator<Item = Message>) -> Result<Produced> {
         for (sent, message) in messages.enumerate() {
             self.send(topic, &message)?;
-            if sent % LOOK == 0 {
-                self.look(Duration::ZERO);
+            if sent % POLL_EVERY == 0 {
+                self.poll(Duration::ZERO);
             }
         }
         let deadline = Instant::now() + FLUSH_LIMIT;
@@ -95,15 +98,15 @@ impl Sender {
             if Instant::now() > deadline {
                 return Err(error).with_context(|| format!("producing to {topic}"));
             }
-            self.look(Duration::ZERO);
+            self.poll(Duration::ZERO);
         }
-        self.receipt.take()
+        self.acknowledgements.take()
     }
 
-    /// Waits for what the client tells, and helps it where it has lost the broker for good.
-    fn look(&self, limit: Duration) {
-        self.producer.poll(limit);
-        self.receipt.bootstrap.keep(self.producer.client());
+    /// Serves the client's events, and reconnects a client that has lost the broker permanently.
+    fn poll(&self, timeout: Duration) {
+        self.producer.poll(timeout);
+        self.acknowledgements.bootstrap.keep(self.producer.client());
     }
 
     fn send(&self, topic: &str, message: &Message) -> Result<()> {
@@ -111,9 +114,9 @@ impl Sender {
         loop {
             match self.producer.send(record) {
                 Ok(()) => return Ok(()),
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), back)) => {
-                    record = back;
-                    self.look(Duration::from_millis(50));
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), returned)) => {
+                    record = returned;
+                    self.poll(Duration::from_millis(50));
                 }
                 Err((error, _)) => return Err(error).with_context(|| format!("producing to {topic}")),
             }
@@ -138,12 +141,13 @@ fn record<'a>(topic: &'a str, message: &'a Message) -> BaseRecord<'a, [u8], [u8]
 }
 
 impl Kafka {
-    /// Produces all messages to a topic and waits for the acknowledgement of each. A million small ones take a few
-    /// seconds. Messages are made while earlier ones are on their way, so an iterator over ten gigabytes is fine.
+    /// Produces all messages to a topic and waits for the acknowledgement of each. A million small
+    /// ones take a few seconds. The iterator is consumed while earlier messages are being sent, so
+    /// one over ten gigabytes is fine.
     ///
     /// # Errors
     ///
-    /// At the first record that could not be delivered.
+    /// The error of the first record that was not delivered.
     pub async fn produce<I>(&self, topic: &str, messages: I) -> Result<Produced>
     where
         I: IntoIterator<Item = Message> + Send + 'static,
@@ -169,17 +173,18 @@ impl Kafka {
     }
 }
 
-/// Writes transactions, one after the other.
+/// Writes transactions one after the other.
 pub struct Transactions {
     sender: Arc<Sender>,
 }
 
 impl Transactions {
-    /// Writes all messages in one transaction and commits it. A marker takes one more offset in each partition written to.
+    /// Writes all messages in one transaction and commits it. A marker takes one more offset in
+    /// each partition written to.
     ///
     /// # Errors
     ///
-    /// When a record or the transaction fails; the producer is of no more use then.
+    /// When a record or the transaction fails. The producer cannot be used any more.
     pub async fn commit<I>(&self, topic: &str, messages: I) -> Result<Produced>
     where
         I: IntoIterator<Item = Message> + Send + 'static,
@@ -187,7 +192,7 @@ impl Transactions {
         self.run(topic, messages, |producer| producer.commit_transaction(REQUEST_LIMIT)).await
     }
 
-    /// Writes all messages in one transaction, so that they are in the log, and aborts it.
+    /// Writes all messages to the log in one transaction and aborts it.
     ///
     /// # Errors
     ///
@@ -203,7 +208,7 @@ impl Transactions {
         &self,
         topic: &str,
         messages: I,
-        end: impl FnOnce(&BaseProducer<Receipt>) -> Result<(), KafkaError> + Send + 'static,
+        end: impl FnOnce(&BaseProducer<Acknowledgements>) -> Result<(), KafkaError> + Send + 'static,
     ) -> Result<Produced>
     where
         I: IntoIterator<Item = Message> + Send + 'static,
@@ -213,7 +218,7 @@ impl Transactions {
             sender.producer.begin_transaction().context("beginning a transaction")?;
             let produced = sender.send_all(&topic, messages.into_iter())?;
             if produced.total() == 0 {
-                bail!("a transaction without a record leaves no trace in the log");
+                bail!("a transaction without a record writes nothing to the log");
             }
             end(&sender.producer).context("ending a transaction")?;
             Ok(produced)

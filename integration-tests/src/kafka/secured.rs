@@ -1,23 +1,22 @@
-//! A broker with SASL/SCRAM-SHA-512 and ACLs, and its three users.
+//! Starts a broker with SASL/SCRAM-SHA-512 and ACLs, and creates its three users.
 
 use anyhow::{Context, Result};
 use rdkafka::ClientConfig;
-use tokio::sync::OnceCell;
 
 use super::{Kafka, START_SECONDS, answers, blocking, settings};
 use crate::deadline::{Deadline, wait_until};
-use crate::engine::{Image, Service, free_port};
-use crate::report::say;
+use crate::engine::{Image, Server, Service, Shared, free_port};
+use crate::report::log_line;
 
-/// A broker whose clients must log in and may do only what an ACL allows.
+/// A broker whose clients have to authenticate and have only the permissions of their ACLs.
 #[derive(Clone, Debug)]
 pub struct SecuredKafka {
-    /// The listener for administration, whose user may do everything without logging in.
+    /// The listener for administration. Its clients have all permissions without authentication.
     admin: Kafka,
     bootstrap: String,
 }
 
-/// Somebody who logs in.
+/// A user of the secured broker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct User {
     /// For `sasl.username`.
@@ -27,26 +26,27 @@ pub struct User {
 }
 
 impl Kafka {
-    /// The secured broker that all tests of this binary share; the first call starts it, always in a container.
+    /// The secured broker that all tests of this binary share. The first call starts it, always in
+    /// a container.
     ///
     /// # Errors
     ///
     /// As for [`Kafka::shared`].
     pub async fn secured() -> Result<SecuredKafka> {
-        static SHARED: OnceCell<Result<SecuredKafka, String>> = OnceCell::const_new();
-        let start = async || SecuredKafka::start().await.map_err(|error| format!("{error:#}"));
-        SHARED.get_or_init(start).await.clone().map_err(anyhow::Error::msg)
+        static SHARED: Shared<SecuredKafka> = Shared::new();
+        SHARED.get(SecuredKafka::start).await
     }
 }
 
 impl SecuredKafka {
-    /// Topics, groups and transactional ids that start with this are [`SecuredKafka::ALLOWED`]'s to use in every way.
+    /// [`SecuredKafka::ALLOWED`] has all permissions on topics, groups and transactional ids with
+    /// this prefix.
     pub const PREFIX: &'static str = "allowed_";
     /// A super user.
     pub const ADMIN: User = User { name: "admin", password: "admin-secret" };
-    /// May do everything with what starts with [`SecuredKafka::PREFIX`], and nothing else.
+    /// Has all permissions on names with [`SecuredKafka::PREFIX`], and no others.
     pub const ALLOWED: User = User { name: "allowed", password: "allowed-secret" };
-    /// Can log in, and may do nothing.
+    /// Can authenticate and has no permission.
     pub const POWERLESS: User = User { name: "powerless", password: "powerless-secret" };
 
     async fn start() -> Result<Self> {
@@ -54,27 +54,30 @@ impl SecuredKafka {
         let image = Image::choose(Service::Kafka).await?;
         let environment = settings::secured(clients, internal, controller, Self::ADMIN.name);
         let container = settings::start(image.clone(), environment).await?;
-        let admin = Kafka::new(format!("127.0.0.1:{internal}"), Some(container));
+        let admin = Kafka::new(Server::new(format!("127.0.0.1:{internal}"), Some(container)));
         admin.wait_ready(START_SECONDS).await?;
         let kafka = Self { admin, bootstrap: format!("127.0.0.1:{clients}") };
         kafka.create_users().await?;
         let version = kafka.admin.version().await;
-        say(format_args!("Kafka {version} of image {image} with SASL/SCRAM and ACLs at {}", kafka.bootstrap));
+        log_line(format_args!(
+            "Kafka {version} of image {image} with SASL/SCRAM and ACLs at {}",
+            kafka.bootstrap
+        ));
         Ok(kafka)
     }
 
-    /// `host:port` of the listener that wants a login.
+    /// `host:port` of the listener with authentication.
     pub fn bootstrap(&self) -> &str {
         &self.bootstrap
     }
 
-    /// The same broker for the test itself: create topics (named with [`SecuredKafka::PREFIX`] or not), produce, look at
-    /// offsets, without a login.
+    /// The same broker without authentication, for the test itself: to create topics (with
+    /// [`SecuredKafka::PREFIX`] or not), produce, and read offsets.
     pub fn admin(&self) -> &Kafka {
         &self.admin
     }
 
-    /// A client configuration with the address and this user's login.
+    /// A client configuration with the address and this user's credentials.
     pub fn client_config(&self, user: User) -> ClientConfig {
         let mut config = self.admin.client_config();
         config.set("bootstrap.servers", &self.bootstrap);
@@ -85,12 +88,12 @@ impl SecuredKafka {
     }
 
     async fn create_users(&self) -> Result<()> {
-        // One script for all: each tool is a JVM of its own, and they can start side by side.
+        // One script for all, because each tool is a JVM of its own and they can start in parallel.
         let script = create_users_script(self.admin.bootstrap());
         let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
         self.admin.container()?.exec(command).await.context("creating users and ACLs")?;
         for user in [Self::ADMIN, Self::ALLOWED, Self::POWERLESS] {
-            let what = format!("{} can log in", user.name);
+            let what = format!("{} can authenticate", user.name);
             let config = self.client_config(user);
             wait_until(Deadline::seconds(30), &what, async || {
                 let config = config.clone();
@@ -103,7 +106,7 @@ impl SecuredKafka {
 }
 
 impl User {
-    /// The settings of a librdkafka client that logs in as this user.
+    /// The settings of a librdkafka client that authenticates as this user.
     pub fn settings(self) -> [(&'static str, &'static str); 4] {
         [
             ("security.protocol", "SASL_PLAINTEXT"),

@@ -1,17 +1,17 @@
-//! The broker's settings, as the environment variables that the official image and ours both read.
+//! The broker's settings, as environment variables that the official and the local image both read.
 
 use anyhow::Result;
 use testcontainers::ImageExt as _;
 
 use crate::engine::{Container, Image};
 
-/// Largest message that the broker takes, with room for the tests' 5 MB ones.
+/// Largest message that the broker accepts. The tests use messages of 5 MB.
 const LARGEST_MESSAGE_BYTES: u32 = 16 * 1024 * 1024;
 
 pub(crate) type Environment = Vec<(String, String)>;
 
-/// Starts a broker in the host's network: it listens on the loopback address itself, so it keeps its address over a stop
-/// and no proxy of the engine copies every byte.
+/// Starts a broker in the host's network. It listens on the loopback address itself, so it keeps
+/// its address after a stop, and no proxy of the engine copies every byte.
 pub(crate) async fn start(image: Image, environment: Environment) -> Result<Container> {
     Container::start(image, |request| {
         let request = request.with_network("host");
@@ -32,8 +32,9 @@ pub(crate) fn plaintext(port: u16, controller: u16) -> Environment {
     environment
 }
 
-/// A listener with SASL/SCRAM-SHA-512 for clients and one without authentication for administration, whose users
-/// (`User:ANONYMOUS`) are super users. Everybody else needs an ACL.
+/// A listener with SASL/SCRAM-SHA-512 for clients, and one without authentication for
+/// administration. Clients of the latter (`User:ANONYMOUS`) are super users. All others need an
+/// ACL.
 pub(crate) fn secured(clients: u16, internal: u16, controller: u16, admin: &str) -> Environment {
     let mut environment = common(controller);
     let listeners = format!("CLIENTS://127.0.0.1:{clients},INTERNAL://127.0.0.1:{internal}");
@@ -72,33 +73,34 @@ fn common(controller: u16) -> Environment {
     settings
 }
 
-/// Settings that are the same for every broker.
+/// Settings of every broker.
 const FIXED: [(&str, &str); 19] = [
-    // A typing error in a topic's name must not make a topic.
+    // A mistyped topic name must not create a topic.
     ("AUTO_CREATE_TOPICS_ENABLE", "false"),
-    // One broker: no copies.
+    // One broker, so no replicas.
     ("OFFSETS_TOPIC_REPLICATION_FACTOR", "1"),
     ("TRANSACTION_STATE_LOG_REPLICATION_FACTOR", "1"),
     ("TRANSACTION_STATE_LOG_MIN_ISR", "1"),
     ("SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR", "1"),
     ("SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR", "1"),
-    // Few tests run at once; 50 partitions, the default, make the first group and the first transaction slow.
+    // Few tests run at once. The default of 50 partitions slows the first group and transaction.
     ("OFFSETS_TOPIC_NUM_PARTITIONS", "4"),
     ("TRANSACTION_STATE_LOG_NUM_PARTITIONS", "4"),
-    // A first member starts at once, and members may be declared dead quickly.
+    // The first member starts at once, and short session timeouts are allowed.
     ("GROUP_INITIAL_REBALANCE_DELAY_MS", "0"),
     ("GROUP_MIN_SESSION_TIMEOUT_MS", "500"),
     ("GROUP_CONSUMER_MIN_SESSION_TIMEOUT_MS", "1000"),
     ("GROUP_CONSUMER_SESSION_TIMEOUT_MS", "6000"),
     ("GROUP_CONSUMER_MIN_HEARTBEAT_INTERVAL_MS", "100"),
-    // Also librdkafka's timeout of a heartbeat, and one that is lost may be its last word (see the fault tests).
+    // Also librdkafka's timeout of a heartbeat. After a lost one a member can be stuck (see the
+    // fault tests).
     ("GROUP_CONSUMER_HEARTBEAT_INTERVAL_MS", "2000"),
-    // Records with timestamps of any year stay.
+    // Records of any timestamp are kept.
     ("LOG_RETENTION_MS", "-1"),
-    // Compaction within a second of becoming possible.
+    // Compaction starts within a second of becoming possible.
     ("LOG_CLEANER_BACKOFF_MS", "200"),
     ("LOG_INITIAL_TASK_DELAY_MS", "100"),
-    // Transactions that a killed producer left open end soon.
+    // Open transactions of a killed producer end soon.
     ("TRANSACTION_ABORT_TIMED_OUT_TRANSACTION_CLEANUP_INTERVAL_MS", "1000"),
     ("NUM_NETWORK_THREADS", "2"),
 ];

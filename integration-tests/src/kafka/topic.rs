@@ -1,4 +1,4 @@
-//! Creating topics, and a topic as a handle that knows its broker.
+//! Creates topics, and gives tests a handle to a topic that knows its broker.
 
 use std::ops::Deref;
 
@@ -12,7 +12,7 @@ use crate::names::unique;
 
 const LARGEST_MESSAGE_BYTES: &str = "16777216";
 
-/// Partitions and configuration of a topic. A number is a specification, too: `create_topic(name, 8)`.
+/// Partitions and configuration of a topic. A number is enough: `create_topic(name, 8)`.
 #[derive(Clone, Debug)]
 pub struct TopicSpec {
     partitions: i32,
@@ -20,7 +20,7 @@ pub struct TopicSpec {
 }
 
 impl TopicSpec {
-    /// That many partitions, everything else as the broker has it.
+    /// `partitions` partitions, with the broker's defaults.
     pub fn partitions(partitions: i32) -> Self {
         Self { partitions, config: Vec::new() }
     }
@@ -32,7 +32,7 @@ impl TopicSpec {
         self
     }
 
-    /// Compacted as soon as a segment is closed; segments close after 100 ms at the next record.
+    /// Compacted as soon as a segment is closed. A segment closes at the first record after 100 ms.
     #[must_use]
     pub fn compacted(self) -> Self {
         self.config("cleanup.policy", "compact")
@@ -59,11 +59,12 @@ pub struct Topic {
 }
 
 impl Kafka {
-    /// Creates a topic whose name starts with `readable` and is nobody else's, and waits until it can be used.
+    /// Creates a topic with a unique name that starts with `readable`, and waits until it can be
+    /// used.
     ///
     /// # Errors
     ///
-    /// When the broker refuses or a partition gets no leader in time.
+    /// When the broker rejects the request, or a partition gets no leader in time.
     pub async fn create_topic(&self, readable: &str, spec: impl Into<TopicSpec>) -> Result<Topic> {
         self.create_topic_named(&unique(readable), spec).await
     }
@@ -72,11 +73,11 @@ impl Kafka {
     ///
     /// # Errors
     ///
-    /// As for [`Kafka::create_topic`], and when the topic is there already.
+    /// As for [`Kafka::create_topic`], and when the topic exists already.
     pub async fn create_topic_named(&self, name: &str, spec: impl Into<TopicSpec>) -> Result<Topic> {
         let spec = spec.into();
         let mut topic = NewTopic::new(name, spec.partitions, TopicReplication::Fixed(1));
-        // For brokers that were given by their address, too: the default would refuse the tests' 5 MB messages.
+        // Brokers of KMR_TEST_KAFKA need it too: by default they reject the tests' 5 MB messages.
         topic = topic.set("max.message.bytes", LARGEST_MESSAGE_BYTES);
         for (name, value) in &spec.config {
             topic = topic.set(name, value);
@@ -91,7 +92,7 @@ impl Kafka {
     }
 
     fn admin_client(&self) -> Result<AdminClient<DefaultClientContext>> {
-        self.client_config().create().context("cannot make an admin client")
+        self.client_config().create().context("cannot create an admin client")
     }
 }
 
@@ -139,11 +140,11 @@ impl Topic {
         self.kafka.readable_offsets(&self.name).await
     }
 
-    /// Raises the number of its partitions, and returns it with that many.
+    /// Adds partitions up to `partitions`, and returns the topic with that number.
     ///
     /// # Errors
     ///
-    /// When the broker refuses or a partition gets no leader in time.
+    /// When the broker rejects the request, or a partition gets no leader in time.
     pub async fn grow(&self, partitions: i32) -> Result<Self> {
         let total = usize::try_from(partitions).context("a number of partitions")?;
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
@@ -165,11 +166,11 @@ impl Topic {
         Ok(self)
     }
 
-    /// Deletes it while whoever uses it looks on.
+    /// Deletes the topic, also while clients use it.
     ///
     /// # Errors
     ///
-    /// When the broker refuses.
+    /// When the broker rejects the request.
     pub async fn delete(&self) -> Result<()> {
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
         for result in self.kafka.admin_client()?.delete_topics(&[&self.name], &options).await? {

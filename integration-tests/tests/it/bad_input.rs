@@ -1,5 +1,7 @@
-//! What goes wrong before or beside the data: each ends with an error that names the thing and the remedy, on standard error
-//! and in the exit code; nothing is committed past, nothing hangs, and kmr itself never panics.
+//! Mistakes of configuration, unavailable servers, and bad records.
+//!
+//! Each ends with an error that names the thing and the remedy, on standard error, and with exit
+//! code 1. No unprocessed record is committed, no run hangs, and kmr never panics.
 
 use std::time::Duration;
 
@@ -11,55 +13,55 @@ use integration_tests::{
 
 use crate::scene::{Scene, TABLE, numbered, start};
 
-/// The longest that any of these may take, start-up included; a hang fails here.
+/// Timeout of each of these runs in seconds, start-up included. A hang fails here.
 const LIMIT: u64 = 60;
 
-/// How long the consumers here wait for servers that do not answer.
-const PATIENCE: Duration = Duration::from_secs(3);
+/// The consumers' timeout for servers that do not answer.
+const SERVER_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Runs a consumer that cannot succeed, and returns its standard error. `variant` is the variant of `kmr_core::Error`;
-/// the line that begins with `error:` has to have all of `texts`.
+/// Runs a consumer that cannot succeed, and returns its standard error. `variant` is the variant of
+/// `kmr_core::Error`. The line that starts with `error:` has to contain all of `texts`.
 async fn fails(settings: &Settings, variant: &str, texts: &[&str]) -> Result<String> {
     let mut consumer = start(settings)?;
     let status = consumer.wait(Deadline::seconds(LIMIT)).await?;
     let stderr = consumer.stderr();
     ensure!(status.code() == Some(1), "{status}:\n{stderr}");
     let line = stderr.lines().find(|line| line.starts_with("error: "));
-    let line = line.with_context(|| format!("no line begins with `error:`:\n{stderr}"))?;
+    let line = line.with_context(|| format!("no line starts with `error:`:\n{stderr}"))?;
     for text in texts {
-        ensure!(line.contains(text), "`{text}` is not in: {line}");
+        ensure!(line.contains(text), "the error does not contain `{text}`: {line}");
     }
     let Some(Event::Failed { error }) = Event::last(&consumer) else {
-        anyhow::bail!("no event of the failure:\n{}", consumer.stdout())
+        anyhow::bail!("the last event is not a failure:\n{}", consumer.stdout())
     };
-    ensure!(error == variant, "{error} is not {variant}: {line}");
+    ensure!(error == variant, "expected error {variant}, found {error}: {line}");
     ensure!(!stderr.contains("panicked at"), "kmr panicked:\n{stderr}");
     Ok(stderr)
 }
 
-/// A scene with some records in it.
+/// A scene with 1,000 records.
 async fn scene(name: &str) -> Result<Scene> {
     let scene = Scene::new(name, 2, RowKind::Ingest).await?;
     scene.topic.produce(numbered(1_000, 2)).await?;
     Ok(scene)
 }
 
-/// Settings that give up soon.
+/// Settings with short timeouts.
 fn impatient(scene: &Scene) -> Settings {
     let mut settings = scene.settings();
-    settings.connect_timeout = PATIENCE;
-    settings.start_timeout = PATIENCE;
+    settings.connect_timeout = SERVER_TIMEOUT;
+    settings.start_timeout = SERVER_TIMEOUT;
     settings
 }
 
 async fn nothing_is_committed(topic: &Topic, group: &str) -> Result<()> {
     let committed = topic.committed(group).await?;
-    ensure!(committed.is_empty(), "committed: {committed:?}");
+    ensure!(committed.is_empty(), "unprocessed records are committed: {committed:?}");
     Ok(())
 }
 
-/// An address of this machine where nobody listens.
-fn nobody() -> Result<String> {
+/// An address of this machine without a listener.
+fn unused_address() -> Result<String> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
 }
 
@@ -67,7 +69,7 @@ fn nobody() -> Result<String> {
 async fn an_unreachable_broker_is_named() -> Result<()> {
     let scene = scene(test_name!()).await?;
     let mut settings = impatient(&scene);
-    settings.broker = nobody()?;
+    settings.broker = unused_address()?;
     let broker = settings.broker.clone();
     fails(&settings, "Unreachable", &[&broker, "no broker reachable", "check bootstrap.servers"]).await?;
     Ok(())
@@ -83,7 +85,7 @@ async fn an_unknown_topic_is_named() -> Result<()> {
     Ok(())
 }
 
-/// A topic of the secured broker, a table, and settings that log in as `user`.
+/// A topic of the secured broker, a table, and settings that authenticate as `user`.
 async fn secured(name: &str, topic: &str, group: &str, user: User) -> Result<(Topic, Settings)> {
     let kafka = Kafka::secured().await?;
     let scene = scene(name).await?;
@@ -99,7 +101,7 @@ async fn secured(name: &str, topic: &str, group: &str, user: User) -> Result<(To
     Ok((topic, settings))
 }
 
-/// A name that the user `allowed` has every permission for.
+/// A name on which the user `allowed` has all permissions.
 fn allowed(name: &str) -> String {
     format!("{}{name}", SecuredKafka::PREFIX)
 }
@@ -109,7 +111,7 @@ async fn a_user_with_permissions_consumes_from_the_secured_broker() -> Result<()
     let name = allowed(test_name!());
     let (topic, settings) = secured(test_name!(), &name, &name, SecuredKafka::ALLOWED).await?;
     let mut consumer = start(&settings)?;
-    integration_tests::wait_until(Deadline::seconds(LIMIT), "all is committed", async || {
+    integration_tests::wait_until(Deadline::seconds(LIMIT), "all records are committed", async || {
         crate::scene::alive(&consumer)?;
         Ok(topic.lag(&settings.group).await? == 0)
     })
@@ -138,13 +140,13 @@ async fn a_group_without_permission_is_named() -> Result<()> {
 }
 
 #[tokio::test]
-async fn wrong_credentials_are_said_to_be_wrong() -> Result<()> {
+async fn wrong_credentials_are_reported() -> Result<()> {
     let name = allowed(test_name!());
     let stranger = User { password: "not-the-password", ..SecuredKafka::ALLOWED };
     let (topic, settings) = secured(test_name!(), &name, &name, stranger).await?;
     let texts = ["refused the credentials", "sasl.username", "sasl.password"];
     let stderr = fails(&settings, "Authentication", &texts).await?;
-    ensure!(!stderr.contains("not-the-password"), "the password is shown:\n{stderr}");
+    ensure!(!stderr.contains("not-the-password"), "the password is in the log:\n{stderr}");
     nothing_is_committed(&topic, &settings.group).await
 }
 
@@ -170,7 +172,7 @@ async fn a_column_of_another_type_is_named() -> Result<()> {
     let scene = scene(test_name!()).await?;
     replace_table(&scene.database, "partition UInt32, offset UInt64, timestamp Array(String)").await?;
     fails(&impatient(&scene), "Stage", &[TABLE, "`timestamp`", "Array(String)"]).await?;
-    ensure!(scene.rows().await? == 0);
+    ensure!(scene.rows().await? == 0, "no row is stored");
     nothing_is_committed(&scene.topic, &scene.group).await
 }
 
@@ -180,7 +182,7 @@ async fn replace_table(database: &Database, columns: &str) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_table_that_goes_away_under_load_is_named() -> Result<()> {
+async fn a_table_dropped_under_load_is_named() -> Result<()> {
     let scene = scene(test_name!()).await?;
     let mut consumer = start(&scene.settings())?;
     scene.all_committed(&consumer, Deadline::seconds(LIMIT)).await?;
@@ -192,15 +194,18 @@ async fn a_table_that_goes_away_under_load_is_named() -> Result<()> {
     ensure!(status.code() == Some(1), "{status}:\n{stderr}");
     let line = stderr.lines().find(|line| line.starts_with("error: ")).context("no error")?;
     ensure!(line.contains(TABLE) && line.contains("UNKNOWN_TABLE"), "{line}");
-    ensure!(scene.committed().await? == committed, "committed what is nowhere");
+    ensure!(
+        scene.committed().await? == committed,
+        "commit below unfinished (C1): records of a dropped table are committed"
+    );
     Ok(())
 }
 
 #[tokio::test]
-async fn clickhouse_down_at_the_start_is_waited_for_and_named() -> Result<()> {
+async fn an_unavailable_clickhouse_is_named_after_the_start_timeout() -> Result<()> {
     let scene = scene(test_name!()).await?;
     let mut settings = impatient(&scene);
-    let address = nobody()?;
+    let address = unused_address()?;
     settings.clickhouse = format!("http://{address}");
     fails(&settings, "Stage", &[&address, "was not ready within 3s", "start it, or correct the address"])
         .await?;
@@ -208,10 +213,10 @@ async fn clickhouse_down_at_the_start_is_waited_for_and_named() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_clickhouse_that_is_something_else_is_named() -> Result<()> {
+async fn an_address_that_is_not_clickhouse_is_named() -> Result<()> {
     let scene = scene(test_name!()).await?;
     let mut settings = impatient(&scene);
-    // Kafka closes the connection of somebody who speaks HTTP.
+    // Kafka closes the connection of an HTTP client.
     settings.clickhouse = format!("http://{}", scene.topic.kafka().bootstrap());
     let address = settings.broker.clone();
     fails(&settings, "Stage", &[&address, "ClickHouse"]).await?;
@@ -219,7 +224,7 @@ async fn a_clickhouse_that_is_something_else_is_named() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_setting_that_does_not_exist_is_named() -> Result<()> {
+async fn an_unknown_setting_is_named() -> Result<()> {
     let scene = scene(test_name!()).await?;
     let settings = impatient(&scene).kafka("no.such.setting", "1");
     fails(&settings, "Config", &["no.such.setting"]).await?;
@@ -231,7 +236,7 @@ async fn a_setting_that_does_not_exist_is_named() -> Result<()> {
     Ok(())
 }
 
-/// Produces good records, one bad one, and good ones again, to one partition.
+/// Produces 1,000 records to one partition, of which the one at offset [`BAD`] is bad.
 async fn with_one_bad(name: &str, payload: &'static str) -> Result<Scene> {
     let scene = Scene::new(name, 1, RowKind::Ingest).await?;
     let message = |n: i64| Message::new(if n == BAD { payload.to_owned() } else { format!("{{\"n\":{n}}}") });
@@ -262,13 +267,16 @@ async fn stops_at_the_record(name: &str, payload: &'static str, reason: &str) ->
     let stderr = consumer.stderr();
     ensure!(status.code() == Some(1), "{status}:\n{stderr}");
     let line = stderr.lines().find(|line| line.starts_with("error: ")).context("no error")?;
-    let place = format!("{}/0 offset {BAD}", scene.topic.name());
-    for text in [place.as_str(), "map 1", reason, "reduce_err"] {
-        ensure!(line.contains(text), "`{text}` is not in: {line}");
+    let position = format!("{}/0 offset {BAD}", scene.topic.name());
+    for text in [position.as_str(), "map 1", reason, "reduce_err"] {
+        ensure!(line.contains(text), "the error does not contain `{text}`: {line}");
     }
     only_the_mapper_panicked(&stderr)?;
     let committed = scene.nothing_is_committed_ahead_of_the_table().await?;
-    ensure!(committed <= BAD.unsigned_abs(), "{committed} is past the record");
+    ensure!(
+        committed <= BAD.unsigned_abs(),
+        "commit below unfinished (C1): offset {committed} is past the failed record"
+    );
     Ok(())
 }
 
@@ -278,7 +286,7 @@ async fn a_bad_payload_is_a_dead_letter() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_mapper_that_panics_makes_a_dead_letter() -> Result<()> {
+async fn a_mapper_that_panics_gives_a_dead_letter() -> Result<()> {
     is_a_dead_letter(test_name!(), "panic", "the test's mapper panics").await
 }
 
@@ -289,49 +297,49 @@ async fn is_a_dead_letter(name: &str, payload: &'static str, reason: &str) -> Re
     let status = consumer.end(Signal::Terminate, Deadline::seconds(LIMIT)).await?;
     let stderr = consumer.stderr();
     ensure!(status.success(), "{status}:\n{stderr}");
-    ensure!(scene.rows().await? == 999);
-    let letter = dead_letter(&consumer)?;
-    ensure!(letter["offset"] == BAD && letter["partition"] == 0, "{letter}");
-    let text = letter.to_string();
+    ensure!(scene.rows().await? == 999, "all rows but the bad one are stored");
+    let dead_letter = dead_letter(&consumer)?;
+    ensure!(dead_letter["offset"] == BAD && dead_letter["partition"] == 0, "{dead_letter}");
+    let text = dead_letter.to_string();
     ensure!(text.contains(scene.topic.name()) && text.contains("map 1") && text.contains(reason), "{text}");
     only_the_mapper_panicked(&stderr)
 }
 
-/// The one line of JSON on standard error.
+/// Returns the only JSON line of standard error.
 fn dead_letter(consumer: &Process) -> Result<serde_json::Value> {
     let stderr = consumer.stderr();
     let mut lines = stderr.lines().filter(|line| line.starts_with('{'));
-    let letter = lines.next().with_context(|| format!("no dead letter:\n{stderr}"))?;
+    let dead_letter = lines.next().with_context(|| format!("no dead letter:\n{stderr}"))?;
     ensure!(lines.next().is_none(), "more than one dead letter:\n{stderr}");
-    serde_json::from_str(letter).with_context(|| letter.to_owned())
+    serde_json::from_str(dead_letter).with_context(|| dead_letter.to_owned())
 }
 
-/// The panic hook's words about the mapper are there; about others there are none.
+/// Checks that no panic other than the mapper's is in the log.
 fn only_the_mapper_panicked(stderr: &str) -> Result<()> {
     for line in stderr.lines().filter(|line| line.contains("panicked at")) {
-        ensure!(line.contains("bin/consumer/rows.rs"), "{line}");
+        ensure!(line.contains("bin/consumer/rows.rs"), "kmr panicked: {line}");
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_reducer_that_fails_for_ever_stops_the_consumer() -> Result<()> {
+async fn a_sink_that_always_fails_stops_the_consumer() -> Result<()> {
     let scene = scene(test_name!()).await?;
     let mut settings = impatient(&scene);
-    settings.sink = SinkKind::FailsForEver;
+    settings.sink = SinkKind::AlwaysFails;
     settings.give_up_after = Duration::from_secs(2);
-    let stderr = fails(&settings, "Stage", &["reduce 1", "the test's sink never takes anything"]).await?;
-    ensure!(stderr.contains("delivery failed, trying again"), "it was not tried again:\n{stderr}");
+    let stderr = fails(&settings, "Stage", &["reduce 1", "the test's sink accepts no rows"]).await?;
+    ensure!(stderr.contains("delivery failed, trying again"), "the delivery was not retried:\n{stderr}");
     nothing_is_committed(&scene.topic, &scene.group).await
 }
 
 #[tokio::test]
-async fn wrong_clickhouse_credentials_are_said_to_be_wrong() -> Result<()> {
+async fn wrong_clickhouse_credentials_are_reported() -> Result<()> {
     let scene = scene(test_name!()).await?;
     let mut settings = impatient(&scene);
     settings.clickhouse_login = Some(("nobody".to_owned(), "not-the-password".to_owned()));
     let texts = ["reduce 1", "nobody", "AUTHENTICATION_FAILED", ".user() and .password()"];
     let stderr = fails(&settings, "Stage", &texts).await?;
-    ensure!(!stderr.contains("not-the-password"), "the password is shown:\n{stderr}");
+    ensure!(!stderr.contains("not-the-password"), "the password is in the log:\n{stderr}");
     nothing_is_committed(&scene.topic, &scene.group).await
 }

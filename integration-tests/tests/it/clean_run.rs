@@ -1,8 +1,9 @@
-//! The main job without disturbance: everything arrives once, and what that costs.
+//! A run without faults: every record is stored once, with the rate and the processor time it
+//! takes.
 
 use anyhow::{Context as _, Result};
 use integration_tests::consumer::{Event, RowKind};
-use integration_tests::{Deadline, Process, Signal, records, say, test_name};
+use integration_tests::{Deadline, Process, Signal, log_line, records, test_name};
 
 use crate::scene::{Scene, alone, numbered, start};
 
@@ -20,14 +21,14 @@ async fn a_million_records_over_8_partitions_arrive_once() -> Result<()> {
     let status = consumer.end(Signal::Terminate, Deadline::seconds(30)).await?;
     assert!(status.success(), "{status}: {}", consumer.stderr());
 
-    let doubles = scene.nothing_is_missing(&produced).await?;
-    assert_eq!(doubles, 0);
+    let duplicates = scene.nothing_is_missing(&produced).await?;
+    assert_eq!(duplicates, 0, "each row is stored once");
     assert!(
         matches!(Event::last(&consumer), Some(Event::Ended { records, dead_letters: 0, .. }) if records == count)
     );
     let seconds = delivering_seconds(&consumer, count)?;
     let millions = count as f64 / 1e6;
-    say(format_args!(
+    log_line(format_args!(
         "clean run: {count} JSON records, 8 partitions, to ClickHouse: {:.0} records/s, {:.2} CPU-s per million (consumer \
          process, {} profile)",
         count as f64 / seconds,
@@ -37,7 +38,7 @@ async fn a_million_records_over_8_partitions_arrive_once() -> Result<()> {
     Ok(())
 }
 
-/// From the last look at which nothing was mapped to the first at which all was in the table.
+/// Time from the last event without a mapped record to the first with all rows acknowledged.
 fn delivering_seconds(consumer: &Process, count: u64) -> Result<f64> {
     let mut first = None;
     for event in Event::all(consumer) {
@@ -46,9 +47,9 @@ fn delivering_seconds(consumer: &Process, count: u64) -> Result<f64> {
             first = Some(at);
         }
         if rows == count {
-            let first = first.context("no look before the first record")?;
+            let first = first.context("no event before the first record")?;
             return Ok((at - first) as f64 / 1000.0);
         }
     }
-    anyhow::bail!("the consumer never said that it had delivered {count} rows")
+    anyhow::bail!("no event with {count} acknowledged rows")
 }

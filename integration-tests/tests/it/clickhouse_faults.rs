@@ -1,12 +1,13 @@
-//! Real servers with a proxy in between that cuts, swallows, delays and answers for itself: nothing is lost, and nothing is double in a
-//! table that knows tokens.
+//! A proxy between kmr and ClickHouse cuts requests, drops responses, hangs, and answers by itself.
+//!
+//! No row is lost, and a table with a deduplication window has no duplicates.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Result;
-use integration_tests::{ClickHouse, Deadline, Kafka, Message, say, test_name, unique};
+use integration_tests::{ClickHouse, Deadline, Kafka, Message, log_line, test_name, unique};
 use kmr_core::{DeadLetter, Record, RetryPolicy, Strategy};
 use kmr_sinks::MemoryWriter;
 use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, RecordColumns, Row};
@@ -25,85 +26,86 @@ fn text(record: &Record<'_>) -> Result<Line, std::str::Utf8Error> {
     Ok(Line { text: std::str::from_utf8(record.payload().unwrap_or_default())?.to_owned() })
 }
 
-/// What the proxy does with a connection.
+/// What the proxy does to a connection.
 #[derive(Clone, Copy)]
 enum Fault {
     None,
-    /// The request ends within its body.
+    /// Ends the request within its body.
     CutRequest,
-    /// The server gets and serves all, the client sees nothing of the answer.
-    SwallowAnswer,
-    /// The same, but the connection stays open.
-    Silence,
-    /// The server gets nothing, and the proxy answers.
-    OwnAnswer,
+    /// Forwards the request and drops the response.
+    DropResponse,
+    /// Forwards the request, drops the response, and keeps the connection open.
+    Hang,
+    /// Forwards nothing and answers by itself.
+    OwnResponse,
 }
 
 const FAULTS: [Fault; 8] = [
     Fault::None,
     Fault::CutRequest,
     Fault::None,
-    Fault::SwallowAnswer,
-    Fault::OwnAnswer,
+    Fault::DropResponse,
+    Fault::OwnResponse,
     Fault::None,
-    Fault::Silence,
-    Fault::SwallowAnswer,
+    Fault::Hang,
+    Fault::DropResponse,
 ];
 
-/// Bytes that a request takes at least: the description of the table is shorter, and goes through.
+/// Least size of an insert in bytes. Shorter requests, such as the description of the table, are
+/// forwarded.
 const INSERT: usize = 2_000;
 
-/// A proxy in front of `target` (`host:port`). Returns its address, and a counter of the connections that it spoilt.
+/// Starts a proxy for `target` (`host:port`). Returns its address, and a counter of broken
+/// connections.
 async fn proxy(target: String) -> Result<(String, Arc<AtomicU64>)> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let address = listener.local_addr()?.to_string();
-    let spoilt = Arc::new(AtomicU64::new(0));
-    let count = Arc::clone(&spoilt);
+    let broken = Arc::new(AtomicU64::new(0));
+    let count = Arc::clone(&broken);
     tokio::spawn(async move {
         let mut number = 0;
-        while let Ok((near, _)) = listener.accept().await {
+        while let Ok((client, _)) = listener.accept().await {
             let fault = FAULTS[number % FAULTS.len()];
             number += 1;
             let (target, count) = (target.clone(), Arc::clone(&count));
-            // A connection that breaks is what this is about.
-            tokio::spawn(async move { serve(near, &target, fault, &count).await.ok() });
+            // Errors of broken connections are intended.
+            tokio::spawn(async move { serve(client, &target, fault, &count).await.ok() });
         }
     });
-    Ok((address, spoilt))
+    Ok((address, broken))
 }
 
-async fn serve(mut near: TcpStream, target: &str, fault: Fault, spoilt: &AtomicU64) -> std::io::Result<()> {
-    let mut far = TcpStream::connect(target).await?;
+async fn serve(mut client: TcpStream, target: &str, fault: Fault, broken: &AtomicU64) -> std::io::Result<()> {
+    let mut server = TcpStream::connect(target).await?;
     let mut start = Vec::new();
-    let wanted = INSERT as u64;
-    tokio::time::timeout(Duration::from_millis(200), (&mut near).take(wanted).read_to_end(&mut start))
-        .await
-        .ok();
+    let head = (&mut client).take(INSERT as u64).read_to_end(&mut start);
+    tokio::time::timeout(Duration::from_millis(200), head).await.ok();
     let fault = if start.len() < INSERT { Fault::None } else { fault };
     if !matches!(fault, Fault::None) {
-        spoilt.fetch_add(1, Ordering::Relaxed);
+        broken.fetch_add(1, Ordering::Relaxed);
     }
     match fault {
         Fault::None => {
-            far.write_all(&start).await?;
-            copy_bidirectional(&mut near, &mut far).await?;
+            server.write_all(&start).await?;
+            copy_bidirectional(&mut client, &mut server).await?;
         }
-        Fault::CutRequest => far.write_all(&start).await?,
-        Fault::SwallowAnswer | Fault::Silence => {
-            far.write_all(&start).await?;
-            let (mut from_client, _to_client) = near.split();
-            let (mut answer, mut to_server) = far.split();
+        Fault::CutRequest => server.write_all(&start).await?,
+        Fault::DropResponse | Fault::Hang => {
+            server.write_all(&start).await?;
+            let (mut from_client, _to_client) = client.split();
+            let (mut response, mut to_server) = server.split();
             tokio::select! {
                 sent = copy(&mut from_client, &mut to_server) => drop(sent?),
-                served = first_byte(&mut answer) => served?,
+                received = first_byte(&mut response) => received?,
             }
-            if matches!(fault, Fault::Silence) {
+            if matches!(fault, Fault::Hang) {
                 tokio::time::sleep(Duration::from_secs(60)).await;
             }
         }
-        Fault::OwnAnswer => {
-            let answer = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 7\r\nConnection: close\r\n\r\nproxied";
-            near.write_all(answer).await?;
+        Fault::OwnResponse => {
+            let response =
+                b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 7\r\nConnection: close\r\n\r\nproxied";
+            client.write_all(response).await?;
         }
     }
     Ok(())
@@ -114,7 +116,7 @@ async fn first_byte(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> 
 }
 
 #[tokio::test]
-async fn a_proxy_that_spoils_most_inserts_loses_nothing_and_doubles_nothing() -> Result<()> {
+async fn a_proxy_that_breaks_most_inserts_leaves_each_row_once() -> Result<()> {
     const RECORDS: u64 = 20_000;
     let topic = Kafka::shared().await?.create_topic(test_name!(), 2).await?;
     let message = |n: u64| Message::new(format!("record number {n}")).partition((n % 2) as i32);
@@ -124,7 +126,7 @@ async fn a_proxy_that_spoils_most_inserts_loses_nothing_and_doubles_nothing() ->
     let ddl = "CREATE TABLE t (partition UInt32, offset UInt64, text String) ENGINE = MergeTree ORDER BY (partition, offset)
                SETTINGS non_replicated_deduplication_window = 1000";
     database.exec(ddl).await?;
-    let (address, spoilt) = proxy(server.url().trim_start_matches("http://").to_owned()).await?;
+    let (address, broken) = proxy(server.url().trim_start_matches("http://").to_owned()).await?;
     let writer = ClickHouseWriter::<Line>::new(format!("http://{address}"), "t")
         .database(database.name())
         .record_columns(RecordColumns::new().partition("partition").offset("offset"))
@@ -134,18 +136,21 @@ async fn a_proxy_that_spoils_most_inserts_loses_nothing_and_doubles_nothing() ->
         .retry(RetryPolicy::default().with_max_backoff(Duration::from_millis(200)));
     let group = unique(test_name!());
     let errors = MemoryWriter::<DeadLetter>::new();
-    let letters = errors.records();
+    let dead_letters = errors.records();
     let mut running =
         run(consumer(&topic, &group, Strategy::new().map(text).reduce(writer).reduce_err(errors)))?;
-    let all = async || Ok(topic.lag(&group).await? == 0);
-    running.until(Deadline::seconds(90), "all is committed", all).await?;
+    running.all_committed(&topic, &group, Deadline::seconds(90)).await?;
     running.stop(Deadline::seconds(30)).await?;
 
-    let spoilt = spoilt.load(Ordering::Relaxed);
+    let broken = broken.load(Ordering::Relaxed);
     let (rows, distinct) =
         (database.count("t").await?, database.number("SELECT uniqExact(partition, offset) FROM t").await?);
-    say(format_args!("{spoilt} inserts spoilt: {RECORDS} produced, {rows} rows, {distinct} distinct"));
-    assert!(spoilt >= 10, "only {spoilt} inserts were spoilt");
-    assert_eq!((rows, distinct, letters.len()), (RECORDS, RECORDS, 0));
+    log_line(format_args!("{broken} broken inserts: {RECORDS} produced, {rows} rows, {distinct} distinct"));
+    assert!(broken >= 10, "the proxy broke only {broken} inserts");
+    assert_eq!(
+        (rows, distinct, dead_letters.len()),
+        (RECORDS, RECORDS, 0),
+        "each row is stored once, without dead letters"
+    );
     Ok(())
 }

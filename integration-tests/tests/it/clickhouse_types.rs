@@ -1,5 +1,5 @@
-//! The ClickHouse sink against the real engine: every type of its table, one part a batch, retries that are dropped, and mistakes
-//! in the server's own words.
+//! The ClickHouse sink against the real server: column types, one part per batch, deduplication of
+//! retries, and the server's errors.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
@@ -7,32 +7,22 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use integration_tests::{ClickHouse, Database, test_name};
-use kmr_core::{Attempt, Chunk, Delivered, Reducer, Rows, StopConsumer, error_chain};
+use kmr_core::{Attempt, Reducer, Rows, StopConsumer, error_chain};
 use kmr_sinks::clickhouse::client::Client;
 use kmr_sinks::clickhouse::client::types::{BFloat16, Int256, UInt256};
-use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, InsertReceipt, Row};
+use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, Row};
 use serde::Serialize;
+
+use crate::writer::{batch, deliver};
 
 /// A writer into a table of the test's database.
 fn writer<R: Row + Serialize + Send + 'static>(database: &Database, table: &str) -> ClickHouseWriter<R> {
     ClickHouseWriter::new(database.server().url(), table).database(database.name())
 }
 
-async fn ask(client: &Client, query: &str) -> String {
+async fn query(client: &Client, query: &str) -> String {
     let mut bytes = client.query(query).fetch_bytes("TSVRaw").unwrap();
     String::from_utf8(bytes.collect().await.unwrap().to_vec()).unwrap().trim_end().to_owned()
-}
-
-async fn insert<R: Row + Serialize + Send + 'static>(
-    writer: &mut ClickHouseWriter<R>,
-    rows: Vec<R>,
-) -> Delivered<InsertReceipt> {
-    let mut encoded = writer.rows();
-    for row in rows {
-        encoded.push(row).unwrap();
-    }
-    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
-    writer.freeze().unwrap().deliver(Attempt::new(1)).await.unwrap()
 }
 
 #[derive(Serialize, Clone, Copy)]
@@ -169,17 +159,17 @@ fn everything(id: u64) -> Everything {
 }
 
 #[tokio::test]
-async fn every_type_arrives_as_it_was_sent() {
+async fn every_type_arrives_unchanged() {
     let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
     let client = database.client();
     client.query(EVERYTHING).execute().await.unwrap();
     for compression in [Compression::None, Compression::Lz4] {
         let mut writer = writer::<Everything>(&database, "everything").compression(compression);
         writer.start().await.unwrap();
-        let receipt = insert(&mut writer, (0..1000).map(everything).collect()).await.output;
-        assert_eq!(receipt.written_rows, Some(1000));
+        let receipt = deliver(&mut writer, (0..1000).map(everything)).await.unwrap().output;
+        assert_eq!(receipt.written_rows, Some(1000), "the server has written all rows");
     }
-    let wrong = ask(
+    let wrong = query(
         &client,
         "SELECT countIf(NOT (a_bool AND u8_ = 255 AND i8_ = -1 AND u16_ = 65535 AND i16_ = -2 AND i32_ = -3
             AND i64_ = toInt64('-9223372036854775808') AND u128_ = toUInt128('340282366920938463463374607431768211455')
@@ -196,8 +186,8 @@ async fn every_type_arrives_as_it_was_sent() {
             AND point = (0.5, 1.5) AND total = 12 AND added = 'd' AND day = '1970-01-02')) FROM everything",
     )
     .await;
-    assert_eq!(wrong, "0");
-    assert_eq!(ask(&client, "SELECT count() FROM everything").await, "2000");
+    assert_eq!(wrong, "0", "every value is stored unchanged");
+    assert_eq!(query(&client, "SELECT count() FROM everything").await, "2000", "every row is stored once");
 }
 
 #[derive(Row, Serialize)]
@@ -232,22 +222,22 @@ async fn a_batch_is_one_part_and_a_retry_is_dropped_by_a_deduplication_window() 
     database.exec(view).await.unwrap();
     let mut writer = writer::<Small>(&database, "t").max_rows(2_000_000);
     writer.start().await.unwrap();
-    let mut encoded = writer.rows();
-    small(1_500_000).into_iter().for_each(|row| encoded.push(row).unwrap());
-    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
-    let batch = writer.freeze().unwrap();
+    let batch = batch(&mut writer, small(1_500_000));
     for attempt in 1..=2 {
         let receipt = batch.deliver(Attempt::new(attempt)).await.unwrap().output;
         assert_eq!(receipt.rows, 1_500_000);
     }
-    assert_eq!(database.count("t").await.unwrap(), 1_500_000);
+    assert_eq!(database.count("t").await.unwrap(), 1_500_000, "the retry is deduplicated");
     let parts =
         "SELECT count() FROM system.parts WHERE database = currentDatabase() AND table = 't' AND level = 0";
-    assert_eq!(database.number(parts).await.unwrap(), 1);
-    // Another batch with the same rows is another batch.
-    insert(&mut writer, small(10)).await;
-    insert(&mut writer, small(10)).await;
-    assert_eq!(database.count("t").await.unwrap(), 1_500_020);
+    assert_eq!(database.number(parts).await.unwrap(), 1, "a batch is one part");
+    deliver(&mut writer, small(10)).await.unwrap();
+    deliver(&mut writer, small(10)).await.unwrap();
+    assert_eq!(
+        database.count("t").await.unwrap(),
+        1_500_020,
+        "another batch with the same rows is not deduplicated"
+    );
 }
 
 async fn start_error(mut writer: ClickHouseWriter<Small>) -> String {
@@ -255,7 +245,7 @@ async fn start_error(mut writer: ClickHouseWriter<Small>) -> String {
 }
 
 #[tokio::test]
-async fn mistakes_are_named_at_the_start() {
+async fn configuration_mistakes_are_named_at_start() {
     let database = small_table(test_name!(), "").await;
     let missing = start_error(writer(&database, "nowhere")).await;
     assert!(missing.contains("nowhere") && missing.contains("60"), "{missing}");
@@ -271,22 +261,19 @@ async fn a_field_of_another_type_stops_the_consumer_at_its_first_row() {
     let mut writer = writer::<Wrong>(&database, "t");
     writer.start().await.unwrap();
     let error = writer.rows().push(Wrong { partition: 1, offset: 1 }).unwrap_err();
-    assert!(error.is::<StopConsumer>());
+    assert!(error.is::<StopConsumer>(), "the error stops the consumer");
     let text = error_chain(&*error);
     assert!(text.contains("partition") && text.contains("UInt32"), "{text}");
 }
 
 #[tokio::test]
-async fn a_table_that_changes_under_a_running_consumer_ends_it_in_the_servers_words() {
+async fn a_table_dropped_after_start_fails_the_delivery_with_the_servers_error() {
     let database = small_table(test_name!(), "").await;
     let mut writer = writer::<Small>(&database, "t");
     writer.start().await.unwrap();
     database.exec("DROP TABLE t").await.unwrap();
-    let mut encoded = writer.rows();
-    encoded.push(Small { partition: 1, offset: 1 }).unwrap();
-    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
-    let error = writer.freeze().unwrap().deliver(Attempt::new(1)).await.unwrap_err();
-    assert!(!error.is_retryable());
+    let error = deliver(&mut writer, [Small { partition: 1, offset: 1 }]).await.unwrap_err();
+    assert!(!error.is_retryable(), "a missing table is not retried");
     let text = error_chain(&*error.into_source());
     assert!(text.contains("60"), "{text}");
 }
@@ -346,13 +333,13 @@ fn rarer(id: u64) -> Rarer {
 }
 
 #[tokio::test]
-async fn rarer_types_and_their_nestings_arrive_as_they_were_sent() {
+async fn rarer_types_and_their_nestings_arrive_unchanged() {
     let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
     database.exec(RARER).await.unwrap();
     let mut writer = writer::<Rarer>(&database, "rarer");
     writer.start().await.unwrap();
-    insert(&mut writer, (0..100).map(rarer).collect()).await;
-    let wrong = ask(
+    deliver(&mut writer, (0..100).map(rarer)).await.unwrap();
+    let wrong = query(
         &database.client(),
         "SELECT countIf(NOT (toString(d256) = '-1234.567' AND toString(time) = '-01:01:01' AND toString(time64) = '01:01:01.500'
             AND toString(nanos) = '2017-07-14 11:40:00.000000001' AND (id % 2 = 1) = (maybe_at IS NULL)
@@ -369,7 +356,7 @@ async fn rarer_types_and_their_nestings_arrive_as_they_were_sent() {
         wrong,
         "0",
         "{}",
-        ask(&database.client(), "SELECT * FROM rarer LIMIT 2 FORMAT Vertical").await
+        query(&database.client(), "SELECT * FROM rarer LIMIT 2 FORMAT Vertical").await
     );
     assert_eq!(database.count("rarer").await.unwrap(), 100);
 }

@@ -1,4 +1,4 @@
-//! What reaches a mapper is what was produced, and what a mapper refuses reaches `reduce_err`.
+//! Produced records reach the mapper unchanged, and records that it rejects reach `reduce_err`.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -11,15 +11,15 @@ use kmr_sinks::{MemoryRecords, MemoryWriter};
 
 use crate::in_process::{consumer, run};
 
-/// Quick batches.
+/// A memory sink with small batches by age.
 fn memory<T: Send + 'static>() -> (MemoryWriter<T>, MemoryRecords<T>) {
     let writer = MemoryWriter::new().max_age(Duration::from_millis(100));
     let records = writer.records();
     (writer, records)
 }
 
-/// Records that clients and serialisers like to change, each beside what has to arrive for it.
-fn odd_records(topic: &Topic) -> (Vec<Message>, Vec<OwnedRecord>) {
+/// Records that clients and serializers often alter, and the records that have to arrive.
+fn unusual_records(topic: &Topic) -> (Vec<Message>, Vec<OwnedRecord>) {
     let large: Vec<u8> = std::iter::repeat_with(|| fastrand::u8(..)).take(5_000_000).collect();
     let mut messages = Vec::new();
     let mut expected = Vec::new();
@@ -71,9 +71,9 @@ async fn owned(record: OwnedRecord) -> Result<OwnedRecord, Infallible> {
 }
 
 #[tokio::test]
-async fn odd_records_reach_the_mapper_as_they_were_produced() -> Result<()> {
+async fn unusual_records_reach_the_mapper_unchanged() -> Result<()> {
     let topic = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
-    let (messages, expected) = odd_records(&topic);
+    let (messages, expected) = unusual_records(&topic);
     topic.produce(messages).await?;
     for kind in ["borrowed", "owned"] {
         let group = unique(test_name!());
@@ -84,14 +84,13 @@ async fn odd_records_reach_the_mapper_as_they_were_produced() -> Result<()> {
         };
         let errors = memory::<DeadLetter>();
         let mut running = run(consumer(&topic, &group, strategy.reduce_err(errors.0)))?;
-        let committed = async || Ok(topic.lag(&group).await? == 0);
-        running.until(Deadline::seconds(60), "all is committed", committed).await?;
+        running.all_committed(&topic, &group, Deadline::seconds(60)).await?;
         running.stop(Deadline::seconds(30)).await?;
         let arrived = arrived.take();
         assert_eq!(arrived.len(), expected.len(), "{kind}");
         for (arrived, expected) in arrived.iter().zip(&expected) {
-            // Debug shows no payloads: five million bytes help nobody.
-            assert!(arrived == expected, "{kind}: {arrived:?} is not {expected:?}");
+            // Not assert_eq, because Debug omits payloads of five million bytes.
+            assert!(arrived == expected, "{kind}: {arrived:?} arrives unchanged: {expected:?}");
         }
         assert_eq!(errors.1.len(), 0);
     }
@@ -103,13 +102,13 @@ fn number(record: &Record<'_>) -> Result<(i32, i64, u64), Box<dyn std::error::Er
     Ok((record.partition(), record.offset(), text.parse()?))
 }
 
-/// Every seventh record is malformed, and so are the first and the last of each partition.
+/// Every seventh record is malformed, and the last of each partition.
 fn is_malformed(offset: i64, last: i64) -> bool {
     offset % 7 == 0 || offset == last
 }
 
 #[tokio::test]
-async fn malformed_records_end_in_reduce_err_and_are_committed_past() -> Result<()> {
+async fn malformed_records_become_dead_letters_and_are_committed() -> Result<()> {
     const PARTITIONS: i32 = 3;
     let topic = Kafka::shared().await?.create_topic(test_name!(), PARTITIONS).await?;
     let each = records(20_000, 500_000) as i64;
@@ -124,37 +123,36 @@ async fn malformed_records_end_in_reduce_err_and_are_committed_past() -> Result<
 
     let group = unique(test_name!());
     let (writer, rows) = memory();
-    let (errors, letters) = memory::<DeadLetter>();
+    let (errors, dead_letters) = memory::<DeadLetter>();
     let strategy = Strategy::new().map(number).reduce(writer).reduce_err(errors);
     let mut running = run(consumer(&topic, &group, strategy))?;
-    let committed = async || Ok(topic.lag(&group).await? == 0);
-    running.until(Deadline::seconds(60), "all is committed", committed).await?;
+    running.all_committed(&topic, &group, Deadline::seconds(60)).await?;
     let report = running.stop(Deadline::seconds(30)).await?;
 
-    let place = |partition| (0..each).map(move |offset| (partition, offset));
+    let positions = |partition| (0..each).map(move |offset| (partition, offset));
     let (bad, good): (BTreeSet<_>, BTreeSet<_>) =
-        (0..PARTITIONS).flat_map(place).partition(|(_, offset)| is_malformed(*offset, each - 1));
+        (0..PARTITIONS).flat_map(positions).partition(|(_, offset)| is_malformed(*offset, each - 1));
     let rows = rows.take();
     assert!(rows.iter().all(|(_, offset, number)| *offset == number.cast_signed()));
-    assert_eq!(rows.len(), good.len(), "a row came twice or not at all");
+    assert_eq!(rows.len(), good.len(), "each row arrives once");
     assert_eq!(
         rows.iter().map(|(partition, offset, _)| (*partition, *offset)).collect::<BTreeSet<_>>(),
         good
     );
 
-    let letters = letters.take();
-    assert_eq!(letters.len(), bad.len(), "a dead letter came twice or not at all");
+    let dead_letters = dead_letters.take();
+    assert_eq!(dead_letters.len(), bad.len(), "each malformed record gives one dead letter");
     assert_eq!(report.stats.dead_letters, bad.len() as u64);
-    let mut places = BTreeSet::new();
-    for letter in &letters {
-        let record = letter.record.as_ref().expect("the failed record is kept");
-        assert_eq!(record.payload(), Some(format!("<{}>", letter.offset).as_bytes()));
-        assert_eq!(record.key(), Some(format!("k{}", letter.offset).as_bytes()));
+    let mut found = BTreeSet::new();
+    for dead_letter in &dead_letters {
+        let record = dead_letter.record.as_ref().expect("the failed record is kept");
+        assert_eq!(record.payload(), Some(format!("<{}>", dead_letter.offset).as_bytes()));
+        assert_eq!(record.key(), Some(format!("k{}", dead_letter.offset).as_bytes()));
         assert_eq!(record.headers()[0].value.as_deref(), Some(&b"v"[..]));
-        assert_eq!((letter.stage.as_str(), letter.last_offset), ("map 1", letter.offset));
-        assert!(letter.error.to_string().contains("invalid digit"), "{}", letter.error);
-        places.insert((letter.partition.partition(), letter.offset));
+        assert_eq!((dead_letter.stage.as_str(), dead_letter.last_offset), ("map 1", dead_letter.offset));
+        assert!(dead_letter.error.to_string().contains("invalid digit"), "{}", dead_letter.error);
+        found.insert((dead_letter.partition.partition(), dead_letter.offset));
     }
-    assert_eq!(places, bad);
+    assert_eq!(found, bad, "the malformed records are the dead letters");
     Ok(())
 }

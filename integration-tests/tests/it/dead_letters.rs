@@ -1,4 +1,4 @@
-//! A dead letter is part of the promise: until it is delivered, its record is not committed past.
+//! A record is not committed until its dead letter is delivered.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ fn number(record: &Record<'_>) -> Result<u64, Box<dyn std::error::Error + Send +
     Ok(std::str::from_utf8(record.payload().unwrap_or_default())?.parse()?)
 }
 
-/// Waits until all good rows are delivered, the other partition is committed, and this one up to the failed record.
+/// Waits until all good rows are delivered and committed, except those after the failed record in
+/// its partition.
 async fn held_at_the_failed_record(
     running: &mut Running,
     topic: &Topic,
@@ -49,27 +50,30 @@ async fn a_stalled_dead_letter_sink_holds_the_commit_at_the_failed_record() -> R
     let writer = MemoryWriter::new().max_rows(50).max_age(Duration::from_millis(50));
     let rows = writer.records();
     let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50)).stalled();
-    let letters = errors.records();
+    let dead_letters = errors.records();
     let strategy = Strategy::new().map(number).reduce(writer).reduce_err(errors);
     let mut running = run(consumer(&topic, &group, strategy))?;
     held_at_the_failed_record(&mut running, &topic, &group, &rows).await?;
 
-    // It stays there while the rest of the partition goes on being delivered.
+    // The commit stays there while later records of the partition are delivered.
     let more = (0..EACH).map(|n| Message::new(n.to_string()).partition((n % 2) as i32));
     topic.produce(more.collect::<Vec<_>>()).await?;
-    let others_go_on = async || Ok(topic.committed(&group).await?.get(&1) == Some(&(EACH + EACH / 2)));
-    running.until(Deadline::seconds(30), "the other partition goes on", others_go_on).await?;
-    assert_eq!(rows.len() as i64, 3 * EACH - 1);
-    assert_eq!(topic.committed(&group).await?.get(&0), Some(&BAD));
-    assert_eq!(letters.len(), 0);
+    let other = async || Ok(topic.committed(&group).await?.get(&1) == Some(&(EACH + EACH / 2)));
+    running.until(Deadline::seconds(30), "the other partition is committed", other).await?;
+    assert_eq!(rows.len() as i64, 3 * EACH - 1, "all good rows are delivered");
+    assert_eq!(
+        topic.committed(&group).await?.get(&0),
+        Some(&BAD),
+        "commit below unfinished (C1): the commit stays at the failed record"
+    );
+    assert_eq!(dead_letters.len(), 0, "the stalled sink has no dead letter");
 
-    letters.release();
-    let all = async || Ok(topic.lag(&group).await? == 0);
-    running.until(Deadline::seconds(30), "all is committed", all).await?;
+    dead_letters.release();
+    running.all_committed(&topic, &group, Deadline::seconds(30)).await?;
     running.stop(Deadline::seconds(30)).await?;
-    let letters = letters.take();
-    assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].partition.partition(), letters[0].offset), (0, BAD));
+    let dead_letters = dead_letters.take();
+    assert_eq!(dead_letters.len(), 1);
+    assert_eq!((dead_letters[0].partition.partition(), dead_letters[0].offset), (0, BAD));
     Ok(())
 }
 
@@ -80,23 +84,28 @@ async fn a_record_whose_dead_letter_was_never_delivered_is_read_again() -> Resul
         let writer = MemoryWriter::new().max_rows(50).max_age(Duration::from_millis(50));
         let rows = writer.records();
         let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
-        let letters = errors.records();
+        let dead_letters = errors.records();
         let errors = if round == 1 { errors.stalled() } else { errors };
         let strategy = Strategy::new().map(number).reduce(writer).reduce_err(errors);
         let mut running = run(consumer(&topic, &group, strategy))?;
         if round == 1 {
             held_at_the_failed_record(&mut running, &topic, &group, &rows).await?;
-            // The second call forces: a stalled sink would use the whole drain deadline.
+            // The second call forces the end, because a stalled sink would use the whole drain
+            // timeout.
             running.handle().stop();
             running.handle().stop();
-            let error = running.ended(Deadline::seconds(30)).await?.expect_err("it cannot end in order");
+            let ended = running.ended(Deadline::seconds(30)).await?;
+            let error = ended.expect_err("a consumer with a stalled sink does not end in order");
             assert!(matches!(error, Error::Unfinished { .. }), "{error:?}");
-            assert_eq!(topic.committed(&group).await?.get(&0), Some(&BAD));
+            assert_eq!(
+                topic.committed(&group).await?.get(&0),
+                Some(&BAD),
+                "commit below unfinished (C1): the commit stays at the failed record"
+            );
         } else {
-            let all = async || Ok(topic.lag(&group).await? == 0);
-            running.until(Deadline::seconds(30), "all is committed", all).await?;
+            running.all_committed(&topic, &group, Deadline::seconds(30)).await?;
             running.stop(Deadline::seconds(30)).await?;
-            assert_eq!(letters.take()[0].offset, BAD);
+            assert_eq!(dead_letters.take()[0].offset, BAD, "the failed record is read again");
         }
     }
     Ok(())
@@ -112,11 +121,15 @@ async fn a_failing_dead_letter_sink_stops_the_consumer() -> Result<()> {
     let writer = MemoryWriter::new().max_rows(50).max_age(Duration::from_millis(50));
     let strategy = Strategy::new().map(number).reduce(writer).reduce_err(errors);
     let running = run(consumer(&topic, &group, strategy))?;
-    let error = running.ended(Deadline::seconds(60)).await?.expect_err("a dead letter must not be dropped");
+    let ended = running.ended(Deadline::seconds(60)).await?;
+    let error = ended.expect_err("an undelivered dead letter stops the consumer");
     assert!(matches!(&error, Error::Stage { stage, .. } if stage == "reduce_err"), "{error:?}");
     let text = kmr_core::error_chain(&error);
     assert!(text.contains("reduce_err") && text.contains("fails on demand"), "{text}");
     let committed = topic.committed(&group).await?;
-    assert!(committed.get(&0).is_none_or(|offset| *offset <= BAD), "{committed:?}");
+    assert!(
+        committed.get(&0).is_none_or(|offset| *offset <= BAD),
+        "commit below unfinished (C1): {committed:?} is past the failed record at {BAD}"
+    );
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! Offsets that hold no record: compaction, transaction markers, aborted transactions.
+//! Topics with offsets without a record: compaction, transaction markers, aborted transactions.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -11,11 +11,12 @@ use kmr_sinks::MemoryWriter;
 
 use crate::in_process::{consumer_with, run};
 
-fn place(record: &Record<'_>) -> Result<(i32, i64), Infallible> {
+fn position(record: &Record<'_>) -> Result<(i32, i64), Infallible> {
     Ok((record.partition(), record.offset()))
 }
 
-/// Consumes until every record in `visible` is committed past, and returns what came, in order of arrival.
+/// Consumes until every record in `visible` is committed, and returns the received offsets in order
+/// of arrival.
 async fn consume(
     topic: &Topic,
     group: &str,
@@ -23,7 +24,7 @@ async fn consume(
 ) -> Result<BTreeMap<i32, Vec<i64>>> {
     let writer = MemoryWriter::new().max_rows(100).max_age(Duration::from_millis(50));
     let arrived = writer.records();
-    let strategy = Strategy::new().map(place).reduce(writer);
+    let strategy = Strategy::new().map(position).reduce(writer);
     let read_committed = |config: kmr_core::ClientConfig| config.set("isolation.level", "read_committed");
     let mut running = run(consumer_with(topic, group, strategy.into_pipeline(), read_committed))?;
     let expected: BTreeMap<i32, i64> =
@@ -32,7 +33,7 @@ async fn consume(
         let committed = topic.committed(group).await?;
         Ok(expected.iter().all(|(partition, next)| committed.get(partition) >= Some(next)))
     };
-    running.until(Deadline::seconds(60), "the last visible record is committed past", committed).await?;
+    running.until(Deadline::seconds(60), "all visible records are committed", committed).await?;
     running.stop(Deadline::seconds(30)).await?;
     let mut by_partition: BTreeMap<i32, Vec<i64>> = visible.keys().map(|key| (*key, Vec::new())).collect();
     for (partition, offset) in arrived.take() {
@@ -46,14 +47,14 @@ async fn a_compacted_topic_is_consumed_to_the_end() -> Result<()> {
     let spec = TopicSpec::partitions(2).compacted();
     let topic = Kafka::shared().await?.create_topic(test_name!(), spec).await?;
     let count = records(20_000, 1_000_000);
-    // Keys 0 to 49 again and again, and among them some that stay where they are: gaps of all sizes.
+    // Keys 0 to 49 repeat, and between them are unique keys, which gives gaps of all sizes.
     let versions = (0..count).map(|n| {
         let key = if n % 97 == 0 { format!("kept {n}") } else { (n % 50).to_string() };
         Message::new(n.to_string()).key(key).partition((n % 2) as i32)
     });
     topic.produce(versions).await?;
-    wait_until(Deadline::seconds(60), "old versions are gone", async || {
-        // A segment is closed by the record after it, and the active one is never compacted.
+    wait_until(Deadline::seconds(60), "old versions are compacted", async || {
+        // The next record closes a segment, and the active segment is never compacted.
         let last = [0, 1].map(|partition| Message::new("last").key("last").partition(partition));
         topic.produce(last).await?;
         Ok(topic.readable_offsets().await?.values().all(|offsets| offsets.len() < count as usize / 20))
@@ -63,30 +64,46 @@ async fn a_compacted_topic_is_consumed_to_the_end() -> Result<()> {
     let group = unique(test_name!());
     let visible = topic.readable_offsets().await?;
     let arrived = consume(&topic, &group, &visible).await?;
-    // Compaction goes on meanwhile, so fewer may have come; never others, never twice, and the end is not compacted.
+    // Compaction continues meanwhile, so fewer records can have arrived. The end is not compacted.
     for (partition, offsets) in &arrived {
-        assert!(offsets.is_sorted_by(|one, next| one < next), "{partition}: twice or out of order");
-        assert!(offsets.iter().all(|offset| visible[partition].contains(offset)), "{partition}: not visible");
-        assert_eq!(offsets.last(), visible[partition].last());
-        assert!(offsets.windows(2).any(|pair| pair[1] > pair[0] + 1), "{partition}: no gap was crossed");
+        assert!(
+            offsets.is_sorted_by(|one, next| one < next),
+            "partition {partition}: records arrive once and in order"
+        );
+        assert!(
+            offsets.iter().all(|offset| visible[partition].contains(offset)),
+            "partition {partition}: only visible records arrive"
+        );
+        assert_eq!(
+            offsets.last(),
+            visible[partition].last(),
+            "partition {partition}: the last visible record arrives"
+        );
+        assert!(
+            offsets.windows(2).any(|pair| pair[1] > pair[0] + 1),
+            "partition {partition}: gaps are normal (C2), and this run has none"
+        );
     }
     let now = topic.readable_offsets().await?;
     for (partition, offsets) in now {
-        assert!(offsets.iter().all(|offset| arrived[&partition].contains(offset)), "{partition}: missing");
+        assert!(
+            offsets.iter().all(|offset| arrived[&partition].contains(offset)),
+            "partition {partition}: a readable record is missing"
+        );
     }
-    assert_eq!(topic.lag(&group).await?, 0);
+    assert_eq!(topic.lag(&group).await?, 0, "gaps are normal (C2): the commit reaches the end");
     Ok(())
 }
 
 #[tokio::test]
-async fn aborted_transactions_are_passed_over() -> Result<()> {
+async fn aborted_transactions_are_skipped() -> Result<()> {
     let topic = Kafka::shared().await?.create_topic(test_name!(), 2).await?;
     let transactions = topic.kafka().transactions(&unique(test_name!())).await?;
     let some = |text: &'static str, count: u64| {
         (0..count).map(move |n| Message::new(text).partition((n % 2) as i32))
     };
     let size = records(500, 20_000);
-    // A topic that begins and ends with aborted records, with single markers and long gaps between.
+    // The topic starts and ends with aborted records, with single markers and long gaps between.
     transactions.abort(&topic, some("aborted", size)).await?;
     for round in 1..=10 {
         transactions.commit(&topic, some("kept", size / round)).await?;
@@ -97,9 +114,9 @@ async fn aborted_transactions_are_passed_over() -> Result<()> {
 
     let group = unique(test_name!());
     let visible = topic.readable_offsets().await?;
-    assert_eq!(consume(&topic, &group, &visible).await?, visible);
+    assert_eq!(consume(&topic, &group, &visible).await?, visible, "each committed record arrives once");
 
-    // The next consumer starts behind the aborted tail, and what comes then is read.
+    // The next consumer starts after the aborted tail and reads new records.
     transactions.commit(&topic, some("kept", 100)).await?;
     let now = topic.readable_offsets().await?;
     let new: BTreeMap<_, Vec<i64>> = now
@@ -107,6 +124,6 @@ async fn aborted_transactions_are_passed_over() -> Result<()> {
         .map(|(partition, offsets)| (*partition, offsets[visible[partition].len()..].to_vec()))
         .collect();
     assert_eq!(new.values().map(Vec::len).sum::<usize>(), 100);
-    assert_eq!(consume(&topic, &group, &new).await?, new, "read twice, or not at all");
+    assert_eq!(consume(&topic, &group, &new).await?, new, "each new record arrives once");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! The harness itself: what the other tests take for granted.
+//! Tests of the harness itself, on which all other tests depend.
 
 use std::process::Command;
 
@@ -14,7 +14,7 @@ use rdkafka::message::Headers as _;
 use rdkafka::{Offset, TopicPartitionList};
 
 #[tokio::test]
-async fn produced_records_are_in_the_log_and_commits_are_seen() -> Result<()> {
+async fn produced_records_are_in_the_log_and_commits_are_visible() -> Result<()> {
     let topic = Kafka::shared().await?.create_topic(test_name!(), 4).await?;
     let count = records(20_000, 1_000_000);
     let produced =
@@ -41,7 +41,7 @@ async fn produced_records_are_in_the_log_and_commits_are_seen() -> Result<()> {
 }
 
 #[tokio::test]
-async fn keys_headers_tombstones_and_large_messages_arrive_as_they_are() -> Result<()> {
+async fn keys_headers_tombstones_and_large_messages_arrive_unchanged() -> Result<()> {
     let topic = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
     let odd = Message::new("").key("").header("h", "1").header("h", "2").null_header("n").timestamp(1);
     topic.produce([odd, Message::tombstone("gone"), Message::of_size(5_000_000)]).await?;
@@ -87,8 +87,8 @@ async fn compaction_leaves_gaps() -> Result<()> {
     let topic = Kafka::shared().await?.create_topic(test_name!(), spec).await?;
     let versions = (0..1000).map(|n| Message::new(n.to_string()).key((n % 10).to_string()));
     topic.produce(versions.collect::<Vec<_>>()).await?;
-    wait_until(Deadline::seconds(60), "old versions are gone", async || {
-        // A segment is closed by the record after it, and the active one is never compacted.
+    wait_until(Deadline::seconds(60), "old versions are compacted", async || {
+        // The next record closes a segment, and the active segment is never compacted.
         topic.produce([Message::new("last").key("last")]).await?;
         Ok(topic.readable_offsets().await?[&0].len() < 500)
     })
@@ -103,19 +103,19 @@ async fn each_test_has_a_database_of_its_own() -> Result<()> {
     one.exec("INSERT INTO t SELECT number FROM numbers(100)").await?;
     assert_eq!(one.count("t").await?, 100);
     assert_eq!(one.number("SELECT sum(n) FROM t").await?, 4950);
-    let error = two.count("t").await.expect_err("the other database has no such table");
+    let error = two.count("t").await.expect_err("a table of another test's database is not visible");
     assert!(format!("{error:#}").contains("UNKNOWN_TABLE"), "{error:#}");
     Ok(())
 }
 
 #[tokio::test]
-async fn a_killed_clickhouse_comes_back_at_its_address_with_its_data() -> Result<()> {
+async fn a_killed_clickhouse_restarts_at_its_address_with_its_data() -> Result<()> {
     let server = ClickHouse::own().await?;
     let database = server.database(test_name!()).await?;
     database.exec("CREATE TABLE t (n UInt64) ENGINE = MergeTree ORDER BY n").await?;
     database.exec("INSERT INTO t SELECT number FROM numbers(100)").await?;
     server.kill().await?;
-    assert!(database.count("t").await.is_err(), "a killed server must not answer");
+    assert!(database.count("t").await.is_err(), "a killed server does not answer");
     server.start().await?;
     assert_eq!(database.count("t").await?, 100);
     server.stop().await?;
@@ -125,7 +125,7 @@ async fn a_killed_clickhouse_comes_back_at_its_address_with_its_data() -> Result
 }
 
 #[tokio::test]
-async fn a_stopped_broker_comes_back_at_its_address_with_its_records() -> Result<()> {
+async fn a_stopped_broker_restarts_at_its_address_with_its_records() -> Result<()> {
     let kafka = Kafka::own().await?;
     let topic = kafka.create_topic(test_name!(), 2).await?;
     topic.produce(vec![Message::new("x"); 100]).await?;
@@ -135,14 +135,14 @@ async fn a_stopped_broker_comes_back_at_its_address_with_its_records() -> Result
     topic.produce(vec![Message::new("x"); 100]).await?;
     kafka.kill().await?;
     kafka.start().await?;
-    wait_until(Deadline::seconds(30), "all records are back", async || {
+    wait_until(Deadline::seconds(30), "all records are in the log", async || {
         Ok(topic.end_offsets().await.is_ok_and(|ends| ends.values().sum::<i64>() == 200))
     })
     .await
 }
 
 #[tokio::test]
-async fn the_secured_broker_tells_its_users_apart() -> Result<()> {
+async fn the_secured_broker_enforces_permissions_by_user() -> Result<()> {
     let kafka = Kafka::secured().await?;
     let allowed = kafka.admin().create_topic(&format!("{}topic", SecuredKafka::PREFIX), 1).await?;
     let other = kafka.admin().create_topic("other", 1).await?;
@@ -161,7 +161,7 @@ async fn the_secured_broker_tells_its_users_apart() -> Result<()> {
     assert!(!visible(SecuredKafka::POWERLESS, &allowed).await?);
 
     let stranger = integration_tests::User { password: "wrong", ..SecuredKafka::ADMIN };
-    let error = visible(stranger, &other).await.expect_err("a wrong password must not do");
+    let error = visible(stranger, &other).await.expect_err("the broker rejects a wrong password");
     let code = error.downcast_ref::<KafkaError>().and_then(KafkaError::rdkafka_error_code);
     assert_eq!(code, Some(RDKafkaErrorCode::BrokerTransportFailure), "{error:#}");
     Ok(())
@@ -169,7 +169,7 @@ async fn the_secured_broker_tells_its_users_apart() -> Result<()> {
 
 #[tokio::test]
 async fn kafkas_own_tools_run_inside_the_container() -> Result<()> {
-    // In a container even where the shared broker is given by its address.
+    // The secured broker is always in a container, unlike the shared one.
     let topic = Kafka::secured().await?.admin().create_topic(test_name!(), 3).await?;
     let described = topic.kafka().tool("kafka-topics", &["--describe", "--topic", topic.name()]).await?;
     assert!(described.contains("PartitionCount: 3"), "{described}");
@@ -184,13 +184,13 @@ async fn a_child_process_is_watched_signalled_and_measured() -> Result<()> {
     child.wait_for_line(Deadline::seconds(10), "ready").await?;
     assert!(child.resident_bytes()? > 100_000);
     assert!(child.peak_resident_bytes()? >= child.resident_bytes()?);
-    wait_until(Deadline::seconds(10), "it has used processor time", async || {
+    wait_until(Deadline::seconds(10), "the child has used processor time", async || {
         Ok(!child.cpu_time()?.is_zero())
     })
     .await?;
     let status = child.end(Signal::Terminate, Deadline::seconds(10)).await?;
     assert_eq!(status.code(), Some(3));
     assert_eq!(child.stdout(), "out\nbye\n");
-    assert!(child.signal(Signal::Kill).is_err(), "a signal to a process that has ended must not be sent");
+    assert!(child.signal(Signal::Kill).is_err(), "no signal is sent to a process that has ended");
     Ok(())
 }

@@ -1,4 +1,5 @@
-//! A consumer inside the test's own process, for tests that look at what reaches a mapper or a sink, or at the error.
+//! Runs a consumer inside the test's process, for tests of what reaches a mapper or sink, and of
+//! errors.
 
 use anyhow::{Context as _, Result};
 use integration_tests::{Deadline, Topic, wait_until};
@@ -11,12 +12,12 @@ pub(crate) struct Running {
     task: JoinHandle<Result<RunReport, Error>>,
 }
 
-/// A consumer of `topic` with quick commits, to be changed further and passed to [`run`].
+/// A consumer of `topic` with a short commit interval. Pass it to [`run`].
 pub(crate) fn consumer(topic: &Topic, group: &str, pipeline: Pipeline) -> ConsumerBuilder<Pipeline> {
     consumer_with(topic, group, pipeline, |config| config)
 }
 
-/// The same with more settings of the Kafka client.
+/// As [`consumer`], with further settings of the Kafka client.
 pub(crate) fn consumer_with(
     topic: &Topic,
     group: &str,
@@ -45,7 +46,7 @@ impl Running {
         &self.handle
     }
 
-    /// Waits for a fact while the consumer runs; fails when the consumer ends before.
+    /// Waits for a fact while the consumer runs. Fails when the consumer ends before it.
     pub(crate) async fn until(
         &mut self,
         deadline: Deadline,
@@ -61,14 +62,25 @@ impl Running {
         }
     }
 
-    /// Stops the consumer and waits for its ordered end.
-    pub(crate) async fn stop(self, deadline: Deadline) -> Result<RunReport> {
+    /// Waits until the group has committed every record of the topic.
+    pub(crate) async fn all_committed(
+        &mut self,
+        topic: &Topic,
+        group: &str,
+        deadline: Deadline,
+    ) -> Result<()> {
+        let committed = async || Ok(topic.lag(group).await? == 0);
+        self.until(deadline, "all records are committed", committed).await
+    }
+
+    /// Stops the consumer and waits for its orderly end.
+    pub(crate) async fn stop(self, deadline: Deadline) -> Result<Report> {
         self.handle.stop();
         Ok(self.ended(deadline).await??)
     }
 
-    /// Waits for the end, whatever it is.
-    pub(crate) async fn ended(mut self, deadline: Deadline) -> Result<Result<RunReport, Error>> {
+    /// Waits for the end and returns its result.
+    pub(crate) async fn ended(mut self, deadline: Deadline) -> Result<Result<Report, Error>> {
         deadline.cap("the consumer ends", &mut self.task).await?.context("the consumer panicked")
     }
 }

@@ -1,4 +1,5 @@
-//! Messages and dead letters to a real broker: as they were, acknowledged, complete; and what the sink cannot do is named.
+//! The Kafka sink against a real broker: messages and dead letters arrive complete, and errors name
+//! their cause.
 
 use std::collections::BTreeSet;
 use std::convert::Infallible;
@@ -16,7 +17,7 @@ use rdkafka::client::DefaultClientContext;
 use rdkafka::{Offset, TopicPartitionList};
 use serde::Serialize;
 
-use crate::in_process::{Running, consumer, run};
+use crate::in_process::{consumer, run};
 
 const QUICK: Duration = Duration::from_millis(50);
 
@@ -24,7 +25,7 @@ fn config(kafka: &Kafka) -> ClientConfig {
     ClientConfig::new().set("bootstrap.servers", kafka.bootstrap())
 }
 
-fn letters_to(topic: &Topic) -> KafkaWriter<DeadLetter> {
+fn dead_letters_to(topic: &Topic) -> KafkaWriter<DeadLetter> {
     KafkaWriter::dead_letters(config(topic.kafka()), topic.name()).max_age(QUICK)
 }
 
@@ -40,22 +41,17 @@ fn forward(record: &Record<'_>) -> Result<KafkaMessage, Infallible> {
     Ok(record.into())
 }
 
-/// All that a topic holds, in the order of its offsets.
+/// Reads all records of a topic, in the order of their offsets.
 async fn content(topic: &Topic) -> Result<Vec<OwnedRecord>> {
     let writer = MemoryWriter::new().max_age(QUICK);
     let arrived = writer.records();
     let group = unique("content");
     let mut reader = run(consumer(topic, &group, Strategy::new().map(copy).reduce(writer).into_pipeline()))?;
-    all_committed(&mut reader, topic, &group).await?;
+    reader.all_committed(topic, &group, Deadline::seconds(60)).await?;
     reader.stop(Deadline::seconds(30)).await?;
     let mut records = arrived.take();
     records.sort_by_key(|record| (record.partition(), record.offset()));
     Ok(records)
-}
-
-async fn all_committed(running: &mut Running, topic: &Topic, group: &str) -> Result<()> {
-    let committed = async || Ok(topic.lag(group).await? == 0);
-    running.until(Deadline::seconds(60), "all is committed", committed).await
 }
 
 fn header<'r>(record: &'r OwnedRecord, name: &str) -> Option<&'r str> {
@@ -64,11 +60,11 @@ fn header<'r>(record: &'r OwnedRecord, name: &str) -> Option<&'r str> {
 }
 
 #[tokio::test]
-async fn a_dead_letter_is_the_record_with_its_story() -> Result<()> {
+async fn a_dead_letter_is_the_record_with_failure_headers() -> Result<()> {
     let kafka = Kafka::shared().await?;
     let topic = kafka.create_topic(test_name!(), 1).await?;
     let dead = kafka.create_topic(test_name!(), 2).await?;
-    let odd = Message::new([0, 159, 146, 150])
+    let unusual = Message::new([0, 159, 146, 150])
         .key("")
         .header("a", "1")
         .null_header("a")
@@ -76,40 +72,50 @@ async fn a_dead_letter_is_the_record_with_its_story() -> Result<()> {
         .header("a", "")
         .timestamp(1_700_000_000_123)
         .partition(0);
-    topic.produce(vec![odd, Message::tombstone("gone").timestamp(7).partition(0)]).await?;
+    topic.produce(vec![unusual, Message::tombstone("gone").timestamp(7).partition(0)]).await?;
     let group = unique(test_name!());
     let strategy = Strategy::new()
         .map(number)
         .reduce(MemoryWriter::new().max_age(QUICK))
-        .reduce_err(letters_to(&dead).header_prefix("dlq-"));
+        .reduce_err(dead_letters_to(&dead).header_prefix("dlq-"));
     let mut running = run(consumer(&topic, &group, strategy))?;
-    all_committed(&mut running, &topic, &group).await?;
+    running.all_committed(&topic, &group, Deadline::seconds(60)).await?;
     running.stop(Deadline::seconds(30)).await?;
 
-    let letters = content(&dead).await?;
-    let find = |key: &str| letters.iter().find(|letter| letter.key() == Some(key.as_bytes()));
-    let odd = find("").context("the first letter")?;
-    let own: Vec<_> = odd.headers().iter().map(|h| (h.key.as_str(), h.value.as_deref())).take(4).collect();
+    let dead_letters = content(&dead).await?;
+    let find = |key: &str| dead_letters.iter().find(|dead_letter| dead_letter.key() == Some(key.as_bytes()));
+    let first = find("").context("the first dead letter is missing")?;
+    let own: Vec<_> = first.headers().iter().map(|h| (h.key.as_str(), h.value.as_deref())).take(4).collect();
     let expected: [(&str, Option<&[u8]>); 4] =
         [("a", Some(b"1")), ("a", None), ("", Some(&[0, 255])), ("a", Some(b""))];
-    assert_eq!(own, expected, "order, duplicates and nulls");
+    assert_eq!(own, expected, "the record's headers keep order, duplicates and nulls");
     assert_eq!(
-        (odd.payload(), odd.timestamp_millis()),
-        (Some(&[0, 159, 146, 150][..]), Some(1_700_000_000_123))
+        (first.payload(), first.timestamp_millis()),
+        (Some(&[0, 159, 146, 150][..]), Some(1_700_000_000_123)),
+        "payload and timestamp are those of the record"
     );
-    let story = |name| header(odd, &format!("dlq-{name}"));
+    let failure = |name| header(first, &format!("dlq-{name}"));
     assert_eq!(
-        (story("topic"), story("partition"), story("offset")),
-        (Some(topic.name()), Some("0"), Some("0"))
+        (failure("topic"), failure("partition"), failure("offset")),
+        (Some(topic.name()), Some("0"), Some("0")),
+        "headers have the record's position"
     );
     assert_eq!(
-        (story("stage"), story("attempt"), story("timestamp")),
-        (Some("map 1"), Some("1"), Some("1700000000123"))
+        (failure("stage"), failure("attempt"), failure("timestamp")),
+        (Some("map 1"), Some("1"), Some("1700000000123")),
+        "headers describe the failure"
     );
-    assert!(story("error").is_some_and(|error| error.contains("utf-8")), "{:?}", story("error"));
-    assert!(story("first_seen").is_some() && story("version").is_some() && story("missing").is_none());
-    let tombstone = find("gone").context("the second letter")?;
-    assert_eq!((tombstone.payload(), tombstone.timestamp_millis()), (None, Some(7)));
+    assert!(failure("error").is_some_and(|error| error.contains("utf-8")), "{:?}", failure("error"));
+    assert!(
+        failure("first_seen").is_some() && failure("version").is_some() && failure("missing").is_none(),
+        "a complete record has no `missing` header"
+    );
+    let tombstone = find("gone").context("the second dead letter is missing")?;
+    assert_eq!(
+        (tombstone.payload(), tombstone.timestamp_millis()),
+        (None, Some(7)),
+        "the dead letter of a tombstone is a tombstone"
+    );
     Ok(())
 }
 
@@ -123,30 +129,35 @@ async fn numbers(name: &str, count: u64) -> Result<(Topic, Topic)> {
 }
 
 #[tokio::test]
-async fn a_record_whose_row_the_sink_refused_is_read_again() -> Result<()> {
+async fn a_record_whose_row_the_sink_rejected_is_read_again() -> Result<()> {
     let (topic, dead) = numbers(test_name!(), 5_000).await?;
     let group = unique(test_name!());
     let is_bad = |n: u64| n % 1000 == 7 || (3000..3010).contains(&n);
-    let writer =
-        MemoryWriter::new().max_age(QUICK).rejecting(move |n: &u64| is_bad(*n).then(|| "refused".to_owned()));
+    let writer = MemoryWriter::new()
+        .max_age(QUICK)
+        .rejecting(move |n: &u64| is_bad(*n).then(|| "rejected".to_owned()));
     let rows = writer.records();
-    let strategy = Strategy::new().map(number).reduce(writer).reduce_err(letters_to(&dead));
+    let strategy = Strategy::new().map(number).reduce(writer).reduce_err(dead_letters_to(&dead));
     let mut running = run(consumer(&topic, &group, strategy))?;
-    all_committed(&mut running, &topic, &group).await?;
+    running.all_committed(&topic, &group, Deadline::seconds(60)).await?;
     running.stop(Deadline::seconds(30)).await?;
-    let letters = content(&dead).await?;
+    let dead_letters = content(&dead).await?;
     let bad: BTreeSet<u64> = (0..5_000).filter(|n| is_bad(*n)).collect();
-    assert_eq!(rows.len() + bad.len(), 5_000);
-    assert_eq!(letters.len(), bad.len());
+    assert_eq!(rows.len() + bad.len(), 5_000, "each accepted row is delivered once");
+    assert_eq!(dead_letters.len(), bad.len(), "each rejected row gives one dead letter");
     let mut found = BTreeSet::new();
-    for letter in &letters {
-        let n: u64 = std::str::from_utf8(letter.payload().context("its payload")?)?.parse()?;
-        assert_eq!(letter.key(), Some(format!("k{n}").as_bytes()));
-        assert_eq!((header(letter, "h"), header(letter, "kmr.stage")), (Some("v"), Some("reduce 1")));
-        assert_eq!(header(letter, "kmr.offset"), Some(&*n.to_string()));
+    for dead_letter in &dead_letters {
+        let payload = dead_letter.payload().context("the dead letter has no payload")?;
+        let n: u64 = std::str::from_utf8(payload)?.parse()?;
+        assert_eq!(dead_letter.key(), Some(format!("k{n}").as_bytes()));
+        assert_eq!(
+            (header(dead_letter, "h"), header(dead_letter, "kmr.stage")),
+            (Some("v"), Some("reduce 1"))
+        );
+        assert_eq!(header(dead_letter, "kmr.offset"), Some(&*n.to_string()));
         found.insert(n);
     }
-    assert_eq!(found, bad);
+    assert_eq!(found, bad, "dead letters hold the records of the rejected rows");
     Ok(())
 }
 
@@ -156,10 +167,10 @@ struct Line {
 }
 
 #[tokio::test]
-async fn a_row_that_clickhouse_refused_has_its_record_and_the_servers_code() -> Result<()> {
+async fn the_dead_letter_of_a_row_that_clickhouse_rejected_has_record_and_code() -> Result<()> {
     let (topic, dead) = numbers(test_name!(), 3_000).await?;
     let database = ClickHouse::shared().await?.database(test_name!()).await?;
-    let refused = [7, 1_500, 2_999];
+    let rejected = [7, 1_500, 2_999];
     database
         .exec("CREATE TABLE t (value UInt64, CONSTRAINT good CHECK value NOT IN (7, 1500, 2999)) ENGINE = MergeTree ORDER BY value")
         .await?;
@@ -167,50 +178,63 @@ async fn a_row_that_clickhouse_refused_has_its_record_and_the_servers_code() -> 
     let writer =
         ClickHouseWriter::<Line>::new(database.server().url(), "t").database(database.name()).max_age(QUICK);
     let line = |record: &Record<'_>| number(record).map(|value| Line { value });
-    let strategy = Strategy::new().map(line).reduce(writer).reduce_err(letters_to(&dead));
+    let strategy = Strategy::new().map(line).reduce(writer).reduce_err(dead_letters_to(&dead));
     let mut running = run(consumer(&topic, &group, strategy))?;
-    all_committed(&mut running, &topic, &group).await?;
+    running.all_committed(&topic, &group, Deadline::seconds(60)).await?;
     running.stop(Deadline::seconds(30)).await?;
-    assert_eq!(database.count("t").await?, 2_997);
-    let letters = content(&dead).await?;
-    assert_eq!(letters.len(), 3);
-    for n in refused {
-        let letter = letters.iter().find(|letter| letter.payload() == Some(n.to_string().as_bytes()));
-        let letter = letter.context("the payload that ClickHouse refused")?;
-        assert_eq!((letter.key(), header(letter, "h")), (Some(format!("k{n}").as_bytes()), Some("v")));
-        assert_eq!(header(letter, "kmr.code"), Some("469"), "{:?}", header(letter, "kmr.error"));
-        assert_eq!((header(letter, "kmr.stage"), header(letter, "kmr.missing")), (Some("reduce 1"), None));
+    assert_eq!(database.count("t").await?, 2_997, "all accepted rows are stored");
+    let dead_letters = content(&dead).await?;
+    assert_eq!(dead_letters.len(), 3, "each rejected row gives one dead letter");
+    for n in rejected {
+        let dead_letter =
+            dead_letters.iter().find(|dead_letter| dead_letter.payload() == Some(n.to_string().as_bytes()));
+        let dead_letter = dead_letter.with_context(|| format!("no dead letter has payload {n}"))?;
+        assert_eq!(
+            (dead_letter.key(), header(dead_letter, "h")),
+            (Some(format!("k{n}").as_bytes()), Some("v"))
+        );
+        assert_eq!(header(dead_letter, "kmr.code"), Some("469"), "{:?}", header(dead_letter, "kmr.error"));
+        assert_eq!(
+            (header(dead_letter, "kmr.stage"), header(dead_letter, "kmr.missing")),
+            (Some("reduce 1"), None)
+        );
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn a_record_that_retention_has_taken_leaves_a_letter_that_says_so() -> Result<()> {
+async fn the_dead_letter_of_a_record_deleted_by_retention_gives_the_reason() -> Result<()> {
     let (topic, dead) = numbers(test_name!(), 100).await?;
     let group = unique(test_name!());
-    let refuse = |n: &u64| matches!(n, 10 | 90).then(|| "refused".to_owned());
+    let refuse = |n: &u64| matches!(n, 10 | 90).then(|| "rejected".to_owned());
     let writer = MemoryWriter::new().max_age(QUICK).rejecting(refuse).stalled();
     let rows = writer.records();
-    let strategy = Strategy::new().map(number).reduce(writer).reduce_err(letters_to(&dead));
+    let strategy = Strategy::new().map(number).reduce(writer).reduce_err(dead_letters_to(&dead));
     let mut running = run(consumer(&topic, &group, strategy))?;
     let mapped = running.handle().clone();
     let read = async || Ok(mapped.stats().records == 100);
-    running.until(Deadline::seconds(30), "all is mapped", read).await?;
+    running.until(Deadline::seconds(30), "all records are mapped", read).await?;
     delete_below(&topic, 50).await?;
     rows.release();
-    all_committed(&mut running, &topic, &group).await?;
+    running.all_committed(&topic, &group, Deadline::seconds(60)).await?;
     running.stop(Deadline::seconds(30)).await?;
-    let letters = content(&dead).await?;
-    let at = |offset: &str| letters.iter().find(|letter| header(letter, "kmr.offset") == Some(offset));
-    let gone = at("10").context("the letter of what is gone")?;
-    let missing = header(gone, "kmr.missing").context("it says so")?;
-    assert!(missing.contains("holds 50..100") && gone.payload().is_none(), "{missing}");
-    let there = at("90").context("the other letter")?;
-    assert_eq!((there.payload(), header(there, "kmr.missing")), (Some(&b"90"[..]), None));
+    let dead_letters = content(&dead).await?;
+    let at = |offset: &str| {
+        dead_letters.iter().find(|dead_letter| header(dead_letter, "kmr.offset") == Some(offset))
+    };
+    let deleted = at("10").context("no dead letter of the deleted record")?;
+    let missing = header(deleted, "kmr.missing").context("no `missing` header of the deleted record")?;
+    assert!(missing.contains("holds 50..100") && deleted.payload().is_none(), "{missing}");
+    let kept = at("90").context("no dead letter of the kept record")?;
+    assert_eq!(
+        (kept.payload(), header(kept, "kmr.missing")),
+        (Some(&b"90"[..]), None),
+        "the dead letter of the kept record is complete"
+    );
     Ok(())
 }
 
-/// What retention does, at once.
+/// Deletes records below `offset`, as retention does.
 async fn delete_below(topic: &Topic, offset: i64) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = topic.kafka().client_config().create()?;
     let mut list = TopicPartitionList::new();
@@ -222,7 +246,7 @@ async fn delete_below(topic: &Topic, offset: i64) -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_during_the_delivery_costs_time_and_nothing_else() -> Result<()> {
+async fn a_broker_outage_during_delivery_only_delays_messages() -> Result<()> {
     let source = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
     let target = Kafka::own().await?.create_topic(test_name!(), 2).await?;
     let group = unique(test_name!());
@@ -233,32 +257,38 @@ async fn a_broker_that_is_away_during_the_delivery_costs_time_and_nothing_else()
         run(consumer(&source, &group, Strategy::new().map(forward).reduce(writer).into_pipeline()))?;
     let message = |n: u64| Message::new(n.to_string()).key((n % 100).to_string()).partition(0);
     source.produce((0..1_000).map(message)).await?;
-    all_committed(&mut running, &source, &group).await?;
+    running.all_committed(&source, &group, Deadline::seconds(60)).await?;
     target.kafka().stop().await?;
     source.produce((1_000..20_000).map(message)).await?;
     tokio::time::sleep(Duration::from_secs(8)).await;
-    assert_eq!(source.committed(&group).await?.get(&0), Some(&1_000), "nothing is committed meanwhile");
+    assert_eq!(
+        source.committed(&group).await?.get(&0),
+        Some(&1_000),
+        "commit below unfinished (C1): nothing is committed during the outage"
+    );
     target.kafka().start().await?;
-    all_committed(&mut running, &source, &group).await?;
+    running.all_committed(&source, &group, Deadline::seconds(60)).await?;
     running.stop(Deadline::seconds(30)).await?;
-    assert_eq!(target.end_offsets().await?.values().sum::<i64>(), 20_000);
+    assert_eq!(target.end_offsets().await?.values().sum::<i64>(), 20_000, "each message is written once");
     let arrived = content(&target).await?;
     let payloads: BTreeSet<_> = arrived.iter().map(|record| record.payload().map(<[u8]>::to_vec)).collect();
-    assert_eq!((arrived.len(), payloads.len()), (20_000, 20_000), "none is missing, none is double");
-    // Each key stays in its partition, in order.
+    assert_eq!((arrived.len(), payloads.len()), (20_000, 20_000), "no message is missing or duplicated");
     let mut last = std::collections::BTreeMap::new();
     for record in &arrived {
         let n: u64 = std::str::from_utf8(record.payload().unwrap_or_default())?.parse()?;
         let (before, partition) =
             last.entry(record.key().map(<[u8]>::to_vec)).or_insert((n, record.partition()));
-        assert!(*before <= n && *partition == record.partition(), "{n} behind {before}");
+        assert!(
+            *before <= n && *partition == record.partition(),
+            "messages of one key stay in one partition and in order: {n} after {before}"
+        );
         *before = n;
     }
     Ok(())
 }
 
 #[tokio::test]
-async fn many_messages_go_from_topic_to_topic() -> Result<()> {
+async fn many_messages_are_copied_from_topic_to_topic() -> Result<()> {
     let kafka = Kafka::shared().await?;
     let (source, target) =
         (kafka.create_topic(test_name!(), 4).await?, kafka.create_topic(test_name!(), 4).await?);
@@ -270,19 +300,19 @@ async fn many_messages_go_from_topic_to_topic() -> Result<()> {
     let started = std::time::Instant::now();
     let mut running =
         run(consumer(&source, &group, Strategy::new().map(forward).reduce(writer).into_pipeline()))?;
-    all_committed(&mut running, &source, &group).await?;
+    running.all_committed(&source, &group, Deadline::seconds(60)).await?;
     println!("{count} messages from topic to topic in {:.1?}", started.elapsed());
     running.stop(Deadline::seconds(30)).await?;
     let ends = target.end_offsets().await?;
-    assert_eq!(ends.values().sum::<i64>(), count as i64);
-    assert!(ends.values().all(|end| *end > 0), "{ends:?}");
+    assert_eq!(ends.values().sum::<i64>(), count as i64, "each message is written once");
+    assert!(ends.values().all(|end| *end > 0), "messages go to all partitions: {ends:?}");
     Ok(())
 }
 
 async fn stops(topic: &Topic, strategy: kmr_core::Pipeline) -> Result<(Error, String)> {
     let group = unique("stops");
     let running = run(consumer(topic, &group, strategy))?;
-    let error = running.ended(Deadline::seconds(60)).await?.err().context("it stops")?;
+    let error = running.ended(Deadline::seconds(60)).await?.err().context("the consumer did not fail")?;
     let text = kmr_core::error_chain(&error);
     Ok((error, text))
 }
@@ -320,7 +350,7 @@ async fn a_topic_that_the_user_may_not_write_to_is_named() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_message_that_is_too_large_is_the_only_one_that_is_rejected() -> Result<()> {
+async fn only_the_message_that_is_too_large_is_rejected() -> Result<()> {
     let kafka = Kafka::shared().await?;
     let source = kafka.create_topic(test_name!(), 1).await?;
     let spec = TopicSpec::partitions(1).config("max.message.bytes", "20000");
@@ -329,32 +359,37 @@ async fn a_message_that_is_too_large_is_the_only_one_that_is_rejected() -> Resul
     let incompressible = |bytes| (0..bytes).map(|_| fastrand::u8(..)).collect::<Vec<u8>>();
     let message =
         |n: i32| Message::new(incompressible(if n == 5 { 50_000 } else { 1_000 })).key(n.to_string());
-    // Together they are too large for the topic; but for one, they fit alone.
+    // Together they are too large for the topic. All but one fit alone.
     source.produce((0..100).map(message).map(|m| m.partition(0)).collect::<Vec<_>>()).await?;
     let group = unique(test_name!());
     let writer = KafkaWriter::<KafkaMessage>::new(config(&kafka), small.name()).max_age(QUICK);
-    let strategy = Strategy::new().map(forward).reduce(writer).reduce_err(letters_to(&dead));
+    let strategy = Strategy::new().map(forward).reduce(writer).reduce_err(dead_letters_to(&dead));
     let mut running = run(consumer(&source, &group, strategy))?;
-    all_committed(&mut running, &source, &group).await?;
+    running.all_committed(&source, &group, Deadline::seconds(60)).await?;
     running.stop(Deadline::seconds(30)).await?;
-    assert_eq!(small.end_offsets().await?, [(0, 99)].into());
-    let letters = content(&dead).await?;
-    assert_eq!(letters.len(), 1);
-    assert_eq!((letters[0].key(), letters[0].payload().map(<[u8]>::len)), (Some(&b"5"[..]), Some(50_000)));
-    assert_eq!(header(&letters[0], "kmr.code"), Some("10"));
-    assert!(header(&letters[0], "kmr.error").is_some_and(|error| error.contains("max.message.bytes")));
+    assert_eq!(small.end_offsets().await?, [(0, 99)].into(), "all other messages are written");
+    let dead_letters = content(&dead).await?;
+    assert_eq!(dead_letters.len(), 1, "the message that is too large is the only dead letter");
+    assert_eq!(
+        (dead_letters[0].key(), dead_letters[0].payload().map(<[u8]>::len)),
+        (Some(&b"5"[..]), Some(50_000))
+    );
+    assert_eq!(header(&dead_letters[0], "kmr.code"), Some("10"));
+    assert!(header(&dead_letters[0], "kmr.error").is_some_and(|error| error.contains("max.message.bytes")));
     Ok(())
 }
 
 #[tokio::test]
-async fn a_dead_letter_that_its_topic_refuses_stops_the_consumer() -> Result<()> {
+async fn a_dead_letter_that_its_topic_rejects_stops_the_consumer() -> Result<()> {
     let kafka = Kafka::shared().await?;
     let source = kafka.create_topic(test_name!(), 1).await?;
     let spec = TopicSpec::partitions(1).config("max.message.bytes", "2000");
     let dead = kafka.create_topic(test_name!(), spec).await?;
     source.produce(vec![Message::new((0..5_000).map(|_| fastrand::u8(..)).collect::<Vec<u8>>())]).await?;
-    let strategy =
-        Strategy::new().map(number).reduce(MemoryWriter::new().max_age(QUICK)).reduce_err(letters_to(&dead));
+    let strategy = Strategy::new()
+        .map(number)
+        .reduce(MemoryWriter::new().max_age(QUICK))
+        .reduce_err(dead_letters_to(&dead));
     let (error, text) = stops(&source, strategy).await?;
     assert!(matches!(&error, Error::Stage { stage, .. } if stage == "reduce_err"), "{text}");
     assert!(

@@ -1,4 +1,4 @@
-//! A producer that goes on until it is told to stop: records keep coming while a test does something to the consumer.
+//! Produces records at a steady rate until it is stopped, while a test acts on the consumer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,10 +10,10 @@ use tokio::task::JoinHandle;
 
 use crate::scene::message;
 
-/// Records a second that a machine of two cores carries beside everything else that a test does.
+/// Records per second. A machine of two cores can process them beside the rest of a test.
 const PER_SECOND: u64 = 5_000;
 
-/// Records are due in portions this far apart: no partition waits for its next one much longer.
+/// Interval between two groups of records. No partition waits much longer for its next record.
 const TICK: Duration = Duration::from_millis(10);
 
 /// A running load.
@@ -28,7 +28,7 @@ impl Load {
         Self::numbered(topic, 0, PER_SECOND)
     }
 
-    /// The same with numbers from `first` on, and that many records a second.
+    /// As [`Load::start`], with numbers from `first` on and `per_second` records per second.
     pub(crate) fn numbered(topic: &Topic, first: u64, per_second: u64) -> Self {
         let stop = Stop(Arc::new(AtomicBool::new(false)));
         let pace = Pace { next: first, first, per_second, started: Instant::now(), stop: stop.0.clone() };
@@ -38,14 +38,14 @@ impl Load {
         Self { stop, task }
     }
 
-    /// Stops it and returns all that it has produced, once all of it is acknowledged.
+    /// Stops the producer, waits for all acknowledgements, and returns what it has produced.
     pub(crate) async fn stop(self) -> Result<Produced> {
         drop(self.stop);
         self.task.await.context("the producer panicked")?
     }
 }
 
-/// Stops the producer when the load goes: a runtime waits for the threads that it lends.
+/// Stops the producer when the load is dropped, because the runtime waits for its blocking threads.
 struct Stop(Arc<AtomicBool>);
 
 impl Drop for Stop {
@@ -54,7 +54,7 @@ impl Drop for Stop {
     }
 }
 
-/// Numbers as they fall due. It blocks: the harness takes messages on a thread for that.
+/// Yields numbers as they fall due. It blocks, so the harness iterates on a blocking thread.
 struct Pace {
     next: u64,
     first: u64,

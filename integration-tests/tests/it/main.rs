@@ -1,19 +1,22 @@
-//! kmr on real Kafka and real ClickHouse: one binary, so that its tests share the servers.
+//! Tests of kmr on real Kafka and real ClickHouse, in one binary so that they share the servers.
 //!
-//! Modules are listed in the order in which a failure should be looked at: what the harness cannot
-//! do, no other test can.
+//! If several tests fail, start with those of `harness`: all others depend on it.
 
 mod harness;
 
+// Helpers without tests.
 mod in_process;
 mod load;
 mod programs;
 mod scene;
+mod writer;
 
+// The ClickHouse sink without a consumer.
 mod clickhouse_faults;
-mod clickhouse_refusals;
+mod clickhouse_rejections;
 mod clickhouse_types;
 
+// The whole pipeline.
 mod bad_input;
 mod clean_run;
 mod content;

@@ -1,10 +1,12 @@
-//! Back-pressure: with a sink that takes nothing, memory stays under the byte budget + 100 MB, however much waits in Kafka.
+//! Back-pressure: with a stalled sink, memory stays below the memory budget + 100 MB at any lag.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use integration_tests::consumer::{Event, RowKind, SinkKind};
-use integration_tests::{Deadline, Message, Process, Produced, Signal, records, say, test_name, wait_until};
+use integration_tests::{
+    Deadline, Message, Process, Produced, Signal, log_line, records, test_name, wait_until,
+};
 
 use crate::scene::{Scene, TABLE, alive, alone, start, start_with_jemalloc};
 
@@ -12,11 +14,11 @@ use crate::scene::{Scene, TABLE, alive, alone, start, start_with_jemalloc};
 const BUDGET: u64 = 64 << 20;
 const ALLOWED: u64 = BUDGET + 100_000_000;
 
-/// A quarter of the budget is librdkafka's; of the rest, records that are not mapped yet take as much as their partitions' shares allow. The
-/// consumer is full when it holds at least this and takes nothing more.
+/// The consumer is full when it holds at least this much and accepts no more. librdkafka has a
+/// quarter of the budget. Of the rest, each partition's fair share bounds its unmapped records.
 const GRAPH: u64 = BUDGET / 8 * 3;
 
-/// After this long without a new record the consumer holds all that it will.
+/// After this long without a new record the consumer is full.
 const QUIET: Duration = Duration::from_secs(3);
 
 #[tokio::test]
@@ -45,14 +47,16 @@ fn small(partitions: u64) -> impl Iterator<Item = Message> + Send + 'static {
     (0..2_000_000).map(move |n| random.message(200).partition((n % partitions) as i32))
 }
 
-/// Records of 5 MB: 2,000 in a soak run; else enough for several in each of 64 partitions, or for six times the budget.
+/// Records of 5 MB: 2,000 in a soak run, otherwise several for each of 64 partitions, or six times
+/// the budget.
 fn large(partitions: u64) -> impl Iterator<Item = Message> + Send + 'static {
     let mut random = Random::new();
     let count = records(if partitions == 1 { 80 } else { 3 * partitions }, 2_000);
     (0..count).map(move |n| random.message(5_000_000).partition((n % partitions) as i32))
 }
 
-/// Bytes that do not compress, cut from one pool: making ten gigabytes of them takes longer than producing them.
+/// Incompressible bytes, cut from one pool, because generating ten gigabytes takes longer than
+/// producing them.
 struct Random {
     pool: Vec<u8>,
 }
@@ -74,7 +78,7 @@ async fn stalled(
     messages: impl Iterator<Item = Message> + Send + 'static,
 ) -> Result<()> {
     let _alone = alone().await;
-    // Rows carry the whole payload: the sink holds as many bytes as the budget lets in.
+    // Rows carry the whole payload, so that the sink holds as many bytes as the budget admits.
     let mut scene = Scene::new(name, partitions, RowKind::Payload).await?;
     let produced = scene.topic.produce(messages).await?;
     let mut settings = scene.settings();
@@ -82,11 +86,15 @@ async fn stalled(
     let mut consumer = start(&settings)?;
     let system = full(&consumer, produced.total()).await?;
     consumer.end(Signal::Kill, Deadline::seconds(10)).await?;
-    ensure!(scene.rows().await? == 0 && scene.committed().await? == 0, "the sink is not stalled");
+    ensure!(
+        scene.rows().await? == 0 && scene.committed().await? == 0,
+        "a stalled sink stores and commits nothing"
+    );
     system.check()?;
 
-    // Released, on the allocator of kmr's own programs, which can be told to keep nothing that was freed: under load glibc's
-    // keeps as much again as is held, and jemalloc by default what was freed in the last ten seconds.
+    // The released sink is measured with jemalloc, which can be set to keep no freed memory. Under
+    // load glibc keeps as much again as is in use. By default jemalloc keeps memory freed in the
+    // last ten seconds.
     scene.group.push_str("_2");
     settings.group.clone_from(&scene.group);
     let mut consumer = start_with_jemalloc(&settings)?;
@@ -95,26 +103,27 @@ async fn stalled(
     scene.all_committed(&consumer, delivered_by(&produced)).await?;
     let flowing = Peak { bytes: consumer.peak_resident_bytes()?, ..jemalloc };
     consumer.end(Signal::Terminate, Deadline::seconds(30)).await?;
-    say(format_args!(
-        "memory, {name}: peak {system} (system's allocator), {jemalloc} (jemalloc), {flowing} once the sink takes all; \
+    log_line(format_args!(
+        "memory, {name}: peak {system} (system's allocator), {jemalloc} (jemalloc), {flowing} after the sink is released; \
          allowed {} MB",
         ALLOWED / 1_000_000
     ));
     jemalloc.check()?;
     flowing.check()?;
-    everything_arrived(&scene, &produced).await?;
-    // Gigabytes that the tests after this one do not need.
+    let duplicates = scene.nothing_is_missing(&produced).await?;
+    ensure!(duplicates == 0, "{duplicates} rows are duplicates");
+    // Frees gigabytes for the tests after this one.
     scene.topic.delete().await?;
     scene.database.exec(&format!("DROP TABLE {TABLE} SYNC")).await
 }
 
-/// Room for a slow machine: 10,000 records, or 20 MB, a second.
+/// Allows for a slow machine: 10,000 records, or 20 MB, per second.
 fn delivered_by(produced: &Produced) -> Deadline {
     let megabytes = if produced.total() < 100_000 { produced.total() * 5 } else { 0 };
     Deadline::seconds(120 + produced.total() / 10_000 + megabytes / 20)
 }
 
-/// The most resident memory that a consumer has had, and what it holds of the budget.
+/// Peak resident memory of a consumer, and the bytes of the budget in use.
 #[derive(Clone, Copy, Debug)]
 struct Peak {
     bytes: u64,
@@ -123,8 +132,11 @@ struct Peak {
 
 impl Peak {
     fn check(self) -> Result<()> {
-        ensure!(self.bytes <= ALLOWED, "peak: {self}, {ALLOWED} bytes are allowed");
-        ensure!(self.held <= BUDGET + 5_000_000, "{self}: one record more than the budget at most");
+        ensure!(self.bytes <= ALLOWED, "peak memory {self} is above the limit of {ALLOWED} bytes");
+        ensure!(
+            self.held <= BUDGET + 5_000_000,
+            "one admission point (M1): {self} exceeds the memory budget by more than one record"
+        );
         Ok(())
     }
 }
@@ -135,7 +147,7 @@ impl std::fmt::Display for Peak {
     }
 }
 
-/// Waits until the consumer takes nothing more although there is more, and returns its peak.
+/// Waits until the consumer accepts no more records despite the lag, and returns its peak.
 async fn full(consumer: &Process, lag: u64) -> Result<Peak> {
     let mut last = (0, Instant::now());
     let mut held = 0;
@@ -152,12 +164,6 @@ async fn full(consumer: &Process, lag: u64) -> Result<Peak> {
     })
     .await
     .map_err(|error| error.context(format!("the consumer's standard error:\n{}", consumer.stderr())))?;
-    ensure!(last.0 < lag, "all {lag} records fitted in: no lag is left to press");
+    ensure!(last.0 < lag, "all {lag} records fit into the budget: no back-pressure was tested");
     Ok(Peak { bytes: consumer.peak_resident_bytes()?, held })
-}
-
-async fn everything_arrived(scene: &Scene, produced: &Produced) -> Result<()> {
-    let doubles = scene.nothing_is_missing(produced).await?;
-    ensure!(doubles == 0, "{doubles} rows are double");
-    Ok(())
 }

@@ -1,22 +1,22 @@
-//! A server that goes away under load and comes back: the consumer waits, and nothing is lost.
+//! ClickHouse is unavailable under load for a while: the consumer retries, and no record is lost.
 
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use integration_tests::consumer::RowKind;
-use integration_tests::{ClickHouse, Deadline, Kafka, Signal, say, test_name, wait_until};
+use integration_tests::{ClickHouse, Deadline, Kafka, Signal, log_line, test_name, wait_until};
 
 use crate::load::Load;
 use crate::scene::{Scene, alive, start};
 
-/// How long ClickHouse is away.
+/// Length of the outage.
 const OUTAGE: Duration = Duration::from_secs(20);
 
-/// From here on in the outage nothing can have been on its way to the commit any more.
+/// Time after which no delivery from before the outage can still be committed.
 const SETTLED: Duration = Duration::from_secs(5);
 
 #[tokio::test]
-async fn clickhouse_away_for_20_s_loses_nothing() -> Result<()> {
+async fn a_clickhouse_outage_of_20_s_loses_no_record() -> Result<()> {
     let clickhouse = ClickHouse::own().await?;
     let scene = Scene::on(&Kafka::shared().await?, &clickhouse, test_name!(), 4, RowKind::Ingest).await?;
     let load = Load::start(&scene.topic);
@@ -36,23 +36,24 @@ async fn clickhouse_away_for_20_s_loses_nothing() -> Result<()> {
         Ok(stopped.elapsed() >= OUTAGE)
     })
     .await?;
-    assert!(!ahead, "offsets were committed while there was nowhere to deliver to");
+    assert!(!ahead, "commit below unfinished (C1): offsets were committed during the outage");
     let waiting = scene.topic.lag(&scene.group).await?;
-    assert!(waiting > 0, "there was no load");
+    assert!(waiting > 0, "records were produced during the outage");
     clickhouse.start().await?;
-    let back = scene.rows().await?;
+    let before = scene.rows().await?;
 
-    scene.rows_reach(back + 5_000, &consumer, Deadline::seconds(60)).await?;
+    scene.rows_reach(before + 5_000, &consumer, Deadline::seconds(60)).await?;
     let produced = load.stop().await?;
     scene.all_committed(&consumer, Deadline::seconds(60)).await?;
-    let doubles = scene.nothing_is_missing(&produced).await?;
+    let duplicates = scene.nothing_is_missing(&produced).await?;
     let status = consumer.end(Signal::Terminate, Deadline::seconds(30)).await?;
     assert!(status.success(), "{status}: {}", consumer.stderr());
-    // It said what it was waiting for.
+    // The consumer logs its retries.
     assert!(consumer.stderr().contains("delivery failed, trying again"), "{}", consumer.stderr());
     let total = produced.total();
-    say(format_args!(
-        "ClickHouse away for 20 s: {waiting} waiting at its end, {total} records in all, none missing, {doubles} double"
+    log_line(format_args!(
+        "ClickHouse unavailable for 20 s: lag {waiting} at its end, {total} records in all, none missing, {duplicates} \
+         duplicates"
     ));
     Ok(())
 }

@@ -1,11 +1,11 @@
-//! A second consumer joins and leaves under load, in each protocol.
+//! A second consumer joins and leaves under load, in each rebalance protocol.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use integration_tests::consumer::{RowKind, Settings};
-use integration_tests::{Deadline, Process, Signal, say, test_name, wait_until};
+use integration_tests::{Deadline, Process, Signal, log_line, test_name, wait_until};
 
 use crate::load::Load;
 use crate::scene::{Scene, TABLE, alive, start};
@@ -13,37 +13,39 @@ use crate::scene::{Scene, TABLE, alive, start};
 const PARTITIONS: i32 = 8;
 
 #[tokio::test]
-async fn cooperative_rebalances_lose_and_double_nothing_and_kept_partitions_flow() -> Result<()> {
+async fn cooperative_rebalances_give_each_record_once_and_kept_partitions_make_progress() -> Result<()> {
     let outcome = join_and_leave(test_name!(), |settings| settings).await?;
-    ensure!(outcome.doubles == 0, "{} rows are double", outcome.doubles);
-    outcome.kept_partitions_flowed()
+    ensure!(outcome.duplicates == 0, "{} rows are duplicates", outcome.duplicates);
+    outcome.kept_partitions_made_progress()
 }
 
 #[tokio::test]
-async fn eager_rebalances_lose_nothing() -> Result<()> {
+async fn eager_rebalances_lose_no_record() -> Result<()> {
     let strategy = |settings: Settings| settings.kafka("partition.assignment.strategy", "range");
     join_and_leave(test_name!(), strategy).await.map(drop)
 }
 
 #[tokio::test]
-async fn kip_848_rebalances_lose_nothing_and_kept_partitions_flow() -> Result<()> {
+async fn kip_848_rebalances_lose_no_record_and_kept_partitions_make_progress() -> Result<()> {
     let protocol = |settings: Settings| settings.kafka("group.protocol", "consumer");
-    join_and_leave(test_name!(), protocol).await?.kept_partitions_flowed()
+    join_and_leave(test_name!(), protocol).await?.kept_partitions_made_progress()
 }
 
-/// What happened, by the table's own account.
+/// The outcome, as read from the table.
 struct Outcome {
-    doubles: u64,
-    /// By consumer: the partitions that it mapped records of, with the first and the last time, in milliseconds.
+    duplicates: u64,
+    /// By consumer and partition: the first and the last time at which it mapped a record, in
+    /// milliseconds.
     by_consumer: BTreeMap<u32, BTreeMap<u32, (i64, i64)>>,
     first: u32,
     second: u32,
-    /// Longest time in which the first consumer mapped nothing of a partition that it kept, in milliseconds.
+    /// Longest time without a mapped record of a partition that the first consumer kept, in
+    /// milliseconds.
     longest_pause: i64,
 }
 
 impl Outcome {
-    /// The partitions that the second consumer never had.
+    /// The partitions that were never assigned to the second consumer.
     fn kept(&self) -> BTreeSet<u32> {
         let taken = &self.by_consumer[&self.second];
         self.by_consumer[&self.first]
@@ -53,10 +55,15 @@ impl Outcome {
             .collect()
     }
 
-    /// The first consumer went on with some partitions before, during and after the time of the second.
-    fn kept_partitions_flowed(&self) -> Result<()> {
+    /// Checks that the first consumer mapped its kept partitions before, during and after the
+    /// second one's membership.
+    fn kept_partitions_made_progress(&self) -> Result<()> {
         let kept = self.kept();
-        ensure!(kept.len() == PARTITIONS as usize / 2, "kept: {kept:?} of {:?}", self.by_consumer);
+        ensure!(
+            kept.len() == PARTITIONS as usize / 2,
+            "the first consumer keeps half of the partitions: {kept:?} of {:?}",
+            self.by_consumer
+        );
         let second = &self.by_consumer[&self.second];
         let joined = second.values().map(|(first, _)| *first).min().unwrap_or_default();
         let left = second.values().map(|(_, last)| *last).max().unwrap_or_default();
@@ -64,11 +71,16 @@ impl Outcome {
             let (first, last) = self.by_consumer[&self.first][&partition];
             ensure!(
                 first < joined && left < last,
-                "{partition}: {first}..{last}, the second {joined}..{left}"
+                "only the named partitions stop (R1): kept partition {partition} was mapped in {first}..{last}, and the second \
+                 consumer's in {joined}..{left}"
             );
         }
-        // Far above what a rebalance takes, far below what it takes to be thrown out of the group and to come back.
-        ensure!(self.longest_pause < 10_000, "a kept partition paused for {} ms", self.longest_pause);
+        // A rebalance takes far less. Losing the membership and joining again takes far more.
+        ensure!(
+            self.longest_pause < 10_000,
+            "only the named partitions stop (R1): a kept partition paused for {} ms",
+            self.longest_pause
+        );
         Ok(())
     }
 }
@@ -76,29 +88,28 @@ impl Outcome {
 async fn join_and_leave(name: &str, change: impl Fn(Settings) -> Settings) -> Result<Outcome> {
     let scene = Scene::new(name, PARTITIONS, RowKind::Traced).await?;
     let mut settings = change(scene.settings());
-    // Some commit falls into the moment in which the group has no generation, where it is refused.
+    // With so many commits, one comes while the group has no generation, and the broker rejects it.
     settings.commit_interval = Duration::from_millis(20);
     let load = Load::start(&scene.topic);
     let mut first = start(&settings)?;
     scene.rows_reach(2_000, &first, Deadline::seconds(60)).await?;
 
     let mut second = start(&settings)?;
-    // Both have their share, and some of it has been delivered.
-    shares(&scene, &first, &second, PARTITIONS as u64 / 2).await?;
+    delivers_partitions(&scene, &first, &second, PARTITIONS as u64 / 2).await?;
     let status = second.end(Signal::Terminate, Deadline::seconds(60)).await?;
     ensure!(status.success(), "{status}: {}", second.stderr());
 
-    // The first has all again: every partition gets further than the second took it.
-    let taken = scene.rows().await?;
-    scene.rows_reach(taken + 5_000, &first, Deadline::seconds(60)).await?;
+    // The first consumer has all partitions again.
+    let before = scene.rows().await?;
+    scene.rows_reach(before + 5_000, &first, Deadline::seconds(60)).await?;
     let produced = load.stop().await?;
     scene.all_committed(&first, Deadline::seconds(60)).await?;
-    let doubles = scene.nothing_is_missing(&produced).await?;
+    let duplicates = scene.nothing_is_missing(&produced).await?;
     let status = first.end(Signal::Terminate, Deadline::seconds(60)).await?;
     ensure!(status.success(), "{status}: {}", first.stderr());
-    let outcome = outcome(&scene, doubles, (first.pid(), second.pid())).await?;
-    say(format_args!(
-        "{name}: {} records, none missing, {doubles} double, {} of {PARTITIONS} partitions kept, their longest pause {} ms",
+    let outcome = outcome(&scene, duplicates, (first.pid(), second.pid())).await?;
+    log_line(format_args!(
+        "{name}: {} records, none missing, {duplicates} duplicates, {} of {PARTITIONS} partitions kept, their longest pause {} ms",
         produced.total(),
         outcome.kept().len(),
         outcome.longest_pause
@@ -106,19 +117,24 @@ async fn join_and_leave(name: &str, change: impl Fn(Settings) -> Settings) -> Re
     Ok(outcome)
 }
 
-/// Waits until the second consumer has delivered records of so many partitions.
-async fn shares(scene: &Scene, first: &Process, second: &Process, share: u64) -> Result<()> {
+/// Waits until the second consumer has delivered records of `partitions` partitions.
+async fn delivers_partitions(
+    scene: &Scene,
+    first: &Process,
+    second: &Process,
+    partitions: u64,
+) -> Result<()> {
     let query = format!("SELECT uniqExact(partition) FROM {TABLE} WHERE consumer = {}", second.pid());
-    wait_until(Deadline::seconds(60), "the second consumer delivers its share", async || {
+    wait_until(Deadline::seconds(60), "the second consumer delivers its partitions", async || {
         alive(first)?;
         alive(second)?;
-        Ok(scene.database.number(&query).await? >= share)
+        Ok(scene.database.number(&query).await? >= partitions)
     })
     .await
     .map_err(|error| error.context(format!("first:\n{}second:\n{}", first.stderr(), second.stderr())))
 }
 
-async fn outcome(scene: &Scene, doubles: u64, (first, second): (u32, u32)) -> Result<Outcome> {
+async fn outcome(scene: &Scene, duplicates: u64, (first, second): (u32, u32)) -> Result<Outcome> {
     let client = scene.database.client();
     let times = format!(
         "SELECT consumer, partition, min(mapped_at), max(mapped_at) FROM {TABLE} GROUP BY consumer, partition"
@@ -133,5 +149,5 @@ async fn outcome(scene: &Scene, doubles: u64, (first, second): (u32, u32)) -> Re
          ORDER BY offset) AS pause FROM {TABLE} WHERE partition NOT IN (SELECT partition FROM {TABLE} WHERE consumer = {second}))"
     );
     let longest_pause = client.query(&pause).fetch_one::<i64>().await?;
-    Ok(Outcome { doubles, by_consumer, first, second, longest_pause })
+    Ok(Outcome { duplicates, by_consumer, first, second, longest_pause })
 }

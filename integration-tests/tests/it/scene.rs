@@ -1,4 +1,4 @@
-//! What most tests have in common: a topic, a group, a table, the test consumer between them, and what arrived.
+//! The set-up of most tests: a topic, a group, a table, the test consumer, and checks of the table.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use tokio::sync::{Mutex, MutexGuard};
 
 pub(crate) const TABLE: &str = "kmr_consumer_ingest";
 
-/// A topic, a group and a table that no other test has.
+/// A topic, a group and a table of one test.
 pub(crate) struct Scene {
     pub(crate) topic: Topic,
     pub(crate) group: String,
@@ -19,12 +19,12 @@ pub(crate) struct Scene {
     row: RowKind,
 }
 
-/// What a table holds of one partition.
+/// The rows of one partition in the table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clickhouse::Row, serde::Deserialize)]
-pub(crate) struct Arrived {
+pub(crate) struct Stored {
     pub(crate) partition: u32,
     pub(crate) rows: u64,
-    /// Different offsets.
+    /// Distinct offsets.
     pub(crate) distinct: u64,
     pub(crate) lowest: u64,
     pub(crate) highest: u64,
@@ -71,19 +71,19 @@ impl Scene {
         settings
     }
 
-    /// How many rows the table has, doubles included.
+    /// Number of rows in the table, duplicates included.
     pub(crate) async fn rows(&self) -> Result<u64> {
         self.database.count(TABLE).await
     }
 
-    /// How many offsets the group has committed, for a topic that starts at 0.
+    /// Sum of the group's committed offsets, for a topic that starts at 0.
     pub(crate) async fn committed(&self) -> Result<u64> {
         Ok(self.topic.committed(&self.group).await?.values().map(|offset| offset.unsigned_abs()).sum())
     }
 
-    /// Waits until all that was produced is committed. Fails as soon as the consumer does.
+    /// Waits until every produced record is committed. Fails when the consumer ends before.
     pub(crate) async fn all_committed(&self, consumer: &Process, deadline: Deadline) -> Result<()> {
-        wait_until(deadline, "everything is committed", async || {
+        wait_until(deadline, "all records are committed", async || {
             alive(consumer)?;
             Ok(self.topic.lag(&self.group).await? == 0)
         })
@@ -91,7 +91,7 @@ impl Scene {
         .map_err(|error| error.context(format!("the consumer's standard error:\n{}", consumer.stderr())))
     }
 
-    /// Waits until the table has that many rows. Fails as soon as the consumer does.
+    /// Waits until the table has `count` rows. Fails when the consumer ends before.
     pub(crate) async fn rows_reach(&self, count: u64, consumer: &Process, deadline: Deadline) -> Result<()> {
         wait_until(deadline, &format!("{count} rows are in the table"), async || {
             alive(consumer)?;
@@ -101,52 +101,59 @@ impl Scene {
         .map_err(|error| error.context(format!("the consumer's standard error:\n{}", consumer.stderr())))
     }
 
-    /// What the table holds, by partition.
-    pub(crate) async fn arrived(&self) -> Result<BTreeMap<i32, Arrived>> {
+    /// The rows in the table, by partition.
+    pub(crate) async fn stored(&self) -> Result<BTreeMap<i32, Stored>> {
         let query = format!(
             "SELECT partition, count() AS rows, uniqExact(offset) AS distinct, min(offset) AS lowest, \
              max(offset) AS highest FROM {TABLE} GROUP BY partition"
         );
-        let rows: Vec<Arrived> = self.database.client().query(&query).fetch_all().await?;
+        let rows: Vec<Stored> = self.database.client().query(&query).fetch_all().await?;
         Ok(rows.into_iter().map(|row| (row.partition.cast_signed(), row)).collect())
     }
 
-    /// Checks that every produced record is in the table and committed, partition by partition, for a topic without
-    /// gaps. Returns the rows that are there twice or more, counted beyond the first.
+    /// Checks that every produced record is in the table and committed, partition by partition, for
+    /// a topic without gaps. Returns the number of duplicate rows.
     pub(crate) async fn nothing_is_missing(&self, produced: &Produced) -> Result<u64> {
-        let arrived = self.arrived().await?;
+        let stored = self.stored().await?;
         let committed = self.topic.committed(&self.group).await?;
-        ensure!(arrived.keys().eq(produced.records.keys()), "other partitions: {arrived:?} of {produced:?}");
-        let mut doubles = 0;
+        ensure!(
+            stored.keys().eq(produced.records.keys()),
+            "the table has rows of other partitions than those produced to: {stored:?}, {produced:?}"
+        );
+        let mut duplicates = 0;
         for (partition, count) in &produced.records {
-            let rows = arrived[partition];
+            let rows = stored[partition];
             let complete = rows.distinct == *count && rows.lowest == 0 && rows.highest == count - 1;
-            ensure!(complete, "partition {partition}: {rows:?} of {count} produced");
+            ensure!(
+                complete,
+                "partition {partition}: {count} records were produced, and the table has {rows:?}"
+            );
             let offset = committed.get(partition);
             ensure!(
                 offset == Some(&count.cast_signed()),
-                "partition {partition}: committed {offset:?} of {count}"
+                "partition {partition}: {count} records were produced, and offset {offset:?} is committed"
             );
-            doubles += rows.rows - rows.distinct;
+            duplicates += rows.rows - rows.distinct;
         }
-        Ok(doubles)
+        Ok(duplicates)
     }
 
-    /// Checks that no partition's committed offset is above an offset that is not in the table (C1, as seen from
-    /// outside), for a topic without gaps, and returns the sum of the committed offsets.
+    /// Checks from outside that no commit is above an offset missing in the table (commit below
+    /// unfinished, C1), for a topic without gaps. Returns the sum of the committed offsets.
     pub(crate) async fn nothing_is_committed_ahead_of_the_table(&self) -> Result<u64> {
         let mut sum = 0;
-        // Committed first: the table may only have grown when it is looked at.
+        // Commits are read before the table, which only grows meanwhile.
         for (partition, offset) in self.topic.committed(&self.group).await? {
             let query = format!(
                 "SELECT uniqExact(offset) FROM {TABLE} WHERE partition = {partition} AND offset < {offset}"
             );
-            let there = self.database.number(&query).await?;
+            let stored = self.database.number(&query).await?;
             ensure!(
-                there == offset.unsigned_abs(),
-                "partition {partition} is committed up to {offset}, but only {there} of the offsets below are in the table"
+                stored == offset.unsigned_abs(),
+                "commit below unfinished (C1): partition {partition} is committed up to {offset}, and the table has {stored} of the \
+                 offsets below"
             );
-            sum += there;
+            sum += stored;
         }
         Ok(sum)
     }
@@ -157,12 +164,12 @@ pub(crate) fn start(settings: &Settings) -> Result<Process> {
     settings.spawn(env!("CARGO_BIN_EXE_test-consumer"))
 }
 
-/// Starts the test consumer with the allocator of kmr's own programs.
+/// Starts the test consumer with jemalloc, the allocator of kmr's programs.
 pub(crate) fn start_with_jemalloc(settings: &Settings) -> Result<Process> {
     settings.spawn(env!("CARGO_BIN_EXE_test-consumer-jemalloc"))
 }
 
-/// Fails when the consumer has.
+/// Fails when the consumer has failed or ended.
 pub(crate) fn alive(consumer: &Process) -> Result<()> {
     match Event::last(consumer) {
         Some(Event::Failed { error }) => bail!("the consumer failed: {error}"),
@@ -171,18 +178,18 @@ pub(crate) fn alive(consumer: &Process) -> Result<()> {
     }
 }
 
-/// Messages `{"n":0}`, `{"n":1}`, … over that many partitions in turn.
+/// Messages `{"n":0}`, `{"n":1}`, … over `partitions` partitions in turn.
 pub(crate) fn numbered(count: u64, partitions: i32) -> impl Iterator<Item = Message> + Send + 'static {
     (0..count).map(move |n| message(n, partitions))
 }
 
-/// The message `{"n":n}`, in its turn of the partitions.
+/// The message `{"n":n}`, to partition `n` modulo `partitions`.
 pub(crate) fn message(n: u64, partitions: i32) -> Message {
     let partition = n % u64::from(partitions.unsigned_abs());
     Message::new(format!("{{\"n\":{n}}}")).partition(partition as i32)
 }
 
-/// One at a time for tests whose figures another heavy test would spoil.
+/// Serializes tests whose figures another heavy test would distort.
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::const_new(());
     HEAVY.lock().await

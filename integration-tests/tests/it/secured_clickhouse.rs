@@ -1,14 +1,16 @@
-//! Users with passwords, and HTTPS with a CA of one's own, against the real server. Our engine speaks no TLS: a proxy of the test's
-//! own ends it, as one does in front of many servers. Tokens are for ClickHouse Cloud and for proxies: this one takes one.
+//! Passwords, bearer tokens, and HTTPS with a private CA against the real server.
+//!
+//! The local engine has no TLS, so a proxy of the test terminates it, as proxies of many servers
+//! do. The proxy also accepts a bearer token, as ClickHouse Cloud does.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use integration_tests::{ClickHouse, Database, equipment, test_name};
-use kmr_core::{Attempt, Chunk, Reducer, Rows, error_chain};
-use kmr_sinks::clickhouse::{ClickHouseWriter, InsertReceipt, Row};
+use integration_tests::{ClickHouse, Database, clickhouse_config, test_name};
+use kmr_core::{Reducer, error_chain};
+use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use serde::Serialize;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
@@ -16,6 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::writer::deliver;
 
 const TOKEN: &str = "eyJ-a-t0ken-of-the-test";
 
@@ -40,8 +44,8 @@ impl Authority {
         Self { file, issuer: rcgen::Issuer::new(params, key) }
     }
 
-    /// An HTTPS address in front of the server. A request with the token goes on as that of the user whom the token is of, any other
-    /// as it is.
+    /// Starts an HTTPS proxy for the server and returns its URL. The proxy forwards a request with
+    /// the token as one of the token's user, and any other unchanged.
     async fn proxy(&self, server: &ClickHouse) -> String {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -62,11 +66,12 @@ impl Authority {
                 let (stream, _) = listener.accept().await.unwrap();
                 let (acceptor, target) = (acceptor.clone(), target.clone());
                 tokio::spawn(async move {
-                    // A client that does not trust it leaves within the handshake.
-                    let Ok(mut near) = acceptor.accept(stream).await else { return };
-                    let mut far = TcpStream::connect(target).await.unwrap();
-                    far.write_all(&signed_in(&mut near).await).await.unwrap();
-                    let _ = copy_bidirectional(&mut near, &mut far).await;
+                    // A client that does not trust the certificate disconnects during the
+                    // handshake.
+                    let Ok(mut client) = acceptor.accept(stream).await else { return };
+                    let mut server = TcpStream::connect(target).await.unwrap();
+                    server.write_all(&with_credentials(&mut client).await).await.unwrap();
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
                 });
             }
         });
@@ -80,24 +85,25 @@ impl Drop for Authority {
     }
 }
 
-/// The head of a request, and what of its body came along, with user and password in the place of the token.
-async fn signed_in(near: &mut (impl tokio::io::AsyncRead + Unpin)) -> Vec<u8> {
+/// Reads the head of a request, and any bytes of its body, and replaces the token with user and
+/// password.
+async fn with_credentials(client: &mut (impl tokio::io::AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
-        if near.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
+        if client.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
             return bytes;
         }
     }
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     let body = bytes.split_off(end);
     let head = String::from_utf8(bytes).unwrap();
-    let (user, password) = equipment::USER;
+    let (user, password) = clickhouse_config::USER;
     let token = format!("authorization: Bearer {TOKEN}");
     let head = head.replace(&token, &format!("x-clickhouse-user: {user}\r\nx-clickhouse-key: {password}"));
     [head.into_bytes(), body].concat()
 }
 
-/// All that this test's writers log, at every level.
+/// The log of this test's writers, at every level.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 
@@ -111,12 +117,9 @@ impl std::io::Write for Log {
     }
 }
 
-async fn deliver(writer: &mut ClickHouseWriter<Line>, count: u64) -> Result<InsertReceipt, String> {
-    let mut rows = writer.rows();
-    (0..count).for_each(|id| rows.push(Line { id }).unwrap());
-    writer.accept(Chunk::new(rows, Vec::new())).unwrap();
-    let delivered = writer.freeze().unwrap().deliver(Attempt::new(1)).await;
-    delivered.map(|delivered| delivered.output).map_err(|error| error_chain(&*error.into_source()))
+async fn written_rows(writer: &mut ClickHouseWriter<Line>, count: u64) -> Option<u64> {
+    let delivered = deliver(writer, (0..count).map(|id| Line { id })).await;
+    delivered.map_err(|error| error_chain(&*error.into_source())).unwrap().output.written_rows
 }
 
 fn writer_to(url: &str, database: &Database, authority: &Authority) -> ClickHouseWriter<Line> {
@@ -124,33 +127,33 @@ fn writer_to(url: &str, database: &Database, authority: &Authority) -> ClickHous
 }
 
 #[tokio::test]
-async fn passwords_tokens_and_own_cas_reach_the_real_server_and_nobody_else() {
+async fn passwords_tokens_and_private_cas_work_and_no_secret_is_logged() {
     let log = Log::default();
-    // With a single dispatcher in the process, whether an event is wanted is asked of the thread that comes by first, and that may be
-    // another test's.
+    // With a single dispatcher in the process, tracing caches the interest of the first thread that
+    // reaches an event, and that can be another test's.
     let _another = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::new());
     let kept = log.clone();
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || kept.clone());
     let guard = tracing::subscriber::set_default(subscriber.finish());
-    let server = ClickHouse::equipped().await.unwrap();
+    let server = ClickHouse::own_with_keeper().await.unwrap();
     let database = server.database(test_name!()).await.unwrap();
     let ddl =
         "CREATE TABLE t (id UInt64, writer String DEFAULT currentUser()) ENGINE = MergeTree ORDER BY id";
     database.exec(ddl).await.unwrap();
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let url = ours.proxy(&server).await;
-    let (user, password) = equipment::USER;
+    let (user, password) = clickhouse_config::USER;
     let mut shown = String::new();
 
     let mut by_password = writer_to(&url, &database, &ours).user(user).password(password);
     by_password.start().await.unwrap();
-    assert_eq!(deliver(&mut by_password, 1_000).await.unwrap().written_rows, Some(1_000));
+    assert_eq!(written_rows(&mut by_password, 1_000).await, Some(1_000), "a password is accepted");
     let mut by_token = writer_to(&url, &database, &ours).bearer_token(TOKEN);
     by_token.start().await.unwrap();
-    assert_eq!(deliver(&mut by_token, 1_000).await.unwrap().written_rows, Some(1_000));
+    assert_eq!(written_rows(&mut by_token, 1_000).await, Some(1_000), "a token is accepted");
     let of_alice = format!("SELECT countIf(writer = '{user}') FROM t");
-    assert_eq!(database.number(&of_alice).await.unwrap(), 2_000);
+    assert_eq!(database.number(&of_alice).await.unwrap(), 2_000, "the user has inserted all rows");
     shown.push_str(&format!("{by_password:?} {by_token:?}"));
 
     let wrong = "not-her-password";
@@ -170,11 +173,11 @@ async fn passwords_tokens_and_own_cas_reach_the_real_server_and_nobody_else() {
         assert!(error.contains(expected), "{expected}: {error}");
         shown.push_str(&format!("{writer:?} {error} "));
     }
-    assert_eq!(database.count("t").await.unwrap(), 2_000);
+    assert_eq!(database.count("t").await.unwrap(), 2_000, "rejected writers insert nothing");
     drop(guard);
     shown.push_str(&String::from_utf8_lossy(&log.0.lock().unwrap()));
-    assert!(shown.contains("ClickHouse table checked"), "the log is not looked at: {shown}");
+    assert!(shown.contains("ClickHouse table checked"), "the log is empty: {shown}");
     for secret in [password, TOKEN, wrong, "an-0ther-t0ken"] {
-        assert!(!shown.contains(secret), "{secret} is shown");
+        assert!(!shown.contains(secret), "secret {secret} is in logs or errors");
     }
 }

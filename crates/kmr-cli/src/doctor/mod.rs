@@ -47,7 +47,7 @@ async fn gather(args: &DoctorArgs, scope: Scope) -> anyhow::Result<Facts> {
     let config = ingest::client_config(&args.run)?;
     let settings = SettingsFacts {
         rejected: ingest::consumer(&args.run).err().map(|error| one_line(&error)),
-        notes: config.review(),
+        notes: config.lint(),
     };
     let (kafka, clickhouse) =
         tokio::join!(kafka_facts::gather(&args.run, scope), clickhouse_facts::gather(&args.run, scope));

@@ -39,7 +39,7 @@ pub(super) fn message(dead_letter: DeadLetter, prefix: &str, now: i64) -> KafkaM
     add("attempt", (earlier.attempt + 1).to_string());
     add("first_seen", earlier.first_seen.unwrap_or(now).to_string());
     add("version", VERSION.to_owned());
-    if let Some(why) = dead_letter.missing {
+    if let Some(why) = dead_letter.missing_reason {
         add("missing", truncated(why));
     }
     message

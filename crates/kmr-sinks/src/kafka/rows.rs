@@ -99,6 +99,6 @@ mod tests {
         right.truncate(1);
         assert_eq!((right.len(), right.bytes()), (1, 2));
         assert_eq!(right.resident_bytes(), Some(2 + size_of::<KafkaMessage>()));
-        assert_eq!(right.fresh().resident_bytes(), Some(0));
+        assert_eq!(right.new_empty().resident_bytes(), Some(0));
     }
 }

@@ -1,4 +1,7 @@
-//! What a user would write: rdkafka's `StreamConsumer`, the `clickhouse` crate's `Inserter`, offsets committed when a batch is in.
+//! A pipeline as a user would write it: rdkafka's `StreamConsumer` and the `clickhouse` crate's
+//! `Inserter`.
+//!
+//! Offsets are committed when a batch is stored.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -39,7 +42,7 @@ where
     let mut inserter: Inserter<R> =
         job.client().inserter(&job.table).with_max_rows(BATCH_ROWS as u64).with_period(Some(BATCH_AGE));
     let (mut positions, mut received, mut inserted) = (BTreeMap::new(), 0, 0);
-    // The inserter looks at its period only when it is asked to.
+    // The inserter checks its period only in `commit`.
     let mut ticks = tokio::time::interval(BATCH_AGE / 4);
     while !meter.is_done() {
         tokio::select! {

@@ -1,4 +1,5 @@
-//! Ceilings that need no Kafka: decoding the payloads, and inserting the rows, both from memory. Making either is not measured.
+//! Ceilings without Kafka: decodes payloads and inserts rows, both from memory. Generating them is
+//! not measured.
 
 use anyhow::Result;
 use clickhouse::Row;
@@ -10,10 +11,11 @@ use crate::shared::job::{BATCH_ROWS, Job, Work};
 use crate::shared::meter::Meter;
 use crate::shared::rows::{self, Metric};
 
-/// Payloads and rows in memory, gone through again and again: too many for the processor's caches, as a topic's are.
+/// Number of payloads or rows in memory, which are used repeatedly. As a topic's, they do not fit
+/// into the processor's caches.
 const IN_MEMORY: u64 = 8 * BATCH_ROWS as u64;
 
-/// Records between two looks at the clock.
+/// Records between two reads of the clock.
 const STEP: u64 = 1_000;
 
 /// W2's map on every payload.
@@ -29,7 +31,7 @@ pub(crate) fn decode(job: &Job) -> Result<()> {
     meter.print()
 }
 
-/// The rows of W1 or W2, batch after batch.
+/// Inserts the rows of W1 or W2, batch after batch.
 pub(crate) async fn insert(job: &Job) -> Result<()> {
     let numbers = 0..IN_MEMORY.min(job.records);
     match job.work {

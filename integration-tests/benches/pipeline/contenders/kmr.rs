@@ -1,4 +1,4 @@
-//! kmr, with its defaults, but for the batches.
+//! kmr with its defaults, except for the batch options.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,8 +16,8 @@ use crate::shared::job::{BATCH_AGE, BATCH_ROWS, Job, Work};
 use crate::shared::meter::Meter;
 use crate::shared::rows::{self, Metric, Seen};
 
-/// How often the rows that are acknowledged are looked at.
-const LOOK: Duration = Duration::from_millis(10);
+/// Interval between two reads of the statistics.
+const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 /// W1 or W2 without a sink.
 pub(crate) async fn drop_rows(job: &Job) -> Result<()> {
@@ -38,7 +38,7 @@ pub(crate) async fn insert(job: &Job) -> Result<()> {
     run(job, inserting(job)).await
 }
 
-/// The same, each row exactly once.
+/// W1 or W2 into ClickHouse, in exactly-once mode.
 pub(crate) async fn insert_exactly_once(job: &Job) -> Result<()> {
     run(job, inserting(job).exactly_once()).await
 }
@@ -50,7 +50,7 @@ fn inserting(job: &Job) -> ConsumerBuilder<Pipeline> {
     }
 }
 
-/// A consumer of the job's topic, from its beginning.
+/// A consumer of the job's topic, from its start.
 pub(crate) fn builder(job: &Job, strategy: impl IntoPipeline) -> ConsumerBuilder<Pipeline> {
     let config = ClientConfig::new().set("bootstrap.servers", &job.broker).set("group.id", &job.group);
     Consumer::builder()
@@ -71,15 +71,16 @@ async fn run(job: &Job, builder: ConsumerBuilder<Pipeline>) -> Result<()> {
     meter.print()
 }
 
-/// Tells the meter, and ends the consumer when all is mapped: what is mapped is delivered then, without waiting for its age.
+/// Updates the meter, and stops the consumer when all records are mapped. The stop delivers the
+/// last batch before its age is reached.
 async fn watch(handle: ConsumerHandle, records: u64, meter: Arc<Mutex<Meter>>) {
-    let (mut ticks, mut stopped) = (tokio::time::interval(LOOK), false);
+    let (mut ticks, mut stopped) = (tokio::time::interval(POLL_INTERVAL), false);
     loop {
         ticks.tick().await;
         let stats = handle.stats();
         let rows = stats.rows.get("reduce 1").copied().unwrap_or_default();
         meter.lock().unwrap_or_else(PoisonError::into_inner).reached(rows);
-        // Once: a second stop would not wait for anything.
+        // A second stop would force the end.
         if stats.records >= records && !stopped {
             handle.stop();
             stopped = true;

@@ -1,4 +1,5 @@
-//! kmr where what counts is not how fast it gets through a topic: a live tail, a stalled sink, nothing to do, one member of several.
+//! kmr in measurements other than throughput: a live tail, a stalled sink, no new records, one
+//! member of several.
 
 use std::io::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,42 +12,42 @@ use kmr_core::{
 use serde::{Deserialize, Serialize};
 
 use super::kmr::{builder, seen};
-use super::reducers::{Ages, Drop, Stall, Timed, Watch};
+use super::reducers::{Ages, Drop, MeasureAges, Stall, Timed};
 use crate::shared::clock::process_cpu;
 use crate::shared::job::Job;
 use crate::shared::meter::peak_bytes;
 use crate::shared::rows::Seen;
 
-/// What a consumer writes when its first partitions are assigned.
+/// The line that a consumer prints when partitions are assigned.
 pub(crate) const READY: &str = "ready";
 
-/// No new record for so long: a consumer whose sink stands still holds all that it will.
+/// After this long without a new record, a consumer with a stalled sink is full.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// From the last record to the beginning of idleness, and how long that is looked at.
+/// Time from the last record to the start of the idle measurement, and its length.
 const SETTLE: Duration = Duration::from_secs(4);
 const IDLE: Duration = Duration::from_secs(10);
 
-const LOOK: Duration = Duration::from_millis(50);
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// What these processes print last.
+/// The last line of these processes' output.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Lived {
-    /// Records that were mapped.
+pub(crate) struct LiveRun {
+    /// Number of mapped records.
     pub(crate) records: u64,
-    /// User and system time: since its start, but of an idle consumer only while it was idle.
+    /// User and system time since the start, or for an idle consumer during the measurement.
     pub(crate) cpu: Duration,
-    /// How long an idle consumer was looked at.
-    pub(crate) watched: Duration,
+    /// Length of the measurement of an idle consumer.
+    pub(crate) observed: Duration,
     pub(crate) peak_bytes: u64,
-    /// From produce to reducer, where that was looked at.
+    /// Latencies from producer to reducer, if they were measured.
     pub(crate) ages: Option<Ages>,
 }
 
-impl Lived {
+impl LiveRun {
     fn new(records: u64) -> Result<Self> {
         let peak_bytes = peak_bytes()?;
-        Ok(Self { records, cpu: process_cpu(), watched: Duration::ZERO, peak_bytes, ages: None })
+        Ok(Self { records, cpu: process_cpu(), observed: Duration::ZERO, peak_bytes, ages: None })
     }
 
     fn print(&self) -> Result<()> {
@@ -54,19 +55,19 @@ impl Lived {
     }
 }
 
-/// Reads what is being produced, until all records are there.
+/// Consumes while records are produced, until all of them are mapped.
 pub(crate) async fn tail(job: &Job) -> Result<()> {
     let ages = Arc::new(Mutex::new(Ages::new()));
-    let strategy = processing_strategy!({ map => timed, reduce => Watch::new(ages.clone()) });
-    let consumer = telling(builder(job, strategy)).build()?;
-    let watch = tokio::spawn(stop_at(consumer.handle(), job.records));
+    let strategy = processing_strategy!({ map => timed, reduce => MeasureAges::new(ages.clone()) });
+    let consumer = announcing(builder(job, strategy)).build()?;
+    let stop = tokio::spawn(stop_at(consumer.handle(), job.records));
     let report = consumer.run().await?;
-    watch.abort();
+    stop.abort();
     let ages = ages.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    Lived { ages: Some(ages), ..Lived::new(report.stats.records)? }.print()
+    LiveRun { ages: Some(ages), ..LiveRun::new(report.stats.records)? }.print()
 }
 
-/// Reads until the budget is full.
+/// Consumes until the memory budget is full.
 pub(crate) async fn stalled(job: &Job) -> Result<()> {
     let strategy = processing_strategy!({ map => payload, reduce => Stall::new() });
     let consumer = builder(job, strategy).build()?;
@@ -74,47 +75,48 @@ pub(crate) async fn stalled(job: &Job) -> Result<()> {
     let _running = tokio::spawn(consumer.run());
     let mut last = (0, Instant::now());
     while last.0 == 0 || last.1.elapsed() < QUIET {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
         let records = handle.stats().records;
         if records != last.0 {
             last = (records, Instant::now());
         }
     }
-    Lived::new(last.0)?.print()?;
-    // What is stalled does not end in order.
+    LiveRun::new(last.0)?.print()?;
+    // A stalled consumer does not end in order.
     std::process::exit(0);
 }
 
-/// Reads a few records, and is looked at when there is nothing more to do.
+/// Consumes a few records, and measures the time after them.
 pub(crate) async fn idle(job: &Job) -> Result<()> {
     let consumer =
         builder(job, processing_strategy!({ map => seen, reduce => Drop::<Seen>::new() })).build()?;
     let handle = consumer.handle();
     let running = tokio::spawn(consumer.run());
     while handle.stats().records < job.records {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     tokio::time::sleep(SETTLE).await;
-    let (before, began) = (process_cpu(), Instant::now());
+    let (before, started) = (process_cpu(), Instant::now());
     tokio::time::sleep(IDLE).await;
-    let lived = Lived { cpu: process_cpu() - before, watched: began.elapsed(), ..Lived::new(job.records)? };
+    let run =
+        LiveRun { cpu: process_cpu() - before, observed: started.elapsed(), ..LiveRun::new(job.records)? };
     handle.stop();
     running.await??;
-    lived.print()
+    run.print()
 }
 
-/// One of several consumers of a group, until SIGTERM.
+/// Runs one of several consumers of a group, until SIGTERM.
 pub(crate) async fn member(job: &Job) -> Result<()> {
     let strategy = processing_strategy!({ map => seen, reduce => Drop::<Seen>::new() });
-    let report = telling(builder(job, strategy)).build()?.run().await?;
-    Lived::new(report.stats.records)?.print()
+    let report = announcing(builder(job, strategy)).build()?.run().await?;
+    LiveRun::new(report.stats.records)?.print()
 }
 
-/// Says when it is assigned something.
-fn telling(builder: ConsumerBuilder<Pipeline>) -> ConsumerBuilder<Pipeline> {
+/// Prints a line when partitions are assigned.
+fn announcing(builder: ConsumerBuilder<Pipeline>) -> ConsumerBuilder<Pipeline> {
     builder.on_rebalance(|event| {
         if matches!(event, RebalanceEvent::Assigned(_)) {
-            // A pipe that nobody reads is no reason to stop.
+            // A closed pipe is no reason to stop.
             let _ = std::io::stdout().write_all(format!("{READY}\n").as_bytes());
         }
     })
@@ -122,7 +124,7 @@ fn telling(builder: ConsumerBuilder<Pipeline>) -> ConsumerBuilder<Pipeline> {
 
 async fn stop_at(handle: ConsumerHandle, records: u64) {
     while handle.stats().records < records {
-        tokio::time::sleep(LOOK).await;
+        tokio::time::sleep(POLL_INTERVAL).await;
     }
     handle.stop();
 }

@@ -1,4 +1,5 @@
-//! What is compared: each contender is one process, this program started again with a job, or the one with glibc's malloc.
+//! The contenders. Each runs as a process of its own: this program, or the one with glibc's malloc,
+//! started with a job.
 
 mod by_hand;
 mod in_memory;
@@ -22,33 +23,33 @@ pub(crate) enum Contender {
     KmrDrop,
     /// kmr with `ClickHouseWriter`.
     Kmr,
-    /// librdkafka's batches, consumed and freed.
+    /// Ceiling: librdkafka's batches, consumed and freed.
     Consume,
-    /// The payloads, decoded in memory.
+    /// Ceiling: the payloads, decoded in memory.
     Decode,
-    /// The rows, inserted from memory through the `clickhouse` crate.
+    /// Ceiling: the rows, inserted from memory through the `clickhouse` crate.
     Insert,
     /// rdkafka's `StreamConsumer` and the crate's `Inserter`.
     ByHand,
-    /// kmr with `ClickHouseWriter`, each row exactly once.
+    /// kmr with `ClickHouseWriter` in exactly-once mode.
     KmrExactlyOnce,
-    /// kmr behind a producer.
+    /// kmr with a live producer.
     KmrTail,
-    /// kmr in front of a sink that stands still.
+    /// kmr with a stalled sink.
     KmrStalled,
-    /// kmr with nothing to do.
+    /// kmr without new records.
     KmrIdle,
-    /// kmr as one of several in a group.
+    /// kmr as one of several members of a group.
     KmrMember,
 }
 
 impl Contender {
-    /// Whether its rows have to be in the table afterwards.
+    /// Whether its rows have to be stored in the table.
     pub(crate) fn inserts(self) -> bool {
         matches!(self, Self::Kmr | Self::Insert | Self::ByHand | Self::KmrExactlyOnce)
     }
 
-    /// How a program is started that [`run`]s it.
+    /// The command that starts `program` so that it [`run`]s this contender.
     pub(crate) fn command(self, program: &Path, job: &Job) -> Result<Command> {
         let mut command = Command::new(program);
         command.arg("--job").arg(serde_json::to_string(&(self, job))?);
@@ -56,13 +57,13 @@ impl Contender {
     }
 }
 
-/// Runs what `--job` says and prints its measurement.
+/// Runs the job of `--job` and prints its measurement.
 ///
 /// # Errors
 ///
-/// Whatever kept the contender from doing all its records.
+/// The error that kept the contender from processing all records.
 pub(crate) fn run(job: &str) -> Result<()> {
-    let (contender, job): (Contender, Job) = serde_json::from_str(job).context("reading the job")?;
+    let (contender, job): (Contender, Job) = serde_json::from_str(job).context("parsing the job")?;
     let job = &job;
     match contender {
         Contender::Decode => in_memory::decode(job),

@@ -1,7 +1,9 @@
-//! The ceiling of reading: librdkafka's own batches in its own defaults, each message freed and nothing else done.
+//! The ceiling of consuming: librdkafka's batches with its defaults. Each message is freed, and
+//! nothing else is done.
 //!
-//! The only unsafe code of this benchmark besides the clock. One thread makes all calls; every handle is released in
-//! [`Client::drop`], in the order that librdkafka asks for: queue, consumer, client.
+//! This is the only unsafe code of this benchmark besides the clock. One thread makes all calls.
+//! [`Client::drop`] releases every handle in the order that librdkafka requires: queue, consumer,
+//! client.
 #![allow(unsafe_code, reason = "rust-rdkafka has no safe call for batches")]
 
 use std::ffi::{CStr, CString};
@@ -14,10 +16,10 @@ use rdkafka::bindings as rd;
 use crate::shared::job::Job;
 use crate::shared::meter::Meter;
 
-/// Messages of one call; kmr takes as many.
+/// Messages per call, as in kmr.
 const BATCH: usize = 1_024;
 
-/// Longest wait of one call, in milliseconds.
+/// Timeout of one call, in milliseconds.
 const WAIT_MS: i32 = 1_000;
 
 /// Reads all records of the topic.
@@ -49,8 +51,9 @@ struct Client {
 impl Client {
     fn new(settings: &[(&str, &str)]) -> Result<Self> {
         let mut text = [0; 512];
-        // SAFETY: the strings live through the calls, `text` is as long as it is said to be. `rd_kafka_new` takes the
-        // configuration over when it succeeds; on an error this process ends, and the configuration with it.
+        // SAFETY: the strings outlive the calls, and `text` has the given length. `rd_kafka_new`
+        // takes ownership of the configuration when it succeeds. On an error this process ends, and
+        // the configuration with it.
         unsafe {
             let config = rd::rd_kafka_conf_new();
             for (name, value) in settings {
@@ -87,16 +90,18 @@ impl Client {
         Ok(())
     }
 
-    /// Takes a batch, frees it, and says how many messages it had. Rebalances are served by the same call.
+    /// Consumes a batch, frees it, and returns its number of messages. The same call serves
+    /// rebalances.
     fn batch(&self, messages: &mut [*mut rd::rd_kafka_message_t]) -> Result<u64> {
-        // SAFETY: the queue is alive, and `messages` is as long as it is said to be.
-        let taken = unsafe {
+        // SAFETY: the queue is alive, and `messages` has the given length.
+        let consumed = unsafe {
             rd::rd_kafka_consume_batch_queue(self.queue, WAIT_MS, messages.as_mut_ptr(), messages.len())
         };
-        let taken = usize::try_from(taken).context("consuming a batch")?;
+        let consumed = usize::try_from(consumed).context("consuming a batch")?;
         let mut good = 0;
-        for message in messages.iter().take(taken) {
-            // SAFETY: one of the messages that librdkafka has just handed out; not used after it is freed here.
+        for message in messages.iter().take(consumed) {
+            // SAFETY: librdkafka has just returned this message, and it is not used after it is
+            // freed here.
             let code = unsafe {
                 let code = (**message).err;
                 rd::rd_kafka_message_destroy(*message);
@@ -113,7 +118,7 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        // SAFETY: the handles are alive until here, and no message is held any more.
+        // SAFETY: the handles are alive until here, and all messages are freed.
         unsafe {
             rd::rd_kafka_queue_destroy(self.queue);
             rd::rd_kafka_consumer_close(self.client);

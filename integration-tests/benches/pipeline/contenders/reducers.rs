@@ -1,4 +1,5 @@
-//! Reducers in place of a sink: one that drops its rows, one that sees how old they are, one whose deliveries never end.
+//! Reducers in place of a sink: one drops its rows, one measures their age, and one never ends its
+//! deliveries.
 
 use std::marker::PhantomData;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +17,7 @@ fn options() -> BatchOptions {
     BatchOptions::default().with_max_rows(BATCH_ROWS).with_max_age(BATCH_AGE)
 }
 
-/// Drops rows as they come, and acknowledges every batch at once.
+/// Drops rows as they arrive, and acknowledges every batch at once.
 pub(super) struct Drop<T>(PhantomData<fn() -> T>);
 
 impl<T> Drop<T> {
@@ -58,7 +59,7 @@ impl Delivery for Dropped {
     }
 }
 
-/// How many rows were so many milliseconds old when the reducer saw them; the last place holds all that were older.
+/// Number of rows by their age in milliseconds at the reducer. The last entry has all older ones.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Ages(Vec<u64>);
 
@@ -68,38 +69,39 @@ impl Ages {
     }
 
     fn note(&mut self, millis: i64) {
-        let place = usize::try_from(millis).unwrap_or(0).min(self.0.len() - 1);
-        self.0[place] += 1;
+        let index = usize::try_from(millis).unwrap_or(0).min(self.0.len() - 1);
+        self.0[index] += 1;
     }
 
-    /// The age, in milliseconds, that this share of the rows was not above.
-    pub(crate) fn percentile(&self, share: f64) -> usize {
-        let wanted = share * self.0.iter().sum::<u64>() as f64;
+    /// The age in milliseconds that this ratio of the rows does not exceed.
+    pub(crate) fn percentile(&self, ratio: f64) -> usize {
+        let wanted = ratio * self.0.iter().sum::<u64>() as f64;
         let mut seen = 0;
-        let place = self.0.iter().position(|count| {
+        let age = self.0.iter().position(|count| {
             seen += count;
             seen as f64 >= wanted
         });
-        place.unwrap_or(self.0.len() - 1)
+        age.unwrap_or(self.0.len() - 1)
     }
 }
 
-/// The timestamp of records whose age does not count. 0 would be the producer's own.
+/// The timestamp of records whose age does not count. With 0 the producer would set the current
+/// time.
 pub(crate) const UNTIMED: i64 = 1;
 
-/// A row, and when its record was produced, in milliseconds since 1970.
+/// A row, and the timestamp of its record in milliseconds since 1970.
 pub(super) struct Timed {
     pub(super) row: Seen,
     pub(super) produced: i64,
 }
 
-/// Looks at each row's age, and keeps the rows of a batch as a sink would.
-pub(super) struct Watch {
+/// Measures each row's age, and keeps the rows of a batch as a sink would.
+pub(super) struct MeasureAges {
     rows: Vec<Seen>,
     ages: Arc<Mutex<Ages>>,
 }
 
-impl Watch {
+impl MeasureAges {
     pub(super) fn new(ages: Arc<Mutex<Ages>>) -> Self {
         Self { rows: Vec::new(), ages }
     }
@@ -110,7 +112,7 @@ impl Watch {
 }
 
 #[async_trait]
-impl Reducer for Watch {
+impl Reducer for MeasureAges {
     type Rows = Vec<Timed>;
     type Output = ();
 
@@ -138,7 +140,7 @@ impl Reducer for Watch {
     }
 }
 
-/// A sink that stands still, with rows that hold their records' payloads.
+/// A stalled sink, with rows that hold their records' payloads.
 pub(super) struct Stall(Vec<Vec<u8>>);
 
 impl Stall {

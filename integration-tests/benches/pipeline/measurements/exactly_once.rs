@@ -1,7 +1,7 @@
-//! What exactly-once mode costs beside at-least-once mode, into the same table.
+//! Compares exactly-once mode with at-least-once mode, into the same table.
 
 use anyhow::Result;
-use integration_tests::say;
+use integration_tests::log_line;
 
 use super::Line;
 use crate::contenders::Contender;
@@ -14,7 +14,8 @@ use crate::shared::meter::Measured;
 pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line>> {
     let records = options.records();
     let topic = servers.topic("bench_exactly_once", options.partitions, records).await?;
-    // Only here, and for both modes: with a window, rows that are the same as in an earlier run would be dropped.
+    // The table has a window only here, for both modes. Elsewhere rows equal to those of an earlier
+    // run would be deduplicated.
     let table = table_of(Work::W1);
     let window = format!("ALTER TABLE {table} MODIFY SETTING non_replicated_deduplication_window = 1000");
     servers.database.exec(&window).await?;
@@ -26,7 +27,7 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
             let job = servers.job(Work::W1, topic.name(), records, options.lz4());
             let command = servers.command(contender, &job)?;
             let measured: Measured = servers.run(command, Work::W1, Some(records)).await?;
-            say(format_args!(
+            log_line(format_args!(
                 "exactly once, round {round}: {name:14} {:.3} CPU-s/M",
                 measured.cpu_per_million
             ));

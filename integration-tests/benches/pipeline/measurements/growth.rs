@@ -1,7 +1,7 @@
-//! Whether a record costs more where there are more partitions, topics or records.
+//! Measures whether a record costs more with more partitions, topics or records.
 
 use anyhow::{Context as _, Result};
-use integration_tests::{Topic, say, unique};
+use integration_tests::{Topic, log_line, unique};
 
 use super::Line;
 use crate::contenders::Contender;
@@ -10,9 +10,9 @@ use crate::options::Options;
 use crate::servers::{Servers, fill};
 use crate::shared::job::Work;
 use crate::shared::meter::Measured;
-use crate::table::FEWEST_ROUNDS;
+use crate::table::MIN_ROUNDS;
 
-/// What is compared with one topic of 4 partitions.
+/// A shape of topics, which is compared with one topic of 4 partitions.
 struct Shape {
     name: &'static str,
     topics: usize,
@@ -33,14 +33,14 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
         scenes.push((shape, prepare(shape, options, servers).await?));
     }
     let mut cpu = vec![Vec::new(); SHAPES.len()];
-    // One of these has as many records as ten of the others.
-    for round in 1..=options.rounds().min(FEWEST_ROUNDS) {
+    // Few rounds, because one shape has ten times the records.
+    for round in 1..=options.rounds().min(MIN_ROUNDS) {
         for at in order(round, scenes.len()) {
             let (shape, (pattern, records, _)) = &scenes[at];
             let job = servers.job(Work::W1, pattern, *records, options.lz4());
             let command = servers.command(Contender::KmrDrop, &job)?;
             let measured: Measured = servers.run(command, Work::W1, None).await.context(shape.name)?;
-            say(format_args!(
+            log_line(format_args!(
                 "growth, round {round}: {:44} {:.3} CPU-s/M",
                 shape.name, measured.cpu_per_million
             ));
@@ -64,7 +64,8 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
     Ok(lines)
 }
 
-/// The topics, the pattern that names them, and how many records they hold.
+/// Creates the topics. Returns the pattern that matches them, their number of records, and the
+/// topics.
 async fn prepare(shape: &Shape, options: &Options, servers: &Servers) -> Result<(String, u64, Vec<Topic>)> {
     let records = options.records() * shape.times;
     let (prefix, mut topics) = (unique("bench_growth"), Vec::new());

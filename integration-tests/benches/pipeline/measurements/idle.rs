@@ -1,10 +1,10 @@
-//! Many partitions with nothing to read.
+//! Measures a consumer of many partitions without new records.
 
 use anyhow::Result;
 
 use super::Line;
 use crate::contenders::Contender;
-use crate::contenders::live::Lived;
+use crate::contenders::live::LiveRun;
 use crate::options::Options;
 use crate::servers::Servers;
 use crate::shared::job::Work;
@@ -18,16 +18,16 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
     let records = u64::from(partitions.unsigned_abs()) * 5;
     let topic = servers.topic("bench_idle", partitions, records).await?;
     let job = servers.job(Work::W1, topic.name(), records, options.lz4());
-    let lived: Lived = servers.run(servers.command(Contender::KmrIdle, &job)?, Work::W1, None).await?;
+    let run: LiveRun = servers.run(servers.command(Contender::KmrIdle, &job)?, Work::W1, None).await?;
     topic.delete().await?;
-    let share = 100.0 * lived.cpu.as_secs_f64() / lived.watched.as_secs_f64();
+    let utilization = 100.0 * run.cpu.as_secs_f64() / run.observed.as_secs_f64();
     Ok(vec![
         Line::new(
             format!("{partitions} partitions, {records} records, read: a processor's time"),
-            share,
+            utilization,
             "%",
         )
         .at_most(1.0),
-        Line::new("peak resident", lived.peak_bytes as f64 / 1e6, "MB"),
+        Line::new("peak resident", run.peak_bytes as f64 / 1e6, "MB"),
     ])
 }

@@ -1,4 +1,4 @@
-//! What is promised beside the table of all contenders, each as a table of its own.
+//! The measurements besides the table of contenders, each with a table of its own.
 
 mod exactly_once;
 mod growth;
@@ -15,7 +15,7 @@ use crate::options::Options;
 use crate::servers::Servers;
 use crate::table::{self, Target, table};
 
-/// One of them.
+/// A measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Measurement {
     Tail,
@@ -30,7 +30,7 @@ impl Measurement {
     pub(crate) const ALL: [Self; 6] =
         [Self::Tail, Self::Stalled, Self::Growth, Self::Idle, Self::ExactlyOnce, Self::ScaleOut];
 
-    /// As on the command line.
+    /// The measurement with this name on the command line.
     pub(crate) fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|measurement| measurement.name() == name)
     }
@@ -47,7 +47,7 @@ impl Measurement {
     }
 }
 
-/// Measures and returns the table.
+/// Runs a measurement and returns its table.
 pub(crate) async fn run(measurement: Measurement, options: &Options, servers: &Servers) -> Result<Table> {
     let lines = match measurement {
         Measurement::Tail => tail::run(options, servers).await,
@@ -75,7 +75,7 @@ pub(crate) struct Line {
 enum Value {
     /// Measured once.
     Once(f64),
-    /// Over several rounds.
+    /// Measured in several rounds.
     Rounds(Spread),
 }
 
@@ -115,12 +115,12 @@ impl Line {
         };
         let (target, verdict) = match (at_most, value) {
             (None, _) => (String::new(), ""),
-            (Some(limit), Value::Rounds(spread)) => table::judged(Target::AtMost(*limit), *spread),
+            (Some(limit), Value::Rounds(spread)) => table::evaluate(Target::AtMost(*limit), *spread),
             (Some(limit), Value::Once(value)) => {
                 (format!("at most {limit}"), if value <= limit { "met" } else { "missed" })
             }
         };
-        let verdict = if smoke && !verdict.is_empty() { "too small a run to say" } else { verdict };
+        let verdict = if smoke && !verdict.is_empty() { "too small a run" } else { verdict };
         [what.clone(), text.trim_end().to_owned(), target, verdict.to_owned()]
     }
 }

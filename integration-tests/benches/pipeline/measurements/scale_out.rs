@@ -1,32 +1,32 @@
-//! The same group in 1, 2 and 4 processes: what all of them use together for the same records.
+//! Measures the total processor time of a group in 1, 2 and 4 processes for the same records.
 
 use anyhow::{Result, ensure};
-use integration_tests::{Deadline, Process, Signal, Topic, say, wait_until};
+use integration_tests::{Deadline, Process, Signal, Topic, log_line, wait_until};
 
 use super::Line;
 use crate::contenders::Contender;
-use crate::contenders::live::Lived;
+use crate::contenders::live::LiveRun;
 use crate::figures::{median, order};
 use crate::options::Options;
-use crate::servers::{Servers, said};
+use crate::servers::{Servers, output};
 use crate::shared::job::Work;
-use crate::table::FEWEST_ROUNDS;
+use crate::table::MIN_ROUNDS;
 
-/// As many as the most processes: with fewer partitions some would have nothing to do.
+/// Numbers of processes. The topic has at least 4 partitions, so that each process has one.
 const PROCESSES: [usize; 3] = [1, 2, 4];
 
-/// Joining and its rebalances are to be a small part of a run.
+/// Makes runs long, so that joins and rebalances are a small part of them.
 const TIMES: u64 = 10;
 
 pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line>> {
     let records = options.records() * TIMES;
     let topic = servers.topic("bench_scale_out", options.partitions.max(4), records).await?;
     let mut cpu = vec![Vec::new(); PROCESSES.len()];
-    for round in 1..=options.rounds().min(FEWEST_ROUNDS) {
+    for round in 1..=options.rounds().min(MIN_ROUNDS) {
         for at in order(round, PROCESSES.len()) {
             let processes = PROCESSES[at];
             let used = group(processes, records, &topic, options, servers).await?;
-            say(format_args!("scale-out, round {round}: {processes} processes {used:.3} CPU-s/M"));
+            log_line(format_args!("scale-out, round {round}: {processes} processes {used:.3} CPU-s/M"));
             cpu[at].push(used);
         }
     }
@@ -54,18 +54,18 @@ async fn group(
     let job = servers.job(Work::W1, topic.name(), records, options.lz4());
     let members = (0..processes).map(|_| servers.spawn(Contender::KmrMember, &job));
     let members: Vec<Process> = members.collect::<Result<_>>()?;
-    wait_until(Deadline::seconds(300), "all is committed", async || {
+    wait_until(Deadline::seconds(300), "all records are committed", async || {
         Ok(topic.lag(&job.group).await.is_ok_and(|lag| lag == 0))
     })
     .await?;
     let (mut cpu, mut mapped) = (0.0, 0);
     for mut member in members {
         member.signal(Signal::Terminate)?;
-        let lived: Lived = said(member).await?;
-        cpu += lived.cpu.as_secs_f64();
-        mapped += lived.records;
+        let run: LiveRun = output(member).await?;
+        cpu += run.cpu.as_secs_f64();
+        mapped += run.records;
     }
-    // A rebalance may have had some mapped twice; fewer would be a loss.
-    ensure!(mapped >= records, "{mapped} of {records} records");
+    // A rebalance can cause some records to be mapped twice.
+    ensure!(mapped >= records, "{mapped} of {records} records are mapped");
     Ok(cpu * 1e6 / mapped as f64)
 }

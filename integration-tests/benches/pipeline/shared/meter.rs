@@ -1,4 +1,4 @@
-//! How a run is measured from inside its process, and the line that it prints at its end.
+//! Measures a run from inside its process, and prints the result as its last line.
 
 use std::time::{Duration, Instant};
 
@@ -10,48 +10,48 @@ use super::clock::process_cpu;
 /// The last line of a contender's standard output.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
-    /// Records whose work was done, over the whole run.
+    /// Records processed in the whole run.
     pub(crate) records: u64,
-    /// Records a second over the middle 80 % of them.
+    /// Records per second over the middle 80 % of them.
     pub(crate) rate: f64,
-    /// User and system seconds for a million records.
+    /// User and system seconds per million records.
     pub(crate) cpu_per_million: f64,
-    /// The most resident memory of the process, in bytes.
+    /// Peak resident memory of the process, in bytes.
     pub(crate) peak_bytes: u64,
 }
 
-/// Notes when a tenth of the records was done, and when nine tenths were.
+/// Records when one tenth and when nine tenths of the records are done.
 #[derive(Debug)]
 pub(crate) struct Meter {
     total: u64,
     done: u64,
     cpu_before: Duration,
-    first: Option<Mark>,
-    last: Option<Mark>,
+    first: Option<Point>,
+    last: Option<Point>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Mark {
+struct Point {
     at: Instant,
     done: u64,
 }
 
 impl Meter {
-    /// For so many records. `cpu_before` is what the process has used by now and does not count: nothing, where its start
+    /// For `total` records. `cpu_before` is processor time that does not count: zero if the start
     /// belongs to the work.
     pub(crate) fn new(total: u64, cpu_before: Duration) -> Self {
         Self { total, done: 0, cpu_before, first: None, last: None }
     }
 
-    /// Tells how many records are done by now: rows that the sink has acknowledged, where there is one.
+    /// Reports the number of records done so far. With a sink these are acknowledged rows.
     pub(crate) fn reached(&mut self, done: u64) {
         self.done = done;
-        let mark = Mark { at: Instant::now(), done };
+        let point = Point { at: Instant::now(), done };
         if self.first.is_none() && done * 10 >= self.total {
-            self.first = Some(mark);
+            self.first = Some(point);
         }
         if self.last.is_none() && done * 10 >= self.total * 9 {
-            self.last = Some(mark);
+            self.last = Some(point);
         }
     }
 
@@ -60,11 +60,11 @@ impl Meter {
         self.done >= self.total
     }
 
-    /// Prints the measurement, as the last thing that a process does.
+    /// Prints the measurement. Call it at the end of the process.
     ///
     /// # Errors
     ///
-    /// When records are missing, or were reported in too few steps to tell a rate.
+    /// When records are missing, or were reported in too few steps for a rate.
     pub(crate) fn print(&self) -> Result<()> {
         let line = serde_json::to_string(&self.finish()?)?;
         std::io::Write::write_all(&mut std::io::stdout(), format!("{line}\n").as_bytes())?;
@@ -73,8 +73,8 @@ impl Meter {
 
     fn finish(&self) -> Result<Measured> {
         ensure!(self.done == self.total, "{} of {} records are done", self.done, self.total);
-        let (first, last) = self.first.zip(self.last).context("no progress was reported")?;
-        ensure!(last.done > first.done, "too few records for a rate");
+        let (first, last) = self.first.zip(self.last).context("no rate: no progress was reported")?;
+        ensure!(last.done > first.done, "no rate: too few records");
         let cpu = process_cpu().saturating_sub(self.cpu_before).as_secs_f64();
         Ok(Measured {
             records: self.done,
@@ -85,7 +85,7 @@ impl Meter {
     }
 }
 
-/// The most resident memory that this process has had, in bytes.
+/// Peak resident memory of this process, in bytes.
 pub(crate) fn peak_bytes() -> Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;

@@ -1,5 +1,8 @@
-//! What every contender shares, so that all of them do the same work and are measured the same way: the job, the rows, the
-//! meter. The package benches/arroyo includes this directory by its path, so it depends on nothing of the workspace.
+//! The job, the rows and the meter of all contenders, so that they do the same work and are
+//! measured the same way.
+//!
+//! The package benches/arroyo includes this directory by its path, so it does not depend on the
+//! workspace.
 
 pub(crate) mod clock;
 pub(crate) mod job;

@@ -1,4 +1,4 @@
-//! The two rows, and how a record becomes one.
+//! The rows of both works, and their map functions.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::clock::seconds;
 
-/// W1: where a record was, and when it was seen.
+/// W1: position of a record and time of its processing.
 #[derive(Clone, Copy, Debug, PartialEq, Row, Serialize)]
 pub(crate) struct Seen {
     pub(crate) partition: u32,
@@ -16,7 +16,7 @@ pub(crate) struct Seen {
     pub(crate) timestamp: u32,
 }
 
-/// W2: what a record says.
+/// W2: the content of a record.
 #[derive(Clone, Debug, PartialEq, Row, Serialize)]
 pub(crate) struct Metric {
     pub(crate) org_id: u32,
@@ -27,7 +27,8 @@ pub(crate) struct Metric {
     pub(crate) retention_days: u16,
 }
 
-/// The JSON of a record. All of it is parsed; the tags are decoded and not kept, the pad is skipped.
+/// The JSON of a record. All of it is parsed. The tags are decoded and dropped, and the pad is
+/// skipped.
 #[derive(Debug, Deserialize)]
 struct Message<'a> {
     org_id: u32,
@@ -57,9 +58,9 @@ pub(crate) fn seen(partition: i32, offset: i64, payload: &[u8]) -> Result<Seen> 
 
 /// W2's map.
 pub(crate) fn metric(payload: &[u8]) -> Result<Metric> {
-    // One check of the whole is cheaper than one of each string in it.
+    // One UTF-8 check of the whole payload is cheaper than one of each string.
     let message: Message<'_> = serde_json::from_str(std::str::from_utf8(payload)?)?;
-    // What is decoded has to be used, or the compiler may leave the decoding out.
+    // The decoded tags have to be used, or the compiler could remove their decoding.
     std::hint::black_box((&message.tags.environment, &message.tags.release));
     Ok(Metric {
         org_id: message.org_id,

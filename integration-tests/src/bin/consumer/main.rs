@@ -1,7 +1,9 @@
-//! A consumer process for tests: from Kafka to ClickHouse as [`Settings`] say, with one JSON line per event on standard
-//! output. Faults that no real sink has on demand (slow, stalled, failing for ever) are in `gate.rs`.
+//! The test consumer: runs a consumer from Kafka to ClickHouse with the given [`Settings`].
+//!
+//! It prints one JSON line per event on standard output. `faulty_sink.rs` has the faults that no
+//! real sink has on demand.
 
-mod gate;
+mod faulty_sink;
 mod rows;
 
 use std::io::Write as _;
@@ -9,7 +11,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use integration_tests::consumer::{Dies, Event, RowKind, Settings, Step};
+use integration_tests::consumer::{AbortAt, Event, RowKind, Settings, Step};
 use kmr_core::{
     ClientConfig, Consumer, ConsumerHandle, Error, IntoPipeline as _, Pipeline, Record, RetryPolicy,
     Strategy, error_chain,
@@ -18,7 +20,7 @@ use kmr_sinks::OsStreamWriter;
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use serde::Serialize;
 
-use self::gate::Gate;
+use self::faulty_sink::FaultySink;
 
 const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -28,8 +30,9 @@ pub(crate) async fn main() -> Result<ExitCode> {
         .with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into())
         .from_env()?;
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-    let argument = std::env::args().nth(1).context("the settings, as JSON, are the one argument")?;
-    let settings: Settings = serde_json::from_str(&argument).context("reading the settings")?;
+    let argument =
+        std::env::args().nth(1).context("usage: test-consumer SETTINGS, with the settings as JSON")?;
+    let settings: Settings = serde_json::from_str(&argument).context("parsing the settings")?;
     match run(&settings).await {
         Ok(ended) => {
             emit(&ended);
@@ -40,7 +43,7 @@ pub(crate) async fn main() -> Result<ExitCode> {
             let variant = text.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
             emit(&Event::Failed { error: variant.to_owned() });
             let mut stderr = std::io::stderr();
-            // A closed standard error leaves nobody to tell.
+            // Nothing can be done about a closed standard error.
             let _ = writeln!(stderr, "error: {}", error_chain(&error));
             Ok(ExitCode::FAILURE)
         }
@@ -60,15 +63,15 @@ async fn run(settings: &Settings) -> Result<Event, Error> {
     if settings.exactly_once {
         builder = builder.exactly_once();
     }
-    let dies = settings.dies;
-    let moved = std::sync::Mutex::new(std::collections::BTreeMap::new());
+    let abort = settings.abort;
+    let offsets = std::sync::Mutex::new(std::collections::BTreeMap::new());
     let committed = std::sync::atomic::AtomicU32::new(0);
     let consumer = builder
-        // A commit that moves the offset: plans and idle marks of the same offset do not count.
+        // Only commits that move the offset count. Plans and idle markers keep it.
         .on_commit(move |event| {
-            let Some(Dies { at: Step::AfterCommit, block }) = dies else { return };
-            let mut moved = moved.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let before = moved.insert(event.partition.clone(), event.offset);
+            let Some(AbortAt { step: Step::AfterCommit, block }) = abort else { return };
+            let mut offsets = offsets.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let before = offsets.insert(event.partition.clone(), event.offset);
             if before.is_some_and(|before| before < event.offset)
                 && committed.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1 >= block
             {
@@ -112,7 +115,7 @@ fn pipeline(settings: &Settings) -> Pipeline {
     }
 }
 
-fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> Gate<ClickHouseWriter<R>> {
+fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> FaultySink<ClickHouseWriter<R>> {
     let mut writer = ClickHouseWriter::<R>::new(&settings.clickhouse, &settings.table)
         .database(&settings.database)
         .max_rows(settings.max_rows)
@@ -135,7 +138,7 @@ fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> Gate<ClickH
     if let Some((user, password)) = &settings.clickhouse_login {
         writer = writer.user(user).password(password);
     }
-    Gate::new(writer, settings)
+    FaultySink::new(writer, settings)
 }
 
 async fn report(handle: ConsumerHandle) {
@@ -156,7 +159,7 @@ async fn report(handle: ConsumerHandle) {
 
 fn emit(event: &Event) {
     if let Ok(line) = serde_json::to_string(event) {
-        // One write a line; a test that has gone reads nothing.
+        // One write per line. A test that has ended does not read it.
         let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
     }
 }

@@ -1,4 +1,4 @@
-//! The rows that the test consumer writes, and how records become them.
+//! The rows of the test consumer, and the map functions that make them.
 
 use std::time::SystemTime;
 
@@ -33,7 +33,7 @@ pub(crate) struct Payload {
     payload: Bytes,
 }
 
-/// Serialised as bytes, not as a sequence of numbers.
+/// Serializes as bytes, not as a sequence of numbers.
 pub(crate) struct Bytes(Vec<u8>);
 
 impl Serialize for Bytes {
@@ -42,7 +42,7 @@ impl Serialize for Bytes {
     }
 }
 
-/// The tests' messages. The field has to be there.
+/// The payload of the tests' messages. The field is required.
 #[derive(Deserialize)]
 struct Parsed {
     #[serde(rename = "n")]
@@ -51,16 +51,16 @@ struct Parsed {
 
 pub(crate) fn ingest(record: &Record<'_>, fails_at: Option<u64>) -> Result<Ingest, serde_json::Error> {
     let payload = record.payload().unwrap_or_default();
-    if fails_at == Some(place(record).1) {
-        return Err(serde::de::Error::custom("the test has this record fail"));
+    if fails_at == Some(position(record).1) {
+        return Err(serde::de::Error::custom("the test's mapper fails for this record"));
     }
-    #[expect(clippy::panic, reason = "a mapper that panics is what a test is about")]
+    #[expect(clippy::panic, reason = "a test needs a mapper that panics")]
     if payload == b"panic" {
         panic!("the test's mapper panics");
     }
     let Parsed { number: _ } = serde_json::from_slice(payload)?;
     let seconds = record.timestamp_millis().unwrap_or_default() / 1000;
-    let (partition, offset) = place(record);
+    let (partition, offset) = position(record);
     Ok(Ingest { partition, offset, timestamp: u32::try_from(seconds).unwrap_or_default() })
 }
 
@@ -68,17 +68,17 @@ pub(crate) fn traced(record: &Record<'_>) -> Result<Traced, serde_json::Error> {
     let Parsed { number } = serde_json::from_slice(record.payload().unwrap_or_default())?;
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let mapped_at = i64::try_from(since_epoch.as_millis()).unwrap_or_default();
-    let (partition, offset) = place(record);
+    let (partition, offset) = position(record);
     let topic = record.topic().to_owned();
     Ok(Traced { topic, partition, offset, number, consumer: std::process::id(), mapped_at })
 }
 
 pub(crate) fn payload(record: &Record<'_>) -> Result<Payload, std::convert::Infallible> {
-    let (partition, offset) = place(record);
+    let (partition, offset) = position(record);
     Ok(Payload { partition, offset, payload: Bytes(record.payload().unwrap_or_default().to_vec()) })
 }
 
-/// Kafka has no negative partitions and offsets.
-fn place(record: &Record<'_>) -> (u32, u64) {
+/// Kafka has no negative partitions or offsets.
+fn position(record: &Record<'_>) -> (u32, u64) {
     (record.partition().unsigned_abs(), record.offset().unsigned_abs())
 }

@@ -1,4 +1,4 @@
-//! The test consumer with the allocator of kmr's own programs, for Rust and for librdkafka's C code.
+//! The test consumer with jemalloc, as in kmr's programs, for Rust and for librdkafka's C code.
 
 #[path = "../consumer/main.rs"]
 mod consumer;

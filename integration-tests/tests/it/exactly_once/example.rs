@@ -1,4 +1,4 @@
-//! The example, run and killed as its first line says.
+//! Runs the example `exactly_once` and kills it, as its first line allows.
 
 use std::process::Command;
 use std::time::Duration;
@@ -19,14 +19,14 @@ async fn the_example_delivers_each_record_once_when_it_is_killed() -> Result<()>
         command.args([topic.kafka().bootstrap(), topic.name(), database.server().url(), database.name()]);
         Process::spawn(command)
     };
-    // Killed while it starts, and with blocks on their way.
+    // Kills during the start and with blocks in flight.
     for after in [200, 900, 1_500] {
         let mut process = start()?;
         tokio::time::sleep(Duration::from_millis(after)).await;
         process.end(Signal::Kill, Deadline::seconds(10)).await?;
     }
     let mut process = start()?;
-    wait_until(Deadline::seconds(120), "everything is committed", async || {
+    wait_until(Deadline::seconds(120), "all records are committed", async || {
         Ok(topic.lag("orders-exactly-once").await? == 0)
     })
     .await
@@ -37,8 +37,8 @@ async fn the_example_delivers_each_record_once_when_it_is_killed() -> Result<()>
         "{}",
         process.stderr()
     );
-    let there = "SELECT count() * 1000000 + uniqExact(amount) FROM orders WHERE amount < 30000 AND amount % 2 = partition";
-    ensure!(database.number(there).await? == (RECORDS - 1) * 1_000_001);
-    ensure!(database.count("orders").await? == RECORDS - 1);
+    let stored = "SELECT count() * 1000000 + uniqExact(amount) FROM orders WHERE amount < 30000 AND amount % 2 = partition";
+    ensure!(database.number(stored).await? == (RECORDS - 1) * 1_000_001, "each row is stored once");
+    ensure!(database.count("orders").await? == RECORDS - 1, "no other row is stored");
     Ok(())
 }

@@ -1,12 +1,12 @@
-//! Members are killed at random under load, and the others take over what they had planned.
+//! Members are killed at random under load, and others take over their plans.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use integration_tests::consumer::Settings;
-use integration_tests::{Deadline, Signal, say, soaking, test_name, wait_until};
+use integration_tests::{Deadline, Signal, log_line, soaking, test_name, wait_until};
 
-use super::{each_row_once, scene, settings};
+use super::{each_row_once, ends, scene, settings};
 use crate::load::Load;
 use crate::scene::{alive, alone, start};
 
@@ -18,9 +18,9 @@ async fn kills_under_load_leave_each_row_once() -> Result<()> {
     kills_under_load(test_name!(), kills, |_| ()).await
 }
 
-/// No block is full: all of them go by their age.
+/// No block is full: all of them are frozen by age.
 #[tokio::test]
-async fn kills_under_load_leave_each_row_once_where_blocks_go_by_their_age() -> Result<()> {
+async fn kills_under_load_leave_each_row_once_when_blocks_are_frozen_by_age() -> Result<()> {
     let kills = if soaking() { 20 } else { 4 };
     kills_under_load(test_name!(), kills, |settings| {
         settings.max_rows = 1_000_000;
@@ -35,14 +35,15 @@ async fn kills_under_load(name: &str, kills: u32, change: impl FnOnce(&mut Setti
     let mut settings = settings(&scene);
     change(&mut settings);
     let mut random = fastrand::Rng::with_seed(5);
-    // While the session of a killed member lasts its partitions pile up: what a hundred kills leave has to be caught up with.
+    // Records wait until the session of a killed member ends. The lag of a hundred kills has to be
+    // caught up with.
     let rate = if soaking() { 500 } else { 2_000 };
     let load = Load::numbered(&scene.topic, 0, rate);
     let mut members = vec![start(&settings)?, start(&settings)?];
     let mut lags = Vec::new();
     for _ in 0..kills {
         let before = scene.rows().await?;
-        wait_until(Deadline::seconds(90), "rows come in", async || {
+        wait_until(Deadline::seconds(90), "1,000 rows are inserted", async || {
             members.iter().try_for_each(alive)?;
             Ok(scene.rows().await? >= before + 1_000)
         })
@@ -51,20 +52,19 @@ async fn kills_under_load(name: &str, kills: u32, change: impl FnOnce(&mut Setti
         let mut killed = members.swap_remove(random.usize(..members.len()));
         killed.end(Signal::Kill, Deadline::seconds(10)).await?;
         let lag = scene.topic.lag(&scene.group).await?;
-        ensure!(lag > 0, "nothing was under way");
+        ensure!(lag > 0, "all records were committed before the kill");
         lags.push(lag);
         members.push(start(&settings)?);
     }
     let produced = load.stop().await?;
     scene.all_committed(&members[0], Deadline::seconds(if soaking() { 600 } else { 180 })).await?;
     each_row_once(&scene, &produced).await?;
-    for mut member in members {
-        let status = member.end(Signal::Terminate, Deadline::seconds(60)).await?;
-        ensure!(status.success(), "{status}: {}", member.stderr());
+    for member in members {
+        ends(member).await?;
     }
     let rows = scene.rows().await?;
-    say(format_args!(
-        "{kills} kills: {} produced, {rows} rows, all different; not committed at each kill: {lags:?}",
+    log_line(format_args!(
+        "{kills} kills: {} produced, {rows} rows, no duplicates; lag at each kill: {lags:?}",
         produced.records.values().sum::<u64>()
     ));
     Ok(())

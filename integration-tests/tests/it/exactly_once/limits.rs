@@ -1,18 +1,19 @@
-//! Blocks near the limits at which the server would split an insert, and plans near those of the consumer.
+//! Blocks above the limit at which the server splits an insert, and plans above the consumer's
+//! limits.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use integration_tests::consumer::{Dies, Settings, Step};
-use integration_tests::{Deadline, Signal, say, test_name};
+use integration_tests::consumer::{Settings, Step};
+use integration_tests::{log_line, test_name};
 
-use super::{BLOCK, each_row_once, leave_a_plan, scene, settings, stops};
-use crate::scene::{Scene, TABLE, alone, numbered, start};
+use super::{BLOCK, aborts, completes, leave_a_plan, scene, settings, stops};
+use crate::scene::{Scene, TABLE, alone, numbered};
 
-/// More than the server's own `max_insert_block_size`, 1,048,449 rows.
+/// More rows than the server's default `max_insert_block_size`, 1,048,449.
 const LARGE: usize = 1_100_000;
 
-/// One block of all that comes.
+/// Settings with one block for all records.
 fn large(scene: &Scene) -> Settings {
     let mut settings = settings(scene);
     settings.max_rows = LARGE;
@@ -24,85 +25,65 @@ fn large(scene: &Scene) -> Settings {
 }
 
 #[tokio::test]
-async fn a_block_above_the_servers_own_limits_is_one_block_and_in_once_after_kills() -> Result<()> {
+async fn a_block_above_the_servers_limits_is_one_block_and_stored_once_after_kills() -> Result<()> {
     let _alone = alone().await;
     let scene = scene(test_name!(), 1, 1000).await?;
     let limit = scene
         .database
         .number("SELECT toUInt64(default) FROM system.settings WHERE name = 'max_insert_block_size'")
         .await?;
-    ensure!(limit < LARGE as u64, "the server would not split {LARGE} rows, only more than {limit}");
+    ensure!(limit < LARGE as u64, "{LARGE} rows are below the server's limit of {limit}");
     let produced = scene.topic.produce(numbered(LARGE as u64 + 100, 1)).await?;
-    let mut left = Vec::new();
-    for at in [Step::BeforeInsert, Step::DuringInsert(Duration::from_millis(150)), Step::BeforeCommit] {
-        let mut dying = large(&scene);
-        dying.dies = Some(Dies { at, block: 1 });
-        let mut consumer = start(&dying)?;
-        let status = consumer.wait(Deadline::seconds(120)).await?;
-        ensure!(status.code().is_none(), "{status}: {}", consumer.stderr());
-        ensure!(scene.committed().await? == 0, "{at:?}: the block is committed");
-        left.push(scene.rows().await?);
+    let mut stored = Vec::new();
+    for step in [Step::BeforeInsert, Step::DuringInsert(Duration::from_millis(150)), Step::BeforeCommit] {
+        aborts(&large(&scene), step, 1).await?;
+        ensure!(scene.committed().await? == 0, "{step:?}: the block is committed");
+        stored.push(scene.rows().await?);
     }
-    ensure!(left.last() == Some(&(LARGE as u64)), "rows after the deaths: {left:?}");
+    ensure!(stored.last() == Some(&(LARGE as u64)), "rows after each abort: {stored:?}");
     let mut last = large(&scene);
     last.max_age = Duration::from_millis(200);
-    let mut consumer = start(&last)?;
-    scene.all_committed(&consumer, Deadline::seconds(120)).await?;
-    each_row_once(&scene, &produced).await?;
-    let status = consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
-    ensure!(status.success(), "{status}: {}", consumer.stderr());
-    say(format_args!(
-        "a block of {LARGE} rows, above the server's {limit}: {left:?} rows after each of three deaths, each row once in the end"
+    completes(&scene, &last, &produced).await?;
+    log_line(format_args!(
+        "a block of {LARGE} rows, above the server's {limit}: {stored:?} rows after each of three aborts, each stored once at the end"
     ));
     Ok(())
 }
 
 #[tokio::test]
-async fn a_plan_that_is_larger_than_the_budget_is_refused_and_made_with_the_one_that_it_had() -> Result<()> {
+async fn a_plan_larger_than_the_memory_budget_stops_the_consumer_until_the_budget_is_raised() -> Result<()> {
     let scene = scene(test_name!(), 1, 1000).await?;
     let produced = scene.topic.produce(numbered(310_000, 1)).await?;
     let mut settings = settings(&scene);
     settings.max_rows = 300_000;
     settings.max_age = Duration::from_secs(60);
-    let mut dying = settings.clone();
-    dying.dies = Some(Dies { at: Step::BeforeInsert, block: 1 });
-    let mut consumer = start(&dying)?;
-    let status = consumer.wait(Deadline::seconds(90)).await?;
-    ensure!(status.code().is_none(), "{status}: {}", consumer.stderr());
+    aborts(&settings, Step::BeforeInsert, 1).await?;
 
     let mut small = settings.clone();
-    // The least that there is.
+    // The smallest valid budget.
     small.memory_budget = 4 << 20;
     let texts = ["memory_budget", "that is planned from offset 0 to 299999", "raise it to what it was"];
     stops(&small, &texts).await?;
-    ensure!(scene.rows().await? == 0, "it inserted something");
+    ensure!(scene.rows().await? == 0, "a stopped consumer inserts no rows");
 
     settings.max_age = Duration::from_millis(200);
-    let mut consumer = start(&settings)?;
-    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
-    each_row_once(&scene, &produced).await?;
-    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
-    Ok(())
+    completes(&scene, &settings, &produced).await
 }
 
 #[tokio::test]
-async fn a_smaller_block_size_makes_the_planned_block_as_it_was_planned() -> Result<()> {
+async fn a_smaller_block_size_rebuilds_the_planned_block_unchanged() -> Result<()> {
     let scene = scene(test_name!(), 1, 1000).await?;
     let produced = scene.topic.produce(numbered(1_000, 1)).await?;
     leave_a_plan(&scene).await?;
     let mut smaller = settings(&scene);
     smaller.max_rows = 7;
-    let mut consumer = start(&smaller)?;
-    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
-    each_row_once(&scene, &produced).await?;
-    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
-    Ok(())
+    completes(&scene, &smaller, &produced).await
 }
 
 #[tokio::test]
 async fn a_block_of_too_many_table_partitions_stops_the_consumer_until_the_limit_is_raised() -> Result<()> {
     let scene = scene(test_name!(), 1, 10_000).await?;
-    // As many table partitions as rows in a block, and more than the server takes at once.
+    // As many table partitions as rows in a block, and more than the server accepts in one insert.
     let columns = "(partition UInt32, offset UInt64, timestamp DateTime)";
     let create = format!(
         "CREATE TABLE {TABLE} {columns} ENGINE = MergeTree ORDER BY offset PARTITION BY offset % {BLOCK} SETTINGS \
@@ -118,17 +99,16 @@ async fn a_block_of_too_many_table_partitions_stops_the_consumer_until_the_limit
         "planned",
     ];
     stops(&settings(&scene), &texts).await?;
-    ensure!(scene.rows().await? == 0 && scene.committed().await? == 0, "a part of the block is in");
+    ensure!(
+        scene.rows().await? == 0 && scene.committed().await? == 0,
+        "no row of the block is stored or committed"
+    );
 
-    // The block is planned, so a smaller one is of no use.
+    // The block is planned, so a smaller block size does not change it.
     let mut smaller = settings(&scene);
     smaller.max_rows = 50;
     stops(&smaller, &texts).await?;
     let mut raised = smaller;
     raised.clickhouse_settings.insert("max_partitions_per_insert_block".to_owned(), BLOCK.to_string());
-    let mut consumer = start(&raised)?;
-    scene.all_committed(&consumer, Deadline::seconds(90)).await?;
-    each_row_once(&scene, &produced).await?;
-    consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
-    Ok(())
+    completes(&scene, &raised, &produced).await
 }

@@ -1,6 +1,10 @@
-//! Exactly-once delivery into ClickHouse: processes that die at every step and at random, offsets and plans that are not kmr's. After
-//! all of it each row is there once, or the consumer has stopped and says why.
+//! Exactly-once delivery into ClickHouse, with aborts at every step, random kills, and foreign
+//! offsets and plans.
+//!
+//! In the end each row is stored once, or the consumer has stopped with an error that names the
+//! cause.
 
+mod commit_metadata;
 mod cost;
 mod epochs;
 mod example;
@@ -8,11 +12,10 @@ mod gaps;
 mod kills;
 mod limits;
 mod mapping;
-mod marks;
 mod moves;
 mod outages;
-mod poison;
 mod refusals;
+mod rejected_rows;
 mod replicated;
 mod steps;
 mod views;
@@ -21,29 +24,29 @@ mod zombies;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use integration_tests::consumer::{Dies, RowKind, Settings, Step};
-use integration_tests::{Deadline, Process, Produced, TopicSpec};
+use integration_tests::consumer::{AbortAt, RowKind, Settings, Step};
+use integration_tests::{Deadline, Process, Produced, Signal, TopicSpec};
 
 use crate::scene::{Scene, TABLE, start};
 
-/// Rows in a block: small, so that there are many.
+/// Rows in a block. Small blocks give many of them.
 const BLOCK: usize = 200;
 
-/// A scene whose table remembers that many blocks.
+/// A scene whose table has a deduplication window of `window` blocks.
 async fn scene(name: &str, topic: impl Into<TopicSpec>, window: u32) -> Result<Scene> {
     let scene = Scene::new(name, topic, RowKind::Ingest).await?;
-    remembers(&scene, window).await?;
+    set_window(&scene, window).await?;
     Ok(scene)
 }
 
-/// Lets the scene's table remember that many blocks.
-async fn remembers(scene: &Scene, window: u32) -> Result<()> {
-    let remember =
-        format!("ALTER TABLE {TABLE} MODIFY SETTING non_replicated_deduplication_window = {window}");
-    scene.database.exec(&remember).await
+/// Sets the deduplication window of the scene's table.
+async fn set_window(scene: &Scene, window: u32) -> Result<()> {
+    let alter = format!("ALTER TABLE {TABLE} MODIFY SETTING non_replicated_deduplication_window = {window}");
+    scene.database.exec(&alter).await
 }
 
-/// A consumer in exactly-once mode, whose place is free soon after it has died.
+/// Settings of a consumer in exactly-once mode, with a short session so that its partitions move
+/// soon after a kill.
 fn settings(scene: &Scene) -> Settings {
     let mut settings = scene.settings();
     settings.exactly_once = true;
@@ -52,41 +55,68 @@ fn settings(scene: &Scene) -> Settings {
     settings.kafka("session.timeout.ms", "6000").kafka("heartbeat.interval.ms", "500")
 }
 
-/// Every record is committed, and in the table once.
+/// Checks that every record is committed, and stored once.
 async fn each_row_once(scene: &Scene, produced: &Produced) -> Result<()> {
-    let doubles = scene.nothing_is_missing(produced).await?;
-    ensure!(doubles == 0, "{doubles} rows are in the table twice");
+    let duplicates = scene.nothing_is_missing(produced).await?;
+    ensure!(duplicates == 0, "each row is stored once: {duplicates} rows are duplicates");
     Ok(())
 }
 
-/// What the consumer said at its end.
-fn said(consumer: &Process, parts: &[&str]) -> Result<()> {
+/// Checks the consumer's standard error.
+fn stderr_contains(consumer: &Process, parts: &[&str]) -> Result<()> {
     let stderr = consumer.stderr();
     for part in parts {
-        ensure!(stderr.contains(part), "{part:?} is not in:\n{stderr}");
+        ensure!(stderr.contains(part), "standard error does not contain {part:?}:\n{stderr}");
     }
     Ok(())
 }
 
-/// Runs a consumer that dies at a step of its second block, and looks that the process has ended so.
-async fn dies(settings: &Settings, at: Step) -> Result<()> {
-    let mut settings = settings.clone();
-    settings.dies = Some(Dies { at, block: 2 });
-    let mut consumer = start(&settings)?;
-    let status = consumer.wait(Deadline::seconds(90)).await?;
-    ensure!(status.code().is_none(), "{status}: {}", consumer.stderr());
+/// Runs a consumer until it aborts at a step of a block, and returns the ended process.
+async fn aborts(settings: &Settings, step: Step, block: u32) -> Result<Process> {
+    let aborting = Settings { abort: Some(AbortAt { step, block }), ..settings.clone() };
+    let mut consumer = start(&aborting)?;
+    aborted(&mut consumer).await?;
+    Ok(consumer)
+}
+
+/// Waits for the abort of a consumer.
+async fn aborted(consumer: &mut Process) -> Result<()> {
+    let status = consumer.wait(Deadline::seconds(120)).await?;
+    ensure!(status.code().is_none(), "the consumer did not abort: {status}: {}", consumer.stderr());
     Ok(())
 }
 
-/// Runs a consumer that dies with a plan in force, its rows not sent.
+/// Runs a consumer that aborts with a plan in force, before its rows are sent.
 async fn leave_a_plan(scene: &Scene) -> Result<()> {
-    dies(&settings(scene), Step::BeforeInsert).await
+    aborts(&settings(scene), Step::BeforeInsert, 2).await.map(drop)
 }
 
-/// Runs a consumer until it stops by itself, and looks at what it says.
+/// Runs a consumer until every record is committed, checks that each row is stored once, and ends
+/// it.
+async fn completes(scene: &Scene, settings: &Settings, produced: &Produced) -> Result<()> {
+    let consumer = commits_all(scene, settings).await?;
+    each_row_once(scene, produced).await?;
+    ends(consumer).await
+}
+
+/// Starts a consumer and waits until every record is committed.
+async fn commits_all(scene: &Scene, settings: &Settings) -> Result<Process> {
+    let consumer = start(settings)?;
+    scene.all_committed(&consumer, Deadline::seconds(120)).await?;
+    Ok(consumer)
+}
+
+/// Ends a consumer in order.
+async fn ends(mut consumer: Process) -> Result<()> {
+    let status = consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
+    ensure!(status.success(), "the consumer ends in order: {status}: {}", consumer.stderr());
+    Ok(())
+}
+
+/// Runs a consumer until it stops by itself, and checks its standard error.
 async fn stops(settings: &Settings, parts: &[&str]) -> Result<()> {
     let mut consumer = start(settings)?;
     let status = consumer.wait(Deadline::seconds(90)).await?;
-    ensure!(status.code() == Some(1), "{status}: {}", consumer.stderr());
-    said(&consumer, parts)
+    ensure!(status.code() == Some(1), "the consumer did not stop by itself: {status}: {}", consumer.stderr());
+    stderr_contains(&consumer, parts)
 }

@@ -1,82 +1,86 @@
-//! The group's coordinator goes while commits are unanswered: nobody knows whether they are in force.
+//! The group coordinator becomes unavailable while commits are unanswered, so their outcome is
+//! unknown.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use integration_tests::consumer::{RowKind, Settings};
-use integration_tests::{ClickHouse, Deadline, Kafka, Process, Produced, Signal, say, test_name, wait_until};
+use integration_tests::{
+    ClickHouse, Deadline, Kafka, Process, Produced, Signal, log_line, test_name, wait_until,
+};
 
-use super::{BLOCK, each_row_once, remembers, settings};
+use super::{BLOCK, commits_all, each_row_once, ends, set_window, settings};
 use crate::scene::{Scene, alive, numbered, start};
 
 const RECORDS: u64 = 60_000;
 const PARTITIONS: i32 = 2;
-/// Longer than the session that [`settings`] asks for, and than a commit's own patience.
-const AWAY: Duration = Duration::from_secs(8);
+/// Longer than the session timeout of [`settings`], and than the timeout of a commit.
+const OUTAGE: Duration = Duration::from_secs(8);
 
 #[derive(Clone, Copy, Debug)]
 enum Outage {
-    /// The broker answers nothing, and then goes on where it was: what was sent is done late.
-    Pauses,
-    /// The same, and the consumer is killed meanwhile: what it had sent is done when it is dead.
-    PausesAndConsumerDies,
-    /// The broker is killed, and comes back from its log.
-    Dies,
+    /// The broker is paused and resumes: it processes pending requests late.
+    BrokerPaused,
+    /// As above, and the consumer is killed meanwhile: its pending requests are processed after its
+    /// death.
+    BrokerPausedAndConsumerKilled,
+    /// The broker is killed and recovers from its log.
+    BrokerKilled,
 }
 
 #[tokio::test]
 async fn commits_that_a_paused_coordinator_leaves_unanswered_leave_each_row_once() -> Result<()> {
-    goes_away(test_name!(), Outage::Pauses).await
+    survives(test_name!(), Outage::BrokerPaused).await
 }
 
 #[tokio::test]
-async fn commits_of_a_killed_consumer_that_are_done_late_leave_each_row_once() -> Result<()> {
-    goes_away(test_name!(), Outage::PausesAndConsumerDies).await
+async fn late_commits_of_a_killed_consumer_leave_each_row_once() -> Result<()> {
+    survives(test_name!(), Outage::BrokerPausedAndConsumerKilled).await
 }
 
 #[tokio::test]
 async fn commits_that_a_killed_broker_leaves_unanswered_leave_each_row_once() -> Result<()> {
-    goes_away(test_name!(), Outage::Dies).await
+    survives(test_name!(), Outage::BrokerKilled).await
 }
 
-async fn goes_away(name: &str, outage: Outage) -> Result<()> {
+async fn survives(name: &str, outage: Outage) -> Result<()> {
     let kafka = Kafka::own().await?;
     let clickhouse = ClickHouse::shared().await?;
     let scene = Scene::on(&kafka, &clickhouse, name, PARTITIONS, RowKind::Ingest).await?;
-    remembers(&scene, 10_000).await?;
+    set_window(&scene, 10_000).await?;
     let produced = scene.topic.produce(numbered(RECORDS, PARTITIONS)).await?;
     let settings = settings(&scene);
     let mut consumer = start(&settings)?;
-    // One block after the other: a commit is on its way at nearly every moment.
+    // Blocks follow each other closely, so a commit is in flight at nearly every moment.
     scene.rows_reach(10 * BLOCK as u64, &consumer, Deadline::seconds(90)).await?;
     match outage {
-        Outage::Dies => kafka.kill().await?,
-        Outage::Pauses | Outage::PausesAndConsumerDies => kafka.pause().await?,
+        Outage::BrokerKilled => kafka.kill().await?,
+        Outage::BrokerPaused | Outage::BrokerPausedAndConsumerKilled => kafka.pause().await?,
     }
-    let waiting = stands_still(&scene, &consumer).await?;
-    tokio::time::sleep(AWAY).await;
-    ensure!(scene.rows().await? == waiting, "rows were inserted without a plan in force");
-    if matches!(outage, Outage::PausesAndConsumerDies) {
+    let stored = inserts_stop(&scene, &consumer).await?;
+    tokio::time::sleep(OUTAGE).await;
+    ensure!(scene.rows().await? == stored, "rows were inserted without a plan in force");
+    if matches!(outage, Outage::BrokerPausedAndConsumerKilled) {
         consumer.end(Signal::Kill, Deadline::seconds(10)).await?;
     }
     match outage {
-        Outage::Dies => kafka.start().await?,
-        Outage::Pauses | Outage::PausesAndConsumerDies => kafka.unpause().await?,
+        Outage::BrokerKilled => kafka.start().await?,
+        Outage::BrokerPaused | Outage::BrokerPausedAndConsumerKilled => kafka.unpause().await?,
     }
-    if matches!(outage, Outage::PausesAndConsumerDies) {
+    if matches!(outage, Outage::BrokerPausedAndConsumerKilled) {
         consumer = start(&settings)?;
     }
     finish(&scene, &settings, consumer, &produced).await?;
-    say(format_args!(
-        "{outage:?}: {waiting} rows were in when commits went unanswered; {RECORDS} produced, each in once"
+    log_line(format_args!(
+        "{outage:?}: {stored} rows were stored when commits were unanswered; {RECORDS} produced, each stored once"
     ));
     Ok(())
 }
 
-/// Waits until nothing is inserted any more, because no plan comes into force; returns the rows that are in.
-async fn stands_still(scene: &Scene, consumer: &Process) -> Result<u64> {
+/// Waits until inserts stop, because no plan comes into force. Returns the number of stored rows.
+async fn inserts_stop(scene: &Scene, consumer: &Process) -> Result<u64> {
     let (mut before, mut same) = (0, 0);
-    wait_until(Deadline::seconds(30), "nothing is inserted any more", async || {
+    wait_until(Deadline::seconds(30), "inserts stop", async || {
         alive(consumer)?;
         tokio::time::sleep(Duration::from_millis(300)).await;
         let now = scene.rows().await?;
@@ -85,31 +89,23 @@ async fn stands_still(scene: &Scene, consumer: &Process) -> Result<u64> {
         Ok(same >= 3)
     })
     .await?;
-    ensure!(before < RECORDS, "everything was in before the broker went");
+    ensure!(before < RECORDS, "all rows were stored before the outage");
     Ok(before)
 }
 
-async fn finish(
-    scene: &Scene,
-    settings: &Settings,
-    mut consumer: Process,
-    produced: &Produced,
-) -> Result<()> {
-    wait_until(Deadline::seconds(150), "everything is committed", async || {
+async fn finish(scene: &Scene, settings: &Settings, consumer: Process, produced: &Produced) -> Result<()> {
+    wait_until(Deadline::seconds(150), "all records are committed", async || {
         alive(&consumer)?;
-        // A broker that has just come back may keep the test waiting, too.
+        // A broker that has just recovered can fail the test's requests too.
         Ok(scene.topic.lag(&scene.group).await.is_ok_and(|lag| lag == 0))
     })
     .await
     .map_err(|error| error.context(consumer.stderr()))?;
     each_row_once(scene, produced).await?;
-    let status = consumer.end(Signal::Terminate, Deadline::seconds(60)).await?;
-    ensure!(status.success(), "{status}: {}", consumer.stderr());
-    // What is committed now is a mark that the next process goes on from.
+    ends(consumer).await?;
+    // The next process continues from the committed idle marker.
     let more = scene.topic.produce(numbered(100, PARTITIONS)).await?;
-    let mut next = start(settings)?;
-    scene.all_committed(&next, Deadline::seconds(60)).await?;
-    ensure!(scene.rows().await? == produced.total() + more.total());
-    next.end(Signal::Terminate, Deadline::seconds(60)).await?;
-    Ok(())
+    let next = commits_all(scene, settings).await?;
+    ensure!(scene.rows().await? == produced.total() + more.total(), "each later row is stored once");
+    ends(next).await
 }

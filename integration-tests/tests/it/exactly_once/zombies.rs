@@ -1,10 +1,11 @@
-//! A process that is frozen with a plan in force and wakes up when its partition is somebody else's.
+//! A process is frozen with a plan in force and resumes after its partition has moved to another
+//! process.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use integration_tests::consumer::SinkKind;
-use integration_tests::{Deadline, Signal, say, test_name, wait_until};
+use integration_tests::{Deadline, Signal, log_line, test_name, wait_until};
 
 use super::{each_row_once, scene, settings};
 use crate::scene::{alive, numbered, start};
@@ -12,11 +13,11 @@ use crate::scene::{alive, numbered, start};
 const RECORDS: u64 = 3_000;
 
 #[tokio::test]
-async fn what_a_zombie_inserts_late_is_dropped_by_its_token() -> Result<()> {
+async fn late_inserts_of_a_zombie_are_deduplicated_by_their_token() -> Result<()> {
     let scene = scene(test_name!(), 1, 1000).await?;
     let produced = scene.topic.produce(numbered(RECORDS, 1)).await?;
     let mut slow = settings(&scene);
-    // Between the plan and the insert.
+    // The sink waits between the plan and the insert.
     slow.sink = SinkKind::Slow(Duration::from_secs(4));
     let mut zombie = start(&slow)?;
     wait_until(Deadline::seconds(60), "a plan is in force", async || {
@@ -25,7 +26,7 @@ async fn what_a_zombie_inserts_late_is_dropped_by_its_token() -> Result<()> {
     })
     .await?;
     zombie.signal(Signal::Stop)?;
-    ensure!(scene.rows().await? == 0, "it was frozen too late");
+    ensure!(scene.rows().await? == 0, "the process was frozen after its insert");
 
     let mut other = start(&settings(&scene))?;
     scene.all_committed(&other, Deadline::seconds(120)).await?;
@@ -37,6 +38,6 @@ async fn what_a_zombie_inserts_late_is_dropped_by_its_token() -> Result<()> {
         process.end(Signal::Terminate, Deadline::seconds(90)).await?;
     }
     each_row_once(&scene, &produced).await?;
-    say(format_args!("a zombie's block came again: {RECORDS} produced, each in once"));
+    log_line(format_args!("a zombie inserted its block again: {RECORDS} produced, each stored once"));
     Ok(())
 }

@@ -1,36 +1,36 @@
-//! What a row reports, and when it has failed.
+//! The figures of a row, and the condition for its failure.
 
 use std::fmt;
 use std::io::Write as _;
 
 use anyhow::{Context as _, Result, ensure};
-use integration_tests::say;
+use integration_tests::log_line;
 
-use super::group::Protocol;
+use super::protocol::Protocol;
 
-/// Names a file to which each row adds its line; `cargo xtask` makes a table of it.
+/// Names a file to which each row appends a line. `cargo xtask` prints it as a table.
 const FILE: &str = "KMR_FIGURES";
 
 /// The figures of one row.
 #[derive(Debug, Default)]
 pub(crate) struct Figures {
     pub(crate) row: String,
-    /// Records that were produced, and had to arrive.
+    /// Produced records.
     pub(crate) records: u64,
-    /// Members that came or went, brokers that restarted, topics that changed.
+    /// Joins and leaves of members, broker restarts, changes of topics.
     pub(crate) changes: usize,
-    /// Rebalances that members answered, each assign and each revoke for itself.
+    /// Rebalances that members answered. Each assign and each revoke counts.
     pub(crate) rebalances: u64,
     pub(crate) missing: u64,
     /// Rows beyond the first of a record.
     pub(crate) double: u64,
-    /// Longest time, in milliseconds, in which nothing was mapped of a partition that kept its owner: for each change and
-    /// each such partition.
+    /// For each change and each partition that kept its owner: the longest time without a mapped
+    /// record, in milliseconds.
     pub(crate) pauses: Vec<i64>,
-    /// What a reader should know: stalls of librdkafka, the seed.
+    /// Remarks for the reader: stalls of librdkafka, the seed.
     pub(crate) notes: Vec<String>,
-    /// What the members have said, where rows are double.
-    pub(crate) said: String,
+    /// The members' logs, if rows are duplicates.
+    pub(crate) logs: String,
 }
 
 impl Figures {
@@ -39,12 +39,12 @@ impl Figures {
         format!("{name}, {protocol}")
     }
 
-    /// Says the figures and fails when a record is missing.
+    /// Prints the figures. Fails when a record is missing.
     pub(crate) fn report(&self) -> Result<()> {
-        say(format_args!("fault {self}"));
+        log_line(format_args!("fault {self}"));
         if let Some(path) = std::env::var_os(FILE).filter(|path| !path.is_empty()) {
             let file = std::fs::OpenOptions::new().create(true).append(true).open(&path);
-            // One write, so that lines of parallel tests do not mix.
+            // One write keeps lines of parallel tests apart.
             let written = file.and_then(|mut file| file.write_all(format!("{self}\n").as_bytes()));
             written.with_context(|| format!("writing figures to {}", path.display()))?;
         }
@@ -52,15 +52,15 @@ impl Figures {
         Ok(())
     }
 
-    /// The same, and fails when a row is double.
+    /// As [`Figures::report`], and fails when a row is a duplicate.
     pub(crate) fn report_exact(&self) -> Result<()> {
         self.report()?;
-        ensure!(self.double == 0, "{} rows are double: {self}\n{}", self.double, self.said);
+        ensure!(self.double == 0, "{} rows are duplicates: {self}\n{}", self.double, self.logs);
         Ok(())
     }
 }
 
-/// `name=value` for each figure, with tabs between: for readers and for programs.
+/// `name=value` for each figure, separated by tabs, for readers and programs.
 impl fmt::Display for Figures {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { row, records, changes, rebalances, missing, double, .. } = self;
@@ -75,7 +75,7 @@ impl fmt::Display for Figures {
     }
 }
 
-/// `-` where nothing was measured.
+/// `-` without a measurement.
 fn median_and_longest(pauses: &[i64]) -> (String, String) {
     let mut sorted = pauses.to_vec();
     sorted.sort_unstable();

@@ -1,101 +1,64 @@
-//! A consumer group of test consumers under load, whose members come and go, and the verdict of its table.
+//! A consumer group of test consumers under load: starts and ends members, waits for progress, and
+//! checks the table.
 
-use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::consumer::{Event, RowKind, Settings};
 use integration_tests::{
-    ClickHouse, Deadline, Kafka, Process, Produced, Signal, Topic, TopicSpec, say, soaking, wait_until,
+    ClickHouse, Deadline, Kafka, Process, Signal, TopicSpec, log_line, soaking, wait_until,
 };
 use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::figures::Figures;
+use super::outcome::Sent;
+use super::protocol::Protocol;
 use crate::scene::{Scene, TABLE, alive, start};
 
-/// Groups under load at once. More of them keep the broker from answering heartbeats on a machine of two cores: members are given up then
-/// that nothing is wrong with.
+/// Bounds the groups under load at once. With more of them, the broker answers heartbeats too late
+/// on a machine of two cores, and healthy members lose their sessions.
 static ROOM: Semaphore = Semaphore::const_new(4);
 
-/// For what takes seconds on an idle machine.
-const PATIENCE: u64 = 90;
+/// Timeout in seconds for steps that take seconds on an idle machine.
+const TIMEOUT: u64 = 90;
 
-/// The same where members are known to stand still for ever: they are started anew after that.
-const PATIENCE_IF_KNOWN: u64 = 45;
+/// Timeout in seconds where librdkafka is known to stall. The members are restarted after it.
+const STALL_TIMEOUT: u64 = 45;
 
-/// A kept partition has to be seen before a change to be seen kept: milliseconds before it that are looked at.
-const BEFORE: i64 = 500;
+/// Milliseconds before a change in which a partition's owner is determined, to see whether it keeps
+/// the partition.
+pub(super) const BEFORE: i64 = 500;
 
-/// A session timeout for rows in which nobody is killed: Kafka's own default.
-pub(crate) const NOBODY_IS_KILLED: Duration = Duration::from_secs(45);
+/// Kafka's default session timeout, for rows in which no member is killed.
+pub(crate) const DEFAULT_SESSION: Duration = Duration::from_secs(45);
 
-/// How the group rebalances.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Protocol {
-    /// Classic, `range`.
-    Eager,
-    /// Classic, `cooperative-sticky`.
-    Cooperative,
-    /// `group.protocol=consumer`.
-    Kip848,
-}
-
-impl Protocol {
-    pub(crate) const ALL: [Self; 3] = [Self::Eager, Self::Cooperative, Self::Kip848];
-
-    /// A member notices a rebalance at a heartbeat, and is given up so long after its last one. Under KIP-848 both are settings
-    /// of the broker.
-    fn settings(self, settings: Settings, session: Duration) -> Settings {
-        let session = session.as_millis().to_string();
-        let classic = |strategy| {
-            let settings = settings.clone().kafka("partition.assignment.strategy", strategy);
-            settings.kafka("session.timeout.ms", &session).kafka("heartbeat.interval.ms", "500")
-        };
-        match self {
-            Self::Eager => classic("range"),
-            Self::Cooperative => classic("cooperative-sticky"),
-            Self::Kip848 => settings.kafka("group.protocol", "consumer"),
-        }
-    }
-}
-
-impl fmt::Display for Protocol {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Eager => "eager",
-            Self::Cooperative => "cooperative",
-            Self::Kip848 => "KIP-848",
-        })
-    }
-}
-
-/// The members of a group, those that run and those that have gone.
+/// A group's members, both running and ended.
 pub(crate) struct Group {
     pub(crate) scene: Scene,
-    /// Of the members that join from now on, but for the protocol.
+    /// Settings of later members, except for the protocol.
     pub(crate) settings: Settings,
-    /// Of the members that join from now on.
+    /// Protocol of later members.
     pub(crate) protocol: Protocol,
-    /// When a member is given up that is not heard of. Short, so that what is killed is noticed; where nobody is killed, a broker that does
-    /// not answer for so long is to be no loss, after which rows may be double.
+    /// Session timeout. A short one shows kills quickly. Without kills it is long, because a broker
+    /// that answers too late would end sessions and cause duplicates.
     pub(crate) session: Duration,
-    /// Partitions that the load reaches.
+    /// Number of partitions that the load produces to.
     pub(crate) partitions: u64,
     pub(crate) notes: Vec<String>,
     members: Vec<Process>,
-    gone: Vec<Process>,
-    /// The times of each change: from its cause until all flowed again.
-    changes: Vec<(i64, i64)>,
+    ended: Vec<Process>,
+    /// Start and end of each change: from its cause until all members make progress again.
+    pub(super) changes: Vec<(i64, i64)>,
     _room: SemaphorePermit<'static>,
 }
 
 impl Group {
-    /// Without members, on the shared broker, as soon as there is room.
+    /// A group without members on the shared broker. Waits for room.
     pub(crate) async fn new(name: &str, topic: impl Into<TopicSpec>, protocol: Protocol) -> Result<Self> {
         Self::on(&Kafka::shared().await?, name, topic, protocol).await
     }
 
-    /// Without members, on that broker, as soon as there is room.
+    /// A group without members on `kafka`. Waits for room.
     pub(crate) async fn on(
         kafka: &Kafka,
         name: &str,
@@ -107,7 +70,7 @@ impl Group {
         let mut settings = scene.settings();
         settings.max_age = Duration::from_millis(200);
         settings.commit_interval = Duration::from_millis(200);
-        // A pause that is seen is one of the group, not of a fetch that waits for more.
+        // Short, so that measured pauses come from the group and not from waiting fetches.
         let settings = settings.kafka("fetch.wait.max.ms", "20");
         Ok(Self {
             partitions: u64::from(scene.topic.partitions().unsigned_abs()),
@@ -117,28 +80,28 @@ impl Group {
             session: Duration::from_secs(6),
             notes: Vec::new(),
             members: Vec::new(),
-            gone: Vec::new(),
+            ended: Vec::new(),
             changes: Vec::new(),
             _room: room,
         })
     }
 
-    /// Whether members may stand still by a defect that is known: they are started anew then, and the notes say so. The
-    /// protocol may have changed since the group was made.
+    /// Whether a known defect of librdkafka can stall members in the group's current protocol. The
+    /// members are then restarted, with a note.
     fn may_stall(&self) -> bool {
         self.protocol == Protocol::Kip848
     }
 
-    fn patience(&self) -> Deadline {
-        Deadline::seconds(if self.may_stall() { PATIENCE_IF_KNOWN } else { PATIENCE })
+    fn deadline(&self) -> Deadline {
+        Deadline::seconds(if self.may_stall() { STALL_TIMEOUT } else { TIMEOUT })
     }
 
-    /// How many members run.
+    /// Number of running members.
     pub(crate) fn len(&self) -> usize {
         self.members.len()
     }
 
-    /// Starts a member and waits until it has its share.
+    /// Starts a member and waits until all members make progress.
     pub(crate) async fn join(&mut self) -> Result<()> {
         let from = now();
         self.start_without_waiting()?;
@@ -156,19 +119,19 @@ impl Group {
         self.members.iter().map(Event::last).collect()
     }
 
-    /// Ends a member in order and waits until the others have its share.
+    /// Ends a member in order and waits until the others have its partitions.
     pub(crate) async fn leave(&mut self, index: usize) -> Result<()> {
         let from = now();
         self.end(index).await?;
         self.settle(from).await
     }
 
-    /// Kills a member and waits until the others have its share.
+    /// Kills a member and waits until the others have its partitions.
     pub(crate) async fn kill(&mut self, index: usize) -> Result<()> {
         let from = now();
         let mut member = self.members.remove(index);
         member.end(Signal::Kill, Deadline::seconds(10)).await?;
-        self.gone.push(member);
+        self.ended.push(member);
         self.settle(from).await
     }
 
@@ -176,7 +139,7 @@ impl Group {
     pub(crate) async fn all_leave(&mut self) -> Result<()> {
         self.signal(Signal::Terminate)?;
         while !self.members.is_empty() {
-            self.ended(0).await?;
+            self.wait_for_end(0).await?;
         }
         Ok(())
     }
@@ -189,32 +152,32 @@ impl Group {
     /// Ends a member in order, without waiting for the others.
     pub(crate) async fn end(&mut self, index: usize) -> Result<()> {
         self.members[index].signal(Signal::Terminate)?;
-        self.ended(index).await
+        self.wait_for_end(index).await
     }
 
-    /// Waits for a member that has been told to end.
-    async fn ended(&mut self, index: usize) -> Result<()> {
+    /// Waits for the end of a member after its stop request.
+    async fn wait_for_end(&mut self, index: usize) -> Result<()> {
         let mut member = self.members.remove(index);
-        let status = member.wait(Deadline::seconds(PATIENCE)).await?;
+        let status = member.wait(Deadline::seconds(TIMEOUT)).await?;
         let stderr = member.stderr();
         let pid = member.pid();
-        self.gone.push(member);
+        self.ended.push(member);
         if self.protocol == Protocol::Kip848 && !status.success() {
             self.note(format!("KIP-848: member {pid} ended with {status}: {}", last_line(&stderr)));
             return Ok(());
         }
-        ensure!(status.success(), "{status}: {stderr}");
+        ensure!(status.success(), "member {pid} ends in order: {status}: {stderr}");
         Ok(())
     }
 
-    /// Fails when a member has.
+    /// Fails when a member has failed or ended.
     pub(crate) fn alive(&self) -> Result<()> {
         self.members.iter().try_for_each(|member| {
             alive(member).with_context(|| format!("member {}:\n{}", member.pid(), tail(&member.stderr())))
         })
     }
 
-    /// Rebalances that the members, also those that have gone, have answered.
+    /// Rebalances that all members have answered, with those that have ended.
     pub(crate) fn rebalances(&self) -> u64 {
         let of = |member: &Process| {
             let events = Event::all(member);
@@ -223,50 +186,53 @@ impl Group {
                 Event::Failed { .. } => None,
             })
         };
-        self.members.iter().chain(&self.gone).filter_map(of).sum()
+        self.members.iter().chain(&self.ended).filter_map(of).sum()
     }
 
-    /// Waits until all flows again after a change that began at `from`.
+    /// Waits until all members make progress after a change that started at `from`.
     pub(crate) async fn settle(&mut self, from: i64) -> Result<()> {
-        let settled = self.flows().await;
+        let settled = self.wait_for_progress().await;
         if let Err(error) = settled {
             if !self.may_stall() {
                 return Err(error);
             }
-            // Known of librdkafka 2.12 with KIP-848: a fatal error (its issue 5541); and a heartbeat that times out takes the assignment in its
-            // answer along, because the next one is no full one (`rd_kafka_cgrp_handle_ConsumerGroupHeartbeat`): the member
-            // never gives up what the group waits for.
-            self.note("stall, all members started anew".to_owned());
-            say(format_args!("{error:#}"));
-            self.start_anew().await?;
-            self.flows().await?;
+            // librdkafka 2.12 has two known defects with KIP-848. One is a fatal error (its issue
+            // 5541). The other: when a heartbeat times out, the assignment in its response is lost,
+            // because the next heartbeat is not a full one
+            // (`rd_kafka_cgrp_handle_ConsumerGroupHeartbeat`). The member never revokes the
+            // partitions that the group waits for.
+            self.note("stall, all members restarted".to_owned());
+            log_line(format_args!("{error:#}"));
+            self.restart_all().await?;
+            self.wait_for_progress().await?;
         }
         self.changes.push((from, now()));
         Ok(())
     }
 
     /// Waits until every partition and every member has records that are mapped from now on.
-    pub(crate) async fn flows(&self) -> Result<()> {
-        self.flows_without_the_last(0).await
+    pub(crate) async fn wait_for_progress(&self) -> Result<()> {
+        self.wait_for_progress_except_last(0).await
     }
 
-    /// The same, but for so many members that have come last.
-    pub(crate) async fn flows_without_the_last(&self, count: usize) -> Result<()> {
+    /// As [`Group::wait_for_progress`], without the last `count` members.
+    pub(crate) async fn wait_for_progress_except_last(&self, count: usize) -> Result<()> {
         let since = now();
         let members = self.members.len() - count;
-        let what = format!("{} partitions and {members} members flow", self.partitions);
-        let flows = wait_until(self.patience(), &what, async || {
+        let what = format!("{} partitions and {members} members make progress", self.partitions);
+        let progress = wait_until(self.deadline(), &what, async || {
             self.alive()?;
-            self.flowing(since, members).await
+            self.makes_progress(since, members).await
         });
-        match flows.await {
+        match progress.await {
             Ok(()) => Ok(()),
-            Err(error) => Err(error.context(self.still(since).await)),
+            Err(error) => Err(error.context(self.diagnosis(since).await)),
         }
     }
 
-    /// Whether every partition and so many of the oldest members have records that were mapped since then.
-    pub(crate) async fn flowing(&self, since: i64, members: usize) -> Result<bool> {
+    /// Whether every partition and the first `members` members have records that were mapped since
+    /// `since`.
+    pub(crate) async fn makes_progress(&self, since: i64, members: usize) -> Result<bool> {
         let pids: Vec<String> =
             self.members[..members].iter().map(|member| member.pid().to_string()).collect();
         let query = format!(
@@ -278,20 +244,20 @@ impl Group {
         Ok(self.scene.database.number(&query).await? == 1)
     }
 
-    /// Starts a member in the place of each that has stopped with one of these errors, and returns how many.
+    /// Replaces each member that has stopped with one of these errors, and returns their number.
     pub(crate) fn replace(&mut self, errors: &[&str]) -> Result<usize> {
         let stopped = |member: &mut Process| {
             matches!(Event::last(member), Some(Event::Failed { error }) if errors.contains(&error.as_str())) //
         };
-        let gone: Vec<Process> = self.members.extract_if(.., stopped).collect();
-        let count = gone.len();
-        self.gone.extend(gone);
+        let ended: Vec<Process> = self.members.extract_if(.., stopped).collect();
+        let count = ended.len();
+        self.ended.extend(ended);
         (0..count).try_for_each(|_| self.start_without_waiting())?;
         Ok(count)
     }
 
-    /// Who has what since then, whether there is anything to be had, and what the members say.
-    async fn still(&self, since: i64) -> String {
+    /// Describes the rows since `since`, the ends of the log, the commits, and the members' logs.
+    async fn diagnosis(&self, since: i64) -> String {
         let query = format!(
             "SELECT topic, partition, consumer, count() FROM {TABLE} WHERE mapped_at > {since} GROUP BY ALL ORDER BY ALL"
         );
@@ -299,25 +265,25 @@ impl Group {
         let (ends, committed) =
             (self.scene.topic.end_offsets().await, self.scene.topic.committed(&self.scene.group).await);
         format!(
-            "flowing since {since}: {rows:?}; the log ends at {ends:?}, {committed:?} is committed\n{}",
-            self.said()
+            "rows since {since}: {rows:?}; the log ends at {ends:?}, {committed:?} is committed\n{}",
+            self.logs()
         )
     }
 
-    /// The last lines of all members, those that have gone included.
-    fn said(&self) -> String {
-        let members = self.members.iter().chain(&self.gone);
-        let said = members.map(|member| format!("member {}:\n{}", member.pid(), tail(&member.stderr())));
-        said.collect::<Vec<String>>().join("\n")
+    /// The last log lines of all members, with those that have ended.
+    fn logs(&self) -> String {
+        let members = self.members.iter().chain(&self.ended);
+        let logs = members.map(|member| format!("member {}:\n{}", member.pid(), tail(&member.stderr())));
+        logs.collect::<Vec<String>>().join("\n")
     }
 
-    async fn start_anew(&mut self) -> Result<()> {
+    async fn restart_all(&mut self) -> Result<()> {
         let count = self.members.len();
         for mut member in self.members.drain(..) {
-            // One that has failed is gone already.
+            // A failed member has ended already.
             let _ = member.signal(Signal::Kill);
             member.wait(Deadline::seconds(10)).await?;
-            self.gone.push(member);
+            self.ended.push(member);
         }
         (0..count).try_for_each(|_| self.start_without_waiting())
     }
@@ -326,13 +292,14 @@ impl Group {
         self.notes.push(note);
     }
 
-    /// The end of a row: waits until all that was produced is committed, ends the members, and judges.
+    /// Ends a row: waits until all produced records are committed, ends the members, and checks the
+    /// table.
     pub(crate) async fn finish(mut self, row: String, sent: &[Sent]) -> Result<Figures> {
         if let Err(error) = self.all_committed(sent).await {
             ensure!(self.may_stall(), error);
-            self.note("stall before the end, all members started anew".to_owned());
-            say(format_args!("{error:#}"));
-            self.start_anew().await?;
+            self.note("stall before the end, all members restarted".to_owned());
+            log_line(format_args!("{error:#}"));
+            self.restart_all().await?;
             self.all_committed(sent).await?;
         }
         self.all_leave().await?;
@@ -345,16 +312,16 @@ impl Group {
             ..Figures::default()
         };
         for sent in sent {
-            self.judge(sent, &mut figures).await?;
+            self.check(sent, &mut figures).await?;
         }
         if figures.double > 0 {
-            figures.said = self.said();
+            figures.logs = self.logs();
         }
         Ok(figures)
     }
 
     async fn all_committed(&self, sent: &[Sent]) -> Result<()> {
-        let committed = wait_until(self.patience(), "everything is committed", async || {
+        let committed = wait_until(self.deadline(), "all records are committed", async || {
             self.alive()?;
             for Sent { topic, .. } in sent {
                 if topic.lag(&self.scene.group).await? != 0 {
@@ -368,83 +335,10 @@ impl Group {
             Err(error) => {
                 let lags = self.lags(sent).await?;
                 Err(error
-                    .context(self.still(now() - 1_000).await)
+                    .context(self.diagnosis(now() - 1_000).await)
                     .context(format!("not committed: {lags:?}")))
             }
         }
-    }
-
-    /// What is committed of each partition that has more, beside the number of records produced.
-    async fn lags(&self, sent: &[Sent]) -> Result<Vec<(String, Option<i64>, u64)>> {
-        let mut lags = Vec::new();
-        for Sent { topic, produced, .. } in sent {
-            let committed = topic.committed(&self.scene.group).await?;
-            for (partition, count) in &produced.records {
-                let offset = committed.get(partition).copied();
-                if offset != Some(count.cast_signed()) {
-                    lags.push((format!("{}/{partition}", topic.name()), offset, *count));
-                }
-            }
-        }
-        Ok(lags)
-    }
-
-    /// Compares what was produced to a topic with the table, by offset, and with what is committed. For a topic without gaps.
-    async fn judge(&self, sent: &Sent, figures: &mut Figures) -> Result<()> {
-        let Sent { topic, first, produced } = sent;
-        let query = format!(
-            "SELECT partition, count(), uniqExact(offset), max(offset) FROM {TABLE} \
-             WHERE topic = '{}' AND number >= {first} GROUP BY partition",
-            topic.name()
-        );
-        let rows: Vec<(u32, u64, u64, u64)> = self.scene.database.client().query(&query).fetch_all().await?;
-        let committed = topic.committed(&self.scene.group).await?;
-        for (partition, count) in &produced.records {
-            figures.records += count;
-            let of = |row: &&(u32, u64, u64, u64)| row.0.cast_signed() == *partition;
-            let Some((_, rows, distinct, highest)) = rows.iter().find(of) else {
-                figures.missing += count;
-                continue;
-            };
-            ensure!(highest < count, "{}/{partition}: offset {highest} of {count} records", topic.name());
-            figures.missing += count - distinct;
-            figures.double += rows - distinct;
-            let offset = committed.get(partition);
-            let end = count.cast_signed();
-            ensure!(offset == Some(&end), "{}/{partition}: {offset:?} of {end} committed", topic.name());
-        }
-        Ok(())
-    }
-
-    /// For each change and each partition that kept its owner: the longest time without a record of it.
-    async fn pauses(&self) -> Result<Vec<i64>> {
-        let mut pauses = Vec::new();
-        for (from, to) in &self.changes {
-            let query = format!(
-                "SELECT max(toInt64(pause)) FROM (SELECT topic, partition, consumer, \
-                 mapped_at - lagInFrame(mapped_at, 1, mapped_at) OVER (PARTITION BY topic, partition ORDER BY mapped_at, offset \
-                 ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW) AS pause FROM {TABLE} \
-                 WHERE mapped_at BETWEEN {} AND {to}) GROUP BY topic, partition HAVING uniqExact(consumer) = 1",
-                from - BEFORE
-            );
-            pauses.extend(self.scene.database.client().query(&query).fetch_all::<i64>().await?);
-        }
-        Ok(pauses)
-    }
-}
-
-/// What was produced to a topic since it was created.
-pub(crate) struct Sent {
-    pub(crate) topic: Topic,
-    /// The number of the first record: rows with lower ones are of an earlier topic of the same name.
-    pub(crate) first: u64,
-    pub(crate) produced: Produced,
-}
-
-impl Sent {
-    /// To a topic that had no predecessor.
-    pub(crate) fn new(topic: &Topic, produced: Produced) -> Self {
-        Self { topic: topic.clone(), first: 0, produced }
     }
 }
 
@@ -453,12 +347,12 @@ pub(crate) fn changes(normal: usize, soak: usize) -> usize {
     if soaking() { soak } else { normal }
 }
 
-/// Records a second for one group.
+/// Records per second for one group: `normal`, or `soak` in a soak run.
 pub(crate) fn rate(normal: u64, soak: u64) -> u64 {
     if soaking() { soak } else { normal }
 }
 
-/// Decides who goes: by `KMR_SEED`, or by a seed that the row's notes name.
+/// Chooses members, from the seed `KMR_SEED` or a random one, which the row's notes name.
 pub(crate) fn random(group: &mut Group) -> fastrand::Rng {
     let given = std::env::var("KMR_SEED").ok().and_then(|seed| seed.parse().ok());
     let seed = given.unwrap_or_else(|| fastrand::u64(..));
@@ -466,7 +360,7 @@ pub(crate) fn random(group: &mut Group) -> fastrand::Rng {
     fastrand::Rng::with_seed(seed)
 }
 
-/// Milliseconds since 1970, as the members count them.
+/// Milliseconds since 1970, as in the members' rows.
 pub(crate) fn now() -> i64 {
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since_epoch.as_millis()).unwrap_or_default()

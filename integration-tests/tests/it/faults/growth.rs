@@ -1,28 +1,27 @@
-//! A topic gets more partitions under load.
+//! Partitions are added to a topic under load.
 
 use anyhow::Result;
 use integration_tests::test_name;
 
 use super::figures::Figures;
-use super::group::{Group, NOBODY_IS_KILLED, Protocol, Sent, now, rate};
+use super::group::{DEFAULT_SESSION, Group, now, rate};
+use super::outcome::Sent;
+use super::protocol::{Protocol, in_all_protocols};
 use crate::load::Load;
 
 #[tokio::test]
 async fn records_of_new_partitions_all_arrive() -> Result<()> {
-    let (eager, cooperative, next) = tokio::join!(
-        growth(test_name!(), Protocol::Eager),
-        growth(test_name!(), Protocol::Cooperative),
-        growth(test_name!(), Protocol::Kip848),
-    );
+    let name = test_name!();
+    let [eager, cooperative, kip_848] = in_all_protocols(async |protocol| growth(name, protocol).await).await;
     eager?.report()?;
     cooperative?.report_exact()?;
-    next?.report()
+    kip_848?.report()
 }
 
 async fn growth(name: &str, protocol: Protocol) -> Result<Figures> {
     let mut group = Group::new(name, 4, protocol).await?;
-    group.session = NOBODY_IS_KILLED;
-    // Five minutes by default: so long a classic member would not see the new ones.
+    group.session = DEFAULT_SESSION;
+    // The default is five minutes, for which a classic member would not see the new partitions.
     group.settings = group.settings.clone().kafka("topic.metadata.refresh.interval.ms", "1000");
     let topic = group.scene.topic.clone();
     let load = Load::numbered(&topic, 0, rate(2_000, 5_000));

@@ -1,20 +1,19 @@
-//! Members are killed under load: the others get their partitions when the session is over, from the last commit on.
+//! Members are killed under load. When the session ends, the others get their partitions and
+//! continue at the last commit.
 
 use anyhow::Result;
 use integration_tests::test_name;
 
 use super::figures::Figures;
-use super::group::{Group, Protocol, Sent, changes, random, rate};
+use super::group::{Group, changes, random, rate};
+use super::outcome::Sent;
+use super::protocol::{Protocol, in_all_protocols};
 use crate::load::Load;
 
 #[tokio::test]
-async fn kill_9_of_random_members_loses_nothing() -> Result<()> {
-    let (eager, cooperative, next) = tokio::join!(
-        kills(test_name!(), Protocol::Eager),
-        kills(test_name!(), Protocol::Cooperative),
-        kills(test_name!(), Protocol::Kip848),
-    );
-    for figures in [eager, cooperative, next] {
+async fn kill_9_of_random_members_loses_no_record() -> Result<()> {
+    let name = test_name!();
+    for figures in in_all_protocols(async |protocol| kills(name, protocol).await).await {
         figures?.report()?;
     }
     Ok(())

@@ -1,12 +1,15 @@
-//! The promise on a real broker, one row for each thing that happens to consumers: members join, leave and die, a broker
-//! restarts, a group changes its protocol, a sink stalls, topics grow and go.
+//! The delivery promise under faults on a real broker, one row of figures for each fault.
 //!
-//! Each row ends with the same verdict (`figures.rs`): every produced record is in the table, and what is committed is
-//! where the log ends. The rows are small here; `cargo xtask soak` runs them with the full counts and prints their
-//! figures as one table.
+//! Members join, leave and die, a broker restarts, a group changes its protocol, a sink stalls, and
+//! topics get partitions or are deleted. Each row ends with the same check (`figures.rs`): every
+//! produced record is stored and committed. The rows are small here. `cargo xtask soak` runs them
+//! with full counts and prints their figures as one table.
 
+// Helpers without tests.
 mod figures;
 mod group;
+mod outcome;
+mod protocol;
 
 mod broker;
 mod deletion;

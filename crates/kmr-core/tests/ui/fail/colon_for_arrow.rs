@@ -9,6 +9,6 @@ use support::*;
 pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
         map => parse,
-        reduce: Count::<Order>::new(), //~ stage `reduce`: expected `=>` behind its name, as in `reduce => value`
+        reduce: Count::<Order>::new(), //~ stage `reduce`: expected `=>` after its name, as in `reduce => value`
     })
 }

@@ -11,6 +11,6 @@ pub fn strategy() -> impl IntoPipeline {
         map => parse,
         reduce => Count::<Order>::new(),
         reduce_err => Count::<DeadLetter>::new(),
-        reduce_err => Count::<DeadLetter>::new(), //~ a second `reduce_err`: a strategy has one
+        reduce_err => Count::<DeadLetter>::new(), //~ duplicate `reduce_err`: a strategy has one
     })
 }

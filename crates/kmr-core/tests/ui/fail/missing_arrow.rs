@@ -8,7 +8,7 @@ use support::*;
 
 pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
-        map parse, //~ stage `map`: expected `=>` behind its name
+        map parse, //~ stage `map`: expected `=>` after its name
         reduce => Count::<Order>::new(),
     })
 }

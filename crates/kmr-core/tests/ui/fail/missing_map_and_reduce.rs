@@ -8,6 +8,6 @@ use support::*;
 
 pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
-        filter => |record| record.key().is_some(), //~ no map stage and no `reduce`: the strategy needs both behind this `filter`
+        filter => |record| record.key().is_some(), //~ no map stage and no `reduce`: the strategy needs both after this `filter`
     })
 }

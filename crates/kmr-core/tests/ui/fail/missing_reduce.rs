@@ -9,6 +9,6 @@ use support::*;
 pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
         map => parse,
-        filter => |order| order.amount > 0, //~ no `reduce` stage: the strategy needs one behind this `filter`
+        filter => |order| order.amount > 0, //~ no `reduce` stage: the strategy needs one after this `filter`
     })
 }

@@ -8,7 +8,7 @@ use support::*;
 
 pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
-        reduce => Count::<Order>::new(), //~ stage `reduce` stands before the first map stage: move it behind the `map`
+        reduce => Count::<Order>::new(), //~ stage `reduce` is before the first map stage: move it after the `map`
         map => parse,
     })
 }

@@ -9,7 +9,7 @@ use support::*;
 pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
         map => parse,
-        reduce_err => Count::<DeadLetter>::new(), //~ `reduce_err` is not the last stage: move it behind the `reduce` below
+        reduce_err => Count::<DeadLetter>::new(), //~ `reduce_err` is not the last stage: move it after the `reduce` below
         reduce => Count::<Order>::new(),
     })
 }

@@ -10,7 +10,7 @@ pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
         map => parse,
         reduce => Count::<Order>::new(),
-        reduce_err => Count::<DeadLetter>::new(), //~ `reduce_err` is not the last stage: move it behind the `map` below
+        reduce_err => Count::<DeadLetter>::new(), //~ `reduce_err` is not the last stage: move it after the `map` below
         map => |count: usize| Ok::<_, std::fmt::Error>(count),
     })
 }

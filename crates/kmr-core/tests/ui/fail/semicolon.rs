@@ -8,7 +8,7 @@ use support::*;
 
 pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
-        map => parse; //~ stage `map`: expected `,` behind its value
+        map => parse; //~ stage `map`: expected `,` after its value
         reduce => Count::<Order>::new(),
     })
 }

@@ -12,6 +12,6 @@ pub fn strategy() -> impl IntoPipeline {
         filter |order| order.amount > 0, //~ stage `filter`: expected `=>`
         reduce_err => Count::<DeadLetter>::new(), //~ `reduce_err` is not the last stage
         reduce => Count::<Order>::new(),
-        reduce_err => Count::<DeadLetter>::new(), //~ a second `reduce_err`
+        reduce_err => Count::<DeadLetter>::new(), //~ duplicate `reduce_err`
     })
 }

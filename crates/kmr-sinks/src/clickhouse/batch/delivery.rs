@@ -217,7 +217,7 @@ impl FrozenBatch {
     fn delivered(&self, attempt: &Attempt, took: Duration) -> Delivered<InsertReceipt> {
         let mut progress = self.progress.lock();
         let rows = std::mem::take(&mut progress.rejected);
-        let excluded = attempt.block.as_ref().map_or(0, |block| block.without.len());
+        let excluded = attempt.block.as_ref().map_or(0, |block| block.excluded_rows.len());
         let rejected = (rows.len() + excluded) as u64;
         self.destination.batch_completed(self.rows, rejected);
         let receipt = InsertReceipt {

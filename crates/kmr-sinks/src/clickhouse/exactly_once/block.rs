@@ -83,7 +83,7 @@ impl SharedBisection {
 impl PlannedBlock<'_> {
     /// Inserts the block, or finds the rows that the table rejects.
     pub(crate) async fn insert(&self) -> Result<(), BlockError> {
-        let part = Part { rows: 0..self.encoded.rows(), excluded: self.block.without.to_vec() };
+        let part = Part { rows: 0..self.encoded.rows(), excluded: self.block.excluded_rows.to_vec() };
         if part.len() == 0 {
             return Ok(()); // all of its rows are dead letters
         }

@@ -29,7 +29,7 @@ pub(crate) async fn doubt(
     windows: &[Window],
     block: &Block,
 ) -> Result<Option<String>, ClickHouseError> {
-    let age = SystemTime::now().duration_since(block.planned).unwrap_or_default();
+    let age = SystemTime::now().duration_since(block.planned_at).unwrap_or_default();
     if !block.is_replay && age < YOUNG {
         return Ok(None);
     }
@@ -42,7 +42,7 @@ pub(crate) async fn doubt(
                 "it is {age:.0?} old, and {database}.{name} forgets tokens after {time:?}"
             )));
         }
-        let inserted = blocks_since(endpoint, of, window, block.planned).await?;
+        let inserted = blocks_since(endpoint, of, window, block.planned_at).await?;
         if inserted > blocks / 2 {
             return Ok(Some(format!(
                 "since it was planned up to {inserted} blocks were inserted into {database}.{name}, which remembers {blocks}"

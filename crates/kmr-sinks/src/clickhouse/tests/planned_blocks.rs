@@ -30,7 +30,7 @@ async fn block_of(table: &Table, rows: u64) -> Batch {
 
 fn attempt(number: u32, without: &[usize]) -> Attempt {
     let block = Block::new("the-token", SystemTime::now(), number > 1);
-    Attempt::new(number).with_block(block.without(without))
+    Attempt::new(number).with_block(block.with_excluded_rows(without))
 }
 
 /// The rejected rows, in order, with their codes.

@@ -1,13 +1,14 @@
-//! What a ClickHouse server of a test's own may have beside the plain server: a Keeper, so that there are replicated tables, and a user
+//! Configuration files for a ClickHouse server with a Keeper, for replicated tables, and a user
 //! with a password.
 //!
-//! The engine that is built here has no address for other replicas, so its replicated tables are described and checked as all others, but
-//! never written: inserts are refused with errors that may pass, as those of a table whose Keeper is away.
+//! The local engine has no address for other replicas. Its replicated tables can be described and
+//! checked, but not written: it rejects inserts with transient errors, as for a table whose Keeper
+//! is unavailable.
 
-/// A user who may do everything, and the password.
+/// A user with all permissions, and the password.
 pub const USER: (&str, &str) = ("alice", "behind-the-looking-glass");
 
-/// Where the engine that is built here looks for its configuration: its working directory.
+/// Files for the local engine, which reads its configuration from its working directory.
 const LOCAL: [(&str, &str); 2] = [
     (
         "/config.xml",
@@ -23,7 +24,7 @@ const LOCAL: [(&str, &str); 2] = [
     ),
 ];
 
-/// The same for the official image, with a Keeper inside the server.
+/// Files for the official image, with a Keeper inside the server.
 const OFFICIAL: [(&str, &str); 2] = [
     (
         "/etc/clickhouse-server/config.d/kmr.xml",
@@ -40,7 +41,7 @@ const OFFICIAL: [(&str, &str); 2] = [
     ),
 ];
 
-/// Files of a container, by their paths.
+/// Paths and contents of the files.
 pub(crate) fn files(is_local: bool) -> [(&'static str, &'static str); 2] {
     if is_local { LOCAL } else { OFFICIAL }
 }
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_user_is_in_both_configurations() {
+    fn both_configurations_define_the_user() {
         for files in [LOCAL, OFFICIAL] {
             let (_, users) = files[1];
             assert!(users.contains(&format!("<{0}><password>{1}</password>", USER.0, USER.1)), "{users}");

@@ -1,4 +1,5 @@
-//! What a group has committed with its offsets, read and written from outside: as tools do that know nothing of kmr, and as forgers.
+//! Reads and writes a group's offsets and commit metadata from outside, as other tools do, and
+//! forges plans.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +9,11 @@ use kmr_core::{ClientConfig, TopicPartition, reset_offsets};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::{Offset, TopicPartitionList};
 
-/// Longest wait for a group to be empty: the session of a member that was killed has to end.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Timeout for a group to become empty. The session of a killed member has to end first.
+const EMPTY_GROUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Commits for partition 0 as a tool would that knows nothing of kmr; returns what was there: offset and metadata.
+/// Commits for partition 0 as a tool other than kmr would. Returns the offset and metadata that it
+/// replaces.
 pub(super) async fn commit(
     topic: &Topic,
     group: &str,
@@ -23,7 +25,7 @@ pub(super) async fn commit(
     let name = topic.name().to_owned();
     tokio::task::spawn_blocking(move || {
         let consumer: BaseConsumer = config.create()?;
-        let before = committed(&consumer, &name)?;
+        let before = fetch_committed(&consumer, &name)?;
         let mut list = TopicPartitionList::new();
         list.add_partition_offset(&name, 0, Offset::Offset(offset))?;
         if let Some(mut element) = list.find_partition(&name, 0) {
@@ -39,15 +41,15 @@ pub(super) async fn commit(
     .await?
 }
 
-/// What is committed for partition 0; offset -1 for nothing.
-pub(super) async fn mark(topic: &Topic, group: &str) -> Result<(i64, String)> {
+/// The committed offset and metadata of partition 0. Without a commit the offset is -1.
+pub(super) async fn committed(topic: &Topic, group: &str) -> Result<(i64, String)> {
     let mut config = topic.kafka().client_config();
     config.set("group.id", group);
     let name = topic.name().to_owned();
-    tokio::task::spawn_blocking(move || committed(&config.create()?, &name)).await?
+    tokio::task::spawn_blocking(move || fetch_committed(&config.create()?, &name)).await?
 }
 
-fn committed(consumer: &BaseConsumer, topic: &str) -> Result<(i64, String)> {
+fn fetch_committed(consumer: &BaseConsumer, topic: &str) -> Result<(i64, String)> {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, 0);
     let committed = consumer.committed_offsets(list, PATIENCE)?;
@@ -55,19 +57,19 @@ fn committed(consumer: &BaseConsumer, topic: &str) -> Result<(i64, String)> {
     Ok((element.offset().to_raw().unwrap_or(-1), element.metadata().to_owned()))
 }
 
-/// A mark with another word at that place, and the checksum that goes with it.
-pub(super) fn forged(mark: &str, place: usize, word: &str) -> String {
-    let mut words: Vec<&str> = mark.split(' ').collect();
+/// Replaces one word of commit metadata, and its checksum.
+pub(super) fn forged(metadata: &str, index: usize, word: &str) -> String {
+    let mut words: Vec<&str> = metadata.split(' ').collect();
     words.pop();
-    words[place] = word;
+    words[index] = word;
     let content = words.join(" ");
-    // FNV-1a, as in `mark.rs` of kmr-core.
+    // FNV-1a, as in kmr-core.
     let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
     let sum = content.bytes().fold(0xCBF2_9CE4_8422_2325, fold);
     format!("{content} {sum:016x}")
 }
 
-/// Starts a new epoch of partition 0 at that offset, once the group is empty.
+/// Starts a new epoch of partition 0 at `offset`, once the group is empty.
 pub(super) async fn reset(topic: &Topic, group: &str, offset: i64) -> Result<()> {
     let config =
         ClientConfig::new().set("bootstrap.servers", topic.kafka().bootstrap()).set("group.id", group);

@@ -1,43 +1,44 @@
-//! A reducer around another that holds back, slows down or fails its deliveries.
+//! A reducer that wraps another and delays, stalls or fails its deliveries.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use integration_tests::consumer::{Dies, Settings, SinkKind, Step};
+use integration_tests::consumer::{AbortAt, Settings, SinkKind, Step};
 use kmr_core::{
     Attempt, BatchOptions, BoxError, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, Reducer,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-/// SIGCONT on Linux and macOS: the default action of a running process is to ignore it, so no test can kill by it.
+/// SIGCONT on Linux and macOS. A running process ignores it by default, so a late signal is
+/// harmless.
 const CONTINUE: i32 = if cfg!(target_os = "macos") { 19 } else { 18 };
 
-/// One attempt of a stalled sink; the next one stalls on. Two of it have to fit into the drain deadline.
+/// Timeout of one attempt of a stalled sink. Two of them have to fit into the drain timeout.
 const STALLED_ATTEMPT: Duration = Duration::from_secs(30);
 
-pub(crate) struct Gate<R> {
+pub(crate) struct FaultySink<R> {
     inner: R,
     kind: SinkKind,
     attempt_timeout: Option<Duration>,
     open: Arc<watch::Sender<bool>>,
-    dies: Option<Dies>,
-    /// Blocks so far.
+    abort: Option<AbortAt>,
+    /// Number of frozen blocks.
     frozen: u32,
 }
 
-impl<R> Gate<R> {
+impl<R> FaultySink<R> {
     pub(crate) fn new(inner: R, settings: &Settings) -> Self {
         let kind = settings.sink;
         let (open, _) = watch::channel(kind != SinkKind::Stalled);
-        let (attempt_timeout, dies) = (settings.attempt_timeout, settings.dies);
-        Self { inner, kind, attempt_timeout, open: Arc::new(open), dies, frozen: 0 }
+        let (attempt_timeout, abort) = (settings.attempt_timeout, settings.abort);
+        Self { inner, kind, attempt_timeout, open: Arc::new(open), abort, frozen: 0 }
     }
 }
 
 #[async_trait]
-impl<R: Reducer> Reducer for Gate<R> {
+impl<R: Reducer> Reducer for FaultySink<R> {
     type Rows = R::Rows;
     type Output = R::Output;
 
@@ -76,16 +77,21 @@ impl<R: Reducer> Reducer for Gate<R> {
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = R::Output>>, BoxError> {
         self.frozen += 1;
-        // Not every block has refused rows: the first one that has, from there on.
-        let is_this = |dies: &Dies| match dies.at {
-            Step::BeforeRest | Step::AfterRest => dies.block <= self.frozen,
-            _ => dies.block == self.frozen,
+        // Not every block has rejected rows, so these steps apply to later blocks too.
+        let is_this = |abort: &AbortAt| match abort.step {
+            Step::BeforeRest | Step::AfterRest => abort.block <= self.frozen,
+            _ => abort.block == self.frozen,
         };
-        let step = self.dies.filter(is_this).map(|dies| dies.at);
+        let step = self.abort.filter(is_this).map(|abort| abort.step);
         if step == Some(Step::BeforePlan) {
             std::process::abort();
         }
-        Ok(Box::new(Held { inner: self.inner.freeze()?, kind: self.kind, open: self.open.subscribe(), step }))
+        Ok(Box::new(FaultyDelivery {
+            inner: self.inner.freeze()?,
+            kind: self.kind,
+            open: self.open.subscribe(),
+            step,
+        }))
     }
 
     async fn stop(&mut self) -> Result<(), BoxError> {
@@ -93,16 +99,16 @@ impl<R: Reducer> Reducer for Gate<R> {
     }
 }
 
-struct Held<O> {
+struct FaultyDelivery<O> {
     inner: Box<dyn Delivery<Output = O>>,
     kind: SinkKind,
     open: watch::Receiver<bool>,
-    /// Where this block ends the process.
+    /// The step at which this block aborts the process.
     step: Option<Step>,
 }
 
 #[async_trait]
-impl<O: Send + 'static> Delivery for Held<O> {
+impl<O: Send + 'static> Delivery for FaultyDelivery<O> {
     type Output = O;
 
     fn fingerprint(&self) -> Option<Fingerprint> {
@@ -111,12 +117,12 @@ impl<O: Send + 'static> Delivery for Held<O> {
 
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<O>, DeliveryError> {
         match self.kind {
-            SinkKind::FailsForEver => {
-                return Err(DeliveryError::retryable("the test's sink never takes anything"));
+            SinkKind::AlwaysFails => {
+                return Err(DeliveryError::retryable("the test's sink accepts no rows"));
             }
-            SinkKind::LosesAnswers => {
+            SinkKind::LosesResponses => {
                 let _ = self.inner.deliver(attempt).await;
-                return Err(DeliveryError::retryable("the test's sink loses every answer"));
+                return Err(DeliveryError::retryable("the test's sink loses every response"));
             }
             SinkKind::Slow(time) => tokio::time::sleep(time).await,
             SinkKind::Stalled | SinkKind::ClickHouse => {

@@ -1,14 +1,15 @@
-//! What the real server refuses: rows, table partitions, other columns, a view's rows. The good rows are in, once.
+//! The real server rejects rows, table partitions, changed columns, and rows of a view. Accepted
+//! rows are stored once.
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::time::Duration;
 
 use anyhow::Result;
-use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, say, test_name, unique};
+use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, log_line, test_name, unique};
 use kmr_core::{
-    Attempt, BoxError, Chunk, CodedError, DeadLetter, Delivered, Delivery, DeliveryError, Either, Fork,
-    Record, Reducer, Rows, Strategy, error_chain,
+    Attempt, BoxError, CodedError, DeadLetter, Delivered, Either, Fork, Record, Reducer, Strategy,
+    error_chain,
 };
 use kmr_sinks::MemoryWriter;
 use kmr_sinks::clickhouse::{
@@ -17,6 +18,7 @@ use kmr_sinks::clickhouse::{
 use serde::Serialize;
 
 use crate::in_process::{consumer, run};
+use crate::writer::{batch, deliver};
 
 #[derive(Clone, Row, Serialize)]
 struct Reading {
@@ -31,7 +33,7 @@ impl Reading {
     }
 }
 
-/// A table with a constraint, a computed column, and a window that makes doubles of one token invisible.
+/// A table with a constraint, a computed column, and a deduplication window.
 async fn table(name: &str, partition_by: &str) -> Database {
     let database = ClickHouse::shared().await.unwrap().database(name).await.unwrap();
     let ddl = format!(
@@ -47,31 +49,24 @@ fn writer_to<R: Row + Serialize + Send + 'static>(database: &Database) -> ClickH
     ClickHouseWriter::new(database.server().url(), "t").database(database.name()).max_rows(1 << 20)
 }
 
-async fn deliver<R: Row + Serialize + Send + 'static>(
-    writer: &mut ClickHouseWriter<R>,
-    rows: impl IntoIterator<Item = R>,
-) -> Result<Delivered<InsertReceipt>, DeliveryError> {
-    let mut encoded = writer.rows();
-    for row in rows {
-        encoded.push(row).unwrap();
-    }
-    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
-    writer.freeze().unwrap().deliver(Attempt::new(1)).await
-}
-
 fn rejected(delivered: &Delivered<InsertReceipt>) -> Vec<usize> {
     let mut rows: Vec<_> = delivered.rejected.iter().map(|row| row.index).collect();
     rows.sort_unstable();
     rows
 }
 
-/// Delivers `count` rows, of which `spoil` makes some bad, and checks that exactly these come out.
-async fn isolates(
-    database: &Database,
-    what: &str,
-    (count, bad, most): (u64, &[usize], u32),
+/// Delivers `count` rows, of which those at `bad` are spoilt.
+struct Isolation<'a> {
+    count: u64,
+    bad: &'a [usize],
+    max_inserts: u32,
     spoil: fn(&mut Reading),
-) -> Vec<ClickHouseError> {
+}
+
+/// Checks that exactly the bad rows are rejected, with at most `max_inserts` inserts, and returns
+/// their errors.
+async fn isolates(database: &Database, what: &str, case: Isolation<'_>) -> Vec<ClickHouseError> {
+    let Isolation { count, bad, max_inserts, spoil } = case;
     database.exec("TRUNCATE TABLE t").await.unwrap();
     let mut writer = writer_to::<Reading>(database);
     writer.start().await.unwrap();
@@ -83,19 +78,27 @@ async fn isolates(
         row
     });
     let delivered = deliver(&mut writer, rows).await.unwrap();
-    assert_eq!(rejected(&delivered), bad, "{what}");
+    assert_eq!(rejected(&delivered), bad, "{what}: exactly the bad rows are rejected");
     let receipt = delivered.output;
-    say(format_args!(
+    log_line(format_args!(
         "{what}: {count} rows, {} bad: {} inserts, {:?}",
         bad.len(),
         receipt.inserts,
         receipt.took
     ));
-    assert!(receipt.inserts <= most, "{what}: {} inserts, {most} are allowed", receipt.inserts);
+    assert!(
+        receipt.inserts <= max_inserts,
+        "{what}: {} inserts are more than the limit of {max_inserts}",
+        receipt.inserts
+    );
     let good = count - bad.len() as u64;
-    assert_eq!((receipt.rows, receipt.written_rows), (good, Some(good)), "{what}");
-    let there = database.number("SELECT count() * 1000000000 + uniqExact(id) FROM t").await.unwrap();
-    assert_eq!(there, good * 1_000_000_000 + good, "{what}");
+    assert_eq!(
+        (receipt.rows, receipt.written_rows),
+        (good, Some(good)),
+        "{what}: the receipt counts accepted rows"
+    );
+    let stored = database.number("SELECT count() * 1000000000 + uniqExact(id) FROM t").await.unwrap();
+    assert_eq!(stored, good * 1_000_000_000 + good, "{what}: each accepted row is stored once");
     let error = |error: BoxError| error.downcast::<CodedError>().unwrap().into_inner().downcast().unwrap();
     delivered.rejected.into_iter().map(|row| *error(row.error)).collect()
 }
@@ -103,27 +106,31 @@ async fn isolates(
 #[tokio::test]
 async fn bad_rows_are_isolated_with_code_and_column() {
     let database = table(test_name!(), "tuple()").await;
-    let one = &[65_535][..];
-    let errors = isolates(&database, "a constraint", (100_000, one, 3), |row| row.value = 1000).await;
+    let violate: fn(&mut Reading) = |row| row.value = 1000;
+    let truncate: fn(&mut Reading) = |row| row.json = "{\"a\":".into();
+    let divide_by_zero: fn(&mut Reading) = |row| row.value = 0;
+    let one = |max_inserts, spoil| Isolation { count: 100_000, bad: &[65_535], max_inserts, spoil };
+
+    let errors = isolates(&database, "a constraint", one(3, violate)).await;
     let text = error_chain(&errors[0]);
     assert!(errors[0].code() == Some(469) && text.contains("column `value`"), "{text}");
 
-    let errors =
-        isolates(&database, "an unreadable value", (100_000, one, 3), |row| row.json = "{\"a\":".into())
-            .await;
+    let errors = isolates(&database, "an unreadable value", one(3, truncate)).await;
     let text = error_chain(&errors[0]);
     assert!(errors[0].class() == Some(ErrorClass::Data) && text.contains("JSON"), "{text}");
 
-    // The server does not say which row: 2·log2(100,000) and the batch itself.
-    let errors = isolates(&database, "a computed column", (100_000, one, 34), |row| row.value = 0).await;
+    // The server does not name the row, so it takes 2·log2(100,000) inserts and the batch itself.
+    let errors = isolates(&database, "a computed column", one(34, divide_by_zero)).await;
     assert_eq!(errors[0].code(), Some(153));
 
     let mut many: Vec<usize> = (0..60).map(|n| n * 1_601 + n % 7).collect();
     many.extend([99_998, 99_999]);
-    isolates(&database, "constraints", (100_000, &many, 187), |row| row.value = 1000).await;
+    let many = |max_inserts, spoil| Isolation { count: 100_000, bad: &many, max_inserts, spoil };
+    isolates(&database, "constraints", many(187, violate)).await;
     // 2·62·(log2(100,000 / 62) + 1)
-    isolates(&database, "computed columns", (100_000, &many, 1_444), |row| row.value = 0).await;
-    isolates(&database, "all of them", (7, &[0, 1, 2, 3, 4, 5, 6], 17), |row| row.value = 1000).await;
+    isolates(&database, "computed columns", many(1_444, divide_by_zero)).await;
+    let all = Isolation { count: 7, bad: &[0, 1, 2, 3, 4, 5, 6], max_inserts: 17, spoil: violate };
+    isolates(&database, "all rows", all).await;
 }
 
 #[tokio::test]
@@ -140,13 +147,17 @@ async fn every_compression_and_async_inserts_isolate_bad_rows() {
         let rows = (first..first + 1_000)
             .map(|id| Reading { value: if id % 500 == 3 { 1000 } else { 1 }, ..Reading::new(id) });
         let delivered = deliver(&mut writer, rows).await.unwrap();
-        assert_eq!(rejected(&delivered), [3, 503]);
-        assert_eq!(database.count("t").await.unwrap(), (round as u64 + 1) * 998);
+        assert_eq!(rejected(&delivered), [3, 503], "round {round}: exactly the bad rows are rejected");
+        assert_eq!(
+            database.count("t").await.unwrap(),
+            (round as u64 + 1) * 998,
+            "round {round}: each accepted row is stored once"
+        );
     }
 }
 
 #[tokio::test]
-async fn rows_of_too_many_table_partitions_go_in_piece_by_piece() {
+async fn rows_of_too_many_table_partitions_are_split_over_several_inserts() {
     let database = table(test_name!(), "id % 1000").await;
     let mut writer = writer_to::<Reading>(&database).setting("max_partitions_per_insert_block", "100");
     writer.start().await.unwrap();
@@ -163,10 +174,10 @@ struct Dated {
 }
 
 #[tokio::test]
-async fn a_batch_of_a_thousand_table_partitions_goes_in_by_partition() {
+async fn a_batch_of_a_thousand_table_partitions_is_inserted_by_partition() {
     const ROWS: u64 = 20_000;
     let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
-    // A key of two parts, one of them with NULLs; and no key, a key that the rows do not have.
+    // A key of two columns, one with NULLs; an expression; and a column that the rows do not have.
     for (key, most_inserts, most_parts) in
         [("(day, site)", 31, 1_015), ("intHash32(id) % 1000", 31, 1_015), ("computed", 3, 300)]
     {
@@ -184,39 +195,43 @@ async fn a_batch_of_a_thousand_table_partitions_goes_in_by_partition() {
             site: (id / 100 % 10 > 0).then(|| format!("site {}", id / 100 % 10)),
         };
         let receipt = deliver(&mut writer, (0..ROWS).map(row)).await.unwrap().output;
-        let there = "SELECT count() * 1000000 + uniqExact(id) + countIf(site = concat('site ', toString(intDiv(id, 100) % 10)) OR site \
+        let stored = "SELECT count() * 1000000 + uniqExact(id) + countIf(site = concat('site ', toString(intDiv(id, 100) % 10)) OR site \
                      IS NULL AND intDiv(id, 100) % 10 = 0) FROM t WHERE toUInt16(day) = id % 100";
-        assert_eq!(database.number(there).await.unwrap(), ROWS * 1_000_002, "{key}");
+        assert_eq!(
+            database.number(stored).await.unwrap(),
+            ROWS * 1_000_002,
+            "PARTITION BY {key}: each row is stored once and unchanged"
+        );
         let parts = "SELECT uniqExact(_part) FROM t";
         let parts = database.number(parts).await.unwrap();
-        say(format_args!(
+        log_line(format_args!(
             "PARTITION BY {key}: {ROWS} rows took {} inserts, {:?}, and are {parts} parts",
             receipt.inserts, receipt.took
         ));
         assert!(
             receipt.inserts <= most_inserts && parts <= most_parts,
-            "{key}: {} inserts, {parts} parts",
+            "PARTITION BY {key}: {} inserts and {parts} parts are more than {most_inserts} and {most_parts}",
             receipt.inserts
         );
     }
 }
 
 #[tokio::test]
-async fn a_row_that_a_view_cannot_take_stops_and_is_not_searched_for() {
+async fn a_row_that_a_view_rejects_stops_the_consumer_without_bisection() {
     let database = table(test_name!(), "tuple()").await;
     let view = "CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY y AS SELECT throwIf(id = 7, 'seven') AS y FROM t";
     database.exec(view).await.unwrap();
     let mut writer = writer_to::<Reading>(&database);
     writer.start().await.unwrap();
     let error = deliver(&mut writer, (0..10).map(Reading::new)).await.unwrap_err();
-    assert!(!error.is_retryable());
+    assert!(!error.is_retryable(), "the error of a view is not retried");
     let error = error.into_source().downcast::<ClickHouseError>().unwrap();
     assert!(
         error.class() == Some(ErrorClass::View) && error.to_string().contains("correct the view"),
         "{error}"
     );
-    // That is why: they are in already.
-    assert_eq!(database.count("t").await.unwrap(), 10);
+    // Bisection would insert these rows again.
+    assert_eq!(database.count("t").await.unwrap(), 10, "the rows are stored despite the view's error");
 }
 
 #[derive(Row, Serialize)]
@@ -233,7 +248,7 @@ enum Kind {
 }
 
 #[tokio::test]
-async fn a_table_that_changes_is_followed_as_long_as_no_value_is_lost() {
+async fn schema_changes_that_lose_no_value_are_followed() {
     let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
     let ddl = "CREATE TABLE t (id UInt32, kind Enum8('A' = 1, 'B' = 2), text String) ENGINE = MergeTree ORDER BY tuple()
                SETTINGS non_replicated_deduplication_window = 100";
@@ -253,28 +268,24 @@ async fn a_table_that_changes_is_followed_as_long_as_no_value_is_lost() {
         assert_eq!((receipt.rows, receipt.inserts), (1_000, inserts), "{change}");
         rows += 1_000;
     }
-    let right =
+    let correct =
         "SELECT count() FROM t WHERE kind = if(id % 2 = 0, 'A', 'B') AND text = toString(id) AND added = 'd'";
-    assert_eq!(database.number(right).await.unwrap(), rows);
-    // Converted batches are one part and one token, too.
-    let mut encoded = writer.rows();
-    (0..200_000).for_each(|id| encoded.push(row(id)).unwrap());
-    writer.accept(Chunk::new(encoded, Vec::new())).unwrap();
-    let batch = writer.freeze().unwrap();
+    assert_eq!(database.number(correct).await.unwrap(), rows, "every row is stored unchanged");
+    let batch = batch(&mut writer, (0..200_000).map(row));
     for attempt in 1..=2 {
-        batch_in(&*batch, attempt).await;
-        assert_eq!(database.count("t").await.unwrap(), rows + 200_000);
+        batch.deliver(Attempt::new(attempt)).await.unwrap();
+        assert_eq!(
+            database.count("t").await.unwrap(),
+            rows + 200_000,
+            "attempt {attempt}: a converted batch is one part with one token"
+        );
     }
 
     database.exec("ALTER TABLE t DROP COLUMN text").await.unwrap();
     let error = deliver(&mut writer, (0..10).map(row)).await.unwrap_err();
-    assert!(!error.is_retryable());
+    assert!(!error.is_retryable(), "a missing column is not retried");
     let text = error_chain(&*error.into_source());
     assert!(text.contains("column `text` is gone"), "{text}");
-}
-
-async fn batch_in(batch: &dyn Delivery<Output = InsertReceipt>, attempt: u32) {
-    batch.deliver(Attempt::new(attempt)).await.unwrap();
 }
 
 #[derive(Row, Serialize)]
@@ -288,7 +299,7 @@ fn parse(record: &Record<'_>) -> Result<Line, Box<dyn std::error::Error + Send +
 }
 
 #[tokio::test]
-async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
+async fn a_topic_with_rejected_rows_is_consumed_to_the_end() -> Result<()> {
     const RECORDS: u64 = 20_000;
     let topic = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
     let bad = |n: u64| n % 1_999 == 7;
@@ -303,7 +314,7 @@ async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
     database.exec(ddl).await?;
     let group = unique(test_name!());
     let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
-    let letters = errors.records();
+    let dead_letters = errors.records();
     let writer = writer_to::<Line>(&database).max_rows(5_000).max_age(Duration::from_millis(200));
     let columns = RecordColumns::new()
         .topic("topic")
@@ -314,30 +325,35 @@ async fn a_topic_with_poison_rows_is_read_to_its_end() -> Result<()> {
     let writer = writer.record_columns(columns);
     let strategy = Strategy::new().map(parse).reduce(writer).reduce_err(errors);
     let mut running = run(consumer(&topic, &group, strategy))?;
-    let all = async || Ok(topic.lag(&group).await? == 0);
-    running.until(Deadline::seconds(60), "all is committed", all).await?;
+    running.all_committed(&topic, &group, Deadline::seconds(60)).await?;
     running.stop(Deadline::seconds(30)).await?;
 
-    let letters = letters.take();
-    let mut offsets: Vec<u64> = letters.iter().map(|letter| letter.offset.unsigned_abs()).collect();
+    let dead_letters = dead_letters.take();
+    let mut offsets: Vec<u64> =
+        dead_letters.iter().map(|dead_letter| dead_letter.offset.unsigned_abs()).collect();
     offsets.sort_unstable();
-    assert_eq!(offsets, (0..RECORDS).filter(|n| bad(*n)).collect::<Vec<_>>());
-    for letter in &letters {
-        let text = letter.to_string();
-        assert_eq!(letter.code(), Some("469"));
+    let expected: Vec<u64> = (0..RECORDS).filter(|n| bad(*n)).collect();
+    assert_eq!(offsets, expected, "exactly the bad records are dead letters");
+    for dead_letter in &dead_letters {
+        let text = dead_letter.to_string();
+        assert_eq!(dead_letter.code(), Some("469"));
         assert!(
-            letter.stage == "reduce 1" && text.contains("code 469") && text.contains("column `value`"),
+            dead_letter.stage == "reduce 1" && text.contains("code 469") && text.contains("column `value`"),
             "{text}"
         );
     }
-    let good = RECORDS - letters.len() as u64;
-    assert_eq!(database.number("SELECT uniqExact(offset) FROM t").await?, good);
-    assert_eq!(database.count("t").await?, good);
-    let right = format!(
+    let good = RECORDS - dead_letters.len() as u64;
+    assert_eq!(
+        database.number("SELECT uniqExact(offset) FROM t").await?,
+        good,
+        "every accepted row is stored"
+    );
+    assert_eq!(database.count("t").await?, good, "each accepted row is stored once");
+    let correct = format!(
         "SELECT count() FROM t WHERE topic = '{}' AND partition = 0 AND key = toString(offset) AND abs(at - now()) < 600",
         topic.name()
     );
-    assert_eq!(database.number(&right).await?, good);
+    assert_eq!(database.number(&correct).await?, good, "every row has its record's columns");
     Ok(())
 }
 
@@ -361,12 +377,12 @@ fn entry(record: &Record<'_>) -> Result<Entry, std::str::Utf8Error> {
 }
 
 #[tokio::test]
-async fn record_types_have_tables_of_their_own_and_refused_rows_keep_their_offsets() -> Result<()> {
+async fn record_types_have_tables_of_their_own_and_rejected_rows_keep_their_offsets() -> Result<()> {
     const RECORDS: u64 = 3_000;
     let topic = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
     let payload = |n: u64| match n {
-        777 => "1000".to_owned(),  // refused by `t`
-        1_500 => "bad".to_owned(), // refused by `words`
+        777 => "1000".to_owned(),  // Rejected by `t`.
+        1_500 => "bad".to_owned(), // Rejected by `words`.
         n if n % 3 == 0 => format!("w{n}"),
         _ => "1".to_owned(),
     };
@@ -389,21 +405,25 @@ async fn record_types_have_tables_of_their_own_and_refused_rows_keep_their_offse
         Entry::Word(word) => Either::Right(word),
     });
     let errors = MemoryWriter::<DeadLetter>::new().max_age(Duration::from_millis(50));
-    let letters = errors.records();
+    let dead_letters = errors.records();
     let group = unique(test_name!());
     let strategy = Strategy::new().map(entry).reduce(fork).reduce_err(errors);
     let mut running = run(consumer(&topic, &group, strategy))?;
-    let all = async || Ok(topic.lag(&group).await? == 0);
-    running.until(Deadline::seconds(60), "all is committed", all).await?;
+    running.all_committed(&topic, &group, Deadline::seconds(60)).await?;
     running.stop(Deadline::seconds(30)).await?;
 
-    let mut refused: Vec<i64> = letters.take().iter().map(|letter| letter.offset).collect();
-    refused.sort_unstable();
-    assert_eq!(refused, [777, 1_500]);
-    // 777 is a multiple of 3, and so is 1,500: 2,000 numbers and 998 words are left.
-    assert_eq!(database.number("SELECT countIf(offset % 3 != 0) FROM t").await?, 2_000);
+    let mut rejected: Vec<i64> = dead_letters.take().iter().map(|dead_letter| dead_letter.offset).collect();
+    rejected.sort_unstable();
+    assert_eq!(rejected, [777, 1_500], "dead letters have the offsets of the rejected rows");
+    // 777 and 1,500 are multiples of 3, so 2,000 numbers and 998 words are left.
+    let numbers = database.number("SELECT countIf(offset % 3 != 0) FROM t").await?;
+    assert_eq!(numbers, 2_000, "every accepted number is stored");
     let words = "SELECT countIf(text = concat('w', toString(offset))) FROM words";
-    assert_eq!(database.number(words).await?, 998);
-    assert_eq!(database.count("t").await? + database.count("words").await?, RECORDS - 2);
+    assert_eq!(database.number(words).await?, 998, "every accepted word is stored");
+    assert_eq!(
+        database.count("t").await? + database.count("words").await?,
+        RECORDS - 2,
+        "no row is stored in the other table"
+    );
     Ok(())
 }
