@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use kmr_core::testing::EmbeddedCluster;
-use kmr_core::{BoxError, Consumer, ConsumerHandle, Record, Report, processing_strategy};
+use kmr_core::{BoxError, Consumer, ConsumerHandle, Record, RunReport, processing_strategy};
 use kmr_sinks::MemoryWriter;
 
 /// An example that runs longer has failed.

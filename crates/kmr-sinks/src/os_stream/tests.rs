@@ -64,7 +64,7 @@ fn batch<R: Reducer>(
     reducer: &mut R,
     rows: Vec<<R::Rows as Rows>::Item>,
 ) -> Box<dyn Delivery<Output = R::Output>> {
-    let mut lines = reducer.rows();
+    let mut lines = reducer.new_rows();
     for row in rows {
         lines.push(row).unwrap();
     }
@@ -144,7 +144,7 @@ async fn the_row_type_is_inferred_also_for_dead_letters() {
         || DeadLetter::new(OwnedRecord::new("events", 3, 42), "map 1", "no JSON"),
         OsStreamWriter::stderr(),
     );
-    let mut lines = writer.rows();
+    let mut lines = writer.new_rows();
     lines.push(DeadLetter::new(OwnedRecord::new("events", 3, 42), "map 1", "no JSON")).unwrap();
     assert!(writer.freeze().is_err(), "the writer has not started");
     writer.accept(Chunk::new(lines, Vec::new())).unwrap();

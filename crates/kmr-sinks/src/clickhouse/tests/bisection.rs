@@ -14,7 +14,7 @@ use crate::clickhouse::{ClickHouseWriter, Compression, InsertReceipt};
 pub(super) async fn batch_of(writer: &mut ClickHouseWriter<Line>, rows: u64) -> Batch {
     let mut ids = 0..rows;
     for size in [1, 7, 3000].into_iter().cycle() {
-        let mut chunk = writer.rows();
+        let mut chunk = writer.new_rows();
         for id in ids.by_ref().take(size) {
             chunk.push(Line { id, text: format!("row {id}") }).unwrap();
         }

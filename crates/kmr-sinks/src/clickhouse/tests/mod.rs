@@ -35,7 +35,7 @@ fn writer(url: &str) -> ClickHouseWriter<Line> {
 /// A frozen batch of two rows.
 async fn batch(mut writer: ClickHouseWriter<Line>) -> Batch {
     writer.start().await.unwrap();
-    let mut rows = writer.rows();
+    let mut rows = writer.new_rows();
     rows.push(Line { id: 1, text: "one".into() }).unwrap();
     rows.push(Line { id: 2, text: "two".into() }).unwrap();
     writer.accept(Chunk::new(rows, Vec::new())).unwrap();
@@ -249,7 +249,7 @@ async fn a_server_that_reads_nothing_times_out_while_writing() {
     let mut writer =
         writer(&mock.url).compression(Compression::None).write_timeout(Duration::from_millis(500));
     writer.start().await.unwrap();
-    let mut rows = writer.rows();
+    let mut rows = writer.new_rows();
     // More than the buffers of both sockets hold.
     rows.push(Line { id: 1, text: "x".repeat(32 << 20) }).unwrap();
     writer.accept(Chunk::new(rows, Vec::new())).unwrap();

@@ -122,7 +122,7 @@ pub(super) fn batch<T: Send + 'static>(
     writer: &mut KafkaWriter<T>,
     messages: Vec<T>,
 ) -> Box<dyn Delivery<Output = usize>> {
-    let mut rows = writer.rows();
+    let mut rows = writer.new_rows();
     messages.into_iter().for_each(|message| rows.push(message).unwrap());
     writer.accept(Chunk::new(rows, Vec::new())).unwrap();
     writer.freeze().unwrap()
