@@ -50,7 +50,7 @@ async fn main() -> Result<(), BoxError> {
         .database(database)
         .record_columns(RecordColumns::new().partition("partition").offset("offset"))
         .max_age(Duration::from_millis(500));
-    let dead_letters = OsStreamWriter::new(Duration::from_millis(500), OsStream::StdErr);
+    let dead_letters = OsStreamWriter::stderr().max_age(Duration::from_millis(500));
     // The group keeps the partitions of a killed process for this long.
     let config = ClientConfig::new()
         .set("bootstrap.servers", broker)
