@@ -37,7 +37,7 @@ impl Claim {
         ledger: Ledger,
     ) -> Self {
         let entry = LedgerEntry::Records {
-            epoch: assignment.epoch,
+            assignment: assignment.epoch,
             ranges: vec![range],
             event: LedgerEvent::Observed { at: Instant::now() },
         };
@@ -113,7 +113,8 @@ impl Claim {
     fn report(&mut self, event: LedgerEvent) {
         let ranges = std::mem::take(&mut self.ranges);
         if !ranges.is_empty() {
-            let _ = self.ledger.send(LedgerEntry::Records { epoch: self.assignment.epoch, ranges, event });
+            let _ =
+                self.ledger.send(LedgerEntry::Records { assignment: self.assignment.epoch, ranges, event });
         }
     }
 

@@ -64,7 +64,7 @@ impl Coordinator {
         let (now, board) = (Instant::now(), self.controls.board.clone());
         Self::look_at_reforms(session, states);
         let states: BTreeMap<AssignmentId, &Settled> =
-            states.iter().map(|state| (state.epoch, state)).collect();
+            states.iter().map(|state| (state.assignment, state)).collect();
         let thresholds = self.setup.options.thresholds;
         let mut partitions = BTreeMap::new();
         let mut due = Vec::new();
@@ -132,7 +132,7 @@ fn find(board: &StatusBoard, running: &Running, state: Option<&Settled>, now: In
         (Some(tracked), Some(mapped)) if mapped.1 < tracked.1 => found_in_mapper(mapped, &reading),
         (None, Some(mapped)) => found_in_mapper(mapped, &reading),
         (Some(tracked), _) => {
-            let given_up = state.is_some_and(|state| state.given_up);
+            let given_up = state.is_some_and(|state| state.abandoned);
             found_behind((tracked, given_up), &reading, board, running.assignment.epoch, now)
         }
         (None, None) => Found { oldest: None, waits_for: String::new(), excused: false },

@@ -18,7 +18,7 @@ use crate::graph::claims::claim::Hold;
 use crate::graph::claims::tracked_rows::TrackedRows;
 use crate::graph::commit::ledger::Ledger;
 use crate::graph::commit::offset_tracker::OffsetRange;
-use crate::graph::commit::plan_state::Beginning;
+use crate::graph::commit::plan_state::StartingPosition;
 use crate::record::TopicPartition;
 use crate::reducer::{BatchOptions, Rows};
 use crate::util::mutants::{Mutant, enabled};
@@ -56,7 +56,7 @@ pub(super) struct Lane<R> {
     pub(super) partition: TopicPartition,
     pub(super) ledger: Ledger,
     /// How it begins, once that is known.
-    pub(super) begun: Option<Beginning>,
+    pub(super) begun: Option<StartingPosition>,
     /// Everything that has come goes out, whatever the limits say.
     pub(super) flushes: bool,
     /// What comes is dropped: the partition is handed back (E9), or never began.
@@ -100,7 +100,7 @@ impl<R: Rows> Lane<R> {
     }
 
     /// It is known how the assignment begins; as [`push`](Self::push).
-    pub(super) fn begin(&mut self, beginning: Beginning) -> bool {
+    pub(super) fn begin(&mut self, beginning: StartingPosition) -> bool {
         self.reforming =
             beginning.plan.clone().map(|plan| Reforming { plan, pieces: Vec::new(), whole: false });
         self.begun = Some(beginning);

@@ -31,7 +31,7 @@ use super::assignment::states::AssignmentStates;
 use super::claims::claim::Hold;
 use super::claims::tracked_rows::TrackedRows;
 use super::commit::ledger::LedgerEntry;
-use super::commit::plan_state::{Beginning, Proposal};
+use super::commit::plan_state::{Proposal, StartingPosition};
 use super::dead_letters::failure_rate::{Source, Tally};
 use super::reduce::ReduceTask;
 use super::reduce::attempts::FlightPlan;
@@ -68,7 +68,7 @@ type Frozen<R> = Box<dyn Delivery<Output = <R as Reducer>::Output>>;
 /// What the committer answers.
 enum Heard {
     /// `None`: the assignment never begins.
-    Begins(AssignmentId, Option<Beginning>),
+    Begins(AssignmentId, Option<StartingPosition>),
     /// The block that is made again is whole.
     Whole(AssignmentId),
     /// It has changed since, or the assignment has ended.
@@ -173,7 +173,7 @@ impl<R: Reducer> BlockTask<R> {
             self.task.flow.read(|flow| steer(flow, &mut lane));
             let (reply, answer) = oneshot::channel();
             // Nobody is there any more: the reply is dropped.
-            let _ = lane.ledger.send(LedgerEntry::Begin { epoch, reply });
+            let _ = lane.ledger.send(LedgerEntry::AwaitStart { assignment: epoch, reply });
             self.asked.push(Box::pin(async move { Heard::Begins(epoch, answer.await.ok()) }));
             self.lanes.insert(epoch, lane);
         }
@@ -214,7 +214,9 @@ impl<R: Reducer> BlockTask<R> {
         }
         let Some((plan, held)) = lane.reformed() else { return };
         let (reply, answer) = oneshot::channel();
-        let _ = lane.ledger.send(LedgerEntry::Plan { epoch, proposal: Proposal { plan, held, reply } });
+        let _ = lane
+            .ledger
+            .send(LedgerEntry::Plan { assignment: epoch, proposal: Proposal { plan, held, reply } });
         self.asked.push(Box::pin(async move { answer.await.map_or(Heard::Stale, |()| Heard::Whole(epoch)) }));
     }
 
@@ -273,7 +275,7 @@ impl<R: Reducer> BlockTask<R> {
                         what: format!("{partition}: a block without rows is due"),
                     });
                 };
-                let Beginning { log, epoch, .. } = &beginning;
+                let StartingPosition { log, epoch, .. } = &beginning;
                 let token = Plan::token_of(log, &partition, (*epoch, first, last), rows);
                 let budget = contents.holds().map(|hold| hold.bytes() as u64).sum();
                 let (log, epoch, created) = (log.clone(), *epoch, beginning.now());
@@ -284,7 +286,7 @@ impl<R: Reducer> BlockTask<R> {
         let confirmed = reply.map(|held| {
             let (reply, confirmed) = oneshot::channel();
             let proposal = Proposal { plan: plan.clone(), held, reply };
-            let _ = ledger.send(LedgerEntry::Plan { epoch, proposal });
+            let _ = ledger.send(LedgerEntry::Plan { assignment: epoch, proposal });
             confirmed
         });
         let rows = usize::try_from(rows.rows).unwrap_or(usize::MAX);
