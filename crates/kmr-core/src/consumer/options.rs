@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
-use crate::graph::commit::leaving::COMMIT_ANSWER;
+use crate::graph::commit::leaving::COMMIT_RESPONSE_TIMEOUT;
 use crate::graph::dead_letters::reread;
 use crate::graph::observe::watchdog::WatchdogThresholds;
 use crate::graph::options::GraphOptions;
@@ -128,7 +128,7 @@ impl Options {
     /// group gives the member up.
     fn check_times(&self, pipeline: &Pipeline) -> Result<(), Error> {
         let stages = pipeline.reduces.iter().chain(pipeline.errors.iter().map(|(info, _)| info));
-        let mut chain = COMMIT_ANSWER.saturating_add(HEARTBEAT);
+        let mut chain = COMMIT_RESPONSE_TIMEOUT.saturating_add(HEARTBEAT);
         for info in stages {
             if let Some(problem) = info.options.problem() {
                 return Err(Error::Config(format!("{}: {problem}", info.stage)));

@@ -8,11 +8,12 @@ use tokio::task::JoinSet;
 use super::claims::tracked_rows::TrackedRows;
 use super::context::StageContext;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
-use super::exactly_once::BlockTask;
+use super::exactly_once::task::BlockTask;
 use super::map::{MAX_OFFLOADED, MapPhase, Mapping};
 use super::pipeline::{Build, BuildErrors, BuildGraph, Pipeline, ReduceInfo};
-use super::reduce::ReduceTask;
 use super::reduce::downstream::{Downstream, Finish, ToNext};
+use super::reduce::runtime::ReduceRuntime;
+use super::reduce::task::ReduceTask;
 use crate::dead_letter::DeadLetter;
 use crate::error::{BoxError, Error};
 use crate::record::Record;
@@ -40,7 +41,7 @@ pub(crate) async fn start_stages(pipeline: Pipeline, context: StageContext) -> R
     }
     let (errors, tasks): (Arc<dyn ErrorBranch>, _) = match pipeline.errors {
         Some((_, build)) => build(context.clone()).await?,
-        None => (Arc::new(Stop::ForRecords), JoinSet::new()),
+        None => (Arc::new(Stop::Records), JoinSet::new()),
     };
     let build = Build { context, errors, tasks, map: None, map_options: pipeline.options };
     let built = (pipeline.build)(build).await?;
@@ -81,23 +82,23 @@ fn spawn_reduce<R: Reducer>(
 ) -> mpsc::Sender<TrackedRows<R::Rows>> {
     let (sender, input) = mpsc::channel(CHANNEL_PIECES);
     let name = info.stage.to_string();
-    let task = ReduceTask {
+    let runtime = ReduceRuntime {
         stage: info.stage,
         options: info.options,
         reducer,
         input,
         downstream,
         errors,
-        flow: context.flow.clone(),
+        states: context.flow.clone(),
         budget: context.budget.clone(),
         counters: context.counters.clone(),
         board: context.board.clone(),
         seed: context.seed,
     };
     if context.exactly_once {
-        tasks.spawn(supervise(name, BlockTask::new(task).run()));
+        tasks.spawn(supervise(name, BlockTask::new(runtime).run()));
     } else {
-        tasks.spawn(supervise(name, task.run()));
+        tasks.spawn(supervise(name, ReduceTask::new(runtime).run()));
     }
     sender
 }
@@ -114,7 +115,7 @@ where
         Box::pin(async move {
             start_reducer(&info, &mut reducer, false).await?;
             let (stage, rows) = (info.stage.clone(), reducer.new_rows());
-            let stop: Arc<dyn ErrorBranch> = Arc::new(Stop::ForLetters);
+            let stop: Arc<dyn ErrorBranch> = Arc::new(Stop::DeadLetters);
             let finish = Finish { chain: Pass::default(), errors: stop.clone() };
             let mut tasks = JoinSet::new();
             let sender = spawn_reduce(info, reducer, Box::new(finish), stop, (&context, &mut tasks));
@@ -230,7 +231,8 @@ where
         build: Build,
     ) -> BoxFuture<'static, Result<Build, Error>> {
         let Target { info, rows, sender } = target;
-        let next = ToNext::new(chain, rows, (info.stage, sender), build.errors.clone());
+        let errors = build.errors.clone();
+        let next = ToNext { chain, rows: Mutex::new(rows), stage: info.stage, reducer: sender, errors };
         (self.up)(Box::new(next), build)
     }
 }

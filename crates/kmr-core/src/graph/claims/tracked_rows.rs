@@ -1,10 +1,11 @@
-//! What travels between stages: rows, with the records that they come from.
+//! Rows on their way between stages, with the holds on their records.
 
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::claim::{Claim, Hold};
+use super::claim::Claim;
+use super::hold::Hold;
 use crate::graph::fetch::handoff::HandOff;
 use crate::reducer::{Rows, SourceRange};
 
@@ -13,15 +14,15 @@ use crate::reducer::{Rows, SourceRange};
 pub(crate) struct TrackedRows<R> {
     pub(crate) rows: R,
     pub(crate) origin: Origin,
-    /// The intake's turn, given back when a reducer has accepted the rows.
-    pub(crate) turn: Option<HandOff>,
+    /// The intake's hand-off, which ends when a reducer has accepted the rows.
+    pub(crate) handoff: Option<HandOff>,
 }
 
 impl<R: Rows> TrackedRows<R> {
-    /// Splits off the rows from `at` on, with what answers for them.
+    /// Splits off the rows from `at` on, with the holds on their records.
     pub(crate) fn split_off(&mut self, at: usize) -> TrackedRows<R> {
         let origin = self.origin.split_off(at, self.rows.len());
-        TrackedRows { rows: self.rows.split_off(at), origin, turn: None }
+        TrackedRows { rows: self.rows.split_off(at), origin, handoff: None }
     }
 
     /// The offset of the last row's record.
@@ -29,7 +30,7 @@ impl<R: Rows> TrackedRows<R> {
         self.origin.offset(self.rows.len().checked_sub(1)?)
     }
 
-    /// The number of rows whose records are at `offset` or before.
+    /// Number of rows whose records are at or below `offset`.
     pub(crate) fn rows_up_to(&self, offset: i64) -> usize {
         match &self.origin.offsets {
             RowOffsets::Each { base, deltas } => {
@@ -39,26 +40,27 @@ impl<R: Rows> TrackedRows<R> {
         }
     }
 
-    /// The most rows, up to `at`, that end with a record's last; with `least`, those of the first record if that are more.
-    pub(crate) fn record_boundary(&self, at: usize, least: bool) -> usize {
+    /// Number of rows, at most `at`, that end between two records. If the first record alone has more,
+    /// `at_least_one` decides between its rows and none.
+    pub(crate) fn record_boundary(&self, at: usize, at_least_one: bool) -> usize {
         let rows = self.rows.len();
         let is_boundary =
             |at: usize| at == 0 || at >= rows || self.origin.offset(at - 1) != self.origin.offset(at);
         let before = (0..=at.min(rows)).rev().find(|at| is_boundary(*at)).unwrap_or(0);
-        if before > 0 || !least {
+        if before > 0 || !at_least_one {
             return before;
         }
         (1..=rows).find(|at| is_boundary(*at)).unwrap_or(rows)
     }
 }
 
-/// Which records some rows come from.
+/// The records that rows come from.
 #[derive(Debug)]
 pub(crate) struct Origin {
     offsets: RowOffsets,
     holds: Vec<Hold>,
-    /// What bounds the rows' memory beside the budget, until they are delivered.
-    room: Option<Arc<OwnedSemaphorePermit>>,
+    /// Bounds the memory of records that were read again, until the rows are delivered.
+    permit: Option<Arc<OwnedSemaphorePermit>>,
 }
 
 /// How rows map to records.
@@ -66,24 +68,24 @@ pub(crate) struct Origin {
 enum RowOffsets {
     /// Row `i` comes from the record at `base + deltas[i]` of the one partition.
     Each { base: i64, deltas: Vec<u32> },
-    /// Every row stands for all the records: the output of a reduce.
+    /// Every row comes from all the records: the output of a reduce.
     Whole,
 }
 
 impl Origin {
     /// Rows of one partition's records.
     pub(crate) fn of_records(claim: Claim, base: i64, deltas: Vec<u32>) -> Self {
-        Self { offsets: RowOffsets::Each { base, deltas }, holds: vec![Hold::Own(claim)], room: None }
+        Self { offsets: RowOffsets::Each { base, deltas }, holds: vec![Hold::Whole(claim)], permit: None }
     }
 
-    /// Rows that stand for all records of `holds`.
+    /// Rows that come from all records of `holds`.
     pub(crate) fn of_batch(holds: Vec<Hold>) -> Self {
-        Self { offsets: RowOffsets::Whole, holds, room: None }
+        Self { offsets: RowOffsets::Whole, holds, permit: None }
     }
 
-    /// The rows keep this until they are delivered.
-    pub(crate) fn with_room(mut self, room: Option<OwnedSemaphorePermit>) -> Self {
-        self.room = room.map(Arc::new);
+    /// Keeps the permit until the rows are delivered.
+    pub(crate) fn with_permit(mut self, permit: Option<OwnedSemaphorePermit>) -> Self {
+        self.permit = permit.map(Arc::new);
         self
     }
 
@@ -106,34 +108,26 @@ impl Origin {
         }
     }
 
-    /// Splits off what answers for the rows from `at` on, of `rows`. A record whose rows end up on both sides is shared.
+    /// Splits off the holds on the records of the rows from `at` on, of `rows`. A record with rows on
+    /// both sides is split into parts.
     fn split_off(&mut self, at: usize, rows: usize) -> Origin {
         let edge = at.checked_sub(1).and_then(|row| self.offset(row)).zip(self.offset(at));
         let holds = std::mem::take(&mut self.holds);
-        let Some((before, from)) = edge else {
-            // Whole, or a split at an end: both sides answer for all.
-            let (left, right) = holds.into_iter().map(Hold::share).unzip();
+        let Some((last_left, first_right)) = edge else {
+            // Rows of all records, or a split at an end: both sides hold all records.
+            let (left, right) = holds.into_iter().map(Hold::split).unzip();
             self.holds = left;
-            return Origin { offsets: self.split_offsets(at), holds: right, room: self.room.clone() };
+            return Origin { offsets: self.split_offsets(at), holds: right, permit: self.permit.clone() };
         };
         let mut right = Vec::new();
+        let cut = Cut { last_left, first_right, right_rows: rows - at, rows };
         for hold in holds {
             match hold {
-                Hold::Own(claim) => {
-                    split_claim(claim, (before, from), (at, rows), &mut self.holds, &mut right);
-                }
-                Hold::Share(_) => match hold.sources().first().map_or(from, |source| source.first) {
-                    offset if offset == before && offset == from => {
-                        let (mine, theirs) = hold.share();
-                        self.holds.push(mine);
-                        right.push(theirs);
-                    }
-                    offset if offset < from => self.holds.push(hold),
-                    _ => right.push(hold),
-                },
+                Hold::Whole(claim) => cut.split_claim(claim, &mut self.holds, &mut right),
+                Hold::Part(_) => cut.split_part(hold, &mut self.holds, &mut right),
             }
         }
-        Origin { offsets: self.split_offsets(at), holds: right, room: self.room.clone() }
+        Origin { offsets: self.split_offsets(at), holds: right, permit: self.permit.clone() }
     }
 
     fn split_offsets(&mut self, at: usize) -> RowOffsets {
@@ -145,18 +139,18 @@ impl Origin {
         }
     }
 
-    /// Takes out what answers for the record of one row, so that it can go to the dead letters by itself. Empty if an
-    /// earlier row of that record has taken it.
-    pub(crate) fn carve_row(&mut self, row: usize, rows: usize) -> Vec<Hold> {
+    /// Takes out the hold on the record of one row, for its dead letter. Empty if an earlier row of that
+    /// record has taken it.
+    pub(crate) fn take_out_row(&mut self, row: usize, rows: usize) -> Vec<Hold> {
         let offset = self.offset(row);
-        let mut carved = Vec::new();
+        let mut taken = Vec::new();
         let mut kept = Vec::with_capacity(self.holds.len());
         for hold in std::mem::take(&mut self.holds) {
             match (hold, offset) {
-                (Hold::Own(mut claim), Some(offset)) => {
+                (Hold::Whole(mut claim), Some(offset)) => {
                     let bytes = claim.bytes() / rows.max(1);
-                    carved.extend(claim.carve(offset, bytes).map(Hold::Own));
-                    kept.push(Hold::Own(claim));
+                    taken.extend(claim.take_out(offset, bytes).map(Hold::Whole));
+                    kept.push(Hold::Whole(claim));
                 }
                 (hold, Some(offset))
                     if hold.sources().first().is_none_or(|source| source.first != offset) =>
@@ -164,65 +158,85 @@ impl Origin {
                     kept.push(hold);
                 }
                 (hold, _) => {
-                    let (mine, letters) = hold.share();
-                    kept.push(mine);
-                    carved.push(letters);
+                    let (rows, dead_letter) = hold.split();
+                    kept.push(rows);
+                    taken.push(dead_letter);
                 }
             }
         }
         self.holds = kept;
-        carved
+        taken
     }
 
-    /// The same, but the rows keep a part in the record: it is finished when the letter and the rows are.
-    pub(crate) fn share_row(&mut self, row: usize, rows: usize) -> Vec<Hold> {
-        let mut letters = Vec::new();
-        for hold in self.carve_row(row, rows) {
-            letters.push(match hold {
-                Hold::Own(_) => {
-                    let (mine, letter) = hold.share();
-                    self.holds.push(mine);
-                    letter
+    /// The same, but the rows keep a part of the hold. The record is finished when its dead letter and
+    /// its other rows are.
+    pub(crate) fn split_row(&mut self, row: usize, rows: usize) -> Vec<Hold> {
+        let mut dead_letters = Vec::new();
+        for hold in self.take_out_row(row, rows) {
+            dead_letters.push(match hold {
+                Hold::Whole(_) => {
+                    let (rows, dead_letter) = hold.split();
+                    self.holds.push(rows);
+                    dead_letter
                 }
-                // It is one of several already, and another one was kept.
-                Hold::Share(_) => hold,
+                // It is a part already, and the rows kept another one.
+                Hold::Part(_) => hold,
             });
         }
-        letters
+        dead_letters
     }
 }
 
-fn split_claim(
-    mut claim: Claim,
-    (before, from): (i64, i64),
-    (at, rows): (usize, usize),
-    left: &mut Vec<Hold>,
-    right: &mut Vec<Hold>,
-) {
-    let bytes = claim.bytes() / rows.max(1) * (rows - at);
-    let mut upper = claim.split_off(from, bytes);
-    if before == from
-        && let Some(both) = upper.carve(from, 0)
-    {
-        let (mine, theirs) = Hold::Own(both).share();
-        left.push(mine);
-        right.push(theirs);
+/// Where rows of single records are split.
+struct Cut {
+    /// Offset of the last row on the left.
+    last_left: i64,
+    /// Offset of the first row on the right. The same record can be on both sides.
+    first_right: i64,
+    right_rows: usize,
+    rows: usize,
+}
+
+impl Cut {
+    fn split_claim(&self, mut claim: Claim, left: &mut Vec<Hold>, right: &mut Vec<Hold>) {
+        let bytes = claim.bytes() / self.rows.max(1) * self.right_rows;
+        let mut upper = claim.split_off(self.first_right, bytes);
+        if self.last_left == self.first_right
+            && let Some(both) = upper.take_out(self.first_right, 0)
+        {
+            let (one, other) = Hold::Whole(both).split();
+            left.push(one);
+            right.push(other);
+        }
+        left.extend(Some(Hold::Whole(claim)).filter(|hold| !hold.is_empty()));
+        // An empty claim may still hold bytes. They stay with the side that has rows.
+        right.push(Hold::Whole(upper));
     }
-    left.extend(Some(Hold::Own(claim)).filter(|hold| !hold.is_empty()));
-    // An empty claim may still hold bytes; they stay with the side that holds rows.
-    right.push(Hold::Own(upper));
+
+    fn split_part(&self, part: Hold, left: &mut Vec<Hold>, right: &mut Vec<Hold>) {
+        let offset = part.sources().first().map_or(self.first_right, |source| source.first);
+        if offset == self.last_left && offset == self.first_right {
+            let (one, other) = part.split();
+            left.push(one);
+            right.push(other);
+        } else if offset < self.first_right {
+            left.push(part);
+        } else {
+            right.push(part);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::graph::claims::claim::tests::{claim, heard};
+    use crate::graph::claims::claim::tests::{claim, next_report};
     use crate::graph::commit::ledger::{LedgerEntry, LedgerEvent};
     use tokio::sync::mpsc::UnboundedReceiver;
 
     fn finished(entries: &mut UnboundedReceiver<LedgerEntry>) -> Vec<(i64, i64)> {
         let mut all = Vec::new();
-        while let Some((event, ranges)) = heard(entries) {
+        while let Some((event, ranges)) = next_report(entries) {
             assert_eq!(event, LedgerEvent::Finished);
             all.extend(ranges);
         }
@@ -233,7 +247,7 @@ mod tests {
         origin.into_holds().into_iter().for_each(Hold::finish);
     }
 
-    fn piece(
+    fn tracked_rows(
         first: i64,
         last: i64,
         deltas: &[u32],
@@ -243,7 +257,7 @@ mod tests {
             TrackedRows {
                 rows: deltas.to_vec(),
                 origin: Origin::of_records(claim, first, deltas.to_vec()),
-                turn: None,
+                handoff: None,
             },
             entries,
         )
@@ -251,7 +265,7 @@ mod tests {
 
     #[test]
     fn a_split_between_records_splits_the_range() {
-        let (mut left, mut entries) = piece(10, 19, &[0, 2, 5, 9]);
+        let (mut left, mut entries) = tracked_rows(10, 19, &[0, 2, 5, 9]);
         let right = left.split_off(2);
         assert_eq!((left.rows.len(), right.rows.len()), (2, 2));
         finish(right.origin);
@@ -261,8 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn a_record_on_both_sides_is_finished_by_both() {
-        let (mut left, mut entries) = piece(10, 19, &[0, 5, 5, 5, 9]);
+    fn a_record_on_both_sides_is_finished_with_both() {
+        let (mut left, mut entries) = tracked_rows(10, 19, &[0, 5, 5, 5, 9]);
         let mut middle = left.split_off(2);
         let right = middle.split_off(1);
         finish(right.origin);
@@ -276,10 +290,13 @@ mod tests {
     }
 
     #[test]
-    fn the_output_of_a_batch_is_finished_by_all_its_parts() {
+    fn the_output_of_a_batch_is_finished_with_all_its_parts() {
         let (claim, mut entries) = claim(0, 9);
-        let mut left =
-            TrackedRows { rows: vec![1, 2, 3], origin: Origin::of_batch(vec![Hold::Own(claim)]), turn: None };
+        let mut left = TrackedRows {
+            rows: vec![1, 2, 3],
+            origin: Origin::of_batch(vec![Hold::Whole(claim)]),
+            handoff: None,
+        };
         let right = left.split_off(1);
         finish(left.origin);
         assert_eq!(finished(&mut entries), []);
@@ -288,14 +305,14 @@ mod tests {
     }
 
     #[test]
-    fn a_carved_record_is_finished_by_its_dead_letter_alone() {
-        let (mut piece, mut entries) = piece(0, 9, &[0, 4, 4, 9]);
-        let letter = piece.origin.carve_row(1, 4);
-        assert_eq!(letter.len(), 1);
-        assert!(piece.origin.carve_row(2, 4).is_empty(), "one dead letter a record");
-        finish(piece.origin);
+    fn a_record_that_is_taken_out_is_finished_by_its_dead_letter_alone() {
+        let (mut rows, mut entries) = tracked_rows(0, 9, &[0, 4, 4, 9]);
+        let dead_letter = rows.origin.take_out_row(1, 4);
+        assert_eq!(dead_letter.len(), 1);
+        assert!(rows.origin.take_out_row(2, 4).is_empty(), "one dead letter per record");
+        finish(rows.origin);
         assert_eq!(finished(&mut entries), [(0, 3), (5, 9)]);
-        letter.into_iter().for_each(Hold::finish);
+        dead_letter.into_iter().for_each(Hold::finish);
         assert_eq!(finished(&mut entries), [(4, 4)]);
     }
 }

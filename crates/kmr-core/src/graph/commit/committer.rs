@@ -1,62 +1,76 @@
-//! The one place that commits offsets: a tracker per assignment, an interval, and one commit at a time.
+//! The task that commits offsets: at an interval, when asked to, and one commit at a time.
 //!
-//! Invariants (numbers of ARCHITECTURE.md):
-//! * C1: only watermarks of trackers are committed, so never past an unfinished record.
-//! * C3: reports of an epoch that is not in the ledger are dropped.
-//! * C4: nobody else commits. Each offset's own outcome is read; "not yours any more" is an event, not an error.
-//! * C5: a lost assignment is forgotten without a commit.
-//! * C7: every commit carries the metadata that is in force for its partition.
-//! * E1: in exactly-once mode the metadata in force is the open plan, or an idle mark. `plans.rs`.
-//! * C8: one commit is outstanding at most. Nobody is told that partitions may go before it is answered.
+//! Invariants:
+//! * C1, commit below unfinished: only watermarks of trackers are committed.
+//! * C3, reports name their assignment: reports of an assignment that is not in the ledger are
+//!   dropped.
+//! * C4, one committer: no other task commits. It reads the outcome of each offset. That a partition
+//!   is no longer owned is an event, not an error.
+//! * C5, lost means uncommitted: a lost assignment is removed without a commit.
+//! * C7, metadata in force: every commit carries the metadata in force of its partition.
+//! * C8, one outstanding commit: until it is answered, none of its partitions is released.
+//! * E1: in exactly-once mode the metadata in force is the open plan or an idle marker
+//!   (`plan_state`).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
-use super::entry::Entry;
-use super::handle::{Order, Settled};
-use super::leaving::{COMMIT_ANSWER, Leaving};
-use super::ledger::{LedgerEntry, LedgerEvent};
-use super::offset_tracker::{Misuse, OffsetRange, OffsetTracker};
-use super::plan_state::{Begins, Proposal};
+use super::entries::Entries;
+use super::handle::{Command, Removal, Settled};
+use super::leaving::{Leaving, Remaining, Step, Unanswered};
+use super::ledger::LedgerEntry;
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
 use crate::listeners::{CommitEvent, Listeners};
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
-#[cfg(test)]
-use crate::record::TopicPartition;
 use crate::stats::Counters;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
 use crate::util::mutants::{Mutant, enabled};
 
-/// Wait before a refused last commit is tried again, inside the drain deadline.
-const RETRY_WAIT: Duration = Duration::from_millis(200);
-
-/// How often reports are read that nobody waits for. To read each when it comes would wake the committer for every piece, a switch of
-/// threads that costs more than the piece; this bounds what they hold.
+/// How often the ledger is read while no task waits for it. To wake the committer for every entry
+/// would switch threads, which costs more than the rows. The interval bounds what the entries hold.
 const READ_INTERVAL: Duration = Duration::from_millis(250);
 
-/// An answer that is waited for longer is told of, and again each time that much has passed: a coordinator may be away for hours.
-const TOLD_AFTER: Duration = Duration::from_secs(30);
+/// Time without a response to a commit before a warning, and between two warnings. A group
+/// coordinator may be unavailable for hours.
+const WARN_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Tries of that kind: 5 s. A group between two generations, or a coordinator that moves, needs less; past it the partitions go,
-/// and what they did since the last commit comes twice.
-const LAST_TRIES: u32 = 25;
-
-/// A commit that is not answered yet.
-struct Outstanding {
-    epochs: BTreeSet<AssignmentId>,
+/// A commit that has no response yet.
+struct OutstandingCommit {
+    assignments: BTreeSet<AssignmentId>,
     sent: Instant,
-    /// When it is told of next.
-    told_at: Instant,
-    answer: BoxFuture<'static, Answer>,
+    /// When the next warning is due.
+    warn_at: Instant,
+    response: BoxFuture<'static, CommitResponse>,
 }
 
-type Answer = (Vec<(AssignmentId, OffsetCommit)>, Vec<CommitOutcome>);
+struct CommitResponse {
+    offsets: Vec<(AssignmentId, OffsetCommit)>,
+    outcomes: Vec<CommitOutcome>,
+}
+
+/// Assignments that leave the ledger, and the caller that waits for it.
+struct LeavingRequest {
+    leaving: Leaving,
+    reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
+}
+
+/// What a committer works with.
+pub(crate) struct CommitterSetup {
+    pub(crate) member: Arc<dyn GroupMember>,
+    pub(crate) counters: Arc<Counters>,
+    pub(crate) listeners: Listeners,
+    /// Receives errors that end the consumer.
+    pub(crate) fatal_errors: mpsc::UnboundedSender<Error>,
+    pub(crate) interval: Duration,
+    /// Exactly-once mode: the memory budget in bytes, which no planned block may exceed.
+    pub(crate) exactly_once: Option<u64>,
+}
 
 /// The committer's task.
 pub(crate) struct Committer {
@@ -64,81 +78,59 @@ pub(crate) struct Committer {
     counters: Arc<Counters>,
     listeners: Listeners,
     interval: Duration,
+    /// Entries are read at once, because block tasks wait for plans.
+    exactly_once: bool,
     ledger: mpsc::UnboundedReceiver<LedgerEntry>,
-    orders: mpsc::UnboundedReceiver<Order>,
-    entries: BTreeMap<AssignmentId, Entry>,
-    leaving: Vec<Leaving>,
-    outstanding: Option<Outstanding>,
-    /// Something is to be committed at once.
-    prompt: bool,
-    /// Offsets carry marks, and blocks are planned; no larger than that many bytes of the budget.
-    exactly_once: Option<u64>,
-    /// Assignments with a plan that somebody waits for.
-    planned: BTreeSet<AssignmentId>,
-    /// Where refused commits are told, which end the consumer.
-    refusals: mpsc::UnboundedSender<Error>,
-    /// Of all epochs ever, for the enabled defect that needs it.
-    #[cfg(test)]
-    partitions: BTreeMap<AssignmentId, TopicPartition>,
+    commands: mpsc::UnboundedReceiver<Command>,
+    entries: Entries,
+    leaving: Vec<LeavingRequest>,
+    outstanding: Option<OutstandingCommit>,
 }
 
 impl Committer {
     pub(crate) fn new(
-        member: Arc<dyn GroupMember>,
-        (counters, listeners): (Arc<Counters>, Listeners),
-        refusals: mpsc::UnboundedSender<Error>,
-        interval: Duration,
+        setup: CommitterSetup,
         ledger: mpsc::UnboundedReceiver<LedgerEntry>,
-        orders: mpsc::UnboundedReceiver<Order>,
+        commands: mpsc::UnboundedReceiver<Command>,
     ) -> Self {
+        let CommitterSetup { member, counters, listeners, fatal_errors, interval, exactly_once } = setup;
         Self {
             member,
             counters,
             listeners,
             interval,
+            exactly_once: exactly_once.is_some(),
             ledger,
-            orders,
-            entries: BTreeMap::new(),
+            commands,
+            entries: Entries::new(exactly_once, fatal_errors),
             leaving: Vec::new(),
             outstanding: None,
-            prompt: false,
-            exactly_once: None,
-            planned: BTreeSet::new(),
-            refusals,
-            #[cfg(test)]
-            partitions: BTreeMap::new(),
         }
-    }
-
-    /// Offsets carry marks, and blocks are planned, of at most that many bytes of the budget.
-    pub(crate) fn exactly_once(mut self, budget: Option<u64>) -> Self {
-        self.exactly_once = budget;
-        self
     }
 
     /// Runs until the coordinator drops its handle.
     ///
     /// # Errors
-    /// A report that cannot be.
+    /// Entries of the ledger contradict each other.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let mut ticks = interval(self.interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reads = interval(READ_INTERVAL);
         reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            // Somebody waits for what the next report says: for a drain, or for a plan.
-            let follows = self.exactly_once.is_some() || !self.leaving.is_empty();
-            let sent = self.outstanding.as_ref().map(|outstanding| outstanding.sent);
-            let wake_at = self.leaving.iter().map(|leaving| leaving.wake_at(sent)).min();
+            // A drain or a block task waits for the next entry.
+            let is_awaited = self.exactly_once || !self.leaving.is_empty();
+            let (now, sent) = (Instant::now(), self.outstanding.as_ref().map(|outstanding| outstanding.sent));
+            let wake_at = self.leaving.iter().map(|request| request.leaving.wake_at(now, sent)).min();
             tokio::select! {
                 biased;
-                answer = answered(&mut self.outstanding) => {
+                response = response(&mut self.outstanding) => {
                     self.outstanding = None;
-                    self.record(answer);
+                    self.record(response);
                 }
-                Some(entry) = self.ledger.recv(), if follows => self.enter(entry)?,
-                order = self.orders.recv() => match order {
-                    Some(order) => self.obey(order)?,
+                Some(entry) = self.ledger.recv(), if is_awaited => self.entries.apply(entry)?,
+                command = self.commands.recv() => match command {
+                    Some(command) => self.execute(command)?,
                     None => return Ok(()),
                 },
                 _ = ticks.tick() => {
@@ -146,346 +138,180 @@ impl Committer {
                     self.commit(None);
                 }
                 _ = reads.tick() => self.read()?,
-                () = sleep_until(wake_at.unwrap_or_else(Instant::now)), if wake_at.is_some() => {}
+                () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {}
             }
-            self.look_at_plans();
-            if self.prompt && self.outstanding.is_none() {
-                self.prompt = false;
+            self.entries.advance_plans(self.outstanding.as_ref().map(|outstanding| &outstanding.assignments));
+            if self.entries.commit_now && self.outstanding.is_none() {
+                self.entries.commit_now = false;
                 self.commit(None);
             }
-            self.tell_unanswered();
+            self.warn_if_unanswered();
             self.serve_leaving();
         }
     }
 
-    /// Says so if the coordinator keeps a commit waiting. Asked at every interval.
-    fn tell_unanswered(&mut self) {
-        let now = Instant::now();
-        let Some(outstanding) = self.outstanding.as_mut().filter(|outstanding| now >= outstanding.told_at)
-        else {
-            return;
-        };
-        outstanding.told_at = now + TOLD_AFTER;
-        let about = outstanding.epochs.iter().filter_map(|epoch| self.entries.get(epoch));
-        let partitions: Vec<String> = about.map(|entry| entry.assignment.partition.to_string()).collect();
-        telemetry::commit_unanswered(&partitions.join(", "), now - outstanding.sent);
-    }
-
-    /// # Errors
-    /// A report that cannot be: going on could commit past what it was about.
-    fn enter(&mut self, entry: LedgerEntry) -> Result<(), Error> {
-        let (epoch, ranges, event) = match entry {
-            LedgerEntry::Assigned(assignment) => {
-                let entry = Entry {
-                    tracker: OffsetTracker::default(),
-                    committed: None,
-                    metadata: None,
-                    marks: None,
-                    begin: None,
-                    started: false,
-                    commit_failed: false,
-                    given_up: false,
-                    assignment: assignment.clone(),
-                };
-                self.entries.insert(assignment.epoch, entry);
-                return Ok(());
-            }
-            LedgerEntry::Starts { epoch, commit, metadata, offset, log } => {
-                if let Some(entry) = self.entries.get_mut(&epoch) {
-                    let begins = Begins {
-                        offset: commit.or(offset),
-                        chosen: commit.is_some() || offset.is_none(),
-                        metadata: metadata.clone(),
-                        log,
-                    };
-                    if let Err(refusal) = entry.begin(self.exactly_once, begins) {
-                        // The consumer is to end; nothing of this partition is committed, so that its mark stays as it is.
-                        entry.given_up = true;
-                        entry.begin = None;
-                        let _ = self.refusals.send(refusal);
-                        return Ok(());
-                    }
-                    commit.into_iter().for_each(|offset| entry.tracker.start_at(offset));
-                    entry.metadata = metadata;
-                    entry.started = true;
-                    entry.tell_beginning();
-                    // Before a crash can come: the next start must not choose again.
-                    self.prompt |= commit.is_some();
-                    // What was observed or ended before may have passed the plan: routes open before the start is told of.
-                    self.refuse_missed(epoch);
-                }
-                return Ok(());
-            }
-            LedgerEntry::Begin { epoch, reply } => {
-                // Without a beginning, which the dropped reply says, nothing is delivered.
-                if let Some(entry) = self.entries.get_mut(&epoch).filter(|entry| !entry.given_up) {
-                    entry.begin = Some(reply);
-                    entry.tell_beginning();
-                }
-                return Ok(());
-            }
-            LedgerEntry::Plan { epoch, proposal } => return self.propose(epoch, proposal),
-            LedgerEntry::Ended { epoch, offset } => {
-                if let Some(entry) = self.entries.get_mut(&epoch) {
-                    entry.tracker.end(offset);
-                    self.refuse_missed(epoch);
-                }
-                return Ok(());
-            }
-            LedgerEntry::Records { epoch, ranges, event } => (epoch, ranges, event),
-        };
-        let epoch = self.successor(epoch);
-        let Some(entry) = self.entries.get_mut(&epoch) else { return Ok(()) }; // C3
-        for range in ranges {
-            apply(&mut entry.tracker, range, event).map_err(|Misuse(what)| Error::Internal {
-                what: format!(
-                    "{} offsets {}..={}: {what}",
-                    entry.assignment.partition, range.first, range.last
-                ),
-            })?;
-        }
-        self.refuse_missed(epoch);
-        Ok(())
-    }
-
-    /// Ends the consumer if no record of a planned block has a row any more.
-    fn refuse_missed(&mut self, epoch: AssignmentId) {
-        let Some(entry) = self.entries.get_mut(&epoch) else { return };
-        if let Some(marks) = &entry.marks
-            && let Some(plan) = marks.missed(&entry.tracker)
-        {
-            entry.given_up = true;
-            let _ = self.refusals.send(Error::BlockChanged {
-                partition: entry.assignment.partition.clone(),
-                first: plan.first,
-                last: plan.last,
-                planned: format!("{} rows", plan.rows.rows),
-                found: "no row".to_owned(),
-            });
-        }
-    }
-
-    /// The epoch that a report counts for: its own.
-    #[cfg(not(test))]
-    fn successor(&self, epoch: AssignmentId) -> AssignmentId {
-        epoch
-    }
-
-    /// The same; or, as a enabled defect, that of the partition's assignment of today.
-    #[cfg(test)]
-    fn successor(&mut self, epoch: AssignmentId) -> AssignmentId {
-        self.partitions
-            .extend(self.entries.iter().map(|(e, entry)| (*e, entry.assignment.partition.clone())));
-        if self.entries.contains_key(&epoch) || !enabled(Mutant::TakesLateReports) {
-            return epoch;
-        }
-        let partition = self.partitions.get(&epoch);
-        let now = self.entries.iter().find(|(_, entry)| Some(&entry.assignment.partition) == partition);
-        now.map_or(epoch, |(epoch, _)| *epoch)
-    }
-
-    /// Enters what the channel holds.
+    /// Applies the entries that are in the channel now.
     fn read(&mut self) -> Result<(), Error> {
-        // Not what comes meanwhile: that could go on.
+        // Entries that arrive meanwhile wait: reading them too might never end.
         for _ in 0..self.ledger.len() {
             let Ok(entry) = self.ledger.try_recv() else { break };
-            self.enter(entry)?;
+            self.entries.apply(entry)?;
         }
         Ok(())
     }
 
-    fn obey(&mut self, order: Order) -> Result<(), Error> {
-        // What happened before the order was given is in the channel already: it counts.
+    fn execute(&mut self, command: Command) -> Result<(), Error> {
+        // What happened before the command is in the channel already, and counts.
         self.read()?;
-        let (epochs, deadline, reply, commits) = match order {
-            Order::Settle { epochs, deadline, reply } => (epochs, deadline, reply, true),
-            Order::Forget { epochs, deadline, reply } => (epochs, deadline, reply, false),
-            Order::Report { reply } => {
-                let _ = reply.send(self.entries.values().map(Entry::state).collect());
-                return Ok(());
+        match command {
+            Command::Settle(removal) => self.start_leaving(removal, true),
+            Command::Forget(removal) => {
+                self.entries.release(&removal.assignments);
+                self.start_leaving(removal, false);
             }
-            Order::Read => return Ok(()),
-        };
-        if !commits {
-            self.entries.retain(|epoch, _| !epochs.contains(epoch));
+            Command::Report { reply } => {
+                let _ = reply.send(self.entries.states());
+            }
+            Command::Read => {}
         }
-        self.leaving.push(Leaving { epochs, deadline, reply, commits, retry_at: None, tries: 0 });
         Ok(())
     }
 
-    /// A block is to be planned. Of an assignment that has ended: the reply is dropped.
-    fn propose(&mut self, epoch: AssignmentId, proposal: Proposal) -> Result<(), Error> {
-        let Some(entry) = self.entries.get_mut(&epoch).filter(|entry| !entry.given_up) else { return Ok(()) };
-        let Some(marks) = &mut entry.marks else { return Ok(()) };
-        let partition = &entry.assignment.partition;
-        marks
-            .propose(proposal, &entry.tracker)
-            .map_err(|what| Error::Internal { what: format!("{partition}: {what}") })?;
-        self.planned.insert(epoch);
-        Ok(())
-    }
-
-    /// Finds out which plans are ready to be committed, and tells those who wait for a block to be whole.
-    fn look_at_plans(&mut self) {
-        let Self { planned, entries, outstanding, prompt, .. } = self;
-        planned.retain(|epoch| {
-            let Some(entry) = entries.get_mut(epoch) else { return false };
-            let Some(marks) = &mut entry.marks else { return false };
-            let is_out = outstanding.as_ref().is_some_and(|outstanding| outstanding.epochs.contains(epoch));
-            *prompt |= marks.look(&entry.tracker, is_out);
-            marks.is_waiting()
-        });
+    fn start_leaving(&mut self, removal: Removal, commits: bool) {
+        let Removal { assignments, deadline, reply } = removal;
+        self.leaving.push(LeavingRequest { leaving: Leaving::new(assignments, deadline, commits), reply });
     }
 
     /// Commits what is finished and not committed yet, of all assignments or of some.
     fn commit(&mut self, only: Option<&BTreeSet<AssignmentId>>) {
         if self.outstanding.is_some() && !enabled(Mutant::CommitsTwice) {
-            return; // C8
+            return; // one outstanding commit (C8)
         }
-        let due = self.entries.iter().filter(|(epoch, _)| only.is_none_or(|only| only.contains(epoch)));
-        let due: Vec<(AssignmentId, OffsetCommit)> = due
-            .filter_map(|(epoch, entry)| {
-                let (offset, metadata) = entry.due()?;
-                let partition = entry.assignment.partition.clone();
-                let metadata = metadata.filter(|_| !enabled(Mutant::ForgetsMetadata));
-                Some((*epoch, OffsetCommit { partition, offset, metadata }))
-            })
-            .collect();
+        let due = self.entries.due(only);
         if due.is_empty() {
             return;
         }
         self.counters.commit_requested();
         let member = self.member.clone();
-        let epochs = due.iter().map(|(epoch, _)| *epoch).collect();
-        let answer = Box::pin(async move {
+        let assignments = due.iter().map(|(assignment, _)| *assignment).collect();
+        let response = Box::pin(async move {
             let offsets: Vec<OffsetCommit> = due.iter().map(|(_, offset)| offset.clone()).collect();
             let outcomes = member.commit(&offsets).await;
-            (due, outcomes)
+            CommitResponse { offsets: due, outcomes }
         });
         let sent = Instant::now();
-        self.outstanding = Some(Outstanding { epochs, sent, told_at: sent + TOLD_AFTER, answer });
+        let warn_at = sent + WARN_INTERVAL;
+        self.outstanding = Some(OutstandingCommit { assignments, sent, warn_at, response });
     }
 
-    fn record(&mut self, (offsets, outcomes): Answer) {
-        for ((epoch, commit), outcome) in offsets.into_iter().zip(outcomes) {
-            let Some(entry) = self.entries.get_mut(&epoch) else { continue };
+    /// Takes up the outcome of each offset.
+    fn record(&mut self, CommitResponse { offsets, outcomes }: CommitResponse) {
+        for ((assignment, commit), outcome) in offsets.into_iter().zip(outcomes) {
+            let Some(entry) = self.entries.get_mut(assignment) else { continue };
             entry.commit_failed = outcome != CommitOutcome::Committed;
             self.listeners.committed(|| CommitEvent {
                 partition: commit.partition.clone(),
                 offset: commit.offset,
                 error: outcome.reason().map(str::to_owned),
             });
-            match &outcome {
-                CommitOutcome::Committed => {
-                    entry.committed = Some(commit.offset);
-                    if let Some(marks) = &mut entry.marks {
-                        marks.committed(commit.metadata.as_ref());
-                    }
-                    self.counters.committed(&commit.partition, commit.offset);
-                    continue;
+            if outcome == CommitOutcome::Committed {
+                entry.committed = Some(commit.offset);
+                if let Some(plan_state) = &mut entry.plan_state {
+                    plan_state.committed(commit.metadata.as_ref());
                 }
-                // While the group is between two generations every commit is answered like "not owned", also for partitions
-                // that stay or are drained at the end: no rebalance names them, so only another try helps. If they are lost, they
-                // are forgotten before the member can join again, and it has no generation to commit with until then (C5).
-                CommitOutcome::Retryable(_) => {}
-                // They may be lost, and the client is about to say so: what is planned meanwhile waits for the next interval (C5).
-                CommitOutcome::NotOwned(_) => self.prompt = false,
-                // No other try helps a partition that leaves; one that stays may be there again in a moment.
-                CommitOutcome::Gone(_) => {
-                    let leaves = |leaving: &Leaving| leaving.epochs.contains(&epoch);
-                    entry.given_up = self.leaving.iter().any(leaves);
-                }
-                CommitOutcome::Refused(reason) => {
-                    // The consumer is to end; what else is finished is still committed.
-                    entry.given_up = true;
-                    let what = format!("commit of {} offset {}", commit.partition, commit.offset);
-                    let refusal = Error::Client { what, reason: reason.clone(), retryable: false };
-                    let _ = self.refusals.send(refusal);
-                }
+                self.counters.committed(&commit.partition, commit.offset);
+                continue;
             }
+            self.handle_failure(assignment, &commit, &outcome);
             telemetry::commit_problem(&commit.partition, commit.offset, &outcome);
         }
     }
 
-    /// Lets those go that are settled, committed, or out of time.
+    fn handle_failure(&mut self, assignment: AssignmentId, commit: &OffsetCommit, outcome: &CommitOutcome) {
+        let Some(entry) = self.entries.get_mut(assignment) else { return };
+        match outcome {
+            // While the group is between two generations, every commit fails as "not owned", also for
+            // partitions that stay or are drained for shutdown. No rebalance names them, so only
+            // another attempt helps. Lost ones are removed before the member can join again, and it
+            // has no generation to commit with until then (C5).
+            CommitOutcome::Committed | CommitOutcome::Retryable(_) => {}
+            // They may be lost, and the client is about to report it. New plans wait for the next
+            // interval (C5).
+            CommitOutcome::NotOwned(_) => self.entries.commit_now = false,
+            // No further attempt helps a partition that leaves. One that stays may recover soon.
+            CommitOutcome::Gone(_) => {
+                let leaves = |request: &LeavingRequest| request.leaving.assignments().contains(&assignment);
+                entry.commits_stopped = self.leaving.iter().any(leaves);
+            }
+            CommitOutcome::Refused(reason) => {
+                // The consumer is ending. Everything else that is finished is still committed.
+                entry.commits_stopped = true;
+                let what = format!("commit of {} offset {}", commit.partition, commit.offset);
+                self.entries.fail(Error::Client { what, reason: reason.clone(), retryable: false });
+            }
+        }
+    }
+
+    /// Logs a warning if the outstanding commit has had no response for [`WARN_INTERVAL`].
+    fn warn_if_unanswered(&mut self) {
+        let now = Instant::now();
+        let Some(outstanding) = self.outstanding.as_mut().filter(|outstanding| now >= outstanding.warn_at)
+        else {
+            return;
+        };
+        outstanding.warn_at = now + WARN_INTERVAL;
+        let partitions: Vec<String> = self
+            .entries
+            .of(&outstanding.assignments)
+            .map(|entry| entry.assignment.partition.to_string())
+            .collect();
+        telemetry::commit_unanswered(&partitions.join(", "), now - outstanding.sent);
+    }
+
+    /// Releases assignments that are committed or out of time.
     fn serve_leaving(&mut self) {
         let now = Instant::now();
-        for mut leaving in std::mem::take(&mut self.leaving) {
-            let expired = now >= leaving.deadline;
-            let settled = !leaving.commits || self.all(&leaving.epochs, |entry| entry.tracker.is_settled());
-            if !settled && !expired {
-                self.leaving.push(leaving);
-                continue;
-            }
-            let clean = !leaving.commits || self.all(&leaving.epochs, |entry| entry.due().is_none());
-            if let Some(outstanding) = &self.outstanding {
-                // C8: what the answer is about stays until it is there. Others wait as well if they have something to commit.
-                let about = !outstanding.epochs.is_disjoint(&leaving.epochs);
-                let patient = now < leaving.deadline.max(outstanding.sent + COMMIT_ANSWER);
-                if patient && (about || !clean) {
-                    self.leaving.push(leaving);
-                    continue;
+        for mut request in std::mem::take(&mut self.leaving) {
+            match self.next_step(&mut request.leaving, now) {
+                Step::Wait => self.leaving.push(request),
+                Step::Commit => {
+                    self.entries.clear_failures(request.leaving.assignments());
+                    self.commit(Some(request.leaving.assignments()));
+                    self.leaving.push(request);
                 }
-                if about {
-                    let _ = leaving.reply.send(Err(unanswered()));
-                    continue;
+                Step::Release => {
+                    let _ = request.reply.send(Ok(self.entries.release(request.leaving.assignments())));
                 }
-            }
-            // What has finished by the deadline gets one try, too.
-            let tries = if expired { 1 } else { LAST_TRIES };
-            if self.outstanding.is_none() && !clean && leaving.tries < tries {
-                let failed = self.any(&leaving.epochs, |entry| entry.commit_failed);
-                match leaving.retry_at {
-                    None if failed => leaving.retry_at = Some((now + RETRY_WAIT).min(leaving.deadline)),
-                    Some(at) if now < at => {}
-                    _ => {
-                        leaving.retry_at = None;
-                        leaving.tries += 1;
-                        self.clear_failures(&leaving.epochs);
-                        self.commit(Some(&leaving.epochs));
-                    }
+                Step::Fail => {
+                    let _ = request.reply.send(Err(unanswered()));
                 }
-                self.leaving.push(leaving);
-                continue;
-            }
-            let _ = leaving.reply.send(Ok(self.release(&leaving.epochs)));
-        }
-    }
-
-    fn all(&self, epochs: &BTreeSet<AssignmentId>, holds: impl Fn(&Entry) -> bool) -> bool {
-        epochs.iter().filter_map(|epoch| self.entries.get(epoch)).all(holds)
-    }
-
-    fn any(&self, epochs: &BTreeSet<AssignmentId>, holds: impl Fn(&Entry) -> bool) -> bool {
-        epochs.iter().filter_map(|epoch| self.entries.get(epoch)).any(holds)
-    }
-
-    fn clear_failures(&mut self, epochs: &BTreeSet<AssignmentId>) {
-        for epoch in epochs {
-            if let Some(entry) = self.entries.get_mut(epoch) {
-                entry.commit_failed = false;
             }
         }
     }
 
-    fn release(&mut self, epochs: &BTreeSet<AssignmentId>) -> Vec<Settled> {
-        let released = epochs.iter().filter_map(|epoch| self.entries.remove(epoch));
-        released.map(|entry| entry.state()).collect()
-    }
-}
-
-fn apply(tracker: &mut OffsetTracker, range: OffsetRange, event: LedgerEvent) -> Result<(), Misuse> {
-    match event {
-        LedgerEvent::Observed { at } => tracker.observe(range, at),
-        LedgerEvent::Finished => tracker.finish(range),
-        LedgerEvent::Abandoned => tracker.abandon(range),
+    fn next_step(&self, leaving: &mut Leaving, now: Instant) -> Step {
+        let assignments = leaving.assignments();
+        if leaving
+            .waits_for_records(now, self.entries.of(assignments).all(|entry| entry.tracker.is_settled()))
+        {
+            return Step::Wait;
+        }
+        let remaining = Remaining {
+            clean: !leaving.commits() || self.entries.of(assignments).all(|entry| entry.due().is_none()),
+            failed: self.entries.of(assignments).any(|entry| entry.commit_failed),
+        };
+        let unanswered = self.outstanding.as_ref().map(|outstanding| Unanswered {
+            sent: outstanding.sent,
+            concerns: !outstanding.assignments.is_disjoint(assignments),
+        });
+        leaving.next_step(now, remaining, unanswered)
     }
 }
 
 /// Pends while no commit is outstanding. Cancel safe: the future stays where it is.
-async fn answered(outstanding: &mut Option<Outstanding>) -> Answer {
+async fn response(outstanding: &mut Option<OutstandingCommit>) -> CommitResponse {
     match outstanding {
-        Some(outstanding) => (&mut outstanding.answer).await,
+        Some(outstanding) => (&mut outstanding.response).await,
         None => std::future::pending().await,
     }
 }
@@ -493,7 +319,7 @@ async fn answered(outstanding: &mut Option<Outstanding>) -> Answer {
 fn unanswered() -> Error {
     Error::Client {
         what: "commit".to_owned(),
-        reason: "the group coordinator has not answered within the drain deadline; partitions cannot be handed back safely"
+        reason: "no response from the group coordinator within the drain timeout; partitions cannot be released safely"
             .to_owned(),
         retryable: true,
     }
@@ -501,27 +327,23 @@ fn unanswered() -> Error {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet as Set;
+    use std::collections::BTreeMap;
 
     use async_trait::async_trait;
-    use proptest::prelude::*;
-
-    use tokio::sync::oneshot;
 
     use super::*;
-    use crate::commit_metadata::Plan;
     use crate::graph::assignment::id::Assignment;
     use crate::graph::commit::handle::CommitterHandle;
-    use crate::log_id::LogAt;
-    use crate::log_id::LogId;
+    use crate::graph::commit::ledger::LedgerEvent;
+    use crate::graph::commit::offset_tracker::OffsetRange;
     use crate::member::{LogPoint, MemberEvent, Ready, Rebalance, Start};
-    use crate::reducer::Fingerprint;
+    use crate::record::TopicPartition;
 
-    /// A member that is never asked.
-    struct Nobody;
+    /// A member without events or outcomes.
+    struct Silent;
 
     #[async_trait]
-    impl GroupMember for Nobody {
+    impl GroupMember for Silent {
         async fn next_event(&self) -> MemberEvent {
             std::future::pending().await
         }
@@ -563,176 +385,78 @@ mod tests {
         }
     }
 
-    fn committer() -> Committer {
-        let (ledger, orders) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
-        Committer::new(
-            Arc::new(Nobody),
-            (Arc::default(), Listeners::default()),
-            mpsc::unbounded_channel().0,
-            Duration::from_secs(1),
-            ledger,
-            orders,
-        )
+    const ASSIGNMENT: AssignmentId = AssignmentId(1);
+
+    /// A running committer with an interval of an hour and one assignment.
+    struct Scene {
+        ledger: mpsc::UnboundedSender<LedgerEntry>,
+        handle: CommitterHandle,
+        counters: Arc<Counters>,
     }
 
-    fn report(epoch: u64, offset: i64, event: LedgerEvent) -> LedgerEntry {
-        LedgerEntry::Records {
-            epoch: AssignmentId(epoch),
-            ranges: vec![OffsetRange::new(offset, offset)],
-            event,
+    impl Scene {
+        fn start() -> Self {
+            let ((ledger, entries), (handle, commands)) = (mpsc::unbounded_channel(), CommitterHandle::new());
+            let counters = Arc::<Counters>::default();
+            let setup = CommitterSetup {
+                member: Arc::new(Silent),
+                counters: counters.clone(),
+                listeners: Listeners::default(),
+                fatal_errors: mpsc::unbounded_channel().0,
+                interval: Duration::from_secs(3600),
+                exactly_once: None,
+            };
+            tokio::spawn(Committer::new(setup, entries, commands).run());
+            let assignment = Assignment { partition: TopicPartition::new("t", 0), epoch: ASSIGNMENT };
+            ledger.send(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
+            Self { ledger, handle, counters }
+        }
+
+        fn report(&self, event: LedgerEvent) {
+            let ranges = vec![OffsetRange::new(7, 7)];
+            self.ledger.send(LedgerEntry::Records { assignment: ASSIGNMENT, ranges, event }).unwrap();
         }
     }
 
-    /// A running committer with an interval of an hour, and the ways to it.
-    fn running() -> (mpsc::UnboundedSender<LedgerEntry>, CommitterHandle, Arc<Counters>) {
-        let ((ledger, entries), (handle, orders)) = (mpsc::unbounded_channel(), CommitterHandle::new());
-        let counters = Arc::<Counters>::default();
-        let (told, refusals) = ((counters.clone(), Listeners::default()), mpsc::unbounded_channel().0);
-        let hour = Duration::from_secs(3600);
-        tokio::spawn(Committer::new(Arc::new(Nobody), told, refusals, hour, entries, orders).run());
-        let assignment = Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) };
-        ledger.send(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
-        (ledger, handle, counters)
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn what_nobody_waits_for_is_read_soon_and_what_somebody_waits_for_at_once() {
-        let (ledger, handle, _) = running();
+    async fn the_ledger_is_read_within_the_read_interval() {
+        let scene = Scene::start();
         let observed = Instant::now();
-        ledger.send(report(1, 7, LedgerEvent::Observed { at: observed })).unwrap();
+        scene.report(LedgerEvent::Observed { at: observed });
         let (reply, dropped) = oneshot::channel();
-        ledger.send(LedgerEntry::Begin { epoch: AssignmentId(99), reply }).unwrap();
-        assert!(dropped.await.is_err(), "nobody knows this epoch");
+        scene.ledger.send(LedgerEntry::AwaitStart { assignment: AssignmentId(99), reply }).unwrap();
+        assert!(dropped.await.is_err(), "an unknown assignment has no start");
         assert!(observed.elapsed() <= READ_INTERVAL);
-        let since = handle.report().await.pop().and_then(|settled| settled.unfinished_since);
+        let since = scene.handle.report().await.pop().and_then(|settled| settled.unfinished_since);
         assert_eq!(since, Some(observed));
-        let settled =
-            handle.settle(BTreeSet::from([AssignmentId(1)]), Instant::now() + Duration::from_secs(9));
-        tokio::task::yield_now().await;
-        ledger.send(report(1, 7, LedgerEvent::Abandoned)).unwrap();
-        let asked = Instant::now();
-        assert!(settled.await.is_ok_and(|settled| settled.len() == 1));
-        assert_eq!(asked.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_start_that_was_chosen_is_committed_when_it_is_told_to_read() {
-        let (ledger, handle, counters) = running();
+    async fn the_ledger_is_read_at_once_during_a_drain() {
+        let scene = Scene::start();
+        scene.report(LedgerEvent::Observed { at: Instant::now() });
+        let deadline = Instant::now() + Duration::from_secs(9);
+        let settled = scene.handle.settle([ASSIGNMENT].into(), deadline);
+        tokio::task::yield_now().await;
+        scene.report(LedgerEvent::Abandoned);
+        let started = Instant::now();
+        assert!(settled.await.is_ok_and(|settled| settled.len() == 1));
+        assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_chosen_starting_offset_is_committed_at_the_next_read() {
+        let Scene { ledger, handle, counters } = Scene::start();
         tokio::task::yield_now().await;
         let (commit, metadata, log) = (Some(5), None, None);
         ledger
-            .send(LedgerEntry::Starts { epoch: AssignmentId(1), commit, metadata, offset: commit, log })
+            .send(LedgerEntry::Starts { assignment: ASSIGNMENT, commit, metadata, offset: commit, log })
             .unwrap();
         handle.read();
-        let told = Instant::now();
+        let started = Instant::now();
         while counters.snapshot(0).commits == 0 {
             tokio::task::yield_now().await;
         }
-        assert_eq!(told.elapsed(), Duration::ZERO);
-    }
-
-    type Report = fn(&Plan) -> LedgerEntry;
-
-    /// A committer in exactly-once mode after these entries, in this order, of a partition with a plan for 0 to 2 in force: what it would
-    /// commit, and why it ends.
-    fn with_a_plan(order: &[Report]) -> (bool, Option<Error>) {
-        let (refusals, mut refused) = mpsc::unbounded_channel();
-        let (ledger, orders) = (mpsc::unbounded_channel().1, mpsc::unbounded_channel().1);
-        let listeners = (Arc::default(), Listeners::default());
-        let answer = Duration::from_secs(1);
-        let committer = Committer::new(Arc::new(Nobody), listeners, refusals, answer, ledger, orders);
-        let mut committer = committer.exactly_once(Some(1 << 20));
-        let partition = TopicPartition::new("t", 0);
-        committer
-            .enter(LedgerEntry::Assigned(Arc::new(Assignment { partition, epoch: AssignmentId(1) })))
-            .unwrap();
-        let (log, token) = (LogId::new("cluster", 7).unwrap(), "token".into());
-        let rows = Fingerprint { rows: 3, bytes: 3, hash: 3 };
-        let plan = Plan { log, epoch: 5, first: 0, last: 2, rows, budget: 3, token, created: 1 };
-        for entry in order {
-            committer.enter(entry(&plan)).unwrap();
-        }
-        committer.look_at_plans();
-        let due = committer.entries.get(&AssignmentId(1)).and_then(Entry::due);
-        (due.is_some(), refused.try_recv().ok())
-    }
-
-    /// E3 and E8, whatever comes first: records that map to no row any more, or the end of the log, may be told of before the start.
-    #[test]
-    fn a_plan_that_nothing_is_left_of_is_refused_in_any_order_of_reports() {
-        let starts: Report = |plan| LedgerEntry::Starts {
-            epoch: AssignmentId(1),
-            commit: None,
-            metadata: Some(plan.text()),
-            offset: Some(0),
-            log: Some(LogAt { id: plan.log.clone(), millis: 9 }),
-        };
-        let observed: Report = |_| LedgerEntry::Records {
-            epoch: AssignmentId(1),
-            ranges: vec![OffsetRange::new(0, 2)],
-            event: LedgerEvent::Observed { at: Instant::now() },
-        };
-        let finished: Report = |_| LedgerEntry::Records {
-            epoch: AssignmentId(1),
-            ranges: vec![OffsetRange::new(0, 2)],
-            event: LedgerEvent::Finished,
-        };
-        let ended: Report = |_| LedgerEntry::Ended { epoch: AssignmentId(1), offset: 5 };
-        let orders: [&[Report]; 5] = [
-            &[starts, observed, finished],
-            &[observed, starts, finished],
-            &[observed, finished, starts],
-            &[starts, ended],
-            &[ended, starts],
-        ];
-        for (number, order) in orders.into_iter().enumerate() {
-            let (commits, refused) = with_a_plan(order);
-            assert!(!commits, "order {number}: passes the plan");
-            assert!(matches!(refused, Some(Error::BlockChanged { .. })), "order {number}: {refused:?}");
-        }
-    }
-
-    proptest! {
-        /// C3 and C1: a partition is assigned again and again, each time from what is committed; reports of all epochs, late
-        /// ones too, come in any order. What would be committed never passes a record that the present epoch has not
-        /// finished, whatever an earlier one says of it.
-        #[test]
-        fn reports_of_earlier_epochs_never_move_the_offset(
-            steps in prop::collection::vec((0..8u8, any::<prop::sample::Index>()), 1..200),
-        ) {
-            let mut committer = committer();
-            let (mut epoch, mut next, mut committed) = (0u64, 0i64, 0i64);
-            let mut unfinished: Set<i64> = Set::new();
-            let mut under_way: Vec<(u64, i64)> = Vec::new();
-            for (step, pick) in steps {
-                if step == 0 || epoch == 0 {
-                    let gone: Set<AssignmentId> = [AssignmentId(epoch)].into();
-                    committer.release(&gone);
-                    (epoch, next) = (epoch + 1, committed);
-                    unfinished.clear();
-                    let partition = TopicPartition::new("t", 0);
-                    let assignment = Assignment { partition, epoch: AssignmentId(epoch) };
-                    committer.enter(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
-                    let starts = LedgerEntry::Starts { epoch: AssignmentId(epoch), commit: None, metadata: None, offset: None, log: None };
-                    committer.enter(starts).unwrap();
-                } else if step < 4 || under_way.is_empty() {
-                    let offset = next + i64::from(step);
-                    committer.enter(report(epoch, offset, LedgerEvent::Observed { at: Instant::now() })).unwrap();
-                    next = offset + 1;
-                    unfinished.insert(offset);
-                    under_way.push((epoch, offset));
-                } else {
-                    let (of, offset) = under_way.swap_remove(pick.index(under_way.len()));
-                    committer.enter(report(of, offset, LedgerEvent::Finished)).unwrap();
-                    if of == epoch {
-                        unfinished.remove(&offset);
-                    }
-                }
-                if let Some((due, _)) = committer.entries.get(&AssignmentId(epoch)).and_then(Entry::due) {
-                    prop_assert!(unfinished.first().is_none_or(|lowest| due <= *lowest), "{due} past {unfinished:?}");
-                    committed = committed.max(due);
-                }
-            }
-        }
+        assert_eq!(started.elapsed(), Duration::ZERO);
     }
 }

@@ -1,4 +1,4 @@
-//! One assignment in the ledger.
+//! One assignment in the ledger: its tracker, and what its next commit carries.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tokio::sync::oneshot;
 
 use super::handle::Settled;
 use super::offset_tracker::OffsetTracker;
-use super::plan_state::{Beginning, Begins, Marks};
+use super::plan_state::{AssignedStart, PlanState, StartingPosition};
 use crate::commit_metadata::refuse_open_plan;
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
@@ -16,35 +16,51 @@ pub(super) struct Entry {
     pub(super) assignment: Arc<Assignment>,
     pub(super) tracker: OffsetTracker,
     pub(super) committed: Option<i64>,
-    /// What every commit has to carry (C7).
+    /// Carried by every commit (metadata in force, C7).
     pub(super) metadata: Option<Arc<str>>,
-    /// Exactly-once mode: what is carried instead, once the start is known.
-    pub(super) marks: Option<Marks>,
-    /// Who wants to know how it begins.
-    pub(super) begin: Option<oneshot::Sender<Beginning>>,
-    /// It is known where it starts, and with which metadata.
+    /// Exactly-once mode: carried instead, once the start is known.
+    pub(super) plan_state: Option<PlanState>,
+    /// The block task that waits for the starting position.
+    pub(super) start_reply: Option<oneshot::Sender<StartingPosition>>,
+    /// Its starting offset and metadata are known.
     pub(super) started: bool,
     pub(super) commit_failed: bool,
-    /// The broker refuses for good: no further try.
-    pub(super) given_up: bool,
+    /// No further commit: the broker denies it permanently, or the consumer is ending.
+    pub(super) commits_stopped: bool,
 }
 
 impl Entry {
-    /// Exactly-once mode: takes up the mark; at-least-once mode: makes sure that there is no open plan.
-    pub(super) fn begin(&mut self, exactly_once: Option<u64>, begins: Begins) -> Result<(), Error> {
-        let partition = &self.assignment.partition;
-        if let Some(budget) = exactly_once {
-            self.marks = Some(Marks::judge(partition, begins, budget)?);
-            return Ok(());
+    pub(super) fn new(assignment: Arc<Assignment>) -> Self {
+        Self {
+            assignment,
+            tracker: OffsetTracker::default(),
+            committed: None,
+            metadata: None,
+            plan_state: None,
+            start_reply: None,
+            started: false,
+            commit_failed: false,
+            commits_stopped: false,
         }
-        refuse_open_plan(partition, begins.metadata.as_deref())
     }
 
-    pub(super) fn tell_beginning(&mut self) {
-        if let Some(marks) = self.marks.as_ref().filter(|_| self.started)
-            && let Some(reply) = self.begin.take()
+    /// Exactly-once mode (with a memory budget): reads the commit metadata. At-least-once mode:
+    /// checks that it holds no open plan.
+    pub(super) fn start(&mut self, exactly_once: Option<u64>, start: AssignedStart) -> Result<(), Error> {
+        let partition = &self.assignment.partition;
+        if let Some(budget) = exactly_once {
+            self.plan_state = Some(PlanState::at_start(partition, start, budget)?);
+            return Ok(());
+        }
+        refuse_open_plan(partition, start.metadata.as_deref())
+    }
+
+    /// Answers the block task, if it waits and the start is known.
+    pub(super) fn send_start(&mut self) {
+        if let Some(plan_state) = self.plan_state.as_ref().filter(|_| self.started)
+            && let Some(reply) = self.start_reply.take()
         {
-            let _ = reply.send(marks.beginning());
+            let _ = reply.send(plan_state.starting_position());
         }
     }
 
@@ -53,26 +69,26 @@ impl Entry {
         Settled {
             partition: self.assignment.partition.clone(),
             committed: self.committed,
-            epoch: self.assignment.epoch,
+            assignment: self.assignment.epoch,
             unfinished_from: oldest.map(|(offset, _)| offset),
             unfinished_since: oldest.map(|(_, since)| since),
-            given_up: self.tracker.oldest_is_given_up(),
+            abandoned: self.tracker.oldest_is_abandoned(),
             stalled: !self.tracker.is_settled(),
             commit_failed: self.commit_failed,
-            metadata: self.marks.as_ref().map_or_else(|| self.metadata.clone(), Marks::in_force),
-            log: self.marks.as_ref().map(Marks::log),
+            metadata: self.plan_state.as_ref().map_or_else(|| self.metadata.clone(), PlanState::in_force),
+            log: self.plan_state.as_ref().map(PlanState::log),
         }
     }
 
-    /// The offset to commit and what it carries, if there is something new.
+    /// The offset to commit and its metadata, if there is something new.
     pub(super) fn due(&self) -> Option<(i64, Option<Arc<str>>)> {
-        // Before it has started, nobody knows the metadata in force (C7).
-        if self.given_up || !self.started {
+        // Before the start the metadata in force is unknown (C7).
+        if self.commits_stopped || !self.started {
             return None;
         }
-        if let Some(marks) = &self.marks {
-            let (offset, mark) = marks.due(self.tracker.watermark(), self.committed)?;
-            return Some((offset, Some(mark)));
+        if let Some(plan_state) = &self.plan_state {
+            let (offset, metadata) = plan_state.due(self.tracker.watermark(), self.committed)?;
+            return Some((offset, Some(metadata)));
         }
         let watermark = self.tracker.watermark()?;
         let is_new = self.committed.is_none_or(|committed| watermark > committed);

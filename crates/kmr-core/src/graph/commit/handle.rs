@@ -1,4 +1,4 @@
-//! The coordinator's way to the committer.
+//! The coordinator's side of the committer: commands and their replies.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,95 +16,101 @@ use crate::util::future::BoxFuture;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Settled {
     pub(crate) partition: TopicPartition,
-    pub(crate) epoch: AssignmentId,
-    /// The offset committed last in this assignment.
+    pub(crate) assignment: AssignmentId,
+    /// The last offset committed in this assignment.
     pub(crate) committed: Option<i64>,
-    /// The lowest observed offset that was not finished; `None`: all were.
+    /// The lowest observed offset that was not finished. `None`: all were.
     pub(crate) unfinished_from: Option<i64>,
     /// When that offset was observed.
     pub(crate) unfinished_since: Option<Instant>,
-    /// Nobody will finish it in this assignment, whatever else is under way.
-    pub(crate) given_up: bool,
-    /// Something was still under way at the deadline.
+    /// That record was abandoned: nothing finishes it in this assignment.
+    pub(crate) abandoned: bool,
+    /// Records were still in progress at the deadline.
     pub(crate) stalled: bool,
-    /// The last commit did not go through.
+    /// The last commit failed.
     pub(crate) commit_failed: bool,
-    /// What every commit has to carry (C7).
+    /// Carried by every commit (metadata in force, C7).
     pub(crate) metadata: Option<Arc<str>>,
-    /// Exactly-once mode: which log it is.
+    /// Exactly-once mode: the log's id.
     pub(crate) log: Option<LogAt>,
 }
 
-/// What the coordinator asks for.
-pub(crate) enum Order {
-    /// Wait until all records of these assignments are finished or abandoned, commit, and forget them.
-    Settle {
-        epochs: BTreeSet<AssignmentId>,
-        deadline: Instant,
-        reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
-    },
-    /// Forget them, without a commit (C5).
-    Forget {
-        epochs: BTreeSet<AssignmentId>,
-        deadline: Instant,
-        reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
-    },
-    /// Say how far all assignments are, those on their way out included.
+/// What the coordinator requests.
+pub(crate) enum Command {
+    /// Wait until all records of these assignments are finished or abandoned, commit them, then
+    /// remove the assignments.
+    Settle(Removal),
+    /// Remove them without a commit (lost means uncommitted, C5).
+    Forget(Removal),
+    /// Reply with the state of all assignments, including those that are being drained.
     Report { reply: oneshot::Sender<Vec<Settled>> },
-    /// Read the ledger: it says something that cannot wait.
+    /// Read the ledger now: an entry cannot wait.
     Read,
 }
 
-/// The coordinator's way to the committer.
+/// Assignments that leave the ledger.
+pub(crate) struct Removal {
+    pub(crate) assignments: BTreeSet<AssignmentId>,
+    pub(crate) deadline: Instant,
+    pub(crate) reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
+}
+
+/// Sends commands to the committer.
 #[derive(Clone)]
 pub(crate) struct CommitterHandle {
-    orders: mpsc::UnboundedSender<Order>,
+    commands: mpsc::UnboundedSender<Command>,
 }
 
 impl CommitterHandle {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Order>) {
-        let (orders, receiver) = mpsc::unbounded_channel();
-        (Self { orders }, receiver)
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Command>) {
+        let (commands, receiver) = mpsc::unbounded_channel();
+        (Self { commands }, receiver)
     }
 
-    /// See [`Order::Settle`]. The order is given at once, not when the answer is awaited.
+    /// See [`Command::Settle`]. Sends the command at once, not when the reply is awaited.
     ///
     /// # Errors
-    /// A commit is still unanswered at the deadline: partitions must not be handed back (C8).
-    pub(crate) fn settle(&self, epochs: BTreeSet<AssignmentId>, deadline: Instant) -> Reply {
-        self.ask(|reply| Order::Settle { epochs, deadline, reply })
+    /// A commit is still unanswered at the deadline: the partitions must not be released (one
+    /// outstanding commit, C8).
+    pub(crate) fn settle(&self, assignments: BTreeSet<AssignmentId>, deadline: Instant) -> Reply {
+        self.remove(assignments, deadline, Command::Settle)
     }
 
-    /// See [`Order::Forget`]. The order is given at once, not when the answer is awaited.
+    /// See [`Command::Forget`]. Sends the command at once, not when the reply is awaited.
     ///
     /// # Errors
     /// As for [`settle`](Self::settle).
-    pub(crate) fn forget(&self, epochs: BTreeSet<AssignmentId>, deadline: Instant) -> Reply {
-        self.ask(|reply| Order::Forget { epochs, deadline, reply })
+    pub(crate) fn forget(&self, assignments: BTreeSet<AssignmentId>, deadline: Instant) -> Reply {
+        self.remove(assignments, deadline, Command::Forget)
     }
 
-    /// What the ledger has been told is acted upon now, and not when it is read next.
+    /// Makes the committer act on the ledger's entries now instead of at the next read.
     pub(crate) fn read(&self) {
-        let _ = self.orders.send(Order::Read);
+        let _ = self.commands.send(Command::Read);
     }
 
-    /// How far all assignments are; none if the committer has ended.
+    /// The state of all assignments. Empty if the committer has ended.
     pub(crate) async fn report(&self) -> Vec<Settled> {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.orders.send(Order::Report { reply });
-        answer.await.unwrap_or_default()
+        let (reply, response) = oneshot::channel();
+        let _ = self.commands.send(Command::Report { reply });
+        response.await.unwrap_or_default()
     }
 
-    fn ask(&self, order: impl FnOnce(oneshot::Sender<Result<Vec<Settled>, Error>>) -> Order) -> Reply {
-        let (reply, answer) = oneshot::channel();
-        let _ = self.orders.send(order(reply));
+    fn remove(
+        &self,
+        assignments: BTreeSet<AssignmentId>,
+        deadline: Instant,
+        command: impl FnOnce(Removal) -> Command,
+    ) -> Reply {
+        let (reply, response) = oneshot::channel();
+        let _ = self.commands.send(command(Removal { assignments, deadline, reply }));
         Box::pin(async move {
-            let gone =
+            let ended =
                 |_| Err(Error::Internal { what: "the committer has ended before the consumer".to_owned() });
-            answer.await.unwrap_or_else(gone)
+            response.await.unwrap_or_else(ended)
         })
     }
 }
 
-/// How assignments ended, when they have.
+/// How assignments ended, once they have.
 pub(crate) type Reply = BoxFuture<'static, Result<Vec<Settled>, Error>>;

@@ -1,4 +1,4 @@
-//! What the committer is told of records and assignments.
+//! The messages of the ledger: what tasks report about records and assignments.
 
 use std::sync::Arc;
 
@@ -6,45 +6,48 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::offset_tracker::OffsetRange;
-use super::plan_state::{Beginning, Proposal};
+use super::plan_state::{Proposal, StartingPosition};
 use crate::graph::assignment::id::{Assignment, AssignmentId};
 use crate::log_id::LogAt;
 
-/// What the ledger, the committer's list of trackers, is told.
+/// One report to the ledger. Each names its assignment (reports name their assignment, C3).
 #[derive(Debug)]
 pub(crate) enum LedgerEntry {
-    /// An assignment begins: sent before anything else of its epoch.
+    /// A new assignment: sent before anything else of it.
     Assigned(Arc<Assignment>),
-    /// Where an assignment starts. `commit`: it is to be committed before any record is: "latest" must not move on a restart.
+    /// Where an assignment starts.
     Starts {
-        epoch: AssignmentId,
+        assignment: AssignmentId,
+        /// Committed before any record: "latest" must not move on a restart.
         commit: Option<i64>,
         metadata: Option<Arc<str>>,
-        /// The offset itself; `None`: the lowest of the log.
+        /// The offset itself. `None`: the lowest of the log.
         offset: Option<i64>,
-        /// Exactly-once mode: which log it is.
+        /// Exactly-once mode: the log's id.
         log: Option<LogAt>,
     },
-    /// Exactly-once mode: a block task asks how an assignment begins. The reply is dropped if it does not.
-    Begin { epoch: AssignmentId, reply: oneshot::Sender<Beginning> },
-    /// Exactly-once mode: a block is to be planned, or has been made again so far.
-    Plan { epoch: AssignmentId, proposal: Proposal },
-    /// Everything that the log holds below `offset` has been observed.
-    Ended { epoch: AssignmentId, offset: i64 },
+    /// Exactly-once mode: a block task waits for the starting position. The reply is dropped if
+    /// there is none.
+    AwaitStart { assignment: AssignmentId, reply: oneshot::Sender<StartingPosition> },
+    /// Exactly-once mode: a block to plan, or what a replay holds so far.
+    Plan { assignment: AssignmentId, proposal: Proposal },
+    /// All records that the log holds below `offset` have been observed.
+    ReachedEnd { assignment: AssignmentId, offset: i64 },
     /// Records of an assignment were observed, finished or abandoned.
-    Records { epoch: AssignmentId, ranges: Vec<OffsetRange>, event: LedgerEvent },
+    Records { assignment: AssignmentId, ranges: Vec<OffsetRange>, event: LedgerEvent },
 }
 
-/// What became of records.
+/// What happened to records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LedgerEvent {
     Observed {
-        /// The ledger is read later.
+        /// The committer reads the ledger later.
         at: Instant,
     },
     Finished,
     Abandoned,
 }
 
-/// The way to the ledger. Unbounded: an entry a chunk and part, bounded by what the budget admits until it is read.
+/// The sending side of the ledger. Unbounded: each chunk and each part of a claim sends one entry,
+/// so the memory budget bounds them until the committer reads them.
 pub(crate) type Ledger = mpsc::UnboundedSender<LedgerEntry>;

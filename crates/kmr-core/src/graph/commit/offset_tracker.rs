@@ -1,10 +1,11 @@
-//! Which offset of a partition is safe to commit: ranges in arrival order, gaps allowed. Pure, no clock, no I/O.
+//! Which offset of a partition is safe to commit. Pure: no clock, no I/O.
 //!
-//! Invariants (numbers of ARCHITECTURE.md):
-//! * C1: the watermark is never above the lowest observed offset that is not finished.
-//! * C2: offsets are not dense; nothing is compared with "previous + 1". What lies between two observed ranges does not
-//!   exist, so a finished range lets the watermark jump to its own end.
-//! * C6: the order in which ranges are finished does not matter.
+//! Invariants:
+//! * C1, commit below unfinished: the watermark is never above the lowest observed offset that is
+//!   not finished.
+//! * C2, gaps are normal: nothing is compared with "previous + 1". No record exists between two
+//!   observed ranges, so the watermark jumps to the end of a finished range.
+//! * C6, any delivery order: the order in which ranges are finished does not matter.
 
 use std::collections::VecDeque;
 
@@ -29,15 +30,15 @@ impl OffsetRange {
     }
 }
 
-/// An observed range and what has become of it. Finished and abandoned parts tile it without overlap.
+/// An observed range and its finished parts. Finished and abandoned parts tile it without overlap.
 #[derive(Debug)]
 struct Entry {
     range: OffsetRange,
     /// When it was observed.
     since: Instant,
-    /// Finished parts, sorted, neighbours merged.
+    /// Finished parts, sorted and merged.
     finished: Vec<OffsetRange>,
-    /// Length of finished and abandoned parts together.
+    /// Total length of the finished and abandoned parts.
     settled: i64,
 }
 
@@ -47,17 +48,17 @@ pub(crate) struct OffsetTracker {
     entries: VecDeque<Entry>,
     watermark: Option<i64>,
     last_observed: Option<i64>,
-    /// Everything that the log holds below has been observed.
-    ended: Option<i64>,
+    /// All records that the log holds below this offset have been observed.
+    log_end: Option<i64>,
     unsettled: usize,
 }
 
-/// What a caller did that cannot be: a defect of the graph, reported and never acted upon.
+/// A call that contradicts earlier ones: a defect of the graph. It changes nothing.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Misuse(pub(crate) &'static str);
 
 impl OffsetTracker {
-    /// Records of `range` are on their way. Ranges come in the order of the log.
+    /// Tracks the records of `range`. Ranges arrive in the order of the log.
     pub(crate) fn observe(&mut self, range: OffsetRange, now: Instant) -> Result<(), Misuse> {
         if range.last < range.first {
             return Err(Misuse("an observed range ends before it starts"));
@@ -71,12 +72,12 @@ impl OffsetTracker {
         Ok(())
     }
 
-    /// Everything below `offset` is none of this group's business.
+    /// Sets the watermark to the starting offset of the assignment.
     pub(crate) fn start_at(&mut self, offset: i64) {
         self.watermark.get_or_insert(offset);
     }
 
-    /// Records of `range` are delivered, skipped, or in the dead letters.
+    /// The records of `range` are delivered, skipped, or acknowledged as dead letters.
     pub(crate) fn finish(&mut self, range: OffsetRange) -> Result<(), Misuse> {
         self.settle(range)?.add(range);
         if enabled(Mutant::CommitsMaximum) {
@@ -86,17 +87,17 @@ impl OffsetTracker {
         Ok(())
     }
 
-    /// Everything that the log holds below `offset` has been observed.
-    pub(crate) fn end(&mut self, offset: i64) {
-        self.ended = self.ended.max(Some(offset));
+    /// All records that the log holds below `offset` have been observed.
+    pub(crate) fn reach_end(&mut self, offset: i64) {
+        self.log_end = self.log_end.max(Some(offset));
     }
 
-    /// Records of `range` will not be finished in this assignment.
+    /// The records of `range` will not be finished in this assignment.
     pub(crate) fn abandon(&mut self, range: OffsetRange) -> Result<(), Misuse> {
         self.settle(range).map(drop)
     }
 
-    /// The offset to commit: all observed records below it are finished. `None`: nothing is finished yet.
+    /// The offset to commit: all observed records below it are finished. `None`: none is yet.
     pub(crate) fn watermark(&self) -> Option<i64> {
         self.watermark
     }
@@ -106,22 +107,23 @@ impl OffsetTracker {
         self.unsettled == 0
     }
 
-    /// The oldest observed record that is not finished, and since when it has been observed.
+    /// The oldest observed record that is not finished, and when it was observed.
     pub(crate) fn oldest_unfinished(&self) -> Option<(i64, Instant)> {
         let Entry { range, since, .. } = self.entries.front()?;
         Some((self.watermark.map_or(range.first, |watermark| watermark.max(range.first)), *since))
     }
 
-    /// Whether nobody will finish the oldest observed record in this assignment: all of its range is finished or abandoned.
-    pub(crate) fn oldest_is_given_up(&self) -> bool {
+    /// Whether the oldest unfinished record is abandoned. If so, all of its range is finished or
+    /// abandoned.
+    pub(crate) fn oldest_is_abandoned(&self) -> bool {
         self.entries.front().is_some_and(|entry| entry.settled == entry.range.len())
     }
 
-    /// Whether `held` is all that is not finished of what has been observed up to `last`, and that has been observed, as far as the log
-    /// holds it. The ranges of `held` are in order.
+    /// Whether all records up to `last` have been observed, and all of them are finished except those
+    /// in `held`. The ranges of `held` are in order.
     pub(crate) fn is_finished_but(&self, last: i64, held: &[OffsetRange]) -> bool {
         let reached = self.last_observed.is_some_and(|observed| observed >= last)
-            || self.ended.is_some_and(|end| end > last);
+            || self.log_end.is_some_and(|end| end > last);
         let mut entries = self.entries.iter().take_while(|entry| entry.range.first <= last);
         reached && entries.all(|entry| entry.unfinished().all(|open| is_held(open, last, held)))
     }
@@ -176,7 +178,7 @@ fn is_held(open: OffsetRange, last: i64, held: &[OffsetRange]) -> bool {
 }
 
 impl Entry {
-    /// What of the range is not finished, in order.
+    /// The unfinished parts of the range, in order.
     fn unfinished(&self) -> impl Iterator<Item = OffsetRange> {
         let starts = std::iter::once(self.range.first).chain(self.finished.iter().map(|part| part.last + 1));
         let ends = self.finished.iter().map(|part| part.first - 1).chain(std::iter::once(self.range.last));
@@ -209,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nothing_but_what_is_held_is_unfinished() {
+    fn only_held_records_may_be_unfinished() {
         let mut tracker = OffsetTracker::default();
         assert!(!tracker.is_finished_but(5, &[range(0, 9)]), "nothing has been observed");
         tracker.observe(range(0, 9), Instant::now()).unwrap();
@@ -218,7 +220,7 @@ mod tests {
         assert!(tracker.is_finished_but(5, &[range(0, 2), range(3, 5)]));
         assert!(
             !tracker.is_finished_but(5, &[range(0, 2), range(4, 5)]),
-            "3 may be a dead letter on its way"
+            "3 may be a dead letter that is not acknowledged"
         );
         tracker.finish(range(3, 3)).unwrap();
         assert!(tracker.is_finished_but(5, &[range(0, 2), range(4, 5)]));
@@ -227,12 +229,12 @@ mod tests {
         assert!(!tracker.is_finished_but(20, &[range(0, 2), range(4, 9)]));
         tracker.finish(range(20, 29)).unwrap();
         assert!(tracker.is_finished_but(25, &[range(0, 2), range(4, 9)]));
-        tracker.end(30);
-        assert!(!tracker.is_finished_but(30, &[range(0, 2), range(4, 9)]), "30 may come");
-        tracker.end(31);
+        tracker.reach_end(30);
+        assert!(!tracker.is_finished_but(30, &[range(0, 2), range(4, 9)]), "30 may follow");
+        tracker.reach_end(31);
         assert!(tracker.is_finished_but(30, &[range(0, 2), range(4, 9)]), "the log holds no more");
         tracker.abandon(range(0, 2)).unwrap();
-        assert!(!tracker.is_finished_but(25, &[range(4, 9)]), "what is given up is not finished");
+        assert!(!tracker.is_finished_but(25, &[range(4, 9)]), "abandoned records are not finished");
     }
 
     fn range(first: i64, last: i64) -> OffsetRange {
@@ -269,16 +271,16 @@ mod tests {
         let mut tracker = OffsetTracker::default();
         tracker.observe(range(0, 4), Instant::now()).unwrap();
         tracker.observe(range(5, 9), Instant::now()).unwrap();
-        assert!(!tracker.oldest_is_given_up());
+        assert!(!tracker.oldest_is_abandoned());
         tracker.abandon(range(0, 4)).unwrap();
-        assert!(tracker.oldest_is_given_up() && !tracker.is_settled());
+        assert!(tracker.oldest_is_abandoned() && !tracker.is_settled());
         tracker.finish(range(5, 9)).unwrap();
         assert_eq!(tracker.watermark(), None);
         assert!(tracker.is_settled());
     }
 
     #[test]
-    fn misuse_is_refused_and_changes_nothing() {
+    fn misuse_is_an_error_and_changes_nothing() {
         let mut tracker = OffsetTracker::default();
         tracker.observe(range(5, 9), Instant::now()).unwrap();
         assert!(tracker.observe(range(9, 12), Instant::now()).is_err());
@@ -289,7 +291,7 @@ mod tests {
         assert_eq!(tracker.watermark(), Some(10));
     }
 
-    /// Observed records of one partition, cut into chunks, each chunk cut into parts, with an order of settling.
+    /// Observed records of one partition, cut into chunks and parts, with an order of settling.
     #[derive(Clone, Debug)]
     struct Plan {
         chunks: Vec<Vec<i64>>,
@@ -330,7 +332,7 @@ mod tests {
         )
     }
 
-    /// Cuts a chunk at records into tiles of its offset space.
+    /// Cuts a chunk between records into parts that tile its offsets.
     fn tiles(chunk: &[i64], cuts: &mut impl Iterator<Item = usize>) -> Vec<OffsetRange> {
         let (first, last) = (chunk[0], chunk[chunk.len() - 1]);
         let mut tiles = Vec::new();
@@ -346,7 +348,8 @@ mod tests {
     }
 
     proptest! {
-        /// C1, C2, C6 against a model that knows every record: random gaps, cuts, order of settling, abandoned parts.
+        /// C1, C2 and C6 against a model that knows every record. Gaps, cuts, the order of settling
+        /// and abandoned parts are random.
         #[test]
         fn watermark_agrees_with_a_model_that_knows_every_record(plan in plan()) {
             let mut tracker = OffsetTracker::default();
@@ -375,11 +378,14 @@ mod tests {
                     unfinished.retain(|offset| *offset < part.first || *offset > part.last);
                 }
                 if let Some(watermark) = tracker.watermark() {
-                    prop_assert!(watermark >= committed, "a watermark never goes back");
+                    prop_assert!(watermark >= committed, "a watermark never moves back");
                     committed = watermark;
-                    prop_assert!(unfinished.first().is_none_or(|lowest| watermark <= *lowest), "C1");
-                    // Nothing finished is held back either: no observed record lies between the watermark and the
-                    // lowest unfinished one.
+                    prop_assert!(
+                        unfinished.first().is_none_or(|lowest| watermark <= *lowest),
+                        "commit below unfinished (C1)"
+                    );
+                    // Nor is the watermark too low: no observed record lies between it and the lowest
+                    // unfinished one.
                     let end = unfinished.first().copied().or(tracker.last_observed.map(|last| last + 1)).unwrap_or(0);
                     prop_assert!(all.range(watermark..end).next().is_none(), "held back: {watermark}..{end}");
                 }

@@ -1,12 +1,14 @@
-//! What the committer knows of one assignment's marks in exactly-once mode: the epoch, the open plan, what the group has in force.
+//! The plan of one assignment in exactly-once mode: its epoch, the open plan, the metadata in force.
 //!
-//! Invariants (rules of ARCHITECTURE.md, "Exactly once"):
-//! * E1: one plan is open at most. While it is, the offset stays at its first and every commit carries it; with none open every
-//!   commit carries an idle mark.
-//! * E2: an offset is taken up only with a mark that was made for it, by this log's readers.
-//! * E3: a plan is committed when everything observed up to its last record is finished, but for what the block itself holds. So dead
-//!   letters are acknowledged before their block is planned, and a block that is made again is whole.
-//! * A plan that nobody waits for any more is not committed, unless the request is out already.
+//! Invariants (docs/design/exactly-once.md):
+//! * E1: at most one plan is open. While it is, the offset stays at the plan's first, and every
+//!   commit carries the plan. With no plan open, every commit carries an idle marker.
+//! * E2: an assignment starts at an offset only if the commit metadata was written for this offset
+//!   and this log.
+//! * E3: a plan is committed once all observed records up to its last are finished, except those that
+//!   the block holds. So dead letters are acknowledged before their block is planned, and a replayed
+//!   block is complete.
+//! * A plan whose block task no longer waits is not committed, unless the request is already sent.
 
 use std::sync::Arc;
 
@@ -20,18 +22,18 @@ use crate::log_id::{LogAt, LogId};
 use crate::record::TopicPartition;
 use crate::util::mutants::{Mutant, enabled};
 
-/// What a block task has to know of an assignment before it makes blocks of its records.
+/// What a block task needs before it builds blocks of an assignment.
 #[derive(Clone, Debug)]
-pub(crate) struct Beginning {
+pub(crate) struct StartingPosition {
     pub(crate) log: LogId,
     pub(crate) epoch: i64,
-    /// The plan that is in force: the first block has to be this one.
+    /// The plan in force: the first block must be this one.
     pub(crate) plan: Option<Arc<Plan>>,
     /// A time in milliseconds since the Unix epoch, and the same time by the runtime's clock.
     clock: (i64, Instant),
 }
 
-impl Beginning {
+impl StartingPosition {
     /// Milliseconds since the Unix epoch.
     pub(crate) fn now(&self) -> i64 {
         let (millis, at) = self.clock;
@@ -39,49 +41,50 @@ impl Beginning {
     }
 }
 
-/// A plan that is to be committed, or that is in force and whose block has to be whole.
+/// A plan to commit, or one in force whose replayed block has to be complete.
 #[derive(Debug)]
 pub(crate) struct Proposal {
     pub(crate) plan: Arc<Plan>,
     /// The records that the block holds.
     pub(crate) held: Vec<OffsetRange>,
-    /// Told when the plan is in force and nothing but the block is unfinished up to its last record. Dropped: neither will be.
+    /// Notified when the plan is in force and only the block's records are unfinished up to its last.
+    /// Dropped if that cannot happen any more.
     pub(crate) reply: oneshot::Sender<()>,
 }
 
-/// How an assignment begins.
-pub(crate) struct Begins {
+/// Where Kafka lets an assignment start.
+pub(crate) struct AssignedStart {
     pub(crate) log: Option<LogAt>,
-    /// The offset that it starts from; `None`: the lowest of the log.
+    /// The starting offset. `None`: the lowest of the log.
     pub(crate) offset: Option<i64>,
-    /// The group had committed nothing.
+    /// The group had no committed offset.
     pub(crate) chosen: bool,
     pub(crate) metadata: Option<Arc<str>>,
 }
 
 /// How far a plan is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Something else than its block is unfinished.
-    Waits,
-    /// It is to be committed.
+enum PlanPhase {
+    /// Records that its block does not hold are unfinished.
+    Waiting,
+    /// To be committed.
     Ready,
-    /// It is in force.
+    /// In force.
     Committed,
 }
 
 #[derive(Debug)]
-struct Open {
+struct OpenPlan {
     plan: Arc<Plan>,
     text: Arc<str>,
     held: Vec<OffsetRange>,
-    state: State,
-    /// A block task knows of it: it is not passed before its block is done.
+    phase: PlanPhase,
+    /// A block task knows the plan, so it is not passed before its block is delivered.
     known: bool,
     reply: Option<oneshot::Sender<()>>,
 }
 
-impl Open {
+impl OpenPlan {
     fn is_wanted(&self) -> bool {
         enabled(Mutant::PlansAfterInsert) || self.reply.as_ref().is_some_and(|reply| !reply.is_closed())
     }
@@ -91,136 +94,149 @@ impl Open {
     }
 }
 
-/// The marks of one assignment.
+/// The plan of one assignment, and what its commits carry.
 #[derive(Debug)]
-pub(crate) struct Marks {
+pub(crate) struct PlanState {
     log: LogAt,
-    began: Instant,
+    started: Instant,
     epoch: i64,
-    open: Option<Open>,
-    /// What is committed with the offset that is committed.
+    open: Option<OpenPlan>,
+    /// The metadata of the committed offset.
     in_force: Option<Arc<str>>,
 }
 
-impl Marks {
-    /// E2: whether an assignment may begin here.
+impl PlanState {
+    /// Checks whether an assignment may start here (E2).
     ///
     /// # Errors
-    /// It may not: what is committed is not this log's, or not kmr's; or the block that is planned is larger than `budget`, in bytes (E8).
-    pub(crate) fn judge(partition: &TopicPartition, begins: Begins, budget: u64) -> Result<Self, Error> {
-        let Begins { log, offset, chosen, metadata } = begins;
+    /// The committed offset is of another log or was not committed by kmr. Or the planned block is
+    /// larger than `budget`, in bytes (E8).
+    pub(crate) fn at_start(
+        partition: &TopicPartition,
+        start: AssignedStart,
+        budget: u64,
+    ) -> Result<Self, Error> {
+        let AssignedStart { log, offset, chosen, metadata } = start;
         let Some(log) = log else {
             let what = format!("{partition} was assigned without the ids of its log");
             return Err(Error::Internal { what });
         };
         let foreign =
             |problem: String| Error::ForeignOffset { partition: partition.clone(), offset, problem };
-        let marks = |epoch, open| Self {
+        let state = |epoch, open| Self {
             epoch,
             open,
-            began: Instant::now(),
+            started: Instant::now(),
             in_force: metadata.clone(),
             log: log.clone(),
         };
         let Some(text) = &metadata else {
-            // Epochs are times: what a group of the same name did before it was deleted was another one.
+            // Epochs are times. A deleted group of the same name had another epoch.
             return if chosen {
-                Ok(marks(log.millis, None))
+                Ok(state(log.millis, None))
             } else {
                 Err(foreign("it has no metadata".to_owned()))
             };
         };
-        let mark = Mark::parse(text).map_err(|no_mark| {
+        let parsed = Mark::parse(text).map_err(|no_mark| {
             foreign(match no_mark {
                 NoMark::Foreign => "its metadata is not of this version of kmr".to_owned(),
                 NoMark::Damaged => "its metadata is damaged".to_owned(),
             })
         })?;
-        if let Some(problem) = mark.problem(&log.id, offset).filter(|_| !enabled(Mutant::HonoursForeign)) {
+        if let Some(problem) = parsed.problem(&log.id, offset).filter(|_| !enabled(Mutant::HonoursForeign)) {
             return Err(foreign(problem));
         }
-        Ok(match mark {
-            Mark::Idle(idle) => marks(idle.epoch, None),
-            // One record is always admitted, however large.
+        Ok(match parsed {
+            Mark::Idle(idle) => state(idle.epoch, None),
+            // A block of one record is always admitted, however large.
             Mark::Plan(plan) if plan.budget > budget && plan.first < plan.last => {
                 return Err(Error::Config(format!(
-                    "memory_budget: the block of {partition} that is planned from offset {} to {} takes {} bytes, and {budget} are there for \
-                     records; raise it to what it was when the block was planned",
+                    "memory_budget: the planned block of {partition}, offsets {} to {}, needs {} bytes, but only {budget} are \
+                     available for records; raise it to its value at the time the block was planned",
                     plan.first, plan.last, plan.budget
                 )));
             }
             Mark::Plan(plan) => {
                 let (epoch, text) = (plan.epoch, text.clone());
                 let plan = Arc::new(plan);
-                let open =
-                    Open { plan, text, held: Vec::new(), state: State::Committed, known: false, reply: None };
-                marks(epoch, Some(open))
+                let open = OpenPlan {
+                    plan,
+                    text,
+                    held: Vec::new(),
+                    phase: PlanPhase::Committed,
+                    known: false,
+                    reply: None,
+                };
+                state(epoch, Some(open))
             }
         })
     }
 
-    pub(crate) fn beginning(&self) -> Beginning {
-        Beginning {
+    pub(crate) fn starting_position(&self) -> StartingPosition {
+        StartingPosition {
             log: self.log.id.clone(),
             epoch: self.epoch,
             plan: self.open.as_ref().map(|open| open.plan.clone()),
-            clock: (self.log.millis, self.began),
+            clock: (self.log.millis, self.started),
         }
     }
 
-    /// What is committed with the offset that is committed.
+    /// The metadata of the committed offset.
     pub(crate) fn in_force(&self) -> Option<Arc<str>> {
         self.in_force.clone()
     }
 
-    /// The log, with the time of now.
+    /// The log, with the current time.
     pub(crate) fn log(&self) -> LogAt {
-        LogAt { id: self.log.id.clone(), millis: self.beginning().now() }
+        LogAt { id: self.log.id.clone(), millis: self.starting_position().now() }
     }
 
-    /// Takes a plan: a new one, or the one in force, with the block that has been made again so far.
+    /// Takes up a plan: a new one, or the one in force with what its replayed block holds so far.
     ///
     /// # Errors
-    /// Another one is open (E1).
+    /// Another plan is open (E1).
     pub(crate) fn propose(&mut self, proposal: Proposal, tracker: &OffsetTracker) -> Result<(), String> {
         let Proposal { plan, held, reply } = proposal;
         let reply = Some(reply);
         match &mut self.open {
-            Some(open) if open.plan == plan && open.state == State::Committed => {
+            Some(open) if open.plan == plan && open.phase == PlanPhase::Committed => {
                 (open.held, open.reply, open.known) = (held, reply, true);
             }
-            Some(open) if open.state == State::Committed && !open.is_passed(tracker.watermark()) => {
+            Some(open) if open.phase == PlanPhase::Committed && !open.is_passed(tracker.watermark()) => {
                 return Err(format!(
-                    "a plan up to {} is open, and one up to {} is to be",
+                    "a plan up to {} is open, another one up to {} was proposed",
                     open.plan.last, plan.last
                 ));
             }
             _ => {
                 let text = plan.text();
-                self.open = Some(Open { plan, text, held, state: State::Waits, known: true, reply });
+                self.open =
+                    Some(OpenPlan { plan, text, held, phase: PlanPhase::Waiting, known: true, reply });
             }
         }
         Ok(())
     }
 
-    /// Looks how far the open plan is; `is_out`: a commit of this partition is unanswered. `true`: it is to be committed from now on.
-    pub(crate) fn look(&mut self, tracker: &OffsetTracker, is_out: bool) -> bool {
+    /// Moves the open plan on. `is_sent`: a commit of this partition is unanswered. Returns whether
+    /// the plan has become ready to commit.
+    pub(crate) fn advance(&mut self, tracker: &OffsetTracker, is_sent: bool) -> bool {
         let Some(open) = &mut self.open else { return false };
-        if open.state != State::Committed && !is_out && !open.is_wanted() {
+        if open.phase != PlanPhase::Committed && !is_sent && !open.is_wanted() {
             self.open = None;
             return false;
         }
-        let alone =
+        let is_complete =
             || enabled(Mutant::InsertsBeforeLetters) || tracker.is_finished_but(open.plan.last, &open.held);
-        match open.state {
-            State::Waits if alone() => {
-                open.state = State::Ready;
+        match open.phase {
+            PlanPhase::Waiting if is_complete() => {
+                open.phase = PlanPhase::Ready;
                 if enabled(Mutant::InsertsWithoutPlan) || enabled(Mutant::PlansAfterInsert) {
                     open.reply.take().map(|reply| reply.send(()));
                 }
                 !enabled(Mutant::InsertsWithoutPlan)
             }
-            State::Committed if open.reply.is_some() && alone() => {
+            PlanPhase::Committed if open.reply.is_some() && is_complete() => {
                 open.reply.take().map(|reply| reply.send(()));
                 false
             }
@@ -228,27 +244,28 @@ impl Marks {
         }
     }
 
-    /// Whether there is something to look for.
+    /// Whether a block task waits for the open plan.
     pub(crate) fn is_waiting(&self) -> bool {
-        self.open.as_ref().is_some_and(|open| open.state != State::Committed || open.reply.is_some())
+        self.open.as_ref().is_some_and(|open| open.phase != PlanPhase::Committed || open.reply.is_some())
     }
 
-    /// The plan in force whose records are all finished without a block of them: none has a row any more.
-    pub(crate) fn missed(&self, tracker: &OffsetTracker) -> Option<&Plan> {
-        let is_missed = |open: &&Open| {
+    /// The plan in force, if all its records are finished without a block. None of them has a row any
+    /// more.
+    pub(crate) fn missed_plan(&self, tracker: &OffsetTracker) -> Option<&Plan> {
+        let is_missed = |open: &&OpenPlan| {
             let gone = open.is_passed(tracker.watermark()) || tracker.is_finished_but(open.plan.last, &[]);
             !open.known && gone
         };
         self.open.as_ref().filter(is_missed).map(|open| &*open.plan)
     }
 
-    /// What is to be committed next, if there is something new.
+    /// The offset and metadata to commit next, if there is something new.
     pub(crate) fn due(&self, watermark: Option<i64>, committed: Option<i64>) -> Option<(i64, Arc<str>)> {
         if let Some(open) = self.open.as_ref().filter(|open| !open.is_passed(watermark)) {
-            match open.state {
-                State::Ready if open.is_wanted() => return Some((open.plan.first, open.text.clone())),
-                State::Committed => return None,
-                State::Ready | State::Waits => {}
+            match open.phase {
+                PlanPhase::Ready if open.is_wanted() => return Some((open.plan.first, open.text.clone())),
+                PlanPhase::Committed => return None,
+                PlanPhase::Ready | PlanPhase::Waiting => {}
             }
         }
         let offset =
@@ -256,15 +273,15 @@ impl Marks {
         Some((offset, Idle { log: self.log.id.clone(), epoch: self.epoch, offset }.text()))
     }
 
-    /// That text is in force now.
+    /// The metadata `text` is in force now.
     pub(crate) fn committed(&mut self, text: Option<&Arc<str>>) {
         self.in_force = text.cloned();
         let Some(open) = &mut self.open else { return };
         if text == Some(&open.text) {
-            open.state = State::Committed;
+            open.phase = PlanPhase::Committed;
             open.reply.take().map(|reply| reply.send(()));
-        } else if open.state == State::Committed {
-            // Only what is behind its last record is committed over an open plan.
+        } else if open.phase == PlanPhase::Committed {
+            // Over an open plan, only offsets after its last record are committed.
             self.open = None;
         }
     }

@@ -13,9 +13,9 @@ use super::supervision::Failed;
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::commit::handle::{CommitterHandle, Settled};
-use crate::graph::observe::activity::{PulseReading, PulseState};
+use crate::graph::observe::activity::{ActivityReading, ActivityState};
 use crate::graph::observe::status::StatusBoard;
-use crate::graph::observe::watchdog::{Seen, Treatment};
+use crate::graph::observe::watchdog::{Observation, Recovery};
 use crate::health::PartitionHealth;
 use crate::record::TopicPartition;
 use crate::telemetry;
@@ -64,7 +64,7 @@ impl Coordinator {
         let (now, board) = (Instant::now(), self.controls.board.clone());
         Self::look_at_reforms(session, states);
         let states: BTreeMap<AssignmentId, &Settled> =
-            states.iter().map(|state| (state.epoch, state)).collect();
+            states.iter().map(|state| (state.assignment, state)).collect();
         let thresholds = self.setup.options.thresholds;
         let mut partitions = BTreeMap::new();
         let mut due = Vec::new();
@@ -73,17 +73,17 @@ impl Coordinator {
             let (partition, state) = (&assignment.partition, states.get(&assignment.epoch).copied());
             let found = find(&board, running, state, now);
             let oldest = found.oldest.map(|(offset, since)| (offset, now.duration_since(since)));
-            let seen = Seen {
+            let seen = Observation {
                 oldest,
                 committed: state.and_then(|state| state.committed),
                 excused: found.excused || session.is_busy(partition) || session.will_move(partition),
             };
-            let verdict = self.watchdog.judge(partition, seen, thresholds, now);
+            let verdict = self.watchdog.check(partition, seen, thresholds, now);
             let (offset, age) = oldest.unwrap_or_default();
             if verdict.warn {
                 telemetry::partition_late(partition, offset, age, &found.waits_for);
             }
-            if let Some(treatment) = verdict.treatment {
+            if let Some(treatment) = verdict.recovery {
                 let stuck = StuckAt { offset, age, waits_for: found.waits_for.clone() };
                 due.push((treatment, partition.clone(), stuck));
             }
@@ -108,17 +108,17 @@ impl Coordinator {
         &self,
         session: &mut Session,
         partition: TopicPartition,
-        treatment: Treatment,
+        treatment: Recovery,
         stuck: StuckAt,
     ) -> Result<(), Failed> {
         match treatment {
-            Treatment::RestartPartition => {
+            Recovery::RestartPartition => {
                 telemetry::partition_restarts(&partition, stuck.offset, stuck.age, &stuck.waits_for);
                 session.wanted.push(Wanted { partition, why: Why::Heal(stuck) });
                 Ok(())
             }
-            Treatment::NewClient => Err(Failed::Client(stuck.error(partition))),
-            Treatment::End => Err(Failed::Task(stuck.error(partition))),
+            Recovery::NewClient => Err(Failed::Client(stuck.error(partition))),
+            Recovery::End => Err(Failed::Task(stuck.error(partition))),
         }
     }
 }
@@ -132,22 +132,22 @@ fn find(board: &StatusBoard, running: &Running, state: Option<&Settled>, now: In
         (Some(tracked), Some(mapped)) if mapped.1 < tracked.1 => found_in_mapper(mapped, &reading),
         (None, Some(mapped)) => found_in_mapper(mapped, &reading),
         (Some(tracked), _) => {
-            let given_up = state.is_some_and(|state| state.given_up);
+            let given_up = state.is_some_and(|state| state.abandoned);
             found_behind((tracked, given_up), &reading, board, running.assignment.epoch, now)
         }
         (None, None) => Found { oldest: None, waits_for: String::new(), excused: false },
     }
 }
 
-fn found_in_mapper(oldest: (i64, Instant), reading: &PulseReading) -> Found {
-    let excused = matches!(reading.state, PulseState::Retrying { .. });
+fn found_in_mapper(oldest: (i64, Instant), reading: &ActivityReading) -> Found {
+    let excused = matches!(reading.state, ActivityState::Retrying { .. });
     Found { oldest: Some(oldest), waits_for: reading.to_string(), excused }
 }
 
 /// The record is mapped: it is in a batch, or on its way into one, or nobody holds it any more.
 fn found_behind(
     (oldest, given_up): ((i64, Instant), bool),
-    reading: &PulseReading,
+    reading: &ActivityReading,
     board: &StatusBoard,
     epoch: AssignmentId,
     now: Instant,
@@ -165,11 +165,11 @@ fn found_behind(
         return Found { oldest, waits_for: format!("its turn behind {other}"), excused: true };
     }
     let waits_for = match reading.state {
-        PulseState::HandingOver { .. } => reading.to_string(),
+        ActivityState::HandingOver { .. } => reading.to_string(),
         _ => "a batch that is not due yet".to_owned(),
     };
     // Between two deliveries of a slow sink nothing is stuck.
-    let excused = board.quiet_for(now).is_some_and(|quiet| quiet < LULL);
+    let excused = board.idle_for(now).is_some_and(|quiet| quiet < LULL);
     Found { oldest, waits_for, excused }
 }
 
@@ -200,11 +200,8 @@ mod tests {
         assert_eq!(look(false), (true, "its turn behind reduce 1 attempt 1, 0 s".to_owned()));
         assert!(!look(true).0);
         drop(other);
-        pulse.waiting(PulseState::HandingOver { to: Stage::new("reduce", 1) }, 9);
-        assert_eq!(
-            look(false),
-            (true, "waiting for reduce 1 to take what is mapped up to offset 9".to_owned())
-        );
+        pulse.waiting(ActivityState::HandingOver { to: Stage::new("reduce", 1) }, 9);
+        assert_eq!(look(false), (true, "waiting for reduce 1 to accept rows up to offset 9".to_owned()));
         advance(LULL).await;
         assert!(!look(false).0, "nothing moves");
     }

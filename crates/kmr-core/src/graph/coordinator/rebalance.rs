@@ -185,10 +185,10 @@ async fn answer(
     }
     let starts = member.assign(rebalance, open).await?;
     for Start { partition, offset, chosen, metadata, log } in &starts {
-        if let Some(epoch) = epochs.get(partition).copied() {
+        if let Some(assignment) = epochs.get(partition).copied() {
             let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());
             let (offset, log) = (*offset, log.clone());
-            let _ = ledger.send(LedgerEntry::Starts { epoch, commit, metadata, offset, log });
+            let _ = ledger.send(LedgerEntry::Starts { assignment, commit, metadata, offset, log });
         }
     }
     committer.read();

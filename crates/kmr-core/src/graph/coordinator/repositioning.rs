@@ -156,7 +156,13 @@ impl Coordinator {
             session.routes.insert(route);
         }
         let to = Some(offset);
-        let _ = session.ledger.send(LedgerEntry::Starts { epoch, commit: to, metadata, offset: to, log });
+        let _ = session.ledger.send(LedgerEntry::Starts {
+            assignment: epoch,
+            commit: to,
+            metadata,
+            offset: to,
+            log,
+        });
         session.drain.committer.read();
         self.starts_at(session, partition, offset);
         match why {

@@ -22,7 +22,7 @@ use super::repositioning::{Moves, Wanted};
 use crate::error::Error;
 use crate::graph::assignment::id::{Assignment, AssignmentId};
 use crate::graph::assignment::states::AssignmentStates;
-use crate::graph::commit::committer::Committer;
+use crate::graph::commit::committer::{Committer, CommitterSetup};
 use crate::graph::commit::handle::{CommitterHandle, Settled};
 use crate::graph::commit::ledger::{Ledger, LedgerEntry};
 use crate::graph::fetch::intake::Intake;
@@ -103,16 +103,21 @@ impl Session {
     ) -> Self {
         let Connected { member, queue } = connected;
         let (ledger, entries) = mpsc::unbounded_channel();
-        let (committer, orders) = CommitterHandle::new();
+        let (committer, commands) = CommitterHandle::new();
         let (reporter, reports) = mpsc::unbounded_channel();
         let (routes, intake_stop) = (Arc::<Routes>::default(), CancellationToken::new());
         let examination = next_look(committer.clone());
         let mut tasks: Tasks = JoinSet::new();
-        let interval = setup.options.commit_interval;
         let (refused, refusals) = mpsc::unbounded_channel();
-        let heard = (setup.counters.clone(), setup.options.listeners.clone());
-        let commits = Committer::new(member.clone(), heard, refused, interval, entries, orders);
-        let commits = commits.exactly_once(setup.options.exactly_once.then(|| setup.budget.capacity()));
+        let committer_setup = CommitterSetup {
+            member: member.clone(),
+            counters: setup.counters.clone(),
+            listeners: setup.options.listeners.clone(),
+            fatal_errors: refused,
+            interval: setup.options.commit_interval,
+            exactly_once: setup.options.exactly_once.then(|| setup.budget.capacity()),
+        };
+        let commits = Committer::new(committer_setup, entries, commands);
         tasks.spawn(supervise("commit".to_owned(), commits.run()));
         let intake = Intake {
             queue,

@@ -1,7 +1,7 @@
-//! Counts what fails, and says when it is too much. Pure: the time comes from outside.
+//! The failure rate, and when the circuit breaker trips. Pure: the caller passes the time.
 //!
-//! Once it has said so, whatever fails at a map stage hears the same and is not observed; what is under way behind that is drained as
-//! in any ordered end.
+//! Once the breaker has tripped, each failure at a map stage returns the same error, and its records
+//! are not observed. Records downstream are drained, as in any ordered shutdown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -15,20 +15,20 @@ use crate::record::TopicPartition;
 use crate::stage::Stage;
 use crate::telemetry;
 
-/// The window is counted in so many slices.
+/// Slices of the window.
 const SLICES: u32 = 10;
-/// Errors that are kept for the message.
+/// Number of errors in the message.
 pub(crate) const LAST_ERRORS: usize = 3;
 
-/// What records, or values, go through.
+/// Where values, or records, pass or fail.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source<'a> {
     /// The map stages of a partition.
     Partition(&'a TopicPartition),
     /// A later stage.
     Stage(&'a Stage),
-    /// Map stages behind a reduce.
-    BehindReduce,
+    /// Map stages after a reduce.
+    AfterReduce,
 }
 
 impl fmt::Display for Source<'_> {
@@ -36,27 +36,27 @@ impl fmt::Display for Source<'_> {
         match self {
             Source::Partition(partition) => partition.fmt(f),
             Source::Stage(stage) => stage.fmt(f),
-            Source::BehindReduce => f.write_str("behind a reduce"),
+            Source::AfterReduce => f.write_str("after a reduce"),
         }
     }
 }
 
-/// What became of some records, or of values that stand for records.
+/// How many values passed and failed. A value is a record, or comes from several records.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally<'a> {
-    /// What they went through: a streak of failures is counted for each.
+    /// Where. Each source has its own streak of failures.
     pub(crate) source: Source<'a>,
-    /// How many they are.
+    /// How many values.
     pub(crate) values: usize,
-    /// Which of them failed, by their place, in ascending order.
+    /// Which of them failed, by their index, ascending.
     pub(crate) failed: &'a [usize],
-    /// Records that each of them stands for.
+    /// Records per value.
     pub(crate) weight: u64,
-    /// Whether these records have been counted before, at an earlier stage.
+    /// Whether an earlier stage has counted these records.
     pub(crate) counted: bool,
 }
 
-/// The counters of one consumer.
+/// The failure rate of one consumer.
 #[derive(Debug, Default)]
 pub(crate) struct FailureRate {
     state: Option<Mutex<State>>,
@@ -79,7 +79,7 @@ struct Slice {
 }
 
 impl FailureRate {
-    /// `None`: nothing is counted.
+    /// `None`: no breaker, nothing is counted.
     pub(crate) fn new(options: Option<CircuitBreaker>) -> Self {
         let state = |options| State {
             options,
@@ -91,7 +91,10 @@ impl FailureRate {
         Self { state: options.map(|options| Mutex::new(state(options))) }
     }
 
-    /// Counts. `last`: the last errors, at least if something failed.
+    /// Counts `tally`. `last`: the newest errors, if values failed.
+    ///
+    /// # Errors
+    /// The circuit breaker trips, or has tripped and values of a map stage failed.
     pub(crate) fn note(&self, tally: Tally<'_>, last: Vec<String>, now: Instant) -> Result<(), Error> {
         let Some(state) = &self.state else { return Ok(()) };
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -100,24 +103,24 @@ impl FailureRate {
         state.last.drain(..surplus);
         state.count(&tally, now);
         let streak = state.streak(&tally);
-        let what = match &state.tripped {
+        let problem = match &state.tripped {
             None => {
-                let Some(what) = state.too_much(&tally, streak) else { return Ok(()) };
-                telemetry::breaker_tripped(&what);
-                state.tripped.insert(what).clone()
+                let Some(problem) = state.problem(&tally, streak) else { return Ok(()) };
+                telemetry::breaker_tripped(&problem);
+                state.tripped.insert(problem).clone()
             }
-            Some(what) if !tally.counted && !tally.failed.is_empty() => what.clone(),
+            Some(problem) if !tally.counted && !tally.failed.is_empty() => problem.clone(),
             Some(_) => return Ok(()),
         };
-        Err(Error::TooManyFailures { what, last: state.last.iter().cloned().collect() })
+        Err(Error::TooManyFailures { what: problem, last: state.last.iter().cloned().collect() })
     }
 }
 
 impl State {
     fn count(&mut self, tally: &Tally<'_>, now: Instant) {
         let (window, step) = (self.options.window, self.options.window / SLICES);
-        let old = |slice: &Slice| now.duration_since(slice.since) >= window;
-        while self.slices.front().is_some_and(old) {
+        let is_old = |slice: &Slice| now.duration_since(slice.since) >= window;
+        while self.slices.front().is_some_and(is_old) {
             self.slices.pop_front();
         }
         if self.slices.back().is_none_or(|last| now.duration_since(last.since) >= step) {
@@ -129,17 +132,17 @@ impl State {
         }
     }
 
-    /// Goes on with the streak of the source; returns its greatest length.
+    /// Continues the streak of the source and returns its greatest length.
     fn streak(&mut self, tally: &Tally<'_>) -> u64 {
         if tally.values == 0 || (tally.failed.is_empty() && self.streaks.is_empty()) {
             return 0; // the usual case
         }
         let source = tally.source.to_string();
         let (mut streak, mut longest, mut next) = (self.streaks.remove(&source).unwrap_or(0), 0, 0);
-        for place in tally.failed {
-            streak = if *place == next { streak + tally.weight } else { tally.weight };
+        for index in tally.failed {
+            streak = if *index == next { streak + tally.weight } else { tally.weight };
             longest = longest.max(streak);
-            next = place + 1;
+            next = index + 1;
         }
         if next == tally.values {
             self.streaks.insert(source, streak);
@@ -147,17 +150,18 @@ impl State {
         longest
     }
 
-    fn too_much(&self, tally: &Tally<'_>, streak: u64) -> Option<String> {
+    /// Why the breaker trips, if it does.
+    fn problem(&self, tally: &Tally<'_>, streak: u64) -> Option<String> {
         let CircuitBreaker { max_failure_ratio, window, min_records, max_consecutive } = self.options;
         if streak >= max_consecutive {
-            return Some(format!("{streak} records failed one after the other ({})", tally.source));
+            return Some(format!("{streak} consecutive records failed ({})", tally.source));
         }
         let sum = |count: fn(&Slice) -> u64| self.slices.iter().map(count).sum::<u64>();
         let (records, failed) = (sum(|slice| slice.records), sum(|slice| slice.failed));
         #[allow(clippy::cast_precision_loss, reason = "counts of records within a window")]
-        let share = failed as f64 / records.max(1) as f64;
-        (failed > 0 && records >= min_records && share >= max_failure_ratio).then(|| {
-            let percent = share * 100.0;
+        let ratio = failed as f64 / records.max(1) as f64;
+        (failed > 0 && records >= min_records && ratio >= max_failure_ratio).then(|| {
+            let percent = ratio * 100.0;
             format!("{failed} of {records} records ({percent:.0} %) failed within {window:?}")
         })
     }
@@ -169,7 +173,7 @@ mod tests {
 
     use super::*;
 
-    fn failures(change: impl FnOnce(CircuitBreaker) -> CircuitBreaker) -> FailureRate {
+    fn failure_rate(change: impl FnOnce(CircuitBreaker) -> CircuitBreaker) -> FailureRate {
         FailureRate::new(Some(change(CircuitBreaker::default())))
     }
 
@@ -183,51 +187,46 @@ mod tests {
         let partition = TopicPartition::new("t", number);
         let source = Source::Partition(&partition);
         let tally = Tally { source, values, failed, weight: 1, counted: false };
-        let last = failed.iter().map(|place| format!("error {place}")).collect();
+        let last = failed.iter().map(|index| format!("error {index}")).collect();
         failures.note(tally, last, now).err().map(|error| error.to_string())
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_streak_is_one_sources_and_ends_with_a_success() {
-        let (failures, now) = (failures(|b| b.with_max_consecutive(5)), Instant::now());
+    async fn a_streak_belongs_to_one_source_and_ends_with_a_success() {
+        let (failures, now) = (failure_rate(|b| b.with_max_consecutive(5)), Instant::now());
         assert_eq!(note(&failures, 0, 4, &[2, 3], now), None);
         assert_eq!(note(&failures, 1, 4, &[0, 1, 2, 3], now), None);
         assert_eq!(note(&failures, 0, 4, &[0, 1, 3], now), None, "2 + 2, then a success, then 1");
         assert_eq!(note(&failures, 0, 0, &[], now), None);
         assert_eq!(note(&failures, 0, 3, &[0, 1, 2], now), None, "1 + 3");
         let text = note(&failures, 0, 2, &[0], now).unwrap();
-        assert!(text.contains("5 records failed one after the other (t/0)"), "{text}");
+        assert!(text.contains("5 consecutive records failed (t/0)"), "{text}");
         assert!(
             text.contains("error 1; error 2; error 0") && text.contains("ConsumerBuilder::circuit_breaker"),
             "{text}"
         );
-        assert!(note(&failures, 1, 9, &[4], now).is_some(), "it stays open");
-        assert_eq!(note(&failures, 1, 9, &[], now), None, "what does not fail is drained");
+        assert!(note(&failures, 1, 9, &[4], now).is_some(), "the breaker stays open");
+        assert_eq!(note(&failures, 1, 9, &[], now), None, "records that do not fail are drained");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_share_counts_within_the_window_and_from_enough_records_on() {
+    async fn the_ratio_counts_within_the_window_and_from_min_records_on() {
         let failures =
-            failures(|b| b.with_min_records(100).with_max_failure_ratio(0.3).with_max_consecutive(1000));
+            failure_rate(|b| b.with_min_records(100).with_max_failure_ratio(0.3).with_max_consecutive(1000));
         let (start, second) = (Instant::now(), Duration::from_secs(1));
         let bad: Vec<usize> = (0..40).collect();
-        assert_eq!(note(&failures, 0, 99, &bad, start), None, "too few to say");
+        assert_eq!(note(&failures, 0, 99, &bad, start), None, "fewer than min_records");
         let later = start + second * 61;
-        assert_eq!(note(&failures, 0, 200, &bad, later), None, "the first are forgotten: 20 %");
+        assert_eq!(note(&failures, 0, 200, &bad, later), None, "the first ones are outside the window: 20 %");
         let text = note(&failures, 0, 50, &bad, later + second * 30).unwrap();
         assert!(text.contains("80 of 250 records (32 %) failed within 60s"), "{text}");
     }
 
     #[test]
-    fn switched_off_it_counts_nothing() {
+    fn nothing_is_counted_without_a_breaker() {
         let failures = FailureRate::new(None);
-        let tally = Tally {
-            source: Source::BehindReduce,
-            values: 1,
-            failed: &[0],
-            weight: 1_000_000,
-            counted: false,
-        };
+        let tally =
+            Tally { source: Source::AfterReduce, values: 1, failed: &[0], weight: 1_000_000, counted: false };
         let now =
             tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async { Instant::now() });
         assert!(failures.note(tally, Vec::new(), now).is_ok());

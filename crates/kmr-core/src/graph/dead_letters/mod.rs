@@ -1,4 +1,10 @@
-//! The way to `reduce_err`, for every stage that can fail a record.
+//! The error branch: every stage that can fail a record sends its dead letters here.
+//!
+//! `reread` reads lost records again for their dead letters, and `failure_rate` counts failures for the
+//! circuit breaker.
+
+pub(crate) mod failure_rate;
+pub(crate) mod reread;
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +14,7 @@ use tokio::time::Instant;
 
 use self::failure_rate::{FailureRate, Tally};
 use self::reread::{Failed, Rereader};
-use super::claims::claim::Hold;
+use super::claims::hold::Hold;
 use super::claims::tracked_rows::{Origin, TrackedRows};
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
@@ -18,15 +24,19 @@ use crate::stats::Counters;
 use crate::util::future::BoxFuture;
 use crate::util::mutants::{Mutant, enabled};
 
-/// Takes dead letters with what answers for their records, which are finished when the letters are delivered.
+/// Takes dead letters with the holds on their records, which are finished when the dead letters are
+/// delivered.
 pub(crate) trait ErrorBranch: Send + Sync + 'static {
-    /// Hands over letters, one a record in the order of their offsets, or all for the same records.
-    fn send(&self, letters: Vec<DeadLetter>, origin: Origin) -> BoxFuture<'_, Result<(), Error>>;
+    /// Sends dead letters: one per record in the order of offsets, or all for the same records.
+    fn send(&self, dead_letters: Vec<DeadLetter>, origin: Origin) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Hands over letters that have no records, which are read again as far as they can be.
+    /// Sends dead letters that lack their records. They are read again where possible.
     fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>>;
 
-    /// Counts what failed, and what did not. An error: it is too much.
+    /// Counts values that passed and failed.
+    ///
+    /// # Errors
+    /// The circuit breaker trips.
     fn note(&self, tally: Tally<'_>, last: Vec<String>) -> Result<(), Error>;
 }
 
@@ -42,13 +52,13 @@ pub(crate) struct ToReducer<R: Rows> {
 }
 
 impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
-    fn send(&self, letters: Vec<DeadLetter>, origin: Origin) -> BoxFuture<'_, Result<(), Error>> {
+    fn send(&self, dead_letters: Vec<DeadLetter>, origin: Origin) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).new_empty();
-            let count = letters.len();
-            for letter in letters {
-                let what = letter.to_string();
-                rows.push(letter).map_err(|source| Error::Stage {
+            let count = dead_letters.len();
+            for dead_letter in dead_letters {
+                let what = dead_letter.to_string();
+                rows.push(dead_letter).map_err(|source| Error::Stage {
                     stage: self.stage.to_string(),
                     what,
                     source,
@@ -61,9 +71,9 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             } else {
                 origin
             };
-            // A closed channel means that the branch has failed and the consumer is stopping: dropping the piece leaves
-            // its records uncommitted.
-            let _ = self.reducer.send(TrackedRows { rows, origin, turn: None }).await;
+            // A closed channel means that the branch has failed and the consumer is stopping. The
+            // dropped rows leave their records uncommitted.
+            let _ = self.reducer.send(TrackedRows { rows, origin, handoff: None }).await;
             Ok(())
         })
     }
@@ -73,16 +83,16 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             let mut waiting = VecDeque::from(failed);
             let mut left = self.records.as_ref().map_or_else(Default::default, |records| records.limit());
             while !waiting.is_empty() {
-                let (chunk, room) = match &self.records {
+                let (chunk, permit) = match &self.records {
                     Some(records) => records.next(&mut waiting, &mut left).await,
                     None => (waiting.drain(..1).collect(), None),
                 };
-                let (mut letters, mut holds) = (Vec::new(), Vec::new());
+                let (mut dead_letters, mut holds) = (Vec::new(), Vec::new());
                 for failed in chunk {
-                    letters.extend(failed.letters);
+                    dead_letters.extend(failed.dead_letters);
                     holds.extend(failed.holds);
                 }
-                self.send(letters, Origin::of_batch(holds).with_room(room)).await?;
+                self.send(dead_letters, Origin::of_batch(holds).with_permit(permit)).await?;
             }
             Ok(())
         })
@@ -93,24 +103,24 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
     }
 }
 
-/// Where no letter goes: the first failure stops the consumer, and there is nothing to count.
+/// The error branch that takes no dead letter: the first failure stops the consumer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stop {
     /// The branch of a strategy without `reduce_err`.
-    ForRecords,
+    Records,
     /// The branch of `reduce_err` itself.
-    ForLetters,
+    DeadLetters,
 }
 
 impl ErrorBranch for Stop {
-    fn send(&self, letters: Vec<DeadLetter>, _: Origin) -> BoxFuture<'_, Result<(), Error>> {
+    fn send(&self, dead_letters: Vec<DeadLetter>, _: Origin) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            match letters.into_iter().next() {
+            match dead_letters.into_iter().next() {
                 None => Ok(()),
                 Some(DeadLetter { partition, offset, stage, error, .. }) => Err(match self {
-                    Stop::ForRecords => Error::Record { partition, offset, stage, source: error },
-                    Stop::ForLetters => {
-                        let what = format!("the dead letter of {partition} offset {offset} was refused");
+                    Stop::Records => Error::Record { partition, offset, stage, source: error },
+                    Stop::DeadLetters => {
+                        let what = format!("the dead letter of {partition} offset {offset} was rejected");
                         Error::Stage { stage, what, source: error }
                     }
                 }),
@@ -119,13 +129,11 @@ impl ErrorBranch for Stop {
     }
 
     fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>> {
-        let letters = failed.into_iter().flat_map(|failed| failed.letters).collect();
-        self.send(letters, Origin::of_batch(Vec::new()))
+        let dead_letters = failed.into_iter().flat_map(|failed| failed.dead_letters).collect();
+        self.send(dead_letters, Origin::of_batch(Vec::new()))
     }
 
     fn note(&self, _: Tally<'_>, _: Vec<String>) -> Result<(), Error> {
         Ok(())
     }
 }
-pub(crate) mod failure_rate;
-pub(crate) mod reread;

@@ -1,11 +1,15 @@
-//! Dead letters get their records back: a record whose row a sink rejected is freed long before, and is read from Kafka again.
+//! Reads the records of dead letters from Kafka again. A record whose row a sink rejected was freed
+//! long before.
 //!
 //! Invariants:
-//! 1. Bounded memory: a chunk is [`CHUNK_BYTES`] or one record, and holds one of [`CHUNKS`] permits until its letters are delivered.
-//!    Waiting for one is waiting for `reduce_err`, as for its channel: what comes behind a reduce never waits for that reduce.
-//! 2. Bounded time: past [`limit`] spent on reading for all that one batch has lost, letters go without their records, and say so.
-//!    Waiting for a permit does not count: thousands of letters are delivered batch by batch, and each has its record.
-//! 3. What cannot be read again is no failure: the letter goes, with where the record was and why it is not there.
+//! 1. Bounded memory: a chunk is [`CHUNK_BYTES`] or one record, and holds one of [`CHUNKS`] permits
+//!    until its dead letters are delivered. A wait for a permit is a wait for `reduce_err`, as for its
+//!    channel. So stages after a reduce never wait for that reduce.
+//! 2. Bounded time: after [`limit`] of reading for one batch, its dead letters are sent without their
+//!    records, with the reason. Waiting for a permit does not count, so each of thousands of dead
+//!    letters has its record.
+//! 3. A record that cannot be read again is no failure. Its dead letter has the record's offset, and
+//!    why the record is missing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,90 +20,92 @@ use tokio::time::{Instant, timeout};
 
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, error_chain};
-use crate::graph::claims::claim::Hold;
+use crate::graph::claims::hold::Hold;
 use crate::member::{Connector, RECORD_OVERHEAD, Reread};
 use crate::record::TopicPartition;
 
-/// Bytes that are read again at once.
+/// Bytes of one chunk.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Records that are read again at once: a dead letter's own size bounds what those without content weigh.
+/// Records of one chunk. Bounds chunks of records without content, because dead letters have a size of
+/// their own.
 const CHUNK_RECORDS: usize = 1_000;
-/// Chunks that are read and not delivered yet.
+/// Chunks that may wait for their delivery.
 const CHUNKS: usize = 4;
-/// Longest time that reading again may take for one batch.
+/// Longest time of reading for one batch.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Time that reading again may take for one batch: it is part of a drain.
+/// Time of reading for one batch. It is part of a drain.
 pub(crate) fn limit(drain_timeout: Duration) -> Duration {
     LIMIT.min(drain_timeout / 10)
 }
 
-/// Letters of one failure, with what answers for their records.
+/// Dead letters of one failure, with the holds on their records.
 #[derive(Debug)]
 pub(crate) struct Failed {
-    pub(crate) letters: Vec<DeadLetter>,
+    pub(crate) dead_letters: Vec<DeadLetter>,
     pub(crate) holds: Vec<Hold>,
 }
 
 impl Failed {
     /// The offset of the one record that it lacks.
-    fn lacks(&self) -> Option<i64> {
-        match &self.letters[..] {
-            [letter] if letter.lacks_its_record() => Some(letter.offset),
+    fn missing_offset(&self) -> Option<i64> {
+        match &self.dead_letters[..] {
+            [dead_letter] if dead_letter.lacks_its_record() => Some(dead_letter.offset),
             _ => None,
         }
     }
 
-    fn find(&mut self, found: Reread) {
-        let Some(letter) = self.letters.first_mut() else { return };
+    fn set_record(&mut self, found: Reread) {
+        let Some(dead_letter) = self.dead_letters.first_mut() else { return };
         match found {
             Reread::Record(record) => {
                 let bytes = record.content_bytes() + RECORD_OVERHEAD;
                 self.holds.iter_mut().take(1).for_each(|hold| hold.add_bytes(bytes));
-                (letter.record, letter.missing_reason) = (Some(record), None);
+                (dead_letter.record, dead_letter.missing_reason) = (Some(record), None);
             }
-            Reread::Gone(why) => letter.missing_reason = Some(why),
+            Reread::Gone(reason) => dead_letter.missing_reason = Some(reason),
         }
     }
 }
 
-/// There is no time left for reading.
+/// No time is left for reading.
 struct OutOfTime;
 
 /// Reads records again.
 pub(crate) struct Rereader {
     connector: Arc<dyn Connector>,
-    room: Arc<Semaphore>,
+    permits: Arc<Semaphore>,
     limit: Duration,
 }
 
 impl Rereader {
     /// `limit`: see [`limit`].
     pub(crate) fn new(connector: Arc<dyn Connector>, limit: Duration) -> Arc<Self> {
-        Arc::new(Self { connector, room: Arc::new(Semaphore::new(CHUNKS)), limit })
+        Arc::new(Self { connector, permits: Arc::new(Semaphore::new(CHUNKS)), limit })
     }
 
-    /// The time for what one batch has lost.
+    /// Time of reading for one batch.
     pub(crate) fn limit(&self) -> Duration {
         self.limit
     }
 
-    /// Takes the next failures that go together, with their records. `left` is the time for reading that is left.
+    /// Takes the next failures that form one chunk, with their records. `left`: the time left for
+    /// reading.
     pub(crate) async fn next(
         &self,
         waiting: &mut VecDeque<Failed>,
         left: &mut Duration,
     ) -> (Vec<Failed>, Option<OwnedSemaphorePermit>) {
-        let offsets = run(waiting);
-        let Some(partition) = waiting.front().and_then(|failed| failed.letters.first()) else {
+        let offsets = missing_offsets(waiting);
+        let Some(partition) = waiting.front().and_then(|failed| failed.dead_letters.first()) else {
             return (waiting.pop_front().into_iter().collect(), None);
         };
         if offsets.is_empty() {
             return (waiting.pop_front().into_iter().collect(), None);
         }
         let partition = partition.partition.clone();
-        // It is never closed.
-        let room = self.room.clone().acquire_owned().await.ok();
+        // The semaphore is never closed.
+        let permit = self.permits.clone().acquire_owned().await.ok();
         let found = match self.read(&partition, &offsets, left).await {
             Ok(Ok(found)) if !found.is_empty() => found,
             Ok(Ok(_)) => vec![Reread::Gone("the record was not found".to_owned()); offsets.len()],
@@ -117,11 +123,11 @@ impl Rereader {
             }
         };
         let mut chunk: Vec<Failed> = waiting.drain(..found.len().min(offsets.len())).collect();
-        chunk.iter_mut().zip(found).for_each(|(failed, found)| failed.find(found));
-        (chunk, room)
+        chunk.iter_mut().zip(found).for_each(|(failed, found)| failed.set_record(found));
+        (chunk, permit)
     }
 
-    /// Reads for as long as there is time left, and takes what it needed from it. With none left nothing is begun.
+    /// Reads while time is left, and subtracts the time used. With none left, it does not start.
     async fn read(
         &self,
         partition: &TopicPartition,
@@ -139,13 +145,14 @@ impl Rereader {
     }
 }
 
-/// The offsets of the first failures, as far as they are of one partition, ascend, and lack their records.
-fn run(waiting: &VecDeque<Failed>) -> Vec<i64> {
+/// The offsets of the first failures that are of one partition, ascend and lack their records.
+fn missing_offsets(waiting: &VecDeque<Failed>) -> Vec<i64> {
     let mut offsets: Vec<i64> = Vec::new();
-    let partition = |failed: &Failed| failed.letters.first().map(|letter| letter.partition.clone());
+    let partition =
+        |failed: &Failed| failed.dead_letters.first().map(|dead_letter| dead_letter.partition.clone());
     let first = waiting.front().and_then(partition);
     for failed in waiting.iter().take(CHUNK_RECORDS) {
-        match failed.lacks() {
+        match failed.missing_offset() {
             Some(offset)
                 if offsets.last().is_none_or(|last| *last < offset) && partition(failed) == first =>
             {

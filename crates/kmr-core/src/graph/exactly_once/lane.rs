@@ -1,9 +1,9 @@
-//! One partition's part of the block task: what waits for a block, and the block that is made again.
+//! The state of one partition in the block task: rows that wait for a block, and the replayed block.
 //!
 //! Invariants:
-//! 1. Pieces of a lane are of one assignment and in the order of their offsets.
-//! 2. A block ends between two records: all rows of a record are in the same one.
-//! 3. While a plan is in force, the first block is made of its records, and of nothing else (E8).
+//! 1. Rows of a lane are of one assignment and in the order of their offsets.
+//! 2. A block ends between two records, so all rows of a record are in the same block.
+//! 3. While a plan is in force, the first block consists of the plan's records and of no others (E8).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -14,116 +14,115 @@ use tokio::time::Instant;
 
 use crate::commit_metadata::Plan;
 use crate::graph::assignment::id::AssignmentId;
-use crate::graph::claims::claim::Hold;
+use crate::graph::assignment::states::AssignmentStates;
+use crate::graph::claims::hold::Hold;
 use crate::graph::claims::tracked_rows::TrackedRows;
 use crate::graph::commit::ledger::Ledger;
 use crate::graph::commit::offset_tracker::OffsetRange;
-use crate::graph::commit::plan_state::Beginning;
+use crate::graph::commit::plan_state::StartingPosition;
 use crate::record::TopicPartition;
 use crate::reducer::{BatchOptions, Rows};
 use crate::util::mutants::{Mutant, enabled};
 
-/// A block on its way.
+/// The delivery of a block.
 #[derive(Debug)]
-pub(super) struct Flight {
+pub(super) struct BlockDelivery {
     pub(super) task: AbortHandle,
-    /// Its plan is in force: it may be in the sink.
+    /// Its plan is in force, so the block may be in the sink.
     pub(super) planned: Arc<AtomicBool>,
 }
 
-/// A planned block that is made again.
+/// A planned block that is rebuilt.
 #[derive(Debug)]
-struct Reforming<R> {
+struct Replay<R> {
     plan: Arc<Plan>,
-    pieces: Vec<TrackedRows<R>>,
-    /// All that it can be made of is there.
-    whole: bool,
+    rows: Vec<TrackedRows<R>>,
+    /// No more rows can arrive for it.
+    complete: bool,
 }
 
-/// What a lane has that may go out.
+/// What a lane can deliver next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
-    /// A planned block: before any other.
-    Again,
-    /// Rows that came first at that time.
+    /// A replayed block: before any other.
+    Replay,
+    /// Rows, the first of which arrived at this time.
     Since(Instant),
 }
 
-/// One assignment.
+/// The lane of one assignment.
 #[derive(Debug)]
 pub(super) struct Lane<R> {
-    pub(super) epoch: AssignmentId,
+    pub(super) assignment: AssignmentId,
     pub(super) partition: TopicPartition,
     pub(super) ledger: Ledger,
-    /// How it begins, once that is known.
-    pub(super) begun: Option<Beginning>,
-    /// Everything that has come goes out, whatever the limits say.
+    /// Its starting position, once it is known.
+    pub(super) start: Option<StartingPosition>,
+    /// All rows are due, whatever the limits.
     pub(super) flushes: bool,
-    /// What comes is dropped: the partition is handed back (E9), or never began.
+    /// Rows are dropped: the partition is being released (E9), or never started.
     pub(super) discards: bool,
-    pub(super) flight: Option<Flight>,
+    pub(super) delivery: Option<BlockDelivery>,
     waiting: VecDeque<(Instant, TrackedRows<R>)>,
     rows: usize,
     bytes: usize,
-    reforming: Option<Reforming<R>>,
+    replay: Option<Replay<R>>,
 }
 
 impl<R: Rows> Lane<R> {
-    /// `None`: the piece is of no single assignment, which pieces of map tasks always are.
-    pub(super) fn of(piece: &TrackedRows<R>) -> Option<Self> {
-        let hold = piece.origin.holds().first()?;
+    /// A lane for the assignment of these rows. `None`: they are not from a map task.
+    pub(super) fn of(rows: &TrackedRows<R>) -> Option<Self> {
+        let hold = rows.origin.holds().first()?;
         let partition = hold.sources().into_iter().next()?.partition;
         Some(Self {
-            epoch: hold.epoch(),
+            assignment: hold.assignment(),
             partition,
             ledger: hold.ledger()?.clone(),
-            begun: None,
+            start: None,
             flushes: false,
             discards: false,
-            flight: None,
+            delivery: None,
             waiting: VecDeque::new(),
             rows: 0,
             bytes: 0,
-            reforming: None,
+            replay: None,
         })
     }
 
-    /// Takes a piece; `true`: the block that is made again has changed, or may be whole.
-    pub(super) fn push(&mut self, piece: TrackedRows<R>, now: Instant) -> bool {
+    /// Adds rows. Returns whether the replayed block has changed or may be complete.
+    pub(super) fn push(&mut self, rows: TrackedRows<R>, now: Instant) -> bool {
         if self.discards {
             return false;
         }
-        self.rows += piece.rows.len();
-        self.bytes += piece.rows.bytes();
-        self.waiting.push_back((now, piece));
-        self.begun.is_some() && self.reform()
+        self.rows += rows.rows.len();
+        self.bytes += rows.rows.bytes();
+        self.waiting.push_back((now, rows));
+        self.start.is_some() && self.fill_replay()
     }
 
-    /// It is known how the assignment begins; as [`push`](Self::push).
-    pub(super) fn begin(&mut self, beginning: Beginning) -> bool {
-        self.reforming =
-            beginning.plan.clone().map(|plan| Reforming { plan, pieces: Vec::new(), whole: false });
-        self.begun = Some(beginning);
-        !self.discards && self.reform()
+    /// Sets the starting position. Returns the same as [`push`](Self::push).
+    pub(super) fn start(&mut self, start: StartingPosition) -> bool {
+        self.replay = start.plan.clone().map(|plan| Replay { plan, rows: Vec::new(), complete: false });
+        self.start = Some(start);
+        !self.discards && self.fill_replay()
     }
 
-    /// Moves what belongs to the planned block there.
-    fn reform(&mut self) -> bool {
-        let Some(reforming) = self.reforming.as_mut().filter(|reforming| !reforming.whole) else {
+    /// Moves waiting rows that belong to the replayed block there.
+    fn fill_replay(&mut self) -> bool {
+        let Some(replay) = self.replay.as_mut().filter(|replay| !replay.complete) else {
             return false;
         };
-        while let Some((_, piece)) = self.waiting.front_mut() {
-            let all = piece.rows.len();
-            let part =
-                if enabled(Mutant::EndsAnywhere) { all } else { piece.rows_up_to(reforming.plan.last) };
+        while let Some((_, rows)) = self.waiting.front_mut() {
+            let all = rows.rows.len();
+            let part = if enabled(Mutant::EndsAnywhere) { all } else { rows.rows_up_to(replay.plan.last) };
             if part == 0 {
                 break;
             }
-            let rest = (part < all).then(|| piece.split_off(part));
-            self.rows -= piece.rows.len();
-            self.bytes -= piece.rows.bytes();
-            let Some((at, piece)) = self.waiting.pop_front() else { break };
-            reforming.pieces.push(piece);
+            let rest = (part < all).then(|| rows.split_off(part));
+            self.rows -= rows.rows.len();
+            self.bytes -= rows.rows.bytes();
+            let Some((at, rows)) = self.waiting.pop_front() else { break };
+            replay.rows.push(rows);
             if let Some(rest) = rest {
                 self.waiting.push_front((at, rest));
             }
@@ -131,94 +130,113 @@ impl<R: Rows> Lane<R> {
         true
     }
 
-    /// The plan whose block is made again, and what it holds so far.
-    pub(super) fn reformed(&self) -> Option<(Arc<Plan>, Vec<OffsetRange>)> {
-        let reforming = self.reforming.as_ref()?;
-        Some((reforming.plan.clone(), held(&reforming.pieces)))
+    /// The plan of the replayed block, and the records that it holds so far.
+    pub(super) fn replay(&self) -> Option<(Arc<Plan>, Vec<OffsetRange>)> {
+        let replay = self.replay.as_ref()?;
+        Some((replay.plan.clone(), held_ranges(&replay.rows)))
     }
 
-    /// Whether something may be missing of the block that is made again.
-    pub(super) fn is_reforming(&self) -> bool {
-        self.reforming.as_ref().is_some_and(|reforming| !reforming.whole)
-    }
-
-    /// Nothing more can come for the block that is made again.
-    pub(super) fn is_whole(&mut self) {
-        if let Some(reforming) = &mut self.reforming {
-            reforming.whole = true;
+    /// No more rows can arrive for the replayed block.
+    pub(super) fn complete_replay(&mut self) {
+        if let Some(replay) = &mut self.replay {
+            replay.complete = true;
         }
     }
 
-    /// When its next block is due, or that it is, if it may go out at all.
+    /// The next block and when it is due, `None` for now. Nothing while none can be delivered.
     pub(super) fn due(&self, options: &BatchOptions) -> Option<(Due, Option<Instant>)> {
-        if self.flight.is_some() || self.begun.is_none() {
+        if self.delivery.is_some() || self.start.is_none() {
             return None;
         }
-        if let Some(reforming) = &self.reforming {
-            return reforming.whole.then_some((Due::Again, None));
+        if let Some(replay) = &self.replay {
+            return replay.complete.then_some((Due::Replay, None));
         }
         let (since, _) = self.waiting.front()?;
         let is_full = self.rows >= options.max_rows || self.bytes >= options.max_bytes;
-        let at =
-            (!is_full && !self.flushes).then(|| since.checked_add(options.max_age).unwrap_or(far(*since)));
+        let at = (!is_full && !self.flushes)
+            .then(|| since.checked_add(options.max_age).unwrap_or(far_from(*since)));
         Some((Due::Since(*since), at))
     }
 
-    /// Takes the next block: the planned one with its plan, or as much as fits.
-    pub(super) fn take(&mut self, options: &BatchOptions) -> (Option<Arc<Plan>>, Vec<TrackedRows<R>>) {
-        if let Some(Reforming { plan, pieces, .. }) = self.reforming.take() {
-            return (Some(plan), pieces);
+    /// Takes the next block: the replayed one with its plan, or as many rows as fit.
+    pub(super) fn take_block(&mut self, options: &BatchOptions) -> (Option<Arc<Plan>>, Vec<TrackedRows<R>>) {
+        if let Some(Replay { plan, rows, .. }) = self.replay.take() {
+            return (Some(plan), rows);
         }
-        let (mut pieces, mut rows, mut bytes) = (Vec::new(), 0, 0);
-        while rows < options.max_rows && bytes < options.max_bytes {
-            let Some((at, mut piece)) = self.waiting.pop_front() else { break };
-            let room = room(&piece, (rows, bytes), options);
-            let cut = piece.record_boundary(room, pieces.is_empty());
-            if cut < piece.rows.len() {
-                let rest = (cut > 0).then(|| piece.split_off(cut));
+        let (mut block, mut size) = (Vec::new(), Size::default());
+        while size.rows < options.max_rows && size.bytes < options.max_bytes {
+            let Some((at, mut rows)) = self.waiting.pop_front() else { break };
+            let cut = rows.record_boundary(size.room(&rows, options), block.is_empty());
+            if cut < rows.rows.len() {
+                let rest = (cut > 0).then(|| rows.split_off(cut));
                 let (left, fits) = match rest {
-                    Some(rest) => (rest, Some(piece)),
-                    None => (piece, None),
+                    Some(rest) => (rest, Some(rows)),
+                    None => (rows, None),
                 };
                 self.waiting.push_front((at, left));
-                pieces.extend(fits);
+                block.extend(fits);
                 break;
             }
-            rows += piece.rows.len();
-            bytes += piece.rows.bytes();
-            pieces.push(piece);
+            size.rows += rows.rows.len();
+            size.bytes += rows.rows.bytes();
+            block.push(rows);
         }
-        self.rows -= pieces.iter().map(|piece| piece.rows.len()).sum::<usize>();
-        self.bytes -= pieces.iter().map(|piece| piece.rows.bytes()).sum::<usize>();
-        (None, pieces)
+        self.rows -= block.iter().map(|rows| rows.rows.len()).sum::<usize>();
+        self.bytes -= block.iter().map(|rows| rows.rows.bytes()).sum::<usize>();
+        (None, block)
     }
 
-    /// E9: no new plan is made. What is planned finishes; the rest is dropped.
+    /// What the states of all assignments mean for a live lane.
+    pub(super) fn apply_states(&mut self, states: &AssignmentStates) {
+        if !states.is_draining(&[self.assignment].into()) || self.flushes {
+            return;
+        }
+        let flushes = states.flushes || enabled(Mutant::PlansOnRevoke);
+        // Missing rows of a replayed block do not arrive any more. Its plan stays in force for the next
+        // owner.
+        let is_incomplete = self.replay.as_ref().is_some_and(|replay| !replay.complete);
+        if !flushes || is_incomplete {
+            self.discard();
+        }
+        self.flushes = flushes && !self.discards;
+    }
+
+    /// No new plan is made (E9). A block in force is delivered, and all other rows are dropped.
     pub(super) fn discard(&mut self) {
         self.discards = true;
         self.waiting.clear();
-        (self.rows, self.bytes, self.reforming) = (0, 0, None);
-        if let Some(flight) = self.flight.take_if(|flight| !flight.planned.load(Ordering::Relaxed)) {
-            flight.task.abort();
+        (self.rows, self.bytes, self.replay) = (0, 0, None);
+        let is_unplanned = |delivery: &mut BlockDelivery| !delivery.planned.load(Ordering::Relaxed);
+        if let Some(delivery) = self.delivery.take_if(is_unplanned) {
+            delivery.task.abort();
         }
     }
 }
 
-/// Rows of a piece that fit by their number and, taken as equal, by their size.
-fn room<R: Rows>(piece: &TrackedRows<R>, (rows, bytes): (usize, usize), options: &BatchOptions) -> usize {
-    let (count, size) = (piece.rows.len(), piece.rows.bytes());
-    let left = options.max_bytes.saturating_sub(bytes);
-    let by_bytes = if size <= left { count } else { left / (size / count.max(1)).max(1) };
-    options.max_rows.saturating_sub(rows).min(by_bytes).min(count)
+/// The size of a block.
+#[derive(Clone, Copy, Default)]
+struct Size {
+    rows: usize,
+    bytes: usize,
 }
 
-/// Later than anything that is waited for.
-fn far(since: Instant) -> Instant {
+impl Size {
+    /// How many of `rows` fit by number and, with rows of equal size, by bytes.
+    fn room<R: Rows>(self, rows: &TrackedRows<R>, options: &BatchOptions) -> usize {
+        let (count, bytes) = (rows.rows.len(), rows.rows.bytes());
+        let left = options.max_bytes.saturating_sub(self.bytes);
+        let by_bytes = if bytes <= left { count } else { left / (bytes / count.max(1)).max(1) };
+        options.max_rows.saturating_sub(self.rows).min(by_bytes).min(count)
+    }
+}
+
+/// Later than any timer.
+fn far_from(since: Instant) -> Instant {
     since + std::time::Duration::from_secs(365 * 24 * 3600)
 }
 
-/// The records behind some pieces, in order.
-pub(super) fn held<R>(pieces: &[TrackedRows<R>]) -> Vec<OffsetRange> {
-    let holds = pieces.iter().flat_map(|piece| piece.origin.holds());
+/// The records of these rows, in order.
+pub(super) fn held_ranges<R>(rows: &[TrackedRows<R>]) -> Vec<OffsetRange> {
+    let holds = rows.iter().flat_map(|rows| rows.origin.holds());
     holds.flat_map(Hold::sources).map(|source| OffsetRange::new(source.first, source.last)).collect()
 }

@@ -102,7 +102,7 @@ impl Intake {
                 () = self.budget.admit() => {}
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
-            let available = available.min(self.budget.backlogs().largest_take());
+            let available = available.min(self.budget.backlogs().largest_poll());
             let (turn, returned) = (takes < self.turns).then(HandOff::new).unzip();
             if !self.take((available / record_bytes).clamp(1, MAX_BATCH), turn.as_ref(), &mut record_bytes) {
                 tokio::select! {

@@ -358,9 +358,9 @@ where
             (None, _) => {}
         }
         if let Some(offset) = log_end {
-            let epoch = self.input.assignment.epoch;
+            let assignment = self.input.assignment.epoch;
             // The ledger is gone only when the consumer has ended.
-            let _ = self.input.ledger.send(LedgerEntry::Ended { epoch, offset });
+            let _ = self.input.ledger.send(LedgerEntry::ReachedEnd { assignment, offset });
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::graph::claims::tracked_rows::{Origin, TrackedRows};
 use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
 use crate::graph::memory::budget::Charge;
-use crate::graph::observe::activity::PulseState;
+use crate::graph::observe::activity::ActivityState;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
 use crate::stage::{Chain, Stage, StageError};
@@ -55,7 +55,7 @@ where
             let failed: Vec<i64> = failures.iter().map(|(record, _)| record.offset()).collect();
             let carved: Vec<i64> =
                 failed.iter().map(|at| at + i64::from(enabled(Mutant::WrongOffset))).collect();
-            let claim = claim.carve_all(&carved, letter_bytes);
+            let claim = claim.take_out_all(&carved, letter_bytes);
             let deltas = failed.iter().map(|offset| delta(base, *offset)).collect();
             let letter = |(record, failed): (OwnedRecord, StageError)| {
                 DeadLetter::new(record, failed.stage.name(), failed.error)
@@ -70,9 +70,9 @@ where
             return Ok(());
         }
         let piece =
-            TrackedRows { rows, origin: Origin::of_records(claim, base, deltas), turn: self.turn.take() };
+            TrackedRows { rows, origin: Origin::of_records(claim, base, deltas), handoff: self.turn.take() };
         if let Err(TrySendError::Full(mut piece)) = self.mapping.reducer.try_send(piece) {
-            piece.turn = None;
+            piece.handoff = None;
             self.hand_over(self.mapping.reduce_stage.clone(), range.last);
             // A closed channel, here and above, means that the reduce stage has failed and the consumer is stopping.
             let _ = self.mapping.reducer.send(piece).await;
@@ -84,7 +84,7 @@ where
 
     /// The task is going to wait until a stage takes what is mapped up to `last`.
     fn hand_over(&mut self, to: Stage, last: i64) {
-        self.input.pulse.waiting(PulseState::HandingOver { to }, last);
+        self.input.pulse.waiting(ActivityState::HandingOver { to }, last);
         self.pace.pause(Instant::now());
     }
 }

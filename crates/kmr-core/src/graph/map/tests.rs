@@ -18,7 +18,7 @@ use crate::graph::context::StageContext;
 use crate::graph::fetch::handoff::{HandOff, Patience, Returned};
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Budget;
-use crate::graph::observe::activity::{Activity, PulseReading};
+use crate::graph::observe::activity::{Activity, ActivityReading};
 use crate::member::RecordBatch;
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::strategy::{IntoPipeline, Strategy};
@@ -92,7 +92,7 @@ impl Task {
         returned
     }
 
-    async fn pulse_after(&self, wait: Duration) -> PulseReading {
+    async fn pulse_after(&self, wait: Duration) -> ActivityReading {
         sleep(wait).await;
         self.pulse.read()
     }
@@ -127,14 +127,14 @@ async fn the_pulse_says_what_the_task_waits_for_and_since_when() {
     assert!(pulse.since - begun < SECOND, "since it was given the record");
 
     let pulse = task.pulse_after(60 * SECOND).await.to_string();
-    assert!(pulse.starts_with("waiting to map offset 8 again after attempt "), "{pulse}");
+    assert!(pulse.starts_with("waiting to retry offset 8 after attempt "), "{pulse}");
     assert!(pulse.ends_with(": status 503"), "{pulse}");
 
     // What the stalled sink does not take fills the channel in front of it.
     (0..200).for_each(|batch| task.fetch(100 + 10 * batch..105 + 10 * batch));
     let pulse = task.pulse_after(120 * SECOND).await;
     let text = pulse.to_string();
-    assert!(text.starts_with("waiting for reduce 1 to take what is mapped up to offset "), "{text}");
+    assert!(text.starts_with("waiting for reduce 1 to accept rows up to offset "), "{text}");
     assert_eq!(task.pulse_after(60 * SECOND).await.since, pulse.since, "it has waited ever since");
 
     sink.behave(Behaviour::Deliver);

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 use super::partition::{Next, Partition};
 use super::pending::{Busy, Woken};
 use super::retry::into_last;
-use crate::graph::observe::activity::PulseState;
+use crate::graph::observe::activity::ActivityState;
 use crate::record::Record;
 use crate::reducer::Rows;
 use crate::stage::{Chain, StageError};
@@ -63,9 +63,9 @@ where
         let Some(slot) = self.window.front() else { return self.input.pulse.idle() };
         let state = match &slot.attempts.error {
             Some(error) if slot.rests => {
-                PulseState::Retrying { attempt: slot.attempts.failed, error: error.clone() }
+                ActivityState::Retrying { attempt: slot.attempts.failed, error: error.clone() }
             }
-            _ => PulseState::Awaiting,
+            _ => ActivityState::Awaiting,
         };
         self.input.pulse.waiting(state, slot.offset);
     }

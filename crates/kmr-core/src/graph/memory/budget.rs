@@ -1,9 +1,12 @@
-//! The byte budget: how much of Kafka's data the graph may hold between fetch and acknowledgement.
+//! The memory budget: bounds the bytes that the graph holds from fetch to acknowledgement.
 //!
 //! Invariants:
-//! 1. Bytes enter at one place, the intake, and nowhere else: stages can never wait for each other's bytes.
-//! 2. While anything is available, one more fetch is admitted, however large: a single record always passes.
-//! 3. What a [`Charge`] holds is given back exactly once, when it is dropped; splitting and resizing keep the sum.
+//! 1. Bytes enter at the intake and nowhere else, so stages never wait for each other's bytes (one
+//!    admission point, M1).
+//! 2. While anything is available, one more batch is admitted, however large. So a single record is
+//!    always admitted.
+//! 3. A [`Charge`] frees its bytes exactly once, when it is dropped. Splitting and resizing keep the
+//!    sum.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,13 +15,13 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-use super::fair_share::{Backlogs, Batch, UnmappedBytes};
+use super::fair_share::{Backlogs, UnmappedBatch, UnmappedBytes};
 use crate::util::ordered_watch;
 
-/// How long no bytes come back before the mappers that could give some are taken for slow or stuck.
-const STANDSTILL: Duration = Duration::from_secs(1);
+/// Time without freed bytes after which the mappers that could free some count as slow or stuck.
+const STALL: Duration = Duration::from_secs(1);
 
-/// Bytes shared by all that is in flight.
+/// Bytes shared by all records between fetch and acknowledgement.
 #[derive(Debug)]
 pub(crate) struct Budget {
     capacity: i64,
@@ -29,12 +32,12 @@ pub(crate) struct Budget {
     backlogs: Arc<Backlogs>,
 }
 
-/// Whether bytes can come back by themselves.
+/// Whether mapping can free bytes.
 #[derive(Debug, Default)]
 struct Pressure {
     intake_waits: bool,
-    /// It has waited for [`STANDSTILL`] since bytes came back last.
-    standstill: bool,
+    /// The intake has waited for [`STALL`] since bytes were freed last.
+    stalled: bool,
     /// Batches that are admitted and not mapped yet.
     unmapped: usize,
 }
@@ -53,7 +56,7 @@ impl Budget {
         })
     }
 
-    /// Bytes that may still be taken; negative after an oversized record, or rows larger than their records.
+    /// Bytes that are free. Negative after an oversized record, or with rows larger than their records.
     pub(crate) fn available(&self) -> i64 {
         self.available.load(Ordering::Acquire)
     }
@@ -68,36 +71,38 @@ impl Budget {
         u64::try_from(self.capacity - self.available()).unwrap_or(0)
     }
 
-    /// Waits until something is available. Called by the intake alone.
+    /// Waits until something is available. Only the intake calls it.
     ///
-    /// Cancel safe: nothing is taken.
+    /// Cancel safe: nothing is charged.
     pub(crate) async fn admit(&self) {
         if self.available() > 0 {
             return;
         }
         self.press(|pressure| pressure.intake_waits = true);
         let _calm = CallOnDrop(|| {
-            self.press(|pressure| (pressure.intake_waits, pressure.standstill) = (false, false));
+            self.press(|pressure| (pressure.intake_waits, pressure.stalled) = (false, false));
         });
         while self.available() <= 0 {
-            let standstill = timeout(STANDSTILL, self.released.notified()).await.is_err();
-            self.press(|pressure| pressure.standstill = standstill);
+            let stalled = timeout(STALL, self.released.notified()).await.is_err();
+            self.press(|pressure| pressure.stalled = stalled);
         }
     }
 
-    /// Follows whether the intake waits for bytes and all that it let in is mapped: what an open batch holds has to go out
-    /// then, nothing else gives bytes back. While there is something to map, and that gets on, batches grow on.
+    /// Whether the intake waits for bytes although all admitted records are mapped, or the mappers are
+    /// stalled. Then only open batches can free bytes, so they are due. While mapping makes progress,
+    /// batches keep growing.
     pub(crate) fn starved(&self) -> ordered_watch::Receiver<bool> {
         self.starved.subscribe()
     }
 
-    /// A batch of `bytes` is on its way to its partition's map task; it is mapped when the guard goes.
+    /// A batch of `bytes` goes to its partition's map task. It counts as mapped when the guard is
+    /// dropped.
     pub(crate) fn unmapped(self: &Arc<Self>, backlog: &Arc<UnmappedBytes>, bytes: usize) -> Unmapped {
         self.press(|pressure| pressure.unmapped += 1);
         Unmapped { budget: self.clone(), _batch: backlog.hold(bytes) }
     }
 
-    /// What each partition holds of it.
+    /// The backlogs of all partitions.
     pub(crate) fn backlogs(&self) -> &Arc<Backlogs> {
         &self.backlogs
     }
@@ -105,11 +110,11 @@ impl Budget {
     fn press(&self, change: impl FnOnce(&mut Pressure)) {
         let mut pressure = self.pressure.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut pressure);
-        let starved = pressure.intake_waits && (pressure.unmapped == 0 || pressure.standstill);
+        let starved = pressure.intake_waits && (pressure.unmapped == 0 || pressure.stalled);
         self.starved.send_if_modified(|was| std::mem::replace(was, starved) != starved);
     }
 
-    /// Takes bytes, whatever is available.
+    /// Charges bytes, whatever is available.
     pub(crate) fn charge(self: &Arc<Self>, bytes: usize) -> Charge {
         let mut charge = Charge { budget: self.clone(), bytes: 0 };
         charge.resize(bytes);
@@ -117,11 +122,11 @@ impl Budget {
     }
 }
 
-/// A batch that is admitted and not mapped yet.
+/// Guard of a batch that is admitted and not mapped yet.
 #[derive(Debug)]
 pub(crate) struct Unmapped {
     budget: Arc<Budget>,
-    _batch: Batch,
+    _batch: UnmappedBatch,
 }
 
 impl Drop for Unmapped {
@@ -138,7 +143,7 @@ impl<F: FnMut()> Drop for CallOnDrop<F> {
     }
 }
 
-/// Bytes taken from the budget.
+/// Bytes charged to the budget.
 #[derive(Debug)]
 pub(crate) struct Charge {
     budget: Arc<Budget>,
@@ -151,7 +156,7 @@ impl Charge {
         usize::try_from(self.bytes).unwrap_or(0)
     }
 
-    /// Holds `bytes` from now on, more or fewer than before.
+    /// Holds `bytes` from now on.
     pub(crate) fn resize(&mut self, bytes: usize) {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX / 4);
         let released = self.bytes - bytes;
@@ -162,12 +167,12 @@ impl Charge {
         }
     }
 
-    /// Takes over what another charge holds.
+    /// Takes over the bytes of another charge.
     pub(crate) fn absorb(&mut self, mut other: Charge) {
         self.bytes += std::mem::take(&mut other.bytes);
     }
 
-    /// Moves up to `bytes` into a charge of their own.
+    /// Moves up to `bytes` into another charge.
     pub(crate) fn split(&mut self, bytes: usize) -> Charge {
         let bytes = i64::try_from(bytes).unwrap_or(i64::MAX).min(self.bytes);
         self.bytes -= bytes;
@@ -202,7 +207,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn intake_waits_until_bytes_come_back_and_is_seen_waiting() {
+    async fn intake_waits_until_bytes_are_freed_and_reports_starvation() {
         let budget = Budget::new(10);
         let charge = budget.charge(25);
         let unmapped = budget.unmapped(&budget.backlogs().backlog(), 25);
@@ -211,11 +216,11 @@ mod tests {
             let budget = budget.clone();
             async move { budget.admit().await }
         });
-        let early = timeout(STANDSTILL / 2, starved.wait_for(|starved| *starved)).await.is_ok();
-        assert!(!early, "a batch that is still to be mapped may give bytes back");
-        timeout(STANDSTILL, starved.wait_for(|starved| *starved)).await.unwrap();
+        let early = timeout(STALL / 2, starved.wait_for(|starved| *starved)).await.is_ok();
+        assert!(!early, "a batch that is not mapped yet may free bytes");
+        timeout(STALL, starved.wait_for(|starved| *starved)).await.unwrap();
         budget.charge(1);
-        timeout(STANDSTILL / 2, starved.wait_for(|starved| !*starved)).await.unwrap();
+        timeout(STALL / 2, starved.wait_for(|starved| !*starved)).await.unwrap();
         drop(unmapped);
         starved.wait_for(|starved| *starved).await;
         drop(charge);

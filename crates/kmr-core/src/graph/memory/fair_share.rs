@@ -1,11 +1,14 @@
-//! How much of the byte budget each partition's unmapped records hold, so that one with a slow mapper cannot starve the others.
+//! Each partition's fair share of the memory budget, so that one slow mapper cannot starve the others.
 //!
-//! All partitions come out of one fetch queue. While a partition that is read holds more than its share, the intake takes nothing; if
-//! that is because of its mapper and does not pass, the coordinator pauses the partition, and the intake goes on with the others.
+//! All partitions share one fetch queue. While the backlog of a partition that is not paused exceeds its
+//! fair share, the intake does not poll. If its mapper is the reason and stays slow, the coordinator
+//! pauses the partition, and the intake continues with the others.
 //!
 //! Invariants:
-//! 1. A backlog holds what is admitted and not mapped yet: a batch leaves it when its guard goes.
-//! 2. The intake is held only while several partitions are assigned: one alone may have all of the budget.
+//! 1. A backlog holds the records that are admitted and not mapped yet. A batch leaves it when its
+//!    guard is dropped.
+//! 2. The intake is held only while several partitions are assigned. A single one may use all of the
+//!    budget.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,11 +17,11 @@ use tokio::time::Instant;
 
 use crate::util::ordered_watch;
 
-/// All shares together are this part of the budget: with what the intake takes at once beyond them, three quarters. So however many
-/// mappers are slow, something is left for the others.
-const SHARES: usize = 2;
-/// Shares get no smaller with more partitions than that: they have to be worth a fetch.
-const MOST_SHARES: usize = 512;
+/// All fair shares together are this part of the budget. With one poll per partition beyond them they
+/// are three quarters. So something is left for the others, however many mappers are slow.
+const SHARES_DIVISOR: usize = 2;
+/// With more partitions, shares get no smaller, because each has to be worth a fetch.
+const MAX_SHARES: usize = 512;
 
 /// The backlogs of all partitions.
 #[derive(Debug)]
@@ -31,12 +34,12 @@ pub(crate) struct Backlogs {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Partitions that are read and hold more than their share.
+    /// Partitions that are not paused and exceed their share.
     over: usize,
     several: bool,
 }
 
-/// What one partition holds.
+/// The backlog of one partition.
 #[derive(Debug)]
 pub(crate) struct UnmappedBytes {
     all: Arc<Backlogs>,
@@ -56,28 +59,29 @@ impl Backlogs {
         Arc::new(Self { budget, share, state: Mutex::default(), crowded: ordered_watch::Sender::new(false) })
     }
 
-    /// A partition that holds nothing yet.
+    /// An empty backlog for one partition.
     pub(crate) fn backlog(self: &Arc<Self>) -> Arc<UnmappedBytes> {
         Arc::new(UnmappedBytes { all: self.clone(), held: Mutex::default() })
     }
 
-    /// So many partitions are assigned. What a partition holds is compared with its new share when it next changes.
+    /// Sets the number of assigned partitions. Each backlog is compared with its new share at its next
+    /// change.
     pub(crate) fn share_among(&self, partitions: usize) {
         self.share.store(share(self.budget, partitions), Ordering::Relaxed);
         self.change(|state| state.several = partitions > 1);
     }
 
-    /// Bytes that one partition's unmapped records may hold.
+    /// Bytes that the backlog of one partition may hold.
     fn share(&self) -> usize {
         self.share.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the intake may take at once: what a partition may get beyond its share.
-    pub(crate) fn largest_take(&self) -> usize {
+    /// Bytes that the intake may poll at once. A partition may exceed its share by as much.
+    pub(crate) fn largest_poll(&self) -> usize {
         self.share() / 2
     }
 
-    /// Follows whether a partition that is read holds more than its share, at the cost of others.
+    /// Whether a partition that is not paused exceeds its share, at the expense of others.
     pub(crate) fn crowded(&self) -> ordered_watch::Receiver<bool> {
         self.crowded.subscribe()
     }
@@ -91,46 +95,46 @@ impl Backlogs {
 }
 
 fn share(budget: usize, partitions: usize) -> usize {
-    budget / (SHARES * partitions.clamp(2, MOST_SHARES))
+    budget / (SHARES_DIVISOR * partitions.clamp(2, MAX_SHARES))
 }
 
 impl UnmappedBytes {
-    /// Bytes of one batch join it, until the guard goes.
-    pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> Batch {
+    /// Adds the bytes of one batch until the guard is dropped.
+    pub(crate) fn hold(self: &Arc<Self>, bytes: usize) -> UnmappedBatch {
         self.change(|held| held.bytes += bytes);
-        Batch { backlog: self.clone(), bytes }
+        UnmappedBatch { backlog: self.clone(), bytes }
     }
 
-    /// The client was told to read the partition, or not to.
+    /// The client has paused or resumed the partition.
     pub(crate) fn set_paused(&self, paused: bool) {
         self.change(|held| held.paused = paused);
     }
 
-    /// Since when it has held more than its share while it was read.
+    /// Since when it has exceeded its share without being paused.
     pub(crate) fn over_since(&self) -> Option<Instant> {
         self.lock().over_since
     }
 
-    /// Whether it holds less than half of its share: time to read it again.
+    /// Whether it holds less than half of its share, so that the partition can be resumed.
     pub(crate) fn is_low(&self) -> bool {
         self.lock().bytes < self.all.share() / 2
     }
 
-    /// Whether everything that was taken for the partition is mapped.
+    /// Whether all admitted records of the partition are mapped.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().bytes == 0
     }
 
     fn change(&self, change: impl FnOnce(&mut Held)) {
         let mut held = self.lock();
-        let was = held.over_since.is_some();
+        let was_over = held.over_since.is_some();
         change(&mut held);
-        let is = held.bytes > self.all.share() && !held.paused;
-        if was == is {
+        let is_over = held.bytes > self.all.share() && !held.paused;
+        if was_over == is_over {
             return;
         }
-        held.over_since = is.then(Instant::now);
-        self.all.change(|state| if is { state.over += 1 } else { state.over -= 1 });
+        held.over_since = is_over.then(Instant::now);
+        self.all.change(|state| if is_over { state.over += 1 } else { state.over -= 1 });
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -138,14 +142,14 @@ impl UnmappedBytes {
     }
 }
 
-/// Bytes of one batch in a backlog.
+/// Guard of one batch in a backlog.
 #[derive(Debug)]
-pub(crate) struct Batch {
+pub(crate) struct UnmappedBatch {
     backlog: Arc<UnmappedBytes>,
     bytes: usize,
 }
 
-impl Drop for Batch {
+impl Drop for UnmappedBatch {
     fn drop(&mut self) {
         self.backlog.change(|held| held.bytes -= self.bytes);
     }
@@ -156,12 +160,15 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn it_is_crowded_while_a_partition_that_is_read_holds_more_than_its_share() {
+    async fn backlogs_are_crowded_while_an_unpaused_partition_exceeds_its_share() {
         let all = Backlogs::new(400);
         let (crowded, backlog) = (all.crowded(), all.backlog());
         let first = backlog.hold(90);
         let second = backlog.hold(20);
-        assert!(!crowded.read(|crowded| *crowded) && backlog.over_since().is_some(), "it is alone");
+        assert!(
+            !crowded.read(|crowded| *crowded) && backlog.over_since().is_some(),
+            "a single partition crowds no other"
+        );
         all.share_among(2);
         assert!(crowded.read(|crowded| *crowded));
         backlog.set_paused(true);
@@ -176,9 +183,9 @@ mod tests {
     #[test]
     fn all_partitions_together_leave_a_quarter_of_the_budget() {
         let all = Backlogs::new(1 << 20);
-        for partitions in [2, 3, 4, 5, 64, MOST_SHARES] {
+        for partitions in [2, 3, 4, 5, 64, MAX_SHARES] {
             all.share_among(partitions);
-            assert!(partitions * (all.share() + all.largest_take()) <= 3 << 18, "{partitions}");
+            assert!(partitions * (all.share() + all.largest_poll()) <= 3 << 18, "{partitions}");
         }
         all.share_among(100_000);
         assert!(all.share() >= 1 << 10);

@@ -1,4 +1,4 @@
-//! The memory budget, and each partition's fair share of it (M1).
+//! The memory budget (one admission point, M1), and each partition's fair share of it.
 
 pub(crate) mod budget;
 pub(crate) mod fair_share;

@@ -1,8 +1,9 @@
-//! What a partition's task is doing, and since when: the task writes it, the watchdog reads it.
+//! What a partition's map task is doing and since when. The task writes it, the health check reads it.
 //!
 //! Invariants:
-//! 1. It is written before user code is called and before the task waits, so what holds a partition up is what is read.
-//! 2. Records that are mapped in place are not written one by one: the offset is that of the first of a few.
+//! 1. It is written before each call of user code and before each wait, so a reader sees the reason why
+//!    a partition is held up.
+//! 2. Records that are mapped in place are not written one by one. The offset is the first of a few.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -13,105 +14,106 @@ use tokio::time::Instant;
 
 use crate::stage::Stage;
 
-/// What a partition's task is doing.
+/// What a partition's map task is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum PulseState {
+pub(crate) enum ActivityState {
     /// It waits for records.
     Idle,
-    /// It is in the map stages, with the record at the offset or one of the few behind it.
+    /// It is in the map stages, with the record at the offset or one of the next few.
     Mapping,
     /// It waits for an asynchronous map stage.
     Awaiting,
-    /// It waits before it maps a record once more, whose last attempt failed.
+    /// It waits before it retries a record.
     Retrying { attempt: u32, error: Arc<str> },
-    /// It waits until a stage takes what was mapped.
+    /// It waits until a stage accepts mapped rows.
     HandingOver { to: Stage },
 }
 
-impl PulseState {
+impl ActivityState {
     /// Whether the mapper, user code, decides how long this takes.
     pub(crate) fn is_in_mapper(&self) -> bool {
         matches!(self, Self::Mapping | Self::Awaiting | Self::Retrying { .. })
     }
 }
 
-/// What a partition's task was doing when it was asked.
+/// What a partition's map task was doing at one moment.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct PulseReading {
-    pub(crate) state: PulseState,
-    /// The record that it is about; `None` while it waits for records.
+pub(crate) struct ActivityReading {
+    pub(crate) state: ActivityState,
+    /// The record that it works on. `None` while it waits for records.
     pub(crate) offset: Option<i64>,
-    /// Since when it has been doing this, with this record.
+    /// Since when it has been doing this with this record.
     pub(crate) since: Instant,
 }
 
-impl fmt::Display for PulseReading {
+impl fmt::Display for ActivityReading {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let offset = self.offset.unwrap_or(-1);
         match &self.state {
-            PulseState::Idle => f.write_str("waiting for records"),
-            PulseState::Mapping => write!(f, "mapping offset {offset}"),
-            PulseState::Awaiting => write!(f, "waiting for the async map stage at offset {offset}"),
-            PulseState::Retrying { attempt, error } => {
-                write!(f, "waiting to map offset {offset} again after attempt {attempt}: {error}")
+            ActivityState::Idle => f.write_str("waiting for records"),
+            ActivityState::Mapping => write!(f, "mapping offset {offset}"),
+            ActivityState::Awaiting => write!(f, "waiting for the async map stage at offset {offset}"),
+            ActivityState::Retrying { attempt, error } => {
+                write!(f, "waiting to retry offset {offset} after attempt {attempt}: {error}")
             }
-            PulseState::HandingOver { to } => {
-                write!(f, "waiting for {to} to take what is mapped up to offset {offset}")
+            ActivityState::HandingOver { to } => {
+                write!(f, "waiting for {to} to accept rows up to offset {offset}")
             }
         }
     }
 }
 
-/// The pulse of one partition's task. To say that records are mapped costs next to nothing; to say that it waits, a lock.
+/// The activity of one partition's map task. Writing that it maps is nearly free, and writing that it
+/// waits takes a lock.
 #[derive(Debug)]
 pub(crate) struct Activity {
-    /// What it waits for; `None` while it maps.
-    waits: Mutex<Option<PulseReading>>,
+    /// What it waits for. `None` while it maps.
+    waits: Mutex<Option<ActivityReading>>,
     /// Whether it maps, known without the lock.
     maps: AtomicBool,
     /// The record that is mapped.
     offset: AtomicI64,
-    /// Since when, in nanoseconds behind `began`.
+    /// Since when, in nanoseconds after `created`.
     since: AtomicU64,
-    began: Instant,
+    created: Instant,
 }
 
 impl Default for Activity {
     fn default() -> Self {
-        let began = Instant::now();
-        let idle = PulseReading { state: PulseState::Idle, offset: None, since: began };
+        let created = Instant::now();
+        let idle = ActivityReading { state: ActivityState::Idle, offset: None, since: created };
         Self {
             waits: Mutex::new(Some(idle)),
             maps: AtomicBool::new(false),
             offset: AtomicI64::new(0),
             since: AtomicU64::new(0),
-            began,
+            created,
         }
     }
 }
 
 impl Activity {
-    /// What the task is doing.
-    pub(crate) fn read(&self) -> PulseReading {
+    /// What the task is doing now.
+    pub(crate) fn read(&self) -> ActivityReading {
         let waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(reading) = &*waits {
             return reading.clone();
         }
-        // The two may be of two neighbouring writes, a few records apart.
+        // The two values may be of two writes, a few records apart.
         let offset = self.offset.load(Ordering::Relaxed);
-        let since = self.began + Duration::from_nanos(self.since.load(Ordering::Relaxed));
-        PulseReading { state: PulseState::Mapping, offset: Some(offset), since }
+        let since = self.created + Duration::from_nanos(self.since.load(Ordering::Relaxed));
+        ActivityReading { state: ActivityState::Mapping, offset: Some(offset), since }
     }
 
     /// The task has nothing to do.
     pub(crate) fn idle(&self) {
-        self.wait(PulseState::Idle, None);
+        self.wait(ActivityState::Idle, None);
     }
 
-    /// The task is about to map the records from `offset` on.
+    /// The task starts to map the records from `offset` on.
     #[inline]
     pub(crate) fn mapping(&self, offset: i64, now: Instant) {
-        let since = u64::try_from((now - self.began).as_nanos()).unwrap_or(u64::MAX);
+        let since = u64::try_from((now - self.created).as_nanos()).unwrap_or(u64::MAX);
         self.offset.store(offset, Ordering::Relaxed);
         self.since.store(since, Ordering::Relaxed);
         if !self.maps.swap(true, Ordering::Relaxed) {
@@ -119,15 +121,15 @@ impl Activity {
         }
     }
 
-    /// The task is about to wait, with the record at `offset`. Saying so again changes nothing.
-    pub(crate) fn waiting(&self, state: PulseState, offset: i64) {
+    /// The task starts to wait with the record at `offset`. The same call again changes nothing.
+    pub(crate) fn waiting(&self, state: ActivityState, offset: i64) {
         self.wait(state, Some(offset));
     }
 
-    fn wait(&self, state: PulseState, offset: Option<i64>) {
+    fn wait(&self, state: ActivityState, offset: Option<i64>) {
         let mut waits = self.waits.lock().unwrap_or_else(PoisonError::into_inner);
         if waits.as_ref().is_none_or(|reading| reading.offset != offset || reading.state != state) {
-            *waits = Some(PulseReading { state, offset, since: Instant::now() });
+            *waits = Some(ActivityReading { state, offset, since: Instant::now() });
         }
         self.maps.store(false, Ordering::Relaxed);
     }
@@ -140,33 +142,36 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_time_counts_from_the_first_time_that_it_was_said() {
-        let pulse = Activity::default();
-        pulse.mapping(7, Instant::now());
+    async fn the_time_counts_from_the_first_of_equal_writes() {
+        let activity = Activity::default();
+        activity.mapping(7, Instant::now());
         let start = Instant::now();
-        pulse.waiting(PulseState::Awaiting, 7);
+        activity.waiting(ActivityState::Awaiting, 7);
         advance(Duration::from_secs(3)).await;
-        pulse.waiting(PulseState::Awaiting, 7);
-        assert_eq!(pulse.read(), PulseReading { state: PulseState::Awaiting, offset: Some(7), since: start });
-        pulse.waiting(PulseState::Awaiting, 9);
-        assert_eq!(pulse.read().since, Instant::now());
-        pulse.mapping(10, Instant::now());
-        pulse.mapping(26, Instant::now());
+        activity.waiting(ActivityState::Awaiting, 7);
         assert_eq!(
-            (pulse.read().to_string().as_str(), pulse.read().since),
+            activity.read(),
+            ActivityReading { state: ActivityState::Awaiting, offset: Some(7), since: start }
+        );
+        activity.waiting(ActivityState::Awaiting, 9);
+        assert_eq!(activity.read().since, Instant::now());
+        activity.mapping(10, Instant::now());
+        activity.mapping(26, Instant::now());
+        assert_eq!(
+            (activity.read().to_string().as_str(), activity.read().since),
             ("mapping offset 26", Instant::now())
         );
-        pulse.idle();
-        assert_eq!(pulse.read().offset, None);
+        activity.idle();
+        assert_eq!(activity.read().offset, None);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_says_what_is_waited_for() {
-        let pulse = Activity::default();
-        assert_eq!(pulse.read().to_string(), "waiting for records");
-        pulse.waiting(PulseState::Retrying { attempt: 3, error: "HTTP 503".into() }, 7);
-        assert_eq!(pulse.read().to_string(), "waiting to map offset 7 again after attempt 3: HTTP 503");
-        pulse.waiting(PulseState::HandingOver { to: Stage::new("reduce", 1) }, 8);
-        assert_eq!(pulse.read().to_string(), "waiting for reduce 1 to take what is mapped up to offset 8");
+    async fn the_text_names_what_the_task_waits_for() {
+        let activity = Activity::default();
+        assert_eq!(activity.read().to_string(), "waiting for records");
+        activity.waiting(ActivityState::Retrying { attempt: 3, error: "HTTP 503".into() }, 7);
+        assert_eq!(activity.read().to_string(), "waiting to retry offset 7 after attempt 3: HTTP 503");
+        activity.waiting(ActivityState::HandingOver { to: Stage::new("reduce", 1) }, 8);
+        assert_eq!(activity.read().to_string(), "waiting for reduce 1 to accept rows up to offset 8");
     }
 }

@@ -1,4 +1,5 @@
-//! What is known about a running consumer at any time: deliveries under way, and its health. Written by its tasks, read by whoever asks.
+//! The status of a running consumer: its deliveries in progress and its health. Tasks write it, any
+//! thread reads it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -11,32 +12,32 @@ use crate::graph::assignment::id::AssignmentId;
 use crate::health::Health;
 use crate::stage::Stage;
 
-/// The board of one consumer.
+/// The status of one consumer.
 #[derive(Debug, Default)]
 pub(crate) struct StatusBoard {
-    flights: Mutex<Flights>,
+    deliveries: Mutex<Deliveries>,
     health: Mutex<Health>,
 }
 
 #[derive(Debug, Default)]
-struct Flights {
-    last: u64,
-    under_way: BTreeMap<u64, FlightState>,
-    /// When a delivery ended last.
+struct Deliveries {
+    last_id: u64,
+    in_progress: BTreeMap<u64, DeliveryState>,
+    /// When the last delivery ended.
     ended: Option<Instant>,
 }
 
-/// A delivery under way.
+/// A delivery in progress.
 #[derive(Clone, Debug)]
-pub(crate) struct FlightState {
+pub(crate) struct DeliveryState {
     stage: Stage,
-    epochs: BTreeSet<AssignmentId>,
+    assignments: BTreeSet<AssignmentId>,
     since: Instant,
     attempt: u32,
     last_error: Option<Arc<str>>,
 }
 
-impl fmt::Display for FlightState {
+impl fmt::Display for DeliveryState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stage, attempt, since, last_error, .. } = self;
         let seconds = since.elapsed().as_secs();
@@ -48,34 +49,42 @@ impl fmt::Display for FlightState {
 }
 
 impl StatusBoard {
-    /// A delivery of records of these epochs begins; it ends when the entry goes.
-    pub(crate) fn delivery(self: &Arc<Self>, stage: Stage, epochs: BTreeSet<AssignmentId>) -> Delivering {
-        let mut flights = self.flights();
-        flights.last += 1;
-        let id = flights.last;
-        let state = FlightState { stage, epochs, since: Instant::now(), attempt: 1, last_error: None };
-        flights.under_way.insert(id, state);
-        Delivering { board: self.clone(), id }
+    /// A delivery of records of these assignments starts. It ends when the entry is dropped.
+    pub(crate) fn delivery(
+        self: &Arc<Self>,
+        stage: Stage,
+        assignments: BTreeSet<AssignmentId>,
+    ) -> DeliveryEntry {
+        let mut deliveries = self.deliveries();
+        deliveries.last_id += 1;
+        let id = deliveries.last_id;
+        let state = DeliveryState { stage, assignments, since: Instant::now(), attempt: 1, last_error: None };
+        deliveries.in_progress.insert(id, state);
+        DeliveryEntry { board: self.clone(), id }
     }
 
-    /// The oldest delivery that holds records of the epoch.
-    pub(crate) fn delivery_of(&self, epoch: AssignmentId) -> Option<FlightState> {
-        self.flights().under_way.values().find(|flight| flight.epochs.contains(&epoch)).cloned()
+    /// The oldest delivery that holds records of the assignment.
+    pub(crate) fn delivery_of(&self, assignment: AssignmentId) -> Option<DeliveryState> {
+        self.deliveries()
+            .in_progress
+            .values()
+            .find(|delivery| delivery.assignments.contains(&assignment))
+            .cloned()
     }
 
     /// The oldest delivery of all.
-    pub(crate) fn oldest_delivery(&self) -> Option<FlightState> {
-        self.flights().under_way.values().next().cloned()
+    pub(crate) fn oldest_delivery(&self) -> Option<DeliveryState> {
+        self.deliveries().in_progress.values().next().cloned()
     }
 
-    /// For how long no delivery has been under way. `None`: one is, or none ever was.
-    pub(crate) fn quiet_for(&self, now: Instant) -> Option<Duration> {
-        let flights = self.flights();
-        let ended = flights.ended.filter(|_| flights.under_way.is_empty())?;
+    /// How long no delivery has been in progress. `None`: one is, or none ever was.
+    pub(crate) fn idle_for(&self, now: Instant) -> Option<Duration> {
+        let deliveries = self.deliveries();
+        let ended = deliveries.ended.filter(|_| deliveries.in_progress.is_empty())?;
         Some(now.duration_since(ended))
     }
 
-    /// What was found out last.
+    /// The health at the last health check.
     pub(crate) fn health(&self) -> Health {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -84,32 +93,32 @@ impl StatusBoard {
         change(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
-    fn flights(&self) -> MutexGuard<'_, Flights> {
-        self.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
+        self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The entry of a delivery.
+/// The entry of a delivery in progress.
 #[derive(Debug)]
-pub(crate) struct Delivering {
+pub(crate) struct DeliveryEntry {
     board: Arc<StatusBoard>,
     id: u64,
 }
 
-impl Delivering {
-    /// Attempt number `attempt` failed; another one follows.
+impl DeliveryEntry {
+    /// Attempt number `attempt` failed, and another one follows.
     pub(crate) fn failed(&self, attempt: u32, error: &str) {
-        if let Some(state) = self.board.flights().under_way.get_mut(&self.id) {
+        if let Some(state) = self.board.deliveries().in_progress.get_mut(&self.id) {
             (state.attempt, state.last_error) = (attempt + 1, Some(Arc::from(error)));
         }
     }
 }
 
-impl Drop for Delivering {
+impl Drop for DeliveryEntry {
     fn drop(&mut self) {
-        let mut flights = self.board.flights();
-        flights.under_way.remove(&self.id);
-        flights.ended = Some(Instant::now());
+        let mut deliveries = self.board.deliveries();
+        deliveries.in_progress.remove(&self.id);
+        deliveries.ended = Some(Instant::now());
     }
 }
 
@@ -118,7 +127,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_delivery_says_what_it_waits_for_until_it_ends() {
+    async fn a_delivery_shows_its_attempt_and_last_error_until_it_ends() {
         let board = Arc::<StatusBoard>::default();
         let delivery = board.delivery(Stage::new("reduce", 1), [AssignmentId(3)].into());
         tokio::time::advance(Duration::from_secs(42)).await;
@@ -126,10 +135,10 @@ mod tests {
         let text = board.delivery_of(AssignmentId(3)).map(|state| state.to_string());
         assert_eq!(text.as_deref(), Some("reduce 1 attempt 4, 42 s: code 252"));
         assert!(board.delivery_of(AssignmentId(4)).is_none() && board.oldest_delivery().is_some());
-        assert_eq!(board.quiet_for(Instant::now()), None);
+        assert_eq!(board.idle_for(Instant::now()), None);
         drop(delivery);
         assert!(board.oldest_delivery().is_none());
         tokio::time::advance(Duration::from_secs(7)).await;
-        assert_eq!(board.quiet_for(Instant::now()), Some(Duration::from_secs(7)));
+        assert_eq!(board.idle_for(Instant::now()), Some(Duration::from_secs(7)));
     }
 }

@@ -1,10 +1,14 @@
-//! What is done about a partition that does not get on (L2). Pure: what was seen, and how long it has been so, comes from outside.
+//! What the watchdog does about a partition that makes no progress (L2). Pure: observations and times
+//! are passed in.
 //!
 //! Invariants:
-//! 1. Only progress past the record ends a case: that nothing is unfinished for a moment, as after a restart, does not.
-//!    Records that are late but get on, behind a slow sink, are warned of, never treated.
-//! 2. Each treatment gets as much time as the one before it: restart the partition, then the client, then end.
-//! 3. Records whose delivery, or whose mapper, is being tried again are the retry policy's business: they are warned of, never treated.
+//! 1. Only progress past the record closes a case. A moment without unfinished records, as after a
+//!    restart, does not. Records that are late but make progress, with a slow sink, are logged but never
+//!    restarted.
+//! 2. Each recovery gets as much time as the one before it: restart the partition, then the client, then
+//!    end the consumer.
+//! 3. Records whose delivery or mapper is being retried are left to the retry policy. They are logged
+//!    but never restarted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,34 +17,34 @@ use tokio::time::Instant;
 
 use crate::record::TopicPartition;
 
-/// The thresholds.
+/// When the watchdog acts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchdogThresholds {
     pub(crate) warn_after: Duration,
     pub(crate) heal_after: Option<Duration>,
 }
 
-/// What was seen of one partition.
+/// What a health check found about one partition.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Seen {
-    /// The oldest record that is read and not finished, and for how long it has been so in this assignment.
+pub(crate) struct Observation {
+    /// The oldest record that is read and not finished, and how long it has been so in this assignment.
     pub(crate) oldest: Option<(i64, Duration)>,
-    /// The offset committed last in this assignment.
+    /// The last offset committed in this assignment.
     pub(crate) committed: Option<i64>,
-    /// Somebody else's patience decides.
+    /// A retry policy or a running operation decides how long this may take.
     pub(crate) excused: bool,
 }
 
-/// What is to be done.
+/// What to do.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Verdict {
+pub(crate) struct Action {
     pub(crate) warn: bool,
-    pub(crate) treatment: Option<Treatment>,
+    pub(crate) recovery: Option<Recovery>,
 }
 
-/// In the order in which they are tried.
+/// Recoveries, in the order in which they are tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Treatment {
+pub(crate) enum Recovery {
     RestartPartition,
     NewClient,
     End,
@@ -50,66 +54,68 @@ pub(crate) enum Treatment {
 #[derive(Debug)]
 struct Case {
     offset: i64,
-    /// Since when it has been the oldest, nobody was trying again, and nothing was done about it.
+    /// Since when it has been the oldest without a retry and without a recovery.
     since: Instant,
     warn_at: Duration,
-    treated: u32,
+    recoveries: u32,
 }
 
-/// The cases of all partitions. Outlives assignments and clients: treatments end both.
+/// The cases of all partitions. Outlives assignments and clients, because recoveries end both.
 #[derive(Debug, Default)]
 pub(crate) struct Watchdog {
     cases: BTreeMap<TopicPartition, Case>,
 }
 
 impl Watchdog {
-    /// Partitions that went to somebody else are their business.
+    /// Closes the cases of partitions that other members own now.
     pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) {
         self.cases.retain(|partition, _| !partitions.contains(partition));
     }
 
-    pub(crate) fn judge(
+    /// Takes up an observation and returns what to do about the partition.
+    pub(crate) fn check(
         &mut self,
         partition: &TopicPartition,
-        seen: Seen,
+        seen: Observation,
         thresholds: WatchdogThresholds,
         now: Instant,
-    ) -> Verdict {
-        let WatchdogThresholds { warn_after, heal_after } = thresholds;
+    ) -> Action {
+        let WatchdogThresholds { warn_after, heal_after: restart_after } = thresholds;
         let passed = |case: &Case| {
             let is_past = |offset: i64| offset > case.offset;
             seen.committed.is_some_and(is_past) || seen.oldest.is_some_and(|(offset, _)| is_past(offset))
         };
-        let mut verdict = Verdict::default();
+        let mut action = Action::default();
         let Some((offset, age)) = seen.oldest else {
             self.cases.retain(|of, case| of != partition || !passed(case));
-            return verdict;
+            return action;
         };
-        let new = Case { offset, since: now, warn_at: warn_after, treated: 0 };
+        let new = Case { offset, since: now, warn_at: warn_after, recoveries: 0 };
         let case = self.cases.entry(partition.clone()).or_insert(new);
         if passed(case) {
-            (case.offset, case.since, case.treated) = (offset, now, 0);
+            (case.offset, case.since, case.recoveries) = (offset, now, 0);
         }
         if seen.excused {
             case.since = now;
         }
         if age < warn_after {
-            case.warn_at = warn_after; // the partition gets on, or was treated: the time counts anew
-            return verdict;
+            case.warn_at = warn_after; // it makes progress or was restarted: the time counts anew
+            return action;
         }
         if age >= case.warn_at {
-            verdict.warn = true;
+            action.warn = true;
             case.warn_at = age * 2;
         }
-        if heal_after.is_some_and(|heal_after| age.min(now.duration_since(case.since)) >= heal_after) {
-            (case.since, case.treated) = (now, case.treated + 1);
-            verdict.treatment = Some(match case.treated {
-                1 => Treatment::RestartPartition,
-                2 => Treatment::NewClient,
-                _ => Treatment::End,
+        if restart_after.is_some_and(|restart_after| age.min(now.duration_since(case.since)) >= restart_after)
+        {
+            (case.since, case.recoveries) = (now, case.recoveries + 1);
+            action.recovery = Some(match case.recoveries {
+                1 => Recovery::RestartPartition,
+                2 => Recovery::NewClient,
+                _ => Recovery::End,
             });
         }
-        verdict
+        action
     }
 }
 
@@ -117,13 +123,13 @@ impl Watchdog {
 mod tests {
     use super::*;
 
-    const HEAL_AFTER: u64 = 900;
+    const RESTART_AFTER: u64 = 900;
     const THRESHOLDS: WatchdogThresholds = WatchdogThresholds {
         warn_after: Duration::from_secs(60),
-        heal_after: Some(Duration::from_secs(HEAL_AFTER)),
+        heal_after: Some(Duration::from_secs(RESTART_AFTER)),
     };
 
-    /// A watchdog, and the second at which it looks.
+    /// A watchdog, its start, and the seconds since then.
     struct Scene(Watchdog, Instant, u64);
 
     impl Scene {
@@ -131,12 +137,13 @@ mod tests {
             Self(Watchdog::default(), Instant::now(), 0)
         }
 
-        /// A second passes; then this is seen.
-        fn see(&mut self, oldest: Option<(i64, u64)>, committed: Option<i64>, excused: bool) -> Verdict {
+        /// A second passes, then this is observed.
+        fn observe(&mut self, oldest: Option<(i64, u64)>, committed: Option<i64>, excused: bool) -> Action {
             self.2 += 1;
             let oldest = oldest.map(|(offset, age)| (offset, Duration::from_secs(age)));
-            let (seen, now) = (Seen { oldest, committed, excused }, self.1 + Duration::from_secs(self.2));
-            self.0.judge(&TopicPartition::new("t", 0), seen, THRESHOLDS, now)
+            let (seen, now) =
+                (Observation { oldest, committed, excused }, self.1 + Duration::from_secs(self.2));
+            self.0.check(&TopicPartition::new("t", 0), seen, THRESHOLDS, now)
         }
     }
 
@@ -144,42 +151,41 @@ mod tests {
     fn warnings_come_at_growing_intervals() {
         let mut scene = Scene::new();
         let warned: Vec<u64> =
-            (0..890).filter(|second| scene.see(Some((7, *second)), None, false).warn).collect();
+            (0..890).filter(|second| scene.observe(Some((7, *second)), None, false).warn).collect();
         assert_eq!(warned, [60, 120, 240, 480]);
     }
 
     #[test]
-    fn treatments_follow_each_other_until_the_record_is_past() {
+    fn recoveries_escalate_until_there_is_progress_past_the_record() {
         let mut scene = Scene::new();
-        for expected in [Treatment::RestartPartition, Treatment::NewClient, Treatment::End] {
-            for age in 0..HEAL_AFTER {
-                assert_eq!(scene.see(Some((7, age)), None, false).treatment, None);
+        for expected in [Recovery::RestartPartition, Recovery::NewClient, Recovery::End] {
+            for age in 0..RESTART_AFTER {
+                assert_eq!(scene.observe(Some((7, age)), None, false).recovery, None);
             }
-            assert_eq!(scene.see(Some((7, HEAL_AFTER)), None, false).treatment, Some(expected));
-            assert_eq!(scene.see(None, Some(7), false), Verdict::default(), "a restart is no progress");
+            assert_eq!(scene.observe(Some((7, RESTART_AFTER)), None, false).recovery, Some(expected));
+            assert_eq!(scene.observe(None, Some(7), false), Action::default(), "a restart is no progress");
         }
-        assert_eq!(scene.see(None, Some(8), false), Verdict::default());
-        (0..HEAL_AFTER).for_each(|age| assert_eq!(scene.see(Some((7, age)), None, false).treatment, None));
-        let verdict = scene.see(Some((7, HEAL_AFTER)), None, false);
-        assert_eq!(verdict.treatment, Some(Treatment::RestartPartition), "a new case");
+        assert_eq!(scene.observe(None, Some(8), false), Action::default());
+        (0..RESTART_AFTER)
+            .for_each(|age| assert_eq!(scene.observe(Some((7, age)), None, false).recovery, None));
+        let action = scene.observe(Some((7, RESTART_AFTER)), None, false);
+        assert_eq!(action.recovery, Some(Recovery::RestartPartition), "a new case");
     }
 
     #[test]
-    fn what_is_being_tried_again_is_warned_of_and_its_time_counts_anew_afterwards() {
+    fn retried_records_are_logged_and_their_time_counts_anew_afterwards() {
         let mut scene = Scene::new();
-        let seen: Vec<Verdict> = (0..9000).map(|age| scene.see(Some((7, age)), None, true)).collect();
-        assert!(
-            seen.iter().all(|verdict| verdict.treatment.is_none()) && seen.iter().any(|verdict| verdict.warn)
-        );
-        assert_eq!(scene.see(Some((7, 9001)), None, false).treatment, None);
+        let seen: Vec<Action> = (0..9000).map(|age| scene.observe(Some((7, age)), None, true)).collect();
+        assert!(seen.iter().all(|action| action.recovery.is_none()) && seen.iter().any(|action| action.warn));
+        assert_eq!(scene.observe(Some((7, 9001)), None, false).recovery, None);
     }
 
     #[test]
-    fn a_slow_sink_that_gets_on_is_warned_of_now_and_then_and_never_treated() {
+    fn a_slow_sink_that_makes_progress_is_logged_and_never_restarted() {
         let mut scene = Scene::new();
-        let seen: Vec<Verdict> =
-            (0..9000).map(|step| scene.see(Some((step, 5000)), Some(step), false)).collect();
-        assert_eq!(seen.iter().filter(|verdict| verdict.warn).count(), 1);
-        assert!(seen.iter().all(|verdict| verdict.treatment.is_none()));
+        let seen: Vec<Action> =
+            (0..9000).map(|step| scene.observe(Some((step, 5000)), Some(step), false)).collect();
+        assert_eq!(seen.iter().filter(|action| action.warn).count(), 1);
+        assert!(seen.iter().all(|action| action.recovery.is_none()));
     }
 }

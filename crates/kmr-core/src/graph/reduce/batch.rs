@@ -1,4 +1,4 @@
-//! When a batch is due. Pure: the loop asks, with the time in its hand.
+//! When a batch is due, and which records it holds. Pure: the caller passes the time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -6,17 +6,17 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::graph::assignment::id::AssignmentId;
-use crate::graph::claims::claim::{Hold, epochs};
+use crate::graph::claims::hold::{Hold, assignments};
 use crate::graph::claims::tracked_rows::Origin;
 use crate::reducer::BatchOptions;
 
-/// The records behind a batch, in the order in which their rows were accepted.
+/// The records of a batch, in the order in which their rows were accepted.
 #[derive(Debug, Default)]
 pub(crate) struct Contents {
     parts: Vec<Part>,
 }
 
-/// Rows of one piece within a batch.
+/// Rows that were accepted together.
 #[derive(Debug)]
 struct Part {
     rows: usize,
@@ -32,8 +32,8 @@ impl Contents {
         self.parts.is_empty()
     }
 
-    pub(crate) fn epochs(&self) -> BTreeSet<AssignmentId> {
-        epochs(self.holds())
+    pub(crate) fn assignments(&self) -> BTreeSet<AssignmentId> {
+        assignments(self.holds())
     }
 
     pub(crate) fn holds(&self) -> impl Iterator<Item = &Hold> {
@@ -44,19 +44,19 @@ impl Contents {
         self.parts.into_iter().flat_map(|part| part.origin.into_holds()).collect()
     }
 
-    /// Takes out what answers for the record of the row at `index`. `None`: there is no such row.
-    pub(crate) fn carve_row(&mut self, index: usize) -> Option<Vec<Hold>> {
+    /// Takes out the hold on the record of the row at `index`. `None`: there is no such row.
+    pub(crate) fn take_out_row(&mut self, index: usize) -> Option<Vec<Hold>> {
         let (part, row) = self.part_of(index)?;
-        Some(part.origin.carve_row(row, part.rows))
+        Some(part.origin.take_out_row(row, part.rows))
     }
 
-    /// The same, but the batch keeps a part in the record.
-    pub(crate) fn share_row(&mut self, index: usize) -> Option<Vec<Hold>> {
+    /// The same, but the batch keeps a part of the hold.
+    pub(crate) fn split_row(&mut self, index: usize) -> Option<Vec<Hold>> {
         let (part, row) = self.part_of(index)?;
-        Some(part.origin.share_row(row, part.rows))
+        Some(part.origin.split_row(row, part.rows))
     }
 
-    /// The offset of the record of the row at `index`, where rows are of one record each.
+    /// The offset of the record of the row at `index`, if each row comes from one record.
     pub(crate) fn offset(&mut self, index: usize) -> Option<i64> {
         let (part, row) = self.part_of(index)?;
         part.origin.offset(row)
@@ -73,7 +73,7 @@ impl Contents {
     }
 }
 
-/// A batch that still takes rows.
+/// The batch that accepts rows.
 #[derive(Debug, Default)]
 pub(crate) struct OpenBatch {
     pub(crate) contents: Contents,
@@ -94,17 +94,17 @@ impl OpenBatch {
         self.contents.is_empty()
     }
 
-    /// Whether it may take no further row.
+    /// Whether it accepts no further row.
     pub(crate) fn is_full(&self, options: &BatchOptions) -> bool {
         self.rows >= options.max_rows || self.bytes >= options.max_bytes
     }
 
-    /// When its age makes it due; `None` while it is empty, or if it never gets that old.
+    /// When its age makes it due. `None` while it is empty or if `max_age` is out of range.
     pub(crate) fn due_at(&self, max_age: Duration) -> Option<Instant> {
         self.opened.and_then(|opened| opened.checked_add(max_age))
     }
 
-    /// How many of `rows` rows, `bytes` in all, it may take. At least 1 if it is empty.
+    /// How many of `rows` rows, `bytes` in all, it accepts. At least 1 if it is empty.
     pub(crate) fn room(&self, rows: usize, bytes: usize, options: &BatchOptions) -> usize {
         let by_count = options.max_rows.saturating_sub(self.rows);
         let left = options.max_bytes.saturating_sub(self.bytes);

@@ -1,4 +1,4 @@
-//! What follows a reduce: more maps and another reduce, or the end.
+//! Takes the output of a reduce: to more map stages and another reduce, or to the end.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, StopConsumer};
-use crate::graph::claims::claim::Hold;
+use crate::graph::claims::hold::Hold;
 use crate::graph::claims::tracked_rows::{Origin, TrackedRows};
 use crate::graph::dead_letters::ErrorBranch;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
@@ -15,12 +15,12 @@ use crate::reducer::{Rows, SourceRange};
 use crate::stage::{Chain, Stage, StageError, Step};
 use crate::util::future::BoxFuture;
 
-/// Takes the output of a delivered batch, with what answers for its records.
+/// Takes the output of a delivered batch, with the holds on its records.
 pub(crate) trait Downstream<T>: Send + Sync + 'static {
     fn push(&self, output: T, holds: Vec<Hold>) -> BoxFuture<'_, Result<(), Error>>;
 }
 
-/// Maps an output and collects what the chain emits.
+/// Maps an output and collects the values that the chain emits.
 async fn run_chain<T, C>(chain: &C, output: T, rows: &mut Vec<C::Out>) -> Result<(), StageError>
 where
     C: for<'r> Chain<In<'r> = T>,
@@ -34,21 +34,21 @@ where
     }
 }
 
-/// The value failed in a map behind a reduce: a dead letter for each range of records that it stands for.
+/// The value failed in a map stage after a reduce. Each range of its records gets a dead letter.
 async fn fail(errors: &dyn ErrorBranch, holds: Vec<Hold>, error: StageError) -> Result<(), Error> {
     let sources: Vec<SourceRange> = holds.iter().flat_map(Hold::sources).collect();
     let span = |source: &SourceRange| u64::try_from(source.last - source.first + 1).unwrap_or(0);
     let weight = sources.iter().map(span).sum();
-    let letters = DeadLetter::of_ranges(&sources, &error.stage, error.error);
-    let last = letters.first().map(DeadLetter::to_string).into_iter().collect();
-    errors.send_failed(vec![Failed { letters, holds }]).await?;
-    errors.note(Tally { source: Source::BehindReduce, values: 1, failed: &[0], weight, counted: true }, last)
+    let dead_letters = DeadLetter::of_ranges(&sources, &error.stage, error.error);
+    let last = dead_letters.first().map(DeadLetter::to_string).into_iter().collect();
+    errors.send_failed(vec![Failed { dead_letters, holds }]).await?;
+    errors.note(Tally { source: Source::AfterReduce, values: 1, failed: &[0], weight, counted: true }, last)
 }
 
-/// The value has passed: a streak of failures ends.
+/// The value is mapped, which ends a streak of failures.
 fn pass(errors: &dyn ErrorBranch) -> Result<(), Error> {
     errors.note(
-        Tally { source: Source::BehindReduce, values: 1, failed: &[], weight: 0, counted: true },
+        Tally { source: Source::AfterReduce, values: 1, failed: &[], weight: 0, counted: true },
         Vec::new(),
     )
 }
@@ -77,25 +77,14 @@ where
     }
 }
 
-/// The next reduce, behind any number of maps.
+/// The next reduce, after any number of map stages.
 pub(crate) struct ToNext<C, R: Rows> {
-    chain: C,
+    pub(crate) chain: C,
     /// The empty container that new ones are made from.
-    rows: Mutex<R>,
-    stage: Stage,
-    next: mpsc::Sender<TrackedRows<R>>,
-    errors: Arc<dyn ErrorBranch>,
-}
-
-impl<C, R: Rows> ToNext<C, R> {
-    pub(crate) fn new(
-        chain: C,
-        rows: R,
-        (stage, next): (Stage, mpsc::Sender<TrackedRows<R>>),
-        errors: Arc<dyn ErrorBranch>,
-    ) -> Self {
-        Self { chain, rows: Mutex::new(rows), stage, next, errors }
-    }
+    pub(crate) rows: Mutex<R>,
+    pub(crate) stage: Stage,
+    pub(crate) reducer: mpsc::Sender<TrackedRows<R>>,
+    pub(crate) errors: Arc<dyn ErrorBranch>,
 }
 
 impl<T, C, R> Downstream<T> for ToNext<C, R>
@@ -114,7 +103,7 @@ where
             for value in values {
                 if let Err(error) = rows.push(value) {
                     if error.is::<StopConsumer>() {
-                        let what = "the output of the reduce before it stops the consumer".to_owned();
+                        let what = "the output of the upstream reduce stops the consumer".to_owned();
                         return Err(Error::Stage { stage: self.stage.to_string(), what, source: error });
                     }
                     return fail(&*self.errors, holds, StageError { stage: self.stage.clone(), error }).await;
@@ -126,7 +115,8 @@ where
                 return Ok(());
             }
             // A closed channel means that the next stage has failed and the consumer is stopping.
-            let _ = self.next.send(TrackedRows { rows, origin: Origin::of_batch(holds), turn: None }).await;
+            let _ =
+                self.reducer.send(TrackedRows { rows, origin: Origin::of_batch(holds), handoff: None }).await;
             Ok(())
         })
     }

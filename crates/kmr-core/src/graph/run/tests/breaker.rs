@@ -48,7 +48,7 @@ async fn failures_in_a_row_stop_the_consumer_and_what_tripped_it_is_not_committe
     consumer.until_true("the end", || consumer.has_ended()).await;
     assert_eq!(consumer.committed(0), Some(130));
     let text = text_of(&consumer.ended().await.unwrap_err());
-    assert!(text.contains("50 records failed one after the other (t/0)"), "{text}");
+    assert!(text.contains("50 consecutive records failed (t/0)"), "{text}");
     assert!(text.contains("t/0 offset 149 failed at map 1: the upstream is broken"), "{text}");
     assert_eq!(letters.texts().len(), 30, "what trips the breaker is read again");
 }
@@ -85,7 +85,7 @@ async fn rows_that_a_sink_rejects_count_and_have_their_letters_first() {
     consumer.until_true("the end", || consumer.has_ended()).await;
     assert_eq!(consumer.committed(0), Some(16), "they have their letters");
     let text = text_of(&consumer.ended().await.unwrap_err());
-    assert!(text.contains("6 records failed one after the other (reduce 1)"), "{text}");
+    assert!(text.contains("6 consecutive records failed (reduce 1)"), "{text}");
     assert!(text.contains("t/0 offset 15 failed at reduce 1: rejected"), "{text}");
     assert_eq!(letters.texts().len(), 6);
 }
@@ -101,7 +101,7 @@ async fn a_value_that_fails_behind_a_reduce_counts_for_its_records() {
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..30);
     let text = text_of(&consumer.ended().await.unwrap_err());
-    assert!(text.contains("30 records failed one after the other (behind a reduce)"), "{text}");
+    assert!(text.contains("30 consecutive records failed (after a reduce)"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,7 +59,7 @@ async fn a_delivery_that_is_tried_again_makes_its_partition_late_and_is_left_alo
     let found = health(&consumer, 0);
     let waits_for = found.waits_for.unwrap();
     assert!(
-        waits_for.starts_with("reduce 1 attempt ") && waits_for.contains("no answer within"),
+        waits_for.starts_with("reduce 1 attempt ") && waits_for.contains("no response within"),
         "{waits_for}"
     );
     assert_eq!((found.oldest_unfinished, found.late), (Some(7), true));
