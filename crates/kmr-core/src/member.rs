@@ -144,7 +144,7 @@ pub(crate) enum CommitOutcome {
     /// May succeed next time.
     Retryable(String),
     /// Will not succeed.
-    Refused(String),
+    Failed(String),
 }
 
 impl CommitOutcome {
@@ -155,7 +155,7 @@ impl CommitOutcome {
             CommitOutcome::NotOwned(reason)
             | CommitOutcome::Gone(reason)
             | CommitOutcome::Retryable(reason)
-            | CommitOutcome::Refused(reason) => Some(reason),
+            | CommitOutcome::Failed(reason) => Some(reason),
         }
     }
 }

@@ -38,7 +38,7 @@ pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<Commi
 async fn request(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
     let list = match commit_list(offsets) {
         Ok(list) => list,
-        Err(error) => return vec![CommitOutcome::Refused(error.to_string()); offsets.len()],
+        Err(error) => return vec![CommitOutcome::Failed(error.to_string()); offsets.len()],
     };
     let sent = queue.commit(&list);
     drop(list);
@@ -102,7 +102,7 @@ fn outcome(code: RDKafkaErrorCode) -> CommitOutcome {
         | RDKafkaErrorCode::TopicAuthorizationFailed
         | RDKafkaErrorCode::OffsetMetadataTooLarge
         | RDKafkaErrorCode::InvalidArgument
-        | RDKafkaErrorCode::InvalidGroupId => CommitOutcome::Refused(text),
+        | RDKafkaErrorCode::InvalidGroupId => CommitOutcome::Failed(text),
         _ => CommitOutcome::Retryable(text),
     }
 }

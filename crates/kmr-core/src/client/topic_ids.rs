@@ -98,7 +98,7 @@ impl TopicIds {
             }
             // A topic that is gone, or may not be described, is the commit's own business.
             let now = ids.get(commit.partition.topic()).filter(|now| **now != NO_TOPIC)?;
-            (*now != noted).then(|| CommitOutcome::Refused(CREATED_AGAIN.to_owned()))
+            (*now != noted).then(|| CommitOutcome::Failed(CREATED_AGAIN.to_owned()))
         };
         offsets.iter().zip(noted).map(outcome).collect()
     }

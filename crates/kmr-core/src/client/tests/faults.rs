@@ -148,7 +148,7 @@ async fn a_refused_commit_is_an_outcome_and_the_next_one_goes_through() {
         .request_errors(RDKafkaApiKey::OffsetCommit, &[Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED]);
     let commit = OffsetCommit { partition: partition(0), offset: 9, metadata: None };
     let outcomes = driver.member.commit(&[commit]).await;
-    assert!(matches!(&outcomes[..], [CommitOutcome::Refused(_)]), "{outcomes:?}");
+    assert!(matches!(&outcomes[..], [CommitOutcome::Failed(_)]), "{outcomes:?}");
     driver.member.close().await.unwrap();
 }
 

@@ -395,7 +395,7 @@ impl Committer {
                     let leaves = |leaving: &Leaving| leaving.epochs.contains(&epoch);
                     entry.given_up = self.leaving.iter().any(leaves);
                 }
-                CommitOutcome::Refused(reason) => {
+                CommitOutcome::Failed(reason) => {
                     // The consumer is to end; what else is finished is still committed.
                     entry.given_up = true;
                     let what = format!("commit of {} offset {}", commit.partition, commit.offset);

@@ -181,7 +181,7 @@ impl GroupMember for Scripted {
         let mut broker = self.world.broker.subscribe();
         let answer = *broker.wait_for(|broker| *broker != Broker::Silent).await.unwrap();
         let outcome = match answer {
-            Broker::Refuses => CommitOutcome::Refused("not allowed".to_owned()),
+            Broker::Refuses => CommitOutcome::Failed("not allowed".to_owned()),
             Broker::SaysLater => CommitOutcome::Retryable("rebalance in progress".to_owned()),
             Broker::SaysNotOwned => CommitOutcome::NotOwned("illegal generation".to_owned()),
             Broker::Accepts | Broker::Silent => {
