@@ -16,7 +16,7 @@ use super::starts::StartPolicy;
 use super::threads::{ClientRef, Threads, leave};
 use super::topic_ids::TopicIds;
 use super::{commits, starts};
-use crate::commit_metadata::refuse_open_plan;
+use crate::commit_metadata::ensure_no_open_plan;
 use crate::error::Error;
 use crate::member::{
     CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Ready, Rebalance, RebalanceProtocol,
@@ -67,7 +67,7 @@ impl GroupMember for KafkaMember {
             if !exactly_once {
                 // Before anything of them is read.
                 for Start { partition, metadata, .. } in &starts {
-                    refuse_open_plan(partition, metadata.as_deref())?;
+                    ensure_no_open_plan(partition, metadata.as_deref())?;
                 }
             }
             let assign = |list: &TopicPartitionList| match rebalance.protocol {

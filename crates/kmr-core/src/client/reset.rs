@@ -10,7 +10,7 @@ use super::context::Client;
 use super::logs::logs;
 use super::topic_ids::TopicIds;
 use super::{commits, starts};
-use crate::commit_metadata::Idle;
+use crate::commit_metadata::IdleMarker;
 use crate::config::{ClientConfig, ResetPolicy};
 use crate::error::{Error, log_bounds};
 use crate::member::{CommitOutcome, LogPoint, OffsetCommit};
@@ -82,7 +82,7 @@ pub async fn reset_offsets(
     let commit = |(partition, offset): (&TopicPartition, &i64)| {
         let log = logs.get(partition)?;
         // Epochs are times: later ones are larger, whoever started them.
-        let idle = Idle { log: log.id.clone(), epoch: log.millis, offset: *offset };
+        let idle = IdleMarker { log: log.id.clone(), epoch: log.millis, offset: *offset };
         Some(OffsetCommit { partition: partition.clone(), offset: *offset, metadata: Some(idle.text()) })
     };
     let commits: Vec<OffsetCommit> = offsets.iter().filter_map(commit).collect();

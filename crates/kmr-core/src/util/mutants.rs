@@ -18,7 +18,7 @@ pub(crate) enum Mutant {
     /// A dead letter counts as finished when it is queued.
     FinishesEarly,
     /// A late report counts for the assignment of today.
-    TakesLateReports,
+    AcceptsLateReports,
     /// Offsets are taken to be dense.
     ExpectsDense,
     /// Partitions are drained before the callback returns.
@@ -30,21 +30,21 @@ pub(crate) enum Mutant {
     /// Records that were fetched for an earlier assignment are taken for the first ones of this one.
     ReadsTooEarly,
     /// E2: a mark is honoured whatever log and offset it was made for.
-    HonoursForeign,
+    AcceptsForeignMetadata,
     /// E3: a block is planned and inserted while dead letters of its records are on their way.
-    InsertsBeforeLetters,
+    InsertsBeforeDeadLetters,
     /// E4: a block that is made again is cut short, and inserted under the stored token without being compared.
     ChangesRows,
     /// E4: what the sink has not refused is stored before the dead letters of the rest are acknowledged.
-    LeavesOutEarly,
+    ExcludesRowsEarly,
     /// E4: a record of a block is finished by the dead letter of one of its rows, before the others are stored.
-    FinishesWithLetter,
+    FinishesWithDeadLetter,
     /// E8: a block that is made again ends where any other would.
     EndsAnywhere,
     /// E9: a revoke plans new blocks.
     PlansOnRevoke,
     /// A block that is made again gets another token than it was planned with.
-    MakesTokenAnew,
+    ChangesToken,
     /// A block is inserted under a token that no plan carries.
     InsertsWithoutPlan,
     /// The plan is committed when the insert has begun.

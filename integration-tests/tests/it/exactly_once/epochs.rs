@@ -29,7 +29,7 @@ async fn the_plan_of_a_topic_that_was_created_again_stops_the_consumer_until_a_n
     let produced = scene.topic.produce(numbered(RECORDS, 1)).await?;
     // Kafka forgets a deleted topic's offsets; a commit that comes late, or a backup, brings them back.
     commit(&scene.topic, &scene.group, offset, Some(plan)).await?;
-    let texts = ["its metadata is of topic id", "and this is topic id", "offsets reset", scene.topic.name()];
+    let texts = ["its metadata is for topic id", "but this log has topic id", "offsets reset", scene.topic.name()];
     stops(&settings(&scene), &texts).await?;
     ensure!(mark(&scene.topic, &scene.group).await?.0 == offset, "it committed something");
 
@@ -55,14 +55,14 @@ async fn a_plan_of_another_topic_or_cluster_stops_the_consumer() -> Result<()> {
     other.group = unique(test_name!());
     let produced = other.topic.produce(numbered(RECORDS, 1)).await?;
     commit(&other.topic, &other.group, offset, Some(plan.clone())).await?;
-    stops(&settings(&other), &["its metadata is of topic id", "and this is topic id", other.topic.name()])
+    stops(&settings(&other), &["its metadata is for topic id", "but this log has topic id", other.topic.name()])
         .await?;
     ensure!(other.rows().await? == 0, "rows came in");
 
     // A mirrored cluster: the same topic id, were it possible, under another cluster's name.
     let of_another_cluster = forged(&plan, 2, "another-cluster");
     commit(&first.topic, &first.group, offset, Some(of_another_cluster)).await?;
-    stops(&settings(&first), &["of cluster another-cluster, and this is topic id"]).await?;
+    stops(&settings(&first), &["of cluster another-cluster, but this log has topic id"]).await?;
     // Everything right, and of a version to come.
     commit(&first.topic, &first.group, offset, Some(forged(&plan, 0, "kmr2"))).await?;
     stops(&settings(&first), &["its metadata is not of this version of kmr"]).await?;

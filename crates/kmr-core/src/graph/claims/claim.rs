@@ -185,7 +185,7 @@ impl Share {
         state.unfinished = state.unfinished.saturating_sub(1);
         let left = state.unfinished;
         let told = state.told.take_if(|(until, _)| left <= *until);
-        let is_over = left == 0 || told.is_some() && enabled(Mutant::FinishesWithLetter);
+        let is_over = left == 0 || told.is_some() && enabled(Mutant::FinishesWithDeadLetter);
         let claim = if is_over { state.claim.take() } else { None };
         drop(state);
         // Nobody may wait any more.

@@ -276,7 +276,7 @@ impl Committer {
     fn successor(&mut self, epoch: AssignmentId) -> AssignmentId {
         self.partitions
             .extend(self.entries.iter().map(|(e, entry)| (*e, entry.assignment.partition.clone())));
-        if self.entries.contains_key(&epoch) || !enabled(Mutant::TakesLateReports) {
+        if self.entries.contains_key(&epoch) || !enabled(Mutant::AcceptsLateReports) {
             return epoch;
         }
         let partition = self.partitions.get(&epoch);

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::handle::Settled;
 use super::offset_tracker::OffsetTracker;
 use super::plan_state::{Beginning, Begins, Marks};
-use crate::commit_metadata::refuse_open_plan;
+use crate::commit_metadata::ensure_no_open_plan;
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
 
@@ -37,7 +37,7 @@ impl Entry {
             self.marks = Some(Marks::judge(partition, begins, budget)?);
             return Ok(());
         }
-        refuse_open_plan(partition, begins.metadata.as_deref())
+        ensure_no_open_plan(partition, begins.metadata.as_deref())
     }
 
     pub(super) fn tell_beginning(&mut self) {

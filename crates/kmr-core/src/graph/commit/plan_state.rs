@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::offset_tracker::{OffsetRange, OffsetTracker};
-use crate::commit_metadata::{Idle, Mark, NoMark, Plan};
+use crate::commit_metadata::{CommitMetadata, IdleMarker, InvalidMetadata, Plan};
 use crate::error::Error;
 use crate::log_id::{LogAt, LogId};
 use crate::record::TopicPartition;
@@ -130,26 +130,28 @@ impl Marks {
                 Err(foreign("it has no metadata".to_owned()))
             };
         };
-        let mark = Mark::parse(text).map_err(|no_mark| {
+        let mark = CommitMetadata::parse(text).map_err(|no_mark| {
             foreign(match no_mark {
-                NoMark::Foreign => "its metadata is not of this version of kmr".to_owned(),
-                NoMark::Damaged => "its metadata is damaged".to_owned(),
+                InvalidMetadata::Foreign => "its metadata is not of this version of kmr".to_owned(),
+                InvalidMetadata::Damaged => "its metadata is damaged".to_owned(),
             })
         })?;
-        if let Some(problem) = mark.problem(&log.id, offset).filter(|_| !enabled(Mutant::HonoursForeign)) {
+        if let Some(problem) =
+            mark.mismatch(&log.id, offset).filter(|_| !enabled(Mutant::AcceptsForeignMetadata))
+        {
             return Err(foreign(problem));
         }
         Ok(match mark {
-            Mark::Idle(idle) => marks(idle.epoch, None),
+            CommitMetadata::Idle(idle) => marks(idle.epoch, None),
             // One record is always admitted, however large.
-            Mark::Plan(plan) if plan.budget > budget && plan.first < plan.last => {
+            CommitMetadata::Plan(plan) if plan.budget > budget && plan.first < plan.last => {
                 return Err(Error::Config(format!(
                     "memory_budget: the block of {partition} that is planned from offset {} to {} takes {} bytes, and {budget} are there for \
                      records; raise it to what it was when the block was planned",
                     plan.first, plan.last, plan.budget
                 )));
             }
-            Mark::Plan(plan) => {
+            CommitMetadata::Plan(plan) => {
                 let (epoch, text) = (plan.epoch, text.clone());
                 let plan = Arc::new(plan);
                 let open =
@@ -210,8 +212,9 @@ impl Marks {
             self.open = None;
             return false;
         }
-        let alone =
-            || enabled(Mutant::InsertsBeforeLetters) || tracker.is_finished_but(open.plan.last, &open.held);
+        let alone = || {
+            enabled(Mutant::InsertsBeforeDeadLetters) || tracker.is_finished_but(open.plan.last, &open.held)
+        };
         match open.state {
             State::Waits if alone() => {
                 open.state = State::Ready;
@@ -253,7 +256,7 @@ impl Marks {
         }
         let offset =
             watermark.filter(|watermark| committed.is_none_or(|committed| *watermark > committed))?;
-        Some((offset, Idle { log: self.log.id.clone(), epoch: self.epoch, offset }.text()))
+        Some((offset, IdleMarker { log: self.log.id.clone(), epoch: self.epoch, offset }.text()))
     }
 
     /// That text is in force now.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::Coordinator;
 use super::pauses::Reason;
 use super::session::Session;
-use crate::commit_metadata::Mark;
+use crate::commit_metadata::CommitMetadata;
 use crate::graph::commit::handle::Settled;
 use crate::member::Start;
 use crate::record::TopicPartition;
@@ -33,8 +33,8 @@ impl Reforms {
     /// Notes what partitions start with.
     pub(super) fn note(&mut self, starts: &[Start]) {
         for Start { partition, metadata, .. } in starts {
-            let plan = metadata.as_ref().and_then(|text| match Mark::parse(text) {
-                Ok(Mark::Plan(plan)) => Some(Reform { bytes: plan.budget, text: text.clone() }),
+            let plan = metadata.as_ref().and_then(|text| match CommitMetadata::parse(text) {
+                Ok(CommitMetadata::Plan(plan)) => Some(Reform { bytes: plan.budget, text: text.clone() }),
                 _ => None,
             });
             match plan {

@@ -36,7 +36,7 @@ use super::dead_letters::failure_rate::{Source, Tally};
 use super::reduce::ReduceTask;
 use super::reduce::attempts::FlightPlan;
 use super::reduce::batch::Contents;
-use crate::commit_metadata::Plan;
+use crate::commit_metadata::{Plan, PlannedRange};
 use crate::error::Error;
 use crate::reducer::{Block, Chunk, Delivered, Delivery, Fingerprint, Reducer, Rows};
 use crate::util::future::BoxFuture;
@@ -274,7 +274,8 @@ impl<R: Reducer> BlockTask<R> {
                     });
                 };
                 let Beginning { log, epoch, .. } = &beginning;
-                let token = Plan::token_of(log, &partition, (*epoch, first, last), rows);
+                let token =
+                    Plan::new_token(log, &partition, PlannedRange { epoch: *epoch, first, last }, rows);
                 let budget = contents.holds().map(|hold| hold.bytes() as u64).sum();
                 let (log, epoch, created) = (log.clone(), *epoch, beginning.now());
                 let plan = Arc::new(Plan { log, epoch, first, last, rows, budget, token, created });
@@ -409,7 +410,7 @@ fn block(plan: &Plan, is_replay: bool) -> Block {
 }
 
 fn planted_anew(is_replay: bool) -> bool {
-    is_replay && enabled(Mutant::MakesTokenAnew)
+    is_replay && enabled(Mutant::ChangesToken)
 }
 
 fn described(Fingerprint { rows, bytes, hash }: Fingerprint) -> String {

@@ -58,7 +58,7 @@ impl<R: Reducer> Planned<R> {
                 Ended::Refused(rows) => rows,
             };
             for acknowledged in self.send_letters(rows).await? {
-                if !enabled(Mutant::LeavesOutEarly) && acknowledged.await.is_err() {
+                if !enabled(Mutant::ExcludesRowsEarly) && acknowledged.await.is_err() {
                     return Ok(None);
                 }
             }

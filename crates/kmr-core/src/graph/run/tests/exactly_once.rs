@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::kit::{Broker, Call, Letters, Running, log, options, place, start_exactly_once, start_with};
-use crate::commit_metadata::{Idle, Mark, Plan};
+use crate::commit_metadata::{CommitMetadata, IdleMarker, Plan};
 use crate::error::{BoxError, Error};
 use crate::graph::options::GraphOptions;
 use crate::member::{Change, Fetched};
@@ -41,10 +41,10 @@ fn plan(offsets: impl IntoIterator<Item = i64>, budget: u64) -> Plan {
     Plan { log, epoch, first, last, rows, budget, token, created: 5_000 }
 }
 
-fn plans(marks: &[(i64, Mark)]) -> Vec<(i64, i64)> {
-    let plan = |(offset, mark): &(i64, Mark)| match mark {
-        Mark::Plan(plan) => Some((*offset, plan.last)),
-        Mark::Idle(_) => None,
+fn plans(marks: &[(i64, CommitMetadata)]) -> Vec<(i64, i64)> {
+    let plan = |(offset, mark): &(i64, CommitMetadata)| match mark {
+        CommitMetadata::Plan(plan) => Some((*offset, plan.last)),
+        CommitMetadata::Idle(_) => None,
     };
     marks.iter().filter_map(plan).collect()
 }
@@ -66,7 +66,9 @@ async fn a_block_is_delivered_when_its_plan_is_in_force_and_not_before() {
     consumer.broker(Broker::Accepts);
     consumer.until(|calls| calls.contains(&Call::Committed(0, 8))).await;
     let marks = consumer.marks(0);
-    let (Mark::Plan(plan), Mark::Idle(idle)) = (&marks[0].1, &marks[1].1) else { panic!("{marks:?}") };
+    let (CommitMetadata::Plan(plan), CommitMetadata::Idle(idle)) = (&marks[0].1, &marks[1].1) else {
+        panic!("{marks:?}")
+    };
     assert_eq!((marks[0].0, plan.first, plan.last, plan.rows.rows), (3, 3, 7, 5));
     assert_eq!((marks[1].0, idle.offset, idle.epoch), (8, 8, plan.epoch));
     let blocks = sink.blocks();
@@ -298,8 +300,8 @@ async fn all_rows_of_a_record_are_in_one_block() {
 
 #[tokio::test(start_paused = true)]
 async fn offsets_and_marks_that_are_not_kmrs_stop_the_consumer() {
-    let other = Idle { log: crate::log_id::LogId::new("cluster", 8).unwrap(), epoch: 1, offset: 5 };
-    let elsewhere = Idle { log: log().id, epoch: 1, offset: 6 };
+    let other = IdleMarker { log: crate::log_id::LogId::new("cluster", 8).unwrap(), epoch: 1, offset: 5 };
+    let elsewhere = IdleMarker { log: log().id, epoch: 1, offset: 6 };
     let cut: Arc<str> = elsewhere.text()[..30].into();
     for (metadata, expected) in [
         (None, "no metadata"),
@@ -329,7 +331,7 @@ async fn offsets_and_marks_that_are_not_kmrs_stop_the_consumer() {
 async fn an_idle_mark_is_gone_on_from_in_its_epoch() {
     let sink = sink();
     let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
-    consumer.start_marked(0, 5, Some(Idle { log: log().id, epoch: 77, offset: 5 }.text()));
+    consumer.start_marked(0, 5, Some(IdleMarker { log: log().id, epoch: 77, offset: 5 }.text()));
     consumer.assign(&[0]).await;
     consumer.fetch(0, 5..9);
     consumer.until(|calls| calls.contains(&Call::Committed(0, 9))).await;
@@ -420,7 +422,7 @@ async fn refused_rows_are_acknowledged_dead_letters_before_the_rest_goes_in_unde
     );
     assert_eq!(sink.batches(), [places([0, 2, 4])]);
     let blocks = sink.blocks();
-    let Mark::Plan(plan) = &consumer.marks(0)[0].1 else { panic!("{:?}", consumer.marks(0)) };
+    let CommitMetadata::Plan(plan) = &consumer.marks(0)[0].1 else { panic!("{:?}", consumer.marks(0)) };
     assert_eq!((&blocks[0].token, &blocks[0].excluded_rows[..]), (&plan.token, &[1, 3][..]));
     assert_eq!(consumer.budget.held(), 0);
     consumer.stop().await.unwrap();

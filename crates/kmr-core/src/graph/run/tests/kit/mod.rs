@@ -12,7 +12,7 @@ use tokio::time::timeout;
 pub(super) use self::letters::Letters;
 use self::member::{Batch, Group, World};
 pub(super) use self::member::{Broker, Call, LogAnswers};
-use crate::commit_metadata::Mark;
+use crate::commit_metadata::CommitMetadata;
 use crate::error::{BoxError, Error};
 use crate::graph::control::{ControlSender, StopRequest, controls};
 use crate::graph::coordinator::Ending;
@@ -150,11 +150,13 @@ impl Running {
     }
 
     /// The marks that were committed for a partition, with their offsets.
-    pub(super) fn marks(&self, number: i32) -> Vec<(i64, Mark)> {
+    pub(super) fn marks(&self, number: i32) -> Vec<(i64, CommitMetadata)> {
         let marks = self.world.marks.lock().unwrap();
         let of = marks.iter().filter(|(partition, ..)| *partition == number);
-        of.map(|(_, offset, text)| (*offset, Mark::parse(text.as_deref().unwrap_or_default()).unwrap()))
-            .collect()
+        of.map(|(_, offset, text)| {
+            (*offset, CommitMetadata::parse(text.as_deref().unwrap_or_default()).unwrap())
+        })
+        .collect()
     }
 
     pub(super) fn fail_client(&self, error: Error) {
