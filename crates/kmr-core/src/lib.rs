@@ -26,6 +26,8 @@ mod strategy;
 mod telemetry;
 pub(crate) mod util;
 
+#[cfg(any(test, feature = "testing"))]
+mod test_records;
 #[cfg(feature = "testing")]
 pub mod testing;
 

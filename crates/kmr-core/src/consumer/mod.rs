@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 pub use self::handle::ConsumerHandle;
 use self::options::Options;
 use crate::circuit_breaker::CircuitBreaker;
-use crate::client::Connect;
+use crate::client::{Connect, OpenOptions};
 use crate::config::{ClientConfig, ResetPolicy, StartAt, Until};
 pub use crate::consumer::report::RunReport;
 use crate::error::{BoxError, Error};
@@ -320,18 +320,21 @@ impl Consumer {
     /// Dropping the future ends the consumer at once, without the ordered shutdown: nothing is lost, what was under way is
     /// read again.
     pub async fn run(self) -> Result<RunReport, Error> {
-        let connect = Connect {
+        let client = OpenOptions {
             topics: self.options.topics.clone(),
             config: self.options.config.clone(),
-            start_at: self.options.start_at.clone(),
-            reset: self.options.reset.unwrap_or_default(),
             without_group: self.options.without_group,
-            // A planned block may end in front of a gap at the end of the log (E8).
+            // A planned block may end below a gap at the end of the log (E8).
             reports_ends: self.options.graph.until.is_some() || self.options.graph.exactly_once,
-            exactly_once: self.options.graph.exactly_once,
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
-            memory: Default::default(),
+        };
+        let connect = Connect {
+            client,
+            start_at: self.options.start_at.clone(),
+            reset: self.options.reset.unwrap_or_default(),
+            exactly_once: self.options.graph.exactly_once,
+            remembered: Default::default(),
             reader: Default::default(),
         };
         let limit = self.options.graph.thresholds.heal_after;

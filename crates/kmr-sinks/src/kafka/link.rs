@@ -69,7 +69,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return telemetry::client_error(reason) };
-        self.bootstrap.heard(code);
+        self.bootstrap.reported(code);
         let (mut heard, now) = (self.lock(), Instant::now());
         if heard.warned.get(&(code as i32)).is_some_and(|last| now - *last < WARN_AGAIN) {
             telemetry::client_error_again(reason);
@@ -148,7 +148,7 @@ impl Client {
     /// Helps it where it has lost all brokers for good; to be called every now and then.
     fn keep(&self) {
         if let Some(producer) = &self.producer {
-            producer.context().bootstrap.keep(producer.client());
+            producer.context().bootstrap.add_if_due(producer.client());
         }
     }
 

@@ -15,9 +15,10 @@ use crate::consumer::ConsumerHandle;
 use crate::error::Error;
 use crate::member::{
     Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Ready, Rebalance, RecordBatch, Reread, Start,
+    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Ready, Rebalance, Reread, Start,
 };
-use crate::record::{OwnedRecord, Record, TopicPartition};
+use crate::record::{OwnedRecord, TopicPartition};
+use crate::test_records::OwnedBatch;
 use crate::util::future::BoxFuture;
 
 /// What a callback may take before the group would take the member for dead.
@@ -402,28 +403,12 @@ fn to_fetched(taken: Taken) -> Fetched {
             topic: partition.shared_topic().clone(),
             partition: partition.partition(),
             bytes: records.iter().map(size).sum(),
-            batch: Box::new(Batch(records)),
+            batch: Box::new(OwnedBatch(records)),
         },
         Taken::OutOfRange(partition, offset) => Fetched::Failed {
             topic: partition.shared_topic().clone(),
             partition: partition.partition(),
             failure: PartitionFailure::OutOfRange { offset: Some(offset) },
         },
-    }
-}
-
-struct Batch(Vec<Arc<OwnedRecord>>);
-
-impl RecordBatch for Batch {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn offset(&self, index: usize) -> i64 {
-        self.0[index].offset()
-    }
-
-    fn record(&self, index: usize) -> Record<'_> {
-        self.0[index].as_record()
     }
 }
