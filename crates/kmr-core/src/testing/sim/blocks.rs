@@ -48,12 +48,12 @@ impl State {
     }
 
     /// The topic is another one from now on.
-    pub(super) fn created_again(&mut self, topic: &str) {
+    pub(super) fn recreated(&mut self, topic: &str) {
         *self.blocks.created.entry(topic.to_owned()).or_default() += 1;
     }
 
     /// A commit is asked for: every mark is about the offset that it comes with, and no plan is new in a revoke.
-    pub(super) fn check_marks(&mut self, id: MemberId, commit: &OffsetCommit) {
+    pub(super) fn check_metadata(&mut self, id: MemberId, commit: &OffsetCommit) {
         let OffsetCommit { partition, offset, metadata } = commit;
         if self.blocks.foreign.contains(partition) {
             let what = format!(
@@ -112,7 +112,7 @@ impl State {
             let what = format!("{name} gets {} rows under {token}, which no plan carries", rows.len());
             return self.violate("E1, a token is planned before it is used", what);
         };
-        if let Some(at) = self.oracle.first_without_letter(&partition, (plan.first, plan.last)) {
+        if let Some(at) = self.oracle.first_without_dead_letter(&partition, (plan.first, plan.last)) {
             let what = format!(
                 "{name} gets {partition} {}..={}, and {at} is in no dead letter",
                 plan.first, plan.last
@@ -183,7 +183,11 @@ pub(super) fn fingerprint(rows: &[RowId]) -> Fingerprint {
 
 impl super::oracle::Oracle {
     /// The first record of a range that has to become a dead letter and is none yet.
-    fn first_without_letter(&self, partition: &TopicPartition, (first, last): (i64, i64)) -> Option<i64> {
+    fn first_without_dead_letter(
+        &self,
+        partition: &TopicPartition,
+        (first, last): (i64, i64),
+    ) -> Option<i64> {
         let mut range = self.known_in(partition, first..=last);
         range.find(|(_, fate, letters)| *fate == Fate::DeadLetter && *letters == 0).map(|(offset, ..)| offset)
     }
@@ -202,7 +206,7 @@ impl super::oracle::Oracle {
             match fate {
                 Fate::Rows(rows) => found != *rows,
                 // One of its rows may be in the dead letters.
-                Fate::Refusable(rows) => found != *rows && (*letters == 0 || found + 1 != *rows),
+                Fate::Rejectable(rows) => found != *rows && (*letters == 0 || found + 1 != *rows),
                 Fate::DeadLetter | Fate::Skipped => found > 0,
             }
         };
