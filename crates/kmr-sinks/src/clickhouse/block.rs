@@ -146,7 +146,7 @@ impl FrozenBatch {
         if let Some(what) = self.destination.refuses_too_much(self.rows, refused as u64) {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
-        looking.refused.push(RejectedRow { index: row, error: row_error(error) });
+        looking.refused.push(RejectedRow::new(row, row_error(error)));
         Ok(())
     }
 }

@@ -243,7 +243,7 @@ impl FrozenBatch {
         if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
-        progress.rejected.push(RejectedRow { index: self.place(row), error: row_error(error) });
+        progress.rejected.push(RejectedRow::new(self.place(row), row_error(error)));
         Ok(())
     }
 
@@ -256,7 +256,7 @@ impl FrozenBatch {
         if let Some(what) = self.destination.refuses_too_much(self.rows, refused) {
             return Err(limits::too_many(&self.destination.name, what, error()));
         }
-        let rejected = |row| RejectedRow { index: self.place(row), error: error().into() };
+        let rejected = |row| RejectedRow::new(self.place(row), error());
         progress.rejected.extend(rows.into_iter().map(rejected));
         Ok(())
     }
@@ -284,7 +284,7 @@ impl FrozenBatch {
             took,
             query_id: progress.query_id.clone(),
         };
-        Delivered { output: receipt, rejected }
+        Delivered::new(receipt).with_rejected(rejected)
     }
 
     pub(crate) fn progress(&self) -> MutexGuard<'_, Progress> {
@@ -406,7 +406,7 @@ impl Delivery for FrozenBatch {
     type Output = InsertReceipt;
 
     fn fingerprint(&self) -> Option<Fingerprint> {
-        self.exact.as_ref().map(|exact| Fingerprint { rows: self.rows, bytes: self.bytes, hash: exact.hash })
+        self.exact.as_ref().map(|exact| Fingerprint::new(self.rows, self.bytes, exact.hash))
     }
 
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<InsertReceipt>, DeliveryError> {

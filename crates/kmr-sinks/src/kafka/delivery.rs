@@ -53,10 +53,8 @@ impl Delivery for FrozenMessages {
                 let delivered = self.batch.len() - rejected.len();
                 let (topic, took) = (self.batch.own_topic(), started.elapsed());
                 telemetry::delivered(topic, delivered, rejected.len(), attempt.number, took);
-                Ok(Delivered {
-                    output: delivered,
-                    rejected: rejected.into_iter().map(rejected_row).collect(),
-                })
+                let rejected = rejected.into_iter().map(rejected_row).collect();
+                Ok(Delivered::new(delivered).with_rejected(rejected))
             }
             Err(error) if error.is_retryable() => Err(DeliveryError::retryable(error)),
             Err(error) => Err(DeliveryError::fatal(error)),
@@ -216,9 +214,8 @@ impl FrozenMessages {
 }
 
 fn rejected_row(Rejected { index, error }: Rejected) -> RejectedRow {
-    let error = match error.code() {
-        Some(code) => CodedError::new(code.to_string(), error).into(),
-        None => error.into(),
-    };
-    RejectedRow { index, error }
+    match error.code() {
+        Some(code) => RejectedRow::new(index, CodedError::new(code.to_string(), error)),
+        None => RejectedRow::new(index, error),
+    }
 }

@@ -238,7 +238,7 @@ impl Committer {
         let Some(entry) = self.entries.get_mut(&epoch) else { return Ok(()) }; // C3
         for range in ranges {
             apply(&mut entry.tracker, range, event).map_err(|Misuse(what)| Error::Internal {
-                what: format!(
+                message: format!(
                     "{} offsets {}..={}: {what}",
                     entry.assignment.partition, range.first, range.last
                 ),
@@ -320,7 +320,7 @@ impl Committer {
         let partition = &entry.assignment.partition;
         marks
             .propose(proposal, &entry.tracker)
-            .map_err(|what| Error::Internal { what: format!("{partition}: {what}") })?;
+            .map_err(|what| Error::Internal { message: format!("{partition}: {what}") })?;
         self.planned.insert(epoch);
         Ok(())
     }
@@ -399,7 +399,8 @@ impl Committer {
                     // The consumer is to end; what else is finished is still committed.
                     entry.given_up = true;
                     let what = format!("commit of {} offset {}", commit.partition, commit.offset);
-                    let refusal = Error::Client { what, reason: reason.clone(), retryable: false };
+                    let refusal =
+                        Error::Client { operation: what, source: reason.clone().into(), retryable: false };
                     let _ = self.refusals.send(refusal);
                 }
             }
@@ -492,9 +493,8 @@ async fn answered(outstanding: &mut Option<Outstanding>) -> Answer {
 
 fn unanswered() -> Error {
     Error::Client {
-        what: "commit".to_owned(),
-        reason: "the group coordinator has not answered within the drain deadline; partitions cannot be handed back safely"
-            .to_owned(),
+        operation: "commit".to_owned(),
+        source: "the group coordinator has not answered within the drain deadline; partitions cannot be handed back safely".into(),
         retryable: true,
     }
 }

@@ -99,8 +99,9 @@ impl CommitterHandle {
         let (reply, answer) = oneshot::channel();
         let _ = self.orders.send(order(reply));
         Box::pin(async move {
-            let gone =
-                |_| Err(Error::Internal { what: "the committer has ended before the consumer".to_owned() });
+            let gone = |_| {
+                Err(Error::Internal { message: "the committer has ended before the consumer".to_owned() })
+            };
             answer.await.unwrap_or_else(gone)
         })
     }

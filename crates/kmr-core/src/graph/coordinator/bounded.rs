@@ -40,8 +40,8 @@ impl Ends {
         match partitions.iter().find(|partition| !self.known.contains_key(*partition)) {
             None => Ok(self.known),
             Some(partition) => Err(Error::Client {
-                what: format!("{partition}: finding out where to end"),
-                reason: "the answer does not name the partition".to_owned(),
+                operation: format!("{partition}: finding out where to end"),
+                source: "the answer does not name the partition".into(),
                 retryable: true,
             }),
         }

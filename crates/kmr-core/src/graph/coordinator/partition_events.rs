@@ -41,7 +41,7 @@ impl Coordinator {
                 Error::OffsetOutOfRange { partition, offset, low, high }
             }
             PartitionFailure::Unauthorized => {
-                Error::Authorization { what: format!("topic {:?}", partition.topic()) }
+                Error::Authorization { resource: format!("topic {:?}", partition.topic()) }
             }
             PartitionFailure::Gone(reason) => {
                 telemetry::partition_failed(&partition, &reason);
@@ -49,7 +49,7 @@ impl Coordinator {
             }
             PartitionFailure::Unreadable { offset, reason } => {
                 let what = format!("{partition} cannot be read at offset {offset}");
-                Error::Client { what, reason, retryable: true }
+                Error::Client { operation: what, source: reason.into(), retryable: true }
             }
         };
         // The client itself is well: what the other partitions have finished is committed.

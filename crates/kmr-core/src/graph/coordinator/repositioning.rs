@@ -163,7 +163,7 @@ impl Coordinator {
             Why::Seek { reply, .. } => {
                 telemetry::sought(partition, offset);
                 let skipped = |from| Error::Unfinished {
-                    what: format!("{partition} from offset {from}; it was not sought"),
+                    unfinished: format!("{partition} from offset {from}; it was not sought"),
                     partitions: BTreeMap::new(),
                 };
                 let _ = reply.send(unfinished_from.map_or(Ok(()), |from| Err(skipped(from))));
@@ -216,8 +216,8 @@ async fn go(
         Err(point) => {
             let offsets = member.offsets(std::slice::from_ref(&partition), point).await?;
             offsets.get(&partition).copied().ok_or_else(|| Error::Client {
-                what: format!("{partition}: reading offsets ({point:?})"),
-                reason: "the answer does not name the partition".to_owned(),
+                operation: format!("{partition}: reading offsets ({point:?})"),
+                source: "the answer does not name the partition".into(),
                 retryable: true,
             })?
         }

@@ -10,7 +10,7 @@ use super::reconnect::Without;
 use super::session::{Running, Session};
 use super::supervision::{Failed, early};
 use super::{CLOSE_TIME, Coordinator, Ending, StopRequest};
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, error_chain};
 use crate::graph::commit::handle::Settled;
 use crate::listeners::RebalanceEvent;
 use crate::member::{GroupMember, MemberEvent};
@@ -30,7 +30,7 @@ impl Coordinator {
     ) -> Result<Ending, Error> {
         match &served {
             Ok(StopRequest(why)) => telemetry::stopping(why),
-            Err(error) => telemetry::stopping(&format!("after an error: {error}")),
+            Err(error) => telemetry::stopping(&format!("after an error: {}", error_chain(error))),
         }
         let commits = !matches!(&served, Err(Failed::Client(_)));
         let deadline = Instant::now() + self.setup.options.drain_timeout;
@@ -60,7 +60,7 @@ impl Coordinator {
     pub(super) async fn finish_without(mut self, without: Without) -> Result<Ending, Error> {
         match &without {
             Without::Stopped(StopRequest(why)) => telemetry::stopping(why),
-            Without::Failed(error) => telemetry::stopping(&format!("after an error: {error}")),
+            Without::Failed(error) => telemetry::stopping(&format!("after an error: {}", error_chain(error))),
         }
         let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
@@ -183,7 +183,7 @@ impl Coordinator {
 }
 
 fn unfinished(what: String, settled: &[Settled]) -> Error {
-    Error::Unfinished { what, partitions: partition_reports(settled) }
+    Error::Unfinished { unfinished: what, partitions: partition_reports(settled) }
 }
 
 /// The next rebalance. Cancel safe.

@@ -109,7 +109,7 @@ impl FailureRate {
             Some(what) if !tally.counted && !tally.failed.is_empty() => what.clone(),
             Some(_) => return Ok(()),
         };
-        Err(Error::TooManyFailures { what, last: state.last.iter().cloned().collect() })
+        Err(Error::TooManyFailures { failures: what, last_errors: state.last.iter().cloned().collect() })
     }
 }
 

@@ -50,7 +50,7 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
                 let what = letter.to_string();
                 rows.push(letter).map_err(|source| Error::Stage {
                     stage: self.stage.to_string(),
-                    what,
+                    step: what,
                     source,
                 })?;
             }
@@ -111,7 +111,7 @@ impl ErrorBranch for Stop {
                     Stop::ForRecords => Error::Record { partition, offset, stage, source: error },
                     Stop::ForLetters => {
                         let what = format!("the dead letter of {partition} offset {offset} was refused");
-                        Error::Stage { stage, what, source: error }
+                        Error::Stage { stage, step: what, source: error }
                     }
                 }),
             }

@@ -168,7 +168,7 @@ impl<R: Reducer> BlockTask<R> {
         if !self.lanes.contains_key(&epoch) {
             let Some(mut lane) = Lane::of(&piece) else {
                 let what = "a piece of no assignment came to a reduce of exactly-once mode".to_owned();
-                return Err(Error::Internal { what });
+                return Err(Error::Internal { message: what });
             };
             self.task.flow.read(|flow| steer(flow, &mut lane));
             let (reply, answer) = oneshot::channel();
@@ -270,7 +270,7 @@ impl<R: Reducer> BlockTask<R> {
             None => {
                 let (Some(first), Some(last)) = (held.first().map(|range| range.first), last) else {
                     return Err(Error::Internal {
-                        what: format!("{partition}: a block without rows is due"),
+                        message: format!("{partition}: a block without rows is due"),
                     });
                 };
                 let Beginning { log, epoch, .. } = &beginning;

@@ -353,7 +353,7 @@ where
             (Some(range), Some(charge)) => self.send_draft(draft, range, charge).await?,
             (Some(range), None) => {
                 let what = format!("{range:?} of {} are charged to nobody", self.input.assignment.partition);
-                return Err(Error::Internal { what });
+                return Err(Error::Internal { message: what });
             }
             (None, _) => {}
         }

@@ -321,7 +321,7 @@ impl<R: Reducer> ReduceTask<R> {
     }
 
     pub(super) fn failed(&self, what: &str, source: BoxError) -> Error {
-        Error::Stage { stage: self.stage.to_string(), what: what.to_owned(), source }
+        Error::Stage { stage: self.stage.to_string(), step: what.to_owned(), source }
     }
 }
 pub(crate) mod attempts;

@@ -273,7 +273,7 @@ impl<'s> Run<'s> {
         let committed = cluster.lock().committed.get(&partition).map_or(0, |(offset, _)| *offset);
         tokio::spawn(async move {
             let offset = committed * percent / 100;
-            let result = handle.seek(partition.clone(), offset).await.map_err(|error| error.to_string());
+            let result = handle.seek(partition.clone(), offset).await.map_err(|error| error_chain(&error));
             cluster
                 .lock()
                 .note(format_args!("process {process}: seek of {partition} to {offset}: {result:?}"));

@@ -518,7 +518,10 @@ async fn refused_rows_of_blocks_are_counted_by_the_breaker() {
     consumer.fetch(0, 0..20);
     consumer.until_true("ended", || consumer.has_ended()).await;
     let error = consumer.ended().await.unwrap_err();
-    assert!(matches!(&error, Error::TooManyFailures { last, .. } if last.len() == 3), "{error}");
+    assert!(
+        matches!(&error, Error::TooManyFailures { last_errors, .. } if last_errors.len() == 3),
+        "{error}"
+    );
     assert_eq!(letters.texts().len(), 20);
 }
 

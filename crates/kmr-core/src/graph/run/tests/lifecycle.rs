@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::kit::{Broker, Call, Letters, partition, place, start};
-use crate::error::{BoxError, Error, StopConsumer};
+use crate::error::{BoxError, Error, StopConsumer, error_chain};
 use crate::member::{Change, Fetched, PartitionFailure};
 use crate::record::{OwnedRecord, Record};
 use crate::strategy::Strategy;
@@ -58,10 +58,14 @@ async fn after_a_fatal_client_error_nothing_is_committed() {
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..5);
     consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
-    consumer.fail_client(Error::Client { what: "consume".into(), reason: "fenced".into(), retryable: false });
+    consumer.fail_client(Error::Client {
+        operation: "consume".into(),
+        source: "fenced".into(),
+        retryable: false,
+    });
     consumer.until_true("ended", || consumer.has_ended()).await;
     assert_eq!(consumer.committed(0), None);
-    assert!(consumer.ended().await.err().unwrap().to_string().contains("fenced"));
+    assert!(error_chain(&consumer.ended().await.err().unwrap()).contains("fenced"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,5 +199,5 @@ async fn a_last_commit_that_is_refused_is_the_consumers_error() {
     consumer.broker(Broker::Refuses);
     sink.behave(Behaviour::Deliver);
     let error = consumer.ended().await.err().unwrap();
-    assert!(error.to_string().contains("not allowed"), "{error}");
+    assert!(error_chain(&error).contains("not allowed"), "{error:?}");
 }

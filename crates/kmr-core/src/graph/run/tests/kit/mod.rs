@@ -121,7 +121,11 @@ impl Running {
     /// The client fails in a way that a new one may heal.
     pub(super) async fn lose_client(&self) {
         let before = self.connections();
-        self.fail_client(Error::Client { what: "poll".into(), reason: "fenced".into(), retryable: true });
+        self.fail_client(Error::Client {
+            operation: "poll".into(),
+            source: "fenced".into(),
+            retryable: true,
+        });
         self.until_true("connected again", || self.connections() > before).await;
     }
 
