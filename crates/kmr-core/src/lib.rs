@@ -25,6 +25,7 @@ mod stats;
 mod strategy;
 mod telemetry;
 pub(crate) mod util;
+mod watchdog;
 
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -51,6 +52,7 @@ pub use reducer::{
 pub use stage::{AsyncMapper, Concurrency, Mapper, stage_name};
 pub use stats::Stats;
 pub use strategy::{IntoPipeline, Records, Strategy};
+pub use watchdog::Watchdog;
 
 /// Writes a [`Strategy`] as a list of stages, in the order in which records meet them.
 ///

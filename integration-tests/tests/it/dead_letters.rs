@@ -86,9 +86,8 @@ async fn a_record_whose_dead_letter_was_never_delivered_is_read_again() -> Resul
         let mut running = run(consumer(&topic, &group, strategy))?;
         if round == 1 {
             held_at_the_failed_record(&mut running, &topic, &group, &rows).await?;
-            // The second call forces: a stalled sink would use the whole drain deadline.
-            running.handle().stop();
-            running.handle().stop();
+            // Forced: a stalled sink would use the whole drain timeout.
+            running.handle().stop_now();
             let error = running.ended(Deadline::seconds(30)).await?.expect_err("it cannot end in order");
             assert!(matches!(error, Error::Unfinished { .. }), "{error:?}");
             assert_eq!(topic.committed(&group).await?.get(&0), Some(&BAD));

@@ -6,7 +6,7 @@ use super::assignment::states::AssignmentStates;
 use super::build::start_stages;
 use super::context::StageContext;
 use super::control::Controls;
-use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
+use super::coordinator::{Coordinator, Ending, Setup};
 use super::dead_letters::failure_rate::FailureRate;
 use super::dead_letters::reread;
 use super::dead_letters::reread::Rereader;
@@ -51,8 +51,8 @@ impl Graph {
         let stages = tokio::select! {
             biased;
             // Nothing has been read yet: there is nothing to end in order.
-            Some(StopRequest(why)) = self.controls.stops.recv() => {
-                telemetry::stopped_early(why);
+            Some(stop) = self.controls.stops.recv() => {
+                telemetry::stopped_early(stop.source);
                 return Ok(Ending::default());
             }
             stages = start_stages(pipeline, context) => stages?,

@@ -127,8 +127,7 @@ impl Supervisor<'_> {
                     self.progress.note(if again { "stopping at once" } else { "stopping: what is produced is finished first" });
                     self.feed.stop();
                     if again {
-                        self.handle.stop();
-                        self.handle.stop();
+                        self.handle.stop_now();
                     }
                 }
                 _ = look.tick() => {

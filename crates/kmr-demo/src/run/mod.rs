@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
-use kmr_core::{ClientConfig, Consumer};
+use kmr_core::{ClientConfig, Consumer, Watchdog};
 
 mod pipeline;
 mod probe;
@@ -68,7 +68,7 @@ pub(crate) fn consumer(args: &RunArgs) -> anyhow::Result<Consumer> {
         .commit_interval(args.tuning.commit_interval)
         .drain_timeout(args.tuning.drain_timeout)
         .connect_timeout(args.tuning.connect_timeout)
-        .exit_when_stuck(true)
+        .watchdog(Watchdog::default().with_exit_when_stuck(true))
         .strategy(pipeline::pipeline(args)?)
         .build()?;
     Ok(consumer)

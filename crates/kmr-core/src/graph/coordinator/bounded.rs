@@ -90,6 +90,6 @@ impl Coordinator {
         } else {
             now - *session.nothing_since.get_or_insert(now) >= NOTHING_FOR
         };
-        (calm && over).then_some(StopRequest("the end of every partition"))
+        (calm && over).then_some(StopRequest::in_order("the end of every partition"))
     }
 }

@@ -52,7 +52,7 @@ pub(crate) use super::control::StopRequest;
 use super::fetch::routes::Route;
 use super::map::MapPhase;
 use super::memory::budget::Budget;
-use super::observe::watchdog::Watchdog;
+use super::observe::watchdog::ProgressWatch;
 use super::options::GraphOptions;
 use crate::error::Error;
 use crate::health::Health;
@@ -93,7 +93,7 @@ pub(crate) struct Coordinator {
     maps: Tasks,
     /// Epochs never repeat, whatever client they belong to.
     ownership: Ownership,
-    watchdog: Watchdog,
+    watchdog: ProgressWatch,
     /// Where partitions end, in a bounded run.
     ends: BTreeMap<TopicPartition, i64>,
 }
@@ -113,7 +113,7 @@ impl Coordinator {
             stages: stages.tasks,
             maps: JoinSet::new(),
             ownership: Ownership::default(),
-            watchdog: Watchdog::default(),
+            watchdog: ProgressWatch::default(),
             ends: BTreeMap::new(),
         }
     }

@@ -22,26 +22,27 @@ use crate::telemetry;
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 impl Coordinator {
-    /// Ends the consumer in order after `served`; a wish to stop that comes now forces it.
+    /// Ends the consumer in order after `served`, or at once when a stop request forces it.
     pub(super) async fn finish(
         mut self,
         mut session: Session,
         served: Result<StopRequest, Failed>,
     ) -> Result<Ending, Error> {
         match &served {
-            Ok(StopRequest(why)) => telemetry::stopping(why),
+            Ok(stop) => telemetry::stopping(stop.source),
             Err(error) => telemetry::stopping(&format!("after an error: {}", error_chain(error))),
         }
         let commits = !matches!(&served, Err(Failed::Client(_)));
         let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
+        let first = served.as_ref().ok().copied();
         let committer = session.drain.committer.clone();
         let ended = tokio::select! {
             biased;
-            StopRequest(why) = second(&mut stops) => {
+            by = forced(first, &mut stops) => {
                 let left = timeout(LAST_WORDS, committer.report()).await.unwrap_or_default();
                 let what = left_over(&left).map(|what| format!("; {what}")).unwrap_or_default();
-                Err(unfinished(format!("forced by {why}{what}"), &left))
+                Err(unfinished(format!("forced by {by}{what}"), &left))
             }
             ended = self.end(&mut session, commits, deadline) => ended,
         };
@@ -59,14 +60,15 @@ impl Coordinator {
     /// The end while there is no client: nothing is owned, so only the stages are left.
     pub(super) async fn finish_without(mut self, without: Without) -> Result<Ending, Error> {
         match &without {
-            Without::Stopped(StopRequest(why)) => telemetry::stopping(why),
+            Without::Stopped(stop) => telemetry::stopping(stop.source),
             Without::Failed(error) => telemetry::stopping(&format!("after an error: {}", error_chain(error))),
         }
         let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
+        let first = if let Without::Stopped(stop) = &without { Some(*stop) } else { None };
         let ended = tokio::select! {
             biased;
-            StopRequest(why) = second(&mut stops) => Err(unfinished(format!("forced by {why}"), &[])),
+            by = forced(first, &mut stops) => Err(unfinished(format!("forced by {by}"), &[])),
             ended = self.end_stages(deadline) => ended,
         };
         match (without, ended) {
@@ -206,11 +208,21 @@ fn left_over(settled: &[Settled]) -> Option<String> {
     (!left.is_empty()).then(|| left.join(", "))
 }
 
-/// The next wish to stop: by now the second. Pends for ever when nobody can wish any more.
-async fn second(stops: &mut mpsc::UnboundedReceiver<StopRequest>) -> StopRequest {
-    match stops.recv().await {
-        Some(stop) => stop,
-        None => std::future::pending().await,
+/// Waits for a stop request that forces, and returns its source. `first` is the request that began
+/// the shutdown. Never ends if no source is left.
+async fn forced(
+    first: Option<StopRequest>,
+    stops: &mut mpsc::UnboundedReceiver<StopRequest>,
+) -> &'static str {
+    let mut next = first;
+    loop {
+        if let Some(stop) = next.filter(|stop| stop.forces) {
+            return stop.source;
+        }
+        next = stops.recv().await;
+        if next.is_none() {
+            return std::future::pending().await;
+        }
     }
 }
 

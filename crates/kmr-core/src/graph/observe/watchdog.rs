@@ -58,11 +58,11 @@ struct Case {
 
 /// The cases of all partitions. Outlives assignments and clients: treatments end both.
 #[derive(Debug, Default)]
-pub(crate) struct Watchdog {
+pub(crate) struct ProgressWatch {
     cases: BTreeMap<TopicPartition, Case>,
 }
 
-impl Watchdog {
+impl ProgressWatch {
     /// Partitions that went to somebody else are their business.
     pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) {
         self.cases.retain(|partition, _| !partitions.contains(partition));
@@ -124,11 +124,11 @@ mod tests {
     };
 
     /// A watchdog, and the second at which it looks.
-    struct Scene(Watchdog, Instant, u64);
+    struct Scene(ProgressWatch, Instant, u64);
 
     impl Scene {
         fn new() -> Self {
-            Self(Watchdog::default(), Instant::now(), 0)
+            Self(ProgressWatch::default(), Instant::now(), 0)
         }
 
         /// A second passes; then this is seen.

@@ -82,7 +82,7 @@ async fn an_offset_out_of_range_stops_with_partition_offset_and_watermarks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_wish_to_stop_ends_it_at_once() {
+async fn a_stop_request_that_forces_ends_the_consumer_at_once() {
     let sink = Collect::default();
     sink.behave(Behaviour::Stall);
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
@@ -92,14 +92,33 @@ async fn a_second_wish_to_stop_ends_it_at_once() {
     let started = tokio::time::Instant::now();
     consumer.wish_to_stop();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!consumer.has_ended(), "it drains");
+    assert!(!consumer.has_ended(), "the consumer drains");
     consumer.wish_to_stop();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!consumer.has_ended(), "a repeated stop request does not force");
+    consumer.force_stop();
     let error = consumer.ended().await.err().unwrap();
     assert!(
         matches!(error, Error::Unfinished { .. }) && started.elapsed() < Duration::from_secs(2),
         "{error}"
     );
     assert!(error.to_string().contains("t/0 from offset 0"), "it says what is left: {error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_stop_request_that_forces_does_not_wait_for_the_sink() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    let started = tokio::time::Instant::now();
+    consumer.force_stop();
+    let error = consumer.ended().await.err().unwrap();
+    assert!(matches!(error, Error::Unfinished { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(2), "the consumer drained for {:?}", started.elapsed());
+    assert!(error.to_string().contains("forced by the test"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

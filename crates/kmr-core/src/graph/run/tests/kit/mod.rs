@@ -234,7 +234,11 @@ impl Running {
     }
 
     pub(super) fn wish_to_stop(&self) {
-        self.remote.stop.send(StopRequest("the test")).unwrap();
+        self.remote.stop.send(StopRequest::in_order("the test")).unwrap();
+    }
+
+    pub(super) fn force_stop(&self) {
+        self.remote.stop.send(StopRequest::forced("the test")).unwrap();
     }
 
     /// Waits for the end.
