@@ -144,7 +144,7 @@ impl Handover {
         let (sender, batches) = mpsc::unbounded_channel();
         let (ledger, entries) = mpsc::unbounded_channel();
         let assignment =
-            Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
+            Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
         let (stop, pulse, next) = (CancellationToken::new(), Arc::default(), 0);
         let input = PartitionInput { assignment, batches, stop, ledger, pulse, next };
         runtime.spawn(stages.map.clone().run_partition(input));

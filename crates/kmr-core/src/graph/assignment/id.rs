@@ -10,5 +10,5 @@ pub(crate) struct AssignmentId(pub(crate) u64);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Assignment {
     pub(crate) partition: TopicPartition,
-    pub(crate) epoch: AssignmentId,
+    pub(crate) id: AssignmentId,
 }

@@ -37,7 +37,7 @@ impl Claim {
         ledger: Ledger,
     ) -> Self {
         let entry = LedgerEntry::Records {
-            epoch: assignment.epoch,
+            epoch: assignment.id,
             ranges: vec![range],
             event: LedgerEvent::Observed { at: Instant::now() },
         };
@@ -113,7 +113,7 @@ impl Claim {
     fn report(&mut self, event: LedgerEvent) {
         let ranges = std::mem::take(&mut self.ranges);
         if !ranges.is_empty() {
-            let _ = self.ledger.send(LedgerEntry::Records { epoch: self.assignment.epoch, ranges, event });
+            let _ = self.ledger.send(LedgerEntry::Records { epoch: self.assignment.id, ranges, event });
         }
     }
 
@@ -199,8 +199,8 @@ impl Share {
 impl Hold {
     pub(crate) fn epoch(&self) -> AssignmentId {
         match self {
-            Hold::Own(claim) => claim.assignment.epoch,
-            Hold::Share(share) => share.of.assignment.epoch,
+            Hold::Own(claim) => claim.assignment.id,
+            Hold::Share(share) => share.of.assignment.id,
         }
     }
 
@@ -295,7 +295,7 @@ pub(crate) mod tests {
     pub(crate) fn claim(first: i64, last: i64) -> (Claim, mpsc::UnboundedReceiver<LedgerEntry>) {
         let (ledger, mut entries) = mpsc::unbounded_channel();
         let assignment =
-            Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
+            Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
         let claim =
             Claim::observe(assignment, OffsetRange::new(first, last), Budget::new(1000).charge(100), ledger);
         let observed = heard(&mut entries);

@@ -187,7 +187,7 @@ impl Committer {
                     given_up: false,
                     assignment: assignment.clone(),
                 };
-                self.entries.insert(assignment.epoch, entry);
+                self.entries.insert(assignment.id, entry);
                 return Ok(());
             }
             LedgerEntry::Starts { epoch, commit, metadata, offset, log } => {
@@ -590,7 +590,7 @@ mod tests {
         let (told, refusals) = ((counters.clone(), Listeners::default()), mpsc::unbounded_channel().0);
         let hour = Duration::from_secs(3600);
         tokio::spawn(Committer::new(Arc::new(Nobody), told, refusals, hour, entries, orders).run());
-        let assignment = Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) };
+        let assignment = Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) };
         ledger.send(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
         (ledger, handle, counters)
     }
@@ -644,7 +644,7 @@ mod tests {
         let mut committer = committer.exactly_once(Some(1 << 20));
         let partition = TopicPartition::new("t", 0);
         committer
-            .enter(LedgerEntry::Assigned(Arc::new(Assignment { partition, epoch: AssignmentId(1) })))
+            .enter(LedgerEntry::Assigned(Arc::new(Assignment { partition, id: AssignmentId(1) })))
             .unwrap();
         let (log, token) = (LogId::new("cluster", 7).unwrap(), "token".into());
         let rows = Fingerprint { rows: 3, bytes: 3, hash: 3 };
@@ -711,7 +711,7 @@ mod tests {
                     (epoch, next) = (epoch + 1, committed);
                     unfinished.clear();
                     let partition = TopicPartition::new("t", 0);
-                    let assignment = Assignment { partition, epoch: AssignmentId(epoch) };
+                    let assignment = Assignment { partition, id: AssignmentId(epoch) };
                     committer.enter(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
                     let starts = LedgerEntry::Starts { epoch: AssignmentId(epoch), commit: None, metadata: None, offset: None, log: None };
                     committer.enter(starts).unwrap();

@@ -53,7 +53,7 @@ impl Entry {
         Settled {
             partition: self.assignment.partition.clone(),
             committed: self.committed,
-            epoch: self.assignment.epoch,
+            epoch: self.assignment.id,
             unfinished_from: oldest.map(|(offset, _)| offset),
             unfinished_since: oldest.map(|(_, since)| since),
             given_up: self.tracker.oldest_is_given_up(),

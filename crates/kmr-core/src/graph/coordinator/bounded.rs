@@ -56,7 +56,7 @@ impl Coordinator {
 
     /// The partition has been read up to its end, or starts behind it.
     pub(super) fn reached(&self, session: &mut Session, assignment: &Assignment) {
-        if let Some(running) = session.running.get_mut(&assignment.epoch) {
+        if let Some(running) = session.running.get_mut(&assignment.id) {
             running.reached = true;
             session.pauses.set(&assignment.partition, Reason::Done, true);
         }
@@ -65,7 +65,7 @@ impl Coordinator {
     /// A partition starts at `offset`: that may be behind its end already.
     pub(super) fn starts_at(&self, session: &mut Session, partition: &TopicPartition, offset: i64) {
         let Some(assignment) = self.ownership.assignment(partition) else { return };
-        if let Some(running) = session.running.get_mut(&assignment.epoch) {
+        if let Some(running) = session.running.get_mut(&assignment.id) {
             running.start = Some(offset);
         }
         if self.ends.get(partition).is_some_and(|end| offset >= *end) {

@@ -61,7 +61,7 @@ impl Drain {
 }
 
 pub(super) fn epochs(running: &[Running]) -> BTreeSet<AssignmentId> {
-    running.iter().map(|running| running.assignment.epoch).collect()
+    running.iter().map(|running| running.assignment.id).collect()
 }
 
 /// Records of these epochs are dead: nobody commits them any more.

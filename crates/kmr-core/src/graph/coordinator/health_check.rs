@@ -70,7 +70,7 @@ impl Coordinator {
         let mut due = Vec::new();
         for assignment in self.ownership.assignments() {
             let Some(running) = session.running(assignment) else { continue };
-            let (partition, state) = (&assignment.partition, states.get(&assignment.epoch).copied());
+            let (partition, state) = (&assignment.partition, states.get(&assignment.id).copied());
             let found = find(&board, running, state, now);
             let oldest = found.oldest.map(|(offset, since)| (offset, now.duration_since(since)));
             let seen = Seen {
@@ -133,7 +133,7 @@ fn find(board: &StatusBoard, running: &Running, state: Option<&Settled>, now: In
         (None, Some(mapped)) => found_in_mapper(mapped, &reading),
         (Some(tracked), _) => {
             let given_up = state.is_some_and(|state| state.given_up);
-            found_behind((tracked, given_up), &reading, board, running.assignment.epoch, now)
+            found_behind((tracked, given_up), &reading, board, running.assignment.id, now)
         }
         (None, None) => Found { oldest: None, waits_for: String::new(), excused: false },
     }

@@ -20,7 +20,7 @@ pub(crate) struct Ownership {
     owned: BTreeMap<TopicPartition, Arc<Assignment>>,
     /// Revoked, and not handed back yet.
     draining: Vec<Arc<Assignment>>,
-    last_epoch: u64,
+    last_id: u64,
 }
 
 /// What a rebalance changes.
@@ -73,9 +73,9 @@ impl Ownership {
 
     /// A partition that is ours starts anew; returns its assignment, with an epoch of its own.
     pub(crate) fn renew(&mut self, partition: &TopicPartition) -> Arc<Assignment> {
-        self.last_epoch += 1;
-        let epoch = AssignmentId(self.last_epoch);
-        let assignment = Arc::new(Assignment { partition: partition.clone(), epoch });
+        self.last_id += 1;
+        let id = AssignmentId(self.last_id);
+        let assignment = Arc::new(Assignment { partition: partition.clone(), id });
         self.owned.insert(partition.clone(), assignment.clone());
         assignment
     }
@@ -193,32 +193,32 @@ mod tests {
                     }
                 };
                 let named = |number: &i32| protocol == RebalanceProtocol::Eager || set.contains(number);
-                let kept: BTreeSet<AssignmentId> = owned.iter().filter(|(_, n)| !named(n)).map(|(epoch, _)| *epoch).collect();
+                let kept: BTreeSet<AssignmentId> = owned.iter().filter(|(_, n)| !named(n)).map(|(id, _)| *id).collect();
                 let Step { start, drain, discard } = ownership.step(&rebalance(protocol, change, &set));
                 for gone in &discard {
                     prop_assert_ne!(change, Change::Revoke);
-                    prop_assert!(owned.remove(&gone.epoch).is_some() || draining.remove(&gone.epoch).is_some());
+                    prop_assert!(owned.remove(&gone.id).is_some() || draining.remove(&gone.id).is_some());
                 }
                 for leaves in &drain {
                     prop_assert_eq!(change, Change::Revoke);
-                    let number = owned.remove(&leaves.epoch);
+                    let number = owned.remove(&leaves.id);
                     prop_assert!(number.is_some());
-                    draining.extend(number.map(|number| (leaves.epoch, number)));
+                    draining.extend(number.map(|number| (leaves.id, number)));
                 }
                 for started in &start {
                     prop_assert_eq!(change, Change::Assign);
-                    prop_assert!(started.epoch.0 > seen);
-                    seen = started.epoch.0;
-                    owned.insert(started.epoch, started.partition.partition());
+                    prop_assert!(started.id.0 > seen);
+                    seen = started.id.0;
+                    owned.insert(started.id, started.partition.partition());
                 }
-                prop_assert!(kept.iter().all(|epoch| owned.contains_key(epoch)), "R1");
+                prop_assert!(kept.iter().all(|id| owned.contains_key(id)), "R1");
                 if change == Change::Assign {
                     prop_assert!(draining.is_empty(), "C5");
                     prop_assert!(set.iter().all(|number| owned.values().any(|owned| owned == number)));
                 } else {
                     prop_assert!(!owned.values().any(named));
                 }
-                let now: BTreeSet<AssignmentId> = ownership.assignments().map(|assignment| assignment.epoch).collect();
+                let now: BTreeSet<AssignmentId> = ownership.assignments().map(|assignment| assignment.id).collect();
                 prop_assert_eq!(now, owned.keys().copied().collect::<BTreeSet<_>>());
                 let partitions: BTreeSet<i32> = owned.values().copied().collect();
                 prop_assert_eq!(partitions.len(), owned.len(), "a partition runs once");

@@ -95,7 +95,7 @@ impl Coordinator {
         lost.extend(leaving.extract_if(.., |leaves| step.discard.contains(&leaves.assignment)));
         leaving.extend(drained.iter().cloned());
         self.say_lost(&rebalance, &lost);
-        let epochs: BTreeMap<_, _> = step.start.iter().map(|a| (a.partition.clone(), a.epoch)).collect();
+        let epochs: BTreeMap<_, _> = step.start.iter().map(|a| (a.partition.clone(), a.id)).collect();
         let started =
             step.start.into_iter().filter_map(|assignment| self.start_partition(session, assignment));
         let mut opened: Vec<Route> = started.collect();

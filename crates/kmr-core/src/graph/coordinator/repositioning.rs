@@ -114,7 +114,7 @@ impl Coordinator {
                 session.wanted.push(wanted);
                 continue;
             }
-            let Some(running) = session.running.get(&old.epoch).cloned() else { continue };
+            let Some(running) = session.running.get(&old.id).cloned() else { continue };
             session.routes.remove(&old.partition);
             running.is_read_no_more();
             let limit = match &wanted.why {
@@ -146,11 +146,11 @@ impl Coordinator {
             // Another task would end up in the same code: it takes a process to end that.
             return Err(Failed::Task(stuck.clone().error(partition.clone())));
         }
-        session.running.remove(&old.epoch);
+        session.running.remove(&old.id);
         session.pauses.forget(std::slice::from_ref(partition));
         session.pauses.applied(std::slice::from_ref(partition), true);
         let assignment = self.ownership.renew(partition);
-        let epoch = assignment.epoch;
+        let epoch = assignment.id;
         // The seek has emptied the fetch queue of it, and it is paused.
         if let Some(route) = self.start_partition(session, assignment) {
             session.routes.insert(route);

@@ -154,7 +154,7 @@ impl Session {
         map: Arc<dyn MapPhase>,
         maps: &mut Tasks,
     ) -> Route {
-        let epoch = assignment.epoch;
+        let epoch = assignment.id;
         let _ = self.ledger.send(LedgerEntry::Assigned(assignment.clone()));
         self.drain.flow.send_modify(|flow| {
             flow.live.insert(epoch);
@@ -189,13 +189,13 @@ impl Session {
         for assignment in gone {
             self.routes.remove(&assignment.partition);
         }
-        let stopped = gone.iter().filter_map(|assignment| self.running.remove(&assignment.epoch));
+        let stopped = gone.iter().filter_map(|assignment| self.running.remove(&assignment.id));
         stopped.inspect(Running::is_read_no_more).collect()
     }
 
     /// The task of an assigned partition.
     pub(super) fn running(&self, assignment: &Assignment) -> Option<&Running> {
-        self.running.get(&assignment.epoch)
+        self.running.get(&assignment.id)
     }
 
     /// Whether calls about the partition have to wait: a rebalance that names it has no answer yet, or it moves.

@@ -263,7 +263,7 @@ mod tests {
         let (budget, routes) = (Budget::new(1 << 20), Arc::<Routes>::default());
         let (task, batches) = mpsc::unbounded_channel();
         let assignment =
-            Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
+            Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
         routes.insert(Route { assignment, task, backlog: budget.backlogs().backlog(), end: None });
         let (reports, stop) = (mpsc::unbounded_channel().0, CancellationToken::new());
         let queue = Box::new(records);

@@ -358,7 +358,7 @@ where
             (None, _) => {}
         }
         if let Some(offset) = log_end {
-            let epoch = self.input.assignment.epoch;
+            let epoch = self.input.assignment.id;
             // The ledger is gone only when the consumer has ended.
             let _ = self.input.ledger.send(LedgerEntry::Ended { epoch, offset });
         }

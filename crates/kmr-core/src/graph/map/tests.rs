@@ -69,7 +69,7 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
     let (sender, batches) = mpsc::unbounded_channel();
     let (ledger, _ledger) = mpsc::unbounded_channel();
     let pulse = Arc::<Activity>::default();
-    let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
+    let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
     let (stop, next) = (CancellationToken::new(), 0);
     let input = PartitionInput { assignment, batches, stop, ledger, pulse: pulse.clone(), next };
     let _task = tokio::spawn(stages.map.clone().run_partition(input));

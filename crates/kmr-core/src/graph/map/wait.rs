@@ -89,7 +89,7 @@ where
         let Some(slot) = self.window.get_mut(number) else { return };
         let (now, offset) = (Instant::now(), slot.offset);
         let partition = &self.input.assignment.partition;
-        let seed = self.mapping.seed ^ self.input.assignment.epoch.0 ^ offset.cast_unsigned().rotate_left(32);
+        let seed = self.mapping.seed ^ self.input.assignment.id.0 ^ offset.cast_unsigned().rotate_left(32);
         match slot.attempts.note(&failed, &self.mapping.options.retry, (seed, now)) {
             Some(wait) => {
                 let loud = self.warned.is_none_or(|warned| now - warned >= WARN_INTERVAL);
