@@ -1,4 +1,6 @@
-//! From a strategy's types to running tasks: each stage is started with the channel to the stage behind it, last first.
+//! Turns the types of a strategy into running tasks.
+//!
+//! Stages start from the last to the first, each with the channel to the stage downstream of it.
 
 use std::sync::{Arc, Mutex};
 
@@ -21,19 +23,21 @@ use crate::stage::{Chain, Pass};
 use crate::util::future::BoxFuture;
 use crate::util::supervise::{Tasks, supervise};
 
-/// Pieces that may wait in front of a reduce. Small: what is here is charged to the budget but not yet in a batch.
-const CHANNEL_PIECES: usize = 32;
+/// Capacity of the channel to a reduce stage. It is small because rows in the channel are charged
+/// to the memory budget without being in a batch.
+const CHANNEL_CAPACITY: usize = 32;
 
 type ConnectUp<T> =
     Box<dyn FnOnce(Box<dyn Downstream<T>>, Build) -> BoxFuture<'static, Result<Build, Error>> + Send>;
 
-/// The stages of a pipeline, started.
+/// The running stages of a pipeline.
 pub(crate) struct Stages {
     pub(crate) map: Arc<dyn MapPhase>,
     pub(crate) tasks: Tasks,
 }
 
-/// Starts the stages of a pipeline: every reducer's start-up check runs here, before anything is read.
+/// Starts the stages of a pipeline. Every reducer's start-up check runs here, before any record is
+/// read.
 pub(crate) async fn start_stages(pipeline: Pipeline, context: StageContext) -> Result<Stages, Error> {
     if let Some(problem) = pipeline.options.problem() {
         return Err(Error::Config(problem.to_owned()));
@@ -71,15 +75,16 @@ fn start_failed(info: &ReduceInfo, source: BoxError) -> Error {
     Error::Stage { stage: info.stage.to_string(), what: "start-up check failed".to_owned(), source }
 }
 
-/// Spawns a reduce task; returns the way to it.
+/// Spawns a reduce task and returns the channel to it.
 fn spawn_reduce<R: Reducer>(
     info: ReduceInfo,
     reducer: R,
     downstream: Box<dyn Downstream<R::Output>>,
     errors: Arc<dyn ErrorBranch>,
-    (context, tasks): (&StageContext, &mut Tasks),
+    context: &StageContext,
+    tasks: &mut Tasks,
 ) -> mpsc::Sender<TrackedRows<R::Rows>> {
-    let (sender, input) = mpsc::channel(CHANNEL_PIECES);
+    let (sender, input) = mpsc::channel(CHANNEL_CAPACITY);
     let name = info.stage.to_string();
     let task = ReduceTask {
         stage: info.stage,
@@ -88,7 +93,7 @@ fn spawn_reduce<R: Reducer>(
         input,
         downstream,
         errors,
-        flow: context.flow.clone(),
+        flow: context.assignments.clone(),
         budget: context.budget.clone(),
         counters: context.counters.clone(),
         board: context.board.clone(),
@@ -102,14 +107,14 @@ fn spawn_reduce<R: Reducer>(
     sender
 }
 
-/// `reduce_err`: a reduce like any other, whose own failures stop the consumer.
+/// Builds `reduce_err`, a reduce stage whose own failures stop the consumer.
 pub(crate) fn build_errors<R>(info: ReduceInfo, mut reducer: R) -> BuildErrors
 where
     R: Reducer,
     R::Rows: Rows<Item = DeadLetter>,
 {
     Box::new(move |context| {
-        // Dead letters are delivered at least once in any mode.
+        // Dead letters are delivered at least once, also in exactly-once mode.
         let context = StageContext { exactly_once: false, ..context };
         Box::pin(async move {
             start_reducer(&info, &mut reducer, false).await?;
@@ -117,7 +122,7 @@ where
             let stop: Arc<dyn ErrorBranch> = Arc::new(Stop::ForLetters);
             let finish = Finish { chain: Pass::default(), errors: stop.clone() };
             let mut tasks = JoinSet::new();
-            let sender = spawn_reduce(info, reducer, Box::new(finish), stop, (&context, &mut tasks));
+            let sender = spawn_reduce(info, reducer, Box::new(finish), stop, &context, &mut tasks);
             let StageContext { counters, records, failures, .. } = context;
             let rows = Mutex::new(rows);
             let branch = ToReducer { stage, rows, reducer: sender, counters, records, failures };
@@ -126,9 +131,9 @@ where
     })
 }
 
-/// What a chain of maps hangs on: Kafka, or a reduce.
+/// The input of a chain of maps: Kafka, or a reduce stage.
 pub trait Link<C: Chain>: Send + 'static {
-    /// Connects the chain, and what is before it, to the reduce behind it.
+    /// Connects the chain, and the stages upstream of it, to the reduce stage downstream of it.
     #[doc(hidden)]
     fn connect<R: Rows<Item = C::Out>>(
         self,
@@ -138,14 +143,14 @@ pub trait Link<C: Chain>: Send + 'static {
     ) -> BoxFuture<'static, Result<Build, Error>>;
 }
 
-/// The reduce that a chain feeds.
+/// The reduce stage that a chain feeds.
 pub struct Target<R: Rows> {
     pub(crate) info: ReduceInfo,
     pub(crate) rows: R,
     pub(crate) sender: mpsc::Sender<TrackedRows<R>>,
 }
 
-/// The maps hang on Kafka's records.
+/// The input of a chain that maps records from Kafka.
 #[derive(Debug)]
 pub struct SourceLink;
 
@@ -178,14 +183,14 @@ where
     }
 }
 
-/// The maps hang on the output of a reduce.
-#[allow(missing_debug_implementations, reason = "holds the stages before it")]
+/// The input of a chain that maps the output of a reduce stage.
+#[allow(missing_debug_implementations, reason = "holds the stages upstream of it")]
 pub struct ReduceLink<T> {
     up: ConnectUp<T>,
 }
 
 impl<T: Send + 'static> ReduceLink<T> {
-    /// A reduce that is fed by `chain`, which hangs on `link`.
+    /// A reduce stage that `chain` feeds, with `link` as the input of the chain.
     pub(crate) fn new<R, L, C>(info: ReduceInfo, mut reducer: R, link: L, chain: C) -> Self
     where
         R: Reducer<Output = T>,
@@ -199,14 +204,14 @@ impl<T: Send + 'static> ReduceLink<T> {
                 let rows = reducer.new_rows();
                 let (context, errors) = (build.context.clone(), build.errors.clone());
                 let sender =
-                    spawn_reduce(info.clone(), reducer, downstream, errors, (&context, &mut build.tasks));
+                    spawn_reduce(info.clone(), reducer, downstream, errors, &context, &mut build.tasks);
                 link.connect(chain, Target { info, rows, sender }, build).await
             })
         });
         Self { up }
     }
 
-    /// Ends the strategy behind this reduce, with the maps of `chain`.
+    /// Ends the strategy with the maps of `chain`, downstream of this reduce stage.
     pub(crate) fn finish<C>(self, chain: C) -> BuildGraph
     where
         C: for<'r> Chain<In<'r> = T>,

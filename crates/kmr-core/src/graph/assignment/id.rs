@@ -2,7 +2,7 @@
 
 use crate::record::TopicPartition;
 
-/// One assignment of one partition: unique in the life of the process.
+/// The id of one assignment of one partition, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AssignmentId(pub(crate) u64);
 

@@ -294,8 +294,7 @@ pub(crate) mod tests {
     /// A claim on `first..=last` of `t/0`, and the ledger that hears of it, its observation already read.
     pub(crate) fn claim(first: i64, last: i64) -> (Claim, mpsc::UnboundedReceiver<LedgerEntry>) {
         let (ledger, mut entries) = mpsc::unbounded_channel();
-        let assignment =
-            Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
+        let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
         let claim =
             Claim::observe(assignment, OffsetRange::new(first, last), Budget::new(1000).charge(100), ledger);
         let observed = heard(&mut entries);

@@ -1,4 +1,4 @@
-//! One partition's task by itself: what its pulse says, and the settings that it is started with.
+//! One partition's task by itself: what its activity says, and the settings that it is started with.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::build::{Stages, start_stages};
 use crate::graph::commit::ledger::LedgerEntry;
 use crate::graph::context::StageContext;
-use crate::graph::fetch::handoff::{HandOff, Patience, Returned};
+use crate::graph::fetch::handoff::{HandOff, HandOffEnd, HandOffTimer};
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Budget;
 use crate::graph::observe::activity::{Activity, PulseReading};
@@ -44,7 +44,7 @@ impl RecordBatch for Batch {
 /// A partition's task, and what it hangs on.
 struct Task {
     batches: mpsc::UnboundedSender<Admitted>,
-    pulse: Arc<Activity>,
+    activity: Arc<Activity>,
     budget: Arc<Budget>,
     _flow: ordered_watch::Sender<AssignmentStates>,
     _ledger: mpsc::UnboundedReceiver<LedgerEntry>,
@@ -56,7 +56,7 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
     let (flow, flow_receiver) = ordered_watch::channel(AssignmentStates::default());
     let budget = Budget::new(1 << 20);
     let context = StageContext {
-        flow: flow_receiver,
+        assignments: flow_receiver,
         board: Arc::default(),
         budget: budget.clone(),
         counters: Arc::default(),
@@ -68,12 +68,12 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
     let stages = start_stages(strategy.into_pipeline(), context).await?;
     let (sender, batches) = mpsc::unbounded_channel();
     let (ledger, _ledger) = mpsc::unbounded_channel();
-    let pulse = Arc::<Activity>::default();
+    let activity = Arc::<Activity>::default();
     let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
     let (stop, next) = (CancellationToken::new(), 0);
-    let input = PartitionInput { assignment, batches, stop, ledger, pulse: pulse.clone(), next };
+    let input = PartitionInput { assignment, batches, stop, ledger, activity: activity.clone(), next };
     let _task = tokio::spawn(stages.map.clone().run_partition(input));
-    Ok(Task { batches: sender, pulse, budget, _flow: flow, _ledger, _stages: stages, _task })
+    Ok(Task { batches: sender, activity, budget, _flow: flow, _ledger, _stages: stages, _task })
 }
 
 impl Task {
@@ -82,19 +82,19 @@ impl Task {
     }
 
     /// The same, with the intake's turn.
-    fn fetch_in_turn(&self, offsets: impl IntoIterator<Item = i64>) -> Returned {
+    fn fetch_in_turn(&self, offsets: impl IntoIterator<Item = i64>) -> HandOffEnd {
         let records = offsets.into_iter().map(|offset| OwnedRecord::new("t", 0, offset)).collect();
         let (charge, unmapped) =
             (self.budget.charge(1000), self.budget.unmapped(&self.budget.backlogs().backlog(), 1000));
-        let (turn, returned) = HandOff::new();
-        let (batch, turn) = (Box::new(Batch(records)), Some(turn));
-        self.batches.send(Admitted { batch, charge, unmapped, log_end: None, turn }).ok().unwrap();
-        returned
+        let (hand_off, end) = HandOff::new();
+        let (batch, hand_off) = (Box::new(Batch(records)), Some(hand_off));
+        self.batches.send(Admitted { batch, charge, unmapped, log_end: None, hand_off }).ok().unwrap();
+        end
     }
 
     async fn pulse_after(&self, wait: Duration) -> PulseReading {
         sleep(wait).await;
-        self.pulse.read()
+        self.activity.read()
     }
 }
 
@@ -122,20 +122,20 @@ async fn the_pulse_says_what_the_task_waits_for_and_since_when() {
 
     task.fetch([3, 7, 8]);
     let begun = Instant::now();
-    let pulse = task.pulse_after(30 * SECOND).await;
-    assert_eq!(pulse.to_string(), "waiting for the async map stage at offset 7");
-    assert!(pulse.since - begun < SECOND, "since it was given the record");
+    let activity = task.pulse_after(30 * SECOND).await;
+    assert_eq!(activity.to_string(), "waiting for the async map stage at offset 7");
+    assert!(activity.since - begun < SECOND, "since it was given the record");
 
-    let pulse = task.pulse_after(60 * SECOND).await.to_string();
-    assert!(pulse.starts_with("waiting to map offset 8 again after attempt "), "{pulse}");
-    assert!(pulse.ends_with(": status 503"), "{pulse}");
+    let activity = task.pulse_after(60 * SECOND).await.to_string();
+    assert!(activity.starts_with("waiting to map offset 8 again after attempt "), "{activity}");
+    assert!(activity.ends_with(": status 503"), "{activity}");
 
     // What the stalled sink does not take fills the channel in front of it.
     (0..200).for_each(|batch| task.fetch(100 + 10 * batch..105 + 10 * batch));
-    let pulse = task.pulse_after(120 * SECOND).await;
-    let text = pulse.to_string();
+    let activity = task.pulse_after(120 * SECOND).await;
+    let text = activity.to_string();
     assert!(text.starts_with("waiting for reduce 1 to take what is mapped up to offset "), "{text}");
-    assert_eq!(task.pulse_after(60 * SECOND).await.since, pulse.since, "it has waited ever since");
+    assert_eq!(task.pulse_after(60 * SECOND).await.since, activity.since, "it has waited ever since");
 
     sink.behave(Behaviour::Deliver);
     assert_eq!(task.pulse_after(SECOND).await.to_string(), "waiting for records");
@@ -156,16 +156,16 @@ async fn a_stuck_synchronous_mapper_is_named_while_it_is_stuck() {
             Ok::<_, BoxError>(record.offset())
         })
         .reduce(Collect::default());
-    let (handed_out, pulse) = std::sync::mpsc::channel();
+    let (handed_out, activity) = std::sync::mpsc::channel();
     let watcher = std::thread::spawn(move || {
-        let pulse: Arc<Activity> = pulse.recv().unwrap();
+        let activity: Arc<Activity> = activity.recv().unwrap();
         inside.recv().unwrap();
-        let text = pulse.read().to_string();
+        let text = activity.read().to_string();
         drop(leave);
         text
     });
     let task = start(strategy).await.unwrap();
-    handed_out.send(task.pulse.clone()).unwrap();
+    handed_out.send(task.activity.clone()).unwrap();
     task.fetch(0..64);
     sleep(Duration::from_millis(1)).await;
     let text = watcher.join().unwrap();
@@ -186,7 +186,7 @@ async fn the_turn_comes_back_with_the_rows_or_when_the_task_waits() {
         })
         .filter(|offset: &i64| *offset != 3)
         .reduce(sink.clone());
-    let (task, mut patience, start) = (start(strategy).await.unwrap(), Patience::new(), Instant::now());
+    let (task, mut patience, start) = (start(strategy).await.unwrap(), HandOffTimer::new(), Instant::now());
     // Rows that the reducer accepts, none at all, and a record that waits.
     for offsets in [0..2, 3..4, 7..8] {
         assert!(patience.wait(task.fetch_in_turn(offsets)).await);

@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. The clock is tokio's: in a paused runtime records take no time, and nothing here changes the order of events.
 //! 2. The clock is read every few records, every record when they are slow: what has to happen between two records (stopping,
-//!    the pulse) happens there.
+//!    the activity) happens there.
 
 use std::time::Duration;
 
@@ -23,7 +23,7 @@ const MAX_STRIDE: u32 = 16;
 
 /// What a look at the clock says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum ClockCheck {
     /// Go on.
     On(Instant),
     /// Let others run first.
@@ -32,7 +32,7 @@ pub(super) enum Look {
 
 /// A task's measure of its own speed.
 #[derive(Debug)]
-pub(super) struct Pace {
+pub(super) struct TimeSlice {
     /// Records until the next look.
     left: u32,
     /// Records between the last look and the next.
@@ -44,7 +44,7 @@ pub(super) struct Pace {
     slow: bool,
 }
 
-impl Pace {
+impl TimeSlice {
     pub(super) fn new() -> Self {
         Self { left: 0, stride: 1, last: None, began: None, slow: false }
     }
@@ -87,17 +87,17 @@ impl Pace {
     }
 
     /// Looks at the clock.
-    pub(super) fn look(&mut self, now: Instant) -> Look {
+    pub(super) fn look(&mut self, now: Instant) -> ClockCheck {
         if let Some(last) = self.last.replace(now) {
             self.measure(now - last, self.stride);
         }
         let began = *self.began.get_or_insert(now);
         if now - began >= if self.slow { OFFLOADED_SLICE } else { SLICE } {
             self.restart();
-            return Look::Over;
+            return ClockCheck::Over;
         }
         self.left = self.stride;
-        Look::On(now)
+        ClockCheck::On(now)
     }
 
     /// `records` records took that long.
@@ -115,16 +115,16 @@ mod tests {
     use super::*;
 
     /// Maps records of that length, up to the end of the slice; returns their number and the looks.
-    fn slice(pace: &mut Pace, now: &mut Instant, record: Duration) -> (u32, u32) {
+    fn run_slice(slice: &mut TimeSlice, now: &mut Instant, record: Duration) -> (u32, u32) {
         let (mut records, mut looks) = (0, 0);
         while records < 100_000 {
-            if pace.is_due() {
+            if slice.is_due() {
                 looks += 1;
-                if pace.look(*now) == Look::Over {
+                if slice.look(*now) == ClockCheck::Over {
                     break;
                 }
             }
-            pace.spend(1);
+            slice.spend(1);
             records += 1;
             *now += record;
         }
@@ -133,27 +133,27 @@ mod tests {
 
     #[test]
     fn fast_records_are_looked_at_rarely_and_a_slice_is_a_millisecond() {
-        let (mut pace, mut now) = (Pace::new(), Instant::now());
-        let (records, looks) = slice(&mut pace, &mut now, Duration::from_micros(1));
+        let (mut slice, mut now) = (TimeSlice::new(), Instant::now());
+        let (records, looks) = run_slice(&mut slice, &mut now, Duration::from_micros(1));
         assert!((1000..1020).contains(&records) && looks < 80, "{records} records, {looks} looks");
-        assert!(!pace.is_slow());
+        assert!(!slice.is_slow());
     }
 
     #[test]
     fn slow_records_are_noticed_and_forgotten_again() {
-        let (mut pace, mut now) = (Pace::new(), Instant::now());
-        slice(&mut pace, &mut now, Duration::from_micros(1));
-        let (records, _) = slice(&mut pace, &mut now, Duration::from_millis(50));
-        assert!(records <= MAX_STRIDE && pace.is_slow(), "{records} records");
-        assert_eq!(slice(&mut pace, &mut now, Duration::from_millis(50)), (1, 2), "each is looked at");
-        slice(&mut pace, &mut now, Duration::from_micros(1));
-        assert!(!pace.is_slow());
+        let (mut slice, mut now) = (TimeSlice::new(), Instant::now());
+        run_slice(&mut slice, &mut now, Duration::from_micros(1));
+        let (records, _) = run_slice(&mut slice, &mut now, Duration::from_millis(50));
+        assert!(records <= MAX_STRIDE && slice.is_slow(), "{records} records");
+        assert_eq!(run_slice(&mut slice, &mut now, Duration::from_millis(50)), (1, 2), "each is looked at");
+        run_slice(&mut slice, &mut now, Duration::from_micros(1));
+        assert!(!slice.is_slow());
     }
 
     #[test]
     fn in_a_paused_clock_a_slice_never_ends() {
-        let (mut pace, mut now) = (Pace::new(), Instant::now());
-        assert_eq!(slice(&mut pace, &mut now, Duration::ZERO).0, 100_000);
-        assert!(!pace.is_slow());
+        let (mut slice, mut now) = (TimeSlice::new(), Instant::now());
+        assert_eq!(run_slice(&mut slice, &mut now, Duration::ZERO).0, 100_000);
+        assert!(!slice.is_slow());
     }
 }

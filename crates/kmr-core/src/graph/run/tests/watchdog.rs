@@ -92,7 +92,7 @@ async fn what_waits_behind_many_short_deliveries_is_left_alone() {
     consumer.fetch(1, [7]);
     tokio::time::sleep(HEAL_AFTER * 2).await;
     let found = health(&consumer, 1);
-    assert!(found.late && found.waits_for.is_some_and(|what| what.starts_with("its turn behind reduce 1")));
+    assert!(found.late && found.waits_for.is_some_and(|what| what.starts_with("its turn after reduce 1")));
     consumer.until(|calls| calls.contains(&Call::Committed(1, 8))).await;
     assert!(!consumer.calls().iter().any(|call| matches!(call, Call::Sought(..))), "{:?}", consumer.calls());
     sink.behave(Behaviour::Deliver);

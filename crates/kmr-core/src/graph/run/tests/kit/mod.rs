@@ -15,7 +15,7 @@ pub(super) use self::member::{Broker, Call, LogAnswers};
 use crate::commit_metadata::Mark;
 use crate::error::{BoxError, Error};
 use crate::graph::control::{ControlSender, StopRequest, controls};
-use crate::graph::coordinator::Ending;
+use crate::graph::coordinator::ShutdownOutcome;
 use crate::graph::memory::budget::Budget;
 use crate::graph::options::GraphOptions;
 use crate::graph::run::Graph;
@@ -39,7 +39,7 @@ pub(super) struct Running {
     pub(super) budget: Arc<Budget>,
     pub(super) counters: Arc<Counters>,
     last_rebalance: u64,
-    task: JoinHandle<Result<Ending, Error>>,
+    task: JoinHandle<Result<ShutdownOutcome, Error>>,
 }
 
 /// How the tests' consumers run if nothing else is said.
@@ -234,11 +234,11 @@ impl Running {
     }
 
     /// Waits for the end.
-    pub(super) async fn ended(self) -> Result<Ending, Error> {
+    pub(super) async fn ended(self) -> Result<ShutdownOutcome, Error> {
         timeout(Duration::from_secs(3600), self.task).await.expect("the consumer ends").expect("no panic")
     }
 
-    pub(super) async fn stop(self) -> Result<Ending, Error> {
+    pub(super) async fn stop(self) -> Result<ShutdownOutcome, Error> {
         self.wish_to_stop();
         self.ended().await
     }
