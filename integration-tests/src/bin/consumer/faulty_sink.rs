@@ -68,7 +68,7 @@ impl<R: Reducer> Reducer for FaultySink<R> {
     }
 
     fn new_rows(&self) -> R::Rows {
-        self.inner.rows()
+        self.inner.new_rows()
     }
 
     fn accept(&mut self, chunk: Chunk<R::Rows>) -> Result<(), BoxError> {
@@ -129,7 +129,7 @@ impl<O: Send + 'static> Delivery for FaultyDelivery<O> {
                 self.open.clone().wait_for(|open| *open).await.map_err(DeliveryError::fatal)?;
             }
         }
-        let is_rest = attempt.block.as_ref().is_some_and(|block| !block.without.is_empty());
+        let is_rest = attempt.block.as_ref().is_some_and(|block| !block.excluded_rows.is_empty());
         match self.step {
             Some(Step::BeforeRest) if is_rest => std::process::abort(),
             Some(Step::AfterRest) if is_rest => {
