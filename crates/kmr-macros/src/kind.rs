@@ -34,7 +34,7 @@ impl Kind {
     /// The name, which is also the builder's method.
     pub(crate) fn name(self) -> &'static str {
         match self {
-            Self::Concurrency => "concurrency",
+            Self::Concurrency => "map_concurrency",
             Self::MapRetry => "map_retry",
             Self::Filter => "filter",
             Self::Map => "map",

@@ -79,13 +79,13 @@ fn settings_are_written_once_before_the_first_reduce() {
     });
     let found = errors(stages);
     assert_eq!(found.len(), 2, "{found:#?}");
-    assert!(found[0].starts_with("duplicate `concurrency`"), "{found:#?}");
+    assert!(found[0].starts_with("duplicate `map_concurrency`"), "{found:#?}");
     assert!(found[1].starts_with("setting `map_retry` is after a `reduce`"), "{found:#?}");
-    let found = errors(quote!({ map => parse, reduce => sink, reduce_err => errors, concurrency => 4 }));
+    let found = errors(quote!({ map => parse, reduce => sink, reduce_err => errors, map_concurrency => 4 }));
     assert_eq!(found.len(), 1, "{found:#?}");
-    let found = errors(quote!({ map => parse, concurrency => 4 }));
+    let found = errors(quote!({ map => parse, map_concurrency => 4 }));
     assert_eq!(found, ["no `reduce` stage: the strategy needs one after this `map`"]);
-    let found = errors(quote!({ concurrency => 4 }));
+    let found = errors(quote!({ map_concurrency => 4 }));
     assert!(found.len() == 1 && found[0].starts_with("the strategy is empty"), "{found:#?}");
 }
 

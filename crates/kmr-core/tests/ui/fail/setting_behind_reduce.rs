@@ -10,7 +10,7 @@ pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
         map => parse,
         reduce => Count::<Order>::new(),
-        map_concurrency => 4, //~ setting `concurrency` is after a `reduce`: move it before the first map stage
+        map_concurrency => 4, //~ setting `map_concurrency` is after a `reduce`: move it before the first map stage
         map => |n: usize| Ok::<_, std::convert::Infallible>(n),
     })
 }
