@@ -86,7 +86,7 @@ async fn measure<R: Row + Serialize + Send + 'static>(
     compression: Compression,
 ) -> Result<(), BoxError> {
     writer.start().await?;
-    let container = writer.rows();
+    let container = writer.new_rows();
     let (mut making, mut encoding, mut delivering) = (Duration::ZERO, Duration::ZERO, Duration::ZERO);
     let (mut bytes, mut sent) = (0, 0);
     let wall = Instant::now();
