@@ -115,7 +115,7 @@ pub use strategy::{IntoPipeline, Records, Strategy};
 /// # impl<T: Send + 'static> Reducer for Writer<T> {
 /// #     type Rows = Vec<T>;
 /// #     type Output = usize;
-/// #     fn rows(&self) -> Vec<T> { Vec::new() }
+/// #     fn new_rows(&self) -> Vec<T> { Vec::new() }
 /// #     fn accept(&mut self, _: Chunk<Vec<T>>) -> Result<(), BoxError> { Ok(()) }
 /// #     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = usize>>, BoxError> { Ok(Box::new(Nothing)) }
 /// # }

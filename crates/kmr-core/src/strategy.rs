@@ -32,7 +32,7 @@ use crate::stage::{
 /// # impl Reducer for Print {
 /// #     type Rows = Vec<String>;
 /// #     type Output = ();
-/// #     fn rows(&self) -> Vec<String> { Vec::new() }
+/// #     fn new_rows(&self) -> Vec<String> { Vec::new() }
 /// #     fn accept(&mut self, chunk: Chunk<Vec<String>>) -> Result<(), BoxError> { self.0.extend(chunk.rows); Ok(()) }
 /// #     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
 /// #         Ok(Box::new(Printed(std::mem::take(&mut self.0))))
