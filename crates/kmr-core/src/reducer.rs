@@ -15,7 +15,7 @@ use crate::record::{Record, TopicPartition};
 ///
 /// 1. [`options`](Self::options) once, when the consumer is built;
 /// 2. [`start`](Self::start) once, before the first record is read: check the sink here, an error ends the program early;
-/// 3. [`rows`](Self::rows) once: the empty container that every partition's map task fills, in parallel;
+/// 3. [`new_rows`](Self::new_rows) once: the empty container that every partition's map task fills, in parallel;
 /// 4. [`accept`](Self::accept) for each chunk, never for more records than the batch may hold;
 /// 5. [`freeze`](Self::freeze) when the batch is due; what comes back is delivered while the next batch accumulates.
 ///

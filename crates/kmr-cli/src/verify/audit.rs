@@ -109,7 +109,7 @@ impl Audit {
         let checked = account.checked.clone();
         if let Some(first_row) = first_row.filter(|row| *row < checked.start) {
             self.rows_without_log(table, partition, first_row..checked.start, |rows| {
-                account.count_below(rows)
+                account.count_below(rows);
             })
             .await?;
         }
@@ -138,7 +138,7 @@ impl Audit {
                     let deleted = at..start.min(checked.end);
                     account.deleted(&deleted);
                     self.rows_without_log(table, partition, deleted.clone(), |rows| {
-                        account.count_below(rows)
+                        account.count_below(rows);
                     })
                     .await?;
                     at = deleted.end;

@@ -144,7 +144,7 @@ impl<P> ConsumerBuilder<P> {
     }
 
     /// Where partitions start for which the group has committed nothing. Default: as the
-    /// [`reset_policy`](Self::reset_policy) says, which also decides for partitions that `start_at` does not name.
+    /// [`offset_reset_policy`](Self::offset_reset_policy) says, which also decides for partitions that `start_at` does not name.
     pub fn start_at(mut self, start: StartAt) -> Self {
         self.options.start_at = Some(start);
         self
@@ -166,7 +166,7 @@ impl<P> ConsumerBuilder<P> {
     }
 
     /// Consumes all partitions of the topics without joining a group: nothing is committed to Kafka, every run starts as
-    /// [`start_at`](Self::start_at) and [`reset_policy`](Self::reset_policy) say, and several such consumers all read
+    /// [`start_at`](Self::start_at) and [`offset_reset_policy`](Self::offset_reset_policy) say, and several such consumers all read
     /// everything. `group.id` is not needed. Partitions that are added later are found within
     /// `topic.metadata.refresh.interval.ms`, or 60 s. Topics are names, not patterns. Default: off.
     pub fn without_group(mut self) -> Self {
