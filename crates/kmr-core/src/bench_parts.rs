@@ -131,7 +131,7 @@ impl Handover {
         let (flow, flow_receiver) = ordered_watch::channel(AssignmentStates::default());
         let budget = Budget::new(64 << 20);
         let context = StageContext {
-            flow: flow_receiver,
+            assignments: flow_receiver,
             board: Arc::default(),
             budget: budget.clone(),
             counters: Arc::default(),
@@ -143,10 +143,9 @@ impl Handover {
         let stages = runtime.block_on(start_stages(strategy.into_pipeline(), context))?;
         let (sender, batches) = mpsc::unbounded_channel();
         let (ledger, entries) = mpsc::unbounded_channel();
-        let assignment =
-            Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
-        let (stop, pulse, next) = (CancellationToken::new(), Arc::default(), 0);
-        let input = PartitionInput { assignment, batches, stop, ledger, pulse, next };
+        let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
+        let (stop, activity, next) = (CancellationToken::new(), Arc::default(), 0);
+        let input = PartitionInput { assignment, batches, stop, ledger, activity, next };
         runtime.spawn(stages.map.clone().run_partition(input));
         let record = OwnedRecord::new("t", 0, 0).with_payload(vec![b'x'; 200]);
         let records = vec![record; records].into();
@@ -173,7 +172,7 @@ impl Handover {
             self.next += size;
             let unmapped = self.budget.unmapped(&backlog, bytes);
             // The task ends with this value.
-            let _ = self.batches.send(Admitted { batch, charge, unmapped, log_end: None, turn: None });
+            let _ = self.batches.send(Admitted { batch, charge, unmapped, log_end: None, hand_off: None });
         }
         let (ledger, end) = (&mut self.ledger, self.next);
         self.runtime.block_on(async {

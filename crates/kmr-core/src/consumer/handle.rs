@@ -55,7 +55,7 @@ impl ConsumerHandle {
 
     /// The partitions that [`pause`](Self::pause) has named; those of [`pause_all`](Self::pause_all) are not among them.
     pub fn paused(&self) -> BTreeSet<TopicPartition> {
-        self.remote.will().partitions
+        self.remote.desired_pauses().partitions
     }
 
     /// Goes on reading a partition at `offset`, backwards or forwards; the offset is committed. Nothing else stops.

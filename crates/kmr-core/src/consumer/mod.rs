@@ -389,7 +389,7 @@ impl Consumer {
 
     /// For simulated runs: batches overtake each other, as where mapping does not keep up with fetching.
     pub(crate) fn without_turns(mut self) -> Self {
-        self.options.graph.turns = 0;
+        self.options.graph.max_hand_offs = 0;
         self
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::graph::coordinator::{Ending, partition_reports};
+use crate::graph::coordinator::{ShutdownOutcome, partition_reports};
 use crate::partition_report::PartitionReport;
 use crate::record::TopicPartition;
 use crate::stats::Stats;
@@ -18,7 +18,7 @@ pub struct RunReport {
 }
 
 impl RunReport {
-    pub(super) fn new(ending: &Ending, stats: Stats) -> Self {
+    pub(super) fn new(ending: &ShutdownOutcome, stats: Stats) -> Self {
         Self { stats, partitions: partition_reports(&ending.settled) }
     }
 }

@@ -89,7 +89,7 @@ fn spawn_reduce<R: Reducer>(
         input,
         downstream,
         errors,
-        states: context.flow.clone(),
+        states: context.assignments.clone(),
         budget: context.budget.clone(),
         counters: context.counters.clone(),
         board: context.board.clone(),

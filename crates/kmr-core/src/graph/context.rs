@@ -1,4 +1,4 @@
-//! What every stage is given when it starts.
+//! The parts of a consumer that all its stages share.
 
 use std::sync::Arc;
 
@@ -10,19 +10,19 @@ use super::observe::status::StatusBoard;
 use crate::stats::Counters;
 use crate::util::ordered_watch;
 
-/// What every stage is given when it starts.
+/// The parts of a consumer that every stage receives when it starts.
 #[derive(Clone)]
 pub(crate) struct StageContext {
-    pub(crate) flow: ordered_watch::Receiver<AssignmentStates>,
+    pub(crate) assignments: ordered_watch::Receiver<AssignmentStates>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) counters: Arc<Counters>,
     pub(crate) board: Arc<StatusBoard>,
-    /// Whether the reduce that the map stages feed delivers planned blocks.
+    /// Whether the first reduce stage delivers planned blocks.
     pub(crate) exactly_once: bool,
     /// Decides the jitter of retries.
     pub(crate) seed: u64,
-    /// Gets records back for dead letters.
+    /// Reads records again for dead letters.
     pub(crate) records: Option<Arc<Rereader>>,
-    /// Counts what fails.
+    /// Counts failed records for the circuit breaker.
     pub(crate) failures: Arc<FailureRate>,
 }

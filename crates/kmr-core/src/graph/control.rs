@@ -1,4 +1,4 @@
-//! The way into the running graph: wishes of signals, handles and tests, as messages to the coordinator.
+//! Requests of signals, handles and tests to the coordinator of a running graph.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,20 +9,22 @@ use super::observe::status::StatusBoard;
 use crate::error::Error;
 use crate::record::TopicPartition;
 
-/// A wish to stop. The first ends the consumer in order, a second one at once.
+/// A stop request, with its source. The first one starts an ordered shutdown (L3), a second one
+/// forces it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct StopRequest(pub(crate) &'static str);
 
-/// What an operator wants of a running consumer.
+/// A request of an operator.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// The will has changed.
+    /// The desired pauses have changed.
     Pauses,
-    /// A partition is to go on at another offset. The reply is dropped if something else comes in between.
+    /// Continue a partition at another offset. The reply is dropped if a rebalance interrupts it.
     Seek { partition: TopicPartition, offset: i64, reply: oneshot::Sender<Result<(), Error>> },
 }
 
-/// Which partitions the operator wants paused. Outlives assignments and clients, and may name partitions that are not ours.
+/// The partitions that the operator wants paused. They outlive assignments and clients, and may
+/// include partitions that are not assigned to this consumer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct DesiredPauses {
     pub(crate) all: bool,
@@ -35,21 +37,21 @@ impl DesiredPauses {
     }
 }
 
-/// The sending half.
+/// The half that sends requests.
 #[derive(Clone, Debug)]
 pub(crate) struct ControlSender {
     pub(crate) stop: mpsc::UnboundedSender<StopRequest>,
     commands: mpsc::UnboundedSender<Command>,
-    will: Arc<Mutex<DesiredPauses>>,
+    desired: Arc<Mutex<DesiredPauses>>,
     pub(crate) board: Arc<StatusBoard>,
 }
 
-/// The graph's half.
+/// The coordinator's half.
 #[derive(Debug)]
 pub(crate) struct Controls {
     pub(crate) stops: mpsc::UnboundedReceiver<StopRequest>,
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
-    will: Arc<Mutex<DesiredPauses>>,
+    desired: Arc<Mutex<DesiredPauses>>,
     pub(crate) board: Arc<StatusBoard>,
 }
 
@@ -57,40 +59,41 @@ pub(crate) struct Controls {
 pub(crate) fn controls() -> (ControlSender, Controls) {
     let (stop, stops) = mpsc::unbounded_channel();
     let (commands, received) = mpsc::unbounded_channel();
-    let will = Arc::<Mutex<DesiredPauses>>::default();
+    let desired = Arc::<Mutex<DesiredPauses>>::default();
     let board = Arc::<StatusBoard>::default();
-    let remote = ControlSender { stop, commands, will: will.clone(), board: board.clone() };
-    (remote, Controls { stops, commands: received, will, board })
+    let sender = ControlSender { stop, commands, desired: desired.clone(), board: board.clone() };
+    (sender, Controls { stops, commands: received, desired, board })
 }
 
 impl ControlSender {
-    /// Changes what is to be paused, and tells the coordinator. After the end of the consumer it has no effect.
+    /// Changes the desired pauses and notifies the coordinator. It has no effect after the consumer
+    /// has ended.
     pub(crate) fn pause(&self, change: impl FnOnce(&mut DesiredPauses)) {
-        change(&mut lock(&self.will));
+        change(&mut lock(&self.desired));
         let _ = self.commands.send(Command::Pauses);
     }
 
     /// See [`Command::Seek`].
     ///
     /// # Errors
-    /// The partition is not assigned, or does not stay so.
+    /// The partition is not assigned, or its assignment ends before the seek has completed.
     pub(crate) async fn seek(&self, partition: TopicPartition, offset: i64) -> Result<(), Error> {
-        let (reply, answer) = oneshot::channel();
+        let (reply, response) = oneshot::channel();
         let _ = self.commands.send(Command::Seek { partition: partition.clone(), offset, reply });
-        answer.await.unwrap_or(Err(Error::NotAssigned { partition }))
+        response.await.unwrap_or(Err(Error::NotAssigned { partition }))
     }
 
-    pub(crate) fn will(&self) -> DesiredPauses {
-        lock(&self.will).clone()
+    pub(crate) fn desired_pauses(&self) -> DesiredPauses {
+        lock(&self.desired).clone()
     }
 }
 
 impl Controls {
-    pub(crate) fn will(&self) -> DesiredPauses {
-        lock(&self.will).clone()
+    pub(crate) fn desired_pauses(&self) -> DesiredPauses {
+        lock(&self.desired).clone()
     }
 }
 
-fn lock(will: &Mutex<DesiredPauses>) -> MutexGuard<'_, DesiredPauses> {
-    will.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(desired: &Mutex<DesiredPauses>) -> MutexGuard<'_, DesiredPauses> {
+    desired.lock().unwrap_or_else(PoisonError::into_inner)
 }

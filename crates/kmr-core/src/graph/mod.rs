@@ -1,12 +1,23 @@
-//! The running graph, in the order in which a record meets it.
+//! The running graph: the tasks that carry records from Kafka to the sinks, and commit.
 //!
-//! `intake` takes records from the member and charges the `budget`; `map` runs the map stages, one task a partition;
-//! `reduce` batches and delivers, one task a reduce stage, with `batch` (when is a batch due), `flight` (attempts) and
-//! `downstream` (what follows); `blocks` takes its place in exactly-once mode, with `plans` as the committer's part of it; `dead_letters` is the way to `reduce_err`, `reread` gets records back for it, `breaker` counts what takes it; `claim` and `piece` tie rows to their records;
-//! `pulse` says what a partition's task is doing; `turn` lets records go through all of them on one thread;
-//! `committer` keeps a `tracker` per partition and commits; `coordinator` and `rebalance` direct all of them; `assembly`
-//! puts the tasks together.
-
+//! The folders in which a record moves:
+//! - `fetch` polls the fetch queue, charges the memory budget and hands records to map tasks.
+//! - `memory` owns the memory budget and the fair share of each partition.
+//! - `map` runs the map stages, one task per partition.
+//! - `claims` ties rows and dead letters to the records that they come from.
+//! - `reduce` collects rows into batches and delivers them, one task per reduce stage.
+//! - `exactly_once` takes its place in exactly-once mode and delivers planned blocks.
+//! - `dead_letters` sends failed records to `reduce_err` and measures the failure rate.
+//! - `commit` keeps the ledger and the watermarks, and commits.
+//!
+//! The folders that direct it:
+//! - `coordinator` answers rebalances, starts and stops tasks, and ends the consumer.
+//! - `assignment` identifies assignments and publishes which of them are alive.
+//! - `observe` knows what each partition waits for, and finds those that make no progress.
+//!
+//! The files that put it together:
+//! - `pipeline` is a complete strategy, and `build` starts its stages with their `context`.
+//! - `run` starts a consumer with its `options`, and `control` carries requests to it.
 pub(crate) mod assignment;
 pub(crate) mod build;
 pub(crate) mod claims;

@@ -1,33 +1,33 @@
-//! How the graph runs: what users set on the builder, as far as it is not the client's.
+//! The settings of the consumer builder that concern the graph and not the Kafka client.
 
 use std::time::Duration;
 
-use super::fetch::intake::TURNS;
+use super::fetch::intake::MAX_HAND_OFFS;
 use super::observe::watchdog::WatchdogThresholds;
 use crate::circuit_breaker::CircuitBreaker;
 use crate::config::{ResetPolicy, Until};
 use crate::listeners::Listeners;
 
-/// How the graph runs: what users set on the builder, as far as it is not the client's.
+/// The settings of the consumer builder that concern the graph.
 #[derive(Clone, Debug)]
 pub(crate) struct GraphOptions {
     pub(crate) commit_interval: Duration,
     pub(crate) drain_timeout: Duration,
-    /// How long it is tried to put a new client in the place of one that failed.
+    /// Maximum time to keep trying to replace a failed Kafka client.
     pub(crate) reconnect_timeout: Duration,
-    /// Where a partition goes on whose offset is not in the log any more.
+    /// Where a partition continues whose offset is no longer in the log.
     pub(crate) out_of_range: ResetPolicy,
-    /// When a partition that does not get on is warned of, and when something is done about it.
+    /// When a partition without progress is logged, and when it is restarted.
     pub(crate) thresholds: WatchdogThresholds,
-    /// Where a bounded run ends.
+    /// The end of a bounded run.
     pub(crate) until: Option<Until>,
     pub(crate) listeners: Listeners,
-    /// Blocks are planned before they are delivered, and delivered under the token of their plan.
+    /// Blocks are planned before they are delivered, under the token of their plan.
     pub(crate) exactly_once: bool,
-    /// When too many records have failed.
+    /// When too many failed records stop the consumer.
     pub(crate) breaker: Option<CircuitBreaker>,
-    /// Takes in a row with the intake waiting for its turn.
-    pub(crate) turns: u32,
+    /// Polls in a row after which the intake waits for their hand-off.
+    pub(crate) max_hand_offs: u32,
 }
 
 impl Default for GraphOptions {
@@ -45,7 +45,7 @@ impl Default for GraphOptions {
             listeners: Listeners::default(),
             exactly_once: false,
             breaker: Some(CircuitBreaker::default()),
-            turns: TURNS,
+            max_hand_offs: MAX_HAND_OFFS,
         }
     }
 }

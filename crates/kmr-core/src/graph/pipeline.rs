@@ -1,4 +1,4 @@
-//! A complete strategy, erased: how to build its stages, and what they are.
+//! A complete strategy with its types erased: its stages and how to build them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::stage::{MapOptions, Stage};
 use crate::util::future::BoxFuture;
 use crate::util::supervise::Tasks;
 
-/// What building adds to, from the last stage to the first.
+/// A graph under construction. It grows from the last stage to the first.
 pub struct Build {
     pub(crate) context: StageContext,
     pub(crate) errors: Arc<dyn ErrorBranch>,
@@ -28,12 +28,12 @@ pub(crate) type BuildGraph = Box<dyn FnOnce(Build) -> BoxFuture<'static, Result<
 pub(crate) type BuildErrors =
     Box<dyn FnOnce(StageContext) -> BoxFuture<'static, Result<(Arc<dyn ErrorBranch>, Tasks), Error>> + Send>;
 
-/// A complete strategy, ready to be run by a consumer.
+/// A complete strategy that a consumer can run.
 pub struct Pipeline {
     pub(crate) build: BuildGraph,
     pub(crate) errors: Option<(ReduceInfo, BuildErrors)>,
     pub(crate) reduces: Vec<ReduceInfo>,
-    /// How the map stages before the first reduce run.
+    /// The options of the map stages before the first reduce.
     pub(crate) options: MapOptions,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Debug for Pipeline {
     }
 }
 
-/// A reduce stage and how it batches.
+/// A reduce stage and its batching options.
 #[derive(Clone, Debug)]
 pub(crate) struct ReduceInfo {
     pub(crate) stage: Stage,

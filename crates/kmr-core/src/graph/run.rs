@@ -1,4 +1,4 @@
-//! Puts the tasks of a consumer together and runs them: on Kafka, or on whatever else is behind the seam.
+//! Starts the tasks of a consumer and runs them on a connector: Kafka, or a simulation in tests.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use super::assignment::states::AssignmentStates;
 use super::build::start_stages;
 use super::context::StageContext;
 use super::control::Controls;
-use super::coordinator::{Coordinator, Ending, Setup, StopRequest};
+use super::coordinator::{Coordinator, Setup, ShutdownOutcome, StopRequest};
 use super::dead_letters::failure_rate::FailureRate;
 use super::dead_letters::reread;
 use super::dead_letters::reread::Rereader;
@@ -31,15 +31,15 @@ pub(crate) struct Graph {
 }
 
 impl Graph {
-    /// Starts the stages, which check their sinks, then connects, then runs until it is told to stop or something fails, and ends
-    /// in order.
+    /// Starts the stages, which check their sinks. Then it connects and runs until a stop request
+    /// or a failure, and shuts down in order (L3).
     ///
     /// # Errors
-    /// See [`Coordinator::run`]; and whatever keeps a stage or the client from starting.
-    pub(crate) async fn run(mut self, pipeline: Pipeline) -> Result<Ending, Error> {
-        let (flow, flow_receiver) = ordered_watch::channel(AssignmentStates::default());
+    /// A stage or the client cannot start, or [`Coordinator::run`] fails.
+    pub(crate) async fn run(mut self, pipeline: Pipeline) -> Result<ShutdownOutcome, Error> {
+        let (publisher, assignments) = ordered_watch::channel(AssignmentStates::default());
         let context = StageContext {
-            flow: flow_receiver,
+            assignments,
             budget: self.budget.clone(),
             counters: self.counters.clone(),
             board: self.controls.board.clone(),
@@ -50,16 +50,16 @@ impl Graph {
         };
         let stages = tokio::select! {
             biased;
-            // Nothing has been read yet: there is nothing to end in order.
+            // No record has been read yet, so there is nothing to shut down in order.
             Some(StopRequest(why)) = self.controls.stops.recv() => {
                 telemetry::stopped_early(why);
-                return Ok(Ending::default());
+                return Ok(ShutdownOutcome::default());
             }
             stages = start_stages(pipeline, context) => stages?,
         };
         let Self { connector, controls, budget, counters, seed, options } = self;
         let setup = Setup { connector, budget, counters, options, seed };
-        Coordinator::new(setup, controls, flow, stages).run().await
+        Coordinator::new(setup, controls, publisher, stages).run().await
     }
 }
 

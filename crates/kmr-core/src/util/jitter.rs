@@ -1,4 +1,4 @@
-//! Randomness that can be repeated: what spreads retries is decided by a seed.
+//! Repeatable jitter for retries: it depends on a seed alone.
 
 /// A number in 0..=1 from a seed and a counter (the finaliser of SplitMix64).
 pub(crate) fn jitter(seed: u64, number: u32) -> f64 {

@@ -1,4 +1,4 @@
-//! Small parts that know nothing of Kafka.
+//! Small parts that do not depend on Kafka.
 
 pub(crate) mod future;
 pub(crate) mod jitter;

@@ -1,63 +1,66 @@
-//! Defects that are enabled, one at a time, to show that the simulation's judge would see them. In the crate's own tests only:
-//! everywhere else [`enabled`] is `false` at compile time, and there is nothing to switch.
+//! Mutants: defects that tests enable to show that the invariant checker finds them.
+//!
+//! One mutant is enabled at a time.
+//!
+//! They exist in the crate's own tests only. Elsewhere [`enabled`] is `false` at compile time.
 
-/// What goes wrong.
+/// A defect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(not(test), allow(dead_code, reason = "switched on by tests alone"))]
+#[cfg_attr(not(test), allow(dead_code, reason = "only tests enable mutants"))]
 pub(crate) enum Mutant {
     /// The highest finished offset is committed, not the lowest unfinished one.
     CommitsMaximum,
-    /// A dead letter answers for the record behind its own.
+    /// A dead letter finishes the record after its own.
     WrongOffset,
-    /// A revoke drops deliveries in flight, with what they hold of other partitions.
+    /// A revoke drops deliveries in flight, with the rows of other partitions in them.
     DropsInFlight,
-    /// A rebalance ends partitions that stay.
+    /// A rebalance stops partitions that it does not name.
     TearsDownKept,
     /// A lost assignment is drained and committed.
     CommitsLost,
     /// A dead letter counts as finished when it is queued.
     FinishesEarly,
-    /// A late report counts for the assignment of today.
+    /// A late report counts for the current assignment.
     TakesLateReports,
-    /// Offsets are taken to be dense.
+    /// Offsets are expected without gaps.
     ExpectsDense,
     /// Partitions are drained before the callback returns.
     DrainsInCallback,
-    /// Commits go without the metadata in force.
+    /// Commits lack the metadata in force.
     ForgetsMetadata,
-    /// A commit does not wait for the one before.
+    /// A commit does not wait for the previous one.
     CommitsTwice,
-    /// Records that were fetched for an earlier assignment are taken for the first ones of this one.
+    /// Records that were fetched for an earlier assignment count as the first ones of this one.
     ReadsTooEarly,
-    /// E2: a mark is honoured whatever log and offset it was made for.
+    /// E2: commit metadata is accepted without checking its log and offset.
     HonoursForeign,
-    /// E3: a block is planned and inserted while dead letters of its records are on their way.
+    /// E3: a block is planned and inserted before the dead letters of its records are acknowledged.
     InsertsBeforeLetters,
-    /// E4: a block that is made again is cut short, and inserted under the stored token without being compared.
+    /// E4: a rebuilt block is cut short, and inserted under its token without a comparison.
     ChangesRows,
-    /// E4: what the sink has not refused is stored before the dead letters of the rest are acknowledged.
+    /// E4: accepted rows are stored before the dead letters of the rejected rows are acknowledged.
     LeavesOutEarly,
-    /// E4: a record of a block is finished by the dead letter of one of its rows, before the others are stored.
+    /// E4: the dead letter of one row finishes the record before its other rows are stored.
     FinishesWithLetter,
-    /// E8: a block that is made again ends where any other would.
+    /// E8: a rebuilt block ends where a new block would.
     EndsAnywhere,
     /// E9: a revoke plans new blocks.
     PlansOnRevoke,
-    /// A block that is made again gets another token than it was planned with.
+    /// A rebuilt block gets another token than its plan has.
     MakesTokenAnew,
     /// A block is inserted under a token that no plan carries.
     InsertsWithoutPlan,
-    /// The plan is committed when the insert has begun.
+    /// The plan is committed after the insert has started.
     PlansAfterInsert,
 }
 
-/// Whether a defect is switched on in this thread.
+/// Whether a mutant is enabled in this thread.
 #[cfg(test)]
-pub(crate) fn enabled(defect: Mutant) -> bool {
-    switch::active() == Some(defect)
+pub(crate) fn enabled(mutant: Mutant) -> bool {
+    switch::active() == Some(mutant)
 }
 
-/// Outside of tests nothing ever is.
+/// Outside of tests, no mutant is ever enabled.
 #[cfg(not(test))]
 #[inline(always)]
 pub(crate) const fn enabled(_: Mutant) -> bool {
@@ -74,14 +77,14 @@ pub(crate) mod switch {
         static ACTIVE: Cell<Option<Mutant>> = const { Cell::new(None) };
     }
 
-    /// The defect that is switched on in this thread.
+    /// The mutant that is enabled in this thread.
     pub(crate) fn active() -> Option<Mutant> {
         ACTIVE.get()
     }
 
-    /// Switches a defect on or off in this thread.
-    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "the simulation is what switches it"))]
-    pub(crate) fn set(defect: Option<Mutant>) {
-        ACTIVE.set(defect);
+    /// Enables a mutant in this thread, or disables it.
+    #[cfg_attr(not(feature = "testing"), allow(dead_code, reason = "only the simulator enables mutants"))]
+    pub(crate) fn set(mutant: Option<Mutant>) {
+        ACTIVE.set(mutant);
     }
 }

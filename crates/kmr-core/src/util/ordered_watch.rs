@@ -1,5 +1,6 @@
-//! A value that one side changes and others follow. As `tokio::sync::watch`, but followers are woken in the order in which they
-//! subscribed: Tokio's wakes them in a random order, and a simulated run would not repeat.
+//! A watch channel that wakes its followers in the order in which they subscribed.
+//!
+//! `tokio::sync::watch` wakes them in a random order, so that a simulated run would not repeat.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -38,7 +39,7 @@ impl<T> Shared<T> {
     }
 }
 
-/// The side that changes the value.
+/// The half that changes the value.
 #[derive(Debug)]
 pub(crate) struct Sender<T> {
     shared: Arc<Shared<T>>,
@@ -58,7 +59,7 @@ impl<T> Sender<T> {
         });
     }
 
-    /// The same, if `change` says that it changed something.
+    /// Changes the value, and wakes all followers if `change` returns `true`.
     pub(crate) fn send_if_modified(&self, change: impl FnOnce(&mut T) -> bool) {
         {
             let mut state = self.shared.lock();
@@ -71,7 +72,7 @@ impl<T> Sender<T> {
         followers.iter().filter_map(Weak::upgrade).for_each(|wake| wake.notify_one());
     }
 
-    /// A follower that has seen the present value.
+    /// A follower that has seen the current value.
     pub(crate) fn subscribe(&self) -> Receiver<T> {
         let seen = self.shared.lock().version;
         self.shared.follow(seen)
@@ -93,7 +94,7 @@ impl<T> Clone for Receiver<T> {
 }
 
 impl<T> Receiver<T> {
-    /// Resolves when the value has changed since this follower looked last. Cancel safe.
+    /// Resolves when the value has changed since the last call. Cancel safe.
     pub(crate) async fn changed(&mut self) {
         loop {
             let version = self.shared.lock().version;
@@ -104,7 +105,7 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Resolves when the value is as wanted. Cancel safe.
+    /// Resolves when `wanted` holds for the value. Cancel safe.
     pub(crate) async fn wait_for(&mut self, wanted: impl Fn(&T) -> bool) {
         loop {
             if self.read(&wanted) {
@@ -114,9 +115,9 @@ impl<T> Receiver<T> {
         }
     }
 
-    /// Looks at the value; nothing may wait meanwhile.
-    pub(crate) fn read<U>(&self, look: impl FnOnce(&T) -> U) -> U {
-        look(&self.shared.lock().value)
+    /// Reads the value under its lock, so `read` must not block.
+    pub(crate) fn read<U>(&self, read: impl FnOnce(&T) -> U) -> U {
+        read(&self.shared.lock().value)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Tasks whose panic becomes their error (L1).
+//! Supervised tasks (L1): a panic in a task becomes its error.
 
 use std::any::Any;
 use std::future::Future;
@@ -10,10 +10,10 @@ use tokio::task::JoinSet;
 use super::panic::panic_message;
 use crate::error::Error;
 
-/// Supervised tasks: each ends with its name and its result.
+/// A set of supervised tasks. Each ends with its name and its result.
 pub(crate) type Tasks = JoinSet<(String, Result<(), Error>)>;
 
-/// Runs a task so that a panic becomes its error.
+/// Runs a task and turns a panic into its error.
 pub(crate) async fn supervise(
     name: String,
     task: impl Future<Output = Result<(), Error>> + Send + 'static,

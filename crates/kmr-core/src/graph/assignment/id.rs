@@ -2,7 +2,7 @@
 
 use crate::record::TopicPartition;
 
-/// One assignment of one partition: unique in the life of the process.
+/// The id of one assignment of one partition, unique in the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct AssignmentId(pub(crate) u64);
 
@@ -10,5 +10,5 @@ pub(crate) struct AssignmentId(pub(crate) u64);
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Assignment {
     pub(crate) partition: TopicPartition,
-    pub(crate) epoch: AssignmentId,
+    pub(crate) id: AssignmentId,
 }

@@ -1,4 +1,4 @@
-//! Assignments of partitions: their identity, and the states that stages follow.
+//! Assignments of partitions: their ids, and the states that all stages follow.
 
 pub(crate) mod id;
 pub(crate) mod states;

@@ -36,7 +36,7 @@ impl Claim {
         ledger: Ledger,
     ) -> Self {
         let entry = LedgerEntry::Records {
-            assignment: assignment.epoch,
+            assignment: assignment.id,
             ranges: vec![range],
             event: LedgerEvent::Observed { at: Instant::now() },
         };
@@ -125,8 +125,7 @@ impl Claim {
     fn report(&mut self, event: LedgerEvent) {
         let ranges = std::mem::take(&mut self.ranges);
         if !ranges.is_empty() {
-            let _ =
-                self.ledger.send(LedgerEntry::Records { assignment: self.assignment.epoch, ranges, event });
+            let _ = self.ledger.send(LedgerEntry::Records { assignment: self.assignment.id, ranges, event });
         }
     }
 
@@ -158,8 +157,7 @@ pub(crate) mod tests {
     /// A claim on `first..=last` of `t/0`, and the ledger's entries after the observation.
     pub(crate) fn claim(first: i64, last: i64) -> (Claim, mpsc::UnboundedReceiver<LedgerEntry>) {
         let (ledger, mut entries) = mpsc::unbounded_channel();
-        let assignment =
-            Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
+        let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
         let claim =
             Claim::observe(assignment, OffsetRange::new(first, last), Budget::new(1000).charge(100), ledger);
         let observed = next_report(&mut entries);

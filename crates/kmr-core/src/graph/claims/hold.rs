@@ -21,8 +21,8 @@ pub(crate) enum Hold {
 impl Hold {
     pub(crate) fn assignment(&self) -> AssignmentId {
         match self {
-            Hold::Whole(claim) => claim.assignment().epoch,
-            Hold::Part(part) => part.assignment().epoch,
+            Hold::Whole(claim) => claim.assignment().id,
+            Hold::Part(part) => part.assignment().id,
         }
     }
 

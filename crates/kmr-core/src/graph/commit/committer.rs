@@ -407,7 +407,7 @@ mod tests {
                 exactly_once: None,
             };
             tokio::spawn(Committer::new(setup, entries, commands).run());
-            let assignment = Assignment { partition: TopicPartition::new("t", 0), epoch: ASSIGNMENT };
+            let assignment = Assignment { partition: TopicPartition::new("t", 0), id: ASSIGNMENT };
             ledger.send(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
             Self { ledger, handle, counters }
         }

@@ -73,7 +73,7 @@ impl Entries {
     }
 
     fn add(&mut self, assignment: Arc<Assignment>) {
-        self.entries.insert(assignment.epoch, Entry::new(assignment));
+        self.entries.insert(assignment.id, Entry::new(assignment));
     }
 
     /// The starting offset and its metadata are known.
@@ -263,7 +263,7 @@ mod tests {
 
     fn assigned(id: u64) -> LedgerEntry {
         let partition = TopicPartition::new("t", 0);
-        LedgerEntry::Assigned(Arc::new(Assignment { partition, epoch: AssignmentId(id) }))
+        LedgerEntry::Assigned(Arc::new(Assignment { partition, id: AssignmentId(id) }))
     }
 
     fn report(id: u64, (first, last): (i64, i64), event: LedgerEvent) -> LedgerEntry {

@@ -69,7 +69,7 @@ impl Entry {
         Settled {
             partition: self.assignment.partition.clone(),
             committed: self.committed,
-            assignment: self.assignment.epoch,
+            assignment: self.assignment.id,
             unfinished_from: oldest.map(|(offset, _)| offset),
             unfinished_since: oldest.map(|(_, since)| since),
             abandoned: self.tracker.oldest_is_abandoned(),

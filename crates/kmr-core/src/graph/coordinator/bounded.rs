@@ -1,6 +1,7 @@
-//! Bounded runs: each partition has an offset that it is not read past, and when all have reached theirs, the consumer ends.
+//! Bounded runs: each partition has an end offset, and the consumer ends when all have reached it.
 //!
-//! A partition's end is found out before its first record is read, once: it holds over rebalances and new clients of this consumer.
+//! A partition's end offset is read once, before its first record. It stays the same through
+//! rebalances and reconnects of this consumer.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,25 +9,25 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::pauses::Reason;
-use super::session::{Running, Session};
+use super::session::{PartitionTask, Session};
 use super::{Coordinator, StopRequest};
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
 use crate::member::{GroupMember, LogPoint};
 use crate::record::TopicPartition;
 
-/// How long nothing has to be assigned before a bounded run takes it for good. Longer than the session timeout of Kafka, 45 s:
-/// until then a group may wait for a member that died, and nobody is assigned anything.
-const NOTHING_FOR: Duration = Duration::from_secs(60);
+/// A bounded run ends when it has had no assignment for so long. It is longer than Kafka's session
+/// timeout of 45 s: until then a group may wait for a dead member and assign no partition at all.
+const UNASSIGNED_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// What a rebalance that assigns has to know about ends.
-pub(super) struct Ends {
+/// The end offsets that are known, for a rebalance that assigns partitions.
+pub(super) struct EndOffsets {
     point: LogPoint,
     known: BTreeMap<TopicPartition, i64>,
 }
 
-impl Ends {
-    /// Finds out the ends of `partitions`; returns all that are known.
+impl EndOffsets {
+    /// Reads the end offsets of `partitions`. Returns all that are known.
     pub(super) async fn find(
         mut self,
         member: &dyn GroupMember,
@@ -40,8 +41,8 @@ impl Ends {
         match partitions.iter().find(|partition| !self.known.contains_key(*partition)) {
             None => Ok(self.known),
             Some(partition) => Err(Error::Client {
-                what: format!("{partition}: finding out where to end"),
-                reason: "the answer does not name the partition".to_owned(),
+                what: format!("{partition}: reading the end offset"),
+                reason: "the response does not contain the partition".to_owned(),
                 retryable: true,
             }),
         }
@@ -49,47 +50,51 @@ impl Ends {
 }
 
 impl Coordinator {
-    pub(super) fn ends(&self) -> Option<Ends> {
+    /// The end offsets of a bounded run.
+    pub(super) fn end_offsets(&self) -> Option<EndOffsets> {
         let point = self.setup.options.until?.point();
-        Some(Ends { point, known: self.ends.clone() })
+        Some(EndOffsets { point, known: self.end_offsets.clone() })
     }
 
-    /// The partition has been read up to its end, or starts behind it.
-    pub(super) fn reached(&self, session: &mut Session, assignment: &Assignment) {
-        if let Some(running) = session.running.get_mut(&assignment.epoch) {
-            running.reached = true;
-            session.pauses.set(&assignment.partition, Reason::Done, true);
+    /// The partition has been read up to its end offset, or starts after it.
+    pub(super) fn end_reached(&self, session: &mut Session, assignment: &Assignment) {
+        if let Some(task) = session.partition_tasks.get_mut(&assignment.id) {
+            task.end_reached = true;
+            session.pauses.set(&assignment.partition, Reason::EndReached, true);
         }
     }
 
-    /// A partition starts at `offset`: that may be behind its end already.
-    pub(super) fn starts_at(&self, session: &mut Session, partition: &TopicPartition, offset: i64) {
+    /// A partition starts at `offset`, which may already be past its end offset.
+    pub(super) fn set_start(&self, session: &mut Session, partition: &TopicPartition, offset: i64) {
         let Some(assignment) = self.ownership.assignment(partition) else { return };
-        if let Some(running) = session.running.get_mut(&assignment.epoch) {
-            running.start = Some(offset);
+        if let Some(task) = session.partition_tasks.get_mut(&assignment.id) {
+            task.start = Some(offset);
         }
-        if self.ends.get(partition).is_some_and(|end| offset >= *end) {
-            self.reached(session, assignment);
+        if self.end_offsets.get(partition).is_some_and(|end| offset >= *end) {
+            self.end_reached(session, assignment);
         }
     }
 
-    /// Whether a bounded run is over: every partition that is ours has been read up to its end, and mapped: what is not is dropped by
-    /// a stop. What is under way behind the map is finished by the ordered end.
+    /// Returns a stop request when a bounded run is complete: every assigned partition is read up
+    /// to its end offset and mapped. A shutdown drops unmapped records, and finishes mapped ones.
     ///
-    /// That nothing is ours says little at first: it is so before the first assignment, between a revocation and the next one, in a
-    /// cooperative group until the others have handed something over, and in a KIP-848 group nobody says so at all.
-    pub(super) fn is_over(&self, session: &mut Session) -> Option<StopRequest> {
+    /// A consumer without assignments is complete only after a while. It has none before the first
+    /// assignment and between a revoke and the next one. In a cooperative group it has none until
+    /// other members release partitions, and in a KIP-848 group no rebalance may report this state.
+    pub(super) fn bounded_run_complete(&self, session: &mut Session) -> Option<StopRequest> {
         self.setup.options.until?;
-        let calm = session.pending.is_none() && session.wanted.is_empty() && session.moves.is_empty();
+        let settled = session.pending.is_none()
+            && session.reposition_requests.is_empty()
+            && session.repositionings.is_empty();
         let mut assignments = self.ownership.assignments().peekable();
         let now = Instant::now();
-        let over = if !calm || assignments.peek().is_some() {
-            session.nothing_since = None;
-            let done = |running: &Running| running.reached && running.backlog.is_empty();
-            assignments.all(|assignment| session.running(assignment).is_some_and(done))
+        let complete = if !settled || assignments.peek().is_some() {
+            session.unassigned_since = None;
+            let done = |task: &PartitionTask| task.end_reached && task.backlog.is_empty();
+            assignments.all(|assignment| session.task(assignment).is_some_and(done))
         } else {
-            now - *session.nothing_since.get_or_insert(now) >= NOTHING_FOR
+            now - *session.unassigned_since.get_or_insert(now) >= UNASSIGNED_TIMEOUT
         };
-        (calm && over).then_some(StopRequest("the end of every partition"))
+        (settled && complete).then_some(StopRequest("the end of every partition"))
     }
 }

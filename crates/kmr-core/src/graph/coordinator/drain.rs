@@ -1,11 +1,13 @@
-//! How partitions are handed back: task, records, commit, in this order, by a deadline; or dropped without any of it.
+//! Releases partitions: stops their tasks, finishes their records and commits, by a deadline.
+//!
+//! A lost partition is dropped without any of these steps: lost means uncommitted (C5).
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::session::Running;
+use super::session::PartitionTask;
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::assignment::states::AssignmentStates;
@@ -14,31 +16,32 @@ use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::ordered_watch;
 
-/// What has to happen to hand partitions back; everything in it can be used while the coordinator goes on.
+/// What a drain needs. It does not borrow the coordinator, which keeps running meanwhile.
 #[derive(Clone)]
 pub(super) struct Drain {
     pub(super) committer: CommitterHandle,
-    pub(super) flow: Arc<ordered_watch::Sender<AssignmentStates>>,
+    pub(super) assignments: Arc<ordered_watch::Sender<AssignmentStates>>,
 }
 
 impl Drain {
-    /// Waits for the partitions' tasks, then for their records, then commits.
-    pub(super) async fn hand_back(
+    /// Waits for the map tasks, then for the records of the partitions, then commits.
+    pub(super) async fn release(
         self,
-        running: Vec<Running>,
+        tasks: Vec<PartitionTask>,
         deadline: Instant,
     ) -> Result<Vec<Settled>, Error> {
-        let epochs = epochs(&running);
-        self.flow.send_modify(|flow| flow.draining.extend(&epochs));
-        for running in &running {
-            running.stop.cancel();
+        let ids = assignment_ids(&tasks);
+        self.assignments.send_modify(|states| states.draining.extend(&ids));
+        for task in &tasks {
+            task.stop.cancel();
         }
-        for running in &running {
-            // Past the deadline the task is in user code that does not return: it is left behind, its epoch ends here.
-            let _ = timeout_at(deadline, running.ended.cancelled()).await;
+        for task in &tasks {
+            // Past the deadline the task is stuck in user code. It is abandoned, and its assignment
+            // ends here: bounded revoke (R4).
+            let _ = timeout_at(deadline, task.ended.cancelled()).await;
         }
-        let settled = self.committer.settle(epochs.clone(), deadline).await;
-        retire(&self.flow, &epochs);
+        let settled = self.committer.settle(ids.clone(), deadline).await;
+        retire(&self.assignments, &ids);
         let settled = settled?;
         let unfinished: Vec<TopicPartition> =
             settled.iter().filter(|s| s.stalled).map(|s| s.partition.clone()).collect();
@@ -48,26 +51,26 @@ impl Drain {
         Ok(settled)
     }
 
-    /// Ends assignments that are lost, at once: nothing is drained, nothing is committed (C5). What is returned only waits
-    /// for a commit that is under way (C8).
-    pub(super) fn discard(&self, running: &[Running], deadline: Instant) -> Reply {
-        let epochs = epochs(running);
-        for running in running {
-            running.stop.cancel();
+    /// Ends lost assignments at once: lost means uncommitted (C5). The returned future only waits
+    /// for an outstanding commit (C8).
+    pub(super) fn discard(&self, tasks: &[PartitionTask], deadline: Instant) -> Reply {
+        let ids = assignment_ids(tasks);
+        for task in tasks {
+            task.stop.cancel();
         }
-        retire(&self.flow, &epochs);
-        self.committer.forget(epochs, deadline)
+        retire(&self.assignments, &ids);
+        self.committer.forget(ids, deadline)
     }
 }
 
-pub(super) fn epochs(running: &[Running]) -> BTreeSet<AssignmentId> {
-    running.iter().map(|running| running.assignment.epoch).collect()
+fn assignment_ids(tasks: &[PartitionTask]) -> BTreeSet<AssignmentId> {
+    tasks.iter().map(|task| task.assignment.id).collect()
 }
 
-/// Records of these epochs are dead: nobody commits them any more.
-pub(super) fn retire(flow: &ordered_watch::Sender<AssignmentStates>, epochs: &BTreeSet<AssignmentId>) {
-    flow.send_modify(|flow| {
-        flow.live.retain(|epoch| !epochs.contains(epoch));
-        flow.draining.retain(|epoch| !epochs.contains(epoch));
+/// Marks assignments as dead: their records are never committed.
+fn retire(assignments: &ordered_watch::Sender<AssignmentStates>, ids: &BTreeSet<AssignmentId>) {
+    assignments.send_modify(|states| {
+        states.live.retain(|id| !ids.contains(id));
+        states.draining.retain(|id| !ids.contains(id));
     });
 }

@@ -1,4 +1,4 @@
-//! Pauses partitions whose mapper is too slow for what comes, and resumes them when they have caught up.
+//! Pauses partitions whose slow mapper fills their fair share, and resumes them later.
 
 use std::time::Duration;
 
@@ -6,23 +6,23 @@ use tokio::time::{Instant, sleep_until};
 
 use super::Coordinator;
 use super::pauses::Reason;
-use super::session::{Running, Session};
+use super::session::{PartitionTask, Session};
 use crate::util::ordered_watch;
 
-/// How long a partition may hold up the others before its mapper is called slow: what a batch of fast mappers takes is less.
-/// Pausing throws away what is prefetched, so it is the exception.
-const PATIENCE: Duration = Duration::from_millis(250);
-/// Between two looks at partitions that are over their share, or paused for it.
-const LOOK: Duration = Duration::from_millis(50);
+/// A mapper that blocks the other partitions for so long counts as slow. A batch of a fast mapper
+/// needs less. Pausing discards prefetched records, so it is the exception.
+const SLOW_AFTER: Duration = Duration::from_millis(250);
+/// Interval of checks while a partition is over its fair share, or paused for it.
+const CHECK_INTERVAL: Duration = Duration::from_millis(50);
 
-/// When to look again.
+/// When the next check is due.
 #[derive(Default)]
-pub(super) struct Looks {
+pub(super) struct ShareChecks {
     next: Option<Instant>,
 }
 
-impl Looks {
-    /// Pends until it is time to look at the partitions' shares. Cancel safe.
+impl ShareChecks {
+    /// Pends until the next check is due. Cancel safe.
     pub(super) async fn due(&self, crowded: &mut ordered_watch::Receiver<bool>) {
         match self.next {
             Some(at) => sleep_until(at).await,
@@ -32,24 +32,25 @@ impl Looks {
 }
 
 impl Coordinator {
-    pub(super) fn look_at_shares(&mut self, session: &mut Session) {
+    /// Pauses partitions with slow mappers, and resumes those whose backlog is low again.
+    pub(super) fn check_shares(&mut self, session: &mut Session) {
         let now = Instant::now();
         let mut again = self.setup.budget.backlogs().crowded().read(|crowded| *crowded);
         for partition in self.ownership.partitions() {
-            let running =
-                self.ownership.assignment(partition).and_then(|assignment| session.running(assignment));
-            let Some(running) = running else { continue };
-            let pausing = session.pauses.has(partition, Reason::Share);
-            let pause = if pausing { !running.backlog.is_low() } else { is_slow(running, now) };
+            let task = self.ownership.assignment(partition).and_then(|assignment| session.task(assignment));
+            let Some(task) = task else { continue };
+            let pausing = session.pauses.has(partition, Reason::FairShare);
+            let pause = if pausing { !task.backlog.is_low() } else { is_slow(task, now) };
             again |= pause;
-            session.pauses.set(partition, Reason::Share, pause);
+            session.pauses.set(partition, Reason::FairShare, pause);
         }
-        session.looks.next = again.then(|| now + LOOK);
+        session.share_checks.next = again.then(|| now + CHECK_INTERVAL);
     }
 }
 
-/// Whether a partition holds up the others because its mapper is slow. A slow sink holds up all of them: pausing would not help.
-fn is_slow(running: &Running, now: Instant) -> bool {
-    let in_mapper = || running.pulse.read().state.is_in_mapper();
-    running.backlog.over_since().is_some_and(|since| now.duration_since(since) >= PATIENCE) && in_mapper()
+/// Whether a slow mapper of the partition blocks the others. A slow sink blocks all of them, so
+/// that pausing would not help.
+fn is_slow(task: &PartitionTask, now: Instant) -> bool {
+    let in_mapper = || task.activity.read().state.is_in_mapper();
+    task.backlog.over_since().is_some_and(|since| now.duration_since(since) >= SLOW_AFTER) && in_mapper()
 }

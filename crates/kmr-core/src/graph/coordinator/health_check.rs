@@ -1,4 +1,4 @@
-//! Looks at every partition once a second: what its oldest unfinished record waits for, and whether something has to be done (L2).
+//! The health check: what each partition waits for, and whether a recovery is due (L2).
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::Coordinator;
-use super::repositioning::{Wanted, Why};
-use super::session::{Running, Session};
+use super::repositioning::{RepositionCause, RepositionRequest};
+use super::session::{PartitionTask, Session};
 use super::supervision::Failed;
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
@@ -21,20 +21,20 @@ use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
 
-/// Between two looks.
-const EVERY: Duration = Duration::from_secs(1);
-/// Stages that have delivered within this time get on: what waits in front of them has its turn coming.
-const LULL: Duration = Duration::from_secs(60);
+/// Interval of health checks.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// Stages with a delivery within this time make progress, and work that waits for them will follow.
+const RECENT_DELIVERY: Duration = Duration::from_secs(60);
 
-/// Pends until it is time for the next look, then says how far all assignments are.
-pub(super) fn next_look(committer: CommitterHandle) -> BoxFuture<'static, Vec<Settled>> {
+/// Pends until the next health check is due, then returns the state of all assignments.
+pub(super) fn next_check(committer: CommitterHandle) -> BoxFuture<'static, Vec<Settled>> {
     Box::pin(async move {
-        sleep(EVERY).await;
+        sleep(CHECK_INTERVAL).await;
         committer.report().await
     })
 }
 
-/// A partition that does not get on.
+/// A partition that makes no progress.
 #[derive(Clone, Debug)]
 pub(super) struct StuckAt {
     pub(super) offset: i64,
@@ -49,128 +49,141 @@ impl StuckAt {
     }
 }
 
-/// What one partition waits for.
-struct Found {
-    /// The oldest record that is read and not finished, and since when.
+/// The diagnosis of one partition.
+struct Finding {
+    /// The oldest unfinished record, and since when it is.
     oldest: Option<(i64, Instant)>,
     waits_for: String,
+    /// The wait is a retry or a delivery, which the watchdog never restarts.
     excused: bool,
 }
 
 impl Coordinator {
+    /// Checks all partitions.
+    ///
     /// # Errors
-    /// A partition is stuck, and the last treatment is due.
-    pub(super) fn examine(&mut self, session: &mut Session, states: &[Settled]) -> Result<(), Failed> {
+    /// A partition is stuck, and a restart of it is not enough.
+    pub(super) fn check_health(&mut self, session: &mut Session, states: &[Settled]) -> Result<(), Failed> {
         let (now, board) = (Instant::now(), self.controls.board.clone());
-        Self::look_at_reforms(session, states);
+        Self::check_replays(session, states);
         let states: BTreeMap<AssignmentId, &Settled> =
             states.iter().map(|state| (state.assignment, state)).collect();
         let thresholds = self.setup.options.thresholds;
         let mut partitions = BTreeMap::new();
         let mut due = Vec::new();
         for assignment in self.ownership.assignments() {
-            let Some(running) = session.running(assignment) else { continue };
-            let (partition, state) = (&assignment.partition, states.get(&assignment.epoch).copied());
-            let found = find(&board, running, state, now);
-            let oldest = found.oldest.map(|(offset, since)| (offset, now.duration_since(since)));
+            let Some(task) = session.task(assignment) else { continue };
+            let (partition, state) = (&assignment.partition, states.get(&assignment.id).copied());
+            let finding = diagnose(&board, task, state, now);
+            let oldest = finding.oldest.map(|(offset, since)| (offset, now.duration_since(since)));
             let seen = Observation {
                 oldest,
                 committed: state.and_then(|state| state.committed),
-                excused: found.excused || session.is_busy(partition) || session.will_move(partition),
+                excused: finding.excused
+                    || session.is_busy(partition)
+                    || session.is_reposition_requested(partition),
             };
             let verdict = self.watchdog.check(partition, seen, thresholds, now);
             let (offset, age) = oldest.unwrap_or_default();
             if verdict.warn {
-                telemetry::partition_late(partition, offset, age, &found.waits_for);
+                telemetry::partition_late(partition, offset, age, &finding.waits_for);
             }
-            if let Some(treatment) = verdict.recovery {
-                let stuck = StuckAt { offset, age, waits_for: found.waits_for.clone() };
-                due.push((treatment, partition.clone(), stuck));
+            if let Some(recovery) = verdict.recovery {
+                let stuck = StuckAt { offset, age, waits_for: finding.waits_for.clone() };
+                due.push((recovery, partition.clone(), stuck));
             }
             let health = PartitionHealth {
                 oldest_unfinished: oldest.map(|(offset, _)| offset),
                 age,
-                waits_for: oldest.map(|_| found.waits_for),
-                paused: session.pauses.wants(partition),
+                waits_for: oldest.map(|_| finding.waits_for),
+                paused: session.pauses.should_pause(partition),
                 late: age >= thresholds.warn_after,
             };
             partitions.insert(partition.clone(), health);
         }
         board.publish(|health| (health.connected, health.partitions) = (true, partitions));
-        // What is more than a restart is done for all of them at once.
-        due.sort_by_key(|(treatment, ..)| Reverse(*treatment));
-        due.into_iter().try_for_each(|(treatment, partition, stuck)| {
-            self.treat(session, partition, treatment, stuck) //
+        // Any recovery beyond a restart covers all partitions, so it comes first.
+        due.sort_by_key(|(recovery, ..)| Reverse(*recovery));
+        due.into_iter().try_for_each(|(recovery, partition, stuck)| {
+            recover(session, partition, recovery, stuck) //
         })
-    }
-
-    fn treat(
-        &self,
-        session: &mut Session,
-        partition: TopicPartition,
-        treatment: Recovery,
-        stuck: StuckAt,
-    ) -> Result<(), Failed> {
-        match treatment {
-            Recovery::RestartPartition => {
-                telemetry::partition_restarts(&partition, stuck.offset, stuck.age, &stuck.waits_for);
-                session.wanted.push(Wanted { partition, why: Why::Heal(stuck) });
-                Ok(())
-            }
-            Recovery::NewClient => Err(Failed::Client(stuck.error(partition))),
-            Recovery::End => Err(Failed::Task(stuck.error(partition))),
-        }
     }
 }
 
-fn find(board: &StatusBoard, running: &Running, state: Option<&Settled>, now: Instant) -> Found {
-    let reading = running.pulse.read();
+fn recover(
+    session: &mut Session,
+    partition: TopicPartition,
+    recovery: Recovery,
+    stuck: StuckAt,
+) -> Result<(), Failed> {
+    match recovery {
+        Recovery::RestartPartition => {
+            telemetry::partition_restarts(&partition, stuck.offset, stuck.age, &stuck.waits_for);
+            let cause = RepositionCause::Restart(stuck);
+            session.reposition_requests.push(RepositionRequest { partition, cause });
+            Ok(())
+        }
+        Recovery::NewClient => Err(Failed::Client(stuck.error(partition))),
+        Recovery::End => Err(Failed::Task(stuck.error(partition))),
+    }
+}
+
+fn diagnose(board: &StatusBoard, task: &PartitionTask, state: Option<&Settled>, now: Instant) -> Finding {
+    let reading = task.activity.read();
     let tracked = state.and_then(|state| Some((state.unfinished_from?, state.unfinished_since?)));
     let mapped =
         reading.offset.filter(|_| reading.state.is_in_mapper()).map(|offset| (offset, reading.since));
     match (tracked, mapped) {
-        (Some(tracked), Some(mapped)) if mapped.1 < tracked.1 => found_in_mapper(mapped, &reading),
-        (None, Some(mapped)) => found_in_mapper(mapped, &reading),
+        (Some(tracked), Some(mapped)) if mapped.1 < tracked.1 => diagnose_in_mapper(mapped, &reading),
+        (None, Some(mapped)) => diagnose_in_mapper(mapped, &reading),
         (Some(tracked), _) => {
-            let given_up = state.is_some_and(|state| state.abandoned);
-            found_behind((tracked, given_up), &reading, board, running.assignment.epoch, now)
+            let abandoned = state.is_some_and(|state| state.abandoned);
+            let mapped = MappedRecord { assignment: task.assignment.id, oldest: tracked, abandoned };
+            diagnose_mapped(mapped, &reading, board, now)
         }
-        (None, None) => Found { oldest: None, waits_for: String::new(), excused: false },
+        (None, None) => Finding { oldest: None, waits_for: String::new(), excused: false },
     }
 }
 
-fn found_in_mapper(oldest: (i64, Instant), reading: &ActivityReading) -> Found {
+fn diagnose_in_mapper(oldest: (i64, Instant), reading: &ActivityReading) -> Finding {
     let excused = matches!(reading.state, ActivityState::Retrying { .. });
-    Found { oldest: Some(oldest), waits_for: reading.to_string(), excused }
+    Finding { oldest: Some(oldest), waits_for: reading.to_string(), excused }
 }
 
-/// The record is mapped: it is in a batch, or on its way into one, or nobody holds it any more.
-fn found_behind(
-    (oldest, given_up): ((i64, Instant), bool),
+/// The oldest unfinished record of an assignment, if it is mapped.
+#[derive(Clone, Copy)]
+struct MappedRecord {
+    assignment: AssignmentId,
+    oldest: (i64, Instant),
+    abandoned: bool,
+}
+
+/// A mapped record is in a batch, on its way into one, or abandoned.
+fn diagnose_mapped(
+    mapped: MappedRecord,
     reading: &ActivityReading,
     board: &StatusBoard,
-    epoch: AssignmentId,
     now: Instant,
-) -> Found {
-    let oldest = Some(oldest);
-    if given_up {
-        // Whatever else of the partition is under way: only a restart reads it again.
-        let waits_for = "nothing: it was given up by the stage that held it".to_owned();
-        return Found { oldest, waits_for, excused: false };
+) -> Finding {
+    let oldest = Some(mapped.oldest);
+    if mapped.abandoned {
+        // Only a restart reads it again, whatever else of the partition is under way.
+        let waits_for = "nothing: the stage that held it abandoned it".to_owned();
+        return Finding { oldest, waits_for, excused: false };
     }
-    if let Some(delivery) = board.delivery_of(epoch) {
-        return Found { oldest, waits_for: delivery.to_string(), excused: true };
+    if let Some(delivery) = board.delivery_of(mapped.assignment) {
+        return Finding { oldest, waits_for: delivery.to_string(), excused: true };
     }
     if let Some(other) = board.oldest_delivery() {
-        return Found { oldest, waits_for: format!("its turn behind {other}"), excused: true };
+        return Finding { oldest, waits_for: format!("its turn after {other}"), excused: true };
     }
     let waits_for = match reading.state {
         ActivityState::HandingOver { .. } => reading.to_string(),
         _ => "a batch that is not due yet".to_owned(),
     };
-    // Between two deliveries of a slow sink nothing is stuck.
-    let excused = board.idle_for(now).is_some_and(|quiet| quiet < LULL);
-    Found { oldest, waits_for, excused }
+    // A pause between two deliveries of a slow sink is not a stuck partition.
+    let excused = board.idle_for(now).is_some_and(|quiet| quiet < RECENT_DELIVERY);
+    Finding { oldest, waits_for, excused }
 }
 
 #[cfg(test)]
@@ -184,25 +197,26 @@ mod tests {
     use crate::stage::Stage;
 
     #[tokio::test(start_paused = true)]
-    async fn deliveries_excuse_what_waits_for_its_turn_and_not_what_was_given_up() {
-        let (board, pulse) = (Arc::<StatusBoard>::default(), Activity::default());
-        let look = |given_up: bool| {
+    async fn deliveries_excuse_waiting_records_and_not_abandoned_ones() {
+        let (board, activity) = (Arc::<StatusBoard>::default(), Activity::default());
+        let check = |abandoned: bool| {
             let now = Instant::now();
-            let found = found_behind(((7, now), given_up), &pulse.read(), &board, AssignmentId(1), now);
-            (found.excused, found.waits_for)
+            let mapped = MappedRecord { assignment: AssignmentId(1), oldest: (7, now), abandoned };
+            let finding = diagnose_mapped(mapped, &activity.read(), &board, now);
+            (finding.excused, finding.waits_for)
         };
-        assert_eq!(look(false), (false, "a batch that is not due yet".to_owned()));
+        assert_eq!(check(false), (false, "a batch that is not due yet".to_owned()));
         let own = board.delivery(Stage::new("reduce", 1), [AssignmentId(1)].into());
-        assert_eq!(look(false), (true, "reduce 1 attempt 1, 0 s".to_owned()));
-        assert!(!look(true).0, "a later record is in the batch");
+        assert_eq!(check(false), (true, "reduce 1 attempt 1, 0 s".to_owned()));
+        assert!(!check(true).0, "the delivery holds a later record");
         drop(own);
         let other = board.delivery(Stage::new("reduce", 1), [AssignmentId(2)].into());
-        assert_eq!(look(false), (true, "its turn behind reduce 1 attempt 1, 0 s".to_owned()));
-        assert!(!look(true).0);
+        assert_eq!(check(false), (true, "its turn after reduce 1 attempt 1, 0 s".to_owned()));
+        assert!(!check(true).0, "a delivery of another assignment does not excuse an abandoned record");
         drop(other);
-        pulse.waiting(ActivityState::HandingOver { to: Stage::new("reduce", 1) }, 9);
-        assert_eq!(look(false), (true, "waiting for reduce 1 to accept rows up to offset 9".to_owned()));
-        advance(LULL).await;
-        assert!(!look(false).0, "nothing moves");
+        activity.waiting(ActivityState::HandingOver { to: Stage::new("reduce", 1) }, 9);
+        assert_eq!(check(false), (true, "waiting for reduce 1 to accept rows up to offset 9".to_owned()));
+        advance(RECENT_DELIVERY).await;
+        assert!(!check(false).0, "no delivery for a while");
     }
 }

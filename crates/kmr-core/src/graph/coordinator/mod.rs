@@ -1,16 +1,23 @@
-//! The event handler: answers rebalances, starts and stops partition tasks, watches every task, puts a new client in the place of
-//! one that failed, ends the consumer in order.
+//! The coordinator: answers rebalances, starts and stops tasks, reconnects, and ends the consumer.
 //!
-//! `session` is one client's time; `rebalancing` answers the group; `drain` hands partitions back; `commands` does what the operator
-//! wants; `moves` takes partitions to other offsets; `shares` pauses slow ones; `examination` is the
-//! watchdog; `reforms` lets planned blocks take turns; `ends` is for bounded runs; `failures` decides what a partition that cannot be read means; `rebuild`
-//! connects; `ending` is the ordered end; `supervision` says how tasks end.
+//! Sessions: `session` holds the tasks of one Kafka client. `reconnect` connects the first client
+//! and replaces a failed one. `supervision` classifies how tasks end. `shutdown` is the ordered
+//! shutdown.
+//!
+//! Rebalances: `ownership` computes what a rebalance starts, drains and drops. `rebalance` answers
+//! it. `drain` releases partitions.
+//!
+//! Partitions: `commands` carries out requests of the operator. `repositioning` continues a
+//! partition at another offset. `pauses` decides what is paused. `fair_share` pauses partitions
+//! with slow mappers, and `replay_turns` those whose planned block has to wait. `partition_events`
+//! handles reports of the intake. `bounded` ends bounded runs. `health_check` feeds the watchdog.
 //!
 //! Invariants (numbers of ARCHITECTURE.md):
-//! * R1: a rebalance touches the partitions that it names. R3: it is answered in time, also while stopping.
-//! * R4: nothing here waits for user code without a deadline.
-//! * R5: an answer goes to the rebalance that it belongs to; the member drops an answer that comes too late.
-//! * L1: the first task that fails stops the consumer in order and becomes its error.
+//! - Only named partitions stop (R1).
+//! - A rebalance is answered in time (R3), also during a shutdown.
+//! - Bounded revoke (R4): no wait for user code is without a deadline.
+//! - Current answer (R5): an answer carries the id of its rebalance. The member drops a late one.
+//! - Supervised tasks (L1): the first task that fails stops the consumer and becomes its error.
 
 pub(crate) mod bounded;
 mod commands;
@@ -35,14 +42,14 @@ use std::time::Duration;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use self::commands::paused;
-use self::health_check::next_look;
+use self::commands::pause_call_done;
+use self::health_check::next_check;
 use self::ownership::Ownership;
 use self::rebalance::answered;
-use self::reconnect::Rebuild;
+use self::reconnect::ReconnectBackoff;
 use self::session::Session;
 pub(crate) use self::shutdown::partition_reports;
-use self::supervision::{Failed, early, map_ended};
+use self::supervision::{Failed, map_ended, unexpected_end};
 use super::assignment::id::Assignment;
 use super::assignment::states::AssignmentStates;
 use super::build::Stages;
@@ -63,10 +70,10 @@ use crate::util::mutants::{Mutant, enabled};
 use crate::util::ordered_watch;
 use crate::util::supervise::Tasks;
 
-/// Least time that closing the client is given, also when the drain has used up its deadline.
+/// Minimum time to close the client, also when the drain has used up its timeout.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
-/// What every session works with.
+/// The parts of a consumer that outlive its sessions.
 pub(crate) struct Setup {
     pub(crate) connector: Arc<dyn Connector>,
     pub(crate) budget: Arc<Budget>,
@@ -76,9 +83,9 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
 }
 
-/// How the consumer ended, partition by partition.
+/// How far each partition was when the consumer ended.
 #[derive(Debug, Default)]
-pub(crate) struct Ending {
+pub(crate) struct ShutdownOutcome {
     pub(crate) settled: Vec<Settled>,
 }
 
@@ -86,91 +93,92 @@ pub(crate) struct Ending {
 pub(crate) struct Coordinator {
     setup: Setup,
     controls: Controls,
-    flow: Arc<ordered_watch::Sender<AssignmentStates>>,
+    assignments: Arc<ordered_watch::Sender<AssignmentStates>>,
     map: Option<Arc<dyn MapPhase>>,
     stages: Tasks,
-    /// The partitions' tasks, also those that were left behind.
+    /// The map tasks, including stuck ones of released partitions.
     maps: Tasks,
-    /// Epochs never repeat, whatever client they belong to.
+    /// It outlives sessions, so that assignment ids never repeat.
     ownership: Ownership,
     watchdog: Watchdog,
-    /// Where partitions end, in a bounded run.
-    ends: BTreeMap<TopicPartition, i64>,
+    /// The end offsets of a bounded run.
+    end_offsets: BTreeMap<TopicPartition, i64>,
 }
 
 impl Coordinator {
     pub(crate) fn new(
         setup: Setup,
         controls: Controls,
-        flow: ordered_watch::Sender<AssignmentStates>,
+        assignments: ordered_watch::Sender<AssignmentStates>,
         stages: Stages,
     ) -> Self {
         Self {
             setup,
             controls,
-            flow: Arc::new(flow),
+            assignments: Arc::new(assignments),
             map: Some(stages.map),
             stages: stages.tasks,
             maps: JoinSet::new(),
             ownership: Ownership::default(),
             watchdog: Watchdog::default(),
-            ends: BTreeMap::new(),
+            end_offsets: BTreeMap::new(),
         }
     }
 
-    /// Runs the consumer until it is told to stop or something fails that a new client cannot help, then ends it in order.
+    /// Runs the consumer until a stop request, or a failure that a new client cannot repair. Then
+    /// it shuts down in order (L3).
     ///
     /// # Errors
-    /// The first failure; or, after a wish to stop, what could not be finished.
-    pub(crate) async fn run(self) -> Result<Ending, Error> {
+    /// The first failure. After a stop request: the records that could not be finished.
+    pub(crate) async fn run(self) -> Result<ShutdownOutcome, Error> {
         let board = self.controls.board.clone();
         let ended = self.run_sessions().await;
         board.publish(|health| *health = Health::default());
         ended
     }
 
-    async fn run_sessions(mut self) -> Result<Ending, Error> {
-        let mut rebuild = Rebuild::new(self.setup.options.reconnect_timeout, self.setup.seed);
+    async fn run_sessions(mut self) -> Result<ShutdownOutcome, Error> {
+        let mut backoff = ReconnectBackoff::new(self.setup.options.reconnect_timeout, self.setup.seed);
         let mut connected = self.connect().await;
         loop {
             let client = match connected {
                 Ok(client) => client,
-                Err(without) => return self.finish_without(without).await,
+                Err(no_client) => return self.finish_without_client(no_client).await,
             };
-            let mut session = Session::start(client, &self.setup, self.flow.clone());
-            let born = Instant::now();
+            let mut session = Session::start(client, &self.setup, self.assignments.clone());
+            let connected_at = Instant::now();
             match self.serve(&mut session).await {
                 Err(Failed::Client(error)) if error.is_retryable() => {
-                    rebuild.lost(born.elapsed(), Instant::now());
-                    connected = self.reconnect(session, error, &mut rebuild).await;
+                    backoff.client_failed(connected_at.elapsed(), Instant::now());
+                    connected = self.reconnect(session, error, &mut backoff).await;
                 }
                 served => return self.finish(session, served).await,
             }
         }
     }
 
-    /// Serves one client until it fails, a task fails, or somebody wants the end.
+    /// Serves one client until it fails, a task fails, or the consumer is to stop.
     async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, Failed> {
-        session.pauses.obey(self.controls.will());
+        session.pauses.set_desired(self.controls.desired_pauses());
         let mut crowded = self.setup.budget.backlogs().crowded();
         self.controls.board.publish(|health| health.connected = true);
         loop {
             self.steer(session);
-            if let Some(over) = self.is_over(session) {
-                return Ok(over);
+            if let Some(stop) = self.bounded_run_complete(session) {
+                return Ok(stop);
             }
             tokio::select! {
                 biased;
                 Some(stop) = self.controls.stops.recv() => return Ok(stop),
-                Some(ended) = self.stages.join_next() => return Err(Failed::Task(early(ended))),
-                Some(ended) = session.tasks.join_next() => return Err(Failed::Task(early(ended))),
+                Some(ended) = self.stages.join_next() => return Err(Failed::Task(unexpected_end(ended))),
+                Some(ended) = session.tasks.join_next() => return Err(Failed::Task(unexpected_end(ended))),
                 Some(ended) = self.maps.join_next() => map_ended(ended)?,
-                step = paused(&mut session.pausing) => {
-                    session.pausing = None;
-                    let step = step.map_err(Failed::Client)?;
-                    self.paused(session, &step);
+                call = pause_call_done(&mut session.pending_pause) => {
+                    session.pending_pause = None;
+                    let call = call.map_err(Failed::Client)?;
+                    self.pause_applied(session, &call);
                 }
-                moved = session.moves.next() => self.moved(session, moved).await?,
+                ended = session.repositionings.next() => self.repositioned(session, ended).await?,
                 done = answered(&mut session.pending) => {
                     session.pending = None;
                     self.ownership.answered();
@@ -178,14 +186,14 @@ impl Coordinator {
                         self.rebalanced(session, &answered);
                     }
                 }
-                Some(refusal) = session.refusals.recv() => return Err(Failed::Task(refusal)),
+                Some(error) = session.failed_commits.recv() => return Err(Failed::Task(error)),
                 Some(command) = self.controls.commands.recv() => self.command(session, command),
-                Some(report) = session.reports.recv() => self.reported(session, report).await?,
-                states = &mut session.examination => {
-                    session.examination = next_look(session.drain.committer.clone());
-                    self.examine(session, &states)?;
+                Some(event) = session.events.recv() => self.partition_event(session, event).await?,
+                states = &mut session.health_check => {
+                    session.health_check = next_check(session.drain.committer.clone());
+                    self.check_health(session, &states)?;
                 }
-                () = session.looks.due(&mut crowded) => self.look_at_shares(session),
+                () = session.share_checks.due(&mut crowded) => self.check_shares(session),
                 event = session.member.next_event() => match event {
                     MemberEvent::Rebalance(rebalance) => {
                         self.rebalance(session, rebalance);
@@ -200,10 +208,10 @@ impl Coordinator {
         }
     }
 
-    /// `None`: the maps have ended.
+    /// Starts a partition's map task. Returns `None` if the map stages have ended.
     fn start_partition(&mut self, session: &mut Session, assignment: Arc<Assignment>) -> Option<Route> {
         let map = self.map.clone()?;
-        let end = self.ends.get(&assignment.partition).copied();
-        Some(session.start_partition((assignment, end), map, &mut self.maps))
+        let end = self.end_offsets.get(&assignment.partition).copied();
+        Some(session.start_partition(assignment, end, map, &mut self.maps))
     }
 }

@@ -1,10 +1,10 @@
-//! Which partitions are ours: a pure step from what the group says to what has to start, to be drained, and to be dropped.
+//! Computes which assignments a rebalance starts, drains and drops. Pure.
 //!
 //! Invariants (numbers of ARCHITECTURE.md):
-//! * R1: only what is named stops; everything else is not touched. In an eager group everything is named.
-//! * R2: empty, unknown and repeated sets are normal.
-//! * C5: what the group has taken without waiting is dropped, never drained: lost partitions; and what is still being drained when
-//!   the next assignment comes.
+//! - Only named partitions stop (R1). In an eager group, a rebalance names all partitions.
+//! - Any set is normal (R2): empty, unknown and repeated sets.
+//! - Lost means uncommitted (C5). Lost partitions are dropped and not drained. So are partitions
+//!   that are still draining when the next assignment arrives.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,28 +14,28 @@ use crate::member::{Change, Rebalance, RebalanceProtocol};
 use crate::record::TopicPartition;
 use crate::util::mutants::{Mutant, enabled};
 
-/// The assignments in force.
+/// The current assignments.
 #[derive(Debug, Default)]
 pub(crate) struct Ownership {
     owned: BTreeMap<TopicPartition, Arc<Assignment>>,
-    /// Revoked, and not handed back yet.
+    /// Revoked, and not released yet.
     draining: Vec<Arc<Assignment>>,
-    last_epoch: u64,
+    last_id: u64,
 }
 
-/// What a rebalance changes.
+/// The changes that a rebalance requires.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Step {
-    /// To start, each with an epoch of its own.
+    /// New assignments, each with its own id.
     pub(crate) start: Vec<Arc<Assignment>>,
-    /// To be drained, committed and handed back.
+    /// Assignments to drain, commit and release.
     pub(crate) drain: Vec<Arc<Assignment>>,
-    /// To be dropped without a commit, whether they were ours until now or on their way out.
+    /// Assignments to drop without a commit. They were current or draining.
     pub(crate) discard: Vec<Arc<Assignment>>,
 }
 
 impl Ownership {
-    /// What the group says, taken into account.
+    /// Applies a rebalance and returns the changes that it requires.
     pub(crate) fn step(&mut self, rebalance: &Rebalance) -> Step {
         let set: BTreeSet<&TopicPartition> = rebalance.partitions.iter().collect();
         let names = |assignment: &Assignment| match rebalance.protocol {
@@ -59,23 +59,24 @@ impl Ownership {
                 Step { discard: named.into_iter().chain(leaving).collect(), ..Step::default() }
             }
             Change::Assign => {
-                // Never revoked: gone without a word. And nobody waits for what is still being drained.
+                // A current assignment that was never revoked is lost. The group no longer waits
+                // for the draining ones.
                 let discard = named.into_iter().chain(self.draining.drain(..)).collect();
                 Step { start: self.start(set), discard, ..Step::default() }
             }
         }
     }
 
-    /// All rebalances are answered: nothing is on its way out any more.
+    /// All rebalances are answered, so no assignment is draining.
     pub(crate) fn answered(&mut self) {
         self.draining.clear();
     }
 
-    /// A partition that is ours starts anew; returns its assignment, with an epoch of its own.
+    /// Starts a new assignment of a partition, with its own id.
     pub(crate) fn renew(&mut self, partition: &TopicPartition) -> Arc<Assignment> {
-        self.last_epoch += 1;
-        let epoch = AssignmentId(self.last_epoch);
-        let assignment = Arc::new(Assignment { partition: partition.clone(), epoch });
+        self.last_id += 1;
+        let id = AssignmentId(self.last_id);
+        let assignment = Arc::new(Assignment { partition: partition.clone(), id });
         self.owned.insert(partition.clone(), assignment.clone());
         assignment
     }
@@ -84,22 +85,22 @@ impl Ownership {
         partitions.into_iter().map(|partition| self.renew(partition)).collect()
     }
 
-    /// A partition's assignment, if it is ours.
+    /// The current assignment of a partition, if there is one.
     pub(crate) fn assignment(&self, partition: &TopicPartition) -> Option<&Arc<Assignment>> {
         self.owned.get(partition)
     }
 
-    /// The partitions that are ours.
+    /// All assigned partitions.
     pub(crate) fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
         self.owned.keys()
     }
 
-    /// Everything that is ours.
+    /// All current assignments.
     pub(crate) fn assignments(&self) -> impl Iterator<Item = &Arc<Assignment>> {
         self.owned.values()
     }
 
-    /// Gives everything up.
+    /// Ends all assignments and returns the current ones.
     pub(crate) fn give_up_all(&mut self) -> Vec<Arc<Assignment>> {
         self.draining.clear();
         std::mem::take(&mut self.owned).into_values().collect()
@@ -121,7 +122,7 @@ mod tests {
         assignments.iter().map(|assignment| assignment.partition.partition()).collect()
     }
 
-    /// What starts, is drained, is dropped.
+    /// The partitions that a rebalance starts, drains and drops.
     fn step(
         ownership: &mut Ownership,
         protocol: RebalanceProtocol,
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_named_stops() {
+    fn only_named_partitions_stop() {
         use RebalanceProtocol::Cooperative;
         let mut ownership = Ownership::default();
         assert_eq!(
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn an_eager_group_names_everything() {
+    fn an_eager_rebalance_names_all_partitions() {
         use RebalanceProtocol::Eager;
         let mut ownership = Ownership::default();
         step(&mut ownership, Eager, Change::Assign, &[0, 1]);
@@ -159,7 +160,7 @@ mod tests {
         assert_eq!(
             step(&mut ownership, Eager, Change::Assign, &[2]),
             [vec![2], vec![], vec![1, 2]],
-            "not answered yet"
+            "the revoke is not answered yet"
         );
         step(&mut ownership, Eager, Change::Revoke, &[2]);
         ownership.answered();
@@ -171,11 +172,14 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever comes in whatever order, in any protocol: what was started and not stopped is what is owned; each assignment
-        /// is drained once at most and dropped once at most; a partition is never ours and on its way out; what is not named is
-        /// not touched; and epochs never repeat.
+        /// Rebalances come in any order and protocol.
+        /// - The owned assignments are the started ones without the stopped ones.
+        /// - Each assignment is drained at most once and dropped at most once.
+        /// - A partition is never owned and draining under one assignment.
+        /// - Only named partitions stop.
+        /// - Assignment ids never repeat.
         #[test]
-        fn started_minus_stopped_is_owned(
+        fn owned_assignments_are_the_started_ones_without_the_stopped_ones(
             steps in prop::collection::vec((protocols(), 0..5u8, prop::collection::vec(0..6i32, 0..6)), 0..40),
         ) {
             let mut ownership = Ownership::default();
@@ -193,32 +197,33 @@ mod tests {
                     }
                 };
                 let named = |number: &i32| protocol == RebalanceProtocol::Eager || set.contains(number);
-                let kept: BTreeSet<AssignmentId> = owned.iter().filter(|(_, n)| !named(n)).map(|(epoch, _)| *epoch).collect();
+                let kept: BTreeSet<AssignmentId> = owned.iter().filter(|(_, n)| !named(n)).map(|(id, _)| *id).collect();
                 let Step { start, drain, discard } = ownership.step(&rebalance(protocol, change, &set));
                 for gone in &discard {
                     prop_assert_ne!(change, Change::Revoke);
-                    prop_assert!(owned.remove(&gone.epoch).is_some() || draining.remove(&gone.epoch).is_some());
+                    let known = owned.remove(&gone.id).is_some() || draining.remove(&gone.id).is_some();
+                    prop_assert!(known, "an assignment is dropped once");
                 }
                 for leaves in &drain {
                     prop_assert_eq!(change, Change::Revoke);
-                    let number = owned.remove(&leaves.epoch);
-                    prop_assert!(number.is_some());
-                    draining.extend(number.map(|number| (leaves.epoch, number)));
+                    let number = owned.remove(&leaves.id);
+                    prop_assert!(number.is_some(), "an assignment is drained once");
+                    draining.extend(number.map(|number| (leaves.id, number)));
                 }
                 for started in &start {
                     prop_assert_eq!(change, Change::Assign);
-                    prop_assert!(started.epoch.0 > seen);
-                    seen = started.epoch.0;
-                    owned.insert(started.epoch, started.partition.partition());
+                    prop_assert!(started.id.0 > seen, "assignment ids never repeat");
+                    seen = started.id.0;
+                    owned.insert(started.id, started.partition.partition());
                 }
-                prop_assert!(kept.iter().all(|epoch| owned.contains_key(epoch)), "R1");
+                prop_assert!(kept.iter().all(|id| owned.contains_key(id)), "only named partitions stop (R1)");
                 if change == Change::Assign {
-                    prop_assert!(draining.is_empty(), "C5");
+                    prop_assert!(draining.is_empty(), "lost means uncommitted (C5)");
                     prop_assert!(set.iter().all(|number| owned.values().any(|owned| owned == number)));
                 } else {
                     prop_assert!(!owned.values().any(named));
                 }
-                let now: BTreeSet<AssignmentId> = ownership.assignments().map(|assignment| assignment.epoch).collect();
+                let now: BTreeSet<AssignmentId> = ownership.assignments().map(|assignment| assignment.id).collect();
                 prop_assert_eq!(now, owned.keys().copied().collect::<BTreeSet<_>>());
                 let partitions: BTreeSet<i32> = owned.values().copied().collect();
                 prop_assert_eq!(partitions.len(), owned.len(), "a partition runs once");

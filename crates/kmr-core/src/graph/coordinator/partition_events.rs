@@ -1,29 +1,32 @@
-//! What the intake reports: a partition that cannot be read, or that has been read to its end.
+//! Handles events of the intake: a partition that cannot be read, or that has reached its end.
 
 use super::Coordinator;
-use super::repositioning::{Wanted, Why};
+use super::repositioning::{RepositionCause, RepositionRequest};
 use super::session::Session;
 use super::supervision::Failed;
 use crate::config::ResetPolicy;
 use crate::error::Error;
-use crate::graph::fetch::routes::{Report, Reported};
+use crate::graph::fetch::routes::{EventKind, PartitionEvent};
 use crate::member::{LogPoint, PartitionFailure};
 use crate::telemetry;
 
 impl Coordinator {
-    pub(super) async fn reported(
+    /// Handles an event of the intake. Events of earlier assignments are dropped.
+    pub(super) async fn partition_event(
         &mut self,
         session: &mut Session,
-        Report { assignment, what }: Report,
+        PartitionEvent { assignment, kind }: PartitionEvent,
     ) -> Result<(), Failed> {
         let partition = assignment.partition.clone();
-        if self.ownership.assignment(&partition) != Some(&assignment) || session.moves.contains(&partition) {
-            return Ok(()); // it was handed back meanwhile, or goes on elsewhere
+        if self.ownership.assignment(&partition) != Some(&assignment)
+            || session.repositionings.contains(&partition)
+        {
+            return Ok(()); // the assignment has ended, or is being repositioned
         }
-        let failure = match what {
-            Reported::Failed(failure) => failure,
-            Reported::Reached => {
-                self.reached(session, &assignment);
+        let failure = match kind {
+            EventKind::Failed(failure) => failure,
+            EventKind::EndReached => {
+                self.end_reached(session, &assignment);
                 return Ok(());
             }
         };
@@ -33,7 +36,8 @@ impl Coordinator {
             {
                 let latest = self.setup.options.out_of_range == ResetPolicy::Latest;
                 let to = if latest { LogPoint::End } else { LogPoint::Low };
-                session.wanted.push(Wanted { partition, why: Why::Reset { lost, to } });
+                let cause = RepositionCause::Reset { lost, to };
+                session.reposition_requests.push(RepositionRequest { partition, cause });
                 return Ok(());
             }
             PartitionFailure::OutOfRange { offset } => {
@@ -52,7 +56,7 @@ impl Coordinator {
                 Error::Client { what, reason, retryable: true }
             }
         };
-        // The client itself is well: what the other partitions have finished is committed.
+        // The client still works, so finished records of the other partitions are committed.
         Err(Failed::Task(error))
     }
 }

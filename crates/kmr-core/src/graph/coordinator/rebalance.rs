@@ -1,80 +1,156 @@
-//! Answers rebalances (R1, R3, R5): partitions start before the answer to an assignment, and are drained before the answer to a revocation.
+//! Answers rebalances (R1, R3, R5).
+//!
+//! Partitions start before the answer to an assignment, and are drained before the answer to a
+//! revoke.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::Coordinator;
+use super::bounded::EndOffsets;
 use super::drain::Drain;
-use super::session::{Running, Session};
+use super::session::{PartitionTask, Session};
 use crate::error::Error;
-use crate::graph::assignment::id::AssignmentId;
-use crate::graph::commit::handle::CommitterHandle;
+use crate::graph::assignment::id::{Assignment, AssignmentId};
+use crate::graph::commit::handle::{CommitterHandle, Reply, Settled};
 use crate::graph::commit::ledger::{Ledger, LedgerEntry};
-use crate::graph::fetch::routes::Route;
-use crate::listeners::RebalanceEvent;
+use crate::graph::fetch::routes::{Route, Routes};
+use crate::listeners::{Listeners, RebalanceEvent};
 use crate::member::{Change, GroupMember, Ready, Rebalance, Start};
 use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
 use crate::util::mutants::{Mutant, enabled};
 
-/// A rebalance under way, with any that it has overtaken.
-pub(super) struct Answering {
-    work: BoxFuture<'static, Result<Vec<Answered>, Error>>,
-    /// What is being drained for it: a loss takes these, too.
-    leaving: Vec<Running>,
+/// A rebalance that is not answered, with any earlier one that it has overtaken.
+pub(super) struct PendingRebalance {
+    work: BoxFuture<'static, Result<Vec<AnsweredRebalance>, Error>>,
+    /// The partitions that drain for it. A loss drops these, too.
+    draining: Vec<PartitionTask>,
     partitions: BTreeSet<TopicPartition>,
 }
 
-impl Answering {
-    /// Whether it is about the partition.
+impl PendingRebalance {
+    /// Whether it concerns the partition.
     pub(super) fn names(&self, partition: &TopicPartition) -> bool {
         self.partitions.contains(partition)
     }
 
-    /// What is being drained for it.
-    pub(super) fn leaving(&self) -> &[Running] {
-        &self.leaving
+    /// The partitions that drain for it.
+    pub(super) fn draining(&self) -> &[PartitionTask] {
+        &self.draining
     }
 
-    /// Whether partitions are being drained for it.
+    /// Whether partitions drain for it.
     pub(super) fn drains(&self) -> bool {
-        !self.leaving.is_empty()
+        !self.draining.is_empty()
     }
 
-    /// Gives it up: what is being drained for it is not committed.
+    /// Gives it up. Its draining partitions are not committed.
     pub(super) fn discard(self, drain: &Drain, deadline: Instant) {
-        drop(drain.discard(&self.leaving, deadline));
+        drop(drain.discard(&self.draining, deadline));
     }
 
     /// Waits until it is answered.
-    pub(super) async fn done(self) -> Result<Vec<Answered>, Error> {
+    pub(super) async fn done(self) -> Result<Vec<AnsweredRebalance>, Error> {
         self.work.await
     }
 }
 
 /// A rebalance that is answered.
-pub(super) struct Answered {
+pub(super) struct AnsweredRebalance {
     pub(super) rebalance: Rebalance,
     /// Where its partitions start, if it assigned some.
     pub(super) starts: Vec<Start>,
-    /// Where partitions end, in a bounded run.
+    /// The end offsets of its partitions, in a bounded run.
     pub(super) ends: BTreeMap<TopicPartition, i64>,
 }
 
-/// Pends while no rebalance is under way. Cancel safe: the future stays where it is.
-pub(super) async fn answered(pending: &mut Option<Answering>) -> Result<Vec<Answered>, Error> {
+/// Pends while no rebalance is under way. Cancel safe: the future stays in its place.
+pub(super) async fn answered(
+    pending: &mut Option<PendingRebalance>,
+) -> Result<Vec<AnsweredRebalance>, Error> {
     match pending {
         Some(pending) => (&mut pending.work).await,
         None => std::future::pending().await,
     }
 }
 
+/// The work that answers a rebalance. It does not borrow the coordinator, which keeps running.
+struct Answer {
+    rebalance: Rebalance,
+    received: Instant,
+    /// An earlier rebalance that is not answered yet.
+    before: Option<PendingRebalance>,
+    /// Ends lost assignments.
+    forgotten: Reply,
+    released: BoxFuture<'static, Result<Vec<Settled>, Error>>,
+    listeners: Listeners,
+    end_offsets: Option<EndOffsets>,
+    routes: Arc<Routes>,
+    /// The routes of the partitions that start.
+    opened: Vec<Route>,
+    /// The ids of the assignments that start.
+    ids: BTreeMap<TopicPartition, AssignmentId>,
+    member: Arc<dyn GroupMember>,
+    ledger: Ledger,
+    committer: CommitterHandle,
+}
+
+impl Answer {
+    async fn run(mut self) -> Result<Vec<AnsweredRebalance>, Error> {
+        let mut answered = match self.before.take() {
+            Some(before) => before.done().await?,
+            None => Vec::new(),
+        };
+        self.forgotten.await?;
+        self.released.await?;
+        let rebalance = self.rebalance;
+        if rebalance.change == Change::Revoke {
+            self.listeners.rebalanced(|| RebalanceEvent::Revoked(rebalance.partitions.clone()));
+        }
+        let ends = match (rebalance.change, self.end_offsets) {
+            (Change::Assign, Some(ends)) => ends.find(&*self.member, &rebalance.partitions).await?,
+            _ => BTreeMap::new(),
+        };
+        let (mut opened, routes) = (self.opened, self.routes);
+        for route in &mut opened {
+            route.end = ends.get(&route.assignment.partition).copied();
+        }
+        let open: Ready = Box::new(move || opened.into_iter().for_each(|route| routes.insert(route)));
+        let starts = if rebalance.change == Change::Assign {
+            let starts = self.member.assign(&rebalance, open).await?;
+            report_starts(&starts, &self.ids, &self.ledger);
+            self.committer.read();
+            starts
+        } else {
+            self.member.unassign(&rebalance).await?;
+            Vec::new()
+        };
+        telemetry::rebalance_answered(&rebalance, self.received.elapsed());
+        answered.push(AnsweredRebalance { rebalance, starts, ends });
+        Ok(answered)
+    }
+}
+
+/// Reports to the ledger where assignments start.
+fn report_starts(starts: &[Start], ids: &BTreeMap<TopicPartition, AssignmentId>, ledger: &Ledger) {
+    for Start { partition, offset, chosen, metadata, log } in starts {
+        if let Some(assignment) = ids.get(partition).copied() {
+            let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());
+            let (offset, log) = (*offset, log.clone());
+            let _ = ledger.send(LedgerEntry::Starts { assignment, commit, metadata, offset, log });
+        }
+    }
+}
+
 impl Coordinator {
-    /// Starts on a rebalance. One that is still under way is overtaken by a loss; or by an assignment, where librdkafka joins an eager
-    /// group again without the answer to a revoke, because the topics have changed. Its answer is dropped (R5), and what is being
-    /// drained for it is not committed (C5).
+    /// Starts to answer a rebalance. A loss may overtake one that is not answered yet. So may an
+    /// assignment: librdkafka joins an eager group again without the answer to a revoke when the
+    /// topics have changed. The answer that was overtaken is dropped (R5), and its draining
+    /// partitions are not committed (C5).
     pub(super) fn rebalance(&mut self, session: &mut Session, rebalance: Rebalance) {
         telemetry::rebalance_started(&rebalance);
         self.setup.counters.rebalanced();
@@ -84,62 +160,53 @@ impl Coordinator {
         let step = self.ownership.step(&rebalance);
         let stopped = step.drain.iter().chain(&step.discard).map(|stopped| stopped.partition.clone());
         let named: Vec<TopicPartition> = rebalance.partitions.iter().cloned().chain(stopped).collect();
-        session.moves.overtake(&named);
+        session.repositionings.cancel(&named);
         session.pauses.forget(&named);
-        session.reforms.forget(&named);
+        session.replays.forget(&named);
         let overtaken = before.iter().flat_map(|before| before.partitions.iter().cloned());
         let partitions = named.into_iter().chain(overtaken).collect();
-        let mut leaving = before.as_ref().map_or_else(Vec::new, |before| before.leaving.clone());
+        let mut draining = before.as_ref().map_or_else(Vec::new, |before| before.draining.clone());
         let drained = session.stop_partitions(&step.drain);
         let mut lost = session.stop_partitions(&step.discard);
-        lost.extend(leaving.extract_if(.., |leaves| step.discard.contains(&leaves.assignment)));
-        leaving.extend(drained.iter().cloned());
-        self.say_lost(&rebalance, &lost);
-        let epochs: BTreeMap<_, _> = step.start.iter().map(|a| (a.partition.clone(), a.epoch)).collect();
-        let started =
-            step.start.into_iter().filter_map(|assignment| self.start_partition(session, assignment));
+        lost.extend(draining.extract_if(.., |task| step.discard.contains(&task.assignment)));
+        draining.extend(drained.iter().cloned());
+        self.notify_lost(&rebalance, &lost);
+        let ids = step.start.iter().map(|a| (a.partition.clone(), a.id)).collect();
+        let opened = self.start_partitions(session, step.start);
+        let drain = session.drain.clone();
+        let answer = Answer {
+            rebalance,
+            received,
+            before,
+            forgotten: drain.discard(&lost, deadline),
+            released: Box::pin(drain.release(drained, deadline)),
+            listeners: self.setup.options.listeners.clone(),
+            end_offsets: self.end_offsets(),
+            routes: session.routes.clone(),
+            opened,
+            ids,
+            member: session.member.clone(),
+            ledger: session.ledger.clone(),
+            committer: session.drain.committer.clone(),
+        };
+        session.pending = Some(PendingRebalance { work: Box::pin(answer.run()), draining, partitions });
+    }
+
+    /// Starts assignments. Returns their routes, which open with the answer to the rebalance.
+    fn start_partitions(&mut self, session: &mut Session, start: Vec<Arc<Assignment>>) -> Vec<Route> {
+        let started = start.into_iter().filter_map(|assignment| self.start_partition(session, assignment));
         let mut opened: Vec<Route> = started.collect();
         if enabled(Mutant::ReadsTooEarly) {
             opened.drain(..).for_each(|route| session.routes.insert(route));
         }
-        let drain = session.drain.clone();
-        let forgotten = drain.discard(&lost, deadline);
-        let handed_back = drain.hand_back(drained, deadline);
-        let (member, ledger, routes) =
-            (session.member.clone(), session.ledger.clone(), session.routes.clone());
-        let committer = session.drain.committer.clone();
-        let (listeners, ends) = (self.setup.options.listeners.clone(), self.ends());
-        let work = Box::pin(async move {
-            let mut answered = match before {
-                Some(before) => before.done().await?,
-                None => Vec::new(),
-            };
-            forgotten.await?;
-            handed_back.await?;
-            if rebalance.change == Change::Revoke {
-                listeners.rebalanced(|| RebalanceEvent::Revoked(rebalance.partitions.clone()));
-            }
-            let ends = match (rebalance.change, ends) {
-                (Change::Assign, Some(ends)) => ends.find(&*member, &rebalance.partitions).await?,
-                _ => BTreeMap::new(),
-            };
-            for route in &mut opened {
-                route.end = ends.get(&route.assignment.partition).copied();
-            }
-            let open: Ready = Box::new(move || opened.into_iter().for_each(|route| routes.insert(route)));
-            let starts = answer(&*member, &rebalance, open, (&ledger, &committer), &epochs).await?;
-            telemetry::rebalance_answered(&rebalance, received.elapsed());
-            answered.push(Answered { rebalance, starts, ends });
-            Ok(answered)
-        });
-        session.pending = Some(Answering { work, leaving, partitions });
+        opened
     }
 
-    /// Tells listeners what is lost.
-    fn say_lost(&self, rebalance: &Rebalance, lost: &[Running]) {
+    /// Notifies listeners of lost partitions.
+    fn notify_lost(&self, rebalance: &Rebalance, lost: &[PartitionTask]) {
         let partitions = || match rebalance.change {
             Change::Lose => rebalance.partitions.clone(),
-            _ => lost.iter().map(|running| running.assignment.partition.clone()).collect(),
+            _ => lost.iter().map(|task| task.assignment.partition.clone()).collect(),
         };
         if rebalance.change == Change::Lose || !lost.is_empty() {
             self.setup.options.listeners.rebalanced(|| RebalanceEvent::Lost(partitions()));
@@ -147,17 +214,17 @@ impl Coordinator {
     }
 
     /// A rebalance is answered.
-    pub(super) fn rebalanced(&mut self, session: &mut Session, answered: &Answered) {
-        // What was said about them before is void.
-        let Answered { rebalance, starts, ends } = answered;
+    pub(super) fn rebalanced(&mut self, session: &mut Session, answered: &AnsweredRebalance) {
+        // Calls for earlier assignments of these partitions no longer count.
+        let AnsweredRebalance { rebalance, starts, ends } = answered;
         session.pauses.forget(&rebalance.partitions);
-        self.ends.extend(ends.iter().map(|(partition, end)| (partition.clone(), *end)));
+        self.end_offsets.extend(ends.iter().map(|(partition, end)| (partition.clone(), *end)));
         if self.setup.options.exactly_once {
-            session.reforms.note(starts);
+            session.replays.add(starts);
         }
         for start in starts {
             if let Some(offset) = start.offset {
-                self.starts_at(session, &start.partition, offset);
+                self.set_start(session, &start.partition, offset);
             }
             if start.chosen {
                 self.setup.counters.reset();
@@ -170,27 +237,4 @@ impl Coordinator {
             self.watchdog.forget(&rebalance.partitions);
         }
     }
-}
-
-async fn answer(
-    member: &dyn GroupMember,
-    rebalance: &Rebalance,
-    open: Ready,
-    (ledger, committer): (&Ledger, &CommitterHandle),
-    epochs: &BTreeMap<TopicPartition, AssignmentId>,
-) -> Result<Vec<Start>, Error> {
-    if rebalance.change != Change::Assign {
-        member.unassign(rebalance).await?;
-        return Ok(Vec::new());
-    }
-    let starts = member.assign(rebalance, open).await?;
-    for Start { partition, offset, chosen, metadata, log } in &starts {
-        if let Some(assignment) = epochs.get(partition).copied() {
-            let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());
-            let (offset, log) = (*offset, log.clone());
-            let _ = ledger.send(LedgerEntry::Starts { assignment, commit, metadata, offset, log });
-        }
-    }
-    committer.read();
-    Ok(starts)
 }

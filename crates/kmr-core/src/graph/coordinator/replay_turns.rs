@@ -1,7 +1,8 @@
-//! Planned blocks that are made again: no more at a time than the byte budget can hold whole, in the order of their partitions (E8).
+//! Rebuilds planned blocks in turns, in the order of their partitions (E8).
 //!
-//! A planned block goes out only when all of it is there. If several were made again at once and filled the budget with parts, none
-//! would ever be whole. So partitions whose turn has not come are paused.
+//! A planned block is delivered only when it is complete. Parts of several blocks could fill the
+//! memory budget, and none would ever be complete. So all partitions whose turn has not come are
+//! paused.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,76 +15,76 @@ use crate::graph::commit::handle::Settled;
 use crate::member::Start;
 use crate::record::TopicPartition;
 
-/// One part in so many of the byte budget is for blocks that are made again: the other partitions go on beside them.
-const SHARE: u64 = 2;
+/// Rebuilt blocks may use one half of the memory budget. The other partitions use the rest.
+const BUDGET_DIVISOR: u64 = 2;
 
-/// Partitions whose planned block is made again.
+/// Partitions whose planned block is being rebuilt.
 #[derive(Debug, Default)]
-pub(super) struct Reforms(BTreeMap<TopicPartition, Reform>);
+pub(super) struct Replays(BTreeMap<TopicPartition, Replay>);
 
 #[derive(Debug)]
-struct Reform {
-    /// What the block holds of the byte budget.
+struct Replay {
+    /// The block's bytes in the memory budget.
     bytes: u64,
-    /// The plan, which is in force until the block is done.
-    text: Arc<str>,
+    /// The plan, which is in force until the block is finished.
+    plan: Arc<str>,
 }
 
-impl Reforms {
-    /// Notes what partitions start with.
-    pub(super) fn note(&mut self, starts: &[Start]) {
+impl Replays {
+    /// Adds the partitions that start with an open plan.
+    pub(super) fn add(&mut self, starts: &[Start]) {
         for Start { partition, metadata, .. } in starts {
-            let plan = metadata.as_ref().and_then(|text| match Mark::parse(text) {
-                Ok(Mark::Plan(plan)) => Some(Reform { bytes: plan.budget, text: text.clone() }),
+            let replay = metadata.as_ref().and_then(|text| match Mark::parse(text) {
+                Ok(Mark::Plan(plan)) => Some(Replay { bytes: plan.budget, plan: text.clone() }),
                 _ => None,
             });
-            match plan {
-                Some(reform) => drop(self.0.insert(partition.clone(), reform)),
+            match replay {
+                Some(replay) => drop(self.0.insert(partition.clone(), replay)),
                 None => drop(self.0.remove(partition)),
             }
         }
     }
 
-    /// Their assignment ends.
+    /// The assignment of these partitions ends.
     pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
         self.0.retain(|partition, _| !partitions.contains(partition));
     }
 
-    /// Forgets those whose plan is not in force any more.
-    fn look(&mut self, states: &[Settled]) -> Vec<TopicPartition> {
-        let done = |partition: &TopicPartition, reform: &Reform| {
+    /// Removes and returns the partitions whose plan is no longer in force.
+    fn take_finished(&mut self, states: &[Settled]) -> Vec<TopicPartition> {
+        let finished = |partition: &TopicPartition, replay: &Replay| {
             let mut of = states.iter().filter(|state| state.partition == *partition);
-            of.any(|state| state.metadata.as_ref().is_some_and(|text| *text != reform.text))
+            of.any(|state| state.metadata.as_ref().is_some_and(|text| *text != replay.plan))
         };
-        let done = self.0.iter().filter(|(partition, reform)| done(partition, reform));
-        let done: Vec<TopicPartition> = done.map(|(partition, _)| partition.clone()).collect();
-        self.forget(&done);
-        done
+        let finished = self.0.iter().filter(|(partition, replay)| finished(partition, replay));
+        let finished: Vec<TopicPartition> = finished.map(|(partition, _)| partition.clone()).collect();
+        self.forget(&finished);
+        finished
     }
 
-    /// Who has to wait for its turn. The first never has.
+    /// Whether each partition has to wait for its turn. The first one never has to.
     fn turns(&self, budget: u64) -> impl Iterator<Item = (&TopicPartition, bool)> {
-        let mut taken = 0_u64;
-        self.0.iter().map(move |(partition, reform)| {
-            let waits = taken > 0 && taken.saturating_add(reform.bytes) > budget / SHARE;
-            taken = if waits { taken.max(1) } else { taken.saturating_add(reform.bytes.max(1)) };
+        let mut used = 0_u64;
+        self.0.iter().map(move |(partition, replay)| {
+            let waits = used > 0 && used.saturating_add(replay.bytes) > budget / BUDGET_DIVISOR;
+            used = if waits { used.max(1) } else { used.saturating_add(replay.bytes.max(1)) };
             (partition, waits)
         })
     }
 }
 
 impl Coordinator {
-    /// Blocks that were made again are done.
-    pub(super) fn look_at_reforms(session: &mut Session, states: &[Settled]) {
-        for partition in session.reforms.look(states) {
-            session.pauses.set(&partition, Reason::HandOff, false);
+    /// Ends the turns of rebuilt blocks that are finished.
+    pub(super) fn check_replays(session: &mut Session, states: &[Settled]) {
+        for partition in session.replays.take_finished(states) {
+            session.pauses.set(&partition, Reason::ReplayTurn, false);
         }
     }
 
-    /// Pauses those whose turn has not come.
-    pub(super) fn take_turns(&self, session: &mut Session) {
-        for (partition, waits) in session.reforms.turns(self.setup.budget.capacity()) {
-            session.pauses.set(partition, Reason::HandOff, waits);
+    /// Pauses the partitions whose turn has not come.
+    pub(super) fn pause_waiting_replays(&self, session: &mut Session) {
+        for (partition, waits) in session.replays.turns(self.setup.budget.capacity()) {
+            session.pauses.set(partition, Reason::ReplayTurn, waits);
         }
     }
 }
@@ -93,20 +94,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blocks_take_turns_by_what_fits_and_the_first_is_never_kept_waiting() {
+    fn blocks_that_fit_are_rebuilt_together_and_the_first_never_waits() {
         let partition = |number| TopicPartition::new("t", number);
-        let mut reforms = Reforms::default();
+        let mut replays = Replays::default();
         for (number, bytes) in [(0, 60), (1, 30), (2, 10), (3, 5)] {
-            reforms.0.insert(partition(number), Reform { bytes, text: "plan".into() });
+            replays.0.insert(partition(number), Replay { bytes, plan: "plan".into() });
         }
-        let waiting = |reforms: &Reforms, budget| -> Vec<i32> {
-            let turns = reforms.turns(budget).filter(|(_, waits)| *waits);
+        let waiting = |replays: &Replays, budget| -> Vec<i32> {
+            let turns = replays.turns(budget).filter(|(_, waits)| *waits);
             turns.map(|(partition, _)| partition.partition()).collect()
         };
-        assert_eq!(waiting(&reforms, 210), Vec::<i32>::new());
-        assert_eq!(waiting(&reforms, 150), [1], "60, 10 and 5 of 75");
-        assert_eq!(waiting(&reforms, 10), [1, 2, 3]);
-        reforms.forget(&[partition(0)]);
-        assert_eq!(waiting(&reforms, 10), [2, 3]);
+        assert_eq!(waiting(&replays, 210), Vec::<i32>::new());
+        assert_eq!(waiting(&replays, 150), [1], "60, 10 and 5 of 75");
+        assert_eq!(waiting(&replays, 10), [1, 2, 3]);
+        replays.forget(&[partition(0)]);
+        assert_eq!(waiting(&replays, 10), [2, 3]);
     }
 }

@@ -1,15 +1,20 @@
-//! A partition that goes on at another offset without a rebalance: it is drained and committed like a revoked one, sought, and started
-//! anew with an epoch of its own.
+//! Continues a partition at another offset without a rebalance.
+//!
+//! The partition is drained and committed like a revoked one, and the client seeks. Then it starts
+//! again with a new assignment id.
 //!
 //! Invariants:
-//! 1. While a partition moves, nothing of it is read: it is paused in the client and has no route until its new task is there.
-//! 2. A rebalance that names the partition, and the end, win: the move is dropped, the partition is drained by them (R1, R3).
-//! 3. A move begins only while no rebalance that names the partition waits for its answer.
+//! 1. Nothing of the partition is read meanwhile: it is paused in the client and has no route until
+//!    its new task has started.
+//! 2. A rebalance that names the partition, and a shutdown, cancel the repositioning and drain the
+//!    partition themselves (R1, R3).
+//! 3. It starts only while no rebalance that names the partition is unanswered.
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,7 +22,7 @@ use tokio::time::Instant;
 use super::Coordinator;
 use super::drain::Drain;
 use super::health_check::StuckAt;
-use super::session::{Running, Session};
+use super::session::{PartitionTask, Session};
 use super::supervision::Failed;
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
@@ -28,50 +33,79 @@ use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
 
-/// A move that is wanted.
-pub(super) struct Wanted {
+/// Longer than any process runs.
+const NO_LIMIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// A repositioning that has not started.
+pub(super) struct RepositionRequest {
     pub(super) partition: TopicPartition,
-    pub(super) why: Why,
+    pub(super) cause: RepositionCause,
 }
 
-/// Why a partition moves, and so where to.
-pub(super) enum Why {
-    /// The operator says so.
+/// Why a partition is repositioned, which decides its new offset.
+pub(super) enum RepositionCause {
+    /// A request of the operator.
     Seek { offset: i64, reply: oneshot::Sender<Result<(), Error>> },
-    /// Its offset is not in the log any more; the policy says where it goes on.
+    /// Its offset is no longer in the log. The policy decides where it continues.
     Reset { lost: Option<i64>, to: LogPoint },
-    /// It does not get on: it starts anew from where it is committed.
-    Heal(StuckAt),
+    /// It makes no progress. It restarts at its committed offset.
+    Restart(StuckAt),
 }
 
-/// Where a partition has moved to.
-pub(super) struct Moved {
+impl RepositionCause {
+    fn target(&self) -> Target {
+        match self {
+            Self::Seek { offset, .. } => Target::Offset(*offset),
+            Self::Reset { to, .. } => Target::Point(*to),
+            Self::Restart(_) => Target::Committed,
+        }
+    }
+}
+
+/// Where a partition continues.
+enum Target {
+    Offset(i64),
+    Point(LogPoint),
+    /// At its committed offset, or where its assignment started.
+    Committed,
+}
+
+/// A completed repositioning.
+pub(super) struct Repositioned {
     offset: i64,
-    /// It goes on where it is committed instead of where it was to go: from this offset on records were read and not finished.
+    /// The lowest unfinished offset. If there is one, the partition continues at its committed
+    /// offset and not at the target.
     unfinished_from: Option<i64>,
-    /// What was in force stays in force (C7).
+    /// The metadata in force stays in force (C7).
     metadata: Option<Arc<str>>,
-    /// Exactly-once mode: it is the same log.
+    /// Exactly-once mode: the log stays the same.
     log: Option<LogAt>,
-    /// Its old task is in user code that does not return.
-    left_behind: bool,
-    /// For the log of a reset.
+    /// Its old task is stuck in user code.
+    is_stuck: bool,
+    /// For the log line about a reset.
     watermarks: Option<(i64, i64)>,
 }
 
-/// A move under way.
-pub(super) struct Move {
-    why: Why,
+/// A repositioning under way.
+pub(super) struct Repositioning {
+    cause: RepositionCause,
     old: Arc<Assignment>,
-    work: BoxFuture<'static, Result<Moved, Error>>,
+    work: BoxFuture<'static, Result<Repositioned, Error>>,
 }
 
-/// Moves under way, by partition. Dropping one takes it back as far as that is possible: calls to the client that were made stay
-/// made, in their order.
-#[derive(Default)]
-pub(super) struct Moves(BTreeMap<TopicPartition, Move>);
+/// A repositioning that has ended.
+pub(super) struct EndedRepositioning {
+    cause: RepositionCause,
+    old: Arc<Assignment>,
+    result: Result<Repositioned, Error>,
+}
 
-impl Moves {
+/// Repositionings under way, by partition. Dropping one cancels it, but calls that the client has
+/// already received are not undone.
+#[derive(Default)]
+pub(super) struct Repositionings(BTreeMap<TopicPartition, Repositioning>);
+
+impl Repositionings {
     pub(super) fn contains(&self, partition: &TopicPartition) -> bool {
         self.0.contains_key(partition)
     }
@@ -80,22 +114,25 @@ impl Moves {
         self.0.is_empty()
     }
 
-    /// Drops the moves of these partitions; whoever waits for one is told.
-    pub(super) fn overtake(&mut self, partitions: &[TopicPartition]) {
+    /// Cancels the repositioning of these partitions. A caller that waits for one receives an
+    /// error.
+    pub(super) fn cancel(&mut self, partitions: &[TopicPartition]) {
         partitions.iter().for_each(|partition| drop(self.0.remove(partition)));
     }
 
-    /// The next move that ends; pends while there is none. Cancel safe.
-    pub(super) async fn next(&mut self) -> (Why, Arc<Assignment>, Result<Moved, Error>) {
+    /// The next repositioning that ends. Pends while there is none. Cancel safe.
+    pub(super) async fn next(&mut self) -> EndedRepositioning {
         poll_fn(|context| {
-            let mut moves = self.0.iter_mut();
-            let ended = moves.find_map(|(partition, moving)| match moving.work.as_mut().poll(context) {
+            let mut all = self.0.iter_mut();
+            let ended = all.find_map(|(partition, one)| match one.work.as_mut().poll(context) {
                 Poll::Ready(result) => Some((partition.clone(), result)),
                 Poll::Pending => None,
             });
             let Some((partition, result)) = ended else { return Poll::Pending };
             match self.0.remove(&partition) {
-                Some(Move { why, old, .. }) => Poll::Ready((why, old, result)),
+                Some(Repositioning { cause, old, .. }) => {
+                    Poll::Ready(EndedRepositioning { cause, old, result })
+                }
                 None => Poll::Pending,
             }
         })
@@ -104,69 +141,69 @@ impl Moves {
 }
 
 impl Coordinator {
-    /// Starts the moves that can start.
-    pub(super) fn start_moves(&mut self, session: &mut Session) {
-        for wanted in std::mem::take(&mut session.wanted) {
-            let Some(old) = self.ownership.assignment(&wanted.partition).cloned() else {
-                continue; // dropping the reply says so
+    /// Starts the requested repositionings that are not blocked by a rebalance.
+    pub(super) fn start_repositioning(&mut self, session: &mut Session) {
+        for request in std::mem::take(&mut session.reposition_requests) {
+            let Some(old) = self.ownership.assignment(&request.partition).cloned() else {
+                continue; // dropping the reply reports that the partition is not assigned
             };
-            if session.is_busy(&wanted.partition) {
-                session.wanted.push(wanted);
+            if session.is_busy(&request.partition) {
+                session.reposition_requests.push(request);
                 continue;
             }
-            let Some(running) = session.running.get(&old.epoch).cloned() else { continue };
+            let Some(task) = session.task(&old).cloned() else { continue };
             session.routes.remove(&old.partition);
-            running.is_read_no_more();
-            let limit = match &wanted.why {
-                // What was read before the gap is delivered however long that takes: it cannot be read again.
-                Why::Reset { .. } => FOR_EVER,
-                Why::Seek { .. } | Why::Heal(_) => self.setup.options.drain_timeout,
+            task.stop_reading();
+            let timeout = match &request.cause {
+                // Records before the gap cannot be read again, so their delivery has no limit.
+                RepositionCause::Reset { .. } => NO_LIMIT,
+                RepositionCause::Seek { .. } | RepositionCause::Restart(_) => {
+                    self.setup.options.drain_timeout
+                }
             };
-            let deadline = Instant::now() + limit;
-            let to = match &wanted.why {
-                Why::Seek { offset, .. } => To::Offset(*offset),
-                Why::Reset { to, .. } => To::Point(*to),
-                Why::Heal(_) => To::Committed,
-            };
-            let work = go(session.member.clone(), session.drain.clone(), running, to, deadline);
-            session.moves.0.insert(wanted.partition, Move { why: wanted.why, old, work: Box::pin(work) });
+            let deadline = Instant::now() + timeout;
+            let RepositionRequest { partition, cause } = request;
+            let (member, drain) = (session.member.clone(), session.drain.clone());
+            let work = Box::pin(reposition(member, drain, task, cause.target(), deadline));
+            session.repositionings.0.insert(partition, Repositioning { cause, old, work });
         }
     }
 
-    /// A move has ended: the partition starts anew.
-    pub(super) async fn moved(
+    /// A repositioning has ended: the partition starts again.
+    pub(super) async fn repositioned(
         &mut self,
         session: &mut Session,
-        (why, old, moved): (Why, Arc<Assignment>, Result<Moved, Error>),
+        ended: EndedRepositioning,
     ) -> Result<(), Failed> {
-        let Moved { offset, unfinished_from, metadata, log, left_behind, watermarks } =
-            moved.map_err(Failed::Client)?;
+        let EndedRepositioning { cause, old, result } = ended;
+        let Repositioned { offset, unfinished_from, metadata, log, is_stuck, watermarks } =
+            result.map_err(Failed::Client)?;
         let partition = &old.partition;
-        if let (Why::Heal(stuck), true) = (&why, left_behind) {
-            // Another task would end up in the same code: it takes a process to end that.
+        if let (RepositionCause::Restart(stuck), true) = (&cause, is_stuck) {
+            // A new task would get stuck in the same code. Only the end of the process stops that.
             return Err(Failed::Task(stuck.clone().error(partition.clone())));
         }
-        session.running.remove(&old.epoch);
+        session.partition_tasks.remove(&old.id);
         session.pauses.forget(std::slice::from_ref(partition));
         session.pauses.applied(std::slice::from_ref(partition), true);
         let assignment = self.ownership.renew(partition);
-        let epoch = assignment.epoch;
-        // The seek has emptied the fetch queue of it, and it is paused.
+        let id = assignment.id;
+        // The seek has removed its records from the fetch queue, and it is paused.
         if let Some(route) = self.start_partition(session, assignment) {
             session.routes.insert(route);
         }
         let to = Some(offset);
         let _ = session.ledger.send(LedgerEntry::Starts {
-            assignment: epoch,
+            assignment: id,
             commit: to,
             metadata,
             offset: to,
             log,
         });
         session.drain.committer.read();
-        self.starts_at(session, partition, offset);
-        match why {
-            Why::Seek { reply, .. } => {
+        self.set_start(session, partition, offset);
+        match cause {
+            RepositionCause::Seek { reply, .. } => {
                 telemetry::sought(partition, offset);
                 let skipped = |from| Error::Unfinished {
                     what: format!("{partition} from offset {from}; it was not sought"),
@@ -174,11 +211,11 @@ impl Coordinator {
                 };
                 let _ = reply.send(unfinished_from.map_or(Ok(()), |from| Err(skipped(from))));
             }
-            Why::Heal(_) => telemetry::partition_restarted(partition, offset),
-            Why::Reset { .. } if unfinished_from.is_some() => {
+            RepositionCause::Restart(_) => telemetry::partition_restarted(partition, offset),
+            RepositionCause::Reset { .. } if unfinished_from.is_some() => {
                 telemetry::partition_restarted(partition, offset);
             }
-            Why::Reset { lost, .. } => {
+            RepositionCause::Reset { lost, .. } => {
                 self.setup.counters.reset();
                 telemetry::offset_reset(partition, lost, offset, watermarks);
             }
@@ -187,35 +224,26 @@ impl Coordinator {
     }
 }
 
-/// Longer than any process runs.
-const FOR_EVER: std::time::Duration = std::time::Duration::from_secs(365 * 24 * 3600);
-
-enum To {
-    Offset(i64),
-    Point(LogPoint),
-    /// Where it is committed, or where it started.
-    Committed,
-}
-
-async fn go(
+/// Drains a partition, commits and seeks.
+async fn reposition(
     member: Arc<dyn GroupMember>,
     drain: Drain,
-    running: Running,
-    to: To,
+    task: PartitionTask,
+    target: Target,
     deadline: Instant,
-) -> Result<Moved, Error> {
-    let partition = running.assignment.partition.clone();
+) -> Result<Repositioned, Error> {
+    let partition = task.assignment.partition.clone();
     member.pause(std::slice::from_ref(&partition), true).await?;
-    let (old, start) = (running.clone(), running.start);
-    let settled = drain.hand_back(vec![running], deadline).await?.into_iter().next();
+    let (old, start) = (task.clone(), task.start);
+    let settled = drain.release(vec![task], deadline).await?.into_iter().next();
     let committed = settled.as_ref().and_then(|settled| settled.committed).or(start);
     let unfinished = settled.as_ref().and_then(|settled| settled.unfinished_from);
     let (metadata, log) = settled.map(|settled| (settled.metadata, settled.log)).unwrap_or_default();
-    let is_reset = matches!(to, To::Point(_));
-    let point = match (to, committed) {
-        (To::Offset(offset), _) | (To::Committed, Some(offset)) => Ok(offset),
-        (To::Point(point), _) => Err(point),
-        (To::Committed, None) => Err(LogPoint::Low),
+    let is_reset = matches!(target, Target::Point(_));
+    let point = match (target, committed) {
+        (Target::Offset(offset), _) | (Target::Committed, Some(offset)) => Ok(offset),
+        (Target::Point(point), _) => Err(point),
+        (Target::Committed, None) => Err(LogPoint::Low),
     };
     let offset = match point {
         Ok(offset) => offset,
@@ -223,15 +251,15 @@ async fn go(
             let offsets = member.offsets(std::slice::from_ref(&partition), point).await?;
             offsets.get(&partition).copied().ok_or_else(|| Error::Client {
                 what: format!("{partition}: reading offsets ({point:?})"),
-                reason: "the answer does not name the partition".to_owned(),
+                reason: "the response does not contain the partition".to_owned(),
                 retryable: true,
             })?
         }
     };
-    // Nothing that was read and is not finished is passed: it is read again first.
+    // No unfinished record is skipped: it is read again first.
     let unfinished_from = unfinished.filter(|from| offset > *from);
     let offset = if unfinished_from.is_some() { committed.or(unfinished).unwrap_or(offset) } else { offset };
     let watermarks = if is_reset { member.watermarks(&partition).await } else { None };
     member.seek(&[(partition, offset)]).await?;
-    Ok(Moved { offset, unfinished_from, metadata, log, left_behind: old.is_in_user_code(), watermarks })
+    Ok(Repositioned { offset, unfinished_from, metadata, log, is_stuck: old.is_in_user_code(), watermarks })
 }

@@ -1,6 +1,7 @@
-//! One client's time: its member, the tasks and partitions that live as long as it does, and how they start and stop.
+//! A session: the life of one Kafka client, with the tasks and partitions that depend on it.
 //!
-//! Reduce stages outlive a session. What they still hold of one that is over belongs to dead epochs: `flow` tells them.
+//! Reduce stages outlive a session. The rows that they still hold of an ended one belong to dead
+//! assignments, and [`AssignmentStates`] tells them so.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,14 +12,14 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Setup;
-use super::commands::Pausing;
+use super::commands::PendingPause;
 use super::drain::Drain;
-use super::fair_share::Looks;
-use super::health_check::next_look;
+use super::fair_share::ShareChecks;
+use super::health_check::next_check;
 use super::pauses::Pauses;
-use super::rebalance::Answering;
-use super::replay_turns::Reforms;
-use super::repositioning::{Moves, Wanted};
+use super::rebalance::PendingRebalance;
+use super::replay_turns::Replays;
+use super::repositioning::{RepositionRequest, Repositionings};
 use crate::error::Error;
 use crate::graph::assignment::id::{Assignment, AssignmentId};
 use crate::graph::assignment::states::AssignmentStates;
@@ -26,7 +27,7 @@ use crate::graph::commit::committer::{Committer, CommitterSetup};
 use crate::graph::commit::handle::{CommitterHandle, Settled};
 use crate::graph::commit::ledger::{Ledger, LedgerEntry};
 use crate::graph::fetch::intake::Intake;
-use crate::graph::fetch::routes::{Report, Route, Routes};
+use crate::graph::fetch::routes::{PartitionEvent, Route, Routes};
 use crate::graph::map::{MapPhase, PartitionInput};
 use crate::graph::memory::budget::Budget;
 use crate::graph::memory::fair_share::UnmappedBytes;
@@ -37,59 +38,62 @@ use crate::util::future::BoxFuture;
 use crate::util::ordered_watch;
 use crate::util::supervise::{Tasks, supervise};
 
-/// A partition's task, as the coordinator sees it.
+/// A partition's map task, as the coordinator sees it.
 #[derive(Clone)]
-pub(super) struct Running {
+pub(super) struct PartitionTask {
     pub(super) assignment: Arc<Assignment>,
     pub(super) stop: CancellationToken,
     pub(super) ended: CancellationToken,
-    pub(super) pulse: Arc<Activity>,
+    pub(super) activity: Arc<Activity>,
     pub(super) backlog: Arc<UnmappedBytes>,
     /// Where the assignment starts, once that is known.
     pub(super) start: Option<i64>,
-    /// It has been read up to its end.
-    pub(super) reached: bool,
+    /// It has been read up to the end of a bounded run.
+    pub(super) end_reached: bool,
 }
 
-impl Running {
-    /// Whether it is the mapper that keeps the task from ending. One that waits for a stage ends by itself when that takes a piece.
+impl PartitionTask {
+    /// Whether the mapper keeps the task from ending. A task that waits for a stage ends by itself
+    /// when the stage accepts its rows.
     pub(super) fn is_in_user_code(&self) -> bool {
-        !self.ended.is_cancelled() && self.pulse.read().state.is_in_mapper()
+        !self.ended.is_cancelled() && self.activity.read().state.is_in_mapper()
     }
 
-    /// Whatever the task still holds, nobody waits for it to hold less.
-    pub(super) fn is_read_no_more(&self) {
+    /// The partition is no longer read. Its backlog stops counting against its fair share.
+    pub(super) fn stop_reading(&self) {
         self.backlog.set_paused(true);
     }
 }
 
-/// One client's time.
+/// One client, with the tasks and partitions that depend on it.
 pub(super) struct Session {
     pub(super) member: Arc<dyn GroupMember>,
     pub(super) drain: Drain,
     pub(super) ledger: Ledger,
     pub(super) routes: Arc<Routes>,
-    pub(super) reports: mpsc::UnboundedReceiver<Report>,
+    /// Events of partitions that the intake reports.
+    pub(super) events: mpsc::UnboundedReceiver<PartitionEvent>,
     /// The intake and the committer.
     pub(super) tasks: Tasks,
-    pub(super) running: BTreeMap<AssignmentId, Running>,
-    /// The rebalance that is under way.
-    pub(super) pending: Option<Answering>,
-    /// Partitions that go on elsewhere: wanted, and under way.
-    pub(super) wanted: Vec<Wanted>,
-    pub(super) moves: Moves,
-    /// What is paused; and the call that says so to the client.
+    /// The map tasks of assigned partitions.
+    pub(super) partition_tasks: BTreeMap<AssignmentId, PartitionTask>,
+    /// The rebalance that is not answered yet.
+    pub(super) pending: Option<PendingRebalance>,
+    /// Repositionings that have not started.
+    pub(super) reposition_requests: Vec<RepositionRequest>,
+    pub(super) repositionings: Repositionings,
     pub(super) pauses: Pauses,
-    pub(super) pausing: Option<Pausing>,
-    pub(super) looks: Looks,
-    /// Exactly-once mode: planned blocks that are made again.
-    pub(super) reforms: Reforms,
-    /// The next look at every partition.
-    pub(super) examination: BoxFuture<'static, Vec<Settled>>,
-    /// In a bounded run: since when nothing has been assigned, and no rebalance has been under way.
-    pub(super) nothing_since: Option<Instant>,
-    /// Commits that were refused for good.
-    pub(super) refusals: mpsc::UnboundedReceiver<Error>,
+    /// The call to the client that pauses or resumes partitions.
+    pub(super) pending_pause: Option<PendingPause>,
+    pub(super) share_checks: ShareChecks,
+    /// Exactly-once mode: the planned blocks that are being rebuilt.
+    pub(super) replays: Replays,
+    /// The next health check of all partitions.
+    pub(super) health_check: BoxFuture<'static, Vec<Settled>>,
+    /// In a bounded run: since when there has been neither an assignment nor a rebalance.
+    pub(super) unassigned_since: Option<Instant>,
+    /// Commits that failed permanently.
+    pub(super) failed_commits: mpsc::UnboundedReceiver<Error>,
     intake_stop: CancellationToken,
     budget: Arc<Budget>,
 }
@@ -99,21 +103,21 @@ impl Session {
     pub(super) fn start(
         connected: Connected,
         setup: &Setup,
-        flow: Arc<ordered_watch::Sender<AssignmentStates>>,
+        assignments: Arc<ordered_watch::Sender<AssignmentStates>>,
     ) -> Self {
         let Connected { member, queue } = connected;
         let (ledger, entries) = mpsc::unbounded_channel();
         let (committer, commands) = CommitterHandle::new();
-        let (reporter, reports) = mpsc::unbounded_channel();
+        let (event_sender, events) = mpsc::unbounded_channel();
         let (routes, intake_stop) = (Arc::<Routes>::default(), CancellationToken::new());
-        let examination = next_look(committer.clone());
+        let health_check = next_check(committer.clone());
         let mut tasks: Tasks = JoinSet::new();
-        let (refused, refusals) = mpsc::unbounded_channel();
+        let (failed, failed_commits) = mpsc::unbounded_channel();
         let committer_setup = CommitterSetup {
             member: member.clone(),
             counters: setup.counters.clone(),
             listeners: setup.options.listeners.clone(),
-            fatal_errors: refused,
+            fatal_errors: failed,
             interval: setup.options.commit_interval,
             exactly_once: setup.options.exactly_once.then(|| setup.budget.capacity()),
         };
@@ -123,123 +127,126 @@ impl Session {
             queue,
             routes: routes.clone(),
             budget: setup.budget.clone(),
-            reports: reporter,
+            events: event_sender,
             stop: intake_stop.clone(),
-            turns: setup.options.turns,
+            max_hand_offs: setup.options.max_hand_offs,
         };
         tasks.spawn(supervise("intake".to_owned(), intake.run()));
         Self {
             member,
-            drain: Drain { committer, flow },
+            drain: Drain { committer, assignments },
             ledger,
             routes,
-            reports,
+            events,
             tasks,
-            running: BTreeMap::new(),
+            partition_tasks: BTreeMap::new(),
             pending: None,
-            wanted: Vec::new(),
-            moves: Moves::default(),
+            reposition_requests: Vec::new(),
+            repositionings: Repositionings::default(),
             pauses: Pauses::default(),
-            pausing: None,
-            looks: Looks::default(),
-            reforms: Reforms::default(),
-            examination,
-            nothing_since: None,
-            refusals,
+            pending_pause: None,
+            share_checks: ShareChecks::default(),
+            replays: Replays::default(),
+            health_check,
+            unassigned_since: None,
+            failed_commits,
             intake_stop,
             budget: setup.budget.clone(),
         }
     }
 
-    /// Starts a partition's task: the ledger and the stages know its epoch before its first record comes. Returns the way to it, which
-    /// is to be opened when records of this assignment can come, and no others.
+    /// Starts a partition's map task. The ledger and the stages know its assignment before its
+    /// first record arrives. The returned route opens when all arriving records belong to this
+    /// assignment.
     pub(super) fn start_partition(
         &mut self,
-        (assignment, end): (Arc<Assignment>, Option<i64>),
+        assignment: Arc<Assignment>,
+        end: Option<i64>,
         map: Arc<dyn MapPhase>,
         maps: &mut Tasks,
     ) -> Route {
-        let epoch = assignment.epoch;
+        let id = assignment.id;
         let _ = self.ledger.send(LedgerEntry::Assigned(assignment.clone()));
-        self.drain.flow.send_modify(|flow| {
-            flow.live.insert(epoch);
+        self.drain.assignments.send_modify(|states| {
+            states.live.insert(id);
         });
-        let running = Running {
+        let task = PartitionTask {
             assignment: assignment.clone(),
             stop: CancellationToken::new(),
             ended: CancellationToken::new(),
-            pulse: Arc::default(),
+            activity: Arc::default(),
             backlog: self.budget.backlogs().backlog(),
             start: None,
-            reached: false,
+            end_reached: false,
         };
         let (sender, batches) = mpsc::unbounded_channel();
-        let backlog = running.backlog.clone();
+        let backlog = task.backlog.clone();
         let route = Route { assignment: assignment.clone(), task: sender, backlog, end };
         let name = format!("map {}", assignment.partition);
-        let ended = running.ended.clone().drop_guard();
-        let (stop, ledger, pulse) = (running.stop.clone(), self.ledger.clone(), running.pulse.clone());
-        let input = PartitionInput { assignment, batches, stop, ledger, pulse, next: 0 };
-        let task = async move {
+        let ended = task.ended.clone().drop_guard();
+        let (stop, ledger, activity) = (task.stop.clone(), self.ledger.clone(), task.activity.clone());
+        let input = PartitionInput { assignment, batches, stop, ledger, activity, next: 0 };
+        let run = async move {
             let _ended = ended;
             map.run_partition(input).await
         };
-        maps.spawn(supervise(name, task));
-        self.running.insert(epoch, running);
+        maps.spawn(supervise(name, run));
+        self.partition_tasks.insert(id, task);
         route
     }
 
-    /// Ends the intake of partitions; their tasks are told to stop by the drain.
-    pub(super) fn stop_partitions(&mut self, gone: &[Arc<Assignment>]) -> Vec<Running> {
+    /// Stops the intake of partitions. The drain stops their tasks.
+    pub(super) fn stop_partitions(&mut self, gone: &[Arc<Assignment>]) -> Vec<PartitionTask> {
         for assignment in gone {
             self.routes.remove(&assignment.partition);
         }
-        let stopped = gone.iter().filter_map(|assignment| self.running.remove(&assignment.epoch));
-        stopped.inspect(Running::is_read_no_more).collect()
+        let stopped = gone.iter().filter_map(|assignment| self.partition_tasks.remove(&assignment.id));
+        stopped.inspect(PartitionTask::stop_reading).collect()
     }
 
-    /// The task of an assigned partition.
-    pub(super) fn running(&self, assignment: &Assignment) -> Option<&Running> {
-        self.running.get(&assignment.epoch)
+    /// The map task of an assigned partition.
+    pub(super) fn task(&self, assignment: &Assignment) -> Option<&PartitionTask> {
+        self.partition_tasks.get(&assignment.id)
     }
 
-    /// Whether calls about the partition have to wait: a rebalance that names it has no answer yet, or it moves.
+    /// Whether calls for the partition have to wait: a rebalance that names it is not answered, or
+    /// it is being repositioned.
     pub(super) fn is_busy(&self, partition: &TopicPartition) -> bool {
-        self.moves.contains(partition)
+        self.repositionings.contains(partition)
             || self.pending.as_ref().is_some_and(|pending| pending.names(partition))
     }
 
-    /// Whether the partition is to go on elsewhere as soon as that can be.
-    pub(super) fn will_move(&self, partition: &TopicPartition) -> bool {
-        self.wanted.iter().any(|wanted| wanted.partition == *partition)
+    /// Whether a repositioning of the partition has been requested.
+    pub(super) fn is_reposition_requested(&self, partition: &TopicPartition) -> bool {
+        self.reposition_requests.iter().any(|request| request.partition == *partition)
     }
 
-    /// Nothing is read any more.
+    /// Stops the intake of all partitions.
     pub(super) fn stop_intake(&self) {
         self.intake_stop.cancel();
     }
 
-    /// Ends it without a commit (C5), whatever is under way: a rebalance stays without an answer, a commit without a reader.
-    /// Returns the member, which is still to be closed.
+    /// Ends the session without a commit (C5). A rebalance stays unanswered, and the outcome of an
+    /// outstanding commit is not read. Returns the member, which is still to be closed.
     pub(super) async fn abandon(mut self) -> Arc<dyn GroupMember> {
         self.stop_intake();
-        for running in self.running.values() {
-            running.is_read_no_more();
-            running.stop.cancel();
+        for task in self.partition_tasks.values() {
+            task.stop_reading();
+            task.stop.cancel();
         }
-        self.drain.flow.send_modify(|flow| *flow = AssignmentStates::default());
+        self.drain.assignments.send_modify(|states| *states = AssignmentStates::default());
         self.tasks.shutdown().await;
         self.member
     }
 
-    /// The first failure of the intake or the committer, or refused commit, during the end.
+    /// The first failure of the intake, the committer or a commit during the shutdown.
     pub(super) fn task_failure(&mut self) -> Result<(), Error> {
-        if let Ok(refusal) = self.refusals.try_recv() {
-            return Err(refusal);
+        if let Ok(error) = self.failed_commits.try_recv() {
+            return Err(error);
         }
         while let Some(ended) = self.tasks.try_join_next() {
             if !matches!(ended, Ok((_, Ok(())))) {
-                return Err(super::supervision::early(ended));
+                return Err(super::supervision::unexpected_end(ended));
             }
         }
         Ok(())

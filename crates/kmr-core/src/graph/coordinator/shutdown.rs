@@ -1,4 +1,4 @@
-//! The ordered end (L3): intake, drain, flush, dead letters, commit, leave, on one absolute deadline.
+//! The ordered shutdown (L3): drains, flushes, commits and leaves the group, by one deadline.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,10 +6,10 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::reconnect::Without;
-use super::session::{Running, Session};
-use super::supervision::{Failed, early};
-use super::{CLOSE_TIME, Coordinator, Ending, StopRequest};
+use super::reconnect::NoClient;
+use super::session::{PartitionTask, Session};
+use super::supervision::{Failed, unexpected_end};
+use super::{CLOSE_TIME, Coordinator, ShutdownOutcome, StopRequest};
 use crate::error::{BoxError, Error};
 use crate::graph::commit::handle::Settled;
 use crate::listeners::RebalanceEvent;
@@ -18,16 +18,16 @@ use crate::partition_report::PartitionReport;
 use crate::record::TopicPartition;
 use crate::telemetry;
 
-/// How long a forced end waits to learn what is left: the committer answers at once, or not at all.
-const LAST_WORDS: Duration = Duration::from_secs(1);
+/// How long a forced shutdown waits for the committer's report. It comes at once or not at all.
+const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Coordinator {
-    /// Ends the consumer in order after `served`; a wish to stop that comes now forces it.
+    /// Shuts down in order after `served`. A stop request that arrives now forces the end.
     pub(super) async fn finish(
         mut self,
         mut session: Session,
         served: Result<StopRequest, Failed>,
-    ) -> Result<Ending, Error> {
+    ) -> Result<ShutdownOutcome, Error> {
         match &served {
             Ok(StopRequest(why)) => telemetry::stopping(why),
             Err(error) => telemetry::stopping(&format!("after an error: {error}")),
@@ -39,11 +39,11 @@ impl Coordinator {
         let ended = tokio::select! {
             biased;
             StopRequest(why) = second(&mut stops) => {
-                let left = timeout(LAST_WORDS, committer.report()).await.unwrap_or_default();
+                let left = timeout(REPORT_TIMEOUT, committer.report()).await.unwrap_or_default();
                 let what = left_over(&left).map(|what| format!("; {what}")).unwrap_or_default();
                 Err(unfinished(format!("forced by {why}{what}"), &left))
             }
-            ended = self.end(&mut session, commits, deadline) => ended,
+            ended = self.shut_down(&mut session, commits, deadline) => ended,
         };
         match (served, ended) {
             (Err(Failed::Client(error) | Failed::Task(error)), ended) => {
@@ -56,11 +56,14 @@ impl Coordinator {
         }
     }
 
-    /// The end while there is no client: nothing is owned, so only the stages are left.
-    pub(super) async fn finish_without(mut self, without: Without) -> Result<Ending, Error> {
-        match &without {
-            Without::Stopped(StopRequest(why)) => telemetry::stopping(why),
-            Without::Failed(error) => telemetry::stopping(&format!("after an error: {error}")),
+    /// Shuts down while there is no client. No partition is assigned, so only the stages are left.
+    pub(super) async fn finish_without_client(
+        mut self,
+        no_client: NoClient,
+    ) -> Result<ShutdownOutcome, Error> {
+        match &no_client {
+            NoClient::Stopped(StopRequest(why)) => telemetry::stopping(why),
+            NoClient::Failed(error) => telemetry::stopping(&format!("after an error: {error}")),
         }
         let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
@@ -69,69 +72,32 @@ impl Coordinator {
             StopRequest(why) = second(&mut stops) => Err(unfinished(format!("forced by {why}"), &[])),
             ended = self.end_stages(deadline) => ended,
         };
-        match (without, ended) {
-            (Without::Failed(error), ended) => {
+        match (no_client, ended) {
+            (NoClient::Failed(error), ended) => {
                 if let Err(second) = ended {
                     telemetry::secondary_failure(&(Box::new(second) as BoxError));
                 }
                 Err(error)
             }
-            (Without::Stopped(_), ended) => ended.map(|()| Ending::default()),
+            (NoClient::Stopped(_), ended) => ended.map(|()| ShutdownOutcome::default()),
         }
     }
 
-    async fn end(
+    async fn shut_down(
         &mut self,
         session: &mut Session,
         commits: bool,
         deadline: Instant,
-    ) -> Result<Ending, Error> {
+    ) -> Result<ShutdownOutcome, Error> {
         session.stop_intake();
-        session.drain.flow.send_modify(|flow| flow.flushes = commits);
+        session.drain.assignments.send_modify(|states| states.flushes = commits);
         let gone = self.ownership.give_up_all();
-        let running = session.stop_partitions(&gone);
-        let (drain, overtaken) = (session.drain.clone(), session.drain.clone());
-        session.moves.overtake(&gone.iter().map(|gone| gone.partition.clone()).collect::<Vec<_>>());
-        let pending = session.pending.take();
-        let leaving = pending.iter().flat_map(|pending| pending.leaving().iter().cloned());
-        let all: Vec<Running> = running.iter().cloned().chain(leaving).collect();
-        let drained = async {
-            tokio::join!(
-                // A rebalance under way is finished, too: its partitions drain on a deadline of their own, not a later one.
-                async {
-                    match pending {
-                        Some(pending) if commits && pending.drains() => {
-                            let _ = timeout_at(deadline, pending.done()).await;
-                        }
-                        // Closing answers an assignment or a loss; after the client's failure nothing is committed (C5).
-                        Some(pending) => pending.discard(&overtaken, deadline),
-                        None => {}
-                    }
-                },
-                async {
-                    if commits {
-                        drain.hand_back(running, deadline).await
-                    } else {
-                        drain.discard(&running, deadline).await
-                    }
-                },
-            )
-            .1
-        };
-        let (member, exactly_once) = (session.member.clone(), self.setup.options.exactly_once);
-        let drained = tokio::select! {
-            biased;
-            () = rebalanced(&*member), if exactly_once => None,
-            settled = drained => Some(settled),
-        };
-        let settled = match drained {
-            Some(settled) => settled,
-            // E9: nobody answers the group any more, so the partitions may be somebody else's at any time from now on. What is planned
-            // is made again there.
-            None => session.drain.discard(&all, deadline).await,
-        };
+        let tasks = session.stop_partitions(&gone);
+        let gone: Vec<TopicPartition> = gone.iter().map(|gone| gone.partition.clone()).collect();
+        session.repositionings.cancel(&gone);
+        let settled = self.drain_all(session, tasks, commits, deadline).await;
         let event = if commits { RebalanceEvent::Revoked } else { RebalanceEvent::Lost };
-        self.setup.options.listeners.gone(gone.iter().map(|gone| gone.partition.clone()).collect(), event);
+        self.setup.options.listeners.gone(gone, event);
         let stages = self.end_stages(deadline).await;
         let tasks = self.end_maps().and(session.task_failure());
         let close_by = deadline.max(Instant::now() + CLOSE_TIME);
@@ -145,25 +111,76 @@ impl Coordinator {
             None => Ok(()),
         };
         match (stages, finished) {
-            // A stage that did not end in time is known by the records that it holds: they say more.
+            // The unfinished records tell more than the stage that did not end in time.
             (Err(Error::Unfinished { .. }), Err(unfinished)) => return Err(unfinished),
             (Err(error), _) => return Err(error),
             (Ok(()), finished) => closed.and(finished)?,
         }
-        Ok(Ending { settled })
+        Ok(ShutdownOutcome { settled })
     }
 
-    /// The first failure of a partition's task during the end.
+    /// Drains and commits all partitions, or drops them if the client has failed.
+    async fn drain_all(
+        &self,
+        session: &mut Session,
+        tasks: Vec<PartitionTask>,
+        commits: bool,
+        deadline: Instant,
+    ) -> Result<Vec<Settled>, Error> {
+        let (drain, overtaken) = (session.drain.clone(), session.drain.clone());
+        let pending = session.pending.take();
+        let draining = pending.iter().flat_map(|pending| pending.draining().iter().cloned());
+        let all: Vec<PartitionTask> = tasks.iter().cloned().chain(draining).collect();
+        let drained = async {
+            tokio::join!(
+                // A rebalance under way is finished, too. Its partitions drain by an earlier
+                // deadline.
+                async {
+                    match pending {
+                        Some(pending) if commits && pending.drains() => {
+                            let _ = timeout_at(deadline, pending.done()).await;
+                        }
+                        // Closing the client answers an assignment or a loss. After a failure of
+                        // the client no partition is committed (C5).
+                        Some(pending) => pending.discard(&overtaken, deadline),
+                        None => {}
+                    }
+                },
+                async {
+                    if commits {
+                        drain.release(tasks, deadline).await
+                    } else {
+                        drain.discard(&tasks, deadline).await
+                    }
+                },
+            )
+            .1
+        };
+        let (member, exactly_once) = (session.member.clone(), self.setup.options.exactly_once);
+        let drained = tokio::select! {
+            biased;
+            () = next_rebalance(&*member), if exactly_once => None,
+            settled = drained => Some(settled),
+        };
+        match drained {
+            Some(settled) => settled,
+            // E9: no task answers the group any more, so another member may own the partitions at
+            // any time from now on. It rebuilds the planned blocks.
+            None => session.drain.discard(&all, deadline).await,
+        }
+    }
+
+    /// The first failure of a map task during the shutdown.
     fn end_maps(&mut self) -> Result<(), Error> {
         while let Some(ended) = self.maps.try_join_next() {
             if !matches!(ended, Ok((_, Ok(())))) {
-                return Err(early(ended));
+                return Err(unexpected_end(ended));
             }
         }
         Ok(())
     }
 
-    /// Ends the reduce stages, the first ones first: each ends when nothing can reach it any more.
+    /// Ends the reduce stages in order: each ends when all stages upstream of it have ended.
     async fn end_stages(&mut self, deadline: Instant) -> Result<(), Error> {
         self.map = None;
         let mut first = Ok(());
@@ -171,7 +188,7 @@ impl Coordinator {
             match timeout_at(deadline, self.stages.join_next()).await {
                 Ok(None) => return first,
                 Ok(Some(Ok((_, result)))) => first = first.and(result),
-                Ok(Some(Err(error))) => first = first.and(Err(early(Err(error)))),
+                Ok(Some(Err(error))) => first = first.and(Err(unexpected_end(Err(error)))),
                 Err(_) => {
                     self.stages.abort_all();
                     let what = "a reduce stage did not end within the drain deadline".to_owned();
@@ -186,12 +203,12 @@ fn unfinished(what: String, settled: &[Settled]) -> Error {
     Error::Unfinished { what, partitions: partition_reports(settled) }
 }
 
-/// The next rebalance. Cancel safe.
-async fn rebalanced(member: &dyn GroupMember) {
+/// Waits for the next rebalance. Cancel safe.
+async fn next_rebalance(member: &dyn GroupMember) {
     while !matches!(member.next_event().await, MemberEvent::Rebalance(_)) {}
 }
 
-/// What is left of these partitions, as text; `None`: nothing is.
+/// Describes the unfinished records of these partitions. Returns `None` if there are none.
 fn left_over(settled: &[Settled]) -> Option<String> {
     let left: Vec<String> = settled
         .iter()
@@ -206,7 +223,7 @@ fn left_over(settled: &[Settled]) -> Option<String> {
     (!left.is_empty()).then(|| left.join(", "))
 }
 
-/// The next wish to stop: by now the second. Pends for ever when nobody can wish any more.
+/// The second stop request. Pends for ever when all senders are gone.
 async fn second(stops: &mut mpsc::UnboundedReceiver<StopRequest>) -> StopRequest {
     match stops.recv().await {
         Some(stop) => stop,

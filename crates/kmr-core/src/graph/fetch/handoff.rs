@@ -1,14 +1,14 @@
-//! The intake's turn: it gives records away, and goes on when those that got them have done what they can without waiting.
+//! The hand-off of a polled batch: the intake polls again when the tasks have finished with it.
 //!
-//! So records are mapped and reduced on the thread that has just taken them, while they are in its cache, and each task wakes the next
-//! one and nobody else. Tokio wakes another thread when a task makes two others ready, and such a thread costs more than a batch:
-//! a tenth of the processor time of a consumer that does little per record.
+//! So one thread polls, maps and reduces a batch while it is in the thread's cache, and each task
+//! wakes only the next one. Tokio wakes another thread when a task makes two others ready. Such a
+//! wake-up costs more than a batch: a tenth of the processor time where mapping is cheap.
 //!
 //! Invariants:
-//! 1. A task of a partition gives the turn back before it waits or lets others run. In a channel it waits with the records, in front of a
-//!    stage that takes nothing now.
-//! 2. Nothing depends on the turn but speed: the intake waits for it for a few milliseconds a take, and only for partitions that had nothing
-//!    to do.
+//! 1. A map task drops its hand-off before it waits or yields. In a channel, a hand-off waits with
+//!    the rows until the stage receives them.
+//! 2. Only speed depends on the hand-off. The intake waits for it a few milliseconds per poll, and
+//!    only for partitions whose task was idle.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -17,44 +17,46 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 
-/// The intake waits for its turn for two of these at most. A mapper that takes longer for a batch is worth another thread.
-const PATIENCE: Duration = Duration::from_millis(10);
+/// Tick of the timer: the intake waits at most two ticks. A mapper that needs longer for a batch is
+/// worth another thread.
+const TICK: Duration = Duration::from_millis(10);
 
-/// A part of the turn, given back when it is dropped. It travels with records as long as they are passed on at once.
+/// A part of a hand-off. It travels with records while tasks pass them on without waiting.
 #[derive(Clone, Debug)]
 pub(crate) struct HandOff {
     _last: Arc<oneshot::Sender<Infallible>>,
 }
 
-/// The end of the turn: when all of its parts have been given back.
-pub(crate) struct Returned(oneshot::Receiver<Infallible>);
+/// Resolves when all parts of a hand-off are dropped.
+pub(crate) struct HandOffEnd(oneshot::Receiver<Infallible>);
 
 impl HandOff {
-    /// A turn, and its end.
-    pub(crate) fn new() -> (Self, Returned) {
-        let (last, returned) = oneshot::channel();
-        (Self { _last: Arc::new(last) }, Returned(returned))
+    /// A hand-off, and its end.
+    pub(crate) fn new() -> (Self, HandOffEnd) {
+        let (last, end) = oneshot::channel();
+        (Self { _last: Arc::new(last) }, HandOffEnd(end))
     }
 }
 
-/// How long the intake waits for its turn.
-pub(crate) struct Patience(Interval);
+/// Bounds how long the intake waits for a hand-off.
+pub(crate) struct HandOffTimer(Interval);
 
-impl Patience {
+impl HandOffTimer {
     pub(crate) fn new() -> Self {
-        // One timer for all turns: to set one for each would wake the thread that keeps time.
-        let mut interval = interval_at(Instant::now() + PATIENCE, PATIENCE);
+        // One timer for all hand-offs: a timer for each would wake the thread of Tokio's time
+        // driver.
+        let mut interval = interval_at(Instant::now() + TICK, TICK);
         interval.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self(interval)
     }
 
-    /// Waits for the end of a turn. `false`: its patience is over. Cancel safe.
-    pub(crate) async fn wait(&mut self, mut returned: Returned) -> bool {
-        // The first tick may be that of an instant ago.
+    /// Waits for the end of a hand-off. Returns `false` if it takes too long. Cancel safe.
+    pub(crate) async fn wait(&mut self, mut end: HandOffEnd) -> bool {
+        // The first tick may already be due.
         for _ in 0..2 {
             tokio::select! {
                 biased;
-                _ = &mut returned.0 => return true,
+                _ = &mut end.0 => return true,
                 _ = self.0.tick() => {}
             }
         }
@@ -67,20 +69,20 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn a_turn_ends_with_its_last_part_or_with_patience() {
-        let (turn, returned) = HandOff::new();
-        let (part, mut patience) = (turn.clone(), Patience::new());
-        drop(turn);
+    async fn a_hand_off_ends_with_its_last_part_or_after_a_timeout() {
+        let (hand_off, end) = HandOff::new();
+        let (part, mut timer) = (hand_off.clone(), HandOffTimer::new());
+        drop(hand_off);
         let start = Instant::now();
         let holder = tokio::spawn(async move {
-            tokio::time::sleep(PATIENCE / 2).await;
+            tokio::time::sleep(TICK / 2).await;
             drop(part);
         });
-        assert!(patience.wait(returned).await);
-        assert_eq!(start.elapsed(), PATIENCE / 2);
+        assert!(timer.wait(end).await);
+        assert_eq!(start.elapsed(), TICK / 2, "the hand-off ends with its last part");
         assert!(holder.await.is_ok());
-        let (_held, returned) = HandOff::new();
-        assert!(!patience.wait(returned).await);
-        assert!(start.elapsed() <= PATIENCE * 5 / 2);
+        let (_held, end) = HandOff::new();
+        assert!(!timer.wait(end).await);
+        assert!(start.elapsed() <= TICK * 5 / 2, "the intake waits two ticks at most");
     }
 }

@@ -1,12 +1,15 @@
-//! Takes records from the member's fetch queue and hands them to the tasks of their partitions, as the budget allows.
+//! The intake: polls the fetch queue as the memory budget allows and hands records to map tasks.
+//!
+//! Invariants (numbers of ARCHITECTURE.md):
+//! - One admission point (M1): every record is charged here before a map task receives it.
 
 use std::sync::Arc;
 
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::handoff::{HandOff, Patience};
-use super::routes::{Admitted, Report, Reported, Route, Routes, Topics};
+use super::handoff::{HandOff, HandOffTimer};
+use super::routes::{Admitted, EventKind, PartitionEvent, Route, Routes, Topics};
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
 use crate::graph::memory::budget::Budget;
@@ -15,14 +18,15 @@ use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, Reco
 use crate::record::{OwnedRecord, Record};
 use crate::telemetry;
 
-/// Records taken at once. Past some hundred nothing is gained; what one batch holds is handed over before the next.
+/// Most records per poll. Polls of more than some hundred are not faster.
 const MAX_BATCH: usize = 1024;
-/// Size of a record that is assumed before the first has been seen.
-const FIRST_GUESS: usize = 16 << 10;
+/// Assumed size of a record before the first one has been polled.
+const FIRST_RECORD_BYTES: usize = 16 << 10;
 
-/// Takes in a row with the intake waiting for its turn behind each, as long as the queue does not run dry: twice what it holds of small
-/// records. If more come, mapping does not keep up with fetching, and is left to all threads.
-pub(crate) const TURNS: u32 = 64;
+/// Polls in a row after which the intake waits for their hand-off. It is twice the number of polls
+/// that a full queue of small records takes. If the queue still has records then, mapping does not
+/// keep up with fetching, and all threads take part.
+pub(crate) const MAX_HAND_OFFS: u32 = 64;
 
 /// The first records of a batch.
 struct Head {
@@ -44,10 +48,10 @@ impl RecordBatch for Head {
     }
 }
 
-/// A batch without records, which stands at an offset.
-struct NoRecords(OwnedRecord);
+/// A batch without records, at an offset.
+struct EmptyBatch(OwnedRecord);
 
-impl RecordBatch for NoRecords {
+impl RecordBatch for EmptyBatch {
     fn len(&self) -> usize {
         0
     }
@@ -61,8 +65,8 @@ impl RecordBatch for NoRecords {
     }
 }
 
-/// Cuts a batch at `end`. `true`: there is nothing more to come before it.
-fn cut(batch: Box<dyn RecordBatch>, end: i64) -> (Box<dyn RecordBatch>, bool) {
+/// Cuts a batch at `end`. Also returns whether no more records before `end` can follow.
+fn cut_at(batch: Box<dyn RecordBatch>, end: i64) -> (Box<dyn RecordBatch>, bool) {
     let (mut low, mut high) = (0, batch.len());
     while low < high {
         let middle = low + (high - low) / 2;
@@ -77,23 +81,23 @@ pub(crate) struct Intake {
     pub(crate) queue: Box<dyn FetchQueue>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) budget: Arc<Budget>,
-    pub(crate) reports: mpsc::UnboundedSender<Report>,
+    pub(crate) events: mpsc::UnboundedSender<PartitionEvent>,
     pub(crate) stop: CancellationToken,
-    /// Takes with a turn, see [`TURNS`].
-    pub(crate) turns: u32,
+    /// See [`MAX_HAND_OFFS`].
+    pub(crate) max_hand_offs: u32,
 }
 
 impl Intake {
-    /// Runs until it is told to stop.
+    /// Runs until `stop` is cancelled.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let stop = self.stop.clone();
-        let (mut record_bytes, mut patience, mut takes) = (FIRST_GUESS, Patience::new(), 0);
+        let (mut record_bytes, mut timer, mut hand_offs) = (FIRST_RECORD_BYTES, HandOffTimer::new(), 0);
         let mut crowded = self.budget.backlogs().crowded();
         loop {
             tokio::select! {
                 biased;
                 () = stop.cancelled() => return Ok(()),
-                // One partition must not take what the others need.
+                // The backlog of one partition must not use up the budget of the others.
                 () = crowded.wait_for(|crowded| !*crowded) => {}
             }
             tokio::select! {
@@ -103,112 +107,119 @@ impl Intake {
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
             let available = available.min(self.budget.backlogs().largest_poll());
-            let (turn, returned) = (takes < self.turns).then(HandOff::new).unzip();
-            if !self.take((available / record_bytes).clamp(1, MAX_BATCH), turn.as_ref(), &mut record_bytes) {
+            let (hand_off, end) = (hand_offs < self.max_hand_offs).then(HandOff::new).unzip();
+            let max_records = (available / record_bytes).clamp(1, MAX_BATCH);
+            if !self.poll(max_records, hand_off.as_ref(), &mut record_bytes) {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(()),
                     () = self.queue.readable() => {}
                 }
-                takes = 0;
+                hand_offs = 0;
                 continue;
             }
-            takes += 1;
-            drop(turn);
-            if let Some(returned) = returned {
+            hand_offs += 1;
+            drop(hand_off);
+            if let Some(end) = end {
                 let in_time = tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(()),
-                    in_time = patience.wait(returned) => in_time,
+                    in_time = timer.wait(end) => in_time,
                 };
                 if !in_time {
-                    takes = self.turns;
+                    hand_offs = self.max_hand_offs;
                 }
             }
-            takes = takes.min(self.turns);
+            hand_offs = hand_offs.min(self.max_hand_offs);
             tokio::task::coop::consume_budget().await;
         }
     }
 
-    /// Takes what is there and hands it over, with the turn. `false`: there was nothing.
-    fn take(&mut self, max_records: usize, turn: Option<&HandOff>, record_bytes: &mut usize) -> bool {
+    /// Polls the queue and sends the records to their map tasks. Returns `false` if there were
+    /// none.
+    fn poll(&mut self, max_records: usize, hand_off: Option<&HandOff>, record_bytes: &mut usize) -> bool {
         let routes = self.routes.clone();
         let mut topics = routes.lock();
         let fetched = self.queue.poll(max_records);
         let some = !fetched.is_empty();
         for fetched in fetched {
-            if let Some(bytes) = self.hand_over(&mut topics, turn, fetched) {
-                // Half old, half new: a single large record does not throttle the next thousand small ones.
+            if let Some(bytes) = self.dispatch(&mut topics, hand_off, fetched) {
+                // A moving average: one large record does not throttle the next thousand small
+                // ones.
                 *record_bytes = (*record_bytes / 2 + bytes / 2).max(RECORD_OVERHEAD);
             }
         }
         some
     }
 
-    fn report(&self, assignment: Arc<Assignment>, what: Reported) {
-        let _ = self.reports.send(Report { assignment, what });
+    fn report(&self, assignment: Arc<Assignment>, kind: EventKind) {
+        let _ = self.events.send(PartitionEvent { assignment, kind });
     }
 
-    /// A closed channel: the partition's task has just ended, the partition is on its way out.
-    fn send(&self, route: &Route, batch: Box<dyn RecordBatch>, turn: Option<&HandOff>, bytes: usize) {
+    /// Sends records to a map task. If the channel is closed, the task has just ended because its
+    /// partition is being released.
+    fn send(&self, route: &Route, batch: Box<dyn RecordBatch>, hand_off: Option<&HandOff>, bytes: usize) {
         let Some(end) = route.end else {
-            return drop(route.task.send(self.admitted(batch, bytes, turn, (&route.backlog, None))));
+            return drop(route.task.send(self.admit(&route.backlog, batch, bytes, hand_off)));
         };
-        let (batch, reached) = cut(batch, end);
+        let (batch, reached) = cut_at(batch, end);
         if batch.len() > 0 {
-            drop(route.task.send(self.admitted(batch, bytes, turn, (&route.backlog, None))));
+            drop(route.task.send(self.admit(&route.backlog, batch, bytes, hand_off)));
         }
         if reached {
-            self.report(route.assignment.clone(), Reported::Reached);
+            self.report(route.assignment.clone(), EventKind::EndReached);
         }
     }
 
-    fn admitted(
+    /// Charges a batch to the budget and to its partition's backlog.
+    fn admit(
         &self,
+        backlog: &Arc<UnmappedBytes>,
         batch: Box<dyn RecordBatch>,
         bytes: usize,
-        turn: Option<&HandOff>,
-        (backlog, log_end): (&Arc<UnmappedBytes>, Option<i64>),
+        hand_off: Option<&HandOff>,
     ) -> Admitted {
-        // A task that has something to do already may be slow: nobody waits for it.
-        let turn = turn.filter(|_| backlog.is_empty()).cloned();
+        // A task with a backlog may be slow, so the intake does not wait for it.
+        let hand_off = hand_off.filter(|_| backlog.is_empty()).cloned();
         let (charge, unmapped) = (self.budget.charge(bytes), self.budget.unmapped(backlog, bytes));
-        Admitted { batch, charge, unmapped, log_end, turn }
+        Admitted { batch, charge, unmapped, log_end: None, hand_off }
     }
 
-    /// Returns the mean size of the records.
-    fn hand_over(&self, topics: &mut Topics, turn: Option<&HandOff>, fetched: Fetched) -> Option<usize> {
+    /// Sends what was fetched where it belongs. Returns the mean size of the records.
+    fn dispatch(&self, topics: &mut Topics, hand_off: Option<&HandOff>, fetched: Fetched) -> Option<usize> {
         match fetched {
             Fetched::Records { topic, partition, bytes, batch } => {
                 let records = batch.len();
                 match topics.get(&topic).and_then(|partitions| partitions.get(&partition)) {
-                    Some(route) => self.send(route, batch, turn, bytes),
+                    Some(route) => self.send(route, batch, hand_off, bytes),
                     None => telemetry::stray_records(&topic, partition, records),
                 }
                 Some(bytes / records.max(1))
             }
             Fetched::End { topic, partition, offset } => {
                 let route = topics.get(&topic).and_then(|partitions| partitions.get(&partition))?;
-                // Behind the records before it. What a bounded run has cut off is there and was not observed.
+                // The empty batch follows the records before it in the channel. Records that a
+                // bounded run has cut off are in the log and were not observed.
                 let log_end = Some(route.end.map_or(offset, |end| offset.min(end)));
-                let nothing = NoRecords(OwnedRecord::new(topic, partition, offset));
-                drop(route.task.send(self.admitted(Box::new(nothing), 0, turn, (&route.backlog, log_end))));
+                let empty = EmptyBatch(OwnedRecord::new(topic, partition, offset));
+                let admitted = self.admit(&route.backlog, Box::new(empty), 0, hand_off);
+                drop(route.task.send(Admitted { log_end, ..admitted }));
                 if route.end.is_some_and(|end| offset >= end) {
-                    self.report(route.assignment.clone(), Reported::Reached);
+                    self.report(route.assignment.clone(), EventKind::EndReached);
                 }
                 None
             }
             Fetched::Failed { topic, partition, failure: failure @ PartitionFailure::Gone(_) } => {
-                // Perhaps for a moment only: it may be read on, and nothing that was there is passed.
+                // It may be temporary. The route stays: reading may continue, and skips no record.
                 let route = topics.get(&topic).and_then(|partitions| partitions.get(&partition))?;
-                self.report(route.assignment.clone(), Reported::Failed(failure));
+                self.report(route.assignment.clone(), EventKind::Failed(failure));
                 None
             }
             Fetched::Failed { topic, partition, failure } => {
-                // librdkafka counts what it could not hand out as read: nothing behind it may be observed, or it would be
-                // committed past (C1).
+                // librdkafka has moved past the records that it could not return. No later record
+                // may be observed, or a commit would pass them: commit below unfinished (C1).
                 match topics.get_mut(&topic).and_then(|partitions| partitions.remove(&partition)) {
-                    Some(Route { assignment, .. }) => self.report(assignment, Reported::Failed(failure)),
+                    Some(Route { assignment, .. }) => self.report(assignment, EventKind::Failed(failure)),
                     None => telemetry::stray_records(&topic, partition, 0),
                 }
                 None
@@ -232,7 +243,7 @@ mod tests {
     use crate::record::TopicPartition;
     use crate::util::future::BoxFuture;
 
-    /// Hands out one record of `t/0` after the other.
+    /// A queue that returns one record of `t/0` per poll.
     #[derive(Clone, Default)]
     struct Records(Arc<(Mutex<VecDeque<i64>>, Notify)>);
 
@@ -247,7 +258,7 @@ mod tests {
         fn poll(&mut self, _: usize) -> Vec<Fetched> {
             let offset = self.0.0.lock().unwrap().pop_front();
             let fetched = |offset| {
-                let batch = Head { batch: Box::new(NoRecords(OwnedRecord::new("t", 0, offset))), len: 1 };
+                let batch = Head { batch: Box::new(EmptyBatch(OwnedRecord::new("t", 0, offset))), len: 1 };
                 Fetched::Records { topic: "t".into(), partition: 0, bytes: 100, batch: Box::new(batch) }
             };
             offset.map(fetched).into_iter().collect()
@@ -258,21 +269,20 @@ mod tests {
         }
     }
 
-    /// An intake of one partition, and what its task would get.
+    /// Starts an intake of one partition. Returns the batches that its map task would receive.
     fn intake(records: Records) -> mpsc::UnboundedReceiver<Admitted> {
         let (budget, routes) = (Budget::new(1 << 20), Arc::<Routes>::default());
         let (task, batches) = mpsc::unbounded_channel();
-        let assignment =
-            Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
+        let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
         routes.insert(Route { assignment, task, backlog: budget.backlogs().backlog(), end: None });
-        let (reports, stop) = (mpsc::unbounded_channel().0, CancellationToken::new());
+        let (events, stop) = (mpsc::unbounded_channel().0, CancellationToken::new());
         let queue = Box::new(records);
-        tokio::spawn(Intake { queue, routes, budget, reports, stop, turns: TURNS }.run());
+        tokio::spawn(Intake { queue, routes, budget, events, stop, max_hand_offs: MAX_HAND_OFFS }.run());
         batches
     }
 
     #[tokio::test(start_paused = true)]
-    async fn it_goes_on_when_its_records_have_been_passed_on_and_does_not_wait_for_a_busy_task() {
+    async fn the_intake_polls_again_after_a_hand_off_and_does_not_wait_for_a_busy_task() {
         let records = Records::default();
         records.add(0..9);
         let mut batches = intake(records);
@@ -280,31 +290,37 @@ mod tests {
         for _ in 0..10 {
             yield_now().await;
         }
-        assert!(first.turn.is_some() && batches.try_recv().is_err(), "more was taken");
+        assert!(first.hand_off.is_some());
+        assert!(batches.try_recv().is_err(), "no poll during a hand-off");
         drop(first);
         let start = Instant::now();
         let second = batches.recv().await.unwrap();
-        assert_eq!(start.elapsed(), Duration::ZERO);
-        // Its task keeps it: it gets the next without a turn, and nobody waits any more.
+        assert_eq!(start.elapsed(), Duration::ZERO, "a poll follows the hand-off at once");
+        // Its task holds the hand-off. The next batches come without one, and the intake does not
+        // wait.
         let third = batches.recv().await.unwrap();
         assert!((Duration::from_millis(10)..=Duration::from_millis(20)).contains(&start.elapsed()));
-        assert!(second.turn.is_some() && third.turn.is_none());
+        assert!(second.hand_off.is_some());
+        assert!(third.hand_off.is_none(), "a busy task receives batches without a hand-off");
         for _ in 3..9 {
-            assert!(batches.recv().await.unwrap().turn.is_none());
+            let batch = batches.recv().await.unwrap();
+            assert!(batch.hand_off.is_none(), "a busy task receives batches without a hand-off");
         }
         assert!(start.elapsed() <= Duration::from_millis(20), "{:?}", start.elapsed());
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_queue_that_does_not_run_dry_is_left_to_all_threads() {
-        let (records, turns) = (Records::default(), i64::from(TURNS));
-        records.add(0..turns + 9);
+    async fn a_queue_that_does_not_empty_is_polled_without_hand_offs() {
+        let (records, most) = (Records::default(), i64::from(MAX_HAND_OFFS));
+        records.add(0..most + 9);
         let mut batches = intake(records.clone());
-        for number in 0..turns + 9 {
-            assert_eq!(batches.recv().await.unwrap().turn.is_some(), number < turns, "{number}");
+        for number in 0..most + 9 {
+            let batch = batches.recv().await.unwrap();
+            assert_eq!(batch.hand_off.is_some(), number < most, "batch {number}");
         }
         yield_now().await;
         records.add(0..1);
-        assert!(batches.recv().await.unwrap().turn.is_some(), "it has run dry");
+        let batch = batches.recv().await.unwrap();
+        assert!(batch.hand_off.is_some(), "hand-offs start again after the queue was empty");
     }
 }

@@ -1,4 +1,4 @@
-//! Where records of assigned partitions go.
+//! The routes from the intake to the map tasks of assigned partitions.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +12,12 @@ use crate::graph::memory::fair_share::UnmappedBytes;
 use crate::member::{PartitionFailure, RecordBatch};
 use crate::record::TopicPartition;
 
-/// Where records of one assignment go.
+/// The way to the map task of one assignment.
 pub(crate) struct Route {
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) task: mpsc::UnboundedSender<Admitted>,
     pub(crate) backlog: Arc<UnmappedBytes>,
-    /// In a bounded run: records from here on are left to whoever comes next.
+    /// The end offset of a bounded run. Records from here on are left to the next run.
     pub(crate) end: Option<i64>,
 }
 
@@ -26,21 +26,21 @@ type Partitions = HashMap<i32, Route>;
 
 pub(crate) type Topics = HashMap<Arc<str>, Partitions>;
 
-/// Where records of assigned partitions go. Shared by the coordinator, which adds and removes, and the intake.
+/// The routes of all assigned partitions. The coordinator changes them and the intake uses them.
 #[derive(Default)]
 pub(crate) struct Routes {
     topics: Mutex<Topics>,
 }
 
 impl Routes {
-    /// Records of the route's partition go there from now on.
+    /// Sends records of the route's partition there from now on.
     pub(crate) fn insert(&self, route: Route) {
         let partition = route.assignment.partition.clone();
         let mut routes = self.lock();
         routes.entry(partition.shared_topic().clone()).or_default().insert(partition.partition(), route);
     }
 
-    /// Records of `partition` are dropped from now on.
+    /// Drops records of `partition` from now on.
     pub(crate) fn remove(&self, partition: &TopicPartition) {
         let mut routes = self.lock();
         if let Some(partitions) = routes.get_mut(partition.topic()) {
@@ -48,33 +48,35 @@ impl Routes {
         }
     }
 
-    /// The routes, as they are until the guard goes. The intake holds it from taking records to handing them over, so that
-    /// whoever changes a route knows: what was taken before went the old way.
+    /// Locks the routes. The intake holds the lock from a poll until all polled records are sent.
+    /// So records that were polled before a change of routes always take the old route.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Topics> {
         self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What became of an assigned partition.
-pub(crate) struct Report {
+/// An event that the intake reports about an assigned partition.
+pub(crate) struct PartitionEvent {
     pub(crate) assignment: Arc<Assignment>,
-    pub(crate) what: Reported,
+    pub(crate) kind: EventKind,
 }
 
-pub(crate) enum Reported {
-    /// It cannot be read (any more).
+/// What happened to a partition.
+pub(crate) enum EventKind {
+    /// It cannot be read.
     Failed(PartitionFailure),
-    /// It has been read up to its end.
-    Reached,
+    /// It has been read up to the end of the bounded run.
+    EndReached,
 }
 
-/// Records on their way from the intake to a partition's task.
+/// Records that the intake has charged and sends to a map task.
 pub(crate) struct Admitted {
     pub(crate) batch: Box<dyn RecordBatch>,
     pub(crate) charge: Charge,
     pub(crate) unmapped: Unmapped,
-    /// The end of the log at that time, if nothing lies between the batch, which may be empty, and it.
+    /// The end of the log, if no record lies between the batch and that end. The batch may be
+    /// empty.
     pub(crate) log_end: Option<i64>,
-    /// Given back when the task waits, or when the next stage has the rows.
-    pub(crate) turn: Option<HandOff>,
+    /// Dropped when the task waits, or when the next stage has the rows.
+    pub(crate) hand_off: Option<HandOff>,
 }

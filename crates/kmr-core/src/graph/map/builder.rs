@@ -1,10 +1,10 @@
-//! The piece under construction, with the records that failed.
+//! The builder of tracked rows: rows under construction, and the records that failed.
 //!
 //! Invariants:
-//! 1. Records end in the order of their offsets, and a record's rows go in between its beginning and its end.
-//! 2. A record that failed, or is left for later, leaves no row behind.
+//! 1. Records end in the order of their offsets, and all rows of a record are added between its
+//!    start and its end.
+//! 2. A record that failed, or that has to wait, leaves no row.
 
-use super::source_bytes;
 use crate::error::{BoxError, Error, StopConsumer, error_chain};
 use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
@@ -14,15 +14,15 @@ use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::reducer::Rows;
 use crate::stage::{Stage, StageError};
 
-/// Rows of a piece past which it is sent on, so that a `flat_map` cannot grow it without bound.
-const MAX_PIECE_ROWS: usize = 8192;
-/// The same in bytes.
-const MAX_PIECE_BYTES: usize = 1 << 20;
-/// Memory of a dead letter beside its record's key and payload.
-const LETTER_OVERHEAD: usize = 512;
+/// Rows at which the builder is full, so that a `flat_map` cannot grow it without bound.
+const MAX_ROWS: usize = 8192;
+/// Bytes at which the builder is full.
+const MAX_BYTES: usize = 1 << 20;
+/// Memory of a dead letter in addition to its record's key and payload.
+const DEAD_LETTER_OVERHEAD: usize = 512;
 
-/// Rows, dead letters, and the records that they come from.
-pub(super) struct Draft<R> {
+/// Rows and failures of consecutive records.
+pub(super) struct RowsBuilder<R> {
     pub(super) rows: R,
     pub(super) deltas: Vec<u32>,
     /// Offset of the first record, ended or not.
@@ -35,19 +35,19 @@ pub(super) struct Draft<R> {
     pub(super) range: Option<OffsetRange>,
     pub(super) records: usize,
     pub(super) source_bytes: usize,
-    /// What the budget was charged for the records that have ended.
+    /// Bytes that the budget was charged for the records that have ended.
     pub(super) charged: usize,
     pub(super) failures: Vec<(OwnedRecord, StageError)>,
-    /// The places of the failures among the records.
+    /// The indexes of the failures among the records.
     pub(super) failed: Vec<usize>,
-    /// The batches that this piece ends: they count as mapped when it has been sent.
+    /// The batches that end here. They count as mapped when the rows have been sent.
     pub(super) mapped: Vec<Unmapped>,
-    /// The log ends there, and everything before it has been taken.
+    /// The end of the log, if all records before it have been read.
     pub(super) log_end: Option<i64>,
-    refused: Option<BoxError>,
+    push_error: Option<BoxError>,
 }
 
-impl<R: Rows> Draft<R> {
+impl<R: Rows> RowsBuilder<R> {
     pub(super) fn new(rows: R) -> Self {
         Self {
             rows,
@@ -63,33 +63,33 @@ impl<R: Rows> Draft<R> {
             failed: Vec::new(),
             mapped: Vec::new(),
             log_end: None,
-            refused: None,
+            push_error: None,
         }
     }
 
-    /// Whether a record at `offset` needs a new piece.
+    /// Whether a record at `offset` needs a new builder.
     #[inline]
     pub(super) fn is_full_for(&self, offset: i64) -> bool {
         self.range.is_some()
-            && (self.rows.len() >= MAX_PIECE_ROWS
-                || self.rows.bytes() >= MAX_PIECE_BYTES
+            && (self.rows.len() >= MAX_ROWS
+                || self.rows.bytes() >= MAX_BYTES
                 || offset - self.base > i64::from(u32::MAX))
     }
 
-    /// So many records come next; most strategies make one row of each.
+    /// Reserves space for the next records. Most strategies make one row of each.
     pub(super) fn reserve(&mut self, records: usize) {
-        let rows = records.min(MAX_PIECE_ROWS.saturating_sub(self.rows.len()));
+        let rows = records.min(MAX_ROWS.saturating_sub(self.rows.len()));
         self.rows.reserve(rows);
         self.deltas.reserve(rows);
     }
 
     #[inline]
-    pub(super) fn begin(&mut self, record: &Record<'_>) {
-        self.begin_at(record.offset, source_bytes(record));
+    pub(super) fn start(&mut self, record: &Record<'_>) {
+        self.start_at(record.offset, source_bytes(record));
     }
 
     #[inline]
-    pub(super) fn begin_at(&mut self, offset: i64, bytes: usize) {
+    pub(super) fn start_at(&mut self, offset: i64, bytes: usize) {
         if self.range.is_none() {
             self.base = offset;
         }
@@ -99,33 +99,33 @@ impl<R: Rows> Draft<R> {
 
     #[inline]
     pub(super) fn push(&mut self, row: R::Item, record: &Record<'_>) {
-        if self.refused.is_none() {
+        if self.push_error.is_none() {
             match self.rows.push_from(row, record) {
                 Ok(()) => self.deltas.push(delta(self.base, self.current)),
-                Err(error) => self.refused = Some(error),
+                Err(error) => self.push_error = Some(error),
             }
         }
     }
 
-    /// Takes the rows of the record that is being mapped out again: it has not ended.
-    pub(super) fn truncate(&mut self, mark: usize) {
-        self.refused = None;
-        self.rows.truncate(mark);
-        self.deltas.truncate(mark);
+    /// Removes the rows of the record that is being mapped: it has not ended.
+    pub(super) fn truncate(&mut self, rows_before: usize) {
+        self.push_error = None;
+        self.rows.truncate(rows_before);
+        self.deltas.truncate(rows_before);
     }
 
-    /// The record is done with: its rows stay, or it has failed and leaves none.
+    /// The record has ended. Its rows stay, or it has failed and leaves none.
     #[inline]
     pub(super) fn end(
         &mut self,
-        mark: usize,
+        rows_before: usize,
         result: Result<(), StageError>,
         encoder: &Stage,
         record: impl FnOnce() -> OwnedRecord,
     ) {
-        let refused = self.refused.take().map(|error| StageError { stage: encoder.clone(), error });
-        if let Some(error) = result.err().or(refused) {
-            self.truncate(mark);
+        let rejected = self.push_error.take().map(|error| StageError { stage: encoder.clone(), error });
+        if let Some(error) = result.err().or(rejected) {
+            self.truncate(rows_before);
             self.failures.push((record(), error));
             self.failed.push(self.records);
         }
@@ -136,7 +136,8 @@ impl<R: Rows> Draft<R> {
         self.charged += self.current_bytes + RECORD_OVERHEAD;
     }
 
-    /// The first failure that is to stop the consumer, if there is one. Nothing of the piece is observed then.
+    /// The first failure that stops the consumer, if there is one. None of the records is observed
+    /// then.
     pub(super) fn take_stop(&mut self, partition: &TopicPartition) -> Option<Error> {
         let index = self.failures.iter().position(|(_, failed)| failed.error.is::<StopConsumer>())?;
         let (record, StageError { stage, error }) = self.failures.swap_remove(index);
@@ -145,14 +146,14 @@ impl<R: Rows> Draft<R> {
         Some(Error::Stage { stage: stage.to_string(), what, source })
     }
 
-    /// Bytes of memory that the piece's rows hold, as far as they are known.
+    /// Bytes of memory that the rows hold, as far as they are known.
     pub(super) fn resident_bytes(&self) -> usize {
         let rows =
             if self.rows.is_empty() { 0 } else { self.rows.resident_bytes().unwrap_or(self.source_bytes) };
         rows + self.deltas.len() * size_of::<u32>()
     }
 
-    /// The last failures, as texts.
+    /// Descriptions of the last failures.
     pub(super) fn last_errors(&self) -> Vec<String> {
         let from = self.failures.len().saturating_sub(LAST_ERRORS);
         let text = |(record, failed): &(OwnedRecord, StageError)| {
@@ -166,12 +167,18 @@ impl<R: Rows> Draft<R> {
         self.failures.iter().skip(from).map(text).collect()
     }
 
-    pub(super) fn letter_bytes(&self) -> usize {
-        self.failures.iter().map(|(record, _)| source_bytes(&record.as_record()) + LETTER_OVERHEAD).sum()
+    pub(super) fn dead_letter_bytes(&self) -> usize {
+        self.failures.iter().map(|(record, _)| source_bytes(&record.as_record()) + DEAD_LETTER_OVERHEAD).sum()
     }
 }
 
-/// `is_full_for` has made sure that it fits.
+/// The size of a record's key and payload.
+#[inline]
+pub(super) fn source_bytes(record: &Record<'_>) -> usize {
+    record.payload.map_or(0, <[u8]>::len) + record.key.map_or(0, <[u8]>::len)
+}
+
+/// The distance of `offset` from `base`. `is_full_for` ensures that it fits.
 #[inline]
 pub(super) fn delta(base: i64, offset: i64) -> u32 {
     u32::try_from(offset - base).unwrap_or(u32::MAX)

@@ -1,10 +1,11 @@
-//! One partition's task: takes batches, starts records, ends them in order, sends pieces.
+//! The task of one partition: maps the records of its batches and sends their rows in order.
 //!
-//! Records that need no waiting go straight into the draft, in a loop without a queue or an allocation. The first one that has to
-//! wait opens the window: it and those behind it pass through there until it is empty again.
+//! Records that do not have to wait are mapped straight into the builder, in a loop without a queue
+//! or an allocation. The first record that has to wait enters the reorder buffer. So do the records
+//! after it, until the buffer is empty again.
 
 use std::collections::VecDeque;
-use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
 
 use futures_util::stream::FuturesUnordered;
 use tokio::runtime::{Handle, RuntimeFlavor};
@@ -12,48 +13,40 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::task::{block_in_place, yield_now};
 use tokio::time::Instant;
 
-use super::builder::Draft;
-use super::pending::Busy;
-use super::reorder_buffer::{Done, Slot, Window};
-use super::retry::Attempts;
-use super::yielding::{Look, Pace};
-use super::{Mapping, PartitionInput, source_bytes};
+use super::builder::RowsBuilder;
+use super::loaded::{LoadedBatch, map_up_to, slot};
+use super::pending::Pending;
+use super::phase::{MapPhase, Mapping, PartitionInput};
+use super::reorder_buffer::{Done, ReorderBuffer};
+use super::yielding::{ClockCheck, TimeSlice};
 use crate::error::Error;
 use crate::graph::commit::ledger::LedgerEntry;
 use crate::graph::fetch::handoff::HandOff;
 use crate::graph::fetch::routes::Admitted;
-use crate::graph::memory::budget::{Charge, Unmapped};
-use crate::member::RecordBatch;
+use crate::graph::memory::budget::Charge;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
 use crate::stage::{Chain, Step};
+use crate::util::future::BoxFuture;
 
-/// A batch with records that have not ended.
-struct Load {
-    batch: Box<dyn RecordBatch>,
-    records: usize,
-    /// What it was charged.
-    bytes: usize,
-    unmapped: Unmapped,
-    log_end: Option<i64>,
-    /// Records that were taken from it.
-    taken: usize,
-}
-
-impl Load {
-    fn is_taken(&self) -> bool {
-        self.taken >= self.records
+impl<C, R> MapPhase for Mapping<C, R>
+where
+    C: for<'r> Chain<In<'r> = &'r Record<'r>>,
+    R: Rows<Item = C::Out>,
+{
+    fn run_partition(self: Arc<Self>, input: PartitionInput) -> BoxFuture<'static, Result<(), Error>> {
+        Box::pin(async move { Partition::new(&*self, input).run().await })
     }
 }
 
 /// What the task does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// It goes on.
+    /// It continues.
     Advance,
-    /// The draft is sent.
+    /// It sends the rows of the builder.
     Send,
-    /// Others get a turn.
+    /// It yields to other tasks.
     Yield,
     /// It waits until something happens.
     Wait,
@@ -61,25 +54,25 @@ pub(super) enum Next {
     End,
 }
 
-/// One partition's task.
+/// The task of one partition.
 pub(super) struct Partition<'a, C: Chain, R: Rows> {
     pub(super) mapping: &'a Mapping<C, R>,
     pub(super) input: PartitionInput,
     pub(super) input_ended: bool,
-    /// Batches in order. Records are taken from the last one, and end in the first.
-    loads: VecDeque<Load>,
+    /// Batches in order. Records start in the last one, and end in the first.
+    loaded: VecDeque<LoadedBatch>,
     /// The number of the first batch.
-    first_load: u64,
-    /// What the batches and the draft hold of the budget.
+    first_number: u64,
+    /// The charge of the batches and the builder.
     charge: Option<Charge>,
-    /// Held until the task waits or sends something on.
-    pub(super) turn: Option<HandOff>,
-    pub(super) window: Window<C::Out>,
-    pub(super) busy: FuturesUnordered<Busy<'a, C::Out>>,
-    pub(super) draft: Draft<R>,
-    /// When a draft is sent that waits for the records behind it.
+    /// Held until the task waits or sends rows.
+    pub(super) hand_off: Option<HandOff>,
+    pub(super) buffer: ReorderBuffer<C::Out>,
+    pub(super) pending: FuturesUnordered<Pending<'a, C::Out>>,
+    pub(super) builder: RowsBuilder<R>,
+    /// When rows are sent that wait for the records after them.
     pub(super) flush_at: Option<Instant>,
-    pub(super) pace: Pace,
+    pub(super) slice: TimeSlice,
     pub(super) warned: Option<Instant>,
     may_offload: bool,
 }
@@ -94,29 +87,29 @@ where
             mapping,
             input,
             input_ended: false,
-            loads: VecDeque::new(),
-            first_load: 0,
+            loaded: VecDeque::new(),
+            first_number: 0,
             charge: None,
-            turn: None,
-            window: Window::new(mapping.options.concurrency),
-            busy: FuturesUnordered::new(),
-            draft: mapping.draft(),
+            hand_off: None,
+            buffer: ReorderBuffer::new(mapping.options.concurrency),
+            pending: FuturesUnordered::new(),
+            builder: mapping.new_builder(),
             flush_at: None,
-            pace: Pace::new(),
+            slice: TimeSlice::new(),
             warned: None,
             may_offload: Handle::current().runtime_flavor() == RuntimeFlavor::MultiThread,
         }
     }
 
-    /// Runs until the partition stops or its input ends, or a record stops the consumer.
+    /// Runs until the partition stops, its input ends or a record stops the consumer.
     pub(super) async fn run(mut self) -> Result<(), Error> {
         let mut next = Next::Advance;
         loop {
             next = match next {
-                Next::Advance if self.pace.is_slow() && self.may_offload => self.advance_elsewhere().await,
+                Next::Advance if self.slice.is_slow() && self.may_offload => self.advance_off_worker().await,
                 Next::Advance => self.advance(),
                 Next::Wait => {
-                    self.turn = None;
+                    self.hand_off = None;
                     self.wait().await
                 }
                 Next::Send => {
@@ -124,7 +117,7 @@ where
                     Next::Advance
                 }
                 Next::Yield => {
-                    self.turn = None;
+                    self.hand_off = None;
                     if self.is_overdue() {
                         self.send().await?;
                     }
@@ -132,17 +125,18 @@ where
                     Next::Advance
                 }
                 Next::End => {
-                    // What is not mapped was never observed.
-                    self.busy.clear();
+                    // Records that are not mapped were never observed.
+                    self.pending.clear();
                     return self.send().await;
                 }
             };
         }
     }
 
-    /// Goes on off the runtime's worker threads: the other tasks of this one are taken over by another.
-    async fn advance_elsewhere(&mut self) -> Next {
-        self.turn = None;
+    /// Continues outside the runtime's worker threads. Another thread takes over the other tasks of
+    /// this worker.
+    async fn advance_off_worker(&mut self) -> Next {
+        self.hand_off = None;
         let permit = tokio::select! {
             biased;
             () = self.input.stop.cancelled() => return Next::End,
@@ -153,82 +147,90 @@ where
         next
     }
 
-    /// Does what can be done without waiting.
+    /// Does all work that needs no waiting.
     fn advance(&mut self) -> Next {
         loop {
-            if self.end_done() {
+            if self.end_finished() {
                 return Next::Send;
             }
-            let next = if self.window.is_empty() { self.map_in_place() } else { self.start_next() };
+            let next = if self.buffer.is_empty() { self.map_in_place() } else { self.start_next() };
             if next != Next::Advance {
                 return next;
             }
         }
     }
 
-    /// Takes the next batch, if there is one already.
-    fn take_batch(&mut self) -> Next {
+    /// Receives the next batch, if there is one already.
+    fn next_batch(&mut self) -> Next {
         match self.input.batches.try_recv() {
-            Ok(admitted) => self.load(admitted),
+            Ok(admitted) => self.add_batch(admitted),
             Err(TryRecvError::Empty) => return Next::Wait,
             Err(TryRecvError::Disconnected) => {
                 self.input_ended = true;
-                return if self.window.is_empty() { Next::End } else { Next::Wait };
+                return if self.buffer.is_empty() { Next::End } else { Next::Wait };
             }
         }
         Next::Advance
     }
 
-    /// Puts a batch behind those that are there.
-    pub(super) fn load(&mut self, Admitted { batch, charge, unmapped, log_end, turn }: Admitted) {
+    /// Adds a batch as the last one.
+    pub(super) fn add_batch(&mut self, Admitted { batch, charge, unmapped, log_end, hand_off }: Admitted) {
         let records = batch.len();
-        // Off the worker threads there is nobody to pass it on.
-        self.turn = turn.filter(|_| !self.pace.is_slow());
-        self.loads.push_back(Load { batch, records, bytes: charge.bytes(), unmapped, log_end, taken: 0 });
+        // A task outside the worker threads is slow, so the intake does not wait for it.
+        self.hand_off = hand_off.filter(|_| !self.slice.is_slow());
+        self.loaded.push_back(LoadedBatch {
+            batch,
+            records,
+            bytes: charge.bytes(),
+            unmapped,
+            log_end,
+            started: 0,
+        });
         match &mut self.charge {
             Some(held) => held.absorb(charge),
             None => self.charge = Some(charge),
         }
     }
 
-    /// Whether there are records that have not been taken yet.
+    /// Whether there are records that have not started.
     pub(super) fn has_next(&self) -> bool {
-        self.loads.back().is_some_and(|load| !load.is_taken())
+        self.loaded.back().is_some_and(|load| !load.all_started())
     }
 
-    /// Maps records straight into the draft, up to the end of the batch or the first that has to wait.
+    /// Maps records straight into the builder, up to the end of the batch or the first record that
+    /// has to wait.
     fn map_in_place(&mut self) -> Next {
         if !self.has_next() {
-            return self.take_batch();
+            return self.next_batch();
         }
-        let number = self.last_load();
-        let Self { mapping, input, loads, window, busy, draft, pace, .. } = self;
+        let number = self.last_number();
+        let Self { mapping, input, loaded, buffer, pending, builder, slice, .. } = self;
         let mapping: &'a Mapping<C, R> = mapping;
-        let Some(load) = loads.back_mut() else { return Next::Advance };
-        if load.taken == 0 {
-            draft.reserve(load.records);
+        let Some(load) = loaded.back_mut() else { return Next::Advance };
+        if load.started == 0 {
+            builder.reserve(load.records);
         }
-        while !load.is_taken() {
-            let offset = load.batch.offset(load.taken);
-            if draft.is_full_for(offset) {
+        while !load.all_started() {
+            let offset = load.batch.offset(load.started);
+            if builder.is_full_for(offset) {
                 return Next::Send;
             }
-            if pace.is_due() {
-                let next = look(pace, input, offset);
+            if slice.is_due() {
+                let next = check_clock(slice, input, offset);
                 if next != Next::Advance {
                     return next;
                 }
             }
-            let end = load.records.min(load.taken + pace.allowance());
-            let (taken, waits) = run(mapping, (load, end), &mut input.next, draft);
-            pace.spend(taken - load.taken);
-            load.taken = taken;
+            let end = load.records.min(load.started + slice.allowance());
+            let (started, waits) = map_up_to(end, load, mapping, &mut input.next, builder);
+            slice.spend(started - load.started);
+            load.started = started;
             let Some(waits) = waits else { continue };
-            let index = taken - 1;
+            let index = started - 1;
             let record = load.batch.record(index);
-            let number = window.push_busy(slot(&record, (number, index), window.is_by_key(), pace));
+            let number = buffer.push_started(slot(&record, number, index, buffer.is_by_key(), slice));
             match waits {
-                Step::Later(call) => busy.push(Busy::mapping(number, call)),
+                Step::Later(call) => pending.push(Pending::mapping(number, call)),
                 Step::Done(result) => self.attempted(number, result.map(|()| Vec::new())),
             }
             return Next::Advance;
@@ -236,44 +238,44 @@ where
         Next::Advance
     }
 
-    /// Starts the next record that may start, or takes one into the window.
+    /// Starts the next record that may start, or adds one to the buffer.
     fn start_next(&mut self) -> Next {
-        if let Some(number) = self.window.next_ready() {
-            let offset = self.window.get(number).map_or(self.input.next, |slot| slot.offset);
-            if self.pace.is_due() {
-                let next = look(&mut self.pace, &self.input, offset);
+        if let Some(number) = self.buffer.next_ready() {
+            let offset = self.buffer.get(number).map_or(self.input.next, |slot| slot.offset);
+            if self.slice.is_due() {
+                let next = check_clock(&mut self.slice, &self.input, offset);
                 if next != Next::Advance {
                     return next;
                 }
             }
-            self.pace.spend(1);
-            self.window.start_next();
+            self.slice.spend(1);
+            self.buffer.start_next();
             self.start(number);
             return Next::Advance;
         }
-        if !self.window.has_room() {
+        if !self.buffer.has_room() {
             return Next::Wait;
         }
         if !self.has_next() {
-            return self.take_batch();
+            return self.next_batch();
         }
-        let number = self.last_load();
-        if let Some(load) = self.loads.back_mut() {
-            let index = load.taken;
-            load.taken += 1;
+        let number = self.last_number();
+        if let Some(load) = self.loaded.back_mut() {
+            let index = load.started;
+            load.started += 1;
             let record = load.batch.record(index);
             if record.offset >= self.input.next {
                 self.input.next = record.offset + 1;
-                self.window.push(slot(&record, (number, index), self.window.is_by_key(), &self.pace));
+                self.buffer.push(slot(&record, number, index, self.buffer.is_by_key(), &self.slice));
             }
         }
         Next::Advance
     }
 
-    /// Maps a record of the window: once, or once more.
+    /// Starts an attempt to map a record of the buffer.
     fn start(&mut self, number: u64) {
-        let Some(slot) = self.window.get(number) else { return };
-        let load = usize::try_from(slot.batch - self.first_load).ok().and_then(|at| self.loads.get(at));
+        let Some(slot) = self.buffer.get(number) else { return };
+        let load = usize::try_from(slot.batch - self.first_number).ok().and_then(|at| self.loaded.get(at));
         let Some(load) = load else { return };
         let mut values = Vec::new();
         let step = {
@@ -281,22 +283,22 @@ where
             self.mapping.chain.start(&record, &mut |value| values.push(value))
         };
         match step {
-            Step::Later(call) => self.busy.push(Busy::mapping(number, call)),
+            Step::Later(call) => self.pending.push(Pending::mapping(number, call)),
             Step::Done(result) => self.attempted(number, result.map(|()| values)),
         }
     }
 
-    /// Ends the records at the front of the window that are done. Whether the draft is to be sent: it is full, or a batch has been
-    /// mapped and nothing waits.
-    fn end_done(&mut self) -> bool {
+    /// Ends the records at the front of the buffer that are done. Returns whether the rows are to
+    /// be sent: the builder is full, or a batch is mapped and no record waits.
+    fn end_finished(&mut self) -> bool {
         loop {
             self.retire();
-            match self.window.front() {
-                Some(slot) if slot.done.is_some() && self.draft.is_full_for(slot.offset) => return true,
+            match self.buffer.front() {
+                Some(slot) if slot.done.is_some() && self.builder.is_full_for(slot.offset) => return true,
                 Some(_) => {}
-                None => return !self.draft.mapped.is_empty(),
+                None => return !self.builder.mapped.is_empty(),
             }
-            match self.window.pop_done() {
+            match self.buffer.pop_done() {
                 Some(done) => self.end(done),
                 None => return false,
             }
@@ -304,12 +306,12 @@ where
     }
 
     fn end(&mut self, Done { offset, bytes, index, result }: Done<C::Out>) {
-        let Self { mapping, input, loads, draft, .. } = self;
-        draft.begin_at(offset, bytes);
-        let mark = draft.rows.len();
+        let Self { mapping, input, loaded, builder, .. } = self;
+        builder.start_at(offset, bytes);
+        let rows_before = builder.rows.len();
         let unknown;
-        // The batches before it are retired: it is of the first.
-        let record = match loads.front() {
+        // All earlier batches are retired, so the record belongs to the first one.
+        let record = match loaded.front() {
             Some(load) => load.batch.record(index),
             None => {
                 let partition = &input.assignment.partition;
@@ -317,114 +319,68 @@ where
                 unknown.as_record()
             }
         };
-        let result = result.map(|values| values.into_iter().for_each(|row| draft.push(row, &record)));
-        draft.end(mark, result, &mapping.reduce_stage, || record.to_owned());
+        let result = result.map(|values| values.into_iter().for_each(|row| builder.push(row, &record)));
+        builder.end(rows_before, result, &mapping.reduce_stage, || record.to_owned());
     }
 
-    /// Frees the batches whose records have all ended.
+    /// Drops the batches whose records have all ended.
     fn retire(&mut self) {
-        while let Some(load) = self.loads.front() {
-            let waits = self.window.front().is_some_and(|slot| slot.batch == self.first_load);
-            if waits || !load.is_taken() {
+        while let Some(load) = self.loaded.front() {
+            let waits = self.buffer.front().is_some_and(|slot| slot.batch == self.first_number);
+            if waits || !load.all_started() {
                 return;
             }
-            self.first_load += 1;
-            if let Some(Load { unmapped, log_end, .. }) = self.loads.pop_front() {
-                self.draft.mapped.push(unmapped);
-                self.draft.log_end = log_end.or(self.draft.log_end);
+            self.first_number += 1;
+            if let Some(LoadedBatch { unmapped, log_end, .. }) = self.loaded.pop_front() {
+                self.builder.mapped.push(unmapped);
+                self.builder.log_end = log_end.or(self.builder.log_end);
             }
-            let others: usize = self.loads.iter().map(|load| load.bytes).sum();
-            self.draft.charged = self.charge.as_ref().map_or(0, |held| held.bytes().saturating_sub(others));
+            let others: usize = self.loaded.iter().map(|load| load.bytes).sum();
+            self.builder.charged = self.charge.as_ref().map_or(0, |held| held.bytes().saturating_sub(others));
         }
     }
 
-    /// The number of the batch that records are taken from.
-    fn last_load(&self) -> u64 {
-        self.first_load + self.loads.len().saturating_sub(1) as u64
+    /// The number of the last batch, in which records start.
+    fn last_number(&self) -> u64 {
+        self.first_number + self.loaded.len().saturating_sub(1) as u64
     }
 
-    /// Sends the draft, if it covers anything.
+    /// Sends the rows of the builder, if it holds any record.
     async fn send(&mut self) -> Result<(), Error> {
         self.flush_at = None;
-        let draft = std::mem::replace(&mut self.draft, self.mapping.draft());
-        let charge = self.charge.as_mut().map(|held| held.split(draft.charged));
-        let log_end = draft.log_end;
-        match (draft.range, charge) {
-            (Some(range), Some(charge)) => self.send_draft(draft, range, charge).await?,
+        let builder = std::mem::replace(&mut self.builder, self.mapping.new_builder());
+        let charge = self.charge.as_mut().map(|held| held.split(builder.charged));
+        let log_end = builder.log_end;
+        match (builder.range, charge) {
+            (Some(range), Some(charge)) => self.send_rows(builder, range, charge).await?,
             (Some(range), None) => {
-                let what = format!("{range:?} of {} are charged to nobody", self.input.assignment.partition);
+                let what = format!(
+                    "{range:?} of {} have no charge in the memory budget",
+                    self.input.assignment.partition
+                );
                 return Err(Error::Internal { what });
             }
             (None, _) => {}
         }
         if let Some(offset) = log_end {
-            let assignment = self.input.assignment.epoch;
-            // The ledger is gone only when the consumer has ended.
+            let assignment = self.input.assignment.id;
+            // The channel is closed only when the consumer has ended.
             let _ = self.input.ledger.send(LedgerEntry::ReachedEnd { assignment, offset });
         }
         Ok(())
     }
 }
 
-/// Maps records of a batch, up to `end`, to the first that has to wait, or until the draft is full. Returns the number of records
-/// that are taken from the batch, and how the last one waits.
-fn run<'a, C, R>(
-    mapping: &'a Mapping<C, R>,
-    (load, end): (&Load, usize),
-    next: &mut i64,
-    draft: &mut Draft<R>,
-) -> (usize, Option<Step<'a, C::Out>>)
-where
-    C: for<'r> Chain<In<'r> = &'r Record<'r>>,
-    R: Rows<Item = C::Out>,
-{
-    for index in load.taken..end {
-        let record = load.batch.record(index);
-        if record.offset < *next {
-            continue;
-        }
-        if draft.is_full_for(record.offset) {
-            return (index, None);
-        }
-        *next = record.offset + 1;
-        let mark = draft.rows.len();
-        draft.begin(&record);
-        match mapping.chain.start(&record, &mut |row| draft.push(row, &record)) {
-            Step::Done(Ok(())) => draft.end(mark, Ok(()), &mapping.reduce_stage, || record.to_owned()),
-            Step::Done(Err(failed)) if !failed.is_retryable() => {
-                draft.end(mark, Err(failed), &mapping.reduce_stage, || record.to_owned());
-            }
-            waits => {
-                draft.truncate(mark);
-                return (index + 1, Some(waits));
-            }
-        }
-    }
-    (end, None)
-}
-
-/// Between two records: whether something else comes first than the one at `offset`.
-fn look(pace: &mut Pace, input: &PartitionInput, offset: i64) -> Next {
+/// Runs between two records. Returns whether something else comes before the record at `offset`.
+fn check_clock(slice: &mut TimeSlice, input: &PartitionInput, offset: i64) -> Next {
     if input.stop.is_cancelled() {
         return Next::End;
     }
-    match pace.look(Instant::now()) {
-        Look::Over => Next::Yield,
-        Look::On(now) => {
-            input.pulse.mapping(offset, now);
+    match slice.check(Instant::now()) {
+        ClockCheck::Yield => Next::Yield,
+        ClockCheck::Continue(now) => {
+            input.activity.mapping(offset, now);
             Next::Advance
         }
     }
-}
-
-/// The record at a place of a batch, on its way into the window.
-fn slot<T>(record: &Record<'_>, (batch, index): (u64, usize), by_key: bool, pace: &Pace) -> Slot<T> {
-    let key = record.key.filter(|_| by_key).map(|key| {
-        // Without a random seed: the order of events is the same in each run.
-        let mut hasher = DefaultHasher::new();
-        hasher.write(key);
-        hasher.finish()
-    });
-    let (offset, bytes, attempts) = (record.offset, source_bytes(record), Attempts::new(pace.now()));
-    Slot { offset, bytes, batch, index, key, attempts, rests: false, done: None }
 }

@@ -1,4 +1,4 @@
-//! Records that wait: for an asynchronous map stage, or to be mapped again.
+//! Pending records: they wait for an asynchronous map stage, or for their next attempt.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,46 +10,46 @@ use tokio::time::{Sleep, sleep};
 use crate::stage::StageError;
 use crate::util::future::BoxFuture;
 
-/// A record that waits, by its number in the window.
-pub(super) struct Busy<'a, T> {
+/// A record that waits, with its number in the reorder buffer.
+pub(super) struct Pending<'a, T> {
     number: u64,
     work: Work<'a, T>,
 }
 
 enum Work<'a, T> {
     Call(BoxFuture<'a, Result<Vec<T>, StageError>>),
-    Rest(Pin<Box<Sleep>>),
+    Retry(Pin<Box<Sleep>>),
 }
 
-/// What a record has waited for.
-pub(super) enum Woken<T> {
-    /// The stages are through with it.
+/// How the wait of a record ended.
+pub(super) enum Completed<T> {
+    /// All map stages have returned.
     Mapped(Result<Vec<T>, StageError>),
     /// It may be mapped again.
-    Rested,
+    RetryDue,
 }
 
-impl<'a, T> Busy<'a, T> {
+impl<'a, T> Pending<'a, T> {
     pub(super) fn mapping(number: u64, call: BoxFuture<'a, Result<Vec<T>, StageError>>) -> Self {
         Self { number, work: Work::Call(call) }
     }
 
-    pub(super) fn resting(number: u64, wait: Duration) -> Self {
-        Self { number, work: Work::Rest(Box::pin(sleep(wait))) }
+    pub(super) fn retry(number: u64, wait: Duration) -> Self {
+        Self { number, work: Work::Retry(Box::pin(sleep(wait))) }
     }
 }
 
-impl<T> Future for Busy<'_, T> {
-    type Output = (u64, Woken<T>);
+impl<T> Future for Pending<'_, T> {
+    type Output = (u64, Completed<T>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let woken = match &mut self.work {
-            Work::Call(call) => Woken::Mapped(ready!(call.as_mut().poll(context))),
-            Work::Rest(sleep) => {
+        let completed = match &mut self.work {
+            Work::Call(call) => Completed::Mapped(ready!(call.as_mut().poll(context))),
+            Work::Retry(sleep) => {
                 ready!(sleep.as_mut().poll(context));
-                Woken::Rested
+                Completed::RetryDue
             }
         };
-        Poll::Ready((self.number, woken))
+        Poll::Ready((self.number, completed))
     }
 }

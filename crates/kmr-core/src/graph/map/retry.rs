@@ -1,4 +1,4 @@
-//! Records that are mapped again: whether, and after which wait.
+//! Retries of the map stages: whether a record is mapped again, and after which wait.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::util::jitter::jitter;
 pub(super) struct Attempts {
     /// How many have failed.
     pub(super) failed: u32,
-    /// When the first one began; for a synchronous stage, when it had failed.
+    /// When the first one started. For a synchronous stage: when it failed.
     pub(super) since: Instant,
-    /// What the last one said.
+    /// The error of the last one.
     pub(super) error: Option<Arc<str>>,
 }
 
@@ -26,13 +26,14 @@ impl Attempts {
         Self { failed: 0, since, error: None }
     }
 
-    /// Notes an attempt that failed and may be made again. Returns the wait before it is; `None`: the policy gives up. `seed`
-    /// decides the jitter, so that a run can be repeated.
-    pub(super) fn note(
+    /// Counts a failed attempt and returns the wait before the next one, or `None` if the policy
+    /// gives up. The jitter depends on `seed`, so that a run can be repeated.
+    pub(super) fn failed_at(
         &mut self,
+        now: Instant,
         failed: &StageError,
         policy: &RetryPolicy,
-        (seed, now): (u64, Instant),
+        seed: u64,
     ) -> Option<Duration> {
         self.failed = self.failed.saturating_add(1);
         if policy.give_up_after.is_some_and(|limit| now - self.since >= limit) {
@@ -43,7 +44,7 @@ impl Attempts {
     }
 }
 
-/// The error of the last attempt, as it is without the wish to be made again.
+/// The error of the last attempt, without its [`Retryable`] wrapper.
 pub(super) fn into_last(StageError { stage, error }: StageError) -> StageError {
     let error = error.downcast::<Retryable>().map_or_else(|other| other, |error| error.into_inner());
     StageError { stage, error }

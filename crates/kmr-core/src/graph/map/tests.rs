@@ -1,4 +1,4 @@
-//! One partition's task by itself: what its pulse says, and the settings that it is started with.
+//! Tests of one partition's task: its activity, its hand-offs and its settings.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,7 +15,7 @@ use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::build::{Stages, start_stages};
 use crate::graph::commit::ledger::LedgerEntry;
 use crate::graph::context::StageContext;
-use crate::graph::fetch::handoff::{HandOff, Patience, Returned};
+use crate::graph::fetch::handoff::{HandOff, HandOffEnd, HandOffTimer};
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Budget;
 use crate::graph::observe::activity::{Activity, ActivityReading};
@@ -41,22 +41,22 @@ impl RecordBatch for Batch {
     }
 }
 
-/// A partition's task, and what it hangs on.
+/// A partition's task, and the parts that it needs.
 struct Task {
     batches: mpsc::UnboundedSender<Admitted>,
-    pulse: Arc<Activity>,
+    activity: Arc<Activity>,
     budget: Arc<Budget>,
-    _flow: ordered_watch::Sender<AssignmentStates>,
+    _states: ordered_watch::Sender<AssignmentStates>,
     _ledger: mpsc::UnboundedReceiver<LedgerEntry>,
     _stages: Stages,
     _task: JoinHandle<Result<(), Error>>,
 }
 
 async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
-    let (flow, flow_receiver) = ordered_watch::channel(AssignmentStates::default());
+    let (states, assignments) = ordered_watch::channel(AssignmentStates::default());
     let budget = Budget::new(1 << 20);
     let context = StageContext {
-        flow: flow_receiver,
+        assignments,
         board: Arc::default(),
         budget: budget.clone(),
         counters: Arc::default(),
@@ -68,50 +68,50 @@ async fn start(strategy: impl IntoPipeline) -> Result<Task, Error> {
     let stages = start_stages(strategy.into_pipeline(), context).await?;
     let (sender, batches) = mpsc::unbounded_channel();
     let (ledger, _ledger) = mpsc::unbounded_channel();
-    let pulse = Arc::<Activity>::default();
-    let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), epoch: AssignmentId(1) });
+    let activity = Arc::<Activity>::default();
+    let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
     let (stop, next) = (CancellationToken::new(), 0);
-    let input = PartitionInput { assignment, batches, stop, ledger, pulse: pulse.clone(), next };
+    let input = PartitionInput { assignment, batches, stop, ledger, activity: activity.clone(), next };
     let _task = tokio::spawn(stages.map.clone().run_partition(input));
-    Ok(Task { batches: sender, pulse, budget, _flow: flow, _ledger, _stages: stages, _task })
+    Ok(Task { batches: sender, activity, budget, _states: states, _ledger, _stages: stages, _task })
 }
 
 impl Task {
     fn fetch(&self, offsets: impl IntoIterator<Item = i64>) {
-        drop(self.fetch_in_turn(offsets));
+        drop(self.fetch_with_hand_off(offsets));
     }
 
-    /// The same, with the intake's turn.
-    fn fetch_in_turn(&self, offsets: impl IntoIterator<Item = i64>) -> Returned {
+    /// The same, with a hand-off. Returns its end.
+    fn fetch_with_hand_off(&self, offsets: impl IntoIterator<Item = i64>) -> HandOffEnd {
         let records = offsets.into_iter().map(|offset| OwnedRecord::new("t", 0, offset)).collect();
         let (charge, unmapped) =
             (self.budget.charge(1000), self.budget.unmapped(&self.budget.backlogs().backlog(), 1000));
-        let (turn, returned) = HandOff::new();
-        let (batch, turn) = (Box::new(Batch(records)), Some(turn));
-        self.batches.send(Admitted { batch, charge, unmapped, log_end: None, turn }).ok().unwrap();
-        returned
+        let (hand_off, end) = HandOff::new();
+        let (batch, hand_off) = (Box::new(Batch(records)), Some(hand_off));
+        self.batches.send(Admitted { batch, charge, unmapped, log_end: None, hand_off }).ok().unwrap();
+        end
     }
 
     async fn pulse_after(&self, wait: Duration) -> ActivityReading {
         sleep(wait).await;
-        self.pulse.read()
+        self.activity.read()
     }
 }
 
 const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
-async fn the_pulse_says_what_the_task_waits_for_and_since_when() {
+async fn the_activity_shows_what_the_task_waits_for_and_since_when() {
     let sink = Collect::default().with_options(|o| o.with_max_rows(1).with_max_in_flight(1));
     sink.behave(Behaviour::Stall);
-    let well_again = Instant::now() + 100 * SECOND;
+    let recovered_at = Instant::now() + 100 * SECOND;
     let strategy = Strategy::new()
         .map(move |record: OwnedRecord| async move {
             if record.offset() == 7 {
                 sleep(60 * SECOND).await;
             }
             match record.offset() {
-                8 if Instant::now() < well_again => Err(Retryable::new("status 503").into()),
+                8 if Instant::now() < recovered_at => Err(Retryable::new("status 503").into()),
                 offset => Ok::<_, BoxError>(offset),
             }
         })
@@ -121,21 +121,21 @@ async fn the_pulse_says_what_the_task_waits_for_and_since_when() {
     assert_eq!(task.pulse_after(SECOND).await.to_string(), "waiting for records");
 
     task.fetch([3, 7, 8]);
-    let begun = Instant::now();
-    let pulse = task.pulse_after(30 * SECOND).await;
-    assert_eq!(pulse.to_string(), "waiting for the async map stage at offset 7");
-    assert!(pulse.since - begun < SECOND, "since it was given the record");
+    let started = Instant::now();
+    let activity = task.pulse_after(30 * SECOND).await;
+    assert_eq!(activity.to_string(), "waiting for the async map stage at offset 7");
+    assert!(activity.since - started < SECOND, "since the task has the record");
 
-    let pulse = task.pulse_after(60 * SECOND).await.to_string();
-    assert!(pulse.starts_with("waiting to retry offset 8 after attempt "), "{pulse}");
-    assert!(pulse.ends_with(": status 503"), "{pulse}");
+    let activity = task.pulse_after(60 * SECOND).await.to_string();
+    assert!(activity.starts_with("waiting to retry offset 8 after attempt "), "{activity}");
+    assert!(activity.ends_with(": status 503"), "{activity}");
 
-    // What the stalled sink does not take fills the channel in front of it.
+    // Rows that the stalled sink does not accept fill the channel to the reduce stage.
     (0..200).for_each(|batch| task.fetch(100 + 10 * batch..105 + 10 * batch));
-    let pulse = task.pulse_after(120 * SECOND).await;
-    let text = pulse.to_string();
+    let activity = task.pulse_after(120 * SECOND).await;
+    let text = activity.to_string();
     assert!(text.starts_with("waiting for reduce 1 to accept rows up to offset "), "{text}");
-    assert_eq!(task.pulse_after(60 * SECOND).await.since, pulse.since, "it has waited ever since");
+    assert_eq!(task.pulse_after(60 * SECOND).await.since, activity.since, "it has waited since then");
 
     sink.behave(Behaviour::Deliver);
     assert_eq!(task.pulse_after(SECOND).await.to_string(), "waiting for records");
@@ -143,7 +143,7 @@ async fn the_pulse_says_what_the_task_waits_for_and_since_when() {
 }
 
 #[tokio::test]
-async fn a_stuck_synchronous_mapper_is_named_while_it_is_stuck() {
+async fn the_activity_shows_a_synchronous_mapper_while_it_is_stuck() {
     let (entered, inside) = std::sync::mpsc::channel();
     let (leave, stuck) = std::sync::mpsc::channel::<()>();
     let (entered, stuck) = (std::sync::Mutex::new(entered), std::sync::Mutex::new(stuck));
@@ -156,16 +156,16 @@ async fn a_stuck_synchronous_mapper_is_named_while_it_is_stuck() {
             Ok::<_, BoxError>(record.offset())
         })
         .reduce(Collect::default());
-    let (handed_out, pulse) = std::sync::mpsc::channel();
+    let (sender, activity) = std::sync::mpsc::channel();
     let watcher = std::thread::spawn(move || {
-        let pulse: Arc<Activity> = pulse.recv().unwrap();
+        let activity: Arc<Activity> = activity.recv().unwrap();
         inside.recv().unwrap();
-        let text = pulse.read().to_string();
+        let text = activity.read().to_string();
         drop(leave);
         text
     });
     let task = start(strategy).await.unwrap();
-    handed_out.send(task.pulse.clone()).unwrap();
+    sender.send(task.activity.clone()).unwrap();
     task.fetch(0..64);
     sleep(Duration::from_millis(1)).await;
     let text = watcher.join().unwrap();
@@ -175,7 +175,7 @@ async fn a_stuck_synchronous_mapper_is_named_while_it_is_stuck() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_turn_comes_back_with_the_rows_or_when_the_task_waits() {
+async fn a_hand_off_ends_with_its_rows_or_when_the_task_waits() {
     let sink = Collect::default().with_options(|o| o.with_max_rows(2));
     let strategy = Strategy::new()
         .map(|record: OwnedRecord| async move {
@@ -186,10 +186,10 @@ async fn the_turn_comes_back_with_the_rows_or_when_the_task_waits() {
         })
         .filter(|offset: &i64| *offset != 3)
         .reduce(sink.clone());
-    let (task, mut patience, start) = (start(strategy).await.unwrap(), Patience::new(), Instant::now());
-    // Rows that the reducer accepts, none at all, and a record that waits.
+    let (task, mut timer, start) = (start(strategy).await.unwrap(), HandOffTimer::new(), Instant::now());
+    // Rows that the reducer accepts, no row at all, and a record that waits.
     for offsets in [0..2, 3..4, 7..8] {
-        assert!(patience.wait(task.fetch_in_turn(offsets)).await);
+        assert!(timer.wait(task.fetch_with_hand_off(offsets)).await);
         assert_eq!(start.elapsed(), Duration::ZERO);
     }
     sleep(SECOND).await;
@@ -197,9 +197,9 @@ async fn the_turn_comes_back_with_the_rows_or_when_the_task_waits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_concurrency_of_0_is_refused_before_anything_starts() {
+async fn a_concurrency_of_0_is_an_error_before_any_stage_starts() {
     let strategy =
         Strategy::new().map(|record: &Record<'_>| Ok::<_, BoxError>(record.offset())).map_concurrency(0);
-    let refused = start(strategy.reduce(Collect::default())).await.err();
-    assert!(matches!(&refused, Some(Error::Config(why)) if why.contains("concurrency")), "{refused:?}");
+    let error = start(strategy.reduce(Collect::default())).await.err();
+    assert!(matches!(&error, Some(Error::Config(why)) if why.contains("concurrency")), "{error:?}");
 }

@@ -1,4 +1,4 @@
-//! Where a partition's task waits, and what becomes of records that have been mapped: done, or mapped again after a while.
+//! Where a partition's task waits, and what happens when one of its waits ends.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use futures_util::stream::StreamExt;
 use tokio::time::{Instant, sleep_until};
 
 use super::partition::{Next, Partition};
-use super::pending::{Busy, Woken};
+use super::pending::{Completed, Pending};
 use super::retry::into_last;
 use crate::graph::observe::activity::ActivityState;
 use crate::record::Record;
@@ -15,9 +15,9 @@ use crate::reducer::Rows;
 use crate::stage::{Chain, StageError};
 use crate::telemetry;
 
-/// How long mapped records wait for a slow one behind them.
+/// How long mapped records wait for a slow one after them.
 const LINGER: Duration = Duration::from_millis(20);
-/// Least time between two warnings about retries in one partition.
+/// Minimum time between two warnings about retries in one partition.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 impl<C, R> Partition<'_, C, R>
@@ -25,23 +25,23 @@ where
     C: for<'r> Chain<In<'r> = &'r Record<'r>>,
     R: Rows<Item = C::Out>,
 {
-    /// Waits for a record, a batch, or the end of the draft's patience.
+    /// Waits for a pending record, a batch, or the flush deadline.
     pub(super) async fn wait(&mut self) -> Next {
-        // What is done already is taken without further ado.
-        if let Some(Some((number, woken))) = self.busy.next().now_or_never() {
-            return self.wake(number, woken);
+        // A wait that has already ended needs no change of the activity.
+        if let Some(Some((number, ended))) = self.pending.next().now_or_never() {
+            return self.completed(number, ended);
         }
-        self.say_what_for();
-        self.pace.pause(Instant::now());
-        let flush_at = self.draft.range.is_some().then(|| self.patience());
-        let takes_more = !self.has_next() && self.window.has_room() && !self.input_ended;
+        self.publish_activity();
+        self.slice.pause(Instant::now());
+        let flush_at = self.builder.range.is_some().then(|| self.flush_deadline());
+        let has_room = !self.has_next() && self.buffer.has_room() && !self.input_ended;
         tokio::select! {
             biased;
             () = self.input.stop.cancelled() => Next::End,
-            Some((number, woken)) = self.busy.next(), if !self.busy.is_empty() => self.wake(number, woken),
-            admitted = self.input.batches.recv(), if takes_more => {
+            Some((number, ended)) = self.pending.next(), if !self.pending.is_empty() => self.completed(number, ended),
+            admitted = self.input.batches.recv(), if has_room => {
                 match admitted {
-                    Some(admitted) => self.load(admitted),
+                    Some(admitted) => self.add_batch(admitted),
                     None => self.input_ended = true,
                 }
                 Next::Advance
@@ -50,60 +50,60 @@ where
         }
     }
 
-    fn wake(&mut self, number: u64, woken: Woken<C::Out>) -> Next {
-        match woken {
-            Woken::Mapped(result) => self.attempted(number, result),
-            Woken::Rested => self.window.rested(number),
+    fn completed(&mut self, number: u64, ended: Completed<C::Out>) -> Next {
+        match ended {
+            Completed::Mapped(result) => self.attempted(number, result),
+            Completed::RetryDue => self.buffer.retry_due(number),
         }
         Next::Advance
     }
 
-    /// Writes the pulse before a wait.
-    fn say_what_for(&self) {
-        let Some(slot) = self.window.front() else { return self.input.pulse.idle() };
+    /// Publishes the activity before a wait.
+    fn publish_activity(&self) {
+        let Some(slot) = self.buffer.front() else { return self.input.activity.idle() };
         let state = match &slot.attempts.error {
-            Some(error) if slot.rests => {
+            Some(error) if slot.waits_for_retry => {
                 ActivityState::Retrying { attempt: slot.attempts.failed, error: error.clone() }
             }
             _ => ActivityState::Awaiting,
         };
-        self.input.pulse.waiting(state, slot.offset);
+        self.input.activity.waiting(state, slot.offset);
     }
 
-    /// When the draft is to be sent at the latest.
-    fn patience(&mut self) -> Instant {
+    /// When the rows are sent at the latest.
+    fn flush_deadline(&mut self) -> Instant {
         *self.flush_at.get_or_insert_with(|| Instant::now() + LINGER)
     }
 
-    /// Whether the draft has waited for the records behind it for too long.
+    /// Whether the rows have waited too long for the records after them.
     pub(super) fn is_overdue(&mut self) -> bool {
-        self.draft.range.is_some() && self.patience() <= Instant::now()
+        self.builder.range.is_some() && self.flush_deadline() <= Instant::now()
     }
 
-    /// A record has been mapped, or has failed: perhaps only for now.
+    /// A record is mapped, or an attempt has failed.
     pub(super) fn attempted(&mut self, number: u64, result: Result<Vec<C::Out>, StageError>) {
         let failed = match result {
             Err(failed) if failed.is_retryable() => failed,
-            result => return self.window.finish(number, result),
+            result => return self.buffer.finish(number, result),
         };
-        let Some(slot) = self.window.get_mut(number) else { return };
+        let Some(slot) = self.buffer.get_mut(number) else { return };
         let (now, offset) = (Instant::now(), slot.offset);
         let partition = &self.input.assignment.partition;
-        let seed = self.mapping.seed ^ self.input.assignment.epoch.0 ^ offset.cast_unsigned().rotate_left(32);
-        match slot.attempts.note(&failed, &self.mapping.options.retry, (seed, now)) {
+        let seed = self.mapping.seed ^ self.input.assignment.id.0 ^ offset.cast_unsigned().rotate_left(32);
+        match slot.attempts.failed_at(now, &failed, &self.mapping.options.retry, seed) {
             Some(wait) => {
-                let loud = self.warned.is_none_or(|warned| now - warned >= WARN_INTERVAL);
-                if loud {
+                let warn = self.warned.is_none_or(|warned| now - warned >= WARN_INTERVAL);
+                if warn {
                     self.warned = Some(now);
                 }
-                telemetry::map_retried((partition, offset), &failed, slot.attempts.failed, wait, loud);
-                slot.rests = true;
-                self.busy.push(Busy::resting(number, wait));
+                telemetry::map_retried((partition, offset), &failed, slot.attempts.failed, wait, warn);
+                slot.waits_for_retry = true;
+                self.pending.push(Pending::retry(number, wait));
             }
             None => {
                 let tried = now - slot.attempts.since;
                 telemetry::map_gave_up((partition, offset), &failed, slot.attempts.failed, tried);
-                self.window.finish(number, Err(into_last(failed)));
+                self.buffer.finish(number, Err(into_last(failed)));
             }
         }
     }

@@ -1,16 +1,16 @@
-//! The real graph on a scripted member, in virtual time: what happens to records and offsets in each order of events.
+//! Tests of the real graph on a scripted Kafka, in virtual time.
 
 mod bounded;
-mod breaker;
+mod circuit_breaker;
 mod dead_letters;
 mod exactly_once;
+mod fair_shares;
 mod kit;
 mod lifecycle;
 mod listeners;
 mod mapping;
 mod operator;
 mod rebalances;
-mod rebuilds;
+mod reconnects;
 mod records;
-mod shares;
 mod watchdog;

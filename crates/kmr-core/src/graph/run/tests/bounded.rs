@@ -1,10 +1,10 @@
-//! Bounded runs: nothing behind the end is processed, and the consumer ends when all is done, and not before.
+//! Tests of bounded runs: they end when all partitions have reached their end, and not before.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::kit::{Call, Running, options, partition, place, start_with};
+use super::kit::{Call, TestConsumer, options, partition, place, start_with};
 use crate::config::Until;
 use crate::error::BoxError;
 use crate::graph::options::GraphOptions;
@@ -13,12 +13,12 @@ use crate::record::OwnedRecord;
 use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
-/// A consumer up to the end of a log that holds 3..9.
-async fn until_end(sink: &Collect<(i32, i64)>) -> Running {
+/// A consumer that runs to the end of a log with the offsets 3..9.
+async fn until_end(sink: &Collect<(i32, i64)>) -> TestConsumer {
     bounded(sink, Until::End).await
 }
 
-async fn bounded(sink: &Collect<(i32, i64)>, until: Until) -> Running {
+async fn bounded(sink: &Collect<(i32, i64)>, until: Until) -> TestConsumer {
     let options = GraphOptions { until: Some(until), ..options() };
     start_with(Strategy::new().map(place).reduce(sink.clone()), 1 << 20, options).await
 }
@@ -27,133 +27,133 @@ fn end(number: i32, offset: i64) -> Fetched {
     Fetched::End { topic: "t".into(), partition: number, offset }
 }
 
-async fn never_ends(consumer: &Running) {
-    // Less than a consumer waits that is assigned nothing.
+async fn keeps_running(consumer: &TestConsumer) {
+    // Less than the wait of a consumer without assignments.
     tokio::time::sleep(Duration::from_secs(50)).await;
-    assert!(!consumer.has_ended());
+    assert!(!consumer.has_ended(), "the run is not complete");
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_ends_at_the_end_and_leaves_what_is_behind_it() {
+async fn a_bounded_run_ends_at_the_end_and_leaves_later_records() {
     let sink = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
     let mut consumer = until_end(&sink).await;
-    never_ends(&consumer).await;
+    keeps_running(&consumer).await;
     consumer.assign(&[0, 1]).await;
     consumer.fetch(0, 3..6);
     consumer.fetch(0, 6..15);
-    never_ends(&consumer).await;
+    keeps_running(&consumer).await;
     consumer.fetch(1, [4, 8]);
-    consumer.until_true("ended", || consumer.has_ended()).await;
+    consumer.until_ended().await;
     assert_eq!((consumer.committed(0), consumer.committed(1)), (Some(9), Some(9)));
     assert_eq!(sink.rows().len(), 8, "{:?}", sink.rows());
-    assert!(consumer.calls().contains(&Call::Paused(0)), "nothing more is fetched of it");
+    assert!(consumer.calls().contains(&Call::Paused(0)), "a partition at its end is not fetched");
     consumer.ended().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn gaps_at_the_end_of_the_log_do_not_keep_it_waiting() {
+async fn gaps_at_the_end_of_the_log_do_not_delay_the_end_of_the_run() {
     let sink = Collect::default();
     sink.behave(Behaviour::Stall);
     let mut consumer = until_end(&sink).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 3..6);
     consumer.fetch_event(end(0, 8));
-    never_ends(&consumer).await;
+    keeps_running(&consumer).await;
     consumer.fetch_event(end(0, 9));
     tokio::time::sleep(Duration::from_secs(5)).await;
-    assert!(!consumer.has_ended(), "what is under way is finished first");
+    assert!(!consumer.has_ended(), "deliveries are finished first");
     sink.behave(Behaviour::Deliver);
-    consumer.until_true("ended", || consumer.has_ended()).await;
+    consumer.until_ended().await;
     assert_eq!(consumer.committed(0), Some(6));
     consumer.ended().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_end_is_found_out_once_and_holds_over_rebalances_and_clients() {
+async fn the_end_offset_is_read_once_and_outlives_rebalances_and_clients() {
     let sink = Collect::default();
     let mut consumer = until_end(&sink).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 3..5);
     consumer.log(3, 30, 25);
     let id = consumer.rebalance(Change::Revoke, &[0]);
-    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
-    never_ends(&consumer).await;
+    consumer.until_released(id).await;
+    keeps_running(&consumer).await;
     consumer.assign(&[0]).await;
     consumer.lose_client().await;
-    never_ends(&consumer).await;
+    keeps_running(&consumer).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 5..20);
-    consumer.until_true("ended", || consumer.has_ended()).await;
+    consumer.until_ended().await;
     assert_eq!(consumer.committed(0), Some(9));
     consumer.ended().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_timestamp_ends_it_in_front_of_the_first_record_that_is_as_young() {
+async fn a_timestamp_ends_the_run_before_the_first_record_with_this_time_or_a_later_one() {
     let sink = Collect::default();
     let mut consumer = bounded(&sink, Until::Timestamp(1)).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 3..9);
-    consumer.until_true("ended", || consumer.has_ended()).await;
+    consumer.until_ended().await;
     assert_eq!(consumer.committed(0), Some(5));
     consumer.ended().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_starts_at_its_end_is_done_at_once() {
+async fn a_partition_that_starts_at_its_end_is_complete_at_once() {
     let mut consumer = until_end(&Collect::default()).await;
     consumer.start_at(0, 9, false);
     consumer.rebalance(Change::Assign, &[0]);
-    let began = Instant::now();
+    let started = Instant::now();
     consumer.ended().await.unwrap();
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_joiner_whose_first_assignment_is_empty_does_its_share() {
+async fn a_late_member_with_an_empty_first_assignment_processes_its_partitions() {
     let mut consumer = until_end(&Collect::default()).await;
     consumer.assign(&[]).await;
-    never_ends(&consumer).await;
+    keeps_running(&consumer).await;
     consumer.assign(&[0]).await;
-    never_ends(&consumer).await;
+    keeps_running(&consumer).await;
     consumer.fetch(0, 3..9);
-    consumer.until_true("ended", || consumer.has_ended()).await;
+    consumer.until_ended().await;
     assert_eq!(consumer.committed(0), Some(9));
     consumer.ended().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_assigned_nothing_ends_after_a_while_whether_it_is_told_so_or_not() {
-    for told in [false, true] {
+async fn a_consumer_without_assignments_ends_after_a_while_with_or_without_a_rebalance() {
+    for rebalanced in [false, true] {
         let mut consumer = until_end(&Collect::default()).await;
-        never_ends(&consumer).await;
-        if told {
+        keeps_running(&consumer).await;
+        if rebalanced {
             consumer.assign(&[]).await;
-            never_ends(&consumer).await; // the time counts from the rebalance
+            keeps_running(&consumer).await; // the time counts from the rebalance
         }
-        let began = Instant::now();
+        let started = Instant::now();
         consumer.ended().await.unwrap();
-        assert!(began.elapsed() < Duration::from_secs(15), "{:?}", began.elapsed());
+        assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_paused_partition_is_not_done() {
+async fn a_paused_partition_is_not_complete() {
     let mut consumer = until_end(&Collect::default()).await;
-    consumer.remote.pause(|will| will.partitions.extend([partition(0)]));
+    consumer.control.pause(|desired| desired.partitions.extend([partition(0)]));
     consumer.assign(&[0, 1]).await;
     consumer.until(|calls| calls.contains(&Call::Paused(0))).await;
     consumer.fetch(1, 3..9);
-    never_ends(&consumer).await;
-    consumer.remote.pause(|will| will.partitions.clear());
+    keeps_running(&consumer).await;
+    consumer.control.pause(|desired| desired.partitions.clear());
     consumer.until(|calls| calls.contains(&Call::Resumed(0))).await;
     consumer.fetch(0, 3..9);
     consumer.ended().await.unwrap();
 }
 
-/// What is read and not mapped yet is dropped by a stop: the run is not over before.
+/// A shutdown drops unmapped records, so the run is not complete before they are mapped.
 #[tokio::test(start_paused = true)]
-async fn it_ends_when_all_is_mapped_and_not_when_all_is_read() {
+async fn a_bounded_run_ends_when_all_records_are_mapped_and_not_when_they_are_read() {
     async fn slow(record: OwnedRecord) -> Result<(i32, i64), BoxError> {
         tokio::time::sleep(Duration::from_secs(30)).await;
         Ok((record.partition(), record.offset()))
@@ -163,7 +163,7 @@ async fn it_ends_when_all_is_mapped_and_not_when_all_is_read() {
     let mut consumer = start_with(Strategy::new().map(slow).reduce(sink.clone()), 1 << 20, options).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 3..9);
-    consumer.until_true("ended", || consumer.has_ended()).await;
+    consumer.until_ended().await;
     assert_eq!((consumer.committed(0), sink.rows().len()), (Some(9), 6));
     consumer.ended().await.unwrap();
 }

@@ -1,10 +1,10 @@
-//! A dead letter has its record, also where that was freed long before: it is read again, within bounds.
+//! Tests of dead letters: their records are read again when needed, within bounds.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::kit::{Call, Letters, LogAnswers, Running, options, start, start_with};
+use super::kit::{Call, DeadLetters, LogResponses, TestConsumer, options, start, start_with};
 use crate::error::BoxError;
 use crate::graph::options::GraphOptions;
 use crate::graph::pipeline::Pipeline;
@@ -21,15 +21,15 @@ fn odd_rejected() -> Collect<i64> {
     Collect::default().rejecting(|offset| offset % 2 == 1)
 }
 
-/// However many fail.
-async fn unbroken(pipeline: Pipeline) -> Running {
+/// A consumer without a circuit breaker.
+async fn unbroken(pipeline: Pipeline) -> TestConsumer {
     start_with(pipeline, 1 << 24, GraphOptions { breaker: None, ..options() }).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_whose_rows_were_rejected_are_read_again_together() {
-    let letters = Letters::with_content();
-    let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(letters.clone());
+async fn records_of_rejected_rows_are_read_again_together() {
+    let dead_letters = DeadLetters::with_content();
+    let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(dead_letters.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0, 1]).await;
     consumer.fetch(0, 4..8);
@@ -37,7 +37,7 @@ async fn records_whose_rows_were_rejected_are_read_again_together() {
     consumer
         .until(|calls| calls.contains(&Call::Committed(0, 8)) && calls.contains(&Call::Committed(1, 6)))
         .await;
-    let mut texts = letters.texts();
+    let mut texts = dead_letters.texts();
     texts.sort();
     assert_eq!(
         texts,
@@ -55,18 +55,18 @@ async fn records_whose_rows_were_rejected_are_read_again_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_is_gone_leaves_a_letter_that_says_so() {
-    let letters = Letters::with_content();
-    let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(letters.clone());
+async fn a_dead_letter_names_the_reason_when_its_record_is_gone() {
+    let dead_letters = DeadLetters::with_content();
+    let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(dead_letters.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     consumer.log(6, 9, 6);
     consumer.fetch(0, 4..8);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 8))).await;
+    consumer.until_committed(0, 8).await;
     assert_eq!(
-        letters.texts(),
+        dead_letters.texts(),
         [
-            "t/0 offset 5 failed at reduce 1: rejected [the log begins at 6]",
+            "t/0 offset 5 failed at reduce 1: rejected [the log starts at 6]",
             "t/0 offset 7 failed at reduce 1: rejected [7]"
         ]
     );
@@ -74,21 +74,21 @@ async fn a_record_that_is_gone_leaves_a_letter_that_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_log_that_does_not_answer_holds_nobody_up_for_long() {
+async fn a_log_that_does_not_answer_delays_dead_letters_only_briefly() {
     for (answers, expected) in
-        [(LogAnswers::Never, "within 6s"), (LogAnswers::WithErrors, "the broker is away")]
+        [(LogResponses::Never, "within 6s"), (LogResponses::WithErrors, "the broker is unavailable")]
     {
-        let letters = Letters::with_content();
-        let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(letters.clone());
+        let dead_letters = DeadLetters::with_content();
+        let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(dead_letters.clone());
         let mut consumer = unbroken(strategy).await;
-        consumer.log_answers(answers);
+        consumer.log_responses(answers);
         consumer.assign(&[0]).await;
         let started = Instant::now();
-        // More than are read at once: the limit is one for all.
+        // More records than one read covers: all reads share one time limit.
         consumer.fetch(0, 0..8_000);
-        consumer.until(|calls| calls.contains(&Call::Committed(0, 8_000))).await;
+        consumer.until_committed(0, 8_000).await;
         assert!(started.elapsed() < Duration::from_secs(15), "{:?}", started.elapsed());
-        let texts = letters.texts();
+        let texts = dead_letters.texts();
         assert_eq!(texts.len(), 4_000);
         assert!(texts.iter().all(|text| text.contains("could not be read again") && text.contains(expected)));
         consumer.stop().await.unwrap();
@@ -96,34 +96,34 @@ async fn a_log_that_does_not_answer_holds_nobody_up_for_long() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn thousands_of_letters_wait_for_their_delivery_and_have_their_records_all_the_same() {
-    let mut letters = Letters::with_content();
-    letters.0 = letters.0.with_options(|options| options.with_max_rows(100));
-    letters.0.behave(Behaviour::Slow(Duration::from_millis(500)));
-    let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(letters.clone());
+async fn thousands_of_waiting_dead_letters_have_their_records() {
+    let mut dead_letters = DeadLetters::with_content();
+    dead_letters.sink = dead_letters.sink.with_options(|options| options.with_max_rows(100));
+    dead_letters.sink.behave(Behaviour::Slow(Duration::from_millis(500)));
+    let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(dead_letters.clone());
     let mut consumer = unbroken(strategy).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..16_000);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 16_000))).await;
-    let texts = letters.texts();
+    consumer.until_committed(0, 16_000).await;
+    let texts = dead_letters.texts();
     assert_eq!(texts.len(), 8_000);
     assert!(texts.iter().all(|text| !text.contains("could not be read again")), "{:?}", texts.last());
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn behind_a_reduce_a_range_stays_a_range_and_a_single_record_is_read_again() {
-    let letters = Letters::with_content();
+async fn after_a_reduce_a_range_stays_a_range_and_a_single_record_is_read_again() {
+    let dead_letters = DeadLetters::with_content();
     let fails = |_: usize| Err::<(), BoxError>("no".into());
     let strategy =
-        Strategy::new().map(offset).reduce(Collect::default()).map(fails).reduce_err(letters.clone());
+        Strategy::new().map(offset).reduce(Collect::default()).map(fails).reduce_err(dead_letters.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, [4]);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 5))).await;
+    consumer.until_committed(0, 5).await;
     consumer.fetch(0, 5..8);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 8))).await;
-    let texts = letters.texts();
+    consumer.until_committed(0, 8).await;
+    let texts = dead_letters.texts();
     assert!(texts[0].starts_with("t/0 offset 4 failed at map 2: no [4]"), "{texts:?}");
     assert!(texts[1].starts_with("t/0 offset 5 to 7 failed at map 2: no [the failure is"), "{texts:?}");
     consumer.stop().await.unwrap();

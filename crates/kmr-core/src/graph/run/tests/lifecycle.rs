@@ -1,8 +1,8 @@
-//! Failures and the end: the first failure surfaces, what is finished is committed, nothing else is.
+//! Tests of failures and shutdown: the first failure surfaces, and only finished records commit.
 
 use std::time::Duration;
 
-use super::kit::{Broker, Call, Letters, partition, place, start};
+use super::kit::{Broker, Call, DeadLetters, partition, place, start};
 use crate::error::{BoxError, Error, StopConsumer};
 use crate::member::{Change, Fetched, PartitionFailure};
 use crate::record::{OwnedRecord, Record};
@@ -10,23 +10,24 @@ use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_flushes_commits_and_leaves_in_this_order() {
+async fn a_shutdown_flushes_commits_and_leaves_in_this_order() {
     let sink = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
-    let letters =
-        Letters(Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600))), false);
+    let dead_letters = DeadLetters::with_sink(
+        Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600))),
+    );
     let odd_fails = |record: &Record<'_>| -> Result<i64, BoxError> {
         if record.offset() % 2 == 0 { Ok(record.offset()) } else { Err("odd".into()) }
     };
-    let strategy = Strategy::new().map(odd_fails).reduce(sink.clone()).reduce_err(letters.clone());
+    let strategy = Strategy::new().map(odd_fails).reduce(sink.clone()).reduce_err(dead_letters.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..10);
-    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 10).await;
-    assert!(sink.rows().is_empty() && letters.texts().is_empty());
-    consumer.wish_to_stop();
-    consumer.until_true("ended", || consumer.has_ended()).await;
+    consumer.until_mapped(10).await;
+    assert!(sink.rows().is_empty() && dead_letters.texts().is_empty());
+    consumer.request_stop();
+    consumer.until_ended().await;
     assert_eq!(consumer.calls()[2..], [Call::Committed(0, 10), Call::Closed]);
-    assert_eq!((sink.rows().len(), letters.texts().len()), (5, 5));
+    assert_eq!((sink.rows().len(), dead_letters.texts().len()), (5, 5));
     consumer.ended().await.unwrap();
 }
 
@@ -39,12 +40,12 @@ async fn a_failing_reducer_stops_the_consumer_with_its_error() {
         let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
         consumer.assign(&[0]).await;
         consumer.fetch(0, 0..5);
-        consumer.until(|calls| calls.contains(&Call::Committed(0, 5))).await;
+        consumer.until_committed(0, 5).await;
         sink.behave(behaviour);
         consumer.fetch(0, 5..9);
-        consumer.until_true("ended", || consumer.has_ended()).await;
+        consumer.until_ended().await;
         assert_eq!(consumer.committed(0), Some(5));
-        assert!(consumer.calls().contains(&Call::Closed), "it leaves the group all the same");
+        assert!(consumer.calls().contains(&Call::Closed), "the consumer leaves the group nevertheless");
         let error = consumer.ended().await.err().unwrap();
         let chain = crate::error::error_chain(&error);
         assert!(chain.contains("reduce 1") && chain.contains(text), "{chain}");
@@ -57,9 +58,9 @@ async fn after_a_fatal_client_error_nothing_is_committed() {
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..5);
-    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    consumer.until_mapped(5).await;
     consumer.fail_client(Error::Client { what: "consume".into(), reason: "fenced".into(), retryable: false });
-    consumer.until_true("ended", || consumer.has_ended()).await;
+    consumer.until_ended().await;
     assert_eq!(consumer.committed(0), None);
     assert!(consumer.ended().await.err().unwrap().to_string().contains("fenced"));
 }
@@ -78,34 +79,37 @@ async fn an_offset_out_of_range_stops_with_partition_offset_and_watermarks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_wish_to_stop_ends_it_at_once() {
+async fn a_second_stop_request_ends_the_consumer_at_once() {
     let sink = Collect::default();
     sink.behave(Behaviour::Stall);
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..5);
-    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
+    consumer.until_mapped(5).await;
     let started = tokio::time::Instant::now();
-    consumer.wish_to_stop();
+    consumer.request_stop();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!consumer.has_ended(), "it drains");
-    consumer.wish_to_stop();
+    assert!(!consumer.has_ended(), "the shutdown waits for the drain");
+    consumer.request_stop();
     let error = consumer.ended().await.err().unwrap();
     assert!(
         matches!(error, Error::Unfinished { .. }) && started.elapsed() < Duration::from_secs(2),
         "{error}"
     );
-    assert!(error.to_string().contains("t/0 from offset 0"), "it says what is left: {error}");
+    assert!(
+        error.to_string().contains("t/0 from offset 0"),
+        "the error names the unfinished records: {error}"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stop_that_cannot_finish_says_what_is_left() {
+async fn a_shutdown_that_cannot_finish_names_the_unfinished_records() {
     let sink = Collect::default();
     sink.behave(Behaviour::Stall);
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 7..9);
-    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 2).await;
+    consumer.until_mapped(2).await;
     let error = consumer.stop().await.err().unwrap();
     let Error::Unfinished { partitions, .. } = &error else { panic!("{error}") };
     let end = partitions[&partition(0)];
@@ -113,7 +117,7 @@ async fn a_stop_that_cannot_finish_says_what_is_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn user_code_that_never_returns_holds_up_neither_a_revoke_nor_the_end() {
+async fn user_code_that_never_returns_blocks_neither_a_revoke_nor_a_shutdown() {
     async fn stuck(record: OwnedRecord) -> Result<i64, BoxError> {
         if record.offset() == 2 {
             std::future::pending::<()>().await;
@@ -124,17 +128,17 @@ async fn user_code_that_never_returns_holds_up_neither_a_revoke_nor_the_end() {
     let mut consumer = start(Strategy::new().map(stuck).reduce(sink.clone())).await;
     consumer.assign(&[0, 1]).await;
     consumer.fetch(0, 0..5);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 2))).await;
+    consumer.until_committed(0, 2).await;
     let id = consumer.rebalance(Change::Revoke, &[0]);
-    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    consumer.until_released(id).await;
     assert_eq!(sink.rows(), [0, 1]);
     consumer.fetch(1, 2..5);
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_every_record_would_meet_stops_the_consumer_instead_of_emptying_the_topic() {
-    let letters = Letters::default();
+async fn a_stop_consumer_error_stops_the_consumer_without_a_dead_letter() {
+    let dead_letters = DeadLetters::default();
     let stops = |record: &Record<'_>| -> Result<i64, BoxError> {
         if record.offset() == 3 {
             Err(StopConsumer::new("no such column").into())
@@ -142,7 +146,7 @@ async fn an_error_that_every_record_would_meet_stops_the_consumer_instead_of_emp
             Ok(record.offset())
         }
     };
-    let strategy = Strategy::new().map(stops).reduce(Collect::default()).reduce_err(letters.clone());
+    let strategy = Strategy::new().map(stops).reduce(Collect::default()).reduce_err(dead_letters.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..9);
@@ -152,11 +156,11 @@ async fn an_error_that_every_record_would_meet_stops_the_consumer_instead_of_emp
         chain.contains("map 1") && chain.contains("t/0 offset 3") && chain.contains("no such column"),
         "{chain}"
     );
-    assert!(letters.texts().is_empty());
+    assert!(dead_letters.texts().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_batch_that_cannot_be_read_stops_the_consumer_and_nothing_behind_it_is_committed() {
+async fn a_batch_that_cannot_be_read_stops_the_consumer_and_no_later_record_is_committed() {
     let sink = Collect::default();
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
@@ -164,35 +168,35 @@ async fn a_batch_that_cannot_be_read_stops_the_consumer_and_nothing_behind_it_is
     let failure = PartitionFailure::Unreadable { offset: 5, reason: "bad checksum".into() };
     consumer.fetch_event(Fetched::Failed { topic: "t".into(), partition: 0, failure });
     consumer.fetch(0, 9..12);
-    consumer.until_true("ended", || consumer.has_ended()).await;
+    consumer.until_ended().await;
     assert_eq!((consumer.committed(0), sink.rows().len()), (Some(5), 5));
     let error = consumer.ended().await.err().unwrap();
     assert!(error.is_retryable() && error.to_string().contains("t/0 cannot be read at offset 5"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_are_handed_out_twice_are_taken_once() {
+async fn records_that_a_poll_returns_twice_are_processed_once() {
     let sink = Collect::default();
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..5);
     consumer.fetch(0, 3..8);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 8))).await;
+    consumer.until_committed(0, 8).await;
     assert_eq!(sink.rows().len(), 8);
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_last_commit_that_is_refused_is_the_consumers_error() {
+async fn a_last_commit_that_fails_is_the_error_of_the_consumer() {
     let sink = Collect::default();
     sink.behave(Behaviour::Stall);
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..5);
-    consumer.until_true("mapped", || consumer.counters.snapshot(0).records == 5).await;
-    consumer.wish_to_stop();
+    consumer.until_mapped(5).await;
+    consumer.request_stop();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    consumer.broker(Broker::Refuses);
+    consumer.broker(Broker::Fails);
     sink.behave(Behaviour::Deliver);
     let error = consumer.ended().await.err().unwrap();
     assert!(error.to_string().contains("not allowed"), "{error}");

@@ -1,4 +1,4 @@
-//! The map phase: records that are tried again, several records of a partition at once, slow mappers beside fast ones.
+//! Tests of the map phase: retries, concurrency in one partition, slow mappers beside fast ones.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use std::time::Duration;
 use proptest::prelude::{ProptestConfig, Strategy as Generator, any, prop, proptest};
 use tokio::time::{Instant, sleep};
 
-use super::kit::{Call, Letters, Running, start};
+use super::kit::{Call, DeadLetters, TestConsumer, start};
 use crate::error::{BoxError, Retryable};
 use crate::member::Change;
 use crate::record::{OwnedRecord, Record};
@@ -18,7 +18,7 @@ use crate::strategy::Strategy;
 use crate::test_reducer::Collect;
 use crate::util::future::BoxFuture;
 
-/// What mappers of a test did, in order and at the same time.
+/// The calls of a mapper: all in order, and those in progress.
 #[derive(Default)]
 struct Log {
     started: Mutex<Vec<i64>>,
@@ -26,7 +26,7 @@ struct Log {
     most: AtomicUsize,
 }
 
-/// A call under way; ends when it is dropped.
+/// A call in progress. It ends when the entry is dropped.
 struct Entry<'a>(&'a Log, i64);
 
 impl Log {
@@ -38,7 +38,7 @@ impl Log {
         Entry(self, record.offset())
     }
 
-    /// Whether two records with one key are in the mapper.
+    /// Whether two records with the same key are in progress.
     fn overlaps(&self) -> bool {
         let running = self.running.lock().unwrap();
         let mut keys: Vec<_> = running.iter().filter_map(|(_, key)| key.as_ref()).collect();
@@ -75,22 +75,23 @@ fn keyed(offset: i64, key: Option<&str>) -> OwnedRecord {
     }
 }
 
-fn busy() -> BoxError {
+fn unavailable() -> BoxError {
     Retryable::new("status 503").into()
 }
 
-async fn committed(consumer: &Running, offset: i64) {
-    consumer.until(|calls| calls.contains(&Call::Committed(0, offset))).await;
+async fn committed(consumer: &TestConsumer, offset: i64) {
+    consumer.until_committed(0, offset).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retryable_error_is_tried_again_in_its_place_and_what_is_before_it_goes_on() {
+async fn a_retryable_error_is_retried_in_order_and_earlier_records_are_committed_meanwhile() {
     for asynchronous in [false, true] {
-        let (sink, letters, tries) = (Collect::default(), Letters::default(), Arc::new(AtomicUsize::new(0)));
+        let (sink, dead_letters, tries) =
+            (Collect::default(), DeadLetters::default(), Arc::new(AtomicUsize::new(0)));
         let attempt = {
             let tries = tries.clone();
             move |offset: i64| match offset {
-                2 if tries.fetch_add(1, Ordering::SeqCst) < 6 => Err(busy()),
+                2 if tries.fetch_add(1, Ordering::SeqCst) < 6 => Err(unavailable()),
                 3 => Err("bad".into()),
                 offset => Ok::<i64, BoxError>(offset),
             }
@@ -105,27 +106,28 @@ async fn a_retryable_error_is_tried_again_in_its_place_and_what_is_before_it_goe
                     attempt(offset)
                 }
             });
-            strategy.reduce(sink.clone()).reduce_err(letters.clone())
+            strategy.reduce(sink.clone()).reduce_err(dead_letters.clone())
         } else {
-            strategy.map(attempt).reduce(sink.clone()).reduce_err(letters.clone())
+            strategy.map(attempt).reduce(sink.clone()).reduce_err(dead_letters.clone())
         };
         let mut consumer = start(pipeline).await;
         consumer.assign(&[0]).await;
         consumer.fetch(0, 0..6);
         committed(&consumer, 2).await;
-        assert!(tries.load(Ordering::SeqCst) < 6, "what is before it was committed while it waited");
+        assert!(tries.load(Ordering::SeqCst) < 6, "earlier records are committed while it waits");
         assert_eq!(sink.rows(), [0, 1]);
         committed(&consumer, 6).await;
         assert_eq!((tries.load(Ordering::SeqCst), sink.rows()), (7, vec![0, 1, 2, 4, 5]));
-        assert_eq!(letters.texts(), ["t/0 offset 3 failed at map 2: bad"]);
+        assert_eq!(dead_letters.texts(), ["t/0 offset 3 failed at map 2: bad"]);
         assert_eq!(consumer.budget.held(), 0);
         consumer.stop().await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_record_that_keeps_failing_is_a_dead_letter_with_its_last_error_when_the_policy_gives_up() {
-    let (sink, letters, tries) = (Collect::default(), Letters::default(), Arc::new(AtomicUsize::new(0)));
+async fn a_record_becomes_a_dead_letter_with_its_last_error_when_the_retry_policy_gives_up() {
+    let (sink, dead_letters, tries) =
+        (Collect::default(), DeadLetters::default(), Arc::new(AtomicUsize::new(0)));
     let counted = tries.clone();
     let strategy = Strategy::new()
         .map(move |record: &Record<'_>| match record.offset() {
@@ -134,7 +136,7 @@ async fn a_record_that_keeps_failing_is_a_dead_letter_with_its_last_error_when_t
         })
         .map_retry(RetryPolicy::default().with_give_up_after(Some(Duration::from_secs(60))))
         .reduce(sink.clone())
-        .reduce_err(letters.clone());
+        .reduce_err(dead_letters.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     let start = Instant::now();
@@ -142,13 +144,13 @@ async fn a_record_that_keeps_failing_is_a_dead_letter_with_its_last_error_when_t
     committed(&consumer, 3).await;
     let (took, tries) = (start.elapsed(), tries.load(Ordering::SeqCst));
     assert!((60..75).contains(&took.as_secs()) && tries > 8, "{tries} attempts in {took:?}");
-    assert_eq!(letters.texts(), [format!("t/0 offset 1 failed at map 1: try {tries}")]);
+    assert_eq!(dead_letters.texts(), [format!("t/0 offset 1 failed at map 1: try {tries}")]);
     assert_eq!(sink.rows(), [0, 2]);
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_limit_it_is_tried_for_ever_and_a_revoke_ends_the_wait_at_once() {
+async fn a_retry_without_a_limit_lasts_until_a_revoke_and_ends_at_once() {
     let (sink, tries) = (Collect::default(), Arc::new(AtomicUsize::new(0)));
     let counted = tries.clone();
     let strategy = Strategy::new()
@@ -156,7 +158,7 @@ async fn without_a_limit_it_is_tried_for_ever_and_a_revoke_ends_the_wait_at_once
         .map(move |record: &Record<'_>| match record.offset() {
             4 => {
                 counted.fetch_add(1, Ordering::SeqCst);
-                Err(busy())
+                Err(unavailable())
             }
             offset => Ok(offset),
         })
@@ -169,10 +171,10 @@ async fn without_a_limit_it_is_tried_for_ever_and_a_revoke_ends_the_wait_at_once
     assert!((360..1500).contains(&tried), "{tried} attempts an hour");
     assert_eq!(consumer.committed(0), Some(4));
     consumer.fetch(1, [1, 2, 3]);
-    consumer.until_true("another partition goes on", || consumer.committed(1) == Some(4)).await;
+    consumer.until_true("another partition continues", || consumer.committed(1) == Some(4)).await;
     let start = Instant::now();
     let id = consumer.rebalance(Change::Revoke, &[0]);
-    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    consumer.until_released(id).await;
     assert!(start.elapsed() < Duration::from_millis(100), "{:?}", start.elapsed());
     sleep(Duration::from_secs(60)).await;
     assert!(tries.load(Ordering::SeqCst) <= tried + 1);
@@ -180,7 +182,7 @@ async fn without_a_limit_it_is_tried_for_ever_and_a_revoke_ends_the_wait_at_once
     consumer.stop().await.unwrap();
 }
 
-/// A mapper that takes that many milliseconds for the record at an offset.
+/// A mapper that needs `millis` milliseconds for the record at an offset.
 fn slow(
     log: &Arc<Log>,
     millis: fn(i64) -> u64,
@@ -197,26 +199,26 @@ fn slow(
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_records_of_a_partition_are_in_progress_at_once_also_across_batches() {
+async fn several_records_of_a_partition_are_in_progress_at_once_even_across_batches() {
     for single in [false, true] {
         let (sink, log) = (Collect::default(), Arc::<Log>::default());
         let strategy = Strategy::new().map_concurrency(8).map(slow(&log, |_| 100)).reduce(sink.clone());
         let mut consumer = start(strategy).await;
         consumer.assign(&[0]).await;
-        let begun = Instant::now();
+        let started = Instant::now();
         match single {
             true => (0..80).for_each(|offset| consumer.fetch(0, [offset])),
             false => consumer.fetch(0, 0..80),
         }
         committed(&consumer, 80).await;
-        assert!(begun.elapsed() < Duration::from_millis(1400), "{:?}", begun.elapsed());
+        assert!(started.elapsed() < Duration::from_millis(1400), "{:?}", started.elapsed());
         assert_eq!((log.most(), sink.rows()), (8, (0..80).collect::<Vec<_>>()));
         consumer.stop().await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_head_holds_up_rows_and_commits_and_not_the_records_behind_it() {
+async fn a_slow_record_delays_later_rows_and_commits_but_not_the_start_of_later_records() {
     let (sink, log) = (Collect::default(), Arc::<Log>::default());
     let millis = |offset| match offset {
         1 => 1_000,
@@ -231,19 +233,15 @@ async fn a_slow_head_holds_up_rows_and_commits_and_not_the_records_behind_it() {
     sleep(Duration::from_secs(5)).await;
     assert_eq!((consumer.committed(0), sink.rows()), (Some(2), vec![0, 1]));
     let started = log.started.lock().unwrap().len();
-    assert_eq!(started, 2 + 4 * 16, "a bounded number starts behind it");
-    assert!(
-        consumer.budget.held() > 90 * 340,
-        "what is not mapped stays charged: {}",
-        consumer.budget.held()
-    );
+    assert_eq!(started, 2 + 4 * 16, "a bounded number of records starts after it");
+    assert!(consumer.budget.held() > 90 * 340, "unmapped records stay charged: {}", consumer.budget.held());
     committed(&consumer, 100).await;
     assert_eq!((sink.rows(), consumer.budget.held()), ((0..100).collect::<Vec<_>>(), 0));
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn by_key_records_of_one_key_follow_each_other_and_others_do_not_wait() {
+async fn by_key_records_of_one_key_are_mapped_in_order_and_others_do_not_wait() {
     let (sink, log) = (Collect::default(), Arc::<Log>::default());
     let overlap = Arc::new(AtomicUsize::new(0));
     let (seen, overlapped) = (log.clone(), overlap.clone());
@@ -263,20 +261,24 @@ async fn by_key_records_of_one_key_follow_each_other_and_others_do_not_wait() {
         .reduce(sink.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
-    let begun = Instant::now();
+    let started = Instant::now();
     let keys = [Some("a"), Some("a"), None, Some("b"), Some("a"), None, None, Some("b")];
     consumer.fetch_records(0, (0..).zip(keys).map(|(offset, key)| keyed(offset, key)).collect());
     committed(&consumer, 8).await;
-    assert!((300..500).contains(&begun.elapsed().as_millis()), "three of key a: {:?}", begun.elapsed());
-    assert_eq!((overlap.load(Ordering::SeqCst), log.most()), (0, 5), "a, b and three without a key");
+    assert!(
+        (300..500).contains(&started.elapsed().as_millis()),
+        "three records of key a: {:?}",
+        started.elapsed()
+    );
+    assert_eq!((overlap.load(Ordering::SeqCst), log.most()), (0, 5), "a, b and three records without a key");
     assert_eq!(*log.started.lock().unwrap(), [0, 2, 3, 5, 6, 1, 7, 4]);
     assert_eq!(sink.rows(), (0..8).collect::<Vec<_>>());
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn records_that_fail_panic_or_are_tried_again_leave_the_others_in_order() {
-    let (sink, letters, log) = (Collect::default(), Letters::default(), Arc::<Log>::default());
+async fn records_that_fail_panic_or_are_retried_keep_the_others_in_order() {
+    let (sink, dead_letters, log) = (Collect::default(), DeadLetters::default(), Arc::<Log>::default());
     let calls = log.clone();
     let mapper = slow(&log, |offset| u64::try_from(20 - offset).unwrap_or(1));
     let strategy = Strategy::new()
@@ -284,26 +286,26 @@ async fn records_that_fail_panic_or_are_tried_again_leave_the_others_in_order() 
         .map(move |offset: i64| match offset {
             3 => Err("bad".into()),
             5 => panic!("boom"),
-            7 if calls.calls(7) < 4 => Err(busy()),
+            7 if calls.calls(7) < 4 => Err(unavailable()),
             offset => Ok::<_, BoxError>(offset),
         })
         .map_concurrency(4)
         .reduce(sink.clone())
-        .reduce_err(letters.clone());
+        .reduce_err(dead_letters.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..20);
     committed(&consumer, 20).await;
     let expected: Vec<i64> = (0..20).filter(|offset| ![3, 5].contains(offset)).collect();
     assert_eq!((sink.rows(), log.calls(7), log.calls(8)), (expected, 4, 1));
-    let mut texts = letters.texts();
+    let mut texts = dead_letters.texts();
     texts.sort();
     assert_eq!(texts, ["t/0 offset 3 failed at map 2: bad", "t/0 offset 5 failed at map 2: panicked: boom"]);
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_in_progress_when_the_partition_goes_is_dropped_and_read_again() {
+async fn records_in_progress_at_a_revoke_are_dropped_and_read_again() {
     let (sink, log) = (Collect::default(), Arc::<Log>::default());
     let millis = |offset| if offset == 3 { 3_600_000 } else { 1 };
     let strategy = Strategy::new().map(slow(&log, millis)).map_concurrency(4).reduce(sink.clone());
@@ -312,10 +314,10 @@ async fn what_is_in_progress_when_the_partition_goes_is_dropped_and_read_again()
     consumer.fetch(0, 0..10);
     sleep(Duration::from_secs(5)).await;
     assert_eq!((log.started.lock().unwrap().len(), log.running()), (10, 1));
-    let begun = Instant::now();
+    let started = Instant::now();
     let id = consumer.rebalance(Change::Revoke, &[0]);
-    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
-    assert!(begun.elapsed() < Duration::from_millis(100), "{:?}", begun.elapsed());
+    consumer.until_released(id).await;
+    assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
     assert_eq!((consumer.committed(0), sink.rows(), log.running()), (Some(3), vec![0, 1, 2], 0));
     consumer.assign(&[0]).await;
     consumer.fetch(0, 4..10);
@@ -324,7 +326,7 @@ async fn what_is_in_progress_when_the_partition_goes_is_dropped_and_read_again()
     consumer.stop().await.unwrap();
 }
 
-/// What a record does in its mapper.
+/// The behaviour of the mapper for one record.
 #[derive(Clone, Debug)]
 struct Fate {
     gap: i64,
@@ -347,9 +349,31 @@ fn fate() -> impl Generator<Value = Fate> {
     })
 }
 
-/// Runs records with these fates; checks that each comes out once, in order, and keys one after the other.
+/// Checks that each record was mapped as its fate requires, and that rows arrived in order.
+fn check_fates(
+    by_offset: &BTreeMap<i64, Fate>,
+    sink: &Collect<(i64, i64)>,
+    dead_letters: &DeadLetters,
+    log: &Log,
+) {
+    let good = by_offset.iter().filter(|(_, fate)| !fate.fails);
+    let rows: Vec<(i64, i64)> = good.flat_map(|(at, fate)| (0..fate.rows).map(|row| (*at, row))).collect();
+    assert_eq!(sink.rows(), rows);
+    assert_eq!(
+        dead_letters.texts().len(),
+        by_offset.values().filter(|fate| fate.fails).count(),
+        "{:?}",
+        dead_letters.texts()
+    );
+    for (at, fate) in by_offset {
+        assert_eq!(log.calls(*at), fate.retries + 1, "calls for offset {at}");
+    }
+}
+
+/// Maps records with these fates. Checks that the rows of each arrive once and in order, and that
+/// records of one key are mapped one after the other.
 async fn run_fates(fates: Vec<Fate>, concurrency: Concurrency, batch: usize) {
-    let (sink, letters, log) = (Collect::default(), Letters::default(), Arc::<Log>::default());
+    let (sink, dead_letters, log) = (Collect::default(), DeadLetters::default(), Arc::<Log>::default());
     let mut offset = 0;
     let by_offset: BTreeMap<i64, Fate> = fates
         .into_iter()
@@ -363,13 +387,13 @@ async fn run_fates(fates: Vec<Fate>, concurrency: Concurrency, batch: usize) {
         let (fates, log) = (shared.clone(), calls.clone());
         async move {
             let _entry = log.enter(&record);
-            assert!(!by_key || !log.overlaps(), "two records of one key");
+            assert!(!by_key || !log.overlaps(), "two records of one key are in progress");
             let fate = &fates[&record.offset()];
             if fate.millis > 0 {
                 sleep(Duration::from_millis(fate.millis)).await;
             }
             match log.calls(record.offset()) {
-                calls if calls <= fate.retries => Err(busy()),
+                calls if calls <= fate.retries => Err(unavailable()),
                 _ if fate.fails => Err("bad".into()),
                 _ => Ok::<_, BoxError>((0..fate.rows).map(|row| (record.offset(), row)).collect::<Vec<_>>()),
             }
@@ -379,7 +403,7 @@ async fn run_fates(fates: Vec<Fate>, concurrency: Concurrency, batch: usize) {
         .map_concurrency(concurrency)
         .flat_map(map)
         .reduce(sink.clone())
-        .reduce_err(letters.clone());
+        .reduce_err(dead_letters.clone());
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     let record =
@@ -388,23 +412,12 @@ async fn run_fates(fates: Vec<Fate>, concurrency: Concurrency, batch: usize) {
     for (number, records) in records.chunks(batch).enumerate() {
         consumer.fetch_records(0, records.to_vec());
         if number % 3 == 1 {
-            consumer.fetch_records(0, records.to_vec()); // handed out twice
+            consumer.fetch_records(0, records.to_vec()); // returned twice by the poll
         }
         sleep(Duration::from_millis(7)).await;
     }
     committed(&consumer, offset + 1).await;
-    let good = by_offset.iter().filter(|(_, fate)| !fate.fails);
-    let rows: Vec<(i64, i64)> = good.flat_map(|(at, fate)| (0..fate.rows).map(|row| (*at, row))).collect();
-    assert_eq!(sink.rows(), rows);
-    assert_eq!(
-        letters.texts().len(),
-        by_offset.values().filter(|fate| fate.fails).count(),
-        "{:?}",
-        letters.texts()
-    );
-    for (at, fate) in &by_offset {
-        assert_eq!(log.calls(*at), fate.retries + 1, "calls for offset {at}");
-    }
+    check_fates(&by_offset, &sink, &dead_letters, &log);
     assert!(log.most() <= concurrency.records());
     let commits: Vec<i64> = consumer
         .calls()
@@ -420,7 +433,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn every_record_comes_out_once_and_in_order(
+    fn rows_of_every_record_arrive_once_and_in_order(
         fates in prop::collection::vec(fate(), 1..80),
         most in 1_usize..9,
         by_key in any::<bool>(),
@@ -432,7 +445,7 @@ proptest! {
     }
 }
 
-/// Blocks the thread for two milliseconds: a record that is found to be slow.
+/// Blocks the thread for two milliseconds, so that the record counts as slow.
 fn block() {
     std::thread::sleep(Duration::from_millis(2));
 }
@@ -470,15 +483,15 @@ async fn a_blocking_mapper_leaves_the_only_worker_thread_to_the_other_partitions
         consumer.fetch(1, [offset]);
         sleep(Duration::from_millis(1)).await;
     }
-    consumer.until_true("the fast one is done", || consumer.committed(1) == Some(20)).await;
-    assert_eq!(given_up.load(Ordering::SeqCst), 0, "the fast one was done only after the slow one");
+    consumer.until_true("the fast partition is done", || consumer.committed(1) == Some(20)).await;
+    assert_eq!(given_up.load(Ordering::SeqCst), 0, "the fast partition is done before the slow one");
     assert!(consumer.committed(0).is_none_or(|offset| offset <= 50));
     *done.lock().unwrap() = true;
     committed(&consumer, 60).await;
     consumer.stop().await.unwrap();
 }
 
-async fn a_revoke_comes_between_two_slow_records() {
+async fn revoke_between_two_slow_records() {
     let (sink, mapped) = (Collect::default(), Arc::new(AtomicUsize::new(0)));
     let counted = mapped.clone();
     let strategy = Strategy::new()
@@ -491,22 +504,22 @@ async fn a_revoke_comes_between_two_slow_records() {
     let mut consumer = start(strategy).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..2500);
-    consumer.until_true("rows leave before the batch has been mapped", || !sink.rows().is_empty()).await;
+    consumer.until_true("rows leave before the batch is mapped", || !sink.rows().is_empty()).await;
     let id = consumer.rebalance(Change::Revoke, &[0]);
-    consumer.until(|calls| calls.contains(&Call::Unassigned(id))).await;
+    consumer.until_released(id).await;
     let mapped = mapped.load(Ordering::SeqCst);
     assert!(mapped < 2400, "the revoke waited for the batch: {mapped} records were mapped");
-    assert_eq!(sink.rows().len(), mapped, "what was mapped is delivered");
-    assert_eq!(consumer.committed(0), i64::try_from(mapped).ok(), "and committed");
+    assert_eq!(sink.rows().len(), mapped, "mapped records are delivered");
+    assert_eq!(consumer.committed(0), i64::try_from(mapped).ok(), "mapped records are committed");
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test]
-async fn a_revoke_comes_between_two_slow_records_of_a_current_thread_runtime() {
-    a_revoke_comes_between_two_slow_records().await;
+async fn a_revoke_interrupts_a_slow_batch_in_a_current_thread_runtime() {
+    revoke_between_two_slow_records().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
-async fn a_revoke_comes_between_two_slow_records_of_a_multi_thread_runtime() {
-    a_revoke_comes_between_two_slow_records().await;
+async fn a_revoke_interrupts_a_slow_batch_in_a_multi_thread_runtime() {
+    revoke_between_two_slow_records().await;
 }

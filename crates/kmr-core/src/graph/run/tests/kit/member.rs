@@ -1,4 +1,4 @@
-//! Kafka as the tests script it: members that do what they are told, and write down what they are asked.
+//! Kafka as the tests script it: members that follow a test and record the calls of the graph.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use crate::member::{
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::util::future::BoxFuture;
 
-/// What the graph asked of its members, in order.
+/// A call of the graph to its members.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::graph::run::tests) enum Call {
     Connected,
@@ -29,78 +29,78 @@ pub(in crate::graph::run::tests) enum Call {
     Closed,
 }
 
-/// What the broker says to commits.
+/// How the broker responds to commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::graph::run::tests) enum Broker {
     Accepts,
     Silent,
-    SaysNotOwned,
-    Refuses,
-    SaysLater,
+    RejectsAsNotOwned,
+    Fails,
+    FailsRetryably,
 }
 
 /// Partition, offset and metadata of a commit.
-type Marked = (i32, i64, Option<Arc<str>>);
+type CommittedMetadata = (i32, i64, Option<Arc<str>>);
 
-/// What comes of reading records again.
+/// How Kafka responds when records are read again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::graph::run::tests) enum LogAnswers {
+pub(in crate::graph::run::tests) enum LogResponses {
     WithRecords,
     WithErrors,
     Never,
 }
 
-/// Kafka: what members have in common.
-pub(super) struct World {
+/// Kafka: the state that all members share.
+pub(super) struct TestKafka {
     pub(super) calls: Mutex<Vec<Call>>,
     pub(super) broker: watch::Sender<Broker>,
-    /// Of the member that has connected last.
+    /// Sends events to the member that has connected last.
     pub(super) events: Mutex<Option<mpsc::UnboundedSender<MemberEvent>>>,
     pub(super) queue: Mutex<Arc<Queue>>,
-    /// What the next tries to connect get.
-    pub(super) refusals: Mutex<VecDeque<Error>>,
+    /// The errors of the next attempts to connect.
+    pub(super) connect_errors: Mutex<VecDeque<Error>>,
     /// Where partitions start.
     pub(super) starts: Mutex<BTreeMap<i32, Start>>,
-    /// Assignments are not answered while this holds.
+    /// While true, assignments are not answered.
     pub(super) held: watch::Sender<bool>,
-    /// Lowest offset, end, and the offset of every timestamp.
+    /// Low watermark, end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
-    /// Partition, offset and metadata of each commit that was taken.
-    pub(super) marks: Mutex<Vec<Marked>>,
-    pub(super) log_answers: Mutex<LogAnswers>,
+    /// Partition, offset and metadata of each accepted commit.
+    pub(super) committed_metadata: Mutex<Vec<CommittedMetadata>>,
+    pub(super) log_responses: Mutex<LogResponses>,
 }
 
-impl Default for World {
+impl Default for TestKafka {
     fn default() -> Self {
         Self {
             calls: Mutex::default(),
             broker: watch::channel(Broker::Accepts).0,
             events: Mutex::default(),
             queue: Mutex::default(),
-            refusals: Mutex::default(),
+            connect_errors: Mutex::default(),
             starts: Mutex::default(),
             held: watch::channel(false).0,
             log: Mutex::new((3, 9, 5)),
-            marks: Mutex::default(),
-            log_answers: Mutex::new(LogAnswers::WithRecords),
+            committed_metadata: Mutex::default(),
+            log_responses: Mutex::new(LogResponses::WithRecords),
         }
     }
 }
 
-impl World {
+impl TestKafka {
     fn called(&self, call: Call) {
         self.calls.lock().unwrap().push(call);
     }
 }
 
 /// Makes scripted members.
-pub(super) struct Group(pub(super) Arc<World>);
+pub(super) struct TestConnector(pub(super) Arc<TestKafka>);
 
 #[async_trait]
-impl Connector for Group {
+impl Connector for TestConnector {
     async fn connect(&self) -> Result<Connected, Error> {
         tokio::time::sleep(Duration::from_millis(1)).await;
-        if let Some(error) = self.0.refusals.lock().unwrap().pop_front() {
+        if let Some(error) = self.0.connect_errors.lock().unwrap().pop_front() {
             return Err(error);
         }
         self.0.called(Call::Connected);
@@ -108,8 +108,8 @@ impl Connector for Group {
         let queue = Arc::<Queue>::default();
         *self.0.events.lock().unwrap() = Some(events);
         *self.0.queue.lock().unwrap() = queue.clone();
-        let member = Scripted { events: receiver.into(), world: self.0.clone() };
-        Ok(Connected { member: Arc::new(member), queue: Box::new(QueueReader(queue)) })
+        let member = ScriptedMember { events: receiver.into(), kafka: self.0.clone() };
+        Ok(Connected { member: Arc::new(member), queue: Box::new(ScriptedQueue(queue)) })
     }
 
     async fn read_records(
@@ -119,18 +119,18 @@ impl Connector for Group {
         _: usize,
     ) -> Result<Vec<Reread>, Error> {
         self.0.called(Call::Reread(partition.partition(), offsets.to_vec()));
-        let answers = *self.0.log_answers.lock().unwrap();
-        match answers {
-            LogAnswers::WithRecords => {}
-            LogAnswers::Never => std::future::pending().await,
-            LogAnswers::WithErrors => {
-                let (what, reason) = ("reading".to_owned(), "the broker is away".to_owned());
+        let responses = *self.0.log_responses.lock().unwrap();
+        match responses {
+            LogResponses::WithRecords => {}
+            LogResponses::Never => std::future::pending().await,
+            LogResponses::WithErrors => {
+                let (what, reason) = ("reading".to_owned(), "the broker is unavailable".to_owned());
                 return Err(Error::Client { what, reason, retryable: true });
             }
         }
         let (low, _, _) = *self.0.log.lock().unwrap();
         let found = |offset: &i64| match *offset {
-            offset if offset < low => Reread::Gone(format!("the log begins at {low}")),
+            offset if offset < low => Reread::Gone(format!("the log starts at {low}")),
             offset => Reread::Record(
                 OwnedRecord::new("t", partition.partition(), offset).with_payload(offset.to_string()),
             ),
@@ -139,14 +139,14 @@ impl Connector for Group {
     }
 }
 
-/// A member that does what the test tells it to, and writes down what it is asked.
-struct Scripted {
+/// A member that follows the test and records the calls of the graph.
+struct ScriptedMember {
     events: tokio::sync::Mutex<mpsc::UnboundedReceiver<MemberEvent>>,
-    world: Arc<World>,
+    kafka: Arc<TestKafka>,
 }
 
 #[async_trait]
-impl GroupMember for Scripted {
+impl GroupMember for ScriptedMember {
     async fn next_event(&self) -> MemberEvent {
         match self.events.lock().await.recv().await {
             Some(event) => event,
@@ -155,10 +155,10 @@ impl GroupMember for Scripted {
     }
 
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
-        let _ = self.world.held.subscribe().wait_for(|held| !held).await;
-        self.world.called(Call::Assigned(rebalance.id));
+        let _ = self.kafka.held.subscribe().wait_for(|held| !held).await;
+        self.kafka.called(Call::Assigned(rebalance.id));
         ready();
-        let starts = self.world.starts.lock().unwrap();
+        let starts = self.kafka.starts.lock().unwrap();
         let start = |partition: &TopicPartition| {
             let unknown = Start {
                 partition: partition.clone(),
@@ -173,22 +173,22 @@ impl GroupMember for Scripted {
     }
 
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error> {
-        self.world.called(Call::Unassigned(rebalance.id));
+        self.kafka.called(Call::Unassigned(rebalance.id));
         Ok(())
     }
 
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
-        let mut broker = self.world.broker.subscribe();
-        let answer = *broker.wait_for(|broker| *broker != Broker::Silent).await.unwrap();
-        let outcome = match answer {
-            Broker::Refuses => CommitOutcome::Refused("not allowed".to_owned()),
-            Broker::SaysLater => CommitOutcome::Retryable("rebalance in progress".to_owned()),
-            Broker::SaysNotOwned => CommitOutcome::NotOwned("illegal generation".to_owned()),
+        let mut broker = self.kafka.broker.subscribe();
+        let response = *broker.wait_for(|broker| *broker != Broker::Silent).await.unwrap();
+        let outcome = match response {
+            Broker::Fails => CommitOutcome::Refused("not allowed".to_owned()),
+            Broker::FailsRetryably => CommitOutcome::Retryable("rebalance in progress".to_owned()),
+            Broker::RejectsAsNotOwned => CommitOutcome::NotOwned("illegal generation".to_owned()),
             Broker::Accepts | Broker::Silent => {
                 for OffsetCommit { partition, offset, metadata } in offsets {
-                    let mark = (partition.partition(), *offset, metadata.clone());
-                    self.world.marks.lock().unwrap().push(mark);
-                    self.world.called(Call::Committed(partition.partition(), *offset));
+                    let committed = (partition.partition(), *offset, metadata.clone());
+                    self.kafka.committed_metadata.lock().unwrap().push(committed);
+                    self.kafka.called(Call::Committed(partition.partition(), *offset));
                 }
                 CommitOutcome::Committed
             }
@@ -198,16 +198,16 @@ impl GroupMember for Scripted {
 
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
         for (partition, offset) in positions {
-            self.world.called(Call::Sought(partition.partition(), *offset));
+            self.kafka.called(Call::Sought(partition.partition(), *offset));
         }
         Ok(())
     }
 
     async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error> {
         let call = if paused { Call::Paused } else { Call::Resumed };
-        partitions.iter().for_each(|partition| self.world.called(call(partition.partition())));
-        // Pausing throws away what is prefetched; resuming fetches it again.
-        let queue = self.world.queue.lock().unwrap().clone();
+        partitions.iter().for_each(|partition| self.kafka.called(call(partition.partition())));
+        // Pausing discards prefetched records. Resuming fetches them again.
+        let queue = self.kafka.queue.lock().unwrap().clone();
         let (mut waiting, mut parked) = (queue.waiting.lock().unwrap(), queue.parked.lock().unwrap());
         let named = |fetched: &Fetched| {
             matches!(fetched, Fetched::Records { partition, .. }
@@ -226,7 +226,7 @@ impl GroupMember for Scripted {
         partitions: &[TopicPartition],
         point: LogPoint,
     ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
-        let (low, end, time) = *self.world.log.lock().unwrap();
+        let (low, end, time) = *self.kafka.log.lock().unwrap();
         let offset = match point {
             LogPoint::Low => low,
             LogPoint::End => end,
@@ -236,12 +236,12 @@ impl GroupMember for Scripted {
     }
 
     async fn watermarks(&self, _: &TopicPartition) -> Option<(i64, i64)> {
-        let (low, end, _) = *self.world.log.lock().unwrap();
+        let (low, end, _) = *self.kafka.log.lock().unwrap();
         Some((low, end))
     }
 
     async fn close(&self) -> Result<(), Error> {
-        self.world.called(Call::Closed);
+        self.kafka.called(Call::Closed);
         Ok(())
     }
 }
@@ -254,9 +254,9 @@ pub(super) struct Queue {
     pub(super) filled: Notify,
 }
 
-struct QueueReader(Arc<Queue>);
+struct ScriptedQueue(Arc<Queue>);
 
-impl FetchQueue for QueueReader {
+impl FetchQueue for ScriptedQueue {
     fn poll(&mut self, _: usize) -> Vec<Fetched> {
         self.0.waiting.lock().unwrap().pop_front().into_iter().collect()
     }

@@ -1,7 +1,8 @@
-//! A scripted Kafka, and a consumer running on it.
+//! The test kit: a consumer that runs on a scripted Kafka.
 
-mod letters;
+mod dead_letters;
 mod member;
+mod scenario;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,13 +10,14 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-pub(super) use self::letters::Letters;
-use self::member::{Batch, Group, World};
-pub(super) use self::member::{Broker, Call, LogAnswers};
+pub(super) use self::dead_letters::DeadLetters;
+use self::member::{Batch, TestConnector, TestKafka};
+pub(super) use self::member::{Broker, Call, LogResponses};
+pub(super) use self::scenario::Scenario;
 use crate::commit_metadata::Mark;
 use crate::error::{BoxError, Error};
 use crate::graph::control::{ControlSender, StopRequest, controls};
-use crate::graph::coordinator::Ending;
+use crate::graph::coordinator::ShutdownOutcome;
 use crate::graph::memory::budget::Budget;
 use crate::graph::options::GraphOptions;
 use crate::graph::run::Graph;
@@ -25,7 +27,7 @@ use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stats::Counters;
 use crate::strategy::IntoPipeline;
 
-/// The drain deadline of all tests.
+/// The drain timeout of all tests.
 pub(super) const DRAIN: Duration = Duration::from_secs(60);
 
 pub(super) fn partition(number: i32) -> TopicPartition {
@@ -33,16 +35,16 @@ pub(super) fn partition(number: i32) -> TopicPartition {
 }
 
 /// A running consumer.
-pub(super) struct Running {
-    world: Arc<World>,
-    pub(super) remote: ControlSender,
+pub(super) struct TestConsumer {
+    kafka: Arc<TestKafka>,
+    pub(super) control: ControlSender,
     pub(super) budget: Arc<Budget>,
     pub(super) counters: Arc<Counters>,
     last_rebalance: u64,
-    task: JoinHandle<Result<Ending, Error>>,
+    task: JoinHandle<Result<ShutdownOutcome, Error>>,
 }
 
-/// How the tests' consumers run if nothing else is said.
+/// The default options of tests.
 pub(super) fn options() -> GraphOptions {
     GraphOptions {
         commit_interval: Duration::from_millis(100),
@@ -57,25 +59,29 @@ pub(super) fn log() -> LogAt {
 }
 
 /// Starts a consumer in exactly-once mode.
-pub(super) async fn start_exactly_once(strategy: impl IntoPipeline) -> Running {
+pub(super) async fn start_exactly_once(strategy: impl IntoPipeline) -> TestConsumer {
     start_with(strategy, 1 << 20, GraphOptions { exactly_once: true, ..options() }).await
 }
 
-/// Starts a consumer with a budget of 1 MB.
-pub(super) async fn start(strategy: impl IntoPipeline) -> Running {
+/// Starts a consumer with a memory budget of 1 MiB.
+pub(super) async fn start(strategy: impl IntoPipeline) -> TestConsumer {
     start_with(strategy, 1 << 20, options()).await
 }
 
-pub(super) async fn start_with_budget(strategy: impl IntoPipeline, bytes: usize) -> Running {
+pub(super) async fn start_with_budget(strategy: impl IntoPipeline, bytes: usize) -> TestConsumer {
     start_with(strategy, bytes, options()).await
 }
 
-pub(super) async fn start_with(strategy: impl IntoPipeline, bytes: usize, options: GraphOptions) -> Running {
-    let world = Arc::<World>::default();
-    let (remote, controls) = controls();
+pub(super) async fn start_with(
+    strategy: impl IntoPipeline,
+    bytes: usize,
+    options: GraphOptions,
+) -> TestConsumer {
+    let kafka = Arc::<TestKafka>::default();
+    let (control, controls) = controls();
     let (budget, counters) = (Budget::new(bytes), Arc::<Counters>::default());
     let graph = Graph {
-        connector: Arc::new(Group(world.clone())),
+        connector: Arc::new(TestConnector(kafka.clone())),
         controls,
         budget: budget.clone(),
         counters: counters.clone(),
@@ -83,13 +89,13 @@ pub(super) async fn start_with(strategy: impl IntoPipeline, bytes: usize, option
         options,
     };
     let task = tokio::spawn(graph.run(strategy.into_pipeline()));
-    let running = Running { world, remote, budget, counters, last_rebalance: 0, task };
+    let running = TestConsumer { kafka, control, budget, counters, last_rebalance: 0, task };
     running.until_true("connected", || running.has_ended() || running.connections() == 1).await;
     running
 }
 
-impl Running {
-    /// The group says something about partitions. Returns the rebalance's id.
+impl TestConsumer {
+    /// Sends a rebalance to the consumer. Returns its id.
     pub(super) fn rebalance(&mut self, change: Change, partitions: &[i32]) -> u64 {
         self.last_rebalance += 1;
         let (id, protocol) = (self.last_rebalance, RebalanceProtocol::Cooperative);
@@ -98,19 +104,33 @@ impl Running {
         id
     }
 
-    /// Assigns partitions and waits until the answer is there.
+    /// Assigns partitions and waits for the answer.
     pub(super) async fn assign(&mut self, partitions: &[i32]) {
         let id = self.rebalance(Change::Assign, partitions);
         self.until(|calls| calls.contains(&Call::Assigned(id))).await;
     }
 
-    fn event(&self, event: MemberEvent) {
-        self.world.events.lock().unwrap().as_ref().unwrap().send(event).unwrap();
+    /// Revokes partitions and waits for the answer.
+    pub(super) async fn revoke(&mut self, partitions: &[i32]) -> u64 {
+        let id = self.rebalance(Change::Revoke, partitions);
+        self.until_released(id).await;
+        id
     }
 
-    /// The next tries to connect end like this.
-    pub(super) fn refuse_connections(&self, errors: impl IntoIterator<Item = Error>) {
-        self.world.refusals.lock().unwrap().extend(errors);
+    /// The group takes partitions away without a revoke. Waits for the answer.
+    pub(super) async fn lose(&mut self, partitions: &[i32]) -> u64 {
+        let id = self.rebalance(Change::Lose, partitions);
+        self.until_released(id).await;
+        id
+    }
+
+    fn event(&self, event: MemberEvent) {
+        self.kafka.events.lock().unwrap().as_ref().unwrap().send(event).unwrap();
+    }
+
+    /// The errors of the next attempts to connect.
+    pub(super) fn fail_connections(&self, errors: impl IntoIterator<Item = Error>) {
+        self.kafka.connect_errors.lock().unwrap().extend(errors);
     }
 
     /// How often a client has connected.
@@ -118,41 +138,41 @@ impl Running {
         self.calls().iter().filter(|call| **call == Call::Connected).count()
     }
 
-    /// The client fails in a way that a new one may heal.
+    /// The client fails with a retryable error. Waits until a new one has connected.
     pub(super) async fn lose_client(&self) {
         let before = self.connections();
         self.fail_client(Error::Client { what: "poll".into(), reason: "fenced".into(), retryable: true });
-        self.until_true("connected again", || self.connections() > before).await;
+        self.until_true("reconnected", || self.connections() > before).await;
     }
 
-    /// What the log holds from now on, and the offset of every timestamp.
+    /// Sets the ends of the log, and the offset of every timestamp.
     pub(super) fn log(&self, low: i64, end: i64, time: i64) {
-        *self.world.log.lock().unwrap() = (low, end, time);
+        *self.kafka.log.lock().unwrap() = (low, end, time);
     }
 
-    /// What comes of reading records again from now on.
-    pub(super) fn log_answers(&self, answers: LogAnswers) {
-        *self.world.log_answers.lock().unwrap() = answers;
+    /// Sets how Kafka responds when records are read again.
+    pub(super) fn log_responses(&self, responses: LogResponses) {
+        *self.kafka.log_responses.lock().unwrap() = responses;
     }
 
     /// Where a partition starts when it is assigned.
     pub(super) fn start_at(&self, number: i32, offset: i64, chosen: bool) {
         let start =
             Start { partition: partition(number), offset: Some(offset), chosen, metadata: None, log: None };
-        self.world.starts.lock().unwrap().insert(number, start);
+        self.kafka.starts.lock().unwrap().insert(number, start);
     }
 
     /// The same, with this metadata.
-    pub(super) fn start_marked(&self, number: i32, offset: i64, metadata: Option<Arc<str>>) {
+    pub(super) fn start_with_metadata(&self, number: i32, offset: i64, metadata: Option<Arc<str>>) {
         let (partition, offset) = (partition(number), Some(offset));
         let start = Start { partition, offset, chosen: false, metadata, log: Some(log()) };
-        self.world.starts.lock().unwrap().insert(number, start);
+        self.kafka.starts.lock().unwrap().insert(number, start);
     }
 
-    /// The marks that were committed for a partition, with their offsets.
-    pub(super) fn marks(&self, number: i32) -> Vec<(i64, Mark)> {
-        let marks = self.world.marks.lock().unwrap();
-        let of = marks.iter().filter(|(partition, ..)| *partition == number);
+    /// The offsets and metadata that were committed for a partition.
+    pub(super) fn committed_metadata(&self, number: i32) -> Vec<(i64, Mark)> {
+        let committed_metadata = self.kafka.committed_metadata.lock().unwrap();
+        let of = committed_metadata.iter().filter(|(partition, ..)| *partition == number);
         of.map(|(_, offset, text)| (*offset, Mark::parse(text.as_deref().unwrap_or_default()).unwrap()))
             .collect()
     }
@@ -186,30 +206,55 @@ impl Running {
     }
 
     pub(super) fn fetch_event(&self, fetched: Fetched) {
-        let queue = self.world.queue.lock().unwrap().clone();
+        let queue = self.kafka.queue.lock().unwrap().clone();
         queue.waiting.lock().unwrap().push_back(fetched);
         queue.filled.notify_one();
     }
 
     pub(super) fn hold_assignments(&self, hold: bool) {
-        self.world.held.send_replace(hold);
+        self.kafka.held.send_replace(hold);
     }
 
     pub(super) fn broker(&self, broker: Broker) {
-        self.world.broker.send_replace(broker);
+        self.kafka.broker.send_replace(broker);
     }
 
     pub(super) fn calls(&self) -> Vec<Call> {
-        self.world.calls.lock().unwrap().clone()
+        self.kafka.calls.lock().unwrap().clone()
     }
 
-    /// The offset committed last for a partition.
+    /// The last committed offset of a partition.
     pub(super) fn committed(&self, number: i32) -> Option<i64> {
         let of = |call: &Call| match call {
             Call::Committed(partition, offset) if *partition == number => Some(*offset),
             _ => None,
         };
         self.calls().iter().rev().find_map(of)
+    }
+
+    /// Waits until so many records are mapped.
+    pub(super) async fn until_mapped(&self, records: u64) {
+        self.until_true("mapped", || self.counters.snapshot(0).records == records).await;
+    }
+
+    /// Waits until this offset is committed.
+    pub(super) async fn until_committed(&self, number: i32, offset: i64) {
+        self.until(|calls| calls.contains(&Call::Committed(number, offset))).await;
+    }
+
+    /// Waits until a revoke or a loss is answered.
+    pub(super) async fn until_released(&self, rebalance: u64) {
+        self.until(|calls| calls.contains(&Call::Unassigned(rebalance))).await;
+    }
+
+    /// Waits until the consumer has ended.
+    pub(super) async fn until_ended(&self) {
+        self.until_true("ended", || self.has_ended()).await;
+    }
+
+    /// Whether a revoke or a loss is answered.
+    pub(super) fn is_released(&self, rebalance: u64) -> bool {
+        self.calls().contains(&Call::Unassigned(rebalance))
     }
 
     /// Waits, in virtual time, until the calls are as expected.
@@ -229,17 +274,17 @@ impl Running {
         }
     }
 
-    pub(super) fn wish_to_stop(&self) {
-        self.remote.stop.send(StopRequest("the test")).unwrap();
+    pub(super) fn request_stop(&self) {
+        self.control.stop.send(StopRequest("the test")).unwrap();
     }
 
-    /// Waits for the end.
-    pub(super) async fn ended(self) -> Result<Ending, Error> {
+    /// Waits until the consumer has ended. Returns its result.
+    pub(super) async fn ended(self) -> Result<ShutdownOutcome, Error> {
         timeout(Duration::from_secs(3600), self.task).await.expect("the consumer ends").expect("no panic")
     }
 
-    pub(super) async fn stop(self) -> Result<Ending, Error> {
-        self.wish_to_stop();
+    pub(super) async fn stop(self) -> Result<ShutdownOutcome, Error> {
+        self.request_stop();
         self.ended().await
     }
 
@@ -248,7 +293,7 @@ impl Running {
     }
 }
 
-/// Maps a record to its partition and offset; payloads that are no numbers fail.
+/// Maps a record to its partition and offset.
 pub(super) fn place(record: &Record<'_>) -> Result<(i32, i64), BoxError> {
     Ok((record.partition(), record.offset()))
 }

@@ -1,4 +1,4 @@
-//! A partition with a slow mapper does not starve the others, and a slow sink pauses nobody.
+//! Tests of fair shares: a slow mapper does not starve others, and a slow sink pauses no partition.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_mapper_is_paused_and_the_others_go_on() {
+async fn a_partition_with_a_stuck_mapper_is_paused_and_others_continue() {
     let (open, gate) = watch::channel(false);
     let gate = Arc::new(gate);
     let map = move |record: OwnedRecord| {
@@ -34,14 +34,18 @@ async fn a_stuck_mapper_is_paused_and_the_others_go_on() {
     for offset in 0..50 {
         consumer.fetch_sized(1, [offset], 5_000);
     }
-    let began = Instant::now();
-    consumer.until(|calls| calls.contains(&Call::Committed(1, 50))).await;
-    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    let started = Instant::now();
+    consumer.until_committed(1, 50).await;
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     assert!(consumer.calls().contains(&Call::Paused(0)) && !consumer.calls().contains(&Call::Paused(1)));
-    assert!(consumer.budget.held() < 40_000, "it holds its share: {}", consumer.budget.held());
+    assert!(
+        consumer.budget.held() < 40_000,
+        "the stuck partition holds only its fair share: {}",
+        consumer.budget.held()
+    );
     assert_eq!(consumer.committed(0), None);
     open.send_replace(true);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 100))).await;
+    consumer.until_committed(0, 100).await;
     assert!(consumer.calls().contains(&Call::Resumed(0)));
     assert_eq!(sink.rows().len(), 150);
     consumer.stop().await.unwrap();
@@ -62,7 +66,7 @@ async fn many_stuck_mappers_leave_room_for_the_others() {
         for number in 0..=stuck {
             (0..300).for_each(|offset| consumer.fetch_sized(number, [offset], 5_000));
         }
-        consumer.until(|calls| calls.contains(&Call::Committed(stuck, 300))).await;
+        consumer.until_committed(stuck, 300).await;
         assert!(!consumer.calls().contains(&Call::Paused(stuck)));
         assert!(consumer.budget.held() < 800_000, "{}", consumer.budget.held());
         consumer.stop().await.unwrap();
@@ -70,7 +74,7 @@ async fn many_stuck_mappers_leave_room_for_the_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_mapper_keeps_no_open_batch_from_giving_its_bytes_back() {
+async fn a_stuck_mapper_does_not_keep_an_open_batch_from_freeing_its_bytes() {
     let map = |record: OwnedRecord| async move {
         if record.partition() == 0 {
             std::future::pending::<()>().await;
@@ -82,14 +86,14 @@ async fn a_stuck_mapper_keeps_no_open_batch_from_giving_its_bytes_back() {
     consumer.assign(&[0, 1]).await;
     (0..300).for_each(|offset| consumer.fetch_sized(0, [offset], 5_000));
     (0..300).for_each(|offset| consumer.fetch_sized(1, [offset], 5_000));
-    let began = Instant::now();
+    let started = Instant::now();
     consumer.until_true("more than the budget", || consumer.committed(1) > Some(200)).await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_alone_may_have_all_of_the_budget() {
+async fn a_single_partition_may_use_the_whole_budget() {
     let map = |record: OwnedRecord| async move {
         tokio::time::sleep(Duration::from_secs(1)).await;
         Ok::<_, BoxError>((record.partition(), record.offset()))
@@ -100,13 +104,13 @@ async fn a_partition_alone_may_have_all_of_the_budget() {
         consumer.fetch_sized(0, [offset], 5_000);
     }
     consumer.until_true("budget used", || consumer.budget.held() > 90_000).await;
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 100))).await;
+    consumer.until_committed(0, 100).await;
     assert!(!consumer.calls().contains(&Call::Paused(0)));
     consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stalled_sink_pauses_nobody() {
+async fn a_stalled_sink_pauses_no_partition() {
     let sink = Collect::default();
     sink.behave(Behaviour::Stall);
     let mut consumer =

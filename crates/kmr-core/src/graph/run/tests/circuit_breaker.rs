@@ -1,8 +1,8 @@
-//! Too many failures stop the consumer, loudly, before a topic is drained into the dead letters.
+//! Tests of the circuit breaker: it stops the consumer when too many records fail.
 
 use std::time::Duration;
 
-use super::kit::{Call, Letters, options, start_with};
+use super::kit::{DeadLetters, options, start_with};
 use crate::circuit_breaker::CircuitBreaker;
 use crate::error::{BoxError, Error};
 use crate::graph::options::GraphOptions;
@@ -28,74 +28,78 @@ fn text_of(error: &Error) -> String {
     error.to_string()
 }
 
-fn failing(letters: &Letters) -> Pipeline {
-    Strategy::new().map(good_below_100).reduce(Collect::default()).reduce_err(letters.clone())
+fn failing(dead_letters: &DeadLetters) -> Pipeline {
+    Strategy::new().map(good_below_100).reduce(Collect::default()).reduce_err(dead_letters.clone())
 }
 
 #[tokio::test(start_paused = true)]
-async fn failures_in_a_row_stop_the_consumer_and_what_tripped_it_is_not_committed() {
-    let letters = Letters::default();
+async fn failures_in_a_row_stop_the_consumer_and_the_last_ones_are_not_committed() {
+    let dead_letters = DeadLetters::default();
     let options = with(CircuitBreaker::default().with_max_consecutive(50));
-    let mut consumer = start_with(failing(&letters), 1 << 20, options).await;
+    let mut consumer = start_with(failing(&dead_letters), 1 << 20, options).await;
     consumer.assign(&[0, 1]).await;
     consumer.fetch(0, 0..100);
     consumer.fetch(0, 100..130);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 130))).await;
+    consumer.until_committed(0, 130).await;
     consumer.fetch(1, 0..10);
-    consumer.until(|calls| calls.contains(&Call::Committed(1, 10))).await;
-    // Another partition's successes do not end this one's streak.
+    consumer.until_committed(1, 10).await;
+    // Successes of another partition do not end the series of this one.
     consumer.fetch(0, 130..150);
-    consumer.until_true("the end", || consumer.has_ended()).await;
+    consumer.until_ended().await;
     assert_eq!(consumer.committed(0), Some(130));
     let text = text_of(&consumer.ended().await.unwrap_err());
     assert!(text.contains("50 consecutive records failed (t/0)"), "{text}");
     assert!(text.contains("t/0 offset 149 failed at map 1: the upstream is broken"), "{text}");
-    assert_eq!(letters.texts().len(), 30, "what trips the breaker is read again");
+    assert_eq!(
+        dead_letters.texts().len(),
+        30,
+        "the next run reads the records that tripped the breaker again"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_share_of_failures_within_the_window_stops_the_consumer() {
-    let letters = Letters::default();
+async fn a_failure_ratio_within_the_window_stops_the_consumer() {
+    let dead_letters = DeadLetters::default();
     let breaker = CircuitBreaker::default().with_min_records(100).with_max_failure_ratio(0.5);
-    let mut consumer = start_with(failing(&letters), 1 << 20, with(breaker)).await;
+    let mut consumer = start_with(failing(&dead_letters), 1 << 20, with(breaker)).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..100);
     consumer.fetch(0, 100..160);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 160))).await;
-    // The good ones are forgotten after a while, and so are the bad ones.
+    consumer.until_committed(0, 160).await;
+    // Successes and failures leave the window after a while.
     tokio::time::sleep(Duration::from_secs(61)).await;
     consumer.fetch(0, 160..259);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 259))).await;
+    consumer.until_committed(0, 259).await;
     consumer.fetch(0, [259]);
     let text = text_of(&consumer.ended().await.unwrap_err());
     assert!(text.contains("100 of 100 records (100 %) failed within 60s"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn rows_that_a_sink_rejects_count_and_have_their_letters_first() {
-    let letters = Letters::default();
+async fn rejected_rows_count_and_their_dead_letters_come_first() {
+    let dead_letters = DeadLetters::default();
     let sink = Collect::default().rejecting(|offset| *offset >= 10);
-    let strategy = Strategy::new().map(offset).reduce(sink).reduce_err(letters.clone());
+    let strategy = Strategy::new().map(offset).reduce(sink).reduce_err(dead_letters.clone());
     let options = with(CircuitBreaker::default().with_max_consecutive(5));
     let mut consumer = start_with(strategy, 1 << 20, options).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..14);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 14))).await;
+    consumer.until_committed(0, 14).await;
     consumer.fetch(0, 14..16);
-    consumer.until_true("the end", || consumer.has_ended()).await;
-    assert_eq!(consumer.committed(0), Some(16), "they have their letters");
+    consumer.until_ended().await;
+    assert_eq!(consumer.committed(0), Some(16), "rejected records are committed with their dead letters");
     let text = text_of(&consumer.ended().await.unwrap_err());
     assert!(text.contains("6 consecutive records failed (reduce 1)"), "{text}");
     assert!(text.contains("t/0 offset 15 failed at reduce 1: rejected"), "{text}");
-    assert_eq!(letters.texts().len(), 6);
+    assert_eq!(dead_letters.texts().len(), 6);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_value_that_fails_behind_a_reduce_counts_for_its_records() {
-    let letters = Letters::default();
+async fn a_value_that_fails_after_a_reduce_counts_for_its_records() {
+    let dead_letters = DeadLetters::default();
     let fails = |_: usize| Err::<(), BoxError>("no".into());
     let strategy =
-        Strategy::new().map(offset).reduce(Collect::default()).map(fails).reduce_err(letters.clone());
+        Strategy::new().map(offset).reduce(Collect::default()).map(fails).reduce_err(dead_letters.clone());
     let options = with(CircuitBreaker::default().with_max_consecutive(20));
     let mut consumer = start_with(strategy, 1 << 20, options).await;
     consumer.assign(&[0]).await;
@@ -105,13 +109,13 @@ async fn a_value_that_fails_behind_a_reduce_counts_for_its_records() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn switched_off_it_lets_everything_into_the_dead_letters() {
-    let letters = Letters::default();
-    let mut consumer = start_with(failing(&letters), 1 << 20, with(None)).await;
+async fn without_a_breaker_all_failed_records_become_dead_letters() {
+    let dead_letters = DeadLetters::default();
+    let mut consumer = start_with(failing(&dead_letters), 1 << 20, with(None)).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 100..3100);
-    consumer.until(|calls| calls.contains(&Call::Committed(0, 3100))).await;
-    assert_eq!(letters.texts().len(), 3000);
+    consumer.until_committed(0, 3100).await;
+    assert_eq!(dead_letters.texts().len(), 3000);
     consumer.stop().await.unwrap();
 }
 
