@@ -1,23 +1,26 @@
-//! When failed records are too many: what users set.
+//! The settings of the circuit breaker: which failure rate stops the consumer.
 
 use std::time::Duration;
 
-/// Stops the consumer when so many records fail that something else than the records must be wrong, instead of draining a topic
-/// into the dead letters: see [`ConsumerBuilder::circuit_breaker`](crate::ConsumerBuilder::circuit_breaker).
+/// Stops the consumer when the failure rate points to a systemic problem, instead of draining a
+/// topic into the dead letters: see
+/// [`ConsumerBuilder::circuit_breaker`](crate::ConsumerBuilder::circuit_breaker).
 ///
-/// It counts records: those that fail in a map stage, those whose row a sink rejects, and, for a value that fails behind a reduce,
-/// the offsets that it stands for. Without `reduce_err` the first failure stops the consumer, and there is nothing to count.
+/// It counts records that fail in a map stage and records whose row a sink rejects. For a value
+/// that fails after a reduce, it counts the offsets that the value stands for. Without `reduce_err`
+/// the first failure stops the consumer, and nothing is counted.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CircuitBreaker {
-    /// Share of failed records within the window that stops the consumer, above 0 and at most 1. Default 0.5.
+    /// Ratio of failed records within the window that stops the consumer, above 0 and at most 1.
+    /// Default 0.5.
     pub max_failure_ratio: f64,
-    /// How far back the share looks. Default 60 s.
+    /// Time over which the ratio is computed. Default 60 s.
     pub window: Duration,
-    /// Records within the window below which their share says nothing. Default 1,000; at least 1.
+    /// Records within the window below which the ratio is ignored. Default 1,000, at least 1.
     pub min_records: u64,
-    /// Records failing one after the other, in one partition's map stages or at one later stage, that stop the consumer. Default
-    /// 1,000; at least 1.
+    /// Consecutive failed records, in one partition's map stages or at one later stage, that stop
+    /// the consumer. Default 1,000, at least 1.
     pub max_consecutive: u64,
 }
 
@@ -34,8 +37,8 @@ impl Default for CircuitBreaker {
 
 impl CircuitBreaker {
     /// Sets [`max_failure_ratio`](Self::max_failure_ratio).
-    pub fn with_max_failure_ratio(mut self, share: f64) -> Self {
-        self.max_failure_ratio = share;
+    pub fn with_max_failure_ratio(mut self, ratio: f64) -> Self {
+        self.max_failure_ratio = ratio;
         self
     }
 
@@ -57,15 +60,17 @@ impl CircuitBreaker {
         self
     }
 
-    /// Names the first value that cannot work.
+    /// The first value that cannot work, with the reason.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         if self.max_failure_ratio.is_nan() || self.max_failure_ratio <= 0.0 || self.max_failure_ratio > 1.0 {
-            Some("breaker: max_failure_ratio has to be above 0 and at most 1; breaker(None) switches it off")
+            Some(
+                "circuit_breaker: max_failure_ratio has to be above 0 and at most 1; circuit_breaker(None) switches it off",
+            )
         } else if self.window.is_zero() {
-            Some("breaker: window is 0; give it at least some seconds")
+            Some("circuit_breaker: window is 0; give it at least some seconds")
         } else if self.min_records == 0 || self.max_consecutive == 0 {
             Some(
-                "breaker: min_records and max_consecutive have to be at least 1; breaker(None) switches it off",
+                "circuit_breaker: min_records and max_consecutive have to be at least 1; circuit_breaker(None) switches it off",
             )
         } else {
             None

@@ -1,4 +1,4 @@
-//! What `reduce_err` receives: a record, or a range of records, that failed for good, with the reason.
+//! Dead letters: records, or ranges of records, that failed permanently, with the reason.
 
 use std::fmt;
 
@@ -9,33 +9,36 @@ use crate::record::{OwnedRecord, TopicPartition};
 use crate::reducer::SourceRange;
 use crate::stage::Stage;
 
-/// What is missing of a letter for a range, or before its record is read again.
-const NOT_READ: &str = "the failure is that of a whole range of records, or of what became of them";
+/// Why a dead letter has no record: it stands for a range, or its record is not read again yet.
+const NOT_READ: &str = "the failure belongs to a whole range of records, or to a value made of them";
 
-/// A record that failed at some stage. Its offset is not committed before its dead letter has been delivered.
+/// A record that failed at a stage, as `reduce_err` receives it. kmr commits the record's offset
+/// only after its dead letter has been delivered.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct DeadLetter {
-    /// Where the record came from.
+    /// The partition of the record.
     pub partition: TopicPartition,
-    /// The record's offset; for a failure behind a reduce, the first of the range that the value stands for.
+    /// The record's offset. For a failure after a reduce: the first offset of the range that the
+    /// value stands for.
     pub offset: i64,
-    /// The last offset of the range; the same as `offset` for a single record.
+    /// The last offset of the range. Equal to `offset` for a single record.
     pub last_offset: i64,
-    /// The record itself. One whose row was refused by a sink is read from Kafka again. `None` where there is not one record to
-    /// show, or none any more: then [`missing_reason`](Self::missing_reason) says why.
+    /// The record itself. kmr reads it from Kafka again if a sink rejected its row. `None` for a
+    /// range of records, or if the record cannot be read: see
+    /// [`missing_reason`](Self::missing_reason).
     pub record: Option<OwnedRecord>,
-    /// Why `record` is `None`: the letter stands for a range of records, the log does not hold the record any more, or it could
-    /// not be read again in time.
+    /// Why `record` is `None`: the dead letter stands for a range of records, the log does not hold
+    /// the record any more, or kmr could not read it again in time.
     pub missing_reason: Option<String>,
     /// The stage that failed, as in `map 1`.
     pub stage: String,
-    /// Why.
+    /// The error of that stage.
     pub error: BoxError,
 }
 
 impl DeadLetter {
-    /// A dead letter for one record, as a test of an error sink needs it.
+    /// A dead letter for one record, for tests of an error sink.
     pub fn new(record: OwnedRecord, stage: impl Into<String>, error: impl Into<BoxError>) -> Self {
         Self {
             partition: TopicPartition::new(record.topic(), record.partition()),
@@ -48,11 +51,11 @@ impl DeadLetter {
         }
     }
 
-    /// Dead letters for records that are not at hand any more, one for each range.
+    /// Dead letters for records that kmr no longer has, one for each range.
     pub(crate) fn of_ranges(sources: &[SourceRange], stage: &Stage, error: BoxError) -> Vec<DeadLetter> {
         let reason = error_chain(&*error);
         let mut error = Some(error);
-        let letter = |source: &SourceRange| DeadLetter {
+        let dead_letter = |source: &SourceRange| DeadLetter {
             partition: source.partition.clone(),
             offset: source.first,
             last_offset: source.last,
@@ -61,15 +64,15 @@ impl DeadLetter {
             stage: stage.to_string(),
             error: error.take().unwrap_or_else(|| reason.clone().into()),
         };
-        sources.iter().map(letter).collect()
+        sources.iter().map(dead_letter).collect()
     }
 
-    /// Whether it stands for a single record that is not at hand.
+    /// Whether it stands for a single record that kmr no longer has.
     pub(crate) fn lacks_its_record(&self) -> bool {
         self.record.is_none() && self.offset == self.last_offset
     }
 
-    /// The code of the error, or of one of its causes, if one has a code: see [`CodedError`].
+    /// The outermost code of the error and its causes, if one has a code: see [`CodedError`].
     pub fn code(&self) -> Option<&str> {
         CodedError::of(&*self.error)
     }
@@ -90,7 +93,8 @@ impl fmt::Display for DeadLetter {
     }
 }
 
-/// Serialises as a flat object: topic, partition, offset, last_offset, stage, error, code, record, missing.
+/// Serialises as a flat object: topic, partition, offset, last_offset, stage, error, code, record,
+/// missing.
 impl Serialize for DeadLetter {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("DeadLetter", 9)?;

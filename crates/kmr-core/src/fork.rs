@@ -1,8 +1,9 @@
-//! Two reducers in the place of one: each row goes to the one that its value says.
+//! A reducer that sends each row to one of two reducers, by its value.
 //!
 //! Invariants:
-//! 1. The batch's rows keep one order, and each knows its side: indices of refused rows are those of the whole batch.
-//! 2. A side that has been delivered is not delivered again by a later attempt.
+//! 1. The rows of a batch keep one order across both sides: the index of a rejected row is its
+//!    index in the whole batch.
+//! 2. A later attempt does not deliver a side again that is delivered.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use crate::reducer::{
     Rows,
 };
 
-/// Where a row of a [`Fork`] goes.
+/// One of two values. In a [`Fork`]: a row with its reducer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Either<L, R> {
     /// To the first reducer.
@@ -28,12 +29,12 @@ pub enum Either<L, R> {
 
 type Split<T, L, R> = Arc<dyn Fn(T) -> Either<L, R> + Send + Sync>;
 
-/// A reducer that hands each row to one of two, by its value: a table per record type, or one table or another. For more than two,
-/// one side is a `Fork` itself.
+/// A reducer that sends each row to one of two reducers, by its value: a table for each type of
+/// record, for example. For more than two, one side is a `Fork` itself.
 ///
-/// One batch holds the rows of both sides; it is due by the stricter limits of the two, and its records are finished when both
-/// sides are delivered. Both are delivered at the same time, and a side that is in is not delivered again when the other one has
-/// to be.
+/// One batch holds the rows of both sides. It is due by the stricter limits of the two. Its records
+/// are finished when both sides are delivered. Both are delivered at the same time. If one side is
+/// retried, the other one is not delivered again.
 ///
 /// # Examples
 /// ```
@@ -65,8 +66,9 @@ pub struct Fork<T, A: Reducer, B: Reducer> {
 
 type Item<R> = <<R as Reducer>::Rows as Rows>::Item;
 
-/// What a delivered batch of a [`Fork`] passes on; `None` for a side that had no rows.
+/// The output of a delivered batch of a [`Fork`]. `None` for a side without rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct ForkOutput<L, R> {
     /// The output of the first reducer.
     pub left: Option<L>,
@@ -75,7 +77,7 @@ pub struct ForkOutput<L, R> {
 }
 
 impl<T, A: Reducer, B: Reducer> Fork<T, A, B> {
-    /// Sends each row where `split` says. It runs on the map side, in parallel.
+    /// Sends each row to the side that `split` returns. `split` runs in the map tasks, in parallel.
     pub fn new(
         left: A,
         right: B,
@@ -169,7 +171,7 @@ impl<T: Send + 'static, L: Rows, R: Rows> Rows for ForkRows<T, L, R> {
     }
 }
 
-/// The stricter limits of two; how it is retried is said by the first.
+/// The stricter limits of two. The first one decides how deliveries are retried.
 fn stricter(left: BatchOptions, right: &BatchOptions) -> BatchOptions {
     let flushes = right.partial_batch == PartialBatch::Flush;
     BatchOptions {
@@ -246,7 +248,7 @@ impl<O: Send + 'static> Half<O> {
         Self { delivery, delivered: Mutex::new(None) }
     }
 
-    /// Delivers this side, unless that has been done.
+    /// Delivers this side, unless it is delivered already.
     async fn deliver(half: Option<&Self>, number: u32) -> Result<(), DeliveryError> {
         match half {
             Some(half) if half.lock().is_none() => {
@@ -264,17 +266,19 @@ impl<O: Send + 'static> Half<O> {
 }
 
 impl<L, R> FrozenFork<L, R> {
-    /// Rows of one side by their places in the whole batch.
+    /// Rejected rows of one side, by their index in the whole batch.
     fn rejected<'a>(
         &'a self,
         of_right: bool,
         rejected: Vec<RejectedRow>,
     ) -> impl Iterator<Item = RejectedRow> + 'a {
-        let places: Vec<usize> =
-            (0..self.sides.len()).filter(|place| self.sides[*place] == of_right).collect();
-        // A row that is not there stays one: the framework stops at it.
-        let place = move |index: usize| places.get(index).copied().unwrap_or(usize::MAX);
-        rejected.into_iter().map(move |row| RejectedRow { index: place(row.index), error: row.error })
+        let indices: Vec<usize> =
+            (0..self.sides.len()).filter(|index| self.sides[*index] == of_right).collect();
+        // An index that does not exist stays invalid, so the framework stops at it.
+        let index_in_batch = move |index: usize| indices.get(index).copied().unwrap_or(usize::MAX);
+        rejected
+            .into_iter()
+            .map(move |row| RejectedRow { index: index_in_batch(row.index), error: row.error })
     }
 }
 
@@ -287,7 +291,7 @@ impl<L: Send + 'static, R: Send + 'static> Delivery for FrozenFork<L, R> {
         let right = Half::deliver(self.right.as_ref(), attempt.number);
         match join(left, right).await {
             (Ok(()), Ok(())) => {}
-            // What will not pass is said first.
+            // A permanent failure takes precedence.
             (Err(error), Ok(())) | (Ok(()), Err(error)) => return Err(error),
             (Err(left), Err(right)) => return Err(if right.is_retryable() { left } else { right }),
         }

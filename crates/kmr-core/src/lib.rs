@@ -25,6 +25,7 @@ mod stats;
 mod strategy;
 mod telemetry;
 pub(crate) mod util;
+mod watchdog;
 
 #[cfg(feature = "testing")]
 pub mod testing;
@@ -51,6 +52,7 @@ pub use reducer::{
 pub use stage::{AsyncMapper, Concurrency, Mapper, stage_name};
 pub use stats::Stats;
 pub use strategy::{IntoPipeline, Records, Strategy};
+pub use watchdog::Watchdog;
 
 /// Writes a [`Strategy`] as a list of stages, in the order in which records meet them.
 ///
@@ -164,9 +166,9 @@ pub mod __private {
     pub use crate::client::Bootstrap;
     pub use crate::graph::build::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{
-        Answer, Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, Maybe,
-        One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfDeadLetters, Several,
-        Stage, StageError, Step, Then, ValueForm,
+        Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOutput, Maybe,
+        One, Optional, Pass, Predicate, RecordFunction, RecordPredicate, RowsOf, RowsOfDeadLetters, Several,
+        Stage, StageError, Step, Then, ValueFunction,
     };
     pub use crate::strategy::stub;
 }

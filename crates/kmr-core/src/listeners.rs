@@ -1,4 +1,4 @@
-//! What users hear of rebalances and commits.
+//! Callbacks of users for rebalances and commits.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,34 +8,38 @@ use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::panic::panic_message;
 
-/// Partitions come or go: see [`ConsumerBuilder::on_rebalance`](crate::ConsumerBuilder::on_rebalance).
+/// A change of the partitions that a consumer owns: see
+/// [`ConsumerBuilder::on_rebalance`](crate::ConsumerBuilder::on_rebalance).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RebalanceEvent {
-    /// They are read from now on, each from the offset that is given; `None`: from the lowest in the log.
+    /// The partitions are read from now on, each from the given offset. `None`: from the lowest offset
+    /// in the log.
     Assigned(Vec<(TopicPartition, Option<i64>)>),
-    /// They are drained and committed, and are about to be handed back. At the drain deadline some records may be left, which the
-    /// next owner reads.
+    /// The partitions are drained and committed, and are about to be released. If the drain timeout
+    /// expired, some records may be unfinished, and the next owner reads them.
     Revoked(Vec<TopicPartition>),
-    /// They are gone, without a commit: somebody else may own them already, or the client failed.
+    /// The partitions are lost, without a commit. Another member may own them already, or the client
+    /// failed.
     Lost(Vec<TopicPartition>),
 }
 
-/// The answer to the commit of one offset: see [`ConsumerBuilder::on_commit`](crate::ConsumerBuilder::on_commit).
+/// The outcome of the commit of one offset: see
+/// [`ConsumerBuilder::on_commit`](crate::ConsumerBuilder::on_commit).
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CommitEvent {
     /// The partition.
     pub partition: TopicPartition,
-    /// Everything below is finished.
+    /// The committed offset: all records below it are finished.
     pub offset: i64,
-    /// Why it is not committed; `None`: it is. Most such offsets are committed a little later.
+    /// Why the commit failed. `None`: it succeeded. kmr commits most failed offsets a little later.
     pub error: Option<String>,
 }
 
 type Listener<E> = Arc<dyn Fn(&E) + Send + Sync>;
 
-/// The listeners of one consumer.
+/// The callbacks of one consumer.
 #[derive(Clone, Default)]
 pub(crate) struct Listeners {
     pub(crate) rebalance: Option<Listener<RebalanceEvent>>,
@@ -43,7 +47,7 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Partitions go without a word of the group's: at the end, or with a client that failed.
+    /// Partitions go without a rebalance of the group: at the end, or with a client that failed.
     pub(crate) fn gone(
         &self,
         partitions: Vec<TopicPartition>,
@@ -63,7 +67,7 @@ impl Listeners {
     }
 }
 
-/// User code: its panic is nobody's but its own.
+/// Calls user code. Its panic must not end the task that calls it.
 fn call<E>(name: &str, listener: Option<&(dyn Fn(&E) + Send + Sync)>, event: impl FnOnce() -> E) {
     let Some(listener) = listener else { return };
     let event = event();

@@ -1,4 +1,4 @@
-//! How one partition ended.
+//! The report of one partition at the end of a consumer.
 
 /// How one partition ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -6,7 +6,8 @@
 pub struct PartitionReport {
     /// The offset committed last, if this consumer committed any.
     pub committed: Option<i64>,
-    /// The lowest offset that was read and is not finished: what the deadline or a second signal cut off; or rows that a reducer
-    /// dropped at shutdown, as it was told to.
+    /// The lowest offset that was read and is not finished. The drain timeout or a forced stop left it
+    /// unfinished, or a reducer discarded its rows at shutdown
+    /// ([`PartialBatch::Discard`](crate::PartialBatch::Discard)).
     pub unfinished_from: Option<i64>,
 }

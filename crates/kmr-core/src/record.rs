@@ -1,4 +1,4 @@
-//! What a Kafka record looks like to user code: borrowed on the hot path, owned where it has to outlive a batch.
+//! Kafka records as user code sees them: borrowed on the hot path, owned to outlive a batch.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -48,10 +48,10 @@ impl fmt::Debug for TopicPartition {
     }
 }
 
-/// A Kafka record as the client holds it: nothing is copied until user code copies it.
+/// A borrowed Kafka record: kmr copies nothing until user code copies it.
 ///
-/// It lives as long as the call that it is passed to. A tombstone has no payload ([`payload`](Self::payload) is `None`,
-/// which is not the same as an empty one), and so for keys.
+/// It lives as long as the call that receives it. A tombstone has no payload:
+/// [`payload`](Self::payload) is `None`, which is not an empty payload. The same holds for keys.
 #[derive(Clone, Copy)]
 pub struct Record<'r> {
     pub(crate) topic: &'r Arc<str>,
@@ -73,17 +73,18 @@ impl<'r> Record<'r> {
         self.partition
     }
 
-    /// The record's offset in its partition. Offsets grow, but not by one: compaction and transactions leave gaps.
+    /// The record's offset in its partition. Offsets have gaps: compaction and transactions leave
+    /// them.
     pub fn offset(&self) -> i64 {
         self.offset
     }
 
-    /// The record's timestamp in milliseconds since the Unix epoch; `None` where the broker holds none.
+    /// The record's timestamp in milliseconds since the Unix epoch; `None` if the broker has none.
     pub fn timestamp_millis(&self) -> Option<i64> {
         self.source.timestamp()
     }
 
-    /// The record's timestamp; `None` where the broker holds none, or one before 1970.
+    /// The record's timestamp; `None` if the broker has none, or one before 1970.
     pub fn timestamp(&self) -> Option<SystemTime> {
         let millis = u64::try_from(self.timestamp_millis()?).ok()?;
         SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis))
@@ -104,7 +105,7 @@ impl<'r> Record<'r> {
         Headers { source: self.source }
     }
 
-    /// Copies the record, for code that has to keep it.
+    /// Copies the record, for code that keeps it.
     pub fn to_owned(&self) -> OwnedRecord {
         OwnedRecord {
             topic: self.topic.clone(),
@@ -136,8 +137,9 @@ impl fmt::Debug for Record<'_> {
 
 /// One header of a record.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Header<'r> {
-    /// The header's name; what is not UTF-8 in it is replaced.
+    /// The header's name, with invalid UTF-8 replaced.
     pub key: Cow<'r, str>,
     /// The header's value; Kafka allows null.
     pub value: Option<&'r [u8]>,
@@ -145,13 +147,13 @@ pub struct Header<'r> {
 
 /// The headers of a record: an ordered list in which names may repeat.
 ///
-/// librdkafka parses them when they are first asked for, which is why a [`Record`] stays on one thread.
+/// librdkafka parses them at the first access, so a [`Record`] stays on one thread.
 #[derive(Clone, Copy)]
 pub struct Headers<'r> {
     source: &'r dyn RecordSource,
 }
 
-/// Where that of a record comes from which is looked up when it is asked for: a message of librdkafka's, or an owned record.
+/// The source of the fields that are read on access: a message of librdkafka, or an owned record.
 pub(crate) trait RecordSource {
     /// The timestamp in milliseconds since the Unix epoch, if there is one.
     fn timestamp(&self) -> Option<i64>;
@@ -167,12 +169,12 @@ impl<'r> Headers<'r> {
         (0..).map_while(move |index| source.header(index))
     }
 
-    /// The header of that key. The last one wins, as in Kafka's own clients.
+    /// The header with that key. Of several, the last one, as in Kafka's own clients.
     pub fn get(&self, key: &str) -> Option<Header<'r>> {
         self.get_all(key).last()
     }
 
-    /// All headers of that key, in order.
+    /// All headers with that key, in order.
     pub fn get_all<'k>(&self, key: &'k str) -> impl Iterator<Item = Header<'r>> + use<'r, 'k> {
         self.iter().filter(move |header| header.key == key)
     }
@@ -184,7 +186,7 @@ impl fmt::Debug for Headers<'_> {
     }
 }
 
-/// A record that owns what it holds: what async mappers and dead letters work on.
+/// A record that owns its data: the input of async mappers, and the record of a dead letter.
 #[derive(Clone, PartialEq, Eq)]
 pub struct OwnedRecord {
     topic: Arc<str>,
@@ -196,8 +198,9 @@ pub struct OwnedRecord {
     headers: Vec<OwnedHeader>,
 }
 
-/// A header that owns what it holds.
+/// A header that owns its data.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct OwnedHeader {
     /// The header's name.
     pub key: String,
@@ -205,8 +208,16 @@ pub struct OwnedHeader {
     pub value: Option<Vec<u8>>,
 }
 
+impl OwnedHeader {
+    /// A header, with a null value if `value` is `None`.
+    pub fn new(key: impl Into<String>, value: Option<Vec<u8>>) -> Self {
+        Self { key: key.into(), value }
+    }
+}
+
 impl OwnedRecord {
-    /// A record without key, payload, headers and timestamp: the start of a test's record.
+    /// A record without key, payload, headers and timestamp, for tests. The `with_*` methods add
+    /// them.
     pub fn new(topic: impl Into<Arc<str>>, partition: i32, offset: i64) -> Self {
         Self {
             topic: topic.into(),
@@ -237,13 +248,13 @@ impl OwnedRecord {
         self
     }
 
-    /// Adds a header behind those that are there.
+    /// Adds a header after the others.
     pub fn with_header(mut self, key: impl Into<String>, value: Option<Vec<u8>>) -> Self {
         self.headers.push(OwnedHeader { key: key.into(), value });
         self
     }
 
-    /// The record, borrowed: all accessors are there.
+    /// The record, borrowed.
     pub fn as_record(&self) -> Record<'_> {
         Record {
             topic: &self.topic,
@@ -315,8 +326,8 @@ impl RecordSource for OwnedRecord {
     }
 }
 
-/// Serialises as an object of topic, partition, offset, timestamp, key, payload and headers; bytes as UTF-8 text, what is
-/// not UTF-8 replaced.
+/// Serialises as an object of topic, partition, offset, timestamp, key, payload and headers. Bytes
+/// become text, with invalid UTF-8 replaced.
 impl Serialize for OwnedRecord {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("OwnedRecord", 7)?;

@@ -1,4 +1,4 @@
-//! Turns the process's signals, or a user's future, into wishes to stop.
+//! Turns the process's signals, or a user's future, into stop requests.
 
 use std::future::Future;
 
@@ -20,6 +20,25 @@ impl Drop for Listening {
     }
 }
 
+/// The signals that a consumer received so far. Only signals count: a stop request of the handle
+/// before the first signal does not make that signal force.
+#[derive(Debug, Default)]
+pub(crate) struct Signals {
+    received: bool,
+}
+
+impl Signals {
+    /// The request that the next signal stands for: the first ends the consumer in order, every
+    /// later one ends it at once.
+    pub(crate) fn request(&mut self, signal: &'static str) -> StopRequest {
+        if std::mem::replace(&mut self.received, true) {
+            StopRequest::forced(signal)
+        } else {
+            StopRequest::in_order(signal)
+        }
+    }
+}
+
 /// Listens for SIGINT and SIGTERM, each as often as it comes.
 #[cfg(unix)]
 pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listening, Error> {
@@ -28,12 +47,13 @@ pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listeni
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;
     let task = tokio::spawn(async move {
+        let mut signals = Signals::default();
         loop {
-            let request = tokio::select! {
-                _ = interrupt.recv() => StopRequest("SIGINT"),
-                _ = terminate.recv() => StopRequest("SIGTERM"),
+            let signal = tokio::select! {
+                _ = interrupt.recv() => "SIGINT",
+                _ = terminate.recv() => "SIGTERM",
             };
-            if stop.send(request).is_err() {
+            if stop.send(signals.request(signal)).is_err() {
                 return;
             }
         }
@@ -41,26 +61,27 @@ pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listeni
     Ok(Listening(task.abort_handle()))
 }
 
-/// Tokio panics in a runtime that has no driver for I/O, and cannot be asked whether it has one.
+/// Tokio panics in a runtime that has no driver for I/O, and has no way to ask for one.
 #[cfg(unix)]
 fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
     let listened = std::panic::catch_unwind(|| tokio::signal::unix::signal(kind));
     let listened = listened.map_err(|panic| {
         Error::Config(format!(
-            "signals cannot be listened to in this Tokio runtime ({}); build it with enable_all(), or give the consumer a \
-             shutdown_signal of its own",
+            "this Tokio runtime cannot listen to signals ({}); build it with enable_all(), or give the \
+             consumer a shutdown_signal of its own",
             panic_message(&*panic)
         ))
     })?;
-    listened.map_err(|error| Error::Config(format!("signals cannot be listened to: {error}")))
+    listened.map_err(|error| Error::Config(format!("cannot listen to signals: {error}")))
 }
 
 /// Listens for Ctrl-C, as often as it comes.
 #[cfg(not(unix))]
 pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listening, Error> {
     let task = tokio::spawn(async move {
+        let mut signals = Signals::default();
         while tokio::signal::ctrl_c().await.is_ok() {
-            if stop.send(StopRequest("Ctrl-C")).is_err() {
+            if stop.send(signals.request("Ctrl-C")).is_err() {
                 return;
             }
         }
@@ -68,14 +89,14 @@ pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listeni
     Ok(Listening(task.abort_handle()))
 }
 
-/// Waits for the user's own signal.
+/// Waits for the user's own signal. It resolves once, so it never forces.
 pub(crate) fn follow(
     signal: impl Future<Output = ()> + Send + 'static,
     stop: mpsc::UnboundedSender<StopRequest>,
 ) -> Listening {
     let task = tokio::spawn(async move {
         signal.await;
-        let _ = stop.send(StopRequest("its shutdown signal"));
+        let _ = stop.send(StopRequest::in_order("the shutdown signal"));
     });
     Listening(task.abort_handle())
 }
@@ -85,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_runtime_that_cannot_listen_to_signals_is_named_in_place_of_a_panic() {
+    fn runtime_that_cannot_listen_to_signals_is_an_error_in_place_of_a_panic() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (stop, _stops) = mpsc::unbounded_channel();
         let error = runtime.block_on(async { listen(stop).err() }).unwrap();

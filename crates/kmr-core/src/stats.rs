@@ -1,4 +1,4 @@
-//! Counters of a running consumer, and the snapshots that users see.
+//! Counters of a running consumer, and the snapshots for users.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::record::TopicPartition;
 use crate::stage::Stage;
 
-/// What the tasks count. Each is one atomic add per batch, not per record.
+/// The counters of all tasks. Each costs one atomic add a batch, not a record.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     records: AtomicU64,
@@ -27,8 +27,8 @@ impl Counters {
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
-    pub(crate) fn dead_letters(&self, letters: usize) {
-        self.dead_letters.fetch_add(letters as u64, Ordering::Relaxed);
+    pub(crate) fn dead_letters(&self, count: usize) {
+        self.dead_letters.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     pub(crate) fn delivered(&self, stage: &Stage, rows: usize) {
@@ -72,11 +72,11 @@ impl Counters {
     }
 }
 
-/// What a consumer has done since it started.
+/// The counters of a consumer since it started.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
-    /// Records that went through the map phase: mapped, skipped or failed.
+    /// Records that left the map stages: mapped, skipped or failed.
     pub records: u64,
     /// Bytes of their keys and payloads.
     pub bytes: u64,
@@ -88,12 +88,14 @@ pub struct Stats {
     pub commits: u64,
     /// Rebalances answered.
     pub rebalances: u64,
-    /// Clients that were put in the place of one that failed.
+    /// Failed Kafka clients that were replaced.
     pub rebuilds: u64,
-    /// Starts that a policy has chosen: nothing was committed for the partition, or its offset was not in the log any more.
+    /// Starting positions that a policy chose: nothing was committed for the partition, or its
+    /// offset was not in the log any more.
     pub resets: u64,
-    /// Bytes of the budget that are in use now.
+    /// Bytes of the memory budget that are in use now.
     pub bytes_held: u64,
-    /// The offset committed last by this consumer, by partition; also for partitions that it has handed back.
+    /// The offset that this consumer committed last, by partition. Includes partitions that it has
+    /// released.
     pub committed: BTreeMap<TopicPartition, i64>,
 }

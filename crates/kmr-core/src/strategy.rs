@@ -7,9 +7,10 @@ use crate::graph::pipeline::{Pipeline, ReduceInfo};
 use crate::record::Record;
 use crate::reducer::{Reducer, RetryPolicy};
 use crate::stage::{
-    Answer, Apply, Chain, Concurrency, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOptions,
-    Maybe, One, Optional, Pass, Predicate, RecordForm, RecordPredicate, RowsOf, RowsOfDeadLetters, Several,
-    Stage, Then, ValueForm, Via, ViaOptional, ViaSeveral, stage_name, via, via_optional, via_several,
+    Apply, Chain, Concurrency, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOptions,
+    MapOutput, Maybe, One, Optional, Pass, Predicate, RecordFunction, RecordPredicate, RowsOf,
+    RowsOfDeadLetters, Several, Stage, Then, ValueFunction, Via, ViaOptional, ViaSeveral, stage_name, via,
+    via_optional, via_several,
 };
 
 /// What happens to the records: map stages, then one or more reduces, then `reduce_err`.
@@ -116,7 +117,7 @@ type NextMap<L, C, X, K> = Strategy<L, Then<C, X, K>>;
 
 #[expect(
     clippy::type_complexity,
-    reason = "a stage's type is named by way of its checks: see `stage::answer`"
+    reason = "a stage's type is named by way of its checks: see `stage::output`"
 )]
 impl Strategy {
     /// A strategy without stages.
@@ -144,37 +145,38 @@ impl Strategy {
     /// [`Retryable`](crate::Retryable) is tried again first, as [`map_retry`](Self::map_retry) says.
     ///
     /// A synchronous stage may take its time, for computing or for blocking calls: see [`Mapper`](crate::Mapper).
-    pub fn map<F, M, A, D>(self, map: F) -> FirstMap<Via<F::Returns, A, D, RecordForm<F, M, A>>, One>
+    pub fn map<F, M, A, D>(self, map: F) -> FirstMap<Via<F::Returns, A, D, RecordFunction<F, M, A>>, One>
     where
         F: IntoRecordMap<M>,
-        F::Returns: Answer<A, Output: Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
+        F::Returns: MapOutput<A, Output: Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.head(via::<F::Returns, A, D, _>(RecordForm::new(map)))
+        self.head(via::<F::Returns, A, D, _>(RecordFunction::new(map)))
     }
 
     /// Maps each record to a value or to none. None is a skip: the record is committed and goes nowhere.
     pub fn filter_map<F, M, A, D>(
         self,
         map: F,
-    ) -> FirstMap<ViaOptional<F::Returns, A, D, RecordForm<F, M, A>>, Maybe>
+    ) -> FirstMap<ViaOptional<F::Returns, A, D, RecordFunction<F, M, A>>, Maybe>
     where
         F: IntoRecordMap<M>,
-        F::Returns: Answer<A, Output: Optional + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
+        F::Returns:
+            MapOutput<A, Output: Optional + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.head(via_optional::<F::Returns, A, D, _>(RecordForm::new(map)))
+        self.head(via_optional::<F::Returns, A, D, _>(RecordFunction::new(map)))
     }
 
     /// Maps each record to any number of values. The record is finished when all of them are.
     pub fn flat_map<F, M, A, D, I>(
         self,
         map: F,
-    ) -> FirstMap<ViaSeveral<F::Returns, A, D, I, RecordForm<F, M, A>>, Many>
+    ) -> FirstMap<ViaSeveral<F::Returns, A, D, I, RecordFunction<F, M, A>>, Many>
     where
         F: IntoRecordMap<M>,
         F::Returns:
-            Answer<A, Output: Several<I> + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
+            MapOutput<A, Output: Several<I> + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.head(via_several::<F::Returns, A, D, I, _>(RecordForm::new(map)))
+        self.head(via_several::<F::Returns, A, D, I, _>(RecordFunction::new(map)))
     }
 
     fn head<F, K>(mut self, form: F) -> Strategy<SourceLink, Head<F, K>> {
@@ -214,7 +216,7 @@ impl Default for Strategy {
 
 #[expect(
     clippy::type_complexity,
-    reason = "a stage's type is named by way of its checks: see `stage::answer`"
+    reason = "a stage's type is named by way of its checks: see `stage::output`"
 )]
 impl<L, C: Chain> Strategy<L, C> {
     /// Drops the values for which `predicate` says `false`. A record that is left without values is committed.
@@ -230,37 +232,38 @@ impl<L, C: Chain> Strategy<L, C> {
     ///
     /// Takes `fn(T) -> Result<U, E>`, `async fn(T) -> Result<U, E>`, or a closure, whose argument needs no type. An `Err`, or a panic, sends the record that the value
     /// came from to `reduce_err`, and takes back what else the record gave.
-    pub fn map<F, M, A, D>(self, map: F) -> NextMap<L, C, Via<F::Returns, A, D, ValueForm<F, A>>, One>
+    pub fn map<F, M, A, D>(self, map: F) -> NextMap<L, C, Via<F::Returns, A, D, ValueFunction<F, A>>, One>
     where
         F: IntoValueMap<C::Out, C::Last, stage_name::map, M>,
-        F::Returns: Answer<A, Output: Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
+        F::Returns: MapOutput<A, Output: Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.then(via::<F::Returns, A, D, _>(ValueForm::new(map)))
+        self.then(via::<F::Returns, A, D, _>(ValueFunction::new(map)))
     }
 
     /// Maps each value to a value or to none.
     pub fn filter_map<F, M, A, D>(
         self,
         map: F,
-    ) -> NextMap<L, C, ViaOptional<F::Returns, A, D, ValueForm<F, A>>, Maybe>
+    ) -> NextMap<L, C, ViaOptional<F::Returns, A, D, ValueFunction<F, A>>, Maybe>
     where
         F: IntoValueMap<C::Out, C::Last, stage_name::filter_map, M>,
-        F::Returns: Answer<A, Output: Optional + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
+        F::Returns:
+            MapOutput<A, Output: Optional + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.then(via_optional::<F::Returns, A, D, _>(ValueForm::new(map)))
+        self.then(via_optional::<F::Returns, A, D, _>(ValueFunction::new(map)))
     }
 
     /// Maps each value to any number of values.
     pub fn flat_map<F, M, A, D, I>(
         self,
         map: F,
-    ) -> NextMap<L, C, ViaSeveral<F::Returns, A, D, I, ValueForm<F, A>>, Many>
+    ) -> NextMap<L, C, ViaSeveral<F::Returns, A, D, I, ValueFunction<F, A>>, Many>
     where
         F: IntoValueMap<C::Out, C::Last, stage_name::flat_map, M>,
         F::Returns:
-            Answer<A, Output: Several<I> + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
+            MapOutput<A, Output: Several<I> + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
     {
-        self.then(via_several::<F::Returns, A, D, I, _>(ValueForm::new(map)))
+        self.then(via_several::<F::Returns, A, D, I, _>(ValueFunction::new(map)))
     }
 
     fn then<F, K>(mut self, form: F) -> Strategy<L, Then<C, F, K>> {

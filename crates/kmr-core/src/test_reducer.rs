@@ -1,4 +1,5 @@
-//! A reducer for this crate's own tests: collects what is delivered, and stalls, fails or rejects when it is told to.
+//! A reducer for this crate's own tests: collects deliveries, and stalls, fails or rejects on
+//! demand.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -12,19 +13,19 @@ use crate::reducer::{
     RejectedRow,
 };
 
-/// What the sink does with a batch.
+/// The reaction of the sink to a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Behaviour {
     Deliver,
-    /// Waits until it is told something else.
+    /// Waits until the behaviour changes.
     Stall,
     /// Takes this long for each batch.
     Slow(Duration),
-    FailForGood,
+    FailPermanently,
     Panic,
 }
 
-/// Collects delivered rows, batch by batch. Clones share what they collect.
+/// Collects delivered rows, batch by batch. Clones share one collection.
 pub(crate) struct Collect<T> {
     open: Vec<T>,
     options: BatchOptions,
@@ -72,7 +73,7 @@ impl<T: Clone> Collect<T> {
         self
     }
 
-    /// Offers exactly-once delivery; rows are known by their texts.
+    /// Offers exactly-once delivery. The texts of rows make up the fingerprint.
     pub(crate) fn exactly_once(mut self, text: fn(&T) -> String) -> Self {
         self.text = Some(text);
         self
@@ -147,24 +148,24 @@ impl<T: Clone + Send + Sync + 'static> Delivery for Batch<T> {
         let mut behaviour = self.sink.behaviour.subscribe();
         let now = *behaviour.wait_for(|now| *now != Behaviour::Stall).await.map_err(DeliveryError::fatal)?;
         match now {
-            Behaviour::FailForGood => return Err(DeliveryError::fatal("the table is gone")),
+            Behaviour::FailPermanently => return Err(DeliveryError::fatal("the table is gone")),
             Behaviour::Panic => panic!("the sink panics"),
             Behaviour::Slow(time) => tokio::time::sleep(time).await,
             Behaviour::Deliver | Behaviour::Stall => {}
         }
-        let (mut rejected, mut taken) = (Vec::new(), Vec::new());
-        let without = attempt.block.as_ref().map_or(&[][..], |block| &block.excluded_rows);
-        for (index, row) in self.rows.iter().enumerate().filter(|(index, _)| !without.contains(index)) {
+        let (mut rejected, mut stored) = (Vec::new(), Vec::new());
+        let excluded = attempt.block.as_ref().map_or(&[][..], |block| &block.excluded_rows);
+        for (index, row) in self.rows.iter().enumerate().filter(|(index, _)| !excluded.contains(index)) {
             if (self.rejects)(row) {
                 rejected.push(RejectedRow { index, error: "rejected".into() });
             } else {
-                taken.push(row.clone());
+                stored.push(row.clone());
             }
         }
         if attempt.block.is_some() && !rejected.is_empty() {
             return Err(DeliveryError::rejected(rejected));
         }
-        self.sink.batches.lock().unwrap().push(taken);
+        self.sink.batches.lock().unwrap().push(stored);
         self.sink.blocks.lock().unwrap().extend(attempt.block);
         Ok(Delivered { output: self.rows.len() - rejected.len(), rejected })
     }

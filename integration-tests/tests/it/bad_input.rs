@@ -144,7 +144,7 @@ async fn wrong_credentials_are_reported() -> Result<()> {
     let name = allowed(test_name!());
     let stranger = User { password: "not-the-password", ..SecuredKafka::ALLOWED };
     let (topic, settings) = secured(test_name!(), &name, &name, stranger).await?;
-    let texts = ["refused the credentials", "sasl.username", "sasl.password"];
+    let texts = ["rejected the credentials", "sasl.username", "sasl.password"];
     let stderr = fails(&settings, "Authentication", &texts).await?;
     ensure!(!stderr.contains("not-the-password"), "the password is in the log:\n{stderr}");
     nothing_is_committed(&topic, &settings.group).await

@@ -173,6 +173,6 @@ async fn limits_of_rejected_rows_apply_to_changed_tables() -> Result<()> {
     scene.topic.produce(crate::scene::numbered(5_000, 1)).await?;
     let ended = running.ended(Deadline::seconds(60)).await?;
     let text = error_chain(&ended.err().context("the consumer did not stop")?);
-    ensure!(text.contains("refuses too many rows") && text.contains("column `value` is gone"), "{text}");
+    ensure!(text.contains("rejects too many rows") && text.contains("column `value` is gone"), "{text}");
     Ok(())
 }

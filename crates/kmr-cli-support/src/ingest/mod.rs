@@ -3,7 +3,7 @@
 //! `kmr-demo run` runs it. `kmr doctor` and `kmr check` build it without connecting, so that they
 //! judge the settings, and check the table against its row type.
 
-use kmr_core::{ClientConfig, Consumer};
+use kmr_core::{ClientConfig, Consumer, Watchdog};
 
 mod args;
 mod pipeline;
@@ -30,7 +30,7 @@ pub fn consumer(args: &RunArgs) -> anyhow::Result<Consumer> {
         .commit_interval(args.tuning.commit_interval)
         .drain_timeout(args.tuning.drain_timeout)
         .connect_timeout(args.tuning.connect_timeout)
-        .exit_when_stuck(true)
+        .watchdog(Watchdog::default().with_exit_when_stuck(true))
         .strategy(pipeline::pipeline(args)?)
         .build()?;
     Ok(consumer)

@@ -122,8 +122,8 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
     let subscribe = move |client: &Client| {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();
         client.subscribe(&names).map_err(|error| Error::Client {
-            what: format!("subscribing to {topics:?}"),
-            reason: error.to_string(),
+            operation: format!("subscribing to {topics:?}"),
+            source: error.into(),
             retryable: false,
         })
     };
@@ -142,8 +142,8 @@ impl Connect {
 
 pub(super) fn queue(client: &ClientRef) -> Result<Queue, Error> {
     Queue::new(client.clone()).ok_or_else(|| Error::Client {
-        what: "creating a queue".to_owned(),
-        reason: "out of memory".to_owned(),
+        operation: "creating a queue".to_owned(),
+        source: "out of memory".into(),
         retryable: true,
     })
 }
@@ -205,7 +205,11 @@ fn check_topics(client: &Client, topics: &[String], servers: &str, timeout: Dura
             if waited >= timeout || client.context().is_abandoned() {
                 let (_, reason) =
                     client.context().last_error().unwrap_or((RDKafkaErrorCode::NoError, reason));
-                return Err(Error::Unreachable { servers: servers.to_owned(), waited, reason });
+                return Err(Error::Unreachable {
+                    servers: servers.to_owned(),
+                    waited,
+                    source: reason.into(),
+                });
             }
         }
     }
@@ -228,7 +232,7 @@ fn topic_state(client: &Client, topic: Option<&str>) -> Result<TopicState, Error
                 reason,
             )) = client.context().last_error()
             {
-                return Err(Error::Authentication { reason });
+                return Err(Error::Authentication { message: reason });
             }
             pause(asked);
             return Ok(TopicState::NotYet(error.to_string()));
@@ -243,7 +247,7 @@ fn topic_state(client: &Client, topic: Option<&str>) -> Result<TopicState, Error
             Ok(TopicState::Unknown(topic.to_owned()))
         }
         Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-            Err(Error::Authorization { what: format!("topic {topic:?}") })
+            Err(Error::Authorization { resource: format!("topic {topic:?}") })
         }
         Some(RDKafkaErrorCode::InvalidTopic) => {
             Err(Error::Config(format!("{topic:?} is not a valid topic name")))

@@ -141,8 +141,8 @@ impl Context {
             KafkaError::MessageConsumptionFatal(
                 code @ (RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId),
             ) => Some(Error::Client {
-                what: "staying in the group".to_owned(),
-                reason: format!("another member has the same group.instance.id ({code:?}); give each its own"),
+                operation: "staying in the group".to_owned(),
+                source: format!("another member has the same group.instance.id ({code:?}); give each its own").into(),
                 retryable: false,
             }),
             KafkaError::MessageConsumptionFatal(code) => {
@@ -150,16 +150,15 @@ impl Context {
             }
             KafkaError::MessageConsumption(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 let group = self.group.as_ref();
-                group.map(|group| Error::Authorization { what: format!("group {group:?}") })
+                group.map(|group| Error::Authorization { resource: format!("group {group:?}") })
             }
             KafkaError::MessageConsumption(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                Some(Error::Authorization { what: "a subscribed topic".to_owned() })
+                Some(Error::Authorization { resource: "a subscribed topic".to_owned() })
             }
             KafkaError::MessageConsumption(RDKafkaErrorCode::InconsistentGroupProtocol) => Some(Error::Client {
-                what: format!("joining group {:?}", self.group.as_deref().unwrap_or_default()),
-                reason: "its other members use other assignment strategies; set partition.assignment.strategy to \
-                         what they use, such as range"
-                    .to_owned(),
+                operation: format!("joining group {:?}", self.group.as_deref().unwrap_or_default()),
+                source: "its other members use other assignment strategies; set partition.assignment.strategy to \
+                         what they use, such as range".into(),
                 retryable: false,
             }),
             other => {
@@ -212,7 +211,7 @@ fn a_new_client_may_help(code: RDKafkaErrorCode) -> bool {
 
 /// An error of the client library, by its code.
 pub(super) fn client_error(what: &str, code: RDKafkaErrorCode, retryable: bool) -> Error {
-    Error::Client { what: what.to_owned(), reason: format!("{code} ({code:?})"), retryable }
+    Error::Client { operation: what.to_owned(), source: format!("{code} ({code:?})").into(), retryable }
 }
 
 impl ClientContext for Context {

@@ -194,8 +194,8 @@ fn assigned<'p>(
     match partitions.into_iter().find(|partition| !positions.is_assigned(partition)) {
         None => Ok(()),
         Some(partition) => Err(Error::Client {
-            what: format!("{what} {partition}"),
-            reason: "the partition is not assigned".to_owned(),
+            operation: format!("{what} {partition}"),
+            source: "the partition is not assigned".into(),
             retryable: false,
         }),
     }
@@ -243,8 +243,8 @@ pub(super) fn list(places: &Places) -> Result<TopicPartitionList, Error> {
     for (partition, offset) in places {
         list.add_partition_offset(partition.topic(), partition.partition(), *offset).map_err(|error| {
             Error::Client {
-                what: format!("{partition} at {offset:?}"),
-                reason: error.to_string(),
+                operation: format!("{partition} at {offset:?}"),
+                source: error.into(),
                 retryable: false,
             }
         })?;
@@ -253,5 +253,9 @@ pub(super) fn list(places: &Places) -> Result<TopicPartitionList, Error> {
 }
 
 fn failed(what: &str, places: &Places, error: &KafkaError) -> Error {
-    Error::Client { what: format!("{what} {places:?}"), reason: error.to_string(), retryable: true }
+    Error::Client {
+        operation: format!("{what} {places:?}"),
+        source: error.to_string().into(),
+        retryable: true,
+    }
 }

@@ -292,8 +292,8 @@ fn look_up(client: &Client, topics: &[String]) -> Partitions {
 
 fn failed(what: &str, rebalance: &Rebalance, error: &dyn std::fmt::Display) -> Error {
     Error::Client {
-        what: format!("{what} {:?}", rebalance.partitions),
-        reason: error.to_string(),
+        operation: format!("{what} {:?}", rebalance.partitions),
+        source: error.to_string().into(),
         retryable: true,
     }
 }

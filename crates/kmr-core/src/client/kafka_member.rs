@@ -161,8 +161,11 @@ fn answer(
         None => Ok(false),
         Some(Ok(())) => Ok(true),
         Some(Err(error)) => Err(Error::Client {
-            what: format!("answering a rebalance ({:?} of {:?})", rebalance.change, rebalance.partitions),
-            reason: error.to_string(),
+            operation: format!(
+                "answering a rebalance ({:?} of {:?})",
+                rebalance.change, rebalance.partitions
+            ),
+            source: error.to_string().into(),
             retryable: true,
         }),
     }

@@ -36,17 +36,18 @@ pub(super) async fn logs(
     match partitions.iter().find(|partition| !logs.contains_key(*partition)) {
         None => Ok(logs),
         Some(partition) => Err(Error::Client {
-            what: format!(
+            operation: format!(
                 "{partition}: finding out the ids of cluster and topic, which exactly-once mode needs"
             ),
-            reason: format!(
+            source: format!(
                 "{}; brokers before Kafka 2.8 have no topic ids",
                 if cluster.is_some() {
                     "no broker says the topic's id"
                 } else {
                     "no broker says the cluster's id"
                 }
-            ),
+            )
+            .into(),
             retryable: true,
         }),
     }

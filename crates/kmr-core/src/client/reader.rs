@@ -266,11 +266,15 @@ fn change(change: Change, partition: &TopicPartition) -> Rebalance {
 
 fn assigning(rebalance: &Rebalance, reason: String) -> Error {
     let what = format!("reading records of {:?} again", rebalance.partitions);
-    Error::Client { what, reason, retryable: true }
+    Error::Client { operation: what, source: reason.into(), retryable: true }
 }
 
 fn failed(partition: &TopicPartition, offset: i64, reason: String) -> Error {
-    Error::Client { what: format!("reading {partition} offset {offset} again"), reason, retryable: true }
+    Error::Client {
+        operation: format!("reading {partition} offset {offset} again"),
+        source: reason.into(),
+        retryable: true,
+    }
 }
 
 #[cfg(test)]

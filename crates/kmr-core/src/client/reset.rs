@@ -124,8 +124,8 @@ fn refused(commit: &OffsetCommit, outcome: &CommitOutcome) -> Error {
             "the group has consumers, so its offsets cannot be reset; stop them and wait until the group is empty ({reason})"
         )),
         outcome => Error::Client {
-            what: format!("commit of {} offset {}", commit.partition, commit.offset),
-            reason,
+            operation: format!("commit of {} offset {}", commit.partition, commit.offset),
+            source: reason.into(),
             retryable: matches!(outcome, CommitOutcome::Retryable(_)),
         },
     }

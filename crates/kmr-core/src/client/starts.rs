@@ -45,7 +45,9 @@ pub(super) fn committed(
     let places: Places = partitions.iter().map(|partition| (partition.clone(), Offset::Invalid)).collect();
     let asked = || client.committed_offsets(list_of(&places)?, REQUEST).and_then(|list| to_map(&list));
     match persist(client, &what, ALL_TRIES, go_on, asked) {
-        Err(Error::Authorization { .. }) => Err(Error::Authorization { what: format!("group {group:?}") }),
+        Err(Error::Authorization { .. }) => {
+            Err(Error::Authorization { resource: format!("group {group:?}") })
+        }
         committed => committed,
     }
 }
@@ -133,7 +135,7 @@ pub(super) fn log_offsets(
     let (what, go_on) = (what(partitions, point), || !client.context().is_leaving());
     let read = persist(client, &what, LOG_TRIES, &go_on, || try_log_offsets(client, partitions, point))?;
     let reason = || "the client is on its way out".to_owned();
-    read.ok_or_else(|| Error::Client { what, reason: reason(), retryable: true })
+    read.ok_or_else(|| Error::Client { operation: what, source: reason().into(), retryable: true })
 }
 
 fn what(partitions: &[TopicPartition], point: LogPoint) -> String {
@@ -196,14 +198,14 @@ fn persist<T>(
         };
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                return Err(Error::Authorization { what: what.to_owned() });
+                return Err(Error::Authorization { resource: what.to_owned() });
             }
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
-                return Err(Error::Authorization { what: "a subscribed topic".to_owned() });
+                return Err(Error::Authorization { resource: "a subscribed topic".to_owned() });
             }
             _ if Instant::now() >= deadline => {
                 let (what, reason) = (what.to_owned(), error.to_string());
-                return Err(Error::Client { what, reason, retryable: true });
+                return Err(Error::Client { operation: what, source: reason.into(), retryable: true });
             }
             _ => telemetry::client_error(&format!("{what}: {error}")),
         }

@@ -57,8 +57,8 @@ impl ClientRef {
         let (reply, answer) = oneshot::channel();
         self.spawn_call(move |client| drop(reply.send(call(client))));
         answer.await.map_err(|_| Error::Client {
-            what: what.to_owned(),
-            reason: "the call has ended without an answer".to_owned(),
+            operation: what.to_owned(),
+            source: "the call has ended without an answer".into(),
             retryable: true,
         })
     }
@@ -115,8 +115,8 @@ fn control(client: &Client, jobs: &mpsc::Receiver<Job>) {
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
     spawned.map(drop).map_err(|error| Error::Client {
-        what: format!("starting thread {name}"),
-        reason: error.to_string(),
+        operation: format!("starting thread {name}"),
+        source: error.into(),
         retryable: true,
     })
 }
@@ -135,9 +135,8 @@ fn poll_once(client: &Client) {
             // handed out, so going on would skip it.
             let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
             client.context().report_fatal(Error::Client {
-                what: format!("{topic}/{partition} offset {offset}"),
-                reason: "the record came through the wrong queue; stopping, so that it is read again"
-                    .to_owned(),
+                operation: format!("{topic}/{partition} offset {offset}"),
+                source: "the record came through the wrong queue; stopping, so that it is read again".into(),
                 retryable: true,
             });
         }
@@ -148,8 +147,11 @@ fn poll_once(client: &Client) {
 /// Leaves the group; to be called on the control thread. From here on the callback answers rebalances; `unanswered` is one that
 /// waits already, for partitions that are drained or given up by now.
 pub(super) fn leave(client: &Client, unanswered: Option<&Rebalance>) -> Result<(), Error> {
-    let failed =
-        |reason: String| Error::Client { what: "leaving the group".to_owned(), reason, retryable: true };
+    let failed = |reason: String| Error::Client {
+        operation: "leaving the group".to_owned(),
+        source: reason.into(),
+        retryable: true,
+    };
     // After a fatal error there is no group to leave; the client goes all the same.
     if client.client().fatal_error().is_some() {
         return Ok(());

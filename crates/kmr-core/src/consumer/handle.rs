@@ -1,4 +1,4 @@
-//! Watching and directing a running consumer.
+//! The handle that watches and directs a running consumer.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -13,77 +13,170 @@ use crate::stats::{Counters, Stats};
 /// Watches and directs a consumer from elsewhere. Clones are handles of the same consumer.
 #[derive(Clone, Debug)]
 pub struct ConsumerHandle {
-    pub(super) remote: ControlSender,
+    pub(super) controls: ControlSender,
     pub(super) counters: Arc<Counters>,
     pub(super) budget: Arc<Budget>,
 }
 
 impl ConsumerHandle {
-    /// Ends the consumer in order; a second call ends it at once.
+    /// Ends the consumer in order: drain, flush, commit, leave. Repeating it changes nothing.
+    ///
+    /// All stop requests together follow one rule: the first one of any source starts the ordered
+    /// end, and only two things force the end after or instead of it.
+    ///
+    /// * [`stop_now`](Self::stop_now).
+    /// * A second signal. SIGINT and SIGTERM count each other, but not `stop()`. So `stop()` and
+    ///   one SIGTERM, in any order, still end the consumer in order.
+    ///
+    /// A [`shutdown_signal`](crate::ConsumerBuilder::shutdown_signal) never forces.
     pub fn stop(&self) {
         // The consumer may have ended already.
-        let _ = self.remote.stop.send(StopRequest("its handle"));
+        let _ = self.controls.stop.send(StopRequest::in_order("the handle"));
     }
 
-    /// Stops reading these partitions until [`resume`](Self::resume). Repeating it changes nothing, and partitions that are not
-    /// assigned may be named: it holds for them when they come. It survives rebalances and new clients, and ends with this
-    /// consumer. Records that have been fetched are still processed and committed.
+    /// Ends the consumer at once, with [`Error::Unfinished`], also during an ordered end. What is
+    /// unfinished stays uncommitted, and the next consumer reads it again.
+    pub fn stop_now(&self) {
+        let _ = self.controls.stop.send(StopRequest::forced("the handle"));
+    }
+
+    /// Pauses these partitions until [`resume`](Self::resume). Repeating it changes nothing.
+    /// Records that have been fetched are still processed and committed.
     ///
-    /// Does not wait: the Kafka client is told a moment later. After an assignment it is told as soon as the group has its answer.
+    /// Partitions that are not assigned may be named: they are paused when they are assigned. A
+    /// pause survives rebalances and new clients, and ends with this consumer.
+    ///
+    /// Does not wait: the Kafka client pauses a moment later, for a newly assigned partition as
+    /// soon as its rebalance is answered.
     pub fn pause(&self, partitions: impl IntoIterator<Item = TopicPartition>) {
-        self.remote.pause(|will| will.partitions.extend(partitions));
+        self.controls.pause(|desired| desired.partitions.extend(partitions));
     }
 
-    /// Reads these partitions again. Those that are not paused may be named. Does not end [`pause_all`](Self::pause_all).
+    /// Reads these partitions again. Partitions that are not paused may be named. Does not end
+    /// [`pause_all`](Self::pause_all).
     pub fn resume(&self, partitions: impl IntoIterator<Item = TopicPartition>) {
-        self.remote.pause(|will| {
+        self.controls.pause(|desired| {
             for partition in partitions {
-                will.partitions.remove(&partition);
+                desired.partitions.remove(&partition);
             }
         });
     }
 
-    /// Stops reading all partitions, those that are assigned later included, until [`resume_all`](Self::resume_all).
+    /// Pauses all partitions, those assigned later included, until
+    /// [`resume_all`](Self::resume_all).
     pub fn pause_all(&self) {
-        self.remote.pause(|will| will.all = true);
+        self.controls.pause(|desired| desired.all = true);
     }
 
     /// Reads all partitions again, whether they were paused by name or all together.
     pub fn resume_all(&self) {
-        self.remote.pause(|will| *will = DesiredPauses::default());
+        self.controls.pause(|desired| *desired = DesiredPauses::default());
     }
 
-    /// The partitions that [`pause`](Self::pause) has named; those of [`pause_all`](Self::pause_all) are not among them.
+    /// The partitions that [`pause`](Self::pause) named, without those of
+    /// [`pause_all`](Self::pause_all).
     pub fn paused(&self) -> BTreeSet<TopicPartition> {
-        self.remote.desired_pauses().partitions
+        self.controls.desired_pauses().partitions
     }
 
-    /// Goes on reading a partition at `offset`, backwards or forwards; the offset is committed. Nothing else stops.
+    /// Continues a partition at `offset`, backwards or forwards, and commits the offset. No other
+    /// partition stops.
     ///
-    /// What is under way of the partition is finished and committed first, for as long as the drain deadline allows; then it is
-    /// read from `offset` on. Seeking backwards delivers records again, seeking forwards skips some. An offset that is not in the log
-    /// meets the out-of-range policy.
+    /// First the partition is drained, within the drain timeout, and committed. Then reading starts
+    /// at `offset`. Seeking backwards delivers records again, seeking forwards skips some. The
+    /// out-of-range policy decides for an offset that is not in the log.
     ///
     /// # Cancel safety
-    /// Dropping the future does not take the seek back.
+    /// Dropping the future does not cancel the seek.
     ///
     /// # Errors
-    /// [`Error::NotAssigned`]: the partition is not assigned to this consumer, or a rebalance, a new client or the end came first.
-    /// It is read on from where it is committed then. [`Error::Config`]: the offset is negative.
+    /// [`Error::NotAssigned`]: the partition is not assigned to this consumer, or a rebalance, a
+    /// new client or the end came first. Reading then continues at the committed offset.
+    /// [`Error::Config`]: the offset is negative.
     pub async fn seek(&self, partition: TopicPartition, offset: i64) -> Result<(), Error> {
         if offset < 0 {
             return Err(Error::Config(format!("{partition}: seek to {offset}; offsets start at 0")));
         }
-        self.remote.seek(partition, offset).await
+        self.controls.seek(partition, offset).await
     }
 
-    /// How the consumer is: what each partition's oldest unfinished record waits for, and for how long. As of a second ago at most.
+    /// The consumer's health: what each partition's oldest unfinished record waits for, and how
+    /// long. At most a second old.
     pub fn health(&self) -> Health {
-        self.remote.board.health()
+        self.controls.board.health()
     }
 
-    /// What the consumer has done so far.
+    /// The consumer's counters.
     pub fn stats(&self) -> Stats {
         self.counters.snapshot(self.budget.held())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::graph::control::controls;
+    use crate::signals::{Signals, follow};
+
+    /// Whether each of the stop requests that `send` makes forces the end.
+    fn forces(send: impl FnOnce(&ConsumerHandle, &mut dyn FnMut())) -> Vec<bool> {
+        let (sender, mut controls) = controls();
+        let stop = sender.stop.clone();
+        let handle =
+            ConsumerHandle { controls: sender, counters: Arc::default(), budget: Budget::new(1 << 20) };
+        let mut signals = Signals::default();
+        send(&handle, &mut || stop.send(signals.request("SIGTERM")).unwrap());
+        std::iter::from_fn(|| controls.stops.try_recv().ok()).map(|stop| stop.forces).collect()
+    }
+
+    #[test]
+    fn stop_of_a_handle_never_forces() {
+        assert_eq!(forces(|handle, _| (0..3).for_each(|_| handle.stop())), [false; 3]);
+    }
+
+    #[test]
+    fn stop_now_forces_alone_and_after_a_stop() {
+        assert_eq!(forces(|handle, _| handle.stop_now()), [true]);
+        let both = forces(|handle, _| {
+            handle.stop();
+            handle.stop_now();
+        });
+        assert_eq!(both, [false, true]);
+    }
+
+    #[test]
+    fn second_signal_forces() {
+        let signals = forces(|_, signal| (0..3).for_each(|_| signal()));
+        assert_eq!(signals, [false, true, true]);
+    }
+
+    #[test]
+    fn first_signal_after_a_stop_does_not_force_and_the_second_does() {
+        let requests = forces(|handle, signal| {
+            handle.stop();
+            signal();
+            signal();
+        });
+        assert_eq!(requests, [false, false, true]);
+    }
+
+    #[test]
+    fn stop_after_a_signal_does_not_force() {
+        let requests = forces(|handle, signal| {
+            signal();
+            handle.stop();
+        });
+        assert_eq!(requests, [false, false]);
+    }
+
+    #[tokio::test]
+    async fn shutdown_signal_after_a_stop_does_not_force() {
+        let (sender, mut controls) = controls();
+        sender.stop.send(StopRequest::in_order("the handle")).unwrap();
+        let _following = follow(std::future::ready(()), sender.stop.clone());
+        for source in ["the handle", "the shutdown signal"] {
+            let stop = controls.stops.recv().await.unwrap();
+            assert_eq!((stop.source, stop.forces), (source, false));
+        }
     }
 }

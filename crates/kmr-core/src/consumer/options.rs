@@ -1,4 +1,4 @@
-//! What a consumer is told, and the checks that need no connection.
+//! The settings of a consumer, and the checks that need no connection.
 
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::graph::observe::watchdog::WatchdogThresholds;
 use crate::graph::options::GraphOptions;
 use crate::graph::pipeline::Pipeline;
 use crate::reducer::PartialBatch;
+use crate::watchdog::Watchdog;
 
 #[derive(Clone, Debug)]
 pub(super) struct Options {
@@ -21,15 +22,16 @@ pub(super) struct Options {
     pub(super) start_at: Option<StartAt>,
     pub(super) reset: Option<ResetPolicy>,
     pub(super) without_group: bool,
-    pub(super) exit_when_stuck: bool,
+    pub(super) watchdog: Watchdog,
+    /// Its watchdog thresholds are set by [`Options::graph`].
     pub(super) graph: GraphOptions,
 }
 
-/// One part in so many of the byte budget is librdkafka's.
-const PREFETCH_SHARE: usize = 4;
-/// Least budget: below it, one fetch alone is more than the graph may hold.
+/// One part in this many of the memory budget is librdkafka's.
+const PREFETCH_DIVISOR: usize = 4;
+/// Lowest budget. Below it, one fetch alone is more than the graph may hold.
 const LEAST_BUDGET: usize = 4 << 20;
-/// Time for a heartbeat and the answer to a rebalance, beside the drain.
+/// Time for a heartbeat and the answer to a rebalance, besides the drain.
 const HEARTBEAT: Duration = Duration::from_secs(3);
 
 impl Default for Options {
@@ -42,16 +44,16 @@ impl Default for Options {
             start_at: None,
             reset: None,
             without_group: false,
-            exit_when_stuck: false,
+            watchdog: Watchdog::default(),
             graph: GraphOptions::default(),
         }
     }
 }
 
 impl Options {
-    /// Bytes of the budget that are librdkafka's.
+    /// The part of the memory budget that librdkafka may use.
     pub(super) fn prefetch_bytes(&self) -> usize {
-        self.memory_budget / PREFETCH_SHARE
+        self.memory_budget / PREFETCH_DIVISOR
     }
 
     pub(super) fn check(&self, pipeline: &Pipeline) -> Result<(), Error> {
@@ -78,12 +80,12 @@ impl Options {
         if let Some(problem) = self.graph.breaker.as_ref().and_then(CircuitBreaker::problem) {
             return Err(Error::Config(problem.to_owned()));
         }
-        if let Some(heal_after) = self.graph.thresholds.heal_after
-            && heal_after < self.graph.drain_timeout
+        if let Some(restart_after) = self.watchdog.restart_after
+            && restart_after < self.graph.drain_timeout
         {
             return Err(Error::Config(format!(
-                "heal_after is {heal_after:?}, which is below drain_timeout ({:?}): a partition that is to be healed is drained \
-                 first; raise it, or switch it off",
+                "watchdog: restart_after is {restart_after:?}, which is below drain_timeout ({:?}): kmr drains \
+                 a partition before it restarts it; raise restart_after, or switch it off with None",
                 self.graph.drain_timeout
             )));
         }
@@ -93,65 +95,66 @@ impl Options {
         self.check_times(pipeline)
     }
 
-    /// E10, and what else cannot be delivered exactly once whatever the sink.
+    /// Settings that exclude exactly-once delivery, whatever the sink (E10 among them).
     fn check_exactly_once(&self, pipeline: &Pipeline) -> Result<(), Error> {
         let problem = if self.without_group {
-            "without_group commits nothing, so there is no place for a plan; join a group"
+            "without_group commits nothing, so a plan cannot be stored; join a group"
         } else if self.graph.out_of_range != ResetPolicy::Fail {
             "out_of_range may skip records of a plan; leave it at ResetPolicy::Fail"
         } else if pipeline.reduces.len() != 1 {
-            "the strategy has more than one reduce, and only one that map stages alone feed can make the same block again; write \
-             the second into another topic, for a consumer of its own"
+            "the strategy has more than one reduce, and only a reduce after map stages alone can rebuild a block; \
+             write the input of the second into another topic, for a consumer of its own"
         } else if pipeline.reduces.iter().any(|info| info.options.partial_batch != PartialBatch::Flush) {
-            "partial_batch has to be PartialBatch::Flush: what is dropped on purpose is not delivered exactly once"
+            "partial_batch has to be PartialBatch::Flush: a batch that is discarded is not delivered exactly once"
         } else {
             return Ok(());
         };
         Err(Error::Config(format!("exactly_once: {problem}")))
     }
 
-    /// What the graph is told. Rows may wait in batches for as long as their reducers say: nothing is late before that.
+    /// The graph's options. Rows may wait in batches for the `max_age` of their reducers, so no
+    /// partition is late before that.
     pub(super) fn graph(&self, pipeline: &Pipeline) -> GraphOptions {
         let stages = pipeline.reduces.iter().chain(pipeline.errors.iter().map(|(info, _)| info));
         let batching: Duration =
             stages.map(|info| info.options.max_age).fold(Duration::ZERO, Duration::saturating_add);
         let mut graph = self.graph.clone();
-        let WatchdogThresholds { warn_after, heal_after } = graph.thresholds;
         graph.thresholds = WatchdogThresholds {
-            warn_after: warn_after.saturating_add(batching),
-            heal_after: heal_after.map(|heal_after| heal_after.saturating_add(batching)),
+            warn_after: self.watchdog.warn_after.saturating_add(batching),
+            heal_after: self.watchdog.restart_after.map(|age| age.saturating_add(batching)),
         };
         graph
     }
 
-    /// R3: whatever may be under way when a partition is revoked ends before the drain deadline, and that ends before the
-    /// group gives the member up.
+    /// Answered in time (R3): all work that may be in progress when a partition is revoked ends
+    /// within the drain timeout. That timeout ends before the group removes the member.
     fn check_times(&self, pipeline: &Pipeline) -> Result<(), Error> {
         let stages = pipeline.reduces.iter().chain(pipeline.errors.iter().map(|(info, _)| info));
-        let mut chain = COMMIT_RESPONSE_TIMEOUT.saturating_add(HEARTBEAT);
+        let mut longest_drain = COMMIT_RESPONSE_TIMEOUT.saturating_add(HEARTBEAT);
         for info in stages {
             if let Some(problem) = info.options.problem() {
                 return Err(Error::Config(format!("{}: {problem}", info.stage)));
             }
-            // One attempt of what is in flight, one of the last batch.
-            chain = chain.saturating_add(info.options.attempt_timeout.saturating_mul(2));
+            // One attempt of the batch in delivery, one of the last batch.
+            longest_drain = longest_drain.saturating_add(info.options.attempt_timeout.saturating_mul(2));
         }
         if pipeline.errors.is_some() {
-            // Records whose rows were rejected are read again, for the one batch and for the other.
-            chain = chain.saturating_add(reread::limit(self.graph.drain_timeout) * 2);
+            // Records whose rows were rejected are read again, for both batches.
+            longest_drain = longest_drain.saturating_add(reread::limit(self.graph.drain_timeout) * 2);
         }
-        if chain >= self.graph.drain_timeout {
+        if longest_drain >= self.graph.drain_timeout {
             return Err(Error::Config(format!(
-                "drain_timeout is {:?}, but two attempts of every reduce, reading rejected records again, a commit and a heartbeat may \
-                 take {chain:?}; raise drain_timeout or lower the attempt_timeout of the reducers",
+                "drain_timeout is {:?}, but two attempts of every reduce, reading rejected records again, \
+                 a commit and a heartbeat may take {longest_drain:?}; raise drain_timeout, or lower the \
+                 attempt_timeout of the reducers",
                 self.graph.drain_timeout
             )));
         }
         let max_poll = self.config.max_poll_interval()?;
         if self.graph.drain_timeout >= max_poll {
             return Err(Error::Config(format!(
-                "drain_timeout is {:?}, which is not below max.poll.interval.ms ({max_poll:?}): the group would give the \
-                 member up while it drains; lower the one or raise the other",
+                "drain_timeout is {:?}, which is not below max.poll.interval.ms ({max_poll:?}): the group would \
+                 remove the member while it drains; lower the one or raise the other",
                 self.graph.drain_timeout
             )));
         }

@@ -1,4 +1,4 @@
-//! How a consumer ended that was told to stop.
+//! The report of a consumer that ended without an error.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,7 @@ use crate::partition_report::PartitionReport;
 use crate::record::TopicPartition;
 use crate::stats::Stats;
 
-/// How a consumer ended that was told to stop.
+/// How a consumer ended after a stop request.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunReport {

@@ -1,20 +1,20 @@
-//! Rows keep their order and their side, and a side that is in stays in.
+//! Tests of a fork: order and side of rows, and deliveries of one side alone.
 
 use super::*;
 
-/// Collects numbers; a batch fails as often as it is told, and refuses the numbers that it is told.
+/// Collects numbers. A batch fails `failures` times, and rejects the number `rejects`.
 #[derive(Default)]
 struct Sink {
     open: Vec<u32>,
     failures: u32,
-    refuses: Option<u32>,
+    rejects: Option<u32>,
     stored: Arc<Mutex<Vec<u32>>>,
 }
 
 struct Frozen {
     rows: Vec<u32>,
     failures: u32,
-    refuses: Option<u32>,
+    rejects: Option<u32>,
     stored: Arc<Mutex<Vec<u32>>>,
 }
 
@@ -36,7 +36,7 @@ impl Reducer for Sink {
         Ok(Box::new(Frozen {
             rows: std::mem::take(&mut self.open),
             failures: self.failures,
-            refuses: self.refuses,
+            rejects: self.rejects,
             stored: Arc::clone(&self.stored),
         }))
     }
@@ -50,9 +50,9 @@ impl Delivery for Frozen {
         if attempt.number <= self.failures {
             return Err(DeliveryError::retryable("busy"));
         }
-        let at = self.rows.iter().position(|row| Some(*row) == self.refuses);
-        self.stored.lock().unwrap().extend(self.rows.iter().filter(|row| Some(**row) != self.refuses));
-        let rejected = at.map(|index| RejectedRow { index, error: "refused".into() });
+        let at = self.rows.iter().position(|row| Some(*row) == self.rejects);
+        self.stored.lock().unwrap().extend(self.rows.iter().filter(|row| Some(**row) != self.rejects));
+        let rejected = at.map(|index| RejectedRow { index, error: "rejected".into() });
         Ok(Delivered { output: self.rows.len(), rejected: rejected.into_iter().collect() })
     }
 }
@@ -71,7 +71,7 @@ fn chunk(
 }
 
 #[test]
-fn rows_are_cut_at_the_same_place_on_both_sides() {
+fn rows_are_split_at_the_same_index_on_both_sides() {
     let fork = even_and_odd(Sink::default(), Sink::default());
     let mut rows = chunk(&fork, [0, 1, 3, 5, 2, 7]).rows;
     let rest = rows.split_off(3);
@@ -83,8 +83,8 @@ fn rows_are_cut_at_the_same_place_on_both_sides() {
 }
 
 #[tokio::test]
-async fn a_side_that_is_in_waits_for_the_other_and_is_not_delivered_again() {
-    let (left, right) = (Sink::default(), Sink { failures: 2, refuses: Some(3), ..Sink::default() });
+async fn delivered_side_waits_for_the_other_and_is_not_delivered_again() {
+    let (left, right) = (Sink::default(), Sink { failures: 2, rejects: Some(3), ..Sink::default() });
     let (evens, odds) = (Arc::clone(&left.stored), Arc::clone(&right.stored));
     let mut fork = even_and_odd(left, right);
     fork.accept(chunk(&fork, [0, 1, 2])).unwrap();
@@ -101,7 +101,7 @@ async fn a_side_that_is_in_waits_for_the_other_and_is_not_delivered_again() {
 }
 
 #[tokio::test]
-async fn a_side_without_rows_is_left_alone() {
+async fn side_without_rows_is_not_delivered() {
     let mut fork = even_and_odd(Sink::default(), Sink { failures: u32::MAX, ..Sink::default() });
     fork.accept(chunk(&fork, [2, 4])).unwrap();
     let delivered = fork.freeze().unwrap().deliver(Attempt::new(1)).await.unwrap();

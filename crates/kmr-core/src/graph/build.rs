@@ -61,7 +61,7 @@ async fn start_reducer<R: Reducer>(
         let ready = reducer.start_exactly_once().await;
         ready.map_err(|source| Error::Stage {
             stage: info.stage.to_string(),
-            what: "it cannot deliver exactly once".to_owned(),
+            step: "it cannot deliver exactly once".to_owned(),
             source,
         })?;
     }
@@ -69,7 +69,7 @@ async fn start_reducer<R: Reducer>(
 }
 
 fn start_failed(info: &ReduceInfo, source: BoxError) -> Error {
-    Error::Stage { stage: info.stage.to_string(), what: "start-up check failed".to_owned(), source }
+    Error::Stage { stage: info.stage.to_string(), step: "start-up check failed".to_owned(), source }
 }
 
 /// Spawns a reduce task; returns the way to it.

@@ -9,10 +9,28 @@ use super::observe::status::StatusBoard;
 use crate::error::Error;
 use crate::record::TopicPartition;
 
-/// A stop request, with its source. The first one starts an ordered shutdown (L3), a second one
-/// forces it.
+/// A request to stop the consumer. The first one ends it in order, one that forces ends it at once.
+/// Every source decides by itself which of its requests force: see
+/// [`ConsumerHandle::stop`](crate::ConsumerHandle::stop).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct StopRequest(pub(crate) &'static str);
+pub(crate) struct StopRequest {
+    /// The source, for the log.
+    pub(crate) source: &'static str,
+    /// Whether the consumer ends at once, with records unfinished.
+    pub(crate) forces: bool,
+}
+
+impl StopRequest {
+    /// Ends the consumer in order. Repeating it changes nothing.
+    pub(crate) fn in_order(source: &'static str) -> Self {
+        Self { source, forces: false }
+    }
+
+    /// Ends the consumer at once.
+    pub(crate) fn forced(source: &'static str) -> Self {
+        Self { source, forces: true }
+    }
+}
 
 /// A request of an operator.
 #[derive(Debug)]

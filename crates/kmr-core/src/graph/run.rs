@@ -6,7 +6,7 @@ use super::assignment::states::AssignmentStates;
 use super::build::start_stages;
 use super::context::StageContext;
 use super::control::Controls;
-use super::coordinator::{Coordinator, Setup, ShutdownOutcome, StopRequest};
+use super::coordinator::{Coordinator, Setup, ShutdownOutcome};
 use super::dead_letters::failure_rate::FailureRate;
 use super::dead_letters::reread;
 use super::dead_letters::reread::Rereader;
@@ -51,8 +51,8 @@ impl Graph {
         let stages = tokio::select! {
             biased;
             // No record has been read yet, so there is nothing to shut down in order.
-            Some(StopRequest(why)) = self.controls.stops.recv() => {
-                telemetry::stopped_early(why);
+            Some(stop) = self.controls.stops.recv() => {
+                telemetry::stopped_early(stop.source);
                 return Ok(ShutdownOutcome::default());
             }
             stages = start_stages(pipeline, context) => stages?,

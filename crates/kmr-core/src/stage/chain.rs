@@ -1,7 +1,7 @@
 //! Map stages fused into one chain: a value passes all of them in one call.
 //!
 //! Invariants:
-//! 1. A value either passes the whole chain with all that it emits, or fails as a whole.
+//! 1. A value passes the whole chain with everything that it emits, or fails as a whole.
 //! 2. A chain of plain functions emits straight into the receiver: no allocation, no future.
 //! 3. A panic of user code becomes the error of the value that it was called with.
 
@@ -11,16 +11,16 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use futures_util::FutureExt;
 
-use super::answer::Optional;
-use super::fit::stage_name;
+use super::diagnostics::stage_name;
 use super::mapper::{Call, RecordMap, ValueMap};
 use super::name::Stage;
+use super::output::Optional;
 use crate::error::{BoxError, Retryable};
 use crate::record::Record;
 use crate::util::future::BoxFuture;
 use crate::util::panic::panic_message;
 
-/// An error with the stage that it came from.
+/// An error with the stage that it comes from.
 #[derive(Debug)]
 pub struct StageError {
     /// The stage.
@@ -45,12 +45,12 @@ impl StageError {
     }
 }
 
-/// How far one call of a chain came.
+/// The result of one call of a chain.
 #[allow(missing_debug_implementations, reason = "holds a future")]
 pub enum Step<'a, Out> {
     /// Everything was emitted, or the value failed.
     Done(Result<(), StageError>),
-    /// A stage is asynchronous: nothing was emitted, the future returns all.
+    /// A stage is asynchronous: nothing was emitted, the future returns everything.
     Later(BoxFuture<'a, Result<Vec<Out>, StageError>>),
 }
 
@@ -71,7 +71,7 @@ pub trait Chain: Send + Sync + 'static {
     fn start<'a, E: FnMut(Self::Out)>(&'a self, input: Self::In<'_>, emit: &mut E) -> Step<'a, Self::Out>;
 }
 
-/// Chain that emits what it is given: what follows a reduce before its first map.
+/// A chain that emits its input: the start of a chain after a reduce.
 #[derive(Debug)]
 pub struct Pass<T>(PhantomData<fn() -> T>);
 
@@ -106,7 +106,7 @@ pub trait Emission<T>: Send + Sync + 'static {
 /// `map`: one value.
 #[derive(Debug)]
 pub struct One;
-/// `filter_map`: a value or none; none is a skip, which is finished and committed.
+/// `filter_map`: a value or none. None skips the record, which is finished and committed.
 #[derive(Debug)]
 pub struct Maybe;
 /// `flat_map`: any number of values.
@@ -170,8 +170,8 @@ impl<F, K> Apply<F, K> {
         }
     }
 
-    /// Calls the stage, and emits the output of a call that is ready: one guard around both, it is passed for each record. What is
-    /// returned has to be awaited.
+    /// Calls the stage, and emits the output of a call that is ready. One guard is around both,
+    /// because every record passes it. The caller awaits the returned future.
     #[inline]
     fn start<'a, T, E: FnMut(K::Out)>(
         &self,
@@ -191,7 +191,7 @@ impl<F, K> Apply<F, K> {
         started.map_err(|error| StageError::new(&self.stage, error))
     }
 
-    /// Emits a stage's output; the iterator of a `flat_map` is user code too.
+    /// Emits a stage's output. The iterator of a `flat_map` is user code, too.
     fn emit<T, E: FnMut(K::Out)>(&self, output: T, emit: &mut E) -> Result<(), StageError>
     where
         K: Emission<T>,
@@ -201,12 +201,13 @@ impl<F, K> Apply<F, K> {
 
     #[inline]
     fn guard<T>(&self, call: impl FnOnce() -> T) -> Result<T, StageError> {
-        // Unwind safety: what user code leaves half done is its own; ours is truncated by the caller on an error.
+        // Unwind safety: kmr never reads state of user code, and the caller truncates its own on an
+        // error.
         catch_unwind(AssertUnwindSafe(call)).map_err(|panic| StageError::panicked(&self.stage, &*panic))
     }
 }
 
-/// Which records the first stage sees; `filter` before the first `map`.
+/// A `filter` before the first map stage.
 pub type RecordPredicate = Box<dyn Fn(&Record<'_>) -> bool + Send + Sync>;
 
 /// The first stage, on records.
@@ -217,7 +218,7 @@ pub struct Head<F, K> {
 }
 
 impl<F, K> Head<F, K> {
-    /// The first map stage behind `filters`.
+    /// The first map stage, after `filters`.
     pub fn new(filters: Vec<(Stage, RecordPredicate)>, apply: Apply<F, K>) -> Self {
         Self { filters, apply }
     }
@@ -266,7 +267,7 @@ where
     }
 }
 
-/// A stage behind another.
+/// A stage after another.
 #[derive(Debug)]
 pub struct Then<C, F, K> {
     before: C,
@@ -274,7 +275,7 @@ pub struct Then<C, F, K> {
 }
 
 impl<C, F, K> Then<C, F, K> {
-    /// Puts a stage behind `before`.
+    /// Adds a stage after `before`.
     pub fn new(before: C, apply: Apply<F, K>) -> Self {
         Self { before, apply }
     }
@@ -286,7 +287,7 @@ where
     F: ValueMap<C::Out>,
     K: Emission<F::Output>,
 {
-    /// Passes one value through this stage; a call that has to wait is put with the others.
+    /// Passes one value through this stage. A call that has to be awaited is added to `waiting`.
     fn pass<'a, E: FnMut(K::Out)>(
         &'a self,
         value: C::Out,
@@ -315,7 +316,7 @@ where
         Ok(values)
     }
 
-    /// The rest of the chain for values that came late.
+    /// Passes the values of an asynchronous stage through the rest of the chain.
     async fn pass_all(&self, values: Vec<C::Out>) -> Result<Vec<K::Out>, StageError> {
         let mut passed = Vec::with_capacity(values.len());
         for value in values {
@@ -330,7 +331,7 @@ where
     }
 }
 
-/// What one pass through a stage left: calls to await, or the first error.
+/// The result of one pass through a stage: calls to await, or the first error.
 struct Waiting<'a, T> {
     calls: Vec<BoxFuture<'a, Result<T, BoxError>>>,
     error: Option<StageError>,
@@ -367,7 +368,8 @@ where
     }
 }
 
-/// A predicate behind another stage: what it refuses is skipped, which is finished and committed.
+/// A predicate after another stage. A value for which it returns `false` is skipped, which finishes
+/// it.
 #[allow(missing_debug_implementations, reason = "holds user code")]
 pub struct Filter<C, P> {
     before: C,
@@ -375,7 +377,7 @@ pub struct Filter<C, P> {
 }
 
 impl<C, P> Filter<C, P> {
-    /// Puts a predicate behind `before`.
+    /// Adds a predicate after `before`.
     pub fn new(before: C, stage: Stage, predicate: P) -> Self {
         Self { before, apply: Apply::new(stage, predicate) }
     }

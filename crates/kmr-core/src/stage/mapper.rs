@@ -1,4 +1,4 @@
-//! The forms of a map stage: a function on a borrowed record, an async function on an owned one, a type.
+//! Map stages as types, and the two traits that the graph runs.
 
 use async_trait::async_trait;
 
@@ -8,13 +8,16 @@ use crate::util::future::BoxFuture;
 
 /// A map stage as a type, for mappers that carry state such as a parsed schema.
 ///
-/// Called from the tasks of all partitions at once, so state behind `&self` has to be shareable.
+/// The tasks of all partitions call it at once, so state in `self` has to be shareable.
 ///
-/// It may compute for long, or block, without holding up other partitions for more than some milliseconds: on a multi-threaded runtime, a partition whose records
-/// turn out to take a millisecond or more each goes on outside the runtime's worker threads (up to 64 partitions at once; the
-/// others take turns). The first few records, up to 16, still run on a worker thread, until that has been found out. On a
-/// current-thread runtime the tasks of all partitions share the one thread: use an [`AsyncMapper`] for what waits there. This holds
-/// for synchronous map stages; what an asynchronous one does between its waits runs on the worker threads.
+/// A synchronous map stage may compute for long, or block. On a multi-threaded runtime it delays
+/// other partitions by some milliseconds at most. A partition whose records take a millisecond or
+/// more each moves out of the runtime's worker threads, up to 64 partitions at once, and the others
+/// wait for a place. The first records, up to 16, still run on a worker thread, until kmr has
+/// measured them.
+///
+/// On a current-thread runtime the tasks of all partitions share one thread: use an [`AsyncMapper`]
+/// for work that waits. An asynchronous map stage runs on the worker threads between its waits.
 ///
 /// # Examples
 /// ```
@@ -32,36 +35,39 @@ use crate::util::future::BoxFuture;
 /// }
 /// ```
 pub trait Mapper: Send + Sync + 'static {
-    /// What goes on to the next stage.
+    /// What the next stage receives.
     type Output: Send + 'static;
 
-    /// Maps one record, in place: nothing has been copied yet.
+    /// Maps one record, borrowed: nothing has been copied yet.
     ///
     /// # Errors
-    /// The record goes to `reduce_err` with this error, the others go on. With [`Retryable`](crate::Retryable) it is mapped again
-    /// first, with [`StopConsumer`](crate::StopConsumer) the consumer stops.
+    /// The record goes to `reduce_err` with this error, and the other records continue. After
+    /// [`Retryable`](crate::Retryable) it is mapped again first.
+    /// [`StopConsumer`](crate::StopConsumer) stops the consumer.
     fn map(&self, record: &Record<'_>) -> Result<Self::Output, BoxError>;
 }
 
 /// A map stage as a type whose work is asynchronous, such as a look-up over HTTP.
 #[async_trait]
 pub trait AsyncMapper: Send + Sync + 'static {
-    /// What goes on to the next stage.
+    /// What the next stage receives.
     type Output: Send + 'static;
 
     /// Maps one record. Records of a partition are mapped one after the other, unless
     /// [`Strategy::map_concurrency`](crate::Strategy::map_concurrency) allows more.
     ///
     /// # Errors
-    /// The record goes to `reduce_err` with this error, the others go on. With [`Retryable`](crate::Retryable) it is mapped again
-    /// first, with [`StopConsumer`](crate::StopConsumer) the consumer stops.
+    /// The record goes to `reduce_err` with this error, and the other records continue. After
+    /// [`Retryable`](crate::Retryable) it is mapped again first.
+    /// [`StopConsumer`](crate::StopConsumer) stops the consumer.
     ///
     /// # Cancel safety
-    /// The future may be dropped when the partition is handed back; its record is then read again by the next owner.
+    /// The future may be dropped when the partition is revoked. The next owner reads its record
+    /// again.
     async fn map(&self, record: OwnedRecord) -> Result<Self::Output, BoxError>;
 }
 
-/// The answer of a map stage: there at once, or later.
+/// The output of a map stage: ready at once, or pending.
 #[allow(missing_debug_implementations, reason = "holds a future")]
 pub enum Call<'a, T> {
     /// The stage is synchronous.
@@ -72,7 +78,7 @@ pub enum Call<'a, T> {
 
 /// A map stage on records, in the one form that the graph runs.
 pub trait RecordMap: Send + Sync + 'static {
-    /// What goes on to the next stage.
+    /// What the next stage receives.
     type Output: Send + 'static;
 
     /// Maps one record, or starts to.
@@ -81,7 +87,7 @@ pub trait RecordMap: Send + Sync + 'static {
 
 /// A map stage on the output of the stage before it.
 pub trait ValueMap<In>: Send + Sync + 'static {
-    /// What goes on to the next stage.
+    /// What the next stage receives.
     type Output: Send + 'static;
 
     /// Maps one value, or starts to.

@@ -1,9 +1,9 @@
-//! The name of a stage.
+//! The name of a stage, as errors, dead letters and logs show it.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// A stage's name, as in `map 1`: errors, dead letters and logs show it.
+/// A stage's name, as in `map 1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Stage(Arc<str>);
 

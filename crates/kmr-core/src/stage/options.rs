@@ -1,16 +1,19 @@
-//! How the map stages of a strategy run: several records of a partition at once, and records that are tried again.
+//! How the map stages of a strategy run: several records of a partition at once, and retries.
 
 use crate::reducer::RetryPolicy;
 
 /// How many records of one partition are in progress at once in asynchronous map stages.
 ///
-/// Partitions are mapped in parallel in any case. Inside a partition the default is one record after the other. Whatever is set
-/// here, rows reach the reducer in the order of the records, each record once, and offsets are committed in order: a slow record
-/// holds up what leaves the map stages, but not the start of the records behind it, until 16 records for each that may be in
-/// progress have started or wait. Synchronous map stages are not changed by it: a record that needs no waiting is done at once.
+/// Partitions are always mapped in parallel. Inside a partition the default is one record after the
+/// other. With any setting, rows reach the reducer in the order of the records, each record once,
+/// and offsets are committed in order.
 ///
-/// Too small a number leaves a mapper that waits for something (HTTP, a database) idle; too large a one overruns what it waits
-/// for. Records in progress count against the byte budget.
+/// A slow record delays the output of later records, but not their start, until 16 records for each
+/// allowed one have started or wait. Synchronous map stages are not affected, because their records
+/// do not wait.
+///
+/// A small number leaves a mapper idle that waits for HTTP or a database. A large one overloads
+/// what the mapper waits for. Records in progress count against the memory budget.
 ///
 /// # Examples
 /// ```
@@ -38,14 +41,15 @@ impl From<usize> for Concurrency {
 }
 
 impl Concurrency {
-    /// Up to `records` records of a partition are in progress at once, at least 1. They start in order, and may overtake each
-    /// other inside the map stages.
+    /// Up to `records` records of a partition are in progress at once, at least 1. They start in
+    /// order, and may overtake each other inside the map stages.
     pub fn in_order(records: usize) -> Self {
         Self { records, by_key: false }
     }
 
-    /// The same, but records with the same key are mapped one after the other, in order: a record starts when all before it
-    /// with its key are done, also with being tried again. Records without a key do not wait for each other.
+    /// The same, but records with the same key are mapped one after the other, in order. A record
+    /// starts when all earlier records of its key are done, retries included. Records without a key
+    /// do not wait for each other.
     pub fn by_key(records: usize) -> Self {
         Self { records, by_key: true }
     }
@@ -69,7 +73,7 @@ pub(crate) struct MapOptions {
 }
 
 impl MapOptions {
-    /// Names the first value that cannot work.
+    /// The first value that cannot work, with the reason.
     pub(crate) fn problem(&self) -> Option<&'static str> {
         (self.concurrency.records == 0).then_some("map_concurrency is 0: at least 1 record must be allowed")
     }

@@ -74,5 +74,5 @@ impl Drop for ClusterThread {
 
 /// An error of this module, in the crate's form.
 pub(super) fn failed(what: &str, reason: &dyn std::fmt::Display) -> Error {
-    Error::Client { what: what.to_owned(), reason: reason.to_string(), retryable: false }
+    Error::Client { operation: what.to_owned(), source: reason.to_string().into(), retryable: false }
 }

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use kmr_core::{Consumer, Error, Record, Strategy};
+use kmr_core::{Consumer, Error, Record, Strategy, Watchdog};
 
 use crate::kit::{Cluster, Count, KIP_848, Seen};
 
@@ -62,8 +62,9 @@ fn stuck(workers: usize) {
             .topics(["events"])
             .config(cluster.config(&KIP_848))
             .drain_timeout(Duration::from_secs(16))
-            .heal_after(Duration::from_secs(16))
-            .exit_when_stuck(true)
+            .watchdog(
+                Watchdog::default().with_restart_after(Duration::from_secs(16)).with_exit_when_stuck(true),
+            )
             .strategy(Strategy::new().map(never).reduce(Count::quick(&seen)))
             .build()
             .unwrap();

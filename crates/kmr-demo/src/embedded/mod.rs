@@ -130,8 +130,7 @@ impl Supervisor<'_> {
                     self.progress.note(if again { "stopping at once" } else { "stopping after all produced messages are committed; a second signal stops at once" });
                     self.producer.stop();
                     if again {
-                        self.handle.stop();
-                        self.handle.stop();
+                        self.handle.stop_now();
                     }
                 }
                 _ = sample.tick() => {

@@ -101,7 +101,8 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
         }
         (_, ErrorClass::TooManyPartitions) => {
             "the batch belongs to too many table partitions: lower .max_rows(), use a coarser PARTITION BY, or raise the limit \
-             with .setting(\"max_partitions_per_insert_block\", …), which exactly-once delivery needs"
+             with .setting(\"max_partitions_per_insert_block\", …); a planned block of exactly-once mode \
+             needs the higher limit"
         }
         (_, ErrorClass::Data) => "correct the mapping or the table",
         (_, ErrorClass::Schema) => "the table changed since the start: check its columns and restart",

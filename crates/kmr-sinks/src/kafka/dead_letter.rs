@@ -20,7 +20,7 @@ pub(super) fn message(dead_letter: DeadLetter, prefix: &str, now: i64) -> KafkaM
     let mut message = dead_letter.record.as_ref().map(KafkaMessage::from).unwrap_or_default();
     let earlier = EarlierFailure::read(dead_letter.record.as_ref(), prefix);
     let mut add = |name: &str, value: String| {
-        message.headers.push(OwnedHeader { key: format!("{prefix}{name}"), value: Some(value.into_bytes()) });
+        message.headers.push(OwnedHeader::new(format!("{prefix}{name}"), Some(value.into_bytes())));
     };
     add("topic", dead_letter.partition.topic().to_owned());
     add("partition", dead_letter.partition.partition().to_string());

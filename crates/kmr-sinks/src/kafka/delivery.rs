@@ -50,10 +50,8 @@ impl Delivery for FrozenMessages {
                 let delivered = self.batch.len() - rejected.len();
                 let (topic, took) = (self.batch.default_topic(), started.elapsed());
                 telemetry::delivered(topic, delivered, rejected.len(), attempt.number, took);
-                Ok(Delivered {
-                    output: delivered,
-                    rejected: rejected.into_iter().map(rejected_row).collect(),
-                })
+                let rejected = rejected.into_iter().map(rejected_row).collect();
+                Ok(Delivered::new(delivered).with_rejected(rejected))
             }
             Err(error) => Err(delivery_error(error.is_retryable(), error)),
         }
@@ -224,5 +222,5 @@ impl FrozenMessages {
 }
 
 fn rejected_row(Rejected { index, error }: Rejected) -> RejectedRow {
-    RejectedRow { index, error: with_code(error.code(), error) }
+    RejectedRow::new(index, with_code(error.code(), error))
 }

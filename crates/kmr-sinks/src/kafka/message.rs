@@ -54,13 +54,13 @@ impl KafkaMessage {
 
     /// Appends a header; names may repeat.
     pub fn with_header(mut self, name: impl Into<String>, value: impl Into<Vec<u8>>) -> Self {
-        self.headers.push(OwnedHeader { key: name.into(), value: Some(value.into()) });
+        self.headers.push(OwnedHeader::new(name, Some(value.into())));
         self
     }
 
     /// Appends a header with a null value.
     pub fn with_null_header(mut self, name: impl Into<String>) -> Self {
-        self.headers.push(OwnedHeader { key: name.into(), value: None });
+        self.headers.push(OwnedHeader::new(name, None));
         self
     }
 
@@ -98,10 +98,8 @@ impl KafkaMessage {
 
 impl From<&Record<'_>> for KafkaMessage {
     fn from(record: &Record<'_>) -> Self {
-        let header = |header: kmr_core::Header<'_>| OwnedHeader {
-            key: header.key.into_owned(),
-            value: header.value.map(<[u8]>::to_vec),
-        };
+        let header =
+            |header: kmr_core::Header<'_>| OwnedHeader::new(header.key, header.value.map(<[u8]>::to_vec));
         Self {
             topic: None,
             partition: None,

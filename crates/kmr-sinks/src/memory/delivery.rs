@@ -53,7 +53,7 @@ impl<T> FrozenRows<T> {
         let mut kept = Vec::with_capacity(rows.len());
         for (index, row) in rows.into_iter().enumerate() {
             match reject(&row) {
-                Some(reason) => rejected.push(RejectedRow { index, error: reason.into() }),
+                Some(reason) => rejected.push(RejectedRow::new(index, reason)),
                 None => kept.push(row),
             }
         }

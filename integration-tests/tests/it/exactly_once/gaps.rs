@@ -103,7 +103,7 @@ async fn a_planned_block_that_was_compacted_since_stops_the_consumer() -> Result
     })
     .await?;
     let rows = scene.rows().await?;
-    stops(&settings(&scene), &["was planned with", "the records have to be there still", "offsets reset"])
+    stops(&settings(&scene), &["was planned with", "the records must still be in the log", "offsets reset"])
         .await?;
     ensure!(scene.rows().await? == rows, "a stopped consumer inserts no rows");
 

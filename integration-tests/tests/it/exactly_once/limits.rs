@@ -62,7 +62,7 @@ async fn a_plan_larger_than_the_memory_budget_stops_the_consumer_until_the_budge
     let mut small = settings.clone();
     // The smallest valid budget.
     small.memory_budget = 4 << 20;
-    let texts = ["memory_budget", "that is planned from offset 0 to 299999", "raise it to what it was"];
+    let texts = ["memory_budget", "offsets 0 to 299999", "raise it to its value at the time"];
     stops(&small, &texts).await?;
     ensure!(scene.rows().await? == 0, "a stopped consumer inserts no rows");
 

@@ -7,7 +7,7 @@ use rdkafka::types::RDKafkaApiKey;
 
 use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partition};
 use crate::client::Connect;
-use crate::error::Error;
+use crate::error::{Error, error_chain};
 use crate::member::{Change, CommitOutcome, Connector, OffsetCommit};
 use crate::record::TopicPartition;
 
@@ -178,7 +178,7 @@ async fn a_fenced_instance_is_fatal_and_says_so() {
     driver.until("the end", |driver| driver.fatal.is_some()).await;
     let error = driver.fatal.take().unwrap();
     assert!(matches!(&error, Error::Client { retryable: false, .. }), "{error:?}");
-    assert!(error.to_string().contains("group.instance.id"), "{error}");
+    assert!(error_chain(&error).contains("group.instance.id"), "{error:?}");
     // It can still be ended.
     driver.member.close().await.unwrap();
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partition};
+use crate::error::error_chain;
 use crate::member::PartitionFailure;
 
 /// Long enough for a fetch to come, had it been sent.
@@ -106,7 +107,7 @@ async fn partitions_that_are_not_assigned_cannot_be_sought() {
     let cluster = Cluster::start(1);
     let mut driver = cluster.join(KIP_848).await;
     driver.owns(1).await;
-    let error = driver.member.seek(&[(partition(7), 0)]).await.unwrap_err().to_string();
+    let error = error_chain(&driver.member.seek(&[(partition(7), 0)]).await.unwrap_err());
     assert!(error.contains("events/7") && error.contains("not assigned"), "{error}");
     let error = driver.member.pause(&[partition(7)], true).await.unwrap_err().to_string();
     assert!(error.contains("events/7"), "{error}");

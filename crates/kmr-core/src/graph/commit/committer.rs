@@ -247,7 +247,11 @@ impl Committer {
                 // The consumer is ending. Everything else that is finished is still committed.
                 entry.commits_stopped = true;
                 let what = format!("commit of {} offset {}", commit.partition, commit.offset);
-                self.entries.fail(Error::Client { what, reason: reason.clone(), retryable: false });
+                self.entries.fail(Error::Client {
+                    operation: what,
+                    source: reason.clone().into(),
+                    retryable: false,
+                });
             }
         }
     }
@@ -318,9 +322,9 @@ async fn response(outstanding: &mut Option<OutstandingCommit>) -> CommitResponse
 
 fn unanswered() -> Error {
     Error::Client {
-        what: "commit".to_owned(),
-        reason: "no response from the group coordinator within the drain timeout; partitions cannot be released safely"
-            .to_owned(),
+        operation: "commit".to_owned(),
+        source: "no response from the group coordinator within the drain timeout; partitions cannot be released safely"
+            .into(),
         retryable: true,
     }
 }

@@ -113,7 +113,7 @@ impl Entries {
         let partition = &entry.assignment.partition;
         plan_state
             .propose(proposal, &entry.tracker)
-            .map_err(|what| Error::Internal { what: format!("{partition}: {what}") })?;
+            .map_err(|what| Error::Internal { message: format!("{partition}: {what}") })?;
         self.planned.insert(assignment);
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Entries {
         let Some(entry) = self.entries.get_mut(&assignment) else { return Ok(()) }; // C3
         for range in ranges {
             track(&mut entry.tracker, range, event).map_err(|Misuse(what)| Error::Internal {
-                what: format!(
+                message: format!(
                     "{} offsets {}..={}: {what}",
                     entry.assignment.partition, range.first, range.last
                 ),

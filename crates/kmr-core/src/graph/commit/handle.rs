@@ -105,8 +105,9 @@ impl CommitterHandle {
         let (reply, response) = oneshot::channel();
         let _ = self.commands.send(command(Removal { assignments, deadline, reply }));
         Box::pin(async move {
-            let ended =
-                |_| Err(Error::Internal { what: "the committer has ended before the consumer".to_owned() });
+            let ended = |_| {
+                Err(Error::Internal { message: "the committer has ended before the consumer".to_owned() })
+            };
             response.await.unwrap_or_else(ended)
         })
     }

@@ -119,7 +119,7 @@ impl PlanState {
         let AssignedStart { log, offset, chosen, metadata } = start;
         let Some(log) = log else {
             let what = format!("{partition} was assigned without the ids of its log");
-            return Err(Error::Internal { what });
+            return Err(Error::Internal { message: what });
         };
         let foreign =
             |problem: String| Error::ForeignOffset { partition: partition.clone(), offset, problem };

@@ -41,8 +41,8 @@ impl EndOffsets {
         match partitions.iter().find(|partition| !self.known.contains_key(*partition)) {
             None => Ok(self.known),
             Some(partition) => Err(Error::Client {
-                what: format!("{partition}: reading the end offset"),
-                reason: "the response does not contain the partition".to_owned(),
+                operation: format!("{partition}: reading the end offset"),
+                source: "the response does not contain the partition".into(),
                 retryable: true,
             }),
         }
@@ -95,6 +95,6 @@ impl Coordinator {
         } else {
             now - *session.unassigned_since.get_or_insert(now) >= UNASSIGNED_TIMEOUT
         };
-        (settled && complete).then_some(StopRequest("the end of every partition"))
+        (settled && complete).then_some(StopRequest::in_order("the end of every partition"))
     }
 }

@@ -59,7 +59,7 @@ pub(crate) use super::control::StopRequest;
 use super::fetch::routes::Route;
 use super::map::MapPhase;
 use super::memory::budget::Budget;
-use super::observe::watchdog::Watchdog;
+use super::observe::watchdog::ProgressWatch;
 use super::options::GraphOptions;
 use crate::error::Error;
 use crate::health::Health;
@@ -100,7 +100,7 @@ pub(crate) struct Coordinator {
     maps: Tasks,
     /// It outlives sessions, so that assignment ids never repeat.
     ownership: Ownership,
-    watchdog: Watchdog,
+    watchdog: ProgressWatch,
     /// The end offsets of a bounded run.
     end_offsets: BTreeMap<TopicPartition, i64>,
 }
@@ -120,7 +120,7 @@ impl Coordinator {
             stages: stages.tasks,
             maps: JoinSet::new(),
             ownership: Ownership::default(),
-            watchdog: Watchdog::default(),
+            watchdog: ProgressWatch::default(),
             end_offsets: BTreeMap::new(),
         }
     }

@@ -45,7 +45,7 @@ impl Coordinator {
                 Error::OffsetOutOfRange { partition, offset, low, high }
             }
             PartitionFailure::Unauthorized => {
-                Error::Authorization { what: format!("topic {:?}", partition.topic()) }
+                Error::Authorization { resource: format!("topic {:?}", partition.topic()) }
             }
             PartitionFailure::Gone(reason) => {
                 telemetry::partition_failed(&partition, &reason);
@@ -53,7 +53,7 @@ impl Coordinator {
             }
             PartitionFailure::Unreadable { offset, reason } => {
                 let what = format!("{partition} cannot be read at offset {offset}");
-                Error::Client { what, reason, retryable: true }
+                Error::Client { operation: what, source: reason.into(), retryable: true }
             }
         };
         // The client still works, so finished records of the other partitions are committed.

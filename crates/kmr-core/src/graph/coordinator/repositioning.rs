@@ -206,7 +206,7 @@ impl Coordinator {
             RepositionCause::Seek { reply, .. } => {
                 telemetry::sought(partition, offset);
                 let skipped = |from| Error::Unfinished {
-                    what: format!("{partition} from offset {from}; it was not sought"),
+                    unfinished: format!("{partition} from offset {from}; it was not sought"),
                     partitions: BTreeMap::new(),
                 };
                 let _ = reply.send(unfinished_from.map_or(Ok(()), |from| Err(skipped(from))));
@@ -250,8 +250,8 @@ async fn reposition(
         Err(point) => {
             let offsets = member.offsets(std::slice::from_ref(&partition), point).await?;
             offsets.get(&partition).copied().ok_or_else(|| Error::Client {
-                what: format!("{partition}: reading offsets ({point:?})"),
-                reason: "the response does not contain the partition".to_owned(),
+                operation: format!("{partition}: reading offsets ({point:?})"),
+                source: "the response does not contain the partition".into(),
                 retryable: true,
             })?
         }

@@ -10,7 +10,7 @@ use super::reconnect::NoClient;
 use super::session::{PartitionTask, Session};
 use super::supervision::{Failed, unexpected_end};
 use super::{CLOSE_TIME, Coordinator, ShutdownOutcome, StopRequest};
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, error_chain};
 use crate::graph::commit::handle::Settled;
 use crate::listeners::RebalanceEvent;
 use crate::member::{GroupMember, MemberEvent};
@@ -22,26 +22,27 @@ use crate::telemetry;
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Coordinator {
-    /// Shuts down in order after `served`. A stop request that arrives now forces the end.
+    /// Shuts down in order after `served`, or ends at once when a stop request forces it.
     pub(super) async fn finish(
         mut self,
         mut session: Session,
         served: Result<StopRequest, Failed>,
     ) -> Result<ShutdownOutcome, Error> {
         match &served {
-            Ok(StopRequest(why)) => telemetry::stopping(why),
-            Err(error) => telemetry::stopping(&format!("after an error: {error}")),
+            Ok(stop) => telemetry::stopping(stop.source),
+            Err(error) => telemetry::stopping(&format!("after an error: {}", error_chain(error))),
         }
         let commits = !matches!(&served, Err(Failed::Client(_)));
         let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
+        let first = served.as_ref().ok().copied();
         let committer = session.drain.committer.clone();
         let ended = tokio::select! {
             biased;
-            StopRequest(why) = second(&mut stops) => {
+            by = forced(first, &mut stops) => {
                 let left = timeout(REPORT_TIMEOUT, committer.report()).await.unwrap_or_default();
                 let what = left_over(&left).map(|what| format!("; {what}")).unwrap_or_default();
-                Err(unfinished(format!("forced by {why}{what}"), &left))
+                Err(unfinished(format!("forced by {by}{what}"), &left))
             }
             ended = self.shut_down(&mut session, commits, deadline) => ended,
         };
@@ -62,14 +63,17 @@ impl Coordinator {
         no_client: NoClient,
     ) -> Result<ShutdownOutcome, Error> {
         match &no_client {
-            NoClient::Stopped(StopRequest(why)) => telemetry::stopping(why),
-            NoClient::Failed(error) => telemetry::stopping(&format!("after an error: {error}")),
+            NoClient::Stopped(stop) => telemetry::stopping(stop.source),
+            NoClient::Failed(error) => {
+                telemetry::stopping(&format!("after an error: {}", error_chain(error)))
+            }
         }
         let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
+        let first = if let NoClient::Stopped(stop) = &no_client { Some(*stop) } else { None };
         let ended = tokio::select! {
             biased;
-            StopRequest(why) = second(&mut stops) => Err(unfinished(format!("forced by {why}"), &[])),
+            by = forced(first, &mut stops) => Err(unfinished(format!("forced by {by}"), &[])),
             ended = self.end_stages(deadline) => ended,
         };
         match (no_client, ended) {
@@ -200,7 +204,7 @@ impl Coordinator {
 }
 
 fn unfinished(what: String, settled: &[Settled]) -> Error {
-    Error::Unfinished { what, partitions: partition_reports(settled) }
+    Error::Unfinished { unfinished: what, partitions: partition_reports(settled) }
 }
 
 /// Waits for the next rebalance. Cancel safe.
@@ -223,11 +227,21 @@ fn left_over(settled: &[Settled]) -> Option<String> {
     (!left.is_empty()).then(|| left.join(", "))
 }
 
-/// The second stop request. Pends for ever when all senders are gone.
-async fn second(stops: &mut mpsc::UnboundedReceiver<StopRequest>) -> StopRequest {
-    match stops.recv().await {
-        Some(stop) => stop,
-        None => std::future::pending().await,
+/// Waits for a stop request that forces, and returns its source. `first` is the request that started
+/// the shutdown. Pends forever when all senders are gone.
+async fn forced(
+    first: Option<StopRequest>,
+    stops: &mut mpsc::UnboundedReceiver<StopRequest>,
+) -> &'static str {
+    let mut next = first;
+    loop {
+        if let Some(stop) = next.filter(|stop| stop.forces) {
+            return stop.source;
+        }
+        next = stops.recv().await;
+        if next.is_none() {
+            return std::future::pending().await;
+        }
     }
 }
 

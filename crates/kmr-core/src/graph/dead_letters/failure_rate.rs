@@ -112,7 +112,7 @@ impl FailureRate {
             Some(problem) if !tally.counted && !tally.failed.is_empty() => problem.clone(),
             Some(_) => return Ok(()),
         };
-        Err(Error::TooManyFailures { what: problem, last: state.last.iter().cloned().collect() })
+        Err(Error::TooManyFailures { failures: problem, last_errors: state.last.iter().cloned().collect() })
     }
 }
 

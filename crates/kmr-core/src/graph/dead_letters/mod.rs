@@ -60,7 +60,7 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
                 let what = dead_letter.to_string();
                 rows.push(dead_letter).map_err(|source| Error::Stage {
                     stage: self.stage.to_string(),
-                    what,
+                    step: what,
                     source,
                 })?;
             }
@@ -121,7 +121,7 @@ impl ErrorBranch for Stop {
                     Stop::Records => Error::Record { partition, offset, stage, source: error },
                     Stop::DeadLetters => {
                         let what = format!("the dead letter of {partition} offset {offset} was rejected");
-                        Error::Stage { stage, what, source: error }
+                        Error::Stage { stage, step: what, source: error }
                     }
                 }),
             }

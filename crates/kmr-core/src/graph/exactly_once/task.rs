@@ -177,7 +177,7 @@ impl<R: Reducer> BlockTask<R> {
         if !self.lanes.contains_key(&assignment) {
             let Some(mut lane) = Lane::of(&rows) else {
                 let what = "rows of no assignment reached a reduce in exactly-once mode".to_owned();
-                return Err(Error::Internal { what });
+                return Err(Error::Internal { message: what });
             };
             self.runtime.states.read(|states| lane.apply_states(states));
             let (reply, start) = oneshot::channel();
@@ -274,7 +274,7 @@ impl<R: Reducer> BlockTask<R> {
             None => {
                 let Some(plan) = block.plan(&start, &partition) else {
                     let what = format!("{partition}: a block without rows is due");
-                    return Err(Error::Internal { what });
+                    return Err(Error::Internal { message: what });
                 };
                 let (plan, (reply, confirmed)) = (Arc::new(plan), oneshot::channel());
                 let proposal = Proposal { plan: plan.clone(), held: block.held.clone(), reply };

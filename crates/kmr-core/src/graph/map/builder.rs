@@ -143,7 +143,7 @@ impl<R: Rows> RowsBuilder<R> {
         let (record, StageError { stage, error }) = self.failures.swap_remove(index);
         let source = error.downcast::<StopConsumer>().map_or_else(|error| error, |stop| stop.into_inner());
         let what = format!("{partition} offset {} stops the consumer", record.offset());
-        Some(Error::Stage { stage: stage.to_string(), what, source })
+        Some(Error::Stage { stage: stage.to_string(), step: what, source })
     }
 
     /// Bytes of memory that the rows hold, as far as they are known.

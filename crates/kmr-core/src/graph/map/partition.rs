@@ -358,7 +358,7 @@ where
                     "{range:?} of {} have no charge in the memory budget",
                     self.input.assignment.partition
                 );
-                return Err(Error::Internal { what });
+                return Err(Error::Internal { message: what });
             }
             (None, _) => {}
         }

@@ -62,11 +62,11 @@ struct Case {
 
 /// The cases of all partitions. Outlives assignments and clients, because recoveries end both.
 #[derive(Debug, Default)]
-pub(crate) struct Watchdog {
+pub(crate) struct ProgressWatch {
     cases: BTreeMap<TopicPartition, Case>,
 }
 
-impl Watchdog {
+impl ProgressWatch {
     /// Closes the cases of partitions that other members own now.
     pub(crate) fn forget(&mut self, partitions: &[TopicPartition]) {
         self.cases.retain(|partition, _| !partitions.contains(partition));
@@ -130,11 +130,11 @@ mod tests {
     };
 
     /// A watchdog, its start, and the seconds since then.
-    struct Scene(Watchdog, Instant, u64);
+    struct Scene(ProgressWatch, Instant, u64);
 
     impl Scene {
         fn new() -> Self {
-            Self(Watchdog::default(), Instant::now(), 0)
+            Self(ProgressWatch::default(), Instant::now(), 0)
         }
 
         /// A second passes, then this is observed.

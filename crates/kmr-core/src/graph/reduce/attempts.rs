@@ -106,7 +106,7 @@ async fn attempt<O: Send + 'static>(
 impl DeliveryContext {
     pub(crate) fn failed(&self, what: &str, source: BoxError) -> Error {
         let what = format!("a batch of {} rows: {what}", self.rows);
-        Error::Stage { stage: self.stage.to_string(), what, source }
+        Error::Stage { stage: self.stage.to_string(), step: what, source }
     }
 }
 

@@ -104,7 +104,11 @@ where
                 if let Err(error) = rows.push(value) {
                     if error.is::<StopConsumer>() {
                         let what = "the output of the upstream reduce stops the consumer".to_owned();
-                        return Err(Error::Stage { stage: self.stage.to_string(), what, source: error });
+                        return Err(Error::Stage {
+                            stage: self.stage.to_string(),
+                            step: what,
+                            source: error,
+                        });
                     }
                     return fail(&*self.errors, holds, StageError { stage: self.stage.clone(), error }).await;
                 }

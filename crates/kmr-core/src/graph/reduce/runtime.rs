@@ -92,7 +92,7 @@ impl<R: Reducer> ReduceRuntime<R> {
     }
 
     pub(crate) fn failed(&self, what: &str, source: BoxError) -> Error {
-        Error::Stage { stage: self.stage.to_string(), what: what.to_owned(), source }
+        Error::Stage { stage: self.stage.to_string(), step: what.to_owned(), source }
     }
 
     /// Closes the input, then stops the reducer. An error of the stage takes precedence over one of

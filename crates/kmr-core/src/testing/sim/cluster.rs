@@ -272,8 +272,8 @@ impl State {
         self.note(format_args!("member {id}: its client fails for good"));
         self.group.fence(id);
         let error = Error::Client {
-            what: "simulated client".to_owned(),
-            reason: "fenced by the group".to_owned(),
+            operation: "simulated client".to_owned(),
+            source: "fenced by the group".into(),
             retryable: true,
         };
         if let Some(client) = self.clients.get(&id) {

@@ -21,6 +21,7 @@ use crate::consumer::{Consumer, ConsumerHandle, RunReport};
 use crate::error::{Error, error_chain};
 use crate::record::TopicPartition;
 use crate::util::panic::panic_message;
+use crate::watchdog::Watchdog;
 
 /// Virtual time in which everything has to be done once nothing is wrong any more.
 const PATIENCE: Duration = Duration::from_secs(3600);
@@ -96,14 +97,16 @@ impl Shared {
 
     /// Asks it to end, once.
     fn stop(&self) {
-        if !self.stopping.swap(true, Ordering::Relaxed) {
-            self.wish_to_stop();
+        if !self.stopping.swap(true, Ordering::Relaxed)
+            && let Some(handle) = self.handle()
+        {
+            handle.stop();
         }
     }
 
-    fn wish_to_stop(&self) {
+    fn force_stop(&self) {
         if let Some(handle) = self.handle() {
-            handle.stop();
+            handle.stop_now();
         }
     }
 }
@@ -161,7 +164,7 @@ impl<'s> Run<'s> {
                 let after = *after;
                 tokio::spawn(async move {
                     sleep(after).await;
-                    shared.wish_to_stop();
+                    shared.force_stop();
                 });
             }
             Action::Kill { process } => {
@@ -273,7 +276,7 @@ impl<'s> Run<'s> {
         let committed = cluster.lock().committed.get(&partition).map_or(0, |(offset, _)| *offset);
         tokio::spawn(async move {
             let offset = committed * percent / 100;
-            let result = handle.seek(partition.clone(), offset).await.map_err(|error| error.to_string());
+            let result = handle.seek(partition.clone(), offset).await.map_err(|error| error_chain(&error));
             cluster
                 .lock()
                 .note(format_args!("process {process}: seek of {partition} to {offset}: {result:?}"));
@@ -465,7 +468,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
         .drain_timeout(Simulation::DRAIN_DEADLINE)
         .commit_interval(commit_interval)
         // A judge that comes after a healer sees nothing.
-        .heal_after(None)
+        .watchdog(Watchdog::default().with_restart_after(None))
         .shutdown_signal(std::future::pending())
         .build()?
         .with_memory_budget(memory_budget);

@@ -61,7 +61,7 @@ impl Connector for SimConnector {
         sleep(latency).await;
         let state = self.cluster.lock();
         let (what, reason) = (format!("reading {partition} again"), "simulated: no answer".to_owned());
-        let failed = || Error::Client { what, reason, retryable: true };
+        let failed = || Error::Client { operation: what, source: reason.into(), retryable: true };
         let log = state.log.get(partition).filter(|_| Instant::now() >= state.faults.no_fetch_until);
         let log = log.ok_or_else(failed)?;
         let (mut found, mut bytes) = (Vec::new(), 0);

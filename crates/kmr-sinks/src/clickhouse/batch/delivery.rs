@@ -196,7 +196,7 @@ impl FrozenBatch {
         if let Some(what) = self.destination.exceeds_limits(self.rows, rejected) {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
-        progress.rejected.push(RejectedRow { index: self.original_index(row), error: row_error(error) });
+        progress.rejected.push(RejectedRow::new(self.original_index(row), row_error(error)));
         Ok(())
     }
 
@@ -209,7 +209,7 @@ impl FrozenBatch {
         if let Some(what) = self.destination.exceeds_limits(self.rows, rejected) {
             return Err(limits::too_many(&self.destination.name, what, error()));
         }
-        let rejected = |row| RejectedRow { index: self.original_index(row), error: error().into() };
+        let rejected = |row| RejectedRow::new(self.original_index(row), error());
         progress.rejected.extend(rows.into_iter().map(rejected));
         Ok(())
     }
@@ -236,7 +236,7 @@ impl FrozenBatch {
         if progress.bisection.has_split() || rejected > 0 {
             telemetry::bisection_completed(&receipt.table, self.rows, rejected, progress.inserts);
         }
-        Delivered { output: receipt, rejected: rows }
+        Delivered::new(receipt).with_rejected(rows)
     }
 }
 
@@ -255,7 +255,7 @@ impl Delivery for FrozenBatch {
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         let planned = self.planned.as_ref()?;
-        Some(Fingerprint { rows: self.rows, bytes: self.bytes, hash: planned.hash })
+        Some(Fingerprint::new(self.rows, self.bytes, planned.hash))
     }
 
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<InsertReceipt>, DeliveryError> {

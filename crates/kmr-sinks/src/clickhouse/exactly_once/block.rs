@@ -188,7 +188,7 @@ impl PlannedBlock<'_> {
         if let Some(what) = self.destination.exceeds_limits(rows, rejected as u64) {
             return Err(limits::too_many(&self.destination.name, what, error));
         }
-        state.rejected.push(RejectedRow { index: row, error: row_error(error) });
+        state.rejected.push(RejectedRow::new(row, row_error(error)));
         Ok(())
     }
 }

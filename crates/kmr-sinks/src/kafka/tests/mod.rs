@@ -34,10 +34,7 @@ async fn messages_arrive_unchanged_in_their_partitions() {
     let delivery = batch(&mut writer, rows);
     assert_eq!(delivery.deliver(Attempt::new(1)).await.unwrap().output, 2);
     let arrived = cluster.read("events", 1, 1);
-    let header = |key: &str, value: Option<&[u8]>| OwnedHeader {
-        key: key.to_owned(),
-        value: value.map(<[u8]>::to_vec),
-    };
+    let header = |key: &str, value: Option<&[u8]>| OwnedHeader::new(key, value.map(<[u8]>::to_vec));
     let record = arrived[0].as_record();
     assert_eq!(
         (record.key(), record.payload(), record.timestamp_millis()),

@@ -513,7 +513,7 @@ async fn without_reduce_err_a_rejected_row_stops_the_consumer_and_the_plan_stays
 #[tokio::test(start_paused = true)]
 async fn a_failing_reduce_err_ends_the_consumer_with_its_error() {
     let (sink, dead_letters) = (rejecting_odd(), DeadLetters::default());
-    dead_letters.sink.behave(Behaviour::FailForGood);
+    dead_letters.sink.behave(Behaviour::FailPermanently);
     let strategy = Strategy::new().map(place).reduce(sink.clone()).reduce_err(dead_letters.clone());
     let mut consumer = start_exactly_once(strategy).await;
     consumer.assign(&[0]).await;
@@ -537,7 +537,10 @@ async fn rejected_rows_of_blocks_count_for_the_circuit_breaker() {
     consumer.fetch(0, 0..20);
     consumer.until_ended().await;
     let error = consumer.ended().await.unwrap_err();
-    assert!(matches!(&error, Error::TooManyFailures { last, .. } if last.len() == 3), "{error}");
+    assert!(
+        matches!(&error, Error::TooManyFailures { last_errors, .. } if last_errors.len() == 3),
+        "{error}"
+    );
     assert_eq!(dead_letters.texts().len(), 20);
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::kit::{Broker, Call, DeadLetters, partition, place, start};
-use crate::error::{BoxError, Error, StopConsumer};
+use crate::error::{BoxError, Error, StopConsumer, error_chain};
 use crate::member::{Change, Fetched, PartitionFailure};
 use crate::record::{OwnedRecord, Record};
 use crate::strategy::Strategy;
@@ -34,7 +34,7 @@ async fn a_shutdown_flushes_commits_and_leaves_in_this_order() {
 #[tokio::test(start_paused = true)]
 async fn a_failing_reducer_stops_the_consumer_with_its_error() {
     for (behaviour, text) in
-        [(Behaviour::FailForGood, "the table is gone"), (Behaviour::Panic, "the sink panics")]
+        [(Behaviour::FailPermanently, "the table is gone"), (Behaviour::Panic, "the sink panics")]
     {
         let sink = Collect::default();
         let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
@@ -59,10 +59,14 @@ async fn after_a_fatal_client_error_nothing_is_committed() {
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..5);
     consumer.until_mapped(5).await;
-    consumer.fail_client(Error::Client { what: "consume".into(), reason: "fenced".into(), retryable: false });
+    consumer.fail_client(Error::Client {
+        operation: "consume".into(),
+        source: "fenced".into(),
+        retryable: false,
+    });
     consumer.until_ended().await;
     assert_eq!(consumer.committed(0), None);
-    assert!(consumer.ended().await.err().unwrap().to_string().contains("fenced"));
+    assert!(error_chain(&consumer.ended().await.err().unwrap()).contains("fenced"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -79,7 +83,7 @@ async fn an_offset_out_of_range_stops_with_partition_offset_and_watermarks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_stop_request_ends_the_consumer_at_once() {
+async fn a_stop_request_that_forces_ends_the_consumer_at_once() {
     let sink = Collect::default();
     sink.behave(Behaviour::Stall);
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
@@ -89,8 +93,11 @@ async fn a_second_stop_request_ends_the_consumer_at_once() {
     let started = tokio::time::Instant::now();
     consumer.request_stop();
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert!(!consumer.has_ended(), "the shutdown waits for the drain");
+    assert!(!consumer.has_ended(), "the consumer drains");
     consumer.request_stop();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert!(!consumer.has_ended(), "a repeated stop request does not force");
+    consumer.force_stop();
     let error = consumer.ended().await.err().unwrap();
     assert!(
         matches!(error, Error::Unfinished { .. }) && started.elapsed() < Duration::from_secs(2),
@@ -100,6 +107,22 @@ async fn a_second_stop_request_ends_the_consumer_at_once() {
         error.to_string().contains("t/0 from offset 0"),
         "the error names the unfinished records: {error}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_stop_request_that_forces_does_not_wait_for_the_sink() {
+    let sink = Collect::default();
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_mapped(5).await;
+    let started = tokio::time::Instant::now();
+    consumer.force_stop();
+    let error = consumer.ended().await.err().unwrap();
+    assert!(matches!(error, Error::Unfinished { .. }), "{error}");
+    assert!(started.elapsed() < Duration::from_secs(2), "the consumer drained for {:?}", started.elapsed());
+    assert!(error.to_string().contains("forced by the test"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -199,5 +222,5 @@ async fn a_last_commit_that_fails_is_the_error_of_the_consumer() {
     consumer.broker(Broker::Fails);
     sink.behave(Behaviour::Deliver);
     let error = consumer.ended().await.err().unwrap();
-    assert!(error.to_string().contains("not allowed"), "{error}");
+    assert!(error_chain(&error).contains("not allowed"), "{error:?}");
 }

@@ -11,7 +11,7 @@ use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
 fn unreachable() -> Error {
-    Error::Unreachable { servers: "b:1".into(), waited: Duration::from_secs(1), reason: "gone".into() }
+    Error::Unreachable { servers: "b:1".into(), waited: Duration::from_secs(1), source: "gone".into() }
 }
 
 /// A consumer of partition 0 whose sink has not accepted any of `0..5` yet.
@@ -84,14 +84,22 @@ async fn the_consumer_ends_after_the_reconnect_timeout_or_at_once_with_a_permane
     let consumer = start_with(Strategy::new().map(place).reduce(Collect::default()), 1 << 20, options).await;
     consumer.fail_connections((0..999).map(|_| unreachable()));
     let lost = Instant::now();
-    consumer.fail_client(Error::Client { what: "poll".into(), reason: "fenced".into(), retryable: true });
+    consumer.fail_client(Error::Client {
+        operation: "poll".into(),
+        source: "fenced".into(),
+        retryable: true,
+    });
     let error = consumer.ended().await.err().unwrap();
     assert!(matches!(error, Error::Unreachable { .. }), "{error}");
     assert!((120..160).contains(&lost.elapsed().as_secs()), "{:?}", lost.elapsed());
 
     let consumer = start(Strategy::new().map(place).reduce(Collect::default())).await;
-    consumer.fail_connections([Error::Authorization { what: "group".into() }]);
-    consumer.fail_client(Error::Client { what: "poll".into(), reason: "fenced".into(), retryable: true });
+    consumer.fail_connections([Error::Authorization { resource: "group".into() }]);
+    consumer.fail_client(Error::Client {
+        operation: "poll".into(),
+        source: "fenced".into(),
+        retryable: true,
+    });
     let error = consumer.ended().await.err().unwrap();
     assert!(matches!(error, Error::Authorization { .. }), "{error}");
 }

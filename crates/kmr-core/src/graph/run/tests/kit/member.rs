@@ -125,7 +125,7 @@ impl Connector for TestConnector {
             LogResponses::Never => std::future::pending().await,
             LogResponses::WithErrors => {
                 let (what, reason) = ("reading".to_owned(), "the broker is unavailable".to_owned());
-                return Err(Error::Client { what, reason, retryable: true });
+                return Err(Error::Client { operation: what, source: reason.into(), retryable: true });
             }
         }
         let (low, _, _) = *self.0.log.lock().unwrap();

@@ -141,7 +141,11 @@ impl TestConsumer {
     /// The client fails with a retryable error. Waits until a new one has connected.
     pub(super) async fn lose_client(&self) {
         let before = self.connections();
-        self.fail_client(Error::Client { what: "poll".into(), reason: "fenced".into(), retryable: true });
+        self.fail_client(Error::Client {
+            operation: "poll".into(),
+            source: "fenced".into(),
+            retryable: true,
+        });
         self.until_true("reconnected", || self.connections() > before).await;
     }
 
@@ -275,7 +279,11 @@ impl TestConsumer {
     }
 
     pub(super) fn request_stop(&self) {
-        self.control.stop.send(StopRequest("the test")).unwrap();
+        self.control.stop.send(StopRequest::in_order("the test")).unwrap();
+    }
+
+    pub(super) fn force_stop(&self) {
+        self.control.stop.send(StopRequest::forced("the test")).unwrap();
     }
 
     /// Waits until the consumer has ended. Returns its result.

@@ -1,17 +1,20 @@
-//! The forms that `map`, `filter_map` and `flat_map` take, each turned into what the graph runs.
+//! The forms of `map`, `filter_map` and `flat_map`, each turned into the form that the graph runs.
 //!
-//! The bounds are split so that rustc names what is wrong in our words: whether it is a stage at all, and of the right
-//! argument ([`IntoRecordMap`], [`IntoValueMap`]); what it returns ([`Answer`]); its error ([`MapError`](super::MapError)); its future.
+//! The bounds are split, so that rustc names each mistake in the words of a strategy:
+//!
+//! * whether it is a stage at all, with the right argument: [`IntoRecordMap`], [`IntoValueMap`];
+//! * what it returns, and whether its future is `Send`: [`MapOutput`];
+//! * its error: [`MapError`](super::MapError).
 
 use std::marker::PhantomData;
 
-use super::answer::Answer;
-use super::fit::{Decoy, Fits, Nothing};
+use super::diagnostics::{Decoy, Fits, Nothing};
 use super::mapper::{AsyncMapper, Call, Mapper, RecordMap, ValueMap};
+use super::output::MapOutput;
 use crate::error::BoxError;
 use crate::record::{OwnedRecord, Record};
 
-/// What `map` takes as a stage on records. `Marker` is inferred.
+/// A map stage on records. `Marker` is inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a map stage on Kafka records",
     label = "the first map stage takes a Kafka record, this does not",
@@ -19,13 +22,13 @@ use crate::record::{OwnedRecord, Record};
             with its argument's type written out, or a type that implements `Mapper` or `AsyncMapper`"
 )]
 pub trait IntoRecordMap<Marker>: Send + Sync + 'static {
-    /// What a call returns; for types, what it stands for.
+    /// What a call returns. For a `Mapper` or `AsyncMapper`, the `Result` of its `map`.
     type Returns;
 }
 
-/// What `map` takes as a stage on the values of the stage before. `Marker` is inferred.
+/// A map stage on the values of the stage before it. `Marker` is inferred.
 ///
-/// A supertrait says that it is a function of `In`, so closures need no annotation.
+/// The supertrait makes it a function of `In`, so closures need no annotation.
 #[diagnostic::on_unimplemented(
     message = "this `{To}` does not take what the `{From}` before it emits: it has to be a function of `{In}`",
     label = "the `{From}` before this `{To}` emits `{In}`, which this does not take",
@@ -36,22 +39,23 @@ pub trait IntoValueMap<In, From, To, Marker>: Fn(In) -> Self::Returns + Send + S
     type Returns;
 }
 
-/// A map stage on records, as the graph runs it: `F` in the form `M`, with an answer of the kind `A`.
+/// A map stage on records, as the graph runs it: `F` in the form `M`, with an output of the kind
+/// `A`.
 #[derive(Debug)]
-pub struct RecordForm<F, M, A>(F, PhantomData<fn() -> (M, A)>);
+pub struct RecordFunction<F, M, A>(F, PhantomData<fn() -> (M, A)>);
 
-/// A map stage on values, as the graph runs it: `F` with an answer of the kind `A`.
+/// A map stage on values, as the graph runs it: `F` with an output of the kind `A`.
 #[derive(Debug)]
-pub struct ValueForm<F, A>(F, PhantomData<fn() -> A>);
+pub struct ValueFunction<F, A>(F, PhantomData<fn() -> A>);
 
-impl<F, M, A> RecordForm<F, M, A> {
+impl<F, M, A> RecordFunction<F, M, A> {
     /// Wraps a stage.
     pub fn new(stage: F) -> Self {
         Self(stage, PhantomData)
     }
 }
 
-impl<F, A> ValueForm<F, A> {
+impl<F, A> ValueFunction<F, A> {
     /// Wraps a stage.
     pub fn new(stage: F) -> Self {
         Self(stage, PhantomData)
@@ -78,10 +82,11 @@ where
     type Returns = R;
 }
 
-impl<F, R, A> RecordMap for RecordForm<F, Borrowed<R>, A>
+impl<F, R, A> RecordMap for RecordFunction<F, Borrowed<R>, A>
 where
     F: Fn(&Record<'_>) -> R + Send + Sync + 'static,
-    R: Answer<A, Output: Send + 'static, Error: Into<BoxError> + 'static, Awaited: Send + 'static> + 'static,
+    R: MapOutput<A, Output: Send + 'static, Error: Into<BoxError> + 'static, Awaited: Send + 'static>
+        + 'static,
     A: 'static,
 {
     type Output = R::Output;
@@ -99,10 +104,11 @@ where
     type Returns = R;
 }
 
-impl<F, R, A> RecordMap for RecordForm<F, Owned<R>, A>
+impl<F, R, A> RecordMap for RecordFunction<F, Owned<R>, A>
 where
     F: Fn(OwnedRecord) -> R + Send + Sync + 'static,
-    R: Answer<A, Output: Send + 'static, Error: Into<BoxError> + 'static, Awaited: Send + 'static> + 'static,
+    R: MapOutput<A, Output: Send + 'static, Error: Into<BoxError> + 'static, Awaited: Send + 'static>
+        + 'static,
     A: 'static,
 {
     type Output = R::Output;
@@ -116,7 +122,7 @@ impl<M: Mapper> IntoRecordMap<Typed> for M {
     type Returns = Result<M::Output, BoxError>;
 }
 
-impl<M: Mapper, A: 'static> RecordMap for RecordForm<M, Typed, A> {
+impl<M: Mapper, A: 'static> RecordMap for RecordFunction<M, Typed, A> {
     type Output = M::Output;
 
     #[inline]
@@ -129,7 +135,7 @@ impl<M: AsyncMapper> IntoRecordMap<AsyncTyped> for M {
     type Returns = Result<M::Output, BoxError>;
 }
 
-impl<M: AsyncMapper, A: 'static> RecordMap for RecordForm<M, AsyncTyped, A> {
+impl<M: AsyncMapper, A: 'static> RecordMap for RecordFunction<M, AsyncTyped, A> {
     type Output = M::Output;
 
     fn call(&self, record: &Record<'_>) -> Call<'_, M::Output> {
@@ -151,17 +157,17 @@ where
     type Returns = R;
 }
 
-/// What `filter` takes behind a map stage. `Marker` is inferred.
+/// A predicate of a `filter` after a map stage. `Marker` is inferred.
 #[diagnostic::on_unimplemented(
     message = "this `filter` does not take what the `{From}` before it emits: it has to be a function of `&{T}`",
     label = "the `{From}` before this `filter` emits `{T}`, which this does not take",
     note = "it may be `fn(&{T}) -> bool`, or a closure of the same form"
 )]
 pub trait Predicate<T, From, Marker>: Fn(&T) -> bool + Send + Sync + 'static {
-    /// `X`; see `stage::answer`.
+    /// Always `X`: see `stage::output`.
     type Via<X>;
 
-    /// Goes that way.
+    /// Returns the predicate under its type `Via<X>`.
     fn via<X>(stage: X) -> Self::Via<X>;
 }
 
@@ -187,10 +193,10 @@ where
     }
 }
 
-impl<F, In, R, A> ValueMap<In> for ValueForm<F, A>
+impl<F, In, R, A> ValueMap<In> for ValueFunction<F, A>
 where
     F: Fn(In) -> R + Send + Sync + 'static,
-    R: Answer<A, Output: Send + 'static, Error: Into<BoxError> + 'static, Awaited: Send + 'static>,
+    R: MapOutput<A, Output: Send + 'static, Error: Into<BoxError> + 'static, Awaited: Send + 'static>,
     A: 'static,
 {
     type Output = R::Output;

@@ -1,29 +1,30 @@
-//! What a map function may return: a `Result`, or a future of one.
+//! The types that a map function may return: a `Result`, or a future of one.
 //!
-//! The checks have an associated `Via<X> = X`: the builder's methods name the type of a stage by way of it, so that a stage
-//! that fails a check has no known type. Then rustc complains once, and not again at every stage behind it.
+//! Each check has an associated type `Via<X> = X`. The builder's methods name the type of a stage
+//! through it, so a stage that fails a check has no known type. Then rustc complains once, and not
+//! again at every later stage.
 
 use std::future::Future;
 
-use super::fit::{Decoy, Fits, Nothing};
+use super::diagnostics::{Decoy, Fits, Nothing};
 use super::mapper::Call;
 use crate::error::BoxError;
 
-/// What a map function returns. `Marker` is inferred: `Now` or `Later`.
+/// A type that a map function may return. `Marker` is inferred: `Now` or `Later`.
 #[diagnostic::on_unimplemented(
     message = "a map stage returns `Result<T, E>` or a future of one, not `{Self}`",
     label = "the function of this stage returns `{Self}`",
     note = "return `Ok(value)` from a function that cannot fail, with `std::convert::Infallible` as the error"
 )]
-pub trait Answer<Marker> {
-    /// What goes on to the next stage.
+pub trait MapOutput<Marker> {
+    /// What the next stage receives.
     type Output;
     /// Why the record failed.
     type Error;
-    /// What has to be `Send` because it is awaited.
+    /// What kmr awaits, and so has to be `Send`.
     type Awaited;
 
-    /// The answer in the form that the graph runs.
+    /// The output in the form that the graph runs.
     fn into_call<'a>(self) -> Call<'a, Self::Output>
     where
         Self::Output: Send + 'static,
@@ -31,15 +32,15 @@ pub trait Answer<Marker> {
         Self::Awaited: Send + 'static;
 }
 
-/// The answer is there at once.
+/// The output is ready at once.
 #[derive(Debug)]
 pub struct Now;
 
-/// The answer has to be awaited.
+/// The output has to be awaited.
 #[derive(Debug)]
 pub struct Later;
 
-impl<T, E> Answer<Now> for Result<T, E> {
+impl<T, E> MapOutput<Now> for Result<T, E> {
     type Output = T;
     type Error = E;
     type Awaited = ();
@@ -54,9 +55,9 @@ impl<T, E> Answer<Now> for Result<T, E> {
     }
 }
 
-// Otherwise rustc says of whatever is not a `Result` that it is not a future.
+// Otherwise rustc reports, for any type but a `Result`, that it is not a future.
 #[diagnostic::do_not_recommend]
-impl<Fut, T, E> Answer<Later> for Fut
+impl<Fut, T, E> MapOutput<Later> for Fut
 where
     Fut: Future<Output = Result<T, E>>,
 {
@@ -74,8 +75,8 @@ where
     }
 }
 
-// See `Fits`. Nothing is of this kind.
-impl<R: Nothing> Answer<Decoy> for R {
+// See `Fits`. No type implements `Nothing`.
+impl<R: Nothing> MapOutput<Decoy> for R {
     type Output = ();
     type Error = BoxError;
     type Awaited = ();
@@ -92,10 +93,10 @@ impl<R: Nothing> Answer<Decoy> for R {
     note = "implement `std::error::Error` for it, and make it `Send + Sync + 'static`; `String` and `&'static str` will do, too"
 )]
 pub trait MapError<Marker>: Into<BoxError> + 'static {
-    /// `X`.
+    /// Always `X`: see the module.
     type Via<X>;
 
-    /// Goes that way.
+    /// Returns the stage under its type `Via<X>`.
     fn via<X>(stage: X) -> Self::Via<X>;
 }
 
@@ -115,19 +116,19 @@ impl<E: Nothing + Into<BoxError> + 'static> MapError<Decoy> for E {
     }
 }
 
-/// What a `filter_map` returns in its `Result`.
+/// The type in the `Result` of a `filter_map`.
 #[diagnostic::on_unimplemented(
     message = "a `filter_map` stage returns `Result<Option<T>, E>`, not a `Result` of `{Self}`",
     label = "this stage emits `{Self}`, which is not an `Option`",
     note = "use `map` for a stage that emits one value for each that it takes"
 )]
 pub trait Optional {
-    /// What goes on to the next stage.
+    /// What the next stage receives.
     type Value: Send + 'static;
-    /// `X`.
+    /// Always `X`: see the module.
     type Via<X>;
 
-    /// Goes that way.
+    /// Returns the stage under its type `Via<X>`.
     fn via<X>(stage: X) -> Self::Via<X>;
 
     /// As an option.
@@ -147,17 +148,17 @@ impl<T: Send + 'static> Optional for Option<T> {
     }
 }
 
-/// What a `flat_map` returns in its `Result`. `Marker` is inferred.
+/// The type in the `Result` of a `flat_map`. `Marker` is inferred.
 #[diagnostic::on_unimplemented(
     message = "a `flat_map` stage returns a `Result` of something that can be iterated over, not of `{Self}`",
     label = "this stage emits `{Self}`, which is not an iterator, and no collection either",
     note = "use `map` for a stage that emits one value for each that it takes"
 )]
 pub trait Several<Marker>: IntoIterator<Item: Send + 'static> {
-    /// `X`.
+    /// Always `X`: see the module.
     type Via<X>;
 
-    /// Goes that way.
+    /// Returns the stage under its type `Via<X>`.
     fn via<X>(stage: X) -> Self::Via<X>;
 }
 
@@ -177,33 +178,33 @@ impl<T: Nothing + IntoIterator<Item: Send + 'static>> Several<Decoy> for T {
     }
 }
 
-/// The type of a `map` stage, by way of its checks.
-pub(crate) type Via<R, A, D, X> = <<R as Answer<A>>::Error as MapError<D>>::Via<X>;
-/// The type of a `filter_map` stage, by way of its checks.
-pub(crate) type ViaOptional<R, A, D, X> = <<R as Answer<A>>::Output as Optional>::Via<Via<R, A, D, X>>;
-/// The type of a `flat_map` stage, by way of its checks.
-pub(crate) type ViaSeveral<R, A, D, I, X> = <<R as Answer<A>>::Output as Several<I>>::Via<Via<R, A, D, X>>;
+/// The type of a `map` stage, through its checks.
+pub(crate) type Via<R, A, D, X> = <<R as MapOutput<A>>::Error as MapError<D>>::Via<X>;
+/// The type of a `filter_map` stage, through its checks.
+pub(crate) type ViaOptional<R, A, D, X> = <<R as MapOutput<A>>::Output as Optional>::Via<Via<R, A, D, X>>;
+/// The type of a `flat_map` stage, through its checks.
+pub(crate) type ViaSeveral<R, A, D, I, X> = <<R as MapOutput<A>>::Output as Several<I>>::Via<Via<R, A, D, X>>;
 
-/// Sends a `map` stage that way.
+/// A `map` stage under the type that its checks give it.
 pub(crate) fn via<R, A, D, X>(stage: X) -> Via<R, A, D, X>
 where
-    R: Answer<A, Error: MapError<D>>,
+    R: MapOutput<A, Error: MapError<D>>,
 {
     <R::Error as MapError<D>>::via(stage)
 }
 
-/// Sends a `filter_map` stage that way.
+/// A `filter_map` stage under the type that its checks give it.
 pub(crate) fn via_optional<R, A, D, X>(stage: X) -> ViaOptional<R, A, D, X>
 where
-    R: Answer<A, Output: Optional, Error: MapError<D>>,
+    R: MapOutput<A, Output: Optional, Error: MapError<D>>,
 {
     <R::Output as Optional>::via(via::<R, A, D, X>(stage))
 }
 
-/// Sends a `flat_map` stage that way.
+/// A `flat_map` stage under the type that its checks give it.
 pub(crate) fn via_several<R, A, D, I, X>(stage: X) -> ViaSeveral<R, A, D, I, X>
 where
-    R: Answer<A, Output: Several<I>, Error: MapError<D>>,
+    R: MapOutput<A, Output: Several<I>, Error: MapError<D>>,
 {
     <R::Output as Several<I>>::via(via::<R, A, D, X>(stage))
 }
