@@ -36,7 +36,7 @@ fn strategy(sinks: &Sinks) -> impl IntoPipeline + use<> {
         .flat_map(readings)
         .filter(|reading: &Reading| reading.celsius > -273.15)
         .reduce(sinks.sink("readings", |reading: &Reading| reading.id.clone()))
-        .reduce_err(sinks.letters())
+        .reduce_err(sinks.dead_letters())
 }
 
 /// Records of all kinds, from random numbers.

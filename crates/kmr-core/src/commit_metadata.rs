@@ -1,9 +1,11 @@
-//! What exactly-once mode keeps in the group's own commit metadata: the plan of the block that is being inserted, or an idle mark.
-//! Pure: text in, text out.
+//! The commit metadata of exactly-once mode: the plan of the block that is being inserted, or an
+//! idle marker. Pure: text in, text out.
 //!
-//! Invariants (rules of ARCHITECTURE.md, "Exactly once"):
-//! * E1: the text is versioned, below 4,096 bytes (the brokers' default limit), and ends with a checksum over all of it.
-//! * E2: a mark is honoured only for the log, by cluster and topic id, and at the offset that it names.
+//! Invariants (see docs/design/exactly-once.md):
+//! * E1: the text is versioned and below 4,096 bytes, the brokers' default limit. It ends with a
+//!   checksum over all of it.
+//! * E2: commit metadata is valid only for the log, by cluster and topic id, and for the offset that
+//!   it names.
 
 use std::sync::Arc;
 
@@ -12,12 +14,12 @@ use crate::log_id::LogId;
 use crate::record::TopicPartition;
 use crate::reducer::Fingerprint;
 
-/// The first word of every mark: name and version of the format.
+/// The first word of all commit metadata: name and version of the format.
 const VERSION: &str = "kmr1";
 /// `offset.metadata.max.bytes` of the brokers, by default.
 const LIMIT: usize = 4096;
 
-/// A block that is to be inserted: which records it is made of, and what it has to be when it is made again.
+/// A block to insert: its records, and the fingerprint that a rebuilt block must have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
     pub(crate) log: LogId,
@@ -27,23 +29,35 @@ pub(crate) struct Plan {
     /// The offset of the last record that has a row in the block.
     pub(crate) last: i64,
     pub(crate) rows: Fingerprint,
-    /// What the block holds of the byte budget, in bytes.
+    /// Bytes of the memory budget that the block holds.
     pub(crate) budget: u64,
-    /// Under which the sink knows the block. Read from here, never made again.
+    /// The sink's deduplication token for the block. A rebuilt block uses this token and never
+    /// computes a new one.
     pub(crate) token: Arc<str>,
     /// In milliseconds since the Unix epoch.
     pub(crate) created: i64,
 }
 
+/// The part of a log that a block is planned from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PlannedRange {
+    pub(crate) epoch: i64,
+    /// See [`Plan::first`].
+    pub(crate) first: i64,
+    /// See [`Plan::last`].
+    pub(crate) last: i64,
+}
+
 impl Plan {
-    /// The token of a new plan. The epoch is in it: what is inserted again on purpose is not dropped as a duplicate.
-    pub(crate) fn token_of(
+    /// The token of a new plan. It contains the epoch, so that the sink does not drop rows as
+    /// duplicates that an operator inserts again on purpose.
+    pub(crate) fn new_token(
         log: &LogId,
         partition: &TopicPartition,
-        (epoch, first, last): (i64, i64, i64),
+        range: PlannedRange,
         rows: Fingerprint,
     ) -> Arc<str> {
-        let number = partition.partition();
+        let (number, PlannedRange { epoch, first, last }) = (partition.partition(), range);
         format!("kmr-{:032x}-{number}-{epoch}-{first}-{last}-{:032x}", log.topic, rows.hash).into()
     }
 
@@ -51,88 +65,92 @@ impl Plan {
         let Self { log, epoch, first, last, rows, budget, token, created } = self;
         let Fingerprint { rows, bytes, hash } = rows;
         let cluster = escaped(&log.cluster);
-        sealed(&format!(
+        with_checksum(&format!(
             "{VERSION} plan {cluster} {:032x} {epoch} {first} {last} {rows} {bytes} {hash:032x} {budget} {created} {token}",
             log.topic
         ))
     }
 }
 
-/// No block is being inserted: everything below the offset is done.
+/// No plan is open: everything below the offset is finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Idle {
+pub(crate) struct IdleMarker {
     pub(crate) log: LogId,
     pub(crate) epoch: i64,
-    /// The offset that it was committed with.
+    /// The offset that the marker is committed with.
     pub(crate) offset: i64,
 }
 
-impl Idle {
+impl IdleMarker {
     pub(crate) fn text(&self) -> Arc<str> {
         let Self { log, epoch, offset } = self;
-        sealed(&format!("{VERSION} idle {} {:032x} {epoch} {offset}", escaped(&log.cluster), log.topic))
+        with_checksum(&format!(
+            "{VERSION} idle {} {:032x} {epoch} {offset}",
+            escaped(&log.cluster),
+            log.topic
+        ))
     }
 }
 
-/// A mark that was read.
+/// Commit metadata that was parsed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Mark {
-    Idle(Idle),
+pub(crate) enum CommitMetadata {
+    Idle(IdleMarker),
     Plan(Plan),
 }
 
-/// Why a text is no mark.
+/// Why a text is not commit metadata of kmr.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum NoMark {
-    /// Somebody else's, or none at all.
+pub(crate) enum InvalidMetadata {
+    /// Another program or another version of the format wrote it.
     Foreign,
-    /// It starts like one, but its form or its checksum is not right.
+    /// It has the first word of kmr's metadata, but its form or its checksum is wrong.
     Damaged,
 }
 
-impl Mark {
+impl CommitMetadata {
     /// # Errors
-    /// The text is not a mark of this version, whole and unchanged.
-    pub(crate) fn parse(text: &str) -> Result<Self, NoMark> {
+    /// The text is not whole and unchanged commit metadata of this version.
+    pub(crate) fn parse(text: &str) -> Result<Self, InvalidMetadata> {
         if text.split(' ').next() != Some(VERSION) {
-            return Err(NoMark::Foreign);
+            return Err(InvalidMetadata::Foreign);
         }
-        let (content, sum) = text.rsplit_once(' ').ok_or(NoMark::Damaged)?;
+        let (content, sum) = text.rsplit_once(' ').ok_or(InvalidMetadata::Damaged)?;
         if sum != checksum(content) {
-            return Err(NoMark::Damaged);
+            return Err(InvalidMetadata::Damaged);
         }
         let words: Vec<&str> = content.split(' ').collect();
-        read(&words).ok_or(NoMark::Damaged)
+        parse_words(&words).ok_or(InvalidMetadata::Damaged)
     }
 
-    /// Whether it was made for this log and this offset (E2); if not, what differs.
-    pub(crate) fn problem(&self, log: &LogId, offset: Option<i64>) -> Option<String> {
+    /// What differs from this log and this offset (E2). `None`: the metadata is valid for both.
+    pub(crate) fn mismatch(&self, log: &LogId, offset: Option<i64>) -> Option<String> {
         let (of, at) = match self {
-            Mark::Idle(idle) => (&idle.log, idle.offset),
-            Mark::Plan(plan) => (&plan.log, plan.first),
+            CommitMetadata::Idle(idle) => (&idle.log, idle.offset),
+            CommitMetadata::Plan(plan) => (&plan.log, plan.first),
         };
         if of != log {
-            return Some(format!("its metadata is of {of}, and this is {log}"));
+            return Some(format!("its metadata is for {of}, but this log has {log}"));
         }
         let differs = offset != Some(at);
-        differs.then(|| format!("its metadata is of offset {at}"))
+        differs.then(|| format!("its metadata is for offset {at}"))
     }
 }
 
-fn read(words: &[&str]) -> Option<Mark> {
+fn parse_words(words: &[&str]) -> Option<CommitMetadata> {
     let log = LogId::new(&unescaped(words.get(2)?)?, hex(words.get(3)?)?)?;
     let number = |at: usize| words.get(at)?.parse::<i64>().ok();
     let count = |at: usize| words.get(at)?.parse::<u64>().ok();
     let epoch = number(4)?;
     match (words.get(1).copied()?, words.len()) {
-        ("idle", 6) => Some(Mark::Idle(Idle { log, epoch, offset: number(5)? })),
+        ("idle", 6) => Some(CommitMetadata::Idle(IdleMarker { log, epoch, offset: number(5)? })),
         ("plan", 13) => {
             let rows = Fingerprint { rows: count(7)?, bytes: count(8)?, hash: hex(words.get(9)?)? };
             let (first, last) = (number(5)?, number(6)?);
             let (budget, created) = (count(10)?, number(11)?);
             let token = (*words.get(12)?).into();
             let plan = Plan { log, epoch, first, last, rows, budget, token, created };
-            (plan.first <= plan.last && !plan.token.is_empty()).then_some(Mark::Plan(plan))
+            (plan.first <= plan.last && !plan.token.is_empty()).then_some(CommitMetadata::Plan(plan))
         }
         _ => None,
     }
@@ -142,20 +160,20 @@ fn hex(word: &str) -> Option<u128> {
     (word.len() == 32).then(|| u128::from_str_radix(word, 16).ok())?
 }
 
-/// Adds the checksum. The parts are bounded, so that the whole is.
-fn sealed(content: &str) -> Arc<str> {
+/// Adds the checksum. Every part has a bounded length, and so has the whole.
+fn with_checksum(content: &str) -> Arc<str> {
     let text = format!("{content} {}", checksum(content));
     debug_assert!(text.len() < LIMIT, "{}", text.len());
     text.into()
 }
 
-/// FNV-1a of 64 bits: the text may be cut or retyped, not forged.
+/// FNV-1a of 64 bits. It detects text that was cut or retyped, not forgery.
 fn checksum(content: &str) -> String {
     let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3);
     format!("{:016x}", content.bytes().fold(0xCBF2_9CE4_8422_2325, fold))
 }
 
-/// Words hold no blanks: what is not a plain character becomes its bytes in hex.
+/// Words contain no spaces: bytes of other than plain characters become hex.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -181,10 +199,11 @@ fn unescaped(word: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// A consumer that does not deliver exactly once must not touch records of an open plan: they may be in the sink already.
-pub(crate) fn refuse_open_plan(partition: &TopicPartition, metadata: Option<&str>) -> Result<(), Error> {
-    match metadata.map(Mark::parse) {
-        Some(Ok(Mark::Plan(plan))) => {
+/// A consumer in at-least-once mode must not read records of an open plan: the sink may store them
+/// already.
+pub(crate) fn ensure_no_open_plan(partition: &TopicPartition, metadata: Option<&str>) -> Result<(), Error> {
+    match metadata.map(CommitMetadata::parse) {
+        Some(Ok(CommitMetadata::Plan(plan))) => {
             Err(Error::OpenPlan { partition: partition.clone(), first: plan.first, last: plan.last })
         }
         _ => Ok(()),
@@ -213,52 +232,53 @@ mod tests {
         ) -> Plan {
             let (rows, last) = (Fingerprint { rows, bytes, hash }, first + length);
             let partition = TopicPartition::new("t", number);
-            let token = Plan::token_of(&log, &partition, (epoch, first, last), rows);
+            let token = Plan::new_token(&log, &partition, PlannedRange { epoch, first, last }, rows);
             Plan { log, epoch, first, last, rows, budget, token, created }
         }
     }
 
     proptest! {
         #[test]
-        fn plans_are_read_back_and_fit_into_the_metadata(plan in plan()) {
+        fn plan_text_parses_back_and_is_below_the_limit(plan in plan()) {
             let text = plan.text();
             prop_assert!(text.len() < LIMIT);
             prop_assert!(!text.contains(|c: char| c.is_control() || !c.is_ascii()));
-            prop_assert_eq!(Mark::parse(&text), Ok(Mark::Plan(plan)));
+            prop_assert_eq!(CommitMetadata::parse(&text), Ok(CommitMetadata::Plan(plan)));
         }
 
         #[test]
-        fn idle_marks_are_read_back(log in log(), epoch in any::<i64>(), offset in 0..i64::MAX) {
-            let idle = Idle { log, epoch, offset };
-            prop_assert_eq!(Mark::parse(&idle.text()), Ok(Mark::Idle(idle)));
+        fn idle_marker_text_parses_back(log in log(), epoch in any::<i64>(), offset in 0..i64::MAX) {
+            let idle = IdleMarker { log, epoch, offset };
+            prop_assert_eq!(CommitMetadata::parse(&idle.text()), Ok(CommitMetadata::Idle(idle)));
         }
 
-        /// One character less, more or other: never a plan that differs from the one that was written.
+        /// One character less, more or other never parses as a different plan.
         #[test]
-        fn what_was_changed_is_not_honoured(plan in plan(), at in any::<prop::sample::Index>(), with in any::<u8>()) {
+        fn changed_text_does_not_parse(plan in plan(), at in any::<prop::sample::Index>(), with in any::<u8>()) {
             let text = plan.text();
             let mut bytes = text.as_bytes().to_vec();
             let at = at.index(bytes.len());
             let before = std::mem::replace(&mut bytes[at], with % 128);
             let changed = String::from_utf8(bytes).unwrap();
-            prop_assert_eq!(Mark::parse(&changed).is_ok(), before == with % 128);
-            prop_assert!(Mark::parse(&text[..at]).is_err(), "cut");
-            prop_assert!(Mark::parse(&format!("{text} ")).is_err(), "longer");
+            prop_assert_eq!(CommitMetadata::parse(&changed).is_ok(), before == with % 128);
+            prop_assert!(CommitMetadata::parse(&text[..at]).is_err(), "shorter text does not parse");
+            prop_assert!(CommitMetadata::parse(&format!("{text} ")).is_err(), "longer text does not parse");
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in ".{0,200}") {
-            prop_assert!(Mark::parse(&text).is_err());
+        fn other_text_does_not_parse(text in ".{0,200}") {
+            prop_assert!(CommitMetadata::parse(&text).is_err());
         }
     }
 
     #[test]
-    fn the_longest_cluster_id_fits() {
+    fn plan_with_the_longest_cluster_id_is_below_the_limit() {
         let log = LogId::new(&"ü".repeat(MAX_CLUSTER / 2), u128::MAX).unwrap();
         let rows = Fingerprint { rows: u64::MAX, bytes: u64::MAX, hash: u128::MAX };
         let (first, last) = (i64::MAX - 1, i64::MAX);
         let partition = TopicPartition::new("t", i32::MAX);
-        let token = Plan::token_of(&log, &partition, (i64::MIN, first, last), rows);
+        let range = PlannedRange { epoch: i64::MIN, first, last };
+        let token = Plan::new_token(&log, &partition, range, rows);
         let plan =
             Plan { log, epoch: i64::MIN, first, last, rows, budget: u64::MAX, token, created: i64::MIN };
         assert!(plan.text().len() < LIMIT, "{}", plan.text().len());
@@ -267,24 +287,25 @@ mod tests {
     }
 
     #[test]
-    fn other_logs_and_other_offsets_are_named() {
+    fn mismatch_names_the_other_log_and_the_other_offset() {
         let (one, other) = (LogId::new("c", 1).unwrap(), LogId::new("c", 2).unwrap());
-        let mark = Mark::Idle(Idle { log: one.clone(), epoch: 3, offset: 17 });
-        assert_eq!(mark.problem(&one, Some(17)), None);
-        assert!(mark.problem(&other, Some(17)).is_some_and(|text| text.contains("topic id")));
-        assert!(mark.problem(&one, Some(16)).is_some_and(|text| text.contains("offset 17")));
-        assert!(mark.problem(&one, None).is_some());
-        assert_eq!(Mark::parse("plan of orders/0"), Err(NoMark::Foreign));
-        assert_eq!(Mark::parse("kmr1 plan"), Err(NoMark::Damaged));
-        assert_eq!(Mark::parse("kmr2 idle c 0 0 0 0"), Err(NoMark::Foreign));
+        let metadata = CommitMetadata::Idle(IdleMarker { log: one.clone(), epoch: 3, offset: 17 });
+        assert_eq!(metadata.mismatch(&one, Some(17)), None);
+        assert!(metadata.mismatch(&other, Some(17)).is_some_and(|text| text.contains("topic id")));
+        assert!(metadata.mismatch(&one, Some(16)).is_some_and(|text| text.contains("offset 17")));
+        assert!(metadata.mismatch(&one, None).is_some());
+        assert_eq!(CommitMetadata::parse("plan of orders/0"), Err(InvalidMetadata::Foreign));
+        assert_eq!(CommitMetadata::parse("kmr1 plan"), Err(InvalidMetadata::Damaged));
+        assert_eq!(CommitMetadata::parse("kmr2 idle c 0 0 0 0"), Err(InvalidMetadata::Foreign));
     }
 
     #[test]
     fn tokens_differ_by_epoch_range_partition_and_content() {
         let log = LogId::new("c", 1).unwrap();
         let rows = Fingerprint { rows: 1, bytes: 2, hash: 3 };
-        let token = |number, place, hash| {
-            Plan::token_of(&log, &TopicPartition::new("t", number), place, Fingerprint { hash, ..rows })
+        let token = |number, (epoch, first, last), hash| {
+            let (partition, range) = (TopicPartition::new("t", number), PlannedRange { epoch, first, last });
+            Plan::new_token(&log, &partition, range, Fingerprint { hash, ..rows })
         };
         let tokens = [
             token(0, (1, 2, 3), 4),
@@ -295,7 +316,7 @@ mod tests {
             token(0, (1, 2, 3), 5),
         ];
         for (at, token) in tokens.iter().enumerate() {
-            assert!(!tokens[at + 1..].contains(token), "{tokens:?}");
+            assert!(!tokens[at + 1..].contains(token), "token {at} is not unique: {tokens:?}");
         }
     }
 }

@@ -27,6 +27,8 @@ mod telemetry;
 pub(crate) mod util;
 mod watchdog;
 
+#[cfg(any(test, feature = "testing"))]
+mod test_records;
 #[cfg(feature = "testing")]
 pub mod testing;
 

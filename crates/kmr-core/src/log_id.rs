@@ -1,12 +1,12 @@
-//! Which log an offset belongs to.
+//! The identity of a log: the cluster id and the topic id that offsets belong to.
 
 use std::fmt;
 use std::sync::Arc;
 
-/// Bytes of a cluster id, at most. Kafka generates ids of 22.
+/// Maximum length of a cluster id in bytes. Kafka generates ids of 22 bytes.
 pub(crate) const MAX_CLUSTER: usize = 512;
 
-/// What tells a topic's log from another one of the same name.
+/// Distinguishes a topic's log from that of another topic with the same name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogId {
     pub(crate) cluster: Arc<str>,
@@ -14,7 +14,7 @@ pub(crate) struct LogId {
 }
 
 impl LogId {
-    /// `None`: the cluster's id is empty, or longer than any.
+    /// `None`: the cluster id is empty or too long, or the topic has no id.
     pub(crate) fn new(cluster: &str, topic: u128) -> Option<Self> {
         let fits = !cluster.is_empty() && cluster.len() <= MAX_CLUSTER && topic != 0;
         fits.then(|| Self { cluster: cluster.into(), topic })
@@ -27,10 +27,10 @@ impl fmt::Display for LogId {
     }
 }
 
-/// A log, as it was when its partition was assigned.
+/// A log as it was when its partition was assigned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LogAt {
     pub(crate) id: LogId,
-    /// When that was, in milliseconds since the Unix epoch.
+    /// The time of the assignment, in milliseconds since the Unix epoch.
     pub(crate) millis: i64,
 }

@@ -1,6 +1,6 @@
-//! The seam between the graph and Kafka: what the graph asks of a group member, and what it is told.
+//! The seam between the graph and a Kafka client: traits for a group member and its fetch queue.
 //!
-//! The Kafka client implements it; so does the simulated cluster of the tests.
+//! The real client and the simulated cluster implement them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use crate::log_id::LogAt;
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::util::future::BoxFuture;
 
-/// Memory that a fetched record takes beside its key and payload: measured at 340 bytes with librdkafka 2.12.1.
+/// Memory of a fetched record besides its key and payload, measured with librdkafka 2.12.1.
 pub(crate) const RECORD_OVERHEAD: usize = 340;
 
-/// Records of one partition, in the order of their offsets.
+/// Records of one partition, in offset order.
 pub(crate) trait RecordBatch: Send {
     /// Number of records.
     fn len(&self) -> usize;
@@ -25,55 +25,57 @@ pub(crate) trait RecordBatch: Send {
     fn record(&self, index: usize) -> Record<'_>;
 }
 
-/// What comes out of the member's fetch queue.
+/// An item of the member's fetch queue.
 pub(crate) enum Fetched {
     /// Records of one partition.
     Records {
         topic: Arc<str>,
         partition: i32,
-        /// What they take of the byte budget.
+        /// Bytes to charge to the memory budget.
         bytes: usize,
         batch: Box<dyn RecordBatch>,
     },
-    /// Everything below `offset`, the end of the log at that time, has been handed out. Only if the member was asked to say so. May be
-    /// said again, after a pause or a rebalance.
+    /// Everything below `offset`, the end of the log at that time, was returned by poll. Reported
+    /// only if the client was configured for it. May be repeated after a pause or a rebalance.
     End { topic: Arc<str>, partition: i32, offset: i64 },
-    /// A partition cannot be read (any more).
+    /// The partition cannot be read, or can no longer be read.
     Failed { topic: Arc<str>, partition: i32, failure: PartitionFailure },
 }
 
 /// Why a partition cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PartitionFailure {
-    /// The offset is not in the log (any more).
+    /// The offset is not in the log, or no longer in it.
     OutOfRange { offset: Option<i64> },
-    /// The user may not read the topic.
+    /// The principal is not authorized to read the topic.
     Unauthorized,
-    /// The topic or the partition is gone: a rebalance will take it away.
+    /// The topic or the partition no longer exists. A rebalance will revoke it.
     Gone(String),
-    /// Something else, at that offset: a batch that cannot be decoded or fails its checksum, an error of the broker's.
+    /// Another error at this offset: a batch that cannot be decoded or fails its checksum, or a
+    /// broker error.
     Unreadable { offset: i64, reason: String },
 }
 
-/// The member's fetch queue: all partitions, one reader.
+/// The member's fetch queue. It serves all partitions to one reader.
 pub(crate) trait FetchQueue: Send + 'static {
-    /// Takes at most about `max_records` records; never blocks.
+    /// Returns at most about `max_records` records. Never blocks.
     fn poll(&mut self, max_records: usize) -> Vec<Fetched>;
 
-    /// Resolves when something may have come since the last `poll` that returned nothing. Cancel safe.
+    /// Resolves when items may have arrived since the last `poll` that returned nothing. Cancel
+    /// safe.
     fn readable(&self) -> BoxFuture<'_, ()>;
 }
 
 /// How the group rebalances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RebalanceProtocol {
-    /// Everything is given back, then everything is handed out.
+    /// All partitions are revoked, then all are assigned.
     Eager,
-    /// Only what moves is given back: cooperative-sticky, and KIP-848.
+    /// Only partitions that move are revoked: cooperative-sticky and KIP-848.
     Cooperative,
 }
 
-/// A rebalance that has to be answered, exactly once, by the id it came with (R5).
+/// A rebalance. It must be answered once, under its id: current answer (R5).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rebalance {
     pub(crate) id: u64,
@@ -82,34 +84,36 @@ pub(crate) struct Rebalance {
     pub(crate) partitions: Vec<TopicPartition>,
 }
 
-/// What a rebalance does to its partitions.
+/// The effect of a rebalance on its partitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
     Assign,
     Revoke,
-    /// They are gone already, somebody else may own them: nothing of them may be committed (C5).
+    /// The group has taken them away already, and another member may own them. They must not be
+    /// committed: lost means uncommitted (C5).
     Lose,
 }
 
-/// What the member reports.
+/// An event that a member reports.
 #[derive(Debug)]
 pub(crate) enum MemberEvent {
     Rebalance(Rebalance),
-    /// The client cannot go on.
+    /// The client has failed permanently.
     Fatal(Error),
 }
 
-/// Where a partition that was assigned starts.
+/// The starting position of an assigned partition.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Start {
     pub(crate) partition: TopicPartition,
-    /// `None`: at the lowest offset in the log, whatever it is.
+    /// `None`: the lowest offset in the log.
     pub(crate) offset: Option<i64>,
-    /// The group has committed nothing: the offset was chosen, and has to be committed so that a restart does not move it.
+    /// The group has no committed offset, so the start policy chose this one. It must be committed,
+    /// or a restart could choose another.
     pub(crate) chosen: bool,
-    /// The metadata that was committed with the offset: in force until it is replaced (C7).
+    /// The metadata that is committed with the offset: metadata in force (C7).
     pub(crate) metadata: Option<Arc<str>>,
-    /// Which log this is, as far as the member was asked to find out: exactly-once mode needs it.
+    /// The identity of the log. Only exactly-once mode needs it, and only then is it set.
     pub(crate) log: Option<LogAt>,
 }
 
@@ -118,9 +122,10 @@ pub(crate) struct Start {
 pub(crate) enum LogPoint {
     /// The lowest offset in the log.
     Low,
-    /// The offset behind the last record.
+    /// The offset after the last record.
     End,
-    /// The first record with this timestamp, in milliseconds since the Unix epoch, or a later one; the end if there is none.
+    /// The first record with this timestamp or a later one, in milliseconds since the Unix epoch.
+    /// Without such a record, the end.
     Time(i64),
 }
 
@@ -129,70 +134,75 @@ pub(crate) enum LogPoint {
 pub(crate) struct OffsetCommit {
     pub(crate) partition: TopicPartition,
     pub(crate) offset: i64,
-    /// The metadata in force, which a commit without it would wipe (C7).
+    /// The metadata in force (C7). A commit without it would erase it.
     pub(crate) metadata: Option<Arc<str>>,
 }
 
-/// What the group's coordinator said about one offset.
+/// The group coordinator's response for one offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum CommitOutcome {
     Committed,
-    /// This member does not own the partition any more, as far as the broker knows: an event, not an error (C4).
+    /// The broker no longer counts this member as the owner: an event and not an error. See one
+    /// committer (C4).
     NotOwned(String),
-    /// The topic is gone: nobody can commit for it any more.
+    /// The topic no longer exists, so no member can commit for it.
     Gone(String),
-    /// May succeed next time.
+    /// A retry may succeed.
     Retryable(String),
-    /// Will not succeed.
-    Refused(String),
+    /// A retry cannot succeed.
+    Failed(String),
 }
 
 impl CommitOutcome {
-    /// Why the offset is not committed; `None`: it is.
+    /// Why the offset is not committed. `None`: it is committed.
     pub(crate) fn reason(&self) -> Option<&str> {
         match self {
             CommitOutcome::Committed => None,
             CommitOutcome::NotOwned(reason)
             | CommitOutcome::Gone(reason)
             | CommitOutcome::Retryable(reason)
-            | CommitOutcome::Refused(reason) => Some(reason),
+            | CommitOutcome::Failed(reason) => Some(reason),
         }
     }
 }
 
-/// Called at the moment between two assignments: nothing of an earlier one comes out of the fetch queue any more, and nothing of this
-/// one has yet. A record that was fetched for an earlier one is not where this one starts: taken for its first, it would let those
-/// before it be skipped.
+/// Called between two assignments: from then on the fetch queue returns no record of the earlier one,
+/// and none of the new one yet. If a record of the earlier assignment were taken for the first of the
+/// new one, the records below it would be skipped.
 pub(crate) type Ready = Box<dyn FnOnce() + Send>;
 
 /// A member of a consumer group.
 #[async_trait]
 pub(crate) trait GroupMember: Send + Sync + 'static {
-    /// The next event; pends for ever once the member is closed. Cancel safe. One caller.
+    /// The next event. Never resolves after the member is closed. Cancel safe. One caller at a time.
     async fn next_event(&self) -> MemberEvent;
 
-    /// Starts fetching: resolves where each partition starts, and answers the rebalance. Returns the starts; none if the
-    /// rebalance has been overtaken, and `ready` is not called then.
+    /// Resolves the starting positions, answers the rebalance and starts fetching. Returns the
+    /// starting positions. If a later rebalance has replaced this one, it returns none and does not
+    /// call `ready`.
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error>;
 
     /// Stops fetching and answers the rebalance.
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error>;
 
-    /// Commits offsets; the outcomes are in the order of `offsets`. At most one call at a time (C8).
+    /// Commits offsets. The outcomes are in the order of `offsets`. At most one call at a time: one
+    /// outstanding commit (C8).
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome>;
 
-    /// Fetches assigned partitions from these offsets on, also those that were out of range. What was fetched before does not
-    /// come out of the fetch queue after this has returned. Paused partitions stay paused.
+    /// Fetches assigned partitions from these offsets on, also partitions that were out of range.
+    /// After this has returned, the fetch queue returns nothing that was fetched before. Paused
+    /// partitions stay paused.
     ///
     /// # Errors
-    /// A partition is not assigned (any more); the client refuses.
+    /// A partition is not assigned, or the client rejects the seek.
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error>;
 
-    /// Stops or resumes fetching assigned partitions. Pausing throws away what is prefetched; resuming fetches it again, and
-    /// may hand out again what was handed out at the same moment. Ends with the assignment.
+    /// Pauses or resumes fetching of assigned partitions. Pausing discards prefetched records, and
+    /// resuming fetches them again. Records that poll returned at the moment of the pause may be
+    /// returned twice. A pause ends with the assignment.
     async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error>;
 
-    /// Offsets of that place in the logs of partitions, assigned or not.
+    /// Offsets of `point` in the logs of partitions, assigned or not.
     async fn offsets(
         &self,
         partitions: &[TopicPartition],
@@ -202,7 +212,7 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     /// The lowest and the highest offset of a partition, for error messages.
     async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)>;
 
-    /// Leaves the group. Rebalances that come now are answered by the member itself.
+    /// Leaves the group. From now on the member answers rebalances itself.
     async fn close(&self) -> Result<(), Error>;
 }
 
@@ -212,28 +222,29 @@ pub(crate) struct Connected {
     pub(crate) queue: Box<dyn FetchQueue>,
 }
 
-/// What became of a record that is wanted again.
+/// The result of reading one record again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Reread {
     Record(OwnedRecord),
-    /// The log does not hold it any more, and why.
+    /// The log no longer holds it, and why.
     Gone(String),
 }
 
-/// Makes members: the first, and another one in the place of one that failed for good. And reads records again, which is nobody's
-/// membership.
+/// Creates members: the first one, and a new one after a client has failed permanently. It also reads
+/// records again, outside of any membership.
 #[async_trait]
 pub(crate) trait Connector: Send + Sync + 'static {
     /// Connects and subscribes.
     async fn connect(&self) -> Result<Connected, Error>;
 
-    /// Reads records of a partition again, whoever owns it; nobody's position moves. `offsets` ascend and are not empty. The answers
-    /// are those to the first of them: to one at least, and to no more behind `max_bytes` of records. It has no limit in time of its own.
+    /// Reads records of a partition again, whichever member owns it. No position moves. `offsets`
+    /// ascend and are not empty. The results belong to the first offsets: at least one, and no more
+    /// once the records exceed `max_bytes`. It has no timeout of its own.
     ///
-    /// Cancel safe: what was begun is given up.
+    /// Cancel safe: dropping the future abandons the read.
     ///
     /// # Errors
-    /// No broker answers, or one that may not, or cannot, hand the records out.
+    /// No broker responds, or the brokers cannot return the records.
     async fn read_records(
         &self,
         partition: &TopicPartition,

@@ -1,9 +1,11 @@
-//! Finds the cluster again.
+//! Adds the bootstrap servers again, so that a client that has lost all brokers finds the cluster.
 //!
-//! librdkafka from 2.10 on (its issue 5301, open in 2.13) forgets every broker when one that is going down, or has just come up, answers
-//! with an empty list of them, and gives up its own return to `bootstrap.servers`: such a client is deaf for ever. It has said before that
-//! brokers are down; it need not say so again. So those servers are added again, ever less often, for a while after the last such
-//! report. Where they are on its list, that changes nothing; a second entry of one goes with the next metadata.
+//! A broker that is going down or starting up can respond with an empty list of brokers. librdkafka
+//! from 2.10 on (its issue 5301, open in 2.13) then forgets every broker and does not return to
+//! `bootstrap.servers`, so the client stays disconnected forever. Before that it reports that brokers
+//! are down, and it may not report it again. So kmr adds the servers again, at growing intervals, for
+//! a while after the last such report. A server that is still on librdkafka's list is not added, and
+//! a second entry of one disappears with the next metadata.
 
 use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};
@@ -12,15 +14,15 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 
-use super::native::add_brokers;
+use super::native::brokers::add_brokers;
 
-/// The moment in which the client takes brokers off its list.
+/// Time from a report to the first addition. Meanwhile the client removes brokers from its list.
 const FIRST: Duration = Duration::from_secs(1);
-/// Longest time between two additions: each leaves a few bytes in the client for good.
+/// Longest time between two additions. Each addition permanently leaves a few bytes in the client.
 const LONGEST: Duration = Duration::from_secs(30);
-/// How long after the last report servers are still added.
+/// How long servers are added after the last report.
 const CALM: Duration = Duration::from_secs(300);
-/// A report this long after the last one is of another outage.
+/// A report this long after the last one starts another outage.
 const ANOTHER: Duration = Duration::from_secs(60);
 
 /// The servers that a client starts from, and when to add them again.
@@ -39,19 +41,19 @@ impl Bootstrap {
     /// `servers`: the value of `bootstrap.servers`.
     pub fn new(servers: &str) -> Self {
         let outage = Mutex::new(Outage { last: None, wait: FIRST, due: None });
-        // The client refuses a value with a zero byte in it.
+        // The client rejects a value with a zero byte.
         Self { servers: CString::new(servers).unwrap_or_default(), outage }
     }
 
-    /// To be called with what the client reports.
-    pub fn heard(&self, code: RDKafkaErrorCode) {
+    /// Must be called with each error that the client reports.
+    pub fn reported(&self, code: RDKafkaErrorCode) {
         if matches!(code, RDKafkaErrorCode::AllBrokersDown | RDKafkaErrorCode::BrokerTransportFailure) {
-            self.outage.lock().unwrap_or_else(PoisonError::into_inner).begin(Instant::now());
+            self.outage.lock().unwrap_or_else(PoisonError::into_inner).reported(Instant::now());
         }
     }
 
-    /// Adds the servers when that is due; to be called every now and then. Does not block.
-    pub fn keep<C: ClientContext>(&self, client: &rdkafka::client::Client<C>) {
+    /// Adds the servers if that is due. Must be called regularly. Does not block.
+    pub fn add_if_due<C: ClientContext>(&self, client: &rdkafka::client::Client<C>) {
         let due = self.outage.lock().unwrap_or_else(PoisonError::into_inner).is_due(Instant::now());
         if due {
             add_brokers(client, &self.servers);
@@ -60,7 +62,7 @@ impl Bootstrap {
 }
 
 impl Outage {
-    fn begin(&mut self, now: Instant) {
+    fn reported(&mut self, now: Instant) {
         if self.last.replace(now).is_none_or(|last| now - last > ANOTHER) {
             self.wait = FIRST;
             self.due = Some(now + FIRST);
@@ -83,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn servers_are_added_ever_less_often_until_all_has_been_calm_for_a_while() {
+    fn servers_are_added_at_growing_intervals_until_a_while_after_the_last_report() {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut outage = Outage { last: None, wait: FIRST, due: None };
@@ -91,15 +93,15 @@ mod tests {
             seconds.filter(|second| outage.is_due(at(*second))).collect()
         };
         assert!(added(&mut outage, 0..10).is_empty(), "nothing is due without a report");
-        outage.begin(at(10));
-        outage.begin(at(12));
+        outage.reported(at(10));
+        outage.reported(at(12));
         assert_eq!(added(&mut outage, 12..110), [12, 14, 18, 26, 42, 72, 102]);
-        // Another one begins at once; without more reports it is over some time.
-        outage.begin(at(110));
+        // Another outage starts with the first interval. Without more reports it ends.
+        outage.reported(at(110));
         assert_eq!(added(&mut outage, 110..150), [111, 113, 117, 125, 141]);
         let last = added(&mut outage, 150..2_000).pop();
         assert!(last.is_some_and(|last| (410..=440).contains(&last)), "{last:?}");
-        outage.begin(at(2_000));
+        outage.reported(at(2_000));
         assert_eq!(added(&mut outage, 2_000..2_002), [2_001]);
     }
 }

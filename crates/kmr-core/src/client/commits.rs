@@ -1,19 +1,20 @@
-//! Commits, and what their answers mean.
+//! Commits, and the outcome of each offset.
 
 use std::collections::BTreeSet;
 
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::fetcher::list;
-use super::native::{CommitAnswer, Queue};
+use super::native::queue::Queue;
+use super::native::replies::CommitReply;
+use super::partition_list::native_list;
 use crate::error::Error;
 use crate::member::{CommitOutcome, OffsetCommit};
 
-/// Commits offsets; the outcomes are in their order.
+/// Commits offsets. The outcomes are in the order of `offsets`.
 ///
-/// One topic that fails, because it was deleted, say, makes librdkafka report all of the request as failed, although the broker
-/// took the rest. So after a failure each topic is tried alone.
+/// If one topic fails, for example because it was deleted, librdkafka reports the whole request as
+/// failed, although the broker committed the rest. So after a failure each topic is committed alone.
 pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
     if offsets.is_empty() {
         return Vec::new();
@@ -34,11 +35,11 @@ pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<Commi
     outcomes
 }
 
-/// Sends one request and waits for its answer.
+/// Sends one request and waits for its reply.
 async fn request(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
-    let list = match commit_list(offsets) {
+    let list = match native_commits(offsets) {
         Ok(list) => list,
-        Err(error) => return vec![CommitOutcome::Refused(error.to_string()); offsets.len()],
+        Err(error) => return vec![CommitOutcome::Failed(error.to_string()); offsets.len()],
     };
     let sent = queue.commit(&list);
     drop(list);
@@ -46,16 +47,16 @@ async fn request(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> 
         return vec![outcome(code); offsets.len()];
     }
     loop {
-        if let Some(answer) = queue.commit_answer() {
-            return outcomes(offsets, &answer);
+        if let Some(reply) = queue.commit_reply() {
+            return outcomes(offsets, &reply);
         }
         queue.readable().await;
     }
 }
 
-fn commit_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Error> {
-    let places = offsets.iter().map(|commit| (commit.partition.clone(), Offset::Offset(commit.offset)));
-    let list = list(&places.collect())?;
+fn native_commits(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Error> {
+    let positions = offsets.iter().map(|commit| (commit.partition.clone(), Offset::Offset(commit.offset)));
+    let list = native_list(&positions.collect())?;
     for OffsetCommit { partition, metadata, .. } in offsets {
         let element = list.find_partition(partition.topic(), partition.partition());
         if let (Some(mut element), Some(metadata)) = (element, metadata) {
@@ -66,24 +67,24 @@ fn commit_list(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Error> {
 }
 
 /// The outcome of each offset, in the order in which they were sent.
-fn outcomes(offsets: &[OffsetCommit], answer: &CommitAnswer) -> Vec<CommitOutcome> {
-    let of = |commit: &OffsetCommit| {
+fn outcomes(offsets: &[OffsetCommit], reply: &CommitReply) -> Vec<CommitOutcome> {
+    let outcome_of = |commit: &OffsetCommit| {
         let partition = &commit.partition;
-        let element = answer.elements.iter().find(|(topic, number, _)| {
-            topic == partition.topic() && *number == partition.partition() //
+        let found = reply.partitions.iter().find(|found| {
+            found.topic == partition.topic() && found.partition == partition.partition() //
         });
-        match element {
-            Some((_, _, code)) if *code != RDKafkaErrorCode::NoError => outcome(*code),
-            // The request failed as a whole, or the element was not answered.
-            _ if answer.request != RDKafkaErrorCode::NoError => outcome(answer.request),
+        match found.map(|found| found.code) {
+            Some(code) if code != RDKafkaErrorCode::NoError => outcome(code),
+            // The request failed as a whole, or the reply does not name the partition.
+            _ if reply.request != RDKafkaErrorCode::NoError => outcome(reply.request),
             Some(_) => CommitOutcome::Committed,
-            None => CommitOutcome::Retryable("the answer does not name the partition".to_owned()),
+            None => CommitOutcome::Retryable("the response does not name the partition".to_owned()),
         }
     };
-    offsets.iter().map(of).collect()
+    offsets.iter().map(outcome_of).collect()
 }
 
-/// What an error code means for a commit (C4).
+/// The outcome of a commit, by its error code: one committer (C4).
 fn outcome(code: RDKafkaErrorCode) -> CommitOutcome {
     let text = format!("{code} ({code:?})");
     match code {
@@ -102,7 +103,7 @@ fn outcome(code: RDKafkaErrorCode) -> CommitOutcome {
         | RDKafkaErrorCode::TopicAuthorizationFailed
         | RDKafkaErrorCode::OffsetMetadataTooLarge
         | RDKafkaErrorCode::InvalidArgument
-        | RDKafkaErrorCode::InvalidGroupId => CommitOutcome::Refused(text),
+        | RDKafkaErrorCode::InvalidGroupId => CommitOutcome::Failed(text),
         _ => CommitOutcome::Retryable(text),
     }
 }
@@ -110,32 +111,37 @@ fn outcome(code: RDKafkaErrorCode) -> CommitOutcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::native::replies::PartitionCode;
     use crate::record::TopicPartition;
 
+    fn code(partition: i32, code: RDKafkaErrorCode) -> PartitionCode {
+        PartitionCode { topic: "t".to_owned(), partition, code }
+    }
+
     #[test]
-    fn each_offset_gets_its_own_outcome() {
+    fn each_offset_has_its_own_outcome() {
         let commit =
             |number| OffsetCommit { partition: TopicPartition::new("t", number), offset: 5, metadata: None };
-        let answer = CommitAnswer {
+        let reply = CommitReply {
             request: RDKafkaErrorCode::NoError,
-            elements: vec![
-                ("t".to_owned(), 1, RDKafkaErrorCode::IllegalGeneration),
-                ("t".to_owned(), 0, RDKafkaErrorCode::NoError),
+            partitions: vec![
+                code(1, RDKafkaErrorCode::IllegalGeneration),
+                code(0, RDKafkaErrorCode::NoError),
             ],
         };
-        let outcomes = outcomes(&[commit(0), commit(1), commit(2)], &answer);
+        let outcomes = outcomes(&[commit(0), commit(1), commit(2)], &reply);
         assert_eq!(outcomes[0], CommitOutcome::Committed);
         assert!(matches!(outcomes[1], CommitOutcome::NotOwned(_)));
         assert!(matches!(outcomes[2], CommitOutcome::Retryable(_)));
     }
 
     #[test]
-    fn a_request_that_failed_as_a_whole_commits_nothing() {
+    fn request_that_failed_as_a_whole_commits_nothing() {
         let offsets = [OffsetCommit { partition: TopicPartition::new("t", 0), offset: 5, metadata: None }];
-        let answer = CommitAnswer {
+        let reply = CommitReply {
             request: RDKafkaErrorCode::OperationTimedOut,
-            elements: vec![("t".to_owned(), 0, RDKafkaErrorCode::NoError)],
+            partitions: vec![code(0, RDKafkaErrorCode::NoError)],
         };
-        assert!(matches!(outcomes(&offsets, &answer)[0], CommitOutcome::Retryable(_)));
+        assert!(matches!(outcomes(&offsets, &reply)[0], CommitOutcome::Retryable(_)));
     }
 }

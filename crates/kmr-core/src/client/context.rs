@@ -1,4 +1,4 @@
-//! librdkafka's callbacks, turned into events for the coordinator. Nothing is decided here, and nothing waits.
+//! librdkafka's callbacks, turned into events for the coordinator. They decide nothing and never wait.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,32 +13,34 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::bootstrap::Bootstrap;
+use super::errors::{permanent, retryable};
 use crate::error::Error;
 use crate::member::{Change, MemberEvent, Rebalance, RebalanceProtocol};
 use crate::record::TopicPartition;
 use crate::telemetry;
 
-/// The client, with our callbacks.
+/// The client, with these callbacks.
 pub(super) type Client = BaseConsumer<Context>;
 
-/// What the callbacks share with the member.
+/// The state that the callbacks share with the member.
 pub(super) struct Context {
     events: mpsc::UnboundedSender<MemberEvent>,
-    /// `None`: it is no member of any.
+    /// `None`: a client without a group.
     group: Option<String>,
     rebalances: Mutex<Rebalances>,
     pub(super) bootstrap: Bootstrap,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
-    /// When which error code was a warning last.
+    /// When each error code was last logged as a warning.
     reported: Mutex<BTreeMap<i32, Instant>>,
-    /// The same as `Rebalances::closing`, for callbacks that must not wait for an answer to a rebalance.
+    /// The same as `Rebalances::closing`, for callbacks that must not wait for the lock.
     leaving: AtomicBool,
 }
 
-/// While a broker is away, the client repeats itself many times a second: each error is a warning this often.
+/// While a broker is unavailable, the client repeats each error many times a second. kmr logs it as a
+/// warning this often.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 
-/// Which rebalance waits for an answer (R5).
+/// The rebalance that waits for an answer: current answer (R5).
 #[derive(Default)]
 pub(super) struct Rebalances {
     last_id: u64,
@@ -53,7 +55,7 @@ impl Rebalances {
     }
 }
 
-/// Answers a rebalance by keeping nothing of it, on the way out.
+/// Answers a rebalance while the client is closing: no partition of it is kept.
 pub(super) fn decline(
     client: &Client,
     change: Change,
@@ -89,7 +91,8 @@ impl Context {
         }
     }
 
-    /// Makes `answer` if the rebalance `id` still waits for one. The callback for the next one waits meanwhile.
+    /// Calls `answer` if the rebalance `id` still waits for one. Meanwhile the callback of the next
+    /// rebalance waits.
     pub(super) fn answer<T>(&self, id: u64, answer: impl FnOnce() -> T) -> Option<T> {
         let mut rebalances = self.lock();
         if !rebalances.is_current(id) {
@@ -100,29 +103,33 @@ impl Context {
         Some(answered)
     }
 
-    /// Whether nobody waits for this client any more.
+    /// Whether the consumer has dropped this client.
     pub(super) fn is_abandoned(&self) -> bool {
         self.events.is_closed()
     }
 
-    /// Makes `change` to the assignment if no rebalance waits for its answer, which it would be taken for. It is given the
-    /// protocol of the last rebalance.
-    pub(super) fn undisturbed<T>(&self, change: impl FnOnce(Option<RebalanceProtocol>) -> T) -> Option<T> {
+    /// Calls `change`, which changes the assignment, if no rebalance waits for its answer: librdkafka
+    /// would take the change for that answer. `change` receives the protocol of the last rebalance.
+    pub(super) fn between_rebalances<T>(
+        &self,
+        change: impl FnOnce(Option<RebalanceProtocol>) -> T,
+    ) -> Option<T> {
         let rebalances = self.lock();
-        let undisturbed = rebalances.current.is_none() && !rebalances.closing;
-        undisturbed.then(|| change(rebalances.protocol))
+        let is_between = rebalances.current.is_none() && !rebalances.closing;
+        is_between.then(|| change(rebalances.protocol))
     }
 
     pub(super) fn is_current(&self, id: u64) -> bool {
         self.lock().is_current(id)
     }
 
-    /// Whether the group is being left.
+    /// Whether the client is leaving the group.
     pub(super) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// From now on rebalances are answered by the callback itself. Returns the one that still waits for its answer.
+    /// From now on the callback itself answers rebalances. Returns the rebalance that still waits for
+    /// its answer.
     pub(super) fn close(&self) -> Option<Rebalance> {
         let mut rebalances = self.lock();
         rebalances.closing = true;
@@ -130,24 +137,21 @@ impl Context {
         rebalances.current.take()
     }
 
-    /// The client's last error report, for a start-up that does not succeed.
+    /// The client's last error report, for a start-up that fails.
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// What polling returned in place of a message.
+    /// Polling returned an error instead of a message.
     pub(super) fn poll_failed(&self, error: &KafkaError) {
         let fatal = match error {
             KafkaError::MessageConsumptionFatal(
                 code @ (RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId),
-            ) => Some(Error::Client {
-                operation: "staying in the group".to_owned(),
-                source: format!("another member has the same group.instance.id ({code:?}); give each its own").into(),
-                retryable: false,
-            }),
-            KafkaError::MessageConsumptionFatal(code) => {
-                Some(client_error("consume", *code, a_new_client_may_help(*code)))
-            }
+            ) => Some(permanent(
+                "staying in the group",
+                format!("another member has the same group.instance.id ({code:?}); give each member its own"),
+            )),
+            KafkaError::MessageConsumptionFatal(code) => Some(fatal_error(*code)),
             KafkaError::MessageConsumption(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 let group = self.group.as_ref();
                 group.map(|group| Error::Authorization { resource: format!("group {group:?}") })
@@ -155,12 +159,11 @@ impl Context {
             KafkaError::MessageConsumption(RDKafkaErrorCode::TopicAuthorizationFailed) => {
                 Some(Error::Authorization { resource: "a subscribed topic".to_owned() })
             }
-            KafkaError::MessageConsumption(RDKafkaErrorCode::InconsistentGroupProtocol) => Some(Error::Client {
-                operation: format!("joining group {:?}", self.group.as_deref().unwrap_or_default()),
-                source: "its other members use other assignment strategies; set partition.assignment.strategy to \
-                         what they use, such as range".into(),
-                retryable: false,
-            }),
+            KafkaError::MessageConsumption(RDKafkaErrorCode::InconsistentGroupProtocol) => Some(permanent(
+                format!("joining group {:?}", self.group.as_deref().unwrap_or_default()),
+                "its other members use other assignment strategies; set partition.assignment.strategy to \
+                 what they use, such as range",
+            )),
             other => {
                 self.report(other.rdkafka_error_code(), &other.to_string());
                 None
@@ -175,8 +178,8 @@ impl Context {
         let _ = self.events.send(MemberEvent::Fatal(error));
     }
 
-    /// A warning, unless the same has been said a moment ago (polling repeats what the error callback has said), or the
-    /// client is on its way out and its brokers are nobody's concern any more.
+    /// Logs a warning, unless the same error was logged a moment ago (polling repeats the reports of
+    /// the error callback) or the client is closing and no longer needs its brokers.
     fn report(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
         let now = Instant::now();
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
@@ -195,9 +198,10 @@ impl Context {
     }
 }
 
-/// Whether a fatal error is this client's own: most come of its history in the group, these of settings and permissions.
-fn a_new_client_may_help(code: RDKafkaErrorCode) -> bool {
-    !matches!(
+/// The consumer's error for a fatal error of the client. Most come of the client's history in the
+/// group, so a new client may help. These come of settings and permissions.
+fn fatal_error(code: RDKafkaErrorCode) -> Error {
+    let is_permanent = matches!(
         code,
         RDKafkaErrorCode::GroupAuthorizationFailed
             | RDKafkaErrorCode::TopicAuthorizationFailed
@@ -206,12 +210,9 @@ fn a_new_client_may_help(code: RDKafkaErrorCode) -> bool {
             | RDKafkaErrorCode::UnsupportedAssignor
             | RDKafkaErrorCode::UnsupportedVersion
             | RDKafkaErrorCode::UnsupportedFeature
-    )
-}
-
-/// An error of the client library, by its code.
-pub(super) fn client_error(what: &str, code: RDKafkaErrorCode, retryable: bool) -> Error {
-    Error::Client { operation: what.to_owned(), source: format!("{code} ({code:?})").into(), retryable }
+    );
+    let reason = format!("{code} ({code:?})");
+    if is_permanent { permanent("consume", reason) } else { retryable("consume", reason) }
 }
 
 impl ClientContext for Context {
@@ -222,9 +223,9 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         self.report(error.rdkafka_error_code(), reason);
         if let Some(code) = error.rdkafka_error_code() {
-            self.bootstrap.heard(code);
+            self.bootstrap.reported(code);
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-            // What names the cause stays; "all brokers are down" follows every failure.
+            // The report that names the cause is kept. "All brokers are down" follows every failure.
             if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
                 *last = Some((code, reason.to_owned()));
             }
@@ -233,15 +234,17 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// Called on the polling thread. Returns without an answer: the partitions are drained first, while polling goes on, and
-    /// the answer comes from the control thread. Draining in here would get the member thrown out of the group.
+    /// Called on the polling thread. Returns without an answer: the partitions are drained first, while
+    /// polling continues, and then the control thread answers. A drain in here would get the member
+    /// removed from the group.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigns = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let mut rebalances = self.lock();
         let protocol = match consumer.rebalance_protocol() {
             KafkaProtocol::Eager => RebalanceProtocol::Eager,
             KafkaProtocol::Cooperative => RebalanceProtocol::Cooperative,
-            // None while the group is being left, or lost: the last one known still says how to answer.
+            // While the group is being left or lost there is none. The last known protocol decides how
+            // to answer.
             KafkaProtocol::None => rebalances.protocol.unwrap_or(RebalanceProtocol::Eager),
         };
         rebalances.protocol = Some(protocol);
@@ -253,14 +256,14 @@ impl ConsumerContext for Context {
             Change::Revoke
         };
         if rebalances.closing || self.events.is_closed() {
-            // A client that is closed answers nothing any more, and would not return.
+            // A closed client answers nothing, and the call would not return.
             if !consumer.closed() {
                 decline(consumer, change, protocol, list);
             }
             return;
         }
         rebalances.last_id += 1;
-        // Own values at once: a list that outlives the client would hang its drop.
+        // Copied at once: a list that outlives the client would block the client's drop.
         let elements = list.elements();
         let partitions = elements.iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect();
         let rebalance = Rebalance { id: rebalances.last_id, protocol, change, partitions };
@@ -274,18 +277,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fatal_errors_of_a_clients_history_are_told_from_those_of_settings() {
+    fn fatal_errors_of_settings_are_permanent_and_others_retryable() {
         let (events, mut received) = mpsc::unbounded_channel();
         let context = Context::new(events, Some("g".to_owned()), Bootstrap::new(""));
-        let mut retryable = |code| {
+        let mut is_retryable = |code| {
             context.poll_failed(&KafkaError::MessageConsumptionFatal(code));
             match received.try_recv() {
                 Ok(MemberEvent::Fatal(error)) => error.is_retryable(),
                 other => panic!("{other:?}"),
             }
         };
-        assert!(retryable(RDKafkaErrorCode::FencedMemberEpoch) && retryable(RDKafkaErrorCode::Fatal));
-        assert!(!retryable(RDKafkaErrorCode::FencedInstanceId));
-        assert!(!retryable(RDKafkaErrorCode::UnsupportedVersion));
+        assert!(is_retryable(RDKafkaErrorCode::FencedMemberEpoch) && is_retryable(RDKafkaErrorCode::Fatal));
+        assert!(!is_retryable(RDKafkaErrorCode::FencedInstanceId));
+        assert!(!is_retryable(RDKafkaErrorCode::UnsupportedVersion));
     }
 }

@@ -1,25 +1,24 @@
-//! What moves the positions of assigned partitions: assign, unassign, seek, pause. All on the control thread, all behind the
-//! gate (see `positions`), whoever asks: a member of a group, or one without.
+//! Calls that move the positions of assigned partitions: assign, unassign, seek, pause. All of them
+//! run on the control thread and hold the gate (see `positions`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Client;
-use super::native::Queue;
-use super::positions::{Gate, Places, Positions};
+use super::errors::{permanent, retryable};
+use super::native::queue::Queue;
+use super::partition_list::{PartitionOffsets, native_list, without_offsets};
+use super::positions::{Gate, Positions};
+use super::timeouts;
 use crate::error::Error;
 use crate::member::{Rebalance, RebalanceProtocol, Start};
 use crate::record::TopicPartition;
 use crate::telemetry;
 
-/// Moving the position of partitions: answered by librdkafka itself.
-const SEEK: Duration = Duration::from_secs(10);
-
-/// The fetch queue and what is known of the positions in it.
+/// The fetch queue and the positions in it.
 #[derive(Clone)]
 pub(super) struct Fetcher {
     pub(super) queue: Arc<Queue>,
@@ -27,7 +26,7 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    /// Assigns partitions by `call`, which is given the list, and says whether it took place.
+    /// Assigns partitions by `call`, which receives the list and returns whether it took place.
     pub(super) fn assign(
         &self,
         client: &Client,
@@ -35,22 +34,23 @@ impl Fetcher {
         starts: &[Start],
         call: impl FnOnce(&TopicPartitionList) -> Result<bool, Error>,
     ) -> Result<bool, Error> {
-        let places =
-            starts.iter().map(|s| (s.partition.clone(), s.offset.map_or(Offset::Beginning, Offset::Offset)));
-        let places: Places = places.collect();
+        let offset = |start: &Start| start.offset.map_or(Offset::Beginning, Offset::Offset);
+        let targets = starts.iter().map(|start| (start.partition.clone(), offset(start)));
+        let targets: PartitionOffsets = targets.collect();
         let assigned = self.gated(|positions| {
             // In librdkafka a pause outlives the assignment.
-            let _ = client.resume(&list(&places)?);
-            self.forward(&places);
+            let _ = client.resume(&native_list(&targets)?);
+            self.forward(&targets);
             match rebalance.protocol {
                 RebalanceProtocol::Eager => positions.clear(),
                 RebalanceProtocol::Cooperative => correct(client, positions)?,
             }
             starts.iter().for_each(|start| positions.assigned(&start.partition, start.offset));
-            let assigned = call(&list(&places)?)?;
+            let assigned = call(&native_list(&targets)?)?;
             if assigned {
-                // Where this assignment has overtaken the answer to a revoke, it has replaced one in librdkafka.
-                self.forward_anew(client, &places);
+                // If this assignment came before the answer to a revoke, it has replaced another one
+                // in librdkafka.
+                self.forward_again(client, &targets);
             } else {
                 starts.iter().for_each(|start| positions.unassigned(&start.partition));
             }
@@ -60,14 +60,14 @@ impl Fetcher {
         Ok(assigned)
     }
 
-    /// Unassigns partitions by `call`, which is given the list.
+    /// Unassigns partitions by `call`, which receives the list.
     pub(super) fn unassign(
         &self,
         client: &Client,
         rebalance: &Rebalance,
         call: impl FnOnce(&TopicPartitionList) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let places: Places = rebalance.partitions.iter().map(|p| (p.clone(), Offset::Invalid)).collect();
+        let targets = without_offsets(&rebalance.partitions);
         self.gated(|positions| {
             match rebalance.protocol {
                 RebalanceProtocol::Eager => positions.clear(),
@@ -76,29 +76,59 @@ impl Fetcher {
                     correct(client, positions)?;
                 }
             }
-            let unassigned = call(&list(&places)?);
-            stopped(client);
+            let unassigned = call(&native_list(&targets)?);
+            wait_for_stopped_fetchers(client);
             unassigned
         })?;
         self.restart(client)
     }
 
-    /// Moves assigned partitions. While a rebalance waits for its answer, those whose fetcher has ended move with the answer.
+    /// Assigns partitions where no group waits for an answer. Calls `ready` as
+    /// [`GroupMember::assign`](crate::member::GroupMember::assign) does.
+    pub(super) fn assign_without_group(
+        &self,
+        client: &Client,
+        rebalance: &Rebalance,
+        starts: &[Start],
+        ready: impl FnOnce(),
+    ) -> Result<(), Error> {
+        let assigned = self.assign(client, rebalance, starts, |list| {
+            ready();
+            let failed = |error| retryable(format!("assigning {:?}", rebalance.partitions), error);
+            client.incremental_assign(list).map_err(failed)?;
+            Ok(true)
+        });
+        assigned.map(drop)
+    }
+
+    /// Unassigns partitions where no group waits for an answer.
+    pub(super) fn unassign_without_group(&self, client: &Client, rebalance: &Rebalance) -> Result<(), Error> {
+        self.unassign(client, rebalance, |list| {
+            let failed = |error| retryable(format!("unassigning {:?}", rebalance.partitions), error);
+            client.incremental_unassign(list).map_err(failed)?;
+            Ok(true)
+        })
+    }
+
+    /// Moves assigned partitions. A partition whose fetcher has ended moves with the answer to a
+    /// rebalance, if one waits for it.
     pub(super) fn seek(&self, client: &Client, targets: &[(TopicPartition, i64)]) -> Result<(), Error> {
         self.gated(|positions| {
-            assigned(positions, "seeking", targets.iter().map(|(partition, _)| partition))?;
+            check_assigned(positions, "seeking", targets.iter().map(|(partition, _)| partition))?;
             let (running, ended): (Vec<_>, Vec<_>) =
                 targets.iter().cloned().partition(|(partition, _)| positions.is_seekable(partition));
             for (partition, offset) in &ended {
                 positions.sought(partition, *offset);
-                positions.restart(partition);
+                positions.needs_restart(partition);
             }
-            let places: Places = running.iter().map(|(p, o)| (p.clone(), Offset::Offset(*o))).collect();
-            let refused = seek(client, &places)?;
+            let sought =
+                running.iter().map(|(partition, offset)| (partition.clone(), Offset::Offset(*offset)));
+            let sought: PartitionOffsets = sought.collect();
+            let rejected = seek(client, &sought)?;
             for (partition, offset) in &running {
                 positions.sought(partition, *offset);
             }
-            not_running(positions, &refused).map_err(|error| failed("seeking", &places, error))
+            restart_rejected(positions, &rejected).map_err(|error| failed("seeking", &sought, error))
         })?;
         self.restart(client)
     }
@@ -110,69 +140,72 @@ impl Fetcher {
         partitions: &[TopicPartition],
         paused: bool,
     ) -> Result<(), Error> {
-        let places: Places = partitions.iter().map(|p| (p.clone(), Offset::Invalid)).collect();
+        let targets = without_offsets(partitions);
         let what = if paused { "pausing" } else { "resuming" };
         self.gated(|positions| {
-            assigned(positions, what, partitions)?;
-            let list = list(&places)?;
+            check_assigned(positions, what, partitions)?;
+            let list = native_list(&targets)?;
             let done = if paused { client.pause(&list) } else { client.resume(&list) };
-            done.map_err(|error| failed(what, &places, &error))?;
-            let refused = list.elements().into_iter().find_map(|element| element.error().err());
-            // Pausing took librdkafka's own position as the one to go on from.
+            done.map_err(|error| failed(what, &targets, &error))?;
+            let rejected = list.elements().into_iter().find_map(|element| element.error().err());
+            // Pausing has stored librdkafka's own position as the one to continue from.
             correct(client, positions)?;
-            refused.map_or(Ok(()), |error| Err(failed(what, &places, &error)))
+            rejected.map_or(Ok(()), |error| Err(failed(what, &targets, &error)))
         })?;
         self.restart(client)
     }
 
-    /// Assigns those anew whose fetcher has ended. While a rebalance waits for its answer nothing is done: the answer does it.
+    /// Assigns partitions again whose fetcher has ended. Does nothing while a rebalance waits for its
+    /// answer, because the call that answers it restarts them.
     pub(super) fn restart(&self, client: &Client) -> Result<(), Error> {
         self.gated(|positions| {
-            let due = positions.restarts();
+            let due = positions.to_restart();
             if due.is_empty() {
                 return Ok(());
             }
-            let anew = |protocol| match protocol {
-                // There is no assigning of some partitions: all are assigned anew, where they are.
+            let assign_again = |protocol| match protocol {
+                // An eager client cannot assign some partitions, so all are assigned at their positions.
                 Some(RebalanceProtocol::Eager) => {
                     let all = positions.all();
-                    client.assign(&list(&all)?).map_err(|error| failed("restarting", &all, &error))?;
+                    client.assign(&native_list(&all)?).map_err(|error| failed("restarting", &all, &error))?;
                     Ok(all)
                 }
                 Some(RebalanceProtocol::Cooperative) | None => {
-                    let list = list(&due)?;
+                    let list = native_list(&due)?;
                     let unassigned = client.incremental_unassign(&list);
                     let assigned = unassigned.and_then(|()| client.incremental_assign(&list));
                     assigned.map_err(|error| failed("restarting", &due, &error))?;
                     Ok(due)
                 }
             };
-            match client.context().undisturbed(anew) {
+            match client.context().between_rebalances(assign_again) {
                 None => Ok(()),
-                Some(restarted) => restarted.map(|places: Places| {
-                    self.forward_anew(client, &places);
-                    telemetry::fetching_restarted(&places);
-                    positions.restarted(&places);
+                Some(restarted) => restarted.map(|restarted: PartitionOffsets| {
+                    self.forward_again(client, &restarted);
+                    telemetry::fetching_restarted(&restarted);
+                    positions.restarted(&restarted);
                 }),
             }
         })
     }
 
-    fn forward(&self, places: &Places) {
-        for (partition, _) in places {
+    fn forward(&self, targets: &PartitionOffsets) {
+        for (partition, _) in targets {
             self.queue.forward(partition.topic(), partition.partition());
         }
     }
 
-    /// Forwards partitions that librdkafka may have stopped and started again by one call: stopping takes the forwarding away, and starting
-    /// does not bring it back once it was the application's (`rd_kafka_toppar_fetch_stop`, `rd_kafka_toppar_op_fetch_start`). What
-    /// is fetched of them would wait for ever. One whose topic is unknown may even be another object by now.
-    fn forward_anew(&self, client: &Client, places: &Places) {
-        stopped(client);
-        self.forward(places);
+    /// Forwards partitions that librdkafka may have stopped and started again in one call. Stopping
+    /// ends the forwarding. Starting does not restore it once it was the application's
+    /// (`rd_kafka_toppar_fetch_stop`, `rd_kafka_toppar_op_fetch_start`), and fetched messages would
+    /// wait forever. If the topic is unknown, the partition may even be another object by now.
+    fn forward_again(&self, client: &Client, targets: &PartitionOffsets) {
+        wait_for_stopped_fetchers(client);
+        self.forward(targets);
     }
 
-    /// Runs `body` behind the gate. Who polled meanwhile was told that there is nothing: it is woken.
+    /// Runs `body` behind the gate. A poll that found the gate closed returned nothing, so the queue's
+    /// reader is woken.
     fn gated<T>(&self, body: impl FnOnce(&mut Positions) -> T) -> T {
         let done = body(&mut self.gate.lock());
         self.queue.wake();
@@ -180,82 +213,68 @@ impl Fetcher {
     }
 }
 
-/// Waits until fetchers have stopped that were told to. librdkafka stops them later than it answers, and ends their forwarding
-/// then; its main thread does one thing after the other, so an answer to a question means that it has.
-fn stopped(client: &Client) {
+/// Waits until librdkafka has stopped the fetchers that it was told to stop. It stops them after it has
+/// responded, and ends their forwarding then. Its main thread serves one request after the other, so a
+/// response to a later request means that the fetchers have stopped.
+fn wait_for_stopped_fetchers(client: &Client) {
     let _ = client.assignment();
 }
 
-fn assigned<'p>(
+fn check_assigned<'p>(
     positions: &Positions,
     what: &str,
     partitions: impl IntoIterator<Item = &'p TopicPartition>,
 ) -> Result<(), Error> {
     match partitions.into_iter().find(|partition| !positions.is_assigned(partition)) {
         None => Ok(()),
-        Some(partition) => Err(Error::Client {
-            operation: format!("{what} {partition}"),
-            source: "the partition is not assigned".into(),
-            retryable: false,
-        }),
+        Some(partition) => Err(permanent(format!("{what} {partition}"), "the partition is not assigned")),
     }
 }
 
-/// Corrects what librdkafka takes for the position of partitions (invariant 3 of `positions`); they are paused now.
+/// Corrects positions that are wrong in librdkafka (invariant 3 of `positions`). The partitions are
+/// paused at this time.
 fn correct(client: &Client, positions: &mut Positions) -> Result<(), Error> {
     let skewed = positions.skewed();
-    let refused = seek(client, &skewed)?;
+    let rejected = seek(client, &skewed)?;
     positions.corrected();
-    not_running(positions, &refused).map_err(|error| failed("correcting positions of", &skewed, error))
+    restart_rejected(positions, &rejected).map_err(|error| failed("correcting positions of", &skewed, error))
 }
 
-/// Partitions that cannot be sought because their fetcher has not started yet, or has ended, are assigned anew.
-fn not_running<'e>(
+/// A partition that librdkafka could not seek.
+struct RejectedSeek {
+    partition: TopicPartition,
+    error: KafkaError,
+}
+
+/// librdkafka rejects a seek of a partition whose fetcher has not started yet or has ended. Such a
+/// partition is assigned again.
+fn restart_rejected<'e>(
     positions: &mut Positions,
-    refused: &'e [(TopicPartition, KafkaError)],
+    rejected: &'e [RejectedSeek],
 ) -> Result<(), &'e KafkaError> {
-    for (partition, error) in refused {
+    for RejectedSeek { partition, error } in rejected {
         if error.rdkafka_error_code() != Some(RDKafkaErrorCode::State) {
             return Err(error);
         }
-        positions.restart(partition);
+        positions.needs_restart(partition);
     }
     Ok(())
 }
 
-/// Seeks; returns what was refused.
-fn seek(client: &Client, places: &Places) -> Result<Vec<(TopicPartition, KafkaError)>, Error> {
-    if places.is_empty() {
+fn seek(client: &Client, targets: &PartitionOffsets) -> Result<Vec<RejectedSeek>, Error> {
+    if targets.is_empty() {
         return Ok(Vec::new());
     }
-    let sought =
-        client.seek_partitions(list(places)?, SEEK).map_err(|error| failed("seeking", places, &error))?;
-    let refused = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
+    let sought = client
+        .seek_partitions(native_list(targets)?, timeouts::SEEK)
+        .map_err(|error| failed("seeking", targets, &error))?;
+    let rejected = |element: &rdkafka::topic_partition_list::TopicPartitionListElem<'_>| {
         let partition = TopicPartition::new(element.topic(), element.partition());
-        element.error().err().map(|error| (partition, error))
+        element.error().err().map(|error| RejectedSeek { partition, error })
     };
-    Ok(sought.elements().iter().filter_map(refused).collect())
+    Ok(sought.elements().iter().filter_map(rejected).collect())
 }
 
-/// As librdkafka takes them. Lists that went through librdkafka must not outlive the client: they would hang its drop.
-pub(super) fn list(places: &Places) -> Result<TopicPartitionList, Error> {
-    let mut list = TopicPartitionList::with_capacity(places.len());
-    for (partition, offset) in places {
-        list.add_partition_offset(partition.topic(), partition.partition(), *offset).map_err(|error| {
-            Error::Client {
-                operation: format!("{partition} at {offset:?}"),
-                source: error.into(),
-                retryable: false,
-            }
-        })?;
-    }
-    Ok(list)
-}
-
-fn failed(what: &str, places: &Places, error: &KafkaError) -> Error {
-    Error::Client {
-        operation: format!("{what} {places:?}"),
-        source: error.to_string().into(),
-        retryable: true,
-    }
+fn failed(what: &str, targets: &PartitionOffsets, error: &KafkaError) -> Error {
+    retryable(format!("{what} {targets:?}"), error.clone())
 }

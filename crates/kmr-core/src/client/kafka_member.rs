@@ -1,4 +1,4 @@
-//! The group member that the graph talks to, on top of librdkafka.
+//! The member of a consumer group: rebalances, and commits of its partitions.
 
 use std::collections::BTreeMap;
 
@@ -9,14 +9,15 @@ use rdkafka::error::KafkaError;
 use tokio::sync::{Mutex, mpsc};
 
 use super::context::Client;
-use super::fetcher::Fetcher;
+use super::errors::retryable;
 use super::logs::logs;
-use super::native::Queue;
+use super::native::queue::Queue;
+use super::partition_calls::PartitionCalls;
 use super::starts::StartPolicy;
-use super::threads::{ClientRef, Threads, leave};
+use super::threads::{Threads, leave};
 use super::topic_ids::TopicIds;
 use super::{commits, starts};
-use crate::commit_metadata::refuse_open_plan;
+use crate::commit_metadata::ensure_no_open_plan;
 use crate::error::Error;
 use crate::member::{
     CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Ready, Rebalance, RebalanceProtocol,
@@ -28,13 +29,13 @@ use crate::record::TopicPartition;
 pub(super) struct KafkaMember {
     pub(super) _threads: Threads,
     pub(super) events: Mutex<mpsc::UnboundedReceiver<MemberEvent>>,
-    pub(super) fetcher: Fetcher,
+    pub(super) calls: PartitionCalls,
+    /// The queue for replies to commits.
     pub(super) commits: Queue,
-    pub(super) client: ClientRef,
     pub(super) group: String,
     pub(super) policy: StartPolicy,
     pub(super) topic_ids: TopicIds,
-    /// Whether starts say which logs they are of.
+    /// Whether starting positions carry the identity of their log.
     pub(super) exactly_once: bool,
 }
 
@@ -48,26 +49,28 @@ impl GroupMember for KafkaMember {
     }
 
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
-        self.topic_ids.note(&self.client, &rebalance.partitions).await;
-        // Before the offsets are read: a topic that is created again in between is another one, and is refused.
+        let client = &self.calls.client;
+        self.topic_ids.note(client, &rebalance.partitions).await;
+        // Before the offsets are read. A topic that is created again in between is then another log,
+        // and its commits fail.
         let mut logs = match self.exactly_once && !rebalance.partitions.is_empty() {
-            true => logs(&self.client, &self.topic_ids, &rebalance.partitions).await?,
+            true => logs(client, &self.topic_ids, &rebalance.partitions).await?,
             false => BTreeMap::new(),
         };
-        let (rebalance, fetcher) = (rebalance.clone(), self.fetcher.clone());
+        let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());
         let (policy, group, exactly_once) = (self.policy.clone(), self.group.clone(), self.exactly_once);
         let assign = move |client: &Client| {
-            let go_on = || client.context().is_current(rebalance.id);
+            let is_needed = || client.context().is_current(rebalance.id);
             let partitions = &rebalance.partitions;
-            let committed = starts::committed(client, partitions, &group, &go_on)?;
+            let committed = starts::committed(client, partitions, &group, &is_needed)?;
             let Some(committed) = committed else { return Ok(Vec::new()) };
-            let starts = starts::resolve(client, partitions, committed, &policy, &go_on)?;
+            let starts = starts::resolve(client, partitions, committed, &policy, &is_needed)?;
             let Some(mut starts) = starts else { return Ok(Vec::new()) };
             starts.iter_mut().for_each(|start| start.log = logs.remove(&start.partition));
             if !exactly_once {
-                // Before anything of them is read.
+                // Before any of their records is read.
                 for Start { partition, metadata, .. } in &starts {
-                    refuse_open_plan(partition, metadata.as_deref())?;
+                    ensure_no_open_plan(partition, metadata.as_deref())?;
                 }
             }
             let assign = |list: &TopicPartitionList| match rebalance.protocol {
@@ -82,11 +85,11 @@ impl GroupMember for KafkaMember {
             })?;
             Ok(if assigned { starts } else { Vec::new() })
         };
-        self.client.call("assign", assign).await?
+        client.call("assign", assign).await?
     }
 
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error> {
-        let (rebalance, fetcher) = (rebalance.clone(), self.fetcher.clone());
+        let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());
         let unassign = move |client: &Client| {
             let unassign = |list: &TopicPartitionList| match rebalance.protocol {
                 RebalanceProtocol::Eager => client.unassign(),
@@ -94,29 +97,27 @@ impl GroupMember for KafkaMember {
             };
             fetcher.unassign(client, &rebalance, |list| answer(client, &rebalance, || unassign(list)))
         };
-        self.client.call("unassign", unassign).await?
+        self.calls.client.call("unassign", unassign).await?
     }
 
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
         let mut outcomes = self.topic_ids.check(offsets).await;
         let open = offsets.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
         let open: Vec<OffsetCommit> = open.map(|(commit, _)| commit.clone()).collect();
-        let mut answers = commits::commit(&self.commits, &open).await.into_iter();
+        let mut sent = commits::commit(&self.commits, &open).await.into_iter();
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
-            *outcome = answers.next();
+            *outcome = sent.next();
         }
-        let unanswered = || CommitOutcome::Retryable("no answer".to_owned());
+        let unanswered = || CommitOutcome::Retryable("no response".to_owned());
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unanswered)).collect()
     }
 
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
-        let (fetcher, positions) = (self.fetcher.clone(), positions.to_vec());
-        self.client.call("seek", move |client| fetcher.seek(client, &positions)).await?
+        self.calls.seek(positions).await
     }
 
     async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error> {
-        let (fetcher, partitions) = (self.fetcher.clone(), partitions.to_vec());
-        self.client.call("pause", move |client| fetcher.pause(client, &partitions, paused)).await?
+        self.calls.pause(partitions, paused).await
     }
 
     async fn offsets(
@@ -124,34 +125,31 @@ impl GroupMember for KafkaMember {
         partitions: &[TopicPartition],
         point: LogPoint,
     ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
-        let partitions = partitions.to_vec();
-        let offsets = move |client: &Client| starts::log_offsets(client, &partitions, point);
-        self.client.call("offsets", offsets).await?
+        self.calls.offsets(partitions, point).await
     }
 
     async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
-        let partition = partition.clone();
-        let call = move |client: &Client| starts::watermarks(client, &partition);
-        self.client.call("watermarks", call).await.ok().flatten()
+        self.calls.watermarks(partition).await
     }
 
     async fn close(&self) -> Result<(), Error> {
-        // At once, not when the control thread comes to it: a call that it is busy with gives up then.
-        let unanswered = self.client.get().context().close();
-        self.client.call("close", move |client| leave(client, unanswered.as_ref())).await?
+        // Here and not on the control thread: a call that is running there then gives up at once.
+        let unanswered = self.calls.client.get().context().close();
+        self.calls.client.call("close", move |client| leave(client, unanswered.as_ref())).await?
     }
 }
 
-/// A member that is dropped without being closed still answers its rebalances: an open one would keep the client for ever.
+/// A member that is dropped without being closed still answers its rebalance. An open one would keep
+/// the client forever.
 impl Drop for KafkaMember {
     fn drop(&mut self) {
-        if let Some(unanswered) = self.client.get().context().close() {
-            self.client.spawn_call(move |client| drop(leave(client, Some(&unanswered))));
+        if let Some(unanswered) = self.calls.client.get().context().close() {
+            self.calls.client.spawn_call(move |client| drop(leave(client, Some(&unanswered))));
         }
     }
 }
 
-/// Answers a rebalance, unless another has taken its place: `false`.
+/// Answers a rebalance. `false`: a later rebalance has replaced it.
 fn answer(
     client: &Client,
     rebalance: &Rebalance,
@@ -160,13 +158,9 @@ fn answer(
     match client.context().answer(rebalance.id, call) {
         None => Ok(false),
         Some(Ok(())) => Ok(true),
-        Some(Err(error)) => Err(Error::Client {
-            operation: format!(
-                "answering a rebalance ({:?} of {:?})",
-                rebalance.change, rebalance.partitions
-            ),
-            source: error.to_string().into(),
-            retryable: true,
-        }),
+        Some(Err(error)) => Err(retryable(
+            format!("answering a rebalance ({:?} of {:?})", rebalance.change, rebalance.partitions),
+            error,
+        )),
     }
 }

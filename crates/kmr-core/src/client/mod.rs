@@ -1,25 +1,28 @@
 //! The Kafka client: librdkafka behind the seam of `member`.
 //!
-//! * `native`: the fenced unsafe code: one fetch queue for all partitions, and commits with their own answers;
-//! * `context`: librdkafka's callbacks, turned into events;
-//! * `bootstrap`: how a client that has lost all brokers finds them again;
-//! * `threads`: the thread that polls and the thread that makes blocking calls;
-//! * `positions`: what has been handed out of each partition, and the gate between polling and moving positions;
-//! * `fetcher`: assign, unassign, seek, pause;
-//! * `starts`: where partitions start, and what the logs hold;
-//! * `commits`: what the answers to commits mean;
-//! * `topic_ids`: whether a topic is still the one that was read;
-//! * `logs`: which logs partitions have; `reset`: the operator's own hand on offsets;
-//! * `kafka_member`, `groupless`: the member of a group on top of them, and one without a group;
-//! * `reader`: a client of its own that reads records again;
-//! * `connect`: start-up, with the checks that name what is wrong.
+//! Groups, from the bottom up:
+//!
+//! * The client itself. `native` is the fenced unsafe code: the fetch queue, and commits with their
+//!   outcomes. `context` turns librdkafka's callbacks into events. `bootstrap` helps a client that has
+//!   lost all brokers. `handle` and `threads` are the reference to the client, the thread that polls
+//!   and the thread that makes blocking calls. `errors`, `timeouts` and `partition_list` serve them
+//!   all.
+//! * Partitions. `positions` knows the position of each partition and has the gate between polling and
+//!   moving positions. `fetcher` makes the calls that move them. `starts` reads offsets. `commits`
+//!   turns replies into outcomes. `topic_ids` and `logs` identify topics and their logs.
+//! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
+//!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
+//! * Users of a client. `open` and `topic_check` create one, and `connect` makes it a member. `reader`
+//!   and `reading` read records again. `reset` sets the offsets of a group.
 
 mod bootstrap;
 mod commits;
 mod connect;
 mod context;
+mod errors;
 mod fetcher;
 mod groupless;
+mod handle;
 mod kafka_member;
 mod logs;
 #[allow(
@@ -27,16 +30,25 @@ mod logs;
     reason = "the one place that calls librdkafka directly; every site says why it is sound"
 )]
 mod native;
+mod open;
+mod partition_calls;
+mod partition_list;
 mod positions;
 mod reader;
+mod reading;
+mod remembered_offsets;
 mod reset;
 mod starts;
 mod threads;
+mod timeouts;
+mod topic_check;
 mod topic_ids;
+mod topic_watch;
 
 #[cfg(test)]
 mod tests;
 
 pub use bootstrap::Bootstrap;
 pub(crate) use connect::Connect;
+pub(crate) use open::OpenOptions;
 pub use reset::reset_offsets;

@@ -1,36 +1,42 @@
-//! What has been handed out of each assigned partition, and the gate between handing out and moving positions.
+//! The position of each assigned partition, and the gate between polling and moving positions.
 //!
-//! librdkafka keeps a position of its own ("app position": behind the last message handed out) and goes on from there when a
-//! partition is resumed; it pauses *every* partition at a rebalance. With batched consumption that position is wrong in
-//! three cases (2.12.1, `rd_kafka_q_serve_rkmessages`), and a record would be skipped:
+//! librdkafka keeps an "app position" of its own: the offset after the last message that it returned.
+//! It continues there when a partition is resumed, and it pauses *every* partition at a rebalance.
+//! With batched consumption that position is wrong in three cases (2.12.1,
+//! `rd_kafka_q_serve_rkmessages`), and a record would be skipped:
 //!
-//! * an error or an end of partition counts as one record handed out: it is one too high;
-//! * a batch that ends while a seek or an unassign is under way moves it to where the batch ended;
-//! * an out-of-range error carries no version, so one of an earlier assignment is handed out in the present one.
+//! * An error or an end of partition counts as a returned record, so the position is one too high.
+//! * A batch that ends during a seek or an unassign moves the position to the end of the batch.
+//! * An out-of-range error has no version, so an error of an earlier assignment is returned in the
+//!   current one.
 //!
 //! Invariants:
-//! 1. Polling the fetch queue and moving positions (assign, unassign, seek, pause) exclude each other: both hold the gate.
-//! 2. `next` is the offset behind the last record handed out in this assignment, or where it starts.
-//! 3. A position that librdkafka has wrong is marked `skewed`, and corrected by a seek before the partition is resumed.
+//! 1. Polling the fetch queue and moving positions (assign, unassign, seek, pause) exclude each other:
+//!    both hold the gate.
+//! 2. `next` is the offset after the last record returned in this assignment. Before the first record
+//!    it is the starting position.
+//! 3. A position that is wrong in librdkafka is marked `skewed`. A seek corrects it before the
+//!    partition is resumed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
 
 use rdkafka::Offset;
 
+use super::partition_list::PartitionOffsets;
 use crate::record::TopicPartition;
 
-/// The positions, behind the gate (invariant 1).
+/// The gate that guards the positions (invariant 1).
 #[derive(Default)]
 pub(super) struct Gate(Mutex<Positions>);
 
 impl Gate {
-    /// Waits for the gate: for those who move positions.
+    /// Waits for the gate. For calls that move positions.
     pub(super) fn lock(&self) -> MutexGuard<'_, Positions> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The gate, if it is free: for polling, which never blocks.
+    /// The gate, if it is free. For polling, which never blocks.
     pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, Positions>> {
         match self.0.try_lock() {
             Ok(positions) => Some(positions),
@@ -44,40 +50,39 @@ impl Gate {
 #[derive(Default)]
 pub(super) struct Positions {
     assigned: HashMap<TopicPartition, Position>,
-    /// A fetcher may have ended by mistake: see [`Positions::out_of_range`].
+    /// An out-of-range error of an earlier assignment was seen. See [`Positions::out_of_range`].
     suspicious: bool,
 }
 
 struct Position {
-    /// `None`: at the lowest offset in the log.
+    /// `None`: the lowest offset in the log.
     next: Option<i64>,
-    handed_out: bool,
+    /// Whether a record was returned in this assignment.
+    has_returned: bool,
     skewed: bool,
-    fetcher: Fetcher,
+    fetching: Fetching,
 }
 
-/// What fetches a partition inside librdkafka.
+/// The state of librdkafka's fetcher for a partition.
 #[derive(PartialEq, Eq)]
-enum Fetcher {
-    Runs,
-    /// It has ended, out of range. A seek is refused then; only another assignment starts it again.
+enum Fetching {
+    Running,
+    /// It has ended, out of range. librdkafka then rejects a seek. Only a new assignment starts it
+    /// again.
     Ended,
-    /// It has to be assigned anew, at `next`.
-    Restarts,
+    /// The partition has to be assigned again, at `next`.
+    NeedsRestart,
 }
 
 impl Position {
     fn at(next: Option<i64>) -> Self {
-        Self { next, handed_out: false, skewed: false, fetcher: Fetcher::Runs }
+        Self { next, has_returned: false, skewed: false, fetching: Fetching::Running }
     }
 
     fn offset(&self) -> Offset {
         self.next.map_or(Offset::Beginning, Offset::Offset)
     }
 }
-
-/// Partitions with the offsets at which they go on.
-pub(super) type Places = Vec<(TopicPartition, Offset)>;
 
 impl Positions {
     pub(super) fn assigned(&mut self, partition: &TopicPartition, start: Option<i64>) {
@@ -96,93 +101,95 @@ impl Positions {
         self.assigned.contains_key(partition)
     }
 
-    /// Records up to `last` are handed out. `false`: the partition is not assigned, they must not be.
-    pub(super) fn handed_out(&mut self, partition: &TopicPartition, last: i64) -> bool {
+    /// Poll returns records up to `last`. `false`: the partition is not assigned, so poll must not
+    /// return them.
+    pub(super) fn returned(&mut self, partition: &TopicPartition, last: i64) -> bool {
         let Some(position) = self.assigned.get_mut(partition) else { return false };
-        (position.next, position.handed_out, position.skewed) = (Some(last + 1), true, false);
+        (position.next, position.has_returned, position.skewed) = (Some(last + 1), true, false);
         true
     }
 
-    /// The end of the partition was handed out. `false`: it is not assigned.
+    /// Poll returns the end of the partition. `false`: it is not assigned.
     pub(super) fn ended(&mut self, partition: &TopicPartition, end: i64) -> bool {
         let Some(position) = self.assigned.get_mut(partition) else { return false };
         (position.next, position.skewed) = (Some(end), true);
         true
     }
 
-    /// An error was handed out that does not end the fetching. `false`: the partition is not assigned.
+    /// Poll returns an error that does not end the fetching. `false`: the partition is not assigned.
     pub(super) fn failed(&mut self, partition: &TopicPartition) -> bool {
         let Some(position) = self.assigned.get_mut(partition) else { return false };
         position.skewed = true;
         true
     }
 
-    /// `offset` is said to be out of range. `false`: that is not where this assignment is, so it is an earlier one's error. As
-    /// it may have ended the present fetcher all the same, the partition is to be restarted where it is.
+    /// librdkafka reports `offset` as out of range. `false`: this assignment has another position, so
+    /// the error belongs to an earlier assignment. It may still have ended the current fetcher, so the
+    /// partition has to be restarted at its position.
     pub(super) fn out_of_range(&mut self, partition: &TopicPartition, offset: i64) -> bool {
         let Some(position) = self.assigned.get_mut(partition) else { return false };
-        let ours = match position.next {
-            Some(next) if position.handed_out => offset >= next,
+        let is_current = match position.next {
+            Some(next) if position.has_returned => offset >= next,
             Some(next) => offset == next,
             None => offset < 0, // the lowest offset itself could not be found
         };
-        position.fetcher = if ours { Fetcher::Ended } else { Fetcher::Restarts };
-        self.suspicious |= !ours;
-        ours
+        position.fetching = if is_current { Fetching::Ended } else { Fetching::NeedsRestart };
+        self.suspicious |= !is_current;
+        is_current
     }
 
-    /// Whether there was an out-of-range error since the last call that was not the present assignment's.
+    /// Whether an out-of-range error of an earlier assignment was seen since the last call.
     pub(super) fn take_suspicion(&mut self) -> bool {
         std::mem::take(&mut self.suspicious)
     }
 
-    /// The partition goes on at `offset`.
+    /// The partition continues at `offset`.
     pub(super) fn sought(&mut self, partition: &TopicPartition, offset: i64) {
         self.assigned.insert(partition.clone(), Position::at(Some(offset)));
     }
 
-    /// The partition has to be assigned anew, where it is.
-    pub(super) fn restart(&mut self, partition: &TopicPartition) {
+    /// The partition has to be assigned again, at its position.
+    pub(super) fn needs_restart(&mut self, partition: &TopicPartition) {
         if let Some(position) = self.assigned.get_mut(partition) {
-            position.fetcher = Fetcher::Restarts;
+            position.fetching = Fetching::NeedsRestart;
         }
     }
 
     pub(super) fn is_seekable(&self, partition: &TopicPartition) -> bool {
-        self.assigned.get(partition).is_some_and(|position| position.fetcher == Fetcher::Runs)
+        self.assigned.get(partition).is_some_and(|position| position.fetching == Fetching::Running)
     }
 
-    /// Those whose position librdkafka has wrong.
-    pub(super) fn skewed(&self) -> Places {
-        let skewed = |position: &Position| position.skewed && position.fetcher == Fetcher::Runs;
-        self.places(skewed)
+    /// Partitions whose position is wrong in librdkafka.
+    pub(super) fn skewed(&self) -> PartitionOffsets {
+        let skewed = |position: &Position| position.skewed && position.fetching == Fetching::Running;
+        self.select(skewed)
     }
 
     pub(super) fn corrected(&mut self) {
         self.assigned.values_mut().for_each(|position| position.skewed = false);
     }
 
-    /// Those that have to be assigned anew.
-    pub(super) fn restarts(&self) -> Places {
-        self.places(|position| position.fetcher == Fetcher::Restarts)
+    /// Partitions that have to be assigned again.
+    pub(super) fn to_restart(&self) -> PartitionOffsets {
+        self.select(|position| position.fetching == Fetching::NeedsRestart)
     }
 
-    pub(super) fn all(&self) -> Places {
-        self.places(|_| true)
+    pub(super) fn all(&self) -> PartitionOffsets {
+        self.select(|_| true)
     }
 
-    /// These have been assigned anew.
-    pub(super) fn restarted(&mut self, places: &Places) {
-        for (partition, _) in places {
+    /// These partitions were assigned again.
+    pub(super) fn restarted(&mut self, partitions: &PartitionOffsets) {
+        for (partition, _) in partitions {
             if let Some(position) = self.assigned.get_mut(partition) {
                 *position = Position::at(position.next);
             }
         }
     }
 
-    fn places(&self, which: impl Fn(&Position) -> bool) -> Places {
-        let chosen = self.assigned.iter().filter(|(_, position)| which(position));
-        chosen.map(|(partition, position)| (partition.clone(), position.offset())).collect()
+    fn select(&self, which: impl Fn(&Position) -> bool) -> PartitionOffsets {
+        let selected = self.assigned.iter().filter(|(_, position)| which(position));
+        selected.map(|(partition, position)| (partition.clone(), position.offset())).collect()
     }
 }
 
@@ -197,37 +204,37 @@ mod tests {
     }
 
     #[test]
-    fn out_of_range_errors_of_an_earlier_assignment_are_told_apart() {
+    fn out_of_range_error_of_an_earlier_assignment_restarts_the_partition() {
         let (mut positions, p) = at(Some(10));
-        assert!(!positions.out_of_range(&p, 5000), "the assignment starts at 10 and has handed out nothing");
-        assert_eq!(positions.restarts(), [(p.clone(), Offset::Offset(10))]);
+        assert!(!positions.out_of_range(&p, 5000), "the assignment starts at 10 and has returned nothing");
+        assert_eq!(positions.to_restart(), [(p.clone(), Offset::Offset(10))]);
         positions.restarted(&vec![(p.clone(), Offset::Offset(10))]);
-        assert!(positions.restarts().is_empty());
-        assert!(positions.out_of_range(&p, 10));
-        assert!(!positions.is_seekable(&p), "librdkafka's fetcher has ended");
+        assert!(positions.to_restart().is_empty());
+        assert!(positions.out_of_range(&p, 10), "the position itself is the current assignment's");
+        assert!(!positions.is_seekable(&p), "librdkafka's fetcher has ended, so it rejects a seek");
         positions.sought(&p, 20);
-        positions.restart(&p);
-        assert_eq!(positions.restarts(), [(p.clone(), Offset::Offset(20))]);
+        positions.needs_restart(&p);
+        assert_eq!(positions.to_restart(), [(p.clone(), Offset::Offset(20))]);
         let (mut positions, p) = at(Some(10));
-        positions.handed_out(&p, 14);
-        assert!(positions.out_of_range(&p, 17), "retention may pass the reader, over a gap as well");
+        positions.returned(&p, 14);
+        assert!(positions.out_of_range(&p, 17), "retention may pass the position, over a gap as well");
         let (mut positions, p) = at(None);
         assert!(!positions.out_of_range(&p, 7));
-        assert_eq!(positions.restarts(), [(p, Offset::Beginning)]);
+        assert_eq!(positions.to_restart(), [(p, Offset::Beginning)]);
         assert!(!positions.out_of_range(&TopicPartition::new("t", 1), 7), "not assigned");
     }
 
     #[test]
-    fn an_end_is_no_record() {
+    fn position_at_an_end_is_skewed_until_it_is_corrected() {
         let (mut positions, p) = at(Some(0));
-        positions.handed_out(&p, 9);
+        positions.returned(&p, 9);
         assert!(positions.skewed().is_empty());
         assert!(positions.ended(&p, 12));
         assert_eq!(positions.skewed(), [(p.clone(), Offset::Offset(12))]);
         positions.corrected();
         assert!(positions.skewed().is_empty());
         assert!(positions.ended(&p, 12));
-        positions.handed_out(&p, 12);
-        assert!(positions.skewed().is_empty(), "by now librdkafka's position is right");
+        positions.returned(&p, 12);
+        assert!(positions.skewed().is_empty(), "a returned record corrects librdkafka's position");
     }
 }

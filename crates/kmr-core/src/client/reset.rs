@@ -1,43 +1,49 @@
-//! The operator's own hand on a group's offsets: [`reset_offsets`].
+//! [`reset_offsets`]: an operator sets the offsets of a group.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::connect::{Connect, open, queue};
 use super::context::Client;
+use super::errors::{permanent, retryable};
+use super::handle::ClientRef;
 use super::logs::logs;
+use super::native::queue::Queue;
+use super::open::{OpenOptions, open};
 use super::topic_ids::TopicIds;
 use super::{commits, starts};
-use crate::commit_metadata::Idle;
-use crate::config::{ClientConfig, ResetPolicy};
+use crate::commit_metadata::IdleMarker;
+use crate::config::ClientConfig;
 use crate::error::{Error, log_bounds};
 use crate::member::{CommitOutcome, LogPoint, OffsetCommit};
 use crate::record::TopicPartition;
 
-/// How long an unreachable broker is tried, and the group's coordinator.
+/// How long to try an unreachable broker, and the group coordinator.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What is kept back for prefetching: nothing is fetched.
+/// The prefetch of a client that fetches nothing.
 const PREFETCH: usize = 1 << 20;
 
-/// Commits these offsets for the group of `config` (`group.id`) and starts a new epoch of exactly-once delivery at them. The group has to
-/// be stopped: none of its consumers may run.
+/// Commits these offsets for the group of `config` (`group.id`) and starts a new epoch of exactly-once
+/// delivery at them. Stop all consumers of the group before.
 ///
-/// A consumer with [`exactly_once`](crate::ConsumerBuilder::exactly_once) stops at an offset that it, or this function, did
-/// not commit: what was inserted up to there, and what comes again, only the operator can know. This is how the operator says it.
-/// What is read again in a new epoch is inserted again: its blocks have other tokens. A plan that is open is
-/// dropped; whether its block was inserted has to be found out in the sink first, by its offsets.
+/// A consumer with [`exactly_once`](crate::ConsumerBuilder::exactly_once) stops at an offset that
+/// neither it nor this function committed: only an operator can know what was inserted up to there and
+/// what will be read again. With this function the operator confirms it. Records that are read again in
+/// a new epoch are inserted again, because their blocks have other tokens. An open plan is dropped.
+/// Check the sink by the plan's offsets before, to know whether its block was inserted.
 ///
-/// Partitions that are not named stay as they are. Consumers in at-least-once mode start at such an offset as at any other.
+/// Partitions that are not named keep their offsets. Consumers in at-least-once mode start at such an
+/// offset as at any other.
 ///
 /// # Errors
-/// [`Error::Config`]: a setting is missing, no offsets are given, one of them is not in its log (from the lowest there to the one behind
-/// the last record), or the group has consumers; nothing was committed. Otherwise, whatever the cluster says; offsets of some
-/// partitions may be committed then, and the same call can be made again.
+/// [`Error::Config`] if a setting is missing, no offsets are given, an offset is not in its log (from
+/// the lowest one to the one after the last record), or the group has consumers. Nothing was committed
+/// then. Other errors come from the cluster. Offsets of some partitions may be committed then, and the
+/// same call can be repeated.
 ///
 /// # Cancel safety
-/// Dropping the future may leave the offsets committed, or not.
+/// If the future is dropped, the offsets may be committed or not.
 ///
 /// # Examples
 /// ```no_run
@@ -59,44 +65,48 @@ pub async fn reset_offsets(
     }
     let mut topics: Vec<String> = partitions.iter().map(|partition| partition.topic().to_owned()).collect();
     topics.dedup();
-    let connect = Connect {
+    let options = OpenOptions {
         topics,
         config,
-        start_at: None,
-        reset: ResetPolicy::Fail,
         without_group: false,
         reports_ends: false,
-        exactly_once: false,
-        reader: Default::default(),
         prefetch_bytes: PREFETCH,
         timeout: PATIENCE,
-        memory: Default::default(),
     };
-    let opened = open(&connect).await?;
+    let opened = open(&options).await?;
     let client = &opened.client;
-    let topic_ids = TopicIds::new(queue(client)?);
-    topic_ids.note(client, &partitions).await;
-    let logs = logs(client, &topic_ids, &partitions).await?;
-    let asked = offsets.clone();
-    client.call("offsets", move |client| check(client, &partitions, &asked)).await??;
-    let commit = |(partition, offset): (&TopicPartition, &i64)| {
-        let log = logs.get(partition)?;
-        // Epochs are times: later ones are larger, whoever started them.
-        let idle = Idle { log: log.id.clone(), epoch: log.millis, offset: *offset };
-        Some(OffsetCommit { partition: partition.clone(), offset: *offset, metadata: Some(idle.text()) })
-    };
-    let commits: Vec<OffsetCommit> = offsets.iter().filter_map(commit).collect();
-    let replies = queue(client)?;
+    let commits = idle_markers(client, &partitions, &offsets).await?;
+    let replies = Queue::new(client.clone())?;
     let outcomes = timeout(PATIENCE, commits::commit(&replies, &commits)).await;
-    let outcomes = outcomes.unwrap_or_else(|_| vec![CommitOutcome::Retryable("no answer".to_owned())]);
+    let outcomes = outcomes.unwrap_or_else(|_| vec![CommitOutcome::Retryable("no response".to_owned())]);
     match commits.iter().zip(&outcomes).find(|(_, outcome)| **outcome != CommitOutcome::Committed) {
         None => Ok(()),
-        Some((commit, outcome)) => Err(refused(commit, outcome)),
+        Some((commit, outcome)) => Err(commit_error(commit, outcome)),
     }
 }
 
-/// Refuses offsets that no consumer could start from.
-fn check(
+/// The commits: each offset with an idle marker of a new epoch.
+async fn idle_markers(
+    client: &ClientRef,
+    partitions: &[TopicPartition],
+    offsets: &BTreeMap<TopicPartition, i64>,
+) -> Result<Vec<OffsetCommit>, Error> {
+    let topic_ids = TopicIds::new(Queue::new(client.clone())?);
+    topic_ids.note(client, partitions).await;
+    let logs = logs(client, &topic_ids, partitions).await?;
+    let (checked, requested) = (partitions.to_vec(), offsets.clone());
+    client.call("offsets", move |client| check_in_log(client, &checked, &requested)).await??;
+    let commit = |(partition, offset): (&TopicPartition, &i64)| {
+        let log = logs.get(partition)?;
+        // Epochs are times, so a later one is larger, whichever program started it.
+        let idle = IdleMarker { log: log.id.clone(), epoch: log.millis, offset: *offset };
+        Some(OffsetCommit { partition: partition.clone(), offset: *offset, metadata: Some(idle.text()) })
+    };
+    Ok(offsets.iter().filter_map(commit).collect())
+}
+
+/// Rejects offsets that no consumer could start at.
+fn check_in_log(
     client: &Client,
     partitions: &[TopicPartition],
     offsets: &BTreeMap<TopicPartition, i64>,
@@ -108,8 +118,8 @@ fn check(
         let (low, high) = (bound(&low), bound(&high));
         if !(low..=high).contains(offset) {
             return Err(Error::Config(format!(
-                "offset {offset} for {partition} is not in the log, {}; nothing was committed: name one from the lowest there to the one \
-                 behind the last record",
+                "offset {offset} for {partition} is not in the log, {}; nothing was committed; name an \
+                 offset from the lowest one to the one after the last record",
                 log_bounds(low, high)
             )));
         }
@@ -117,16 +127,15 @@ fn check(
     Ok(())
 }
 
-fn refused(commit: &OffsetCommit, outcome: &CommitOutcome) -> Error {
-    let reason = outcome.reason().unwrap_or_default().to_owned();
+fn commit_error(commit: &OffsetCommit, outcome: &CommitOutcome) -> Error {
+    let reason = outcome.reason().unwrap_or_default();
+    let what = format!("commit of {} offset {}", commit.partition, commit.offset);
     match outcome {
         CommitOutcome::NotOwned(_) => Error::Config(format!(
-            "the group has consumers, so its offsets cannot be reset; stop them and wait until the group is empty ({reason})"
+            "the group has consumers, so its offsets cannot be reset; stop them and wait until the group \
+             is empty ({reason})"
         )),
-        outcome => Error::Client {
-            operation: format!("commit of {} offset {}", commit.partition, commit.offset),
-            source: reason.into(),
-            retryable: matches!(outcome, CommitOutcome::Retryable(_)),
-        },
+        CommitOutcome::Retryable(_) => retryable(what, reason),
+        _ => permanent(what, reason),
     }
 }

@@ -1,4 +1,4 @@
-//! Where assigned partitions start, and what the logs hold: all that is asked of the brokers about offsets.
+//! Requests for offsets: committed offsets, starting positions, and the bounds of logs.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -9,42 +9,44 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Client;
-use super::fetcher::list;
-use super::positions::Places;
+use super::errors::retryable;
+use super::partition_list::{PartitionOffsets, native_list, without_offsets};
+use super::timeouts;
 use crate::config::{ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::member::{LogPoint, Start};
 use crate::record::TopicPartition;
 use crate::telemetry;
 
-/// One try at reading offsets.
-const REQUEST: Duration = Duration::from_secs(5);
-/// All tries together: the group's coordinator, or a partition's leader, may be moving.
-const ALL_TRIES: Duration = Duration::from_secs(60);
-/// The same for what somebody else asks of the logs, while the control thread does nothing else.
-const LOG_TRIES: Duration = Duration::from_secs(20);
-/// Between two tries.
+/// All attempts together. The group coordinator or a partition's leader may be moving.
+const START_ATTEMPTS: Duration = Duration::from_secs(60);
+/// The same for requests outside of an assignment. Meanwhile the control thread does nothing else.
+const LOG_ATTEMPTS: Duration = Duration::from_secs(20);
+/// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Where partitions start for which nothing is committed.
+/// The starting position of partitions without a committed offset.
 #[derive(Clone, Debug)]
 pub(super) struct StartPolicy {
     pub(super) start_at: Option<StartAt>,
-    /// For what `start_at` does not name.
+    /// For partitions that `start_at` does not name.
     pub(super) reset: ResetPolicy,
 }
 
-/// What the group has committed. `None`: `go_on` says that nobody needs it any more.
+/// The committed offsets of the group. `None`: `is_needed` returned `false`.
 pub(super) fn committed(
     client: &Client,
     partitions: &[TopicPartition],
     group: &str,
-    go_on: &dyn Fn() -> bool,
+    is_needed: &dyn Fn() -> bool,
 ) -> Result<Option<HashMap<TopicPartition, Start>>, Error> {
     let what = format!("reading the committed offsets of group {group:?}");
-    let places: Places = partitions.iter().map(|partition| (partition.clone(), Offset::Invalid)).collect();
-    let asked = || client.committed_offsets(list_of(&places)?, REQUEST).and_then(|list| to_map(&list));
-    match persist(client, &what, ALL_TRIES, go_on, asked) {
+    let targets = without_offsets(partitions);
+    let request = || {
+        let committed = client.committed_offsets(offset_list(&targets)?, timeouts::OFFSETS)?;
+        to_starts(&committed)
+    };
+    match retry(client, &what, START_ATTEMPTS, is_needed, request) {
         Err(Error::Authorization { .. }) => {
             Err(Error::Authorization { resource: format!("group {group:?}") })
         }
@@ -52,18 +54,18 @@ pub(super) fn committed(
     }
 }
 
-/// Where each partition starts: as committed, else as the policy says, which is asked once for all. `None`: nobody needs it
-/// any more.
+/// The starting position of each partition: the committed offset, or else the offset that the policy
+/// chooses, in one request for all. `None`: `is_needed` returned `false`.
 pub(super) fn resolve(
     client: &Client,
     partitions: &[TopicPartition],
     mut committed: HashMap<TopicPartition, Start>,
     policy: &StartPolicy,
-    go_on: &dyn Fn() -> bool,
+    is_needed: &dyn Fn() -> bool,
 ) -> Result<Option<Vec<Start>>, Error> {
     let missing: Vec<TopicPartition> =
         partitions.iter().filter(|partition| !committed.contains_key(*partition)).cloned().collect();
-    let Some(chosen) = choose(client, &missing, policy, go_on)? else { return Ok(None) };
+    let Some(chosen) = choose(client, &missing, policy, is_needed)? else { return Ok(None) };
     let start = |partition: &TopicPartition| {
         let start = committed.remove(partition).unwrap_or_else(|| {
             let offset = chosen.get(partition).copied();
@@ -75,18 +77,19 @@ pub(super) fn resolve(
     Ok(Some(partitions.iter().map(start).collect()))
 }
 
-type OffsetRange = BTreeMap<TopicPartition, i64>;
+type Offsets = BTreeMap<TopicPartition, i64>;
 
-/// Offsets for partitions for which nothing is committed; those that start at the lowest offset are left out.
+/// The offsets that the policy chooses for partitions without a committed offset. Partitions that
+/// start at the lowest offset are left out.
 fn choose(
     client: &Client,
     missing: &[TopicPartition],
     policy: &StartPolicy,
-    go_on: &dyn Fn() -> bool,
-) -> Result<Option<OffsetRange>, Error> {
+    is_needed: &dyn Fn() -> bool,
+) -> Result<Option<Offsets>, Error> {
     let read = |partitions: &[TopicPartition], point| {
-        let what = what(partitions, point);
-        persist(client, &what, ALL_TRIES, go_on, || try_log_offsets(client, partitions, point))
+        let what = describe(partitions, point);
+        retry(client, &what, START_ATTEMPTS, is_needed, || try_log_offsets(client, partitions, point))
     };
     let mut chosen = match &policy.start_at {
         Some(StartAt::Timestamp(millis)) => return read(missing, LogPoint::Time(*millis)),
@@ -94,7 +97,7 @@ fn choose(
             let named = missing.iter().filter_map(|p| Some((p.clone(), *offsets.get(p)?)));
             named.collect()
         }
-        None => OffsetRange::new(),
+        None => Offsets::new(),
     };
     let named: Vec<TopicPartition> = chosen.keys().cloned().collect();
     let Some(low) = read(&named, LogPoint::Low)? else { return Ok(None) };
@@ -109,7 +112,8 @@ fn choose(
     let rest: Vec<TopicPartition> = missing.iter().filter(|p| !chosen.contains_key(*p)).cloned().collect();
     match (policy.reset, rest.first()) {
         (_, None) | (ResetPolicy::Earliest, _) => {}
-        // Resolved here, once, and committed: a restart before the first record must not skip what came in between.
+        // Resolved here, once, and committed. Otherwise a restart before the first record would skip
+        // the records in between.
         (ResetPolicy::Latest, _) => match read(&rest, LogPoint::End)? {
             Some(ends) => chosen.extend(ends),
             None => return Ok(None),
@@ -122,23 +126,24 @@ fn choose(
     Ok(Some(chosen))
 }
 
-fn bound(offsets: &OffsetRange, partition: &TopicPartition) -> i64 {
+fn bound(offsets: &Offsets, partition: &TopicPartition) -> i64 {
     offsets.get(partition).copied().unwrap_or(-1)
 }
 
-/// Offsets of a place in the logs of partitions: one request for all of a broker, and more of them for 20 s if it fails.
+/// Offsets of `point` in the logs of partitions: one request for all partitions of a broker, with
+/// retries for 20 s.
 pub(super) fn log_offsets(
     client: &Client,
     partitions: &[TopicPartition],
     point: LogPoint,
-) -> Result<OffsetRange, Error> {
-    let (what, go_on) = (what(partitions, point), || !client.context().is_leaving());
-    let read = persist(client, &what, LOG_TRIES, &go_on, || try_log_offsets(client, partitions, point))?;
-    let reason = || "the client is on its way out".to_owned();
-    read.ok_or_else(|| Error::Client { operation: what, source: reason().into(), retryable: true })
+) -> Result<Offsets, Error> {
+    let (what, is_needed) = (describe(partitions, point), || !client.context().is_leaving());
+    let read = || try_log_offsets(client, partitions, point);
+    let read = retry(client, &what, LOG_ATTEMPTS, &is_needed, read)?;
+    read.ok_or_else(|| retryable(what, "the client is closing"))
 }
 
-fn what(partitions: &[TopicPartition], point: LogPoint) -> String {
+fn describe(partitions: &[TopicPartition], point: LogPoint) -> String {
     format!("reading offsets of {partitions:?} ({point:?})")
 }
 
@@ -146,50 +151,51 @@ fn try_log_offsets(
     client: &Client,
     partitions: &[TopicPartition],
     point: LogPoint,
-) -> Result<OffsetRange, KafkaError> {
+) -> Result<Offsets, KafkaError> {
     if partitions.is_empty() {
-        return Ok(OffsetRange::new());
+        return Ok(Offsets::new());
     }
-    let asked = match point {
+    let offset = match point {
         LogPoint::Low => Offset::Beginning,
         LogPoint::End => Offset::End,
-        // Negative timestamps mean other things in the protocol.
+        // In the protocol negative timestamps have other meanings.
         LogPoint::Time(millis) => Offset::Offset(millis.max(0)),
     };
-    let places: Places = partitions.iter().map(|partition| (partition.clone(), asked)).collect();
-    let answer = client.offsets_for_times(list_of(&places)?, REQUEST)?;
-    let (mut offsets, mut at_the_end) = (OffsetRange::new(), Vec::new());
-    for element in answer.elements() {
+    let targets = partitions.iter().map(|partition| (partition.clone(), offset)).collect();
+    let response = client.offsets_for_times(offset_list(&targets)?, timeouts::OFFSETS)?;
+    let (mut offsets, mut at_the_end) = (Offsets::new(), Vec::new());
+    for element in response.elements() {
         element.error()?;
         let partition = TopicPartition::new(element.topic(), element.partition());
         match element.offset() {
             Offset::Offset(offset) => drop(offsets.insert(partition, offset)),
-            // No record is that young.
+            // No record has this timestamp or a later one.
             _ if matches!(point, LogPoint::Time(_)) => at_the_end.push(partition),
             _ => return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition)),
         }
     }
-    drop(answer);
+    drop(response);
     offsets.extend(try_log_offsets(client, &at_the_end, LogPoint::End)?);
     Ok(offsets)
 }
 
-/// The lowest offset of a partition, and the one behind its last record.
+/// The lowest offset of a partition, and the offset after its last record.
 pub(super) fn watermarks(client: &Client, partition: &TopicPartition) -> Option<(i64, i64)> {
-    client.fetch_watermarks(partition.topic(), partition.partition(), REQUEST).ok()
+    client.fetch_watermarks(partition.topic(), partition.partition(), timeouts::OFFSETS).ok()
 }
 
-/// Tries until it succeeds, it cannot, the time for all tries is up, or nobody needs it any more (`None`).
-fn persist<T>(
+/// Retries a request until it succeeds, cannot succeed, exceeds the time for all attempts, or is no
+/// longer needed (`None`).
+fn retry<T>(
     client: &Client,
     what: &str,
-    all_tries: Duration,
-    go_on: &dyn Fn() -> bool,
+    limit: Duration,
+    is_needed: &dyn Fn() -> bool,
     attempt: impl Fn() -> Result<T, KafkaError>,
 ) -> Result<Option<T>, Error> {
-    let deadline = Instant::now() + all_tries;
+    let deadline = Instant::now() + limit;
     loop {
-        if client.context().is_abandoned() || !go_on() {
+        if client.context().is_abandoned() || !is_needed() {
             return Ok(None);
         }
         let error = match attempt() {
@@ -203,23 +209,20 @@ fn persist<T>(
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
                 return Err(Error::Authorization { resource: "a subscribed topic".to_owned() });
             }
-            _ if Instant::now() >= deadline => {
-                let (what, reason) = (what.to_owned(), error.to_string());
-                return Err(Error::Client { operation: what, source: reason.into(), retryable: true });
-            }
+            _ if Instant::now() >= deadline => return Err(retryable(what, error)),
             _ => telemetry::client_error(&format!("{what}: {error}")),
         }
-        // Some errors come back at once; the next try should not.
+        // Some errors return at once, so the next attempt waits.
         std::thread::sleep(PAUSE);
     }
 }
 
-fn list_of(places: &Places) -> Result<TopicPartitionList, KafkaError> {
-    list(places).map_err(|_| KafkaError::OffsetFetch(RDKafkaErrorCode::InvalidArgument))
+fn offset_list(targets: &PartitionOffsets) -> Result<TopicPartitionList, KafkaError> {
+    native_list(targets).map_err(|_| KafkaError::OffsetFetch(RDKafkaErrorCode::InvalidArgument))
 }
 
-/// Own values at once: a list that outlives the client would hang its drop.
-fn to_map(list: &TopicPartitionList) -> Result<HashMap<TopicPartition, Start>, KafkaError> {
+/// Copies the list at once: a list that outlives the client would block the client's drop.
+fn to_starts(list: &TopicPartitionList) -> Result<HashMap<TopicPartition, Start>, KafkaError> {
     let mut starts = HashMap::new();
     for element in list.elements() {
         element.error()?;

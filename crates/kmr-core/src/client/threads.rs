@@ -1,6 +1,8 @@
-//! The two threads of a client: one polls, so that the group sees a live member and callbacks run; one makes the calls that
-//! block, so that no Tokio worker ever does. A panic on either, in a `tracing` subscriber that a callback reaches, say, ends the
-//! consumer with an error that names the thread (L1).
+//! The two threads of a client. One polls, so that the group sees a live member and callbacks run.
+//! The other makes the calls that block, so that no Tokio worker does.
+//!
+//! Supervised tasks (L1): a panic on either thread, for example in a `tracing` subscriber that a
+//! callback reaches, ends the consumer with an error that names the thread.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,12 +10,14 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use rdkafka::Message;
 use rdkafka::consumer::Consumer;
-use rdkafka::{Message, Offset};
-use tokio::sync::oneshot;
 
 use super::context::{Client, Context, decline};
-use super::fetcher::list;
+use super::errors::retryable;
+use super::handle::{ClientRef, Job};
+use super::partition_list::{native_list, without_offsets};
+use super::timeouts;
 use crate::error::Error;
 use crate::member::Rebalance;
 use crate::telemetry;
@@ -21,60 +25,23 @@ use crate::util::panic::panic_message;
 
 const CONTROL: &str = "kmr-kafka-control";
 const POLLING: &str = "kmr-kafka-poll";
-/// How long one poll waits: bounds the delay of the end, nothing else; events end a poll at once.
+/// How long one poll waits. It bounds only the delay at the end, because an event ends a poll at once.
 const POLL: Duration = Duration::from_millis(100);
-/// How long leaving the group may take before the client is given up.
-const CLOSE: Duration = Duration::from_secs(10);
+/// Between two checks of whether the group is left.
+const LEAVE_POLL: Duration = Duration::from_millis(5);
 
-type Job = Box<dyn FnOnce(&Client) + Send>;
-
-/// A reference to the client, and the way to its control thread, which owns it: dropping the client blocks, so that happens
-/// there, when the last reference is gone.
-#[derive(Clone)]
-pub(super) struct ClientRef {
-    // First: when the last sender goes, and the control thread ends, nobody else has the client any more.
-    client: Arc<Client>,
-    jobs: mpsc::Sender<Job>,
-}
-
-impl ClientRef {
-    /// The client.
-    pub(super) fn get(&self) -> &Client {
-        &self.client
-    }
-
-    /// Makes a blocking call on the control thread and does not wait for it.
-    pub(super) fn spawn_call(&self, call: impl FnOnce(&Client) + Send + 'static) {
-        let _ = self.jobs.send(Box::new(call));
-    }
-
-    /// Makes a blocking call on the control thread. Dropping the future does not take the call back.
-    pub(super) async fn call<T: Send + 'static>(
-        &self,
-        what: &str,
-        call: impl FnOnce(&Client) -> T + Send + 'static,
-    ) -> Result<T, Error> {
-        let (reply, answer) = oneshot::channel();
-        self.spawn_call(move |client| drop(reply.send(call(client))));
-        answer.await.map_err(|_| Error::Client {
-            operation: what.to_owned(),
-            source: "the call has ended without an answer".into(),
-            retryable: true,
-        })
-    }
-}
-
-/// The threads of one client. Dropping it ends the polling; the control thread ends with the last reference.
+/// The threads of one client. Dropping this ends the polling. The control thread ends with the last
+/// reference to the client.
 pub(super) struct Threads {
     ends: Arc<AtomicBool>,
 }
 
 impl Threads {
-    /// Starts both.
+    /// Starts both threads.
     pub(super) fn start(client: Client) -> Result<(Self, ClientRef), Error> {
         let (jobs, receiver) = mpsc::channel::<Job>();
-        let client = ClientRef { client: Arc::new(client), jobs };
-        let owned = client.client.clone();
+        let owned = Arc::new(client);
+        let client = ClientRef::new(owned.clone(), jobs);
         spawn(CONTROL, move || control(&owned, &receiver))?;
         let ends = Arc::new(AtomicBool::new(false));
         let (polled, stop) = (client.clone(), ends.clone());
@@ -89,7 +56,7 @@ impl Drop for Threads {
     }
 }
 
-/// Runs a piece of a thread's work. A panic is the consumer's end: `false`.
+/// Runs part of a thread's work. `false`: it panicked, which ends the consumer.
 fn guarded(context: &Context, task: &str, work: impl FnOnce()) -> bool {
     let panic = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(()) => return true,
@@ -99,14 +66,16 @@ fn guarded(context: &Context, task: &str, work: impl FnOnce()) -> bool {
     false
 }
 
-/// Makes calls as long as there are references. Then the client is dropped, on this thread.
+/// Makes calls as long as references to the client exist. Then this thread drops the client.
 fn control(client: &Client, jobs: &mpsc::Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
-        // A call that panics is one without an answer; leaving the group and dropping the client are up to this thread all the same.
+        // A call that panics has no result. This thread still has to leave the group and to drop the
+        // client.
         guarded(client.context(), CONTROL, || job(client));
     }
-    // Nobody is left to answer a rebalance (R3), and the drop revokes what is still assigned and waits for the answer: without
-    // this it would wait for ever, and the member would stay in the group with its partitions.
+    // No task is left to answer a rebalance: answered in time (R3). The drop revokes what is still
+    // assigned and waits for the answer. Without this it would wait forever, and the member would stay
+    // in the group with its partitions.
     if let Some(unanswered) = client.context().close() {
         let _ = leave(client, Some(&unanswered));
     }
@@ -114,61 +83,53 @@ fn control(client: &Client, jobs: &mpsc::Receiver<Job>) {
 
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), Error> {
     let spawned = thread::Builder::new().name(name.to_owned()).spawn(body);
-    spawned.map(drop).map_err(|error| Error::Client {
-        operation: format!("starting thread {name}"),
-        source: error.into(),
-        retryable: true,
-    })
+    spawned.map(drop).map_err(|error| retryable(format!("starting thread {name}"), error))
 }
 
-/// Polls until told to end: serves callbacks, and is what `max.poll.interval.ms` watches.
+/// Polls until `ends`. Polling serves callbacks, and `max.poll.interval.ms` bounds the time between
+/// two polls.
 fn poll(client: &Client, ends: &AtomicBool) {
     while !ends.load(Ordering::Acquire) && guarded(client.context(), POLLING, || poll_once(client)) {}
 }
 
 fn poll_once(client: &Client) {
-    client.context().bootstrap.keep(client.client());
+    client.context().bootstrap.add_if_due(client.client());
     match client.poll(POLL) {
         None => {}
         Some(Ok(message)) => {
-            // Every partition is forwarded before it is assigned, so this cannot be. If it is: librdkafka counts the record as
-            // handed out, so going on would skip it.
+            // Every partition is forwarded before it is assigned, so this should not happen. librdkafka
+            // counts the record as consumed, so continuing would skip it.
             let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
-            client.context().report_fatal(Error::Client {
-                operation: format!("{topic}/{partition} offset {offset}"),
-                source: "the record came through the wrong queue; stopping, so that it is read again".into(),
-                retryable: true,
-            });
+            client.context().report_fatal(retryable(
+                format!("{topic}/{partition} offset {offset}"),
+                "the record arrived in the wrong queue; stopping, so that it is read again",
+            ));
         }
         Some(Err(error)) => client.context().poll_failed(&error),
     }
 }
 
-/// Leaves the group; to be called on the control thread. From here on the callback answers rebalances; `unanswered` is one that
-/// waits already, for partitions that are drained or given up by now.
+/// Leaves the group. Must be called on the control thread. From here on the callback answers
+/// rebalances. `unanswered` is a rebalance that still waits for its answer. Its partitions are drained
+/// or given up by now.
 pub(super) fn leave(client: &Client, unanswered: Option<&Rebalance>) -> Result<(), Error> {
-    let failed = |reason: String| Error::Client {
-        operation: "leaving the group".to_owned(),
-        source: reason.into(),
-        retryable: true,
-    };
-    // After a fatal error there is no group to leave; the client goes all the same.
+    // After a fatal error there is no group to leave. The client is dropped anyway.
     if client.client().fatal_error().is_some() {
         return Ok(());
     }
-    // Before closing, which waits for the answer, and answers nothing when it is done: a call that comes then never returns.
+    // Before closing, which waits for this answer. After closing, librdkafka answers nothing, and a
+    // call would never return.
     if let Some(Rebalance { change, protocol, partitions, .. }) = unanswered {
-        let places = partitions.iter().map(|partition| (partition.clone(), Offset::Invalid)).collect();
-        decline(client, *change, *protocol, &list(&places)?);
+        decline(client, *change, *protocol, &native_list(&without_offsets(partitions))?);
     }
-    client.close_queue().map_err(|error| failed(error.to_string()))?;
-    let deadline = Instant::now() + CLOSE;
+    client.close_queue().map_err(|error| retryable("leaving the group", error))?;
+    let deadline = Instant::now() + timeouts::LEAVE;
     while !client.closed() {
         if Instant::now() >= deadline {
-            return Err(failed(format!("not done within {CLOSE:?}")));
+            return Err(retryable("leaving the group", format!("timed out after {:?}", timeouts::LEAVE)));
         }
-        // The other thread may have ended by now, and leaving takes callbacks.
-        if let Some(Err(error)) = client.poll(Duration::from_millis(5)) {
+        // The polling thread may have ended by now, and leaving needs the callbacks.
+        if let Some(Err(error)) = client.poll(LEAVE_POLL) {
             client.context().poll_failed(&error);
         }
     }
@@ -192,7 +153,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_reported_and_the_control_thread_goes_on() {
+    async fn a_panic_is_reported_and_the_control_thread_continues() {
         let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
         let mut config = rdkafka::ClientConfig::new();
         config.set("group.id", "g");
@@ -201,11 +162,11 @@ mod tests {
         assert!(!guarded(client.context(), POLLING, || panic!("subscriber")));
         assert_eq!(panicked(events.recv().await), (POLLING.to_owned(), "subscriber".to_owned()));
         let (_threads, client) = Threads::start(client).unwrap();
-        client.spawn_call(|_| panic!("nobody waits"));
-        assert_eq!(panicked(events.recv().await), (CONTROL.to_owned(), "nobody waits".to_owned()));
-        let answer: Result<(), Error> = client.call("a call", |_| panic!("somebody waits")).await;
-        assert!(answer.is_err());
-        assert_eq!(panicked(events.recv().await), (CONTROL.to_owned(), "somebody waits".to_owned()));
+        client.spawn_call(|_| panic!("without a caller"));
+        assert_eq!(panicked(events.recv().await), (CONTROL.to_owned(), "without a caller".to_owned()));
+        let reply: Result<(), Error> = client.call("a call", |_| panic!("with a caller")).await;
+        assert!(reply.is_err(), "the caller learns that its call has no result");
+        assert_eq!(panicked(events.recv().await), (CONTROL.to_owned(), "with a caller".to_owned()));
         assert_eq!(client.call("the next", |_| 7).await.ok(), Some(7));
     }
 }

@@ -18,7 +18,7 @@ use self::builder::Shutdown;
 pub use self::handle::ConsumerHandle;
 use self::options::Options;
 pub use self::report::RunReport;
-use crate::client::Connect;
+use crate::client::{Connect, OpenOptions};
 use crate::config::ClientConfig;
 use crate::error::{BoxError, Error};
 use crate::graph::control::Controls;
@@ -81,18 +81,21 @@ impl Consumer {
     /// Dropping the future ends the consumer at once, without the ordered shutdown. Nothing is
     /// lost: the next consumer reads unfinished records again.
     pub async fn run(self) -> Result<RunReport, Error> {
-        let connect = Connect {
+        let client = OpenOptions {
             topics: self.options.topics.clone(),
             config: self.options.config.clone(),
-            start_at: self.options.start_at.clone(),
-            reset: self.options.reset.unwrap_or_default(),
             without_group: self.options.without_group,
             // A planned block may end before a gap at the end of the log (E8).
             reports_ends: self.options.graph.until.is_some() || self.options.graph.exactly_once,
-            exactly_once: self.options.graph.exactly_once,
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
-            memory: Default::default(),
+        };
+        let connect = Connect {
+            client,
+            start_at: self.options.start_at.clone(),
+            reset: self.options.reset.unwrap_or_default(),
+            exactly_once: self.options.graph.exactly_once,
+            remembered: Default::default(),
             reader: Default::default(),
         };
         let watchdog = &self.options.watchdog;

@@ -21,7 +21,7 @@ pub(crate) enum Mutant {
     /// A dead letter counts as finished when it is queued.
     FinishesEarly,
     /// A late report counts for the current assignment.
-    TakesLateReports,
+    AcceptsLateReports,
     /// Offsets are expected without gaps.
     ExpectsDense,
     /// Partitions are drained before the callback returns.
@@ -33,21 +33,21 @@ pub(crate) enum Mutant {
     /// Records that were fetched for an earlier assignment count as the first ones of this one.
     ReadsTooEarly,
     /// E2: commit metadata is accepted without checking its log and offset.
-    HonoursForeign,
+    AcceptsForeignMetadata,
     /// E3: a block is planned and inserted before the dead letters of its records are acknowledged.
-    InsertsBeforeLetters,
+    InsertsBeforeDeadLetters,
     /// E4: a rebuilt block is cut short, and inserted under its token without a comparison.
     ChangesRows,
     /// E4: accepted rows are stored before the dead letters of the rejected rows are acknowledged.
-    LeavesOutEarly,
+    ExcludesRowsEarly,
     /// E4: the dead letter of one row finishes the record before its other rows are stored.
-    FinishesWithLetter,
+    FinishesWithDeadLetter,
     /// E8: a rebuilt block ends where a new block would.
     EndsAnywhere,
     /// E9: a revoke plans new blocks.
     PlansOnRevoke,
     /// A rebuilt block gets another token than its plan has.
-    MakesTokenAnew,
+    ChangesToken,
     /// A block is inserted under a token that no plan carries.
     InsertsWithoutPlan,
     /// The plan is committed after the insert has started.

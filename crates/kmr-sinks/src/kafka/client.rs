@@ -59,7 +59,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return telemetry::client_error(reason) };
-        self.bootstrap.heard(code);
+        self.bootstrap.reported(code);
         let (mut errors, now) = (self.lock(), Instant::now());
         if errors.warned.get(&(code as i32)).is_some_and(|last| now - *last < WARN_INTERVAL) {
             telemetry::client_error_again(reason);
@@ -138,7 +138,7 @@ impl Client {
     /// Recovers a client that has lost all brokers permanently. To be called regularly.
     pub(super) fn maintain(&self) {
         if let Some(producer) = &self.producer {
-            producer.context().bootstrap.keep(producer.client());
+            producer.context().bootstrap.add_if_due(producer.client());
         }
     }
 

@@ -28,7 +28,8 @@ async fn the_plan_of_a_recreated_topic_stops_the_consumer_until_a_new_epoch() ->
     let produced = scene.topic.produce(numbered(RECORDS, 1)).await?;
     // Kafka deletes the offsets of a deleted topic. A late commit or a backup can restore them.
     commit(&scene.topic, &scene.group, offset, Some(plan)).await?;
-    let texts = ["its metadata is of topic id", "and this is topic id", "offsets reset", scene.topic.name()];
+    let texts =
+        ["its metadata is for topic id", "but this log has topic id", "offsets reset", scene.topic.name()];
     stops(&settings(&scene), &texts).await?;
     let after = committed(&scene.topic, &scene.group).await?.0;
     ensure!(after == offset, "a stopped consumer commits nothing: {after} is committed, was {offset}");
@@ -51,14 +52,17 @@ async fn a_plan_of_another_topic_or_cluster_stops_the_consumer() -> Result<()> {
     other.group = unique(test_name!());
     let produced_other = other.topic.produce(numbered(RECORDS, 1)).await?;
     commit(&other.topic, &other.group, offset, Some(plan.clone())).await?;
-    stops(&settings(&other), &["its metadata is of topic id", "and this is topic id", other.topic.name()])
-        .await?;
+    stops(
+        &settings(&other),
+        &["its metadata is for topic id", "but this log has topic id", other.topic.name()],
+    )
+    .await?;
     ensure!(other.rows().await? == 0, "a stopped consumer inserts no rows");
 
     // A mirrored cluster: the same topic id under another cluster's name.
     let of_another_cluster = forged(&plan, 2, "another-cluster");
     commit(&first.topic, &first.group, offset, Some(of_another_cluster)).await?;
-    stops(&settings(&first), &["of cluster another-cluster, and this is topic id"]).await?;
+    stops(&settings(&first), &["of cluster another-cluster, but this log has topic id"]).await?;
     // A valid plan of a later version.
     commit(&first.topic, &first.group, offset, Some(forged(&plan, 0, "kmr2"))).await?;
     stops(&settings(&first), &["its metadata is not of this version of kmr"]).await?;

@@ -57,7 +57,7 @@ async fn an_offset_not_committed_by_kmr_stops_the_consumer_until_a_new_epoch() -
     .await?;
     // A mirroring tool copies the metadata to another offset.
     commit(&scene.topic, &scene.group, offset - 1, Some(plan.clone())).await?;
-    stops(&settings(&scene), &["its metadata is of offset"]).await?;
+    stops(&settings(&scene), &["its metadata is for offset"]).await?;
     // The plan of another topic, at the right offset.
     let mut words: Vec<&str> = plan.split(' ').collect();
     let other = "0123456789abcdef0123456789abcdef";

@@ -17,12 +17,12 @@ fn a_client_that_knows_no_broker_finds_the_cluster_by_servers_that_are_added() {
     let consumer: BaseConsumer = config.create().unwrap();
     let bootstrap = Bootstrap::new(&cluster.servers);
     let finds = |limit| consumer.fetch_metadata(None, limit).is_ok_and(|found| found.brokers().len() == 1);
-    bootstrap.keep(consumer.client());
+    bootstrap.add_if_due(consumer.client());
     assert!(!finds(Duration::from_millis(300)), "nothing was due");
-    bootstrap.heard(RDKafkaErrorCode::AllBrokersDown);
+    bootstrap.reported(RDKafkaErrorCode::AllBrokersDown);
     let deadline = Instant::now() + Duration::from_secs(20);
     while !finds(Duration::from_millis(300)) {
         assert!(Instant::now() < deadline, "the servers were not added");
-        bootstrap.keep(consumer.client());
+        bootstrap.add_if_due(consumer.client());
     }
 }

@@ -6,7 +6,7 @@ use super::kit::{Cluster, Driver, KIP_848, partition};
 
 async fn with_ends(cluster: &Cluster) -> Driver {
     let mut options = cluster.options(KIP_848);
-    options.reports_ends = true;
+    options.client.reports_ends = true;
     Driver::connect(&options).await
 }
 

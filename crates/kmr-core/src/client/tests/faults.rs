@@ -102,7 +102,7 @@ async fn an_unknown_member_of_a_cooperative_group_joins_again() {
 async fn partitions_that_an_overtaking_assignment_gives_back_are_read() {
     let cluster = Cluster::start(2);
     let mut options = cluster.options(EAGER);
-    options.config = options.config.set("topic.metadata.refresh.interval.ms", "100");
+    options.client.config = options.client.config.set("topic.metadata.refresh.interval.ms", "100");
     let mut driver = Driver::connect(&options).await;
     driver.owns(2).await;
     driver.subscribe(&["events", "second", "third"]).await;
@@ -148,7 +148,7 @@ async fn a_refused_commit_is_an_outcome_and_the_next_one_goes_through() {
         .request_errors(RDKafkaApiKey::OffsetCommit, &[Code::RD_KAFKA_RESP_ERR_GROUP_AUTHORIZATION_FAILED]);
     let commit = OffsetCommit { partition: partition(0), offset: 9, metadata: None };
     let outcomes = driver.member.commit(&[commit]).await;
-    assert!(matches!(&outcomes[..], [CommitOutcome::Refused(_)]), "{outcomes:?}");
+    assert!(matches!(&outcomes[..], [CommitOutcome::Failed(_)]), "{outcomes:?}");
     driver.member.close().await.unwrap();
 }
 
@@ -171,7 +171,7 @@ async fn a_topic_whose_commit_fails_does_not_fail_the_others() {
 async fn a_fenced_instance_is_fatal_and_says_so() {
     let cluster = Cluster::start(1);
     let mut options = cluster.options(EAGER);
-    options.config = options.config.set("group.instance.id", "one");
+    options.client.config = options.client.config.set("group.instance.id", "one");
     let mut driver = Driver::connect(&options).await;
     driver.owns(1).await;
     cluster.mock.request_errors(RDKafkaApiKey::Heartbeat, &[Code::RD_KAFKA_RESP_ERR_FENCED_INSTANCE_ID]);
@@ -185,7 +185,7 @@ async fn a_fenced_instance_is_fatal_and_says_so() {
 
 fn instance(cluster: &Cluster, id: &str) -> Connect {
     let mut options = cluster.options(KIP_848);
-    options.config = options.config.set("group.instance.id", id);
+    options.client.config = options.client.config.set("group.instance.id", id);
     options
 }
 

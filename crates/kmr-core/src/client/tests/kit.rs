@@ -9,10 +9,11 @@ use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use tokio::time::{Instant, sleep_until};
 
-use crate::client::Connect;
-use crate::client::connect::{join, open};
+use crate::client::connect::join;
 use crate::client::context::Client;
-use crate::client::threads::ClientRef;
+use crate::client::handle::ClientRef;
+use crate::client::open::open;
+use crate::client::{Connect, OpenOptions};
 use crate::config::{ClientConfig, ResetPolicy};
 use crate::error::Error;
 use crate::member::{
@@ -70,17 +71,20 @@ impl Cluster {
 
     pub(super) fn options(&self, settings: Settings) -> Connect {
         let config = ClientConfig::new().set("bootstrap.servers", &self.servers).set("group.id", "group");
-        Connect {
+        let client = OpenOptions {
             topics: vec!["events".to_owned()],
             config: settings.iter().fold(config, |config, (name, value)| config.set(*name, *value)),
-            start_at: None,
-            reset: ResetPolicy::Earliest,
             without_group: false,
             reports_ends: false,
-            exactly_once: false,
             prefetch_bytes: 16 << 20,
             timeout: Duration::from_secs(30),
-            memory: Default::default(),
+        };
+        Connect {
+            client,
+            start_at: None,
+            reset: ResetPolicy::Earliest,
+            exactly_once: false,
+            remembered: Default::default(),
             reader: Default::default(),
         }
     }
@@ -115,7 +119,7 @@ pub(super) struct Driver {
 
 impl Driver {
     pub(super) async fn connect(options: &Connect) -> Self {
-        let opened = open(options).await.unwrap();
+        let opened = open(&options.client).await.unwrap();
         let client = opened.client.clone();
         let Connected { member, queue } = join(options, opened).await.unwrap();
         Self {

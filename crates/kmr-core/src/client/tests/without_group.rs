@@ -5,14 +5,16 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 
 use super::kit::{COOPERATIVE, Cluster, Driver, KIP_848, Settings, partition};
-use crate::client::Connect;
+use crate::client::{Connect, OpenOptions};
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::member::{Change, Rebalance, RebalanceProtocol};
 
 fn options(cluster: &Cluster, settings: Settings) -> Connect {
     let config = ClientConfig::new().set("bootstrap.servers", &cluster.servers);
     let config = settings.iter().fold(config, |config, (name, value)| config.set(*name, *value));
-    Connect { config, without_group: true, ..cluster.options(&[]) }
+    let connect = cluster.options(&[]);
+    let client = OpenOptions { config, without_group: true, ..connect.client };
+    Connect { client, ..connect }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -52,7 +54,7 @@ async fn it_starts_where_it_is_told_to_and_can_be_paused_and_sought() {
     let mut options = options(&cluster, &[]);
     options.start_at = Some(StartAt::offsets([(partition(0), 90)]));
     options.reset = ResetPolicy::Latest;
-    options.reports_ends = true;
+    options.client.reports_ends = true;
     let mut driver = Driver::connect(&options).await;
     driver.until("the ends", |d| d.ends.contains(&(0, 100)) && d.ends.contains(&(1, 100))).await;
     assert_eq!((driver.count(0), driver.count(1)), (10, 0));

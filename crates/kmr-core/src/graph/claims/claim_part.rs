@@ -87,7 +87,7 @@ impl ClaimPart {
         state.unfinished = state.unfinished.saturating_sub(1);
         let left = state.unfinished;
         let waiter = state.waiter.take_if(|waiter| left <= waiter.unfinished);
-        let is_last = left == 0 || waiter.is_some() && enabled(Mutant::FinishesWithLetter);
+        let is_last = left == 0 || waiter.is_some() && enabled(Mutant::FinishesWithDeadLetter);
         let claim = if is_last { state.claim.take() } else { None };
         drop(state);
         // The receiver may be gone.

@@ -243,7 +243,7 @@ impl Committer {
                 let leaves = |request: &LeavingRequest| request.leaving.assignments().contains(&assignment);
                 entry.commits_stopped = self.leaving.iter().any(leaves);
             }
-            CommitOutcome::Refused(reason) => {
+            CommitOutcome::Failed(reason) => {
                 // The consumer is ending. Everything else that is finished is still committed.
                 entry.commits_stopped = true;
                 let what = format!("commit of {} offset {}", commit.partition, commit.offset);

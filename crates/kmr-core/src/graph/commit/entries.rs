@@ -173,7 +173,7 @@ impl Entries {
     fn reported_for(&mut self, assignment: AssignmentId) -> AssignmentId {
         let known = self.entries.iter().map(|(id, entry)| (*id, entry.assignment.partition.clone()));
         self.partitions.extend(known);
-        if self.entries.contains_key(&assignment) || !enabled(Mutant::TakesLateReports) {
+        if self.entries.contains_key(&assignment) || !enabled(Mutant::AcceptsLateReports) {
             return assignment;
         }
         let partition = self.partitions.get(&assignment);

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use super::handle::Settled;
 use super::offset_tracker::OffsetTracker;
 use super::plan_state::{AssignedStart, PlanState, StartingPosition};
-use crate::commit_metadata::refuse_open_plan;
+use crate::commit_metadata::ensure_no_open_plan;
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
 
@@ -52,7 +52,7 @@ impl Entry {
             self.plan_state = Some(PlanState::at_start(partition, start, budget)?);
             return Ok(());
         }
-        refuse_open_plan(partition, start.metadata.as_deref())
+        ensure_no_open_plan(partition, start.metadata.as_deref())
     }
 
     /// Answers the block task, if it waits and the start is known.

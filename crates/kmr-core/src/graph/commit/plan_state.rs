@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::offset_tracker::{OffsetRange, OffsetTracker};
-use crate::commit_metadata::{Idle, Mark, NoMark, Plan};
+use crate::commit_metadata::{CommitMetadata, IdleMarker, InvalidMetadata, Plan};
 use crate::error::Error;
 use crate::log_id::{LogAt, LogId};
 use crate::record::TopicPartition;
@@ -138,26 +138,28 @@ impl PlanState {
                 Err(foreign("it has no metadata".to_owned()))
             };
         };
-        let parsed = Mark::parse(text).map_err(|no_mark| {
+        let parsed = CommitMetadata::parse(text).map_err(|no_mark| {
             foreign(match no_mark {
-                NoMark::Foreign => "its metadata is not of this version of kmr".to_owned(),
-                NoMark::Damaged => "its metadata is damaged".to_owned(),
+                InvalidMetadata::Foreign => "its metadata is not of this version of kmr".to_owned(),
+                InvalidMetadata::Damaged => "its metadata is damaged".to_owned(),
             })
         })?;
-        if let Some(problem) = parsed.problem(&log.id, offset).filter(|_| !enabled(Mutant::HonoursForeign)) {
+        if let Some(problem) =
+            parsed.mismatch(&log.id, offset).filter(|_| !enabled(Mutant::AcceptsForeignMetadata))
+        {
             return Err(foreign(problem));
         }
         Ok(match parsed {
-            Mark::Idle(idle) => state(idle.epoch, None),
+            CommitMetadata::Idle(idle) => state(idle.epoch, None),
             // A block of one record is always admitted, however large.
-            Mark::Plan(plan) if plan.budget > budget && plan.first < plan.last => {
+            CommitMetadata::Plan(plan) if plan.budget > budget && plan.first < plan.last => {
                 return Err(Error::Config(format!(
                     "memory_budget: the planned block of {partition}, offsets {} to {}, needs {} bytes, but only {budget} are \
                      available for records; raise it to its value at the time the block was planned",
                     plan.first, plan.last, plan.budget
                 )));
             }
-            Mark::Plan(plan) => {
+            CommitMetadata::Plan(plan) => {
                 let (epoch, text) = (plan.epoch, text.clone());
                 let plan = Arc::new(plan);
                 let open = OpenPlan {
@@ -226,8 +228,9 @@ impl PlanState {
             self.open = None;
             return false;
         }
-        let is_complete =
-            || enabled(Mutant::InsertsBeforeLetters) || tracker.is_finished_but(open.plan.last, &open.held);
+        let is_complete = || {
+            enabled(Mutant::InsertsBeforeDeadLetters) || tracker.is_finished_but(open.plan.last, &open.held)
+        };
         match open.phase {
             PlanPhase::Waiting if is_complete() => {
                 open.phase = PlanPhase::Ready;
@@ -270,7 +273,7 @@ impl PlanState {
         }
         let offset =
             watermark.filter(|watermark| committed.is_none_or(|committed| *watermark > committed))?;
-        Some((offset, Idle { log: self.log.id.clone(), epoch: self.epoch, offset }.text()))
+        Some((offset, IdleMarker { log: self.log.id.clone(), epoch: self.epoch, offset }.text()))
     }
 
     /// The metadata `text` is in force now.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::Coordinator;
 use super::pauses::Reason;
 use super::session::Session;
-use crate::commit_metadata::Mark;
+use crate::commit_metadata::CommitMetadata;
 use crate::graph::commit::handle::Settled;
 use crate::member::Start;
 use crate::record::TopicPartition;
@@ -34,8 +34,8 @@ impl Replays {
     /// Adds the partitions that start with an open plan.
     pub(super) fn add(&mut self, starts: &[Start]) {
         for Start { partition, metadata, .. } in starts {
-            let replay = metadata.as_ref().and_then(|text| match Mark::parse(text) {
-                Ok(Mark::Plan(plan)) => Some(Replay { bytes: plan.budget, plan: text.clone() }),
+            let replay = metadata.as_ref().and_then(|text| match CommitMetadata::parse(text) {
+                Ok(CommitMetadata::Plan(plan)) => Some(Replay { bytes: plan.budget, plan: text.clone() }),
                 _ => None,
             });
             match replay {

@@ -60,7 +60,7 @@ impl<R: Reducer> PlannedBlock<R> {
                 BlockResult::Rejected(rows) => rows,
             };
             for acknowledged in self.send_dead_letters(rows).await? {
-                if !enabled(Mutant::LeavesOutEarly) && acknowledged.await.is_err() {
+                if !enabled(Mutant::ExcludesRowsEarly) && acknowledged.await.is_err() {
                     return Ok(None);
                 }
             }

@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::lane::{BlockDelivery, Lane, held_ranges};
 use super::planned_block::{PlannedBlock, Rejections};
-use crate::commit_metadata::Plan;
+use crate::commit_metadata::{Plan, PlannedRange};
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::assignment::states::AssignmentStates;
@@ -382,7 +382,7 @@ impl<R: Reducer> FrozenBlock<R> {
         let (first, last) = (self.held.first()?.first, self.last?);
         let StartingPosition { log, epoch, .. } = start;
         let rows = self.fingerprint;
-        let token = Plan::token_of(log, partition, (*epoch, first, last), rows);
+        let token = Plan::new_token(log, partition, PlannedRange { epoch: *epoch, first, last }, rows);
         let budget = self.contents.holds().map(|hold| hold.bytes() as u64).sum();
         let (log, epoch, created) = (log.clone(), *epoch, start.now());
         Some(Plan { log, epoch, first, last, rows, budget, token, created })
@@ -403,7 +403,7 @@ fn check_replay(plan: &Plan, found: Fingerprint, partition: &TopicPartition) -> 
 fn block_of(plan: &Plan, is_replay: bool) -> Block {
     let planned = u64::try_from(plan.created).unwrap_or(0);
     let planned = SystemTime::UNIX_EPOCH + Duration::from_millis(planned);
-    let changes_token = is_replay && enabled(Mutant::MakesTokenAnew);
+    let changes_token = is_replay && enabled(Mutant::ChangesToken);
     let token = if changes_token { format!("{}-anew", plan.token).into() } else { plan.token.clone() };
     Block::new(token, planned, is_replay)
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::cluster::State;
 use super::group::MemberId;
 use super::{Fate, RowId};
-use crate::commit_metadata::{Idle, Mark, Plan};
+use crate::commit_metadata::{CommitMetadata, IdleMarker, Plan};
 use crate::log_id::{LogAt, LogId};
 use crate::member::{Change, CommitOutcome, OffsetCommit};
 use crate::record::TopicPartition;
@@ -48,12 +48,12 @@ impl State {
     }
 
     /// The topic is another one from now on.
-    pub(super) fn created_again(&mut self, topic: &str) {
+    pub(super) fn recreated(&mut self, topic: &str) {
         *self.blocks.created.entry(topic.to_owned()).or_default() += 1;
     }
 
     /// A commit is asked for: every mark is about the offset that it comes with, and no plan is new in a revoke.
-    pub(super) fn check_marks(&mut self, id: MemberId, commit: &OffsetCommit) {
+    pub(super) fn check_metadata(&mut self, id: MemberId, commit: &OffsetCommit) {
         let OffsetCommit { partition, offset, metadata } = commit;
         if self.blocks.foreign.contains(partition) {
             let what = format!(
@@ -61,18 +61,18 @@ impl State {
             );
             self.violate("E2, marks of others are not honoured", what);
         }
-        let mark = metadata.as_deref().map(Mark::parse);
+        let mark = metadata.as_deref().map(CommitMetadata::parse);
         let Some(Ok(mark)) = mark else {
             let what = format!("commit of {partition} offset {offset} carries {metadata:?}");
             return self.violate("C7, every commit carries the metadata in force", what);
         };
         // Of the log that the member has read: a topic may have been created again since.
-        let (Mark::Idle(Idle { log, .. }) | Mark::Plan(Plan { log, .. })) = &mark;
-        if let Some(problem) = mark.problem(log, Some(*offset)) {
-            let what = format!("commit of {partition} offset {offset}: {problem}");
+        let (CommitMetadata::Idle(IdleMarker { log, .. }) | CommitMetadata::Plan(Plan { log, .. })) = &mark;
+        if let Some(mismatch) = mark.mismatch(log, Some(*offset)) {
+            let what = format!("commit of {partition} offset {offset}: {mismatch}");
             return self.violate("E1, a mark is about its offset", what);
         }
-        let Mark::Plan(plan) = mark else { return };
+        let CommitMetadata::Plan(plan) = mark else { return };
         if self.blocks.planned.contains_key(&*plan.token) {
             return;
         }
@@ -99,7 +99,8 @@ impl State {
     /// What the coordinator has taken.
     pub(super) fn stored(&mut self, commit: &OffsetCommit, outcome: &CommitOutcome) {
         if *outcome == CommitOutcome::Committed
-            && let Some(Ok(Mark::Plan(plan))) = commit.metadata.as_deref().map(Mark::parse)
+            && let Some(Ok(CommitMetadata::Plan(plan))) =
+                commit.metadata.as_deref().map(CommitMetadata::parse)
         {
             self.blocks.planned.insert(plan.token.to_string(), (commit.partition.clone(), plan));
         }
@@ -111,7 +112,7 @@ impl State {
             let what = format!("{name} gets {} rows under {token}, which no plan carries", rows.len());
             return self.violate("E1, a token is planned before it is used", what);
         };
-        if let Some(at) = self.oracle.first_without_letter(&partition, (plan.first, plan.last)) {
+        if let Some(at) = self.oracle.first_without_dead_letter(&partition, (plan.first, plan.last)) {
             let what = format!(
                 "{name} gets {partition} {}..={}, and {at} is in no dead letter",
                 plan.first, plan.last
@@ -157,7 +158,7 @@ impl State {
         let Some(log) = self.log_of(partition) else { return };
         let end = self.log.get(partition).map_or(0, super::log::PartitionLog::end);
         let offset = self.oracle.first_unfinished_of(partition).unwrap_or(end);
-        let idle = Idle { log: log.id, epoch: log.millis, offset };
+        let idle = IdleMarker { log: log.id, epoch: log.millis, offset };
         self.note(format_args!("the operator starts a new epoch of {partition} at {offset}"));
         self.committed.insert(partition.clone(), (offset, Some(idle.text())));
     }
@@ -182,7 +183,11 @@ pub(super) fn fingerprint(rows: &[RowId]) -> Fingerprint {
 
 impl super::oracle::Oracle {
     /// The first record of a range that has to become a dead letter and is none yet.
-    fn first_without_letter(&self, partition: &TopicPartition, (first, last): (i64, i64)) -> Option<i64> {
+    fn first_without_dead_letter(
+        &self,
+        partition: &TopicPartition,
+        (first, last): (i64, i64),
+    ) -> Option<i64> {
         let mut range = self.known_in(partition, first..=last);
         range.find(|(_, fate, letters)| *fate == Fate::DeadLetter && *letters == 0).map(|(offset, ..)| offset)
     }
@@ -201,7 +206,7 @@ impl super::oracle::Oracle {
             match fate {
                 Fate::Rows(rows) => found != *rows,
                 // One of its rows may be in the dead letters.
-                Fate::Refusable(rows) => found != *rows && (*letters == 0 || found + 1 != *rows),
+                Fate::Rejectable(rows) => found != *rows && (*letters == 0 || found + 1 != *rows),
                 Fate::DeadLetter | Fate::Skipped => found > 0,
             }
         };

@@ -24,7 +24,7 @@ use crate::record::{OwnedRecord, TopicPartition};
 /// How often the group's coordinator looks at its members.
 const TICK: Duration = Duration::from_millis(100);
 /// What an answer to a revoke may take: the drain, and a commit that is slow to be answered.
-const ANSWER: Duration = Simulation::DRAIN_DEADLINE.saturating_add(Duration::from_secs(20));
+const ANSWER: Duration = Simulation::DRAIN_TIMEOUT.saturating_add(Duration::from_secs(20));
 /// Calls of a client at one moment past which the graph is taken to spin.
 const SPIN: u32 = 200_000;
 
@@ -36,7 +36,7 @@ pub(super) struct Fetching {
     pub(super) paused: bool,
     /// It has failed, and is not read before it is sought.
     pub(super) failed: bool,
-    pub(super) taken_at: Instant,
+    pub(super) polled_at: Instant,
 }
 
 /// One connected client.
@@ -44,18 +44,18 @@ pub(super) struct Client {
     pub(super) events: mpsc::UnboundedSender<MemberEvent>,
     pub(super) data: Arc<Notify>,
     pub(super) fetching: BTreeMap<TopicPartition, Fetching>,
-    /// Partitions that it has handed back or lost, and has been told so: not to be committed.
-    pub(super) given_up: BTreeMap<TopicPartition, Change>,
+    /// Partitions that it has handed back or lost, and has been notified so: not to be committed.
+    pub(super) released: BTreeMap<TopicPartition, Change>,
     /// The partitions of the commit that waits for its answer.
     pub(super) committing: BTreeSet<TopicPartition>,
     /// When the last event was taken; nothing has been asked for since.
-    pub(super) called_back: Option<Instant>,
+    pub(super) callback_at: Option<Instant>,
     /// Calls at one moment.
     calls: (Instant, u32),
 }
 
 /// What a client gets when it fetches.
-pub(super) enum Taken {
+pub(super) enum Polled {
     Records(TopicPartition, Vec<Arc<OwnedRecord>>),
     /// The log does not hold the offset any more.
     OutOfRange(TopicPartition, i64),
@@ -168,9 +168,9 @@ impl Cluster {
             events,
             data: data.clone(),
             fetching: BTreeMap::new(),
-            given_up: BTreeMap::new(),
+            released: BTreeMap::new(),
             committing: BTreeSet::new(),
-            called_back: None,
+            callback_at: None,
             calls: (now, 0),
         };
         state.clients.insert(id, client);
@@ -209,12 +209,12 @@ impl State {
 
     fn tick(&mut self) {
         let partitions = self.log.partitions();
-        let told = self.group.step(Instant::now(), &partitions, &mut self.rng);
-        for (id, rebalance) in told {
+        let notified = self.group.step(Instant::now(), &partitions, &mut self.rng);
+        for (id, rebalance) in notified {
             let names: Vec<String> = rebalance.partitions.iter().map(ToString::to_string).collect();
             self.figures.rebalances += 1;
             self.note(format_args!(
-                "member {id} is told: #{} {:?} {}",
+                "member {id} is notified: #{} {:?} {}",
                 rebalance.id,
                 rebalance.change,
                 names.join(" ")
@@ -282,7 +282,7 @@ impl State {
     }
 
     /// Records for one client, at most `limit`, each with its partition's name; positions move on.
-    pub(super) fn fetch(&mut self, id: MemberId, limit: usize) -> Vec<Taken> {
+    pub(super) fn fetch(&mut self, id: MemberId, limit: usize) -> Vec<Polled> {
         let now = Instant::now();
         if now < self.faults.no_fetch_until || self.group.isolated_until(id, now).is_some() {
             return Vec::new();
@@ -314,34 +314,40 @@ impl State {
                 self.note(format_args!(
                     "member {id} cannot take {partition} at {position}: its log begins at {low}"
                 ));
-                fetched.push(Taken::OutOfRange(partition, position));
+                fetched.push(Polled::OutOfRange(partition, position));
                 continue;
             }
             let records =
                 self.log.get(&partition).map(|log| log.read(fetching.position, size)).unwrap_or_default();
             let (Some(first), Some(last)) = (records.first(), records.last()) else { continue };
             fetching.position = last.offset() + 1;
-            let taken_before = std::mem::replace(&mut fetching.taken_at, now);
+            let polled_before = std::mem::replace(&mut fetching.polled_at, now);
             let (first, offsets) = (first.timestamp_millis().unwrap_or(0), (first.offset(), last.offset()));
-            self.check_wait(&partition, now, taken_before, first);
+            self.check_wait(&partition, now, polled_before, first);
             self.note(format_args!("member {id} takes {partition} {}..={}", offsets.0, offsets.1));
-            fetched.push(Taken::Records(partition, records));
+            fetched.push(Polled::Records(partition, records));
         }
         fetched
     }
 
     /// R1: nothing but a fault of the surroundings keeps a partition waiting for longer than a drain may take.
-    fn check_wait(&mut self, partition: &TopicPartition, now: Instant, taken_before: Instant, produced: i64) {
-        let since = taken_before.max(self.at(produced)).max(self.faults.any_until);
-        let limit = self.figures_limit();
+    fn check_wait(
+        &mut self,
+        partition: &TopicPartition,
+        now: Instant,
+        polled_before: Instant,
+        produced: i64,
+    ) {
+        let since = polled_before.max(self.at(produced)).max(self.faults.any_until);
+        let limit = self.wait_limit();
         if now.saturating_duration_since(since) > limit {
             let what = format!("{partition} had records and was not read for {:?}", now - since);
             self.violate("R1, kept partitions go on", what);
         }
     }
 
-    fn figures_limit(&self) -> Duration {
-        Simulation::DRAIN_DEADLINE + Duration::from_secs(5)
+    fn wait_limit(&self) -> Duration {
+        Simulation::DRAIN_TIMEOUT + Duration::from_secs(5)
     }
 
     /// Produces records behind each other.
@@ -378,7 +384,7 @@ impl State {
     /// Partitions whose records are not all committed yet.
     pub(super) fn uncommitted(&self) -> BTreeSet<TopicPartition> {
         let behind = |partition: &TopicPartition| {
-            let end = self.log.get(partition)?.behind_last()?;
+            let end = self.log.get(partition)?.end_of_records()?;
             let committed = self.committed.get(partition).map_or(0, |(offset, _)| *offset);
             (committed < end).then(|| partition.clone())
         };

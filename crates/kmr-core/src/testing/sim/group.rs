@@ -33,7 +33,7 @@ struct Member {
     granted: BTreeSet<TopicPartition>,
     /// What was taken from it while it was about to hand it back: until its next answer it may still be at work on it.
     overtaken: BTreeSet<TopicPartition>,
-    /// What it has lost and has not been told yet.
+    /// What it has lost and has not been notified yet.
     lost: Option<BTreeSet<TopicPartition>>,
     /// The rebalance that waits for its answer.
     pending: Option<(Rebalance, Instant)>,
@@ -56,7 +56,7 @@ enum Round {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fence {
     Accepted,
-    Later,
+    Retryable,
     IllegalGeneration,
     UnknownMember,
 }
@@ -73,9 +73,9 @@ pub(super) struct Group {
     changed: bool,
     /// The members of an eager group join again without having handed back what they were to: librdkafka does that when the topics
     /// change meanwhile.
-    hurries: bool,
+    rejoins_early: bool,
     /// They have done so at least once.
-    hurried: bool,
+    rejoined_early: bool,
     target: BTreeMap<MemberId, BTreeSet<TopicPartition>>,
     members: BTreeMap<MemberId, Member>,
     last_rebalance: u64,
@@ -90,8 +90,8 @@ impl Group {
             needs_rebalance: false,
             shuffle: false,
             changed: false,
-            hurries: false,
-            hurried: false,
+            rejoins_early: false,
+            rejoined_early: false,
             target: BTreeMap::new(),
             members: BTreeMap::new(),
             last_rebalance: 0,
@@ -119,7 +119,7 @@ impl Group {
         self.needs_rebalance |= self.members.remove(&id).is_some();
     }
 
-    /// Its client has failed for good: it is put out, and will not be told.
+    /// Its client has failed for good: it is put out, and will not be notified.
     pub(super) fn fence(&mut self, id: MemberId) {
         if let Some(member) = self.members.get_mut(&id) {
             member.joined = false;
@@ -150,8 +150,8 @@ impl Group {
     }
 
     /// Whether members had to give up what they were about to hand back.
-    pub(super) fn has_hurried(&self) -> bool {
-        self.hurried
+    pub(super) fn has_rejoined_early(&self) -> bool {
+        self.rejoined_early
     }
 
     /// The assignor changes its mind.
@@ -231,25 +231,25 @@ impl Group {
             return Fence::Accepted;
         }
         if generation != self.generation {
-            return if self.round == Round::Assigning { Fence::Later } else { Fence::IllegalGeneration };
+            return if self.round == Round::Assigning { Fence::Retryable } else { Fence::IllegalGeneration };
         }
-        if now < member.unsettled_until { Fence::Later } else { Fence::Accepted }
+        if now < member.unsettled_until { Fence::Retryable } else { Fence::Accepted }
     }
 
-    /// Goes on; returns what members are told now.
+    /// Goes on; returns what members are notified now.
     pub(super) fn step(
         &mut self,
         now: Instant,
         partitions: &[TopicPartition],
         rng: &mut Rng,
     ) -> Vec<(MemberId, Rebalance)> {
-        self.put_out(now);
-        let mut told = self.tell_losses(now);
+        self.remove_silent(now);
+        let mut notified = self.notify_losses(now);
         match self.protocol {
-            Protocol::NextGeneration => self.reconcile(now, partitions, rng, &mut told),
-            Protocol::Eager | Protocol::Cooperative => self.classic(now, partitions, rng, &mut told),
+            Protocol::NextGeneration => self.reconcile(now, partitions, rng, &mut notified),
+            Protocol::Eager | Protocol::Cooperative => self.classic(now, partitions, rng, &mut notified),
         }
-        told
+        notified
     }
 
     /// A member whose revoke waits for its answer longer than `limit`, its time away from the brokers not counted.
@@ -263,11 +263,11 @@ impl Group {
     }
 
     /// Puts out who has not been heard of, or has not answered.
-    fn put_out(&mut self, now: Instant) {
+    fn remove_silent(&mut self, now: Instant) {
         for member in self.members.values_mut().filter(|member| member.joined) {
             let silent = member.isolated.is_some_and(|(since, _)| now >= since + SESSION);
-            let mute = member.pending.as_ref().is_some_and(|(_, since)| now >= *since + MAX_POLL);
-            if silent || mute {
+            let unanswered = member.pending.as_ref().is_some_and(|(_, since)| now >= *since + MAX_POLL);
+            if silent || unanswered {
                 member.joined = false;
                 member.lost = Some(std::mem::take(&mut member.granted));
                 self.needs_rebalance = true;
@@ -277,9 +277,9 @@ impl Group {
     }
 
     /// Who was put out learns of it when it can be reached; the loss overtakes whatever it had to answer.
-    fn tell_losses(&mut self, now: Instant) -> Vec<(MemberId, Rebalance)> {
+    fn notify_losses(&mut self, now: Instant) -> Vec<(MemberId, Rebalance)> {
         let protocol = self.protocol();
-        let mut told = Vec::new();
+        let mut notified = Vec::new();
         for (id, member) in &mut self.members {
             member.isolated = member.isolated.filter(|(_, until)| now < *until);
             if member.isolated.is_some() {
@@ -291,13 +291,13 @@ impl Group {
                 let rebalance =
                     Rebalance { id: self.last_rebalance, protocol, change: Change::Lose, partitions };
                 member.pending = Some((rebalance.clone(), now));
-                told.push((*id, rebalance));
+                notified.push((*id, rebalance));
             }
         }
-        told
+        notified
     }
 
-    fn tell(
+    fn notify(
         &mut self,
         id: MemberId,
         change: Change,
@@ -344,7 +344,7 @@ impl Group {
         now: Instant,
         partitions: &[TopicPartition],
         rng: &mut Rng,
-        told: &mut Vec<(MemberId, Rebalance)>,
+        notified: &mut Vec<(MemberId, Rebalance)>,
     ) {
         if std::mem::take(&mut self.needs_rebalance) {
             self.assign_targets(partitions, rng);
@@ -359,9 +359,9 @@ impl Group {
             let new: BTreeSet<_> =
                 target.difference(&granted).filter(|new| self.is_free(new)).cloned().collect();
             if !gone.is_empty() {
-                told.push(self.tell(id, Change::Revoke, gone, now));
+                notified.push(self.notify(id, Change::Revoke, gone, now));
             } else if !new.is_empty() {
-                told.push(self.tell(id, Change::Assign, new, now));
+                notified.push(self.notify(id, Change::Assign, new, now));
             }
         }
     }
@@ -372,16 +372,17 @@ impl Group {
         now: Instant,
         partitions: &[TopicPartition],
         rng: &mut Rng,
-        told: &mut Vec<(MemberId, Rebalance)>,
+        notified: &mut Vec<(MemberId, Rebalance)>,
     ) {
         let joined = self.joined();
         let revoking = self.protocol == Protocol::Eager && self.round == Round::Revoking;
-        self.hurries |= std::mem::take(&mut self.changed) && revoking && rng.chance(50);
+        self.rejoins_early |= std::mem::take(&mut self.changed) && revoking && rng.chance(50);
         let waits = |member: &Member| {
-            let answers =
-                |(rebalance, _): &(Rebalance, Instant)| self.hurries && rebalance.change == Change::Revoke;
-            let mute = member.pending.as_ref().is_some_and(|pending| !answers(pending));
-            member.joined && (mute || member.isolated.is_some())
+            let answers = |(rebalance, _): &(Rebalance, Instant)| {
+                self.rejoins_early && rebalance.change == Change::Revoke
+            };
+            let unanswered = member.pending.as_ref().is_some_and(|pending| !answers(pending));
+            member.joined && (unanswered || member.isolated.is_some())
         };
         if self.members.values().any(waits) {
             return;
@@ -398,7 +399,7 @@ impl Group {
                     };
                     // Empty revokes are normal (R2).
                     if !gone.is_empty() || rng.chance(15) {
-                        told.push(self.tell(id, Change::Revoke, gone, now));
+                        notified.push(self.notify(id, Change::Revoke, gone, now));
                     }
                 }
                 self.round = Round::Revoking;
@@ -406,12 +407,12 @@ impl Group {
             Round::Stable => {}
             Round::Revoking => {
                 self.generation += 1;
-                if std::mem::take(&mut self.hurries) {
+                if std::mem::take(&mut self.rejoins_early) {
                     let late = |member: &&mut Member| member.joined && member.pending.is_some();
                     for member in self.members.values_mut().filter(late) {
                         member.overtaken.append(&mut member.granted);
                     }
-                    self.hurried = true;
+                    self.rejoined_early = true;
                 }
                 if self.needs_rebalance {
                     self.needs_rebalance = false;
@@ -429,7 +430,7 @@ impl Group {
                     }
                     let late = self.members.get(&id).is_some_and(|member| member.pending.is_some());
                     if late || !free.is_empty() || rng.chance(50) {
-                        told.push(self.tell(id, Change::Assign, free, now));
+                        notified.push(self.notify(id, Change::Assign, free, now));
                     }
                 }
                 self.round = Round::Assigning;

@@ -43,7 +43,7 @@ impl PartitionLog {
     }
 
     /// The offset behind the last record.
-    pub(super) fn behind_last(&self) -> Option<i64> {
+    pub(super) fn end_of_records(&self) -> Option<i64> {
         self.records.last().map(|record| record.offset() + 1)
     }
 }

@@ -8,16 +8,17 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::cluster::{Cluster, Fetching, State, Taken};
+use super::cluster::{Cluster, Fetching, Polled, State};
 use super::group::{Fence, MemberId};
 use super::schedule::CommitFault;
 use crate::consumer::ConsumerHandle;
 use crate::error::Error;
 use crate::member::{
     Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Ready, Rebalance, RecordBatch, Reread, Start,
+    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Ready, Rebalance, Reread, Start,
 };
-use crate::record::{OwnedRecord, Record, TopicPartition};
+use crate::record::{OwnedRecord, TopicPartition};
+use crate::test_records::OwnedBatch;
 use crate::util::future::BoxFuture;
 
 /// What a callback may take before the group would take the member for dead.
@@ -120,8 +121,8 @@ impl GroupMember for SimMember {
         {
             let mut state = self.cluster.lock();
             state.count_call(self.id);
-            let called_back = state.clients.get_mut(&self.id).and_then(|client| client.called_back.take());
-            if let Some(took) = called_back.map(|at| at.elapsed()).filter(|took| *took > CALLBACK) {
+            let callback_at = state.clients.get_mut(&self.id).and_then(|client| client.callback_at.take());
+            if let Some(took) = callback_at.map(|at| at.elapsed()).filter(|took| *took > CALLBACK) {
                 let what = format!("member {} took {took:?} before it polled again", self.id);
                 state.violate("R3, the callback returns at once", what);
             }
@@ -129,11 +130,11 @@ impl GroupMember for SimMember {
         let Some(event) = self.events.lock().await.recv().await else { return std::future::pending().await };
         let mut state = self.cluster.lock();
         if let Some(client) = state.clients.get_mut(&self.id) {
-            client.called_back = Some(Instant::now());
+            client.callback_at = Some(Instant::now());
             if let MemberEvent::Rebalance(Rebalance { change: Change::Lose, partitions, .. }) = &event {
                 for partition in partitions {
                     client.fetching.remove(partition);
-                    client.given_up.insert(partition.clone(), Change::Lose);
+                    client.released.insert(partition.clone(), Change::Lose);
                 }
             }
         }
@@ -160,9 +161,9 @@ impl GroupMember for SimMember {
             let position = offset.unwrap_or(0);
             if let Some(client) = state.clients.get_mut(&self.id) {
                 let fetching =
-                    Fetching { position, start: position, paused: false, failed: false, taken_at: now };
+                    Fetching { position, start: position, paused: false, failed: false, polled_at: now };
                 client.fetching.insert(partition.clone(), fetching);
-                client.given_up.remove(partition);
+                client.released.remove(partition);
             }
             starts.push(Start {
                 partition: partition.clone(),
@@ -183,7 +184,7 @@ impl GroupMember for SimMember {
         if let Some(client) = state.clients.get_mut(&self.id) {
             for partition in &rebalance.partitions {
                 client.fetching.remove(partition);
-                client.given_up.insert(partition.clone(), rebalance.change);
+                client.released.insert(partition.clone(), rebalance.change);
             }
         }
         let answered = state.group.answer(self.id, rebalance);
@@ -201,7 +202,7 @@ impl GroupMember for SimMember {
             state.check_commit(self.id, offsets);
             // The broker's side goes on, also if nobody waits for the answer any more.
             let (cluster, id, offsets) = (self.cluster.clone(), self.id, offsets.to_vec());
-            tokio::spawn(async move { drop(reply.send(take_commit(&cluster, id, &offsets).await)) });
+            tokio::spawn(async move { drop(reply.send(process_commit(&cluster, id, &offsets).await)) });
         }
         answer.await.unwrap_or_else(|_| vec![gone(); offsets.len()])
     }
@@ -224,7 +225,7 @@ impl GroupMember for SimMember {
         if let Some(client) = state.clients.get_mut(&self.id) {
             for partition in partitions {
                 if let Some(fetching) = client.fetching.get_mut(partition) {
-                    (fetching.paused, fetching.taken_at) = (paused, Instant::now());
+                    (fetching.paused, fetching.polled_at) = (paused, Instant::now());
                 }
             }
         }
@@ -268,7 +269,7 @@ impl Drop for SimMember {
 }
 
 /// The coordinator's side of a commit: takes its time, then takes the offsets or says why not.
-async fn take_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+async fn process_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
     let (latency, isolated) = {
         let mut state = cluster.lock();
         let now = Instant::now();
@@ -287,13 +288,13 @@ async fn take_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit]) 
     if let Some(client) = state.clients.get_mut(&id) {
         client.committing.clear();
     }
-    let loading = matches!(state.faults.commits, Some((CommitFault::Later, until)) if now < until);
+    let loading = matches!(state.faults.commits, Some((CommitFault::Retryable, until)) if now < until);
     let fence = state.group.fence_commit(id, generation, now);
     let outcomes: Vec<CommitOutcome> = offsets
         .iter()
         .map(|commit| match fence {
             _ if loading => CommitOutcome::Retryable("coordinator load in progress".to_owned()),
-            Fence::Later => CommitOutcome::Retryable("rebalance in progress".to_owned()),
+            Fence::Retryable => CommitOutcome::Retryable("rebalance in progress".to_owned()),
             Fence::IllegalGeneration => CommitOutcome::NotOwned("illegal generation".to_owned()),
             Fence::UnknownMember => CommitOutcome::NotOwned("unknown member id".to_owned()),
             Fence::Accepted if state.log.get(&commit.partition).is_none() => {
@@ -331,8 +332,8 @@ impl State {
         for commit in offsets {
             let OffsetCommit { partition, offset, metadata } = commit;
             self.note(format_args!("member {id} commits {partition} offset {offset}"));
-            let given_up = self.clients.get(&id).and_then(|client| client.given_up.get(partition).copied());
-            match given_up {
+            let released = self.clients.get(&id).and_then(|client| client.released.get(partition).copied());
+            match released {
                 Some(Change::Lose) => {
                     let what = format!("member {id} commits {partition} offset {offset}, which it has lost");
                     self.violate("C5, what is lost is not committed", what);
@@ -356,9 +357,9 @@ impl State {
                 self.violate("C7, every commit carries the metadata in force", what);
             }
             if self.blocks.on {
-                self.check_marks(id, commit);
+                self.check_metadata(id, commit);
             }
-            self.oracle.committing(partition, *offset);
+            self.oracle.check_commit_offset(partition, *offset);
             if let Some(violation) = self.oracle.violation().cloned() {
                 self.note(format_args!("BROKEN {violation}"));
             }
@@ -393,37 +394,21 @@ impl FetchQueue for SimQueue {
     }
 }
 
-fn to_fetched(taken: Taken) -> Fetched {
+fn to_fetched(polled: Polled) -> Fetched {
     let size = |record: &Arc<OwnedRecord>| {
         RECORD_OVERHEAD + record.key().map_or(0, <[u8]>::len) + record.payload().map_or(0, <[u8]>::len)
     };
-    match taken {
-        Taken::Records(partition, records) => Fetched::Records {
+    match polled {
+        Polled::Records(partition, records) => Fetched::Records {
             topic: partition.shared_topic().clone(),
             partition: partition.partition(),
             bytes: records.iter().map(size).sum(),
-            batch: Box::new(Batch(records)),
+            batch: Box::new(OwnedBatch(records)),
         },
-        Taken::OutOfRange(partition, offset) => Fetched::Failed {
+        Polled::OutOfRange(partition, offset) => Fetched::Failed {
             topic: partition.shared_topic().clone(),
             partition: partition.partition(),
             failure: PartitionFailure::OutOfRange { offset: Some(offset) },
         },
-    }
-}
-
-struct Batch(Vec<Arc<OwnedRecord>>);
-
-impl RecordBatch for Batch {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn offset(&self, index: usize) -> i64 {
-        self.0[index].offset()
-    }
-
-    fn record(&self, index: usize) -> Record<'_> {
-        self.0[index].as_record()
     }
 }

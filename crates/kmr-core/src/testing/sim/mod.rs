@@ -36,7 +36,7 @@
 //!     Strategy::new()
 //!         .map(parse)
 //!         .reduce(sinks.sink("orders", |order: &Order| order.id.clone()))
-//!         .reduce_err(sinks.letters())
+//!         .reduce_err(sinks.dead_letters())
 //! })
 //! .records(|chance| {
 //!     let record = NewRecord::default();
@@ -50,6 +50,7 @@
 //! assert_eq!(summary.seeds, 20);
 //! ```
 
+mod actions;
 mod blocks;
 mod cluster;
 mod drive;
@@ -57,6 +58,7 @@ mod group;
 mod log;
 mod member;
 mod oracle;
+mod process;
 mod rng;
 mod schedule;
 mod search;
@@ -67,7 +69,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use oracle::Violation;
-pub use sinks::{SimLetters, SimSink, Sinks};
+pub use sinks::{SimDeadLetters, SimSink, Sinks};
 
 use super::NewRecord;
 use crate::graph::pipeline::Pipeline;
@@ -100,7 +102,7 @@ pub enum Fate {
     /// That many rows, in each sink.
     Rows(usize),
     /// That many rows, in each sink, the last of which a sink may refuse: then it is a dead letter, and the others are in all the same.
-    Refusable(usize),
+    Rejectable(usize),
     /// A dead letter.
     DeadLetter,
     /// Nothing: it is filtered out.
@@ -109,7 +111,7 @@ pub enum Fate {
 
 type MakePipeline = dyn Fn(&Sinks) -> Pipeline + Send + Sync;
 type MakeRecord = dyn Fn(u64) -> NewRecord + Send + Sync;
-type Judge = dyn Fn(&Record<'_>) -> Fate + Send + Sync;
+type FateOf = dyn Fn(&Record<'_>) -> Fate + Send + Sync;
 
 /// A strategy to be tried out on a simulated cluster; see the [module](self).
 #[derive(Clone)]
@@ -117,7 +119,7 @@ type Judge = dyn Fn(&Record<'_>) -> Fate + Send + Sync;
 pub struct Simulation {
     pipeline: Arc<MakePipeline>,
     record: Arc<MakeRecord>,
-    fate: Arc<Judge>,
+    fate: Arc<FateOf>,
     exactly_once: bool,
 }
 
@@ -130,7 +132,7 @@ impl fmt::Debug for Simulation {
 impl Simulation {
     /// The drain deadline of simulated consumers. Attempts of a strategy's sinks have to fit in, as in
     /// [`drain_timeout`](crate::ConsumerBuilder::drain_timeout).
-    pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+    pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// Simulates a strategy, which is made anew for each process of a run, with sinks of the run.
     ///
@@ -152,8 +154,8 @@ impl Simulation {
     }
 
     /// Says what is to become of a record.
-    pub fn fate(mut self, judge: impl Fn(&Record<'_>) -> Fate + Send + Sync + 'static) -> Self {
-        self.fate = Arc::new(judge);
+    pub fn fate(mut self, fate: impl Fn(&Record<'_>) -> Fate + Send + Sync + 'static) -> Self {
+        self.fate = Arc::new(fate);
         self
     }
 

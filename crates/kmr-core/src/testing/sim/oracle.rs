@@ -34,7 +34,7 @@ struct Known {
 impl Known {
     fn is_finished(&self, sinks: usize) -> bool {
         match self.fate {
-            Fate::Refusable(rows) => {
+            Fate::Rejectable(rows) => {
                 let is_in = |row: usize| (0..sinks).all(|sink| self.rows.contains_key(&(sink, row)));
                 let last = rows.saturating_sub(1);
                 (0..last).all(is_in) && (self.letters > 0 || is_in(last))
@@ -128,7 +128,7 @@ impl Oracle {
     }
 
     /// The first row that a sink has more than once; dead letters may come again.
-    pub(super) fn first_double_row(&self) -> Option<(TopicPartition, i64, u32)> {
+    pub(super) fn first_duplicate_row(&self) -> Option<(TopicPartition, i64, u32)> {
         let double = |(partition, records): (&TopicPartition, &BTreeMap<i64, Known>)| {
             records.iter().find_map(|(offset, known)| {
                 let times = known.rows.values().copied().max().unwrap_or(0);
@@ -139,7 +139,7 @@ impl Oracle {
     }
 
     /// C1: at the moment of the request, every record below the offset is finished.
-    pub(super) fn committing(&mut self, partition: &TopicPartition, offset: i64) {
+    pub(super) fn check_commit_offset(&mut self, partition: &TopicPartition, offset: i64) {
         let from = self.checked.get(partition).copied().unwrap_or(0);
         let sinks = self.sinks.len();
         let mut below =
@@ -175,7 +175,7 @@ impl Oracle {
     }
 
     /// The first row that came more than once.
-    pub(super) fn first_double(&self) -> Option<(TopicPartition, i64, u32)> {
+    pub(super) fn first_duplicate(&self) -> Option<(TopicPartition, i64, u32)> {
         let double = |(partition, records): (&TopicPartition, &BTreeMap<i64, Known>)| {
             records.iter().find_map(|(offset, known)| {
                 let times = known.rows.values().copied().max().unwrap_or(0).max(known.letters);

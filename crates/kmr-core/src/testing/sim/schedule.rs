@@ -27,7 +27,7 @@ pub(super) enum CommitFault {
     /// Answers come late.
     Slow,
     /// It is loading: try again.
-    Later,
+    Retryable,
 }
 
 /// What all sinks do for a while.
@@ -123,7 +123,7 @@ pub(super) enum Action {
         partition: usize,
     },
     /// A tool that is not kmr's moves a partition's offset, of a group that is stopped, and keeps its metadata or drops it.
-    Foreign {
+    ForeignCommit {
         topic: usize,
         partition: usize,
         keeps: bool,
@@ -133,7 +133,7 @@ pub(super) enum Action {
         time: Duration,
     },
     /// Records that were just handed out are handed out again.
-    HandOutTwice {
+    ReturnTwice {
         process: usize,
     },
 }
@@ -193,7 +193,7 @@ impl Schedule {
             };
             let partition = rng.below(self.partitions);
             (0..PROCESSES).for_each(|process| step(0, Action::Stop { process }));
-            step(120, Action::Foreign { topic: 0, partition, keeps: rng.chance(50) });
+            step(120, Action::ForeignCommit { topic: 0, partition, keeps: rng.chance(50) });
             step(1, Action::Produce { topic: 0, partition, records: 30, gap: 0 });
             step(1, Action::Start { process: 0 });
             step(30, Action::Kill { process: 0 });
@@ -251,7 +251,7 @@ impl Action {
             76..78 => Action::DeleteTopic,
             78..80 => Action::CreateTopic,
             80..84 => {
-                let fault = if rng.chance(50) { CommitFault::Slow } else { CommitFault::Later };
+                let fault = if rng.chance(50) { CommitFault::Slow } else { CommitFault::Retryable };
                 Action::Commits { fault, time }
             }
             84..93 => {
@@ -275,7 +275,7 @@ impl Action {
             },
             97..98 => Action::Truncate { topic, partition },
             98..99 => Action::Pause { process, topic, partition, time },
-            _ => Action::HandOutTwice { process },
+            _ => Action::ReturnTwice { process },
         }
     }
 
@@ -290,7 +290,7 @@ impl Action {
             | Action::NoFetch { .. }
             | Action::Pause { .. }
             | Action::Lenient { .. }
-            | Action::HandOutTwice { .. } => true,
+            | Action::ReturnTwice { .. } => true,
             Action::Sinks { fault, .. } => *fault == SinkFault::Fail,
             _ => false,
         }

@@ -60,8 +60,8 @@ impl Sinks {
     }
 
     /// A reducer for `reduce_err`.
-    pub fn letters(&self) -> SimLetters {
-        SimLetters { cluster: self.cluster.clone(), options: self.options(), open: Vec::new() }
+    pub fn dead_letters(&self) -> SimDeadLetters {
+        SimDeadLetters { cluster: self.cluster.clone(), options: self.options(), open: Vec::new() }
     }
 
     fn options(&self) -> BatchOptions {
@@ -87,14 +87,15 @@ enum Outcome {
 
 impl State {
     /// A letter has the record that it stands for, or says why not.
-    fn check_letter(&mut self, letter: &DeadLetter) {
+    fn check_dead_letter(&mut self, letter: &DeadLetter) {
         let record = letter.record.as_ref();
-        let is_it = |record: &crate::record::OwnedRecord| {
+        let matches = |record: &crate::record::OwnedRecord| {
             record.offset() == letter.offset
                 && record.partition() == letter.partition.partition()
                 && record.topic() == letter.partition.topic()
         };
-        if record.is_some_and(|record| !is_it(record)) || record.is_none() == letter.missing_reason.is_none()
+        if record.is_some_and(|record| !matches(record))
+            || record.is_none() == letter.missing_reason.is_none()
         {
             let what = format!("{letter} has {record:?}, missing: {:?}", letter.missing_reason);
             self.violate("a dead letter has its record, or says why not", what);
@@ -257,7 +258,7 @@ async fn attempt_block(
             }
             refused
         });
-        let sender = SenderGone { write: Some(write.abort_handle()).filter(|_| !stays) };
+        let sender = AbortOnDrop { write: Some(write.abort_handle()).filter(|_| !stays) };
         refused = write.await.unwrap_or_default();
         drop(sender);
     } else {
@@ -287,11 +288,11 @@ impl State {
 }
 
 /// Takes an insert back that the server has not done.
-struct SenderGone {
+struct AbortOnDrop {
     write: Option<tokio::task::AbortHandle>,
 }
 
-impl Drop for SenderGone {
+impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         if let Some(write) = &self.write {
             write.abort();
@@ -335,20 +336,20 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
 }
 
 /// The sink of dead letters of a simulated run, behind [`Reducer`].
-pub struct SimLetters {
+pub struct SimDeadLetters {
     cluster: Cluster,
     options: BatchOptions,
     open: Vec<DeadLetter>,
 }
 
-impl std::fmt::Debug for SimLetters {
+impl std::fmt::Debug for SimDeadLetters {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SimLetters").field("options", &self.options).finish()
+        f.debug_struct("SimDeadLetters").field("options", &self.options).finish()
     }
 }
 
 #[async_trait]
-impl Reducer for SimLetters {
+impl Reducer for SimDeadLetters {
     type Rows = Vec<DeadLetter>;
     type Output = ();
 
@@ -368,21 +369,21 @@ impl Reducer for SimLetters {
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
         let letters = std::mem::take(&mut self.open);
         let mut state = self.cluster.lock();
-        letters.iter().for_each(|letter| state.check_letter(letter));
+        letters.iter().for_each(|letter| state.check_dead_letter(letter));
         drop(state);
         let place = |letter: DeadLetter| (letter.partition, (letter.offset, letter.last_offset));
         let letters = letters.into_iter().map(place).collect();
-        Ok(Box::new(LetterBatch { cluster: self.cluster.clone(), letters }))
+        Ok(Box::new(DeadLetterBatch { cluster: self.cluster.clone(), letters }))
     }
 }
 
-struct LetterBatch {
+struct DeadLetterBatch {
     cluster: Cluster,
     letters: Vec<(TopicPartition, (i64, i64))>,
 }
 
 #[async_trait]
-impl Delivery for LetterBatch {
+impl Delivery for DeadLetterBatch {
     type Output = ();
 
     async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::kit::{
     Broker, Call, DeadLetters, TestConsumer, log, options, place, start_exactly_once, start_with,
 };
-use crate::commit_metadata::{Idle, Mark, Plan};
+use crate::commit_metadata::{CommitMetadata, IdleMarker, Plan};
 use crate::error::{BoxError, Error};
 use crate::graph::options::GraphOptions;
 use crate::member::{Change, Fetched};
@@ -43,10 +43,10 @@ fn plan(offsets: impl IntoIterator<Item = i64>, budget: u64) -> Plan {
     Plan { log, epoch, first, last, rows, budget, token, created: 5_000 }
 }
 
-fn plans(committed_metadata: &[(i64, Mark)]) -> Vec<(i64, i64)> {
-    let plan = |(offset, metadata): &(i64, Mark)| match metadata {
-        Mark::Plan(plan) => Some((*offset, plan.last)),
-        Mark::Idle(_) => None,
+fn plans(committed_metadata: &[(i64, CommitMetadata)]) -> Vec<(i64, i64)> {
+    let plan = |(offset, metadata): &(i64, CommitMetadata)| match metadata {
+        CommitMetadata::Plan(plan) => Some((*offset, plan.last)),
+        CommitMetadata::Idle(_) => None,
     };
     committed_metadata.iter().filter_map(plan).collect()
 }
@@ -68,7 +68,9 @@ async fn a_block_is_delivered_when_its_plan_is_in_force_and_not_before() {
     consumer.broker(Broker::Accepts);
     consumer.until_committed(0, 8).await;
     let committed_metadata = consumer.committed_metadata(0);
-    let (Mark::Plan(plan), Mark::Idle(idle)) = (&committed_metadata[0].1, &committed_metadata[1].1) else {
+    let (CommitMetadata::Plan(plan), CommitMetadata::Idle(idle)) =
+        (&committed_metadata[0].1, &committed_metadata[1].1)
+    else {
         panic!("{committed_metadata:?}")
     };
     assert_eq!((committed_metadata[0].0, plan.first, plan.last, plan.rows.rows), (3, 3, 7, 5));
@@ -312,8 +314,8 @@ async fn all_rows_of_a_record_are_in_one_block() {
 
 #[tokio::test(start_paused = true)]
 async fn foreign_offsets_and_metadata_stop_the_consumer() {
-    let other = Idle { log: crate::log_id::LogId::new("cluster", 8).unwrap(), epoch: 1, offset: 5 };
-    let elsewhere = Idle { log: log().id, epoch: 1, offset: 6 };
+    let other = IdleMarker { log: crate::log_id::LogId::new("cluster", 8).unwrap(), epoch: 1, offset: 5 };
+    let elsewhere = IdleMarker { log: log().id, epoch: 1, offset: 6 };
     let cut: Arc<str> = elsewhere.text()[..30].into();
     for (metadata, expected) in [
         (None, "no metadata"),
@@ -343,7 +345,7 @@ async fn foreign_offsets_and_metadata_stop_the_consumer() {
 async fn blocks_after_an_idle_marker_continue_its_epoch() {
     let sink = sink();
     let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
-    consumer.start_with_metadata(0, 5, Some(Idle { log: log().id, epoch: 77, offset: 5 }.text()));
+    consumer.start_with_metadata(0, 5, Some(IdleMarker { log: log().id, epoch: 77, offset: 5 }.text()));
     consumer.assign(&[0]).await;
     consumer.fetch(0, 5..9);
     consumer.until_committed(0, 9).await;
@@ -434,7 +436,7 @@ async fn dead_letters_of_rejected_rows_are_acknowledged_before_the_other_rows_ar
     );
     assert_eq!(sink.batches(), [places([0, 2, 4])]);
     let blocks = sink.blocks();
-    let Mark::Plan(plan) = &consumer.committed_metadata(0)[0].1 else {
+    let CommitMetadata::Plan(plan) = &consumer.committed_metadata(0)[0].1 else {
         panic!("{:?}", consumer.committed_metadata(0))
     };
     assert_eq!((&blocks[0].token, &blocks[0].excluded_rows[..]), (&plan.token, &[1, 3][..]));

@@ -1,6 +1,6 @@
 //! The judge over the real graph, on strategies of all shapes; and the judge itself, on defects that are enabled.
 
-mod defects;
+mod mutants;
 mod standard;
 
 use std::time::Duration;

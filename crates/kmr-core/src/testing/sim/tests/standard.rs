@@ -23,7 +23,7 @@ struct Row {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Order {
     Rows(usize),
-    Refused(usize),
+    Rejected(usize),
     Skip,
     Fail,
     Panic,
@@ -38,7 +38,7 @@ impl Order {
         match chance % 100 {
             0..60 => Order::Rows(1),
             60..75 => Order::Rows(usize::try_from(more % 4).unwrap_or(0)),
-            75..80 => Order::Refused(1 + usize::try_from(more % 3).unwrap_or(0)),
+            75..80 => Order::Rejected(1 + usize::try_from(more % 3).unwrap_or(0)),
             80..86 => Order::Skip,
             86..93 => Order::Fail,
             93..95 => Order::Panic,
@@ -50,7 +50,7 @@ impl Order {
     fn text(self) -> String {
         match self {
             Order::Rows(rows) => format!("rows {rows}"),
-            Order::Refused(rows) => format!("refused {rows}"),
+            Order::Rejected(rows) => format!("refused {rows}"),
             Order::Skip => "skip 0".to_owned(),
             Order::Fail => "fail 0".to_owned(),
             Order::Panic => "panic 0".to_owned(),
@@ -66,7 +66,7 @@ impl Order {
         let rows = usize::try_from(number).unwrap_or(0);
         match word {
             "rows" => Order::Rows(rows),
-            "refused" => Order::Refused(rows),
+            "refused" => Order::Rejected(rows),
             "slow" => Order::Slow(number),
             "again" => Order::Again(number),
             "fail" => Order::Fail,
@@ -80,7 +80,7 @@ impl Order {
             Order::Rows(0) | Order::Skip => Fate::Skipped,
             Order::Rows(rows) => Fate::Rows(rows),
             Order::Slow(_) | Order::Again(_) => Fate::Rows(1),
-            Order::Refused(_) | Order::Fail | Order::Panic => Fate::DeadLetter,
+            Order::Rejected(_) | Order::Fail | Order::Panic => Fate::DeadLetter,
         }
     }
 }
@@ -90,7 +90,7 @@ fn rows(record: &Record<'_>) -> Result<Vec<Row>, BoxError> {
     match Order::read(record) {
         Order::Rows(count) => Ok((0..count).map(|number| row(number, false)).collect()),
         // The last row is refused: the others of its record are in.
-        Order::Refused(count) => Ok((0..count).map(|number| row(number, number + 1 == count)).collect()),
+        Order::Rejected(count) => Ok((0..count).map(|number| row(number, number + 1 == count)).collect()),
         Order::Slow(_) | Order::Again(_) => Ok(vec![row(0, false)]),
         Order::Skip => Ok(Vec::new()),
         Order::Fail => Err("told to fail".into()),
@@ -136,15 +136,15 @@ fn strategy(sinks: &Sinks) -> Pipeline {
         }
     };
     match sinks.seed() % 5 {
-        0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.letters()),
-        1 => Strategy::new().flat_map(slow).reduce(store()).reduce_err(sinks.letters()),
+        0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.dead_letters()),
+        1 => Strategy::new().flat_map(slow).reduce(store()).reduce_err(sinks.dead_letters()),
         2 => {
             let several = Strategy::new().map_concurrency(Concurrency::in_order(5)).flat_map(slow);
-            several.reduce(store()).reduce_err(sinks.letters())
+            several.reduce(store()).reduce_err(sinks.dead_letters())
         }
         3 => {
             let by_key = Strategy::new().map_concurrency(Concurrency::by_key(8)).flat_map(slow);
-            by_key.reduce(store()).reduce_err(sinks.letters())
+            by_key.reduce(store()).reduce_err(sinks.dead_letters())
         }
         _ => Strategy::new()
             .filter(|record: &Record<'_>| Order::read(record) != Order::Skip)
@@ -152,7 +152,7 @@ fn strategy(sinks: &Sinks) -> Pipeline {
             .reduce(store())
             .flat_map(again)
             .reduce(sinks.sink("archive", |row: &Row| row.id.clone()))
-            .reduce_err(sinks.letters()),
+            .reduce_err(sinks.dead_letters()),
     }
 }
 
@@ -160,7 +160,7 @@ fn strategy(sinks: &Sinks) -> Pipeline {
 pub(super) fn exact() -> Simulation {
     fn fate(record: &Record<'_>) -> Fate {
         match Order::read(record) {
-            Order::Refused(rows) => Fate::Refusable(rows),
+            Order::Rejected(rows) => Fate::Rejectable(rows),
             order => order.fate(),
         }
     }
@@ -176,14 +176,14 @@ pub(super) fn exact() -> Simulation {
             rows(&record.as_record())
         };
         match sinks.seed() % 3 {
-            0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.letters()),
+            0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.dead_letters()),
             1 => {
                 let several = Strategy::new().map_concurrency(Concurrency::in_order(5)).flat_map(slow);
-                several.reduce(store()).reduce_err(sinks.letters())
+                several.reduce(store()).reduce_err(sinks.dead_letters())
             }
             _ => {
                 let by_key = Strategy::new().map_concurrency(Concurrency::by_key(8)).flat_map(slow);
-                by_key.reduce(store()).flat_map(again).reduce_err(sinks.letters())
+                by_key.reduce(store()).flat_map(again).reduce_err(sinks.dead_letters())
             }
         }
     };

@@ -181,7 +181,7 @@ impl GroupMember for ScriptedMember {
         let mut broker = self.kafka.broker.subscribe();
         let response = *broker.wait_for(|broker| *broker != Broker::Silent).await.unwrap();
         let outcome = match response {
-            Broker::Fails => CommitOutcome::Refused("not allowed".to_owned()),
+            Broker::Fails => CommitOutcome::Failed("not allowed".to_owned()),
             Broker::FailsRetryably => CommitOutcome::Retryable("rebalance in progress".to_owned()),
             Broker::RejectsAsNotOwned => CommitOutcome::NotOwned("illegal generation".to_owned()),
             Broker::Accepts | Broker::Silent => {

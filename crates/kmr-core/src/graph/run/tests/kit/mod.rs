@@ -14,7 +14,7 @@ pub(super) use self::dead_letters::DeadLetters;
 use self::member::{Batch, TestConnector, TestKafka};
 pub(super) use self::member::{Broker, Call, LogResponses};
 pub(super) use self::scenario::Scenario;
-use crate::commit_metadata::Mark;
+use crate::commit_metadata::CommitMetadata;
 use crate::error::{BoxError, Error};
 use crate::graph::control::{ControlSender, StopRequest, controls};
 use crate::graph::coordinator::ShutdownOutcome;
@@ -174,11 +174,13 @@ impl TestConsumer {
     }
 
     /// The offsets and metadata that were committed for a partition.
-    pub(super) fn committed_metadata(&self, number: i32) -> Vec<(i64, Mark)> {
+    pub(super) fn committed_metadata(&self, number: i32) -> Vec<(i64, CommitMetadata)> {
         let committed_metadata = self.kafka.committed_metadata.lock().unwrap();
         let of = committed_metadata.iter().filter(|(partition, ..)| *partition == number);
-        of.map(|(_, offset, text)| (*offset, Mark::parse(text.as_deref().unwrap_or_default()).unwrap()))
-            .collect()
+        of.map(|(_, offset, text)| {
+            (*offset, CommitMetadata::parse(text.as_deref().unwrap_or_default()).unwrap())
+        })
+        .collect()
     }
 
     pub(super) fn fail_client(&self, error: Error) {

@@ -69,7 +69,7 @@ fn a_dead_letter_is_finished_before_it_is_acknowledged() {
 
 #[test]
 fn a_late_report_counts_for_a_later_assignment() {
-    found(Mutant::TakesLateReports, &["C1", "no failure without a reason"]);
+    found(Mutant::AcceptsLateReports, &["C1", "no failure without a reason"]);
 }
 
 #[test]
@@ -100,14 +100,14 @@ fn records_of_an_earlier_assignment_are_taken_for_the_first_ones() {
 #[test]
 fn a_mark_of_another_offset_is_honoured() {
     found_exactly(
-        Mutant::HonoursForeign,
+        Mutant::AcceptsForeignMetadata,
         &["E2", "E1", "each row once", "nothing is lost", "no failure without a reason"],
     );
 }
 
 #[test]
 fn a_block_is_inserted_before_its_dead_letters() {
-    found_exactly(Mutant::InsertsBeforeLetters, &["E3", "C1"]);
+    found_exactly(Mutant::InsertsBeforeDeadLetters, &["E3", "C1"]);
 }
 
 #[test]
@@ -117,12 +117,12 @@ fn a_block_that_is_made_again_has_other_rows() {
 
 #[test]
 fn the_rest_of_a_block_is_stored_before_the_letters_of_what_was_refused() {
-    found_exactly(Mutant::LeavesOutEarly, &["E4"]);
+    found_exactly(Mutant::ExcludesRowsEarly, &["E4"]);
 }
 
 #[test]
 fn a_record_is_finished_by_the_letter_of_one_of_its_rows() {
-    found_exactly(Mutant::FinishesWithLetter, &["C1"]);
+    found_exactly(Mutant::FinishesWithDeadLetter, &["C1"]);
 }
 
 #[test]
@@ -137,7 +137,7 @@ fn a_revoke_plans_new_blocks() {
 
 #[test]
 fn a_block_that_is_made_again_gets_a_new_token() {
-    found_exactly(Mutant::MakesTokenAnew, &["E1, a token"]);
+    found_exactly(Mutant::ChangesToken, &["E1, a token"]);
 }
 
 #[test]

@@ -1,0 +1,205 @@
+//! The reading end of the fetch queue.
+
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::ptr::NonNull;
+use std::sync::Arc;
+
+use rdkafka::bindings as rd;
+use rdkafka::error::RDKafkaErrorCode;
+
+use super::batch::MessageBatch;
+use super::queue::Queue;
+use super::raw::{code, known, text};
+use crate::client::handle::ClientRef;
+use crate::client::positions::{Gate, Positions};
+use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
+use crate::record::TopicPartition;
+use crate::util::future::BoxFuture;
+
+/// The reading end of the fetch queue.
+pub(in crate::client) struct NativeFetch {
+    queue: Arc<Queue>,
+    messages: Vec<*mut rd::rd_kafka_message_t>,
+    topics: TopicNames,
+    gate: Arc<Gate>,
+    /// Restarts the partitions that need it. Does not wait.
+    restart: Box<dyn Fn() + Send>,
+}
+
+// SAFETY: `messages` is empty between calls; the rest is `Send`.
+unsafe impl Send for NativeFetch {}
+
+impl NativeFetch {
+    pub(in crate::client) fn new(
+        queue: Arc<Queue>,
+        gate: Arc<Gate>,
+        restart: impl Fn() + Send + 'static,
+    ) -> Self {
+        Self { queue, messages: Vec::new(), topics: TopicNames::default(), gate, restart: Box::new(restart) }
+    }
+
+    fn topic(&mut self, topic: *mut rd::rd_kafka_topic_t) -> Arc<str> {
+        // SAFETY: a message keeps its topic object alive, and with it its name, which is a C string
+        // and never null.
+        let name = unsafe { CStr::from_ptr(rd::rd_kafka_topic_name(topic)) };
+        self.topics.name(topic as usize, name)
+    }
+
+    /// Splits the polled messages into runs of one partition, and advances the positions.
+    fn split(&mut self, positions: &mut Positions) -> Vec<Fetched> {
+        let mut fetched = Vec::new();
+        let mut run: Option<Run> = None;
+        // Most polls return one run, so its list need not grow.
+        let mut left = self.messages.len();
+        for pointer in std::mem::take(&mut self.messages) {
+            let Some(pointer) = NonNull::new(pointer) else { continue };
+            // SAFETY: a message that librdkafka has just returned.
+            let message = unsafe { pointer.as_ref() };
+            let failed = code(&raw const message.err) != 0;
+            if failed || run.as_ref().is_none_or(|run| !run.continues_with(message)) {
+                fetched.extend(run.take().and_then(|run| run.finish(positions)));
+                let topic = if message.rkt.is_null() { "".into() } else { self.topic(message.rkt) };
+                run = Some(Run::new(topic, message, left, self.queue.client.clone()));
+            }
+            left -= 1;
+            if let Some(current) = &mut run {
+                // SAFETY: a message that librdkafka has just returned. From here on the run owns it and
+                // destroys it, also if it is an error.
+                unsafe { current.batch.push(pointer) };
+                current.bytes += message.len + message.key_len + RECORD_OVERHEAD;
+                if failed {
+                    fetched.extend(run.take().and_then(|run| run.failure(message, positions)));
+                }
+            }
+        }
+        fetched.extend(run.and_then(|run| run.finish(positions)));
+        fetched
+    }
+}
+
+impl FetchQueue for NativeFetch {
+    fn poll(&mut self, max_records: usize) -> Vec<Fetched> {
+        // While a call moves positions, nothing is polled. That call wakes this queue at its end.
+        let gate = self.gate.clone();
+        let Some(mut positions) = gate.try_lock() else { return Vec::new() };
+        self.messages.clear();
+        self.messages.reserve(max_records);
+        // SAFETY: `max_records` slots are writable, the call initialises the first `count` of them.
+        // Timeout 0: with a longer one it would wait until all are full.
+        let count = unsafe {
+            let slots = self.messages.as_mut_ptr();
+            rd::rd_kafka_consume_batch_queue(self.queue.handle.as_ptr(), 0, slots, max_records)
+        };
+        // SAFETY: see above.
+        unsafe { self.messages.set_len(usize::try_from(count).unwrap_or(0)) };
+        let fetched = self.split(&mut positions);
+        if positions.take_suspicion() {
+            (self.restart)();
+        }
+        fetched
+    }
+
+    fn readable(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.queue.readable())
+    }
+}
+
+/// Topic names by the address of librdkafka's topic object, so that a run of messages needs no copy of
+/// its own. An object lives only as long as it is referenced, and another topic may then get its
+/// address.
+#[derive(Default)]
+struct TopicNames(HashMap<usize, Arc<str>>);
+
+impl TopicNames {
+    /// The name of the object at `address`, which is now `current`.
+    fn name(&mut self, address: usize, current: &CStr) -> Arc<str> {
+        match self.0.get(&address) {
+            Some(known) if known.as_bytes() == current.to_bytes() => known.clone(),
+            _ => {
+                let name: Arc<str> = current.to_string_lossy().into();
+                self.0.insert(address, name.clone());
+                name
+            }
+        }
+    }
+}
+
+/// Consecutive messages of one partition.
+struct Run {
+    topic_object: *mut rd::rd_kafka_topic_t,
+    partition: i32,
+    bytes: usize,
+    batch: MessageBatch,
+}
+
+impl Run {
+    /// A run of at most `capacity` messages that starts with `message`.
+    fn new(topic: Arc<str>, message: &rd::rd_kafka_message_t, capacity: usize, client: ClientRef) -> Self {
+        let batch = MessageBatch::new(topic, capacity, client);
+        Self { topic_object: message.rkt, partition: message.partition, bytes: 0, batch }
+    }
+
+    fn continues_with(&self, message: &rd::rd_kafka_message_t) -> bool {
+        self.topic_object == message.rkt && self.partition == message.partition
+    }
+
+    /// `None`: the partition is not assigned. If a rebalance has replaced the one before, librdkafka
+    /// ends an assignment later than kmr does.
+    fn finish(self, positions: &mut Positions) -> Option<Fetched> {
+        let Run { partition, bytes, mut batch, .. } = self;
+        // The budget is charged for messages and not for capacity, and short runs can be many.
+        batch.shrink_to_fit();
+        let last = batch.len().checked_sub(1).map(|last| batch.offset(last))?;
+        let topic = batch.topic().clone();
+        let is_assigned = positions.returned(&TopicPartition::new(topic.clone(), partition), last);
+        is_assigned.then(|| Fetched::Records { topic, partition, bytes, batch: Box::new(batch) })
+    }
+
+    /// What librdkafka returned instead of a message. `None`: it does not concern the current
+    /// assignment.
+    fn failure(&self, message: &rd::rd_kafka_message_t, positions: &mut Positions) -> Option<Fetched> {
+        // SAFETY: the message is alive; its error text lives as long.
+        let reason = || unsafe { text(rd::rd_kafka_message_errstr(message)) };
+        let topic = self.batch.topic().clone();
+        let partition = TopicPartition::new(topic.clone(), self.partition);
+        let (failure, is_current) = match known(code(&raw const message.err)) {
+            RDKafkaErrorCode::PartitionEOF => {
+                let end = Fetched::End { topic, partition: self.partition, offset: message.offset };
+                return positions.ended(&partition, message.offset).then_some(end);
+            }
+            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
+                let offset = Some(message.offset).filter(|offset| *offset >= 0);
+                let is_current = positions.out_of_range(&partition, message.offset);
+                (PartitionFailure::OutOfRange { offset }, is_current)
+            }
+            RDKafkaErrorCode::TopicAuthorizationFailed => {
+                (PartitionFailure::Unauthorized, positions.failed(&partition))
+            }
+            RDKafkaErrorCode::UnknownTopicOrPartition
+            | RDKafkaErrorCode::UnknownTopic
+            | RDKafkaErrorCode::UnknownPartition => {
+                (PartitionFailure::Gone(reason()), positions.failed(&partition))
+            }
+            _ => {
+                let failure = PartitionFailure::Unreadable { offset: message.offset, reason: reason() };
+                (failure, positions.failed(&partition))
+            }
+        };
+        is_current.then_some(Fetched::Failed { topic, partition: self.partition, failure })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_topic_at_the_same_address_has_its_own_name() {
+        let mut names = TopicNames::default();
+        let first = names.name(8, c"orders");
+        assert!(Arc::ptr_eq(&first, &names.name(8, c"orders")), "the same name is not copied");
+        assert_eq!((&*names.name(8, c"orders.v2"), &*names.name(16, c"orders")), ("orders.v2", "orders"));
+        assert_eq!((&*names.name(8, c"orders"), &*first), ("orders", "orders"));
+    }
+}

@@ -1,0 +1,106 @@
+//! Opens a client: creates it, starts its threads, and checks its topics before it joins a group.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rdkafka::ClientConfig as NativeConfig;
+use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
+use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
+use tokio::sync::mpsc;
+
+use super::bootstrap::Bootstrap;
+use super::context::{Client, Context};
+use super::fetcher::Fetcher;
+use super::handle::ClientRef;
+use super::native::fetch::NativeFetch;
+use super::native::queue::Queue;
+use super::threads::Threads;
+use super::topic_check::check_topics;
+use crate::config::ClientConfig;
+use crate::error::Error;
+use crate::member::MemberEvent;
+
+/// The group name of a client without a group. librdkafka requires one.
+const NO_GROUP: &str = "kmr-without-group";
+
+/// The settings of a client.
+pub(crate) struct OpenOptions {
+    pub(crate) topics: Vec<String>,
+    pub(crate) config: ClientConfig,
+    /// All partitions are assigned, nothing is committed, and no group is joined.
+    pub(crate) without_group: bool,
+    /// Whether the fetch queue returns [`Fetched::End`](crate::member::Fetched::End).
+    pub(crate) reports_ends: bool,
+    /// Resident bytes that librdkafka may hold.
+    pub(crate) prefetch_bytes: usize,
+    /// How long to try an unreachable broker.
+    pub(crate) timeout: Duration,
+}
+
+impl OpenOptions {
+    /// The group to join. `None`: the client is without a group.
+    pub(super) fn group(&self) -> Result<Option<String>, Error> {
+        if self.without_group {
+            return Ok(None);
+        }
+        self.config.required("group.id").map(|group| Some(group.to_owned()))
+    }
+}
+
+/// A client that has found its topics and has not joined a group.
+pub(super) struct Opened {
+    pub(super) threads: Threads,
+    pub(super) client: ClientRef,
+    pub(super) fetcher: Fetcher,
+    pub(super) events: mpsc::UnboundedReceiver<MemberEvent>,
+}
+
+/// Creates the client and makes the checks that need no group.
+pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
+    let servers = options.config.required("bootstrap.servers")?.to_owned();
+    let (sender, events) = mpsc::unbounded_channel();
+    let context = Context::new(sender, options.group()?, Bootstrap::new(&servers));
+    let (threads, client) = Threads::start(create(options, context)?)?;
+    let fetcher = Fetcher { queue: Arc::new(Queue::new(client.clone())?), gate: Arc::default() };
+    let (topics, timeout) = (options.topics.clone(), options.timeout);
+    client.call("topics", move |client| check_topics(client, &topics, &servers, timeout)).await??;
+    Ok(Opened { threads, client, fetcher, events })
+}
+
+impl Opened {
+    /// The reading end of the client's fetch queue.
+    pub(super) fn fetch_queue(&self) -> NativeFetch {
+        let (fetcher, client) = (self.fetcher.clone(), self.client.clone());
+        NativeFetch::new(self.fetcher.queue.clone(), self.fetcher.gate.clone(), move || {
+            let fetcher = fetcher.clone();
+            client.spawn_call(move |client| {
+                if let Err(error) = fetcher.restart(client) {
+                    client.context().report_fatal(error);
+                }
+            });
+        })
+    }
+}
+
+fn create(options: &OpenOptions, context: Context) -> Result<Client, Error> {
+    let mut native = NativeConfig::new();
+    native.set_log_level(RDKafkaLogLevel::Info);
+    let mut settings = options.config.effective(options.prefetch_bytes, options.reports_ends);
+    if options.without_group {
+        // librdkafka consumes only with a group name. With it, it looks for a coordinator, and no more.
+        settings.entry("group.id".to_owned()).or_insert_with(|| NO_GROUP.to_owned());
+        settings.remove("group.protocol");
+    }
+    for (name, value) in settings {
+        native.set(name, value);
+    }
+    Client::from_config_and_context(&native, context).map_err(|error| match error {
+        // Without the value, which may be a secret.
+        KafkaError::ClientConfig(_, reason, name, _) => {
+            Error::Config(format!("Kafka setting {name}: {reason}"))
+        }
+        KafkaError::ClientCreation(reason) => Error::Config(format!("Kafka settings: {reason}")),
+        other => Error::Config(format!("Kafka settings: {other}")),
+    })
+}

@@ -1,0 +1,16 @@
+//! Timeouts of single requests to brokers and to librdkafka.
+
+use std::time::Duration;
+
+/// One metadata request.
+pub(super) const METADATA: Duration = Duration::from_secs(2);
+/// One request for the cluster id, which comes with the metadata.
+pub(super) const CLUSTER_ID: Duration = Duration::from_secs(10);
+/// One request for topic ids.
+pub(super) const TOPIC_IDS: Duration = Duration::from_secs(5);
+/// One request for offsets.
+pub(super) const OFFSETS: Duration = Duration::from_secs(5);
+/// Moving the position of partitions. librdkafka itself answers it.
+pub(super) const SEEK: Duration = Duration::from_secs(10);
+/// Leaving the group. Afterwards the client is dropped.
+pub(super) const LEAVE: Duration = Duration::from_secs(10);

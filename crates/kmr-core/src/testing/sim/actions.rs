@@ -1,0 +1,194 @@
+//! Performs the actions of a schedule on the cluster and the processes of a run.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::cluster::State;
+use super::drive::Run;
+use super::schedule::{Action, TOPICS};
+use crate::error::error_chain;
+use crate::record::TopicPartition;
+
+/// How long the group needs to notice that a member is gone, and to rebalance.
+const NOTICE: Duration = Duration::from_secs(12);
+/// How long retries last after the end of a fault.
+const RECOVERY: Duration = Duration::from_secs(20);
+
+impl Run<'_> {
+    pub(super) fn act(&mut self, action: &Action) {
+        let now = Instant::now();
+        match action {
+            Action::Produce { topic, partition, records, gap } => {
+                self.change(*topic, *partition, |state, partition| {
+                    state.produce(&self.cluster.simulation, partition, *records, *gap);
+                });
+            }
+            Action::Markers { topic, partition } => {
+                self.change(*topic, *partition, |state, partition| state.log.append_markers(partition, 3));
+            }
+            Action::Truncate { topic, partition } => self.change(*topic, *partition, truncate),
+            Action::ForeignCommit { topic, partition, keeps } => {
+                self.change(*topic, *partition, |state, partition| state.commit_foreign(partition, *keeps));
+            }
+            Action::Start { process } => self.start(*process),
+            Action::Stop { process } => self.processes[*process].shared.stop(),
+            Action::Force { process, after } => self.force(*process, *after),
+            Action::Kill { process } => self.kill(*process, now),
+            Action::Isolate { process, time } => self.isolate(*process, now, now + *time),
+            Action::Fatal { process } => self.fail_client(*process, now),
+            Action::Reshuffle => self.cluster.lock().group.reshuffle(),
+            Action::AddPartition { topic } => self.add_partition(*topic),
+            Action::DeleteTopic => self.cluster.lock().delete_topic(TOPICS[1]),
+            Action::CreateTopic => self.create_topic(),
+            Action::Commits { fault, time } => {
+                self.cluster.lock().faults.commits = Some((*fault, now + *time));
+                self.fault_until(now + *time + RECOVERY);
+            }
+            Action::Sinks { fault, time } => {
+                self.cluster.lock().faults.sinks = Some((*fault, now + *time));
+                self.fault_until(now + *time + RECOVERY);
+            }
+            Action::SinkBroken => {
+                self.cluster.lock().faults.sink_broken = true;
+                self.fault_until(now + RECOVERY);
+            }
+            Action::NoFetch { time } => {
+                self.cluster.lock().faults.no_fetch_until = now + *time;
+                self.fault_until(now + *time);
+            }
+            Action::Pause { process, topic, partition, time } => {
+                self.pause(*process, self.partition(*topic, *partition), *time);
+                self.fault_until(now + *time);
+            }
+            Action::Seek { process, topic, partition, percent } => {
+                self.seek(*process, self.partition(*topic, *partition), *percent);
+            }
+            Action::Lenient { time } => self.cluster.lock().blocks.lenient_until = Some(now + *time),
+            Action::ReturnTwice { process } => self.return_twice(*process),
+        }
+    }
+
+    /// A fault may have effects until then.
+    fn fault_until(&self, until: Instant) {
+        let mut state = self.cluster.lock();
+        state.faults.any_until = state.faults.any_until.max(until);
+    }
+
+    /// The partition of a topic, counted modulo the partitions that the topic has.
+    fn partition(&self, topic: usize, partition: usize) -> Option<TopicPartition> {
+        find(&self.cluster.lock(), topic, partition)
+    }
+
+    /// Changes the cluster, if the topic has partitions.
+    fn change(&self, topic: usize, partition: usize, change: impl FnOnce(&mut State, &TopicPartition)) {
+        let mut state = self.cluster.lock();
+        if let Some(partition) = find(&state, topic, partition) {
+            change(&mut state, &partition);
+        }
+    }
+
+    /// A forced stop follows.
+    fn force(&self, process: usize, after: Duration) {
+        let shared = self.processes[process].shared.clone();
+        shared.stop();
+        tokio::spawn(async move {
+            sleep(after).await;
+            shared.force_stop();
+        });
+    }
+
+    fn kill(&mut self, process: usize, now: Instant) {
+        if let Some(task) = self.processes[process].task.take() {
+            task.abort();
+        }
+        self.fault_until(now + NOTICE);
+    }
+
+    fn isolate(&self, process: usize, now: Instant, until: Instant) {
+        if let Some(member) = self.processes[process].shared.member() {
+            self.cluster.lock().group.isolate(member, now, until);
+        }
+        self.fault_until(until + NOTICE);
+    }
+
+    fn fail_client(&self, process: usize, now: Instant) {
+        if let Some(member) = self.processes[process].shared.member() {
+            self.cluster.lock().fail_client(member);
+        }
+        self.fault_until(now + NOTICE);
+    }
+
+    fn add_partition(&self, topic: usize) {
+        let mut state = self.cluster.lock();
+        let partitions = state.log.partition_count(TOPICS[topic]);
+        if partitions > 0 {
+            state.log.create(&TOPICS[topic].into(), partitions + 1);
+            state.group.rebalance();
+        }
+    }
+
+    /// Creates the deleted topic again, once every member has released it. Commits name topics and not
+    /// their ids, so Kafka would take the last commit of the old topic for one of the new. No client
+    /// can prevent that.
+    fn create_topic(&self) {
+        let partitions = self.schedule.partitions;
+        let mut state = self.cluster.lock();
+        if state.log.partition_count(TOPICS[1]) > 0 || state.group.holds_topic(TOPICS[1]) {
+            return;
+        }
+        state.log.create(&TOPICS[1].into(), partitions);
+        state.recreated(TOPICS[1]);
+        state.group.rebalance();
+    }
+
+    fn pause(&self, process: usize, partition: Option<TopicPartition>, time: Duration) {
+        let Some((partition, handle)) = partition.zip(self.processes[process].shared.handle()) else {
+            return;
+        };
+        handle.pause([partition.clone()]);
+        tokio::spawn(async move {
+            sleep(time).await;
+            handle.resume([partition]);
+        });
+    }
+
+    fn seek(&self, process: usize, partition: Option<TopicPartition>, percent: i64) {
+        let Some((partition, handle)) = partition.zip(self.processes[process].shared.handle()) else {
+            return;
+        };
+        let cluster = self.cluster.clone();
+        let committed = cluster.lock().committed.get(&partition).map_or(0, |(offset, _)| *offset);
+        tokio::spawn(async move {
+            let offset = committed * percent / 100;
+            let result = handle.seek(partition.clone(), offset).await.map_err(|error| error_chain(&error));
+            cluster
+                .lock()
+                .note(format_args!("process {process}: seek of {partition} to {offset}: {result:?}"));
+        });
+    }
+
+    fn return_twice(&self, process: usize) {
+        let Some(member) = self.processes[process].shared.member() else { return };
+        let mut state = self.cluster.lock();
+        let back = i64::try_from(state.rng.between(1, 6)).unwrap_or(1);
+        if let Some(client) = state.clients.get_mut(&member) {
+            for fetching in client.fetching.values_mut() {
+                fetching.position = (fetching.position - back).max(fetching.start);
+            }
+        }
+        state.wake_readers();
+    }
+}
+
+fn find(state: &State, topic: usize, partition: usize) -> Option<TopicPartition> {
+    let partitions = state.log.partition_count(TOPICS[topic]);
+    let number = i32::try_from(partition.checked_rem(partitions)?).ok()?;
+    Some(TopicPartition::new(TOPICS[topic], number))
+}
+
+fn truncate(state: &mut State, partition: &TopicPartition) {
+    if let Some(low) = state.log.truncate(partition) {
+        state.oracle.truncated(partition, low);
+    }
+}

@@ -1,0 +1,168 @@
+//! The processes of a run, each with a consumer that is started again after a failure.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+use super::Simulation;
+use super::cluster::Cluster;
+use super::group::MemberId;
+use super::member::SimConnector;
+use super::rng::Rng;
+use super::schedule::{Action, Schedule, TOPICS};
+use super::sinks::Sinks;
+use crate::config::{ClientConfig, ResetPolicy};
+use crate::consumer::{Consumer, ConsumerHandle, RunReport};
+use crate::error::{Error, error_chain};
+use crate::watchdog::Watchdog;
+
+/// A process that may be running a consumer.
+#[derive(Default)]
+pub(super) struct Process {
+    pub(super) task: Option<JoinHandle<()>>,
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Process {
+    /// Whether it runs and was not stopped.
+    pub(super) fn is_running(&self) -> bool {
+        self.task.as_ref().is_some_and(|task| !task.is_finished())
+            && !self.shared.stopping.load(Ordering::Relaxed)
+    }
+}
+
+/// State that a process shares with its run.
+#[derive(Default)]
+pub(super) struct Shared {
+    handle: Mutex<Option<ConsumerHandle>>,
+    stopping: AtomicBool,
+    member: Arc<Mutex<Option<MemberId>>>,
+}
+
+impl Shared {
+    pub(super) fn handle(&self) -> Option<ConsumerHandle> {
+        self.handle.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub(super) fn member(&self) -> Option<MemberId> {
+        *self.member.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Requests a stop, once.
+    pub(super) fn stop(&self) {
+        if !self.stopping.swap(true, Ordering::Relaxed)
+            && let Some(handle) = self.handle()
+        {
+            handle.stop();
+        }
+    }
+
+    pub(super) fn force_stop(&self) {
+        if let Some(handle) = self.handle() {
+            handle.stop_now();
+        }
+    }
+}
+
+/// Runs a consumer. When it fails, the process starts it again, as a supervisor would.
+pub(super) async fn run_process(number: usize, cluster: Cluster, shared: Arc<Shared>, schedule: Schedule) {
+    let mut rng = Rng::new(schedule.seed ^ (number as u64 + 1).wrapping_mul(0x1234_5678_9ABC));
+    while !shared.stopping.load(Ordering::Relaxed) {
+        let result = run_consumer(&cluster, &shared, schedule.seed).await;
+        match result {
+            Ok(report) => {
+                let mut state = cluster.lock();
+                let held = shared.handle().map_or(0, |handle| handle.stats().bytes_held);
+                if held != 0 {
+                    state.violate(
+                        "M1 one admission point",
+                        format!("process {number} holds {held} bytes at its end"),
+                    );
+                }
+                if report.stats.rebuilds > 0 && !may_reconnect(&schedule) {
+                    state.violate("no failure without a reason", format!("process {number}: a new client"));
+                }
+                drop(state);
+                cluster.lock().note(format_args!("process {number} has ended after an ordered shutdown"));
+                return;
+            }
+            Err(error) => {
+                let text = error_chain(&error);
+                let mut state = cluster.lock();
+                state.note(format_args!("process {number} has failed: {text}"));
+                let excused = match &error {
+                    Error::ForeignOffset { partition, .. } => {
+                        let foreign = state.is_foreign(partition);
+                        state.start_epoch(partition);
+                        foreign || may_fail(&error, &schedule)
+                    }
+                    error => may_fail(error, &schedule),
+                };
+                if !excused {
+                    state.violate("no failure without a reason", format!("process {number}: {text}"));
+                }
+            }
+        }
+        sleep(Duration::from_secs(1) + rng.time(Duration::from_secs(8))).await;
+    }
+}
+
+async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<RunReport, Error> {
+    let mut rng = Rng::new(seed ^ 0xB0D6E7);
+    let memory_budget = rng.between(4, 200) << 10;
+    let commit_interval = Duration::from_millis(rng.between(50, 3000) as u64);
+    let strategy = cluster.simulation.strategy(&Sinks { cluster: cluster.clone(), seed });
+    let config = ClientConfig::new().set("bootstrap.servers", "simulated").set("group.id", "simulated");
+    let builder = Consumer::builder();
+    let builder = if cluster.simulation.exactly_once {
+        builder.exactly_once()
+    } else {
+        builder.out_of_range_policy(ResetPolicy::Earliest)
+    };
+    let consumer = builder
+        .topics(TOPICS)
+        .config(config)
+        .strategy(strategy)
+        .drain_timeout(Simulation::DRAIN_TIMEOUT)
+        .commit_interval(commit_interval)
+        // A restart by the watchdog would hide a stuck partition from the checker.
+        .watchdog(Watchdog::default().with_restart_after(None))
+        .shutdown_signal(std::future::pending())
+        .build()?
+        .with_memory_budget(memory_budget);
+    let consumer = if rng.chance(50) { consumer } else { consumer.without_turns() };
+    let handle = consumer.handle();
+    *shared.handle.lock().unwrap_or_else(PoisonError::into_inner) = Some(handle.clone());
+    if shared.stopping.load(Ordering::Relaxed) {
+        handle.stop();
+    }
+    let connector =
+        SimConnector { cluster: cluster.clone(), handle, member: shared.member.clone(), memory_budget };
+    consumer.run_on(Arc::new(connector), seed).await
+}
+
+/// Whether the schedule explains a new client.
+fn may_reconnect(schedule: &Schedule) -> bool {
+    let reason = |action: &Action| {
+        matches!(action, Action::Fatal { .. } | Action::Isolate { .. } | Action::Commits { .. })
+    };
+    schedule.steps.iter().any(|(_, action)| reason(action))
+}
+
+/// Whether the schedule explains the failure.
+fn may_fail(error: &Error, schedule: &Schedule) -> bool {
+    let has = |wanted: fn(&Action) -> bool| schedule.steps.iter().any(|(_, action)| wanted(action));
+    match error {
+        Error::Client { .. } => {
+            has(|action| matches!(action, Action::Fatal { .. })) || schedule.may_end_unfinished()
+        }
+        // Another process failed with it first, and its operator has reset the offset already.
+        Error::ForeignOffset { .. } => has(|action| matches!(action, Action::ForeignCommit { .. })),
+        Error::Stage { .. } => has(|action| matches!(action, Action::SinkBroken)),
+        Error::Unfinished { .. } => schedule.may_end_unfinished(),
+        _ => false,
+    }
+}
