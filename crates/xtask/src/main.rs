@@ -11,6 +11,7 @@ mod process;
 mod servers;
 mod sim;
 mod steps;
+mod style;
 mod summary;
 
 use std::process::ExitCode;
@@ -55,6 +56,12 @@ enum Command {
         /// Its options, such as --smoke or --rounds 3
         #[arg(last = true)]
         arguments: Vec<String>,
+    },
+    /// Counts the words that kmr replaces with standard terms, in text and in names
+    Words {
+        /// Print every place
+        #[arg(short, long)]
+        verbose: bool,
     },
     /// The container engine, the images, and servers to try things on by hand
     Services {
@@ -114,6 +121,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Command::Sim(arguments) => sim::run(&arguments),
         Command::Valgrind { arguments } => steps::valgrind(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
+        Command::Words { verbose } => style::count_words(verbose).map(|()| true),
         Command::Services { action } => {
             match action {
                 Services::Prepare => drop(servers::prepare_and_leave()?),

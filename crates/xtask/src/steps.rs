@@ -11,14 +11,17 @@ use anyhow::Result;
 use clap::ValueEnum;
 
 use crate::engine::Engine;
+use crate::style::{self, Check};
 use crate::summary::{Line, Summary, Tests};
 use crate::{figures, images, packages, process, root};
 
 /// A step that can be chosen, in the order of running.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
-    /// Formatting
+    /// Formatting: rustfmt, and comments and Markdown of at most 100 columns
     Fmt,
+    /// Style: the words in use
+    Style,
     /// Clippy on everything, warnings denied
     Clippy,
     /// kmr-core without features, each sink alone
@@ -70,6 +73,9 @@ pub(crate) fn run(selection: &Selection) -> Result<bool> {
         }
         for command in commands(*step, selection) {
             summary.add(command.run());
+        }
+        for check in checks(*step) {
+            summary.add(run_check(*check));
         }
     }
     drop(engine);
@@ -149,6 +155,7 @@ const COMMON: &str = "kmr-core/ssl";
 fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
     match step {
         Step::Fmt => vec![cargo("fmt", "fmt --all --check", 2)],
+        Step::Style => Vec::new(),
         Step::Clippy => {
             vec![cargo("clippy", "clippy --workspace --all-targets --test it -- --deny warnings", 25)]
         }
@@ -172,6 +179,27 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
             vec![if selection.soak { tests.with("KMR_SOAK", "1") } else { tests }]
         }
     }
+}
+
+/// The checks of a step that need no cargo.
+fn checks(step: Step) -> &'static [Check] {
+    match step {
+        Step::Fmt => &[style::COLUMNS],
+        Step::Style => &[style::WORDS],
+        _ => &[],
+    }
+}
+
+fn run_check(check: Check) -> Line {
+    heading(check.name);
+    let started = Instant::now();
+    let failure = match check.run() {
+        Ok(0) => None,
+        Ok(findings) => Some(format!("{findings} findings")),
+        Err(error) => Some(format!("{error:#}")),
+    };
+    println!("{}: {}", check.name, failure.as_deref().unwrap_or("ok"));
+    Line { name: check.name.to_owned(), failure, tests: Tests::default(), took: started.elapsed() }
 }
 
 fn features() -> Vec<Cargo> {
