@@ -20,7 +20,7 @@ use crate::{figures, images, packages, process, root};
 pub(crate) enum Step {
     /// Formatting: rustfmt, and comments and Markdown of at most 100 columns
     Fmt,
-    /// Style: the words in use
+    /// Style: import circles, links between documents, the words in use
     Style,
     /// Clippy on everything, warnings denied
     Clippy,
@@ -185,7 +185,7 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
 fn checks(step: Step) -> &'static [Check] {
     match step {
         Step::Fmt => &[style::COLUMNS],
-        Step::Style => &[style::WORDS],
+        Step::Style => &[style::IMPORTS, style::LINKS, style::WORDS],
         _ => &[],
     }
 }

@@ -4,6 +4,8 @@
 
 mod columns;
 mod files;
+mod imports;
+mod links;
 mod markdown;
 mod rust;
 mod word_list;
@@ -39,6 +41,8 @@ pub(crate) struct Check {
 }
 
 pub(crate) const COLUMNS: Check = Check { name: "columns", find: columns::check };
+pub(crate) const IMPORTS: Check = Check { name: "import circles", find: imports::check };
+pub(crate) const LINKS: Check = Check { name: "links", find: links::check };
 pub(crate) const WORDS: Check = Check { name: "words", find: words::check };
 
 impl Check {

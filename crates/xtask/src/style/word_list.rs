@@ -37,7 +37,7 @@ const fn rule_with_names(
     Rule { word, instead, patterns, except, in_names: true }
 }
 
-pub(crate) const RULES: [Rule; 26] = [
+pub(crate) const RULES: [Rule; 29] = [
     rule_with_names(
         "letter",
         "dead letter",
@@ -155,17 +155,14 @@ pub(crate) const RULES: [Rule; 26] = [
     rule(
         "look (a noun)",
         "health check, check",
-        &[
-            "a|the|one|no|any|each|every|per|next|last|first|second|third|two|another|this|that|without look|looks",
-            "by the time of the look",
-        ],
+        &["a|the|one|no|any|each|every|per|next|last|first|second|third|two|another|without look|looks"],
         &["look|looks up", "look|looks ahead"],
     ),
     rule(
         "take (a noun), the intake's turn",
         "poll, hand-off",
-        &["a|the|one|no|each|every|per|next|last|first|whole take|takes", "take of", "intake turn"],
-        &["take|takes|took of"],
+        &["a|the|one|no|each|every|per|next|last|first|whole take", "intake turn"],
+        &[],
     ),
     rule_with_names(
         "piece, draft, carve",
@@ -194,22 +191,25 @@ pub(crate) const RULES: [Rule; 26] = [
     ),
     rule_with_names("planted defect", "mutant", &["plant|plants|planted|planting"], &[]),
     rule(
-        "mark, beginning, share, byte budget",
-        "commit metadata, starting position, ratio, memory budget",
-        &[
-            "mark|marks",
-            "beginning|beginnings",
-            "share of failures|failed|failing|rejected|dead|errors|malformed|bad",
-            "failure|failed|rejected|malformed share|shares",
-            "byte|bytes budget|budgets",
-            "budget of bytes",
-        ],
+        "mark (a noun)",
+        "commit metadata, idle marker",
+        &["mark|marks"],
         &[
             "question|quotation|exclamation|punctuation mark|marks",
             "high water mark|marks",
             "mark|marks as",
             "mark|marks it|them|this|the",
-            "beginning offset|offsets",
         ],
     ),
+    rule("beginning", "starting position", &["beginning|beginnings"], &["beginning offset|offsets"]),
+    rule(
+        "share (of failures)",
+        "ratio",
+        &[
+            "share of failures|failed|failing|rejected|dead|errors|malformed|bad",
+            "failure|failed|rejected|malformed share|shares",
+        ],
+        &[],
+    ),
+    rule("byte budget", "memory budget", &["byte|bytes budget|budgets", "budget of bytes"], &[]),
 ];
