@@ -15,8 +15,8 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 const STOP_LIMIT: Duration = Duration::from_secs(60);
 const QUESTION_LIMIT: Duration = Duration::from_secs(20);
 
-/// Runs dockerd until its own standard input ends, that is, until this process does, however it ends. The reader has to
-/// name its input: a shell gives background commands an empty one.
+/// Runs dockerd until its own standard input ends, that is, until this process does, however it
+/// ends. The reader has to name its input: a shell gives background commands an empty one.
 const KEEPER: &str = r#"
 "$@" </dev/null &
 engine=$!
@@ -71,7 +71,7 @@ impl Engine {
         }
     }
 
-    /// The running engine, or one that is started now and goes on running until `services down`.
+    /// The running engine, or one that is started now and keeps running until `services down`.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 //! The figures that integration tests report, as one table.
 //!
-//! A test adds a line of `name=value` pairs with tabs between to the file that [`VARIABLE`] names; the names of the first
-//! line head the table.
+//! A test adds a line of `name=value` pairs with tabs between to the file that [`VARIABLE`] names;
+//! the names of the first line head the table.
 
 use std::path::PathBuf;
 

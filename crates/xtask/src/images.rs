@@ -1,4 +1,5 @@
-//! The images: official ones where the engine has or can pull them, else built from the recipes in `docker/`.
+//! The images: official ones where the engine has or can pull them, else built from the recipes in
+//! `docker/`.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -12,7 +13,7 @@ use crate::packages::{self, ensure};
 use crate::process::{answer, kill_tree, logged, start, system_path};
 use crate::root;
 
-/// A registry that says nothing for this long will not.
+/// A registry that sends nothing for this long is unavailable.
 const PULL_SILENCE: Duration = Duration::from_secs(15);
 const PULL_LIMIT: Duration = Duration::from_secs(600);
 const BUILD_LIMIT: Duration = Duration::from_secs(900);
@@ -34,7 +35,7 @@ pub(crate) struct Images {
     pub(crate) clickhouse: String,
 }
 
-/// Makes an image of each service available, and says which.
+/// Makes an image of each service available, and returns their names.
 ///
 /// # Errors
 ///
@@ -101,7 +102,7 @@ fn one(row: &Row, base: &Row, registry: &mut Registry) -> Result<String> {
     Ok(row.local.clone())
 }
 
-/// Pulls an image, patiently once the registry has said anything.
+/// Pulls an image, patiently once the registry has sent anything.
 fn pull(image: &str) -> Result<()> {
     println!("pulling {image}");
     let mut command = docker(&["pull", image]);
@@ -110,13 +111,13 @@ fn pull(image: &str) -> Result<()> {
     let stdout = child.stdout.take().context("no pipe")?;
     std::thread::spawn(move || {
         let mut lines = std::io::BufRead::lines(std::io::BufReader::new(stdout));
-        // Nobody listening any more means that the pull was given up.
+        // A closed channel means that the pull was given up.
         let _ = sender.send(lines.next().is_some());
         lines.for_each(drop);
     });
     if first_line.recv_timeout(PULL_SILENCE).is_err() {
         kill_tree(&mut child);
-        bail!("the registry said nothing for {} s", PULL_SILENCE.as_secs());
+        bail!("the registry sent nothing for {} s", PULL_SILENCE.as_secs());
     }
     let started = Instant::now();
     while child.try_wait()?.is_none() {
@@ -133,7 +134,8 @@ fn pull(image: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds an image, and the base under it, unless the engine has it of this very recipe. Says whether it built.
+/// Builds an image, and the base under it, unless the engine has it of this very recipe. Says
+/// whether it built.
 fn build(row: &Row, base: &Row) -> Result<bool> {
     let base_hash = hash(&[recipe(base)])?;
     let own_hash = hash(&[recipe(base), recipe(row)])?;
@@ -210,7 +212,7 @@ struct Fnv(u64);
 
 impl Fnv {
     fn add(&mut self, bytes: &[u8]) {
-        // The length tells "ab" + "c" from "a" + "bc".
+        // The length distinguishes "ab" + "c" from "a" + "bc".
         for byte in (bytes.len() as u64).to_le_bytes().iter().chain(bytes) {
             self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
         }

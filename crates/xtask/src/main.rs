@@ -1,6 +1,6 @@
 //! The project's own commands, so that a fresh machine needs to know one: `cargo xtask test`.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool says what it does")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool reports what it does")]
 
 mod bench;
 mod engine;
@@ -30,12 +30,13 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Passes all tests: gets what is missing (as root on Debian), then formatting, clippy, features, unit tests, docs,
-    /// the demo, integration tests
+    /// Passes all tests: gets what is missing (as root on Debian), then formatting, clippy,
+    /// features, unit tests, docs, the demo, integration tests
     ///
-    /// A machine that lacks something which cannot be installed is told what, and the exit code is 1. The container
-    /// engine is started when none runs, and stopped again at the end. The last line is `N passed, N failed`: tests of
-    /// all steps, and one failed for each step that failed without a failed test.
+    /// If something is missing and cannot be installed, an error names it, and the exit code is
+    /// 1. The container engine is started when none runs, and stopped again at the end. The last
+    /// line is `N passed, N failed`: tests of all steps, and one failed for each step that failed
+    /// without a failed test.
     Test(TestArguments),
     /// The integration tests with large counts (KMR_SOAK=1); takes hours on a small machine
     Soak {
@@ -43,11 +44,14 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// The simulation: the whole consumer on a simulated cluster, thousands of runs with faults, in virtual time
+    /// The simulation: the whole consumer on a simulated cluster, thousands of runs with faults, in
+    /// virtual time
     Sim(sim::Arguments),
-    /// The tests of the Kafka client under valgrind's memcheck: no error, no leak (installs valgrind as root on Debian)
+    /// The tests of the Kafka client under valgrind's memcheck: no error, no leak (installs
+    /// valgrind as root on Debian)
     Valgrind {
-        /// Arguments of the test binary, such as a part of a test's name; default: all tests of the client
+        /// Arguments of the test binary, such as a part of a test's name; default: all tests of the
+        /// client
         #[arg(last = true)]
         arguments: Vec<String>,
     },
@@ -78,19 +82,23 @@ struct TestArguments {
     /// Leave this step out (repeat for more)
     #[arg(long, value_enum, conflicts_with = "only")]
     skip: Vec<Step>,
-    /// Leave out what needs containers; the rest needs Rust, a C toolchain and OpenSSL's development files
+    /// Leave out what needs containers; the rest needs Rust, a C toolchain and OpenSSL's
+    /// development files
     #[arg(long)]
     no_containers: bool,
-    /// Arguments of the test binaries in the steps `unit` and `integration`, such as a part of a test's name
+    /// Arguments of the test binaries in the steps `unit` and `integration`, such as a part of a
+    /// test's name
     #[arg(last = true)]
     arguments: Vec<String>,
 }
 
 #[derive(Subcommand)]
 enum Services {
-    /// Starts the engine if none runs and gets or builds the images, which is all that the tests need
+    /// Starts the engine if none runs and gets or builds the images, which is all that the tests
+    /// need
     Prepare,
-    /// The same, and starts Kafka at 127.0.0.1:9092 and ClickHouse at 127.0.0.1:8123, where `kmr-demo run` looks
+    /// The same, and starts Kafka at 127.0.0.1:9092 and ClickHouse at 127.0.0.1:8123, where
+    /// `kmr-demo run` looks
     Up,
     /// Removes these two servers, and stops the engine if `prepare` or `up` started it
     Down,

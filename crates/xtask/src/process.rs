@@ -17,10 +17,11 @@ const LOG_TAIL_LINES: usize = 20;
 
 const POLL: Duration = Duration::from_millis(50);
 
-/// How long the output of a program that has ended may stay open, held by a child that it left behind.
+/// How long the output of a program that has ended may stay open, held by a child that
+/// still runs.
 const LEFT_OPEN: Duration = Duration::from_secs(5);
 
-/// Runs a program whose standard output goes on line by line, each line also to `look`.
+/// Runs a program and passes on its standard output line by line. `look` sees each line, too.
 ///
 /// # Errors
 ///
@@ -44,7 +45,7 @@ pub(crate) fn stream(
     });
     let mut pass_on = |line: String| {
         let mut stdout = std::io::stdout();
-        // Nobody to read it is no reason to stop testing.
+        // A closed pipe is no reason to stop testing.
         let _ = stdout.write_all(line.as_bytes()).and_then(|()| stdout.flush());
         look(line.trim_end());
     };
@@ -71,7 +72,8 @@ pub(crate) fn stream(
     Ok(status)
 }
 
-/// Runs a program whose many lines matter only when it fails: they go to a file, and the end of it into the error.
+/// Runs a program whose many lines matter only when it fails: they go to a file, and the end of it
+/// into the error.
 ///
 /// # Errors
 ///
@@ -140,7 +142,8 @@ pub(crate) fn is_installed(program: &str) -> bool {
     std::env::split_paths(&system_path()).any(|directory| directory.join(program).is_file())
 }
 
-/// The path, and behind it the directories of dockerd and debootstrap, which not even every root has on it.
+/// The path, followed by the directories of dockerd and debootstrap, which not even every root
+/// has on it.
 pub(crate) fn system_path() -> OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":/usr/local/sbin:/usr/sbin:/sbin");
@@ -159,7 +162,7 @@ pub(crate) fn kill_tree(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Descendants rather than a process group: with a group of its own a step would not hear Ctrl-C.
+/// Descendants rather than a process group: with a group of its own a step would not receive Ctrl-C.
 fn kill_descendants(pid: u32) {
     // Stopped, it starts no child that the list of its children would lack.
     send(pid, "STOP");
@@ -212,7 +215,8 @@ mod tests {
             stream(command.args(["-c", script]), Duration::from_millis(500), |line| pid = line.parse().ok());
         assert!(result.is_err() && started.elapsed() < Duration::from_secs(20));
         let grandchild: u32 = pid.context("no process id read")?;
-        // A killed process is seen until the kernel has taken it down, and until whoever adopted it collects it.
+        // A killed process is seen until the kernel has taken it down, and until its new parent
+        // collects it.
         let killed = Instant::now();
         while let Some(state) = state(grandchild).filter(|state| !"ZX".contains(state)) {
             assert!(killed.elapsed() < Duration::from_secs(10), "process {grandchild} is in state {state}");
@@ -221,7 +225,7 @@ mod tests {
         Ok(())
     }
 
-    /// A letter: proc(5).
+    /// One character: proc(5).
     fn state(pid: u32) -> Option<String> {
         let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
         Some(stat.rsplit_once(')')?.1.split_whitespace().next()?.to_owned())

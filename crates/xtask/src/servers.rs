@@ -54,7 +54,7 @@ pub(crate) fn up() -> Result<()> {
 ///
 /// # Errors
 ///
-/// When the engine refuses.
+/// When the engine returns an error.
 pub(crate) fn down() -> Result<()> {
     if engine::version().is_some() {
         let mut remove = docker(&["rm", "--force", "--volumes", KAFKA, CLICKHOUSE]);

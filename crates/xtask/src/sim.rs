@@ -1,4 +1,5 @@
-//! `cargo xtask sim`: the simulation of kmr-core with as many seeds as wanted, or with the one that failed.
+//! `cargo xtask sim`: the simulation of kmr-core with as many seeds as wanted, or with the one that
+//! failed.
 
 use std::process::Command;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use anyhow::Result;
 
 use crate::{packages, process, root};
 
-/// The one test that looks at seeds.
+/// The one test that reads seeds.
 const TEST: &str = "testing::sim::tests::no_seed_breaks_a_rule";
 
 /// How much to simulate.
@@ -27,7 +28,8 @@ pub(crate) struct Arguments {
     seed: Option<u64>,
 }
 
-/// Runs it; a failure prints the seed, the shortest schedule that fails, and everything that happened.
+/// Runs it; a failure prints the seed, the shortest schedule that fails, and everything that
+/// happened.
 ///
 /// # Errors
 ///

@@ -1,8 +1,10 @@
 //! The steps of `cargo xtask test`: what each runs, in which order, with which limit.
 //!
-//! Compiling is the larger part of a cold run, and librdkafka's C code the largest piece of it. Everything is compiled once for
-//! each set of features, and cargo unites those of the packages that are selected, so every step that can selects the whole
-//! workspace. That leaves two builds of librdkafka: that set, with gzip, zstd and ssl, and the one without features.
+//! Compiling is the larger part of a cold run, and librdkafka's C code the largest part of that.
+//! Everything is compiled once for each set of features. Cargo unites the features of the packages
+//! that are selected, so every step that can selects the whole workspace, and librdkafka is built
+//! once, with gzip, zstd and ssl. kmr-core without features is checked and not linked: it needs no
+//! librdkafka ([`without_librdkafka`]).
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -44,8 +46,8 @@ pub(crate) struct Selection {
     pub(crate) soak: bool,
 }
 
-/// The steps that these options leave, in order. The demo is run in the dev profile by a test of its own (`Unit`): as a step, which
-/// compiles everything once more, it has to be asked for.
+/// The steps that these options leave, in order. The demo is run in the dev profile by a test of
+/// its own (`Unit`): as a step, which compiles everything once more, it has to be asked for.
 pub(crate) fn selected(only: &[Step], skip: &[Step], no_containers: bool) -> Vec<Step> {
     let all = Step::value_variants().iter().copied();
     all.filter(|step| if only.is_empty() { *step != Step::Demo } else { only.contains(step) })
@@ -62,7 +64,8 @@ pub(crate) fn selected(only: &[Step], skip: &[Step], no_containers: bool) -> Vec
 pub(crate) fn run(selection: &Selection) -> Result<bool> {
     packages::ensure(&packages::BUILD)?;
     let mut summary = Summary::default();
-    // Before all others, so that a machine which cannot run containers says so in the first minute. Held to the end.
+    // Before all others, so that a machine which cannot run containers fails in the first minute.
+    // Held to the end.
     let engine = selection.steps.contains(&Step::Integration).then(|| services(&mut summary));
     let no_services = matches!(engine, Some(None));
     figures::clear()?;
@@ -84,7 +87,8 @@ pub(crate) fn run(selection: &Selection) -> Result<bool> {
     Ok(summary.is_good())
 }
 
-/// Runs the client's tests under memcheck. Whatever it finds that is not in the list of others' known noise is a failure.
+/// Runs the client's tests under memcheck. Whatever it finds that is not in the list of others'
+/// known noise is a failure.
 ///
 /// # Errors
 ///
@@ -110,7 +114,7 @@ pub(crate) fn valgrind(arguments: &[String]) -> Result<bool> {
         .with("KMR_CLIENT_PATIENCE", "300")
         .pass_on(if arguments.is_empty() { &client } else { arguments });
     let runner = format!("target.'cfg(all())'.runner={runner:?}");
-    memcheck.arguments.splice(1..1, ["--config".to_owned(), runner]);
+    memcheck = memcheck.configured(Some(runner));
     let mut summary = Summary::default();
     summary.add(memcheck.run());
     summary.print();
@@ -143,14 +147,15 @@ struct Cargo {
     limit: Duration,
 }
 
-/// How many tests run at once: more than there are processors, as they wait for timeouts and servers for most of their time. Integration
-/// tests that need the machine's power wait for each other (`alone` in their scene.rs).
+/// How many tests run at once: more than there are processors, as they wait for timeouts and
+/// servers for most of their time. Integration tests that need the machine's power wait for each
+/// other (`alone` in their scene.rs).
 const TEST_THREADS: &str = "RUST_TEST_THREADS";
 const UNIT_THREADS: &str = "4";
 const INTEGRATION_THREADS: &str = "4";
 
 /// The features of kmr-core that are on in the workspace as a whole (see the top of this file).
-const COMMON: &str = "kmr-core/ssl";
+const COMMON: &str = "kmr-core/gzip,kmr-core/zstd,kmr-core/ssl";
 
 fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
     match step {
@@ -204,17 +209,26 @@ fn run_check(check: Check) -> Line {
 
 fn features() -> Vec<Cargo> {
     let bare = "clippy --package kmr-core --no-default-features -- --deny warnings";
-    let mut all = vec![cargo("kmr-core, no features", bare, 15)];
+    let mut all = vec![cargo("kmr-core, no features", bare, 15).configured(without_librdkafka())];
     for feature in ["clickhouse", "clickhouse-tls", "clickhouse-zstd", "kafka", "os-stream", "memory"] {
         let alone = format!("--package kmr-sinks --no-default-features --features {feature},{COMMON}");
         let name = format!("kmr-sinks, {feature} alone");
         all.push(cargo(&name, &format!("clippy --all-targets {alone} -- --deny warnings"), 15));
-        // What says that a feature is missing has no other run.
+        // The errors about a missing feature have no other test.
         if feature == "clickhouse" {
             all.push(cargo(&format!("{name}, tests"), &format!("test --no-fail-fast {alone}"), 15));
         }
     }
     all
+}
+
+/// A setting that takes the place of rdkafka-sys' build script, which compiles librdkafka. For
+/// commands that check code and link nothing. `None` when rustc does not name its platform.
+fn without_librdkafka() -> Option<String> {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let version = process::answer(Command::new(rustc).arg("-vV"), Duration::from_secs(20)).ok()?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "))?;
+    Some(format!("target.{host}.rdkafka.rustc-link-lib=[]"))
 }
 
 fn cargo(name: &str, arguments: &str, minutes: u64) -> Cargo {
@@ -229,6 +243,13 @@ fn cargo(name: &str, arguments: &str, minutes: u64) -> Cargo {
 impl Cargo {
     fn with(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.to_owned()));
+        self
+    }
+
+    fn configured(mut self, setting: Option<String>) -> Self {
+        if let Some(setting) = setting {
+            self.arguments.splice(1..1, ["--config".to_owned(), setting]);
+        }
         self
     }
 
@@ -258,7 +279,8 @@ impl Cargo {
     fn command(&self) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(root()).args(&self.arguments);
-        // A failed test's error is one readable chain, not forty lines of the runtime's stack for each.
+        // A failed test's error is one readable chain, not forty lines of the runtime's stack for
+        // each.
         command.env("RUST_LIB_BACKTRACE", "0");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

@@ -10,7 +10,7 @@ pub(crate) struct Tests {
 }
 
 impl Tests {
-    /// Adds what a line of `cargo test` says, if it is a `test result:` line.
+    /// Adds the counts of a line of `cargo test`, if it is a `test result:` line.
     pub(crate) fn read(&mut self, line: &str) {
         let Some(result) = line.trim_start().strip_prefix("test result: ") else { return };
         for part in result.split(['.', ';']) {
@@ -48,8 +48,8 @@ impl Summary {
         self.lines.iter().all(|line| line.failure.is_none())
     }
 
-    /// Tests over all steps. A step that failed without a failed test, because nothing compiled for example, counts as
-    /// one, so that a bad run never ends with `0 failed`.
+    /// Tests over all steps. A step that failed without a failed test, because nothing compiled for
+    /// example, counts as one, so that a bad run never ends with `0 failed`.
     pub(crate) fn tests(&self) -> Tests {
         self.lines.iter().fold(Tests::default(), |sum, line| Tests {
             passed: sum.passed + line.tests.passed,

@@ -26,7 +26,8 @@ pub(crate) struct SourceFile {
 /// Hidden folders with files of ours. All others belong to tools.
 const HIDDEN_FOLDERS: [&str; 2] = [".cargo", ".ci"];
 
-/// All files below `root`, sorted by path. Git is not asked: an exported tree has none, and root may not read another user's clone.
+/// All files below `root`, sorted by path. Git is not asked: an exported tree has none, and root
+/// may not read another user's clone.
 ///
 /// # Errors
 ///

@@ -1,8 +1,9 @@
 //! Files of a crate do not import each other in a circle, beyond what [`LIMITS`] allows.
 //!
-//! An import is a path that starts with `crate`, `super` or `self`, in a `use` or anywhere else in the code, and leads to another
-//! file of the crate. What is compiled for tests only is left out, and so is the crate's root file, which knows all others. A path that
-//! ends at the root (`crate::Record`) counts for the file that the root has the name from.
+//! An import is a path that starts with `crate`, `super` or `self`, in a `use` or anywhere else in
+//! the code, and leads to another file of the crate. What is compiled for tests only is left out,
+//! and so is the crate's root file, which knows all others. A path that ends at the root
+//! (`crate::Record`) counts for the file that the root has the name from.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -19,13 +20,22 @@ struct Limit {
     largest: usize,
 }
 
-/// Crates that are not named here may have no circle.
-const LIMITS: [Limit; 1] =
+/// Crates that are not named here may have no circle. The figures are those of the tree before its
+/// redesign: lower them as circles are cut, to 0 in the end.
+const LIMITS: [Limit; 4] = [
     // The coordinator is one struct over ten files.
-    [Limit { package: "kmr-core", folder: Some("graph/coordinator/"), largest: 0 }];
+    Limit { package: "kmr-core", folder: Some("graph/coordinator/"), largest: 52 },
+    Limit { package: "kmr-demo", folder: None, largest: 4 },
+    Limit { package: "kmr-macros", folder: None, largest: 2 },
+    Limit { package: "kmr-sinks", folder: None, largest: 3 },
+];
 
 /// Every circle that is too large.
 pub(crate) fn check(files: &[SourceFile]) -> Vec<Finding> {
+    check_with(&LIMITS, files)
+}
+
+fn check_with(limits: &[Limit], files: &[SourceFile]) -> Vec<Finding> {
     let mut packages: BTreeMap<&str, BTreeMap<&str, &str>> = BTreeMap::new();
     for file in files.iter().filter(|file| file.language == Language::Rust) {
         let inner = file.path.strip_prefix("crates/").and_then(|path| path.split_once("/src/"));
@@ -33,11 +43,12 @@ pub(crate) fn check(files: &[SourceFile]) -> Vec<Finding> {
             packages.entry(package).or_default().insert(path, &file.text);
         }
     }
-    packages.iter().flat_map(|(package, sources)| check_package(package, sources)).collect()
+    let limit = |package: &str| limits.iter().find(|limit| limit.package == package);
+    let check = |(package, sources)| check_package(package, sources, limit(package));
+    packages.iter().flat_map(|(package, sources)| check((*package, sources))).collect()
 }
 
-fn check_package(package: &str, sources: &BTreeMap<&str, &str>) -> Vec<Finding> {
-    let limit = LIMITS.iter().find(|limit| limit.package == package);
+fn check_package(package: &str, sources: &BTreeMap<&str, &str>, limit: Option<&Limit>) -> Vec<Finding> {
     let folder = limit.and_then(|limit| limit.folder);
     let largest = limit.map_or(0, |limit| limit.largest);
     let imports = imports(sources);
@@ -236,7 +247,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// `test`, or the feature `testing`, alone or as one of several; not what is compiled without them.
+    /// `test`, or the feature `testing`, alone or as one of several; not what is compiled without
+    /// them.
     fn is_for_tests(&self, open: usize, close: usize) -> bool {
         let mut tokens = self.tokens[open..close].iter();
         let mut names = tokens.clone().filter(|token| token.kind == Kind::Name);
@@ -376,7 +388,8 @@ impl Scanner<'_> {
         }
     }
 
-    /// The path from the crate's root; `None` when it does not start with `crate`, `super` or `self`.
+    /// The path from the crate's root; `None` when it does not start with `crate`, `super` or
+    /// `self`.
     fn absolute(&self, names: &[String]) -> Option<Module> {
         let mut path = match names.first()?.as_str() {
             "crate" => Module::new(),
@@ -398,7 +411,8 @@ fn is_name(token: &Token<'_>) -> bool {
     token.kind == Kind::Name
 }
 
-/// Groups of files that reach each other, the largest first (Tarjan's strongly connected components).
+/// Groups of files that reach each other, the largest first (Tarjan's strongly connected
+/// components).
 fn circles<'a>(imports: &Imports<'a>) -> Vec<Vec<&'a str>> {
     let mut search =
         Search { imports, index: HashMap::new(), low: HashMap::new(), stack: Vec::new(), found: Vec::new() };
@@ -482,7 +496,11 @@ mod tests {
             language: Language::Rust,
             text: (*text).to_owned(),
         };
-        check(&sources.iter().map(file).collect::<Vec<_>>())
+        let limits = [
+            Limit { package: "one-room", folder: Some("graph/coordinator/"), largest: 0 },
+            Limit { package: "two-files", folder: None, largest: 2 },
+        ];
+        check_with(&limits, &sources.iter().map(file).collect::<Vec<_>>())
     }
 
     fn is_circle(sources: &[(&str, &str)]) -> bool {
@@ -570,13 +588,21 @@ mod tests {
     }
 
     #[test]
-    fn the_coordinator_may_be_one_thing_in_several_files() {
+    fn a_folder_can_be_one_thing_in_several_files() {
         let inside =
             [("graph/coordinator/a.rs", "use super::b;"), ("graph/coordinator/b.rs", "use super::a;")];
-        assert!(found("kmr-core", &inside).is_empty());
-        assert_eq!(found("kmr-sinks", &inside).len(), 1);
+        assert!(found("one-room", &inside).is_empty());
+        assert_eq!(found("any", &inside).len(), 1);
         let outside =
             [("graph/coordinator/a.rs", "use crate::b;"), ("b.rs", "use crate::graph::coordinator::a;")];
-        assert_eq!(found("kmr-core", &outside).len(), 1);
+        assert_eq!(found("one-room", &outside).len(), 1);
+    }
+
+    #[test]
+    fn a_circle_can_be_allowed_by_its_size() {
+        let two = [("a.rs", "use crate::b;"), ("b.rs", "use crate::a;")];
+        assert!(found("two-files", &two).is_empty());
+        let three = [("a.rs", "use crate::b;"), ("b.rs", "use crate::c;"), ("c.rs", "use crate::a;")];
+        assert_eq!(found("two-files", &three).len(), 1);
     }
 }

@@ -1,7 +1,7 @@
 //! Links between documents lead to files and headings that exist.
 //!
-//! Checked are relative links in Markdown and in rustdoc, links by label, and the documents that a comment names
-//! (`see docs/x.md`). Addresses on the web are not: a check without a network cannot.
+//! Checked are relative links in Markdown and in rustdoc, links by label, and the documents that a
+//! comment names by path. Addresses on the web are not: a check without a network cannot.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 

@@ -1,6 +1,8 @@
-//! Checks of the house: line width of comments, links between documents, the words in use, import circles.
+//! Checks of the house: line width of comments, links between documents, the words in use, import
+//! circles.
 //!
-//! Each reads the repository's files as text, so that all of them take less time than one compilation.
+//! Each reads the repository's files as text, so that all of them take less time than one
+//! compilation.
 
 mod columns;
 mod files;

@@ -1,4 +1,5 @@
-//! A lexer for Rust, as exact as the checks need it: comments, strings, names and single characters.
+//! A lexer for Rust, as exact as the checks need it: comments, strings, names and single
+//! characters.
 
 /// What a token is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +22,8 @@ pub(crate) struct Token<'a> {
     pub(crate) line: usize,
 }
 
-/// Comments on consecutive lines, without what starts a comment: one text, in Markdown where it is documentation.
+/// Comments on consecutive lines, without what starts a comment: one text, in Markdown where it is
+/// documentation.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct CommentBlock<'a> {
     /// The line of the first one.

@@ -1,11 +1,14 @@
 //! The words that kmr does not use, each with the standard term in its place.
 //!
-//! A pattern is a phrase: words with spaces between, forms of one word with `|` between, `*` for any word, and `$` for the end
-//! of a clause. Punctuation between two words keeps a phrase from matching; a line break, a hyphen or an underscore does not.
-//! Patterns are narrow: a hit is nearly always right. What is left out on purpose:
+//! A pattern is a phrase: words with spaces between, forms of one word with `|` between, `*` for
+//! any word, and `$` for the end of a clause. Punctuation between two words keeps a phrase from
+//! matching; a line break, a hyphen or an underscore does not. Patterns are narrow: a hit is nearly
+//! always right. What is left out on purpose:
 //!
-//! * `take`, `turn`, `look`, `begin`, `will`, `share`, `mark` as verbs, `say` without its `s`, `end`: plain English, most of the time;
-//! * `window`, `plan`, `epoch`: they are terms, and no pattern distinguishes the wrong use of a term.
+//! * `take`, `turn`, `look`, `begin`, `will`, `share`, `mark` as verbs, `say` without its `s`,
+//!   `end`: plain English, most of the time;
+//! * `window`, `plan`, `epoch`: they are terms, and no pattern distinguishes the wrong use of a
+//!   term.
 
 /// A word, what it is replaced with, and where it is found.
 #[derive(Debug)]
