@@ -1,8 +1,8 @@
 //! A map stage that calls a network service, with several calls at once in each partition.
 //!
-//! Shows an async map stage with `map_concurrency` by key: the orders of one customer are looked up one
-//! after the other. A call that fails with status 503 is retried and gives no dead letter. Rows and
-//! commits keep the order of the records.
+//! Shows an async map stage with `map_concurrency` by key: the orders of one customer are looked up
+//! one after the other. A call that fails with status 503 is retried and gives no dead letter. Rows
+//! and commits keep the order of the records.
 //!
 //! ```sh
 //! cargo run -p kmr-examples --example async_look_up

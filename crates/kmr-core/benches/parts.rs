@@ -4,7 +4,8 @@
 //! cargo bench -p kmr-core --features testing --bench parts
 //! ```
 //!
-//! Items are records (hand-over), ranges (tracker) or chunks (due policy): the time of one is the reciprocal of the rate shown.
+//! Items are records (hand-over), ranges (tracker) or chunks (due policy): the time of one is the
+//! reciprocal of the rate shown.
 
 use divan::counter::ItemsCount;
 use divan::{AllocProfiler, Bencher, black_box};

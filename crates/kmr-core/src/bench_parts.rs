@@ -1,5 +1,5 @@
-//! Parts of the graph by themselves, for the micro-benchmark (`benches/parts.rs`) and the test that counts allocations
-//! (`tests/allocations.rs`). Not part of the API.
+//! Parts of the graph by themselves, for the micro-benchmark (`benches/parts.rs`) and the test that
+//! counts allocations (`tests/allocations.rs`). Not part of the API.
 
 use std::sync::Arc;
 
@@ -27,7 +27,8 @@ use crate::reducer::{Attempt, BatchOptions, Chunk, Delivered, Delivery, Delivery
 use crate::strategy::IntoPipeline;
 use crate::util::ordered_watch;
 
-/// Observes `ranges` ranges of offsets and finishes every other one first, then the rest. Returns the watermark.
+/// Observes `ranges` ranges of offsets and finishes every other one first, then the rest. Returns
+/// the watermark.
 pub fn track(ranges: i64) -> Option<i64> {
     let (mut tracker, now) = (OffsetTracker::default(), Instant::now());
     let range = |n: i64| OffsetRange::new(n * 1_000, n * 1_000 + 999);
@@ -40,7 +41,8 @@ pub fn track(ranges: i64) -> Option<i64> {
     tracker.watermark()
 }
 
-/// Asks for each of `chunks` chunks of `rows` rows whether the open batch has room for it and is due. Returns the number of batches.
+/// Asks for each of `chunks` chunks of `rows` rows whether the open batch has room for it and is
+/// due. Returns the number of batches.
 pub fn batch(chunks: usize, rows: usize) -> usize {
     let options = BatchOptions::default().with_max_rows(32 * rows);
     let (mut open, mut batches, now) = (OpenBatch::default(), 0, Instant::now());
@@ -107,7 +109,8 @@ impl Delivery for Discarded {
     }
 }
 
-/// A partition's task and the stages behind it, on a runtime of one thread, with a ledger that is read here.
+/// A partition's task and the stages behind it, on a runtime of one thread, with a ledger that is
+/// read here.
 #[allow(missing_debug_implementations, reason = "holds a runtime")]
 pub struct Handover {
     runtime: Runtime,
@@ -161,8 +164,8 @@ impl Handover {
         })
     }
 
-    /// Hands over so many chunks and waits until all their records are finished: the strategy's batches have to end with the
-    /// last one.
+    /// Hands over so many chunks and waits until all their records are finished: the strategy's
+    /// batches have to end with the last one.
     pub fn run(&mut self, chunks: usize) {
         let size = i64::try_from(self.records.len()).unwrap_or(i64::MAX);
         for _ in 0..chunks {

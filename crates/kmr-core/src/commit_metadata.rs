@@ -4,8 +4,8 @@
 //! Invariants (see docs/design/exactly-once.md):
 //! * E1: the text is versioned and below 4,096 bytes, the brokers' default limit. It ends with a
 //!   checksum over all of it.
-//! * E2: commit metadata is valid only for the log, by cluster and topic id, and for the offset that
-//!   it names.
+//! * E2: commit metadata is valid only for the log, by cluster and topic id, and for the offset
+//!   that it names.
 
 use std::sync::Arc;
 

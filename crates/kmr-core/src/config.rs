@@ -11,10 +11,11 @@ use crate::telemetry;
 
 /// Settings of the Kafka client, by librdkafka's names.
 ///
-/// `bootstrap.servers` and `group.id` have to be there (without a group, the first alone). Whatever else is set wins over kmr's defaults (`fetch.*`,
-/// `queued.*`, `partition.assignment.strategy=cooperative-sticky`), but for what the delivery promise stands on:
-/// `enable.auto.commit`, `enable.auto.offset.store`, `enable.partition.eof` and `auto.offset.reset` are kmr's, with a warning
-/// if they were set otherwise.
+/// `bootstrap.servers` and `group.id` have to be there (without a group, the first alone). Whatever
+/// else is set wins over kmr's defaults (`fetch.*`, `queued.*`,
+/// `partition.assignment.strategy=cooperative-sticky`), but for what the delivery promise stands
+/// on: `enable.auto.commit`, `enable.auto.offset.store`, `enable.partition.eof` and
+/// `auto.offset.reset` are kmr's, with a warning if they were set otherwise.
 ///
 /// `Debug` hides values whose name looks like a secret's.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -50,8 +51,8 @@ impl ClientConfig {
         self
     }
 
-    /// Settings among these that kmr does not use, or that weaken what it promises: what it warns of in its log when it connects.
-    /// For a check before a consumer is started.
+    /// Settings among these that kmr does not use, or that weaken what it promises: what it warns
+    /// of in its log when it connects. For a check before a consumer is started.
     pub fn lint(&self) -> Vec<ConfigWarning> {
         let note = |name: &'static str, effect, why| {
             let value = self.get(name)?.to_owned();
@@ -89,8 +90,8 @@ impl ClientConfig {
         })
     }
 
-    /// All settings for the client, kmr's included. `prefetch_bytes`: resident bytes that librdkafka may hold; `reports_ends`:
-    /// whether it tells where partitions end.
+    /// All settings for the client, kmr's included. `prefetch_bytes`: resident bytes that
+    /// librdkafka may hold; `reports_ends`: whether it tells where partitions end.
     pub(crate) fn effective(&self, prefetch_bytes: usize, reports_ends: bool) -> BTreeMap<String, String> {
         for note in self.lint() {
             match note.effect {
@@ -116,25 +117,29 @@ impl ClientConfig {
         settings
     }
 
-    /// All partitions share one fetch queue, so these bound the client as a whole, whatever it is assigned.
+    /// All partitions share one fetch queue, so these bound the client as a whole, whatever it is
+    /// assigned.
     fn add_fetch_settings(settings: &mut BTreeMap<String, String>, prefetch_bytes: usize) {
-        // A record of `size` bytes takes `size + RECORD_OVERHEAD`: the count bounds small records, the bytes large ones.
+        // A record of `size` bytes takes `size + RECORD_OVERHEAD`: the count bounds small records,
+        // the bytes large ones.
         let records = (prefetch_bytes / (RECORD_OVERHEAD + 200)).clamp(1, 10_000_000);
         let kbytes = (prefetch_bytes / 1024 * 3 / 4).clamp(1, 2_097_151);
         default(settings, "queued.min.messages", records.to_string());
         default(settings, "queued.max.messages.kbytes", kbytes.to_string());
-        // A full queue is looked at again after this; librdkafka's default of 1 s would starve the map tasks.
+        // A full queue is looked at again after this; librdkafka's default of 1 s would starve the
+        // map tasks.
         default(settings, "fetch.queue.backoff.ms", "5");
-        // Each fetch wakes all threads in turn, so small ones cost a multiple of the CPU on a live topic: at 50,000 records a second of 200
-        // bytes 0.93 CPU-s per million with 100,000 bytes, 0.70 with 400,000, no less with more. The wait bounds the latency that
-        // this adds. A broker that may send less of a partition than that would always wait.
+        // Each fetch wakes all threads in turn, so small ones cost a multiple of the CPU on a live
+        // topic: at 50,000 records a second of 200 bytes 0.93 CPU-s per million with 100,000 bytes,
+        // 0.70 with 400,000, no less with more. The wait bounds the latency that this adds. A
+        // broker that may send less of a partition than that would always wait.
         let per_partition = ["fetch.message.max.bytes", "max.partition.fetch.bytes"];
         let per_partition = per_partition.iter().filter_map(|name| settings.get(*name)?.parse().ok()).min();
         let least_fetch = per_partition.unwrap_or(FETCH_MIN_BYTES).min(FETCH_MIN_BYTES);
         default(settings, "fetch.min.bytes", least_fetch.to_string());
         default(settings, "fetch.wait.max.ms", "100");
-        // One response may overshoot the queue's bound, and its size is that on the wire, compressed: keep it small. librdkafka
-        // wants at least message.max.bytes.
+        // One response may overshoot the queue's bound, and its size is that on the wire,
+        // compressed: keep it small. librdkafka wants at least message.max.bytes.
         let least = settings
             .get("message.max.bytes")
             .and_then(|value| value.parse::<usize>().ok())
@@ -185,12 +190,13 @@ const FORCED: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("enable.partition.eof", "false"),
-    // kmr resolves missing commits itself; an offset that is out of range must never be skipped silently.
+    // kmr resolves missing commits itself; an offset that is out of range must never be skipped
+    // silently.
     ("auto.offset.reset", "error"),
 ];
 
-/// What creating a client refuses with `group.protocol=consumer` (`rd_kafka_conf_finalize` of librdkafka 2.12.1): the broker
-/// decides these.
+/// What creating a client refuses with `group.protocol=consumer` (`rd_kafka_conf_finalize` of
+/// librdkafka 2.12.1): the broker decides these.
 const NOT_WITH_KIP_848: &[&str] =
     &["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
 
@@ -214,20 +220,21 @@ impl fmt::Debug for ClientConfig {
     }
 }
 
-/// Where partitions start for which the group has committed nothing: a backfill from a point in time, or from offsets that
-/// another system knows.
+/// Where partitions start for which the group has committed nothing: a backfill from a point in
+/// time, or from offsets that another system knows.
 ///
-/// What is chosen is committed, once, so a restart goes on from there and does not choose again. To start a group anew, use
-/// another `group.id` or delete its offsets.
+/// What is chosen is committed, once, so a restart goes on from there and does not choose again. To
+/// start a group anew, use another `group.id` or delete its offsets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
-    /// At the first record with this timestamp or a later one, in milliseconds since the Unix epoch; behind the last record
-    /// where there is none that young. Negative is 0. All partitions are asked for in one request for each broker.
+    /// At the first record with this timestamp or a later one, in milliseconds since the Unix
+    /// epoch; behind the last record where there is none that young. Negative is 0. All partitions
+    /// are asked for in one request for each broker.
     Timestamp(i64),
     /// At these offsets. One that is not in the log, nor just behind it, stops the consumer with
-    /// [`Error::OffsetOutOfRange`], which names it and what the log holds. For partitions that are not named the
-    /// [`ResetPolicy`] decides.
+    /// [`Error::OffsetOutOfRange`], which names it and what the log holds. For partitions that are
+    /// not named the [`ResetPolicy`] decides.
     OffsetRange(BTreeMap<TopicPartition, i64>),
 }
 
@@ -248,10 +255,11 @@ impl StartAt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Until {
-    /// At the end of each partition's log, as it is when the partition is assigned for the first time.
+    /// At the end of each partition's log, as it is when the partition is assigned for the first
+    /// time.
     End,
-    /// In front of the first record with this timestamp or a later one, in milliseconds since the Unix epoch; at the end of the log
-    /// where there is none that young.
+    /// In front of the first record with this timestamp or a later one, in milliseconds since the
+    /// Unix epoch; at the end of the log where there is none that young.
     Timestamp(i64),
 }
 
@@ -270,9 +278,11 @@ impl Until {
     }
 }
 
-/// What happens where there is no offset to go on from: the group has committed nothing for a partition
-/// ([`ConsumerBuilder::offset_reset_policy`](crate::ConsumerBuilder::offset_reset_policy)), or what it has committed is not in the log any
-/// more ([`ConsumerBuilder::out_of_range_policy`](crate::ConsumerBuilder::out_of_range_policy)).
+/// What happens where there is no offset to go on from: the group has committed nothing for a
+/// partition
+/// ([`ConsumerBuilder::offset_reset_policy`](crate::ConsumerBuilder::offset_reset_policy)), or what
+/// it has committed is not in the log any more
+/// ([`ConsumerBuilder::out_of_range_policy`](crate::ConsumerBuilder::out_of_range_policy)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResetPolicy {

@@ -58,8 +58,9 @@ pub use watchdog::Watchdog;
 
 /// Writes a [`Strategy`] as a list of stages, in the order in which records meet them.
 ///
-/// `name => value` becomes the builder call `.name(value)` on [`Strategy::new()`], and that is all: what the macro builds can
-/// be written by hand. What it adds is that a list that makes no sense is refused at the stage, in plain words.
+/// `name => value` becomes the builder call `.name(value)` on [`Strategy::new()`], and that is all:
+/// what the macro builds can be written by hand. What it adds is that a list that makes no sense is
+/// refused at the stage, in plain words.
 ///
 /// | stage | what it takes | how often |
 /// |---|---|---|
@@ -77,9 +78,9 @@ pub use watchdog::Watchdog;
 /// | `map_concurrency` | a number or a [`Concurrency`]: records of a partition in progress at once in async map stages | 1 |
 /// | `map_retry` | a [`RetryPolicy`]: what happens to a record whose map stage says [`Retryable`] | [`RetryPolicy::default`] |
 ///
-/// Values are any expressions. The comma behind the last stage and the inner braces may be left out. The expansion names
-/// everything from the root (`::kmr_core::…`): it needs no import, but it does not work where the dependency was renamed in
-/// `Cargo.toml`.
+/// Values are any expressions. The comma behind the last stage and the inner braces may be left
+/// out. The expansion names everything from the root (`::kmr_core::…`): it needs no import, but it
+/// does not work where the dependency was renamed in `Cargo.toml`.
 ///
 /// # Functions and closures
 /// A map stage is one of these, where `E` is any error that converts into a [`BoxError`]:
@@ -92,19 +93,22 @@ pub use watchdog::Watchdog;
 /// | closure | <code>\|record: &Record<'_>\| …</code> or <code>\|record: OwnedRecord\| async move { … }</code>, with the type written out | <code>\|value\| …</code> or <code>\|value\| async move { … }</code>, the type is inferred |
 /// | async closure | <code>async \|record: OwnedRecord\| …</code> | <code>async \|value: T\| …</code>, with the type written out |
 ///
-/// Predicates need no types: <code>filter => \|record\| record.key().is_some()</code>. Where nothing else says which error a
-/// closure returns, write `Ok::<_, Infallible>(…)`.
+/// Predicates need no types: <code>filter => \|record\| record.key().is_some()</code>. Where
+/// nothing else says which error a closure returns, write `Ok::<_, Infallible>(…)`.
 ///
 /// # Errors
 /// All mistakes in a list are reported at once, each at its stage:
 ///
 /// * no stages, or something else than a list of stages;
-/// * an unknown stage or setting (with the nearest name), a setting behind a `reduce` or a second time, a missing `=>`, value or comma, a value that is no expression;
-/// * no map stage, or a `reduce` before the first one; no `reduce`; a `reduce_err` that is not the last stage; a second one.
+/// * an unknown stage or setting (with the nearest name), a setting behind a `reduce` or a second
+///   time, a missing `=>`, value or comma, a value that is no expression;
+/// * no map stage, or a `reduce` before the first one; no `reduce`; a `reduce_err` that is not the
+///   last stage; a second one.
 ///
-/// What the types say is checked by the compiler in the builder's calls, at the same place: *this `reduce` does not take what
-/// the `map` before it emits*, and so for `map`, `filter_map`, `flat_map`, `filter` and `reduce_err`; a map stage that returns
-/// no `Result`, whose error is no error, or whose future is not `Send`; a reducer that is none.
+/// What the types say is checked by the compiler in the builder's calls, at the same place: *this
+/// `reduce` does not take what the `map` before it emits*, and so for `map`, `filter_map`,
+/// `flat_map`, `filter` and `reduce_err`; a map stage that returns no `Result`, whose error is no
+/// error, or whose future is not `Send`; a reducer that is none.
 ///
 /// # Examples
 /// ```
@@ -162,7 +166,8 @@ pub use kmr_macros::processing_strategy;
 /// Re-exported so that reducers and async mappers can be written without a dependency of one's own.
 pub use async_trait::async_trait;
 
-/// What `processing_strategy!` expands to, the types behind [`Strategy`]'s signatures, and what kmr's own crates share. Not part of the API.
+/// What `processing_strategy!` expands to, the types behind [`Strategy`]'s signatures, and what
+/// kmr's own crates share. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::client::Bootstrap;

@@ -13,14 +13,14 @@ use crate::util::panic::panic_message;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RebalanceEvent {
-    /// The partitions are read from now on, each from the given offset. `None`: from the lowest offset
-    /// in the log.
+    /// The partitions are read from now on, each from the given offset. `None`: from the lowest
+    /// offset in the log.
     Assigned(Vec<(TopicPartition, Option<i64>)>),
     /// The partitions are drained and committed, and are about to be released. If the drain timeout
     /// expired, some records may be unfinished, and the next owner reads them.
     Revoked(Vec<TopicPartition>),
-    /// The partitions are lost, without a commit. Another member may own them already, or the client
-    /// failed.
+    /// The partitions are lost, without a commit. Another member may own them already, or the
+    /// client failed.
     Lost(Vec<TopicPartition>),
 }
 

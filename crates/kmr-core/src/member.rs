@@ -166,15 +166,16 @@ impl CommitOutcome {
     }
 }
 
-/// Called between two assignments: from then on the fetch queue returns no record of the earlier one,
-/// and none of the new one yet. If a record of the earlier assignment were taken for the first of the
-/// new one, the records below it would be skipped.
+/// Called between two assignments: from then on the fetch queue returns no record of the earlier
+/// one, and none of the new one yet. If a record of the earlier assignment were taken for the first
+/// of the new one, the records below it would be skipped.
 pub(crate) type Ready = Box<dyn FnOnce() + Send>;
 
 /// A member of a consumer group.
 #[async_trait]
 pub(crate) trait GroupMember: Send + Sync + 'static {
-    /// The next event. Never resolves after the member is closed. Cancel safe. One caller at a time.
+    /// The next event. Never resolves after the member is closed. Cancel safe. One caller at a
+    /// time.
     async fn next_event(&self) -> MemberEvent;
 
     /// Resolves the starting positions, answers the rebalance and starts fetching. Returns the
@@ -230,8 +231,8 @@ pub(crate) enum Reread {
     Gone(String),
 }
 
-/// Creates members: the first one, and a new one after a client has failed permanently. It also reads
-/// records again, outside of any membership.
+/// Creates members: the first one, and a new one after a client has failed permanently. It also
+/// reads records again, outside of any membership.
 #[async_trait]
 pub(crate) trait Connector: Send + Sync + 'static {
     /// Connects and subscribes.

@@ -15,13 +15,14 @@ use crate::stage::{
 
 /// What happens to the records: map stages, then one or more reduces, then `reduce_err`.
 ///
-/// Stages in any sensible order: `filter`s on records, a map stage (`map`, `filter_map`, `flat_map`), further maps and
-/// filters on its output, a [`reduce`](Self::reduce); behind it more maps and reduces on what the reduce returns; at the end
-/// [`reduce_err`](Self::reduce_err) for the records that failed at any stage. Map stages in a row are fused: no queue
-/// between them, no copy, one call a record, in parallel on every assigned partition.
+/// Stages in any sensible order: `filter`s on records, a map stage (`map`, `filter_map`,
+/// `flat_map`), further maps and filters on its output, a [`reduce`](Self::reduce); behind it more
+/// maps and reduces on what the reduce returns; at the end [`reduce_err`](Self::reduce_err) for the
+/// records that failed at any stage. Map stages in a row are fused: no queue between them, no copy,
+/// one call a record, in parallel on every assigned partition.
 ///
-/// A stage that does not fit the one before it does not compile, and the `processing_strategy!` macro expands to these
-/// calls.
+/// A stage that does not fit the one before it does not compile, and the `processing_strategy!`
+/// macro expands to these calls.
 ///
 /// # Examples
 /// ```
@@ -139,12 +140,15 @@ impl Strategy {
 
     /// Maps each record to one value.
     ///
-    /// Takes `fn(&Record<'_>) -> Result<T, E>` (borrowed, nothing is copied), `async fn(OwnedRecord) -> Result<T, E>`, or a
-    /// type that implements [`Mapper`](crate::Mapper) or [`AsyncMapper`](crate::AsyncMapper). A closure's argument needs its
-    /// type written out. An `Err`, or a panic, sends the record to `reduce_err`; an `Err` of
-    /// [`Retryable`](crate::Retryable) is tried again first, as [`map_retry`](Self::map_retry) says.
+    /// Takes `fn(&Record<'_>) -> Result<T, E>` (borrowed, nothing is copied), `async
+    /// fn(OwnedRecord) -> Result<T, E>`, or a type that implements [`Mapper`](crate::Mapper) or
+    /// [`AsyncMapper`](crate::AsyncMapper). A closure's argument needs its type written out. An
+    /// `Err`, or a panic, sends the record to `reduce_err`; an `Err` of
+    /// [`Retryable`](crate::Retryable) is tried again first, as [`map_retry`](Self::map_retry)
+    /// says.
     ///
-    /// A synchronous stage may take its time, for computing or for blocking calls: see [`Mapper`](crate::Mapper).
+    /// A synchronous stage may take its time, for computing or for blocking calls: see
+    /// [`Mapper`](crate::Mapper).
     pub fn map<F, M, A, D>(self, map: F) -> FirstMap<Via<F::Returns, A, D, RecordFunction<F, M, A>>, One>
     where
         F: IntoRecordMap<M>,
@@ -153,7 +157,8 @@ impl Strategy {
         self.head(via::<F::Returns, A, D, _>(RecordFunction::new(map)))
     }
 
-    /// Maps each record to a value or to none. None is a skip: the record is committed and goes nowhere.
+    /// Maps each record to a value or to none. None is a skip: the record is committed and goes
+    /// nowhere.
     pub fn filter_map<F, M, A, D>(
         self,
         map: F,
@@ -185,23 +190,26 @@ impl Strategy {
     }
 }
 
-/// Settings of the map stages before the first reduce: anywhere before it, whichever stages are there already.
+/// Settings of the map stages before the first reduce: anywhere before it, whichever stages are
+/// there already.
 impl<C> Strategy<SourceLink, C> {
-    /// How many records of one partition are in progress at once in asynchronous map stages: a number, or a [`Concurrency`].
-    /// Default 1, at least 1.
+    /// How many records of one partition are in progress at once in asynchronous map stages: a
+    /// number, or a [`Concurrency`]. Default 1, at least 1.
     pub fn map_concurrency(mut self, concurrency: impl Into<Concurrency>) -> Self {
         self.options.concurrency = concurrency.into();
         self
     }
 
-    /// What happens to a record whose map stage fails with [`Retryable`](crate::Retryable). Default [`RetryPolicy::default`]: it
-    /// is mapped again after up to 100 ms, doubled each time up to 10 s, and becomes a dead letter with its last error 5 minutes
-    /// after the first attempt; with [`give_up_after`](RetryPolicy::give_up_after) of `None` it is tried for ever.
+    /// What happens to a record whose map stage fails with [`Retryable`](crate::Retryable). Default
+    /// [`RetryPolicy::default`]: it is mapped again after up to 100 ms, doubled each time up to 10
+    /// s, and becomes a dead letter with its last error 5 minutes after the first attempt; with
+    /// [`give_up_after`](RetryPolicy::give_up_after) of `None` it is tried for ever.
     ///
-    /// The waits are spread by jitter. A record that waits keeps its place: nothing behind it overtakes it, what is before it
-    /// goes on, and so do the other partitions. It counts as a record in progress, so the records behind it are mapped meanwhile
-    /// as far as [`map_concurrency`](Self::map_concurrency) allows. When the partition is handed back it is dropped at once, without
-    /// having been committed, and the next owner reads it again.
+    /// The waits are spread by jitter. A record that waits keeps its place: nothing behind it
+    /// overtakes it, what is before it goes on, and so do the other partitions. It counts as a
+    /// record in progress, so the records behind it are mapped meanwhile as far as
+    /// [`map_concurrency`](Self::map_concurrency) allows. When the partition is handed back it is
+    /// dropped at once, without having been committed, and the next owner reads it again.
     pub fn map_retry(mut self, policy: RetryPolicy) -> Self {
         self.options.retry = policy;
         self
@@ -219,7 +227,8 @@ impl Default for Strategy {
     reason = "a stage's type is named by way of its checks: see `stage::output`"
 )]
 impl<L, C: Chain> Strategy<L, C> {
-    /// Drops the values for which `predicate` says `false`. A record that is left without values is committed.
+    /// Drops the values for which `predicate` says `false`. A record that is left without values is
+    /// committed.
     pub fn filter<P, M>(mut self, predicate: P) -> Strategy<L, Filter<C, P::Via<P>>>
     where
         P: Predicate<C::Out, C::Last, M>,
@@ -230,8 +239,9 @@ impl<L, C: Chain> Strategy<L, C> {
 
     /// Maps each value to one value.
     ///
-    /// Takes `fn(T) -> Result<U, E>`, `async fn(T) -> Result<U, E>`, or a closure, whose argument needs no type. An `Err`, or a panic, sends the record that the value
-    /// came from to `reduce_err`, and takes back what else the record gave.
+    /// Takes `fn(T) -> Result<U, E>`, `async fn(T) -> Result<U, E>`, or a closure, whose argument
+    /// needs no type. An `Err`, or a panic, sends the record that the value came from to
+    /// `reduce_err`, and takes back what else the record gave.
     pub fn map<F, M, A, D>(self, map: F) -> NextMap<L, C, Via<F::Returns, A, D, ValueFunction<F, A>>, One>
     where
         F: IntoValueMap<C::Out, C::Last, stage_name::map, M>,
@@ -271,7 +281,8 @@ impl<L, C: Chain> Strategy<L, C> {
         Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces, options: self.options }
     }
 
-    /// Collects values into batches and delivers them. What the reducer returns for a batch flows on to the next stage.
+    /// Collects values into batches and delivers them. What the reducer returns for a batch flows
+    /// on to the next stage.
     pub fn reduce<R, M>(mut self, reducer: R) -> Strategy<ReduceLink<R::Output>, Pass<R::Output>>
     where
         L: Link<C>,
@@ -296,8 +307,8 @@ where
     T: Send + 'static,
     C: for<'r> Chain<In<'r> = T>,
 {
-    /// Takes the records that failed at any stage: the last stage. A record's offset is committed only after its dead
-    /// letter has been delivered.
+    /// Takes the records that failed at any stage: the last stage. A record's offset is committed
+    /// only after its dead letter has been delivered.
     ///
     /// Without it, the first record that fails stops the consumer: nothing is skipped silently.
     pub fn reduce_err<R, M>(self, reducer: R) -> Pipeline
@@ -312,7 +323,8 @@ where
     }
 }
 
-/// What `processing_strategy!` leaves in the place of a strategy that it refused, so that no other error follows. Never runs.
+/// What `processing_strategy!` leaves in the place of a strategy that it refused, so that no other
+/// error follows. Never runs.
 #[doc(hidden)]
 pub fn stub() -> Pipeline {
     Pipeline {
@@ -323,7 +335,8 @@ pub fn stub() -> Pipeline {
     }
 }
 
-/// What a consumer runs: a [`Pipeline`], or a [`Strategy`] that ends with a reduce or a map behind one.
+/// What a consumer runs: a [`Pipeline`], or a [`Strategy`] that ends with a reduce or a map behind
+/// one.
 #[diagnostic::on_unimplemented(
     message = "this strategy is not complete: it has no `reduce` stage",
     label = "add `.reduce(…)` behind the map stages"

@@ -1,5 +1,5 @@
-//! Every log event of this crate. Names and fields are stable; levels follow: error = the consumer stops, warn = somebody
-//! should know, info = once per rebalance or start, debug = per batch.
+//! Every log event of this crate. Names and fields are stable; levels follow: error = the consumer
+//! stops, warn = somebody should know, info = once per rebalance or start, debug = per batch.
 
 use std::time::Duration;
 

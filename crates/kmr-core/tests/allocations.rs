@@ -1,4 +1,5 @@
-//! What a record costs in allocations on its way through a map stage and a reduce that drops its rows: nothing.
+//! What a record costs in allocations on its way through a map stage and a reduce that drops its
+//! rows: nothing.
 
 use kmr_core::__parts::{Discard, Handover};
 use kmr_core::{BoxError, Error, IntoPipeline, Record, Strategy};

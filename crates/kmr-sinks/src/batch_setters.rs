@@ -1,7 +1,7 @@
 //! The setters of the batch options, which all writers have.
 
-/// Defines builder methods of a writer with a field `options: BatchOptions`. A doc comment on a name
-/// adds to the method's documentation.
+/// Defines builder methods of a writer with a field `options: BatchOptions`. A doc comment on a
+/// name adds to the method's documentation.
 macro_rules! batch_setters {
     ($($(#[$doc:meta])* $setter:ident;)*) => {
         $($crate::batch_setters::batch_setters!(@$setter [$(#[$doc])*]);)*

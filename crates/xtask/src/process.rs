@@ -162,7 +162,8 @@ pub(crate) fn kill_tree(child: &mut Child) {
     let _ = child.wait();
 }
 
-/// Descendants rather than a process group: with a group of its own a step would not receive Ctrl-C.
+/// Descendants rather than a process group: with a group of its own a step would not receive
+/// Ctrl-C.
 fn kill_descendants(pid: u32) {
     // Stopped, it starts no child that the list of its children would lack.
     send(pid, "STOP");

@@ -2,10 +2,10 @@
 //!
 //! A broker that is going down or starting up can respond with an empty list of brokers. librdkafka
 //! from 2.10 on (its issue 5301, open in 2.13) then forgets every broker and does not return to
-//! `bootstrap.servers`, so the client stays disconnected forever. Before that it reports that brokers
-//! are down, and it may not report it again. So kmr adds the servers again, at growing intervals, for
-//! a while after the last such report. A server that is still on librdkafka's list is not added, and
-//! a second entry of one disappears with the next metadata.
+//! `bootstrap.servers`, so the client stays disconnected forever. Before that it reports that
+//! brokers are down, and it may not report it again. So kmr adds the servers again, at growing
+//! intervals, for a while after the last such report. A server that is still on librdkafka's list
+//! is not added, and a second entry of one disappears with the next metadata.
 
 use std::ffi::CString;
 use std::sync::{Mutex, PoisonError};

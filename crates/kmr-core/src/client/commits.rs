@@ -14,7 +14,8 @@ use crate::member::{CommitOutcome, OffsetCommit};
 /// Commits offsets. The outcomes are in the order of `offsets`.
 ///
 /// If one topic fails, for example because it was deleted, librdkafka reports the whole request as
-/// failed, although the broker committed the rest. So after a failure each topic is committed alone.
+/// failed, although the broker committed the rest. So after a failure each topic is committed
+/// alone.
 pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
     if offsets.is_empty() {
         return Vec::new();

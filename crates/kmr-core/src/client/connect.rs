@@ -41,7 +41,8 @@ pub(crate) struct Connect {
 #[async_trait]
 impl Connector for Connect {
     /// # Errors
-    /// An invalid setting, an unreachable broker, denied credentials, a missing topic or permission.
+    /// An invalid setting, an unreachable broker, denied credentials, a missing topic or
+    /// permission.
     async fn connect(&self) -> Result<Connected, Error> {
         join(self, open(&self.client).await?).await
     }

@@ -1,4 +1,5 @@
-//! librdkafka's callbacks, turned into events for the coordinator. They decide nothing and never wait.
+//! librdkafka's callbacks, turned into events for the coordinator. They decide nothing and never
+//! wait.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -36,8 +37,8 @@ pub(super) struct Context {
     leaving: AtomicBool,
 }
 
-/// While a broker is unavailable, the client repeats each error many times a second. kmr logs it as a
-/// warning this often.
+/// While a broker is unavailable, the client repeats each error many times a second. kmr logs it as
+/// a warning this often.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 
 /// The rebalance that waits for an answer: current answer (R5).
@@ -108,8 +109,9 @@ impl Context {
         self.events.is_closed()
     }
 
-    /// Calls `change`, which changes the assignment, if no rebalance waits for its answer: librdkafka
-    /// would take the change for that answer. `change` receives the protocol of the last rebalance.
+    /// Calls `change`, which changes the assignment, if no rebalance waits for its answer:
+    /// librdkafka would take the change for that answer. `change` receives the protocol of the last
+    /// rebalance.
     pub(super) fn between_rebalances<T>(
         &self,
         change: impl FnOnce(Option<RebalanceProtocol>) -> T,
@@ -128,8 +130,8 @@ impl Context {
         self.leaving.load(Ordering::Relaxed)
     }
 
-    /// From now on the callback itself answers rebalances. Returns the rebalance that still waits for
-    /// its answer.
+    /// From now on the callback itself answers rebalances. Returns the rebalance that still waits
+    /// for its answer.
     pub(super) fn close(&self) -> Option<Rebalance> {
         let mut rebalances = self.lock();
         rebalances.closing = true;
@@ -178,8 +180,8 @@ impl Context {
         let _ = self.events.send(MemberEvent::Fatal(error));
     }
 
-    /// Logs a warning, unless the same error was logged a moment ago (polling repeats the reports of
-    /// the error callback) or the client is closing and no longer needs its brokers.
+    /// Logs a warning, unless the same error was logged a moment ago (polling repeats the reports
+    /// of the error callback) or the client is closing and no longer needs its brokers.
     fn report(&self, code: Option<RDKafkaErrorCode>, reason: &str) {
         let now = Instant::now();
         let mut reported = self.reported.lock().unwrap_or_else(PoisonError::into_inner);
@@ -225,7 +227,8 @@ impl ClientContext for Context {
         if let Some(code) = error.rdkafka_error_code() {
             self.bootstrap.reported(code);
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
-            // The report that names the cause is kept. "All brokers are down" follows every failure.
+            // The report that names the cause is kept. "All brokers are down" follows every
+            // failure.
             if code != RDKafkaErrorCode::AllBrokersDown || last.is_none() {
                 *last = Some((code, reason.to_owned()));
             }
@@ -234,17 +237,17 @@ impl ClientContext for Context {
 }
 
 impl ConsumerContext for Context {
-    /// Called on the polling thread. Returns without an answer: the partitions are drained first, while
-    /// polling continues, and then the control thread answers. A drain in here would get the member
-    /// removed from the group.
+    /// Called on the polling thread. Returns without an answer: the partitions are drained first,
+    /// while polling continues, and then the control thread answers. A drain in here would get the
+    /// member removed from the group.
     fn rebalance(&self, consumer: &BaseConsumer<Self>, event: RDKafkaRespErr, list: &mut TopicPartitionList) {
         let assigns = event == RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
         let mut rebalances = self.lock();
         let protocol = match consumer.rebalance_protocol() {
             KafkaProtocol::Eager => RebalanceProtocol::Eager,
             KafkaProtocol::Cooperative => RebalanceProtocol::Cooperative,
-            // While the group is being left or lost there is none. The last known protocol decides how
-            // to answer.
+            // While the group is being left or lost there is none. The last known protocol decides
+            // how to answer.
             KafkaProtocol::None => rebalances.protocol.unwrap_or(RebalanceProtocol::Eager),
         };
         rebalances.protocol = Some(protocol);

@@ -48,8 +48,8 @@ impl Fetcher {
             starts.iter().for_each(|start| positions.assigned(&start.partition, start.offset));
             let assigned = call(&native_list(&targets)?)?;
             if assigned {
-                // If this assignment came before the answer to a revoke, it has replaced another one
-                // in librdkafka.
+                // If this assignment came before the answer to a revoke, it has replaced another
+                // one in librdkafka.
                 self.forward_again(client, &targets);
             } else {
                 starts.iter().for_each(|start| positions.unassigned(&start.partition));
@@ -155,8 +155,8 @@ impl Fetcher {
         self.restart(client)
     }
 
-    /// Assigns partitions again whose fetcher has ended. Does nothing while a rebalance waits for its
-    /// answer, because the call that answers it restarts them.
+    /// Assigns partitions again whose fetcher has ended. Does nothing while a rebalance waits for
+    /// its answer, because the call that answers it restarts them.
     pub(super) fn restart(&self, client: &Client) -> Result<(), Error> {
         self.gated(|positions| {
             let due = positions.to_restart();
@@ -164,7 +164,8 @@ impl Fetcher {
                 return Ok(());
             }
             let assign_again = |protocol| match protocol {
-                // An eager client cannot assign some partitions, so all are assigned at their positions.
+                // An eager client cannot assign some partitions, so all are assigned at their
+                // positions.
                 Some(RebalanceProtocol::Eager) => {
                     let all = positions.all();
                     client.assign(&native_list(&all)?).map_err(|error| failed("restarting", &all, &error))?;
@@ -204,8 +205,8 @@ impl Fetcher {
         self.forward(targets);
     }
 
-    /// Runs `body` behind the gate. A poll that found the gate closed returned nothing, so the queue's
-    /// reader is woken.
+    /// Runs `body` behind the gate. A poll that found the gate closed returned nothing, so the
+    /// queue's reader is woken.
     fn gated<T>(&self, body: impl FnOnce(&mut Positions) -> T) -> T {
         let done = body(&mut self.gate.lock());
         self.queue.wake();
@@ -213,9 +214,9 @@ impl Fetcher {
     }
 }
 
-/// Waits until librdkafka has stopped the fetchers that it was told to stop. It stops them after it has
-/// responded, and ends their forwarding then. Its main thread serves one request after the other, so a
-/// response to a later request means that the fetchers have stopped.
+/// Waits until librdkafka has stopped the fetchers that it was told to stop. It stops them after it
+/// has responded, and ends their forwarding then. Its main thread serves one request after the
+/// other, so a response to a later request means that the fetchers have stopped.
 fn wait_for_stopped_fetchers(client: &Client) {
     let _ = client.assignment();
 }

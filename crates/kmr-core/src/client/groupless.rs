@@ -1,5 +1,6 @@
-//! A member without a group: all partitions of its topics are assigned to it, and nothing is committed
-//! to Kafka. The graph sees a group that rebalances only when partitions appear or disappear.
+//! A member without a group: all partitions of its topics are assigned to it, and nothing is
+//! committed to Kafka. The graph sees a group that rebalances only when partitions appear or
+//! disappear.
 //!
 //! Invariants:
 //! 1. Committed offsets are remembered as long as the consumer runs, across its clients. Another
@@ -75,7 +76,8 @@ impl GroupMember for Groupless {
 
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error> {
         if rebalance.change == Change::Lose {
-            // The committer has dropped them by now, so no commit follows: lost means uncommitted (C5).
+            // The committer has dropped them by now, so no commit follows: lost means uncommitted
+            // (C5).
             self.remembered.forget(&rebalance.partitions);
         }
         let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());

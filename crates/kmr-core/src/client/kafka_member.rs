@@ -51,8 +51,8 @@ impl GroupMember for KafkaMember {
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
         let client = &self.calls.client;
         self.topic_ids.note(client, &rebalance.partitions).await;
-        // Before the offsets are read. A topic that is created again in between is then another log,
-        // and its commits fail.
+        // Before the offsets are read. A topic that is created again in between is then another
+        // log, and its commits fail.
         let mut logs = match self.exactly_once && !rebalance.partitions.is_empty() {
             true => logs(client, &self.topic_ids, &rebalance.partitions).await?,
             false => BTreeMap::new(),
@@ -139,8 +139,8 @@ impl GroupMember for KafkaMember {
     }
 }
 
-/// A member that is dropped without being closed still answers its rebalance. An open one would keep
-/// the client forever.
+/// A member that is dropped without being closed still answers its rebalance. An open one would
+/// keep the client forever.
 impl Drop for KafkaMember {
     fn drop(&mut self) {
         if let Some(unanswered) = self.calls.client.get().context().close() {

@@ -1,5 +1,5 @@
-//! The identity of the logs of partitions, by cluster id and topic id. Exactly-once mode ties commit
-//! metadata to it, because an offset alone does not name its log.
+//! The identity of the logs of partitions, by cluster id and topic id. Exactly-once mode ties
+//! commit metadata to it, because an offset alone does not name its log.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;

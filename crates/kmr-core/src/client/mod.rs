@@ -3,17 +3,17 @@
 //! Groups, from the bottom up:
 //!
 //! * The client itself. `native` is the fenced unsafe code: the fetch queue, and commits with their
-//!   outcomes. `context` turns librdkafka's callbacks into events. `bootstrap` helps a client that has
-//!   lost all brokers. `handle` and `threads` are the reference to the client, the thread that polls
-//!   and the thread that makes blocking calls. `errors`, `timeouts` and `partition_list` serve them
-//!   all.
-//! * Partitions. `positions` knows the position of each partition and has the gate between polling and
-//!   moving positions. `fetcher` makes the calls that move them. `starts` reads offsets. `commits`
-//!   turns replies into outcomes. `topic_ids` and `logs` identify topics and their logs.
+//!   outcomes. `context` turns librdkafka's callbacks into events. `bootstrap` helps a client that
+//!   has lost all brokers. `handle` and `threads` are the reference to the client, the thread that
+//!   polls and the thread that makes blocking calls. `errors`, `timeouts` and `partition_list`
+//!   serve them all.
+//! * Partitions. `positions` knows the position of each partition and has the gate between polling
+//!   and moving positions. `fetcher` makes the calls that move them. `starts` reads offsets.
+//!   `commits` turns replies into outcomes. `topic_ids` and `logs` identify topics and their logs.
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
-//! * Users of a client. `open` and `topic_check` create one, and `connect` makes it a member. `reader`
-//!   and `reading` read records again. `reset` sets the offsets of a group.
+//! * Users of a client. `open` and `topic_check` create one, and `connect` makes it a member.
+//!   `reader` and `reading` read records again. `reset` sets the offsets of a group.
 
 mod bootstrap;
 mod commits;

@@ -88,7 +88,8 @@ fn create(options: &OpenOptions, context: Context) -> Result<Client, Error> {
     native.set_log_level(RDKafkaLogLevel::Info);
     let mut settings = options.config.effective(options.prefetch_bytes, options.reports_ends);
     if options.without_group {
-        // librdkafka consumes only with a group name. With it, it looks for a coordinator, and no more.
+        // librdkafka consumes only with a group name. With it, it looks for a coordinator, and no
+        // more.
         settings.entry("group.id".to_owned()).or_insert_with(|| NO_GROUP.to_owned());
         settings.remove("group.protocol");
     }

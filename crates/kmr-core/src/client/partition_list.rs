@@ -16,8 +16,8 @@ pub(super) fn without_offsets<'p>(
     partitions.into_iter().map(|partition| (partition.clone(), Offset::Invalid)).collect()
 }
 
-/// The list for librdkafka. A list that went through librdkafka must not outlive the client: it would
-/// block the client's drop.
+/// The list for librdkafka. A list that went through librdkafka must not outlive the client: it
+/// would block the client's drop.
 pub(super) fn native_list(offsets: &PartitionOffsets) -> Result<TopicPartitionList, Error> {
     let mut list = TopicPartitionList::with_capacity(offsets.len());
     for (partition, offset) in offsets {

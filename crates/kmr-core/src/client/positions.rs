@@ -1,8 +1,8 @@
 //! The position of each assigned partition, and the gate between polling and moving positions.
 //!
-//! librdkafka keeps an "app position" of its own: the offset after the last message that it returned.
-//! It continues there when a partition is resumed, and it pauses *every* partition at a rebalance.
-//! With batched consumption that position is wrong in three cases (2.12.1,
+//! librdkafka keeps an "app position" of its own: the offset after the last message that it
+//! returned. It continues there when a partition is resumed, and it pauses *every* partition at a
+//! rebalance. With batched consumption that position is wrong in three cases (2.12.1,
 //! `rd_kafka_q_serve_rkmessages`), and a record would be skipped:
 //!
 //! * An error or an end of partition counts as a returned record, so the position is one too high.
@@ -11,10 +11,10 @@
 //!   current one.
 //!
 //! Invariants:
-//! 1. Polling the fetch queue and moving positions (assign, unassign, seek, pause) exclude each other:
-//!    both hold the gate.
-//! 2. `next` is the offset after the last record returned in this assignment. Before the first record
-//!    it is the starting position.
+//! 1. Polling the fetch queue and moving positions (assign, unassign, seek, pause) exclude each
+//!    other: both hold the gate.
+//! 2. `next` is the offset after the last record returned in this assignment. Before the first
+//!    record it is the starting position.
 //! 3. A position that is wrong in librdkafka is marked `skewed`. A seek corrects it before the
 //!    partition is resumed.
 
@@ -116,16 +116,17 @@ impl Positions {
         true
     }
 
-    /// Poll returns an error that does not end the fetching. `false`: the partition is not assigned.
+    /// Poll returns an error that does not end the fetching. `false`: the partition is not
+    /// assigned.
     pub(super) fn failed(&mut self, partition: &TopicPartition) -> bool {
         let Some(position) = self.assigned.get_mut(partition) else { return false };
         position.skewed = true;
         true
     }
 
-    /// librdkafka reports `offset` as out of range. `false`: this assignment has another position, so
-    /// the error belongs to an earlier assignment. It may still have ended the current fetcher, so the
-    /// partition has to be restarted at its position.
+    /// librdkafka reports `offset` as out of range. `false`: this assignment has another position,
+    /// so the error belongs to an earlier assignment. It may still have ended the current fetcher,
+    /// so the partition has to be restarted at its position.
     pub(super) fn out_of_range(&mut self, partition: &TopicPartition, offset: i64) -> bool {
         let Some(position) = self.assigned.get_mut(partition) else { return false };
         let is_current = match position.next {

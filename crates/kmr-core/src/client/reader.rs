@@ -1,5 +1,5 @@
-//! Reads records again, through a client of its own. It is assigned the partition to read and joins no
-//! group, so no position moves and nothing is committed.
+//! Reads records again, through a client of its own. It is assigned the partition to read and joins
+//! no group, so no position moves and nothing is committed.
 //!
 //! Invariants:
 //! 1. One reading at a time. A reading that fails or is dropped also drops the client, and the next
@@ -31,7 +31,8 @@ const PREFETCH: usize = 2 << 20;
 const IDLE: Duration = Duration::from_secs(60);
 /// Messages per poll.
 const POLL: usize = 64;
-/// A longer distance between two requested records makes a seek quicker than reading on, in offsets.
+/// A longer distance between two requested records makes a seek quicker than reading on, in
+/// offsets.
 const JUMP: i64 = 500;
 
 /// Reads records again.
@@ -115,8 +116,8 @@ impl ReadingClient {
         Ok(reading.into_found())
     }
 
-    /// Reads from `from` on until the reading is complete, or the next record is far away or below the
-    /// log.
+    /// Reads from `from` on until the reading is complete, or the next record is far away or below
+    /// the log.
     async fn read_from(
         &mut self,
         partition: &TopicPartition,

@@ -20,8 +20,8 @@ impl RememberedOffsets {
         }
     }
 
-    /// Remembers offsets that the start policy chose. Otherwise a client that fails before the first
-    /// commit would move them.
+    /// Remembers offsets that the start policy chose. Otherwise a client that fails before the
+    /// first commit would move them.
     pub(super) fn remember_chosen(&self, starts: &[Start]) {
         let mut remembered = self.lock();
         for start in starts.iter().filter(|start| start.chosen && start.offset.is_some()) {

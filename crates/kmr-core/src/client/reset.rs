@@ -24,23 +24,23 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The prefetch of a client that fetches nothing.
 const PREFETCH: usize = 1 << 20;
 
-/// Commits these offsets for the group of `config` (`group.id`) and starts a new epoch of exactly-once
-/// delivery at them. Stop all consumers of the group before.
+/// Commits these offsets for the group of `config` (`group.id`) and starts a new epoch of
+/// exactly-once delivery at them. Stop all consumers of the group before.
 ///
 /// A consumer with [`exactly_once`](crate::ConsumerBuilder::exactly_once) stops at an offset that
-/// neither it nor this function committed: only an operator can know what was inserted up to there and
-/// what will be read again. With this function the operator confirms it. Records that are read again in
-/// a new epoch are inserted again, because their blocks have other tokens. An open plan is dropped.
-/// Check the sink by the plan's offsets before, to know whether its block was inserted.
+/// neither it nor this function committed: only an operator can know what was inserted up to there
+/// and what will be read again. With this function the operator confirms it. Records that are read
+/// again in a new epoch are inserted again, because their blocks have other tokens. An open plan is
+/// dropped. Check the sink by the plan's offsets before, to know whether its block was inserted.
 ///
-/// Partitions that are not named keep their offsets. Consumers in at-least-once mode start at such an
-/// offset as at any other.
+/// Partitions that are not named keep their offsets. Consumers in at-least-once mode start at such
+/// an offset as at any other.
 ///
 /// # Errors
-/// [`Error::Config`] if a setting is missing, no offsets are given, an offset is not in its log (from
-/// the lowest one to the one after the last record), or the group has consumers. Nothing was committed
-/// then. Other errors come from the cluster. Offsets of some partitions may be committed then, and the
-/// same call can be repeated.
+/// [`Error::Config`] if a setting is missing, no offsets are given, an offset is not in its log
+/// (from the lowest one to the one after the last record), or the group has consumers. Nothing was
+/// committed then. Other errors come from the cluster. Offsets of some partitions may be committed
+/// then, and the same call can be repeated.
 ///
 /// # Cancel safety
 /// If the future is dropped, the offsets may be committed or not.

@@ -54,8 +54,8 @@ pub(super) fn committed(
     }
 }
 
-/// The starting position of each partition: the committed offset, or else the offset that the policy
-/// chooses, in one request for all. `None`: `is_needed` returned `false`.
+/// The starting position of each partition: the committed offset, or else the offset that the
+/// policy chooses, in one request for all. `None`: `is_needed` returned `false`.
 pub(super) fn resolve(
     client: &Client,
     partitions: &[TopicPartition],
@@ -112,8 +112,8 @@ fn choose(
     let rest: Vec<TopicPartition> = missing.iter().filter(|p| !chosen.contains_key(*p)).cloned().collect();
     match (policy.reset, rest.first()) {
         (_, None) | (ResetPolicy::Earliest, _) => {}
-        // Resolved here, once, and committed. Otherwise a restart before the first record would skip
-        // the records in between.
+        // Resolved here, once, and committed. Otherwise a restart before the first record would
+        // skip the records in between.
         (ResetPolicy::Latest, _) => match read(&rest, LogPoint::End)? {
             Some(ends) => chosen.extend(ends),
             None => return Ok(None),

@@ -1,4 +1,5 @@
-//! The client on librdkafka's in-process cluster, driven through the seam, without the graph: what a simulated member hides.
+//! The client on librdkafka's in-process cluster, driven through the seam, without the graph: what
+//! a simulated member hides.
 
 mod bootstrap;
 mod ends;

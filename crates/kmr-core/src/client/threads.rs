@@ -25,7 +25,8 @@ use crate::util::panic::panic_message;
 
 const CONTROL: &str = "kmr-kafka-control";
 const POLLING: &str = "kmr-kafka-poll";
-/// How long one poll waits. It bounds only the delay at the end, because an event ends a poll at once.
+/// How long one poll waits. It bounds only the delay at the end, because an event ends a poll at
+/// once.
 const POLL: Duration = Duration::from_millis(100);
 /// Between two checks of whether the group is left.
 const LEAVE_POLL: Duration = Duration::from_millis(5);
@@ -69,13 +70,13 @@ fn guarded(context: &Context, task: &str, work: impl FnOnce()) -> bool {
 /// Makes calls as long as references to the client exist. Then this thread drops the client.
 fn control(client: &Client, jobs: &mpsc::Receiver<Job>) {
     while let Ok(job) = jobs.recv() {
-        // A call that panics has no result. This thread still has to leave the group and to drop the
-        // client.
+        // A call that panics has no result. This thread still has to leave the group and to drop
+        // the client.
         guarded(client.context(), CONTROL, || job(client));
     }
     // No task is left to answer a rebalance: answered in time (R3). The drop revokes what is still
-    // assigned and waits for the answer. Without this it would wait forever, and the member would stay
-    // in the group with its partitions.
+    // assigned and waits for the answer. Without this it would wait forever, and the member would
+    // stay in the group with its partitions.
     if let Some(unanswered) = client.context().close() {
         let _ = leave(client, Some(&unanswered));
     }
@@ -97,8 +98,8 @@ fn poll_once(client: &Client) {
     match client.poll(POLL) {
         None => {}
         Some(Ok(message)) => {
-            // Every partition is forwarded before it is assigned, so this should not happen. librdkafka
-            // counts the record as consumed, so continuing would skip it.
+            // Every partition is forwarded before it is assigned, so this should not happen.
+            // librdkafka counts the record as consumed, so continuing would skip it.
             let (topic, partition, offset) = (message.topic(), message.partition(), message.offset());
             client.context().report_fatal(retryable(
                 format!("{topic}/{partition} offset {offset}"),
@@ -110,8 +111,8 @@ fn poll_once(client: &Client) {
 }
 
 /// Leaves the group. Must be called on the control thread. From here on the callback answers
-/// rebalances. `unanswered` is a rebalance that still waits for its answer. Its partitions are drained
-/// or given up by now.
+/// rebalances. `unanswered` is a rebalance that still waits for its answer. Its partitions are
+/// drained or given up by now.
 pub(super) fn leave(client: &Client, unanswered: Option<&Rebalance>) -> Result<(), Error> {
     // After a fatal error there is no group to leave. The client is dropped anyway.
     if client.client().fatal_error().is_some() {

@@ -1,9 +1,10 @@
-//! Compares topic ids, so that no offset of a deleted topic is committed for a new topic of that name.
+//! Compares topic ids, so that no offset of a deleted topic is committed for a new topic of that
+//! name.
 //!
-//! Commits name topics and not their ids. The offset of a deleted topic would count for the topic that
-//! was created in its place, and records of the new topic would be skipped. So the ids are noted at
-//! each assignment and compared before each commit. Brokers before Kafka 2.8 have no topic ids, and
-//! then nothing is compared.
+//! Commits name topics and not their ids. The offset of a deleted topic would count for the topic
+//! that was created in its place, and records of the new topic would be skipped. So the ids are
+//! noted at each assignment and compared before each commit. Brokers before Kafka 2.8 have no topic
+//! ids, and then nothing is compared.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{OnceLock, PoisonError};
@@ -25,8 +26,8 @@ pub(super) struct TopicIds {
     /// One request at a time.
     queue: Mutex<Queue>,
     noted: std::sync::Mutex<HashMap<TopicPartition, TopicId>>,
-    /// Whether the cluster has the broker that receives admin requests. A mock cluster has none, and
-    /// each request would time out.
+    /// Whether the cluster has the broker that receives admin requests. A mock cluster has none,
+    /// and each request would time out.
     has_controller: OnceLock<bool>,
 }
 
@@ -50,8 +51,8 @@ impl TopicIds {
         found.is_some_and(|found| *self.has_controller.get_or_init(|| found))
     }
 
-    /// Notes the topic ids of partitions that are about to be assigned. A topic whose id is not found
-    /// now is not compared later.
+    /// Notes the topic ids of partitions that are about to be assigned. A topic whose id is not
+    /// found now is not compared later.
     pub(super) async fn note(&self, client: &ClientRef, partitions: &[TopicPartition]) {
         if partitions.is_empty() || !self.has_controller(client).await {
             return;

@@ -1,4 +1,5 @@
-//! From a strategy's types to running tasks: each stage is started with the channel to the stage behind it, last first.
+//! From a strategy's types to running tasks: each stage is started with the channel to the stage
+//! behind it, last first.
 
 use std::sync::{Arc, Mutex};
 
@@ -22,7 +23,8 @@ use crate::stage::{Chain, Pass};
 use crate::util::future::BoxFuture;
 use crate::util::supervise::{Tasks, supervise};
 
-/// Pieces that may wait in front of a reduce. Small: what is here is charged to the budget but not yet in a batch.
+/// Pieces that may wait in front of a reduce. Small: what is here is charged to the budget but not
+/// yet in a batch.
 const CHANNEL_PIECES: usize = 32;
 
 type ConnectUp<T> =
@@ -34,7 +36,8 @@ pub(crate) struct Stages {
     pub(crate) tasks: Tasks,
 }
 
-/// Starts the stages of a pipeline: every reducer's start-up check runs here, before anything is read.
+/// Starts the stages of a pipeline: every reducer's start-up check runs here, before anything is
+/// read.
 pub(crate) async fn start_stages(pipeline: Pipeline, context: StageContext) -> Result<Stages, Error> {
     if let Some(problem) = pipeline.options.problem() {
         return Err(Error::Config(problem.to_owned()));

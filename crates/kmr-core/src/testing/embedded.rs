@@ -18,19 +18,21 @@ use crate::error::Error;
 /// Longest wait for the acknowledgement of records; all that the cluster can hold takes a second.
 const PRODUCE: Duration = Duration::from_secs(30);
 
-/// A Kafka cluster inside this process: librdkafka's mock cluster, on loopback ports of its own. It ends, with all that it
-/// holds, when it is dropped; stop the consumers first.
+/// A Kafka cluster inside this process: librdkafka's mock cluster, on loopback ports of its own. It
+/// ends, with all that it holds, when it is dropped; stop the consumers first.
 ///
-/// It speaks enough of the protocol for producers, consumer groups (eager, cooperative, KIP-848) and offset commits, and
-/// is as fast as a real broker. It is for examples, demos and tests of strategies, and it is no broker:
+/// It speaks enough of the protocol for producers, consumer groups (eager, cooperative, KIP-848)
+/// and offset commits, and is as fast as a real broker. It is for examples, demos and tests of
+/// strategies, and it is no broker:
 ///
-/// * **A partition keeps 5 MB** (or 100,000 batches), then forgets its oldest records, read or not. Consume while
-///   producing, and do not produce further ahead than that: what is forgotten first makes the consumer stop with
-///   [`Error::OffsetOutOfRange`].
-/// * Groups of the classic protocol wait 3 s before their first assignment; with `group.protocol=consumer` it takes
-///   milliseconds. [`client_config`](Self::client_config) sets that.
-/// * A commit in the middle of a classic rebalance is answered as no real broker does, so records are read twice. Count
-///   exactly under `group.protocol=consumer`, or on a real broker.
+/// * **A partition keeps 5 MB** (or 100,000 batches), then forgets its oldest records, read or not.
+///   Consume while producing, and do not produce further ahead than that: what is forgotten first
+///   makes the consumer stop with [`Error::OffsetOutOfRange`].
+/// * Groups of the classic protocol wait 3 s before their first assignment; with
+///   `group.protocol=consumer` it takes milliseconds. [`client_config`](Self::client_config) sets
+///   that.
+/// * A commit in the middle of a classic rebalance is answered as no real broker does, so records
+///   are read twice. Count exactly under `group.protocol=consumer`, or on a real broker.
 /// * No admin requests, no TLS, no SASL, no ACLs; nothing is on disk.
 ///
 /// # Examples
@@ -72,8 +74,8 @@ impl EmbeddedCluster {
         &self.thread.servers
     }
 
-    /// Settings for a consumer of this cluster, ready to be passed on: the address, `group`, and the group protocol that
-    /// starts at once.
+    /// Settings for a consumer of this cluster, ready to be passed on: the address, `group`, and
+    /// the group protocol that starts at once.
     pub fn client_config(&self, group: &str) -> ClientConfig {
         ClientConfig::new()
             .set("bootstrap.servers", self.bootstrap_servers())
@@ -94,8 +96,9 @@ impl EmbeddedCluster {
         })
     }
 
-    /// Produces records in order and waits until all are acknowledged. Blocks the thread for some milliseconds; from
-    /// async code call it through `tokio::task::spawn_blocking` where that matters.
+    /// Produces records in order and waits until all are acknowledged. Blocks the thread for some
+    /// milliseconds; from async code call it through `tokio::task::spawn_blocking` where that
+    /// matters.
     ///
     /// # Errors
     /// The topic or a partition does not exist, or a record is too large.

@@ -45,7 +45,8 @@ impl NewRecord {
         self
     }
 
-    /// As the record that it has become, at `offset` of `partition`; `millis` is its timestamp if it has none of its own.
+    /// As the record that it has become, at `offset` of `partition`; `millis` is its timestamp if
+    /// it has none of its own.
     pub(super) fn into_record(self, partition: &TopicPartition, offset: i64, millis: i64) -> OwnedRecord {
         let record = OwnedRecord::new(partition.shared_topic().clone(), partition.partition(), offset)
             .with_timestamp_millis(self.timestamp.unwrap_or(millis));

@@ -1,4 +1,5 @@
-//! A mapper that does not return: the watchdog ends the consumer, and the process if that is wanted.
+//! A mapper that does not return: the watchdog ends the consumer, and the process if that is
+//! wanted.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -10,7 +11,8 @@ use crate::kit::{Cluster, Count, KIP_848, Seen};
 /// Set in the process that has to end.
 const STUCK: &str = "KMR_TEST_STUCK";
 
-/// Runs this test in a process of its own, which has to end with the code of a consumer that is stuck.
+/// Runs this test in a process of its own, which has to end with the code of a consumer that is
+/// stuck.
 fn ends_stuck(name: &str) {
     let mut process = Command::new(std::env::current_exe().unwrap());
     let mut process = process.args(["--exact", name, "--nocapture"]).env(STUCK, "1").spawn().unwrap();

@@ -1,13 +1,17 @@
-//! Compile-fail tests: strategies that must not compile, and what the compiler says about them, and where.
+//! Compile-fail tests: strategies that must not compile, and what the compiler says about them, and
+//! where.
 //!
-//! Why not trybuild: it compares the whole of rustc's text, so each release of Rust breaks it, and it builds kmr-core and
-//! librdkafka a second time. This compiles each file of `fail/` by one call of rustc against the kmr-core that these tests
-//! are linked with (about 0.2 s a file), and compares key phrases and places only:
+//! Why not trybuild: it compares the whole of rustc's text, so each release of Rust breaks it, and
+//! it builds kmr-core and librdkafka a second time. This compiles each file of `fail/` by one call
+//! of rustc against the kmr-core that these tests are linked with (about 0.2 s a file), and
+//! compares key phrases and places only:
 //!
-//! * a line that ends with `//~ one | two` has exactly one error, whose text (message, labels, notes) contains both;
+//! * a line that ends with `//~ one | two` has exactly one error, whose text (message, labels,
+//!   notes) contains both;
 //! * there are no other errors: a mistake must not cause a second message somewhere else.
 //!
-//! `KMR_UI_SHOW=1 cargo test -p kmr-core --test ui -- --nocapture` shows all that the compiler says.
+//! `KMR_UI_SHOW=1 cargo test -p kmr-core --test ui -- --nocapture` shows all that the compiler
+//! says.
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a test outside of `#[test]` functions")]
 
@@ -22,7 +26,8 @@ use serde_json::Value;
 struct CompilerError {
     /// The line of its first primary span.
     line: usize,
-    /// Its message, labels and notes; not the source that is shown with them, which holds the expected phrases.
+    /// Its message, labels and notes; not the source that is shown with them, which holds the
+    /// expected phrases.
     text: String,
     rendered: String,
 }
@@ -135,7 +140,8 @@ fn add_texts(message: &Value, text: &mut String) {
     items("children").for_each(|note| add_texts(note, text));
 }
 
-/// The kmr-core that this test is linked with: the last one that was built before it, with whatever features.
+/// The kmr-core that this test is linked with: the last one that was built before it, with whatever
+/// features.
 fn library() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");
     let built = |path: &Path| path.metadata().and_then(|data| data.modified()).expect("the time of a build");

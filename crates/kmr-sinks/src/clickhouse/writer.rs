@@ -171,18 +171,19 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     }
 
     batch_setters! {
-        /// ClickHouse writes one part for every batch. Small batches end in "too many parts"; large ones
-        /// cost memory in the consumer and on the server.
+        /// ClickHouse writes one part for every batch. Small batches end in "too many parts"; large
+        /// ones cost memory in the consumer and on the server.
         max_rows;
         /// The size is that in RowBinary. The writer holds up to `max_in_flight` + 1 batches.
         max_bytes;
-        /// If it is short, a quiet topic makes many small parts. If it is long, rows are visible later,
-        /// and a crash makes the consumer read more again.
+        /// If it is short, a quiet topic makes many small parts. If it is long, rows are visible
+        /// later, and a crash makes the consumer read more again.
         max_age;
         /// Default 2. More inserts hide the server's latency, and cost the server memory and parts.
         max_in_flight;
-        /// If it is too short, inserts that were about to succeed are sent again, which duplicates rows
-        /// in a table without a deduplication window. If it is too long, a rebalance waits for it.
+        /// If it is too short, inserts that were about to succeed are sent again, which duplicates
+        /// rows in a table without a deduplication window. If it is too long, a rebalance waits for
+        /// it.
         attempt_timeout;
         retry;
         partial_batch;

@@ -163,14 +163,15 @@ impl<T: Send + 'static> KafkaWriter<T> {
 
     batch_setters! {
         max_rows;
-        /// The size is that of keys, payloads and headers. During the delivery, the client holds a second
-        /// copy of the batch.
+        /// The size is that of keys, payloads and headers. During the delivery, the client holds a
+        /// second copy of the batch.
         max_bytes;
         max_age;
-        /// Default 1, which keeps the order of messages. More hide the latency of the acknowledgement.
+        /// Default 1, which keeps the order of messages. More hide the latency of the
+        /// acknowledgement.
         max_in_flight;
-        /// After nine tenths of it the attempt ends with the reason for the delay. The next attempt waits
-        /// for the same messages.
+        /// After nine tenths of it the attempt ends with the reason for the delay. The next attempt
+        /// waits for the same messages.
         attempt_timeout;
         retry;
         partial_batch;

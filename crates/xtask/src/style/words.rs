@@ -11,12 +11,6 @@ use crate::style::markdown::{self, LineKind};
 use crate::style::rust::{self, Kind, Token};
 use crate::style::word_list::{RULES, Rule};
 
-/// Hits in text that do not fail the check. For the time in which the repository is swept; 0 in the
-/// end.
-const ALLOWED_IN_TEXT: usize = 1_600;
-/// The same in names: of functions, types, variables, modules.
-const ALLOWED_IN_NAMES: usize = 500;
-
 /// Keeps a line from being counted: it quotes what another program prints.
 const QUOTED: &str = "words: quoted";
 
@@ -48,17 +42,9 @@ impl Hit<'_> {
     }
 }
 
-/// Every hit beyond what is allowed.
+/// Every hit.
 pub(crate) fn check(files: &[SourceFile]) -> Vec<Finding> {
-    let hits = find(files);
-    let of = |place| hits.iter().filter(move |hit| hit.place == place);
-    let mut findings = Vec::new();
-    for (place, allowed) in [(Place::Text, ALLOWED_IN_TEXT), (Place::Name, ALLOWED_IN_NAMES)] {
-        if of(place).count() > allowed {
-            findings.extend(of(place).map(Hit::finding));
-        }
-    }
-    findings
+    find(files).iter().map(Hit::finding).collect()
 }
 
 /// Prints how often each word is found, in which part of the repository, and with `verbose` where.

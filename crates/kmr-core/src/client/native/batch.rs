@@ -56,8 +56,8 @@ impl RecordBatch for MessageBatch {
     }
 
     fn record(&self, index: usize) -> Record<'_> {
-        // SAFETY: the batch owns its messages, and the record borrows the batch. `KafkaMessage` is a
-        // transparent wrapper.
+        // SAFETY: the batch owns its messages, and the record borrows the batch. `KafkaMessage` is
+        // a transparent wrapper.
         let message = unsafe { self.messages[index].cast::<KafkaMessage>().as_ref() };
         let raw = &message.0;
         Record {
@@ -76,7 +76,8 @@ impl RecordBatch for MessageBatch {
 impl Drop for MessageBatch {
     fn drop(&mut self) {
         for message in self.messages.drain(..) {
-            // SAFETY: owned by this batch alone (invariant 2), destroyed once: `drain` empties the list.
+            // SAFETY: owned by this batch alone (invariant 2), destroyed once: `drain` empties the
+            // list.
             unsafe { rd::rd_kafka_message_destroy(message.as_ptr()) };
         }
     }
@@ -96,9 +97,9 @@ impl RecordSource for KafkaMessage {
     fn header(&self, index: usize) -> Option<Header<'_>> {
         let mut headers = ptr::null_mut();
         let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0);
-        // SAFETY: the message is alive and on one thread (invariant 5); the list and what it points to
-        // live as long as the message. The out pointers are valid; they are written when the call
-        // returns 0.
+        // SAFETY: the message is alive and on one thread (invariant 5); the list and what it points
+        // to live as long as the message. The out pointers are valid; they are written when the
+        // call returns 0.
         unsafe {
             if code_of(rd::rd_kafka_message_headers(&raw const self.0, &raw mut headers)) != 0 {
                 return None;

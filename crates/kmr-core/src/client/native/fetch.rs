@@ -64,8 +64,8 @@ impl NativeFetch {
             }
             left -= 1;
             if let Some(current) = &mut run {
-                // SAFETY: a message that librdkafka has just returned. From here on the run owns it and
-                // destroys it, also if it is an error.
+                // SAFETY: a message that librdkafka has just returned. From here on the run owns it
+                // and destroys it, also if it is an error.
                 unsafe { current.batch.push(pointer) };
                 current.bytes += message.len + message.key_len + RECORD_OVERHEAD;
                 if failed {
@@ -105,8 +105,8 @@ impl FetchQueue for NativeFetch {
     }
 }
 
-/// Topic names by the address of librdkafka's topic object, so that a run of messages needs no copy of
-/// its own. An object lives only as long as it is referenced, and another topic may then get its
+/// Topic names by the address of librdkafka's topic object, so that a run of messages needs no copy
+/// of its own. An object lives only as long as it is referenced, and another topic may then get its
 /// address.
 #[derive(Default)]
 struct TopicNames(HashMap<usize, Arc<str>>);
@@ -144,8 +144,8 @@ impl Run {
         self.topic_object == message.rkt && self.partition == message.partition
     }
 
-    /// `None`: the partition is not assigned. If a rebalance has replaced the one before, librdkafka
-    /// ends an assignment later than kmr does.
+    /// `None`: the partition is not assigned. If a rebalance has replaced the one before,
+    /// librdkafka ends an assignment later than kmr does.
     fn finish(self, positions: &mut Positions) -> Option<Fetched> {
         let Run { partition, bytes, mut batch, .. } = self;
         // The budget is charged for messages and not for capacity, and short runs can be many.

@@ -1,8 +1,8 @@
 //! The fenced unsafe code: direct calls of librdkafka.
 //!
 //! kmr calls librdkafka directly for batched consumption and for commits whose outcomes it reads.
-//! All partitions are forwarded to one queue of ours. So librdkafka's queue limits bound the prefetch
-//! of the whole client, for any number of partitions and any size of records.
+//! All partitions are forwarded to one queue of ours. So librdkafka's queue limits bound the
+//! prefetch of the whole client, for any number of partitions and any size of records.
 //!
 //! * `queue`: a queue of librdkafka with a wake-up; `fetch`: the reading end of the fetch queue;
 //! * `batch`: messages of one partition, as the graph reads them;
@@ -14,8 +14,8 @@
 //!    them.
 //! 2. A message is owned by exactly one `MessageBatch`, which destroys it on drop. Records borrow
 //!    from the batch.
-//! 3. The wake-up callback's opaque pointer is an `Arc<Notify>` that the queue owns. The callback is
-//!    disabled before the `Arc` is released, under the queue's own lock (`rdkafka_queue.c`,
+//! 3. The wake-up callback's opaque pointer is an `Arc<Notify>` that the queue owns. The callback
+//!    is disabled before the `Arc` is released, under the queue's own lock (`rdkafka_queue.c`,
 //!    `rd_kafka_q_cb_event_enable`).
 //! 4. The callback runs under the queue's lock, on a thread of librdkafka. It only calls
 //!    `Notify::notify_one`, which does not block, call back or unwind.

@@ -26,7 +26,8 @@ unsafe impl Sync for Queue {}
 
 /// See invariant 4.
 unsafe extern "C" fn wake_up(_: *mut rd::rd_kafka_t, opaque: *mut c_void) {
-    // SAFETY: `opaque` is the queue's `Arc<Notify>`, alive while the callback is enabled (invariant 3).
+    // SAFETY: `opaque` is the queue's `Arc<Notify>`, alive while the callback is enabled (invariant
+    // 3).
     unsafe { &*opaque.cast::<Notify>() }.notify_one();
 }
 
@@ -53,9 +54,9 @@ impl Queue {
         Ok(Self { handle, wake, client })
     }
 
-    /// Forwards the messages of a partition to this queue, instead of to the client's own queue. Must
-    /// be called before each assignment of the partition. `false`: the topic name or the partition
-    /// number is invalid.
+    /// Forwards the messages of a partition to this queue, instead of to the client's own queue.
+    /// Must be called before each assignment of the partition. `false`: the topic name or the
+    /// partition number is invalid.
     pub(in crate::client) fn forward(&self, topic: &str, partition: i32) -> bool {
         let Ok(topic) = CString::new(topic) else { return false };
         // SAFETY: the client and this queue are alive; the partition's handle is released before

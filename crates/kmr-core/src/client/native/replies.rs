@@ -30,8 +30,8 @@ pub(in crate::client) struct CommitReply {
 impl Queue {
     /// Sends a commit whose reply arrives in this queue.
     pub(in crate::client) fn commit(&self, offsets: &TopicPartitionList) -> Result<(), RDKafkaErrorCode> {
-        // SAFETY: client, list and queue are alive; librdkafka copies the list. Without a callback, the
-        // reply becomes an event of this queue.
+        // SAFETY: client, list and queue are alive; librdkafka copies the list. Without a callback,
+        // the reply becomes an event of this queue.
         let result = unsafe {
             let client = self.client.get().client().native_ptr();
             rd::rd_kafka_commit_queue(client, offsets.ptr(), self.handle.as_ptr(), None, ptr::null_mut())
@@ -41,7 +41,8 @@ impl Queue {
 
     /// The reply to a commit, if it has arrived.
     pub(in crate::client) fn commit_reply(&self) -> Option<CommitReply> {
-        // SAFETY: the queue is alive; the event is owned here and destroyed below, after its last use.
+        // SAFETY: the queue is alive; the event is owned here and destroyed below, after its last
+        // use.
         unsafe {
             let event = NonNull::new(rd::rd_kafka_queue_poll(self.handle.as_ptr(), 0))?;
             let is_reply = rd::rd_kafka_event_type(event.as_ptr()) == rd::RD_KAFKA_EVENT_OFFSET_COMMIT;
@@ -109,8 +110,9 @@ impl Queue {
         let Ok(names) = names else { return false };
         let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
         let millis = i32::try_from(timeout.as_millis()).unwrap_or(i32::MAX);
-        // SAFETY: client and queue are alive; librdkafka copies names and options before it returns,
-        // and both handles are released here, once. A null error text of size 0 is allowed.
+        // SAFETY: client and queue are alive; librdkafka copies names and options before it
+        // returns, and both handles are released here, once. A null error text of size 0 is
+        // allowed.
         unsafe {
             let client = self.client.get().client().native_ptr();
             let options = rd::rd_kafka_AdminOptions_new(
@@ -129,8 +131,8 @@ impl Queue {
 
     /// The reply to a request for topic ids, if it has arrived.
     pub(in crate::client) fn topic_ids_reply(&self) -> Option<TopicIdsReply> {
-        // SAFETY: the queue is alive; the event is owned here and destroyed below, after the last use
-        // of what it owns.
+        // SAFETY: the queue is alive; the event is owned here and destroyed below, after the last
+        // use of what it owns.
         unsafe {
             let event = NonNull::new(rd::rd_kafka_queue_poll(self.handle.as_ptr(), 0))?;
             let result = rd::rd_kafka_event_DescribeTopics_result(event.as_ptr());
@@ -158,8 +160,8 @@ unsafe fn described_topics(result: *const rd::rd_kafka_DescribeTopics_result_t) 
     // SAFETY: `count` descriptions are there, alive as long as the result.
     let topics = unsafe { slice::from_raw_parts(topics, count) };
     let read = |topic: &*const rd::rd_kafka_TopicDescription_t| {
-        // SAFETY: name, error and id live as long as the description; an error may be null, which is
-        // no error.
+        // SAFETY: name, error and id live as long as the description; an error may be null, which
+        // is no error.
         unsafe {
             let name = text(rd::rd_kafka_TopicDescription_name(*topic));
             let error = rd::rd_kafka_error_code(rd::rd_kafka_TopicDescription_error(*topic));

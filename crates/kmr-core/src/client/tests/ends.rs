@@ -40,7 +40,8 @@ async fn without_the_wish_no_end_is_reported() {
     driver.member.close().await.unwrap();
 }
 
-/// librdkafka takes the end for a record and would go on one offset too high when the partition is resumed.
+/// librdkafka takes the end for a record and would go on one offset too high when the partition is
+/// resumed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_record_is_skipped_when_a_partition_is_paused_at_its_end() {
     let cluster = Cluster::start(1);

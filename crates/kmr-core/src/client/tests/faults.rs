@@ -11,7 +11,8 @@ use crate::error::{Error, error_chain};
 use crate::member::{Change, CommitOutcome, Connector, OffsetCommit};
 use crate::record::TopicPartition;
 
-/// A revoke is answered after seconds; meanwhile the member stays in the group and its commit is accepted (R3).
+/// A revoke is answered after seconds; meanwhile the member stays in the group and its commit is
+/// accepted (R3).
 async fn a_late_answer_keeps_the_member_in_the_group(settings: Settings) {
     let cluster = Cluster::start(2);
     (0..2).for_each(|number| cluster.produce(number, 50));
@@ -65,7 +66,8 @@ async fn a_late_answer_keeps_the_member_in_a_kip_848_group() {
     a_late_answer_keeps_the_member_in_the_group(KIP_848).await;
 }
 
-/// The member is thrown out (rdkafka's mock cannot do that to one of KIP-848): it loses its partitions, is not fatal, and joins again.
+/// The member is thrown out (rdkafka's mock cannot do that to one of KIP-848): it loses its
+/// partitions, is not fatal, and joins again.
 async fn an_unknown_member_loses_its_partitions_and_joins_again(settings: Settings) {
     let cluster = Cluster::start(2);
     (0..2).for_each(|number| cluster.produce(number, 20));
@@ -96,8 +98,8 @@ async fn an_unknown_member_of_a_cooperative_group_joins_again() {
     an_unknown_member_loses_its_partitions_and_joins_again(COOPERATIVE).await;
 }
 
-/// Topics that come up while a revoke waits for its answer make an eager member join again without it. What is assigned then is assigned
-/// over what librdkafka still has.
+/// Topics that come up while a revoke waits for its answer make an eager member join again without
+/// it. What is assigned then is assigned over what librdkafka still has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn partitions_that_an_overtaking_assignment_gives_back_are_read() {
     let cluster = Cluster::start(2);
@@ -128,7 +130,8 @@ async fn partitions_that_an_overtaking_assignment_gives_back_are_read() {
     driver.member.close().await.unwrap();
 }
 
-/// What a broker says of a commit is an event, also under KIP-848, and the next commit is another one (C4).
+/// What a broker says of a commit is an event, also under KIP-848, and the next commit is another
+/// one (C4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_commit_is_an_outcome_and_the_next_one_goes_through() {
     let cluster = Cluster::start(1);
@@ -189,8 +192,8 @@ fn instance(cluster: &Cluster, id: &str) -> Connect {
     options
 }
 
-/// A static member that comes back in time gets what it had, and the others notice nothing. (The mock's classic groups
-/// rebalance all the same.)
+/// A static member that comes back in time gets what it had, and the others notice nothing. (The
+/// mock's classic groups rebalance all the same.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_static_member_that_comes_back_causes_no_rebalance() {
     let cluster = Cluster::start(2);
@@ -220,8 +223,9 @@ async fn closed_and_dropped_members_leave_their_partitions_to_the_next() {
         if round % 4 < 2 {
             driver.until("some", |driver| driver.counts().len() == 2).await;
         } else {
-            // With a rebalance that nobody has answered. (Before its first one librdkafka takes a member for one that has not
-            // joined, and does not leave: it stays in the group until its session ends.)
+            // With a rebalance that nobody has answered. (Before its first one librdkafka takes a
+            // member for one that has not joined, and does not leave: it stays in the group until
+            // its session ends.)
             driver.holds = true;
             driver.until("a rebalance", |driver| !driver.held.is_empty()).await;
         }
@@ -235,7 +239,8 @@ async fn closed_and_dropped_members_leave_their_partitions_to_the_next() {
     driver.member.close().await.unwrap();
 }
 
-/// Batches that somebody keeps, and a queue that outlives its member: the client waits for them, and its memory stays.
+/// Batches that somebody keeps, and a queue that outlives its member: the client waits for them,
+/// and its memory stays.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_outlive_their_assignment_and_their_member() {
     let cluster = Cluster::start(1);

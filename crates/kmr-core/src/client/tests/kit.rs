@@ -234,7 +234,8 @@ impl Driver {
         distinct.into_iter().collect()
     }
 
-    /// Has all partitions revoked and assigned again, by another subscription. Returns the start of the first partition.
+    /// Has all partitions revoked and assigned again, by another subscription. Returns the start of
+    /// the first partition.
     pub(super) async fn move_away_and_back(&mut self) -> Option<i64> {
         self.subscribe(&["other"]).await;
         self.until("revoked", |driver| driver.owned.iter().all(|owned| owned.topic() != "events")).await;

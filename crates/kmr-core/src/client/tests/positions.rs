@@ -151,7 +151,8 @@ async fn an_out_of_range_partition_can_be_sought_in_a_kip_848_group() {
     an_out_of_range_partition_can_be_sought(KIP_848).await;
 }
 
-/// librdkafka stamps these errors with no version: one that waits in the queue survives the assignment that it belongs to.
+/// librdkafka stamps these errors with no version: one that waits in the queue survives the
+/// assignment that it belongs to.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_out_of_range_error_of_an_earlier_assignment_is_not_the_present_ones() {
     let cluster = Cluster::start(1);

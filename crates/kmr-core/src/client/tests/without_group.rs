@@ -67,7 +67,8 @@ async fn it_starts_where_it_is_told_to_and_can_be_paused_and_sought() {
     driver.member.close().await.unwrap();
 }
 
-/// The consumer's next client goes on where the last one was, whatever the policy says of partitions without a commit.
+/// The consumer's next client goes on where the last one was, whatever the policy says of
+/// partitions without a commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn another_client_goes_on_where_the_last_one_was() {
     let cluster = Cluster::start(2);

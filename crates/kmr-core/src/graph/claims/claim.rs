@@ -5,8 +5,8 @@
 //! 2. A claim ends in one of two ways. [`Claim::finish`] reports its records finished, and dropping
 //!    it reports them abandoned. So a lost message can delay a commit but never advance one (commit
 //!    below unfinished, C1).
-//! 3. A claim carries its assignment, and the ledger drops reports of another one (reports name their
-//!    assignment, C3).
+//! 3. A claim carries its assignment, and the ledger drops reports of another one (reports name
+//!    their assignment, C3).
 
 use std::sync::Arc;
 

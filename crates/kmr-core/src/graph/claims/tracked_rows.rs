@@ -40,8 +40,8 @@ impl<R: Rows> TrackedRows<R> {
         }
     }
 
-    /// Number of rows, at most `at`, that end between two records. If the first record alone has more,
-    /// `at_least_one` decides between its rows and none.
+    /// Number of rows, at most `at`, that end between two records. If the first record alone has
+    /// more, `at_least_one` decides between its rows and none.
     pub(crate) fn record_boundary(&self, at: usize, at_least_one: bool) -> usize {
         let rows = self.rows.len();
         let is_boundary =
@@ -108,8 +108,8 @@ impl Origin {
         }
     }
 
-    /// Splits off the holds on the records of the rows from `at` on, of `rows`. A record with rows on
-    /// both sides is split into parts.
+    /// Splits off the holds on the records of the rows from `at` on, of `rows`. A record with rows
+    /// on both sides is split into parts.
     fn split_off(&mut self, at: usize, rows: usize) -> Origin {
         let edge = at.checked_sub(1).and_then(|row| self.offset(row)).zip(self.offset(at));
         let holds = std::mem::take(&mut self.holds);
@@ -139,8 +139,8 @@ impl Origin {
         }
     }
 
-    /// Takes out the hold on the record of one row, for its dead letter. Empty if an earlier row of that
-    /// record has taken it.
+    /// Takes out the hold on the record of one row, for its dead letter. Empty if an earlier row of
+    /// that record has taken it.
     pub(crate) fn take_out_row(&mut self, row: usize, rows: usize) -> Vec<Hold> {
         let offset = self.offset(row);
         let mut taken = Vec::new();
@@ -168,8 +168,8 @@ impl Origin {
         taken
     }
 
-    /// The same, but the rows keep a part of the hold. The record is finished when its dead letter and
-    /// its other rows are.
+    /// The same, but the rows keep a part of the hold. The record is finished when its dead letter
+    /// and its other rows are.
     pub(crate) fn split_row(&mut self, row: usize, rows: usize) -> Vec<Hold> {
         let mut dead_letters = Vec::new();
         for hold in self.take_out_row(row, rows) {

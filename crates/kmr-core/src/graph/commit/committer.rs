@@ -4,8 +4,8 @@
 //! * C1, commit below unfinished: only watermarks of trackers are committed.
 //! * C3, reports name their assignment: reports of an assignment that is not in the ledger are
 //!   dropped.
-//! * C4, one committer: no other task commits. It reads the outcome of each offset. That a partition
-//!   is no longer owned is an event, not an error.
+//! * C4, one committer: no other task commits. It reads the outcome of each offset. That a
+//!   partition is no longer owned is an event, not an error.
 //! * C5, lost means uncommitted: a lost assignment is removed without a commit.
 //! * C7, metadata in force: every commit carries the metadata in force of its partition.
 //! * C8, one outstanding commit: until it is answered, none of its partitions is released.
@@ -230,10 +230,10 @@ impl Committer {
     fn handle_failure(&mut self, assignment: AssignmentId, commit: &OffsetCommit, outcome: &CommitOutcome) {
         let Some(entry) = self.entries.get_mut(assignment) else { return };
         match outcome {
-            // While the group is between two generations, every commit fails as "not owned", also for
-            // partitions that stay or are drained for shutdown. No rebalance names them, so only
-            // another attempt helps. Lost ones are removed before the member can join again, and it
-            // has no generation to commit with until then (C5).
+            // While the group is between two generations, every commit fails as "not owned", also
+            // for partitions that stay or are drained for shutdown. No rebalance names them, so
+            // only another attempt helps. Lost ones are removed before the member can join again,
+            // and it has no generation to commit with until then (C5).
             CommitOutcome::Committed | CommitOutcome::Retryable(_) => {}
             // They may be lost, and the client is about to report it. New plans wait for the next
             // interval (C5).

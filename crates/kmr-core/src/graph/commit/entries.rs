@@ -181,8 +181,8 @@ impl Entries {
         current.map_or(assignment, |(id, _)| *id)
     }
 
-    /// Finds plans that are ready to be committed, and notifies block tasks whose block is complete.
-    /// `unanswered`: the assignments of the outstanding commit.
+    /// Finds plans that are ready to be committed, and notifies block tasks whose block is
+    /// complete. `unanswered`: the assignments of the outstanding commit.
     pub(super) fn advance_plans(&mut self, unanswered: Option<&BTreeSet<AssignmentId>>) {
         let Self { planned, entries, commit_now, .. } = self;
         planned.retain(|assignment| {
@@ -277,7 +277,8 @@ mod tests {
     type Report = fn(&Plan) -> LedgerEntry;
 
     /// Applies these reports, in this order, in exactly-once mode. The partition has a plan for
-    /// offsets 0 to 2 in force. Returns whether a commit is due, and the error that ends the consumer.
+    /// offsets 0 to 2 in force. Returns whether a commit is due, and the error that ends the
+    /// consumer.
     fn with_a_plan(order: &[Report]) -> (bool, Option<Error>) {
         let (fatal_errors, mut errors) = mpsc::unbounded_channel();
         let mut entries = Entries::new(Some(1 << 20), fatal_errors);
@@ -293,8 +294,8 @@ mod tests {
         (due.is_some(), errors.try_recv().ok())
     }
 
-    /// E3 and E8: records that map to no row any more, or the end of the log, may be reported before
-    /// the start.
+    /// E3 and E8: records that map to no row any more, or the end of the log, may be reported
+    /// before the start.
     #[test]
     fn a_plan_without_rows_ends_the_consumer_in_any_order_of_reports() {
         let starts: Report = |plan| LedgerEntry::Starts {

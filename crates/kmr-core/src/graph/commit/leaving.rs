@@ -99,7 +99,8 @@ impl Leaving {
     ) -> Step {
         let clean = !self.commits || remaining.clean;
         if let Some(Unanswered { sent, concerns }) = unanswered {
-            // Assignments that the commit does not concern wait too if they have something to commit.
+            // Assignments that the commit does not concern wait too if they have something to
+            // commit.
             let has_time = now < self.deadline.max(sent + COMMIT_RESPONSE_TIMEOUT);
             if has_time && (concerns || !clean) {
                 return Step::Wait;

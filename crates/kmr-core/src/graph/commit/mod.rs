@@ -1,8 +1,9 @@
 //! The only place that commits offsets: the ledger's entries in, one commit at a time out.
 //!
 //! `ledger` defines what tasks report, and `entries` applies it. `entry` is one assignment: its
-//! `offset_tracker` and, in exactly-once mode, its `plan_state`. `committer` runs the task, `handle`
-//! is the coordinator's side of it, and `leaving` decides when a drained assignment is released.
+//! `offset_tracker` and, in exactly-once mode, its `plan_state`. `committer` runs the task,
+//! `handle` is the coordinator's side of it, and `leaving` decides when a drained assignment is
+//! released.
 
 pub(crate) mod committer;
 mod entries;

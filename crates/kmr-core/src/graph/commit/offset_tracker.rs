@@ -119,8 +119,8 @@ impl OffsetTracker {
         self.entries.front().is_some_and(|entry| entry.settled == entry.range.len())
     }
 
-    /// Whether all records up to `last` have been observed, and all of them are finished except those
-    /// in `held`. The ranges of `held` are in order.
+    /// Whether all records up to `last` have been observed, and all of them are finished except
+    /// those in `held`. The ranges of `held` are in order.
     pub(crate) fn is_finished_but(&self, last: i64, held: &[OffsetRange]) -> bool {
         let reached = self.last_observed.is_some_and(|observed| observed >= last)
             || self.log_end.is_some_and(|end| end > last);
@@ -384,8 +384,8 @@ mod tests {
                         unfinished.first().is_none_or(|lowest| watermark <= *lowest),
                         "commit below unfinished (C1)"
                     );
-                    // Nor is the watermark too low: no observed record lies between it and the lowest
-                    // unfinished one.
+                    // Nor is the watermark too low: no observed record lies between it and the
+                    // lowest unfinished one.
                     let end = unfinished.first().copied().or(tracker.last_observed.map(|last| last + 1)).unwrap_or(0);
                     prop_assert!(all.range(watermark..end).next().is_none(), "held back: {watermark}..{end}");
                 }

@@ -1,13 +1,14 @@
-//! The plan of one assignment in exactly-once mode: its epoch, the open plan, the metadata in force.
+//! The plan of one assignment in exactly-once mode: its epoch, the open plan, the metadata in
+//! force.
 //!
 //! Invariants (docs/design/exactly-once.md):
 //! * E1: at most one plan is open. While it is, the offset stays at the plan's first, and every
 //!   commit carries the plan. With no plan open, every commit carries an idle marker.
 //! * E2: an assignment starts at an offset only if the commit metadata was written for this offset
 //!   and this log.
-//! * E3: a plan is committed once all observed records up to its last are finished, except those that
-//!   the block holds. So dead letters are acknowledged before their block is planned, and a replayed
-//!   block is complete.
+//! * E3: a plan is committed once all observed records up to its last are finished, except those
+//!   that the block holds. So dead letters are acknowledged before their block is planned, and a
+//!   replayed block is complete.
 //! * A plan whose block task no longer waits is not committed, unless the request is already sent.
 
 use std::sync::Arc;
@@ -47,8 +48,8 @@ pub(crate) struct Proposal {
     pub(crate) plan: Arc<Plan>,
     /// The records that the block holds.
     pub(crate) held: Vec<OffsetRange>,
-    /// Notified when the plan is in force and only the block's records are unfinished up to its last.
-    /// Dropped if that cannot happen any more.
+    /// Notified when the plan is in force and only the block's records are unfinished up to its
+    /// last. Dropped if that cannot happen any more.
     pub(crate) reply: oneshot::Sender<()>,
 }
 
@@ -252,8 +253,8 @@ impl PlanState {
         self.open.as_ref().is_some_and(|open| open.phase != PlanPhase::Committed || open.reply.is_some())
     }
 
-    /// The plan in force, if all its records are finished without a block. None of them has a row any
-    /// more.
+    /// The plan in force, if all its records are finished without a block. None of them has a row
+    /// any more.
     pub(crate) fn missed_plan(&self, tracker: &OffsetTracker) -> Option<&Plan> {
         let is_missed = |open: &&OpenPlan| {
             let gone = open.is_passed(tracker.watermark()) || tracker.is_finished_but(open.plan.last, &[]);

@@ -227,8 +227,8 @@ fn left_over(settled: &[Settled]) -> Option<String> {
     (!left.is_empty()).then(|| left.join(", "))
 }
 
-/// Waits for a stop request that forces, and returns its source. `first` is the request that started
-/// the shutdown. Pends forever when all senders are gone.
+/// Waits for a stop request that forces, and returns its source. `first` is the request that
+/// started the shutdown. Pends forever when all senders are gone.
 async fn forced(
     first: Option<StopRequest>,
     stops: &mut mpsc::UnboundedReceiver<StopRequest>,

@@ -1,7 +1,7 @@
 //! The failure rate, and when the circuit breaker trips. Pure: the caller passes the time.
 //!
-//! Once the breaker has tripped, each failure at a map stage returns the same error, and its records
-//! are not observed. Records downstream are drained, as in any ordered shutdown.
+//! Once the breaker has tripped, each failure at a map stage returns the same error, and its
+//! records are not observed. Records downstream are drained, as in any ordered shutdown.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;

@@ -1,7 +1,7 @@
 //! The error branch: every stage that can fail a record sends its dead letters here.
 //!
-//! `reread` reads lost records again for their dead letters, and `failure_rate` counts failures for the
-//! circuit breaker.
+//! `reread` reads lost records again for their dead letters, and `failure_rate` counts failures for
+//! the circuit breaker.
 
 pub(crate) mod failure_rate;
 pub(crate) mod reread;

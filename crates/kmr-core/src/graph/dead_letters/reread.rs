@@ -3,13 +3,13 @@
 //!
 //! Invariants:
 //! 1. Bounded memory: a chunk is [`CHUNK_BYTES`] or one record, and holds one of [`CHUNKS`] permits
-//!    until its dead letters are delivered. A wait for a permit is a wait for `reduce_err`, as for its
-//!    channel. So stages after a reduce never wait for that reduce.
-//! 2. Bounded time: after [`limit`] of reading for one batch, its dead letters are sent without their
-//!    records, with the reason. Waiting for a permit does not count, so each of thousands of dead
-//!    letters has its record.
-//! 3. A record that cannot be read again is no failure. Its dead letter has the record's offset, and
-//!    why the record is missing.
+//!    until its dead letters are delivered. A wait for a permit is a wait for `reduce_err`, as for
+//!    its channel. So stages after a reduce never wait for that reduce.
+//! 2. Bounded time: after [`limit`] of reading for one batch, its dead letters are sent without
+//!    their records, with the reason. Waiting for a permit does not count, so each of thousands of
+//!    dead letters has its record.
+//! 3. A record that cannot be read again is no failure. Its dead letter has the record's offset,
+//!    and why the record is missing.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -26,8 +26,8 @@ use crate::record::TopicPartition;
 
 /// Bytes of one chunk.
 const CHUNK_BYTES: usize = 1 << 20;
-/// Records of one chunk. Bounds chunks of records without content, because dead letters have a size of
-/// their own.
+/// Records of one chunk. Bounds chunks of records without content, because dead letters have a size
+/// of their own.
 const CHUNK_RECORDS: usize = 1_000;
 /// Chunks that may wait for their delivery.
 const CHUNKS: usize = 4;

@@ -1,9 +1,11 @@
-//! The state of one partition in the block task: rows that wait for a block, and the replayed block.
+//! The state of one partition in the block task: rows that wait for a block, and the replayed
+//! block.
 //!
 //! Invariants:
 //! 1. Rows of a lane are of one assignment and in the order of their offsets.
 //! 2. A block ends between two records, so all rows of a record are in the same block.
-//! 3. While a plan is in force, the first block consists of the plan's records and of no others (E8).
+//! 3. While a plan is in force, the first block consists of the plan's records and of no others
+//!    (E8).
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -192,8 +194,8 @@ impl<R: Rows> Lane<R> {
             return;
         }
         let flushes = states.flushes || enabled(Mutant::PlansOnRevoke);
-        // Missing rows of a replayed block do not arrive any more. Its plan stays in force for the next
-        // owner.
+        // Missing rows of a replayed block do not arrive any more. Its plan stays in force for the
+        // next owner.
         let is_incomplete = self.replay.as_ref().is_some_and(|replay| !replay.complete);
         if !flushes || is_incomplete {
             self.discard();

@@ -1,11 +1,11 @@
 //! Delivers a planned block, whose rows the sink may reject.
 //!
 //! Invariants:
-//! 1. E4: every insert of the block uses the plan's token, and lacks only rows whose dead letters are
-//!    acknowledged. The sink keeps one insert and drops the others. Whichever it keeps, each row of the
-//!    block is in it or in a dead letter.
-//! 2. A record with a rejected row and other rows is finished when both are, because the block keeps a
-//!    part of its claim.
+//! 1. E4: every insert of the block uses the plan's token, and lacks only rows whose dead letters
+//!    are acknowledged. The sink keeps one insert and drops the others. Whichever it keeps, each
+//!    row of the block is in it or in a dead letter.
+//! 2. A record with a rejected row and other rows is finished when both are, because the block
+//!    keeps a part of its claim.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -46,8 +46,8 @@ pub(super) struct Rejections {
 }
 
 impl<R: Reducer> PlannedBlock<R> {
-    /// Delivers the block, and repeats it without rejected rows until the sink rejects none. `None`: a
-    /// dead letter was abandoned, because the consumer ends. The plan stays in force.
+    /// Delivers the block, and repeats it without rejected rows until the sink rejects none.
+    /// `None`: a dead letter was abandoned, because the consumer ends. The plan stays in force.
     ///
     /// Cancel safety: dropping it drops the current attempt and abandons the block.
     pub(super) async fn deliver(

@@ -2,14 +2,15 @@
 //!
 //! Invariants:
 //! 1. A block is delivered only when its plan is in force, under the plan's token (E1, E2).
-//! 2. Each partition has at most one block in progress. Blocks of several partitions are delivered at
-//!    once, up to `max_in_flight`.
-//! 3. A block that an earlier owner planned is rebuilt, compared, and delivered under the stored token
-//!    before any other of its partition. If it differs, the consumer stops (E3, E8).
-//! 4. A revoke makes no new plan (E9). At the consumer's own shutdown, all rows are still delivered.
+//! 2. Each partition has at most one block in progress. Blocks of several partitions are delivered
+//!    at once, up to `max_in_flight`.
+//! 3. A block that an earlier owner planned is rebuilt, compared, and delivered under the stored
+//!    token before any other of its partition. If it differs, the consumer stops (E3, E8).
+//! 4. A revoke makes no new plan (E9). At the consumer's own shutdown, all rows are still
+//!    delivered.
 //! 5. Rows that the sink rejects are dead letters before the rest is stored (E4). `planned_block`
-//! 6. A batch ends with all its holds finished or dropped, as in every reduce. The task always takes
-//!    input, and the memory budget bounds it.
+//! 6. A batch ends with all its holds finished or dropped, as in every reduce. The task always
+//!    takes input, and the memory budget bounds it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -114,8 +115,8 @@ impl<R: Reducer> BlockTask<R> {
         }
     }
 
-    /// Runs until the input has ended and every planned block is delivered, or until the stage fails.
-    /// Dropping the future abandons its rows.
+    /// Runs until the input has ended and every planned block is delivered, or until the stage
+    /// fails. Dropping the future abandons its rows.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let result = self.serve().await;
         self.lanes.clear();
@@ -215,8 +216,8 @@ impl<R: Reducer> BlockTask<R> {
         }
     }
 
-    /// Requests a reply once the replayed block is all that is unfinished up to its end (E8). A later
-    /// request replaces this one.
+    /// Requests a reply once the replayed block is all that is unfinished up to its end (E8). A
+    /// later request replaces this one.
     fn request_completeness(&mut self, assignment: AssignmentId) {
         let Some(lane) = self.lanes.get_mut(&assignment) else { return };
         if enabled(Mutant::EndsAnywhere) {
@@ -309,8 +310,8 @@ impl<R: Reducer> BlockTask<R> {
         Ok(FrozenBlock { delivery, contents, held, last, fingerprint })
     }
 
-    /// Starts the delivery of a block. `confirmed`: notified when its new plan is in force. `None`: a
-    /// replay, whose plan is.
+    /// Starts the delivery of a block. `confirmed`: notified when its new plan is in force. `None`:
+    /// a replay, whose plan is.
     fn deliver(
         &mut self,
         assignment: AssignmentId,

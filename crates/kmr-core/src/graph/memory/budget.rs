@@ -5,8 +5,8 @@
 //!    admission point, M1).
 //! 2. While anything is available, one more batch is admitted, however large. So a single record is
 //!    always admitted.
-//! 3. A [`Charge`] frees its bytes exactly once, when it is dropped. Splitting and resizing keep the
-//!    sum.
+//! 3. A [`Charge`] frees its bytes exactly once, when it is dropped. Splitting and resizing keep
+//!    the sum.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -56,7 +56,8 @@ impl Budget {
         })
     }
 
-    /// Bytes that are free. Negative after an oversized record, or with rows larger than their records.
+    /// Bytes that are free. Negative after an oversized record, or with rows larger than their
+    /// records.
     pub(crate) fn available(&self) -> i64 {
         self.available.load(Ordering::Acquire)
     }
@@ -88,9 +89,9 @@ impl Budget {
         }
     }
 
-    /// Whether the intake waits for bytes although all admitted records are mapped, or the mappers are
-    /// stalled. Then only open batches can free bytes, so they are due. While mapping makes progress,
-    /// batches keep growing.
+    /// Whether the intake waits for bytes although all admitted records are mapped, or the mappers
+    /// are stalled. Then only open batches can free bytes, so they are due. While mapping makes
+    /// progress, batches keep growing.
     pub(crate) fn starved(&self) -> ordered_watch::Receiver<bool> {
         self.starved.subscribe()
     }

@@ -1,14 +1,15 @@
-//! Each partition's fair share of the memory budget, so that one slow mapper cannot starve the others.
+//! Each partition's fair share of the memory budget, so that one slow mapper cannot starve the
+//! others.
 //!
-//! All partitions share one fetch queue. While the backlog of a partition that is not paused exceeds its
-//! fair share, the intake does not poll. If its mapper is the reason and stays slow, the coordinator
-//! pauses the partition, and the intake continues with the others.
+//! All partitions share one fetch queue. While the backlog of a partition that is not paused
+//! exceeds its fair share, the intake does not poll. If its mapper is the reason and stays slow,
+//! the coordinator pauses the partition, and the intake continues with the others.
 //!
 //! Invariants:
 //! 1. A backlog holds the records that are admitted and not mapped yet. A batch leaves it when its
 //!    guard is dropped.
-//! 2. The intake is held only while several partitions are assigned. A single one may use all of the
-//!    budget.
+//! 2. The intake is held only while several partitions are assigned. A single one may use all of
+//!    the budget.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,8 +18,8 @@ use tokio::time::Instant;
 
 use crate::util::ordered_watch;
 
-/// All fair shares together are this part of the budget. With one poll per partition beyond them they
-/// are three quarters. So something is left for the others, however many mappers are slow.
+/// All fair shares together are this part of the budget. With one poll per partition beyond them
+/// they are three quarters. So something is left for the others, however many mappers are slow.
 const SHARES_DIVISOR: usize = 2;
 /// With more partitions, shares get no smaller, because each has to be worth a fetch.
 const MAX_SHARES: usize = 512;
@@ -64,8 +65,8 @@ impl Backlogs {
         Arc::new(UnmappedBytes { all: self.clone(), held: Mutex::default() })
     }
 
-    /// Sets the number of assigned partitions. Each backlog is compared with its new share at its next
-    /// change.
+    /// Sets the number of assigned partitions. Each backlog is compared with its new share at its
+    /// next change.
     pub(crate) fn share_among(&self, partitions: usize) {
         self.share.store(share(self.budget, partitions), Ordering::Relaxed);
         self.change(|state| state.several = partitions > 1);

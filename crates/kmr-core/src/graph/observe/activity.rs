@@ -1,9 +1,11 @@
-//! What a partition's map task is doing and since when. The task writes it, the health check reads it.
+//! What a partition's map task is doing and since when. The task writes it, the health check reads
+//! it.
 //!
 //! Invariants:
-//! 1. It is written before each call of user code and before each wait, so a reader sees the reason why
-//!    a partition is held up.
-//! 2. Records that are mapped in place are not written one by one. The offset is the first of a few.
+//! 1. It is written before each call of user code and before each wait, so a reader sees the reason
+//!    why a partition is held up.
+//! 2. Records that are mapped in place are not written one by one. The offset is the first of a
+//!    few.
 
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
@@ -63,8 +65,8 @@ impl fmt::Display for ActivityReading {
     }
 }
 
-/// The activity of one partition's map task. Writing that it maps is nearly free, and writing that it
-/// waits takes a lock.
+/// The activity of one partition's map task. Writing that it maps is nearly free, and writing that
+/// it waits takes a lock.
 #[derive(Debug)]
 pub(crate) struct Activity {
     /// What it waits for. `None` while it maps.

@@ -1,5 +1,5 @@
-//! What each partition waits for and since when: `status` for health, `activity` for its map task, and
-//! the `watchdog` (L2).
+//! What each partition waits for and since when: `status` for health, `activity` for its map task,
+//! and the `watchdog` (L2).
 
 pub(crate) mod activity;
 pub(crate) mod status;

@@ -1,14 +1,14 @@
-//! What the watchdog does about a partition that makes no progress (L2). Pure: observations and times
-//! are passed in.
+//! What the watchdog does about a partition that makes no progress (L2). Pure: observations and
+//! times are passed in.
 //!
 //! Invariants:
 //! 1. Only progress past the record closes a case. A moment without unfinished records, as after a
-//!    restart, does not. Records that are late but make progress, with a slow sink, are logged but never
-//!    restarted.
-//! 2. Each recovery gets as much time as the one before it: restart the partition, then the client, then
-//!    end the consumer.
-//! 3. Records whose delivery or mapper is being retried are left to the retry policy. They are logged
-//!    but never restarted.
+//!    restart, does not. Records that are late but make progress, with a slow sink, are logged but
+//!    never restarted.
+//! 2. Each recovery gets as much time as the one before it: restart the partition, then the client,
+//!    then end the consumer.
+//! 3. Records whose delivery or mapper is being retried are left to the retry policy. They are
+//!    logged but never restarted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +27,8 @@ pub(crate) struct WatchdogThresholds {
 /// What a health check found about one partition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observation {
-    /// The oldest record that is read and not finished, and how long it has been so in this assignment.
+    /// The oldest record that is read and not finished, and how long it has been so in this
+    /// assignment.
     pub(crate) oldest: Option<(i64, Duration)>,
     /// The last offset committed in this assignment.
     pub(crate) committed: Option<i64>,

@@ -1,5 +1,5 @@
-//! What every reduce task works with, batches and planned blocks alike: the reducer, its channels and
-//! its counters.
+//! What every reduce task works with, batches and planned blocks alike: the reducer, its channels
+//! and its counters.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -98,8 +98,8 @@ impl<R: Reducer> ReduceRuntime<R> {
     /// Closes the input, then stops the reducer. An error of the stage takes precedence over one of
     /// its stop.
     pub(crate) async fn end(mut self, result: Result<(), Error>) -> Result<(), Error> {
-        // Rows in the channel are abandoned. A task that sends more finds the channel closed and does
-        // not wait.
+        // Rows in the channel are abandoned. A task that sends more finds the channel closed and
+        // does not wait.
         self.input.close();
         while self.input.try_recv().is_ok() {}
         // User code gets no more time than an attempt, so that the error of this stage is reported.

@@ -2,8 +2,8 @@
 //! at once.
 //!
 //! Invariants:
-//! 1. Deliveries start in the order in which their batches fell due, at most `max_in_flight` at once.
-//!    While a frozen batch waits, the task takes no input. This is the back-pressure.
+//! 1. Deliveries start in the order in which their batches fell due, at most `max_in_flight` at
+//!    once. While a frozen batch waits, the task takes no input. This is the back-pressure.
 //! 2. A batch ends with all its holds finished, taken out for dead letters, or dropped (abandoned).
 //! 3. Rows of a live assignment are never dropped because another assignment ends (only named
 //!    partitions stop, R1).
@@ -83,8 +83,8 @@ impl<R: Reducer> ReduceTask<R> {
         }
     }
 
-    /// Runs until the input has ended and everything is delivered, or until the stage fails. Dropping
-    /// the future abandons its rows.
+    /// Runs until the input has ended and everything is delivered, or until the stage fails.
+    /// Dropping the future abandons its rows.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
         let result = self.serve().await;
         // Deliveries of a failed stage are dropped before the reducer closes what they use.
@@ -141,8 +141,8 @@ impl<R: Reducer> ReduceTask<R> {
         }
     }
 
-    /// Whether records of the open batch hold up a drain. Runs at every wake-up, so the usual case is
-    /// cheap.
+    /// Whether records of the open batch hold up a drain. Runs at every wake-up, so the usual case
+    /// is cheap.
     fn drains(&self) -> bool {
         self.runtime.states.read(|states| {
             !states.draining.is_empty() && states.is_draining(&self.open.contents.assignments())
@@ -234,12 +234,13 @@ impl<R: Reducer> ReduceTask<R> {
         let last = dead_letters.map(DeadLetter::to_string).collect();
         self.runtime.errors.send_failed(failed).await?;
         self.runtime.downstream.push(output, contents.into_holds()).await?;
-        // Counted last, when everything is passed on: if the circuit breaker trips, rows that the sink
-        // accepted are not delivered again.
+        // Counted last, when everything is passed on: if the circuit breaker trips, rows that the
+        // sink accepted are not delivered again.
         self.runtime.count_failures(rows, &indices, last)
     }
 
-    /// The dead letters of a rejected row. `None`: another row of the same record was rejected before.
+    /// The dead letters of a rejected row. `None`: another row of the same record was rejected
+    /// before.
     fn reject(&self, holds: Vec<Hold>, error: BoxError) -> Option<Failed> {
         if holds.is_empty() {
             return None;

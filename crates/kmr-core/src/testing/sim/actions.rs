@@ -128,9 +128,9 @@ impl Run<'_> {
         }
     }
 
-    /// Creates the deleted topic again, once every member has released it. Commits name topics and not
-    /// their ids, so Kafka would take the last commit of the old topic for one of the new. No client
-    /// can prevent that.
+    /// Creates the deleted topic again, once every member has released it. Commits name topics and
+    /// not their ids, so Kafka would take the last commit of the old topic for one of the new. No
+    /// client can prevent that.
     fn create_topic(&self) {
         let partitions = self.schedule.partitions;
         let mut state = self.cluster.lock();

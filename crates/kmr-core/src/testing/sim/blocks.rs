@@ -1,5 +1,5 @@
-//! Exactly-once mode in the simulated cluster: marks as the group's coordinator keeps them, a sink that knows tokens, and what
-//! the judge has to say about both.
+//! Exactly-once mode in the simulated cluster: marks as the group's coordinator keeps them, a sink
+//! that knows tokens, and what the judge has to say about both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -52,7 +52,8 @@ impl State {
         *self.blocks.created.entry(topic.to_owned()).or_default() += 1;
     }
 
-    /// A commit is asked for: every mark is about the offset that it comes with, and no plan is new in a revoke.
+    /// A commit is asked for: every mark is about the offset that it comes with, and no plan is new
+    /// in a revoke.
     pub(super) fn check_metadata(&mut self, id: MemberId, commit: &OffsetCommit) {
         let OffsetCommit { partition, offset, metadata } = commit;
         if self.blocks.foreign.contains(partition) {
@@ -192,7 +193,8 @@ impl super::oracle::Oracle {
         range.find(|(_, fate, letters)| *fate == Fate::DeadLetter && *letters == 0).map(|(offset, ..)| offset)
     }
 
-    /// A record of a plan that has fewer rows in its block than it is to have, and no dead letter; or a row that is not planned.
+    /// A record of a plan that has fewer rows in its block than it is to have, and no dead letter;
+    /// or a row that is not planned.
     fn first_left_out(&self, partition: &TopicPartition, plan: &Plan, rows: &[RowId]) -> Option<String> {
         let range = plan.first..=plan.last;
         if let Some(row) = rows.iter().find(|row| row.partition != *partition || !range.contains(&row.offset))

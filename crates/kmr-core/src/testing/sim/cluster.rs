@@ -1,6 +1,8 @@
-//! The simulated cluster: logs, the group, committed offsets, the clients that are connected, and what is wrong just now.
+//! The simulated cluster: logs, the group, committed offsets, the clients that are connected, and
+//! what is wrong just now.
 //!
-//! One lock around all of it; nothing waits while it is held. Everything that happens is written down, in order.
+//! One lock around all of it; nothing waits while it is held. Everything that happens is written
+//! down, in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -330,7 +332,8 @@ impl State {
         fetched
     }
 
-    /// R1: nothing but a fault of the surroundings keeps a partition waiting for longer than a drain may take.
+    /// R1: nothing but a fault of the surroundings keeps a partition waiting for longer than a
+    /// drain may take.
     fn check_wait(
         &mut self,
         partition: &TopicPartition,

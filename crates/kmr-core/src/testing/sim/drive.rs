@@ -189,7 +189,8 @@ impl<'s> Run<'s> {
             let what = format!("{partition} offset {offset} is in a sink {times} times");
             state.violate("each row once", what);
         }
-        // In exactly-once mode a record that is read again may fail again, so dead letters may repeat.
+        // In exactly-once mode a record that is read again may fail again, so dead letters may
+        // repeat.
         if self.schedule.is_graceful()
             && !self.cluster.simulation.exactly_once
             && !state.group.has_rejoined_early()

@@ -1,7 +1,8 @@
-//! The group coordinator of the simulated cluster: who is a member, who owns what, which rebalances wait for an answer, and
-//! whose commits are taken.
+//! The group coordinator of the simulated cluster: who is a member, who owns what, which rebalances
+//! wait for an answer, and whose commits are taken.
 //!
-//! Pure but for the dice: the cluster asks it to go on ([`Group::step`]), with the time in its hand, and passes on what comes out.
+//! Pure but for the dice: the cluster asks it to go on ([`Group::step`]), with the time in its
+//! hand, and passes on what comes out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -31,7 +32,8 @@ struct Member {
     generation: u32,
     /// What the group counts as this member's.
     granted: BTreeSet<TopicPartition>,
-    /// What was taken from it while it was about to hand it back: until its next answer it may still be at work on it.
+    /// What was taken from it while it was about to hand it back: until its next answer it may
+    /// still be at work on it.
     overtaken: BTreeSet<TopicPartition>,
     /// What it has lost and has not been notified yet.
     lost: Option<BTreeSet<TopicPartition>>,
@@ -71,8 +73,8 @@ pub(super) struct Group {
     shuffle: bool,
     /// The topics have changed.
     changed: bool,
-    /// The members of an eager group join again without having handed back what they were to: librdkafka does that when the topics
-    /// change meanwhile.
+    /// The members of an eager group join again without having handed back what they were to:
+    /// librdkafka does that when the topics change meanwhile.
     rejoins_early: bool,
     /// They have done so at least once.
     rejoined_early: bool,
@@ -252,7 +254,8 @@ impl Group {
         notified
     }
 
-    /// A member whose revoke waits for its answer longer than `limit`, its time away from the brokers not counted.
+    /// A member whose revoke waits for its answer longer than `limit`, its time away from the
+    /// brokers not counted.
     pub(super) fn overdue(&self, now: Instant, limit: Duration) -> Option<(MemberId, &Rebalance)> {
         self.members.iter().find_map(|(id, member)| {
             let (rebalance, since) = member.pending.as_ref().filter(|(p, _)| p.change == Change::Revoke)?;
@@ -276,7 +279,8 @@ impl Group {
         }
     }
 
-    /// Who was put out learns of it when it can be reached; the loss overtakes whatever it had to answer.
+    /// Who was put out learns of it when it can be reached; the loss overtakes whatever it had to
+    /// answer.
     fn notify_losses(&mut self, now: Instant) -> Vec<(MemberId, Rebalance)> {
         let protocol = self.protocol();
         let mut notified = Vec::new();
@@ -439,7 +443,8 @@ impl Group {
         }
     }
 
-    /// Who is to own what: members keep what they have, as far as that is fair, unless the assignor shuffles.
+    /// Who is to own what: members keep what they have, as far as that is fair, unless the assignor
+    /// shuffles.
     fn assign_targets(&mut self, partitions: &[TopicPartition], rng: &mut Rng) {
         self.target.clear();
         let mut joined = self.joined();

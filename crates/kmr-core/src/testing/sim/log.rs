@@ -20,7 +20,8 @@ impl PartitionLog {
         self.low
     }
 
-    /// The offset behind the last record, and behind what is no record: transaction markers, compacted offsets.
+    /// The offset behind the last record, and behind what is no record: transaction markers,
+    /// compacted offsets.
     pub(super) fn end(&self) -> i64 {
         self.end
     }

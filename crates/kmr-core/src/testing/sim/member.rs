@@ -277,7 +277,8 @@ async fn process_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit
         let limit = if slow { Duration::from_secs(15) } else { Duration::from_millis(40) };
         (state.rng.time(limit), state.group.isolated_until(id, now))
     };
-    // librdkafka keeps it while the coordinator is away, and sends it with the generation of then; the broker judges it by that.
+    // librdkafka keeps it while the coordinator is away, and sends it with the generation of then;
+    // the broker judges it by that.
     if let Some(until) = isolated {
         sleep_until(until).await;
     }
@@ -381,7 +382,8 @@ impl FetchQueue for SimQueue {
         let held = self.handle.stats().bytes_held;
         let mut state = self.cluster.lock();
         state.count_call(self.id);
-        // The rows of what was admitted may be larger than its records; nothing more may come on top.
+        // The rows of what was admitted may be larger than its records; nothing more may come on
+        // top.
         if held > self.memory_budget * 3 {
             let what = format!("{held} bytes are held, of a budget of {}", self.memory_budget);
             state.violate("M1, the byte budget holds", what);

@@ -1,15 +1,19 @@
-//! A simulated Kafka for strategies: thousands of runs in seconds, each with faults drawn from a seed, and a judge.
+//! A simulated Kafka for strategies: thousands of runs in seconds, each with faults drawn from a
+//! seed, and a judge.
 //!
-//! [`Simulation`] runs the real consumer, every task of it, as [`start_consumer`](crate::start_consumer) does, on a simulated
-//! cluster and in virtual time. A seed decides everything: how many processes join, leave, fail and are killed; how the
-//! group rebalances (eager, cooperative, KIP-848; also assignments that are lost); gaps between offsets; partitions
-//! that are added, topics that are deleted; commits that are fenced, put off or slow; sinks that are slow, stall, fail, or
-//! write and then fail. The judge looks at each run:
+//! [`Simulation`] runs the real consumer, every task of it, as
+//! [`start_consumer`](crate::start_consumer) does, on a simulated cluster and in virtual time. A
+//! seed decides everything: how many processes join, leave, fail and are killed; how the group
+//! rebalances (eager, cooperative, KIP-848; also assignments that are lost); gaps between offsets;
+//! partitions that are added, topics that are deleted; commits that are fenced, put off or slow;
+//! sinks that are slow, stall, fail, or write and then fail. The judge looks at each run:
 //!
 //! * every record is delivered, skipped, or in the dead letters, and committed at the end;
-//! * at no moment is a commit above a record that is not finished; a lost partition is not committed, nor one that was handed
-//!   back; one commit is outstanding; every commit carries the metadata in force;
-//! * kept partitions go on during a rebalance; bytes stay within the budget; nothing fails without a reason; every run ends;
+//! * at no moment is a commit above a record that is not finished; a lost partition is not
+//!   committed, nor one that was handed back; one commit is outstanding; every commit carries the
+//!   metadata in force;
+//! * kept partitions go on during a rebalance; bytes stay within the budget; nothing fails without
+//!   a reason; every run ends;
 //! * where nothing goes wrong, nothing comes twice;
 //! * the same seed gives the same run, to the letter.
 //!
@@ -101,7 +105,8 @@ impl RowId {
 pub enum Fate {
     /// That many rows, in each sink.
     Rows(usize),
-    /// That many rows, in each sink, the last of which a sink may refuse: then it is a dead letter, and the others are in all the same.
+    /// That many rows, in each sink, the last of which a sink may refuse: then it is a dead letter,
+    /// and the others are in all the same.
     Rejectable(usize),
     /// A dead letter.
     DeadLetter,
@@ -130,14 +135,14 @@ impl fmt::Debug for Simulation {
 }
 
 impl Simulation {
-    /// The drain deadline of simulated consumers. Attempts of a strategy's sinks have to fit in, as in
-    /// [`drain_timeout`](crate::ConsumerBuilder::drain_timeout).
+    /// The drain deadline of simulated consumers. Attempts of a strategy's sinks have to fit in, as
+    /// in [`drain_timeout`](crate::ConsumerBuilder::drain_timeout).
     pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
     /// Simulates a strategy, which is made anew for each process of a run, with sinks of the run.
     ///
-    /// Records have a random number as their payload unless [`records`](Self::records) says otherwise, and have to become one
-    /// row in each sink unless [`fate`](Self::fate) does.
+    /// Records have a random number as their payload unless [`records`](Self::records) says
+    /// otherwise, and have to become one row in each sink unless [`fate`](Self::fate) does.
     pub fn new<S: IntoPipeline>(strategy: impl Fn(&Sinks) -> S + Send + Sync + 'static) -> Self {
         Self {
             pipeline: Arc::new(move |sinks| strategy(sinks).into_pipeline()),
@@ -160,9 +165,10 @@ impl Simulation {
     }
 
     /// Runs the consumers in exactly-once mode
-    /// ([`ConsumerBuilder::exactly_once`](crate::ConsumerBuilder::exactly_once)). The sinks know the tokens of what was inserted; what was
-    /// sent is stored although its sender is gone, now and then; tools that are not kmr's move offsets. No row may ever come twice.
-    /// What a sink refuses it takes now and then: somebody has changed its table.
+    /// ([`ConsumerBuilder::exactly_once`](crate::ConsumerBuilder::exactly_once)). The sinks know
+    /// the tokens of what was inserted; what was sent is stored although its sender is gone, now
+    /// and then; tools that are not kmr's move offsets. No row may ever come twice. What a sink
+    /// refuses it takes now and then: somebody has changed its table.
     pub fn exactly_once(mut self) -> Self {
         self.exactly_once = true;
         self

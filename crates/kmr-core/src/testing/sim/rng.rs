@@ -1,4 +1,5 @@
-//! The one source of chance of a simulated run: everything that is not fixed is drawn from here, in a fixed order.
+//! The one source of chance of a simulated run: everything that is not fixed is drawn from here, in
+//! a fixed order.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! What happens in a run, and when: drawn from a seed, printed when the run fails, and made shorter while it still fails.
+//! What happens in a run, and when: drawn from a seed, printed when the run fails, and made shorter
+//! while it still fails.
 
 use std::fmt;
 use std::time::Duration;
@@ -122,7 +123,8 @@ pub(super) enum Action {
         topic: usize,
         partition: usize,
     },
-    /// A tool that is not kmr's moves a partition's offset, of a group that is stopped, and keeps its metadata or drops it.
+    /// A tool that is not kmr's moves a partition's offset, of a group that is stopped, and keeps
+    /// its metadata or drops it.
     ForeignCommit {
         topic: usize,
         partition: usize,
@@ -138,7 +140,8 @@ pub(super) enum Action {
     },
 }
 
-/// A run's script. Besides it, a run's chances (latencies, sizes of fetches) are drawn from the same seed.
+/// A run's script. Besides it, a run's chances (latencies, sizes of fetches) are drawn from the
+/// same seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Schedule {
     pub(super) seed: u64,
@@ -174,7 +177,8 @@ impl Schedule {
         Self { seed, protocol, partitions, metadata, steps }
     }
 
-    /// The same for exactly-once mode: without what only an operator could mend, but for what one does mend in the simulation.
+    /// The same for exactly-once mode: without what only an operator could mend, but for what one
+    /// does mend in the simulation.
     pub(super) fn for_exactly_once(mut self) -> Self {
         self.steps.retain(|(_, action)| !matches!(action, Action::Truncate { .. }));
         let mut rng = Rng::new(self.seed ^ 0xE4);
@@ -201,7 +205,8 @@ impl Schedule {
         self
     }
 
-    /// Whether every row has to be delivered exactly once: nothing in it leaves the outcome of a delivery or of a commit open.
+    /// Whether every row has to be delivered exactly once: nothing in it leaves the outcome of a
+    /// delivery or of a commit open.
     pub(super) fn is_graceful(&self) -> bool {
         self.steps.iter().all(|(_, action)| action.is_graceful())
     }

@@ -1,4 +1,5 @@
-//! Many seeds, on all cores: each is run twice, and the first one that fails is made as short as it can be.
+//! Many seeds, on all cores: each is run twice, and the first one that fails is made as short as it
+//! can be.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -87,7 +88,8 @@ fn check_one(simulation: &Simulation, seed: u64) -> Result<Outcome, Failure> {
     Ok(first)
 }
 
-/// Leaves out what the failure does not need: halves first, then smaller parts, as long as the same rule is broken.
+/// Leaves out what the failure does not need: halves first, then smaller parts, as long as the same
+/// rule is broken.
 fn shrink(simulation: &Simulation, schedule: Schedule, violation: Violation, events: Vec<String>) -> Failure {
     let (mut best, mut best_violation, mut best_events) = (schedule, violation, events);
     let (mut size, mut left) = (best.steps.len().div_ceil(2), SHRINKS);

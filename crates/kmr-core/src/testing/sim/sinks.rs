@@ -1,5 +1,5 @@
-//! Sinks of simulated runs: one store that survives every process, with deliveries that are slow, fail, hang, or leave open
-//! whether they wrote.
+//! Sinks of simulated runs: one store that survives every process, with deliveries that are slow,
+//! fail, hang, or leave open whether they wrote.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,11 +37,12 @@ impl Sinks {
         self.seed
     }
 
-    /// A reducer that takes any rows. `identify` says which row of which record a row is: each row of a record has a number of its
-    /// own, from 0. What a delivery returns to the next stage are its rows.
+    /// A reducer that takes any rows. `identify` says which row of which record a row is: each row
+    /// of a record has a number of its own, from 0. What a delivery returns to the next stage are
+    /// its rows.
     ///
-    /// Batches have up to 64 rows and age up to a second, at most 4 are in flight; an attempt times out after a second.
-    /// [`SimSink::with_options`] changes that.
+    /// Batches have up to 64 rows and age up to a second, at most 4 are in flight; an attempt times
+    /// out after a second. [`SimSink::with_options`] changes that.
     pub fn sink<T: Clone + Send + Sync + 'static>(
         &self,
         name: &str,
@@ -171,7 +172,8 @@ impl<T> SimSink<T> {
         self
     }
 
-    /// Rows that it refuses for good; their records' fate is [`Fate::DeadLetter`](super::Fate::DeadLetter).
+    /// Rows that it refuses for good; their records' fate is
+    /// [`Fate::DeadLetter`](super::Fate::DeadLetter).
     pub fn rejecting(mut self, rejects: fn(&T) -> bool) -> Self {
         self.rejects = rejects;
         self
@@ -230,8 +232,8 @@ impl<T> RowBatch<T> {
 /// A row of a block: its index in the batch, and whether the sink refuses it.
 type BlockRow = (usize, RowId, bool);
 
-/// Runs one attempt to insert a block. What was sent may be stored after its sender has given up, or is gone. If the sink refuses rows
-/// nothing is stored, and at least the first one is named.
+/// Runs one attempt to insert a block. What was sent may be stored after its sender has given up,
+/// or is gone. If the sink refuses rows nothing is stored, and at least the first one is named.
 async fn attempt_block(
     cluster: &Cluster,
     (index, name): (usize, &Arc<str>),

@@ -1,4 +1,5 @@
-//! The expansion needs no import, no prelude, and no name of the caller's that looks like one of its own.
+//! The expansion needs no import, no prelude, and no name of the caller's that looks like one of
+//! its own.
 
 #[path = "../support.rs"]
 mod support;

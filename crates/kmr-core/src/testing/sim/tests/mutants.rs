@@ -1,4 +1,5 @@
-//! The judge has to see each defect that was ever feared: they are enabled one at a time, and each has to be found.
+//! The judge has to see each defect that was ever feared: they are enabled one at a time, and each
+//! has to be found.
 
 use super::super::Simulation;
 use super::standard::{exact, standard};

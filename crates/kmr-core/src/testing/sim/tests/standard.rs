@@ -1,4 +1,5 @@
-//! The strategies that kmr itself is simulated with: what a record's payload says is what becomes of it.
+//! The strategies that kmr itself is simulated with: what a record's payload says is what becomes
+//! of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
