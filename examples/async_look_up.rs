@@ -70,7 +70,7 @@ impl AsyncMapper for LookUp {
 async fn main() -> Result<(), BoxError> {
     let cluster = EmbeddedCluster::start()?;
     cluster.create_topic("orders", 1)?;
-    let customers = ["ada", "blaise", "emmy", "nobody"];
+    let customers = ["ada", "blaise", "emmy", "unknown"];
     let order = |id: usize| NewRecord::new(0).with_key(customers[id % 4]).with_payload(id.to_string());
     cluster.produce("orders", (0..40).map(order))?;
 

@@ -72,7 +72,7 @@ async fn main() -> Result<(), BoxError> {
     let mut arrived = arrived.take();
     arrived.sort();
     for (word, length) in &arrived {
-        println!("{word}: {length} letters");
+        println!("{word}: {length} characters");
     }
     println!("delivered as: {}", batches.lock().join(", "));
     let words: Vec<&str> = arrived.iter().map(|(word, _)| word.as_str()).collect();

@@ -11,7 +11,7 @@ use kmr_core::testing::NewRecord;
 use kmr_core::testing::sim::{Fate, RowId, Simulation, Sinks};
 use kmr_core::{BoxError, IntoPipeline, Record, Strategy};
 
-/// A row of the strategy under test. Its id tells the simulation which row of which record it is.
+/// A row of the strategy under test. Its id identifies the record and the row for the simulation.
 #[derive(Clone, Debug)]
 struct Reading {
     id: RowId,

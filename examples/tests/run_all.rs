@@ -67,7 +67,7 @@ fn minimal() {
 
 #[test]
 fn by_hand() {
-    assert!(run("by_hand").stdout.contains("brooks: 6 letters"));
+    assert!(run("by_hand").stdout.contains("brooks: 6 characters"));
 }
 
 #[test]

@@ -168,7 +168,7 @@ async fn start(image: Image, port: u16, files: Vec<(&'static str, &'static str)>
     .await
 }
 
-/// A database of one test. It is not dropped, so that a failed test can be examined while the
+/// A database of one test. It is not dropped, so that a failed test can be analysed while the
 /// server runs.
 #[derive(Clone, Debug)]
 pub struct Database {

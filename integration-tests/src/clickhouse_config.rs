@@ -6,7 +6,7 @@
 //! is unavailable.
 
 /// A user with all permissions, and the password.
-pub const USER: (&str, &str) = ("alice", "behind-the-looking-glass");
+pub const USER: (&str, &str) = ("alice", "through-the-looking-glass");
 
 /// Files for the local engine, which reads its configuration from its working directory.
 const LOCAL: [(&str, &str); 2] = [
@@ -19,7 +19,7 @@ const LOCAL: [(&str, &str); 2] = [
         "/kmr-users.xml",
         "<clickhouse><profiles><default/></profiles><quotas><default/></quotas><users>\
          <default><password></password><networks><ip>::/0</ip></networks><profile>default</profile><quota>default</quota></default>\
-         <alice><password>behind-the-looking-glass</password><networks><ip>::/0</ip></networks><profile>default</profile>\
+         <alice><password>through-the-looking-glass</password><networks><ip>::/0</ip></networks><profile>default</profile>\
          <quota>default</quota></alice></users></clickhouse>",
     ),
 ];
@@ -36,7 +36,7 @@ const OFFICIAL: [(&str, &str); 2] = [
     ),
     (
         "/etc/clickhouse-server/users.d/kmr.xml",
-        "<clickhouse><users><alice><password>behind-the-looking-glass</password><networks><ip>::/0</ip></networks>\
+        "<clickhouse><users><alice><password>through-the-looking-glass</password><networks><ip>::/0</ip></networks>\
          <profile>default</profile><quota>default</quota></alice></users></clickhouse>",
     ),
 ];

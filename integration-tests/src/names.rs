@@ -23,7 +23,7 @@ pub fn caller_of(path: &'static str) -> &'static str {
 }
 
 /// Returns a unique name that starts with `readable`. It is valid as a topic, group, transactional
-/// id and ClickHouse identifier: letters, digits and underscores, starting with a letter.
+/// id and ClickHouse identifier: `[A-Za-z0-9_]`, and the first character is not a digit.
 pub fn unique(readable: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

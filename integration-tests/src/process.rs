@@ -262,7 +262,7 @@ impl Output {
 ///
 /// # Errors
 ///
-/// When it does not build, with what the compiler says.
+/// When it does not build, with the output of the compiler.
 pub async fn program(name: &str, build: &[&str]) -> Result<PathBuf> {
     // target/<profile>/deps/it-1234: the tests themselves
     let tests = std::env::current_exe().context("where am I")?;

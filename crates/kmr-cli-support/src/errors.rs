@@ -21,7 +21,7 @@ mod tests {
 
     #[test]
     fn every_cause_is_named_once() {
-        let error = anyhow!("refused\nby peer").context("connecting: refused by peer").context("starting");
-        assert_eq!(super::one_line(&error), "starting: connecting: refused by peer");
+        let error = anyhow!("closed\nby peer").context("connecting: closed by peer").context("starting");
+        assert_eq!(super::one_line(&error), "starting: connecting: closed by peer");
     }
 }

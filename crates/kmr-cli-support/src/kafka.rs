@@ -73,8 +73,8 @@ mod tests {
     #[test]
     fn the_cause_outlives_the_news_that_all_brokers_are_down() {
         let failure = ClientFailure::default();
-        failure.record(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "refused");
+        failure.record(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection reset");
         failure.record(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-        assert_eq!(failure.reason().as_deref(), Some("refused"));
+        assert_eq!(failure.reason().as_deref(), Some("connection reset"));
     }
 }

@@ -48,7 +48,7 @@ fn drain(mut stream: impl Read + Send + 'static) -> mpsc::Receiver<String> {
     let (text, received) = mpsc::channel();
     std::thread::spawn(move || {
         let mut bytes = Vec::new();
-        // After a read error the test judges the part that was read.
+        // After a read error the test checks the part that was read.
         let _ = stream.read_to_end(&mut bytes);
         let _ = text.send(String::from_utf8_lossy(&bytes).into_owned());
     });

@@ -34,7 +34,7 @@ fn doctor_reports_unreachable_servers_and_fails() {
 }
 
 #[test]
-fn check_judges_only_what_a_start_needs() {
+fn check_covers_only_what_a_start_needs() {
     let cluster = EmbeddedCluster::start().unwrap();
     cluster.create_topic("events", 3).unwrap();
     let at = ["--broker", cluster.bootstrap_servers(), "--topic", "events", "--clickhouse", "127.0.0.1:9"];

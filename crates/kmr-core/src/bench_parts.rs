@@ -1,5 +1,5 @@
-//! Parts of the graph by themselves, for the micro-benchmark (`benches/parts.rs`) and the test that
-//! counts allocations (`tests/allocations.rs`). Not part of the API.
+//! Single parts of the graph, for the micro-benchmark (`benches/parts.rs`) and the test that counts
+//! allocations (`tests/allocations.rs`). Not part of the API.
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ pub fn track(ranges: i64) -> Option<i64> {
     tracker.watermark()
 }
 
-/// Asks for each of `chunks` chunks of `rows` rows whether the open batch has room for it and is
+/// Checks for each of `chunks` chunks of `rows` rows whether the open batch has room for it and is
 /// due. Returns the number of batches.
 pub fn batch(chunks: usize, rows: usize) -> usize {
     let options = BatchOptions::default().with_max_rows(32 * rows);
@@ -60,7 +60,7 @@ pub fn batch(chunks: usize, rows: usize) -> usize {
     batches
 }
 
-/// A reducer that drops its rows, in batches of so many.
+/// A reducer that drops its rows, in batches of a given size.
 #[derive(Debug)]
 pub struct Discard<T> {
     rows: Vec<T>,
@@ -109,8 +109,8 @@ impl Delivery for Discarded {
     }
 }
 
-/// A partition's task and the stages behind it, on a runtime of one thread, with a ledger that is
-/// read here.
+/// A partition's task and the stages after it, on a single-threaded runtime. The ledger is read
+/// here.
 #[allow(missing_debug_implementations, reason = "holds a runtime")]
 pub struct Handover {
     runtime: Runtime,
@@ -127,7 +127,7 @@ impl Handover {
     /// Chunks of `records` records of 200 bytes, through `strategy`.
     ///
     /// # Errors
-    /// What keeps a consumer from starting.
+    /// The reason why the consumer cannot start.
     pub fn new(strategy: impl IntoPipeline, records: usize) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|error| Error::Config(error.to_string()))?;
@@ -164,8 +164,8 @@ impl Handover {
         })
     }
 
-    /// Hands over so many chunks and waits until all their records are finished: the strategy's
-    /// batches have to end with the last one.
+    /// Hands over `chunks` chunks and waits until all their records are finished. So the strategy's
+    /// last batch has to end with the last chunk.
     pub fn run(&mut self, chunks: usize) {
         let size = i64::try_from(self.records.len()).unwrap_or(i64::MAX);
         for _ in 0..chunks {
@@ -191,7 +191,7 @@ impl Handover {
     }
 }
 
-/// The same records again and again, at offsets of their own.
+/// The same records again and again, each time at new offsets.
 struct Batch {
     records: Arc<[OwnedRecord]>,
     first: i64,

@@ -1,4 +1,4 @@
-//! Kafka's settings as users write them, and as the client gets them.
+//! The Kafka client's settings: those that users set, and those that the client receives.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,15 +9,16 @@ use crate::member::{LogPoint, RECORD_OVERHEAD};
 use crate::record::TopicPartition;
 use crate::telemetry;
 
-/// Settings of the Kafka client, by librdkafka's names.
+/// Settings of the Kafka client, under librdkafka's names.
 ///
-/// `bootstrap.servers` and `group.id` have to be there (without a group, the first alone). Whatever
-/// else is set wins over kmr's defaults (`fetch.*`, `queued.*`,
-/// `partition.assignment.strategy=cooperative-sticky`), but for what the delivery promise stands
-/// on: `enable.auto.commit`, `enable.auto.offset.store`, `enable.partition.eof` and
-/// `auto.offset.reset` are kmr's, with a warning if they were set otherwise.
+/// `bootstrap.servers` and `group.id` are required; without a group, only `bootstrap.servers`.
+/// Other settings override kmr's defaults (`fetch.*`, `queued.*`,
+/// `partition.assignment.strategy=cooperative-sticky`). The delivery guarantee depends on four
+/// settings, which kmr always sets itself. For `enable.auto.commit`, `enable.auto.offset.store` and
+/// `enable.partition.eof` it logs a warning if they were set to another value. A value of
+/// `auto.offset.reset` becomes the reset policy.
 ///
-/// `Debug` hides values whose name looks like a secret's.
+/// `Debug` hides the values of settings whose names look like secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ClientConfig {
     settings: BTreeMap<String, String>,
@@ -45,29 +46,29 @@ impl ClientConfig {
         self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
-    /// Without the settings whose name begins so.
+    /// Removes the settings whose names start with `prefix`.
     pub(crate) fn without(mut self, prefix: &str) -> Self {
         self.settings.retain(|name, _| !name.starts_with(prefix));
         self
     }
 
-    /// Settings among these that kmr does not use, or that weaken what it promises: what it warns
-    /// of in its log when it connects. For a check before a consumer is started.
+    /// Settings that kmr does not use, or that weaken its guarantees. kmr logs the same warnings
+    /// when it connects. Use this to check settings before a consumer is started.
     pub fn lint(&self) -> Vec<ConfigWarning> {
         let note = |name: &'static str, effect, why| {
             let value = self.get(name)?.to_owned();
             Some(ConfigWarning { name, value, effect, why })
         };
-        let refused = NOT_WITH_KIP_848.iter().filter(|_| self.is_next_generation());
-        let refused = refused.filter_map(|name| note(name, WarningKind::Replaced, NOT_ALLOWED));
-        // What a user says of the reset is taken up: it becomes the reset policy.
+        let rejected = NOT_WITH_KIP_848.iter().filter(|_| self.is_next_generation());
+        let rejected = rejected.filter_map(|name| note(name, WarningKind::Replaced, NOT_ALLOWED));
+        // kmr uses the value of `auto.offset.reset`: it becomes the reset policy.
         let forced = FORCED
             .iter()
             .filter(|(name, value)| *name != "auto.offset.reset" && self.get(name) != Some(value));
         let forced = forced.filter_map(|(name, _)| note(name, WarningKind::Replaced, PROMISE));
         let risky = RISKY.iter().filter(|(name, value, _)| value.is_none() || self.get(name) == *value);
         let risky = risky.filter_map(|(name, _, why)| note(name, WarningKind::Risky, why));
-        refused.chain(forced).chain(risky).collect()
+        rejected.chain(forced).chain(risky).collect()
     }
 
     fn is_next_generation(&self) -> bool {
@@ -86,12 +87,12 @@ impl ClientConfig {
         let Some(value) = self.get("max.poll.interval.ms") else { return Ok(Duration::from_secs(300)) };
         let millis = value.parse();
         millis.map(Duration::from_millis).map_err(|_| {
-            Error::Config(format!("max.poll.interval.ms is {value:?}; it takes a number of milliseconds")) //
+            Error::Config(format!("max.poll.interval.ms is {value:?}; it has to be a number of milliseconds")) //
         })
     }
 
-    /// All settings for the client, kmr's included. `prefetch_bytes`: resident bytes that
-    /// librdkafka may hold; `reports_ends`: whether it tells where partitions end.
+    /// All settings for the client, including kmr's. `prefetch_bytes`: resident bytes that
+    /// librdkafka may hold. `reports_ends`: whether librdkafka reports the ends of partitions.
     pub(crate) fn effective(&self, prefetch_bytes: usize, reports_ends: bool) -> BTreeMap<String, String> {
         for note in self.lint() {
             match note.effect {
@@ -117,29 +118,30 @@ impl ClientConfig {
         settings
     }
 
-    /// All partitions share one fetch queue, so these bound the client as a whole, whatever it is
-    /// assigned.
+    /// All partitions share one fetch queue. So these settings bound the whole client, for any
+    /// number of assigned partitions.
     fn add_fetch_settings(settings: &mut BTreeMap<String, String>, prefetch_bytes: usize) {
-        // A record of `size` bytes takes `size + RECORD_OVERHEAD`: the count bounds small records,
-        // the bytes large ones.
+        // A record of `size` bytes takes `size + RECORD_OVERHEAD`. The count bounds small records,
+        // and the bytes bound large ones.
         let records = (prefetch_bytes / (RECORD_OVERHEAD + 200)).clamp(1, 10_000_000);
         let kbytes = (prefetch_bytes / 1024 * 3 / 4).clamp(1, 2_097_151);
         default(settings, "queued.min.messages", records.to_string());
         default(settings, "queued.max.messages.kbytes", kbytes.to_string());
-        // A full queue is looked at again after this; librdkafka's default of 1 s would starve the
+        // librdkafka checks a full queue again after this time. Its default of 1 s would starve the
         // map tasks.
         default(settings, "fetch.queue.backoff.ms", "5");
-        // Each fetch wakes all threads in turn, so small ones cost a multiple of the CPU on a live
-        // topic: at 50,000 records a second of 200 bytes 0.93 CPU-s per million with 100,000 bytes,
-        // 0.70 with 400,000, no less with more. The wait bounds the latency that this adds. A
-        // broker that may send less of a partition than that would always wait.
+        // Each fetch wakes all threads in turn, so small fetches cost several times the CPU on a
+        // live topic. At 50,000 records of 200 bytes a second, a million records cost 0.93 CPU-s
+        // with 100,000 bytes and 0.70 with 400,000. Larger values save no more. The wait bounds the
+        // latency that this adds. A broker that may return less of a partition than this minimum
+        // would always wait.
         let per_partition = ["fetch.message.max.bytes", "max.partition.fetch.bytes"];
         let per_partition = per_partition.iter().filter_map(|name| settings.get(*name)?.parse().ok()).min();
         let least_fetch = per_partition.unwrap_or(FETCH_MIN_BYTES).min(FETCH_MIN_BYTES);
         default(settings, "fetch.min.bytes", least_fetch.to_string());
         default(settings, "fetch.wait.max.ms", "100");
-        // One response may overshoot the queue's bound, and its size is that on the wire,
-        // compressed: keep it small. librdkafka wants at least message.max.bytes.
+        // One response may exceed the queue's limit, and its size is the compressed size on the
+        // wire. So it is kept small. librdkafka requires at least message.max.bytes.
         let least = settings
             .get("message.max.bytes")
             .and_then(|value| value.parse::<usize>().ok())
@@ -149,39 +151,39 @@ impl ClientConfig {
     }
 }
 
-/// Bytes that are worth a fetch.
+/// The smallest fetch that is worth its cost, in bytes.
 const FETCH_MIN_BYTES: usize = 400_000;
 
-/// Something that a user should know about a setting: see [`ClientConfig::lint`].
+/// A warning about a setting: see [`ClientConfig::lint`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConfigWarning {
-    /// librdkafka's name of it.
+    /// The setting's name in librdkafka.
     pub name: &'static str,
-    /// As the user set it.
+    /// The value that the user set.
     pub value: String,
-    /// What becomes of it.
+    /// Whether kmr replaces the setting or uses it.
     pub effect: WarningKind,
-    /// Why.
+    /// The reason.
     pub why: &'static str,
 }
 
-/// What becomes of a setting.
+/// Whether kmr replaces a setting or uses it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WarningKind {
-    /// kmr's own value, or none, takes its place.
+    /// kmr replaces it with its own value, or removes it.
     Replaced,
-    /// It is used, and weakens a guarantee.
+    /// kmr uses it, although it weakens a guarantee.
     Risky,
 }
 
 const PROMISE: &str = "the delivery promise depends on it";
 const NOT_ALLOWED: &str = "not allowed with group.protocol=consumer (KIP-848)";
 
-/// Settings that are used, with what they cost; some of them only with one value.
+/// Settings that are used, with their risk. Some are risky only with one value.
 const RISKY: &[(&str, Option<&str>, &str)] = &[
-    ("queued.max.messages.kbytes", None, "memory may exceed the byte budget"),
-    ("queued.min.messages", None, "memory may exceed the byte budget"),
+    ("queued.max.messages.kbytes", None, "memory may exceed memory_budget"),
+    ("queued.min.messages", None, "memory may exceed memory_budget"),
     ("isolation.level", Some("read_uncommitted"), "records of aborted transactions are delivered"),
 ];
 
@@ -190,13 +192,13 @@ const FORCED: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("enable.partition.eof", "false"),
-    // kmr resolves missing commits itself; an offset that is out of range must never be skipped
+    // kmr resolves missing commits itself. An offset that is out of range must never be skipped
     // silently.
     ("auto.offset.reset", "error"),
 ];
 
-/// What creating a client refuses with `group.protocol=consumer` (`rd_kafka_conf_finalize` of
-/// librdkafka 2.12.1): the broker decides these.
+/// Settings that librdkafka rejects with `group.protocol=consumer` when a client is created
+/// (`rd_kafka_conf_finalize` of librdkafka 2.12.1). The broker decides them.
 const NOT_WITH_KIP_848: &[&str] =
     &["session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy", "group.protocol.type"];
 
@@ -220,21 +222,21 @@ impl fmt::Debug for ClientConfig {
     }
 }
 
-/// Where partitions start for which the group has committed nothing: a backfill from a point in
-/// time, or from offsets that another system knows.
+/// The starting position of partitions without a committed offset, for a backfill: a point in time,
+/// or offsets that another system knows.
 ///
-/// What is chosen is committed, once, so a restart goes on from there and does not choose again. To
-/// start a group anew, use another `group.id` or delete its offsets.
+/// The chosen offset is committed once, so a restart continues there and does not choose again. To
+/// start a group again, use another `group.id` or delete its offsets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum StartAt {
     /// At the first record with this timestamp or a later one, in milliseconds since the Unix
-    /// epoch; behind the last record where there is none that young. Negative is 0. All partitions
-    /// are asked for in one request for each broker.
+    /// epoch. Without such a record, after the last record. Negative is 0. kmr requests the offsets
+    /// of all partitions in one request per broker.
     Timestamp(i64),
-    /// At these offsets. One that is not in the log, nor just behind it, stops the consumer with
-    /// [`Error::OffsetOutOfRange`], which names it and what the log holds. For partitions that are
-    /// not named the [`ResetPolicy`] decides.
+    /// At these offsets. An offset that is neither in the log nor directly after its last record
+    /// stops the consumer with [`Error::OffsetOutOfRange`], which names the offset and the bounds
+    /// of the log. The [`ResetPolicy`] decides for partitions that are not named.
     OffsetRange(BTreeMap<TopicPartition, i64>),
 }
 
@@ -245,7 +247,7 @@ impl StartAt {
         Self::Timestamp(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The offset of each partition.
+    /// An offset for each partition.
     pub fn offsets(offsets: impl IntoIterator<Item = (TopicPartition, i64)>) -> Self {
         Self::OffsetRange(offsets.into_iter().collect())
     }
@@ -255,11 +257,11 @@ impl StartAt {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Until {
-    /// At the end of each partition's log, as it is when the partition is assigned for the first
-    /// time.
+    /// At the end of each partition's log, which is determined when the partition is assigned for
+    /// the first time.
     End,
-    /// In front of the first record with this timestamp or a later one, in milliseconds since the
-    /// Unix epoch; at the end of the log where there is none that young.
+    /// Before the first record with this timestamp or a later one, in milliseconds since the Unix
+    /// epoch. Without such a record, at the end of the log.
     Timestamp(i64),
 }
 
@@ -278,32 +280,31 @@ impl Until {
     }
 }
 
-/// What happens where there is no offset to go on from: the group has committed nothing for a
-/// partition
-/// ([`ConsumerBuilder::offset_reset_policy`](crate::ConsumerBuilder::offset_reset_policy)), or what
-/// it has committed is not in the log any more
+/// Where a partition continues without a usable offset. Either the group has committed none
+/// ([`ConsumerBuilder::offset_reset_policy`](crate::ConsumerBuilder::offset_reset_policy)), or the
+/// committed offset is no longer in the log
 /// ([`ConsumerBuilder::out_of_range_policy`](crate::ConsumerBuilder::out_of_range_policy)).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ResetPolicy {
-    /// At the lowest offset in the log: nothing that exists is skipped.
+    /// At the lowest offset in the log: no existing record is skipped.
     #[default]
     Earliest,
-    /// Behind the last record: what is in the log by then is skipped.
+    /// After the last record: all records that are in the log at that time are skipped.
     Latest,
-    /// The consumer stops, naming the partition and what its log holds.
+    /// The consumer stops with an error that names the partition and the bounds of its log.
     Fail,
 }
 
 impl ResetPolicy {
-    /// What a user's `auto.offset.reset` means.
+    /// The policy for a value of `auto.offset.reset`.
     pub(crate) fn from_setting(value: &str) -> Result<Self, Error> {
         match value {
-            "earliest" | "smallest" | "beginning" => Ok(Self::Earliest),
+            "earliest" | "smallest" | "beginning" => Ok(Self::Earliest), // words: quoted
             "latest" | "largest" | "end" => Ok(Self::Latest),
             "error" | "none" => Ok(Self::Fail),
             other => Err(Error::Config(format!(
-                "auto.offset.reset is {other:?}; it takes earliest, latest or error"
+                "auto.offset.reset is {other:?}; it has to be earliest, latest or error"
             ))),
         }
     }
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_promise_depends_on_cannot_be_changed() {
+    fn settings_that_the_delivery_guarantee_depends_on_cannot_be_changed() {
         let config = ClientConfig::new().set("enable.auto.commit", "true").set("fetch.min.bytes", "1");
         let notes = config.lint();
         assert_eq!(
@@ -331,12 +332,12 @@ mod tests {
         let effective = config.effective(16 << 20, false);
         assert_eq!(effective["enable.auto.commit"], "false");
         assert_eq!(effective["auto.offset.reset"], "error");
-        assert_eq!(effective["fetch.min.bytes"], "1", "the user's own value wins");
+        assert_eq!(effective["fetch.min.bytes"], "1", "the user's value overrides the default");
         assert_eq!(effective["partition.assignment.strategy"], "cooperative-sticky");
     }
 
     #[test]
-    fn settings_that_kip_848_refuses_are_removed() {
+    fn settings_that_kip_848_rejects_are_removed() {
         let config = ClientConfig::new().set("group.protocol", "consumer");
         let config = NOT_WITH_KIP_848.iter().fold(config, |config, name| config.set(*name, "1"));
         let effective = config.effective(16 << 20, false);
@@ -344,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_used_or_weakens_a_promise_is_told() {
+    fn settings_that_are_not_used_or_weaken_a_guarantee_are_reported() {
         let names = |config: ClientConfig| config.lint().iter().map(|note| note.name).collect::<Vec<_>>();
         let harmless =
             ["enable.auto.commit=false", "auto.offset.reset=latest", "isolation.level=read_committed"];
@@ -362,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn ends_are_reported_only_when_asked_for() {
+    fn ends_are_reported_only_when_requested() {
         let config = ClientConfig::new().set("enable.partition.eof", "true");
         assert_eq!(config.effective(16 << 20, false)["enable.partition.eof"], "false");
         assert_eq!(config.effective(16 << 20, true)["enable.partition.eof"], "true");
@@ -382,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fetch_waits_for_no_more_than_it_may_bring() {
+    fn fetch_minimum_is_at_most_the_limit_per_partition() {
         let least = |config: ClientConfig| config.effective(16 << 20, false)["fetch.min.bytes"].clone();
         assert_eq!(least(ClientConfig::new()), "400000");
         assert_eq!(least(ClientConfig::new().set("max.partition.fetch.bytes", "65536")), "65536");
@@ -396,6 +397,6 @@ mod tests {
         assert!(count * (200 + RECORD_OVERHEAD) <= 16 << 20);
         assert_eq!(effective["queued.max.messages.kbytes"], "12288");
         let large = ClientConfig::new().set("message.max.bytes", "104857600").effective(16 << 20, false);
-        assert_eq!(large["fetch.max.bytes"], "104857600", "librdkafka refuses less");
+        assert_eq!(large["fetch.max.bytes"], "104857600", "librdkafka rejects less");
     }
 }

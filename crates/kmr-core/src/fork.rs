@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. The rows of a batch keep one order across both sides: the index of a rejected row is its
 //!    index in the whole batch.
-//! 2. A later attempt does not deliver a side again that is delivered.
+//! 2. A later attempt does not deliver a side again that was delivered before.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -60,7 +60,7 @@ pub struct Fork<T, A: Reducer, B: Reducer> {
     left: A,
     right: B,
     split: Split<T, Item<A>, Item<B>>,
-    /// For each row of the open batch, whether it went to the right.
+    /// For each row of the open batch, whether it went to the second reducer.
     open: Vec<bool>,
 }
 

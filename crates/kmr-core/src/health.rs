@@ -1,4 +1,4 @@
-//! A consumer's health, as users see it.
+//! The health of a consumer, in the form that users see.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::record::TopicPartition;
 #[non_exhaustive]
 pub struct Health {
     /// Whether the consumer has a Kafka client. `false` before the first connection, while a failed
-    /// client is being replaced, and after the end.
+    /// client is being replaced, and after the consumer has ended.
     pub connected: bool,
     /// The partitions that it owns.
     pub partitions: BTreeMap<TopicPartition, PartitionHealth>,
@@ -20,7 +20,7 @@ pub struct Health {
 impl Health {
     /// Whether the consumer is connected and no partition has waited for longer than
     /// [`warn_after`](crate::Watchdog::warn_after). A sink that is unavailable for that long makes
-    /// the consumer unhealthy, too: use it for an alert, not to restart the consumer.
+    /// the consumer unhealthy, too. So use it for an alert, and not to restart the consumer.
     pub fn is_healthy(&self) -> bool {
         self.connected && self.partitions.values().all(|partition| !partition.late)
     }
@@ -30,7 +30,8 @@ impl Health {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionHealth {
-    /// The oldest record that is read and not finished. `None`: every record is finished.
+    /// The offset of the oldest record that is read and not finished. `None`: every record is
+    /// finished.
     pub oldest_unfinished: Option<i64>,
     /// How long that record has been unfinished. The time counts from when it was mapped, or from
     /// when its mapper started.

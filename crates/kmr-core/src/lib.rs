@@ -1,6 +1,5 @@
 #![doc = include_str!("../README.md")]
 
-// In the order in which a record meets them.
 #[cfg(feature = "testing")]
 pub(crate) mod bench_parts;
 mod circuit_breaker;
@@ -58,29 +57,29 @@ pub use watchdog::Watchdog;
 
 /// Writes a [`Strategy`] as a list of stages, in the order in which records meet them.
 ///
-/// `name => value` becomes the builder call `.name(value)` on [`Strategy::new()`], and that is all:
-/// what the macro builds can be written by hand. What it adds is that a list that makes no sense is
-/// refused at the stage, in plain words.
+/// `name => value` becomes the builder call `.name(value)` on [`Strategy::new()`], and nothing
+/// more: the same calls can be written by hand. The macro adds clear errors. It rejects an invalid
+/// list at the wrong stage, with a message in terms of stages.
 ///
 /// | stage | what it takes | how often |
 /// |---|---|---|
-/// | `filter` | a predicate: on [`Record`]s before the first map stage, behind it on what the stage before emits | any |
-/// | `map` | a map stage: the first on records, the others on what the stage before emits | one map stage at least |
+/// | `filter` | a predicate: on [`Record`]s before the first map stage, later on the output of the stage before it | any |
+/// | `map` | a map stage: the first on records, the others on the output of the stage before them | one map stage at least |
 /// | `filter_map` | the same, returning `Result<Option<T>, E>`; none is a skip | |
 /// | `flat_map` | the same, returning a `Result` of anything that can be iterated over | |
-/// | `reduce` | a [`Reducer`]; what it returns for a batch flows on | one at least |
-/// | `reduce_err` | a [`Reducer`] of [`DeadLetter`]s, for what failed at any stage | one at most, as the last stage |
+/// | `reduce` | a [`Reducer`]; its output for a batch goes to the next stage | one at least |
+/// | `reduce_err` | a [`Reducer`] of [`DeadLetter`]s, for records that failed at any stage | one at most, as the last stage |
 ///
-/// Settings stand among the stages before the first `reduce`, in any place there, once each:
+/// Settings are placed among the stages before the first `reduce`, in any order, once each:
 ///
 /// | setting | what it takes | default |
 /// |---|---|---|
 /// | `map_concurrency` | a number or a [`Concurrency`]: records of a partition in progress at once in async map stages | 1 |
-/// | `map_retry` | a [`RetryPolicy`]: what happens to a record whose map stage says [`Retryable`] | [`RetryPolicy::default`] |
+/// | `map_retry` | a [`RetryPolicy`] for records whose map stage returns [`Retryable`] | [`RetryPolicy::default`] |
 ///
-/// Values are any expressions. The comma behind the last stage and the inner braces may be left
-/// out. The expansion names everything from the root (`::kmr_core::…`): it needs no import, but it
-/// does not work where the dependency was renamed in `Cargo.toml`.
+/// Values are any expressions. The comma after the last stage and the inner braces are optional.
+/// The expansion names everything from the root (`::kmr_core::…`). So it needs no import, but it
+/// does not work if the dependency was renamed in `Cargo.toml`.
 ///
 /// # Functions and closures
 /// A map stage is one of these, where `E` is any error that converts into a [`BoxError`]:
@@ -93,22 +92,25 @@ pub use watchdog::Watchdog;
 /// | closure | <code>\|record: &Record<'_>\| …</code> or <code>\|record: OwnedRecord\| async move { … }</code>, with the type written out | <code>\|value\| …</code> or <code>\|value\| async move { … }</code>, the type is inferred |
 /// | async closure | <code>async \|record: OwnedRecord\| …</code> | <code>async \|value: T\| …</code>, with the type written out |
 ///
-/// Predicates need no types: <code>filter => \|record\| record.key().is_some()</code>. Where
-/// nothing else says which error a closure returns, write `Ok::<_, Infallible>(…)`.
+/// Predicates need no types: <code>filter => \|record\| record.key().is_some()</code>. If nothing
+/// else determines a closure's error type, write `Ok::<_, Infallible>(…)`.
 ///
 /// # Errors
 /// All mistakes in a list are reported at once, each at its stage:
 ///
-/// * no stages, or something else than a list of stages;
-/// * an unknown stage or setting (with the nearest name), a setting behind a `reduce` or a second
-///   time, a missing `=>`, value or comma, a value that is no expression;
+/// * no stages, or something other than a list of stages;
+/// * an unknown stage or setting (with the nearest name), a setting after a `reduce` or a second
+///   time, a missing `=>`, value or comma, a value that is not an expression;
 /// * no map stage, or a `reduce` before the first one; no `reduce`; a `reduce_err` that is not the
 ///   last stage; a second one.
 ///
-/// What the types say is checked by the compiler in the builder's calls, at the same place: *this
-/// `reduce` does not take what the `map` before it emits*, and so for `map`, `filter_map`,
-/// `flat_map`, `filter` and `reduce_err`; a map stage that returns no `Result`, whose error is no
-/// error, or whose future is not `Send`; a reducer that is none.
+/// The compiler checks the types in the builder's calls, and reports errors at the same place. A
+/// stage that does not fit gives *this `reduce` does not take what the `map` before it emits*, with
+/// similar texts for `map`, `filter_map`, `flat_map`, `filter` and `reduce_err`. Other errors are:
+///
+/// * a map stage that returns no `Result`, whose error type is not an error, or whose future is not
+///   `Send`;
+/// * a reducer that does not implement [`Reducer`].
 ///
 /// # Examples
 /// ```
@@ -145,7 +147,7 @@ pub use watchdog::Watchdog;
 /// }
 ///
 /// async fn name_of(order: Order) -> Result<(String, u32), Infallible> {
-///     Ok((order.customer, order.amount)) // after a look-up over HTTP, say
+///     Ok((order.customer, order.amount)) // after a look-up over HTTP, for example
 /// }
 ///
 /// let strategy = processing_strategy!({
@@ -163,10 +165,10 @@ pub use watchdog::Watchdog;
 /// ```
 pub use kmr_macros::processing_strategy;
 
-/// Re-exported so that reducers and async mappers can be written without a dependency of one's own.
+/// Re-exported, so that a crate with reducers or async mappers needs no dependency of its own.
 pub use async_trait::async_trait;
 
-/// What `processing_strategy!` expands to, the types behind [`Strategy`]'s signatures, and what
+/// The expansion of `processing_strategy!`, the types in [`Strategy`]'s signatures, and items that
 /// kmr's own crates share. Not part of the API.
 #[doc(hidden)]
 pub mod __private {

@@ -1,4 +1,4 @@
-//! Kafka records as user code sees them: borrowed on the hot path, owned to outlive a batch.
+//! Kafka records for user code: borrowed on the hot path, owned to outlive a batch.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -73,8 +73,8 @@ impl<'r> Record<'r> {
         self.partition
     }
 
-    /// The record's offset in its partition. Offsets have gaps: compaction and transactions leave
-    /// them.
+    /// The record's offset in its partition. Offsets have gaps, which compaction and transactions
+    /// leave.
     pub fn offset(&self) -> i64 {
         self.offset
     }
@@ -158,7 +158,7 @@ pub(crate) trait RecordSource {
     /// The timestamp in milliseconds since the Unix epoch, if there is one.
     fn timestamp(&self) -> Option<i64>;
 
-    /// The header at `index`, `None` past the last.
+    /// The header at `index`. `None`: there are no more headers.
     fn header(&self, index: usize) -> Option<Header<'_>>;
 }
 
@@ -169,7 +169,7 @@ impl<'r> Headers<'r> {
         (0..).map_while(move |index| source.header(index))
     }
 
-    /// The header with that key. Of several, the last one, as in Kafka's own clients.
+    /// The last header with that key, as in Kafka's own clients.
     pub fn get(&self, key: &str) -> Option<Header<'r>> {
         self.get_all(key).last()
     }

@@ -10,7 +10,7 @@ use crate::graph::control::StopRequest;
 #[cfg(unix)]
 use crate::util::panic::panic_message;
 
-/// Ends the listening when the consumer has ended.
+/// Stops listening when the consumer has ended.
 #[must_use]
 pub(crate) struct Listening(AbortHandle);
 
@@ -20,15 +20,15 @@ impl Drop for Listening {
     }
 }
 
-/// The signals that a consumer received so far. Only signals count: a stop request of the handle
-/// before the first signal does not make that signal force.
+/// The signals that a consumer has received. Only signals count: after a stop request of the
+/// handle, the first signal does not force the end.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
     received: bool,
 }
 
 impl Signals {
-    /// The request that the next signal stands for: the first ends the consumer in order, every
+    /// The stop request for the next signal. The first signal ends the consumer in order, and every
     /// later one ends it at once.
     pub(crate) fn request(&mut self, signal: &'static str) -> StopRequest {
         if std::mem::replace(&mut self.received, true) {
@@ -39,7 +39,7 @@ impl Signals {
     }
 }
 
-/// Listens for SIGINT and SIGTERM, each as often as it comes.
+/// Listens for SIGINT and SIGTERM, any number of times.
 #[cfg(unix)]
 pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listening, Error> {
     use tokio::signal::unix::SignalKind;
@@ -61,7 +61,7 @@ pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listeni
     Ok(Listening(task.abort_handle()))
 }
 
-/// Tokio panics in a runtime that has no driver for I/O, and has no way to ask for one.
+/// Tokio panics in a runtime without an I/O driver, and offers no way to check for one.
 #[cfg(unix)]
 fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::Signal, Error> {
     let listened = std::panic::catch_unwind(|| tokio::signal::unix::signal(kind));
@@ -75,7 +75,7 @@ fn signal(kind: tokio::signal::unix::SignalKind) -> Result<tokio::signal::unix::
     listened.map_err(|error| Error::Config(format!("cannot listen to signals: {error}")))
 }
 
-/// Listens for Ctrl-C, as often as it comes.
+/// Listens for Ctrl-C, any number of times.
 #[cfg(not(unix))]
 pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listening, Error> {
     let task = tokio::spawn(async move {
@@ -106,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn runtime_that_cannot_listen_to_signals_is_an_error_in_place_of_a_panic() {
+    fn runtime_that_cannot_listen_to_signals_is_an_error_and_not_a_panic() {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
         let (stop, _stops) = mpsc::unbounded_channel();
         let error = runtime.block_on(async { listen(stop).err() }).unwrap();

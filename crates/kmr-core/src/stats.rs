@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 use crate::record::TopicPartition;
 use crate::stage::Stage;
 
-/// The counters of all tasks. Each costs one atomic add a batch, not a record.
+/// The counters of all tasks. Each costs one atomic addition per batch, not per record.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
     records: AtomicU64,
@@ -90,8 +90,8 @@ pub struct Stats {
     pub rebalances: u64,
     /// Failed Kafka clients that were replaced.
     pub rebuilds: u64,
-    /// Starting positions that a policy chose: nothing was committed for the partition, or its
-    /// offset was not in the log any more.
+    /// Starting positions that a policy chose, because nothing was committed for the partition or
+    /// its offset was no longer in the log.
     pub resets: u64,
     /// Bytes of the memory budget that are in use now.
     pub bytes_held: u64,

@@ -1,4 +1,4 @@
-//! The typed chain of stages that a user writes: [`Strategy`], and what it becomes: [`Pipeline`].
+//! The typed chain of stages that a user writes, [`Strategy`], and its complete form, [`Pipeline`].
 
 use std::fmt;
 
@@ -13,16 +13,20 @@ use crate::stage::{
     via_optional, via_several,
 };
 
-/// What happens to the records: map stages, then one or more reduces, then `reduce_err`.
+/// The processing of records: map stages, then one or more reduces, then `reduce_err`.
 ///
-/// Stages in any sensible order: `filter`s on records, a map stage (`map`, `filter_map`,
-/// `flat_map`), further maps and filters on its output, a [`reduce`](Self::reduce); behind it more
-/// maps and reduces on what the reduce returns; at the end [`reduce_err`](Self::reduce_err) for the
-/// records that failed at any stage. Map stages in a row are fused: no queue between them, no copy,
-/// one call a record, in parallel on every assigned partition.
+/// Stages come in this order:
 ///
-/// A stage that does not fit the one before it does not compile, and the `processing_strategy!`
-/// macro expands to these calls.
+/// * `filter`s on records;
+/// * a map stage (`map`, `filter_map`, `flat_map`), then further maps and filters on its output;
+/// * a [`reduce`](Self::reduce), then further maps and reduces on its output;
+/// * [`reduce_err`](Self::reduce_err) as the last stage, for the records that failed at any stage.
+///
+/// Consecutive map stages are fused: one call per record, with no queue and no copy between them.
+/// They run in parallel on every assigned partition.
+///
+/// A stage that does not fit the stage before it does not compile. The `processing_strategy!` macro
+/// expands to these calls.
 ///
 /// # Examples
 /// ```
@@ -113,7 +117,7 @@ impl Counts {
 
 /// A strategy whose first map stage is `X`.
 type FirstMap<X, K> = Strategy<SourceLink, Head<X, K>>;
-/// A strategy with the map stage `X` behind the stages `C`.
+/// A strategy with the map stage `X` after the stages `C`.
 type NextMap<L, C, X, K> = Strategy<L, Then<C, X, K>>;
 
 #[expect(
@@ -132,7 +136,8 @@ impl Strategy {
         }
     }
 
-    /// Skips the records for which `predicate` says `false`: they are committed and go nowhere.
+    /// Skips the records for which `predicate` returns `false`: they are committed without further
+    /// processing.
     pub fn filter(mut self, predicate: impl Fn(&Record<'_>) -> bool + Send + Sync + 'static) -> Self {
         self.chain.filters.push((self.counts.filter(), Box::new(predicate)));
         self
@@ -143,12 +148,11 @@ impl Strategy {
     /// Takes `fn(&Record<'_>) -> Result<T, E>` (borrowed, nothing is copied), `async
     /// fn(OwnedRecord) -> Result<T, E>`, or a type that implements [`Mapper`](crate::Mapper) or
     /// [`AsyncMapper`](crate::AsyncMapper). A closure's argument needs its type written out. An
-    /// `Err`, or a panic, sends the record to `reduce_err`; an `Err` of
-    /// [`Retryable`](crate::Retryable) is tried again first, as [`map_retry`](Self::map_retry)
-    /// says.
+    /// `Err` or a panic sends the record to `reduce_err`. After an `Err` of
+    /// [`Retryable`](crate::Retryable) the record is retried first: see
+    /// [`map_retry`](Self::map_retry).
     ///
-    /// A synchronous stage may take its time, for computing or for blocking calls: see
-    /// [`Mapper`](crate::Mapper).
+    /// A synchronous stage may compute for long, or block: see [`Mapper`](crate::Mapper).
     pub fn map<F, M, A, D>(self, map: F) -> FirstMap<Via<F::Returns, A, D, RecordFunction<F, M, A>>, One>
     where
         F: IntoRecordMap<M>,
@@ -157,8 +161,8 @@ impl Strategy {
         self.head(via::<F::Returns, A, D, _>(RecordFunction::new(map)))
     }
 
-    /// Maps each record to a value or to none. None is a skip: the record is committed and goes
-    /// nowhere.
+    /// Maps each record to one value or none. None skips the record: it is committed without
+    /// further processing.
     pub fn filter_map<F, M, A, D>(
         self,
         map: F,
@@ -190,26 +194,26 @@ impl Strategy {
     }
 }
 
-/// Settings of the map stages before the first reduce: anywhere before it, whichever stages are
-/// there already.
+/// Settings of the map stages before the first reduce. They may be set anywhere before it, before
+/// or after those stages.
 impl<C> Strategy<SourceLink, C> {
-    /// How many records of one partition are in progress at once in asynchronous map stages: a
-    /// number, or a [`Concurrency`]. Default 1, at least 1.
+    /// Number of records of one partition that are in progress at once in asynchronous map stages:
+    /// a number, or a [`Concurrency`]. Default 1, at least 1.
     pub fn map_concurrency(mut self, concurrency: impl Into<Concurrency>) -> Self {
         self.options.concurrency = concurrency.into();
         self
     }
 
-    /// What happens to a record whose map stage fails with [`Retryable`](crate::Retryable). Default
-    /// [`RetryPolicy::default`]: it is mapped again after up to 100 ms, doubled each time up to 10
-    /// s, and becomes a dead letter with its last error 5 minutes after the first attempt; with
-    /// [`give_up_after`](RetryPolicy::give_up_after) of `None` it is tried for ever.
+    /// Retries of a record whose map stage fails with [`Retryable`](crate::Retryable). Default
+    /// [`RetryPolicy::default`]: the record is mapped again after up to 100 ms, doubled each time
+    /// up to 10 s. Five minutes after the first attempt it becomes a dead letter with its last
+    /// error. With [`give_up_after`](RetryPolicy::give_up_after) of `None` it is retried forever.
     ///
-    /// The waits are spread by jitter. A record that waits keeps its place: nothing behind it
-    /// overtakes it, what is before it goes on, and so do the other partitions. It counts as a
-    /// record in progress, so the records behind it are mapped meanwhile as far as
-    /// [`map_concurrency`](Self::map_concurrency) allows. When the partition is handed back it is
-    /// dropped at once, without having been committed, and the next owner reads it again.
+    /// Jitter spreads the waits. A record that waits keeps its position: later records do not
+    /// overtake it, and earlier records and other partitions continue. It counts as a record in
+    /// progress, so later records are mapped meanwhile as far as
+    /// [`map_concurrency`](Self::map_concurrency) allows. When the partition is revoked, the record
+    /// is dropped at once without a commit, and the next owner reads it again.
     pub fn map_retry(mut self, policy: RetryPolicy) -> Self {
         self.options.retry = policy;
         self
@@ -227,7 +231,7 @@ impl Default for Strategy {
     reason = "a stage's type is named by way of its checks: see `stage::output`"
 )]
 impl<L, C: Chain> Strategy<L, C> {
-    /// Drops the values for which `predicate` says `false`. A record that is left without values is
+    /// Drops the values for which `predicate` returns `false`. A record without any value left is
     /// committed.
     pub fn filter<P, M>(mut self, predicate: P) -> Strategy<L, Filter<C, P::Via<P>>>
     where
@@ -240,8 +244,8 @@ impl<L, C: Chain> Strategy<L, C> {
     /// Maps each value to one value.
     ///
     /// Takes `fn(T) -> Result<U, E>`, `async fn(T) -> Result<U, E>`, or a closure, whose argument
-    /// needs no type. An `Err`, or a panic, sends the record that the value came from to
-    /// `reduce_err`, and takes back what else the record gave.
+    /// needs no type. An `Err` or a panic sends the record of the value to `reduce_err`, and
+    /// removes the record's other values.
     pub fn map<F, M, A, D>(self, map: F) -> NextMap<L, C, Via<F::Returns, A, D, ValueFunction<F, A>>, One>
     where
         F: IntoValueMap<C::Out, C::Last, stage_name::map, M>,
@@ -250,7 +254,7 @@ impl<L, C: Chain> Strategy<L, C> {
         self.then(via::<F::Returns, A, D, _>(ValueFunction::new(map)))
     }
 
-    /// Maps each value to a value or to none.
+    /// Maps each value to one value or none.
     pub fn filter_map<F, M, A, D>(
         self,
         map: F,
@@ -281,8 +285,8 @@ impl<L, C: Chain> Strategy<L, C> {
         Strategy { link: self.link, chain, counts: self.counts, reduces: self.reduces, options: self.options }
     }
 
-    /// Collects values into batches and delivers them. What the reducer returns for a batch flows
-    /// on to the next stage.
+    /// Collects values into batches and delivers them. The reducer's output for a batch goes to the
+    /// next stage.
     pub fn reduce<R, M>(mut self, reducer: R) -> Strategy<ReduceLink<R::Output>, Pass<R::Output>>
     where
         L: Link<C>,
@@ -307,8 +311,8 @@ where
     T: Send + 'static,
     C: for<'r> Chain<In<'r> = T>,
 {
-    /// Takes the records that failed at any stage: the last stage. A record's offset is committed
-    /// only after its dead letter has been delivered.
+    /// Receives the records that failed at any stage. It is the last stage. A record's offset is
+    /// committed only after its dead letter has been delivered.
     ///
     /// Without it, the first record that fails stops the consumer: nothing is skipped silently.
     pub fn reduce_err<R, M>(self, reducer: R) -> Pipeline
@@ -323,8 +327,8 @@ where
     }
 }
 
-/// What `processing_strategy!` leaves in the place of a strategy that it refused, so that no other
-/// error follows. Never runs.
+/// `processing_strategy!` puts this in place of a strategy that it rejected, so that no other error
+/// follows. Never runs.
 #[doc(hidden)]
 pub fn stub() -> Pipeline {
     Pipeline {
@@ -335,11 +339,11 @@ pub fn stub() -> Pipeline {
     }
 }
 
-/// What a consumer runs: a [`Pipeline`], or a [`Strategy`] that ends with a reduce or a map behind
-/// one.
+/// A strategy that a consumer can run: a [`Pipeline`], or a [`Strategy`] that ends with a reduce or
+/// with a map after one.
 #[diagnostic::on_unimplemented(
     message = "this strategy is not complete: it has no `reduce` stage",
-    label = "add `.reduce(…)` behind the map stages"
+    label = "add `.reduce(…)` after the map stages"
 )]
 pub trait IntoPipeline {
     /// Completes the strategy.

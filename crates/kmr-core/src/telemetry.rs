@@ -1,5 +1,9 @@
-//! Every log event of this crate. Names and fields are stable; levels follow: error = the consumer
-//! stops, warn = somebody should know, info = once per rebalance or start, debug = per batch.
+//! Every log event of this crate. Names and fields are stable. Levels:
+//!
+//! * error: the consumer stops.
+//! * warn: an operator should know.
+//! * info: once per rebalance or start.
+//! * debug: once per batch.
 
 use std::time::Duration;
 
@@ -18,7 +22,7 @@ pub(crate) fn delivery_retried(
     tracing::warn!(%stage, rows, attempt, ?wait, error = error_chain(error), "delivery failed, trying again");
 }
 
-/// `loud`: nothing was said of this partition's attempts for a while.
+/// `loud`: no attempt of this partition was logged as a warning for a while.
 pub(crate) fn map_retried(
     (partition, offset): (&TopicPartition, i64),
     failed: &StageError,
@@ -41,15 +45,15 @@ pub(crate) fn map_gave_up(
     tried: Duration,
 ) {
     let (stage, error) = (&failed.stage, error_chain(&*failed.error));
-    tracing::warn!(%partition, offset, %stage, attempts, ?tried, error, "map stage keeps failing, the record is given up");
+    tracing::warn!(%partition, offset, %stage, attempts, ?tried, error, "map stage failed, retry limit reached, the record fails");
 }
 
 pub(crate) fn batch_dropped(stage: &Stage, rows: usize) {
-    tracing::info!(%stage, rows, "open batch dropped at shutdown as the reducer asks; its records stay uncommitted");
+    tracing::info!(%stage, rows, "open batch discarded, as partial_batch requires; its records stay uncommitted");
 }
 
 pub(crate) fn breaker_tripped(what: &str) {
-    tracing::error!(what, "too many records fail, the breaker stops the consumer");
+    tracing::error!(what, "circuit breaker tripped: too many records fail, the consumer stops");
 }
 
 pub(crate) fn rebalance_started(rebalance: &Rebalance) {
@@ -61,8 +65,11 @@ pub(crate) fn rebalance_answered(rebalance: &Rebalance, took: Duration) {
     tracing::info!(id = rebalance.id, change = ?rebalance.change, ?took, "rebalance answered");
 }
 
-pub(crate) fn drain_deadline_passed(unfinished: &[TopicPartition]) {
-    tracing::warn!(?unfinished, "drain deadline passed; what is left of these partitions stays uncommitted");
+pub(crate) fn drain_timeout_passed(unfinished: &[TopicPartition]) {
+    tracing::warn!(
+        ?unfinished,
+        "drain timeout passed; unfinished records of these partitions stay uncommitted"
+    );
 }
 
 pub(crate) fn commit_problem(partition: &TopicPartition, offset: i64, outcome: &CommitOutcome) {
@@ -73,7 +80,7 @@ pub(crate) fn commit_unanswered(partitions: &str, waited: Duration) {
     tracing::warn!(
         partitions,
         ?waited,
-        "the group coordinator has not answered a commit yet; nothing else is committed before"
+        "the group coordinator has not answered a commit yet; kmr commits nothing else until then"
     );
 }
 
@@ -82,11 +89,11 @@ pub(crate) fn stray_records(topic: &str, partition: i32, records: usize) {
 }
 
 pub(crate) fn partition_failed(partition: &TopicPartition, reason: &str) {
-    tracing::warn!(%partition, reason, "partition cannot be read for now");
+    tracing::warn!(%partition, reason, "partition cannot be read at the moment");
 }
 
 pub(crate) fn client_error(reason: &str) {
-    tracing::warn!(reason, "Kafka client reports an error; it goes on by itself");
+    tracing::warn!(reason, "Kafka client reports an error; it recovers by itself");
 }
 
 pub(crate) fn client_error_again(reason: &str) {
@@ -102,18 +109,18 @@ pub(crate) fn setting_risky(name: &str, value: &str, why: &str) {
 }
 
 pub(crate) fn stopping(why: &str) {
-    tracing::info!(why, "stopping: intake ends, then drain, flush, commit");
+    tracing::info!(why, "stopping: intake ends, then kmr drains, flushes and commits");
 }
 
 pub(crate) fn client_failed(error: &Error) {
     tracing::warn!(
         error = error_chain(error),
-        "Kafka client failed; its partitions are dropped without a commit, a new client follows"
+        "Kafka client failed; its partitions are dropped without a commit, and a new client is created"
     );
 }
 
 pub(crate) fn client_not_rebuilt(error: &Error) {
-    tracing::warn!(error = error_chain(error), "no new Kafka client yet, trying again");
+    tracing::warn!(error = error_chain(error), "no new Kafka client yet, retrying");
 }
 
 pub(crate) fn client_rebuilt() {
@@ -121,49 +128,49 @@ pub(crate) fn client_rebuilt() {
 }
 
 pub(crate) fn sought(partition: &TopicPartition, offset: i64) {
-    tracing::info!(%partition, offset, "goes on at another offset, as the operator wants");
+    tracing::info!(%partition, offset, "partition continues at another offset, as a seek requested");
 }
 
-/// `watermarks`: what the log holds.
+/// `watermarks`: the bounds of the log.
 pub(crate) fn offset_reset(
     partition: &TopicPartition,
     lost: Option<i64>,
     offset: i64,
     watermarks: Option<(i64, i64)>,
 ) {
-    tracing::warn!(%partition, ?lost, offset, ?watermarks, "offset is not in the log any more; goes on where out_of_range says");
+    tracing::warn!(%partition, ?lost, offset, ?watermarks, "offset is not in the log any more; the out-of-range policy chose a new one");
 }
 
 pub(crate) fn listener_panicked(listener: &str, message: &str) {
-    tracing::warn!(listener, message, "a listener panicked; it is called again next time");
+    tracing::warn!(listener, message, "a listener panicked; kmr calls it again for the next event");
 }
 
 pub(crate) fn partition_late(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
-    tracing::warn!(%partition, offset, ?age, waits_for, "partition does not get on");
+    tracing::warn!(%partition, offset, ?age, waits_for, "partition is making no progress");
 }
 
 pub(crate) fn partition_restarts(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
-    tracing::warn!(%partition, offset, ?age, waits_for, "partition is stuck; it starts anew from its committed offset");
+    tracing::warn!(%partition, offset, ?age, waits_for, "partition is stuck; kmr restarts it from its committed offset");
 }
 
 pub(crate) fn partition_restarted(partition: &TopicPartition, offset: i64) {
-    tracing::warn!(%partition, offset, "partition was started anew");
+    tracing::warn!(%partition, offset, "partition was restarted");
 }
 
 pub(crate) fn runtime_stuck(time: Duration, exits: bool) {
-    let what = if exits { "the process ends" } else { "end the process; exit_when_stuck(true) would" };
+    let what = if exits { "the process exits" } else { "end the process, or set exit_when_stuck(true)" };
     tracing::error!(
         ?time,
-        "Tokio's runtime does not get on: mappers that do not return may hold its worker threads; {what}"
+        "Tokio's runtime is making no progress: mappers that do not return may hold its worker threads; {what}"
     );
 }
 
 pub(crate) fn stopped_early(why: &str) {
-    tracing::info!(why, "stopped before anything was read");
+    tracing::info!(why, "stopped before any record was read");
 }
 
 pub(crate) fn secondary_failure(error: &BoxError) {
-    tracing::warn!(error = error_chain(&**error), "another failure while stopping");
+    tracing::warn!(error = error_chain(&**error), "another failure during shutdown");
 }
 
 /// `level` is syslog's: 0 to 3 are errors, 4 a warning, 5 and 6 information.
@@ -177,7 +184,7 @@ pub(crate) fn client_log(level: i32, facility: &str, message: &str) {
 }
 
 pub(crate) fn fetching_restarted(partitions: &dyn std::fmt::Debug) {
-    tracing::info!(?partitions, "fetching started again");
+    tracing::info!(?partitions, "fetching restarted");
 }
 
 pub(crate) fn left_group() {
@@ -185,5 +192,5 @@ pub(crate) fn left_group() {
 }
 
 pub(crate) fn position_resolved(partition: &TopicPartition, committed: Option<i64>) {
-    tracing::debug!(%partition, committed, "start position");
+    tracing::debug!(%partition, committed, "starting position");
 }

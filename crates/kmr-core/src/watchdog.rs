@@ -6,7 +6,7 @@ use std::time::Duration;
 /// Reports a partition that makes no progress, restarts it, then the Kafka client, then ends the
 /// consumer: see [`ConsumerBuilder::watchdog`](crate::ConsumerBuilder::watchdog).
 ///
-/// Each recovery step delivers again what was not committed.
+/// Each recovery step delivers uncommitted records again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Watchdog {

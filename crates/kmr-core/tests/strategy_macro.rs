@@ -1,4 +1,5 @@
-//! `processing_strategy!` with each form of each stage, compared with what is written by hand.
+//! `processing_strategy!` with each form of each stage, compared with the builder calls written by
+//! hand.
 
 #[path = "ui/support.rs"]
 mod support;
@@ -48,7 +49,7 @@ fn amounts() -> Count<u32> {
     Count::new()
 }
 
-fn letters() -> Count<DeadLetter> {
+fn dead_letters() -> Count<DeadLetter> {
     Count::new()
 }
 
@@ -69,7 +70,7 @@ fn macro_builds_what_the_builder_builds() {
         map => |count| Ok::<_, Infallible>(u32::try_from(count).unwrap_or(u32::MAX)),
         reduce => amounts(),
         map => |count| Ok::<_, Infallible>(count + 1),
-        reduce_err => letters(),
+        reduce_err => dead_letters(),
     });
     let by_hand = Strategy::new()
         .filter(|record| record.key().is_some())
@@ -82,7 +83,7 @@ fn macro_builds_what_the_builder_builds() {
         .map(|count| Ok::<_, Infallible>(u32::try_from(count).unwrap_or(u32::MAX)))
         .reduce(amounts())
         .map(|count| Ok::<_, Infallible>(count + 1))
-        .reduce_err(letters());
+        .reduce_err(dead_letters());
     let listed = debug(listed);
     assert_eq!(listed, debug(by_hand));
     for stage in ["reduce 1", "reduce 2", "reduce_err"] {
@@ -91,7 +92,7 @@ fn macro_builds_what_the_builder_builds() {
 }
 
 #[test]
-fn settings_are_those_of_the_builder_wherever_they_stand() {
+fn settings_are_those_of_the_builder_in_any_place() {
     let policy = || RetryPolicy::default().with_give_up_after(None);
     let by_hand = debug(Strategy::new().map_concurrency(4).map_retry(policy()).map(parse).reduce(orders()));
     assert!(
@@ -106,7 +107,7 @@ fn settings_are_those_of_the_builder_wherever_they_stand() {
         filter => |record| record.payload().is_some(),
         map => look_up,
         reduce => orders(),
-        reduce_err => letters(),
+        reduce_err => dead_letters(),
     });
     let listed = debug(listed);
     assert!(listed.contains("records: 64, by_key: true"), "{listed}");

@@ -50,9 +50,9 @@ mod tests {
 
     #[test]
     fn the_embedded_demo_takes_no_subcommand() {
-        let cli = Cli::try_parse_from(["kmr-demo", "--messages", "10", "--malformed-share", "1/5"]).unwrap();
+        let cli = Cli::try_parse_from(["kmr-demo", "--messages", "10", "--malformed-ratio", "1/5"]).unwrap();
         assert!(cli.command.is_none());
-        assert_eq!((cli.embedded.messages, cli.embedded.malformed_share), (10, 0.2));
+        assert_eq!((cli.embedded.messages, cli.embedded.malformed_ratio), (10, 0.2));
         assert!(Cli::try_parse_from(["kmr-demo", "--messages", "10", "run"]).is_err());
     }
 }

@@ -23,7 +23,7 @@ fn row(table: &str, name: &str) -> Vec<u64> {
 
 #[test]
 fn the_embedded_demo_accounts_for_every_message() {
-    let output = demo(&["--messages", "50001", "--partitions", "4", "--malformed-share", "1/500"]);
+    let output = demo(&["--messages", "50001", "--partitions", "4", "--malformed-ratio", "1/500"]);
     assert_eq!(output.code, Some(0), "{}\n{}", output.stdout, output.stderr);
     let [produced, in_sink, missing, double, dead_letters, committed] = row(&output.stdout, "all")[..] else {
         panic!("{}", output.stdout);
@@ -106,7 +106,8 @@ fn an_unreachable_clickhouse_is_named() {
         let output = demo(&[command, &["--clickhouse", "127.0.0.1:9"]].concat());
         assert_eq!(output.code, Some(1), "{command:?}: {}", output.stderr);
         let error = output.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
-        assert!(error.contains("127.0.0.1:9") && error.contains("refused"), "{error}");
+        let reason = "refused"; // words: quoted
+        assert!(error.contains("127.0.0.1:9") && error.contains(reason), "{error}");
     }
 }
 
@@ -140,7 +141,7 @@ fn rejected_settings_are_named() {
 #[test]
 fn help_names_commands_flags_and_defaults() {
     let help = demo(&["--help"]).stdout;
-    for word in ["run", "produce", "create-table", "kmr verify", "--messages", "--malformed-share"] {
+    for word in ["run", "produce", "create-table", "kmr verify", "--messages", "--malformed-ratio"] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let help = demo(&["run", "--help"]).stdout;

@@ -23,7 +23,7 @@ pub(crate) struct StageList {
 /// `name => value`.
 pub(crate) struct Stage {
     pub(crate) name: Ident,
-    /// `None` after a syntax error, which is in [`StageList::errors`].
+    /// `None` after a syntax error, which [`StageList::errors`] holds.
     pub(crate) value: Option<Expr>,
 }
 

@@ -134,7 +134,7 @@ fn pull(image: &str) -> Result<()> {
     Ok(())
 }
 
-/// Builds an image, and the base under it, unless the engine has it of this very recipe. Says
+/// Builds an image, and the base under it, unless the engine has it of this very recipe. Returns
 /// whether it built.
 fn build(row: &Row, base: &Row) -> Result<bool> {
     let base_hash = hash(&[recipe(base)])?;

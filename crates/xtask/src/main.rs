@@ -30,12 +30,11 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Passes all tests: gets what is missing (as root on Debian), then formatting, clippy,
+    /// Passes all tests: gets what is missing (as root on Debian), then formatting, style, clippy,
     /// features, unit tests, docs, the demo, integration tests
     ///
-    /// If something is missing and cannot be installed, an error names it, and the exit code is
-    /// 1. The container engine is started when none runs, and stopped again at the end. The last
-    /// line is `N passed, N failed`: tests of all steps, and one failed for each step that failed
+    /// If something is missing and cannot be installed, an error names it, and the command fails.
+    /// The container engine is started when none runs, and stopped again at the end. The last line is `N passed, N failed`: tests of all steps, and one failed for each step that failed
     /// without a failed test.
     Test(TestArguments),
     /// The integration tests with large counts (KMR_SOAK=1); takes hours on a small machine

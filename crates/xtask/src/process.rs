@@ -186,7 +186,7 @@ fn children(pid: u32) -> Vec<u32> {
 
 fn parent(pid: u32) -> Option<u32> {
     let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-    // Behind the parenthesis that ends the program's name: state, then the parent.
+    // After the parenthesis that ends the program's name: state, then the parent.
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn payload(number: u64) -> Vec<u8> {
         if random.bool() { 30 } else { 90 },
     );
     let room = PAYLOAD_BYTES.saturating_sub(out.len() + 2);
-    // Random letters, because a pad of one letter would vanish in compression.
+    // Random characters, because a pad of one character would vanish in compression.
     out.extend((0..room).map(|_| random.u8(b'a'..=b'z')));
     out.extend_from_slice(b"\"}");
     out

@@ -43,7 +43,7 @@ impl ClientContext for Acknowledgements {
 
     fn error(&self, error: KafkaError, _reason: &str) {
         if let Some(code) = error.rdkafka_error_code() {
-            self.bootstrap.heard(code);
+            self.bootstrap.reported(code);
         }
     }
 }
@@ -106,7 +106,7 @@ impl Sender {
     /// Serves the client's events, and reconnects a client that has lost the broker permanently.
     fn poll(&self, timeout: Duration) {
         self.producer.poll(timeout);
-        self.acknowledgements.bootstrap.keep(self.producer.client());
+        self.acknowledgements.bootstrap.add_if_due(self.producer.client());
     }
 
     fn send(&self, topic: &str, message: &Message) -> Result<()> {
@@ -215,7 +215,7 @@ impl Transactions {
     {
         let (sender, topic) = (Arc::clone(&self.sender), topic.to_owned());
         blocking(move || {
-            sender.producer.begin_transaction().context("beginning a transaction")?;
+            sender.producer.begin_transaction().context("starting a transaction")?;
             let produced = sender.send_all(&topic, messages.into_iter())?;
             if produced.total() == 0 {
                 bail!("a transaction without a record writes nothing to the log");

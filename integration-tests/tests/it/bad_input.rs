@@ -337,8 +337,8 @@ async fn a_sink_that_always_fails_stops_the_consumer() -> Result<()> {
 async fn wrong_clickhouse_credentials_are_reported() -> Result<()> {
     let scene = scene(test_name!()).await?;
     let mut settings = impatient(&scene);
-    settings.clickhouse_login = Some(("nobody".to_owned(), "not-the-password".to_owned()));
-    let texts = ["reduce 1", "nobody", "AUTHENTICATION_FAILED", ".user() and .password()"];
+    settings.clickhouse_login = Some(("stranger".to_owned(), "not-the-password".to_owned()));
+    let texts = ["reduce 1", "stranger", "AUTHENTICATION_FAILED", ".user() and .password()"];
     let stderr = fails(&settings, "Stage", &texts).await?;
     ensure!(!stderr.contains("not-the-password"), "the password is in the log:\n{stderr}");
     nothing_is_committed(&scene.topic, &scene.group).await

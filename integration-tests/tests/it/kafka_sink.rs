@@ -206,8 +206,8 @@ async fn the_dead_letter_of_a_row_that_clickhouse_rejected_has_record_and_code()
 async fn the_dead_letter_of_a_record_deleted_by_retention_gives_the_reason() -> Result<()> {
     let (topic, dead) = numbers(test_name!(), 100).await?;
     let group = unique(test_name!());
-    let refuse = |n: &u64| matches!(n, 10 | 90).then(|| "rejected".to_owned());
-    let writer = MemoryWriter::new().max_age(QUICK).rejecting(refuse).stalled();
+    let reject = |n: &u64| matches!(n, 10 | 90).then(|| "rejected".to_owned());
+    let writer = MemoryWriter::new().max_age(QUICK).rejecting(reject).stalled();
     let rows = writer.records();
     let strategy = Strategy::new().map(number).reduce(writer).reduce_err(dead_letters_to(&dead));
     let mut running = run(consumer(&topic, &group, strategy))?;

@@ -60,7 +60,7 @@ pub struct Tuning {
     #[arg(long, env = "KMR_MAX_AGE", value_name = "DURATION", default_value = "4s", value_parser = units::duration)]
     pub max_age: Duration,
     /// Memory budget of records and rows, from fetch to acknowledgement.
-    #[arg(long, env = "KMR_BYTE_BUDGET", value_name = "SIZE", default_value = "64MiB", value_parser = units::bytes)]
+    #[arg(long, env = "KMR_MEMORY_BUDGET", value_name = "SIZE", default_value = "64MiB", value_parser = units::bytes)]
     pub(crate) memory_budget: usize,
     /// Interval between commits of offsets.
     #[arg(long, env = "KMR_COMMIT_INTERVAL", value_name = "DURATION", default_value = "1s",

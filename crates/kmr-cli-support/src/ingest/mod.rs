@@ -1,7 +1,7 @@
 //! The consumer of `kmr-demo run`: a topic into a ClickHouse table, as the flags describe it.
 //!
-//! `kmr-demo run` runs it. `kmr doctor` and `kmr check` build it without connecting, so that they
-//! judge the settings, and check the table against its row type.
+//! `kmr-demo run` runs it. `kmr doctor` and `kmr check` build it without connecting, to check
+//! the settings, and check the table against its row type.
 
 use kmr_core::{ClientConfig, Consumer, Watchdog};
 

@@ -189,7 +189,7 @@ mod tests {
     use super::super::sample_facts::facts;
     use super::*;
 
-    fn judged(name: &str, change: impl FnOnce(&mut ClickHouseFacts)) -> (State, String) {
+    fn checked(name: &str, change: impl FnOnce(&mut ClickHouseFacts)) -> (State, String) {
         let mut facts = facts();
         change(&mut facts.clickhouse);
         let check = checks(&facts).into_iter().find(|check| check.name == name).unwrap();
@@ -209,47 +209,47 @@ mod tests {
 
     #[test]
     fn missing_servers_tables_and_columns_fail() {
-        let (state, text) = judged("ClickHouse", |s| s.version = Err("refused".into()));
-        assert!(state == State::Fail && text.contains("refused"), "{text}");
-        let (state, text) = judged("table", |s| s.tables = Ok(Vec::new()));
+        let (state, text) = checked("ClickHouse", |s| s.version = Err("closed".into()));
+        assert!(state == State::Fail && text.contains("closed"), "{text}");
+        let (state, text) = checked("table", |s| s.tables = Ok(Vec::new()));
         assert!(state == State::Fail && text.contains("db.t does not exist"), "{text}");
-        let (state, text) = judged("columns", |s| s.row = Err("it has no column `offset`".into()));
+        let (state, text) = checked("columns", |s| s.row = Err("it has no column `offset`".into()));
         assert!(state == State::Fail && text.contains("no column `offset`"), "{text}");
-        let (state, text) = judged("insert", |s| s.may_insert = Access::Denied);
+        let (state, text) = checked("insert", |s| s.may_insert = Access::Denied);
         assert!(state == State::Fail && text.contains("INSERT on db.t"), "{text}");
         for name in ["table", "columns", "engine", "deduplication", "parts"] {
-            assert_eq!(judged(name, |s| s.tables = Err("no answer".into())).0, State::Unknown, "{name}");
+            assert_eq!(checked(name, |s| s.tables = Err("no answer".into())).0, State::Unknown, "{name}");
         }
     }
 
     #[test]
     fn engines_without_deduplication_warn() {
-        let (state, text) = judged("engine", |s| table(s).engine = "Memory".into());
+        let (state, text) = checked("engine", |s| table(s).engine = "Memory".into());
         assert!(state == State::Warn && text.contains("db.t: Memory"), "{text}");
-        assert_eq!(judged("deduplication", |s| table(s).engine = "Memory".into()).0, State::Unknown);
-        assert_eq!(judged("parts", |s| table(s).engine = "Memory".into()).0, State::Unknown);
-        assert_eq!(judged("engine", |s| table(s).engine = "Null".into()).0, State::Ok);
+        assert_eq!(checked("deduplication", |s| table(s).engine = "Memory".into()).0, State::Unknown);
+        assert_eq!(checked("parts", |s| table(s).engine = "Memory".into()).0, State::Unknown);
+        assert_eq!(checked("engine", |s| table(s).engine = "Null".into()).0, State::Ok);
     }
 
     #[test]
     fn missing_and_short_windows_warn() {
-        let (state, text) = judged("deduplication", |s| table(s).window = Some(0));
+        let (state, text) = checked("deduplication", |s| table(s).window = Some(0));
         assert!(state == State::Warn && text.contains("no window: db.t"), "{text}");
-        let (state, text) = judged("deduplication", |s| table(s).window = Some(76));
+        let (state, text) = checked("deduplication", |s| table(s).window = Some(76));
         assert!(state == State::Warn && text.contains("too short") && text.contains("above 77"), "{text}");
-        let (state, text) = judged("deduplication", |s| s.deduplicates = Some(false));
+        let (state, text) = checked("deduplication", |s| s.deduplicates = Some(false));
         assert!(state == State::Warn && text.contains("insert_deduplicate is 0"), "{text}");
         let downstream =
             TableFacts { name: "db.v".into(), engine: "SummingMergeTree".into(), ..TableFacts::default() };
-        let (state, text) = judged("deduplication", |s| s.tables.as_mut().unwrap().push(downstream));
+        let (state, text) = checked("deduplication", |s| s.tables.as_mut().unwrap().push(downstream));
         assert!(state == State::Warn && text.contains("no window: db.v"), "{text}");
-        let (_, text) = judged("deduplication", |s| table(s).partition_key = "toDate(timestamp)".into());
+        let (_, text) = checked("deduplication", |s| table(s).partition_key = "toDate(timestamp)".into());
         assert!(text.contains("one for each value of toDate(timestamp)"), "{text}");
     }
 
     #[test]
     fn parts_warn_from_half_the_delay_on_and_fail_when_inserts_are_rejected() {
-        let with = |parts| judged("parts", |s| table(s).parts = parts).0;
+        let with = |parts| checked("parts", |s| table(s).parts = parts).0;
         assert_eq!([499, 500, 2_999, 3_000].map(with), [State::Ok, State::Warn, State::Warn, State::Fail]);
     }
 }

@@ -18,7 +18,7 @@ pub(super) struct Diagnosis {
 }
 
 impl Diagnosis {
-    /// Judges the facts. Pure.
+    /// Checks the facts. Pure.
     pub(super) fn of(facts: &Facts) -> Self {
         let mut checks = kafka_checks::checks(facts);
         checks.extend(clickhouse_checks::checks(facts));
@@ -26,7 +26,7 @@ impl Diagnosis {
         Self { checks, guarantee: Some(guarantee) }
     }
 
-    /// Judges the facts that decide whether the consumer starts. Pure.
+    /// Checks the facts that decide whether the consumer starts. Pure.
     pub(super) fn of_start_up(facts: &Facts) -> Self {
         let mut checks = kafka_checks::start_up_checks(facts);
         checks.extend(clickhouse_checks::start_up_checks(facts));

@@ -1,4 +1,4 @@
-//! The facts that the checks judge.
+//! The facts that the checks read.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use kmr_cli_support::ingest::{Protocol, RunArgs};
 use kmr_core::ConfigWarning;
 
-/// How many facts are gathered and judged.
+/// How many facts are gathered and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scope {
     /// `check`: the facts that decide whether the consumer starts.

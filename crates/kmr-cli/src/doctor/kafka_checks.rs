@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     /// State and text of one check, after a change of the sample facts.
-    fn judged(name: &str, change: impl FnOnce(&mut Facts)) -> (State, String) {
+    fn checked(name: &str, change: impl FnOnce(&mut Facts)) -> (State, String) {
         let mut facts = facts();
         change(&mut facts);
         let check = checks(&facts).into_iter().find(|check| check.name == name).unwrap();
@@ -234,10 +234,10 @@ mod tests {
 
     #[test]
     fn rejected_settings_fail_and_risky_ones_warn() {
-        let rejected = judged("settings", |f| f.settings.rejected = Some("drain_timeout is 5s".into()));
+        let rejected = checked("settings", |f| f.settings.rejected = Some("drain_timeout is 5s".into()));
         assert!(rejected.0 == State::Fail && rejected.1.contains("drain_timeout"), "{rejected:?}");
         let config = ClientConfig::new().set("enable.auto.commit", "true").set("queued.min.messages", "5");
-        let risky = judged("settings", |f| f.settings.notes = config.lint());
+        let risky = checked("settings", |f| f.settings.notes = config.lint());
         assert_eq!(risky.0, State::Warn);
         assert!(risky.1.contains("enable.auto.commit=true is not used"), "{}", risky.1);
         assert!(risky.1.contains("queued.min.messages=5 is used"), "{}", risky.1);
@@ -245,9 +245,9 @@ mod tests {
 
     #[test]
     fn an_unreachable_broker_fails() {
-        let (state, text) = judged("broker", |f| f.kafka.brokers = Err("refused".into()));
+        let (state, text) = checked("broker", |f| f.kafka.brokers = Err("closed".into()));
         assert!(
-            state == State::Fail && text.contains("b:9092: refused") && text.contains("--broker"),
+            state == State::Fail && text.contains("b:9092: closed") && text.contains("--broker"),
             "{text}"
         );
     }
@@ -255,45 +255,45 @@ mod tests {
     #[test]
     fn brokers_without_kip_848_fail_and_old_brokers_warn() {
         let without = |protocol| {
-            judged("API versions", |f| {
+            checked("API versions", |f| {
                 f.kafka.protocol = protocol;
                 f.kafka.apis.remove("ConsumerGroupHeartbeat");
             })
         };
         assert_eq!(without(Protocol::Consumer).0, State::Fail);
         assert_eq!(without(Protocol::Cooperative).0, State::Ok);
-        let old = judged("API versions", |f| f.kafka.apis.extend([("Metadata".to_owned(), (0, 9))]));
+        let old = checked("API versions", |f| f.kafka.apis.extend([("Metadata".to_owned(), (0, 9))]));
         assert_eq!(old.0, State::Warn);
-        assert_eq!(judged("API versions", |f| f.kafka.apis.clear()).0, State::Unknown);
+        assert_eq!(checked("API versions", |f| f.kafka.apis.clear()).0, State::Unknown);
     }
 
     #[test]
     fn absent_and_unhealthy_topics_are_named() {
-        let absent = judged("topic", |f| f.kafka.partitions = Err("it does not exist".into()));
+        let absent = checked("topic", |f| f.kafka.partitions = Err("it does not exist".into()));
         assert!(absent.0 == State::Fail && absent.1.contains("\"events\": it does not exist"), "{absent:?}");
         let partition = |f: &mut Facts, change: fn(&mut PartitionFacts)| {
             f.kafka.partitions.as_mut().unwrap().iter_mut().for_each(change);
         };
-        let headless = judged("topic", |f| partition(f, |p| p.has_leader = p.id != 1));
+        let headless = checked("topic", |f| partition(f, |p| p.has_leader = p.id != 1));
         assert!(headless.0 == State::Fail && headless.1.contains("no leader: 1"), "{headless:?}");
-        let lagging = judged("topic", |f| partition(f, |p| p.replicas = 3));
+        let lagging = checked("topic", |f| partition(f, |p| p.replicas = 3));
         assert!(lagging.0 == State::Warn && lagging.1.contains("out of sync: 0, 1"), "{lagging:?}");
     }
 
     #[test]
     fn missing_permissions_fail() {
-        let read = judged("read the topic", |f| f.kafka.may_read = Access::Denied);
+        let read = checked("read the topic", |f| f.kafka.may_read = Access::Denied);
         assert!(read.0 == State::Fail && read.1.contains("READ on topic \"events\""), "{read:?}");
-        let commit = judged("commit", |f| f.kafka.may_commit = Access::Denied);
+        let commit = checked("commit", |f| f.kafka.may_commit = Access::Denied);
         assert!(commit.0 == State::Fail && commit.1.contains("READ on group \"g\""), "{commit:?}");
-        let unknown = judged("commit", |f| f.kafka.may_commit = Access::Unknown("no answer".into()));
+        let unknown = checked("commit", |f| f.kafka.may_commit = Access::Unknown("no answer".into()));
         assert!(unknown.0 == State::Unknown && unknown.1.contains("no answer"));
     }
 
     #[test]
     fn groups_with_members_of_another_protocol_fail() {
         let with = |protocol, assignor: &str, members| {
-            judged("group", |f| {
+            checked("group", |f| {
                 let assignor = assignor.to_owned();
                 f.kafka.group_state = Ok(Some(GroupFacts { state: "Stable".into(), assignor, members }));
                 f.kafka.protocol = protocol;
@@ -310,13 +310,13 @@ mod tests {
             let (state, text) = with(protocol, assignor, members);
             assert_eq!(state, expected, "{protocol:?}: {text}");
         }
-        assert_eq!(judged("group", |f| f.kafka.group_state = Err("denied".into())).0, State::Unknown);
+        assert_eq!(checked("group", |f| f.kafka.group_state = Err("denied".into())).0, State::Unknown);
     }
 
     #[test]
     fn offsets_outside_of_the_log_fail() {
         let with = |committed: [Option<i64>; 2]| {
-            judged("committed offsets", |f| {
+            checked("committed offsets", |f| {
                 let partitions = f.kafka.partitions.as_mut().unwrap().iter_mut();
                 partitions.zip(committed).for_each(|(p, committed)| p.committed = committed);
             })
@@ -329,6 +329,6 @@ mod tests {
         let (state, text) = with([None, None]);
         assert!(state == State::Ok && text.contains("none yet"), "{text}");
         assert_eq!(with([None, Some(10)]).0, State::Warn);
-        assert_eq!(judged("committed offsets", |f| f.kafka.committed = Err("x".into())).0, State::Unknown);
+        assert_eq!(checked("committed offsets", |f| f.kafka.committed = Err("x".into())).0, State::Unknown);
     }
 }

@@ -1,7 +1,7 @@
 //! `doctor` and `check`: check all that a consumer needs, or only what it needs to start.
 //!
 //! - `kafka_facts` and `clickhouse_facts` query the servers. They join no group and write nothing.
-//! - `kafka_checks`, `clickhouse_checks` and `guarantee` judge the facts. They are pure.
+//! - `kafka_checks`, `clickhouse_checks` and `guarantee` check the facts. They are pure.
 
 use std::process::ExitCode;
 
@@ -25,7 +25,7 @@ pub(crate) use args::DoctorArgs;
 use diagnosis::Diagnosis;
 use facts::{Facts, Scope, SettingsFacts, Writer};
 
-/// Gathers, judges and prints all facts. Exit code 1 if a check fails.
+/// Gathers, checks and prints all facts. Exit code 1 if a check fails.
 pub(crate) async fn doctor(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let diagnosis = Diagnosis::of(&gather(&args, Scope::Full).await?);
     Ok(print(&args, &diagnosis))

@@ -205,8 +205,8 @@ impl Fetcher {
         self.forward(targets);
     }
 
-    /// Runs `body` behind the gate. A poll that found the gate closed returned nothing, so the
-    /// queue's reader is woken.
+    /// Runs `body` while it holds the gate. A poll that found the gate closed returned nothing, so
+    /// the queue's reader is woken.
     fn gated<T>(&self, body: impl FnOnce(&mut Positions) -> T) -> T {
         let done = body(&mut self.gate.lock());
         self.queue.wake();
@@ -214,9 +214,9 @@ impl Fetcher {
     }
 }
 
-/// Waits until librdkafka has stopped the fetchers that it was told to stop. It stops them after it
-/// has responded, and ends their forwarding then. Its main thread serves one request after the
-/// other, so a response to a later request means that the fetchers have stopped.
+/// Waits until librdkafka has stopped the fetchers that it received stop requests for. It stops
+/// them after its response, and ends their forwarding then. Its main thread serves one request
+/// after the other, so a response to a later request means that the fetchers have stopped.
 fn wait_for_stopped_fetchers(client: &Client) {
     let _ = client.assignment();
 }

@@ -85,8 +85,8 @@ impl GroupMember for Groupless {
         self.calls.client.call("unassign", unassign).await?
     }
 
-    /// There is no group to commit for. Each run decides anew where it starts, and remembers the
-    /// offsets only within the run.
+    /// There is no group to commit for. Each run chooses its starting positions again, and
+    /// remembers the offsets only within the run.
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
         self.remembered.commit(offsets);
         vec![CommitOutcome::Committed; offsets.len()]

@@ -1,4 +1,4 @@
-//! The Kafka client: librdkafka behind the seam of `member`.
+//! The Kafka client: librdkafka under the traits of `member`.
 //!
 //! Groups, from the bottom up:
 //!
@@ -27,7 +27,7 @@ mod kafka_member;
 mod logs;
 #[allow(
     unsafe_code,
-    reason = "the one place that calls librdkafka directly; every site says why it is sound"
+    reason = "the one place that calls librdkafka directly; every call explains why it is sound"
 )]
 mod native;
 mod open;

@@ -1,5 +1,5 @@
-//! The client on librdkafka's in-process cluster, driven through the seam, without the graph: what
-//! a simulated member hides.
+//! Tests of the client on librdkafka's in-process cluster. They call it through the traits of
+//! `member`, without the graph, and cover what a simulated member hides.
 
 mod bootstrap;
 mod ends;

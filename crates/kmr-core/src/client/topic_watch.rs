@@ -1,7 +1,7 @@
 //! [`TopicWatch`]: without a group, the partitions of the topics, and rebalances when they change.
 //!
-//! Invariant: a partition is lost only when two look-ups in a row do not find it. A broker that is
-//! starting may respond without it once.
+//! Invariant: a partition is lost only when two consecutive look-ups do not find it. A broker that
+//! is starting may return a response without it once.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;

@@ -1,13 +1,12 @@
 //! The builder of a consumer: all settings, with their defaults and limits.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Consumer;
 use super::handle::ConsumerHandle;
 use super::options::Options;
+use super::run::{Consumer, Shutdown};
 use crate::circuit_breaker::CircuitBreaker;
 use crate::config::{ClientConfig, ResetPolicy, StartAt, Until};
 use crate::error::Error;
@@ -17,21 +16,6 @@ use crate::graph::pipeline::Pipeline;
 use crate::listeners::{CommitEvent, RebalanceEvent};
 use crate::strategy::IntoPipeline;
 use crate::watchdog::Watchdog;
-
-/// The source of the request that ends a consumer in order.
-#[derive(Default)]
-pub(super) enum Shutdown {
-    /// SIGINT and SIGTERM.
-    #[default]
-    Signals,
-    Future(Pin<Box<dyn Future<Output = ()> + Send>>),
-}
-
-impl std::fmt::Debug for Shutdown {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(if matches!(self, Shutdown::Signals) { "Signals" } else { "Future" })
-    }
-}
 
 /// The settings of a consumer: see [`Consumer::builder`].
 #[derive(Debug, Default)]
@@ -109,7 +93,7 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
-    /// Where partitions start for which the group has committed nothing. Default:
+    /// The starting position of partitions without a committed offset. Default:
     /// [`offset_reset_policy`](Self::offset_reset_policy), which also decides for partitions that
     /// `start_at` does not name.
     pub fn start_at(mut self, start: StartAt) -> Self {
@@ -117,19 +101,19 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
-    /// Where a partition starts for which the group has committed nothing. Default
+    /// The starting position of a partition without a committed offset. Default
     /// [`ResetPolicy::Earliest`].
     pub fn offset_reset_policy(mut self, policy: ResetPolicy) -> Self {
         self.options.reset = Some(policy);
         self
     }
 
-    /// What happens when the offset to read next is not in the log any more, because retention was
-    /// faster than the consumer or the topic was created anew. Records are lost then.
+    /// What happens when the offset to read next is no longer in the log, because retention was
+    /// faster than the consumer or the topic was deleted and created again. Records are lost then.
     ///
-    /// Default [`ResetPolicy::Fail`]: the consumer stops, and names partition, offset and the
-    /// bounds of the log. The other policies continue at the lowest offset or after the last
-    /// record, with a warning that names both offsets.
+    /// Default [`ResetPolicy::Fail`]: the consumer stops with an error that names the partition,
+    /// the offset and the bounds of the log. The other policies continue at the lowest offset or
+    /// after the last record, with a warning that names both offsets.
     pub fn out_of_range_policy(mut self, policy: ResetPolicy) -> Self {
         self.options.graph.out_of_range = policy;
         self
@@ -195,9 +179,9 @@ impl<P> ConsumerBuilder<P> {
     /// Records at or after the end are not processed and not committed. A paused partition has not
     /// reached its end.
     ///
-    /// A consumer that is assigned nothing for 60 s, counted from the start or from the last
-    /// rebalance, ends, too. With a session timeout above 60 s, do not start a consumer while the
-    /// group still waits for a member that died.
+    /// A consumer also ends if it is assigned nothing for 60 s, counted from the start or from the
+    /// last rebalance. With a session timeout above 60 s, do not start a consumer while the group
+    /// still waits for a member that died.
     pub fn until(mut self, until: Until) -> Self {
         self.options.graph.until = Some(until);
         self
@@ -234,6 +218,13 @@ impl<P> ConsumerBuilder<P> {
     pub fn shutdown_signal(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Shutdown::Future(Box::pin(signal));
         self
+    }
+}
+
+impl Consumer {
+    /// A builder with the default settings.
+    pub fn builder() -> ConsumerBuilder {
+        ConsumerBuilder::default()
     }
 }
 
@@ -331,6 +322,6 @@ pub(super) mod tests {
         let watchdog = Watchdog::default().with_warn_after(Duration::from_secs(5));
         let thresholds = builder().watchdog(watchdog).options.graph(&pipeline).thresholds;
         assert_eq!(thresholds.warn_after, Duration::from_secs(3605));
-        assert_eq!(thresholds.heal_after, Some(Duration::from_secs(3600 + 900)));
+        assert_eq!(thresholds.restart_after, Some(Duration::from_secs(3600 + 900)));
     }
 }

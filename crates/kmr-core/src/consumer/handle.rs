@@ -41,7 +41,7 @@ impl ConsumerHandle {
     }
 
     /// Pauses these partitions until [`resume`](Self::resume). Repeating it changes nothing.
-    /// Records that have been fetched are still processed and committed.
+    /// Fetched records are still processed and committed.
     ///
     /// Partitions that are not assigned may be named: they are paused when they are assigned. A
     /// pause survives rebalances and new clients, and ends with this consumer.

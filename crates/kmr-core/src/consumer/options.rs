@@ -27,7 +27,7 @@ pub(super) struct Options {
     pub(super) graph: GraphOptions,
 }
 
-/// One part in this many of the memory budget is librdkafka's.
+/// librdkafka may use this fraction of the memory budget, as a divisor.
 const PREFETCH_DIVISOR: usize = 4;
 /// Lowest budget. Below it, one fetch alone is more than the graph may hold.
 const LEAST_BUDGET: usize = 4 << 20;
@@ -121,7 +121,7 @@ impl Options {
         let mut graph = self.graph.clone();
         graph.thresholds = WatchdogThresholds {
             warn_after: self.watchdog.warn_after.saturating_add(batching),
-            heal_after: self.watchdog.restart_after.map(|age| age.saturating_add(batching)),
+            restart_after: self.watchdog.restart_after.map(|age| age.saturating_add(batching)),
         };
         graph
     }

@@ -11,7 +11,7 @@ use crate::stats::Stats;
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct RunReport {
-    /// What it did.
+    /// The consumer's counters at its end.
     pub stats: Stats,
     /// The partitions that it owned at the end.
     pub partitions: BTreeMap<TopicPartition, PartitionReport>,

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use tokio::task::AbortHandle;
 
-use super::EXIT_CODE;
 use crate::error::BoxError;
 use crate::telemetry;
 
+/// The exit code of a process that is stuck: `EX_SOFTWARE` of sysexits.h.
+pub(super) const EXIT_CODE: i32 = 70;
 /// How often the runtime counts up, and how often the thread checks the count.
 const TICK: Duration = Duration::from_secs(1);
 

@@ -7,12 +7,9 @@ mod user;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-pub use self::user::{CodedError, Retryable, StopConsumer, error_chain};
+pub use self::user::{BoxError, CodedError, Retryable, StopConsumer, error_chain};
 use crate::partition_report::PartitionReport;
 use crate::record::TopicPartition;
-
-/// Any error of user code or of a sink.
-pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Why a consumer could not be built, or stopped.
 ///

@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use super::BoxError;
+/// Any error of user code or of a sink.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync + 'static>;
 
 /// Makes a wrapper read like the error that it wraps: the same text, the same causes.
 macro_rules! transparent {

@@ -1,5 +1,5 @@
-//! From a strategy's types to running tasks: each stage is started with the channel to the stage
-//! behind it, last first.
+//! Turns a strategy's types into running tasks. Each stage is started with the channel to the stage
+//! after it, so the last stage is started first.
 
 use std::sync::{Arc, Mutex};
 
@@ -23,9 +23,9 @@ use crate::stage::{Chain, Pass};
 use crate::util::future::BoxFuture;
 use crate::util::supervise::{Tasks, supervise};
 
-/// Pieces that may wait in front of a reduce. Small: what is here is charged to the budget but not
-/// yet in a batch.
-const CHANNEL_PIECES: usize = 32;
+/// Chunks of rows that may wait before a reduce. Few, because they are charged to the budget but
+/// not yet in a batch.
+const CHANNEL_CAPACITY: usize = 32;
 
 type ConnectUp<T> =
     Box<dyn FnOnce(Box<dyn Downstream<T>>, Build) -> BoxFuture<'static, Result<Build, Error>> + Send>;
@@ -75,7 +75,7 @@ fn start_failed(info: &ReduceInfo, source: BoxError) -> Error {
     Error::Stage { stage: info.stage.to_string(), step: "start-up check failed".to_owned(), source }
 }
 
-/// Spawns a reduce task; returns the way to it.
+/// Spawns a reduce task. Returns the sender to it.
 fn spawn_reduce<R: Reducer>(
     info: ReduceInfo,
     reducer: R,
@@ -83,7 +83,7 @@ fn spawn_reduce<R: Reducer>(
     errors: Arc<dyn ErrorBranch>,
     (context, tasks): (&StageContext, &mut Tasks),
 ) -> mpsc::Sender<TrackedRows<R::Rows>> {
-    let (sender, input) = mpsc::channel(CHANNEL_PIECES);
+    let (sender, input) = mpsc::channel(CHANNEL_CAPACITY);
     let name = info.stage.to_string();
     let runtime = ReduceRuntime {
         stage: info.stage,
@@ -130,9 +130,9 @@ where
     })
 }
 
-/// What a chain of maps hangs on: Kafka, or a reduce.
+/// The input of a chain of maps: Kafka, or a reduce.
 pub trait Link<C: Chain>: Send + 'static {
-    /// Connects the chain, and what is before it, to the reduce behind it.
+    /// Connects the chain, and the stages before it, to the reduce after it.
     #[doc(hidden)]
     fn connect<R: Rows<Item = C::Out>>(
         self,
@@ -149,7 +149,7 @@ pub struct Target<R: Rows> {
     pub(crate) sender: mpsc::Sender<TrackedRows<R>>,
 }
 
-/// The maps hang on Kafka's records.
+/// The maps take Kafka's records.
 #[derive(Debug)]
 pub struct SourceLink;
 
@@ -182,14 +182,14 @@ where
     }
 }
 
-/// The maps hang on the output of a reduce.
+/// The maps take the output of a reduce.
 #[allow(missing_debug_implementations, reason = "holds the stages before it")]
 pub struct ReduceLink<T> {
     up: ConnectUp<T>,
 }
 
 impl<T: Send + 'static> ReduceLink<T> {
-    /// A reduce that is fed by `chain`, which hangs on `link`.
+    /// A reduce that receives the output of `chain`, whose input is `link`.
     pub(crate) fn new<R, L, C>(info: ReduceInfo, mut reducer: R, link: L, chain: C) -> Self
     where
         R: Reducer<Output = T>,
@@ -210,7 +210,7 @@ impl<T: Send + 'static> ReduceLink<T> {
         Self { up }
     }
 
-    /// Ends the strategy behind this reduce, with the maps of `chain`.
+    /// Ends the strategy after this reduce, with the maps of `chain`.
     pub(crate) fn finish<C>(self, chain: C) -> BuildGraph
     where
         C: for<'r> Chain<In<'r> = T>,

@@ -39,7 +39,7 @@ impl Default for GraphOptions {
             out_of_range: ResetPolicy::Fail,
             thresholds: WatchdogThresholds {
                 warn_after: Duration::from_secs(60),
-                heal_after: Some(Duration::from_secs(900)),
+                restart_after: Some(Duration::from_secs(900)),
             },
             until: None,
             listeners: Listeners::default(),

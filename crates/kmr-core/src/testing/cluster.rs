@@ -46,7 +46,7 @@ impl ClusterThread {
         Ok(Self { servers, requests: Some(requests), thread: Some(thread) })
     }
 
-    /// Runs `call` on the cluster's thread and waits for its answer.
+    /// Runs `call` on the cluster's thread and waits for its result.
     pub(super) fn call<T: Send + 'static>(
         &self,
         what: &str,
@@ -66,13 +66,13 @@ impl Drop for ClusterThread {
     fn drop(&mut self) {
         self.requests = None; // ends the loop
         if let Some(thread) = self.thread.take() {
-            // It ends without a panic, or its panic has been reported by the call that met it.
+            // It ends without a panic, or the call that met its panic has reported it.
             let _ = thread.join();
         }
     }
 }
 
-/// An error of this module, in the crate's form.
+/// An error of this module, as an error of the crate.
 pub(super) fn failed(what: &str, reason: &dyn std::fmt::Display) -> Error {
     Error::Client { operation: what.to_owned(), source: reason.to_string().into(), retryable: false }
 }

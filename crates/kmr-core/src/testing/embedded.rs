@@ -15,25 +15,26 @@ use super::offsets::OffsetReader;
 use crate::config::ClientConfig;
 use crate::error::Error;
 
-/// Longest wait for the acknowledgement of records; all that the cluster can hold takes a second.
+/// Maximum wait for the acknowledgement of records. Everything that the cluster can hold takes a
+/// second.
 const PRODUCE: Duration = Duration::from_secs(30);
 
-/// A Kafka cluster inside this process: librdkafka's mock cluster, on loopback ports of its own. It
-/// ends, with all that it holds, when it is dropped; stop the consumers first.
+/// A Kafka cluster inside this process: librdkafka's mock cluster, on its own loopback ports. When
+/// it is dropped, it ends with all its records. Stop the consumers before that.
 ///
-/// It speaks enough of the protocol for producers, consumer groups (eager, cooperative, KIP-848)
-/// and offset commits, and is as fast as a real broker. It is for examples, demos and tests of
-/// strategies, and it is no broker:
+/// It implements the protocol for producers, consumer groups (eager, cooperative, KIP-848) and
+/// offset commits, and is as fast as a real broker. It is for examples, demos and tests of
+/// strategies, and has these limits:
 ///
-/// * **A partition keeps 5 MB** (or 100,000 batches), then forgets its oldest records, read or not.
-///   Consume while producing, and do not produce further ahead than that: what is forgotten first
-///   makes the consumer stop with [`Error::OffsetOutOfRange`].
-/// * Groups of the classic protocol wait 3 s before their first assignment; with
-///   `group.protocol=consumer` it takes milliseconds. [`client_config`](Self::client_config) sets
-///   that.
-/// * A commit in the middle of a classic rebalance is answered as no real broker does, so records
+/// * **A partition keeps 5 MB** (or 100,000 batches), then deletes its oldest records, read or not.
+///   Consume while producing, and do not produce further ahead than that. Deleted records that were
+///   not read stop the consumer with [`Error::OffsetOutOfRange`].
+/// * Groups of the classic protocol wait 3 s before their first assignment. With
+///   `group.protocol=consumer` it takes milliseconds, and [`client_config`](Self::client_config)
+///   sets that.
+/// * The response to a commit during a classic rebalance differs from a real broker's, so records
 ///   are read twice. Count exactly under `group.protocol=consumer`, or on a real broker.
-/// * No admin requests, no TLS, no SASL, no ACLs; nothing is on disk.
+/// * No admin requests, no TLS, no SASL and no ACLs. Nothing is stored on disk.
 ///
 /// # Examples
 /// ```
@@ -64,7 +65,7 @@ impl EmbeddedCluster {
     /// Starts a cluster of one broker.
     ///
     /// # Errors
-    /// No thread or no port could be had.
+    /// No thread or port is available.
     pub fn start() -> Result<Self, Error> {
         Ok(Self { thread: ClusterThread::start(1)? })
     }
@@ -74,8 +75,8 @@ impl EmbeddedCluster {
         &self.thread.servers
     }
 
-    /// Settings for a consumer of this cluster, ready to be passed on: the address, `group`, and
-    /// the group protocol that starts at once.
+    /// Settings for a consumer of this cluster: the address, `group`, and the group protocol that
+    /// starts at once.
     pub fn client_config(&self, group: &str) -> ClientConfig {
         ClientConfig::new()
             .set("bootstrap.servers", self.bootstrap_servers())
@@ -96,8 +97,8 @@ impl EmbeddedCluster {
         })
     }
 
-    /// Produces records in order and waits until all are acknowledged. Blocks the thread for some
-    /// milliseconds; from async code call it through `tokio::task::spawn_blocking` where that
+    /// Produces records in order and waits until all are acknowledged. It blocks the thread for
+    /// some milliseconds. From async code, call it through `tokio::task::spawn_blocking` where that
     /// matters.
     ///
     /// # Errors
@@ -131,7 +132,7 @@ impl EmbeddedCluster {
         }
     }
 
-    /// What `group` has committed, by partition; partitions without a commit are left out.
+    /// The committed offsets of `group`, by partition. Partitions without a commit are left out.
     ///
     /// # Errors
     /// The topic does not exist.
@@ -139,7 +140,7 @@ impl EmbeddedCluster {
         OffsetReader::new(self.bootstrap_servers(), group)?.committed(topic)
     }
 
-    /// The offset behind the last record, by partition: how many records were produced to it.
+    /// The offset after the last record, by partition: how many records were produced to it.
     ///
     /// # Errors
     /// The topic does not exist.

@@ -1,4 +1,4 @@
-//! What tests and demos of kmr run on, without a server: feature `testing`.
+//! The base for tests and demos of kmr without a server: feature `testing`.
 
 mod cluster;
 mod embedded;

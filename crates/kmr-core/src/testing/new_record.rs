@@ -1,11 +1,11 @@
-//! A record that is about to be produced: its own type, because it has no offset yet.
+//! A record to produce. It has its own type, because it has no offset yet.
 
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
 use crate::record::{OwnedHeader, OwnedRecord, TopicPartition};
 
-/// A record to be produced to one partition of an [`EmbeddedCluster`](super::EmbeddedCluster).
+/// A record to produce to one partition of an [`EmbeddedCluster`](super::EmbeddedCluster).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewRecord {
     partition: i32,
@@ -16,7 +16,7 @@ pub struct NewRecord {
 }
 
 impl NewRecord {
-    /// A record for `partition`, without key, payload (a tombstone) and headers.
+    /// A record for `partition`, without key, payload (so a tombstone) and headers.
     pub fn new(partition: i32) -> Self {
         Self { partition, ..Self::default() }
     }
@@ -33,7 +33,7 @@ impl NewRecord {
         self
     }
 
-    /// Adds a header behind those that are there.
+    /// Adds a header after the existing ones.
     pub fn with_header(mut self, key: impl Into<String>, value: Option<Vec<u8>>) -> Self {
         self.headers.push(OwnedHeader { key: key.into(), value });
         self
@@ -45,8 +45,8 @@ impl NewRecord {
         self
     }
 
-    /// As the record that it has become, at `offset` of `partition`; `millis` is its timestamp if
-    /// it has none of its own.
+    /// The record as it was stored, at `offset` of `partition`. `millis` is its timestamp if it has
+    /// none of its own.
     pub(super) fn into_record(self, partition: &TopicPartition, offset: i64, millis: i64) -> OwnedRecord {
         let record = OwnedRecord::new(partition.shared_topic().clone(), partition.partition(), offset)
             .with_timestamp_millis(self.timestamp.unwrap_or(millis));
@@ -61,7 +61,7 @@ impl NewRecord {
         self.headers.into_iter().fold(record, |record, header| record.with_header(header.key, header.value))
     }
 
-    /// In the client library's form.
+    /// The record in the client library's form.
     pub(super) fn to_native<'r>(&'r self, topic: &'r str) -> BaseRecord<'r, [u8], [u8]> {
         let mut record = BaseRecord::to(topic);
         record.partition = Some(self.partition);

@@ -1,4 +1,4 @@
-//! Members come and go.
+//! Members join and leave.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ async fn everything_is_delivered_once_and_committed(settings: &[(&str, &str)]) {
     seen.until(8000).await;
     let report = consumer.stop().await.unwrap();
     assert_eq!(committed(&report), [Some(2000); 4]);
-    // The next consumer of the group goes on where this one ended.
+    // The next consumer of the group continues where this one ended.
     cluster.produce(10);
     let consumer = cluster.consume(settings, &seen);
     seen.until(8040).await;
@@ -23,22 +23,22 @@ async fn everything_is_delivered_once_and_committed(settings: &[(&str, &str)]) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn eager_group_delivers_everything_once_and_goes_on_after_a_restart() {
+async fn eager_group_delivers_everything_once_and_continues_after_a_restart() {
     everything_is_delivered_once_and_committed(&EAGER).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn cooperative_group_delivers_everything_once_and_goes_on_after_a_restart() {
+async fn cooperative_group_delivers_everything_once_and_continues_after_a_restart() {
     everything_is_delivered_once_and_committed(&COOPERATIVE).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn kip_848_group_delivers_everything_once_and_goes_on_after_a_restart() {
+async fn kip_848_group_delivers_everything_once_and_continues_after_a_restart() {
     everything_is_delivered_once_and_committed(&KIP_848).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_second_member_joins_and_leaves_under_load_with_nothing_missing_or_double() {
+async fn a_second_member_joins_and_leaves_under_load_without_missing_or_duplicate_records() {
     let (cluster, seen) = (Cluster::start(), Seen::default());
     let first = cluster.consume(&KIP_848, &seen);
     let mut produced = 0;
@@ -87,9 +87,9 @@ async fn wrong_kafka_settings_are_named_without_their_values() {
     assert!(text.contains("no.such.setting") && !text.contains("hunter2"), "{text}");
 }
 
-/// R4: the partition goes to the next member, and what the stuck one had is read again.
+/// R4: the next member gets the partition, and reads the records of the stuck one again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn user_code_that_is_stuck_keeps_no_partition_past_the_drain_deadline() {
+async fn user_code_that_is_stuck_keeps_no_partition_past_the_drain_timeout() {
     let (cluster, stuck, seen) = (Cluster::start(), Seen::default(), Seen::default());
     cluster.produce(20);
     let never = async |_: OwnedRecord| {
@@ -111,10 +111,10 @@ async fn user_code_that_is_stuck_keeps_no_partition_past_the_drain_deadline() {
     };
     timeout(Duration::from_secs(30), owns).await.unwrap();
     let second = cluster.consume(&KIP_848, &seen);
-    // Two of the four partitions, after the deadline of the first.
+    // Two of the four partitions, after the drain timeout of the first member.
     seen.until(40).await;
     assert_eq!(stuck.len(), 0);
-    // Its end takes as long again: its task is dropped.
+    // Its end takes as long again, so its task is dropped.
     first.task.abort();
     seen.until(80).await;
     second.stop().await.unwrap();

@@ -1,4 +1,4 @@
-//! A mock cluster, a consumer of it that notes what it delivers.
+//! A mock cluster, and a consumer of it that records its deliveries.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ use tokio::time::timeout;
 
 pub(crate) const PARTITIONS: i32 = 4;
 pub(crate) const KIP_848: [(&str, &str); 1] = [("group.protocol", "consumer")];
-/// The mock's classic groups wait for a session timeout, less a second, after a member has left.
+/// The mock's classic groups wait after a member has left, for a session timeout less one second.
 pub(crate) const SESSION: (&str, &str) = ("session.timeout.ms", "6000");
 pub(crate) const COOPERATIVE: [(&str, &str); 2] =
     [("partition.assignment.strategy", "cooperative-sticky"), SESSION];
@@ -30,7 +30,7 @@ impl Seen {
         self.0.lock().unwrap().len()
     }
 
-    /// How often records were delivered, doubles included.
+    /// How often records were delivered, duplicates included.
     pub(crate) fn times(&self) -> u32 {
         self.0.lock().unwrap().values().sum()
     }
@@ -50,7 +50,7 @@ impl Seen {
     }
 }
 
-/// Writes delivered records down.
+/// Records what was delivered.
 pub(crate) struct Count {
     open: Vec<(i32, i64)>,
     seen: Seen,

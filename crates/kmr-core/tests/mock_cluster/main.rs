@@ -1,9 +1,9 @@
-//! The whole consumer on librdkafka's in-process cluster: what a scripted member hides, the client,
-//! does its part here.
+//! The whole consumer on librdkafka's in-process cluster. These tests cover the client, which tests
+//! with a scripted member do not.
 //!
-//! The mock cluster's classic groups wait 3 s to start and answer commits in a rebalance otherwise
-//! than a real broker, so exact counts across rebalances are asserted under KIP-848 only, where it
-//! behaves as the real one.
+//! The mock cluster's classic groups wait 3 s to start, and respond to commits in a rebalance
+//! differently from a real broker. So exact counts across rebalances are asserted only under
+//! KIP-848, where the mock behaves like a real broker.
 
 #![expect(clippy::unwrap_used, reason = "a test's helpers")]
 

@@ -1,5 +1,4 @@
-//! A mapper that does not return: the watchdog ends the consumer, and the process if that is
-//! wanted.
+//! A mapper that does not return: the watchdog ends the consumer, and the process if configured.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -11,8 +10,7 @@ use crate::kit::{Cluster, Count, KIP_848, Seen};
 /// Set in the process that has to end.
 const STUCK: &str = "KMR_TEST_STUCK";
 
-/// Runs this test in a process of its own, which has to end with the code of a consumer that is
-/// stuck.
+/// Runs this test in a separate process, which has to end with the exit code of a stuck consumer.
 fn ends_stuck(name: &str) {
     let mut process = Command::new(std::env::current_exe().unwrap());
     let mut process = process.args(["--exact", name, "--nocapture"]).env(STUCK, "1").spawn().unwrap();
@@ -34,7 +32,7 @@ fn ends_stuck(name: &str) {
 #[test]
 fn a_mapper_that_never_returns_ends_the_process() {
     match std::env::var_os(STUCK) {
-        // One worker thread for each partition's mapper, and some for the rest.
+        // One worker thread for each partition's mapper, and some for the other tasks.
         Some(_) => stuck(6),
         None => ends_stuck("stuck::a_mapper_that_never_returns_ends_the_process"),
     }
@@ -48,7 +46,8 @@ fn mappers_that_hold_every_worker_thread_end_the_process() {
     }
 }
 
-/// Four partitions with a record each. Does not return: the runtime waits for the mappers.
+/// Four partitions with one record each. Does not return, because the runtime waits for the
+/// mappers.
 fn stuck(workers: usize) {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build().unwrap();

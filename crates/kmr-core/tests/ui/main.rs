@@ -1,17 +1,17 @@
-//! Compile-fail tests: strategies that must not compile, and what the compiler says about them, and
-//! where.
+//! Compile-fail tests: strategies that must not compile, with the compiler's messages and their
+//! places.
 //!
-//! Why not trybuild: it compares the whole of rustc's text, so each release of Rust breaks it, and
-//! it builds kmr-core and librdkafka a second time. This compiles each file of `fail/` by one call
-//! of rustc against the kmr-core that these tests are linked with (about 0.2 s a file), and
-//! compares key phrases and places only:
+//! Why not trybuild: it compares rustc's whole text, so each release of Rust breaks it, and it
+//! builds kmr-core and librdkafka a second time. These tests compile each file of `fail/` with one
+//! call of rustc, against the kmr-core that they are linked with (about 0.2 s a file). They compare
+//! only key phrases and places:
 //!
-//! * a line that ends with `//~ one | two` has exactly one error, whose text (message, labels,
-//!   notes) contains both;
-//! * there are no other errors: a mistake must not cause a second message somewhere else.
+//! * A line that ends with `//~ one | two` has exactly one error, whose text (message, labels,
+//!   notes) contains both phrases.
+//! * There are no other errors: a mistake must not cause a second message somewhere else.
 //!
-//! `KMR_UI_SHOW=1 cargo test -p kmr-core --test ui -- --nocapture` shows all that the compiler
-//! says.
+//! `KMR_UI_SHOW=1 cargo test -p kmr-core --test ui -- --nocapture` prints the compiler's whole
+//! output.
 
 #![allow(clippy::expect_used, clippy::print_stdout, reason = "a test outside of `#[test]` functions")]
 
@@ -26,14 +26,14 @@ use serde_json::Value;
 struct CompilerError {
     /// The line of its first primary span.
     line: usize,
-    /// Its message, labels and notes; not the source that is shown with them, which holds the
-    /// expected phrases.
+    /// Its message, labels and notes. Not the source that is shown with them, because it contains
+    /// the expected phrases.
     text: String,
     rendered: String,
 }
 
 #[test]
-fn strategies_that_make_no_sense_are_refused_at_the_stage_in_plain_words() {
+fn invalid_strategies_are_rejected_at_the_stage_with_a_clear_message() {
     let cases = cases("fail");
     assert!(cases.len() > 20, "only {} cases were found", cases.len());
     let failed: Vec<String> = cases.iter().filter_map(|case| problem(case)).collect();
@@ -58,7 +58,7 @@ fn cases(directory: &str) -> Vec<PathBuf> {
     cases
 }
 
-/// What is not as the file says; `None` if all is.
+/// The differences from the file's expectations. `None`: there are none.
 fn problem(case: &Path) -> Option<String> {
     let mut expected = expectations(case);
     assert!(!expected.is_empty(), "{} expects no error", case.display());
@@ -69,17 +69,17 @@ fn problem(case: &Path) -> Option<String> {
             None => wrong.push(format!("not expected on line {}", error.line)),
             Some(phrases) => {
                 let missing = phrases.iter().filter(|phrase| !error.text.contains(phrase.as_str()));
-                wrong.extend(missing.map(|phrase| format!("line {} does not say: {phrase}", error.line)));
+                wrong.extend(missing.map(|phrase| format!("line {} does not contain: {phrase}", error.line)));
             }
         }
     }
     wrong.extend(expected.keys().map(|line| format!("no error on line {line}")));
-    let said: String = errors.iter().map(|error| error.rendered.as_str()).collect();
+    let output: String = errors.iter().map(|error| error.rendered.as_str()).collect();
     if std::env::var_os("KMR_UI_SHOW").is_some() {
-        println!("== {}\n{said}", case.display());
+        println!("== {}\n{output}", case.display());
     }
     (!wrong.is_empty())
-        .then(|| format!("== {}\n!! {}\nthe compiler said:\n{said}", case.display(), wrong.join("\n")))
+        .then(|| format!("== {}\n!! {}\nthe compiler's output:\n{output}", case.display(), wrong.join("\n")))
 }
 
 /// The phrases that a file expects, by line.
@@ -111,14 +111,14 @@ fn compile(case: &Path) -> Vec<CompilerError> {
         .arg(case)
         .output()
         .expect("rustc runs");
-    let said = String::from_utf8(output.stderr).expect("the compiler writes UTF-8");
-    let messages: Vec<Value> = said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
-    let errors: Vec<CompilerError> = messages.iter().filter_map(compiler_error).collect();
-    assert_eq!(output.status.success(), errors.is_empty(), "{said}");
+    let messages = String::from_utf8(output.stderr).expect("the compiler writes UTF-8");
+    let parsed: Vec<Value> = messages.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let errors: Vec<CompilerError> = parsed.iter().filter_map(compiler_error).collect();
+    assert_eq!(output.status.success(), errors.is_empty(), "{messages}");
     errors
 }
 
-/// An error that has a place; the summary at the end has none.
+/// An error that has a place. The summary at the end has none.
 fn compiler_error(message: &Value) -> Option<CompilerError> {
     if message["level"] != "error" {
         return None;
@@ -140,7 +140,7 @@ fn add_texts(message: &Value, text: &mut String) {
     items("children").for_each(|note| add_texts(note, text));
 }
 
-/// The kmr-core that this test is linked with: the last one that was built before it, with whatever
+/// The kmr-core that this test is linked with: the last one that was built before it, with any
 /// features.
 fn library() -> PathBuf {
     let test = std::env::current_exe().expect("the path of this test");

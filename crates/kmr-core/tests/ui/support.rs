@@ -1,7 +1,7 @@
 //! A reducer and a few stages for the tests of strategies.
 
 #![allow(dead_code, reason = "each test uses a part of it")]
-#![allow(clippy::needless_pass_by_value, reason = "stages are given their values")]
+#![allow(clippy::needless_pass_by_value, reason = "stages receive their values")]
 
 use std::convert::Infallible;
 use std::marker::PhantomData;
@@ -17,7 +17,7 @@ pub(crate) struct Count<T> {
 }
 
 impl<T> Count<T> {
-    /// A count of nothing.
+    /// A counter of no rows yet.
     pub(crate) fn new() -> Self {
         Self { rows: 0, kind: PhantomData }
     }
@@ -53,12 +53,12 @@ impl Delivery for Counted {
     }
 }
 
-/// What the first map stage makes.
+/// The output of the first map stage.
 pub(crate) struct Order {
     pub(crate) amount: u32,
 }
 
-/// Something else.
+/// Another type.
 pub(crate) struct Line(pub(crate) String);
 
 pub(crate) fn parse(_: &Record<'_>) -> Result<Order, Infallible> {

@@ -13,5 +13,5 @@ pub(crate) struct EmbeddedArgs {
     pub(crate) partitions: i32,
     /// Ratio of malformed messages, as in 0.0001 or 1/10000.
     #[arg(long, value_name = "RATIO", default_value = "1/10000", value_parser = units::ratio)]
-    pub(crate) malformed_share: f64,
+    pub(crate) malformed_ratio: f64,
 }

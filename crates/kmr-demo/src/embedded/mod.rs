@@ -48,7 +48,7 @@ pub(crate) async fn demo(args: EmbeddedArgs) -> anyhow::Result<ExitCode> {
 
     let started = Instant::now();
     let running = tokio::spawn(consumer.run());
-    let plan = Plan::new(args.messages, args.partitions, args.malformed_share);
+    let plan = Plan::new(args.messages, args.partitions, args.malformed_ratio);
     let producer = MessageProducer::start(plan.clone(), cluster.bootstrap_servers(), TOPIC, handle.clone())?;
     let ended = Supervisor { producer: &producer, handle: &handle, progress: Progress::new(&console) }
         .run(running)

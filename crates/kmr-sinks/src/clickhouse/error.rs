@@ -196,8 +196,8 @@ pub enum ClickHouseError {
 
     /// Exactly-once mode: a planned block may be stored already, and its token may be forgotten.
     #[error(
-        "table {table}: the block {token} may have been inserted before and its token may be forgotten: {why}; look by topic, partition and \
-         offset whether its rows are there, then start a new epoch behind or in front of them (kmr offsets reset)"
+        "table {table}: the block {token} may have been inserted before and its token may be forgotten: {why}; check by topic, partition and \
+         offset whether the table has its rows, then start a new epoch after them if it has, else at their first offset (kmr offsets reset)"
     )]
     InDoubt {
         /// The table, quoted.

@@ -14,7 +14,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseRecord, Producer, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 
 /// While a broker is unavailable the client repeats its errors. Each error is a warning this often.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
@@ -177,6 +177,9 @@ impl Client {
 impl Drop for Client {
     fn drop(&mut self) {
         let Some(producer) = self.producer.take() else { return };
+        // Before the thread starts, which may take a while: a broker that recovers meanwhile would
+        // receive the messages.
+        producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
         let closer = thread::Builder::new().name("kmr-kafka-producer-end".to_owned());
         // Without a thread the producer is dropped here.
         let _ = closer.spawn(move || drop(producer));

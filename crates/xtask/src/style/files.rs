@@ -1,6 +1,6 @@
 //! The text files of the repository, read once for all checks.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -45,7 +45,7 @@ pub(crate) fn read_all(root: &Path) -> Result<Vec<SourceFile>> {
             if kind.is_dir() && is_ours(&name) {
                 folders.push(path);
             } else if kind.is_file() {
-                files.push(read(root, path)?);
+                files.push(read(root, &path)?);
             }
         }
     }
@@ -57,12 +57,12 @@ fn is_ours(folder: &str) -> bool {
     folder != "target" && (!folder.starts_with('.') || HIDDEN_FOLDERS.contains(&folder))
 }
 
-fn read(root: &Path, path: PathBuf) -> Result<SourceFile> {
-    let relative = path.strip_prefix(root).unwrap_or(&path).to_string_lossy().replace('\\', "/");
+fn read(root: &Path, path: &Path) -> Result<SourceFile> {
+    let relative = path.strip_prefix(root).unwrap_or(path).to_string_lossy().replace('\\', "/");
     let language = language(&relative);
     let text = match language {
         Language::Other => String::new(),
-        _ => std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?,
+        _ => std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?,
     };
     Ok(SourceFile { path: relative, language, text })
 }

@@ -119,6 +119,7 @@ pub(crate) const RULES: [Rule; 29] = [
             "behind a|an|the load balancer",
             "behind a|an|the firewall|nat",
             "behind a|an|the feature",
+            "leave|leaves|left|leaving behind",
         ],
     ),
     rule(
@@ -210,7 +211,7 @@ pub(crate) const RULES: [Rule; 29] = [
         "ratio",
         &[
             "share of failures|failed|failing|rejected|dead|errors|malformed|bad",
-            "failure|failed|rejected|malformed share|shares",
+            "failure|failed|rejected share|shares",
         ],
         &[],
     ),

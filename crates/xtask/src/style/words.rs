@@ -285,7 +285,8 @@ fn blank_between(text: &str, open: &str, close: &str, fill: char) -> String {
 /// The words of a string literal, without its placeholders and escapes.
 fn literal_words(text: &str, first_line: usize) -> Vec<Word> {
     let joined = text.replace("\\\n", "\n");
-    let escapes = ["\\n", "\\t", "\\r", "\\\"", "\\'", "\\\\"];
+    let escapes = ["\\t", "\\r", "\\\"", "\\'", "\\\\"];
+    let joined = joined.replace("\\n", " ");
     let plain = escapes.iter().fold(joined, |text, escape| text.replace(escape, "\u{1}"));
     split_words(&blank_between(&plain, "{", "}", '\u{1}'), first_line)
 }

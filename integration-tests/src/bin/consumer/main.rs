@@ -19,6 +19,9 @@ use kmr_core::{
 use kmr_sinks::OsStreamWriter;
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use serde::Serialize;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use self::faulty_sink::FaultySink;
 
@@ -26,10 +29,12 @@ const PROGRESS_INTERVAL: Duration = Duration::from_millis(100);
 
 #[tokio::main]
 pub(crate) async fn main() -> Result<ExitCode> {
-    let filter = tracing_subscriber::EnvFilter::builder()
-        .with_default_directive(tracing_subscriber::filter::LevelFilter::INFO.into())
-        .from_env()?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let filter: Targets = match std::env::var("RUST_LOG") {
+        Ok(text) => text.parse().context("parsing RUST_LOG")?,
+        Err(_) => Targets::new().with_default(LevelFilter::INFO),
+    };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(lines).with(filter).init();
     let argument =
         std::env::args().nth(1).context("usage: test-consumer SETTINGS, with the settings as JSON")?;
     let settings: Settings = serde_json::from_str(&argument).context("parsing the settings")?;

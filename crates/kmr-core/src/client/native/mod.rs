@@ -1,8 +1,8 @@
 //! The fenced unsafe code: direct calls of librdkafka.
 //!
 //! kmr calls librdkafka directly for batched consumption and for commits whose outcomes it reads.
-//! All partitions are forwarded to one queue of ours. So librdkafka's queue limits bound the
-//! prefetch of the whole client, for any number of partitions and any size of records.
+//! All partitions are forwarded to one queue, which kmr creates. So librdkafka's queue limits bound
+//! the prefetch of the whole client, for any number of partitions and any size of records.
 //!
 //! * `queue`: a queue of librdkafka with a wake-up; `fetch`: the reading end of the fetch queue;
 //! * `batch`: messages of one partition, as the graph reads them;

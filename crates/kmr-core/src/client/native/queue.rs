@@ -21,7 +21,7 @@ pub(in crate::client) struct Queue {
 
 // SAFETY: librdkafka's queues may be used, and released, from any thread; they lock themselves.
 unsafe impl Send for Queue {}
-// SAFETY: as above; no method gives access to what is not behind the queue's lock.
+// SAFETY: as above; every method accesses the queue under its lock.
 unsafe impl Sync for Queue {}
 
 /// See invariant 4.

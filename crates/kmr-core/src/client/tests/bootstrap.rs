@@ -1,4 +1,4 @@
-//! A client that knows no broker any more finds the cluster again.
+//! A client that knows no broker finds the cluster again.
 
 use std::time::{Duration, Instant};
 

@@ -11,14 +11,14 @@ async fn with_ends(cluster: &Cluster) -> Driver {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_end_comes_behind_the_last_record_also_of_an_empty_partition() {
+async fn the_end_is_reported_after_the_last_record_and_for_an_empty_partition() {
     let cluster = Cluster::start(2);
     cluster.produce(0, 300);
     let mut driver = with_ends(&cluster).await;
     driver
         .until("both ends", |driver| driver.ends.contains(&(0, 300)) && driver.ends.contains(&(1, 0)))
         .await;
-    assert_eq!(driver.count(0), 300, "all had been handed out by then");
+    assert_eq!(driver.count(0), 300, "poll had returned all records by then");
     assert!(driver.failures.is_empty());
     cluster.produce(0, 10);
     cluster.produce(1, 10);
@@ -30,7 +30,7 @@ async fn the_end_comes_behind_the_last_record_also_of_an_empty_partition() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn without_the_wish_no_end_is_reported() {
+async fn no_end_is_reported_unless_configured() {
     let cluster = Cluster::start(1);
     cluster.produce(0, 10);
     let mut driver = cluster.join(KIP_848).await;
@@ -40,8 +40,7 @@ async fn without_the_wish_no_end_is_reported() {
     driver.member.close().await.unwrap();
 }
 
-/// librdkafka takes the end for a record and would go on one offset too high when the partition is
-/// resumed.
+/// librdkafka counts the end as a record. After a resume it would continue one offset too high.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_record_is_skipped_when_a_partition_is_paused_at_its_end() {
     let cluster = Cluster::start(1);
@@ -66,7 +65,8 @@ async fn no_record_is_skipped_when_others_rebalance_at_the_end() {
         let ends = produced;
         first.until("both ends", |d| d.ends.contains(&(0, ends[0])) && d.ends.contains(&(1, ends[1]))).await;
         let mut second = with_ends(&cluster).await;
-        // Records come while librdkafka has paused what stays, or just before or after.
+        // Records arrive while librdkafka has paused the partition that stays, or shortly before or
+        // after.
         first.holds = true;
         second.holds = true;
         Driver::both(&mut first, &mut second, |first, _| !first.held.is_empty()).await;
@@ -84,10 +84,12 @@ async fn no_record_is_skipped_when_others_rebalance_at_the_end() {
         Driver::both(&mut first, &mut second, |a, b| (a.owned.len(), b.owned.len()) == (1, 1)).await;
         let kept = first.owned.first().unwrap().partition();
         let all: Vec<i64> = (0..produced[usize::try_from(kept).unwrap()]).collect();
-        first.until("new records of what stayed", |driver| driver.seen(kept).last() == all.last()).await;
+        first
+            .until("new records of the kept partition", |driver| driver.seen(kept).last() == all.last())
+            .await;
         assert_eq!(first.seen(kept), all);
         second.member.close().await.unwrap();
-        // What comes back is read from the start: nothing was committed.
+        // The partition is read from the start again: nothing was committed.
         first.taken.clear();
         first.owns(2).await;
         first.member.seek(&[(partition(kept), 0)]).await.unwrap();

@@ -1,4 +1,4 @@
-//! What brokers and other members do to a member, and members that end without saying good-bye.
+//! Faults that brokers and other members cause, and members that end without leaving the group.
 
 use std::time::Duration;
 
@@ -11,8 +11,8 @@ use crate::error::{Error, error_chain};
 use crate::member::{Change, CommitOutcome, Connector, OffsetCommit};
 use crate::record::TopicPartition;
 
-/// A revoke is answered after seconds; meanwhile the member stays in the group and its commit is
-/// accepted (R3).
+/// A revoke is answered after several seconds. Meanwhile the member stays in the group and its
+/// commit is accepted (R3).
 async fn a_late_answer_keeps_the_member_in_the_group(settings: Settings) {
     let cluster = Cluster::start(2);
     (0..2).for_each(|number| cluster.produce(number, 50));
@@ -22,7 +22,7 @@ async fn a_late_answer_keeps_the_member_in_the_group(settings: Settings) {
     first.holds = true;
     Driver::both(&mut first, &mut second, |first, _| !first.held.is_empty()).await;
     assert_eq!(first.held[0].change, Change::Revoke);
-    // Longer than half the session timeout: heartbeats go on.
+    // Longer than half the session timeout, so heartbeats continue.
     first.during(Duration::from_secs(4)).await;
     assert_eq!(first.held.len(), 1, "nothing was lost meanwhile");
     let leaving = first.held.remove(0);
@@ -32,7 +32,7 @@ async fn a_late_answer_keeps_the_member_in_the_group(settings: Settings) {
         .map(|partition| OffsetCommit { partition: partition.clone(), offset: 50, metadata: None })
         .collect();
     let outcomes = first.member.commit(&commits).await;
-    // The mock refuses commits in a classic rebalance, where a broker accepts them.
+    // The mock rejects commits in a classic rebalance, but a broker accepts them.
     let expected = |outcome: &CommitOutcome| {
         *outcome == CommitOutcome::Committed
             || (settings != KIP_848
@@ -45,7 +45,7 @@ async fn a_late_answer_keeps_the_member_in_the_group(settings: Settings) {
     if settings == KIP_848 {
         assert_eq!(second.starts[0].offset, Some(50));
         second.during(Duration::from_millis(300)).await;
-        assert!(second.counts().is_empty(), "nothing double");
+        assert!(second.counts().is_empty(), "no duplicates");
     }
     second.member.close().await.unwrap();
     first.member.close().await.unwrap();
@@ -66,8 +66,8 @@ async fn a_late_answer_keeps_the_member_in_a_kip_848_group() {
     a_late_answer_keeps_the_member_in_the_group(KIP_848).await;
 }
 
-/// The member is thrown out (rdkafka's mock cannot do that to one of KIP-848): it loses its
-/// partitions, is not fatal, and joins again.
+/// The group removes the member, which loses its partitions, has no fatal error, and joins again.
+/// rdkafka's mock cannot remove a member of a KIP-848 group.
 async fn an_unknown_member_loses_its_partitions_and_joins_again(settings: Settings) {
     let cluster = Cluster::start(2);
     (0..2).for_each(|number| cluster.produce(number, 20));
@@ -83,7 +83,7 @@ async fn an_unknown_member_loses_its_partitions_and_joins_again(settings: Settin
     driver.answer(&lost).await;
     assert!(driver.owned.is_empty());
     driver.owns(2).await;
-    driver.until("all again", |driver| driver.counts().values().sum::<usize>() == 40).await;
+    driver.until("all records again", |driver| driver.counts().values().sum::<usize>() == 40).await;
     assert!(driver.fatal.is_none(), "{:?}", driver.fatal);
     driver.member.close().await.unwrap();
 }
@@ -98,10 +98,10 @@ async fn an_unknown_member_of_a_cooperative_group_joins_again() {
     an_unknown_member_loses_its_partitions_and_joins_again(COOPERATIVE).await;
 }
 
-/// Topics that come up while a revoke waits for its answer make an eager member join again without
-/// it. What is assigned then is assigned over what librdkafka still has.
+/// Topics that are created while a revoke waits for its answer make an eager member join again
+/// without the answer. The next assignment then replaces the one that librdkafka still has.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn partitions_that_an_overtaking_assignment_gives_back_are_read() {
+async fn partitions_that_a_later_assignment_returns_are_read() {
     let cluster = Cluster::start(2);
     let mut options = cluster.options(EAGER);
     options.client.config = options.client.config.set("topic.metadata.refresh.interval.ms", "100");
@@ -124,16 +124,16 @@ async fn partitions_that_an_overtaking_assignment_gives_back_are_read() {
         driver.answer(rebalance).await;
     }
     driver.owns(4).await;
-    driver.until("all again", |driver| driver.count(0) >= 40 && driver.count(1) >= 40).await;
+    driver.until("all records again", |driver| driver.count(0) >= 40 && driver.count(1) >= 40).await;
     let all: Vec<i64> = (0..40).collect();
-    assert_eq!((&driver.taken[&0], &driver.taken[&1]), (&all, &all), "none double, in order");
+    assert_eq!((&driver.taken[&0], &driver.taken[&1]), (&all, &all), "no duplicates, in order");
     driver.member.close().await.unwrap();
 }
 
-/// What a broker says of a commit is an event, also under KIP-848, and the next commit is another
-/// one (C4).
+/// The broker's response to a commit is an event, also under KIP-848, and the next commit is
+/// independent of it (C4).
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_commit_is_an_outcome_and_the_next_one_goes_through() {
+async fn a_rejected_commit_is_an_outcome_and_the_next_one_succeeds() {
     let cluster = Cluster::start(1);
     cluster.produce(0, 10);
     let mut driver = cluster.join(KIP_848).await;
@@ -169,9 +169,9 @@ async fn a_topic_whose_commit_fails_does_not_fail_the_others() {
     driver.member.close().await.unwrap();
 }
 
-/// Another member with the same group.instance.id has taken over: nothing helps.
+/// Another member with the same group.instance.id has taken over, so no attempt can succeed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_fenced_instance_is_fatal_and_says_so() {
+async fn a_fenced_instance_is_fatal_and_the_error_names_the_setting() {
     let cluster = Cluster::start(1);
     let mut options = cluster.options(EAGER);
     options.client.config = options.client.config.set("group.instance.id", "one");
@@ -182,7 +182,7 @@ async fn a_fenced_instance_is_fatal_and_says_so() {
     let error = driver.fatal.take().unwrap();
     assert!(matches!(&error, Error::Client { retryable: false, .. }), "{error:?}");
     assert!(error_chain(&error).contains("group.instance.id"), "{error:?}");
-    // It can still be ended.
+    // The member can still be closed.
     driver.member.close().await.unwrap();
 }
 
@@ -192,10 +192,10 @@ fn instance(cluster: &Cluster, id: &str) -> Connect {
     options
 }
 
-/// A static member that comes back in time gets what it had, and the others notice nothing. (The
-/// mock's classic groups rebalance all the same.)
+/// A static member that returns in time gets its partitions back, and the other members see no
+/// rebalance. (The mock's classic groups rebalance anyway.)
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_static_member_that_comes_back_causes_no_rebalance() {
+async fn a_static_member_that_returns_causes_no_rebalance() {
     let cluster = Cluster::start(2);
     let mut first = Driver::connect(&instance(&cluster, "one")).await;
     let mut second = Driver::connect(&instance(&cluster, "two")).await;
@@ -211,7 +211,7 @@ async fn a_static_member_that_comes_back_causes_no_rebalance() {
     first.member.close().await.unwrap();
 }
 
-/// Members that are closed or dropped while records come, at whatever moment: the next one goes on.
+/// Members are closed or dropped at any moment while records arrive. The next member continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn closed_and_dropped_members_leave_their_partitions_to_the_next() {
     let cluster = Cluster::start(2);
@@ -223,9 +223,9 @@ async fn closed_and_dropped_members_leave_their_partitions_to_the_next() {
         if round % 4 < 2 {
             driver.until("some", |driver| driver.counts().len() == 2).await;
         } else {
-            // With a rebalance that nobody has answered. (Before its first one librdkafka takes a
-            // member for one that has not joined, and does not leave: it stays in the group until
-            // its session ends.)
+            // With a rebalance that no task has answered. (Before its first rebalance librdkafka
+            // treats a member as not joined, and does not leave. The member stays in the group
+            // until its session ends.)
             driver.holds = true;
             driver.until("a rebalance", |driver| !driver.held.is_empty()).await;
         }
@@ -239,8 +239,8 @@ async fn closed_and_dropped_members_leave_their_partitions_to_the_next() {
     driver.member.close().await.unwrap();
 }
 
-/// Batches that somebody keeps, and a queue that outlives its member: the client waits for them,
-/// and its memory stays.
+/// Batches may be kept, and a queue may outlive its member. The client waits for them, and its
+/// memory stays valid.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn records_outlive_their_assignment_and_their_member() {
     let cluster = Cluster::start(1);
@@ -258,7 +258,7 @@ async fn records_outlive_their_assignment_and_their_member() {
     assert_eq!(payloads.sum::<usize>(), 100);
 }
 
-/// A broker that is starting knows no topic yet.
+/// A broker that is starting does not know any topic yet.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_topic_that_is_unknown_for_a_moment_is_waited_for() {
     let cluster = Cluster::start(1);

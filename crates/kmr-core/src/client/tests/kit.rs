@@ -1,4 +1,4 @@
-//! A mock cluster, and a driver that does at the seam what the graph does.
+//! A mock cluster, and a driver that uses a member as the graph does.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,13 +24,13 @@ use crate::record::TopicPartition;
 
 pub(super) type Settings = &'static [(&'static str, &'static str)];
 pub(super) const KIP_848: Settings = &[("group.protocol", "consumer")];
-/// The mock's classic groups wait for a session timeout, less a second, after a member has left.
+/// The mock's classic groups wait after a member has left, for a session timeout less one second.
 pub(super) const COOPERATIVE: Settings =
     &[("partition.assignment.strategy", "cooperative-sticky"), ("session.timeout.ms", "6000")];
 pub(super) const EAGER: Settings =
     &[("partition.assignment.strategy", "range"), ("session.timeout.ms", "6000")];
 
-/// Longest wait for anything in these tests, in seconds; under valgrind everything takes longer.
+/// Maximum wait for anything in these tests, in seconds. Under valgrind everything takes longer.
 fn patience() -> Duration {
     let set = std::env::var("KMR_CLIENT_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(set.unwrap_or(20))
@@ -94,20 +94,20 @@ impl Cluster {
     }
 }
 
-/// Does what the graph does, and keeps all that it is given.
+/// Acts as the graph does, and keeps everything that it receives.
 pub(super) struct Driver {
     pub(super) member: Arc<dyn GroupMember>,
     pub(super) queue: Box<dyn FetchQueue>,
     client: ClientRef,
     /// Whether the fetch queue is polled.
     pub(super) polls: bool,
-    /// Rebalances are kept instead of answered.
+    /// Whether rebalances are kept instead of answered.
     pub(super) holds: bool,
     pub(super) held: Vec<Rebalance>,
     pub(super) owned: BTreeSet<TopicPartition>,
     pub(super) starts: Vec<Start>,
     pub(super) rebalances: usize,
-    /// The offsets of each partition, in the order in which they came.
+    /// The offsets of each partition, in the order in which they were received.
     pub(super) taken: BTreeMap<i32, Vec<i64>>,
     /// Whether batches are kept.
     pub(super) keeps: bool,
@@ -173,7 +173,7 @@ impl Driver {
         }
     }
 
-    /// What is begun is finished, also past the deadline.
+    /// A started call is completed, also past the deadline.
     async fn step(&mut self, deadline: Instant) {
         let fetched = if self.polls { self.queue.poll(500) } else { Vec::new() };
         if !fetched.is_empty() {
@@ -234,8 +234,8 @@ impl Driver {
         distinct.into_iter().collect()
     }
 
-    /// Has all partitions revoked and assigned again, by another subscription. Returns the start of
-    /// the first partition.
+    /// Another subscription makes the group revoke all partitions and assign them again. Returns
+    /// the starting position of the first partition.
     pub(super) async fn move_away_and_back(&mut self) -> Option<i64> {
         self.subscribe(&["other"]).await;
         self.until("revoked", |driver| driver.owned.iter().all(|owned| owned.topic() != "events")).await;

@@ -1,4 +1,4 @@
-//! Pause, seek, and fetchers that have ended.
+//! Pauses, seeks, and fetchers that have ended.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partiti
 use crate::error::error_chain;
 use crate::member::PartitionFailure;
 
-/// Long enough for a fetch to come, had it been sent.
+/// Long enough for a fetch to return, if one had been sent.
 const A_WHILE: Duration = Duration::from_millis(700);
 
 fn offsets(from: i64, to: i64) -> Vec<i64> {
@@ -14,7 +14,7 @@ fn offsets(from: i64, to: i64) -> Vec<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_paused_partition_stops_and_goes_on_with_nothing_lost() {
+async fn a_paused_partition_stops_and_continues_without_loss() {
     let cluster = Cluster::start(2);
     let mut driver = cluster.join(KIP_848).await;
     driver.owns(2).await;
@@ -27,7 +27,7 @@ async fn a_paused_partition_stops_and_goes_on_with_nothing_lost() {
         cluster.produce(0, 100);
         cluster.produce(1, 100);
         let others = usize::try_from(round + 1).unwrap() * 100;
-        driver.until("the other partition goes on", |driver| driver.count(1) == others).await;
+        driver.until("records of the other partition", |driver| driver.count(1) == others).await;
         driver.during(A_WHILE).await;
         assert_eq!(driver.count(0), paused_at, "it is paused");
         driver.member.pause(&[partition(0)], false).await.unwrap();
@@ -57,7 +57,7 @@ async fn seeking_back_reads_again_and_seeking_forward_skips() {
     driver.member.close().await.unwrap();
 }
 
-/// librdkafka pauses every partition at a rebalance, and goes on from where it believes to be.
+/// librdkafka pauses every partition at a rebalance, and continues at the position that it assumes.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_seek_holds_over_a_pause_before_anything_was_read() {
     let cluster = Cluster::start(1);
@@ -94,8 +94,8 @@ async fn a_pause_survives_the_rebalances_of_others_and_ends_with_the_assignment(
     let moved = 1 - kept;
     second.until("the partition that moved", |driver| driver.count(moved) == 50).await;
     second.member.close().await.unwrap();
-    // It comes back, and is not paused any more.
-    first.until("the partition that comes back", |driver| driver.count(moved) == 50).await;
+    // It is assigned again, and is no longer paused.
+    first.until("the partition that is assigned again", |driver| driver.count(moved) == 50).await;
     assert_eq!(first.count(kept), 0);
     first.member.pause(&[partition(kept)], false).await.unwrap();
     first.until("resumed", |driver| driver.seen(kept).len() == 50).await;
@@ -114,7 +114,7 @@ async fn partitions_that_are_not_assigned_cannot_be_sought() {
     driver.member.close().await.unwrap();
 }
 
-/// librdkafka's fetcher has ended by then, and refuses to be sought.
+/// librdkafka's fetcher has ended by then, and rejects a seek.
 async fn an_out_of_range_partition_can_be_sought(settings: Settings) {
     let cluster = Cluster::start(3);
     (0..3).for_each(|number| cluster.produce(number, 100));
@@ -127,11 +127,11 @@ async fn an_out_of_range_partition_can_be_sought(settings: Settings) {
     assert_eq!(driver.failures, [(1, PartitionFailure::OutOfRange { offset: Some(5000) })]);
     driver.until("the others", |driver| driver.count(0) == 100 && driver.count(2) == 100).await;
     driver.member.seek(&[(partition(1), 40)]).await.unwrap();
-    driver.until("the rest of it", |driver| driver.count(1) == 60).await;
+    driver.until("its remaining records", |driver| driver.count(1) == 60).await;
     assert_eq!(driver.taken[&1], offsets(40, 100));
     (0..3).for_each(|number| cluster.produce(number, 10));
     let done = |driver: &Driver| (0..3).all(|number| driver.seen(number).last() == Some(&109));
-    driver.until("new records of all", done).await;
+    driver.until("new records of all partitions", done).await;
     assert_eq!((driver.seen(0), driver.failures.len()), (offsets(0, 110), 1));
     driver.member.close().await.unwrap();
 }
@@ -151,10 +151,10 @@ async fn an_out_of_range_partition_can_be_sought_in_a_kip_848_group() {
     an_out_of_range_partition_can_be_sought(KIP_848).await;
 }
 
-/// librdkafka stamps these errors with no version: one that waits in the queue survives the
-/// assignment that it belongs to.
+/// These errors of librdkafka have no version, so one that waits in the queue outlives its
+/// assignment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_out_of_range_error_of_an_earlier_assignment_is_not_the_present_ones() {
+async fn an_out_of_range_error_of_an_earlier_assignment_does_not_affect_the_current_one() {
     let cluster = Cluster::start(1);
     cluster.produce(0, 100);
     let mut first = cluster.join(KIP_848).await;
@@ -165,12 +165,12 @@ async fn an_out_of_range_error_of_an_earlier_assignment_is_not_the_present_ones(
     driver.polls = false;
     driver.owns(1).await;
     assert_eq!(driver.starts[0].offset, Some(5000));
-    // The error comes, and nobody polls.
+    // The error arrives, and no task polls.
     tokio::time::sleep(A_WHILE).await;
     driver.commit(0, 30, None).await;
     assert_eq!(driver.move_away_and_back().await, Some(30));
     driver.polls = true;
-    driver.until("all from there", |driver| driver.seen(0).last() == Some(&99)).await;
+    driver.until("all records from there", |driver| driver.seen(0).last() == Some(&99)).await;
     assert_eq!((driver.taken[&0].clone(), driver.failures.len()), (offsets(30, 100), 0));
     driver.member.close().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Records are read again by offset, whoever owns the partition, and nobody's position moves.
+//! Records are read again by offset, whichever member owns the partition, and no position moves.
 
 use std::time::Duration;
 
@@ -23,11 +23,11 @@ async fn read(
 ) -> Result<Vec<Reread>, crate::Error> {
     let partition = partition(number);
     let reading = connect.read_records(&partition, offsets, max_bytes);
-    timeout(Duration::from_secs(30), reading).await.expect("an answer within 30 s")
+    timeout(Duration::from_secs(30), reading).await.expect("a response within 30 s")
 }
 
 #[tokio::test]
-async fn records_are_found_near_and_far_and_what_is_not_there_is_said_to_be_gone() {
+async fn records_are_found_near_and_far_and_missing_ones_are_reported_as_gone() {
     let cluster = Cluster::start(2);
     cluster.produce(0, 3000);
     cluster.produce(1, 10);
@@ -35,7 +35,7 @@ async fn records_are_found_near_and_far_and_what_is_not_there_is_said_to_be_gone
     let wanted = [5, 6, 90, 2500, 2999];
     assert_eq!(offsets(&read(&connect, 0, &wanted, 1 << 20).await.unwrap()), wanted.map(Some));
     assert_eq!(offsets(&read(&connect, 1, &[0, 9], 1 << 20).await.unwrap()), [Some(0), Some(9)]);
-    // The same client goes on, and reads backwards as well.
+    // The same client continues, and also reads backwards.
     let found = read(&connect, 0, &[2, 2998, 3000, 9999], 1 << 20).await.unwrap();
     assert_eq!(offsets(&found), [Some(2), Some(2998), None, None]);
     assert!(
@@ -47,18 +47,18 @@ async fn records_are_found_near_and_far_and_what_is_not_there_is_said_to_be_gone
 }
 
 #[tokio::test]
-async fn no_more_is_read_than_is_asked_for() {
+async fn no_more_is_read_than_requested() {
     let cluster = Cluster::start(1);
     cluster.produce(0, 100);
     let connect = cluster.options(KIP_848);
     let all: Vec<i64> = (0..100).collect();
-    // Each has one byte.
+    // Each record has one byte.
     assert_eq!(read(&connect, 0, &all, 7).await.unwrap().len(), 7);
-    assert_eq!(read(&connect, 0, &all, 0).await.unwrap().len(), 1, "one at least");
+    assert_eq!(read(&connect, 0, &all, 0).await.unwrap().len(), 1, "at least one");
 }
 
 #[tokio::test]
-async fn the_groups_member_does_not_notice() {
+async fn reading_does_not_affect_the_member_of_the_group() {
     let cluster = Cluster::start(1);
     cluster.produce(0, 100);
     let options = cluster.options(KIP_848);
@@ -67,12 +67,12 @@ async fn the_groups_member_does_not_notice() {
     member.until("all", |driver| driver.count(0) == 100).await;
     assert_eq!(offsets(&read(&options, 0, &[3, 50], 1 << 20).await.unwrap()), [Some(3), Some(50)]);
     cluster.produce(0, 10);
-    member.until("the rest", |driver| driver.count(0) == 110).await;
+    member.until("the new records", |driver| driver.count(0) == 110).await;
     assert_eq!((member.count(0), member.rebalances), (110, 1));
 }
 
 #[tokio::test]
-async fn a_broker_that_is_away_is_an_error_or_no_answer_and_the_next_reading_starts_anew() {
+async fn an_unavailable_broker_is_an_error_or_a_timeout_and_the_next_reading_succeeds() {
     let cluster = Cluster::start(1);
     cluster.produce(0, 10);
     let connect = cluster.options(KIP_848);
@@ -80,8 +80,8 @@ async fn a_broker_that_is_away_is_an_error_or_no_answer_and_the_next_reading_sta
     cluster.mock.broker_down(-1).unwrap();
     let partition = partition(0);
     let reading = connect.read_records(&partition, &[2], 1 << 20);
-    let answer = timeout(Duration::from_secs(2), reading).await;
-    assert!(answer.is_err() || answer.is_ok_and(|answer| answer.is_err()));
+    let response = timeout(Duration::from_secs(2), reading).await;
+    assert!(response.is_err() || response.is_ok_and(|response| response.is_err()));
     cluster.mock.broker_up(-1).unwrap();
     assert_eq!(offsets(&read(&connect, 0, &[2], 1 << 20).await.unwrap()), [Some(2)]);
 }

@@ -1,10 +1,10 @@
-//! Many assignments: nothing leaks, nothing is lost.
+//! Many assignments leak nothing and lose nothing.
 
 use std::time::Duration;
 
 use super::kit::{Cluster, KIP_848, partition};
 
-/// Rounds of assign and revoke; fewer where every instruction is checked.
+/// Rounds of assign and revoke. Fewer where every instruction is checked.
 fn rounds() -> usize {
     std::env::var("KMR_CLIENT_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(1000)
 }
@@ -15,12 +15,12 @@ fn status(name: &str) -> usize {
     line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).unwrap_or(0)
 }
 
-/// Set in a process that runs nothing but this test: memory and threads are the process's.
+/// Set in a process that runs only this test, because memory and threads are measured per process.
 const ALONE: &str = "KMR_TEST_ALONE";
 
 #[test]
 fn a_thousand_assignments_lose_nothing_and_leak_nothing() {
-    // A checker of memory has to see the rounds themselves; it asks for fewer of them.
+    // A memory checker has to see the rounds themselves. It sets a smaller number of rounds.
     let here = std::env::var_os(ALONE).is_some() || std::env::var_os("KMR_CLIENT_ROUNDS").is_some();
     if here {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
@@ -76,7 +76,7 @@ async fn run() {
     driver.during(Duration::from_millis(100)).await;
     driver.member.seek(&[(partition(0), 0)]).await.unwrap();
     driver.taken.clear();
-    driver.until("everything once more", |driver| driver.seen(0).last() == Some(&(produced - 1))).await;
+    driver.until("all records again", |driver| driver.seen(0).last() == Some(&(produced - 1))).await;
     assert_eq!(driver.seen(0), (0..produced).collect::<Vec<_>>());
     driver.member.close().await.unwrap();
 }

@@ -1,4 +1,4 @@
-//! Where partitions start, and what comes back with the committed offset.
+//! Starting positions, and the metadata of committed offsets.
 
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
@@ -10,7 +10,7 @@ use crate::member::{LogPoint, MemberEvent};
 use super::kit::{Cluster, Driver, KIP_848, partition};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn explicit_offsets_are_for_what_is_not_committed_and_the_policy_for_the_rest() {
+async fn explicit_offsets_apply_without_a_commit_and_the_policy_to_all_other_partitions() {
     let cluster = Cluster::start(3);
     (0..3).for_each(|number| cluster.produce(number, 100));
     let mut options = cluster.options(KIP_848);
@@ -25,13 +25,13 @@ async fn explicit_offsets_are_for_what_is_not_committed_and_the_policy_for_the_r
     let starts: Vec<_> =
         driver.starts.iter().map(|s| (s.partition.partition(), s.offset, s.chosen)).collect();
     assert_eq!(starts, [(0, Some(60), false), (1, Some(20), true), (2, Some(100), true)]);
-    driver.until("all of it", |driver| driver.count(0) == 40 && driver.count(1) == 80).await;
+    driver.until("all records", |driver| driver.count(0) == 40 && driver.count(1) == 80).await;
     assert_eq!((driver.taken[&0][0], driver.taken[&1][0], driver.count(2)), (60, 20, 0));
     driver.member.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_explicit_offset_that_is_not_in_the_log_is_named_with_the_log() {
+async fn an_explicit_offset_that_is_not_in_the_log_is_reported_with_the_bounds_of_the_log() {
     let cluster = Cluster::start(1);
     cluster.produce(0, 100);
     let mut options = cluster.options(KIP_848);
@@ -46,9 +46,9 @@ async fn an_explicit_offset_that_is_not_in_the_log_is_named_with_the_log() {
     driver.member.close().await.unwrap();
 }
 
-/// The mock knows no timestamps: no record is young enough.
+/// The mock has no timestamps, so no record is late enough.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_time_behind_the_last_record_is_the_end_and_is_chosen_once() {
+async fn a_time_after_the_last_record_is_the_end_and_is_chosen_once() {
     let cluster = Cluster::start(2);
     cluster.produce(0, 30);
     let mut options = cluster.options(KIP_848);
@@ -57,7 +57,7 @@ async fn a_time_behind_the_last_record_is_the_end_and_is_chosen_once() {
     driver.owns(2).await;
     let starts: Vec<_> = driver.starts.iter().map(|start| (start.offset, start.chosen)).collect();
     assert_eq!(starts, [(Some(30), true), (Some(0), true)]);
-    // What the committer does with chosen offsets.
+    // The committer commits chosen offsets like this.
     driver.commit(0, 30, None).await;
     driver.commit(1, 0, None).await;
     driver.member.close().await.unwrap();
@@ -65,12 +65,12 @@ async fn a_time_behind_the_last_record_is_the_end_and_is_chosen_once() {
     let mut driver = Driver::connect(&options).await;
     driver.owns(2).await;
     assert!(driver.starts.iter().all(|start| !start.chosen));
-    driver.until("what came meanwhile", |driver| driver.count(0) == 5).await;
+    driver.until("the records produced meanwhile", |driver| driver.count(0) == 5).await;
     driver.member.close().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn metadata_comes_back_with_the_offset() {
+async fn metadata_is_returned_with_the_offset() {
     let cluster = Cluster::start(2);
     cluster.produce(0, 10);
     let long = "ü".repeat(1500);
@@ -87,7 +87,7 @@ async fn metadata_comes_back_with_the_offset() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn offsets_of_the_log_are_answered_for_all_partitions_at_once() {
+async fn log_offsets_are_returned_for_all_partitions_at_once() {
     let cluster = Cluster::start(3);
     cluster.produce(1, 7);
     let mut driver = cluster.join(KIP_848).await;
@@ -97,7 +97,7 @@ async fn offsets_of_the_log_are_answered_for_all_partitions_at_once() {
     assert_eq!(ends, [(partition(0), 0), (partition(1), 7), (partition(2), 0)].into());
     let lows = driver.member.offsets(&all, LogPoint::Low).await.unwrap();
     assert!(lows.len() == 3 && lows.values().all(|low| *low == 0), "{lows:?}");
-    // A leader that moves: librdkafka does not ask again by itself.
+    // The leader moves. librdkafka itself does not send the request again.
     cluster
         .mock
         .request_errors(RDKafkaApiKey::ListOffsets, &[Code::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR; 2]);

@@ -48,7 +48,7 @@ async fn every_member_reads_everything_and_commits_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn it_starts_where_it_is_told_to_and_can_be_paused_and_sought() {
+async fn a_member_starts_at_the_chosen_offsets_and_can_be_paused_and_sought() {
     let cluster = Cluster::start(2);
     (0..2).for_each(|number| cluster.produce(number, 100));
     let mut options = options(&cluster, &[]);
@@ -60,17 +60,17 @@ async fn it_starts_where_it_is_told_to_and_can_be_paused_and_sought() {
     assert_eq!((driver.count(0), driver.count(1)), (10, 0));
     driver.member.pause(&[partition(0)], true).await.unwrap();
     driver.member.seek(&[(partition(0), 0), (partition(1), 95)]).await.unwrap();
-    driver.until("what was sought", |driver| driver.count(1) == 5).await;
+    driver.until("the records after the seek", |driver| driver.count(1) == 5).await;
     assert_eq!(driver.count(0), 10);
     driver.member.pause(&[partition(0)], false).await.unwrap();
     driver.until("all", |driver| driver.seen(0).len() == 100).await;
     driver.member.close().await.unwrap();
 }
 
-/// The consumer's next client goes on where the last one was, whatever the policy says of
+/// The consumer's next client continues where the last one stopped, whatever the policy for
 /// partitions without a commit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn another_client_goes_on_where_the_last_one_was() {
+async fn another_client_continues_where_the_last_one_stopped() {
     let cluster = Cluster::start(2);
     (0..2).for_each(|number| cluster.produce(number, 100));
     let mut options = options(&cluster, &[]);
@@ -78,7 +78,7 @@ async fn another_client_goes_on_where_the_last_one_was() {
     let mut driver = Driver::connect(&options).await;
     driver.owns(2).await;
     assert!(driver.starts.iter().all(|start| start.chosen && start.offset == Some(100)));
-    // Partition 1 commits nothing at all.
+    // Partition 1 commits nothing.
     driver.commit(0, 40, None).await;
     driver.member.close().await.unwrap();
     (0..2).for_each(|number| cluster.produce(number, 10));
@@ -86,8 +86,9 @@ async fn another_client_goes_on_where_the_last_one_was() {
     driver.owns(2).await;
     let starts: Vec<_> = driver.starts.iter().map(|start| (start.offset, start.chosen)).collect();
     assert_eq!(starts, [(Some(40), false), (Some(100), false)]);
-    driver.until("what is open", |driver| (driver.count(0), driver.count(1)) == (70, 10)).await;
-    // A partition that is gone is forgotten: one of its name is another one.
+    driver.until("the uncommitted records", |driver| (driver.count(0), driver.count(1)) == (70, 10)).await;
+    // The offset of a lost partition is forgotten, because a new partition of that name has another
+    // log.
     let (change, protocol) = (Change::Lose, RebalanceProtocol::Cooperative);
     driver.answer(&Rebalance { id: 8, protocol, change, partitions: vec![partition(0)] }).await;
     let change = Change::Assign;

@@ -1,4 +1,4 @@
-//! The task that commits offsets: at an interval, when asked to, and one commit at a time.
+//! The task that commits offsets: at an interval or on request, and one commit at a time.
 //!
 //! Invariants:
 //! * C1, commit below unfinished: only watermarks of trackers are committed.

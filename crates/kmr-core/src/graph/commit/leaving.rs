@@ -1,5 +1,5 @@
 //! When assignments that leave the ledger are committed once more and released. Pure: the committer
-//! passes in the time and what it knows.
+//! passes in the time and the state of its entries.
 //!
 //! Invariant: while a commit that concerns these assignments is unanswered, they are not released
 //! (one outstanding commit, C8). Past its timeout the step is [`Step::Fail`].
@@ -74,7 +74,7 @@ impl Leaving {
         self.commits
     }
 
-    /// When the committer has to ask again. `sent`: since when a commit is outstanding. Until its
+    /// When the committer has to check again. `sent`: since when a commit is outstanding. Until its
     /// response arrives there is nothing to try before the deadline, and after the deadline the
     /// response still has its timeout.
     pub(super) fn wake_at(&self, now: Instant, sent: Option<Instant>) -> Instant {

@@ -86,12 +86,34 @@ struct OpenPlan {
 }
 
 impl OpenPlan {
+    /// A plan that an earlier owner of the partition has committed.
+    fn committed(plan: Plan, text: Arc<str>) -> Self {
+        let (plan, held) = (Arc::new(plan), Vec::new());
+        Self { plan, text, held, phase: PlanPhase::Committed, known: false, reply: None }
+    }
+
     fn is_wanted(&self) -> bool {
         enabled(Mutant::PlansAfterInsert) || self.reply.as_ref().is_some_and(|reply| !reply.is_closed())
     }
 
     fn is_passed(&self, watermark: Option<i64>) -> bool {
         watermark.is_some_and(|watermark| watermark > self.plan.last)
+    }
+}
+
+/// Parses the metadata of the committed offset (E2).
+///
+/// # Errors
+/// The reason why it is not the metadata of this log and offset.
+fn parse_own(text: &str, log: &LogAt, offset: Option<i64>) -> Result<CommitMetadata, String> {
+    let parsed = CommitMetadata::parse(text).map_err(|invalid| match invalid {
+        InvalidMetadata::Foreign => "its metadata is not of this version of kmr".to_owned(),
+        InvalidMetadata::Damaged => "its metadata is damaged".to_owned(),
+    })?;
+    let mismatch = parsed.mismatch(&log.id, offset);
+    match mismatch.filter(|_| !enabled(Mutant::AcceptsForeignMetadata)) {
+        Some(problem) => Err(problem),
+        None => Ok(parsed),
     }
 }
 
@@ -139,18 +161,7 @@ impl PlanState {
                 Err(foreign("it has no metadata".to_owned()))
             };
         };
-        let parsed = CommitMetadata::parse(text).map_err(|no_mark| {
-            foreign(match no_mark {
-                InvalidMetadata::Foreign => "its metadata is not of this version of kmr".to_owned(),
-                InvalidMetadata::Damaged => "its metadata is damaged".to_owned(),
-            })
-        })?;
-        if let Some(problem) =
-            parsed.mismatch(&log.id, offset).filter(|_| !enabled(Mutant::AcceptsForeignMetadata))
-        {
-            return Err(foreign(problem));
-        }
-        Ok(match parsed {
+        Ok(match parse_own(text, &log, offset).map_err(foreign)? {
             CommitMetadata::Idle(idle) => state(idle.epoch, None),
             // A block of one record is always admitted, however large.
             CommitMetadata::Plan(plan) if plan.budget > budget && plan.first < plan.last => {
@@ -161,17 +172,8 @@ impl PlanState {
                 )));
             }
             CommitMetadata::Plan(plan) => {
-                let (epoch, text) = (plan.epoch, text.clone());
-                let plan = Arc::new(plan);
-                let open = OpenPlan {
-                    plan,
-                    text,
-                    held: Vec::new(),
-                    phase: PlanPhase::Committed,
-                    known: false,
-                    reply: None,
-                };
-                state(epoch, Some(open))
+                let epoch = plan.epoch;
+                state(epoch, Some(OpenPlan::committed(plan, text.clone())))
             }
         })
     }

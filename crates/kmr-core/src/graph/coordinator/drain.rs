@@ -46,7 +46,7 @@ impl Drain {
         let unfinished: Vec<TopicPartition> =
             settled.iter().filter(|s| s.stalled).map(|s| s.partition.clone()).collect();
         if !unfinished.is_empty() {
-            telemetry::drain_deadline_passed(&unfinished);
+            telemetry::drain_timeout_passed(&unfinished);
         }
         Ok(settled)
     }
@@ -67,7 +67,7 @@ fn assignment_ids(tasks: &[PartitionTask]) -> BTreeSet<AssignmentId> {
     tasks.iter().map(|task| task.assignment.id).collect()
 }
 
-/// Marks assignments as dead: their records are never committed.
+/// Retires assignments, so their records are never committed.
 fn retire(assignments: &ordered_watch::Sender<AssignmentStates>, ids: &BTreeSet<AssignmentId>) {
     assignments.send_modify(|states| {
         states.live.retain(|id| !ids.contains(id));

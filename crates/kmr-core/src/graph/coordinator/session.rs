@@ -1,7 +1,7 @@
 //! A session: the life of one Kafka client, with the tasks and partitions that depend on it.
 //!
-//! Reduce stages outlive a session. The rows that they still hold of an ended one belong to dead
-//! assignments, and [`AssignmentStates`] tells them so.
+//! Reduce stages outlive a session. Their rows of an ended session belong to dead assignments,
+//! which they find in [`AssignmentStates`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -65,7 +65,7 @@ impl Coordinator {
         match &no_client {
             NoClient::Stopped(stop) => telemetry::stopping(stop.source),
             NoClient::Failed(error) => {
-                telemetry::stopping(&format!("after an error: {}", error_chain(error)))
+                telemetry::stopping(&format!("after an error: {}", error_chain(error)));
             }
         }
         let deadline = Instant::now() + self.setup.options.drain_timeout;
@@ -115,7 +115,7 @@ impl Coordinator {
             None => Ok(()),
         };
         match (stages, finished) {
-            // The unfinished records tell more than the stage that did not end in time.
+            // The unfinished records are more useful than the stage that did not end in time.
             (Err(Error::Unfinished { .. }), Err(unfinished)) => return Err(unfinished),
             (Err(error), _) => return Err(error),
             (Ok(()), finished) => closed.and(finished)?,
@@ -195,7 +195,7 @@ impl Coordinator {
                 Ok(Some(Err(error))) => first = first.and(Err(unexpected_end(Err(error)))),
                 Err(_) => {
                     self.stages.abort_all();
-                    let what = "a reduce stage did not end within the drain deadline".to_owned();
+                    let what = "a reduce stage did not end within the drain timeout".to_owned();
                     return first.and(Err(unfinished(what, &[])));
                 }
             }

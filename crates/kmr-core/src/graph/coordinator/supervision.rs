@@ -26,7 +26,7 @@ pub(super) fn unexpected_end(ended: Result<(String, Result<(), Error>), JoinErro
     }
 }
 
-/// A map task has ended. Without an error, it was told to stop.
+/// A map task has ended. Without an error, it received a stop request.
 pub(super) fn map_ended(ended: Result<(String, Result<(), Error>), JoinError>) -> Result<(), Failed> {
     match ended {
         Ok((_, Ok(()))) => Ok(()),

@@ -20,7 +20,7 @@ const SLICES: u32 = 10;
 /// Number of errors in the message.
 pub(crate) const LAST_ERRORS: usize = 3;
 
-/// Where values, or records, pass or fail.
+/// The place where values or records pass or fail.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Source<'a> {
     /// The map stages of a partition.
@@ -41,14 +41,14 @@ impl fmt::Display for Source<'_> {
     }
 }
 
-/// How many values passed and failed. A value is a record, or comes from several records.
+/// Numbers of values that passed and failed. A value is one record, or comes from several records.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tally<'a> {
-    /// Where. Each source has its own streak of failures.
+    /// The source. Each source has its own streak of failures.
     pub(crate) source: Source<'a>,
-    /// How many values.
+    /// Number of values.
     pub(crate) values: usize,
-    /// Which of them failed, by their index, ascending.
+    /// Indexes of the values that failed, ascending.
     pub(crate) failed: &'a [usize],
     /// Records per value.
     pub(crate) weight: u64,

@@ -185,7 +185,7 @@ impl Intake {
         Admitted { batch, charge, unmapped, log_end: None, hand_off }
     }
 
-    /// Sends what was fetched where it belongs. Returns the mean size of the records.
+    /// Sends the fetched items to their receivers. Returns the mean size of the records.
     fn dispatch(&self, topics: &mut Topics, hand_off: Option<&HandOff>, fetched: Fetched) -> Option<usize> {
         match fetched {
             Fetched::Records { topic, partition, bytes, batch } => {

@@ -58,13 +58,7 @@ where
                 failed.iter().map(|at| at + i64::from(enabled(Mutant::WrongOffset))).collect();
             let claim = claim.take_out_all(&taken_out, dead_letter_bytes);
             let deltas = failed.iter().map(|offset| delta(base, *offset)).collect();
-            let dead_letter = |(record, failed): (OwnedRecord, StageError)| {
-                DeadLetter::new(record, failed.stage.name(), failed.error)
-            };
-            let dead_letters = failures.into_iter().map(dead_letter).collect();
-            self.hand_off = None;
-            self.wait_for_stage(Stage::named("reduce_err"), range.last);
-            self.mapping.errors.send(dead_letters, Origin::of_records(claim, base, deltas)).await?;
+            self.send_failures(failures, Origin::of_records(claim, base, deltas), range.last).await?;
         }
         if rows.is_empty() {
             claim.finish();
@@ -84,6 +78,22 @@ where
         // The batches count as mapped from here on.
         drop(mapped);
         Ok(())
+    }
+
+    /// Sends failed records to the error branch.
+    async fn send_failures(
+        &mut self,
+        failures: Vec<(OwnedRecord, StageError)>,
+        origin: Origin,
+        last: i64,
+    ) -> Result<(), Error> {
+        let dead_letter = |(record, failed): (OwnedRecord, StageError)| {
+            DeadLetter::new(record, failed.stage.name(), failed.error)
+        };
+        let dead_letters = failures.into_iter().map(dead_letter).collect();
+        self.hand_off = None;
+        self.wait_for_stage(Stage::named("reduce_err"), last);
+        self.mapping.errors.send(dead_letters, origin).await
     }
 
     /// The task is about to wait until a stage accepts the rows up to `last`.

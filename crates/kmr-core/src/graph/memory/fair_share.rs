@@ -18,8 +18,9 @@ use tokio::time::Instant;
 
 use crate::util::ordered_watch;
 
-/// All fair shares together are this part of the budget. With one poll per partition beyond them
-/// they are three quarters. So something is left for the others, however many mappers are slow.
+/// All fair shares together are this part of the budget. With one poll per partition beyond its
+/// share they are three quarters. So something is left for the others, however many mappers are
+/// slow.
 const SHARES_DIVISOR: usize = 2;
 /// With more partitions, shares get no smaller, because each has to be worth a fetch.
 const MAX_SHARES: usize = 512;

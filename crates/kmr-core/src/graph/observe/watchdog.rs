@@ -21,16 +21,16 @@ use crate::record::TopicPartition;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WatchdogThresholds {
     pub(crate) warn_after: Duration,
-    pub(crate) heal_after: Option<Duration>,
+    pub(crate) restart_after: Option<Duration>,
 }
 
 /// What a health check found about one partition.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Observation {
-    /// The oldest record that is read and not finished, and how long it has been so in this
+    /// The oldest record that is read and not finished, and how long it has been unfinished in this
     /// assignment.
     pub(crate) oldest: Option<(i64, Duration)>,
-    /// The last offset committed in this assignment.
+    /// The last offset that was committed in this assignment.
     pub(crate) committed: Option<i64>,
     /// A retry policy or a running operation decides how long this may take.
     pub(crate) excused: bool,
@@ -73,7 +73,7 @@ impl ProgressWatch {
         self.cases.retain(|partition, _| !partitions.contains(partition));
     }
 
-    /// Takes up an observation and returns what to do about the partition.
+    /// Receives an observation and returns what to do about the partition.
     pub(crate) fn check(
         &mut self,
         partition: &TopicPartition,
@@ -81,7 +81,7 @@ impl ProgressWatch {
         thresholds: WatchdogThresholds,
         now: Instant,
     ) -> Action {
-        let WatchdogThresholds { warn_after, heal_after: restart_after } = thresholds;
+        let WatchdogThresholds { warn_after, restart_after } = thresholds;
         let passed = |case: &Case| {
             let is_past = |offset: i64| offset > case.offset;
             seen.committed.is_some_and(is_past) || seen.oldest.is_some_and(|(offset, _)| is_past(offset))
@@ -100,7 +100,7 @@ impl ProgressWatch {
             case.since = now;
         }
         if age < warn_after {
-            case.warn_at = warn_after; // it makes progress or was restarted: the time counts anew
+            case.warn_at = warn_after; // it makes progress or was restarted: the time starts again
             return action;
         }
         if age >= case.warn_at {
@@ -127,7 +127,7 @@ mod tests {
     const RESTART_AFTER: u64 = 900;
     const THRESHOLDS: WatchdogThresholds = WatchdogThresholds {
         warn_after: Duration::from_secs(60),
-        heal_after: Some(Duration::from_secs(RESTART_AFTER)),
+        restart_after: Some(Duration::from_secs(RESTART_AFTER)),
     };
 
     /// A watchdog, its start, and the seconds since then.
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn retried_records_are_logged_and_their_time_counts_anew_afterwards() {
+    fn retried_records_are_logged_and_their_time_starts_again_afterwards() {
         let mut scene = Scene::new();
         let seen: Vec<Action> = (0..9000).map(|age| scene.observe(Some((7, age)), None, true)).collect();
         assert!(seen.iter().all(|action| action.recovery.is_none()) && seen.iter().any(|action| action.warn));

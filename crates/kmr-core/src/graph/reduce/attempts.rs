@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn fatal_errors_panics_and_spent_patience_end_it_with_the_cause() {
+    async fn fatal_errors_panics_and_the_retry_limit_end_a_delivery_with_the_cause() {
         let fatal = deliver_with(|_| Err(DeliveryError::fatal("no such table")), None).await;
         assert!(
             fatal.clone().is_err_and(|e| e.contains("reduce 1") && e.contains("no such table")),

@@ -10,9 +10,9 @@ use super::schedule::{Action, TOPICS};
 use crate::error::error_chain;
 use crate::record::TopicPartition;
 
-/// How long the group needs to notice that a member is gone, and to rebalance.
-const NOTICE: Duration = Duration::from_secs(12);
-/// How long retries last after the end of a fault.
+/// Time in which the group detects a lost member and rebalances.
+const DETECTION: Duration = Duration::from_secs(12);
+/// Time for which retries may continue after the end of a fault.
 const RECOVERY: Duration = Duration::from_secs(20);
 
 impl Run<'_> {
@@ -28,8 +28,10 @@ impl Run<'_> {
                 self.change(*topic, *partition, |state, partition| state.log.append_markers(partition, 3));
             }
             Action::Truncate { topic, partition } => self.change(*topic, *partition, truncate),
-            Action::ForeignCommit { topic, partition, keeps } => {
-                self.change(*topic, *partition, |state, partition| state.commit_foreign(partition, *keeps));
+            Action::ForeignCommit { topic, partition, keeps_metadata } => {
+                self.change(*topic, *partition, |state, partition| {
+                    state.commit_foreign(partition, *keeps_metadata);
+                });
             }
             Action::Start { process } => self.start(*process),
             Action::Stop { process } => self.processes[*process].shared.stop(),
@@ -69,7 +71,7 @@ impl Run<'_> {
         }
     }
 
-    /// A fault may have effects until then.
+    /// Records that faults may have effects until then.
     fn fault_until(&self, until: Instant) {
         let mut state = self.cluster.lock();
         state.faults.any_until = state.faults.any_until.max(until);
@@ -88,7 +90,7 @@ impl Run<'_> {
         }
     }
 
-    /// A forced stop follows.
+    /// Requests a stop, and a forced stop some time later.
     fn force(&self, process: usize, after: Duration) {
         let shared = self.processes[process].shared.clone();
         shared.stop();
@@ -102,21 +104,21 @@ impl Run<'_> {
         if let Some(task) = self.processes[process].task.take() {
             task.abort();
         }
-        self.fault_until(now + NOTICE);
+        self.fault_until(now + DETECTION);
     }
 
     fn isolate(&self, process: usize, now: Instant, until: Instant) {
         if let Some(member) = self.processes[process].shared.member() {
             self.cluster.lock().group.isolate(member, now, until);
         }
-        self.fault_until(until + NOTICE);
+        self.fault_until(until + DETECTION);
     }
 
     fn fail_client(&self, process: usize, now: Instant) {
         if let Some(member) = self.processes[process].shared.member() {
             self.cluster.lock().fail_client(member);
         }
-        self.fault_until(now + NOTICE);
+        self.fault_until(now + DETECTION);
     }
 
     fn add_partition(&self, topic: usize) {
@@ -129,7 +131,7 @@ impl Run<'_> {
     }
 
     /// Creates the deleted topic again, once every member has released it. Commits name topics and
-    /// not their ids, so Kafka would take the last commit of the old topic for one of the new. No
+    /// not their ids, so Kafka would accept a late commit of the old topic for the new one. No
     /// client can prevent that.
     fn create_topic(&self) {
         let partitions = self.schedule.partitions;
@@ -138,7 +140,7 @@ impl Run<'_> {
             return;
         }
         state.log.create(&TOPICS[1].into(), partitions);
-        state.recreated(TOPICS[1]);
+        state.change_topic_id(TOPICS[1]);
         state.group.rebalance();
     }
 

@@ -1,5 +1,5 @@
-//! Exactly-once mode in the simulated cluster: marks as the group's coordinator keeps them, a sink
-//! that knows tokens, and what the judge has to say about both.
+//! Exactly-once mode in the simulated cluster: commit metadata, deduplication tokens in the sinks,
+//! and the rules of the invariant checker for both.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,91 +14,90 @@ use crate::member::{Change, CommitOutcome, OffsetCommit};
 use crate::record::TopicPartition;
 use crate::reducer::Fingerprint;
 
-/// What is known of marks, plans and tokens.
+/// The state of exactly-once mode: commit metadata, plans and tokens.
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     /// Whether consumers run in exactly-once mode.
-    pub(super) on: bool,
-    /// How often a topic was created.
-    created: BTreeMap<String, u128>,
-    /// Plans that were committed, by token.
+    pub(super) enabled: bool,
+    /// How often each topic was created again.
+    recreations: BTreeMap<String, u128>,
+    /// Committed plans, by token.
     planned: BTreeMap<String, (TopicPartition, Plan)>,
-    /// What was inserted under a token.
+    /// The inserted rows, by sink and token.
     inserted: BTreeMap<(usize, String), Vec<RowId>>,
-    /// Somebody else has committed their offsets: nobody may go on there.
+    /// A foreign tool has moved their offsets. No member may continue from there.
     foreign: BTreeSet<TopicPartition>,
-    /// Until then the sinks refuse nothing.
+    /// Until then the sinks reject no row.
     pub(super) lenient_until: Option<Instant>,
-    /// Plans that were asked for while a revoke waited for its answer, by member and rebalance.
+    /// Plans that were requested while a revoke waited for its answer, by member and rebalance.
     on_revoke: BTreeMap<(MemberId, u64), String>,
 }
 
 impl Blocks {
-    pub(super) fn new(on: bool) -> Self {
-        Self { on, ..Self::default() }
+    pub(super) fn new(enabled: bool) -> Self {
+        Self { enabled, ..Self::default() }
     }
 }
 
 impl State {
-    /// The log of a partition as a member finds it.
+    /// The identity of a partition's log, as a member reads it.
     pub(super) fn log_of(&self, partition: &TopicPartition) -> Option<LogAt> {
-        let created = self.blocks.created.get(partition.topic()).copied().unwrap_or(0);
-        let topic = (u128::from(partition.topic().as_bytes()[0]) << 8) + created + 1;
+        let recreations = self.blocks.recreations.get(partition.topic()).copied().unwrap_or(0);
+        let topic = (u128::from(partition.topic().as_bytes()[0]) << 8) + recreations + 1;
         Some(LogAt { id: LogId::new("simulated", topic)?, millis: self.millis() })
     }
 
-    /// The topic is another one from now on.
-    pub(super) fn recreated(&mut self, topic: &str) {
-        *self.blocks.created.entry(topic.to_owned()).or_default() += 1;
+    /// The topic was created again, so it has a new id from now on.
+    pub(super) fn change_topic_id(&mut self, topic: &str) {
+        *self.blocks.recreations.entry(topic.to_owned()).or_default() += 1;
     }
 
-    /// A commit is asked for: every mark is about the offset that it comes with, and no plan is new
-    /// in a revoke.
+    /// Checks the metadata of a commit at the moment of its request. The metadata must name the
+    /// committed offset. During a revoke it must not hold a new plan.
     pub(super) fn check_metadata(&mut self, id: MemberId, commit: &OffsetCommit) {
         let OffsetCommit { partition, offset, metadata } = commit;
         if self.blocks.foreign.contains(partition) {
             let what = format!(
-                "member {id} commits {partition} offset {offset}, and goes on from an offset that is not kmr's"
+                "member {id} commits {partition} offset {offset}, and continues from an offset that is not kmr's"
             );
-            self.violate("E2, marks of others are not honoured", what);
+            self.violate("E2 only known offsets", what);
         }
-        let mark = metadata.as_deref().map(CommitMetadata::parse);
-        let Some(Ok(mark)) = mark else {
+        let parsed = metadata.as_deref().map(CommitMetadata::parse);
+        let Some(Ok(parsed)) = parsed else {
             let what = format!("commit of {partition} offset {offset} carries {metadata:?}");
-            return self.violate("C7, every commit carries the metadata in force", what);
+            return self.violate("C7 metadata in force", what);
         };
-        // Of the log that the member has read: a topic may have been created again since.
-        let (CommitMetadata::Idle(IdleMarker { log, .. }) | CommitMetadata::Plan(Plan { log, .. })) = &mark;
-        if let Some(mismatch) = mark.mismatch(log, Some(*offset)) {
+        // The log that the member has read. The topic may have been created again since then.
+        let (CommitMetadata::Idle(IdleMarker { log, .. }) | CommitMetadata::Plan(Plan { log, .. })) = &parsed;
+        if let Some(mismatch) = parsed.mismatch(log, Some(*offset)) {
             let what = format!("commit of {partition} offset {offset}: {mismatch}");
-            return self.violate("E1, a mark is about its offset", what);
+            return self.violate("E1 commit metadata names its own offset", what);
         }
-        let CommitMetadata::Plan(plan) = mark else { return };
+        let CommitMetadata::Plan(plan) = parsed else { return };
         if self.blocks.planned.contains_key(&*plan.token) {
             return;
         }
         if let Some((rebalance, since)) = self.group.revoking(id, partition)
             && since < Instant::now()
         {
-            let what = format!(
-                "member {id} plans {partition} {}..={} while it hands it back",
-                plan.first, plan.last
-            );
+            let what =
+                format!("member {id} plans {partition} {}..={} during its revoke", plan.first, plan.last);
             self.blocks.on_revoke.insert((id, rebalance), what);
         }
     }
 
-    /// A revoke is answered by the graph: it was not on its way out meanwhile.
+    /// The graph answers a revoke, so it was not shutting down. It must not have planned a block
+    /// meanwhile.
     pub(super) fn check_revoke(&mut self, id: MemberId, rebalance: u64, change: Change) {
         if let Some(what) = self.blocks.on_revoke.remove(&(id, rebalance))
             && change == Change::Revoke
         {
-            self.violate("E9, a revoke plans nothing", what);
+            self.violate("E9 no new plan on a revoke", what);
         }
     }
 
-    /// What the coordinator has taken.
-    pub(super) fn stored(&mut self, commit: &OffsetCommit, outcome: &CommitOutcome) {
+    /// Keeps the plan of a commit that the group coordinator has accepted.
+    pub(super) fn keep_plan(&mut self, commit: &OffsetCommit, outcome: &CommitOutcome) {
         if *outcome == CommitOutcome::Committed
             && let Some(Ok(CommitMetadata::Plan(plan))) =
                 commit.metadata.as_deref().map(CommitMetadata::parse)
@@ -107,27 +106,28 @@ impl State {
         }
     }
 
-    /// Rows reach a sink under a token: they are stored, or dropped because the token was there.
+    /// Rows reach a sink under a token. The sink stores them, or drops them because it knows the
+    /// token.
     pub(super) fn insert_block(&mut self, sink: usize, name: &str, token: &str, rows: &[RowId]) {
         let Some((partition, plan)) = self.blocks.planned.get(token).cloned() else {
-            let what = format!("{name} gets {} rows under {token}, which no plan carries", rows.len());
-            return self.violate("E1, a token is planned before it is used", what);
+            let what = format!("{name} receives {} rows under {token}, which is in no plan", rows.len());
+            return self.violate("E1 plan before insert", what);
         };
         if let Some(at) = self.oracle.first_without_dead_letter(&partition, (plan.first, plan.last)) {
             let what = format!(
-                "{name} gets {partition} {}..={}, and {at} is in no dead letter",
+                "{name} receives {partition} {}..={}, and {at} has no dead letter",
                 plan.first, plan.last
             );
-            return self.violate("E3, dead letters come before their block", what);
+            return self.violate("E3 everything else first", what);
         }
         if let Some(what) = self.oracle.first_left_out(&partition, &plan, rows) {
-            let what = format!("{name} gets {} rows under {token}: {what}", rows.len());
-            return self.violate("E4, what is left out under a token is in the dead letters", what);
+            let what = format!("{name} receives {} rows under {token}: {what}", rows.len());
+            return self.violate("E4 one token, no lost row", what);
         }
         match self.blocks.inserted.get(&(sink, token.to_owned())) {
-            Some(_) => self.note(format_args!("{name} drops {} rows, it has {token}", rows.len())),
+            Some(_) => self.note(format_args!("{name} drops {} rows, because it knows {token}", rows.len())),
             None => {
-                self.note(format_args!("{name} gets {} rows under {token}", rows.len()));
+                self.note(format_args!("{name} stores {} rows under {token}", rows.len()));
                 self.blocks.inserted.insert((sink, token.to_owned()), rows.to_vec());
                 for row in rows {
                     self.oracle.delivered(sink, row);
@@ -136,22 +136,22 @@ impl State {
         }
     }
 
-    /// A tool that is not kmr's moves a stopped group's offset and keeps its metadata, or drops it.
-    pub(super) fn commit_foreign(&mut self, partition: &TopicPartition, keeps: bool) {
+    /// A foreign tool moves an offset of a stopped group. It keeps the metadata or drops it.
+    pub(super) fn commit_foreign(&mut self, partition: &TopicPartition, keeps_metadata: bool) {
         if !self.group.is_empty() {
-            return self.note(format_args!("the group is not empty: nobody else can commit"));
+            return self.note(format_args!("the group has members, so a foreign tool cannot commit"));
         }
         let Some((offset, metadata)) = self.committed.get(partition).cloned() else { return };
-        let foreign = (offset.saturating_sub(1).max(0), metadata.filter(|_| keeps));
+        let foreign = (offset.saturating_sub(1).max(0), metadata.filter(|_| keeps_metadata));
         if foreign.1.is_some() && foreign.0 == offset {
             return;
         }
-        self.note(format_args!("somebody else commits {partition} offset {}", foreign.0));
+        self.note(format_args!("a foreign tool commits {partition} offset {}", foreign.0));
         self.committed.insert(partition.clone(), foreign);
         self.blocks.foreign.insert(partition.clone());
     }
 
-    /// The operator finds out what is in the sink, and starts a new epoch behind it.
+    /// The operator checks what the sink has stored, and starts a new epoch after it.
     pub(super) fn start_epoch(&mut self, partition: &TopicPartition) {
         if !self.blocks.foreign.remove(partition) {
             return;
@@ -164,13 +164,13 @@ impl State {
         self.committed.insert(partition.clone(), (offset, Some(idle.text())));
     }
 
-    /// Whether somebody has meddled with a partition's offset.
+    /// Whether a foreign tool has moved the partition's offset.
     pub(super) fn is_foreign(&self, partition: &TopicPartition) -> bool {
         self.blocks.foreign.contains(partition)
     }
 }
 
-/// What simulated rows are known by.
+/// The fingerprint of simulated rows.
 pub(super) fn fingerprint(rows: &[RowId]) -> Fingerprint {
     let text: String =
         rows.iter().map(|row| format!("{} {} {};", row.partition, row.offset, row.number)).collect();
@@ -183,18 +183,20 @@ pub(super) fn fingerprint(rows: &[RowId]) -> Fingerprint {
 }
 
 impl super::oracle::Oracle {
-    /// The first record of a range that has to become a dead letter and is none yet.
+    /// The first record of a range that must become a dead letter and has none yet.
     fn first_without_dead_letter(
         &self,
         partition: &TopicPartition,
         (first, last): (i64, i64),
     ) -> Option<i64> {
-        let mut range = self.known_in(partition, first..=last);
-        range.find(|(_, fate, letters)| *fate == Fate::DeadLetter && *letters == 0).map(|(offset, ..)| offset)
+        let mut range = self.records_in(partition, first..=last);
+        range
+            .find(|(_, fate, dead_letters)| *fate == Fate::DeadLetter && *dead_letters == 0)
+            .map(|(offset, ..)| offset)
     }
 
-    /// A record of a plan that has fewer rows in its block than it is to have, and no dead letter;
-    /// or a row that is not planned.
+    /// The first row that is not planned, or the first record with a wrong number of rows that no
+    /// dead letter explains.
     fn first_left_out(&self, partition: &TopicPartition, plan: &Plan, rows: &[RowId]) -> Option<String> {
         let range = plan.first..=plan.last;
         if let Some(row) = rows.iter().find(|row| row.partition != *partition || !range.contains(&row.offset))
@@ -203,18 +205,18 @@ impl super::oracle::Oracle {
         }
         let mut found: BTreeMap<i64, usize> = BTreeMap::new();
         rows.iter().for_each(|row| *found.entry(row.offset).or_default() += 1);
-        let left_out = |(offset, fate, letters): &(i64, Fate, u32)| {
+        let left_out = |(offset, fate, dead_letters): &(i64, Fate, u32)| {
             let found = found.get(offset).copied().unwrap_or(0);
             match fate {
                 Fate::Rows(rows) => found != *rows,
-                // One of its rows may be in the dead letters.
-                Fate::Rejectable(rows) => found != *rows && (*letters == 0 || found + 1 != *rows),
+                // One of its rows may be a dead letter.
+                Fate::Rejectable(rows) => found != *rows && (*dead_letters == 0 || found + 1 != *rows),
                 Fate::DeadLetter | Fate::Skipped => found > 0,
             }
         };
-        let (offset, fate, letters) = self.known_in(partition, range).find(left_out)?;
+        let (offset, fate, dead_letters) = self.records_in(partition, range).find(left_out)?;
         Some(format!(
-            "{offset}, which is to be {fate:?}, has {found:?} rows and {letters} letters",
+            "{offset}, which must become {fate:?}, has {found:?} rows and {dead_letters} dead letters",
             found = found.get(&offset)
         ))
     }

@@ -1,8 +1,7 @@
-//! The simulated cluster: logs, the group, committed offsets, the clients that are connected, and
-//! what is wrong just now.
+//! The simulated cluster: logs, the group, committed offsets, connected clients and current faults.
 //!
-//! One lock around all of it; nothing waits while it is held. Everything that happens is written
-//! down, in order.
+//! One lock protects all of it, and no task awaits while it holds the lock. Every event is logged,
+//! in order.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,12 +22,12 @@ use crate::error::Error;
 use crate::member::{Change, MemberEvent};
 use crate::record::{OwnedRecord, TopicPartition};
 
-/// How often the group's coordinator looks at its members.
+/// Interval at which the group coordinator checks its members.
 const TICK: Duration = Duration::from_millis(100);
-/// What an answer to a revoke may take: the drain, and a commit that is slow to be answered.
-const ANSWER: Duration = Simulation::DRAIN_TIMEOUT.saturating_add(Duration::from_secs(20));
-/// Calls of a client at one moment past which the graph is taken to spin.
-const SPIN: u32 = 200_000;
+/// Maximum time for the answer to a revoke: the drain, and a commit with a slow response.
+const ANSWER_TIMEOUT: Duration = Simulation::DRAIN_TIMEOUT.saturating_add(Duration::from_secs(20));
+/// Maximum number of calls of a client at one moment. More of them are a busy loop.
+const MAX_CALLS: u32 = 200_000;
 
 /// A partition that a client fetches.
 #[derive(Clone, Debug)]
@@ -36,7 +35,7 @@ pub(super) struct Fetching {
     pub(super) position: i64,
     pub(super) start: i64,
     pub(super) paused: bool,
-    /// It has failed, and is not read before it is sought.
+    /// It has failed. It is not read until a seek.
     pub(super) failed: bool,
     pub(super) polled_at: Instant,
 }
@@ -46,24 +45,25 @@ pub(super) struct Client {
     pub(super) events: mpsc::UnboundedSender<MemberEvent>,
     pub(super) data: Arc<Notify>,
     pub(super) fetching: BTreeMap<TopicPartition, Fetching>,
-    /// Partitions that it has handed back or lost, and has been notified so: not to be committed.
+    /// Partitions that it has released, or that it was notified to have lost. It must not commit
+    /// them.
     pub(super) released: BTreeMap<TopicPartition, Change>,
-    /// The partitions of the commit that waits for its answer.
+    /// The partitions of the outstanding commit.
     pub(super) committing: BTreeSet<TopicPartition>,
-    /// When the last event was taken; nothing has been asked for since.
+    /// When it received its last event. `None`: it has called again since then.
     pub(super) callback_at: Option<Instant>,
-    /// Calls at one moment.
+    /// The current moment, and the number of calls in it.
     calls: (Instant, u32),
 }
 
-/// What a client gets when it fetches.
+/// What a fetch returns.
 pub(super) enum Polled {
     Records(TopicPartition, Vec<Arc<OwnedRecord>>),
-    /// The log does not hold the offset any more.
+    /// The log no longer holds the offset.
     OutOfRange(TopicPartition, i64),
 }
 
-/// What is wrong, and until when.
+/// The current faults, and when they end.
 #[derive(Debug)]
 pub(super) struct Faults {
     pub(super) commits: Option<(CommitFault, Instant)>,
@@ -74,28 +74,28 @@ pub(super) struct Faults {
     pub(super) any_until: Instant,
 }
 
-/// What happened in a run, in numbers.
+/// The counters of a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Figures {
+pub(super) struct Counters {
     pub(super) records: u64,
     pub(super) rebalances: u64,
     pub(super) commits: u64,
     pub(super) members: u64,
 }
 
-/// The state behind the lock.
+/// The state that the lock protects.
 pub(super) struct State {
     started: Instant,
     pub(super) rng: Rng,
     pub(super) log: Log,
     pub(super) group: Group,
     pub(super) committed: BTreeMap<TopicPartition, (i64, Option<Arc<str>>)>,
-    /// Metadata that is in force, and has to be on every commit (C7).
+    /// The metadata in force. Every commit must carry it (C7).
     pub(super) metadata: BTreeMap<TopicPartition, Arc<str>>,
     pub(super) clients: BTreeMap<MemberId, Client>,
     pub(super) faults: Faults,
     pub(super) oracle: Oracle,
-    pub(super) figures: Figures,
+    pub(super) counters: Counters,
     /// Exactly-once mode.
     pub(super) blocks: Blocks,
     last_member: MemberId,
@@ -128,7 +128,7 @@ impl Cluster {
                 any_until: now,
             },
             oracle: Oracle::default(),
-            figures: Figures::default(),
+            counters: Counters::default(),
             blocks: Blocks::new(simulation.exactly_once),
             last_member: 0,
             events: Vec::new(),
@@ -150,7 +150,7 @@ impl Cluster {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the group go on, until it is dropped.
+    /// Runs the group until the future is dropped.
     pub(super) async fn run_group(self) {
         loop {
             sleep(TICK).await;
@@ -158,13 +158,13 @@ impl Cluster {
         }
     }
 
-    /// A client connects and joins.
+    /// Connects a client, which joins the group.
     pub(super) fn join(&self) -> (MemberId, mpsc::UnboundedReceiver<MemberEvent>, Arc<Notify>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let (data, now) = (Arc::new(Notify::new()), Instant::now());
         let mut state = self.lock();
         state.last_member += 1;
-        state.figures.members += 1;
+        state.counters.members += 1;
         let id = state.last_member;
         let client = Client {
             events,
@@ -183,7 +183,7 @@ impl Cluster {
 }
 
 impl State {
-    /// Writes down what happens.
+    /// Logs an event.
     pub(super) fn note(&mut self, what: fmt::Arguments<'_>) {
         let at = self.started.elapsed().as_secs_f64();
         self.events.push(format!("{at:>9.3} s  {what}"));
@@ -193,7 +193,7 @@ impl State {
         std::mem::take(&mut self.events)
     }
 
-    /// Breaks a rule, and writes it down.
+    /// Reports a broken rule, and logs it.
     pub(super) fn violate(&mut self, rule: &'static str, what: String) {
         self.note(format_args!("BROKEN {rule}: {what}"));
         self.oracle.violate(rule, what);
@@ -204,7 +204,7 @@ impl State {
         i64::try_from(self.started.elapsed().as_millis()).unwrap_or(i64::MAX)
     }
 
-    /// Virtual time at which something was that many milliseconds into the run.
+    /// The virtual time that many milliseconds after the start of the run.
     pub(super) fn at(&self, millis: i64) -> Instant {
         self.started + Duration::from_millis(u64::try_from(millis).unwrap_or(0))
     }
@@ -214,7 +214,7 @@ impl State {
         let notified = self.group.step(Instant::now(), &partitions, &mut self.rng);
         for (id, rebalance) in notified {
             let names: Vec<String> = rebalance.partitions.iter().map(ToString::to_string).collect();
-            self.figures.rebalances += 1;
+            self.counters.rebalances += 1;
             self.note(format_args!(
                 "member {id} is notified: #{} {:?} {}",
                 rebalance.id,
@@ -225,10 +225,11 @@ impl State {
                 let _ = client.events.send(MemberEvent::Rebalance(rebalance));
             }
         }
-        let overdue = self.group.overdue(Instant::now(), ANSWER).map(|(id, rebalance)| (id, rebalance.id));
+        let overdue =
+            self.group.overdue(Instant::now(), ANSWER_TIMEOUT).map(|(id, rebalance)| (id, rebalance.id));
         if let Some((id, rebalance)) = overdue {
-            let what = format!("member {id} has not answered #{rebalance} within {ANSWER:?}");
-            self.violate("R3, every rebalance is answered in time", what);
+            let what = format!("member {id} has not answered #{rebalance} within {ANSWER_TIMEOUT:?}");
+            self.violate("R3 answered in time", what);
         }
         self.wake_readers();
     }
@@ -239,24 +240,24 @@ impl State {
         }
     }
 
-    /// A client calls: one that calls for ever at the same moment spins.
+    /// Counts a call of a client. Too many calls at one moment are a busy loop.
     pub(super) fn count_call(&mut self, id: MemberId) {
         let now = Instant::now();
         let Some(client) = self.clients.get_mut(&id) else { return };
         client.calls = if client.calls.0 == now { (now, client.calls.1 + 1) } else { (now, 1) };
-        if client.calls.1 > SPIN {
-            let what = format!("member {id} called {SPIN} times at one moment");
-            self.violate("the graph does not spin", what.clone());
-            // Time stands still: nothing else ends this run.
+        if client.calls.1 > MAX_CALLS {
+            let what = format!("member {id} called {MAX_CALLS} times at one moment");
+            self.violate("no busy loop", what.clone());
+            // Virtual time makes no progress, so nothing else can end this run.
             std::panic::resume_unwind(Box::new(what));
         }
     }
 
-    /// A client is gone without a word: the group notices when its session ends.
+    /// A client disappears without leaving the group. The group notices when the session times out.
     pub(super) fn vanish(&mut self, id: MemberId) {
         if self.clients.remove(&id).is_some() {
             let now = Instant::now();
-            self.note(format_args!("member {id} is gone"));
+            self.note(format_args!("member {id} disappears"));
             self.group.isolate(id, now, now + Duration::from_secs(1_000_000));
         }
     }
@@ -269,9 +270,9 @@ impl State {
         }
     }
 
-    /// A client fails for good.
+    /// A client fails permanently.
     pub(super) fn fail_client(&mut self, id: MemberId) {
-        self.note(format_args!("member {id}: its client fails for good"));
+        self.note(format_args!("member {id}: its client fails permanently"));
         self.group.fence(id);
         let error = Error::Client {
             operation: "simulated client".to_owned(),
@@ -283,7 +284,8 @@ impl State {
         }
     }
 
-    /// Records for one client, at most `limit`, each with its partition's name; positions move on.
+    /// Fetches records for a client, at most `limit` of a partition at a time, and advances its
+    /// positions.
     pub(super) fn fetch(&mut self, id: MemberId, limit: usize) -> Vec<Polled> {
         let now = Instant::now();
         if now < self.faults.no_fetch_until || self.group.isolated_until(id, now).is_some() {
@@ -314,7 +316,7 @@ impl State {
                 fetching.failed = true;
                 let position = fetching.position;
                 self.note(format_args!(
-                    "member {id} cannot take {partition} at {position}: its log begins at {low}"
+                    "member {id} cannot read {partition} at {position}: its log starts at {low}"
                 ));
                 fetched.push(Polled::OutOfRange(partition, position));
                 continue;
@@ -326,14 +328,14 @@ impl State {
             let polled_before = std::mem::replace(&mut fetching.polled_at, now);
             let (first, offsets) = (first.timestamp_millis().unwrap_or(0), (first.offset(), last.offset()));
             self.check_wait(&partition, now, polled_before, first);
-            self.note(format_args!("member {id} takes {partition} {}..={}", offsets.0, offsets.1));
+            self.note(format_args!("member {id} fetches {partition} {}..={}", offsets.0, offsets.1));
             fetched.push(Polled::Records(partition, records));
         }
         fetched
     }
 
-    /// R1: nothing but a fault of the surroundings keeps a partition waiting for longer than a
-    /// drain may take.
+    /// R1: only a fault of the environment makes a partition wait for longer than a drain may
+    /// take.
     fn check_wait(
         &mut self,
         partition: &TopicPartition,
@@ -345,7 +347,7 @@ impl State {
         let limit = self.wait_limit();
         if now.saturating_duration_since(since) > limit {
             let what = format!("{partition} had records and was not read for {:?}", now - since);
-            self.violate("R1, kept partitions go on", what);
+            self.violate("R1 only named partitions stop", what);
         }
     }
 
@@ -353,7 +355,7 @@ impl State {
         Simulation::DRAIN_TIMEOUT + Duration::from_secs(5)
     }
 
-    /// Produces records behind each other.
+    /// Produces records, one after another.
     pub(super) fn produce(
         &mut self,
         simulation: &Simulation,
@@ -367,7 +369,7 @@ impl State {
             let Some(record) = self.log.append(partition, gap, record, millis) else { return };
             let fate = simulation.fate_of(&record.as_record());
             self.oracle.produced(partition, record.offset(), fate);
-            self.figures.records += 1;
+            self.counters.records += 1;
         }
         self.wake_readers();
     }
@@ -386,11 +388,11 @@ impl State {
 
     /// Partitions whose records are not all committed yet.
     pub(super) fn uncommitted(&self) -> BTreeSet<TopicPartition> {
-        let behind = |partition: &TopicPartition| {
+        let lags = |partition: &TopicPartition| {
             let end = self.log.get(partition)?.end_of_records()?;
             let committed = self.committed.get(partition).map_or(0, |(offset, _)| *offset);
             (committed < end).then(|| partition.clone())
         };
-        self.log.partitions().iter().filter_map(behind).collect()
+        self.log.partitions().iter().filter_map(lags).collect()
     }
 }

@@ -8,22 +8,21 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
 use super::Simulation;
-use super::cluster::{Cluster, Figures};
+use super::cluster::{Cluster, Counters};
 use super::oracle::Violation;
 use super::process::{Process, run_process};
 use super::schedule::{PROCESSES, Schedule};
 use crate::util::panic::panic_message;
-use crate::watchdog::Watchdog;
 
-/// Virtual time in which all work must be complete after the last fault.
-const PATIENCE: Duration = Duration::from_secs(3600);
+/// Maximum virtual time until all work is complete after the last fault.
+const COMPLETION_TIMEOUT: Duration = Duration::from_secs(3600);
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Outcome {
     pub(super) violation: Option<Violation>,
     pub(super) events: Vec<String>,
-    pub(super) figures: Figures,
+    pub(super) counters: Counters,
 }
 
 /// Runs a schedule on a runtime of its own, in virtual time.
@@ -32,8 +31,8 @@ pub(super) fn run(simulation: &Simulation, schedule: &Schedule) -> Outcome {
     let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => {
-            let violation = Violation { rule: "the run can start", what: error.to_string() };
-            return Outcome { violation: Some(violation), events: Vec::new(), figures: Figures::default() };
+            let violation = Violation { rule: "the run starts", what: error.to_string() };
+            return Outcome { violation: Some(violation), events: Vec::new(), counters: Counters::default() };
         }
     };
     let seen: Arc<Mutex<Option<Cluster>>> = Arc::default();
@@ -45,18 +44,18 @@ pub(super) fn run(simulation: &Simulation, schedule: &Schedule) -> Outcome {
         });
     }));
     let Some(cluster) = seen.lock().unwrap_or_else(PoisonError::into_inner).take() else {
-        let violation = Violation { rule: "the run can start", what: "no cluster".to_owned() };
-        return Outcome { violation: Some(violation), events: Vec::new(), figures: Figures::default() };
+        let violation = Violation { rule: "the run starts", what: "no cluster".to_owned() };
+        return Outcome { violation: Some(violation), events: Vec::new(), counters: Counters::default() };
     };
     if let Err(panic) = result {
-        cluster.lock().violate("nothing panics", panic_message(&*panic));
+        cluster.lock().violate("no panic", panic_message(&*panic));
     }
     let outcome = {
         let mut state = cluster.lock();
         Outcome {
             violation: state.oracle.violation().cloned(),
             events: state.take_events(),
-            figures: state.figures,
+            counters: state.counters,
         }
     };
     drop(runtime);
@@ -104,7 +103,7 @@ impl<'s> Run<'s> {
     /// Ends all faults. Then the processes must complete all work, and end when they are stopped.
     async fn finish(mut self) {
         self.end_faults();
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + COMPLETION_TIMEOUT;
         loop {
             if self.cluster.lock().oracle.violation().is_some() {
                 return;
@@ -148,7 +147,7 @@ impl<'s> Run<'s> {
                 Ok(Ok(())) => {}
                 Ok(Err(error)) if error.is_cancelled() => {}
                 Ok(Err(error)) => {
-                    self.cluster.lock().violate("nothing panics", format!("process {number}: {error}"));
+                    self.cluster.lock().violate("no panic", format!("process {number}: {error}"));
                 }
                 Err(_) => {
                     let what = format!("process {number} received a stop request and did not end");
@@ -165,11 +164,11 @@ impl<'s> Run<'s> {
         let uncommitted = state.uncommitted();
         if late {
             if let Some((partition, offset)) = unfinished {
-                state.violate("nothing is lost", format!("{partition} offset {offset} was never finished"));
+                state.violate("no lost record", format!("{partition} offset {offset} was never finished"));
             } else if let Some(partition) = uncommitted.first() {
                 state.violate(
-                    "what is finished is committed",
-                    format!("{partition} was not, up to its last record"),
+                    "finished records are committed",
+                    format!("{partition} is not committed up to its last record"),
                 );
             }
             return true;
@@ -181,12 +180,12 @@ impl<'s> Run<'s> {
     fn check_end(&self) {
         let mut state = self.cluster.lock();
         if let Some((partition, offset)) = state.oracle.first_unfinished() {
-            state.violate("nothing is lost", format!("{partition} offset {offset} was never finished"));
+            state.violate("no lost record", format!("{partition} offset {offset} was never finished"));
         }
         if self.cluster.simulation.exactly_once
             && let Some((partition, offset, times)) = state.oracle.first_duplicate_row()
         {
-            let what = format!("{partition} offset {offset} is in a sink {times} times");
+            let what = format!("a sink has a row of {partition} offset {offset} {times} times");
             state.violate("each row once", what);
         }
         // In exactly-once mode a record that is read again may fail again, so dead letters may

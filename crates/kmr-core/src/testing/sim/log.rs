@@ -1,4 +1,4 @@
-//! The logs of the simulated cluster: topics, partitions, records with gaps between their offsets.
+//! The logs of the simulated cluster: topics, partitions, and records with gaps between offsets.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,8 +20,8 @@ impl PartitionLog {
         self.low
     }
 
-    /// The offset behind the last record, and behind what is no record: transaction markers,
-    /// compacted offsets.
+    /// The offset after the last record, and after offsets without one: transaction markers and
+    /// compacted records.
     pub(super) fn end(&self) -> i64 {
         self.end
     }
@@ -37,13 +37,13 @@ impl PartitionLog {
         self.records.last().is_some_and(|last| last.offset() >= from)
     }
 
-    /// The first record that is not older than `millis`.
+    /// The offset of the first record that is not older than `millis`.
     pub(super) fn at_time(&self, millis: i64) -> i64 {
         let young = |record: &&Arc<OwnedRecord>| record.timestamp_millis().is_some_and(|time| time >= millis);
         self.records.iter().find(young).map_or(self.end, |record| record.offset())
     }
 
-    /// The offset behind the last record.
+    /// The offset after the last record.
     pub(super) fn end_of_records(&self) -> Option<i64> {
         self.records.last().map(|record| record.offset() + 1)
     }
@@ -56,7 +56,7 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// Gives a topic that many partitions; it never loses any.
+    /// Creates a topic with that many partitions, or adds partitions until it has that many.
     pub(super) fn create(&mut self, topic: &Arc<str>, partitions: usize) {
         let logs = self.topics.entry(topic.clone()).or_default();
         logs.resize_with(partitions.max(logs.len()), PartitionLog::default);
@@ -80,7 +80,7 @@ impl Log {
         self.topics.get(partition.topic())?.get(usize::try_from(partition.partition()).ok()?)
     }
 
-    /// Appends a record behind `gap` offsets without one. `None`: there is no such partition.
+    /// Appends a record after `gap` offsets without one. `None`: the partition does not exist.
     pub(super) fn append(
         &mut self,
         partition: &TopicPartition,
@@ -97,7 +97,7 @@ impl Log {
         Some(record)
     }
 
-    /// Removes the older half of a partition's records; returns the lowest offset that is left.
+    /// Removes the older half of a partition's records. Returns the lowest offset that remains.
     pub(super) fn truncate(&mut self, partition: &TopicPartition) -> Option<i64> {
         let logs = self.topics.get_mut(partition.topic())?;
         let log = logs.get_mut(usize::try_from(partition.partition()).ok()?)?;
@@ -107,7 +107,7 @@ impl Log {
         Some(log.low)
     }
 
-    /// Ends a partition's log with offsets that hold no record.
+    /// Appends offsets without a record to a partition's log.
     pub(super) fn append_markers(&mut self, partition: &TopicPartition, markers: i64) {
         let log = self.topics.get_mut(partition.topic()).and_then(|logs| {
             logs.get_mut(usize::try_from(partition.partition()).ok()?) //

@@ -1,4 +1,4 @@
-//! A client of the simulated cluster, behind the seam of the Kafka client.
+//! A client of the simulated cluster. It implements the traits of the Kafka client.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use crate::record::{OwnedRecord, TopicPartition};
 use crate::test_records::OwnedBatch;
 use crate::util::future::BoxFuture;
 
-/// What a callback may take before the group would take the member for dead.
-const CALLBACK: Duration = Duration::from_secs(5);
+/// Maximum time for a callback. After a longer one the group would count the member as dead.
+const CALLBACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Connects one process to the cluster, each time as a new member.
 pub(super) struct SimConnector {
     pub(super) cluster: Cluster,
     pub(super) handle: ConsumerHandle,
-    /// The member that the process is just now.
+    /// The current member of the process.
     pub(super) member: Arc<std::sync::Mutex<Option<MemberId>>>,
     pub(super) memory_budget: usize,
 }
@@ -51,7 +51,7 @@ impl Connector for SimConnector {
         Ok(Connected { member: Arc::new(member), queue: Box::new(queue) })
     }
 
-    /// Fails while nothing can be fetched.
+    /// Fails while fetches return nothing.
     async fn read_records(
         &self,
         partition: &TopicPartition,
@@ -71,7 +71,7 @@ impl Connector for SimConnector {
             bytes += record.as_ref().map_or(0, |record| record.content_bytes());
             found.push(match record {
                 Some(record) => Reread::Record((*record).clone()),
-                None => Reread::Gone(format!("the log begins at {}", log.low())),
+                None => Reread::Gone(format!("the log starts at {}", log.low())),
             });
             if bytes >= max_bytes {
                 break;
@@ -89,7 +89,7 @@ struct SimMember {
 }
 
 impl SimMember {
-    /// A request takes its time, and longer while the member is cut off.
+    /// Waits for the latency of a request, and until the member is no longer isolated.
     async fn request(&self) {
         let (latency, isolated) = {
             let mut state = self.cluster.lock();
@@ -102,15 +102,15 @@ impl SimMember {
         }
     }
 
-    /// C8: while a commit is unanswered, its partitions are not handed back, nor assigned again.
+    /// C8: while a commit is outstanding, its partitions are neither released nor assigned again.
     fn check_answer(&self, state: &mut State, rebalance: &Rebalance) {
         let Some(client) = state.clients.get(&self.id) else { return };
         if let Some(partition) = rebalance.partitions.iter().find(|p| client.committing.contains(*p)) {
             let what = format!(
-                "member {} answers #{}, a commit of {partition} is unanswered",
+                "member {} answers #{} while a commit of {partition} is outstanding",
                 self.id, rebalance.id
             );
-            state.violate("C8, no answer before the commit's", what);
+            state.violate("C8 no release before the commit is answered", what);
         }
     }
 }
@@ -122,9 +122,11 @@ impl GroupMember for SimMember {
             let mut state = self.cluster.lock();
             state.count_call(self.id);
             let callback_at = state.clients.get_mut(&self.id).and_then(|client| client.callback_at.take());
-            if let Some(took) = callback_at.map(|at| at.elapsed()).filter(|took| *took > CALLBACK) {
-                let what = format!("member {} took {took:?} before it polled again", self.id);
-                state.violate("R3, the callback returns at once", what);
+            if let Some(duration) =
+                callback_at.map(|at| at.elapsed()).filter(|duration| *duration > CALLBACK_TIMEOUT)
+            {
+                let what = format!("member {} polled again only after {duration:?}", self.id);
+                state.violate("R3 the callback returns at once", what);
             }
         }
         let Some(event) = self.events.lock().await.recv().await else { return std::future::pending().await };
@@ -149,7 +151,7 @@ impl GroupMember for SimMember {
             state.note(format_args!("member {} answers #{} too late", self.id, rebalance.id));
             return Ok(Vec::new());
         }
-        state.note(format_args!("member {} has taken up what #{} assigned", self.id, rebalance.id));
+        state.note(format_args!("member {} fetches from now on what #{} assigned", self.id, rebalance.id));
         ready();
         let (mut starts, now) = (Vec::new(), Instant::now());
         for partition in &rebalance.partitions {
@@ -170,7 +172,7 @@ impl GroupMember for SimMember {
                 offset,
                 chosen: committed.is_none(),
                 metadata,
-                log: if state.blocks.on { state.log_of(partition) } else { None },
+                log: if state.blocks.enabled { state.log_of(partition) } else { None },
             });
         }
         state.wake_readers();
@@ -188,8 +190,8 @@ impl GroupMember for SimMember {
             }
         }
         let answered = state.group.answer(self.id, rebalance);
-        let how = if answered { "has handed back" } else { "is too late with" };
-        state.note(format_args!("member {} {how} what #{} names", self.id, rebalance.id));
+        let how = if answered { "has released" } else { "is too late to release" };
+        state.note(format_args!("member {} {how} the partitions of #{}", self.id, rebalance.id));
         state.wake_readers();
         Ok(())
     }
@@ -200,7 +202,7 @@ impl GroupMember for SimMember {
         {
             let mut state = self.cluster.lock();
             state.check_commit(self.id, offsets);
-            // The broker's side goes on, also if nobody waits for the answer any more.
+            // The broker completes the commit even if no task waits for the answer any more.
             let (cluster, id, offsets) = (self.cluster.clone(), self.id, offsets.to_vec());
             tokio::spawn(async move { drop(reply.send(process_commit(&cluster, id, &offsets).await)) });
         }
@@ -268,7 +270,8 @@ impl Drop for SimMember {
     }
 }
 
-/// The coordinator's side of a commit: takes its time, then takes the offsets or says why not.
+/// The group coordinator's side of a commit. After a latency it accepts the offsets, or returns the
+/// reason why it does not.
 async fn process_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
     let (latency, isolated) = {
         let mut state = cluster.lock();
@@ -277,8 +280,8 @@ async fn process_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit
         let limit = if slow { Duration::from_secs(15) } else { Duration::from_millis(40) };
         (state.rng.time(limit), state.group.isolated_until(id, now))
     };
-    // librdkafka keeps it while the coordinator is away, and sends it with the generation of then;
-    // the broker judges it by that.
+    // librdkafka keeps the commit while the coordinator is unavailable. It then sends the commit
+    // with the generation of that later time, and the broker checks that generation.
     if let Some(until) = isolated {
         sleep_until(until).await;
     }
@@ -308,26 +311,26 @@ async fn process_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit
         let OffsetCommit { partition, offset, metadata } = commit;
         if *outcome == CommitOutcome::Committed {
             state.committed.insert(partition.clone(), (*offset, metadata.clone()));
-            state.figures.commits += 1;
+            state.counters.commits += 1;
         }
-        state.stored(commit, outcome);
+        state.keep_plan(commit, outcome);
         state.note(format_args!("member {id}: commit of {partition} offset {offset}: {outcome:?}"));
     }
     outcomes
 }
 
 impl State {
-    /// What has to be true of every commit at the moment of its request.
+    /// Checks what must hold for every commit at the moment of its request.
     fn check_commit(&mut self, id: MemberId, offsets: &[OffsetCommit]) {
         let committing = offsets.iter().map(|commit| commit.partition.clone()).collect();
-        let unanswered = self
+        let outstanding = self
             .clients
             .get_mut(&id)
             .is_some_and(|client| !std::mem::replace(&mut client.committing, committing).is_empty());
-        if unanswered {
+        if outstanding {
             self.violate(
-                "C8, one commit at a time",
-                format!("member {id} commits while a commit is unanswered"),
+                "C8 one outstanding commit",
+                format!("member {id} commits while a commit is outstanding"),
             );
         }
         for commit in offsets {
@@ -337,17 +340,17 @@ impl State {
             match released {
                 Some(Change::Lose) => {
                     let what = format!("member {id} commits {partition} offset {offset}, which it has lost");
-                    self.violate("C5, what is lost is not committed", what);
+                    self.violate("C5 lost means uncommitted", what);
                 }
                 Some(_) => {
                     let what =
-                        format!("member {id} commits {partition} offset {offset}, which it has handed back");
-                    self.violate("C4, only the owner commits", what);
+                        format!("member {id} commits {partition} offset {offset}, which it has released");
+                    self.violate("C4 only the owner commits", what);
                 }
                 None => {}
             }
             if self.log.get(partition).is_none() {
-                continue; // the topic is gone, and this member does not know yet
+                continue; // the topic is deleted, and the member does not know it yet
             }
             if let Some(in_force) =
                 self.metadata.get(partition).filter(|text| metadata.as_ref() != Some(text))
@@ -355,9 +358,9 @@ impl State {
                 let what = format!(
                     "commit of {partition} offset {offset} carries {metadata:?} instead of {in_force:?}"
                 );
-                self.violate("C7, every commit carries the metadata in force", what);
+                self.violate("C7 metadata in force", what);
             }
-            if self.blocks.on {
+            if self.blocks.enabled {
                 self.check_metadata(id, commit);
             }
             self.oracle.check_commit_offset(partition, *offset);
@@ -382,11 +385,11 @@ impl FetchQueue for SimQueue {
         let held = self.handle.stats().bytes_held;
         let mut state = self.cluster.lock();
         state.count_call(self.id);
-        // The rows of what was admitted may be larger than its records; nothing more may come on
-        // top.
+        // Rows may be larger than the records that were admitted. Nothing else may exceed the
+        // budget.
         if held > self.memory_budget * 3 {
-            let what = format!("{held} bytes are held, of a budget of {}", self.memory_budget);
-            state.violate("M1, the byte budget holds", what);
+            let what = format!("{held} bytes are held, and the memory budget is {}", self.memory_budget);
+            state.violate("M1 the memory budget holds", what);
         }
         state.fetch(self.id, max_records).into_iter().map(to_fetched).collect()
     }

@@ -1,23 +1,28 @@
-//! A simulated Kafka for strategies: thousands of runs in seconds, each with faults drawn from a
-//! seed, and a judge.
+//! A simulated Kafka for strategies: thousands of runs in seconds, with faults from a seed and an
+//! invariant checker.
 //!
-//! [`Simulation`] runs the real consumer, every task of it, as
+//! [`Simulation`] runs the real consumer with all its tasks, as
 //! [`start_consumer`](crate::start_consumer) does, on a simulated cluster and in virtual time. A
-//! seed decides everything: how many processes join, leave, fail and are killed; how the group
-//! rebalances (eager, cooperative, KIP-848; also assignments that are lost); gaps between offsets;
-//! partitions that are added, topics that are deleted; commits that are fenced, put off or slow;
-//! sinks that are slow, stall, fail, or write and then fail. The judge looks at each run:
+//! seed decides everything that happens in a run:
 //!
-//! * every record is delivered, skipped, or in the dead letters, and committed at the end;
-//! * at no moment is a commit above a record that is not finished; a lost partition is not
-//!   committed, nor one that was handed back; one commit is outstanding; every commit carries the
-//!   metadata in force;
-//! * kept partitions go on during a rebalance; bytes stay within the budget; nothing fails without
-//!   a reason; every run ends;
-//! * where nothing goes wrong, nothing comes twice;
-//! * the same seed gives the same run, to the letter.
+//! * Processes join, leave, fail and are killed.
+//! * The group rebalances: eager, cooperative or KIP-848. Assignments can be lost.
+//! * Offsets have gaps. Partitions are added, and topics are deleted.
+//! * Commits are fenced, delayed or slow.
+//! * Sinks are slow, stall, fail, or write and then fail.
 //!
-//! What a run cannot show is what lies behind the seam: librdkafka, and the sinks' own code.
+//! The invariant checker checks each run:
+//!
+//! * Every record is delivered, skipped or a dead letter, and is committed at the end.
+//! * No commit is ever above an unfinished record.
+//! * No lost or released partition is committed. One commit is outstanding at a time. Every commit
+//!   carries the metadata in force.
+//! * Kept partitions continue during a rebalance. Bytes stay within the memory budget. Nothing
+//!   fails without a reason. Every run ends.
+//! * Without faults there are no duplicates.
+//! * The same seed gives exactly the same run.
+//!
+//! A run does not test librdkafka, nor the code of real sinks.
 //!
 //! # Examples
 //! ```
@@ -80,7 +85,7 @@ use crate::graph::pipeline::Pipeline;
 use crate::record::{Record, TopicPartition};
 use crate::strategy::IntoPipeline;
 
-/// Which row of which record a row is.
+/// Identifies a row: its record, and its number within the record.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RowId {
     partition: TopicPartition,
@@ -99,18 +104,18 @@ impl RowId {
     }
 }
 
-/// What is to become of a record.
+/// The required outcome of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Fate {
-    /// That many rows, in each sink.
+    /// The record becomes that many rows in each sink.
     Rows(usize),
-    /// That many rows, in each sink, the last of which a sink may refuse: then it is a dead letter,
-    /// and the others are in all the same.
+    /// The record becomes that many rows in each sink. A sink may reject the last row. Then that
+    /// row becomes a dead letter, and the other rows are stored.
     Rejectable(usize),
-    /// A dead letter.
+    /// The record becomes a dead letter.
     DeadLetter,
-    /// Nothing: it is filtered out.
+    /// The record is filtered out.
     Skipped,
 }
 
@@ -118,7 +123,7 @@ type MakePipeline = dyn Fn(&Sinks) -> Pipeline + Send + Sync;
 type MakeRecord = dyn Fn(u64) -> NewRecord + Send + Sync;
 type FateOf = dyn Fn(&Record<'_>) -> Fate + Send + Sync;
 
-/// A strategy to be tried out on a simulated cluster; see the [module](self).
+/// A strategy to test on a simulated cluster. See the [module](self).
 #[derive(Clone)]
 #[must_use = "a simulation does nothing until it is run"]
 pub struct Simulation {
@@ -135,14 +140,14 @@ impl fmt::Debug for Simulation {
 }
 
 impl Simulation {
-    /// The drain deadline of simulated consumers. Attempts of a strategy's sinks have to fit in, as
-    /// in [`drain_timeout`](crate::ConsumerBuilder::drain_timeout).
+    /// The drain deadline of simulated consumers. The attempts of a strategy's sinks must fit into
+    /// it, as with [`drain_timeout`](crate::ConsumerBuilder::drain_timeout).
     pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 
-    /// Simulates a strategy, which is made anew for each process of a run, with sinks of the run.
+    /// Simulates a strategy. Each process of a run builds the strategy anew, with sinks of the run.
     ///
-    /// Records have a random number as their payload unless [`records`](Self::records) says
-    /// otherwise, and have to become one row in each sink unless [`fate`](Self::fate) does.
+    /// By default, the payload of a record is a random number, and each record must become one row
+    /// in each sink. [`records`](Self::records) and [`fate`](Self::fate) change that.
     pub fn new<S: IntoPipeline>(strategy: impl Fn(&Sinks) -> S + Send + Sync + 'static) -> Self {
         Self {
             pipeline: Arc::new(move |sinks| strategy(sinks).into_pipeline()),
@@ -152,23 +157,24 @@ impl Simulation {
         }
     }
 
-    /// Makes records from random numbers. The partition is chosen by the run.
+    /// Sets how records are made from random numbers. The run chooses their partitions.
     pub fn records(mut self, make: impl Fn(u64) -> NewRecord + Send + Sync + 'static) -> Self {
         self.record = Arc::new(make);
         self
     }
 
-    /// Says what is to become of a record.
+    /// Sets the required outcome of a record.
     pub fn fate(mut self, fate: impl Fn(&Record<'_>) -> Fate + Send + Sync + 'static) -> Self {
         self.fate = Arc::new(fate);
         self
     }
 
     /// Runs the consumers in exactly-once mode
-    /// ([`ConsumerBuilder::exactly_once`](crate::ConsumerBuilder::exactly_once)). The sinks know
-    /// the tokens of what was inserted; what was sent is stored although its sender is gone, now
-    /// and then; tools that are not kmr's move offsets. No row may ever come twice. What a sink
-    /// refuses it takes now and then: somebody has changed its table.
+    /// ([`ConsumerBuilder::exactly_once`](crate::ConsumerBuilder::exactly_once)).
+    ///
+    /// The sinks know the deduplication tokens of inserted blocks. Now and then a sink completes an
+    /// insert although its sender is gone. Foreign tools move offsets. Sometimes a sink accepts
+    /// what it rejected before, as if its table was altered. No row may ever be stored twice.
     pub fn exactly_once(mut self) -> Self {
         self.exactly_once = true;
         self
@@ -177,7 +183,8 @@ impl Simulation {
     /// Runs each seed twice, on all cores.
     ///
     /// # Errors
-    /// The first seed found whose run breaks a rule, with its schedule made as short as it can be.
+    /// The first seed found whose run breaks a rule, with the shortest schedule found that still
+    /// breaks it.
     pub fn check<I>(&self, seeds: I) -> Result<Summary, Box<Failure>>
     where
         I: IntoIterator<Item = u64, IntoIter: Send>,
@@ -185,7 +192,7 @@ impl Simulation {
         search::check(self, seeds.into_iter(), None)
     }
 
-    /// The same with the seeds from `first` on, for some time.
+    /// Does the same as [`check`](Self::check), with the seeds from `first` on, for some time.
     ///
     /// # Errors
     /// As [`check`](Self::check).
@@ -206,21 +213,21 @@ impl Simulation {
     }
 }
 
-/// What many runs came to.
+/// The totals of many runs.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Summary {
-    /// Seeds; each was run twice.
+    /// Seeds. Each was run twice.
     pub seeds: u64,
-    /// Records that were produced.
+    /// Produced records.
     pub records: u64,
-    /// Rebalances that members were told of.
+    /// Rebalances that members were notified of.
     pub rebalances: u64,
-    /// Offsets that were committed.
+    /// Committed offsets.
     pub commits: u64,
     /// Members that joined.
     pub members: u64,
-    /// Real time.
+    /// Wall-clock time.
     pub elapsed: Duration,
 }
 
@@ -241,13 +248,13 @@ impl fmt::Display for Summary {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Failure {
-    /// The seed: the same simulation fails again with it.
+    /// The seed. The same simulation fails again with it.
     pub seed: u64,
-    /// The rule, and how it was broken.
+    /// The broken rule, and what happened.
     pub violation: Violation,
-    /// What happened in the run, without what the failure does not need.
+    /// The schedule of the run, without the steps that the failure does not need.
     pub schedule: String,
-    /// Everything that happened, in order.
+    /// All events, in order.
     pub events: Vec<String>,
 }
 
@@ -259,7 +266,7 @@ impl fmt::Display for Failure {
             writeln!(f, "{event}")?;
         }
         writeln!(f, "{}", self.violation)?;
-        write!(f, "again with: check([{}])", self.seed)
+        write!(f, "reproduce with: check([{}])", self.seed)
     }
 }
 

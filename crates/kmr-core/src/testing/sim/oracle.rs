@@ -1,4 +1,4 @@
-//! The judge of a run: knows what became of every record, and says what broke which rule.
+//! The invariant checker of a run. It tracks the outcome of every record, and reports broken rules.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +10,7 @@ use crate::record::TopicPartition;
 /// The first rule that a run broke.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The rule: an invariant of ARCHITECTURE.md by its number, or what every run has to do.
+    /// The rule: an invariant by its number in ARCHITECTURE.md, or a requirement of every run.
     pub rule: &'static str,
     /// What happened, with topic, partition and offset.
     pub what: String,
@@ -22,24 +22,24 @@ impl fmt::Display for Violation {
     }
 }
 
-/// What is known of one record.
+/// The state of one record.
 #[derive(Debug)]
-struct Known {
+struct RecordState {
     fate: Fate,
-    /// How often each row came, by sink and number.
+    /// How many times each row was stored, by sink and number.
     rows: BTreeMap<(usize, usize), u32>,
-    letters: u32,
+    dead_letters: u32,
 }
 
-impl Known {
+impl RecordState {
     fn is_finished(&self, sinks: usize) -> bool {
         match self.fate {
             Fate::Rejectable(rows) => {
-                let is_in = |row: usize| (0..sinks).all(|sink| self.rows.contains_key(&(sink, row)));
+                let is_stored = |row: usize| (0..sinks).all(|sink| self.rows.contains_key(&(sink, row)));
                 let last = rows.saturating_sub(1);
-                (0..last).all(is_in) && (self.letters > 0 || is_in(last))
+                (0..last).all(is_stored) && (self.dead_letters > 0 || is_stored(last))
             }
-            _ if self.letters > 0 => true,
+            _ if self.dead_letters > 0 => true,
             Fate::Skipped => true,
             Fate::DeadLetter => false,
             Fate::Rows(rows) => {
@@ -49,11 +49,11 @@ impl Known {
     }
 }
 
-/// All records that were ever produced, and what became of them.
+/// All produced records, and their state.
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
-    records: BTreeMap<TopicPartition, BTreeMap<i64, Known>>,
-    /// Everything below has been committed, and was finished at that time.
+    records: BTreeMap<TopicPartition, BTreeMap<i64, RecordState>>,
+    /// Every record below is committed, and was finished at that time.
     checked: BTreeMap<TopicPartition, i64>,
     sinks: Vec<Arc<str>>,
     violation: Option<Violation>,
@@ -61,9 +61,9 @@ pub(super) struct Oracle {
 }
 
 impl Oracle {
-    /// A sink by its name; every record's rows have to reach each sink.
+    /// The index of a sink, by name. The rows of every record must reach each sink.
     pub(super) fn sink(&mut self, name: &str) -> usize {
-        if let Some(index) = self.sinks.iter().position(|known| &**known == name) {
+        if let Some(index) = self.sinks.iter().position(|sink| &**sink == name) {
             return index;
         }
         self.sinks.push(name.into());
@@ -71,45 +71,46 @@ impl Oracle {
     }
 
     pub(super) fn produced(&mut self, partition: &TopicPartition, offset: i64, fate: Fate) {
-        let known = Known { fate, rows: BTreeMap::new(), letters: 0 };
-        self.records.entry(partition.clone()).or_default().insert(offset, known);
+        let state = RecordState { fate, rows: BTreeMap::new(), dead_letters: 0 };
+        self.records.entry(partition.clone()).or_default().insert(offset, state);
     }
 
-    /// The topic was deleted: its records are nobody's concern any more.
+    /// The topic was deleted, so its records are no longer checked.
     pub(super) fn deleted(&mut self, partition: &TopicPartition) {
         self.records.remove(partition);
         self.checked.remove(partition);
     }
 
-    /// Retention has removed what is below that offset: whoever had not read it never will.
+    /// Retention has removed the records below that offset, so they are no longer checked.
     pub(super) fn truncated(&mut self, partition: &TopicPartition, low: i64) {
         if let Some(records) = self.records.get_mut(partition) {
             *records = records.split_off(&low);
         }
     }
 
-    /// A row is in a sink.
+    /// A sink has stored a row.
     pub(super) fn delivered(&mut self, sink: usize, row: &RowId) {
         self.delivered += 1;
-        if let Some(known) = self.known(&row.partition, row.offset) {
-            *known.rows.entry((sink, row.number)).or_default() += 1;
+        if let Some(state) = self.record_mut(&row.partition, row.offset) {
+            *state.rows.entry((sink, row.number)).or_default() += 1;
         }
     }
 
-    /// A dead letter is in its sink.
+    /// The dead-letter sink has stored a dead letter.
     pub(super) fn dead_letter(&mut self, partition: &TopicPartition, offsets: (i64, i64)) {
         let of = self.records.get_mut(partition);
-        for known in of.into_iter().flat_map(|records| records.range_mut(offsets.0..=offsets.1)) {
-            known.1.letters += 1;
+        for state in of.into_iter().flat_map(|records| records.range_mut(offsets.0..=offsets.1)) {
+            state.1.dead_letters += 1;
         }
     }
 
-    fn known(&mut self, partition: &TopicPartition, offset: i64) -> Option<&mut Known> {
+    fn record_mut(&mut self, partition: &TopicPartition, offset: i64) -> Option<&mut RecordState> {
         self.records.get_mut(partition)?.get_mut(&offset)
     }
 
-    /// What is known of some records: offset, what is to become of it, dead letters.
-    pub(super) fn known_in(
+    /// The records of a range: their offset, their required outcome and their number of dead
+    /// letters.
+    pub(super) fn records_in(
         &self,
         partition: &TopicPartition,
         range: std::ops::RangeInclusive<i64>,
@@ -117,25 +118,25 @@ impl Oracle {
         let of = self.records.get(partition);
         of.into_iter()
             .flat_map(move |records| records.range(range.clone()))
-            .map(|(at, known)| (*at, known.fate, known.letters))
+            .map(|(at, state)| (*at, state.fate, state.dead_letters))
     }
 
     /// The first record of a partition that is not finished.
     pub(super) fn first_unfinished_of(&self, partition: &TopicPartition) -> Option<i64> {
         let sinks = self.sinks.len();
         let mut records = self.records.get(partition)?.iter();
-        records.find(|(_, known)| !known.is_finished(sinks)).map(|(offset, _)| *offset)
+        records.find(|(_, state)| !state.is_finished(sinks)).map(|(offset, _)| *offset)
     }
 
-    /// The first row that a sink has more than once; dead letters may come again.
+    /// The first row that a sink has stored more than once. Dead letters may repeat.
     pub(super) fn first_duplicate_row(&self) -> Option<(TopicPartition, i64, u32)> {
-        let double = |(partition, records): (&TopicPartition, &BTreeMap<i64, Known>)| {
-            records.iter().find_map(|(offset, known)| {
-                let times = known.rows.values().copied().max().unwrap_or(0);
+        let duplicate = |(partition, records): (&TopicPartition, &BTreeMap<i64, RecordState>)| {
+            records.iter().find_map(|(offset, state)| {
+                let times = state.rows.values().copied().max().unwrap_or(0);
                 (times > 1).then(|| (partition.clone(), *offset, times))
             })
         };
-        self.records.iter().find_map(double)
+        self.records.iter().find_map(duplicate)
     }
 
     /// C1: at the moment of the request, every record below the offset is finished.
@@ -145,12 +146,12 @@ impl Oracle {
         let mut below =
             self.records.get(partition).into_iter().flat_map(|records| records.range(from..offset.max(from)));
         let unfinished =
-            below.find(|(_, known)| !known.is_finished(sinks)).map(|(at, known)| (*at, known.fate));
+            below.find(|(_, state)| !state.is_finished(sinks)).map(|(at, state)| (*at, state.fate));
         if let Some((at, fate)) = unfinished {
             let what = format!(
-                "commit of {partition} offset {offset} passes {at}, which is to be {fate:?} and is not yet"
+                "commit of {partition} offset {offset} is above {at}, which must become {fate:?} and is not finished"
             );
-            self.violate("C1, nothing unfinished is committed", what);
+            self.violate("C1 commit below unfinished", what);
         }
         let checked = self.checked.entry(partition.clone()).or_default();
         *checked = (*checked).max(offset);
@@ -164,25 +165,25 @@ impl Oracle {
         self.violation.as_ref()
     }
 
-    /// The first record that is neither delivered, nor skipped, nor in the dead letters.
+    /// The first record that is neither delivered nor skipped nor a dead letter.
     pub(super) fn first_unfinished(&self) -> Option<(TopicPartition, i64)> {
         let sinks = self.sinks.len();
-        let first = |(partition, records): (&TopicPartition, &BTreeMap<i64, Known>)| {
-            let open = records.iter().find(|(_, known)| !known.is_finished(sinks))?;
+        let first = |(partition, records): (&TopicPartition, &BTreeMap<i64, RecordState>)| {
+            let open = records.iter().find(|(_, state)| !state.is_finished(sinks))?;
             Some((partition.clone(), *open.0))
         };
         self.records.iter().find_map(first)
     }
 
-    /// The first row that came more than once.
+    /// The first row or dead letter that was stored more than once.
     pub(super) fn first_duplicate(&self) -> Option<(TopicPartition, i64, u32)> {
-        let double = |(partition, records): (&TopicPartition, &BTreeMap<i64, Known>)| {
-            records.iter().find_map(|(offset, known)| {
-                let times = known.rows.values().copied().max().unwrap_or(0).max(known.letters);
+        let duplicate = |(partition, records): (&TopicPartition, &BTreeMap<i64, RecordState>)| {
+            records.iter().find_map(|(offset, state)| {
+                let times = state.rows.values().copied().max().unwrap_or(0).max(state.dead_letters);
                 (times > 1).then(|| (partition.clone(), *offset, times))
             })
         };
-        self.records.iter().find_map(double)
+        self.records.iter().find_map(duplicate)
     }
 
     pub(super) fn record_count(&self) -> usize {

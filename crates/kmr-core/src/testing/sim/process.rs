@@ -1,4 +1,4 @@
-//! The processes of a run, each with a consumer that is started again after a failure.
+//! The processes of a run. Each runs a consumer, and restarts it after a failure.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -78,12 +78,15 @@ pub(super) async fn run_process(number: usize, cluster: Cluster, shared: Arc<Sha
                 let held = shared.handle().map_or(0, |handle| handle.stats().bytes_held);
                 if held != 0 {
                     state.violate(
-                        "M1 one admission point",
-                        format!("process {number} holds {held} bytes at its end"),
+                        "M1 every byte is released at the end",
+                        format!("process {number} still holds {held} bytes"),
                     );
                 }
                 if report.stats.rebuilds > 0 && !may_reconnect(&schedule) {
-                    state.violate("no failure without a reason", format!("process {number}: a new client"));
+                    state.violate(
+                        "no failure without a reason",
+                        format!("process {number} has replaced its client"),
+                    );
                 }
                 drop(state);
                 cluster.lock().note(format_args!("process {number} has ended after an ordered shutdown"));
@@ -144,7 +147,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
     consumer.run_on(Arc::new(connector), seed).await
 }
 
-/// Whether the schedule explains a new client.
+/// Whether the schedule explains a replaced client.
 fn may_reconnect(schedule: &Schedule) -> bool {
     let reason = |action: &Action| {
         matches!(action, Action::Fatal { .. } | Action::Isolate { .. } | Action::Commits { .. })
@@ -159,7 +162,7 @@ fn may_fail(error: &Error, schedule: &Schedule) -> bool {
         Error::Client { .. } => {
             has(|action| matches!(action, Action::Fatal { .. })) || schedule.may_end_unfinished()
         }
-        // Another process failed with it first, and its operator has reset the offset already.
+        // Another process reported it first, and the operator has already reset the offset.
         Error::ForeignOffset { .. } => has(|action| matches!(action, Action::ForeignCommit { .. })),
         Error::Stage { .. } => has(|action| matches!(action, Action::SinkBroken)),
         Error::Unfinished { .. } => schedule.may_end_unfinished(),

@@ -1,5 +1,5 @@
-//! The one source of chance of a simulated run: everything that is not fixed is drawn from here, in
-//! a fixed order.
+//! The only random number generator of a simulated run. A run draws everything that is not fixed
+//! from it, in a fixed order.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ impl Rng {
         x ^ (x >> 31)
     }
 
-    /// A number below `bound`; 0 if that is 0.
+    /// A number below `bound`, or 0 if `bound` is 0.
     pub(super) fn below(&mut self, bound: usize) -> usize {
         match u64::try_from(bound) {
             Ok(bound) if bound > 0 => usize::try_from(self.next() % bound).unwrap_or(0),
@@ -33,12 +33,12 @@ impl Rng {
         low + self.below(high.saturating_sub(low) + 1)
     }
 
-    /// True in `percent` of a hundred cases.
+    /// True with a probability of `percent` in a hundred.
     pub(super) fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
 
-    /// A time of at most `limit`, in milliseconds.
+    /// A time of at most `limit`, in whole milliseconds.
     pub(super) fn time(&mut self, limit: Duration) -> Duration {
         let millis = usize::try_from(limit.as_millis()).unwrap_or(usize::MAX - 1);
         Duration::from_millis(self.between(0, millis) as u64)

@@ -1,5 +1,5 @@
-//! What happens in a run, and when: drawn from a seed, printed when the run fails, and made shorter
-//! while it still fails.
+//! The schedule of a run: its actions, and their times. A seed decides it. When the run fails, the
+//! schedule is shortened and printed.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,53 +8,53 @@ use super::rng::Rng;
 
 /// Processes that may be members of the group.
 pub(super) const PROCESSES: usize = 4;
-/// Names of the topics; the second one may be deleted and created again.
+/// Names of the topics. The second one may be deleted and created again.
 pub(super) const TOPICS: [&str; 2] = ["orders", "visits"];
 
 /// How the group rebalances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
-    /// Classic, everything is given back at each rebalance.
+    /// Classic: each rebalance revokes all partitions.
     Eager,
-    /// Classic, only what moves is given back.
+    /// Classic: a rebalance revokes only partitions that move.
     Cooperative,
-    /// KIP-848: each member is told on its own what to give back and what to take.
+    /// KIP-848: each member receives its own revocations and assignments.
     NextGeneration,
 }
 
-/// What the group's coordinator does to commits for a while.
+/// A temporary fault of commits at the group coordinator.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CommitFault {
-    /// Answers come late.
+    /// Responses are slow.
     Slow,
-    /// It is loading: try again.
+    /// The coordinator is loading, so commits must be retried.
     Retryable,
 }
 
-/// What all sinks do for a while.
+/// A temporary fault of all sinks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SinkFault {
     /// Deliveries take seconds.
     Slow,
-    /// Deliveries never end: the attempt's timeout does it.
+    /// Deliveries never end, so the attempts time out.
     Stall,
-    /// Nothing is written, and they say so.
+    /// The rows are not written, and the response is an error.
     Fail,
-    /// The rows are written, and the answer is an error, or none at all.
+    /// The rows are written, and the response is an error or never arrives.
     Unknown,
 }
 
-/// One thing that happens.
+/// One action of a schedule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Records are produced, each behind `gap` offsets without a record.
+    /// Records are produced, each after `gap` offsets without a record.
     Produce {
         topic: usize,
         partition: usize,
         records: usize,
         gap: i64,
     },
-    /// The log ends with offsets that hold no record.
+    /// Offsets without a record are appended to the log.
     Markers {
         topic: usize,
         partition: usize,
@@ -62,11 +62,11 @@ pub(super) enum Action {
     Start {
         process: usize,
     },
-    /// In order.
+    /// An ordered shutdown.
     Stop {
         process: usize,
     },
-    /// A second wish to stop follows the first.
+    /// A stop request, and a second one after some time.
     Force {
         process: usize,
         after: Duration,
@@ -74,12 +74,12 @@ pub(super) enum Action {
     Kill {
         process: usize,
     },
-    /// The process is cut off from the brokers.
+    /// The process loses its connection to the brokers.
     Isolate {
         process: usize,
         time: Duration,
     },
-    /// The client fails for good.
+    /// The client fails permanently.
     Fatal {
         process: usize,
     },
@@ -98,20 +98,20 @@ pub(super) enum Action {
         fault: SinkFault,
         time: Duration,
     },
-    /// The next delivery fails for good.
+    /// The next delivery fails permanently.
     SinkBroken,
     /// Fetches return nothing.
     NoFetch {
         time: Duration,
     },
-    /// The operator stops the reading of a partition for a while.
+    /// The operator pauses a partition for a while.
     Pause {
         process: usize,
         topic: usize,
         partition: usize,
         time: Duration,
     },
-    /// The operator goes back, to some share of what is committed.
+    /// The operator seeks back, to a percentage of the committed offset.
     Seek {
         process: usize,
         topic: usize,
@@ -123,31 +123,31 @@ pub(super) enum Action {
         topic: usize,
         partition: usize,
     },
-    /// A tool that is not kmr's moves a partition's offset, of a group that is stopped, and keeps
-    /// its metadata or drops it.
+    /// A foreign tool moves the offset of a partition while the group is stopped. It keeps the
+    /// metadata or drops it.
     ForeignCommit {
         topic: usize,
         partition: usize,
-        keeps: bool,
+        keeps_metadata: bool,
     },
-    /// Exactly-once mode: the sinks take what they refuse otherwise.
+    /// Exactly-once mode: the sinks accept what they reject otherwise.
     Lenient {
         time: Duration,
     },
-    /// Records that were just handed out are handed out again.
+    /// Poll returns the latest records again.
     ReturnTwice {
         process: usize,
     },
 }
 
-/// A run's script. Besides it, a run's chances (latencies, sizes of fetches) are drawn from the
-/// same seed.
+/// The actions of a run. The same seed also decides its other random values, such as latencies and
+/// sizes of fetches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Schedule {
     pub(super) seed: u64,
     pub(super) protocol: Protocol,
     pub(super) partitions: usize,
-    /// The group has committed these with metadata before.
+    /// Whether the group has committed the partitions with metadata before.
     pub(super) metadata: bool,
     pub(super) steps: Vec<(Duration, Action)>,
 }
@@ -177,8 +177,8 @@ impl Schedule {
         Self { seed, protocol, partitions, metadata, steps }
     }
 
-    /// The same for exactly-once mode: without what only an operator could mend, but for what one
-    /// does mend in the simulation.
+    /// The schedule for exactly-once mode. It has no faults that only an operator can repair,
+    /// except those that the simulated operator repairs.
     pub(super) fn for_exactly_once(mut self) -> Self {
         self.steps.retain(|(_, action)| !matches!(action, Action::Truncate { .. }));
         let mut rng = Rng::new(self.seed ^ 0xE4);
@@ -197,7 +197,7 @@ impl Schedule {
             };
             let partition = rng.below(self.partitions);
             (0..PROCESSES).for_each(|process| step(0, Action::Stop { process }));
-            step(120, Action::ForeignCommit { topic: 0, partition, keeps: rng.chance(50) });
+            step(120, Action::ForeignCommit { topic: 0, partition, keeps_metadata: rng.chance(50) });
             step(1, Action::Produce { topic: 0, partition, records: 30, gap: 0 });
             step(1, Action::Start { process: 0 });
             step(30, Action::Kill { process: 0 });
@@ -205,24 +205,24 @@ impl Schedule {
         self
     }
 
-    /// Whether every row has to be delivered exactly once: nothing in it leaves the outcome of a
-    /// delivery or of a commit open.
+    /// Whether every row must be delivered exactly once, because no action leaves the outcome of a
+    /// delivery or of a commit unknown.
     pub(super) fn is_graceful(&self) -> bool {
         self.steps.iter().all(|(_, action)| action.is_graceful())
     }
 
-    /// Whether a wish to stop may find work that cannot be finished in time.
+    /// Whether a shutdown may leave work that cannot be finished in time.
     pub(super) fn may_end_unfinished(&self) -> bool {
-        let holds_up = |action: &Action| {
+        let delays = |action: &Action| {
             matches!(
                 action,
                 Action::Commits { .. } | Action::Sinks { .. } | Action::Force { .. } | Action::Isolate { .. }
             ) || matches!(action, Action::Fatal { .. } | Action::SinkBroken)
         };
-        self.steps.iter().any(|(_, action)| holds_up(action))
+        self.steps.iter().any(|(_, action)| delays(action))
     }
 
-    /// The same without some of its steps.
+    /// The schedule without some of its steps.
     pub(super) fn without(&self, range: std::ops::Range<usize>) -> Self {
         let keep =
             |(index, step): (usize, &(Duration, Action))| (!range.contains(&index)).then(|| step.clone());
@@ -266,7 +266,7 @@ impl Action {
                     2 => SinkFault::Fail,
                     _ => SinkFault::Unknown,
                 };
-                // Long enough for a drain to give up, now and then.
+                // Now and then, long enough for a drain to reach its deadline.
                 let longer = Duration::from_secs(if fault == SinkFault::Stall { 20 } else { 0 });
                 Action::Sinks { fault, time: time + longer }
             }

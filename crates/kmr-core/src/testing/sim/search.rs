@@ -1,5 +1,5 @@
-//! Many seeds, on all cores: each is run twice, and the first one that fails is made as short as it
-//! can be.
+//! Runs many seeds on all cores, each of them twice. The schedule of the first seed that fails is
+//! shortened.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -10,10 +10,10 @@ use super::oracle::Violation;
 use super::schedule::Schedule;
 use super::{Failure, Simulation, Summary};
 
-/// Runs of shorter and shorter schedules at most.
-const SHRINKS: usize = 400;
+/// Maximum number of runs to shorten a schedule.
+const MAX_SHRINK_RUNS: usize = 400;
 
-/// Takes seeds until there are no more, until `limit` is over, or until one fails.
+/// Runs seeds until there are no more, until `limit` has passed, or until one fails.
 pub(super) fn check(
     simulation: &Simulation,
     seeds: impl Iterator<Item = u64> + Send,
@@ -25,12 +25,12 @@ pub(super) fn check(
     let [runs, records, rebalances, commits, members] = [const { AtomicU64::new(0) }; 5];
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     #[cfg(test)]
-    let defect = crate::util::mutants::switch::active();
+    let mutant = crate::util::mutants::switch::active();
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
                 #[cfg(test)]
-                crate::util::mutants::switch::set(defect);
+                crate::util::mutants::switch::set(mutant);
                 while !failed.load(Ordering::Relaxed) && limit.is_none_or(|limit| started.elapsed() < limit) {
                     let Some(seed) = seeds.lock().unwrap_or_else(PoisonError::into_inner).next() else {
                         return;
@@ -38,10 +38,10 @@ pub(super) fn check(
                     match check_one(simulation, seed) {
                         Ok(outcome) => {
                             runs.fetch_add(1, Ordering::Relaxed);
-                            records.fetch_add(outcome.figures.records, Ordering::Relaxed);
-                            rebalances.fetch_add(outcome.figures.rebalances, Ordering::Relaxed);
-                            commits.fetch_add(outcome.figures.commits, Ordering::Relaxed);
-                            members.fetch_add(outcome.figures.members, Ordering::Relaxed);
+                            records.fetch_add(outcome.counters.records, Ordering::Relaxed);
+                            rebalances.fetch_add(outcome.counters.rebalances, Ordering::Relaxed);
+                            commits.fetch_add(outcome.counters.commits, Ordering::Relaxed);
+                            members.fetch_add(outcome.counters.members, Ordering::Relaxed);
                         }
                         Err(failure) => {
                             failed.store(true, Ordering::Relaxed);
@@ -78,21 +78,21 @@ fn check_one(simulation: &Simulation, seed: u64) -> Result<Outcome, Failure> {
     if let Some(at) = first.events.iter().zip(&second.events).position(|(a, b)| a != b) {
         let what =
             format!("two runs differ: {:?} and {:?}", first.events[at].trim(), second.events[at].trim());
-        let violation = Violation { rule: "one seed, one run", what };
+        let violation = Violation { rule: "same seed, same run", what };
         return Err(failure(&schedule, violation, first.events));
     }
     if first.events.len() != second.events.len() {
         let what = format!("two runs differ in length: {} and {}", first.events.len(), second.events.len());
-        return Err(failure(&schedule, Violation { rule: "one seed, one run", what }, first.events));
+        return Err(failure(&schedule, Violation { rule: "same seed, same run", what }, first.events));
     }
     Ok(first)
 }
 
-/// Leaves out what the failure does not need: halves first, then smaller parts, as long as the same
-/// rule is broken.
+/// Removes steps that the failure does not need: halves first, then smaller parts. The same rule
+/// must stay broken.
 fn shrink(simulation: &Simulation, schedule: Schedule, violation: Violation, events: Vec<String>) -> Failure {
     let (mut best, mut best_violation, mut best_events) = (schedule, violation, events);
-    let (mut size, mut left) = (best.steps.len().div_ceil(2), SHRINKS);
+    let (mut size, mut left) = (best.steps.len().div_ceil(2), MAX_SHRINK_RUNS);
     while size > 0 && left > 0 {
         let (mut at, mut shrunk) = (0, false);
         while at < best.steps.len() && left > 0 {

@@ -1,5 +1,5 @@
-//! Sinks of simulated runs: one store that survives every process, with deliveries that are slow,
-//! fail, hang, or leave open whether they wrote.
+//! Sinks of simulated runs. What they store survives every process. Deliveries are slow, fail,
+//! hang, or have an unknown outcome.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::reducer::{
     Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, Reducer, RejectedRow,
 };
 
-/// Makes the sinks of a simulated strategy: they report to the judge of the run what reached them.
+/// Makes the sinks of a simulated strategy. They report stored rows to the invariant checker.
 #[derive(Clone)]
 pub struct Sinks {
     pub(super) cluster: Cluster,
@@ -32,17 +32,16 @@ impl std::fmt::Debug for Sinks {
 }
 
 impl Sinks {
-    /// The seed of the run: to vary the strategy with it.
+    /// The seed of the run, to vary the strategy with it.
     pub fn seed(&self) -> u64 {
         self.seed
     }
 
-    /// A reducer that takes any rows. `identify` says which row of which record a row is: each row
-    /// of a record has a number of its own, from 0. What a delivery returns to the next stage are
-    /// its rows.
+    /// A reducer for any rows. `identify` returns the id of a row. Each row of a record has a
+    /// number of its own, from 0. A delivery passes its rows to the next stage.
     ///
-    /// Batches have up to 64 rows and age up to a second, at most 4 are in flight; an attempt times
-    /// out after a second. [`SimSink::with_options`] changes that.
+    /// A batch has at most 64 rows and is at most a second old. At most 4 batches are in flight,
+    /// and an attempt times out after a second. [`SimSink::with_options`] changes that.
     pub fn sink<T: Clone + Send + Sync + 'static>(
         &self,
         name: &str,
@@ -75,7 +74,7 @@ impl Sinks {
     }
 }
 
-/// How a delivery will go.
+/// The outcome of a delivery attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
     Delivers,
@@ -87,23 +86,23 @@ enum Outcome {
 }
 
 impl State {
-    /// A letter has the record that it stands for, or says why not.
-    fn check_dead_letter(&mut self, letter: &DeadLetter) {
-        let record = letter.record.as_ref();
+    /// A dead letter must have its record, or the reason why the record is missing.
+    fn check_dead_letter(&mut self, dead_letter: &DeadLetter) {
+        let record = dead_letter.record.as_ref();
         let matches = |record: &crate::record::OwnedRecord| {
-            record.offset() == letter.offset
-                && record.partition() == letter.partition.partition()
-                && record.topic() == letter.partition.topic()
+            record.offset() == dead_letter.offset
+                && record.partition() == dead_letter.partition.partition()
+                && record.topic() == dead_letter.partition.topic()
         };
         if record.is_some_and(|record| !matches(record))
-            || record.is_none() == letter.missing_reason.is_none()
+            || record.is_none() == dead_letter.missing_reason.is_none()
         {
-            let what = format!("{letter} has {record:?}, missing: {:?}", letter.missing_reason);
-            self.violate("a dead letter has its record, or says why not", what);
+            let what = format!("{dead_letter} has {record:?}, missing: {:?}", dead_letter.missing_reason);
+            self.violate("a dead letter has its record or a reason", what);
         }
     }
 
-    fn plan_delivery(&mut self) -> (Duration, Outcome) {
+    fn draw_outcome(&mut self) -> (Duration, Outcome) {
         let now = Instant::now();
         if std::mem::take(&mut self.faults.sink_broken) {
             return (Duration::ZERO, Outcome::Breaks);
@@ -123,9 +122,9 @@ impl State {
     }
 }
 
-/// Runs one attempt; `write` puts the rows into the store.
+/// Runs one attempt. `write` stores the rows.
 async fn attempt(cluster: &Cluster, name: &str, write: impl FnOnce(&mut State)) -> Result<(), DeliveryError> {
-    let (latency, outcome) = cluster.lock().plan_delivery();
+    let (latency, outcome) = cluster.lock().draw_outcome();
     sleep(latency).await;
     if matches!(outcome, Outcome::Delivers | Outcome::WritesAndFails | Outcome::WritesAndHangs) {
         let mut state = cluster.lock();
@@ -148,7 +147,7 @@ impl Outcome {
     }
 }
 
-/// A sink of a simulated run, behind [`Reducer`].
+/// A sink of a simulated run. It implements [`Reducer`].
 pub struct SimSink<T> {
     cluster: Cluster,
     name: Arc<str>,
@@ -166,13 +165,13 @@ impl<T> std::fmt::Debug for SimSink<T> {
 }
 
 impl<T> SimSink<T> {
-    /// How it batches and retries.
+    /// Sets how it batches and retries.
     pub fn with_options(mut self, options: BatchOptions) -> Self {
         self.options = options;
         self
     }
 
-    /// Rows that it refuses for good; their records' fate is
+    /// Sets which rows it rejects permanently. The fate of their records is
     /// [`Fate::DeadLetter`](super::Fate::DeadLetter).
     pub fn rejecting(mut self, rejects: fn(&T) -> bool) -> Self {
         self.rejects = rejects;
@@ -229,21 +228,21 @@ impl<T> RowBatch<T> {
     }
 }
 
-/// A row of a block: its index in the batch, and whether the sink refuses it.
+/// A row of a block: its index in the batch, its id, and whether the sink rejects it.
 type BlockRow = (usize, RowId, bool);
 
-/// Runs one attempt to insert a block. What was sent may be stored after its sender has given up,
-/// or is gone. If the sink refuses rows nothing is stored, and at least the first one is named.
+/// Runs one attempt to insert a block. The sink may complete the insert after its sender has given
+/// up or is gone. If the sink rejects rows, it stores nothing and names at least the first one.
 async fn attempt_block(
     cluster: &Cluster,
     (index, name): (usize, &Arc<str>),
     token: Arc<str>,
     rows: Vec<BlockRow>,
 ) -> Result<(), DeliveryError> {
-    let mut refused = Vec::new();
-    let (latency, outcome, stays) = {
+    let mut rejected = Vec::new();
+    let (latency, outcome, outlives_sender) = {
         let mut state = cluster.lock();
-        let (latency, outcome) = state.plan_delivery();
+        let (latency, outcome) = state.draw_outcome();
         (latency, outcome, state.rng.chance(50))
     };
     if matches!(outcome, Outcome::Delivers | Outcome::WritesAndFails | Outcome::WritesAndHangs) {
@@ -251,45 +250,45 @@ async fn attempt_block(
         let write = tokio::spawn(async move {
             sleep(latency).await;
             let mut server = server.lock();
-            let refused = server.refused(&rows);
-            if refused.is_empty() {
+            let rejected = server.rejected_rows(&rows);
+            if rejected.is_empty() {
                 let rows: Vec<RowId> = rows.into_iter().map(|(_, row, _)| row).collect();
                 server.insert_block(index, &name, &token, &rows);
             } else {
-                server.note(format_args!("{name} refuses rows {refused:?} under {token}"));
+                server.note(format_args!("{name} rejects rows {rejected:?} under {token}"));
             }
-            refused
+            rejected
         });
-        let sender = AbortOnDrop { write: Some(write.abort_handle()).filter(|_| !stays) };
-        refused = write.await.unwrap_or_default();
+        let sender = AbortOnDrop { write: Some(write.abort_handle()).filter(|_| !outlives_sender) };
+        rejected = write.await.unwrap_or_default();
         drop(sender);
     } else {
         sleep(latency).await;
     }
     outcome.end(cluster, name).await?;
-    if refused.is_empty() {
+    if rejected.is_empty() {
         return Ok(());
     }
-    let rejected = |index| RejectedRow { index, error: "simulated: refused".into() };
-    Err(DeliveryError::rejected(refused.into_iter().map(rejected).collect()))
+    let row = |index| RejectedRow { index, error: "simulated: invalid".into() };
+    Err(DeliveryError::rejected(rejected.into_iter().map(row).collect()))
 }
 
 impl State {
-    /// The rows of a block that the sink names when it refuses it.
-    fn refused(&mut self, rows: &[BlockRow]) -> Vec<usize> {
+    /// The rows that the sink names when it rejects a block.
+    fn rejected_rows(&mut self, rows: &[BlockRow]) -> Vec<usize> {
         if self.blocks.lenient_until.is_some_and(|until| Instant::now() < until) {
             return Vec::new();
         }
-        let mut refused: Vec<usize> =
-            rows.iter().filter(|(.., refused)| *refused).map(|(index, ..)| *index).collect();
-        if refused.len() > 1 && self.rng.chance(50) {
-            refused.truncate(1);
+        let mut rejected: Vec<usize> =
+            rows.iter().filter(|(.., rejected)| *rejected).map(|(index, ..)| *index).collect();
+        if rejected.len() > 1 && self.rng.chance(50) {
+            rejected.truncate(1);
         }
-        refused
+        rejected
     }
 }
 
-/// Takes an insert back that the server has not done.
+/// Cancels an insert that the server has not completed.
 struct AbortOnDrop {
     write: Option<tokio::task::AbortHandle>,
 }
@@ -312,14 +311,14 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
 
     async fn deliver(&self, which: Attempt) -> Result<Delivered<Vec<T>>, DeliveryError> {
         if let Some(block) = which.block {
-            let is_in = |(index, _): &(usize, &T)| !block.excluded_rows.contains(index);
-            let rows = self.rows.iter().enumerate().filter(is_in);
+            let is_included = |(index, _): &(usize, &T)| !block.excluded_rows.contains(index);
+            let rows = self.rows.iter().enumerate().filter(is_included);
             let rows = rows.map(|(index, row)| (index, (self.identify)(row), (self.rejects)(row))).collect();
             attempt_block(&self.cluster, (self.index, &self.name), block.token, rows).await?;
             return Ok(Delivered::new(self.rows.clone()));
         }
         let write = |state: &mut State| {
-            state.note(format_args!("{} gets {} rows", self.name, self.rows.len()));
+            state.note(format_args!("{} stores {} rows", self.name, self.rows.len()));
             for row in self.rows.iter().filter(|row| !(self.rejects)(row)) {
                 state.oracle.delivered(self.index, &(self.identify)(row));
             }
@@ -328,7 +327,7 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
         let (mut output, mut rejected) = (Vec::new(), Vec::new());
         for (index, row) in self.rows.iter().enumerate() {
             if (self.rejects)(row) {
-                rejected.push(RejectedRow { index, error: "simulated: refused".into() });
+                rejected.push(RejectedRow { index, error: "simulated: invalid".into() });
             } else {
                 output.push(row.clone());
             }
@@ -337,7 +336,7 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
     }
 }
 
-/// The sink of dead letters of a simulated run, behind [`Reducer`].
+/// The dead-letter sink of a simulated run. It implements [`Reducer`].
 pub struct SimDeadLetters {
     cluster: Cluster,
     options: BatchOptions,
@@ -369,19 +368,21 @@ impl Reducer for SimDeadLetters {
     }
 
     fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
-        let letters = std::mem::take(&mut self.open);
+        let dead_letters = std::mem::take(&mut self.open);
         let mut state = self.cluster.lock();
-        letters.iter().for_each(|letter| state.check_dead_letter(letter));
+        dead_letters.iter().for_each(|dead_letter| state.check_dead_letter(dead_letter));
         drop(state);
-        let place = |letter: DeadLetter| (letter.partition, (letter.offset, letter.last_offset));
-        let letters = letters.into_iter().map(place).collect();
-        Ok(Box::new(DeadLetterBatch { cluster: self.cluster.clone(), letters }))
+        let place =
+            |dead_letter: DeadLetter| (dead_letter.partition, (dead_letter.offset, dead_letter.last_offset));
+        let places = dead_letters.into_iter().map(place).collect();
+        Ok(Box::new(DeadLetterBatch { cluster: self.cluster.clone(), places }))
     }
 }
 
 struct DeadLetterBatch {
     cluster: Cluster,
-    letters: Vec<(TopicPartition, (i64, i64))>,
+    /// The partition and the offsets of each dead letter.
+    places: Vec<(TopicPartition, (i64, i64))>,
 }
 
 #[async_trait]
@@ -390,12 +391,12 @@ impl Delivery for DeadLetterBatch {
 
     async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
         let write = |state: &mut State| {
-            state.note(format_args!("the dead letters get {}", self.letters.len()));
-            for (partition, offsets) in &self.letters {
+            state.note(format_args!("the dead-letter sink stores {}", self.places.len()));
+            for (partition, offsets) in &self.places {
                 state.oracle.dead_letter(partition, *offsets);
             }
         };
-        attempt(&self.cluster, "the dead letters", write).await?;
+        attempt(&self.cluster, "the dead-letter sink", write).await?;
         Ok(Delivered::new(()))
     }
 }

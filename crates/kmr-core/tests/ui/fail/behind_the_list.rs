@@ -1,4 +1,4 @@
-//! Something behind the list.
+//! Something after the list.
 
 #[path = "../support.rs"]
 mod support;

@@ -1,4 +1,4 @@
-//! A strategy that was refused is still a strategy to what uses it.
+//! Code that uses a rejected strategy still sees a strategy.
 
 #[path = "../support.rs"]
 mod support;

@@ -1,5 +1,5 @@
-//! The expansion needs no import, no prelude, and no name of the caller's that looks like one of
-//! its own.
+//! The expansion needs no import and no prelude. Names of the caller that look like its own do not
+//! matter.
 
 #[path = "../support.rs"]
 mod support;
@@ -9,7 +9,7 @@ pub mod strict {
 
     use super::support::{Count, parse};
 
-    /// Would be taken for the crate if the expansion did not name it from the root.
+    /// Without the root path in the expansion, this module would be used as the crate.
     mod kmr_core {
         pub struct Strategy;
     }

@@ -63,7 +63,7 @@ impl Cluster {
         while records.len() < count {
             assert!(
                 Instant::now() < deadline,
-                "{} of {count} records are in {topic}/{partition}",
+                "{topic}/{partition} has {} of {count} records",
                 records.len()
             );
             records.extend(next(&consumer));

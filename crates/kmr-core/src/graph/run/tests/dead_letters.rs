@@ -125,6 +125,9 @@ async fn after_a_reduce_a_range_stays_a_range_and_a_single_record_is_read_again(
     consumer.until_committed(0, 8).await;
     let texts = dead_letters.texts();
     assert!(texts[0].starts_with("t/0 offset 4 failed at map 2: no [4]"), "{texts:?}");
-    assert!(texts[1].starts_with("t/0 offset 5 to 7 failed at map 2: no [the failure is"), "{texts:?}");
+    assert!(
+        texts[1].starts_with("t/0 offset 5 to 7 failed at map 2: no [the failure belongs to a whole range"),
+        "{texts:?}"
+    );
     consumer.stop().await.unwrap();
 }

@@ -76,7 +76,7 @@ async fn a_failed_record_is_committed_with_its_dead_letter_and_not_before() {
     consumer.until_true("delivered", || sink.rows() == [0, 2]).await;
     consumer.until_committed(0, 1).await;
     tokio::time::sleep(Duration::from_secs(10)).await;
-    assert_eq!(consumer.committed(0), Some(1), "the stalled dead dead_letter of offset 1 holds the commit");
+    assert_eq!(consumer.committed(0), Some(1), "the stalled dead letter of offset 1 holds the commit");
     dead_letters.sink.behave(Behaviour::Deliver);
     consumer.until_committed(0, 4).await;
     assert_eq!(

@@ -20,7 +20,7 @@ const RESTART_AFTER: Duration = Duration::from_secs(300);
 
 async fn watched(strategy: impl IntoPipeline) -> TestConsumer {
     let thresholds =
-        WatchdogThresholds { warn_after: Duration::from_secs(60), heal_after: Some(RESTART_AFTER) };
+        WatchdogThresholds { warn_after: Duration::from_secs(60), restart_after: Some(RESTART_AFTER) };
     start_with(strategy, 1 << 20, GraphOptions { thresholds, ..options() }).await
 }
 

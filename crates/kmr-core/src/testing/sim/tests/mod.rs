@@ -1,5 +1,5 @@
-//! The judge over the real graph, on strategies of all shapes; and the judge itself, on defects
-//! that are enabled.
+//! Simulates strategies of all shapes on the real graph. Mutants show that the invariant checker
+//! finds defects.
 
 mod mutants;
 mod standard;
@@ -10,8 +10,8 @@ use super::Simulation;
 
 use standard::{exact, standard};
 
-/// Seeds of the normal test run. `cargo xtask sim` asks for others: `KMR_SIM_SEEDS` of them,
-/// `KMR_SIM_SECONDS` from `KMR_SIM_FIRST` on, or `KMR_SIM_SEED`.
+/// Seeds of the normal test run. `cargo xtask sim` sets `KMR_SIM_SEEDS`, or `KMR_SIM_SECONDS` with
+/// `KMR_SIM_FIRST`, or `KMR_SIM_SEED` to run others.
 const SEEDS: u64 = 2000;
 
 #[test]

@@ -1,152 +1,151 @@
-//! The judge has to see each defect that was ever feared: they are enabled one at a time, and each
-//! has to be found.
+//! Enables each mutant alone. The invariant checker must find all of them.
 
 use super::super::Simulation;
 use super::standard::{exact, standard};
 use crate::util::mutants::{Mutant, switch};
 
-/// Seeds in which a defect has to show.
+/// Number of seeds within which the invariant checker must find a mutant.
 const SEEDS: u64 = 4000;
 
-/// Finds a defect; the rule that was broken says by what.
-fn found(defect: Mutant, rules: &[&str]) {
-    found_by(&standard(), defect, rules);
+/// Checks that a run breaks one of `rules` when the mutant is enabled.
+fn assert_found(mutant: Mutant, rules: &[&str]) {
+    assert_found_by(&standard(), mutant, rules);
 }
 
-/// The same in exactly-once mode.
-fn found_exactly(defect: Mutant, rules: &[&str]) {
-    found_by(&exact(), defect, rules);
+/// Checks the same in exactly-once mode.
+fn assert_found_exactly_once(mutant: Mutant, rules: &[&str]) {
+    assert_found_by(&exact(), mutant, rules);
 }
 
-fn found_by(simulation: &Simulation, defect: Mutant, rules: &[&str]) {
-    switch::set(Some(defect));
+fn assert_found_by(simulation: &Simulation, mutant: Mutant, rules: &[&str]) {
+    switch::set(Some(mutant));
     let result = simulation.check(0..SEEDS);
     switch::set(None);
     match result {
-        Ok(summary) => panic!("{defect:?} was not seen: {summary}"),
+        Ok(summary) => panic!("{mutant:?} was not found: {summary}"),
         Err(failure) => {
             let rule = failure.violation.rule;
-            println!("{defect:?} is seen with seed {}: {}", failure.seed, failure.violation);
-            assert!(rules.iter().any(|known| rule.starts_with(known)), "by the wrong rule: {failure}");
+            println!("{mutant:?} is found with seed {}: {}", failure.seed, failure.violation);
+            assert!(rules.iter().any(|known| rule.starts_with(known)), "another rule was broken: {failure}");
         }
     }
 }
 
 #[test]
 fn the_maximum_offset_is_committed() {
-    found(Mutant::CommitsMaximum, &["C1"]);
+    assert_found(Mutant::CommitsMaximum, &["C1"]);
 }
 
 #[test]
 fn an_acknowledgement_is_paired_with_the_wrong_offset() {
-    found(Mutant::WrongOffset, &["C1"]);
+    assert_found(Mutant::WrongOffset, &["C1"]);
 }
 
 #[test]
 fn deliveries_in_flight_are_dropped_on_a_revoke() {
-    found(
+    assert_found(
         Mutant::DropsInFlight,
-        &["nothing is lost", "what is finished is committed", "nothing comes twice"],
+        &["no lost record", "finished records are committed", "no duplicates without a fault"],
     );
 }
 
 #[test]
-fn kept_partitions_are_torn_down() {
-    found(
+fn kept_partitions_are_stopped() {
+    assert_found(
         Mutant::TearsDownKept,
-        &["nothing is lost", "R1", "what is finished is committed", "nothing comes twice"],
+        &["no lost record", "R1", "finished records are committed", "no duplicates without a fault"],
     );
 }
 
 #[test]
 fn a_lost_assignment_is_committed() {
-    found(Mutant::CommitsLost, &["C5"]);
+    assert_found(Mutant::CommitsLost, &["C5"]);
 }
 
 #[test]
 fn a_dead_letter_is_finished_before_it_is_acknowledged() {
-    found(Mutant::FinishesEarly, &["C1"]);
+    assert_found(Mutant::FinishesEarly, &["C1"]);
 }
 
 #[test]
 fn a_late_report_counts_for_a_later_assignment() {
-    found(Mutant::AcceptsLateReports, &["C1", "no failure without a reason"]);
+    assert_found(Mutant::AcceptsLateReports, &["C1", "no failure without a reason"]);
 }
 
 #[test]
-fn offsets_are_taken_to_be_dense() {
-    found(Mutant::ExpectsDense, &["what is finished is committed"]);
+fn offsets_are_expected_without_gaps() {
+    assert_found(Mutant::ExpectsDense, &["finished records are committed"]);
 }
 
 #[test]
 fn partitions_are_drained_inside_the_callback() {
-    found(Mutant::DrainsInCallback, &["R3"]);
+    assert_found(Mutant::DrainsInCallback, &["R3"]);
 }
 
 #[test]
-fn a_commit_goes_without_the_metadata_in_force() {
-    found(Mutant::ForgetsMetadata, &["C7"]);
+fn a_commit_lacks_the_metadata_in_force() {
+    assert_found(Mutant::ForgetsMetadata, &["C7"]);
 }
 
 #[test]
-fn a_commit_does_not_wait_for_the_one_before() {
-    found(Mutant::CommitsTwice, &["C8"]);
+fn a_commit_does_not_wait_for_the_previous_one() {
+    assert_found(Mutant::CommitsTwice, &["C8"]);
 }
 
 #[test]
-fn records_of_an_earlier_assignment_are_taken_for_the_first_ones() {
-    found(Mutant::ReadsTooEarly, &["C1", "nothing is lost"]);
+fn records_of_an_earlier_assignment_count_as_the_first_ones() {
+    assert_found(Mutant::ReadsTooEarly, &["C1", "no lost record"]);
 }
 
 #[test]
-fn a_mark_of_another_offset_is_honoured() {
-    found_exactly(
+fn commit_metadata_of_another_offset_is_accepted() {
+    assert_found_exactly_once(
         Mutant::AcceptsForeignMetadata,
-        &["E2", "E1", "each row once", "nothing is lost", "no failure without a reason"],
+        &["E2", "E1", "each row once", "no lost record", "no failure without a reason"],
     );
 }
 
 #[test]
 fn a_block_is_inserted_before_its_dead_letters() {
-    found_exactly(Mutant::InsertsBeforeDeadLetters, &["E3", "C1"]);
+    assert_found_exactly_once(Mutant::InsertsBeforeDeadLetters, &["E3", "C1"]);
 }
 
 #[test]
-fn a_block_that_is_made_again_has_other_rows() {
-    found_exactly(Mutant::ChangesRows, &["E4"]);
+fn a_rebuilt_block_has_other_rows() {
+    assert_found_exactly_once(Mutant::ChangesRows, &["E4"]);
 }
 
 #[test]
-fn the_rest_of_a_block_is_stored_before_the_letters_of_what_was_refused() {
-    found_exactly(Mutant::ExcludesRowsEarly, &["E4"]);
+fn accepted_rows_are_stored_before_the_dead_letters_of_rejected_rows() {
+    assert_found_exactly_once(Mutant::ExcludesRowsEarly, &["E4"]);
 }
 
 #[test]
-fn a_record_is_finished_by_the_letter_of_one_of_its_rows() {
-    found_exactly(Mutant::FinishesWithDeadLetter, &["C1"]);
+fn the_dead_letter_of_one_row_finishes_its_record() {
+    assert_found_exactly_once(Mutant::FinishesWithDeadLetter, &["C1"]);
 }
 
 #[test]
-fn a_block_that_is_made_again_ends_anywhere() {
-    found_exactly(Mutant::EndsAnywhere, &["no failure without a reason", "E4"]);
+fn a_rebuilt_block_ends_elsewhere() {
+    assert_found_exactly_once(Mutant::EndsAnywhere, &["no failure without a reason", "E4"]);
 }
 
 #[test]
 fn a_revoke_plans_new_blocks() {
-    found_exactly(Mutant::PlansOnRevoke, &["E9"]);
+    assert_found_exactly_once(Mutant::PlansOnRevoke, &["E9"]);
 }
 
 #[test]
-fn a_block_that_is_made_again_gets_a_new_token() {
-    found_exactly(Mutant::ChangesToken, &["E1, a token"]);
+fn a_rebuilt_block_gets_a_new_token() {
+    assert_found_exactly_once(Mutant::ChangesToken, &["E1 plan before insert"]);
 }
 
 #[test]
 fn a_token_is_used_without_a_plan() {
-    found_exactly(Mutant::InsertsWithoutPlan, &["E1, a token"]);
+    assert_found_exactly_once(Mutant::InsertsWithoutPlan, &["E1 plan before insert"]);
 }
 
 #[test]
 fn a_plan_is_committed_after_the_insert() {
-    found_exactly(Mutant::PlansAfterInsert, &["E1, a token"]);
+    assert_found_exactly_once(Mutant::PlansAfterInsert, &["E1 plan before insert"]);
 }

@@ -1,5 +1,5 @@
-//! The strategies that kmr itself is simulated with: what a record's payload says is what becomes
-//! of it.
+//! The strategies with which kmr itself is simulated. The payload of a record is an instruction for
+//! the strategy.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -13,50 +13,50 @@ use crate::strategy::Strategy;
 use crate::testing::NewRecord;
 use crate::testing::sim::{Fate, RowId, Simulation, Sinks};
 
-/// A row, and whether the sink refuses it.
+/// A row, and whether the sink rejects it.
 #[derive(Clone, Debug)]
 struct Row {
     id: RowId,
-    refused: bool,
+    rejected: bool,
 }
 
-/// What is done to a record: its payload, read.
+/// What the strategy does with a record. The payload holds it as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Order {
+enum Instruction {
     Rows(usize),
     Rejected(usize),
     Skip,
     Fail,
     Panic,
     Slow(u64),
-    /// Fails that many times in a way that calls for another try.
-    Again(u64),
+    /// Fails that many times with a retryable error.
+    Retry(u64),
 }
 
-impl Order {
+impl Instruction {
     fn random(chance: u64) -> Self {
         let more = chance >> 32;
         match chance % 100 {
-            0..60 => Order::Rows(1),
-            60..75 => Order::Rows(usize::try_from(more % 4).unwrap_or(0)),
-            75..80 => Order::Rejected(1 + usize::try_from(more % 3).unwrap_or(0)),
-            80..86 => Order::Skip,
-            86..93 => Order::Fail,
-            93..95 => Order::Panic,
-            95..97 => Order::Again(more % 4),
-            _ => Order::Slow(more % 800),
+            0..60 => Instruction::Rows(1),
+            60..75 => Instruction::Rows(usize::try_from(more % 4).unwrap_or(0)),
+            75..80 => Instruction::Rejected(1 + usize::try_from(more % 3).unwrap_or(0)),
+            80..86 => Instruction::Skip,
+            86..93 => Instruction::Fail,
+            93..95 => Instruction::Panic,
+            95..97 => Instruction::Retry(more % 4),
+            _ => Instruction::Slow(more % 800),
         }
     }
 
     fn text(self) -> String {
         match self {
-            Order::Rows(rows) => format!("rows {rows}"),
-            Order::Rejected(rows) => format!("refused {rows}"),
-            Order::Skip => "skip 0".to_owned(),
-            Order::Fail => "fail 0".to_owned(),
-            Order::Panic => "panic 0".to_owned(),
-            Order::Slow(millis) => format!("slow {millis}"),
-            Order::Again(times) => format!("again {times}"),
+            Instruction::Rows(rows) => format!("rows {rows}"),
+            Instruction::Rejected(rows) => format!("rejects {rows}"),
+            Instruction::Skip => "skip 0".to_owned(),
+            Instruction::Fail => "fail 0".to_owned(),
+            Instruction::Panic => "panic 0".to_owned(),
+            Instruction::Slow(millis) => format!("slow {millis}"),
+            Instruction::Retry(times) => format!("retry {times}"),
         }
     }
 
@@ -66,73 +66,75 @@ impl Order {
         let number: u64 = number.parse().unwrap_or(0);
         let rows = usize::try_from(number).unwrap_or(0);
         match word {
-            "rows" => Order::Rows(rows),
-            "refused" => Order::Rejected(rows),
-            "slow" => Order::Slow(number),
-            "again" => Order::Again(number),
-            "fail" => Order::Fail,
-            "panic" => Order::Panic,
-            _ => Order::Skip,
+            "rows" => Instruction::Rows(rows),
+            "rejects" => Instruction::Rejected(rows),
+            "slow" => Instruction::Slow(number),
+            "retry" => Instruction::Retry(number),
+            "fail" => Instruction::Fail,
+            "panic" => Instruction::Panic,
+            _ => Instruction::Skip,
         }
     }
 
     fn fate(self) -> Fate {
         match self {
-            Order::Rows(0) | Order::Skip => Fate::Skipped,
-            Order::Rows(rows) => Fate::Rows(rows),
-            Order::Slow(_) | Order::Again(_) => Fate::Rows(1),
-            Order::Rejected(_) | Order::Fail | Order::Panic => Fate::DeadLetter,
+            Instruction::Rows(0) | Instruction::Skip => Fate::Skipped,
+            Instruction::Rows(rows) => Fate::Rows(rows),
+            Instruction::Slow(_) | Instruction::Retry(_) => Fate::Rows(1),
+            Instruction::Rejected(_) | Instruction::Fail | Instruction::Panic => Fate::DeadLetter,
         }
     }
 }
 
 fn rows(record: &Record<'_>) -> Result<Vec<Row>, BoxError> {
-    let row = |number, refused| Row { id: RowId::of(record, number), refused };
-    match Order::read(record) {
-        Order::Rows(count) => Ok((0..count).map(|number| row(number, false)).collect()),
-        // The last row is refused: the others of its record are in.
-        Order::Rejected(count) => Ok((0..count).map(|number| row(number, number + 1 == count)).collect()),
-        Order::Slow(_) | Order::Again(_) => Ok(vec![row(0, false)]),
-        Order::Skip => Ok(Vec::new()),
-        Order::Fail => Err("told to fail".into()),
-        // Without the panic hook, which would print each.
-        Order::Panic => std::panic::resume_unwind(Box::new("told to panic")),
+    let row = |number, rejected| Row { id: RowId::of(record, number), rejected };
+    match Instruction::read(record) {
+        Instruction::Rows(count) => Ok((0..count).map(|number| row(number, false)).collect()),
+        // The sink rejects the last row, and stores the other rows of the record.
+        Instruction::Rejected(count) => {
+            Ok((0..count).map(|number| row(number, number + 1 == count)).collect())
+        }
+        Instruction::Slow(_) | Instruction::Retry(_) => Ok(vec![row(0, false)]),
+        Instruction::Skip => Ok(Vec::new()),
+        Instruction::Fail => Err("always fails".into()),
+        // This skips the panic hook, which would print each panic.
+        Instruction::Panic => std::panic::resume_unwind(Box::new("always panics")),
     }
 }
 
-/// How often which record was tried in this process.
+/// How many times this process has mapped each record.
 #[derive(Clone, Default)]
-struct Tries(Arc<Mutex<BTreeMap<RowId, u64>>>);
+struct Attempts(Arc<Mutex<BTreeMap<RowId, u64>>>);
 
-impl Tries {
-    /// Fails while the record wants to be tried again.
+impl Attempts {
+    /// Fails until the record has been retried often enough.
     fn count(&self, record: &Record<'_>) -> Result<(), BoxError> {
-        let Order::Again(times) = Order::read(record) else { return Ok(()) };
-        let mut tries = self.0.lock().unwrap();
-        let tried = tries.entry(RowId::of(record, 0)).or_default();
-        *tried += 1;
-        if *tried > times { Ok(()) } else { Err(Retryable::new("told to fail for now").into()) }
+        let Instruction::Retry(times) = Instruction::read(record) else { return Ok(()) };
+        let mut attempts = self.0.lock().unwrap();
+        let attempt = attempts.entry(RowId::of(record, 0)).or_default();
+        *attempt += 1;
+        if *attempt > times { Ok(()) } else { Err(Retryable::new("a retry will succeed").into()) }
     }
 }
 
-fn again(rows: Vec<Row>) -> Result<Vec<Row>, BoxError> {
+fn pass_on(rows: Vec<Row>) -> Result<Vec<Row>, BoxError> {
     Ok(rows)
 }
 
 /// The shape of the strategy depends on the seed.
 fn strategy(sinks: &Sinks) -> Pipeline {
-    let store = || sinks.sink("store", |row: &Row| row.id.clone()).rejecting(|row| row.refused);
-    let tries = Tries::default();
-    let sync = move |record: &Record<'_>| tries.count(record).and_then(|()| rows(record));
-    let tries = Tries::default();
+    let store = || sinks.sink("store", |row: &Row| row.id.clone()).rejecting(|row| row.rejected);
+    let attempts = Attempts::default();
+    let sync = move |record: &Record<'_>| attempts.count(record).and_then(|()| rows(record));
+    let attempts = Attempts::default();
     let slow = move |record: OwnedRecord| {
-        let tries = tries.clone();
+        let attempts = attempts.clone();
         async move {
-            let order = Order::read(&record.as_record());
-            if let Order::Slow(millis) = order {
+            let instruction = Instruction::read(&record.as_record());
+            if let Instruction::Slow(millis) = instruction {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
             }
-            tries.count(&record.as_record())?;
+            attempts.count(&record.as_record())?;
             rows(&record.as_record())
         }
     };
@@ -148,10 +150,10 @@ fn strategy(sinks: &Sinks) -> Pipeline {
             by_key.reduce(store()).reduce_err(sinks.dead_letters())
         }
         _ => Strategy::new()
-            .filter(|record: &Record<'_>| Order::read(record) != Order::Skip)
+            .filter(|record: &Record<'_>| Instruction::read(record) != Instruction::Skip)
             .flat_map(sync)
             .reduce(store())
-            .flat_map(again)
+            .flat_map(pass_on)
             .reduce(sinks.sink("archive", |row: &Row| row.id.clone()))
             .reduce_err(sinks.dead_letters()),
     }
@@ -160,18 +162,18 @@ fn strategy(sinks: &Sinks) -> Pipeline {
 /// The strategies of exactly-once mode: map stages and one reduce.
 pub(super) fn exact() -> Simulation {
     fn fate(record: &Record<'_>) -> Fate {
-        match Order::read(record) {
-            Order::Rejected(rows) => Fate::Rejectable(rows),
-            order => order.fate(),
+        match Instruction::read(record) {
+            Instruction::Rejected(rows) => Fate::Rejectable(rows),
+            instruction => instruction.fate(),
         }
     }
     let strategy = |sinks: &Sinks| -> Pipeline {
-        let store = || sinks.sink("store", |row: &Row| row.id.clone()).rejecting(|row| row.refused);
-        let tries = Tries::default();
-        let sync = move |record: &Record<'_>| tries.count(record).and_then(|()| rows(record));
+        let store = || sinks.sink("store", |row: &Row| row.id.clone()).rejecting(|row| row.rejected);
+        let attempts = Attempts::default();
+        let sync = move |record: &Record<'_>| attempts.count(record).and_then(|()| rows(record));
         let slow = move |record: OwnedRecord| async move {
-            let order = Order::read(&record.as_record());
-            if let Order::Slow(millis) = order {
+            let instruction = Instruction::read(&record.as_record());
+            if let Instruction::Slow(millis) = instruction {
                 tokio::time::sleep(Duration::from_millis(millis)).await;
             }
             rows(&record.as_record())
@@ -184,12 +186,12 @@ pub(super) fn exact() -> Simulation {
             }
             _ => {
                 let by_key = Strategy::new().map_concurrency(Concurrency::by_key(8)).flat_map(slow);
-                by_key.reduce(store()).flat_map(again).reduce_err(sinks.dead_letters())
+                by_key.reduce(store()).flat_map(pass_on).reduce_err(sinks.dead_letters())
             }
         }
     };
     let records = |chance: u64| {
-        let record = NewRecord::default().with_payload(Order::random(chance).text());
+        let record = NewRecord::default().with_payload(Instruction::random(chance).text());
         if chance.is_multiple_of(7) { record } else { record.with_key(format!("key {}", chance % 5)) }
     };
     Simulation::new(strategy).records(records).fate(fate).exactly_once()
@@ -198,8 +200,8 @@ pub(super) fn exact() -> Simulation {
 pub(super) fn standard() -> Simulation {
     Simulation::new(strategy)
         .records(|chance| {
-            let record = NewRecord::default().with_payload(Order::random(chance).text());
+            let record = NewRecord::default().with_payload(Instruction::random(chance).text());
             if chance % 7 == 0 { record } else { record.with_key(format!("key {}", chance % 5)) }
         })
-        .fate(|record| Order::read(record).fate())
+        .fate(|record| Instruction::read(record).fate())
 }

@@ -117,7 +117,7 @@ fn batches_of_random_sizes_end_whatever_rows_the_server_names() {
 }
 
 #[test]
-fn rows_that_do_not_go_together_are_halved_until_they_do_and_never_refused() {
+fn rows_that_do_not_go_together_are_halved_until_they_do_and_never_rejected() {
     let mut bisection = Bisection::new(1000);
     let mut rows = 0;
     let mut inserts = 0;
