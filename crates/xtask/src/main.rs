@@ -34,7 +34,8 @@ enum Command {
     /// features, unit tests, docs, the demo, integration tests
     ///
     /// If something is missing and cannot be installed, an error names it, and the command fails.
-    /// The container engine is started when none runs, and stopped again at the end. The last line is `N passed, N failed`: tests of all steps, and one failed for each step that failed
+    /// The container engine is started when none runs, and stopped again at the end. The last line
+    /// is `N passed, N failed`: tests of all steps, and one failed for each step that failed
     /// without a failed test.
     Test(TestArguments),
     /// The integration tests with large counts (KMR_SOAK=1); takes hours on a small machine

@@ -256,23 +256,11 @@ impl ConsumerBuilder<Pipeline> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use super::*;
+    use crate::consumer::test_builder::{builder, text};
     use crate::test_reducer::Collect;
-    use crate::{PartialBatch, Record, Strategy};
-
-    fn text(record: &Record<'_>) -> Result<String, std::str::Utf8Error> {
-        Ok(std::str::from_utf8(record.payload().unwrap_or_default())?.to_owned())
-    }
-
-    /// A builder that builds, for a broker that does not exist.
-    pub(in super::super) fn builder() -> ConsumerBuilder<Pipeline> {
-        let config = ClientConfig::new().set("bootstrap.servers", "127.0.0.1:1").set("group.id", "g");
-        Consumer::builder()
-            .topics(["t"])
-            .config(config)
-            .strategy(Strategy::new().map(text).reduce(Collect::default()))
-    }
+    use crate::{PartialBatch, Strategy};
 
     /// Asserts that the consumer cannot be built, and that the error names the setting.
     #[track_caller]

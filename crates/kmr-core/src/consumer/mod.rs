@@ -11,6 +11,8 @@ mod options;
 mod report;
 mod run;
 mod runtime_watchdog;
+#[cfg(test)]
+mod test_builder;
 
 pub use self::builder::ConsumerBuilder;
 pub use self::handle::ConsumerHandle;

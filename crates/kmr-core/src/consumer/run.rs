@@ -149,9 +149,9 @@ fn seed() -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::builder::tests::builder;
     use super::*;
     use crate::TopicPartition;
+    use crate::consumer::test_builder::builder;
 
     #[tokio::test]
     async fn handle_reports_its_pauses_and_rejects_impossible_seeks() {
