@@ -19,8 +19,8 @@
 //!
 //! # Which servers
 //!
-//! `shared()` gives every test of one test binary the same server. A test keeps to a topic, a group
-//! and a database of its own ([`unique`], [`test_name!`]). `own()` is for a test that stops or
+//! `shared()` gives every test of one test binary the same server. A test uses a topic, a group and
+//! a database of its own ([`unique`], [`test_name!`]). `own()` is for a test that stops or
 //! kills a server. [`Kafka::secured`] is a broker with SASL/SCRAM and ACLs. The addresses come
 //! from, in this order:
 //!
@@ -30,10 +30,10 @@
 //! 3. the images built from the recipes in `docker/`, if the engine has them;
 //! 4. the official images, if the engine can pull them.
 //!
-//! `cargo xtask services up`, and so `cargo xtask test`, tries to pull before it builds.
-//! `KMR_TEST_IMAGES=official` or `=local` leaves one choice. The harness logs each server with its
-//! version on standard error. Without a server the test fails, and its error names the remedy. No
-//! test is skipped.
+//! `cargo xtask services` and `cargo xtask test` try to pull an image before they build it.
+//! `KMR_TEST_IMAGES=official` or `=local` allows only one kind of image. The harness logs each
+//! server with its version on standard error. Without a server the test fails, and its error names
+//! the remedy. No test is skipped.
 //!
 //! # Cleanup
 //!

@@ -2,9 +2,10 @@
 //!
 //! - Flags and clients: [`connection`], [`kafka`], [`clickhouse`].
 //! - The demonstration's consumer, which `kmr-demo run` runs and `kmr doctor` checks: [`ingest`].
-//! - The process and its output: [`program`], [`logging`], [`output`], [`errors`], [`table`].
+//! - The process, its logs and its output: [`program`], [`logging`], [`output`], [`errors`],
+//!   [`table`].
 //! - Values in flags and in output: [`units`], [`numbers`].
-//! - With the feature `testing`: a program run by a test.
+//! - For tests that run a program (feature `testing`): `testing`.
 
 pub mod clickhouse;
 pub mod connection;

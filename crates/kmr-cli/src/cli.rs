@@ -6,7 +6,7 @@ use crate::doctor::DoctorArgs;
 use crate::offsets::OffsetsCommand;
 use crate::verify::VerifyArgs;
 
-/// Operates kmr consumers: checks their surroundings, verifies their tables, resets their offsets.
+/// Operates kmr consumers: checks what they need, verifies their tables, resets their offsets.
 ///
 /// `kmr-demo` is the demonstration: it produces messages and runs a consumer.
 #[derive(Debug, Parser)]
@@ -23,7 +23,7 @@ pub(crate) enum Command {
     /// Exit code 1 if a check fails. Takes the flags of `kmr-demo run`. Unlike `doctor` it does not
     /// check the group, offsets and permissions. It joins no group and writes nothing.
     Check(Box<DoctorArgs>),
-    /// Check all that a consumer needs, before it runs.
+    /// Check everything that a consumer needs, before it runs.
     ///
     /// Exit code 1 if a check fails. Takes the flags of `kmr-demo run`. Checks settings, brokers,
     /// API versions, permissions, the topic, the group and its offsets; ClickHouse, the table's
@@ -32,7 +32,7 @@ pub(crate) enum Command {
     Doctor(Box<DoctorArgs>),
     /// Prove that the table has every record that a group has committed
     ///
-    /// Exit code 1 unless it has. Reads the topic as a read_committed consumer does,
+    /// Exit code 1 if the proof fails. Reads the topic as a read_committed consumer does,
     /// the dead-letter topics, and the table's columns of partition and offset.
     /// Compares them offset by offset, up to the committed offsets. Joins no group,
     /// writes nothing, commits nothing. It may run while the consumer runs.

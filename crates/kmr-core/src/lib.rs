@@ -65,7 +65,7 @@ pub use watchdog::Watchdog;
 /// |---|---|---|
 /// | `filter` | a predicate: on [`Record`]s before the first map stage, later on the output of the stage before it | any |
 /// | `map` | a map stage: the first on records, the others on the output of the stage before them | one map stage at least |
-/// | `filter_map` | the same, returning `Result<Option<T>, E>`; none is a skip | |
+/// | `filter_map` | the same, returning `Result<Option<T>, E>`; `None` skips the record | |
 /// | `flat_map` | the same, returning a `Result` of anything that can be iterated over | |
 /// | `reduce` | a [`Reducer`]; its output for a batch goes to the next stage | one at least |
 /// | `reduce_err` | a [`Reducer`] of [`DeadLetter`]s, for records that failed at any stage | one at most, as the last stage |
@@ -74,12 +74,12 @@ pub use watchdog::Watchdog;
 ///
 /// | setting | what it takes | default |
 /// |---|---|---|
-/// | `map_concurrency` | a number or a [`Concurrency`]: records of a partition in progress at once in async map stages | 1 |
+/// | `map_concurrency` | a number or a [`Concurrency`]: how many records of a partition async map stages process at once | 1 |
 /// | `map_retry` | a [`RetryPolicy`] for records whose map stage returns [`Retryable`] | [`RetryPolicy::default`] |
 ///
 /// Values are any expressions. The comma after the last stage and the inner braces are optional.
-/// The expansion names everything from the root (`::kmr_core::…`). So it needs no import, but it
-/// does not work if the dependency was renamed in `Cargo.toml`.
+/// The expansion uses absolute paths (`::kmr_core::…`). So it needs no import, but it does not work
+/// if the dependency was renamed in `Cargo.toml`.
 ///
 /// # Functions and closures
 /// A map stage is one of these, where `E` is any error that converts into a [`BoxError`]:

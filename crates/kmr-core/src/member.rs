@@ -1,4 +1,4 @@
-//! The seam between the graph and a Kafka client: traits for a group member and its fetch queue.
+//! The traits between the graph and a Kafka client: a group member and its fetch queue.
 //!
 //! The real client and the simulated cluster implement them.
 

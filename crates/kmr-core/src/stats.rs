@@ -16,7 +16,7 @@ pub(crate) struct Counters {
     rows: Mutex<BTreeMap<String, u64>>,
     commits: AtomicU64,
     rebalances: AtomicU64,
-    rebuilds: AtomicU64,
+    reconnects: AtomicU64,
     resets: AtomicU64,
     committed: Mutex<BTreeMap<TopicPartition, i64>>,
 }
@@ -41,7 +41,7 @@ impl Counters {
     }
 
     pub(crate) fn rebuilt(&self) {
-        self.rebuilds.fetch_add(1, Ordering::Relaxed);
+        self.reconnects.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn reset(&self) {
@@ -64,7 +64,7 @@ impl Counters {
             rows: self.rows.lock().unwrap_or_else(PoisonError::into_inner).clone(),
             commits: self.commits.load(Ordering::Relaxed),
             rebalances: self.rebalances.load(Ordering::Relaxed),
-            rebuilds: self.rebuilds.load(Ordering::Relaxed),
+            reconnects: self.reconnects.load(Ordering::Relaxed),
             resets: self.resets.load(Ordering::Relaxed),
             bytes_held,
             committed: self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone(),
@@ -89,7 +89,7 @@ pub struct Stats {
     /// Rebalances answered.
     pub rebalances: u64,
     /// Failed Kafka clients that were replaced.
-    pub rebuilds: u64,
+    pub reconnects: u64,
     /// Starting positions that a policy chose, because nothing was committed for the partition or
     /// its offset was no longer in the log.
     pub resets: u64,

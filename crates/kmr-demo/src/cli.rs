@@ -13,8 +13,8 @@ use crate::produce::ProduceArgs;
 /// messages while a pipeline consumes them, and prints a table of the messages that arrived. Exit
 /// code 1 if any is missing or double.
 ///
-/// Operators' commands are in the program `kmr`: `kmr doctor` checks the surroundings of `run`,
-/// `kmr verify` checks its table, `kmr offsets reset` moves its group.
+/// The commands for operators are in the program `kmr`. `kmr doctor` checks what `run` needs.
+/// `kmr verify` checks its table. `kmr offsets reset` resets its group's offsets.
 #[derive(Debug, Parser)]
 #[command(name = "kmr-demo", version, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
@@ -28,8 +28,8 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Consume a topic of a real Kafka into ClickHouse, until SIGINT or SIGTERM.
     ///
-    /// `kmr doctor` takes the same flags and checks all that `run` needs. `kmr verify` checks the
-    /// table afterwards.
+    /// `kmr doctor` takes the same flags and checks everything that `run` needs. `kmr verify`
+    /// checks the table afterwards.
     Run(Box<RunArgs>),
     /// Produce JSON messages to a topic of a real Kafka.
     Produce(ProduceArgs),

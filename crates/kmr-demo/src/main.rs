@@ -15,7 +15,7 @@ mod usage;
 
 use cli::{Cli, Command};
 
-/// For Rust and, because it replaces `malloc`, for librdkafka.
+/// The allocator of the Rust code and of librdkafka, because it replaces `malloc`.
 #[cfg(feature = "jemalloc")]
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;

@@ -42,7 +42,7 @@ fn run_consumes_what_produce_produced() {
     let cluster = EmbeddedCluster::start().unwrap();
     cluster.create_topic("events", 3).unwrap();
     let at = ["--broker", cluster.bootstrap_servers(), "--topic", "events"];
-    let produce = ["produce", "--count", "3000", "--malformed", "1/100", "--size", "120"];
+    let produce = ["produce", "--count", "3000", "--malformed-ratio", "1/100", "--size", "120"];
     let produced = demo(&[&produce[..], &at].concat());
     assert_eq!(produced.code, Some(0), "{}", produced.stderr);
     assert!(produced.stderr.contains("produced 3,000 messages"), "{}", produced.stderr);
@@ -116,7 +116,7 @@ fn wrong_flags_end_with_code_2() {
     for args in [
         &["run", "--max-age", "soon"][..],
         &["run", "--protocol", "raft"],
-        &["produce", "--malformed", "2"],
+        &["produce", "--malformed-ratio", "2"],
         &["--messages", "0"],
         &["check-everything"],
         &["--partitions", "3", "produce"],

@@ -1,4 +1,4 @@
-//! Expands [`Call`]s to the builder calls that a user would write by hand, or errors to a stub.
+//! Expands [`Call`]s to the builder calls that a user would write by hand, and errors to a stub.
 //!
 //! Each call carries the span of its stage, so rustc reports a type mismatch there.
 

@@ -1,6 +1,6 @@
 #![doc = include_str!("../README.md")]
 
-// A stage list passes through `parse`, then `check`, then `expand`. All of them know `kind`.
+// A stage list passes through `parse`, then `check`, then `expand`. All of them use `kind`.
 mod check;
 mod expand;
 mod kind;

@@ -16,7 +16,7 @@ pub(crate) struct StageList {
     /// Span for errors about the list as a whole.
     pub(crate) span: Span,
     pub(crate) errors: Vec<Error>,
-    /// Whether every stage name was parsed. Only then is an absent stage reported as missing.
+    /// Whether every stage name was parsed. Only then can a stage be reported as missing.
     pub(crate) complete: bool,
 }
 
@@ -78,7 +78,7 @@ impl StageList {
             }
         };
         let failed = value.is_none();
-        let before = name.clone();
+        let previous = name.clone();
         self.stages.push(Stage { name, value });
         if failed {
             return skip_stage(input);
@@ -88,11 +88,11 @@ impl StageList {
             return Ok(());
         }
         if starts_stage(input) {
-            let text = format!("expected `,` between the stage `{before}` and this one");
+            let text = format!("expected `,` between the stage `{previous}` and this one");
             self.errors.push(Error::new(input.span(), text));
             return Ok(());
         }
-        let text = format!("stage `{before}`: expected `,` after its value");
+        let text = format!("stage `{previous}`: expected `,` after its value");
         self.errors.push(Error::new(input.span(), text));
         skip_stage(input)
     }
@@ -100,12 +100,12 @@ impl StageList {
 
 /// Parses `=> value`.
 fn value(input: ParseStream<'_>, name: &Ident) -> syn::Result<Expr> {
-    let absent = || {
+    let missing_value = || {
         let text = format!("stage `{name}`: expected a value, as in `{name} => value`");
         Error::new(name.span(), text)
     };
     if input.is_empty() || input.peek(Token![,]) {
-        return Err(absent());
+        return Err(missing_value());
     }
     if !input.peek(Token![=>]) {
         let text = format!("stage `{name}`: expected `=>` after its name, as in `{name} => value`");
@@ -113,7 +113,7 @@ fn value(input: ParseStream<'_>, name: &Ident) -> syn::Result<Expr> {
     }
     input.parse::<Token![=>]>()?;
     if input.is_empty() || input.peek(Token![,]) {
-        return Err(absent());
+        return Err(missing_value());
     }
     let explain = |error: Error| Error::new(error.span(), format!("stage `{name}`: {error}"));
     input.parse().map_err(explain)
@@ -122,16 +122,16 @@ fn value(input: ParseStream<'_>, name: &Ident) -> syn::Result<Expr> {
 /// Whether this looks like a list of stages. If not, one error is clearer than one for each token.
 fn is_stage_list(input: ParseStream<'_>) -> bool {
     let ahead = input.fork();
-    let known = ahead.call(Ident::parse_any).is_ok_and(|name| Kind::of(&name).is_some());
+    let starts_with_known_name = ahead.call(Ident::parse_any).is_ok_and(|name| Kind::of(&name).is_some());
     let ahead = input.fork();
-    let mut arrow = false;
-    while !ahead.is_empty() && !arrow {
-        arrow = ahead.peek(Token![=>]);
+    let mut has_arrow = false;
+    while !ahead.is_empty() && !has_arrow {
+        has_arrow = ahead.peek(Token![=>]);
         if ahead.parse::<TokenTree>().is_err() {
             break;
         }
     }
-    input.is_empty() || known || arrow
+    input.is_empty() || starts_with_known_name || has_arrow
 }
 
 /// Whether `name =>` is next.

@@ -1,4 +1,4 @@
-//! The project's own commands, so that a fresh machine needs to know one: `cargo xtask test`.
+//! The project's own commands. On a fresh machine, `cargo xtask test` is the only one you need.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool reports what it does")]
 
@@ -30,27 +30,26 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Passes all tests: gets what is missing (as root on Debian), then formatting, style, clippy,
-    /// features, unit tests, docs, the demo, integration tests
+    /// Runs all tests: formatting, style, clippy, features, unit tests, docs, integration tests
     ///
-    /// If something is missing and cannot be installed, an error names it, and the command fails.
-    /// The container engine is started when none runs, and stopped again at the end. The last line
-    /// is `N passed, N failed`: tests of all steps, and one failed for each step that failed
-    /// without a failed test.
+    /// Installs missing packages first (as root on Debian). If one cannot be installed, an error
+    /// names it, and the command fails. Starts the container engine if none runs, and stops it at
+    /// the end. The last line is `N passed, N failed`: the tests of all steps. A step that failed
+    /// without a failed test counts as one failed test.
     Test(TestArguments),
-    /// The integration tests with large counts (KMR_SOAK=1); takes hours on a small machine
+    /// The integration tests with large counts (KMR_SOAK=1). Takes hours on a small machine
     Soak {
         /// Arguments of the test binary, such as a part of a test's name
         #[arg(last = true)]
         arguments: Vec<String>,
     },
-    /// The simulation: the whole consumer on a simulated cluster, thousands of runs with faults, in
-    /// virtual time
+    /// The simulation: thousands of runs of the whole consumer on a simulated cluster with faults,
+    /// in virtual time
     Sim(sim::Arguments),
     /// The tests of the Kafka client under valgrind's memcheck: no error, no leak (installs
     /// valgrind as root on Debian)
     Valgrind {
-        /// Arguments of the test binary, such as a part of a test's name; default: all tests of the
+        /// Arguments of the test binary, such as a part of a test's name. Default: all tests of the
         /// client
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -63,7 +62,7 @@ enum Command {
     },
     /// Counts the words that kmr replaces with standard terms, in text and in names
     Words {
-        /// Print every place
+        /// Print every occurrence
         #[arg(short, long)]
         verbose: bool,
     },
@@ -97,8 +96,8 @@ enum Services {
     /// Starts the engine if none runs and gets or builds the images, which is all that the tests
     /// need
     Prepare,
-    /// The same, and starts Kafka at 127.0.0.1:9092 and ClickHouse at 127.0.0.1:8123, where
-    /// `kmr-demo run` looks
+    /// As `prepare`, and starts Kafka at 127.0.0.1:9092 and ClickHouse at 127.0.0.1:8123, the
+    /// default addresses of `kmr-demo run`
     Up,
     /// Removes these two servers, and stops the engine if `prepare` or `up` started it
     Down,
@@ -115,7 +114,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether all went well; an error is for what kept it from being tried.
+/// Returns whether everything passed. An error means that the command could not run.
 fn run(arguments: Arguments) -> Result<bool> {
     match arguments.command {
         Command::Test(test) => steps::run(&Selection {
@@ -143,7 +142,7 @@ fn run(arguments: Arguments) -> Result<bool> {
 
 /// The root of the workspace.
 fn root() -> &'static std::path::Path {
-    // crates/xtask is two levels down
+    // The manifest is in crates/xtask, two levels below the root.
     let here = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     here.ancestors().nth(2).unwrap_or(here)
 }

@@ -1,10 +1,10 @@
-//! The steps of `cargo xtask test`: what each runs, in which order, with which limit.
+//! The steps of `cargo xtask test`: their commands, their order and their time limits.
 //!
-//! Compiling is the larger part of a cold run, and librdkafka's C code the largest part of that.
-//! Everything is compiled once for each set of features. Cargo unites the features of the packages
-//! that are selected, so every step that can selects the whole workspace, and librdkafka is built
-//! once, with gzip, zstd and ssl. kmr-core without features is checked and not linked: it needs no
-//! librdkafka ([`without_librdkafka`]).
+//! A cold run spends most of its time on compiling, above all librdkafka's C code. Cargo compiles
+//! everything once for each set of features, and unites the features of the selected packages. So
+//! every step that can selects the whole workspace, and librdkafka is built once, with gzip, zstd
+//! and ssl. kmr-core without features is only checked, so it needs no librdkafka
+//! ([`without_librdkafka`]).
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -17,12 +17,12 @@ use crate::style::{self, Check};
 use crate::summary::{Line, Summary, Tests};
 use crate::{figures, images, packages, process, root};
 
-/// A step that can be chosen, in the order of running.
+/// The steps, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
     /// Formatting: rustfmt, and comments and Markdown of at most 100 columns
     Fmt,
-    /// Style: import circles, links between documents, the words in use
+    /// Style: import circles, links between documents, quotes of the code, the words in use
     Style,
     /// Clippy on everything, warnings denied
     Clippy,
@@ -32,7 +32,7 @@ pub(crate) enum Step {
     Unit,
     /// Documentation, warnings denied
     Doc,
-    /// The demo on its embedded cluster, in the release profile (only when asked for)
+    /// The demo on its embedded cluster, in the release profile (only with `--only demo`)
     Demo,
     /// Real Kafka and real ClickHouse, in containers
     Integration,
@@ -46,8 +46,9 @@ pub(crate) struct Selection {
     pub(crate) soak: bool,
 }
 
-/// The steps that these options leave, in order. The demo is run in the dev profile by a test of
-/// its own (`Unit`): as a step, which compiles everything once more, it has to be asked for.
+/// The steps that these options select, in order. The step `Demo` runs only with `--only demo`,
+/// because its profile compiles everything once more. A test in `Unit` runs the demo in the dev
+/// profile.
 pub(crate) fn selected(only: &[Step], skip: &[Step], no_containers: bool) -> Vec<Step> {
     let all = Step::value_variants().iter().copied();
     all.filter(|step| if only.is_empty() { *step != Step::Demo } else { only.contains(step) })
@@ -56,22 +57,22 @@ pub(crate) fn selected(only: &[Step], skip: &[Step], no_containers: bool) -> Vec
         .collect()
 }
 
-/// Runs the steps, over failures: none depends on what another one found.
+/// Runs all steps, also after a failure: no step depends on the result of another.
 ///
 /// # Errors
 ///
-/// When the machine lacks what no step can do without, with what it is.
+/// The machine lacks something that every step needs. The error names it.
 pub(crate) fn run(selection: &Selection) -> Result<bool> {
     packages::ensure(&packages::BUILD)?;
     let mut summary = Summary::default();
-    // Before all others, so that a machine which cannot run containers fails in the first minute.
-    // Held to the end.
+    // First, so that a machine that cannot run containers fails in the first minute. `engine` is
+    // kept until all steps have ended.
     let engine = selection.steps.contains(&Step::Integration).then(|| services(&mut summary));
     let no_services = matches!(engine, Some(None));
     figures::clear()?;
     for step in &selection.steps {
         if *step == Step::Integration && no_services {
-            // The failure is in the table already. Not trying is not passing.
+            // The step `services` has failed already, so the run fails.
             continue;
         }
         for command in commands(*step, selection) {
@@ -87,12 +88,12 @@ pub(crate) fn run(selection: &Selection) -> Result<bool> {
     Ok(summary.is_good())
 }
 
-/// Runs the client's tests under memcheck. Whatever it finds that is not in the list of others'
-/// known noise is a failure.
+/// Runs the client's tests under memcheck. A finding that the suppression file does not list is a
+/// failure.
 ///
 /// # Errors
 ///
-/// When the machine lacks what it takes, with what it is.
+/// The machine lacks something that the run needs. The error names it.
 pub(crate) fn valgrind(arguments: &[String]) -> Result<bool> {
     packages::ensure(&packages::BUILD)?;
     packages::ensure(&packages::VALGRIND)?;
@@ -104,24 +105,24 @@ pub(crate) fn valgrind(arguments: &[String]) -> Result<bool> {
         "--show-leak-kinds=definite",
         "--errors-for-leak-kinds=definite",
         "--num-callers=40",
-        // One thread after the other, or those that wait for each other starve.
+        // Threads take turns. Otherwise, threads that wait for each other starve.
         "--fair-sched=yes",
         &format!("--suppressions={}", suppressions.display()),
     ];
     let client = ["client::".to_owned(), "--test-threads=4".to_owned()];
     let mut memcheck = cargo("valgrind", "test --package kmr-core --lib", 40)
-        .with("KMR_CLIENT_ROUNDS", "30")
-        .with("KMR_CLIENT_PATIENCE", "300")
-        .pass_on(if arguments.is_empty() { &client } else { arguments });
+        .with_env("KMR_CLIENT_ROUNDS", "30")
+        .with_env("KMR_CLIENT_PATIENCE", "300")
+        .with_arguments(if arguments.is_empty() { &client } else { arguments });
     let runner = format!("target.'cfg(all())'.runner={runner:?}");
-    memcheck = memcheck.configured(Some(runner));
+    memcheck = memcheck.with_config(Some(runner));
     let mut summary = Summary::default();
     summary.add(memcheck.run());
     summary.print();
     Ok(summary.is_good())
 }
 
-/// Engine and images as a step of its own.
+/// Starts the engine and gets the images, as a step of its own.
 fn services(summary: &mut Summary) -> Option<Engine> {
     heading("services");
     let started = Instant::now();
@@ -147,15 +148,16 @@ struct Cargo {
     limit: Duration,
 }
 
-/// How many tests run at once: more than there are processors, as they wait for timeouts and
-/// servers for most of their time. Integration tests that need the machine's power wait for each
-/// other (`alone` in their scene.rs).
+/// How many tests run at once: more than a small machine has processors, because tests mostly wait
+/// for timeouts and servers. Integration tests that need the whole machine run one at a time
+/// (`alone` in their scene.rs).
 const TEST_THREADS: &str = "RUST_TEST_THREADS";
 const UNIT_THREADS: &str = "4";
 const INTEGRATION_THREADS: &str = "4";
 
-/// The features of kmr-core that are on in the workspace as a whole (see the top of this file).
-const COMMON: &str = "kmr-core/gzip,kmr-core/zstd,kmr-core/ssl";
+/// The features of kmr-core that are on when the whole workspace is selected. See the top of this
+/// file.
+const WORKSPACE_FEATURES: &str = "kmr-core/gzip,kmr-core/zstd,kmr-core/ssl";
 
 fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
     match step {
@@ -164,33 +166,34 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
         Step::Clippy => {
             vec![cargo("clippy", "clippy --workspace --all-targets --test it -- --deny warnings", 25)]
         }
-        // Without the integration tests: that target is run by name alone.
+        // Without the integration tests: Cargo runs that target only by its name.
         Step::Unit => {
-            let tests = cargo("unit", "test --no-fail-fast --workspace", 30).pass_on(&selection.arguments);
-            vec![tests.with(TEST_THREADS, UNIT_THREADS)]
+            let tests =
+                cargo("unit", "test --no-fail-fast --workspace", 30).with_arguments(&selection.arguments);
+            vec![tests.with_env(TEST_THREADS, UNIT_THREADS)]
         }
         Step::Features => features(),
         Step::Doc => {
             let doc = cargo("doc", "doc --workspace --no-deps", 15);
-            vec![doc.with("RUSTDOCFLAGS", "--deny warnings")]
+            vec![doc.with_env("RUSTDOCFLAGS", "--deny warnings")]
         }
         Step::Demo => vec![cargo("demo", "run --release --package kmr-demo", 20)],
         Step::Integration => {
             let minutes = if selection.soak { 360 } else { 40 };
             let tests = cargo("integration", "test --no-fail-fast --workspace --test it", minutes)
-                .pass_on(&selection.arguments)
-                .with(TEST_THREADS, INTEGRATION_THREADS)
-                .with(figures::VARIABLE, &figures::file().to_string_lossy());
-            vec![if selection.soak { tests.with("KMR_SOAK", "1") } else { tests }]
+                .with_arguments(&selection.arguments)
+                .with_env(TEST_THREADS, INTEGRATION_THREADS)
+                .with_env(figures::VARIABLE, &figures::file().to_string_lossy());
+            vec![if selection.soak { tests.with_env("KMR_SOAK", "1") } else { tests }]
         }
     }
 }
 
-/// The checks of a step that need no cargo.
+/// The checks of a step that do not run cargo.
 fn checks(step: Step) -> &'static [Check] {
     match step {
         Step::Fmt => &[style::COLUMNS],
-        Step::Style => &[style::IMPORTS, style::LINKS, style::WORDS],
+        Step::Style => &[style::IMPORTS, style::LINKS, style::QUOTES, style::WORDS],
         _ => &[],
     }
 }
@@ -209,12 +212,13 @@ fn run_check(check: Check) -> Line {
 
 fn features() -> Vec<Cargo> {
     let bare = "clippy --package kmr-core --no-default-features -- --deny warnings";
-    let mut all = vec![cargo("kmr-core, no features", bare, 15).configured(without_librdkafka())];
+    let mut all = vec![cargo("kmr-core, no features", bare, 15).with_config(without_librdkafka())];
     for feature in ["clickhouse", "clickhouse-tls", "clickhouse-zstd", "kafka", "os-stream", "memory"] {
-        let alone = format!("--package kmr-sinks --no-default-features --features {feature},{COMMON}");
+        let alone =
+            format!("--package kmr-sinks --no-default-features --features {feature},{WORKSPACE_FEATURES}");
         let name = format!("kmr-sinks, {feature} alone");
         all.push(cargo(&name, &format!("clippy --all-targets {alone} -- --deny warnings"), 15));
-        // The errors about a missing feature have no other test.
+        // No other step tests the errors about a missing feature.
         if feature == "clickhouse" {
             all.push(cargo(&format!("{name}, tests"), &format!("test --no-fail-fast {alone}"), 15));
         }
@@ -222,8 +226,8 @@ fn features() -> Vec<Cargo> {
     all
 }
 
-/// A setting that takes the place of rdkafka-sys' build script, which compiles librdkafka. For
-/// commands that check code and link nothing. `None` when rustc does not name its platform.
+/// A Cargo setting that replaces the build script of rdkafka-sys, which compiles librdkafka. It
+/// suits commands that check code and link nothing. `None` if rustc does not name its platform.
 fn without_librdkafka() -> Option<String> {
     let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
     let version = process::answer(Command::new(rustc).arg("-vV"), Duration::from_secs(20)).ok()?;
@@ -241,19 +245,20 @@ fn cargo(name: &str, arguments: &str, minutes: u64) -> Cargo {
 }
 
 impl Cargo {
-    fn with(mut self, name: &'static str, value: &str) -> Self {
+    fn with_env(mut self, name: &'static str, value: &str) -> Self {
         self.environment.push((name, value.to_owned()));
         self
     }
 
-    fn configured(mut self, setting: Option<String>) -> Self {
+    fn with_config(mut self, setting: Option<String>) -> Self {
         if let Some(setting) = setting {
             self.arguments.splice(1..1, ["--config".to_owned(), setting]);
         }
         self
     }
 
-    fn pass_on(mut self, arguments: &[String]) -> Self {
+    /// Passes arguments on to the test binaries.
+    fn with_arguments(mut self, arguments: &[String]) -> Self {
         if !arguments.is_empty() {
             self.arguments.push("--".to_owned());
             self.arguments.extend_from_slice(arguments);
@@ -279,8 +284,7 @@ impl Cargo {
     fn command(&self) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(root()).args(&self.arguments);
-        // A failed test's error is one readable chain, not forty lines of the runtime's stack for
-        // each.
+        // Without a backtrace, the error of a failed test is one readable chain of causes.
         command.env("RUST_LIB_BACKTRACE", "0");
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         command

@@ -1,4 +1,4 @@
-//! Runs a consumer inside the test's process, for tests of what reaches a mapper or sink, and of
+//! Runs a consumer inside the test's process, for tests with mappers and sinks of their own, and of
 //! errors.
 
 use anyhow::{Context as _, Result};
@@ -46,18 +46,18 @@ impl Running {
         &self.handle
     }
 
-    /// Waits for a fact while the consumer runs. Fails when the consumer ends before it.
+    /// Waits until `condition` holds. Fails if the consumer ends first.
     pub(crate) async fn until(
         &mut self,
         deadline: Deadline,
-        what: &str,
-        fact: impl AsyncFnMut() -> Result<bool>,
+        description: &str,
+        condition: impl AsyncFnMut() -> Result<bool>,
     ) -> Result<()> {
         tokio::select! {
-            reached = wait_until(deadline, what, fact) => reached,
+            reached = wait_until(deadline, description, condition) => reached,
             ended = &mut self.task => {
-                ended.context("the consumer panicked")?.with_context(|| format!("the consumer ended before: {what}"))?;
-                anyhow::bail!("the consumer ended before: {what}")
+                ended.context("the consumer panicked")?.with_context(|| format!("the consumer ended before: {description}"))?;
+                anyhow::bail!("the consumer ended before: {description}")
             }
         }
     }
@@ -74,13 +74,13 @@ impl Running {
     }
 
     /// Stops the consumer and waits for its orderly end.
-    pub(crate) async fn stop(self, deadline: Deadline) -> Result<Report> {
+    pub(crate) async fn stop(self, deadline: Deadline) -> Result<RunReport> {
         self.handle.stop();
         Ok(self.ended(deadline).await??)
     }
 
     /// Waits for the end and returns its result.
-    pub(crate) async fn ended(mut self, deadline: Deadline) -> Result<Result<Report, Error>> {
+    pub(crate) async fn ended(mut self, deadline: Deadline) -> Result<Result<RunReport, Error>> {
         deadline.cap("the consumer ends", &mut self.task).await?.context("the consumer panicked")
     }
 }

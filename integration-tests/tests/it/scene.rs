@@ -31,12 +31,12 @@ pub(crate) struct Stored {
 }
 
 impl Scene {
-    /// On the shared servers.
+    /// A scene on the shared servers.
     pub(crate) async fn new(name: &str, topic: impl Into<TopicSpec>, row: RowKind) -> Result<Self> {
         Self::on(&Kafka::shared().await?, &ClickHouse::shared().await?, name, topic, row).await
     }
 
-    /// On servers of the test's own.
+    /// A scene on servers of the test's own.
     pub(crate) async fn on(
         kafka: &Kafka,
         clickhouse: &ClickHouse,
@@ -81,7 +81,7 @@ impl Scene {
         Ok(self.topic.committed(&self.group).await?.values().map(|offset| offset.unsigned_abs()).sum())
     }
 
-    /// Waits until every produced record is committed. Fails when the consumer ends before.
+    /// Waits until every produced record is committed. Fails if the consumer ends first.
     pub(crate) async fn all_committed(&self, consumer: &Process, deadline: Deadline) -> Result<()> {
         wait_until(deadline, "all records are committed", async || {
             alive(consumer)?;
@@ -91,7 +91,7 @@ impl Scene {
         .map_err(|error| error.context(format!("the consumer's standard error:\n{}", consumer.stderr())))
     }
 
-    /// Waits until the table has `count` rows. Fails when the consumer ends before.
+    /// Waits until the table has `count` rows. Fails if the consumer ends first.
     pub(crate) async fn rows_reach(&self, count: u64, consumer: &Process, deadline: Deadline) -> Result<()> {
         wait_until(deadline, &format!("{count} rows are in the table"), async || {
             alive(consumer)?;
@@ -138,11 +138,11 @@ impl Scene {
         Ok(duplicates)
     }
 
-    /// Checks from outside that no commit is above an offset missing in the table (commit below
-    /// unfinished, C1), for a topic without gaps. Returns the sum of the committed offsets.
+    /// Checks that the table has every offset below the committed one, for a topic without gaps
+    /// (commit below unfinished, C1). Returns the sum of the committed offsets.
     pub(crate) async fn nothing_is_committed_ahead_of_the_table(&self) -> Result<u64> {
         let mut sum = 0;
-        // Commits are read before the table, which only grows meanwhile.
+        // Commits are read before the table, because the table grows meanwhile.
         for (partition, offset) in self.topic.committed(&self.group).await? {
             let query = format!(
                 "SELECT uniqExact(offset) FROM {TABLE} WHERE partition = {partition} AND offset < {offset}"
@@ -189,7 +189,7 @@ pub(crate) fn message(n: u64, partitions: i32) -> Message {
     Message::new(format!("{{\"n\":{n}}}")).partition(partition as i32)
 }
 
-/// Serializes tests whose figures another heavy test would distort.
+/// Lets only one heavy test run at a time, because another one would distort its figures.
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {
     static HEAVY: Mutex<()> = Mutex::const_new(());
     HEAVY.lock().await

@@ -54,7 +54,7 @@ pub struct RunArgs {
 #[derive(Debug, Args)]
 pub struct Tuning {
     /// Maximum rows of a batch.
-    #[arg(long, env = "KMR_MAX_RECORDS", value_name = "ROWS", default_value_t = 32_768)]
+    #[arg(long, env = "KMR_MAX_ROWS", value_name = "ROWS", default_value_t = 32_768)]
     pub(crate) max_rows: usize,
     /// Maximum age of a batch, counted from its first row.
     #[arg(long, env = "KMR_MAX_AGE", value_name = "DURATION", default_value = "4s", value_parser = units::duration)]
@@ -67,7 +67,7 @@ pub struct Tuning {
           value_parser = units::duration)]
     pub(crate) commit_interval: Duration,
     /// Maximum time to drain partitions when they are revoked, and at shutdown.
-    #[arg(long, env = "KMR_DRAIN_DEADLINE", value_name = "DURATION", default_value = "180s",
+    #[arg(long, env = "KMR_DRAIN_TIMEOUT", value_name = "DURATION", default_value = "180s",
           value_parser = units::duration)]
     pub(crate) drain_timeout: Duration,
     /// Timeout of one insert.

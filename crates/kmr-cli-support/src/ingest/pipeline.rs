@@ -22,7 +22,7 @@ pub(super) fn pipeline(args: &RunArgs) -> anyhow::Result<Pipeline> {
         Mode::Json => row::json,
         Mode::Raw => row::raw,
     };
-    Ok(match (sink(args), errors(args)?) {
+    Ok(match (sink_stage(args), error_stage(args)?) {
         (SinkStage::ClickHouse(sink), ErrorStage::Stream(errors)) => {
             processing_strategy!({ map => map, reduce => *sink, reduce_err => errors })
         }
@@ -55,18 +55,19 @@ enum ErrorStage {
     Topic(KafkaWriter<DeadLetter>),
 }
 
-fn sink(args: &RunArgs) -> SinkStage {
+fn sink_stage(args: &RunArgs) -> SinkStage {
     let tuning = &args.tuning;
     let behaviour = match args.sink {
-        Sink::Clickhouse => return SinkStage::ClickHouse(Box::new(clickhouse(args))),
+        Sink::Clickhouse => return SinkStage::ClickHouse(Box::new(clickhouse_writer(args))),
         Sink::Drop => Behaviour::Discard,
         Sink::Stalled => Behaviour::Stall,
     };
-    let options = batches(tuning, behaviour).with_max_rows(tuning.max_rows).with_max_age(tuning.max_age);
+    let options =
+        batch_options(tuning, behaviour).with_max_rows(tuning.max_rows).with_max_age(tuning.max_age);
     SinkStage::Probe(Probe::new(behaviour, options))
 }
 
-fn clickhouse(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
+fn clickhouse_writer(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
     let tuning = &args.tuning;
     let mut writer = ClickHouseWriter::new(url(&args.clickhouse), &args.clickhouse.table)
         .database(&args.clickhouse.database)
@@ -83,7 +84,7 @@ fn clickhouse(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
     writer
 }
 
-fn errors(args: &RunArgs) -> anyhow::Result<ErrorStage> {
+fn error_stage(args: &RunArgs) -> anyhow::Result<ErrorStage> {
     if let Some(topic) = &args.dead_letter_topic {
         let writer = KafkaWriter::dead_letters(super::client_config(args)?, topic.as_str())
             .max_age(DEAD_LETTER_AGE)
@@ -99,15 +100,15 @@ fn errors(args: &RunArgs) -> anyhow::Result<ErrorStage> {
         Errors::Drop => Behaviour::Discard,
         Errors::Stalled => Behaviour::Stall,
     };
-    let options = batches(&args.tuning, behaviour).with_max_age(DEAD_LETTER_AGE);
+    let options = batch_options(&args.tuning, behaviour).with_max_age(DEAD_LETTER_AGE);
     Ok(ErrorStage::Probe(Probe::new(behaviour, options)))
 }
 
-fn batches(tuning: &Tuning, behaviour: Behaviour) -> BatchOptions {
+fn batch_options(tuning: &Tuning, behaviour: Behaviour) -> BatchOptions {
     let options = BatchOptions::default().with_attempt_timeout(tuning.attempt_timeout);
     match behaviour {
         Behaviour::Discard => options,
-        // A stalled sink is retried without limit: it shows back-pressure, not a failure.
+        // A stalled sink is retried without limit, to show back-pressure and not a failure.
         Behaviour::Stall => options.with_retry(RetryPolicy::default().with_give_up_after(None)),
     }
 }

@@ -188,7 +188,7 @@ fn offsets(kafka: &KafkaFacts) -> Check {
     let lag = grouped(lag.unsigned_abs());
     if !below.is_empty() {
         let found = format!("below the log's start: {}", below.join(", "));
-        let remedy = "retention deleted unread records: the consumer stops there unless out_of_range is set; reset the \
+        let remedy = "retention deleted unread records: the consumer stops there unless out_of_range_policy is set; reset the \
                       offsets (`kmr offsets reset`) once it is clear what was lost";
         return Check::new(NAME, State::Fail, found, remedy);
     }

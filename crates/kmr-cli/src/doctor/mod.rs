@@ -1,7 +1,7 @@
-//! `doctor` and `check`: check all that a consumer needs, or only what it needs to start.
+//! `doctor` checks everything that a consumer needs, `check` only what it needs to start.
 //!
 //! - `kafka_facts` and `clickhouse_facts` query the servers. They join no group and write nothing.
-//! - `kafka_checks`, `clickhouse_checks` and `guarantee` check the facts. They are pure.
+//! - `kafka_checks`, `clickhouse_checks` and `guarantee` check the facts. They query nothing.
 
 use std::process::ExitCode;
 
@@ -31,7 +31,7 @@ pub(crate) async fn doctor(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(print(&args, &diagnosis))
 }
 
-/// The same, with only the facts that decide whether the consumer starts.
+/// As [`doctor`], with only the facts that decide whether the consumer starts.
 pub(crate) async fn check(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let diagnosis = Diagnosis::of_start_up(&gather(&args, Scope::StartUp).await?);
     Ok(print(&args, &diagnosis))

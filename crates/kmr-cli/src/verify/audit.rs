@@ -1,4 +1,5 @@
-//! The audit: workers read partitions side by side and compare them window by window.
+//! The audit: workers read partitions in parallel and compare them with the table, window by
+//! window.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -16,7 +17,7 @@ use super::report::Report;
 use super::table_rows::{AuditedTable, HeldRows};
 use super::topic_log::{self, LogReader, Progress};
 
-/// Partitions that are read side by side.
+/// Number of partitions that are read in parallel.
 const WORKERS: usize = 4;
 
 /// State that all workers share.
@@ -47,18 +48,18 @@ impl Audit {
     /// Compares all partitions.
     pub(super) async fn run(self: Arc<Self>) -> anyhow::Result<Report> {
         let table = AuditedTable::open(&self.args).await?;
-        let (knows_topics, held) = (table.knows_topics(), table.held().await?);
+        let (knows_topics, table_rows) = (table.knows_topics(), table.held().await?);
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..WORKERS.min(self.bounds.len()) {
-            let (audit, held) = (self.clone(), held.clone());
-            workers.spawn(async move { audit.work(&held).await });
+            let (audit, table_rows) = (self.clone(), table_rows.clone());
+            workers.spawn(async move { audit.work(&table_rows).await });
         }
         let mut accounts = Vec::new();
         while let Some(done) = workers.join_next().await {
-            accounts.extend(done.context("a worker of the audit")??);
+            accounts.extend(done.context("an audit worker")??);
         }
         accounts.sort_by_key(|account: &PartitionAccount| account.partition);
-        let unknown = held.iter().filter(|(partition, _)| {
+        let unknown = table_rows.iter().filter(|(partition, _)| {
             !i32::try_from(**partition).is_ok_and(|partition| self.bounds.contains_key(&partition))
         });
         Ok(Report {
@@ -77,15 +78,15 @@ impl Audit {
         self.bounds.get(&partition).map(|bounds| (partition, *bounds))
     }
 
-    /// Reads partitions until none is left.
-    async fn work(&self, held: &BTreeMap<i64, HeldRows>) -> anyhow::Result<Vec<PartitionAccount>> {
+    /// Reads partitions until all are read. `table_rows` holds the table's rows by partition.
+    async fn work(&self, table_rows: &BTreeMap<i64, HeldRows>) -> anyhow::Result<Vec<PartitionAccount>> {
         let table = AuditedTable::open(&self.args).await?;
         let mut reader = LogReader::new(&self.config, &self.args.kafka.topic)?;
         let mut accounts = Vec::new();
         while let Some((partition, bounds)) = self.next_partition() {
-            let first_row = held.get(&i64::from(partition)).map(|held| held.first);
+            let lowest_in_table = table_rows.get(&i64::from(partition)).map(|held| held.first);
             let (account, returned) =
-                self.audit_partition(&table, reader, partition, bounds, first_row).await?;
+                self.audit_partition(&table, reader, partition, bounds, lowest_in_table).await?;
             reader = returned;
             accounts.push(account);
         }
@@ -103,12 +104,12 @@ impl Audit {
         mut reader: LogReader,
         partition: i32,
         bounds: Bounds,
-        first_row: Option<u64>,
+        lowest_in_table: Option<u64>,
     ) -> anyhow::Result<(PartitionAccount, LogReader)> {
         let mut account = PartitionAccount::new(partition, bounds, self.args.list);
         let checked = account.checked.clone();
-        if let Some(first_row) = first_row.filter(|row| *row < checked.start) {
-            self.rows_without_log(table, partition, first_row..checked.start, |rows| {
+        if let Some(lowest) = lowest_in_table.filter(|offset| *offset < checked.start) {
+            self.rows_without_log(table, partition, lowest..checked.start, |rows| {
                 account.count_below(rows);
             })
             .await?;
@@ -125,8 +126,8 @@ impl Audit {
             reader = returned;
             match progress {
                 Progress::Whole => {
-                    let dead = dead_letters_within(self.dead_letters.of(partition), &window);
-                    account.check(&records, &rows?, &dead);
+                    let dead_letters = dead_letters_within(self.dead_letters.of(partition), &window);
+                    account.check(&records, &rows?, &dead_letters);
                     at = window.end;
                 }
                 Progress::StartsAt(start) if start <= at => {
@@ -144,33 +145,33 @@ impl Audit {
                     at = deleted.end;
                 }
             }
-            tracing::info!(partition, at, end = checked.end, "verified");
+            tracing::info!(partition, offset = at, end = checked.end, "verified");
         }
         let beyond = checked.end..i64::MAX.cast_unsigned();
         self.rows_without_log(table, partition, beyond, |rows| account.count_beyond(rows)).await?;
         Ok((account, reader))
     }
 
-    /// Reads the rows of offsets that have no counterpart in the log, window by window. Skips
-    /// ranges without rows.
+    /// Reads the table's rows of offsets that are not compared with the log, window by window.
+    /// Skips ranges without rows.
     async fn rows_without_log(
         &self,
         table: &AuditedTable<'_>,
         partition: i32,
         range: Range<u64>,
-        mut each: impl FnMut(&Rows),
+        mut for_each_window: impl FnMut(&Rows),
     ) -> anyhow::Result<()> {
         let mut at = range.start;
         while let Some(first) = table.next_offset(partition, at).await?.filter(|offset| *offset < range.end) {
             let window = first..range.end.min(first.saturating_add(self.args.window));
             at = window.end;
-            each(&table.rows(partition, window).await?);
+            for_each_window(&table.rows(partition, window).await?);
         }
         Ok(())
     }
 }
 
-/// Reads a window on a thread that may block.
+/// Reads a window of the log on a thread that may block.
 async fn read(mut reader: LogReader, mut records: Bits) -> anyhow::Result<(Bits, Progress, LogReader)> {
     blocking(move || {
         let progress = reader.read(&mut records)?;
@@ -182,5 +183,5 @@ async fn read(mut reader: LogReader, mut records: Bits) -> anyhow::Result<(Bits,
 async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
-    spawn_blocking(call).await.context("a thread that reads Kafka")?
+    spawn_blocking(call).await.context("the thread that reads Kafka")?
 }

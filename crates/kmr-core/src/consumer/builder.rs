@@ -286,7 +286,10 @@ mod tests {
     #[test]
     fn settings_that_cannot_work_in_exactly_once_mode_are_named() {
         assert_denied(builder().exactly_once().without_group(), "without_group");
-        assert_denied(builder().exactly_once().out_of_range_policy(ResetPolicy::Latest), "out_of_range");
+        assert_denied(
+            builder().exactly_once().out_of_range_policy(ResetPolicy::Latest),
+            "out_of_range_policy",
+        );
         let discards = Collect::default().with_options(|o| o.with_partial_batch(PartialBatch::Discard));
         let discards = Strategy::new().map(text).reduce(discards);
         assert_denied(builder().exactly_once().strategy(discards), "partial_batch");

@@ -100,7 +100,7 @@ impl Options {
         let problem = if self.without_group {
             "without_group commits nothing, so a plan cannot be stored; join a group"
         } else if self.graph.out_of_range != ResetPolicy::Fail {
-            "out_of_range may skip records of a plan; leave it at ResetPolicy::Fail"
+            "out_of_range_policy may skip records of a plan; leave it at ResetPolicy::Fail"
         } else if pipeline.reduces.len() != 1 {
             "the strategy has more than one reduce, and only a reduce after map stages alone can rebuild a block; \
              write the input of the second into another topic, for a consumer of its own"

@@ -85,7 +85,7 @@ impl Consumer {
         self.run_on(Arc::new(connect), seed()).await
     }
 
-    /// Runs on Kafka, or on another implementation of the seam. `seed` decides the jitter of
+    /// Runs on Kafka, or on another [`Connector`]. `seed` decides the jitter of
     /// retries.
     pub(crate) async fn run_on(self, connector: Arc<dyn Connector>, seed: u64) -> Result<RunReport, Error> {
         let Consumer { options, pipeline, handle, controls, shutdown } = self;

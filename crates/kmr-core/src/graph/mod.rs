@@ -6,17 +6,17 @@
 //! - `map` runs the map stages, one task per partition.
 //! - `claims` ties rows and dead letters to the records that they come from.
 //! - `reduce` collects rows into batches and delivers them, one task per reduce stage.
-//! - `exactly_once` takes its place in exactly-once mode and delivers planned blocks.
+//! - `exactly_once` replaces the reduce task in exactly-once mode and delivers planned blocks.
 //! - `dead_letters` sends failed records to `reduce_err` and measures the failure rate.
 //! - `commit` keeps the ledger and the watermarks, and commits.
 //!
 //! The folders that direct it:
 //! - `coordinator` answers rebalances, starts and stops tasks, and ends the consumer.
 //! - `assignment` identifies assignments and publishes which of them are alive.
-//! - `observe` knows what each partition waits for, and finds those that make no progress.
+//! - `observe` tracks what each partition waits for, and finds partitions that make no progress.
 //!
-//! The files that put it together:
-//! - `pipeline` is a complete strategy, and `build` starts its stages with their `context`.
+//! The files that assemble it:
+//! - `pipeline` is a complete strategy. `build` starts its stages with their `context`.
 //! - `run` starts a consumer with its `options`, and `control` carries requests to it.
 pub(crate) mod assignment;
 pub(crate) mod build;

@@ -33,9 +33,9 @@ const TOPIC: &str = "kmr-demo";
 const GROUP: &str = "kmr-demo";
 
 /// Interval between samples of the progress.
-const SAMPLE: Duration = Duration::from_millis(50);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(50);
 /// The demo stops with an error after this time without progress.
-const STUCK: Duration = Duration::from_secs(20);
+const STUCK_AFTER: Duration = Duration::from_secs(20);
 
 /// Runs the demo. Exit code 1 if anything is missing or double.
 pub(crate) async fn demo(args: EmbeddedArgs) -> anyhow::Result<ExitCode> {
@@ -85,9 +85,9 @@ fn consumer(
     let consumer = Consumer::builder()
         .topics([TOPIC])
         .config(cluster.client_config(GROUP))
-        // The producer waits for commits: the cluster keeps only 5 MB of a partition.
+        // The producer waits for commits, because the cluster keeps only 5 MB of a partition.
         .commit_interval(Duration::from_millis(25))
-        // Signals stop the producer first: see Supervisor.
+        // A signal must stop the producer first. See `Supervisor`.
         .shutdown_signal(pending())
         .strategy(strategy)
         .build()?;
@@ -105,7 +105,7 @@ fn parse(record: &Record<'_>) -> Result<Row, serde_json::Error> {
     })
 }
 
-/// Stops the consumer when all messages are committed, on a signal, or when there is no progress.
+/// Stops the consumer when all messages are committed, after a signal, or without progress.
 struct Supervisor<'a> {
     producer: &'a MessageProducer,
     handle: &'a ConsumerHandle,
@@ -117,8 +117,8 @@ type Running = tokio::task::JoinHandle<Result<kmr_core::RunReport, kmr_core::Err
 impl Supervisor<'_> {
     async fn run(mut self, mut running: Running) -> anyhow::Result<()> {
         let mut interrupts = Interrupts::listen()?;
-        let mut sample = tokio::time::interval(SAMPLE);
-        let (mut last, mut moved) = (Snapshot::default(), Instant::now());
+        let mut sample = tokio::time::interval(SAMPLE_INTERVAL);
+        let (mut last, mut progressed_at) = (Snapshot::default(), Instant::now());
         loop {
             tokio::select! {
                 ended = &mut running => {
@@ -126,10 +126,10 @@ impl Supervisor<'_> {
                     ended.context("the consumer's task")??;
                     return Ok(());
                 }
-                again = interrupts.next() => {
-                    self.progress.note(if again { "stopping at once" } else { "stopping after all produced messages are committed; a second signal stops at once" });
+                is_repeated = interrupts.next() => {
+                    self.progress.note(if is_repeated { "stopping at once" } else { "stopping after all produced messages are committed; a second signal stops at once" });
                     self.producer.stop();
-                    if again {
+                    if is_repeated {
                         self.handle.stop_now();
                     }
                 }
@@ -137,13 +137,13 @@ impl Supervisor<'_> {
                     let now = Snapshot::take(self.producer, self.handle);
                     self.progress.show(&now);
                     if now != last {
-                        (last, moved) = (now, Instant::now());
+                        (last, progressed_at) = (now, Instant::now());
                     }
-                    if last.complete || moved.elapsed() > STUCK {
+                    if last.complete || progressed_at.elapsed() > STUCK_AFTER {
                         self.handle.stop();
                         self.producer.stop();
-                        ended_in_order(running).await?;
-                        anyhow::ensure!(last.complete, "no progress for {STUCK:?}");
+                        wait_for_end(running).await?;
+                        anyhow::ensure!(last.complete, "no progress for {STUCK_AFTER:?}");
                         return Ok(());
                     }
                 }
@@ -152,7 +152,9 @@ impl Supervisor<'_> {
     }
 }
 
-async fn ended_in_order(running: Running) -> anyhow::Result<()> {
+/// # Errors
+/// The consumer failed.
+async fn wait_for_end(running: Running) -> anyhow::Result<()> {
     running.await.context("the consumer's task")??;
     Ok(())
 }

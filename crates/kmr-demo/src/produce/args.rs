@@ -22,5 +22,5 @@ pub(crate) struct ProduceArgs {
     pub(crate) partitions: i32,
     /// Ratio of malformed messages, as in 0.0001 or 1/10000.
     #[arg(long, env = "KMR_MALFORMED", value_name = "RATIO", default_value = "0", value_parser = units::ratio)]
-    pub(crate) malformed: f64,
+    pub(crate) malformed_ratio: f64,
 }

@@ -111,7 +111,7 @@ impl Production {
     ) -> anyhow::Result<bool> {
         // Both fit: a topic has at most i32::MAX partitions.
         let (partition, id) = ((number % self.partitions) as i32, number / self.partitions);
-        let malformed = payload::is_malformed(partition, id, self.args.malformed);
+        let malformed = payload::is_malformed(partition, id, self.args.malformed_ratio);
         payload::write(buffer, id, malformed, self.args.size);
         let mut record =
             BaseRecord::<(), [u8]>::to(&self.args.kafka.topic).partition(partition).payload(buffer);

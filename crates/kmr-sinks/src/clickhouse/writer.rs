@@ -31,9 +31,9 @@ use crate::clickhouse::table::record_columns::RecordColumns;
 /// to `reduce_err` with code, message and, where the server names it, column. The receipt counts
 /// the inserts.
 ///
-/// At the start the writer waits for the server and compares the table's columns with `R`. It does
-/// not know the types of the fields then, because serde shows them with the first value. A field of
-/// a wrong type stops the consumer at the first row.
+/// At the start the writer waits for the server and compares the table's columns with the field
+/// names of `R`. It cannot check the types of the fields yet, because serde shows them only with
+/// the first value. A field of a wrong type stops the consumer at the first row.
 pub struct ClickHouseWriter<R> {
     config: Config,
     options: BatchOptions,
@@ -44,7 +44,7 @@ pub struct ClickHouseWriter<R> {
 
 impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     /// A writer to `table` of the server at `url`, such as `http://127.0.0.1:8123`. `https` needs
-    /// the feature `clickhouse-tls`. Nothing is connected yet.
+    /// the feature `clickhouse-tls`. This does not connect yet.
     pub fn new(url: impl Into<String>, table: impl Into<String>) -> Self {
         Self {
             config: Config::new(url.into(), table.into()),
@@ -110,9 +110,9 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         self
     }
 
-    /// Columns for the source of a row that are no fields of `R`: topic, partition, offset,
-    /// timestamp, key. Default: none. They need rows from map stages: a writer downstream of
-    /// another reduce stops the consumer at its first row.
+    /// Columns for the source of a row, which are not fields of `R`: topic, partition, offset,
+    /// timestamp, key. Default: none. They need rows from map stages. A writer downstream of
+    /// another reduce stage stops the consumer at its first row.
     pub fn record_columns(mut self, columns: RecordColumns) -> Self {
         self.config.record_columns = columns;
         self
@@ -136,7 +136,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         self
     }
 
-    /// Lets the server join inserts of several clients into one part (`async_insert=1`), for many
+    /// Lets the server combine inserts of several clients in one part (`async_insert=1`), for many
     /// consumers with small batches. Default: off. kmr waits for the response in either case
     /// (`wait_for_async_insert=1`), so it commits only stored rows. A bad row of another client can
     /// make the server reject a batch of this one, which is then inserted in parts.
@@ -161,23 +161,23 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         self
     }
 
-    /// What happens to rows when the table was changed so that it can no longer store them. Default
-    /// [`SchemaChange::Stop`]. The writer adapts to changes that keep every value (columns that
-    /// were added or moved, wider types) with every policy. In exactly-once mode only the default
-    /// is allowed.
+    /// What happens to rows that the table can no longer store after a schema change. Default
+    /// [`SchemaChange::Stop`]. With every policy, the writer adapts to changes that keep every
+    /// value: added columns, moved columns, wider types. In exactly-once mode only the default is
+    /// allowed.
     pub fn schema_change_policy(mut self, policy: SchemaChange) -> Self {
         self.config.schema_change = policy;
         self
     }
 
     batch_setters! {
-        /// ClickHouse writes one part for every batch. Small batches end in "too many parts"; large
-        /// ones cost memory in the consumer and on the server.
+        /// ClickHouse writes one part for every batch. Small batches lead to "too many parts".
+        /// Large ones cost memory in the consumer and on the server.
         max_rows;
         /// The size is that in RowBinary. The writer holds up to `max_in_flight` + 1 batches.
         max_bytes;
         /// If it is short, a quiet topic makes many small parts. If it is long, rows are visible
-        /// later, and a crash makes the consumer read more again.
+        /// later, and the consumer reads more records again after a crash.
         max_age;
         /// Default 2. More inserts hide the server's latency, and cost the server memory and parts.
         max_in_flight;

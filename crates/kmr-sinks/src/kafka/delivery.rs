@@ -1,4 +1,4 @@
-//! Delivers one batch: sends all messages, then waits for their reports.
+//! Delivers one batch: sends all messages, then waits for their delivery reports.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,8 +25,8 @@ const FULL_WAIT: Duration = Duration::from_millis(5);
 pub(super) struct FrozenMessages {
     pub(super) client: Arc<SharedClient>,
     pub(super) batch: Arc<Batch>,
-    /// How long an attempt waits for reports. It ends before the framework drops it, so that its
-    /// error names the reason.
+    /// How long an attempt waits for delivery reports. It is shorter than the framework's timeout
+    /// per attempt, so that the error names the reason.
     pub(super) report_timeout: Duration,
 }
 
@@ -36,15 +36,15 @@ impl Delivery for FrozenMessages {
 
     async fn deliver(&self, attempt: Attempt) -> Result<Delivered<usize>, DeliveryError> {
         let started = Instant::now();
-        let maintained = async {
+        let attempt_with_maintenance = async {
             tokio::select! {
                 biased;
-                done = self.attempt() => done,
+                result = self.attempt() => result,
                 never = self.client.maintain() => match never {},
             }
         };
-        let done = timeout(self.report_timeout, maintained).await;
-        match done.unwrap_or_else(|_| Err(self.no_report())) {
+        let result = timeout(self.report_timeout, attempt_with_maintenance).await;
+        match result.unwrap_or_else(|_| Err(self.no_report())) {
             Ok(()) => {
                 let rejected = self.batch.rejected();
                 let delivered = self.batch.len() - rejected.len();
@@ -58,8 +58,8 @@ impl Delivery for FrozenMessages {
     }
 }
 
-/// A batch that is dropped before its end takes the client with it, which drops its unsent
-/// messages.
+/// If a batch is dropped while messages have no report, its client is replaced. The old client
+/// drops its unsent messages.
 impl Drop for FrozenMessages {
     fn drop(&mut self) {
         let in_flight = self.batch.in_flight();
@@ -79,10 +79,11 @@ impl FrozenMessages {
     /// attempt.
     ///
     /// # Cancel safety
-    /// Messages in flight stay so; the next attempt waits for their reports.
+    /// Messages in flight stay in flight. The next attempt waits for their reports.
     async fn attempt(&self) -> Result<(), KafkaWriteError> {
         loop {
             {
+                // `send_alone` holds this lock exclusively.
                 let _shared = self.client.alone.read().await;
                 self.send_due().await?;
                 self.batch.settled().await;
@@ -122,7 +123,8 @@ impl FrozenMessages {
         Ok(())
     }
 
-    /// The client. One that has failed permanently is replaced for the next attempt.
+    /// Returns the client. Fails if the client has failed permanently, and replaces it for the next
+    /// attempt.
     fn usable_client(&self) -> Result<Arc<Client>, KafkaWriteError> {
         let client = self.client.get()?;
         let Some((code, reason)) = client.fatal_error() else { return Ok(client) };
@@ -134,14 +136,14 @@ impl FrozenMessages {
         Err(self.not_acknowledged(reason))
     }
 
-    /// The client rejected a message.
+    /// Handles a message that the client did not accept.
     fn client_rejected(&self, index: usize, code: RDKafkaErrorCode) -> Result<(), KafkaWriteError> {
         self.batch.report(index, Err(code));
         if is_client_rejection(code) {
-            // No other message caused it. Earlier failures are handled with it.
+            // The message alone caused it. Earlier failures of other messages are handled too.
             let (own, others): (Vec<_>, Vec<_>) =
                 self.batch.take_failed().into_iter().partition(|failure| failure.index == index);
-            // All failures must be handled, so that each message keeps a state.
+            // Handle all failures before the first error returns: each message needs a new state.
             let others = self.handle_failures(others, false);
             self.handle_failures(own, true)?;
             others?;

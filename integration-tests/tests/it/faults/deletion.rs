@@ -34,7 +34,7 @@ async fn a_deleted_topic_does_not_affect_others_and_can_be_recreated() -> Result
 /// Offsets of the old topic must not be committed for the new one, neither by a member that
 /// continues nor by one that stops.
 #[tokio::test]
-#[ignore = "a known limit, see ARCHITECTURE.md: an offset of the old topic is still found committed for the new one"]
+#[ignore = "a known limit, see docs/known-limits.md: an offset of the old topic is still found committed for the new one"]
 async fn a_topic_recreated_at_once_loses_no_record() -> Result<()> {
     let name = test_name!();
     for figures in in_all_protocols(async |protocol| recreated_at_once(name, protocol).await).await {

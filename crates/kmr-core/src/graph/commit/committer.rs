@@ -4,8 +4,8 @@
 //! * C1, commit below unfinished: only watermarks of trackers are committed.
 //! * C3, reports name their assignment: reports of an assignment that is not in the ledger are
 //!   dropped.
-//! * C4, one committer: no other task commits. It reads the outcome of each offset. That a
-//!   partition is no longer owned is an event, not an error.
+//! * C4, one committer: no other task commits. The committer reads the outcome of each offset. For
+//!   a partition that is no longer owned, a failed commit is an event, not an error.
 //! * C5, lost means uncommitted: a lost assignment is removed without a commit.
 //! * C7, metadata in force: every commit carries the metadata in force of its partition.
 //! * C8, one outstanding commit: until it is answered, none of its partitions is released.
@@ -32,8 +32,9 @@ use crate::telemetry;
 use crate::util::future::BoxFuture;
 use crate::util::mutants::{Mutant, enabled};
 
-/// How often the ledger is read while no task waits for it. To wake the committer for every entry
-/// would switch threads, which costs more than the rows. The interval bounds what the entries hold.
+/// How often the ledger is read while no task waits for it. Waking the committer for every entry
+/// would cost a thread switch, which is more than processing the rows costs. The interval bounds
+/// how many entries are held in memory.
 const READ_INTERVAL: Duration = Duration::from_millis(250);
 
 /// Time without a response to a commit before a warning, and between two warnings. A group
@@ -54,13 +55,13 @@ struct CommitResponse {
     outcomes: Vec<CommitOutcome>,
 }
 
-/// Assignments that leave the ledger, and the caller that waits for it.
+/// Assignments that leave the ledger, and the caller that waits for their release.
 struct LeavingRequest {
     leaving: Leaving,
     reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
 }
 
-/// What a committer works with.
+/// What a committer needs.
 pub(crate) struct CommitterSetup {
     pub(crate) member: Arc<dyn GroupMember>,
     pub(crate) counters: Arc<Counters>,
@@ -78,7 +79,7 @@ pub(crate) struct Committer {
     counters: Arc<Counters>,
     listeners: Listeners,
     interval: Duration,
-    /// Entries are read at once, because block tasks wait for plans.
+    /// In exactly-once mode entries are read at once, because block tasks wait for plans.
     exactly_once: bool,
     ledger: mpsc::UnboundedReceiver<LedgerEntry>,
     commands: mpsc::UnboundedReceiver<Command>,
@@ -152,7 +153,7 @@ impl Committer {
 
     /// Applies the entries that are in the channel now.
     fn read(&mut self) -> Result<(), Error> {
-        // Entries that arrive meanwhile wait: reading them too might never end.
+        // Entries that arrive meanwhile wait for the next call. Reading them too might never end.
         for _ in 0..self.ledger.len() {
             let Ok(entry) = self.ledger.try_recv() else { break };
             self.entries.apply(entry)?;
@@ -161,7 +162,7 @@ impl Committer {
     }
 
     fn execute(&mut self, command: Command) -> Result<(), Error> {
-        // What happened before the command is in the channel already, and counts.
+        // Entries that were sent before the command are in the channel already. They count.
         self.read()?;
         match command {
             Command::Settle(removal) => self.start_leaving(removal, true),
@@ -204,7 +205,7 @@ impl Committer {
         self.outstanding = Some(OutstandingCommit { assignments, sent, warn_at, response });
     }
 
-    /// Takes up the outcome of each offset.
+    /// Records the outcome of each offset.
     fn record(&mut self, CommitResponse { offsets, outcomes }: CommitResponse) {
         for ((assignment, commit), outcome) in offsets.into_iter().zip(outcomes) {
             let Some(entry) = self.entries.get_mut(assignment) else { continue };
@@ -232,23 +233,24 @@ impl Committer {
         match outcome {
             // While the group is between two generations, every commit fails as "not owned", also
             // for partitions that stay or are drained for shutdown. No rebalance names them, so
-            // only another attempt helps. Lost ones are removed before the member can join again,
-            // and it has no generation to commit with until then (C5).
+            // only another attempt helps. Lost partitions are removed before the member can join
+            // again, and until then it has no generation to commit with (C5).
             CommitOutcome::Committed | CommitOutcome::Retryable(_) => {}
-            // They may be lost, and the client is about to report it. New plans wait for the next
-            // interval (C5).
+            // The partition may be lost, and the client is about to report it. New plans wait for
+            // the next interval (C5).
             CommitOutcome::NotOwned(_) => self.entries.commit_now = false,
             // No further attempt helps a partition that leaves. One that stays may recover soon.
             CommitOutcome::Gone(_) => {
-                let leaves = |request: &LeavingRequest| request.leaving.assignments().contains(&assignment);
-                entry.commits_stopped = self.leaving.iter().any(leaves);
+                let is_leaving =
+                    |request: &LeavingRequest| request.leaving.assignments().contains(&assignment);
+                entry.commits_stopped = self.leaving.iter().any(is_leaving);
             }
             CommitOutcome::Failed(reason) => {
                 // The consumer is ending. Everything else that is finished is still committed.
                 entry.commits_stopped = true;
-                let what = format!("commit of {} offset {}", commit.partition, commit.offset);
+                let operation = format!("commit of {} offset {}", commit.partition, commit.offset);
                 self.entries.fail(Error::Client {
-                    operation: what,
+                    operation,
                     source: reason.clone().into(),
                     retryable: false,
                 });
@@ -272,7 +274,7 @@ impl Committer {
         telemetry::commit_unanswered(&partitions.join(", "), now - outstanding.sent);
     }
 
-    /// Releases assignments that are committed or out of time.
+    /// Releases assignments that are committed or past their deadline.
     fn serve_leaving(&mut self) {
         let now = Instant::now();
         for mut request in std::mem::take(&mut self.leaving) {

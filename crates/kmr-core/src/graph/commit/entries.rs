@@ -81,7 +81,7 @@ impl Entries {
         let Some(entry) = self.entries.get_mut(&assignment) else { return };
         let metadata = start.metadata.clone();
         if let Err(error) = entry.start(self.exactly_once, start) {
-            // The consumer is ending. No commit of this partition, so its metadata stays unchanged.
+            // The consumer is ending. Without a commit, the partition's metadata stays unchanged.
             entry.commits_stopped = true;
             entry.start_reply = None;
             let _ = self.fatal_errors.send(error);
@@ -91,21 +91,21 @@ impl Entries {
         entry.metadata = metadata;
         entry.started = true;
         entry.send_start();
-        // Before a crash can happen: the next start must not choose again.
+        // Committed at once: after a crash, the next start must not choose an offset again.
         self.commit_now |= commit.is_some();
-        // Routes open before the start is reported, so earlier reports may have passed the plan.
+        // Records flow before the start is reported, so earlier reports may be past the plan.
         self.check_missed_plan(assignment);
     }
 
     fn await_start(&mut self, assignment: AssignmentId, reply: oneshot::Sender<StartingPosition>) {
-        // A dropped reply means that there is no start, and nothing is delivered.
+        // If the reply is dropped, there is no start, and the block task delivers nothing.
         if let Some(entry) = self.entries.get_mut(&assignment).filter(|entry| !entry.commits_stopped) {
             entry.start_reply = Some(reply);
             entry.send_start();
         }
     }
 
-    /// Takes up a block to plan. If the assignment has ended, the reply is dropped.
+    /// Adds a block to plan. If the assignment has ended, the reply is dropped.
     fn propose(&mut self, assignment: AssignmentId, proposal: Proposal) -> Result<(), Error> {
         let entry = self.entries.get_mut(&assignment).filter(|entry| !entry.commits_stopped);
         let Some(entry) = entry else { return Ok(()) };
@@ -113,7 +113,7 @@ impl Entries {
         let partition = &entry.assignment.partition;
         plan_state
             .propose(proposal, &entry.tracker)
-            .map_err(|what| Error::Internal { message: format!("{partition}: {what}") })?;
+            .map_err(|problem| Error::Internal { message: format!("{partition}: {problem}") })?;
         self.planned.insert(assignment);
         Ok(())
     }
@@ -134,9 +134,9 @@ impl Entries {
         let assignment = self.reported_for(assignment);
         let Some(entry) = self.entries.get_mut(&assignment) else { return Ok(()) }; // C3
         for range in ranges {
-            track(&mut entry.tracker, range, event).map_err(|Misuse(what)| Error::Internal {
+            track(&mut entry.tracker, range, event).map_err(|Misuse(problem)| Error::Internal {
                 message: format!(
-                    "{} offsets {}..={}: {what}",
+                    "{} offsets {}..={}: {problem}",
                     entry.assignment.partition, range.first, range.last
                 ),
             })?;
@@ -162,13 +162,13 @@ impl Entries {
         }
     }
 
-    /// The assignment that a report counts for: its own.
+    /// The assignment to which a report applies: always its own.
     #[cfg(not(test))]
     fn reported_for(&self, assignment: AssignmentId) -> AssignmentId {
         assignment
     }
 
-    /// The same, or with a mutant enabled the partition's current assignment.
+    /// The same. With a mutant enabled: the partition's current assignment.
     #[cfg(test)]
     fn reported_for(&mut self, assignment: AssignmentId) -> AssignmentId {
         let known = self.entries.iter().map(|(id, entry)| (*id, entry.assignment.partition.clone()));
@@ -182,7 +182,7 @@ impl Entries {
     }
 
     /// Finds plans that are ready to be committed, and notifies block tasks whose block is
-    /// complete. `unanswered`: the assignments of the outstanding commit.
+    /// complete. `unanswered` holds the assignments of the outstanding commit.
     pub(super) fn advance_plans(&mut self, unanswered: Option<&BTreeSet<AssignmentId>>) {
         let Self { planned, entries, commit_now, .. } = self;
         planned.retain(|assignment| {
@@ -194,7 +194,7 @@ impl Entries {
         });
     }
 
-    /// What is finished and not committed yet, of all assignments or of some.
+    /// Offsets and metadata that are not committed yet, of all assignments or of some.
     pub(super) fn due(&self, only: Option<&BTreeSet<AssignmentId>>) -> Vec<(AssignmentId, OffsetCommit)> {
         let due = self.entries.iter().filter(|(id, _)| only.is_none_or(|only| only.contains(id)));
         due.filter_map(|(id, entry)| {

@@ -9,8 +9,9 @@
 //!
 //! Partitions: `commands` carries out requests of the operator. `repositioning` continues a
 //! partition at another offset. `pauses` decides what is paused. `fair_share` pauses partitions
-//! with slow mappers, and `replay_turns` those whose planned block has to wait. `partition_events`
-//! handles reports of the intake. `bounded` ends bounded runs. `health_check` feeds the watchdog.
+//! with slow mappers. `replay_turns` pauses partitions whose planned block has to wait.
+//! `partition_events` handles reports of the intake. `bounded` ends bounded runs. `health_check`
+//! feeds the watchdog.
 //!
 //! Invariants (numbers of ARCHITECTURE.md):
 //! - Only named partitions stop (R1).
@@ -70,7 +71,7 @@ use crate::util::mutants::{Mutant, enabled};
 use crate::util::ordered_watch;
 use crate::util::supervise::Tasks;
 
-/// Minimum time to close the client, also when the drain has used up its timeout.
+/// Minimum time to close the client, even if the drain has used up its timeout.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
 /// The parts of a consumer that outlive its sessions.
@@ -157,7 +158,7 @@ impl Coordinator {
         }
     }
 
-    /// Serves one client until it fails, a task fails, or the consumer is to stop.
+    /// Serves one client until it fails, a task fails, or a stop is requested.
     async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, Failed> {
         session.pauses.set_desired(self.controls.desired_pauses());
         let mut crowded = self.setup.budget.backlogs().crowded();

@@ -1,7 +1,7 @@
 //! Answers rebalances (R1, R3, R5).
 //!
-//! Partitions start before the answer to an assignment, and are drained before the answer to a
-//! revoke.
+//! librdkafka waits for the answer to each rebalance: a call of `assign` or `unassign`. Partitions
+//! start before the answer to an assignment, and are drained before the answer to a revoke.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::telemetry;
 use crate::util::future::BoxFuture;
 use crate::util::mutants::{Mutant, enabled};
 
-/// A rebalance that is not answered, with any earlier one that it has overtaken.
+/// A rebalance that is not answered yet, with any earlier one that it has overtaken.
 pub(super) struct PendingRebalance {
     work: BoxFuture<'static, Result<Vec<AnsweredRebalance>, Error>>,
     /// The partitions that drain for it. A loss drops these, too.
@@ -48,7 +48,7 @@ impl PendingRebalance {
         !self.draining.is_empty()
     }
 
-    /// Gives it up. Its draining partitions are not committed.
+    /// Drops it without an answer. Its draining partitions are not committed.
     pub(super) fn discard(self, drain: &Drain, deadline: Instant) {
         drop(drain.discard(&self.draining, deadline));
     }
@@ -68,7 +68,8 @@ pub(super) struct AnsweredRebalance {
     pub(super) ends: BTreeMap<TopicPartition, i64>,
 }
 
-/// Pends while no rebalance is under way. Cancel safe: the future stays in its place.
+/// Waits until the pending rebalance is answered. Pends while there is none. Cancel safe: the
+/// future stays in its place.
 pub(super) async fn answered(
     pending: &mut Option<PendingRebalance>,
 ) -> Result<Vec<AnsweredRebalance>, Error> {
@@ -79,19 +80,20 @@ pub(super) async fn answered(
 }
 
 /// The work that answers a rebalance. It does not borrow the coordinator, which keeps running.
-struct Answer {
+struct RebalanceWork {
     rebalance: Rebalance,
     received: Instant,
-    /// An earlier rebalance that is not answered yet.
-    before: Option<PendingRebalance>,
-    /// Ends lost assignments.
-    forgotten: Reply,
+    /// The rebalance that this one has overtaken.
+    overtaken: Option<PendingRebalance>,
+    /// Completes when lost assignments have ended.
+    discarded: Reply,
+    /// Completes when revoked partitions are drained.
     released: BoxFuture<'static, Result<Vec<Settled>, Error>>,
     listeners: Listeners,
     end_offsets: Option<EndOffsets>,
     routes: Arc<Routes>,
     /// The routes of the partitions that start.
-    opened: Vec<Route>,
+    new_routes: Vec<Route>,
     /// The ids of the assignments that start.
     ids: BTreeMap<TopicPartition, AssignmentId>,
     member: Arc<dyn GroupMember>,
@@ -99,13 +101,13 @@ struct Answer {
     committer: CommitterHandle,
 }
 
-impl Answer {
+impl RebalanceWork {
     async fn run(mut self) -> Result<Vec<AnsweredRebalance>, Error> {
-        let mut answered = match self.before.take() {
-            Some(before) => before.done().await?,
+        let mut answered = match self.overtaken.take() {
+            Some(overtaken) => overtaken.done().await?,
             None => Vec::new(),
         };
-        self.forgotten.await?;
+        self.discarded.await?;
         self.released.await?;
         let rebalance = self.rebalance;
         if rebalance.change == Change::Revoke {
@@ -115,13 +117,14 @@ impl Answer {
             (Change::Assign, Some(ends)) => ends.find(&*self.member, &rebalance.partitions).await?,
             _ => BTreeMap::new(),
         };
-        let (mut opened, routes) = (self.opened, self.routes);
-        for route in &mut opened {
+        let (mut new_routes, routes) = (self.new_routes, self.routes);
+        for route in &mut new_routes {
             route.end = ends.get(&route.assignment.partition).copied();
         }
-        let open: Ready = Box::new(move || opened.into_iter().for_each(|route| routes.insert(route)));
+        let open_routes: Ready =
+            Box::new(move || new_routes.into_iter().for_each(|route| routes.insert(route)));
         let starts = if rebalance.change == Change::Assign {
-            let starts = self.member.assign(&rebalance, open).await?;
+            let starts = self.member.assign(&rebalance, open_routes).await?;
             report_starts(&starts, &self.ids, &self.ledger);
             self.committer.read();
             starts
@@ -147,59 +150,61 @@ fn report_starts(starts: &[Start], ids: &BTreeMap<TopicPartition, AssignmentId>,
 }
 
 impl Coordinator {
-    /// Starts to answer a rebalance. A loss may overtake one that is not answered yet. So may an
-    /// assignment: librdkafka joins an eager group again without the answer to a revoke when the
-    /// topics have changed. The answer that was overtaken is dropped (R5), and its draining
-    /// partitions are not committed (C5).
+    /// Starts to answer a rebalance.
+    ///
+    /// A loss may overtake a rebalance that is not answered yet. So may an assignment: when the
+    /// topics of an eager group change, librdkafka joins again without the answer to the revoke.
+    /// The member drops the answer to the overtaken rebalance (R5). Its draining partitions are not
+    /// committed (C5).
     pub(super) fn rebalance(&mut self, session: &mut Session, rebalance: Rebalance) {
         telemetry::rebalance_started(&rebalance);
         self.setup.counters.rebalanced();
         let received = Instant::now();
         let deadline = received + self.setup.options.drain_timeout;
-        let before = session.pending.take();
+        let overtaken = session.pending.take();
         let step = self.ownership.step(&rebalance);
         let stopped = step.drain.iter().chain(&step.discard).map(|stopped| stopped.partition.clone());
         let named: Vec<TopicPartition> = rebalance.partitions.iter().cloned().chain(stopped).collect();
         session.repositionings.cancel(&named);
         session.pauses.forget(&named);
         session.replays.forget(&named);
-        let overtaken = before.iter().flat_map(|before| before.partitions.iter().cloned());
-        let partitions = named.into_iter().chain(overtaken).collect();
-        let mut draining = before.as_ref().map_or_else(Vec::new, |before| before.draining.clone());
+        let earlier = overtaken.iter().flat_map(|overtaken| overtaken.partitions.iter().cloned());
+        let partitions = named.into_iter().chain(earlier).collect();
+        let mut draining = overtaken.as_ref().map_or_else(Vec::new, |overtaken| overtaken.draining.clone());
         let drained = session.stop_partitions(&step.drain);
         let mut lost = session.stop_partitions(&step.discard);
         lost.extend(draining.extract_if(.., |task| step.discard.contains(&task.assignment)));
         draining.extend(drained.iter().cloned());
         self.notify_lost(&rebalance, &lost);
         let ids = step.start.iter().map(|a| (a.partition.clone(), a.id)).collect();
-        let opened = self.start_partitions(session, step.start);
+        let new_routes = self.start_partitions(session, step.start);
         let drain = session.drain.clone();
-        let answer = Answer {
+        let work = RebalanceWork {
             rebalance,
             received,
-            before,
-            forgotten: drain.discard(&lost, deadline),
+            overtaken,
+            discarded: drain.discard(&lost, deadline),
             released: Box::pin(drain.release(drained, deadline)),
             listeners: self.setup.options.listeners.clone(),
             end_offsets: self.end_offsets(),
             routes: session.routes.clone(),
-            opened,
+            new_routes,
             ids,
             member: session.member.clone(),
             ledger: session.ledger.clone(),
             committer: session.drain.committer.clone(),
         };
-        session.pending = Some(PendingRebalance { work: Box::pin(answer.run()), draining, partitions });
+        session.pending = Some(PendingRebalance { work: Box::pin(work.run()), draining, partitions });
     }
 
     /// Starts assignments. Returns their routes, which open with the answer to the rebalance.
     fn start_partitions(&mut self, session: &mut Session, start: Vec<Arc<Assignment>>) -> Vec<Route> {
         let started = start.into_iter().filter_map(|assignment| self.start_partition(session, assignment));
-        let mut opened: Vec<Route> = started.collect();
+        let mut new_routes: Vec<Route> = started.collect();
         if enabled(Mutant::ReadsTooEarly) {
-            opened.drain(..).for_each(|route| session.routes.insert(route));
+            new_routes.drain(..).for_each(|route| session.routes.insert(route));
         }
-        opened
+        new_routes
     }
 
     /// Notifies listeners of lost partitions.
@@ -213,10 +218,10 @@ impl Coordinator {
         }
     }
 
-    /// A rebalance is answered.
+    /// Records the starts and end offsets of an answered rebalance, and notifies listeners.
     pub(super) fn rebalanced(&mut self, session: &mut Session, answered: &AnsweredRebalance) {
-        // Calls for earlier assignments of these partitions no longer count.
         let AnsweredRebalance { rebalance, starts, ends } = answered;
+        // Pause calls for earlier assignments of these partitions have no effect any more.
         session.pauses.forget(&rebalance.partitions);
         self.end_offsets.extend(ends.iter().map(|(partition, end)| (partition.clone(), *end)));
         if self.setup.options.exactly_once {

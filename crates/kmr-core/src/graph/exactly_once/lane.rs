@@ -30,7 +30,7 @@ use crate::util::mutants::{Mutant, enabled};
 #[derive(Debug)]
 pub(super) struct BlockDelivery {
     pub(super) task: AbortHandle,
-    /// Its plan is in force, so the block may be in the sink.
+    /// Whether its plan is in force. If so, the block may be in the sink.
     pub(super) planned: Arc<AtomicBool>,
 }
 
@@ -39,14 +39,14 @@ pub(super) struct BlockDelivery {
 struct Replay<R> {
     plan: Arc<Plan>,
     rows: Vec<TrackedRows<R>>,
-    /// No more rows can arrive for it.
+    /// Whether no more rows can arrive for it.
     complete: bool,
 }
 
 /// What a lane can deliver next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Due {
-    /// A replayed block: before any other.
+    /// A replayed block. It precedes any other.
     Replay,
     /// Rows, the first of which arrived at this time.
     Since(Instant),
@@ -60,9 +60,9 @@ pub(super) struct Lane<R> {
     pub(super) ledger: Ledger,
     /// Its starting position, once it is known.
     pub(super) start: Option<StartingPosition>,
-    /// All rows are due, whatever the limits.
+    /// Whether all rows are due, also below the limits.
     pub(super) flushes: bool,
-    /// Rows are dropped: the partition is being released (E9), or never started.
+    /// Whether rows are dropped, because the partition is being released (E9) or never starts.
     pub(super) discards: bool,
     pub(super) delivery: Option<BlockDelivery>,
     waiting: VecDeque<(Instant, TrackedRows<R>)>,
@@ -109,18 +109,20 @@ impl<R: Rows> Lane<R> {
         !self.discards && self.fill_replay()
     }
 
-    /// Moves waiting rows that belong to the replayed block there.
+    /// Moves waiting rows of the replayed block into it. Returns `false` if there is none, or if it
+    /// is complete.
     fn fill_replay(&mut self) -> bool {
         let Some(replay) = self.replay.as_mut().filter(|replay| !replay.complete) else {
             return false;
         };
         while let Some((_, rows)) = self.waiting.front_mut() {
-            let all = rows.rows.len();
-            let part = if enabled(Mutant::EndsAnywhere) { all } else { rows.rows_up_to(replay.plan.last) };
-            if part == 0 {
+            let total = rows.rows.len();
+            let in_plan =
+                if enabled(Mutant::EndsAnywhere) { total } else { rows.rows_up_to(replay.plan.last) };
+            if in_plan == 0 {
                 break;
             }
-            let rest = (part < all).then(|| rows.split_off(part));
+            let rest = (in_plan < total).then(|| rows.split_off(in_plan));
             self.rows -= rows.rows.len();
             self.bytes -= rows.rows.bytes();
             let Some((at, rows)) = self.waiting.pop_front() else { break };
@@ -138,14 +140,15 @@ impl<R: Rows> Lane<R> {
         Some((replay.plan.clone(), held_ranges(&replay.rows)))
     }
 
-    /// No more rows can arrive for the replayed block.
+    /// Records that no more rows can arrive for the replayed block.
     pub(super) fn complete_replay(&mut self) {
         if let Some(replay) = &mut self.replay {
             replay.complete = true;
         }
     }
 
-    /// The next block and when it is due, `None` for now. Nothing while none can be delivered.
+    /// The next block, and the time when it is due: `None` is now. Returns `None` while no block
+    /// can be delivered.
     pub(super) fn due(&self, options: &BatchOptions) -> Option<(Due, Option<Instant>)> {
         if self.delivery.is_some() || self.start.is_none() {
             return None;
@@ -156,7 +159,7 @@ impl<R: Rows> Lane<R> {
         let (since, _) = self.waiting.front()?;
         let is_full = self.rows >= options.max_rows || self.bytes >= options.max_bytes;
         let at = (!is_full && !self.flushes)
-            .then(|| since.checked_add(options.max_age).unwrap_or(far_from(*since)));
+            .then(|| since.checked_add(options.max_age).unwrap_or(far_future(*since)));
         Some((Due::Since(*since), at))
     }
 
@@ -168,15 +171,15 @@ impl<R: Rows> Lane<R> {
         let (mut block, mut size) = (Vec::new(), Size::default());
         while size.rows < options.max_rows && size.bytes < options.max_bytes {
             let Some((at, mut rows)) = self.waiting.pop_front() else { break };
-            let cut = rows.record_boundary(size.room(&rows, options), block.is_empty());
-            if cut < rows.rows.len() {
-                let rest = (cut > 0).then(|| rows.split_off(cut));
-                let (left, fits) = match rest {
+            let fit = rows.record_boundary(size.room(&rows, options), block.is_empty());
+            if fit < rows.rows.len() {
+                let rest = (fit > 0).then(|| rows.split_off(fit));
+                let (waiting, fitting) = match rest {
                     Some(rest) => (rest, Some(rows)),
                     None => (rows, None),
                 };
-                self.waiting.push_front((at, left));
-                block.extend(fits);
+                self.waiting.push_front((at, waiting));
+                block.extend(fitting);
                 break;
             }
             size.rows += rows.rows.len();
@@ -188,7 +191,7 @@ impl<R: Rows> Lane<R> {
         (None, block)
     }
 
-    /// What the states of all assignments mean for a live lane.
+    /// Makes a live lane flush or discard its rows once its assignment drains.
     pub(super) fn apply_states(&mut self, states: &AssignmentStates) {
         if !states.is_draining(&[self.assignment].into()) || self.flushes {
             return;
@@ -203,7 +206,8 @@ impl<R: Rows> Lane<R> {
         self.flushes = flushes && !self.discards;
     }
 
-    /// No new plan is made (E9). A block in force is delivered, and all other rows are dropped.
+    /// Stops making plans (E9). A block whose plan is in force is still delivered. All other rows
+    /// are dropped.
     pub(super) fn discard(&mut self) {
         self.discards = true;
         self.waiting.clear();
@@ -226,18 +230,18 @@ impl Size {
     /// How many of `rows` fit by number and, with rows of equal size, by bytes.
     fn room<R: Rows>(self, rows: &TrackedRows<R>, options: &BatchOptions) -> usize {
         let (count, bytes) = (rows.rows.len(), rows.rows.bytes());
-        let left = options.max_bytes.saturating_sub(self.bytes);
-        let by_bytes = if bytes <= left { count } else { left / (bytes / count.max(1)).max(1) };
+        let free = options.max_bytes.saturating_sub(self.bytes);
+        let by_bytes = if bytes <= free { count } else { free / (bytes / count.max(1)).max(1) };
         options.max_rows.saturating_sub(self.rows).min(by_bytes).min(count)
     }
 }
 
-/// Later than any timer.
-fn far_from(since: Instant) -> Instant {
+/// Later than any deadline.
+fn far_future(since: Instant) -> Instant {
     since + std::time::Duration::from_secs(365 * 24 * 3600)
 }
 
-/// The records of these rows, in order.
+/// The offsets of these rows' records, in order.
 pub(super) fn held_ranges<R>(rows: &[TrackedRows<R>]) -> Vec<OffsetRange> {
     let holds = rows.iter().flat_map(|rows| rows.origin.holds());
     holds.flat_map(Hold::sources).map(|source| OffsetRange::new(source.first, source.last)).collect()

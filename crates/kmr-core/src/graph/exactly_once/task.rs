@@ -3,14 +3,16 @@
 //! Invariants:
 //! 1. A block is delivered only when its plan is in force, under the plan's token (E1, E2).
 //! 2. Each partition has at most one block in progress. Blocks of several partitions are delivered
-//!    at once, up to `max_in_flight`.
-//! 3. A block that an earlier owner planned is rebuilt, compared, and delivered under the stored
-//!    token before any other of its partition. If it differs, the consumer stops (E3, E8).
+//!    concurrently, up to `max_in_flight`.
+//! 3. A block that an earlier owner planned is rebuilt and compared with its plan. It is delivered
+//!    under the stored token before any other block of its partition. If it differs from the plan,
+//!    the consumer stops (E3, E8).
 //! 4. A revoke makes no new plan (E9). At the consumer's own shutdown, all rows are still
 //!    delivered.
-//! 5. Rows that the sink rejects are dead letters before the rest is stored (E4). `planned_block`
-//! 6. A batch ends with all its holds finished or dropped, as in every reduce. The task always
-//!    takes input, and the memory budget bounds it.
+//! 5. Rows that the sink rejects are dead letters before the rest is stored (E4). See
+//!    `planned_block`.
+//! 6. A batch ends with all its holds finished or dropped, as in every reduce stage. The task
+//!    always accepts input, and the memory budget bounds it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -70,13 +72,13 @@ struct FrozenBlock<R: Reducer> {
     fingerprint: Fingerprint,
 }
 
-/// What the committer replies.
+/// A reply of the committer.
 enum Reply {
     /// `None`: the assignment never starts.
     Start(AssignmentId, Option<StartingPosition>),
     /// The replayed block is complete.
     Complete(AssignmentId),
-    /// The replayed block has changed since, or the assignment has ended.
+    /// The replayed block has changed since the request, or the assignment has ended.
     Stale,
 }
 
@@ -88,7 +90,9 @@ enum Wake<R, O> {
     Reply(Reply),
     StatesChanged,
     Input(Option<TrackedRows<R>>),
+    /// A block has reached its maximum age.
     Due,
+    /// The memory budget is used up. All blocks are due.
     Starved,
 }
 
@@ -130,7 +134,7 @@ impl<R: Reducer> BlockTask<R> {
         loop {
             self.start_due(is_starved)?;
             if self.input_ended && self.in_flight.is_empty() {
-                return Ok(()); // the remaining rows are of assignments that have ended
+                return Ok(()); // the remaining rows belong to assignments that have ended
             }
             let wake = self.wake(&mut starved).await;
             is_starved = matches!(wake, Wake::Starved);
@@ -167,7 +171,7 @@ impl<R: Reducer> BlockTask<R> {
             Some(reply) = self.requests.next() => Wake::Reply(reply),
             rows = self.runtime.input.recv(), if !self.input_ended => Wake::Input(rows),
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => Wake::Due,
-            // No delivery is going to free bytes.
+            // No delivery is in flight that could free memory.
             () = starved.wait_for(|starved| *starved), if is_alone => Wake::Starved,
         }
     }
@@ -177,8 +181,8 @@ impl<R: Reducer> BlockTask<R> {
         let Some(assignment) = rows.origin.holds().first().map(Hold::assignment) else { return Ok(()) };
         if !self.lanes.contains_key(&assignment) {
             let Some(mut lane) = Lane::of(&rows) else {
-                let what = "rows of no assignment reached a reduce in exactly-once mode".to_owned();
-                return Err(Error::Internal { message: what });
+                let message = "rows without an assignment reached a reduce stage in exactly-once mode";
+                return Err(Error::Internal { message: message.to_owned() });
             };
             self.runtime.states.read(|states| lane.apply_states(states));
             let (reply, start) = oneshot::channel();
@@ -216,8 +220,8 @@ impl<R: Reducer> BlockTask<R> {
         }
     }
 
-    /// Requests a reply once the replayed block is all that is unfinished up to its end (E8). A
-    /// later request replaces this one.
+    /// Requests a reply for the time when no other records than those of the replayed block are
+    /// unfinished up to its last offset (E8). A later request replaces this one.
     fn request_completeness(&mut self, assignment: AssignmentId) {
         let Some(lane) = self.lanes.get_mut(&assignment) else { return };
         if enabled(Mutant::EndsAnywhere) {
@@ -274,8 +278,8 @@ impl<R: Reducer> BlockTask<R> {
             }
             None => {
                 let Some(plan) = block.plan(&start, &partition) else {
-                    let what = format!("{partition}: a block without rows is due");
-                    return Err(Error::Internal { message: what });
+                    let message = format!("{partition}: a block without rows is due");
+                    return Err(Error::Internal { message });
                 };
                 let (plan, (reply, confirmed)) = (Arc::new(plan), oneshot::channel());
                 let proposal = Proposal { plan: plan.clone(), held: block.held.clone(), reply };
@@ -304,14 +308,14 @@ impl<R: Reducer> BlockTask<R> {
         }
         let delivery = self.runtime.freeze()?;
         let Some(fingerprint) = delivery.fingerprint() else {
-            let why = "its batches have no fingerprint, although the reducer offers exactly-once delivery";
-            return Err(self.runtime.failed("planning a block failed", why.into()));
+            let reason = "its batches have no fingerprint, although the reducer offers exactly-once delivery";
+            return Err(self.runtime.failed("planning a block failed", reason.into()));
         };
         Ok(FrozenBlock { delivery, contents, held, last, fingerprint })
     }
 
-    /// Starts the delivery of a block. `confirmed`: notified when its new plan is in force. `None`:
-    /// a replay, whose plan is.
+    /// Starts the delivery of a block. `confirmed` is notified when the new plan is in force. It is
+    /// `None` for a replay, whose plan is in force already.
     fn deliver(
         &mut self,
         assignment: AssignmentId,
@@ -350,7 +354,8 @@ impl<R: Reducer> BlockTask<R> {
         BlockDelivery { task, planned }
     }
 
-    /// A block ended: its output goes downstream with its records, or they are abandoned.
+    /// Handles the end of a block. Its output goes downstream with the claims on its records, or
+    /// the records are abandoned.
     async fn complete(&mut self, completed: Completed<R::Output>) -> Result<(), Error> {
         let Completed { assignment, contents, rows, rejections, outcome } = completed;
         if let Some(lane) = self.lanes.get_mut(&assignment) {
@@ -365,9 +370,9 @@ impl<R: Reducer> BlockTask<R> {
             Outcome::Failed(error) => return Err(error),
         };
         if let Some(row) = rejected.into_iter().next() {
-            // E4: the rest is stored already, without a dead letter for this row.
-            let what = format!("the sink rejected row {} of a planned block of {rows}", row.index);
-            return Err(self.runtime.failed(&what, row.error));
+            // E4: the other rows are stored already, without a dead letter for this row.
+            let problem = format!("the sink rejected row {} of a planned block of {rows} rows", row.index);
+            return Err(self.runtime.failed(&problem, row.error));
         }
         let Rejections { rows: rejected, last, .. } = rejections;
         self.runtime.counters.delivered(&self.runtime.stage, rows - rejected.len());
@@ -378,7 +383,7 @@ impl<R: Reducer> BlockTask<R> {
 }
 
 impl<R: Reducer> FrozenBlock<R> {
-    /// A new plan for the block. `None`: it has no rows.
+    /// A new plan for the block. Returns `None` if it has no rows.
     fn plan(&self, start: &StartingPosition, partition: &TopicPartition) -> Option<Plan> {
         let (first, last) = (self.held.first()?.first, self.last?);
         let StartingPosition { log, epoch, .. } = start;
@@ -392,12 +397,12 @@ impl<R: Reducer> FrozenBlock<R> {
 
 /// # Errors
 /// The replayed block differs from the planned one (E3).
-fn check_replay(plan: &Plan, found: Fingerprint, partition: &TopicPartition) -> Result<(), Error> {
-    if plan.rows == found || enabled(Mutant::ChangesRows) {
+fn check_replay(plan: &Plan, rebuilt: Fingerprint, partition: &TopicPartition) -> Result<(), Error> {
+    if plan.rows == rebuilt || enabled(Mutant::ChangesRows) {
         return Ok(());
     }
     let (first, last) = (plan.first, plan.last);
-    let (planned, found) = (described(plan.rows), described(found));
+    let (planned, found) = (describe(plan.rows), describe(rebuilt));
     Err(Error::BlockChanged { partition: partition.clone(), first, last, planned, found })
 }
 
@@ -409,6 +414,6 @@ fn block_of(plan: &Plan, is_replay: bool) -> Block {
     Block::new(token, planned, is_replay)
 }
 
-fn described(Fingerprint { rows, bytes, hash }: Fingerprint) -> String {
+fn describe(Fingerprint { rows, bytes, hash }: Fingerprint) -> String {
     format!("{rows} rows, {bytes} bytes, hash {hash:032x}")
 }

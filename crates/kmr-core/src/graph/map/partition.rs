@@ -1,5 +1,7 @@
 //! The task of one partition: maps the records of its batches and sends their rows in order.
 //!
+//! A record has to wait if a map stage is async and not ready at once, or if it asks for a retry.
+//!
 //! Records that do not have to wait are mapped straight into the builder, in a loop without a queue
 //! or an allocation. The first record that has to wait enters the reorder buffer. So do the records
 //! after it, until the buffer is empty again.
@@ -50,7 +52,7 @@ pub(super) enum Next {
     Yield,
     /// It waits until something happens.
     Wait,
-    /// The partition stops, or its input has ended and nothing is left.
+    /// The partition stops, or its input has ended and every record is mapped.
     End,
 }
 
@@ -59,10 +61,10 @@ pub(super) struct Partition<'a, C: Chain, R: Rows> {
     pub(super) mapping: &'a Mapping<C, R>,
     pub(super) input: PartitionInput,
     pub(super) input_ended: bool,
-    /// Batches in order. Records start in the last one, and end in the first.
+    /// Batches in order. The next record to start is in the last one, the next to end in the first.
     loaded: VecDeque<LoadedBatch>,
-    /// The number of the first batch.
-    first_number: u64,
+    /// The number of the first batch in `loaded`. Batches are numbered from 0.
+    first_batch: u64,
     /// The charge of the batches and the builder.
     charge: Option<Charge>,
     /// Held until the task waits or sends rows.
@@ -70,10 +72,12 @@ pub(super) struct Partition<'a, C: Chain, R: Rows> {
     pub(super) buffer: ReorderBuffer<C::Out>,
     pub(super) pending: FuturesUnordered<Pending<'a, C::Out>>,
     pub(super) builder: RowsBuilder<R>,
-    /// When rows are sent that wait for the records after them.
+    /// When the builder's rows are sent, even if records after them are not mapped yet.
     pub(super) flush_at: Option<Instant>,
     pub(super) slice: TimeSlice,
+    /// The last warning about retries.
     pub(super) warned: Option<Instant>,
+    /// Whether slow mappers may leave the worker threads. Only a multi-thread runtime allows it.
     may_offload: bool,
 }
 
@@ -88,7 +92,7 @@ where
             input,
             input_ended: false,
             loaded: VecDeque::new(),
-            first_number: 0,
+            first_batch: 0,
             charge: None,
             hand_off: None,
             buffer: ReorderBuffer::new(mapping.options.concurrency),
@@ -125,7 +129,7 @@ where
                     Next::Advance
                 }
                 Next::End => {
-                    // Records that are not mapped were never observed.
+                    // Pending records were never observed, so dropping them needs no report.
                     self.pending.clear();
                     return self.send().await;
                 }
@@ -203,7 +207,7 @@ where
         if !self.has_next() {
             return self.next_batch();
         }
-        let number = self.last_number();
+        let batch_number = self.last_batch();
         let Self { mapping, input, loaded, buffer, pending, builder, slice, .. } = self;
         let mapping: &'a Mapping<C, R> = mapping;
         let Some(load) = loaded.back_mut() else { return Next::Advance };
@@ -222,14 +226,14 @@ where
                 }
             }
             let end = load.records.min(load.started + slice.allowance());
-            let (started, waits) = map_up_to(end, load, mapping, &mut input.next, builder);
+            let (started, waiting) = map_up_to(end, load, mapping, &mut input.next, builder);
             slice.spend(started - load.started);
             load.started = started;
-            let Some(waits) = waits else { continue };
+            let Some(step) = waiting else { continue };
             let index = started - 1;
             let record = load.batch.record(index);
-            let number = buffer.push_started(slot(&record, number, index, buffer.is_by_key(), slice));
-            match waits {
+            let number = buffer.push_started(slot(&record, batch_number, index, buffer.is_by_key(), slice));
+            match step {
                 Step::Later(call) => pending.push(Pending::mapping(number, call)),
                 Step::Done(result) => self.attempted(number, result.map(|()| Vec::new())),
             }
@@ -238,7 +242,8 @@ where
         Next::Advance
     }
 
-    /// Starts the next record that may start, or adds one to the buffer.
+    /// Starts the next buffered record that is ready. If there is none, adds a record to the
+    /// buffer.
     fn start_next(&mut self) -> Next {
         if let Some(number) = self.buffer.next_ready() {
             let offset = self.buffer.get(number).map_or(self.input.next, |slot| slot.offset);
@@ -259,14 +264,15 @@ where
         if !self.has_next() {
             return self.next_batch();
         }
-        let number = self.last_number();
+        let batch_number = self.last_batch();
         if let Some(load) = self.loaded.back_mut() {
             let index = load.started;
             load.started += 1;
             let record = load.batch.record(index);
             if record.offset >= self.input.next {
                 self.input.next = record.offset + 1;
-                self.buffer.push(slot(&record, number, index, self.buffer.is_by_key(), &self.slice));
+                let slot = slot(&record, batch_number, index, self.buffer.is_by_key(), &self.slice);
+                self.buffer.push(slot);
             }
         }
         Next::Advance
@@ -275,7 +281,7 @@ where
     /// Starts an attempt to map a record of the buffer.
     fn start(&mut self, number: u64) {
         let Some(slot) = self.buffer.get(number) else { return };
-        let load = usize::try_from(slot.batch - self.first_number).ok().and_then(|at| self.loaded.get(at));
+        let load = usize::try_from(slot.batch - self.first_batch).ok().and_then(|at| self.loaded.get(at));
         let Some(load) = load else { return };
         let mut values = Vec::new();
         let step = {
@@ -288,8 +294,9 @@ where
         }
     }
 
-    /// Ends the records at the front of the buffer that are done. Returns whether the rows are to
-    /// be sent: the builder is full, or a batch is mapped and no record waits.
+    /// Moves the rows of finished records from the front of the buffer into the builder. Returns
+    /// whether the rows are to be sent: the builder is full, or a batch is mapped and the buffer is
+    /// empty.
     fn end_finished(&mut self) -> bool {
         loop {
             self.retire();
@@ -305,18 +312,20 @@ where
         }
     }
 
+    /// Moves the rows of one record, or its failure, into the builder.
     fn end(&mut self, Done { offset, bytes, index, result }: Done<C::Out>) {
         let Self { mapping, input, loaded, builder, .. } = self;
         builder.start_at(offset, bytes);
         let rows_before = builder.rows.len();
-        let unknown;
+        let placeholder;
         // All earlier batches are retired, so the record belongs to the first one.
         let record = match loaded.front() {
             Some(load) => load.batch.record(index),
             None => {
                 let partition = &input.assignment.partition;
-                unknown = OwnedRecord::new(partition.shared_topic().clone(), partition.partition(), offset);
-                unknown.as_record()
+                placeholder =
+                    OwnedRecord::new(partition.shared_topic().clone(), partition.partition(), offset);
+                placeholder.as_record()
             }
         };
         let result = result.map(|values| values.into_iter().for_each(|row| builder.push(row, &record)));
@@ -326,23 +335,24 @@ where
     /// Drops the batches whose records have all ended.
     fn retire(&mut self) {
         while let Some(load) = self.loaded.front() {
-            let waits = self.buffer.front().is_some_and(|slot| slot.batch == self.first_number);
-            if waits || !load.all_started() {
+            let has_buffered = self.buffer.front().is_some_and(|slot| slot.batch == self.first_batch);
+            if has_buffered || !load.all_started() {
                 return;
             }
-            self.first_number += 1;
+            self.first_batch += 1;
             if let Some(LoadedBatch { unmapped, log_end, .. }) = self.loaded.pop_front() {
                 self.builder.mapped.push(unmapped);
                 self.builder.log_end = log_end.or(self.builder.log_end);
             }
-            let others: usize = self.loaded.iter().map(|load| load.bytes).sum();
-            self.builder.charged = self.charge.as_ref().map_or(0, |held| held.bytes().saturating_sub(others));
+            let still_loaded: usize = self.loaded.iter().map(|load| load.bytes).sum();
+            self.builder.charged =
+                self.charge.as_ref().map_or(0, |held| held.bytes().saturating_sub(still_loaded));
         }
     }
 
-    /// The number of the last batch, in which records start.
-    fn last_number(&self) -> u64 {
-        self.first_number + self.loaded.len().saturating_sub(1) as u64
+    /// The number of the last batch in `loaded`.
+    fn last_batch(&self) -> u64 {
+        self.first_batch + self.loaded.len().saturating_sub(1) as u64
     }
 
     /// Sends the rows of the builder, if it holds any record.
@@ -354,11 +364,11 @@ where
         match (builder.range, charge) {
             (Some(range), Some(charge)) => self.send_rows(builder, range, charge).await?,
             (Some(range), None) => {
-                let what = format!(
+                let message = format!(
                     "{range:?} of {} have no charge in the memory budget",
                     self.input.assignment.partition
                 );
-                return Err(Error::Internal { message: what });
+                return Err(Error::Internal { message });
             }
             (None, _) => {}
         }
@@ -371,7 +381,7 @@ where
     }
 }
 
-/// Runs between two records. Returns whether something else comes before the record at `offset`.
+/// Runs between two records. Returns what to do now. [`Next::Advance`] maps the record at `offset`.
 fn check_clock(slice: &mut TimeSlice, input: &PartitionInput, offset: i64) -> Next {
     if input.stop.is_cancelled() {
         return Next::End;

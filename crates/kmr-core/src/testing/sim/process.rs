@@ -82,7 +82,7 @@ pub(super) async fn run_process(number: usize, cluster: Cluster, shared: Arc<Sha
                         format!("process {number} still holds {held} bytes"),
                     );
                 }
-                if report.stats.rebuilds > 0 && !may_reconnect(&schedule) {
+                if report.stats.reconnects > 0 && !may_reconnect(&schedule) {
                     state.violate(
                         "no failure without a reason",
                         format!("process {number} has replaced its client"),

@@ -3,7 +3,7 @@
 //!
 //! Invariants:
 //! 1. The whole batch is one insert with the same bytes, until the server rejects rows of it. From
-//!    then on parts are inserted. Each part has its own token, which only its rows decide
+//!    then on parts are inserted. Each part has its own token, which depends only on its rows
 //!    ([`bisect`](super::bisect)).
 //! 2. A batch is split only after a definite rejection: never after a timeout, a broken connection
 //!    or the error of a view.
@@ -48,12 +48,12 @@ pub(crate) struct FrozenBatch {
     /// Only in exactly-once mode.
     planned: Option<PlannedRows>,
     progress: SharedProgress,
-    /// The bisection of a planned block.
-    block: SharedBisection,
+    /// The bisection of a planned block. Only in exactly-once mode.
+    block_bisection: SharedBisection,
 }
 
 impl FrozenBatch {
-    /// A batch of which nothing is inserted. The token of every insert starts with `token`.
+    /// A batch of which nothing is inserted yet. The token of every insert starts with `token`.
     pub(crate) fn new(
         destination: Arc<Destination>,
         token: String,
@@ -69,13 +69,13 @@ impl FrozenBatch {
             encoded,
             sorted: OnceLock::new(),
             planned,
-            block: SharedBisection::default(),
+            block_bisection: SharedBisection::default(),
         }
     }
 
     /// Inserts part after part until every row is settled.
     async fn insert_all(&self) -> Result<(), ClickHouseError> {
-        let mut unreached = 0;
+        let mut unavailable_hosts = 0;
         while let Some((part, attempt)) = self.next_insert() {
             let body = self.current_order().part(&part).await?;
             let sent_bytes: usize = body.iter().map(Bytes::len).sum();
@@ -93,9 +93,9 @@ impl FrozenBatch {
             let fault = HostFault::of(&error);
             self.progress.lock().completed(fault);
             if fault == HostFault::Unavailable {
-                unreached += 1;
-                if unreached < self.destination.hosts.len() {
-                    continue; // no host has the part: another one may be available
+                unavailable_hosts += 1;
+                if unavailable_hosts < self.destination.hosts.len() {
+                    continue; // no host has stored the part, and another one may be available
                 }
             }
             self.recover(&part, attempt.host, &statement, error).await?;
@@ -113,13 +113,14 @@ impl FrozenBatch {
         self.sorted.get().and_then(|sorted| sorted.order.get(row)).copied().unwrap_or(row)
     }
 
-    /// Groups the rows by table partition, before a batch with too many of them is split.
+    /// Groups the rows by table partition. Runs before a batch with too many table partitions is
+    /// split.
     async fn sort(&self, host: usize) -> Result<(), ClickHouseError> {
         if self.sorted.get().is_some() || self.progress.lock().bisection.has_split() {
             return Ok(());
         }
         if let Some(sorted) = by_partition::sort(&self.destination, host, &self.encoded).await? {
-            // Attempts do not overlap, so it is not set yet.
+            // Attempts do not overlap, so `sorted` is not set yet.
             let _ = self.sorted.set(sorted);
         }
         Ok(())
@@ -136,7 +137,8 @@ impl FrozenBatch {
         Some((part, InsertAttempt { host, is_repetition: preferred.is_some() }))
     }
 
-    /// Returns `Ok` if another insert can follow at once. Otherwise the error is the framework's.
+    /// Handles a failed insert. Returns `Ok` if another insert can follow at once. Otherwise the
+    /// attempt fails with the returned error.
     async fn recover(
         &self,
         part: &Part,
@@ -176,12 +178,12 @@ impl FrozenBatch {
             refreshed => refreshed?,
         };
         self.progress.lock().refreshed = true;
-        // One more insert even for the same statement: the table may have been changed back
-        // meanwhile. Not after the error of a view: then the rows are stored.
+        // Insert once more even with the same statement: the table may have been changed back
+        // meanwhile. Not after an error in a view, because then the rows are stored.
         if is_new_statement || !is_from_view(&error) { Ok(()) } else { Err(error) }
     }
 
-    /// The server rejected the part and stored none of it.
+    /// Continues the bisection after the server rejected the part and stored none of it.
     fn part_rejected(&self, rejection: Rejection, error: ClickHouseError) -> Result<(), ClickHouseError> {
         let mut progress = self.progress.lock();
         if !progress.bisection.has_split() {
@@ -193,8 +195,8 @@ impl FrozenBatch {
             Step::Rejected(row) => row,
         };
         let rejected = progress.bisection.rejected_rows() as u64;
-        if let Some(what) = self.destination.exceeds_limits(self.rows, rejected) {
-            return Err(limits::too_many(&self.destination.name, what, error));
+        if let Some(exceeded) = self.destination.exceeds_limits(self.rows, rejected) {
+            return Err(limits::too_many(&self.destination.name, exceeded, error));
         }
         progress.rejected.push(RejectedRow::new(self.original_index(row), row_error(error)));
         Ok(())
@@ -206,8 +208,8 @@ impl FrozenBatch {
         let mut progress = self.progress.lock();
         let rows = progress.bisection.reject_part();
         let rejected = progress.bisection.rejected_rows() as u64;
-        if let Some(what) = self.destination.exceeds_limits(self.rows, rejected) {
-            return Err(limits::too_many(&self.destination.name, what, error()));
+        if let Some(exceeded) = self.destination.exceeds_limits(self.rows, rejected) {
+            return Err(limits::too_many(&self.destination.name, exceeded, error()));
         }
         let rejected = |row| RejectedRow::new(self.original_index(row), error());
         progress.rejected.extend(rows.into_iter().map(rejected));
@@ -268,7 +270,7 @@ impl Delivery for FrozenBatch {
                     encoded: &self.encoded,
                     windows: self.planned.as_ref().map(|planned| &*planned.windows),
                     progress: &self.progress,
-                    bisection: &self.block,
+                    bisection: &self.block_bisection,
                 };
                 planned.insert().await
             }

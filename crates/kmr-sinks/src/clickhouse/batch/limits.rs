@@ -1,4 +1,4 @@
-//! RejectionLimits on rejected rows. Above them the mapping is at fault, not the rows.
+//! Limits on rejected rows. Above them the mapping is at fault, not the rows.
 
 use crate::clickhouse::error::ClickHouseError;
 

@@ -2,11 +2,11 @@
 //! rejects.
 //!
 //! Invariants (E4):
-//! 1. Every insert of the block has the block's token, and holds all of its rows but
-//!    [`Block::without`]. The server keeps one such insert and drops the others, whichever process
-//!    sent them.
-//! 2. Probes, which store nothing, find the rejected rows. So the outcome of earlier attempts does
-//!    not matter.
+//! 1. Every insert of the block has the block's token, and holds all of its rows except
+//!    [`Block::excluded_rows`]. The server stores the first such insert and drops the others,
+//!    whatever process sent them.
+//! 2. Probes find the rejected rows, and store nothing. So the outcome of earlier attempts does not
+//!    matter.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -94,7 +94,7 @@ impl PlannedBlock<'_> {
         let was_in_doubt = {
             let mut progress = self.progress.lock();
             progress.inserts += 1;
-            // It stays in doubt if the attempt is dropped before the response.
+            // If the attempt is dropped before the response, the block stays in doubt.
             std::mem::replace(&mut progress.in_doubt, true)
         };
         let insert = Insert { statement: &statement, token: &self.block.token, rows, body };
@@ -109,12 +109,12 @@ impl PlannedBlock<'_> {
             Err(error) => error,
         };
         match rejection(&error) {
-            Some(Rejection::Row(named)) => self.bisect(&part, named, error).await,
+            Some(Rejection::Row(named_row)) => self.bisect(&part, named_row, error).await,
             _ => Err(error.into()),
         }
     }
 
-    /// E6: fails if the tables may have forgotten the block.
+    /// E6: fails if the block's token may have left the deduplication window of a table.
     async fn check_windows(&self) -> Result<(), ClickHouseError> {
         let Some(windows) = self.windows else { return Ok(()) };
         let (table, endpoint) = (&*self.destination.name, self.destination.hosts.endpoint(0));
@@ -127,14 +127,15 @@ impl PlannedBlock<'_> {
         }
     }
 
-    /// Finds the rows for which the table rejected the part.
+    /// Finds the rows for which the table rejected the part. `named_row` is the row in the server's
+    /// error, if it names one.
     async fn bisect(
         &self,
         part: &Part,
-        named: Option<usize>,
+        named_row: Option<usize>,
         error: ClickHouseError,
     ) -> Result<(), BlockError> {
-        self.start_bisection(part, named, &error);
+        self.start_bisection(part, named_row, &error);
         let probe = Probe::open(self.destination).await?;
         while let Some(part) = self.bisection.with(|state| state.bisection.next()).flatten() {
             let body = self.encoded.part(&part).await?;
@@ -155,16 +156,17 @@ impl PlannedBlock<'_> {
         }
         let rejected = self.bisection.lock().take().map_or_else(Vec::new, |state| state.rejected);
         if rejected.is_empty() {
-            // The table rejects the rows together, or for a reason outside of their columns. No row
-            // can be excluded for it.
+            // The table rejects only the rows together, or for a reason outside of their columns.
+            // No single row can be excluded for it.
             telemetry::no_row_found(&self.destination.name, self.encoded.rows() as u64);
             return Err(error.into());
         }
         Err(BlockError::Rejected(rejected))
     }
 
-    /// Continues the bisection of the last attempt, if it is about the same rows.
-    fn start_bisection(&self, part: &Part, named: Option<usize>, error: &ClickHouseError) {
+    /// Continues the bisection of the last attempt if it is about the same rows. Otherwise starts a
+    /// new one.
+    fn start_bisection(&self, part: &Part, named_row: Option<usize>, error: &ClickHouseError) {
         let mut state = self.bisection.lock();
         if state.as_ref().is_some_and(|state| state.excluded == part.excluded) {
             return;
@@ -174,19 +176,19 @@ impl PlannedBlock<'_> {
         let mut bisection = Bisection::excluding(part.rows.len(), &part.excluded);
         if part.len() > 1 {
             bisection.next();
-            bisection.rejected(Rejection::Row(named));
+            bisection.rejected(Rejection::Row(named_row));
         }
         *state = Some(BlockBisection { excluded: part.excluded.clone(), bisection, rejected: Vec::new() });
     }
 
-    /// The table rejected a row alone.
+    /// Records a row that the table rejected on its own.
     fn row_rejected(&self, row: usize, error: ClickHouseError) -> Result<(), ClickHouseError> {
         let mut state = self.bisection.lock();
         let Some(state) = state.as_mut() else { return Ok(()) };
         let rejected = state.excluded.len() + state.rejected.len() + 1;
         let rows = self.encoded.rows() as u64;
-        if let Some(what) = self.destination.exceeds_limits(rows, rejected as u64) {
-            return Err(limits::too_many(&self.destination.name, what, error));
+        if let Some(exceeded) = self.destination.exceeds_limits(rows, rejected as u64) {
+            return Err(limits::too_many(&self.destination.name, exceeded, error));
         }
         state.rejected.push(RejectedRow::new(row, row_error(error)));
         Ok(())

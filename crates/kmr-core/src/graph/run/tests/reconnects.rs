@@ -37,7 +37,7 @@ async fn unfinished_records_of_a_lost_client_are_read_again_and_committed_by_the
     assert_eq!(consumer.budget.held(), 0, "no bytes of the old client are held");
     consumer.fetch(0, 0..7);
     consumer.until_committed(0, 7).await;
-    assert_eq!(consumer.counters.snapshot(0).rebuilds, 1);
+    assert_eq!(consumer.counters.snapshot(0).reconnects, 1);
     let calls = consumer.calls();
     let closed = calls.iter().position(|call| *call == Call::Closed).unwrap();
     assert_eq!(
@@ -68,7 +68,7 @@ async fn reconnecting_continues_while_brokers_are_unavailable_and_ends_at_once_w
     consumer.assign(&[0]).await;
     consumer.fail_connections((0..9).map(|_| unreachable()));
     consumer.lose_client().await;
-    assert_eq!(consumer.counters.snapshot(0).rebuilds, 1);
+    assert_eq!(consumer.counters.snapshot(0).reconnects, 1);
     consumer.fail_connections((0..999).map(|_| unreachable()));
     consumer.fail_client(unreachable());
     tokio::time::sleep(Duration::from_secs(100)).await;
