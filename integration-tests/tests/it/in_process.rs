@@ -74,13 +74,13 @@ impl Running {
     }
 
     /// Stops the consumer and waits for its orderly end.
-    pub(crate) async fn stop(self, deadline: Deadline) -> Result<Report> {
+    pub(crate) async fn stop(self, deadline: Deadline) -> Result<RunReport> {
         self.handle.stop();
         Ok(self.ended(deadline).await??)
     }
 
     /// Waits for the end and returns its result.
-    pub(crate) async fn ended(mut self, deadline: Deadline) -> Result<Result<Report, Error>> {
+    pub(crate) async fn ended(mut self, deadline: Deadline) -> Result<Result<RunReport, Error>> {
         deadline.cap("the consumer ends", &mut self.task).await?.context("the consumer panicked")
     }
 }
