@@ -78,7 +78,8 @@ async fn proxy(target: String) -> Result<(String, Arc<AtomicU64>)> {
 async fn serve(mut client: TcpStream, target: &str, fault: Fault, broken: &AtomicU64) -> std::io::Result<()> {
     let mut server = TcpStream::connect(target).await?;
     let mut start = Vec::new();
-    let head = (&mut client).take(INSERT as u64).read_to_end(&mut start);
+    let mut limited = (&mut client).take(INSERT as u64);
+    let head = limited.read_to_end(&mut start);
     tokio::time::timeout(Duration::from_millis(200), head).await.ok();
     let fault = if start.len() < INSERT { Fault::None } else { fault };
     if !matches!(fault, Fault::None) {

@@ -260,7 +260,7 @@ async fn a_field_of_another_type_stops_the_consumer_at_its_first_row() {
     let database = small_table(test_name!(), "").await;
     let mut writer = writer::<Wrong>(&database, "t");
     writer.start().await.unwrap();
-    let error = writer.rows().push(Wrong { partition: 1, offset: 1 }).unwrap_err();
+    let error = writer.new_rows().push(Wrong { partition: 1, offset: 1 }).unwrap_err();
     assert!(error.is::<StopConsumer>(), "the error stops the consumer");
     let text = error_chain(&*error);
     assert!(text.contains("partition") && text.contains("UInt32"), "{text}");

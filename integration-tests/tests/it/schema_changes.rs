@@ -61,8 +61,8 @@ impl TableScene {
             .max_rows(500)
             .max_age(Duration::from_millis(100))
             .max_rejected(usize::MAX)
-            .max_rejected_share(1.0)
-            .on_schema_change(policy);
+            .max_rejected_ratio(1.0)
+            .schema_change_policy(policy);
         let strategy = Strategy::new().map(line).reduce(writer).reduce_err(dead_letters);
         run(consumer(&self.topic, &self.group, strategy).circuit_breaker(None))
     }
@@ -161,7 +161,7 @@ async fn limits_of_rejected_rows_apply_to_changed_tables() -> Result<()> {
         .database(scene.database.name())
         .record_columns(RecordColumns::new().offset("offset"))
         .max_age(Duration::from_millis(100))
-        .on_schema_change(SchemaChange::DeadLetter);
+        .schema_change_policy(SchemaChange::DeadLetter);
     let dead_letters = MemoryWriter::<DeadLetter>::new();
     let strategy = Strategy::new().map(line).reduce(writer).reduce_err(dead_letters);
     let mut running = run(consumer(&scene.topic, &scene.group, strategy))?;

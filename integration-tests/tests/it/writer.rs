@@ -14,7 +14,7 @@ pub(crate) fn batch<R: Row + Serialize + Send + 'static>(
     writer: &mut ClickHouseWriter<R>,
     rows: impl IntoIterator<Item = R>,
 ) -> Batch {
-    let mut encoded = writer.rows();
+    let mut encoded = writer.new_rows();
     for row in rows {
         encoded.push(row).unwrap();
     }

@@ -31,7 +31,7 @@ pub(super) async fn commit(
         if let Some(mut element) = list.find_partition(&name, 0) {
             element.set_metadata(metadata.unwrap_or_default());
         }
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + EMPTY_GROUP_TIMEOUT;
         while let Err(error) = consumer.commit(&list, CommitMode::Sync) {
             ensure!(Instant::now() < deadline, "{error}");
             std::thread::sleep(Duration::from_millis(300));
@@ -52,7 +52,7 @@ pub(super) async fn committed(topic: &Topic, group: &str) -> Result<(i64, String
 fn fetch_committed(consumer: &BaseConsumer, topic: &str) -> Result<(i64, String)> {
     let mut list = TopicPartitionList::new();
     list.add_partition(topic, 0);
-    let committed = consumer.committed_offsets(list, PATIENCE)?;
+    let committed = consumer.committed_offsets(list, EMPTY_GROUP_TIMEOUT)?;
     let element = committed.find_partition(topic, 0).context("no partition")?;
     Ok((element.offset().to_raw().unwrap_or(-1), element.metadata().to_owned()))
 }
@@ -74,7 +74,7 @@ pub(super) async fn reset(topic: &Topic, group: &str, offset: i64) -> Result<()>
     let config =
         ClientConfig::new().set("bootstrap.servers", topic.kafka().bootstrap()).set("group.id", group);
     let partition = TopicPartition::new(topic.name(), 0);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + EMPTY_GROUP_TIMEOUT;
     while let Err(error) = reset_offsets(config.clone(), [(partition.clone(), offset)].into()).await {
         ensure!(error.to_string().contains("has consumers") && Instant::now() < deadline, "{error}");
         tokio::time::sleep(Duration::from_millis(300)).await;

@@ -200,7 +200,7 @@ async fn block(database: &Database, spoil: fn(&mut Reading)) -> Batch {
 }
 
 fn attempt(token: &str, without: &[usize]) -> Attempt {
-    Attempt::new(1).with_block(Block::new(token, SystemTime::now(), true).without(without))
+    Attempt::new(1).with_block(Block::new(token, SystemTime::now(), true).with_excluded_rows(without))
 }
 
 async fn rejected(block: &Batch, token: &str) -> Vec<RejectedRow> {
