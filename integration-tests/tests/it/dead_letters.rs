@@ -90,10 +90,8 @@ async fn a_record_whose_dead_letter_was_never_delivered_is_read_again() -> Resul
         let mut running = run(consumer(&topic, &group, strategy))?;
         if round == 1 {
             held_at_the_failed_record(&mut running, &topic, &group, &rows).await?;
-            // The second call forces the end, because a stalled sink would use the whole drain
-            // timeout.
-            running.handle().stop();
-            running.handle().stop();
+            // Forced, because a stalled sink would use the whole drain timeout.
+            running.handle().stop_now();
             let ended = running.ended(Deadline::seconds(30)).await?;
             let error = ended.expect_err("a consumer with a stalled sink does not end in order");
             assert!(matches!(error, Error::Unfinished { .. }), "{error:?}");
