@@ -24,10 +24,12 @@ pub(super) struct MessageBatch {
 unsafe impl Send for MessageBatch {}
 
 impl MessageBatch {
+    #[inline]
     pub(super) fn new(topic: Arc<str>, capacity: usize, client: ClientRef) -> Self {
         Self { topic, messages: Vec::with_capacity(capacity), _client: client }
     }
 
+    #[inline]
     pub(super) fn topic(&self) -> &Arc<str> {
         &self.topic
     }
@@ -36,6 +38,7 @@ impl MessageBatch {
     ///
     /// # Safety
     /// librdkafka has just returned the message, and no other value owns it (invariant 2).
+    #[inline]
     pub(super) unsafe fn push(&mut self, message: NonNull<rd::rd_kafka_message_t>) {
         self.messages.push(message);
     }

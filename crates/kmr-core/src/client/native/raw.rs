@@ -28,17 +28,20 @@ pub(super) fn known(number: i32) -> RDKafkaErrorCode {
 }
 
 /// The number of an error code, read without the assumption that the enum has it.
+#[inline]
 pub(super) fn code(error: *const rd::rd_kafka_resp_err_t) -> i32 {
     // SAFETY: the enum is a C enum of 32 bits; callers pass a pointer to a live field.
     unsafe { error.cast::<i32>().read() }
 }
 
+#[inline]
 pub(super) fn code_of(error: rd::rd_kafka_resp_err_t) -> i32 {
     error as i32
 }
 
 /// # Safety
 /// `pointer` is null, or `len` bytes are readable there for as long as `'m`.
+#[inline]
 pub(super) unsafe fn bytes<'m>(pointer: *mut c_void, len: usize) -> Option<&'m [u8]> {
     if pointer.is_null() {
         return None;

@@ -26,6 +26,7 @@ pub(super) struct LoadedBatch {
 }
 
 impl LoadedBatch {
+    #[inline]
     pub(super) fn all_started(&self) -> bool {
         self.started >= self.records
     }

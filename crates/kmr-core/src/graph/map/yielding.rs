@@ -68,16 +68,19 @@ impl TimeSlice {
     }
 
     /// Whether a [`check`](Self::check) is due before the next record.
+    #[inline]
     pub(super) fn is_due(&self) -> bool {
         self.left == 0
     }
 
     /// Records that may be mapped before the next check.
+    #[inline]
     pub(super) fn allowance(&self) -> usize {
         self.left as usize
     }
 
     /// Records have been mapped.
+    #[inline]
     pub(super) fn spend(&mut self, records: usize) {
         self.left = self.left.saturating_sub(u32::try_from(records).unwrap_or(u32::MAX));
     }
