@@ -52,6 +52,8 @@ pub(crate) enum Mutant {
     InsertsWithoutPlan,
     /// The plan is committed after the insert has started.
     PlansAfterInsert,
+    /// A reset drops records that were read and not mapped, and the commit passes them.
+    ResetsBeforeMapping,
 }
 
 /// Whether a mutant is enabled in this thread.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::cluster::State;
+use super::cluster::{Client, State};
 use super::drive::Run;
 use super::schedule::{Action, TOPICS};
 use crate::error::error_chain;
@@ -191,6 +191,9 @@ fn find(state: &State, topic: usize, partition: usize) -> Option<TopicPartition>
 
 fn truncate(state: &mut State, partition: &TopicPartition) {
     if let Some(low) = state.log.truncate(partition) {
-        state.oracle.truncated(partition, low);
+        let position = |client: &Client| client.fetching.get(partition).map(|fetching| fetching.position);
+        let readers = state.clients.iter().filter_map(|(member, client)| Some((*member, position(client)?)));
+        let readers: Vec<_> = readers.collect();
+        state.oracle.truncated(partition, low, &readers);
     }
 }

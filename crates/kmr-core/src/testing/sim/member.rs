@@ -167,6 +167,7 @@ impl GroupMember for SimMember {
                 client.fetching.insert(partition.clone(), fetching);
                 client.released.remove(partition);
             }
+            state.oracle.reading_restarted(partition, self.id);
             starts.push(Start {
                 partition: partition.clone(),
                 offset,
@@ -211,9 +212,15 @@ impl GroupMember for SimMember {
 
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
         let mut state = self.cluster.lock();
-        if let Some(client) = state.clients.get_mut(&self.id) {
+        let State { clients, oracle, .. } = &mut *state;
+        if let Some(client) = clients.get_mut(&self.id) {
             for (partition, offset) in positions {
                 if let Some(fetching) = client.fetching.get_mut(partition) {
+                    if fetching.failed {
+                        oracle.reading_reset(partition, self.id);
+                    } else {
+                        oracle.reading_restarted(partition, self.id);
+                    }
                     (fetching.position, fetching.start, fetching.failed) = (*offset, *offset, false);
                 }
             }

@@ -42,6 +42,11 @@ fn an_acknowledgement_is_paired_with_the_wrong_offset() {
 }
 
 #[test]
+fn records_that_were_read_are_dropped_by_a_reset() {
+    assert_found(Mutant::ResetsBeforeMapping, &["no record that was read is skipped"]);
+}
+
+#[test]
 fn deliveries_in_flight_are_dropped_on_a_revoke() {
     assert_found(
         Mutant::DropsInFlight,
