@@ -8,7 +8,7 @@ use rdkafka::{Offset, TopicPartitionList};
 use super::native::queue::Queue;
 use super::native::replies::CommitReply;
 use super::partition_list::native_list;
-use crate::error::Error;
+use crate::error::{Error, error_chain};
 use crate::member::{CommitOutcome, OffsetCommit};
 
 /// Commits offsets. The outcomes are in the order of `offsets`.
@@ -40,7 +40,7 @@ pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<Commi
 async fn request(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
     let list = match native_commits(offsets) {
         Ok(list) => list,
-        Err(error) => return vec![CommitOutcome::Failed(error.to_string()); offsets.len()],
+        Err(error) => return vec![CommitOutcome::Failed(error_chain(&error)); offsets.len()],
     };
     let sent = queue.commit(&list);
     drop(list);

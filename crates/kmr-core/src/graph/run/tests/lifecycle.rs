@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::kit::{Broker, Call, DeadLetters, partition, place, start};
+use super::kit::{Broker, Call, DeadLetters, Scenario, partition, place, start};
 use crate::error::{BoxError, Error, StopConsumer, error_chain};
 use crate::member::{Change, Fetched, PartitionFailure};
 use crate::record::{OwnedRecord, Record};
@@ -84,12 +84,7 @@ async fn an_offset_out_of_range_stops_with_partition_offset_and_watermarks() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stop_request_that_forces_ends_the_consumer_at_once() {
-    let sink = Collect::default();
-    sink.behave(Behaviour::Stall);
-    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
-    consumer.assign(&[0]).await;
-    consumer.fetch(0, 0..5);
-    consumer.until_mapped(5).await;
+    let (consumer, _) = Scenario::assigned(&[0]).stalled_sink().mapped(0, 0..5).start().await;
     let started = tokio::time::Instant::now();
     consumer.request_stop();
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -111,12 +106,7 @@ async fn a_stop_request_that_forces_ends_the_consumer_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_first_stop_request_that_forces_does_not_wait_for_the_sink() {
-    let sink = Collect::default();
-    sink.behave(Behaviour::Stall);
-    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
-    consumer.assign(&[0]).await;
-    consumer.fetch(0, 0..5);
-    consumer.until_mapped(5).await;
+    let (consumer, _) = Scenario::assigned(&[0]).stalled_sink().mapped(0, 0..5).start().await;
     let started = tokio::time::Instant::now();
     consumer.force_stop();
     let error = consumer.ended().await.err().unwrap();
@@ -127,12 +117,7 @@ async fn a_first_stop_request_that_forces_does_not_wait_for_the_sink() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_that_cannot_finish_names_the_unfinished_records() {
-    let sink = Collect::default();
-    sink.behave(Behaviour::Stall);
-    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
-    consumer.assign(&[0]).await;
-    consumer.fetch(0, 7..9);
-    consumer.until_mapped(2).await;
+    let (consumer, _) = Scenario::assigned(&[0]).stalled_sink().mapped(0, 7..9).start().await;
     let error = consumer.stop().await.err().unwrap();
     let Error::Unfinished { partitions, .. } = &error else { panic!("{error}") };
     let end = partitions[&partition(0)];
@@ -211,12 +196,7 @@ async fn records_that_a_poll_returns_twice_are_processed_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_last_commit_that_fails_is_the_error_of_the_consumer() {
-    let sink = Collect::default();
-    sink.behave(Behaviour::Stall);
-    let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
-    consumer.assign(&[0]).await;
-    consumer.fetch(0, 0..5);
-    consumer.until_mapped(5).await;
+    let (consumer, sink) = Scenario::assigned(&[0]).stalled_sink().mapped(0, 0..5).start().await;
     consumer.request_stop();
     tokio::time::sleep(Duration::from_secs(1)).await;
     consumer.broker(Broker::Fails);
