@@ -14,7 +14,7 @@ use clap::ValueEnum;
 
 use crate::engine::Engine;
 use crate::style::{self, Check};
-use crate::summary::{Line, Summary, Tests};
+use crate::summary::{Failures, Line, Summary, Tests};
 use crate::{figures, images, packages, process, root};
 
 /// The steps, in the order in which they run.
@@ -134,8 +134,8 @@ fn services(summary: &mut Summary) -> Option<Engine> {
     summary.add(Line {
         name: "services".to_owned(),
         failure,
-        tests: Tests::default(),
         took: started.elapsed(),
+        ..Line::default()
     });
     result.ok()
 }
@@ -207,7 +207,7 @@ fn run_check(check: Check) -> Line {
         Err(error) => Some(format!("{error:#}")),
     };
     println!("{}: {}", check.name, failure.as_deref().unwrap_or("ok"));
-    Line { name: check.name.to_owned(), failure, tests: Tests::default(), took: started.elapsed() }
+    Line { name: check.name.to_owned(), failure, took: started.elapsed(), ..Line::default() }
 }
 
 fn features() -> Vec<Cargo> {
@@ -269,8 +269,11 @@ impl Cargo {
     fn run(&self) -> Line {
         heading(&format!("{}: cargo {}", self.name, self.arguments.join(" ")));
         let started = Instant::now();
-        let mut tests = Tests::default();
-        let result = process::stream(&mut self.command(), self.limit, |line| tests.read(line));
+        let (mut tests, mut failures) = (Tests::default(), Failures::default());
+        let result = process::stream(&mut self.command(), self.limit, |line| {
+            tests.read(line);
+            failures.read(line);
+        });
         let failure = match result {
             Ok(status) if status.success() => None,
             Ok(status) => Some(status.to_string()),
@@ -278,7 +281,7 @@ impl Cargo {
         };
         let took = started.elapsed();
         println!("{}: {} in {:.1} s", self.name, failure.as_deref().unwrap_or("ok"), took.as_secs_f64());
-        Line { name: self.name.clone(), failure, tests, took }
+        Line { name: self.name.clone(), failure, output: failures.into_lines(), tests, took }
     }
 
     fn command(&self) -> Command {

@@ -23,11 +23,39 @@ impl Tests {
     }
 }
 
+/// How much of the output of a step's failed tests is repeated above the summary.
+const FAILURE_LINES: usize = 200;
+
+/// What failed tests printed, read from the output of `cargo test`: the lines from `failures:` to
+/// the list of names, which has the same heading.
+#[derive(Default)]
+pub(crate) struct Failures {
+    reading: bool,
+    lines: Vec<String>,
+}
+
+impl Failures {
+    pub(crate) fn read(&mut self, line: &str) {
+        if line == "failures:" {
+            self.reading = !self.reading;
+        } else if self.reading && self.lines.len() < FAILURE_LINES {
+            self.lines.push(line.to_owned());
+        }
+    }
+
+    pub(crate) fn into_lines(self) -> Vec<String> {
+        self.lines
+    }
+}
+
 /// A finished step.
+#[derive(Default)]
 pub(crate) struct Line {
     pub(crate) name: String,
     /// What went wrong.
     pub(crate) failure: Option<String>,
+    /// What its failed tests printed.
+    pub(crate) output: Vec<String>,
     pub(crate) tests: Tests,
     pub(crate) took: Duration,
 }
@@ -57,7 +85,12 @@ impl Summary {
         })
     }
 
+    /// Prints what failed tests printed once more, because a log is read from its end, then the
+    /// table and the counts.
     pub(crate) fn print(&self) {
+        for line in self.lines.iter().filter(|line| !line.output.is_empty()) {
+            println!("\nfailed tests of {}:\n{}", line.name, line.output.join("\n").trim());
+        }
         let width = self.lines.iter().map(|line| line.name.len()).max().unwrap_or(0).max("step".len());
         println!("\n{:width$}  {:6}  {:>7}  {:>6}  {:>6}", "step", "result", "seconds", "passed", "failed");
         for line in &self.lines {
@@ -91,13 +124,22 @@ mod tests {
     }
 
     #[test]
+    fn what_failed_tests_printed_is_kept() {
+        let mut failures = Failures::default();
+        let output = "test a ... FAILED\n\nfailures:\n\n---- a stdout ----\nError: late\n\n\nfailures:\n    a\n\n\
+                      test result: FAILED. 1 passed; 1 failed";
+        output.lines().for_each(|line| failures.read(line));
+        assert_eq!(failures.into_lines().join("\n").trim(), "---- a stdout ----\nError: late");
+    }
+
+    #[test]
     fn a_step_that_failed_without_a_test_counts() {
         let mut summary = Summary::default();
         let line = |failure: Option<&str>, passed, failed| Line {
             name: "x".to_owned(),
             failure: failure.map(str::to_owned),
             tests: Tests { passed, failed },
-            took: Duration::ZERO,
+            ..Line::default()
         };
         summary.add(line(None, 5, 0));
         summary.add(line(Some("exit status: 101"), 0, 0));

@@ -16,7 +16,7 @@ async fn a_million_records_over_8_partitions_arrive_once() -> Result<()> {
     assert_eq!(produced.total(), count);
 
     let mut consumer = start(&scene.settings())?;
-    scene.all_committed(&consumer, Deadline::seconds(60 + count / 20_000)).await?;
+    scene.all_committed(&consumer, Deadline::seconds(120 + count / 10_000)).await?;
     let cpu = consumer.cpu_time()?;
     let status = consumer.end(Signal::Terminate, Deadline::seconds(30)).await?;
     assert!(status.success(), "{status}: {}", consumer.stderr());

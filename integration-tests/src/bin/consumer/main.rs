@@ -90,9 +90,13 @@ async fn run(settings: &Settings) -> Result<Event, Error> {
         .connect_timeout(settings.connect_timeout)
         .strategy(pipeline(settings))
         .build()?;
-    let progress = tokio::spawn(report(consumer.handle()));
+    let handle = consumer.handle();
+    let started = Instant::now();
+    let progress = tokio::spawn(report(handle.clone(), started));
     let ended = consumer.run().await;
     progress.abort();
+    // What came after the last tick: a consumer may deliver, commit and end between two.
+    emit_progress(&handle, started);
     let stats = ended?.stats;
     Ok(Event::Ended {
         records: stats.records,
@@ -146,20 +150,23 @@ fn sink<R: Row + Serialize + Send + 'static>(settings: &Settings) -> FaultySink<
     FaultySink::new(writer, settings)
 }
 
-async fn report(handle: ConsumerHandle) {
-    let started = Instant::now();
+async fn report(handle: ConsumerHandle, started: Instant) {
     let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
     loop {
         ticks.tick().await;
-        let stats = handle.stats();
-        emit(&Event::Progress {
-            at: u64::try_from(started.elapsed().as_millis()).unwrap_or_default(),
-            records: stats.records,
-            rows: stats.rows.get("reduce 1").copied().unwrap_or_default(),
-            bytes_held: stats.bytes_held,
-            rebalances: stats.rebalances,
-        });
+        emit_progress(&handle, started);
     }
+}
+
+fn emit_progress(handle: &ConsumerHandle, started: Instant) {
+    let stats = handle.stats();
+    emit(&Event::Progress {
+        at: u64::try_from(started.elapsed().as_millis()).unwrap_or_default(),
+        records: stats.records,
+        rows: stats.rows.get("reduce 1").copied().unwrap_or_default(),
+        bytes_held: stats.bytes_held,
+        rebalances: stats.rebalances,
+    });
 }
 
 fn emit(event: &Event) {
