@@ -1,7 +1,7 @@
 #!/bin/sh
-# Builds the ClickHouse image from the engine that the chdb project publishes as an npm package: the server's own
-# code as one shared library. Needs the base image, npm and a C compiler.
-# Usage: build.sh IMAGE RECIPE_HASH BASE_IMAGE    (`cargo xtask services up` calls it)
+# Builds the ClickHouse image from the engine that the chdb project publishes as an npm package: the
+# server's own code as one shared library. Needs the base image, npm and a C compiler. Usage:
+# build.sh IMAGE RECIPE_HASH BASE_IMAGE    (`cargo xtask services up` calls it)
 set -eu
 image=$1
 recipe=$2

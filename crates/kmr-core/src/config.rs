@@ -237,7 +237,7 @@ pub enum StartAt {
     /// At these offsets. An offset that is neither in the log nor directly after its last record
     /// stops the consumer with [`Error::OffsetOutOfRange`], which names the offset and the bounds
     /// of the log. The [`ResetPolicy`] decides for partitions that are not named.
-    OffsetRange(BTreeMap<TopicPartition, i64>),
+    Offsets(BTreeMap<TopicPartition, i64>),
 }
 
 impl StartAt {
@@ -249,7 +249,7 @@ impl StartAt {
 
     /// An offset for each partition.
     pub fn offsets(offsets: impl IntoIterator<Item = (TopicPartition, i64)>) -> Self {
-        Self::OffsetRange(offsets.into_iter().collect())
+        Self::Offsets(offsets.into_iter().collect())
     }
 }
 

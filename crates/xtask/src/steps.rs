@@ -131,12 +131,7 @@ fn services(summary: &mut Summary) -> Option<Engine> {
     if let Some(failure) = &failure {
         eprintln!("error: {failure}");
     }
-    summary.add(Line {
-        name: "services".to_owned(),
-        failure,
-        took: started.elapsed(),
-        ..Line::default()
-    });
+    summary.add(Line { name: "services".to_owned(), failure, took: started.elapsed(), ..Line::default() });
     result.ok()
 }
 

@@ -93,7 +93,7 @@ fn choose(
     };
     let mut chosen = match &policy.start_at {
         Some(StartAt::Timestamp(millis)) => return read(missing, LogPoint::Time(*millis)),
-        Some(StartAt::OffsetRange(offsets)) => {
+        Some(StartAt::Offsets(offsets)) => {
             let named = missing.iter().filter_map(|p| Some((p.clone(), *offsets.get(p)?)));
             named.collect()
         }

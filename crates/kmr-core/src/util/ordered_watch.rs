@@ -15,18 +15,18 @@ pub(crate) fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
 
 #[derive(Debug)]
 struct Shared<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<Versioned<T>>,
     followers: Mutex<Vec<Weak<Notify>>>,
 }
 
 #[derive(Debug)]
-struct State<T> {
+struct Versioned<T> {
     value: T,
     version: u64,
 }
 
 impl<T> Shared<T> {
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, Versioned<T>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -47,7 +47,8 @@ pub(crate) struct Sender<T> {
 
 impl<T> Sender<T> {
     pub(crate) fn new(value: T) -> Self {
-        let shared = Shared { state: Mutex::new(State { value, version: 0 }), followers: Mutex::default() };
+        let shared =
+            Shared { state: Mutex::new(Versioned { value, version: 0 }), followers: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 

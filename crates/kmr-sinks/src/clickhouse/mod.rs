@@ -35,6 +35,11 @@
 //! | `Point`, `Ring`, `Polygon` and so on | `(f64, f64)`, and `Vec`s of it |
 //! | `AggregateFunction`, `Dynamic`, `Nested` as one column | cannot be written |
 
+// The folders in which rows move: `encode` turns a row into bytes, `batch` collects rows and
+// delivers them, takes rejected rows out of a batch and shows how far a delivery is, `http` sends
+// requests and reads responses. `table` describes the table and compares it with the row type.
+// `exactly_once` delivers planned blocks. `writer` is the reducer, `started` what it shares once it
+// has started.
 mod batch;
 mod config;
 mod encode;

@@ -30,7 +30,7 @@ pub(super) struct Check {
     pub(super) auto_create: bool,
 }
 
-enum State {
+enum Readiness {
     /// The topic exists, with this number of partitions.
     Ready(usize),
     Unknown,
@@ -62,18 +62,18 @@ fn request_until_ready(
     loop {
         let requested = Instant::now();
         let reason = match state(client, check)? {
-            State::Ready(partitions) => {
+            Readiness::Ready(partitions) => {
                 telemetry::connected(&check.topic, partitions);
                 return Ok(());
             }
-            State::Unknown => {
+            Readiness::Unknown => {
                 let since = *unknown_since.get_or_insert(requested);
                 if since.elapsed() >= unknown_limit {
                     return Err(KafkaWriteError::UnknownTopic { topic: check.topic.to_string() });
                 }
                 "the topic does not exist".to_owned()
             }
-            State::NotYet(reason) => reason,
+            Readiness::NotYet(reason) => reason,
         };
         telemetry::not_ready(&check.topic, &reason);
         if started.elapsed() >= check.timeout || abandoned() {
@@ -85,7 +85,7 @@ fn request_until_ready(
     }
 }
 
-fn state(client: &Client, check: &Check) -> Result<State, KafkaWriteError> {
+fn state(client: &Client, check: &Check) -> Result<Readiness, KafkaWriteError> {
     if let Some((code, reason)) = client.fatal_error() {
         return Err(match code {
             RDKafkaErrorCode::ClusterAuthorizationFailed => super::error_code::idempotence_denied(),
@@ -101,16 +101,16 @@ fn state(client: &Client, check: &Check) -> Result<State, KafkaWriteError> {
                 Some((code, reason)) if denied.contains(&Some(code)) => {
                     Err(KafkaWriteError::Authentication { reason })
                 }
-                _ => Ok(State::NotYet(error.to_string())),
+                _ => Ok(Readiness::NotYet(error.to_string())),
             };
         }
     };
     let found = metadata.topics().iter().find(|topic| topic.name() == &*check.topic);
     match found.map(|topic| (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len())) {
-        Some((None, partitions)) => Ok(State::Ready(partitions)),
+        Some((None, partitions)) => Ok(Readiness::Ready(partitions)),
         None
         | Some((Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic), _)) => {
-            Ok(State::Unknown)
+            Ok(Readiness::Unknown)
         }
         Some((Some(RDKafkaErrorCode::TopicAuthorizationFailed), _)) => {
             let what = format!("topic {:?}", check.topic);
@@ -119,6 +119,6 @@ fn state(client: &Client, check: &Check) -> Result<State, KafkaWriteError> {
         Some((Some(RDKafkaErrorCode::InvalidTopic), _)) => {
             Err(KafkaWriteError::Config(format!("{:?} is not a valid topic name", check.topic)))
         }
-        Some((Some(code), _)) => Ok(State::NotYet(format!("topic {:?}: {code}", check.topic))),
+        Some((Some(code), _)) => Ok(Readiness::NotYet(format!("topic {:?}: {code}", check.topic))),
     }
 }

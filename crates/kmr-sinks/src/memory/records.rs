@@ -12,11 +12,11 @@ pub struct MemoryRecords<T> {
 }
 
 struct Shared<T> {
-    state: Mutex<State<T>>,
+    state: Mutex<RecordedDeliveries<T>>,
     stalled: watch::Sender<bool>,
 }
 
-struct State<T> {
+struct RecordedDeliveries<T> {
     delivered: Vec<T>,
     batches: usize,
     attempts: usize,
@@ -25,7 +25,7 @@ struct State<T> {
 
 impl<T> MemoryRecords<T> {
     pub(super) fn new() -> Self {
-        let state = State { delivered: Vec::new(), batches: 0, attempts: 0, failures_left: 0 };
+        let state = RecordedDeliveries { delivered: Vec::new(), batches: 0, attempts: 0, failures_left: 0 };
         Self { shared: Arc::new(Shared { state: Mutex::new(state), stalled: watch::Sender::new(false) }) }
     }
 
@@ -95,14 +95,14 @@ impl<T> MemoryRecords<T> {
         state.batches += 1;
     }
 
-    fn state(&self) -> MutexGuard<'_, State<T>> {
+    fn state(&self) -> MutexGuard<'_, RecordedDeliveries<T>> {
         // A test that panicked with the lock has left the state consistent.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// The delivered rows, locked.
-struct Rows<'a, T>(MutexGuard<'a, State<T>>);
+struct Rows<'a, T>(MutexGuard<'a, RecordedDeliveries<T>>);
 
 impl<T> std::ops::Deref for Rows<'_, T> {
     type Target = Vec<T>;

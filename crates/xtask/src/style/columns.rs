@@ -24,7 +24,8 @@ fn check_file(file: &SourceFile) -> Vec<Finding> {
     let lines = match file.language {
         Language::Rust => long_comments(&file.text, &source),
         Language::Markdown => long_lines(&source, &source, 1, false),
-        Language::Hash | Language::Other => Vec::new(),
+        Language::Hash => long_hash_comments(&source),
+        Language::Other => Vec::new(),
     };
     let finding = |(line, columns)| {
         let text = format!("{columns} columns; comments and Markdown wrap at {MAX}");
@@ -38,6 +39,16 @@ fn long_comments(text: &str, source: &[&str]) -> Vec<(usize, usize)> {
     let tokens = rust::tokens(text);
     let blocks = rust::comment_blocks(&tokens);
     blocks.iter().flat_map(|block| long_lines(&block.lines, source, block.line, block.is_doc)).collect()
+}
+
+/// Lines that hold nothing but a comment, and their widths.
+fn long_hash_comments(source: &[&str]) -> Vec<(usize, usize)> {
+    let widths =
+        source.iter().zip(1..).map(|(line, number)| (number, line.trim_end().chars().count(), *line));
+    let long = widths.filter(|(_, columns, line)| {
+        *columns > MAX && line.trim_start().starts_with("# ") && can_be_broken(line)
+    });
+    long.map(|(number, columns, _)| (number, columns)).collect()
 }
 
 /// The lines of one text that are too long in the source, where the text starts at `first_line`.
@@ -80,6 +91,7 @@ mod tests {
         assert_eq!(long(Language::Rust, &format!("let x = 1; // {}\n", words(90))), [1]);
         assert_eq!(long(Language::Rust, &format!("/* a\n{}\n*/", words(101))), [2]);
         assert_eq!(long(Language::Markdown, &words(101)), [1]);
+        assert_eq!(long(Language::Hash, &format!("# {}\nx = 1 # {}\n", words(99), words(99))), [1]);
     }
 
     #[test]

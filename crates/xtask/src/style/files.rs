@@ -73,7 +73,7 @@ fn language(path: &str) -> Language {
         Some("rs") => Language::Rust,
         Some("md") => Language::Markdown,
         Some("toml" | "yaml" | "yml" | "sh" | "properties") => Language::Hash,
-        None if path.starts_with(".ci/") || name == "Dockerfile" => Language::Hash,
+        None if path.starts_with(".ci/") || path.starts_with("docker/") => Language::Hash,
         _ => Language::Other,
     }
 }
@@ -88,6 +88,7 @@ mod tests {
         assert_eq!(language("README.md"), Language::Markdown);
         assert_eq!(language(".ci/run"), Language::Hash);
         assert_eq!(language("docker/kafka/Dockerfile"), Language::Hash);
+        assert_eq!(language("docker/clickhouse/entrypoint"), Language::Hash);
         assert_eq!(language("docs/profile.svg"), Language::Other);
         assert_eq!(language("LICENSE-MIT"), Language::Other);
     }

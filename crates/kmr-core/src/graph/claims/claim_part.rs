@@ -24,11 +24,11 @@ pub(crate) struct ClaimPart {
 struct SplitClaim {
     assignment: Arc<Assignment>,
     sources: Vec<SourceRange>,
-    state: Mutex<State>,
+    state: Mutex<PartsLeft>,
 }
 
 #[derive(Debug)]
-struct State {
+struct PartsLeft {
     unfinished: usize,
     claim: Option<Claim>,
     /// Dropped with any part that is dropped unfinished.
@@ -48,7 +48,7 @@ impl ClaimPart {
         let claim = Arc::new(SplitClaim {
             assignment: claim.assignment().clone(),
             sources: claim.sources().collect(),
-            state: Mutex::new(State { unfinished: 2, claim: Some(claim), waiter: None }),
+            state: Mutex::new(PartsLeft { unfinished: 2, claim: Some(claim), waiter: None }),
         });
         (Self::of(&claim), Self::of(&claim))
     }
@@ -97,7 +97,7 @@ impl ClaimPart {
         }
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, PartsLeft> {
         self.claim.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

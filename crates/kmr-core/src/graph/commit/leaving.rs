@@ -199,7 +199,11 @@ mod tests {
         let (mut leaving, now) = leaving(true);
         let (deadline, sent) = (now + DRAIN, now + DRAIN - Duration::from_secs(1));
         let timeout = sent + COMMIT_RESPONSE_TIMEOUT;
-        assert_eq!(leaving.next_step(deadline, CLEAN, unanswered(sent, true)), Step::Wait, "C8");
+        assert_eq!(
+            leaving.next_step(deadline, CLEAN, unanswered(sent, true)),
+            Step::Wait,
+            "a commit without an answer holds the release (C8)"
+        );
         assert_eq!(leaving.wake_at(now, Some(sent)), deadline);
         assert_eq!(leaving.wake_at(deadline, Some(sent)), timeout);
         assert_eq!(leaving.next_step(timeout, CLEAN, unanswered(sent, true)), Step::Fail);

@@ -59,11 +59,11 @@ pub(crate) struct Tally<'a> {
 /// The failure rate of one consumer.
 #[derive(Debug, Default)]
 pub(crate) struct FailureRate {
-    state: Option<Mutex<State>>,
+    state: Option<Mutex<FailureCounts>>,
 }
 
 #[derive(Debug)]
-struct State {
+struct FailureCounts {
     options: CircuitBreaker,
     slices: VecDeque<Slice>,
     streaks: BTreeMap<String, u64>,
@@ -81,7 +81,7 @@ struct Slice {
 impl FailureRate {
     /// `None`: no breaker, nothing is counted.
     pub(crate) fn new(options: Option<CircuitBreaker>) -> Self {
-        let state = |options| State {
+        let state = |options| FailureCounts {
             options,
             slices: VecDeque::new(),
             streaks: BTreeMap::new(),
@@ -116,7 +116,7 @@ impl FailureRate {
     }
 }
 
-impl State {
+impl FailureCounts {
     fn count(&mut self, tally: &Tally<'_>, now: Instant) {
         let (window, step) = (self.options.window, self.options.window / SLICES);
         let is_old = |slice: &Slice| now.duration_since(slice.since) >= window;

@@ -19,27 +19,11 @@ use crate::graph::fetch::handoff::{HandOff, HandOffEnd, HandOffTimer};
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Budget;
 use crate::graph::observe::activity::{Activity, ActivityReading};
-use crate::member::RecordBatch;
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::strategy::{IntoPipeline, Strategy};
+use crate::test_records::OwnedBatch;
 use crate::test_reducer::{Behaviour, Collect};
 use crate::util::ordered_watch;
-
-struct Batch(Vec<OwnedRecord>);
-
-impl RecordBatch for Batch {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn offset(&self, index: usize) -> i64 {
-        self.0[index].offset()
-    }
-
-    fn record(&self, index: usize) -> Record<'_> {
-        self.0[index].as_record()
-    }
-}
 
 /// A partition's task, and the parts that it needs.
 struct Task {
@@ -87,7 +71,7 @@ impl Task {
         let (charge, unmapped) =
             (self.budget.charge(1000), self.budget.unmapped(&self.budget.backlogs().backlog(), 1000));
         let (hand_off, end) = HandOff::new();
-        let (batch, hand_off) = (Box::new(Batch(records)), Some(hand_off));
+        let (batch, hand_off) = (Box::new(OwnedBatch(records)), Some(hand_off));
         self.batches.send(Admitted { batch, charge, unmapped, log_end: None, hand_off }).ok().unwrap();
         end
     }

@@ -30,12 +30,12 @@ const MAX_SHARES: usize = 512;
 pub(crate) struct Backlogs {
     budget: usize,
     share: AtomicUsize,
-    state: Mutex<State>,
+    state: Mutex<Shares>,
     crowded: ordered_watch::Sender<bool>,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct Shares {
     /// Partitions that are not paused and exceed their share.
     over: usize,
     several: bool,
@@ -88,7 +88,7 @@ impl Backlogs {
         self.crowded.subscribe()
     }
 
-    fn change(&self, change: impl FnOnce(&mut State)) {
+    fn change(&self, change: impl FnOnce(&mut Shares)) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         change(&mut state);
         let crowded = state.several && state.over > 0;

@@ -23,11 +23,11 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Hosts {
     endpoints: Vec<Endpoint>,
-    state: Mutex<State>,
+    state: Mutex<HostStates>,
 }
 
 #[derive(Debug)]
-struct State {
+struct HostStates {
     current: usize,
     health: Vec<Health>,
 }
@@ -69,7 +69,7 @@ impl Hosts {
     /// `endpoints` holds at least one.
     pub(crate) fn new(endpoints: Vec<Endpoint>) -> Self {
         let health = vec![Health::default(); endpoints.len()];
-        Self { endpoints, state: Mutex::new(State { current: 0, health }) }
+        Self { endpoints, state: Mutex::new(HostStates { current: 0, health }) }
     }
 
     /// Number of hosts.
@@ -117,7 +117,7 @@ impl Hosts {
         Some(backoff)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HostStates> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -13,11 +13,11 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Throttle {
     longest: Duration,
-    state: Mutex<State>,
+    state: Mutex<WaitState>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
-struct State {
+struct WaitState {
     /// The last wait; zero while the server accepts inserts.
     wait: Duration,
     closed_until: Option<Instant>,
@@ -62,7 +62,7 @@ impl Throttle {
         self.lock().wait = Duration::ZERO;
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, WaitState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

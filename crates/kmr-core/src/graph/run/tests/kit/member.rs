@@ -10,9 +10,9 @@ use tokio::sync::{Notify, mpsc, watch};
 use crate::error::Error;
 use crate::member::{
     CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, Ready, Rebalance, RecordBatch, Reread, Start,
+    OffsetCommit, Ready, Rebalance, Reread, Start,
 };
-use crate::record::{OwnedRecord, Record, TopicPartition};
+use crate::record::{OwnedRecord, TopicPartition};
 use crate::util::future::BoxFuture;
 
 /// A call of the graph to its members.
@@ -263,21 +263,5 @@ impl FetchQueue for ScriptedQueue {
 
     fn readable(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.0.filled.notified())
-    }
-}
-
-pub(super) struct Batch(pub(super) Vec<OwnedRecord>);
-
-impl RecordBatch for Batch {
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn offset(&self, index: usize) -> i64 {
-        self.0[index].offset()
-    }
-
-    fn record(&self, index: usize) -> Record<'_> {
-        self.0[index].as_record()
     }
 }

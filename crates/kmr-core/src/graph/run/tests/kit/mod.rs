@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub(super) use self::dead_letters::DeadLetters;
-use self::member::{Batch, TestConnector, TestKafka};
 pub(super) use self::member::{Broker, Call, LogResponses};
+use self::member::{TestConnector, TestKafka};
 pub(super) use self::scenario::Scenario;
 use crate::commit_metadata::CommitMetadata;
 use crate::error::{BoxError, Error};
@@ -26,6 +26,7 @@ use crate::member::{Change, Fetched, MemberEvent, RECORD_OVERHEAD, Rebalance, Re
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stats::Counters;
 use crate::strategy::IntoPipeline;
+use crate::test_records::OwnedBatch;
 
 /// The drain timeout of all tests.
 pub(super) const DRAIN: Duration = Duration::from_secs(60);
@@ -206,8 +207,12 @@ impl TestConsumer {
     pub(super) fn fetch_records(&self, number: i32, records: Vec<OwnedRecord>) {
         let key_bytes = records.iter().map(|record| record.key().map_or(0, <[u8]>::len)).sum::<usize>();
         let bytes = records.len() * (RECORD_OVERHEAD + 2) + key_bytes;
-        let fetched =
-            Fetched::Records { topic: "t".into(), partition: number, bytes, batch: Box::new(Batch(records)) };
+        let fetched = Fetched::Records {
+            topic: "t".into(),
+            partition: number,
+            bytes,
+            batch: Box::new(OwnedBatch(records)),
+        };
         self.fetch_event(fetched);
     }
 
