@@ -91,6 +91,24 @@ impl ClientConfig {
         })
     }
 
+    /// Adds the defaults of exactly-once mode.
+    pub(crate) fn for_exactly_once(mut self) -> Self {
+        // librdkafka does not report that it has sent a commit again. A commit that takes longer
+        // than this wait costs the member its membership, so librdkafka's 100 ms are too short
+        // (E11).
+        default(&mut self.settings, RETRY_BACKOFF, EXACTLY_ONCE_BACKOFF_MILLIS.to_string());
+        default(&mut self.settings, RETRY_BACKOFF_MAX, EXACTLY_ONCE_BACKOFF_MILLIS.to_string());
+        self
+    }
+
+    /// The shortest time after which librdkafka sends a request again: the backoff, less its jitter
+    /// of 20 %.
+    pub(crate) fn earliest_resend(&self) -> Duration {
+        let millis = |name, default| self.get(name).and_then(|value| value.parse().ok()).unwrap_or(default);
+        let (backoff, max): (u64, u64) = (millis(RETRY_BACKOFF, 100), millis(RETRY_BACKOFF_MAX, 1000));
+        Duration::from_millis((backoff.saturating_mul(4) / 5).min(max))
+    }
+
     /// All settings for the client, including kmr's. `prefetch_bytes`: resident bytes that
     /// librdkafka may hold. `reports_ends`: whether librdkafka reports the ends of partitions.
     pub(crate) fn effective(&self, prefetch_bytes: usize, reports_ends: bool) -> BTreeMap<String, String> {
@@ -150,6 +168,11 @@ impl ClientConfig {
         default(settings, "fetch.max.bytes", response.to_string());
     }
 }
+
+const RETRY_BACKOFF: &str = "retry.backoff.ms";
+const RETRY_BACKOFF_MAX: &str = "retry.backoff.max.ms";
+/// The default of both in exactly-once mode.
+const EXACTLY_ONCE_BACKOFF_MILLIS: u64 = 2500;
 
 /// The smallest fetch that is worth its cost, in bytes.
 const FETCH_MIN_BYTES: usize = 400_000;
@@ -374,6 +397,15 @@ mod tests {
         let time = std::time::UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         assert_eq!(StartAt::time(time), StartAt::Timestamp(1_700_000_000_000));
         assert_eq!(StartAt::time(std::time::UNIX_EPOCH - Duration::from_secs(5)), StartAt::Timestamp(0));
+    }
+
+    #[test]
+    fn earliest_resend_follows_the_backoff_and_its_limit() {
+        let resend = |config: ClientConfig| config.for_exactly_once().earliest_resend().as_millis();
+        assert_eq!(resend(ClientConfig::new()), 2000);
+        assert_eq!(resend(ClientConfig::new().set("retry.backoff.ms", "100")), 80);
+        let limited = ClientConfig::new().set("retry.backoff.max.ms", "1000");
+        assert_eq!(resend(limited), 1000, "librdkafka cuts the backoff after its jitter");
     }
 
     #[test]

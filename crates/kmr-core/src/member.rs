@@ -190,6 +190,13 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     /// outstanding commit (C8).
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome>;
 
+    /// Whether a request of a commit had no response. The group coordinator may apply it later,
+    /// over newer commits of this member, until the member has left the group (E11). Known in
+    /// exactly-once mode only, once the commit has returned.
+    fn has_lost_commit(&self) -> bool {
+        false
+    }
+
     /// Fetches assigned partitions from these offsets on, also partitions that were out of range.
     /// After this has returned, the fetch queue returns nothing that was fetched before. Paused
     /// partitions stay paused.

@@ -1,9 +1,12 @@
 //! Commits, and the outcome of each offset.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::time::{Instant, sleep};
 
 use super::native::queue::Queue;
 use super::native::replies::CommitReply;
@@ -11,16 +14,56 @@ use super::partition_list::native_list;
 use crate::error::{Error, error_chain};
 use crate::member::{CommitOutcome, OffsetCommit};
 
-/// Commits offsets. The outcomes are in the order of `offsets`.
+/// Before a request without a response is sent again.
+const RESEND_WAIT: Duration = Duration::from_secs(1);
+
+/// Detects requests that had no response (E11).
+///
+/// librdkafka sends a commit again when its connection breaks, and reports only the last response.
+/// The first copy may still be on its way to the broker. librdkafka waits for `retry.backoff.ms`
+/// before it sends a copy. So a commit that takes less time was sent once, and its response is that
+/// of the only copy.
+#[derive(Debug)]
+pub(super) struct LostRequests {
+    /// The shortest time after which librdkafka sends a commit again.
+    resend_after: Duration,
+    seen: AtomicBool,
+}
+
+impl LostRequests {
+    pub(super) fn new(resend_after: Duration) -> Self {
+        Self { resend_after, seen: AtomicBool::new(false) }
+    }
+
+    /// Whether a request may have had no response.
+    pub(super) fn seen(&self) -> bool {
+        self.seen.load(Ordering::Relaxed)
+    }
+
+    /// A commit has returned. Whether it has to be sent again, because no broker has responded.
+    fn returned(&self, took: Duration, is_unanswered: bool) -> bool {
+        if is_unanswered || took >= self.resend_after {
+            self.seen.store(true, Ordering::Relaxed);
+        }
+        is_unanswered
+    }
+}
+
+/// Commits offsets. The outcomes are in the order of `offsets`. With `lost`, requests without a
+/// response are detected and sent again, unchanged, until a broker responds.
 ///
 /// If one topic fails, for example because it was deleted, librdkafka reports the whole request as
 /// failed, although the broker committed the rest. So after a failure each topic is committed
 /// alone.
-pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+pub(super) async fn commit(
+    queue: &Queue,
+    offsets: &[OffsetCommit],
+    lost: Option<&LostRequests>,
+) -> Vec<CommitOutcome> {
     if offsets.is_empty() {
         return Vec::new();
     }
-    let mut outcomes = request(queue, offsets).await;
+    let mut outcomes = request(queue, offsets, lost).await;
     let topics: BTreeSet<&str> = offsets.iter().map(|commit| commit.partition.topic()).collect();
     if topics.len() < 2 || outcomes.iter().all(|outcome| *outcome == CommitOutcome::Committed) {
         return outcomes;
@@ -29,7 +72,7 @@ pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<Commi
         let of_topic = |index: &usize| offsets[*index].partition.topic() == topic;
         let indices: Vec<usize> = (0..offsets.len()).filter(of_topic).collect();
         let alone: Vec<OffsetCommit> = indices.iter().map(|index| offsets[*index].clone()).collect();
-        for (index, outcome) in indices.into_iter().zip(request(queue, &alone).await) {
+        for (index, outcome) in indices.into_iter().zip(request(queue, &alone, lost).await) {
             outcomes[index] = outcome;
         }
     }
@@ -37,22 +80,57 @@ pub(super) async fn commit(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<Commi
 }
 
 /// Sends one request and waits for its reply.
-async fn request(queue: &Queue, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+async fn request(queue: &Queue, offsets: &[OffsetCommit], lost: Option<&LostRequests>) -> Vec<CommitOutcome> {
+    loop {
+        let sent = Instant::now();
+        let reply = match send(queue, offsets).await {
+            Ok(reply) => reply,
+            Err(outcome) => return vec![outcome; offsets.len()],
+        };
+        let sends_again = lost.is_some_and(|lost| lost.returned(sent.elapsed(), is_unanswered(&reply)));
+        if !sends_again {
+            return outcomes(offsets, &reply);
+        }
+        sleep(RESEND_WAIT).await;
+    }
+}
+
+/// The reply to one request, or the outcome of all its offsets if it cannot be sent.
+async fn send(queue: &Queue, offsets: &[OffsetCommit]) -> Result<CommitReply, CommitOutcome> {
     let list = match native_commits(offsets) {
         Ok(list) => list,
-        Err(error) => return vec![CommitOutcome::Failed(error_chain(&error)); offsets.len()],
+        Err(error) => return Err(CommitOutcome::Failed(error_chain(&error))),
     };
     let sent = queue.commit(&list);
     drop(list);
     if let Err(code) = sent {
-        return vec![outcome(code); offsets.len()];
+        return Err(outcome(code));
     }
     loop {
         if let Some(reply) = queue.commit_reply() {
-            return outcomes(offsets, &reply);
+            return Ok(reply);
         }
         queue.readable().await;
     }
+}
+
+/// Whether librdkafka reports that no broker has responded.
+fn is_unanswered(reply: &CommitReply) -> bool {
+    let codes = reply.partitions.iter().map(|partition| partition.code);
+    codes.chain([reply.request]).any(|code| {
+        matches!(
+            code,
+            RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::MessageTimedOut
+                | RDKafkaErrorCode::TimedOutQueue
+                | RDKafkaErrorCode::WaitingForCoordinator
+                | RDKafkaErrorCode::NodeUpdate
+                | RDKafkaErrorCode::BrokerDestroy
+                | RDKafkaErrorCode::DestroyBroker
+                | RDKafkaErrorCode::BadMessage
+        )
+    })
 }
 
 fn native_commits(offsets: &[OffsetCommit]) -> Result<TopicPartitionList, Error> {
@@ -134,6 +212,20 @@ mod tests {
         assert_eq!(outcomes[0], CommitOutcome::Committed);
         assert!(matches!(outcomes[1], CommitOutcome::NotOwned(_)));
         assert!(matches!(outcomes[2], CommitOutcome::Retryable(_)));
+    }
+
+    #[test]
+    fn commit_that_may_have_been_sent_twice_is_a_lost_request() {
+        let lost = LostRequests::new(Duration::from_secs(2));
+        assert!(!lost.returned(Duration::from_millis(1999), false) && !lost.seen());
+        assert!(!lost.returned(Duration::from_secs(2), false) && lost.seen());
+        let lost = LostRequests::new(Duration::from_secs(2));
+        let reply = |request| CommitReply { request, partitions: Vec::new() };
+        let unanswered = |code| is_unanswered(&reply(code));
+        assert!(lost.returned(Duration::ZERO, unanswered(RDKafkaErrorCode::BrokerTransportFailure)));
+        assert!(lost.seen());
+        assert!(!unanswered(RDKafkaErrorCode::NoError));
+        assert!(!unanswered(RDKafkaErrorCode::IllegalGeneration), "the broker has responded");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use rdkafka::consumer::Consumer;
 use tokio::sync::Mutex;
 
+use super::commits::LostRequests;
 use super::context::Client;
 use super::errors::permanent;
 use super::groupless::{Events, Groupless};
@@ -84,6 +85,7 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
         group,
         policy,
         exactly_once: connect.exactly_once,
+        lost: connect.exactly_once.then(|| LostRequests::new(connect.client.config.earliest_resend())),
     };
     let subscribe = move |client: &Client| {
         let names: Vec<&str> = topics.iter().map(String::as_str).collect();

@@ -8,6 +8,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::sync::{Mutex, mpsc};
 
+use super::commits::LostRequests;
 use super::context::Client;
 use super::errors::retryable;
 use super::logs::logs;
@@ -37,6 +38,8 @@ pub(super) struct KafkaMember {
     pub(super) topic_ids: TopicIds,
     /// Whether starting positions carry the identity of their log.
     pub(super) exactly_once: bool,
+    /// Exactly-once mode: commits that the broker may apply late.
+    pub(super) lost: Option<LostRequests>,
 }
 
 #[async_trait]
@@ -104,12 +107,16 @@ impl GroupMember for KafkaMember {
         let mut outcomes = self.topic_ids.check(offsets).await;
         let open = offsets.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
         let open: Vec<OffsetCommit> = open.map(|(commit, _)| commit.clone()).collect();
-        let mut sent = commits::commit(&self.commits, &open).await.into_iter();
+        let mut sent = commits::commit(&self.commits, &open, self.lost.as_ref()).await.into_iter();
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
             *outcome = sent.next();
         }
         let unanswered = || CommitOutcome::Retryable("no response".to_owned());
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(unanswered)).collect()
+    }
+
+    fn has_lost_commit(&self) -> bool {
+        self.lost.as_ref().is_some_and(LostRequests::seen)
     }
 
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {

@@ -77,7 +77,7 @@ pub async fn reset_offsets(
     let client = &opened.client;
     let commits = idle_markers(client, &partitions, &offsets).await?;
     let replies = Queue::new(client.clone())?;
-    let outcomes = timeout(PATIENCE, commits::commit(&replies, &commits)).await;
+    let outcomes = timeout(PATIENCE, commits::commit(&replies, &commits, None)).await;
     let outcomes = outcomes.unwrap_or_else(|_| vec![CommitOutcome::Retryable("no response".to_owned())]);
     match commits.iter().zip(&outcomes).find(|(_, outcome)| **outcome != CommitOutcome::Committed) {
         None => Ok(()),

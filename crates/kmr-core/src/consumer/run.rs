@@ -62,12 +62,14 @@ impl Consumer {
     /// Dropping the future ends the consumer at once, without the ordered shutdown. Nothing is
     /// lost: the next consumer reads unfinished records again.
     pub async fn run(self) -> Result<RunReport, Error> {
+        let exactly_once = self.options.graph.exactly_once;
+        let config = self.options.config.clone();
         let client = OpenOptions {
             topics: self.options.topics.clone(),
-            config: self.options.config.clone(),
+            config: if exactly_once { config.for_exactly_once() } else { config },
             without_group: self.options.without_group,
             // A planned block may end before a gap at the end of the log (E8).
-            reports_ends: self.options.graph.until.is_some() || self.options.graph.exactly_once,
+            reports_ends: self.options.graph.until.is_some() || exactly_once,
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
         };
@@ -75,7 +77,7 @@ impl Consumer {
             client,
             start_at: self.options.start_at.clone(),
             reset: self.options.reset.unwrap_or_default(),
-            exactly_once: self.options.graph.exactly_once,
+            exactly_once,
             remembered: Default::default(),
             reader: Default::default(),
         };

@@ -52,6 +52,8 @@ pub(crate) enum Mutant {
     InsertsWithoutPlan,
     /// The plan is committed after the insert has started.
     PlansAfterInsert,
+    /// E11: the member commits on after a commit that the broker may apply late.
+    CommitsAfterLost,
 }
 
 /// Whether a mutant is enabled in this thread.

@@ -11,6 +11,8 @@
 //! * C8, one outstanding commit: until it is answered, none of its partitions is released.
 //! * E1: in exactly-once mode the metadata in force is the open plan or an idle marker
 //!   (`plan_state`).
+//! * E11: in exactly-once mode a member commits nothing after a commit that the broker may apply
+//!   late. The consumer joins again as a new member.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -86,6 +88,8 @@ pub(crate) struct Committer {
     entries: Entries,
     leaving: Vec<LeavingRequest>,
     outstanding: Option<OutstandingCommit>,
+    /// This member commits nothing any more (E11).
+    ended: bool,
 }
 
 impl Committer {
@@ -106,6 +110,7 @@ impl Committer {
             entries: Entries::new(exactly_once, fatal_errors),
             leaving: Vec::new(),
             outstanding: None,
+            ended: false,
         }
     }
 
@@ -127,6 +132,7 @@ impl Committer {
                 biased;
                 response = response(&mut self.outstanding) => {
                     self.outstanding = None;
+                    self.end_after_lost_commit();
                     self.record(response);
                 }
                 Some(entry) = self.ledger.recv(), if is_awaited => self.entries.apply(entry)?,
@@ -188,6 +194,9 @@ impl Committer {
         if self.outstanding.is_some() && !enabled(Mutant::CommitsTwice) {
             return; // one outstanding commit (C8)
         }
+        if self.ended {
+            return; // a newer commit could be followed by the late one (E11)
+        }
         let due = self.entries.due(only);
         if due.is_empty() {
             return;
@@ -203,6 +212,19 @@ impl Committer {
         let sent = Instant::now();
         let warn_at = sent + WARN_INTERVAL;
         self.outstanding = Some(OutstandingCommit { assignments, sent, warn_at, response });
+    }
+
+    /// Ends the membership if the broker may apply a commit late (E11).
+    fn end_after_lost_commit(&mut self) {
+        let may_be_late = self.exactly_once && self.member.has_lost_commit();
+        if may_be_late && !self.ended && !enabled(Mutant::CommitsAfterLost) {
+            self.ended = true;
+            self.entries.fail(Error::Client {
+                operation: "commit".to_owned(),
+                source: LOST_COMMIT.into(),
+                retryable: true,
+            });
+        }
     }
 
     /// Records the outcome of each offset.
@@ -297,13 +319,18 @@ impl Committer {
 
     fn next_step(&self, leaving: &mut Leaving, now: Instant) -> Step {
         let assignments = leaving.assignments();
-        if leaving
-            .waits_for_records(now, self.entries.of(assignments).all(|entry| entry.tracker.is_settled()))
+        // Without another commit, there is nothing to wait for.
+        let can_commit = !self.ended;
+        if can_commit
+            && leaving
+                .waits_for_records(now, self.entries.of(assignments).all(|entry| entry.tracker.is_settled()))
         {
             return Step::Wait;
         }
         let remaining = Remaining {
-            clean: !leaving.commits() || self.entries.of(assignments).all(|entry| entry.due().is_none()),
+            clean: !can_commit
+                || !leaving.commits()
+                || self.entries.of(assignments).all(|entry| entry.due().is_none()),
             failed: self.entries.of(assignments).any(|entry| entry.commit_failed),
         };
         let unanswered = self.outstanding.as_ref().map(|outstanding| Unanswered {
@@ -321,6 +348,10 @@ async fn response(outstanding: &mut Option<OutstandingCommit>) -> CommitResponse
         None => std::future::pending().await,
     }
 }
+
+/// The source of the error that makes the consumer join again.
+const LOST_COMMIT: &str = "the response was lost or late, so the broker may apply the request later, over newer \
+     commits; kmr joins the group as a new member, whose commits the old request cannot replace";
 
 fn unanswered() -> Error {
     Error::Client {

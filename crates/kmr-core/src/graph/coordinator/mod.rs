@@ -50,7 +50,7 @@ use self::rebalance::answered;
 use self::reconnect::ReconnectBackoff;
 use self::session::Session;
 pub(crate) use self::shutdown::partition_reports;
-use self::supervision::{Failed, map_ended, unexpected_end};
+use self::supervision::{Failed, commits_ended, map_ended, unexpected_end};
 use super::assignment::id::Assignment;
 use super::assignment::states::AssignmentStates;
 use super::build::Stages;
@@ -153,6 +153,11 @@ impl Coordinator {
                     backoff.client_failed(connected_at.elapsed(), Instant::now());
                     connected = self.reconnect(session, error, &mut backoff).await;
                 }
+                Err(Failed::LostCommit(error)) => {
+                    // The coordinator has responded, so this does not extend a series of failures.
+                    backoff.client_succeeded();
+                    connected = self.reconnect(session, error, &mut backoff).await;
+                }
                 served => return self.finish(session, served).await,
             }
         }
@@ -187,7 +192,7 @@ impl Coordinator {
                         self.rebalanced(session, &answered);
                     }
                 }
-                Some(error) = session.failed_commits.recv() => return Err(Failed::Task(error)),
+                Some(error) = session.failed_commits.recv() => return Err(commits_ended(error)),
                 Some(command) = self.controls.commands.recv() => self.command(session, command),
                 Some(event) = session.events.recv() => self.partition_event(session, event).await?,
                 states = &mut session.health_check => {

@@ -51,6 +51,11 @@ impl ReconnectBackoff {
         Self { limit, seed, failing_since: None, attempts: 0 }
     }
 
+    /// The client has to be replaced, although it works.
+    pub(super) fn client_succeeded(&mut self) {
+        (self.failing_since, self.attempts) = (None, 0);
+    }
+
     /// A client that lived for `lived` has failed.
     pub(super) fn client_failed(&mut self, lived: Duration, now: Instant) {
         if lived >= STABLE_AFTER {
@@ -124,7 +129,7 @@ impl Coordinator {
                 Some(ended) = self.stages.join_next() => return Err(NoClient::Failed(unexpected_end(ended))),
                 Some(ended) = self.maps.join_next() => match map_ended(ended) {
                     Ok(()) => {}
-                    Err(Failed::Client(error) | Failed::Task(error)) => return Err(NoClient::Failed(error)),
+                    Err(Failed::Client(error) | Failed::LostCommit(error) | Failed::Task(error)) => return Err(NoClient::Failed(error)),
                 },
                 // Dropping the reply to a seek reports that the partition is not assigned. The next
                 // session applies the desired pauses.

@@ -32,7 +32,7 @@ impl Coordinator {
             Ok(stop) => telemetry::stopping(stop.source),
             Err(error) => telemetry::stopping(&format!("after an error: {}", error_chain(error))),
         }
-        let commits = !matches!(&served, Err(Failed::Client(_)));
+        let commits = !matches!(&served, Err(Failed::Client(_) | Failed::LostCommit(_)));
         let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
         let first = served.as_ref().ok().copied();
@@ -47,7 +47,7 @@ impl Coordinator {
             ended = self.shut_down(&mut session, commits, deadline) => ended,
         };
         match (served, ended) {
-            (Err(Failed::Client(error) | Failed::Task(error)), ended) => {
+            (Err(Failed::Client(error) | Failed::LostCommit(error) | Failed::Task(error)), ended) => {
                 if let Err(second) = ended {
                     telemetry::secondary_failure(&(Box::new(second) as BoxError));
                 }

@@ -10,6 +10,9 @@ pub(super) enum Failed {
     /// The client failed: it can commit nothing any more.
     #[error(transparent)]
     Client(Error),
+    /// The client works, but it must commit nothing any more (E11).
+    #[error(transparent)]
+    LostCommit(Error),
     /// A task failed: finished records are still committed.
     #[error(transparent)]
     Task(Error),
@@ -24,6 +27,11 @@ pub(super) fn unexpected_end(ended: Result<(String, Result<(), Error>), JoinErro
         }
         Err(error) => Error::TaskPanicked { task: "(unknown)".to_owned(), message: error.to_string() },
     }
+}
+
+/// The committer has ended its commits. Only a lost commit has a retryable error.
+pub(super) fn commits_ended(error: Error) -> Failed {
+    if error.is_retryable() { Failed::LostCommit(error) } else { Failed::Task(error) }
 }
 
 /// A map task has ended. Without an error, it received a stop request.

@@ -1,6 +1,6 @@
 //! Exactly-once mode: reduce stages that deliver planned blocks in place of batches.
 //!
-//! Rules E1 to E10 and their proof: docs/design/exactly-once.md. The mode lives in three places:
+//! Rules E1 to E11 and their proofs: docs/design/exactly-once.md. The mode lives in three places:
 //!
 //! * Here: `task` builds blocks of one partition each and delivers them in their `lane`.
 //!   `planned_block` is a block on its way to the sink, whose rows may be rejected.

@@ -50,6 +50,8 @@ pub(super) struct Client {
     pub(super) released: BTreeMap<TopicPartition, Change>,
     /// The partitions of the outstanding commit.
     pub(super) committing: BTreeSet<TopicPartition>,
+    /// A request of its commits had no response.
+    pub(super) lost_commit: bool,
     /// When it received its last event. `None`: it has called again since then.
     pub(super) callback_at: Option<Instant>,
     /// The current moment, and the number of calls in it.
@@ -172,6 +174,7 @@ impl Cluster {
             fetching: BTreeMap::new(),
             released: BTreeMap::new(),
             committing: BTreeSet::new(),
+            lost_commit: false,
             callback_at: None,
             calls: (now, 0),
         };

@@ -9,8 +9,8 @@ use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cluster::{Cluster, Fetching, Polled, State};
-use super::group::{Fence, MemberId};
-use super::schedule::CommitFault;
+use super::commits::process_commit;
+use super::group::MemberId;
 use crate::consumer::ConsumerHandle;
 use crate::error::Error;
 use crate::member::{
@@ -209,6 +209,10 @@ impl GroupMember for SimMember {
         answer.await.unwrap_or_else(|_| vec![gone(); offsets.len()])
     }
 
+    fn has_lost_commit(&self) -> bool {
+        self.cluster.lock().clients.get(&self.id).is_some_and(|client| client.lost_commit)
+    }
+
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
         let mut state = self.cluster.lock();
         if let Some(client) = state.clients.get_mut(&self.id) {
@@ -267,107 +271,6 @@ impl GroupMember for SimMember {
 impl Drop for SimMember {
     fn drop(&mut self) {
         self.cluster.lock().vanish(self.id);
-    }
-}
-
-/// The group coordinator's side of a commit. After a latency it accepts the offsets, or returns the
-/// reason why it does not.
-async fn process_commit(cluster: &Cluster, id: MemberId, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
-    let (latency, isolated) = {
-        let mut state = cluster.lock();
-        let now = Instant::now();
-        let slow = matches!(state.faults.commits, Some((CommitFault::Slow, until)) if now < until);
-        let limit = if slow { Duration::from_secs(15) } else { Duration::from_millis(40) };
-        (state.rng.time(limit), state.group.isolated_until(id, now))
-    };
-    // librdkafka keeps the commit while the coordinator is unavailable. It then sends the commit
-    // with the generation of that later time, and the broker checks that generation.
-    if let Some(until) = isolated {
-        sleep_until(until).await;
-    }
-    let generation = cluster.lock().group.generation(id);
-    sleep(latency).await;
-    let mut state = cluster.lock();
-    let now = Instant::now();
-    if let Some(client) = state.clients.get_mut(&id) {
-        client.committing.clear();
-    }
-    let loading = matches!(state.faults.commits, Some((CommitFault::Retryable, until)) if now < until);
-    let fence = state.group.fence_commit(id, generation, now);
-    let outcomes: Vec<CommitOutcome> = offsets
-        .iter()
-        .map(|commit| match fence {
-            _ if loading => CommitOutcome::Retryable("coordinator load in progress".to_owned()),
-            Fence::Retryable => CommitOutcome::Retryable("rebalance in progress".to_owned()),
-            Fence::IllegalGeneration => CommitOutcome::NotOwned("illegal generation".to_owned()),
-            Fence::UnknownMember => CommitOutcome::NotOwned("unknown member id".to_owned()),
-            Fence::Accepted if state.log.get(&commit.partition).is_none() => {
-                CommitOutcome::NotOwned("unknown topic or partition".to_owned())
-            }
-            Fence::Accepted => CommitOutcome::Committed,
-        })
-        .collect();
-    for (commit, outcome) in offsets.iter().zip(&outcomes) {
-        let OffsetCommit { partition, offset, metadata } = commit;
-        if *outcome == CommitOutcome::Committed {
-            state.committed.insert(partition.clone(), (*offset, metadata.clone()));
-            state.counters.commits += 1;
-        }
-        state.keep_plan(commit, outcome);
-        state.note(format_args!("member {id}: commit of {partition} offset {offset}: {outcome:?}"));
-    }
-    outcomes
-}
-
-impl State {
-    /// Checks what must hold for every commit at the moment of its request.
-    fn check_commit(&mut self, id: MemberId, offsets: &[OffsetCommit]) {
-        let committing = offsets.iter().map(|commit| commit.partition.clone()).collect();
-        let outstanding = self
-            .clients
-            .get_mut(&id)
-            .is_some_and(|client| !std::mem::replace(&mut client.committing, committing).is_empty());
-        if outstanding {
-            self.violate(
-                "C8 one outstanding commit",
-                format!("member {id} commits while a commit is outstanding"),
-            );
-        }
-        for commit in offsets {
-            let OffsetCommit { partition, offset, metadata } = commit;
-            self.note(format_args!("member {id} commits {partition} offset {offset}"));
-            let released = self.clients.get(&id).and_then(|client| client.released.get(partition).copied());
-            match released {
-                Some(Change::Lose) => {
-                    let what = format!("member {id} commits {partition} offset {offset}, which it has lost");
-                    self.violate("C5 lost means uncommitted", what);
-                }
-                Some(_) => {
-                    let what =
-                        format!("member {id} commits {partition} offset {offset}, which it has released");
-                    self.violate("C4 only the owner commits", what);
-                }
-                None => {}
-            }
-            if self.log.get(partition).is_none() {
-                continue; // the topic is deleted, and the member does not know it yet
-            }
-            if let Some(in_force) =
-                self.metadata.get(partition).filter(|text| metadata.as_ref() != Some(text))
-            {
-                let what = format!(
-                    "commit of {partition} offset {offset} carries {metadata:?} instead of {in_force:?}"
-                );
-                self.violate("C7 metadata in force", what);
-            }
-            if self.blocks.enabled {
-                self.check_metadata(id, commit);
-            }
-            self.oracle.check_commit_offset(partition, *offset);
-            if let Some(violation) = self.oracle.violation().cloned() {
-                self.note(format_args!("BROKEN {violation}"));
-            }
-        }
     }
 }
 

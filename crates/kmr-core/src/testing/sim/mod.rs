@@ -8,7 +8,7 @@
 //! * Processes join, leave, fail and are killed.
 //! * The group rebalances: eager, cooperative or KIP-848. Assignments can be lost.
 //! * Offsets have gaps. Partitions are added, and topics are deleted.
-//! * Commits are fenced, delayed or slow.
+//! * Commits are fenced, delayed or slow. In exactly-once mode some come late, after newer ones.
 //! * Sinks are slow, stall, fail, or write and then fail.
 //!
 //! The invariant checker checks each run:
@@ -62,6 +62,7 @@
 mod actions;
 mod blocks;
 mod cluster;
+mod commits;
 mod drive;
 mod group;
 mod log;

@@ -29,6 +29,9 @@ pub(super) enum CommitFault {
     Slow,
     /// The coordinator is loading, so commits must be retried.
     Retryable,
+    /// Exactly-once mode: some requests have no response and are sent again. The first copy reaches
+    /// the coordinator later, while the member may have committed again.
+    Lost,
 }
 
 /// A temporary fault of all sinks.
@@ -188,6 +191,7 @@ impl Schedule {
             self.steps.push((rng.time(end.max(Duration::from_millis(1))), lenient));
             self.steps.sort_by_key(|(at, _)| *at);
         }
+        self.add_late_commits();
         let mut rng = Rng::new(self.seed ^ 0xE0);
         if rng.chance(25) {
             let mut at = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
@@ -203,6 +207,30 @@ impl Schedule {
             step(30, Action::Kill { process: 0 });
         }
         self
+    }
+
+    /// In some runs, adds commits without a response while records keep arriving, and kills all
+    /// processes before the last copies have arrived.
+    fn add_late_commits(&mut self) {
+        let mut rng = Rng::new(self.seed ^ 0x0E11);
+        if !rng.chance(30) {
+            return;
+        }
+        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let at = rng.time(end.max(Duration::from_millis(1)));
+        let fault = Action::Commits { fault: CommitFault::Lost, time: Duration::from_secs(4) };
+        let mut steps = vec![(at, fault)];
+        let partition = rng.below(self.partitions);
+        for number in 0..8 {
+            let records = rng.between(1, 30);
+            let produce = Action::Produce { topic: 0, partition, records, gap: 0 };
+            steps.push((at + Duration::from_millis(700) * number, produce));
+        }
+        let killed = at + Duration::from_millis(5_600);
+        steps.extend((0..PROCESSES).map(|process| (killed, Action::Kill { process })));
+        steps.push((killed + Duration::from_secs(1), Action::Start { process: 0 }));
+        self.steps.extend(steps);
+        self.steps.sort_by_key(|(at, _)| *at);
     }
 
     /// Whether every row must be delivered exactly once, because no action leaves the outcome of a

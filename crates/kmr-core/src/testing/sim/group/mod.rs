@@ -213,17 +213,22 @@ impl Group {
         member.still_draining.clear();
         match rebalance.change {
             Change::Assign => {}
-            Change::Revoke => member.granted.retain(|partition| !rebalance.partitions.contains(partition)),
+            Change::Revoke => {
+                member.granted.retain(|partition| !rebalance.partitions.contains(partition));
+                // KIP-848: the answer to a revoke moves the member to a later epoch.
+                member.generation += u32::from(self.protocol == Protocol::NextGeneration);
+            }
             Change::Lose => {
                 member.joined = true;
-                member.generation = 0;
+                member.generation =
+                    if self.protocol == Protocol::NextGeneration { member.generation + 1 } else { 0 };
                 self.needs_rebalance = true;
             }
         }
         true
     }
 
-    /// The generation that the member sends with a commit.
+    /// The generation, or with KIP-848 the member epoch, that the member sends with a commit.
     pub(super) fn generation(&self, id: MemberId) -> u32 {
         self.members.get(&id).map_or(0, |member| member.generation)
     }
@@ -234,7 +239,8 @@ impl Group {
             return Fence::UnknownMember;
         };
         if self.protocol == Protocol::NextGeneration {
-            return Fence::Accepted;
+            let is_stale = generation != member.generation;
+            return if is_stale { Fence::Retryable } else { Fence::Accepted };
         }
         if generation != self.generation {
             return if self.phase == Phase::Assigning { Fence::Retryable } else { Fence::IllegalGeneration };

@@ -146,6 +146,11 @@ fn a_token_is_used_without_a_plan() {
 }
 
 #[test]
+fn a_member_commits_on_after_a_commit_that_may_come_late() {
+    assert_found_exactly_once(Mutant::CommitsAfterLost, &["each row once", "C1", "E1"]);
+}
+
+#[test]
 fn a_plan_is_committed_after_the_insert() {
     assert_found_exactly_once(Mutant::PlansAfterInsert, &["E1 plan before insert"]);
 }
