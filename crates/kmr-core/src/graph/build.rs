@@ -8,6 +8,7 @@ use tokio::task::JoinSet;
 
 use super::claims::tracked_rows::TrackedRows;
 use super::context::StageContext;
+use super::dead_letters::demand::Demand;
 use super::dead_letters::{ErrorBranch, Stop, ToReducer};
 use super::exactly_once::task::BlockTask;
 use super::map::{MAX_OFFLOADED, MapPhase, Mapping};
@@ -64,7 +65,7 @@ async fn start_reducer<R: Reducer>(
         let ready = reducer.start_exactly_once().await;
         ready.map_err(|source| Error::Stage {
             stage: info.stage.to_string(),
-            step: "it cannot deliver exactly once".to_owned(),
+            step: "exactly-once mode did not start".to_owned(),
             source,
         })?;
     }
@@ -75,12 +76,18 @@ fn start_failed(info: &ReduceInfo, source: BoxError) -> Error {
     Error::Stage { stage: info.stage.to_string(), step: "start-up check failed".to_owned(), source }
 }
 
+/// Where a reduce sends its dead letters, and the demand for its own deliveries.
+struct Branch {
+    errors: Arc<dyn ErrorBranch>,
+    demand: Demand,
+}
+
 /// Spawns a reduce task. Returns the sender to it.
 fn spawn_reduce<R: Reducer>(
     info: ReduceInfo,
     reducer: R,
     downstream: Box<dyn Downstream<R::Output>>,
-    errors: Arc<dyn ErrorBranch>,
+    Branch { errors, demand }: Branch,
     (context, tasks): (&StageContext, &mut Tasks),
 ) -> mpsc::Sender<TrackedRows<R::Rows>> {
     let (sender, input) = mpsc::channel(CHANNEL_CAPACITY);
@@ -94,6 +101,7 @@ fn spawn_reduce<R: Reducer>(
         errors,
         states: context.assignments.clone(),
         budget: context.budget.clone(),
+        demand,
         counters: context.counters.clone(),
         board: context.board.clone(),
         seed: context.seed,
@@ -121,10 +129,12 @@ where
             let stop: Arc<dyn ErrorBranch> = Arc::new(Stop::DeadLetters);
             let finish = Finish { chain: Pass::default(), errors: stop.clone() };
             let mut tasks = JoinSet::new();
-            let sender = spawn_reduce(info, reducer, Box::new(finish), stop, (&context, &mut tasks));
+            let demand = Demand::new();
+            let branch = Branch { errors: stop, demand: demand.clone() };
+            let sender = spawn_reduce(info, reducer, Box::new(finish), branch, (&context, &mut tasks));
             let StageContext { counters, records, failures, .. } = context;
             let rows = Mutex::new(rows);
-            let branch = ToReducer { stage, rows, reducer: sender, counters, records, failures };
+            let branch = ToReducer { stage, rows, reducer: sender, counters, records, failures, demand };
             Ok((Arc::new(branch) as Arc<dyn ErrorBranch>, tasks))
         })
     })
@@ -201,9 +211,11 @@ impl<T: Send + 'static> ReduceLink<T> {
             Box::pin(async move {
                 start_reducer(&info, &mut reducer, build.context.exactly_once).await?;
                 let rows = reducer.new_rows();
-                let (context, errors) = (build.context.clone(), build.errors.clone());
+                let context = build.context.clone();
+                // No task waits for rows of a stage that takes no dead letters.
+                let branch = Branch { errors: build.errors.clone(), demand: Demand::new() };
                 let sender =
-                    spawn_reduce(info.clone(), reducer, downstream, errors, (&context, &mut build.tasks));
+                    spawn_reduce(info.clone(), reducer, downstream, branch, (&context, &mut build.tasks));
                 link.connect(chain, Target { info, rows, sender }, build).await
             })
         });

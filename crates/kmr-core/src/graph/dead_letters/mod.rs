@@ -1,8 +1,9 @@
 //! The error branch: every stage that can fail a record sends its dead letters here.
 //!
 //! `reread` reads lost records again for their dead letters, and `failure_rate` counts failures for
-//! the circuit breaker.
+//! the circuit breaker. `demand` makes a batch of dead letters due while a task waits for it.
 
+pub(crate) mod demand;
 pub(crate) mod failure_rate;
 pub(crate) mod reread;
 
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use self::demand::{Demand, Waiting};
 use self::failure_rate::{FailureRate, Tally};
 use self::reread::{Failed, Rereader};
 use super::claims::hold::Hold;
@@ -33,6 +35,11 @@ pub(crate) trait ErrorBranch: Send + Sync + 'static {
     /// Sends dead letters that lack their records. They are read again where possible.
     fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>>;
 
+    /// A task waits for dead letters until the value is dropped. Batches of them are due meanwhile.
+    fn wait(&self) -> Option<Waiting> {
+        None
+    }
+
     /// Counts values that passed and failed.
     ///
     /// # Errors
@@ -49,6 +56,7 @@ pub(crate) struct ToReducer<R: Rows> {
     pub(crate) counters: Arc<Counters>,
     pub(crate) records: Option<Arc<Rereader>>,
     pub(crate) failures: Arc<FailureRate>,
+    pub(crate) demand: Demand,
 }
 
 impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
@@ -84,7 +92,7 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             let mut left = self.records.as_ref().map_or_else(Default::default, |records| records.limit());
             while !waiting.is_empty() {
                 let (chunk, permit) = match &self.records {
-                    Some(records) => records.next(&mut waiting, &mut left).await,
+                    Some(records) => records.next(&mut waiting, &mut left, &self.demand).await,
                     None => (waiting.drain(..1).collect(), None),
                 };
                 let (mut dead_letters, mut holds) = (Vec::new(), Vec::new());
@@ -96,6 +104,10 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             }
             Ok(())
         })
+    }
+
+    fn wait(&self) -> Option<Waiting> {
+        Some(self.demand.wait())
     }
 
     fn note(&self, tally: Tally<'_>, last: Vec<String>) -> Result<(), Error> {

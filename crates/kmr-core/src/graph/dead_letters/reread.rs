@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use crate::dead_letter::DeadLetter;
 use crate::error::{Error, error_chain};
 use crate::graph::claims::hold::Hold;
+use crate::graph::dead_letters::demand::Demand;
 use crate::member::{Connector, RECORD_OVERHEAD, Reread};
 use crate::record::TopicPartition;
 
@@ -95,6 +96,7 @@ impl Rereader {
         &self,
         waiting: &mut VecDeque<Failed>,
         left: &mut Duration,
+        demand: &Demand,
     ) -> (Vec<Failed>, Option<OwnedSemaphorePermit>) {
         let offsets = missing_offsets(waiting);
         let Some(partition) = waiting.front().and_then(|failed| failed.dead_letters.first()) else {
@@ -104,8 +106,7 @@ impl Rereader {
             return (waiting.pop_front().into_iter().collect(), None);
         }
         let partition = partition.partition.clone();
-        // The semaphore is never closed.
-        let permit = self.permits.clone().acquire_owned().await.ok();
+        let permit = self.permit(demand).await;
         let found = match self.read(&partition, &offsets, left).await {
             Ok(Ok(found)) if !found.is_empty() => found,
             Ok(Ok(_)) => vec![Reread::Gone("the record was not found".to_owned()); offsets.len()],
@@ -125,6 +126,16 @@ impl Rereader {
         let mut chunk: Vec<Failed> = waiting.drain(..found.len().min(offsets.len())).collect();
         chunk.iter_mut().zip(found).for_each(|(failed, found)| failed.set_record(found));
         (chunk, permit)
+    }
+
+    /// A permit for one chunk. While it waits, the dead letters that hold the permits are due.
+    async fn permit(&self, demand: &Demand) -> Option<OwnedSemaphorePermit> {
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Some(permit);
+        }
+        let _waiting = demand.wait();
+        // The semaphore is never closed.
+        self.permits.clone().acquire_owned().await.ok()
     }
 
     /// Reads while time is left, and subtracts the time used. With none left, it does not start.

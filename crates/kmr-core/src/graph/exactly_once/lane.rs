@@ -26,6 +26,13 @@ use crate::record::TopicPartition;
 use crate::reducer::{BatchOptions, Rows};
 use crate::util::mutants::{Mutant, enabled};
 
+/// While more rows wait, a block grows to this many times `max_rows`, and at most to the default of
+/// `max_rows`. Each block costs its partition two commits. Without growth, they would bound the rate
+/// at which a backlog is read.
+const MAX_GROWTH: usize = 16;
+/// Share of the memory budget above which a block does not grow.
+pub(super) const GROWTH_DIVISOR: u64 = 8;
+
 /// The delivery of a block.
 #[derive(Debug)]
 pub(super) struct BlockDelivery {
@@ -163,15 +170,22 @@ impl<R: Rows> Lane<R> {
         Some((Due::Since(*since), at))
     }
 
-    /// Takes the next block: the replayed one with its plan, or as many rows as fit.
-    pub(super) fn take_block(&mut self, options: &BatchOptions) -> (Option<Arc<Plan>>, Vec<TrackedRows<R>>) {
+    /// Takes the next block: the replayed one with its plan, or as many rows as fit. It grows past
+    /// `max_rows` while its records hold less than `growth_bytes` of the memory budget.
+    pub(super) fn take_block(
+        &mut self,
+        options: &BatchOptions,
+        growth_bytes: u64,
+    ) -> (Option<Arc<Plan>>, Vec<TrackedRows<R>>) {
         if let Some(Replay { plan, rows, .. }) = self.replay.take() {
             return (Some(plan), rows);
         }
         let (mut block, mut size) = (Vec::new(), Size::default());
-        while size.rows < options.max_rows && size.bytes < options.max_bytes {
+        let mut limits = Limits { rows: grown(options.max_rows), bytes: options.max_bytes };
+        let mut held = 0;
+        while size.rows < limits.rows && size.bytes < limits.bytes {
             let Some((at, mut rows)) = self.waiting.pop_front() else { break };
-            let fit = rows.record_boundary(size.room(&rows, options), block.is_empty());
+            let fit = rows.record_boundary(size.room(&rows, limits), block.is_empty());
             if fit < rows.rows.len() {
                 let rest = (fit > 0).then(|| rows.split_off(fit));
                 let (waiting, fitting) = match rest {
@@ -184,6 +198,10 @@ impl<R: Rows> Lane<R> {
             }
             size.rows += rows.rows.len();
             size.bytes += rows.rows.bytes();
+            held += rows.origin.holds().iter().map(|hold| hold.bytes() as u64).sum::<u64>();
+            if held >= growth_bytes {
+                limits.rows = options.max_rows;
+            }
             block.push(rows);
         }
         self.rows -= block.iter().map(|rows| rows.rows.len()).sum::<usize>();
@@ -219,6 +237,19 @@ impl<R: Rows> Lane<R> {
     }
 }
 
+/// The limit of rows for a block while more rows wait.
+fn grown(max_rows: usize) -> usize {
+    let limit = BatchOptions::default().max_rows;
+    max_rows.max(max_rows.saturating_mul(MAX_GROWTH).min(limit))
+}
+
+/// The limits of a block.
+#[derive(Clone, Copy)]
+struct Limits {
+    rows: usize,
+    bytes: usize,
+}
+
 /// The size of a block.
 #[derive(Clone, Copy, Default)]
 struct Size {
@@ -228,11 +259,11 @@ struct Size {
 
 impl Size {
     /// How many of `rows` fit by number and, with rows of equal size, by bytes.
-    fn room<R: Rows>(self, rows: &TrackedRows<R>, options: &BatchOptions) -> usize {
+    fn room<R: Rows>(self, rows: &TrackedRows<R>, limits: Limits) -> usize {
         let (count, bytes) = (rows.rows.len(), rows.rows.bytes());
-        let free = options.max_bytes.saturating_sub(self.bytes);
+        let free = limits.bytes.saturating_sub(self.bytes);
         let by_bytes = if bytes <= free { count } else { free / (bytes / count.max(1)).max(1) };
-        options.max_rows.saturating_sub(self.rows).min(by_bytes).min(count)
+        limits.rows.saturating_sub(self.rows).min(by_bytes).min(count)
     }
 }
 

@@ -59,6 +59,8 @@ impl<R: Reducer> PlannedBlock<R> {
                 BlockResult::Delivered(delivered) => return Ok(Some(delivered)),
                 BlockResult::Rejected(rows) => rows,
             };
+            // The block and its partition wait, so a batch of dead letters is due.
+            let _waiting = self.errors.wait();
             for acknowledged in self.send_dead_letters(rows).await? {
                 if !enabled(Mutant::ExcludesRowsEarly) && acknowledged.await.is_err() {
                     return Ok(None);

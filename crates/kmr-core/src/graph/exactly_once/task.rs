@@ -25,7 +25,7 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-use super::lane::{BlockDelivery, Lane, held_ranges};
+use super::lane::{BlockDelivery, GROWTH_DIVISOR, Lane, held_ranges};
 use super::planned_block::{PlannedBlock, Rejections};
 use crate::commit_metadata::{Plan, PlannedRange};
 use crate::error::Error;
@@ -269,7 +269,8 @@ impl<R: Reducer> BlockTask<R> {
         let Some(lane) = self.lanes.get_mut(&assignment) else { return Ok(()) };
         let Some(start) = lane.start.clone() else { return Ok(()) };
         let (partition, ledger) = (lane.partition.clone(), lane.ledger.clone());
-        let (stored, rows) = lane.take_block(&self.runtime.options);
+        let (stored, rows) =
+            lane.take_block(&self.runtime.options, self.runtime.budget.capacity() / GROWTH_DIVISOR);
         let block = self.freeze(rows, stored.is_some())?;
         let (plan, confirmed) = match stored {
             Some(plan) => {

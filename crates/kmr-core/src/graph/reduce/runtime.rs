@@ -13,6 +13,7 @@ use crate::error::{BoxError, Error};
 use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::claims::tracked_rows::{Origin, TrackedRows};
 use crate::graph::dead_letters::ErrorBranch;
+use crate::graph::dead_letters::demand::Demand;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
 use crate::graph::memory::budget::Budget;
 use crate::graph::observe::status::StatusBoard;
@@ -35,6 +36,8 @@ pub(crate) struct ReduceRuntime<R: Reducer> {
     pub(crate) errors: Arc<dyn ErrorBranch>,
     pub(crate) states: ordered_watch::Receiver<AssignmentStates>,
     pub(crate) budget: Arc<Budget>,
+    /// `reduce_err`: whether tasks wait for its dead letters.
+    pub(crate) demand: Demand,
     pub(crate) counters: Arc<Counters>,
     pub(crate) board: Arc<StatusBoard>,
     /// Decides the jitter of retries.

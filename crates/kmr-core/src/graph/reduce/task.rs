@@ -93,14 +93,14 @@ impl<R: Reducer> ReduceTask<R> {
     }
 
     async fn serve(&mut self) -> Result<(), Error> {
-        let mut starved = self.runtime.budget.starved();
+        let (mut starved, mut demand) = (self.runtime.budget.starved(), self.runtime.demand.follow());
         loop {
             self.start_deliveries();
             if self.input_ended && self.open.is_empty() && self.frozen.is_empty() && self.in_flight.is_empty()
             {
                 return Ok(());
             }
-            match self.wake(&mut starved).await {
+            match self.wake(&mut starved, &mut demand).await {
                 Wake::Completed(completed) => self.complete(*completed).await?,
                 Wake::Cancelled => {}
                 Wake::Panicked(error) => {
@@ -118,7 +118,11 @@ impl<R: Reducer> ReduceTask<R> {
     }
 
     /// Waits for the next event. Cancel safe: no event is lost before it is returned.
-    async fn wake(&mut self, starved: &mut ordered_watch::Receiver<bool>) -> Wake<R::Rows, R::Output> {
+    async fn wake(
+        &mut self,
+        starved: &mut ordered_watch::Receiver<bool>,
+        demand: &mut ordered_watch::Receiver<usize>,
+    ) -> Wake<R::Rows, R::Output> {
         let takes_input = !self.input_ended && self.frozen.is_empty();
         let can_freeze = !self.open.is_empty() && self.frozen.is_empty();
         let is_alone = can_freeze && self.in_flight.is_empty();
@@ -136,6 +140,8 @@ impl<R: Reducer> ReduceTask<R> {
             rows = self.runtime.input.recv(), if takes_input => Wake::Input(rows),
             () = std::future::ready(()), if drains => Wake::Due,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Due,
+            // After the input: all dead letters that have arrived share the batch.
+            () = demand.wait_for(|waiting| *waiting > 0), if can_freeze => Wake::Due,
             // No delivery is going to free bytes, so this batch is due whatever its limits.
             () = starved.wait_for(|starved| *starved), if is_alone => Wake::Due,
         }

@@ -17,6 +17,8 @@ use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
 type Place = (i32, i64);
+/// Bytes of a row. Blocks grow past a limit of rows, but not past one of bytes.
+const ROW: usize = size_of::<Place>();
 
 fn text((partition, offset): &Place) -> String {
     format!("{partition} {offset};")
@@ -82,7 +84,7 @@ async fn a_block_is_delivered_when_its_plan_is_in_force_and_not_before() {
 
 #[tokio::test(start_paused = true)]
 async fn one_commit_moves_the_offset_and_carries_the_next_plan() {
-    let sink = sink().with_options(|o| o.with_max_rows(4));
+    let sink = sink().with_options(|o| o.with_max_bytes(4 * ROW));
     let slow = GraphOptions { commit_interval: Duration::from_secs(3600), exactly_once: true, ..options() };
     let strategy = Strategy::new().map(place).reduce(sink.clone());
     let mut consumer = start_with(strategy, 1 << 20, slow).await;
@@ -90,6 +92,39 @@ async fn one_commit_moves_the_offset_and_carries_the_next_plan() {
     consumer.fetch(0, 0..12);
     consumer.until_true("delivered", || sink.rows().len() == 12).await;
     assert_eq!(plans(&consumer.committed_metadata(0)), [(0, 3), (4, 7), (8, 11)], "no commit in between");
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_grows_while_rows_wait_and_the_next_ones_follow_at_once() {
+    let sink = sink().with_options(|o| o.with_max_rows(2));
+    sink.behave(Behaviour::Stall);
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..2);
+    consumer.until_true("planned", || plans(&consumer.committed_metadata(0)) == [(0, 1)]).await;
+    consumer.fetch(0, 2..102);
+    mapped_and_quiet(&consumer, 102).await;
+    sink.behave(Behaviour::Deliver);
+    consumer.until_committed(0, 102).await;
+    let sizes: Vec<usize> = sink.batches().iter().map(Vec::len).collect();
+    assert_eq!(sizes, [2, 32, 32, 32, 4], "up to 16 times max_rows");
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_with_rejected_rows_does_not_wait_for_the_age_of_a_batch_of_dead_letters() {
+    let sink = rejecting_odd().with_options(|o| o.with_max_bytes(10 * ROW));
+    let aged = Collect::default().with_options(|o| o.with_max_age(Duration::from_secs(3600)));
+    let dead_letters = DeadLetters::with_sink(aged);
+    let strategy = Strategy::new().map(place).reduce(sink.clone()).reduce_err(dead_letters.clone());
+    let mut consumer = start_exactly_once(strategy).await;
+    consumer.assign(&[0]).await;
+    let started = tokio::time::Instant::now();
+    consumer.fetch(0, 0..40);
+    consumer.until_committed(0, 40).await;
+    assert!(started.elapsed() < Duration::from_secs(10), "{:?}", started.elapsed());
+    assert_eq!((sink.rows().len(), dead_letters.texts().len()), (20, 20));
     consumer.stop().await.unwrap();
 }
 
@@ -116,7 +151,7 @@ async fn a_dead_letter_is_acknowledged_before_the_block_is_planned() {
 
 #[tokio::test(start_paused = true)]
 async fn a_planned_block_is_rebuilt_exactly_and_delivered_first() {
-    let sink = sink().with_options(|o| o.with_max_rows(3));
+    let sink = sink().with_options(|o| o.with_max_bytes(3 * ROW));
     let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
     let plan = plan(5..=11, 700);
     consumer.start_with_metadata(0, 5, Some(plan.text()));
@@ -236,7 +271,7 @@ async fn a_revoke_plans_no_block_and_a_shutdown_plans_all() {
 
 #[tokio::test(start_paused = true)]
 async fn a_rebalance_during_a_shutdown_drops_unfinished_blocks_without_a_commit() {
-    let sink = sink().with_options(|o| o.with_max_rows(2));
+    let sink = sink().with_options(|o| o.with_max_bytes(2 * ROW));
     let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     sink.behave(Behaviour::Stall);
@@ -256,6 +291,30 @@ async fn a_rebalance_during_a_shutdown_drops_unfinished_blocks_without_a_commit(
     );
     assert_eq!((consumer.committed(0), consumer.budget.held()), (Some(0), 0));
     consumer.ended().await.unwrap();
+}
+
+/// E11: a late copy of this commit could replace newer ones. A new member continues.
+#[tokio::test(start_paused = true)]
+async fn a_member_commits_nothing_after_a_commit_that_may_come_late() {
+    let sink = sink();
+    let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_true("planned", || plans(&consumer.committed_metadata(0)) == [(0, 4)]).await;
+    consumer.broker(Broker::AcceptsACopy);
+    consumer.until(|calls| calls.iter().filter(|call| **call == Call::Connected).count() == 2).await;
+    let calls = consumer.calls();
+    let lost = calls.iter().position(|call| *call == Call::Committed(0, 5)).unwrap();
+    assert_eq!(calls[lost + 1..], [Call::Closed, Call::Connected], "the old member leaves: {calls:?}");
+    consumer.broker(Broker::Accepts);
+    let metadata = consumer.committed_metadata(0).last().cloned().unwrap().1;
+    let CommitMetadata::Idle(idle) = metadata else { panic!("{metadata:?}") };
+    consumer.start_with_metadata(0, 5, Some(idle.text()));
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 5..9);
+    consumer.until_committed(0, 9).await;
+    assert_eq!(sink.rows(), places(0..9));
+    consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -278,7 +337,7 @@ async fn a_revoke_lets_a_planned_block_finish() {
 
 #[tokio::test(start_paused = true)]
 async fn blocks_of_different_partitions_are_delivered_concurrently_and_of_one_in_order() {
-    let sink = sink().with_options(|o| o.with_max_rows(2).with_max_in_flight(3));
+    let sink = sink().with_options(|o| o.with_max_bytes(2 * ROW).with_max_in_flight(3));
     sink.behave(Behaviour::Stall);
     let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
     consumer.assign(&[0, 1]).await;
@@ -302,7 +361,7 @@ async fn blocks_of_different_partitions_are_delivered_concurrently_and_of_one_in
 #[tokio::test(start_paused = true)]
 async fn all_rows_of_a_record_are_in_one_block() {
     let three = |record: &Record<'_>| Ok::<_, BoxError>(vec![(record.partition(), record.offset()); 3]);
-    let sink = sink().with_options(|o| o.with_max_rows(4));
+    let sink = sink().with_options(|o| o.with_max_bytes(4 * ROW));
     let mut consumer = start_exactly_once(Strategy::new().flat_map(three).reduce(sink.clone())).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..4);

@@ -33,6 +33,8 @@ pub(in crate::graph::run::tests) enum Call {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::graph::run::tests) enum Broker {
     Accepts,
+    /// A copy of the commit may come later.
+    AcceptsACopy,
     Silent,
     RejectsAsNotOwned,
     Fails,
@@ -184,7 +186,7 @@ impl GroupMember for ScriptedMember {
             Broker::Fails => CommitOutcome::Failed("not allowed".to_owned()),
             Broker::FailsRetryably => CommitOutcome::Retryable("rebalance in progress".to_owned()),
             Broker::RejectsAsNotOwned => CommitOutcome::NotOwned("illegal generation".to_owned()),
-            Broker::Accepts | Broker::Silent => {
+            Broker::Accepts | Broker::AcceptsACopy | Broker::Silent => {
                 for OffsetCommit { partition, offset, metadata } in offsets {
                     let committed = (partition.partition(), *offset, metadata.clone());
                     self.kafka.committed_metadata.lock().unwrap().push(committed);
@@ -194,6 +196,10 @@ impl GroupMember for ScriptedMember {
             }
         };
         vec![outcome; offsets.len()]
+    }
+
+    fn has_lost_commit(&self) -> bool {
+        *self.kafka.broker.borrow() == Broker::AcceptsACopy
     }
 
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
