@@ -13,6 +13,7 @@ use crate::clickhouse::batch::token::Tokens;
 use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::PlannedRows;
+use crate::clickhouse::exactly_once::probe::Probe;
 use crate::clickhouse::exactly_once::windows::{FORBIDDEN_SETTINGS, Window, windows};
 use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::throttle::Throttle;
@@ -58,7 +59,11 @@ impl Started {
         if let Some(problem) = self.exactly_once_problem(config) {
             return Err(ClickHouseError::Config(problem));
         }
-        let windows = windows(self.destination.hosts.endpoint(0), &self.table.name).await?;
+        let (hosts, name) = (&self.destination.hosts, self.table.name.as_str());
+        let (_, windows) =
+            startup::until_ready(hosts, config.start_timeout, |endpoint| windows(endpoint, name)).await?;
+        let probes = |_| Probe::check_session(&self.destination);
+        startup::until_ready(hosts, config.start_timeout, probes).await?;
         windows.iter().for_each(telemetry::window);
         self.windows = Some(windows.into());
         Ok(())

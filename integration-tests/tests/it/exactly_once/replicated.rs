@@ -45,7 +45,8 @@ async fn windows_of_replicated_tables_are_checked_by_blocks_and_by_time() -> Res
     for setting in ["replicated_deduplication_window", "replicated_deduplication_window_seconds"] {
         set(setting, 0).await?;
         let remedy = format!("MODIFY SETTING {setting} = 10000");
-        stops(&settings(&scene), &["cannot deliver exactly once", "remembers no tokens", &remedy]).await?;
+        stops(&settings(&scene), &["exactly-once mode did not start", "remembers no tokens", &remedy])
+            .await?;
     }
 
     // The plan becomes older than half of the window.

@@ -19,8 +19,11 @@ const RECORDS: u64 = 1_000;
 #[tokio::test]
 async fn a_table_that_remembers_no_tokens_is_rejected_at_start() -> Result<()> {
     let scene = scene(test_name!(), 1, 0).await?;
-    stops(&settings(&scene), &["cannot deliver exactly once", "non_replicated_deduplication_window", TABLE])
-        .await?;
+    stops(
+        &settings(&scene),
+        &["exactly-once mode did not start", "non_replicated_deduplication_window", TABLE],
+    )
+    .await?;
 
     // The target table of a view needs a window too.
     set_window(&scene, 100).await?;

@@ -18,6 +18,10 @@ const TABLE: &str = "`kmr_probe`";
 const SHOWN_PREFIX: &str = "_temporary_and_external_tables.`";
 /// How long the server keeps an unused session, seconds.
 const SESSION_TIMEOUT: &str = "60";
+/// Requests of one session that the start makes to find a load balancer that splits it.
+const SESSION_CHECKS: usize = 5;
+const NOT_STICKY: &str = "requests of one session reach different servers, so rows that the table rejects could not be \
+     found; connect to one server, or make the load balancer choose the server by the parameter session_id";
 /// ClickHouse's code for an unknown table.
 const UNKNOWN_TABLE: u32 = 60;
 
@@ -31,14 +35,39 @@ impl<'d> Probe<'d> {
     /// Creates the table.
     ///
     /// # Errors
-    /// [`ClickHouseError::Probe`], if the user lacks a permission or the server fails.
+    /// [`ClickHouseError::Probe`], if the user lacks a permission. Otherwise the error of the
+    /// request.
     pub(crate) async fn open(destination: &'d Destination) -> Result<Self, ClickHouseError> {
         let probe = Self { destination, session: unique_name() };
         let table = &destination.name;
-        let statement = format!("CREATE TEMPORARY TABLE {TABLE} AS {table} ENGINE = Null");
-        let created = probe.post(&[("wait_end_of_query", "1")], vec![Bytes::from(statement)], None).await;
-        created.map_err(|source| probe.failed(source.is_retryable(), source))?;
+        let created = probe.query(format!("CREATE TEMPORARY TABLE {TABLE} AS {table} ENGINE = Null")).await;
+        created.map_err(|source| probe.failed(source))?;
         Ok(probe)
+    }
+
+    /// Checks at the start that requests of one session reach the same server. Each request has a
+    /// connection of its own, and a load balancer may choose another server for it.
+    ///
+    /// # Errors
+    /// [`ClickHouseError::Schema`], if they do not. The server is unavailable.
+    pub(crate) async fn check_session(destination: &Destination) -> Result<(), ClickHouseError> {
+        let probe = match Probe::open(destination).await {
+            Ok(probe) => probe,
+            // Without the permission, the mode works until the table rejects a row.
+            Err(ClickHouseError::Probe { .. }) => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        for _ in 0..SESSION_CHECKS {
+            match probe.query(format!("SELECT 1 FROM {TABLE} LIMIT 0")).await {
+                Ok(()) => {}
+                Err(error) if error.code() == Some(UNKNOWN_TABLE) => {
+                    let table = destination.name.to_string();
+                    return Err(ClickHouseError::Schema { table, problem: NOT_STICKY.to_owned() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// Tests rows. `body` is that of an insert into the table itself.
@@ -57,9 +86,11 @@ impl<'d> Probe<'d> {
         if rejection(&error).is_some() {
             return Err(self.with_own_name(error));
         }
-        // The session has ended or is at another server: the next attempt creates a new one.
-        let is_retryable = error.is_retryable() || error.code() == Some(UNKNOWN_TABLE);
-        Err(self.failed(is_retryable, error))
+        Err(self.failed(error))
+    }
+
+    async fn query(&self, statement: String) -> Result<(), ClickHouseError> {
+        self.post(&[("wait_end_of_query", "1")], vec![Bytes::from(statement)], None).await
     }
 
     async fn post(
@@ -75,7 +106,13 @@ impl<'d> Probe<'d> {
         response::check(&response, endpoint, &self.destination.name)
     }
 
-    fn failed(&self, retryable: bool, source: ClickHouseError) -> ClickHouseError {
+    /// Advice about permissions and sessions is only for errors that they can cause.
+    fn failed(&self, source: ClickHouseError) -> ClickHouseError {
+        // The session has ended or is at another server: the next attempt creates a new one.
+        let retryable = source.code() == Some(UNKNOWN_TABLE);
+        if source.is_retryable() && !retryable {
+            return source;
+        }
         let table = self.destination.name.to_string();
         ClickHouseError::Probe { table, retryable, source: Box::new(source) }
     }

@@ -1,5 +1,6 @@
-//! The start-up check: requests the table's columns until the server responds or the timeout ends.
+//! The start-up checks: each request is repeated until the server responds or the timeout ends.
 
+use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,21 +17,33 @@ use crate::clickhouse::telemetry;
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// The columns of `table`, a quoted name, and the host that described them. It retries while the
-/// server is unavailable; a rejection is final.
+/// The columns of `table`, a quoted name, and the host that described them.
 pub(crate) async fn describe(
     hosts: &Hosts,
     table: &str,
     start_timeout: Duration,
 ) -> Result<(usize, Vec<DescribedColumn>), ClickHouseError> {
+    until_ready(hosts, start_timeout, |endpoint| describe_once(endpoint, table)).await
+}
+
+/// Makes one check of the start, and returns the host that answered. It repeats the check while the
+/// server is unavailable; a rejection is final.
+pub(crate) async fn until_ready<'h, T, F>(
+    hosts: &'h Hosts,
+    start_timeout: Duration,
+    check: impl Fn(&'h Endpoint) -> F,
+) -> Result<(usize, T), ClickHouseError>
+where
+    F: Future<Output = Result<T, ClickHouseError>>,
+{
     let deadline = Instant::now() + start_timeout;
     let mut wait = FIRST_WAIT;
     let mut attempt = 1;
     loop {
         let host = hosts.pick(None);
         let endpoint = hosts.endpoint(host);
-        let error = match timeout_at(deadline, describe_once(endpoint, table)).await {
-            Ok(Ok(described)) => return Ok((host, described)),
+        let error = match timeout_at(deadline, check(endpoint)).await {
+            Ok(Ok(checked)) => return Ok((host, checked)),
             Ok(Err(error)) if !error.is_retryable() => return Err(error),
             Ok(Err(error)) => error,
             Err(_) => ClickHouseError::TimedOut {

@@ -6,6 +6,7 @@ mod mock;
 mod planned_blocks;
 mod quorum;
 mod secrets;
+mod start;
 mod table;
 #[cfg(feature = "clickhouse-tls")]
 mod tls;

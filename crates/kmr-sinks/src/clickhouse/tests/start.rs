@@ -1,0 +1,71 @@
+//! The start of exactly-once mode against a server whose connections break, and behind a load
+//! balancer that splits sessions.
+
+use std::time::Duration;
+
+use kmr_core::{Reducer, error_chain};
+
+use super::mock::{Mock, Step, description, response, written};
+use super::table::exception;
+use super::writer;
+
+fn rows(text: &str) -> Step {
+    response("200 OK", &[], text)
+}
+
+fn table() -> Step {
+    rows("{\"database\":\"db\",\"name\":\"lines\"}\n")
+}
+
+fn profile() -> Step {
+    rows("{\"name\":\"insert_deduplicate\",\"value\":\"1\"}\n")
+}
+
+fn engine() -> Step {
+    rows(
+        "{\"database\":\"db\",\"name\":\"lines\",\"engine\":\"MergeTree\",\"engine_full\":\"MergeTree ORDER BY id SETTINGS \
+         non_replicated_deduplication_window = 100\",\"uuid\":\"\",\"create_table_query\":\"\",\"dependencies_database\":[],\
+         \"dependencies_table\":[]}\n",
+    )
+}
+
+async fn start(steps: Vec<Step>) -> Result<(), String> {
+    let mock = Mock::new(steps).await;
+    let mut writer = writer(&mock.url).start_timeout(Duration::from_secs(5));
+    writer.start().await.unwrap();
+    writer.start_exactly_once().await.map_err(|error| error_chain(&*error))
+}
+
+#[tokio::test]
+async fn a_connection_that_breaks_in_any_check_of_the_start_is_tried_again() {
+    let broken = || Step::Truncate(Vec::new());
+    let session = || vec![written(0); 6];
+    let mut steps = vec![description(), broken(), table(), broken(), table(), profile(), broken()];
+    steps.extend([table(), profile(), engine(), broken(), written(0), broken()]);
+    steps.extend(session());
+    start(steps).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_stays_unavailable_is_named_and_not_the_table() {
+    let mock = Mock::new(vec![description(), Step::Truncate(Vec::new())]).await;
+    let mut writer = writer(&mock.url).start_timeout(Duration::from_millis(300));
+    writer.start().await.unwrap();
+    let error = error_chain(&*writer.start_exactly_once().await.unwrap_err());
+    assert!(error.contains("was not ready within 300ms"), "{error}");
+    assert!(!error.contains("TEMPORARY") && !error.contains("lines"), "{error}");
+}
+
+#[tokio::test]
+async fn a_load_balancer_that_splits_sessions_is_rejected() {
+    let unknown = exception(60, "Table kmr_probe does not exist");
+    let steps = vec![description(), table(), profile(), engine(), written(0), written(0), unknown];
+    let error = start(steps).await.unwrap_err();
+    assert!(error.contains("session_id"), "{error}");
+}
+
+#[tokio::test]
+async fn a_user_without_temporary_tables_can_start() {
+    let denied = exception(497, "Not enough privileges");
+    start(vec![description(), table(), profile(), engine(), denied]).await.unwrap();
+}
