@@ -6,7 +6,9 @@ use std::time::Duration;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct BatchOptions {
-    /// Rows in a batch, exactly: a chunk that does not fit is split. Default 32,768, at least 1.
+    /// Rows in a batch, exactly: a chunk that does not fit is split. Default 32,768, at least 1. In
+    /// exactly-once mode, while more rows wait, a batch has up to 16 times as many, and at most the
+    /// default; `max_bytes` stays a limit.
     /// Small batches load the sink (ClickHouse writes a part for each), large ones take memory.
     pub max_rows: usize,
     /// Size of a batch in bytes, by [`Rows::bytes`](crate::Rows::bytes). Default 8 MiB. One row is

@@ -24,6 +24,7 @@ async fn kills_under_load_leave_each_row_once_when_blocks_are_frozen_by_age() ->
     let kills = if soaking() { 20 } else { 4 };
     kills_under_load(test_name!(), kills, |settings| {
         settings.max_rows = 1_000_000;
+        settings.max_bytes = None;
         settings.max_age = Duration::from_millis(70);
     })
     .await

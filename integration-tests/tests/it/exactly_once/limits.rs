@@ -56,6 +56,7 @@ async fn a_plan_larger_than_the_memory_budget_stops_the_consumer_until_the_budge
     let produced = scene.topic.produce(numbered(310_000, 1)).await?;
     let mut settings = settings(&scene);
     settings.max_rows = 300_000;
+    settings.max_bytes = None;
     settings.max_age = Duration::from_secs(60);
     aborts(&settings, Step::BeforeInsert, 1).await?;
 

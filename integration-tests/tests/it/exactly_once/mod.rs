@@ -31,6 +31,8 @@ use crate::scene::{Scene, TABLE, start};
 
 /// Rows in a block. Small blocks give many of them.
 const BLOCK: usize = 200;
+/// Bytes of a row in RowBinary: UInt32, UInt64 and DateTime.
+const ROW_BYTES: usize = 16;
 
 /// A scene whose table has a deduplication window of `window` blocks.
 async fn scene(name: &str, topic: impl Into<TopicSpec>, window: u32) -> Result<Scene> {
@@ -51,6 +53,8 @@ fn settings(scene: &Scene) -> Settings {
     let mut settings = scene.settings();
     settings.exactly_once = true;
     settings.max_rows = BLOCK;
+    // While more rows wait, a block grows past its number of rows, but not past its bytes.
+    settings.max_bytes = Some(BLOCK * ROW_BYTES);
     settings.max_age = Duration::from_millis(200);
     settings.kafka("session.timeout.ms", "6000").kafka("heartbeat.interval.ms", "500")
 }
