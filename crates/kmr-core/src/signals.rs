@@ -1,6 +1,7 @@
 //! Turns the process's signals, or a user's future, into stop requests.
 
 use std::future::Future;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
@@ -24,18 +25,28 @@ impl Drop for Listening {
 /// handle, the first signal does not force the end.
 #[derive(Debug, Default)]
 pub(crate) struct Signals {
-    received: bool,
+    /// The last one that counted.
+    last: Option<(&'static str, Instant)>,
 }
 
+/// The same signal within this time counts once. `timeout -s INT` and others signal a process and
+/// then its group, and a person who wants to force the end waits for an effect first.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
+
 impl Signals {
-    /// The stop request for the next signal. The first signal ends the consumer in order, and every
-    /// later one ends it at once.
-    pub(crate) fn request(&mut self, signal: &'static str) -> StopRequest {
-        if std::mem::replace(&mut self.received, true) {
-            StopRequest::forced(signal)
-        } else {
-            StopRequest::in_order(signal)
+    /// The stop request for a signal that was received now. The first signal ends the consumer in
+    /// order, and every later one ends it at once. `None`: it repeats the one before it.
+    pub(crate) fn request(&mut self, signal: &'static str, now: Instant) -> Option<StopRequest> {
+        let repeats = |(last, at): (&'static str, Instant)| {
+            last == signal && now.saturating_duration_since(at) < SAME_SIGNAL
+        };
+        if self.last.is_some_and(repeats) {
+            return None;
         }
+        Some(match self.last.replace((signal, now)) {
+            Some(_) => StopRequest::forced(signal),
+            None => StopRequest::in_order(signal),
+        })
     }
 }
 
@@ -53,7 +64,8 @@ pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listeni
                 _ = interrupt.recv() => "SIGINT",
                 _ = terminate.recv() => "SIGTERM",
             };
-            if stop.send(signals.request(signal)).is_err() {
+            let request = signals.request(signal, Instant::now());
+            if request.is_some_and(|request| stop.send(request).is_err()) {
                 return;
             }
         }
@@ -81,7 +93,8 @@ pub(crate) fn listen(stop: mpsc::UnboundedSender<StopRequest>) -> Result<Listeni
     let task = tokio::spawn(async move {
         let mut signals = Signals::default();
         while tokio::signal::ctrl_c().await.is_ok() {
-            if stop.send(signals.request("Ctrl-C")).is_err() {
+            let request = signals.request("Ctrl-C", Instant::now());
+            if request.is_some_and(|request| stop.send(request).is_err()) {
                 return;
             }
         }

@@ -26,7 +26,8 @@ impl ConsumerHandle {
     ///
     /// * [`stop_now`](Self::stop_now).
     /// * A second signal. SIGINT and SIGTERM count each other, but not `stop()`. So `stop()` and
-    ///   one SIGTERM, in any order, still end the consumer in order.
+    ///   one SIGTERM, in any order, still end the consumer in order. The same signal within a
+    ///   second counts once, because some programs signal a process and its group.
     ///
     /// A [`shutdown_signal`](crate::ConsumerBuilder::shutdown_signal) never forces.
     pub fn stop(&self) {
@@ -114,18 +115,25 @@ impl ConsumerHandle {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
     use crate::graph::control::controls;
     use crate::signals::{Signals, follow};
 
     /// Whether each of the stop requests that `send` makes forces the end.
+    /// Signals come two seconds apart.
     fn forces(send: impl FnOnce(&ConsumerHandle, &mut dyn FnMut())) -> Vec<bool> {
         let (sender, mut controls) = controls();
         let stop = sender.stop.clone();
         let handle =
             ConsumerHandle { controls: sender, counters: Arc::default(), budget: Budget::new(1 << 20) };
         let mut signals = Signals::default();
-        send(&handle, &mut || stop.send(signals.request("SIGTERM")).unwrap());
+        let mut now = Instant::now();
+        send(&handle, &mut || {
+            now += Duration::from_secs(2);
+            stop.send(signals.request("SIGTERM", now).unwrap()).unwrap();
+        });
         std::iter::from_fn(|| controls.stops.try_recv().ok()).map(|stop| stop.forces).collect()
     }
 
@@ -148,6 +156,22 @@ mod tests {
     fn second_signal_forces() {
         let signals = forces(|_, signal| (0..3).for_each(|_| signal()));
         assert_eq!(signals, [false, true, true]);
+    }
+
+    #[test]
+    fn same_signal_within_a_second_counts_once_and_another_signal_does_not() {
+        let start = Instant::now();
+        let mut signals = Signals::default();
+        let mut forces = |signal, millis| {
+            let request = signals.request(signal, start + Duration::from_millis(millis));
+            request.map(|request| request.forces)
+        };
+        assert_eq!(forces("SIGINT", 0), Some(false));
+        assert_eq!((forces("SIGINT", 0), forces("SIGINT", 999)), (None, None));
+        assert_eq!(forces("SIGINT", 1_000), Some(true));
+        let mut signals = Signals::default();
+        let mut forces = |signal| signals.request(signal, start).map(|request| request.forces);
+        assert_eq!((forces("SIGINT"), forces("SIGTERM")), (Some(false), Some(true)));
     }
 
     #[test]

@@ -163,23 +163,32 @@ async fn wait_for_end(running: Running) -> anyhow::Result<()> {
 struct Interrupts {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
-    count: u32,
+    /// The last signal that counted: whether it was SIGINT, and when it came.
+    last: Option<(bool, Instant)>,
 }
+
+/// The same signal within this time counts once, as for the consumer.
+const SAME_SIGNAL: Duration = Duration::from_secs(1);
 
 impl Interrupts {
     fn listen() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate, count: 0 })
+        Ok(Self { interrupt, terminate, last: None })
     }
 
     /// Waits for a signal. Returns whether it is not the first one. Cancel safe.
     async fn next(&mut self) -> bool {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
+        loop {
+            let is_interrupt = tokio::select! {
+                _ = self.interrupt.recv() => true,
+                _ = self.terminate.recv() => false,
+            };
+            let now = Instant::now();
+            let repeats = |(last, at)| last == is_interrupt && now.duration_since(at) < SAME_SIGNAL;
+            if !self.last.is_some_and(repeats) {
+                return self.last.replace((is_interrupt, now)).is_some();
+            }
         }
-        self.count += 1;
-        self.count > 1
     }
 }
