@@ -87,7 +87,7 @@ async fn serve(mut client: TcpStream, target: &str, fault: Fault, broken: &Atomi
     }
     match fault {
         Fault::None => {
-            server.write_all(&start).await?;
+            server.write_all(&closing(&start)).await?;
             copy_bidirectional(&mut client, &mut server).await?;
         }
         Fault::CutRequest => server.write_all(&start).await?,
@@ -110,6 +110,13 @@ async fn serve(mut client: TcpStream, target: &str, fault: Fault, broken: &Atomi
         }
     }
     Ok(())
+}
+
+/// The start of a request that asks the server to close the connection after it, so that each
+/// request has a fault of its own.
+fn closing(start: &[u8]) -> Vec<u8> {
+    let end = start.iter().position(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+    [&start[..end], &b"connection: close\r\n"[..], &start[end..]].concat()
 }
 
 async fn first_byte(from: &mut (impl AsyncRead + Unpin)) -> std::io::Result<()> {

@@ -13,6 +13,7 @@ mod writer;
 
 // The ClickHouse sink without a consumer.
 mod clickhouse_faults;
+mod clickhouse_proxies;
 mod clickhouse_rejections;
 mod clickhouse_types;
 

@@ -100,6 +100,8 @@ async fn with_credentials(client: &mut (impl tokio::io::AsyncRead + Unpin)) -> V
     let (user, password) = clickhouse_config::USER;
     let token = format!("authorization: Bearer {TOKEN}");
     let head = head.replace(&token, &format!("x-clickhouse-user: {user}\r\nx-clickhouse-key: {password}"));
+    // A second request on this connection would be forwarded with its token.
+    let head = format!("{head}\r\nconnection: close");
     [head.into_bytes(), body].concat()
 }
 

@@ -1,5 +1,6 @@
 //! The options of a writer that concern the server, and the checks before anything is connected.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::HeaderMap;
@@ -197,6 +198,7 @@ impl Config {
             secrets: self.secrets(),
             settings: self.settings(),
             timeouts: self.timeouts,
+            pool: Arc::default(),
         })
     }
 
@@ -213,8 +215,30 @@ impl Config {
     }
 
     fn secrets(&self) -> Vec<Secret> {
-        let all = self.password.iter().chain(&self.token);
-        all.filter(|secret| secret.0.len() >= SHORTEST_SECRET).cloned().collect()
+        let encoded =
+            self.padded_credentials().and_then(Result::ok).map(|text| Secret(text.replacen("Basic ", "", 1)));
+        let all = self.password.iter().chain(&self.token).cloned().chain(encoded);
+        // A proxy or a log may have removed the spaces around it.
+        let all = all.map(|secret| Secret(secret.0.trim().to_owned()));
+        all.filter(|secret| secret.0.len() >= SHORTEST_SECRET).collect()
+    }
+
+    /// The credentials as basic authentication, for a user or a password with a space at an end: a
+    /// server removes spaces around the value of a header.
+    fn padded_credentials(&self) -> Option<Result<String, ClickHouseError>> {
+        let password = self.password.as_ref().map_or("", |password| &password.0);
+        let user = self.user.as_deref().unwrap_or("default");
+        if ![user, password].iter().any(|text| text.trim() != *text) {
+            return None;
+        }
+        if user.contains(':') {
+            return Some(Err(config(
+                "a user with a colon cannot have a user name or password with a space at an end: change one of them",
+            )));
+        }
+        use base64::Engine as _;
+        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+        Some(Ok(format!("Basic {encoded}")))
     }
 
     fn headers(&self, host: &str, port: u16) -> Result<HeaderMap, ClickHouseError> {
@@ -224,8 +248,12 @@ impl Config {
             hyper::header::USER_AGENT,
             HeaderValue::from_static(concat!("kmr-sinks/", env!("CARGO_PKG_VERSION"))),
         );
-        // One connection for each request: see http/request.rs.
-        headers.insert(hyper::header::CONNECTION, HeaderValue::from_static("close"));
+        if let Some(credentials) = self.padded_credentials() {
+            let mut value = header_value("password", &credentials?)?;
+            value.set_sensitive(true);
+            headers.insert(hyper::header::AUTHORIZATION, value);
+            return Ok(headers);
+        }
         if let Some(user) = &self.user {
             headers.insert(HeaderName::from_static("x-clickhouse-user"), header_value("user", user)?);
         }
@@ -296,6 +324,28 @@ pub(crate) mod tests {
             assert!(text.contains(expected), "{url}: {text}");
             assert!(!text.contains("s3cret"), "{text}");
         }
+    }
+
+    #[test]
+    fn spaces_at_the_ends_of_credentials_are_kept() {
+        let headers = |user: &str, password: &str| {
+            let mut config = config_for("http://db");
+            (config.user, config.password) = (Some(user.into()), Some(Secret(password.into())));
+            config.endpoints().map(|endpoints| {
+                let endpoint = endpoints.into_iter().next().unwrap();
+                (endpoint.redact("d3JpdGVyOiBwYXNzIA==, Basic d3JpdGVyOiBwYXNzIA==, pass"), endpoint.headers)
+            })
+        };
+        let (shown, basic) = headers("writer", " pass ").unwrap();
+        assert_eq!(shown, "(hidden), Basic (hidden), (hidden)");
+        assert_eq!(basic["authorization"], "Basic d3JpdGVyOiBwYXNzIA==");
+        assert!(basic["authorization"].is_sensitive() && !basic.contains_key("x-clickhouse-key"));
+        let (_, plain) = headers("writer", "in side").unwrap();
+        assert_eq!(
+            (plain["x-clickhouse-key"].as_bytes(), plain.get("authorization")),
+            (&b"in side"[..], None)
+        );
+        assert!(headers("a:b", "pass ").unwrap_err().to_string().contains("colon"));
     }
 
     #[test]

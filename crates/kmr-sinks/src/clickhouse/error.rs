@@ -76,12 +76,18 @@ pub enum ClickHouseError {
     },
 
     /// A response with an error status, but without an exception: most likely from a proxy.
-    #[error("{address} responded with HTTP {status}{}; {remedy}", quote(.body))]
+    #[error(
+        "{address} responded with HTTP {status}{}{}{}; {remedy}", redirection(.location), quote(.body), origin(*.from_clickhouse)
+    )]
     Status {
         /// Host and port.
         address: String,
         /// The HTTP status.
         status: u16,
+        /// Whether the response has headers of ClickHouse.
+        from_clickhouse: bool,
+        /// The address that the response redirects to.
+        location: Option<String>,
         /// The start of the body.
         body: String,
         /// The remedy.
@@ -287,6 +293,18 @@ impl fmt::Display for Phase {
 
 fn in_column(column: &Option<String>) -> String {
     column.as_ref().map_or_else(String::new, |column| format!(" for its column `{column}`"))
+}
+
+fn redirection(location: &Option<String>) -> String {
+    location.as_ref().map_or_else(String::new, |location| format!(" (to {location})"))
+}
+
+fn origin(from_clickhouse: bool) -> &'static str {
+    if from_clickhouse {
+        ""
+    } else {
+        " (not ClickHouse's own response, but that of a proxy or another server)"
+    }
 }
 
 fn quote(body: &str) -> String {

@@ -94,11 +94,9 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
         (192..=195 | 516, _) => "check .user() and .password(), or .bearer_token()",
         (497, _) => "grant INSERT and SHOW COLUMNS on the table to the user",
         (285 | 286 | 319, ErrorClass::Transient) => {
-            "not enough replicas have the rows (.insert_quorum()): kmr retries, start the replicas"
+            "not enough replicas have the rows (.insert_quorum()): start the replicas"
         }
-        (242, ErrorClass::Transient) => {
-            "the table accepts no rows for now: kmr retries, check that its Keeper responds"
-        }
+        (242, ErrorClass::Transient) => "the table accepts no rows for now: check that its Keeper responds",
         (_, ErrorClass::TooManyPartitions) => {
             "the batch belongs to too many table partitions: lower .max_rows(), use a coarser PARTITION BY, or raise the limit \
              with .setting(\"max_partitions_per_insert_block\", …); a planned block of exactly-once mode \
@@ -112,7 +110,8 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
         (_, ErrorClass::TooManyParts) => {
             "raise .max_rows() or .max_age() so that fewer, larger parts are written"
         }
-        (_, ErrorClass::Transient) => "kmr retries",
+        // True in a log of retries, and after the last one.
+        (_, ErrorClass::Transient) => "a retry may succeed",
         (_, ErrorClass::Fatal) => "see the server's message and log",
     }
 }

@@ -70,6 +70,16 @@ pub(crate) fn bisection_started(table: &str, rows: u64, in_doubt: bool, error: &
     );
 }
 
+pub(crate) fn split_by_size(table: &str, rows: u64, in_doubt: bool, error: &ClickHouseError) {
+    tracing::warn!(
+        table,
+        rows,
+        in_doubt,
+        error = error_chain(error),
+        "batch rejected as a whole: inserting it in parts"
+    );
+}
+
 pub(crate) fn bisection_completed(table: &str, rows: u64, rejected: u64, inserts: u32) {
     tracing::warn!(table, rows, rejected, inserts, "rejected batch is inserted, except its bad rows");
 }

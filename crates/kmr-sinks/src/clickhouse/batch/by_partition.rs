@@ -85,17 +85,16 @@ async fn partition_hashes(
     let schema = &destination.table.schema;
     let structure = structure(schema);
     let mut parameters = vec![
-        ("query", query.as_str()),
         ("wait_end_of_query", "1"),
         // The hashes must come in the order of the rows.
         ("max_threads", "1"),
         ("input_format_parallel_parsing", "0"),
         ("kmr_rows_format", "RowBinaryWithNamesAndTypes"),
-        ("kmr_rows_structure", &structure),
     ];
     parameters.extend(destination.format_settings());
     let (header, rows) = batch.header_and_rows().await?;
-    let (content_type, segments) = form(header, rows)?;
+    let fields = [("query", query.as_str()), ("kmr_rows_structure", &structure)];
+    let (content_type, segments) = form(&fields, header, rows)?;
     let target = endpoint.target(&parameters);
     let response = post_with(endpoint, &target, segments, Some((CONTENT_TYPE, content_type))).await?;
     response::check(&response, endpoint, table)?;
@@ -110,10 +109,20 @@ fn structure(schema: &Schema) -> String {
     columns.collect::<Vec<_>>().join(", ")
 }
 
-/// A form with the external table as its only file.
-fn form(header: Bytes, rows: Bytes) -> Result<(HeaderValue, Vec<Bytes>), ClickHouseError> {
+/// A form with `fields`, and the external table as its only file. Fields are not limited in length
+/// as the request line is by proxies. The server needs them before the file.
+fn form(
+    fields: &[(&str, &str)],
+    header: Bytes,
+    rows: Bytes,
+) -> Result<(HeaderValue, Vec<Bytes>), ClickHouseError> {
     let boundary = format!("kmr-{:032x}", row_hash(std::slice::from_ref(&rows)));
-    let before = format!(
+    let mut before = String::new();
+    for (name, value) in fields {
+        before +=
+            &format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+    }
+    before += &format!(
         "--{boundary}\r\nContent-Disposition: form-data; name=\"{EXTERNAL_TABLE}\"; filename=\"{EXTERNAL_TABLE}\"\r\n\
          Content-Type: application/octet-stream\r\n\r\n"
     );

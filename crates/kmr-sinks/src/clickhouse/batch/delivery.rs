@@ -26,7 +26,7 @@ use crate::clickhouse::batch::encoded_batch::EncodedBatch;
 use crate::clickhouse::batch::limits;
 use crate::clickhouse::batch::progress::{InsertAttempt, SharedProgress};
 use crate::clickhouse::batch::receipt::InsertReceipt;
-use crate::clickhouse::batch::rejection::{is_from_view, rejection, row_error};
+use crate::clickhouse::batch::rejection::{is_from_view, rejection, row_error, size_rejection};
 use crate::clickhouse::config::SchemaChange;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::error_code::ErrorClass;
@@ -149,10 +149,12 @@ impl FrozenBatch {
         if error.class() == Some(ErrorClass::Schema) && !self.progress.lock().refreshed {
             return self.refresh_schema(host, statement, error).await;
         }
-        let rejection = match rejection(&error) {
-            Some(rejection) => Some(rejection),
-            None => self.progress.lock().own_rejection(&error, part.len(), self.destination.inserts()),
-        };
+        let rejection = rejection(&error).or_else(|| {
+            let mut progress = self.progress.lock();
+            // Other tokens would store again what an earlier insert of the part may have stored.
+            let by_size = size_rejection(&error, part.len()).filter(|_| !progress.in_doubt);
+            by_size.or_else(|| progress.own_rejection(&error, part.len(), self.destination.inserts()))
+        });
         if error.class() == Some(ErrorClass::TooManyPartitions) {
             self.sort(host).await?;
         }
@@ -187,7 +189,11 @@ impl FrozenBatch {
     fn part_rejected(&self, rejection: Rejection, error: ClickHouseError) -> Result<(), ClickHouseError> {
         let mut progress = self.progress.lock();
         if !progress.bisection.has_split() {
-            telemetry::bisection_started(&self.destination.name, self.rows, progress.in_doubt, &error);
+            let (name, in_doubt) = (&self.destination.name, progress.in_doubt);
+            match rejection {
+                Rejection::Row(_) => telemetry::bisection_started(name, self.rows, in_doubt, &error),
+                Rejection::Size => telemetry::split_by_size(name, self.rows, in_doubt, &error),
+            }
         }
         let row = match progress.bisection.rejected(rejection) {
             Step::Continue => return Ok(()),

@@ -9,6 +9,7 @@ use crate::clickhouse::batch::limits::{RejectionLimits, Tally};
 use crate::clickhouse::config::{Compression, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::error_code::ErrorClass;
+use crate::clickhouse::http::body::compress;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::hosts::{HostFault, Hosts};
 use crate::clickhouse::http::request::post;
@@ -21,6 +22,9 @@ use crate::clickhouse::telemetry;
 /// The server's default for `max_insert_block_size`. The server keeps a batch of up to this many
 /// rows in one block.
 const BLOCK_ROWS: usize = 1_048_449;
+/// Bytes of the longest target of a request, about. Proxies limit a request line to 8 KiB (nginx,
+/// Apache) or less, and some count the headers too.
+const LONGEST_TARGET: usize = 4_000;
 
 /// The destination of the batches of one writer.
 #[derive(Debug)]
@@ -77,15 +81,16 @@ impl Destination {
         }
     }
 
-    /// Path and parameters of one insert. They pin the block sizes so that the insert is one block:
-    /// the server stores and deduplicates only whole blocks.
-    fn target(&self, endpoint: &Endpoint, insert: &Insert<'_>) -> String {
+    /// Path, parameters and body of one insert. They pin the block sizes so that the insert is one
+    /// block: the server stores and deduplicates only whole blocks.
+    async fn request(
+        &self,
+        endpoint: &Endpoint,
+        insert: Insert<'_>,
+    ) -> Result<(String, Vec<Bytes>), ClickHouseError> {
         let block_rows = self.block_rows(insert.rows).to_string();
-        let mut parameters = vec![
-            ("query", insert.statement),
-            ("wait_end_of_query", "1"),
-            ("async_insert", if self.async_insert { "1" } else { "0" }),
-        ];
+        let mut parameters =
+            vec![("wait_end_of_query", "1"), ("async_insert", if self.async_insert { "1" } else { "0" })];
         parameters.extend(Self::block_settings(&block_rows));
         parameters.extend([
             ("deduplicate_blocks_in_dependent_materialized_views", "1"),
@@ -95,7 +100,30 @@ impl Destination {
             parameters.push(("wait_for_async_insert", "1"));
         }
         parameters.extend(self.format_settings());
-        endpoint.target(&parameters)
+        self.with_statement(endpoint, insert.statement, &parameters, insert.body).await
+    }
+
+    /// Puts the statement into the target, or before the rows in the body if the target would be
+    /// too long for a proxy. ClickHouse itself joins both to one text before it parses the
+    /// statement.
+    pub(crate) async fn with_statement(
+        &self,
+        endpoint: &Endpoint,
+        statement: &str,
+        parameters: &[(&str, &str)],
+        mut body: Vec<Bytes>,
+    ) -> Result<(String, Vec<Bytes>), ClickHouseError> {
+        let in_target: Vec<_> =
+            std::iter::once(("query", statement)).chain(parameters.iter().copied()).collect();
+        let target = endpoint.target(&in_target);
+        if target.len() <= LONGEST_TARGET {
+            return Ok((target, body));
+        }
+        // A compressed body is a sequence of frames.
+        let line = vec![Bytes::from(format!("{statement}\n"))];
+        let frame = compress(self.compression, line).await.map_err(ClickHouseError::Compression)?;
+        body.splice(0..0, frame);
+        Ok((endpoint.target(parameters), body))
     }
 
     /// Settings that make an insert of up to `block_rows` rows one block on the server.
@@ -123,8 +151,9 @@ impl Destination {
     pub(crate) async fn insert(&self, host: usize, insert: Insert<'_>) -> Result<Outcome, ClickHouseError> {
         self.throttle.wait().await;
         let endpoint = self.hosts.endpoint(host);
-        let (target, rows) = (self.target(endpoint, &insert), insert.rows);
-        let response = post(endpoint, &target, insert.body, self.compression.content_encoding()).await;
+        let rows = insert.rows;
+        let (target, body) = self.request(endpoint, insert).await?;
+        let response = post(endpoint, &target, body, self.compression.content_encoding()).await;
         let outcome = response.and_then(|response| insert_outcome(&response, endpoint, &self.name, rows));
         match &outcome {
             Ok(_) => {

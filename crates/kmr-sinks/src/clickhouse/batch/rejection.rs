@@ -6,6 +6,7 @@ use crate::clickhouse::batch::bisect::Rejection;
 use crate::clickhouse::batch::exception::{self, Origin};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::error_code::ErrorClass;
+use crate::clickhouse::http::status::CONTENT_TOO_LARGE;
 use crate::errors::with_code;
 
 /// Why the server rejected rows; `None` for an error that does not concern the rows.
@@ -17,6 +18,13 @@ pub(crate) fn rejection(error: &ClickHouseError) -> Option<Rejection> {
         ClickHouseError::Exception { class: ErrorClass::TooManyPartitions, .. } => Some(Rejection::Size),
         _ => None,
     }
+}
+
+/// Why a proxy rejected a part of `rows` rows for its size. It has forwarded nothing. A row that is
+/// too large alone is at fault itself.
+pub(crate) fn size_rejection(error: &ClickHouseError, rows: usize) -> Option<Rejection> {
+    let is_too_large = matches!(error, ClickHouseError::Status { status: CONTENT_TOO_LARGE, .. });
+    is_too_large.then_some(if rows > 1 { Rejection::Size } else { Rejection::Row(None) })
 }
 
 /// Whether a dependent view failed. Then the rows are stored in the table itself.

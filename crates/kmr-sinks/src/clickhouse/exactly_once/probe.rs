@@ -9,6 +9,7 @@ use crate::clickhouse::batch::destination::Destination;
 use crate::clickhouse::batch::rejection::rejection;
 use crate::clickhouse::batch::token::unique_name;
 use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response;
 
@@ -45,8 +46,8 @@ impl<'d> Probe<'d> {
         Ok(probe)
     }
 
-    /// Checks at the start that requests of one session reach the same server. Each request has a
-    /// connection of its own, and a load balancer may choose another server for it.
+    /// Checks at the start that requests of one session reach the same server, over connections of
+    /// their own.
     ///
     /// # Errors
     /// [`ClickHouseError::Schema`], if they do not. The server is unavailable.
@@ -58,6 +59,9 @@ impl<'d> Probe<'d> {
             Err(error) => return Err(error),
         };
         for _ in 0..SESSION_CHECKS {
+            // The next request opens a connection, for which a load balancer may choose another
+            // server.
+            probe.endpoint().pool.clear();
             match probe.query(format!("SELECT 1 FROM {TABLE} LIMIT 0")).await {
                 Ok(()) => {}
                 Err(error) if error.code() == Some(UNKNOWN_TABLE) => {
@@ -77,12 +81,14 @@ impl<'d> Probe<'d> {
     pub(crate) async fn try_rows(&self, rows: u64, body: Vec<Bytes>) -> Result<(), ClickHouseError> {
         let statement = self.destination.statement().replacen(&*self.destination.name, TABLE, 1);
         let block_rows = self.destination.block_rows(rows).to_string();
-        let mut parameters =
-            vec![("query", statement.as_str()), ("wait_end_of_query", "1"), ("async_insert", "0")];
+        let mut parameters = vec![("wait_end_of_query", "1"), ("async_insert", "0")];
         parameters.extend(Destination::block_settings(&block_rows));
         parameters.extend(self.destination.format_settings());
         let encoding = self.destination.compression.content_encoding();
-        let Err(error) = self.post(&parameters, body, encoding).await else { return Ok(()) };
+        let parameters = self.in_session(&parameters);
+        let placed = self.destination.with_statement(self.endpoint(), &statement, &parameters, body).await;
+        let (target, body) = placed?;
+        let Err(error) = self.post(&target, body, encoding).await else { return Ok(()) };
         if rejection(&error).is_some() {
             return Err(self.with_own_name(error));
         }
@@ -90,20 +96,28 @@ impl<'d> Probe<'d> {
     }
 
     async fn query(&self, statement: String) -> Result<(), ClickHouseError> {
-        self.post(&[("wait_end_of_query", "1")], vec![Bytes::from(statement)], None).await
+        let target = self.endpoint().target(&self.in_session(&[("wait_end_of_query", "1")]));
+        self.post(&target, vec![Bytes::from(statement)], None).await
+    }
+
+    fn endpoint(&self) -> &'d Endpoint {
+        self.destination.hosts.endpoint(0)
+    }
+
+    /// `parameters` after those of the session.
+    fn in_session<'p>(&'p self, parameters: &[(&'p str, &'p str)]) -> Vec<(&'p str, &'p str)> {
+        let session = [("session_id", self.session.as_str()), ("session_timeout", SESSION_TIMEOUT)];
+        session.iter().chain(parameters).copied().collect()
     }
 
     async fn post(
         &self,
-        parameters: &[(&str, &str)],
+        target: &str,
         body: Vec<Bytes>,
         encoding: Option<&'static str>,
     ) -> Result<(), ClickHouseError> {
-        let endpoint = self.destination.hosts.endpoint(0);
-        let mut all = vec![("session_id", self.session.as_str()), ("session_timeout", SESSION_TIMEOUT)];
-        all.extend_from_slice(parameters);
-        let response = post(endpoint, &endpoint.target(&all), body, encoding).await?;
-        response::check(&response, endpoint, &self.destination.name)
+        let response = post(self.endpoint(), target, body, encoding).await?;
+        response::check(&response, self.endpoint(), &self.destination.name)
     }
 
     /// Advice about permissions and sessions is only for errors that they can cause.

@@ -1,10 +1,12 @@
 //! One server: its address, and what every request to it carries.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::{HeaderMap, Uri};
 
+use crate::clickhouse::http::pool::Pool;
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::Tls;
 
@@ -38,6 +40,8 @@ pub(crate) struct Endpoint {
     pub(crate) secrets: Vec<Secret>,
     pub(crate) settings: Vec<(String, String)>,
     pub(crate) timeouts: Timeouts,
+    /// Idle connections to this server.
+    pub(crate) pool: Arc<Pool>,
     #[cfg(feature = "clickhouse-tls")]
     pub(crate) tls: Option<Tls>,
 }

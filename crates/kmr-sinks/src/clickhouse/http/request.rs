@@ -1,10 +1,8 @@
-//! One HTTP request on its own connection, with a time limit for every phase.
+//! One HTTP request, with a time limit for every phase.
 //!
-//! 1. Connection and request live in the same future, and no task is spawned. Dropping the future
-//!    closes the socket, so nothing completes the request after the caller has given it up.
-//! 2. A connection serves one request. Inserts are rare (a few a second), so opening one has no
-//!    measurable cost. An idle connection could be closed by the server just as the next insert
-//!    uses it.
+//! Connection and request live in the same future, and no task is spawned. Dropping the future
+//! closes the socket, so nothing completes the request after the caller has given it up. A
+//! connection whose request was completed serves the next one ([`Pool`](super::pool::Pool)).
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -13,17 +11,15 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use hyper::client::conn::http1;
 use hyper::header::{CONTENT_ENCODING, HeaderName, HeaderValue};
 use hyper::{Method, Request};
-use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until};
 
 use crate::clickhouse::error::{ClickHouseError, Phase};
 use crate::clickhouse::http::body::{Segments, UploadProgress};
+use crate::clickhouse::http::connect::connect;
 use crate::clickhouse::http::endpoint::{Endpoint, Timeouts};
+use crate::clickhouse::http::pool::Open;
 use crate::clickhouse::http::response::Response;
 
 /// Sends `segments` as a POST to `target` and reads the response.
@@ -51,37 +47,69 @@ pub(crate) async fn post_with(
     header: Option<(HeaderName, HeaderValue)>,
 ) -> Result<Response, ClickHouseError> {
     let progress = Arc::new(UploadProgress::default());
-    let request = request(endpoint, target, segments, header, &progress)?;
-    let limit = endpoint.timeouts.connect;
-    let connected = timeout(limit, connect(endpoint)).await;
-    let stream = connected.map_err(|_| ClickHouseError::TimedOut {
-        address: endpoint.address(),
-        phase: Phase::Connect,
-        limit,
-    })??;
-    match stream {
-        Stream::Plain(stream) => exchange(endpoint, stream, request, &progress).await,
-        #[cfg(feature = "clickhouse-tls")]
-        Stream::Tls(stream) => exchange(endpoint, *stream, request, &progress).await,
+    let mut request = request(endpoint, target, segments, header, &progress)?;
+    let result = loop {
+        let (open, is_new) = match endpoint.pool.take().await {
+            Some(open) => (open, false),
+            None => (new_connection(endpoint).await?, true),
+        };
+        match exchange(endpoint, open, request, &progress).await {
+            Exchange::Ended(result) => break result,
+            Exchange::Unsent(unsent, _) if !is_new => request = unsent,
+            Exchange::Unsent(_, error) => break Err(broken(endpoint, error)),
+        }
+    };
+    // A server or a path that failed once has probably lost its other connections as well.
+    if !result.as_ref().is_ok_and(Response::is_clickhouse) {
+        endpoint.pool.clear();
     }
+    result
 }
 
-/// One request and its response over an open connection.
-async fn exchange<S>(
+async fn new_connection(endpoint: &Endpoint) -> Result<Open, ClickHouseError> {
+    let stream = connect(endpoint).await.inspect_err(|_| endpoint.pool.clear())?;
+    Open::new(stream).await.map_err(|error| broken(endpoint, error))
+}
+
+fn broken(endpoint: &Endpoint, source: hyper::Error) -> ClickHouseError {
+    ClickHouseError::Broken { address: endpoint.address(), source }
+}
+
+enum Exchange {
+    Ended(Result<Response, ClickHouseError>),
+    /// The connection was closed before any byte of the request was sent.
+    Unsent(Request<Segments>, hyper::Error),
+}
+
+/// One request and its response over an open connection, which is kept if it can be used again.
+async fn exchange(
     endpoint: &Endpoint,
-    stream: S,
+    mut open: Open,
     request: Request<Segments>,
     progress: &UploadProgress,
-) -> Result<Response, ClickHouseError>
-where
-    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-{
-    let broken = |source| ClickHouseError::Broken { address: endpoint.address(), source };
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
-    let response = async { Response::read(sender.send_request(request).await?).await };
-    match drive(connection, response, progress, endpoint.timeouts).await {
-        Ok(result) => result.map_err(broken),
-        Err((phase, limit)) => Err(ClickHouseError::TimedOut { address: endpoint.address(), phase, limit }),
+) -> Exchange {
+    let response = open.sender.try_send_request(request);
+    let response = async {
+        match response.await {
+            Ok(response) => Response::read(response).await.map_err(|error| (error, None)),
+            Err(mut unsent) => {
+                let request = unsent.take_message();
+                Err((unsent.into_error(), request))
+            }
+        }
+    };
+    match drive(open.connection.as_mut(), response, progress, endpoint.timeouts).await {
+        Ok(Ok(response)) => {
+            if response.is_clickhouse() {
+                endpoint.pool.keep(open, &response.headers).await;
+            }
+            Exchange::Ended(Ok(response))
+        }
+        Ok(Err((error, Some(request)))) => Exchange::Unsent(request, error),
+        Ok(Err((error, None))) => Exchange::Ended(Err(broken(endpoint, error))),
+        Err((phase, limit)) => {
+            Exchange::Ended(Err(ClickHouseError::TimedOut { address: endpoint.address(), phase, limit }))
+        }
     }
 }
 
@@ -102,28 +130,6 @@ fn request(
         request.headers_mut().insert(name, value);
     }
     Ok(request)
-}
-
-enum Stream {
-    Plain(TcpStream),
-    #[cfg(feature = "clickhouse-tls")]
-    Tls(Box<tokio_rustls::client::TlsStream<TcpStream>>),
-}
-
-async fn connect(endpoint: &Endpoint) -> Result<Stream, ClickHouseError> {
-    let unreachable = |source| ClickHouseError::Unreachable { address: endpoint.address(), source };
-    let stream = TcpStream::connect((endpoint.host.as_str(), endpoint.port)).await.map_err(unreachable)?;
-    stream.set_nodelay(true).map_err(unreachable)?;
-    #[cfg(feature = "clickhouse-tls")]
-    if let Some(tls) = &endpoint.tls {
-        use crate::clickhouse::http::tls::is_certificate_error;
-        let secured = tls.connect(stream).await.map_err(|source| match is_certificate_error(&source) {
-            true => ClickHouseError::UntrustedCertificate { address: endpoint.address(), source },
-            false => unreachable(source),
-        })?;
-        return Ok(Stream::Tls(Box::new(secured)));
-    }
-    Ok(Stream::Plain(stream))
 }
 
 /// Polls the connection together with the exchange over it, and enforces the current phase's limit.

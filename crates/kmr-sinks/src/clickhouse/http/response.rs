@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::error_code::{classify, find_exception, remedy};
 use crate::clickhouse::http::endpoint::Endpoint;
+use crate::clickhouse::http::status::meaning;
 
 /// Bytes of a body that are read; the text of an exception is at its start or at its end.
 const BODY_LIMIT: usize = 4 << 20;
@@ -27,17 +28,33 @@ pub(crate) struct Response {
 impl Response {
     pub(crate) async fn read(response: hyper::Response<Incoming>) -> Result<Self, hyper::Error> {
         let (parts, mut incoming) = response.into_parts();
-        let mut body = Vec::new();
+        let mut response = Self { status: parts.status, headers: parts.headers, body: Vec::new() };
         while let Some(frame) = incoming.frame().await {
-            if let Some(data) = frame?.data_ref() {
-                let room = BODY_LIMIT.saturating_sub(body.len());
-                body.extend_from_slice(&data[..data.len().min(room)]);
+            let frame = match frame {
+                Ok(frame) => frame,
+                // A proxy that rejects a request resets its connection, because it has not read all
+                // of it. The status is enough.
+                Err(_) if response.is_rejection_of_proxy() => break,
+                Err(error) => return Err(error),
+            };
+            if let Some(data) = frame.data_ref() {
+                let room = BODY_LIMIT.saturating_sub(response.body.len());
+                response.body.extend_from_slice(&data[..data.len().min(room)]);
                 if data.len() > room {
                     break;
                 }
             }
         }
-        Ok(Self { status: parts.status, headers: parts.headers, body })
+        Ok(response)
+    }
+
+    /// Whether ClickHouse itself responded: all its responses have headers of its own.
+    pub(crate) fn is_clickhouse(&self) -> bool {
+        self.headers.keys().any(|name| name.as_str().starts_with("x-clickhouse-"))
+    }
+
+    fn is_rejection_of_proxy(&self) -> bool {
+        self.status.is_client_error() && !self.is_clickhouse()
     }
 
     fn header(&self, name: &str) -> Option<String> {
@@ -120,25 +137,28 @@ pub(crate) fn not_clickhouse(
     ClickHouseError::NotClickHouse { address, what, body }
 }
 
-/// A status without an exception: most likely not from ClickHouse itself.
+/// A status without an exception.
 fn bare_status(response: &Response, endpoint: &Endpoint) -> ClickHouseError {
     let status = response.status.as_u16();
-    let (retryable, remedy) = match status {
-        300..=399 => (false, "it redirects: use the final address"),
-        401 | 403 | 407 => {
-            (false, "check .user() and .password(), or .bearer_token(), and those of any proxy in between")
-        }
-        408 | 429 => (true, "kmr retries"),
-        400..=499 => (false, "check that the address is ClickHouse's HTTP interface"),
-        _ => (true, "kmr retries; if it persists, see the log of the server or of the proxy in between"),
-    };
+    let meaning = meaning(status);
     ClickHouseError::Status {
         address: endpoint.address(),
         status,
+        from_clickhouse: response.is_clickhouse(),
+        location: location(response, endpoint),
         body: start_of_body(response, endpoint),
-        remedy,
-        retryable,
+        remedy: meaning.remedy,
+        retryable: meaning.retryable,
     }
+}
+
+/// The address that a response redirects to, without its parameters, which may hold secrets.
+fn location(response: &Response, endpoint: &Endpoint) -> Option<String> {
+    let location = response.header("location").filter(|_| response.status.is_redirection())?;
+    let end = location.find(['?', '#']).unwrap_or(location.len());
+    // Nor its credentials.
+    let shown = if location[..end].contains('@') { None } else { Some(&location[..end]) };
+    shown.map(|shown| endpoint.redact(shown).chars().take(QUOTED_CHARACTERS).collect())
 }
 
 #[derive(Deserialize)]

@@ -36,9 +36,10 @@ pub(super) struct Mock {
     pub(super) closed: mpsc::UnboundedReceiver<()>,
 }
 
-/// A response with a status line, extra headers, and a body of known length.
+/// A response with a status line, extra headers, and a body of known length. The server closes the
+/// connection after it.
 pub(super) fn response(status: &str, headers: &[(&str, &str)], body: &str) -> Step {
-    let mut text = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\n", body.len());
+    let mut text = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }

@@ -1,9 +1,11 @@
 //! The whole sink against a server that fails on demand.
 
 mod bisection;
+mod connections;
 mod faults;
 mod mock;
 mod planned_blocks;
+mod proxies;
 mod quorum;
 mod secrets;
 mod start;
@@ -92,7 +94,6 @@ async fn an_insert_carries_header_rows_token_and_credentials() {
         "&insert_quorum=2 HTTP/1.1\r\n",
         "x-clickhouse-user: me\r\n",
         "x-clickhouse-key: s3cret\r\n",
-        "connection: close\r\n",
     ] {
         assert!(insert.head.contains(part), "{part} is not in {}", insert.head);
     }
@@ -180,7 +181,7 @@ async fn an_exception_in_the_body_of_a_200_is_an_error() {
 #[tokio::test]
 async fn statuses_without_an_exception_decide_alone() {
     for (status, body, retryable, words) in [
-        ("500 Internal Server Error", "", true, "HTTP 500; kmr retries"),
+        ("500 Internal Server Error", "", true, "HTTP 500"),
         ("502 Bad Gateway", "<html>upstream</html>", true, "\"<html>upstream</html>\""),
         ("429 Too Many Requests", "", true, "HTTP 429"),
         ("401 Unauthorized", "key s3cret is wrong", false, ".user() and .password()"),

@@ -12,6 +12,7 @@ use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use super::bisection::{batch_of, deliver};
+use super::connections::{Reply, Server};
 use super::table::{Act, Table};
 use super::writer;
 
@@ -79,6 +80,19 @@ async fn rows_are_inserted_over_tls_with_a_custom_ca() {
     writer.start().await.unwrap();
     deliver(&batch_of(&mut writer, 5_000).await).await;
     assert_eq!(table.sorted_ids().len(), 5_000);
+}
+
+#[tokio::test]
+async fn the_start_and_all_inserts_share_one_handshake() {
+    let server = Server::new(|_| Reply::Keep(30)).await;
+    let authority = Authority::new("shared");
+    let url = authority.proxy("127.0.0.1", &server.url).await;
+    let mut writer = writer(&url).ca_certificate(&authority.file);
+    writer.start().await.unwrap();
+    for _ in 0..3 {
+        deliver(&batch_of(&mut writer, 50).await).await;
+    }
+    assert_eq!(server.connections(), 1);
 }
 
 #[tokio::test]
