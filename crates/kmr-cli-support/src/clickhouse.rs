@@ -18,19 +18,20 @@ const REQUEST: Duration = Duration::from_secs(60);
 pub struct Server<'a> {
     client: Client,
     args: &'a ClickHouseArgs,
+    /// Why no request can be sent.
+    problem: Option<String>,
 }
 
 impl<'a> Server<'a> {
     /// A client of the server; it connects with the first request.
     pub fn new(args: &'a ClickHouseArgs) -> Self {
-        let mut client = Client::default().with_url(url(args)).with_database(&args.database);
-        if let Some(user) = user() {
-            client = client.with_user(user);
-        }
-        if let Some(password) = password() {
-            client = client.with_password(password);
-        }
-        Self { client, args }
+        let (client, problem) = match https_client(&url(args)) {
+            None => (Client::default(), None),
+            Some(Ok(client)) => (client, None),
+            Some(Err(problem)) => (Client::default(), Some(problem)),
+        };
+        let client = client.with_url(url(args)).with_database(&args.database);
+        Self { client: with_credentials(client, user(), password()), args, problem }
     }
 
     /// The client, to prepare a request with.
@@ -68,6 +69,9 @@ impl<'a> Server<'a> {
         response: impl Future<Output = Result<T, clickhouse::error::Error>>,
     ) -> anyhow::Result<T> {
         let address = &self.args.clickhouse;
+        if let Some(problem) = &self.problem {
+            return Err(anyhow!("{action}: ClickHouse at {address} cannot be reached: {problem}"));
+        }
         match tokio::time::timeout(timeout, response).await {
             Err(_) => Err(anyhow!("{action}: ClickHouse at {address} did not respond within {timeout:?}")),
             Ok(Err(error)) => {
@@ -79,9 +83,56 @@ impl<'a> Server<'a> {
     }
 }
 
+/// Basic authentication for a password with a space at an end: a server removes spaces around the
+/// value of a header, and the client sends the password as one.
+fn with_credentials(client: Client, user: Option<String>, password: Option<String>) -> Client {
+    use base64::Engine as _;
+    let padded = |text: &&String| text.trim() != text.as_str();
+    if user.iter().chain(&password).any(|text| padded(&text)) {
+        let user = user.as_deref().unwrap_or("default");
+        let credentials = format!("{user}:{}", password.unwrap_or_default());
+        let encoded = base64::engine::general_purpose::STANDARD.encode(credentials);
+        return client.with_header("Authorization", format!("Basic {encoded}"));
+    }
+    let client = user.into_iter().fold(client, Client::with_user);
+    password.into_iter().fold(client, Client::with_password)
+}
+
+/// A client that speaks TLS, for an `https` URL.
+#[cfg(feature = "tls")]
+fn https_client(url: &str) -> Option<Result<Client, String>> {
+    use hyper_util::client::legacy::Client as HttpClient;
+    use hyper_util::rt::TokioExecutor;
+    use tokio_rustls::rustls::crypto::ring;
+    if !url.starts_with("https://") {
+        return None;
+    }
+    let builder = hyper_rustls::HttpsConnectorBuilder::new();
+    Some(match builder.with_provider_and_native_roots(ring::default_provider()) {
+        Ok(builder) => {
+            let connector = builder.https_or_http().enable_http1().build();
+            Ok(Client::with_http_client(HttpClient::builder(TokioExecutor::new()).build(connector)))
+        }
+        Err(error) => Err(format!(
+            "this system has no CA certificates ({error}): install them, or name a file of them in SSL_CERT_FILE"
+        )),
+    })
+}
+
+#[cfg(not(feature = "tls"))]
+fn https_client(url: &str) -> Option<Result<Client, String>> {
+    let problem = "this program was built without https; build it with --features tls";
+    url.starts_with("https://").then(|| Err(problem.to_owned()))
+}
+
 /// The remedy for the errors that users meet.
 fn remedy(error: &clickhouse::error::Error) -> &'static str {
-    if matches!(error, clickhouse::error::Error::Network(_)) {
+    if let clickhouse::error::Error::Network(source) = error {
+        let mut causes =
+            std::iter::successors(Some(&**source as &dyn std::error::Error), |error| error.source());
+        if causes.any(|cause| cause.to_string().contains("certificate")) {
+            return "correct the host name, renew the certificate, or name the file of its CA in SSL_CERT_FILE";
+        }
         return "is it running, and is --clickhouse its HTTP address?";
     }
     let text = error.to_string();

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::units;
+use crate::units::{self, Settings};
 
 /// Kafka's address, the topic and the client's settings.
 #[derive(Debug, Args)]
@@ -15,9 +15,17 @@ pub struct KafkaArgs {
     #[arg(long, env = "KMR_TOPIC", default_value = "ingest-performance-metrics")]
     pub topic: String,
     /// A setting of the Kafka client, by librdkafka's name. Repeat it, or separate several with ;
+    /// (`\;` is a ; of the value)
     #[arg(long = "set", env = "KMR_KAFKA_SETTINGS", hide_env_values = true, value_name = "NAME=VALUE",
-          value_parser = units::setting, value_delimiter = ';')]
-    pub settings: Vec<(String, String)>,
+          value_parser = units::settings)]
+    pub settings: Vec<Settings>,
+}
+
+impl KafkaArgs {
+    /// The settings of all `--set`, in their order.
+    pub fn settings(&self) -> Vec<(String, String)> {
+        self.settings.iter().flat_map(|settings| settings.0.clone()).collect()
+    }
 }
 
 /// ClickHouse's address and the table.
@@ -56,6 +64,8 @@ mod tests {
         let flags =
             Flags::try_parse_from(["kmr", "--set", "client.id=x", "--set", "fetch.min.bytes=1"]).unwrap();
         let expected = [("client.id".to_owned(), "x".to_owned()), ("fetch.min.bytes".into(), "1".into())];
-        assert_eq!(flags.kafka.settings, expected);
+        assert_eq!(flags.kafka.settings(), expected);
+        let flags = Flags::try_parse_from(["kmr", "--set", "client.id=x;fetch.min.bytes=1"]).unwrap();
+        assert_eq!(flags.kafka.settings(), expected);
     }
 }

@@ -18,7 +18,7 @@ const PASSWORD: &str = "KMR_KAFKA_PASSWORD";
 ///
 /// When `--set` holds a password.
 pub fn extra_settings(args: &KafkaArgs) -> anyhow::Result<Vec<(String, String)>> {
-    let mut settings = args.settings.clone();
+    let mut settings = args.settings();
     if settings.iter().any(|(name, _)| name == "sasl.password") {
         bail!("every user of this machine can read sasl.password as an argument; set {PASSWORD} instead");
     }
@@ -58,13 +58,14 @@ pub fn unreachable(broker: &str, timeout: Duration, reason: &str) -> anyhow::Err
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::units::Settings;
 
     #[test]
     fn a_password_as_an_argument_is_rejected_and_not_repeated() {
         let args = KafkaArgs {
             broker: "b:9092".to_owned(),
             topic: "events".to_owned(),
-            settings: vec![("sasl.password".to_owned(), "hunter2".to_owned())],
+            settings: vec![Settings(vec![("sasl.password".to_owned(), "hunter2".to_owned())])],
         };
         let error = extra_settings(&args).unwrap_err().to_string();
         assert!(error.contains(PASSWORD) && !error.contains("hunter2"), "{error}");

@@ -10,6 +10,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 pub fn start() {
     let lines = tracing_subscriber::fmt::layer()
         .with_writer(std::io::stderr)
+        // It would report a closed standard error with `eprintln!`, which panics then.
+        .log_internal_errors(false)
         .with_ansi(std::io::stderr().is_terminal());
     // Fails only if the process has a subscriber already.
     let _ = tracing_subscriber::registry().with(lines).with(filter()).try_init();

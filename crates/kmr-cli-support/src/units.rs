@@ -60,16 +60,38 @@ pub fn ratio(text: &str) -> Result<f64, String> {
     if (0.0..=1.0).contains(&value) { Ok(value) } else { Err(wrong()) }
 }
 
-/// A Kafka setting: `name=value`.
+/// Kafka settings of one flag.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings(pub Vec<(String, String)>);
+
+/// Kafka settings: `name=value`, several with `;` between them. A value holds a `;` as `\;`.
 ///
 /// # Errors
 ///
 /// A text for the user, with examples.
-pub fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) = text
-        .split_once('=')
-        .filter(|(name, _)| !name.trim().is_empty())
-        .ok_or_else(|| format!("{text:?} is not a setting; write it as name=value"))?;
+pub fn settings(text: &str) -> Result<Settings, String> {
+    let mut parts = vec![String::new()];
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match (character, parts.last_mut()) {
+            (';', _) => parts.push(String::new()),
+            ('\\', Some(part)) if characters.next_if_eq(&';').is_some() => part.push(';'),
+            (other, Some(part)) => part.push(other),
+            (_, None) => {}
+        }
+    }
+    // A ; at the end separates nothing.
+    if parts.len() > 1 && parts.last().is_some_and(|part| part.trim().is_empty()) {
+        parts.pop();
+    }
+    parts.iter().map(|part| setting(part)).collect::<Result<_, _>>().map(Settings)
+}
+
+fn setting(text: &str) -> Result<(String, String), String> {
+    let (name, value) =
+        text.split_once('=').filter(|(name, _)| !name.trim().is_empty()).ok_or_else(|| {
+            format!("{text:?} is not a setting; write it as name=value, and a ; of a value as \\;")
+        })?;
     Ok((name.trim().to_owned(), value.to_owned()))
 }
 
@@ -116,5 +138,17 @@ mod tests {
     fn settings_keep_what_follows_the_first_equals_sign() {
         assert_eq!(setting("a.b=c=d"), Ok(("a.b".into(), "c=d".into())));
         assert!(setting("a.b").is_err() && setting("=x").is_err());
+    }
+
+    #[test]
+    fn several_settings_are_separated_and_a_value_can_hold_the_separator() {
+        let of = |text| settings(text).map(|settings| settings.0);
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(of("a=1;b=2"), Ok(vec![pair("a", "1"), pair("b", "2")]));
+        assert_eq!(of("a=1;b=2;"), Ok(vec![pair("a", "1"), pair("b", "2")]));
+        assert_eq!(of("a=x\\;y;b= p "), Ok(vec![pair("a", "x;y"), pair("b", " p ")]));
+        assert_eq!(of("a=C:\\x"), Ok(vec![pair("a", "C:\\x")]));
+        assert!(of("a=x;y").unwrap_err().contains("\\;"));
+        assert!(of("").is_err() && of(";").is_err());
     }
 }

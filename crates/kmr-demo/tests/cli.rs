@@ -38,6 +38,24 @@ fn the_embedded_demo_accounts_for_every_message() {
 }
 
 #[test]
+fn a_reader_that_ends_early_is_no_error() {
+    use std::process::{Command, Stdio};
+    let mut command = Command::new(env!("CARGO_BIN_EXE_kmr-demo"));
+    command.args(["--messages", "1000", "--malformed-ratio", "1/10"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && !stderr.contains("panicked"), "{:?}: {stderr}", output.status);
+
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stderr.take());
+    let output = child.wait_with_output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && stdout.contains("1,000"), "{:?}: {stdout}", output.status);
+}
+
+#[test]
 fn run_consumes_what_produce_produced() {
     let cluster = EmbeddedCluster::start().unwrap();
     cluster.create_topic("events", 3).unwrap();

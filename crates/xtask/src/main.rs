@@ -1,6 +1,23 @@
 //! The project's own commands. On a fresh machine, `cargo xtask test` is the only one you need.
 
-#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command-line tool reports what it does")]
+#![expect(clippy::print_stderr, reason = "a command-line tool reports what it does")]
+
+/// Shadows the standard macro, which panics if the reader has ended: `cargo xtask words | head`.
+macro_rules! println {
+    ($($arguments:tt)*) => {{
+        let _ = std::io::Write::write_fmt(
+            &mut std::io::stdout(),
+            format_args!("{}\n", format_args!($($arguments)*)),
+        );
+    }};
+}
+
+/// The same without the end of a line.
+macro_rules! print {
+    ($($arguments:tt)*) => {{
+        let _ = std::io::Write::write_fmt(&mut std::io::stdout(), format_args!($($arguments)*));
+    }};
+}
 
 mod bench;
 mod engine;

@@ -99,7 +99,10 @@ fn create(options: &OpenOptions, context: Context) -> Result<Client, Error> {
     Client::from_config_and_context(&native, context).map_err(|error| match error {
         // Without the value, which may be a secret.
         KafkaError::ClientConfig(_, reason, name, _) => {
-            Error::Config(format!("Kafka setting {name}: {reason}"))
+            let needs_tls = reason.contains("not available at build time");
+            let remedy =
+                if needs_tls { "; build with the feature `ssl` of kmr-core (--features ssl)" } else { "" };
+            Error::Config(format!("Kafka setting {name}: {reason}{remedy}"))
         }
         KafkaError::ClientCreation(reason) => Error::Config(format!("Kafka settings: {reason}")),
         other => Error::Config(format!("Kafka settings: {other}")),

@@ -54,7 +54,7 @@ pub(crate) fn report(files: &[SourceFile], verbose: bool) {
         for hit in &hits {
             println!("{}", hit.finding());
         }
-        println!();
+        println!("");
     }
     let count = |hits: &[&Hit<'_>]| {
         let names = hits.iter().filter(|hit| hit.place == Place::Name).count();
