@@ -7,7 +7,7 @@ use clickhouse::Client;
 use testcontainers::ImageExt as _;
 use testcontainers::bollard::models::PortBinding;
 
-use crate::clickhouse_config;
+use crate::clickhouse_config::{self, ServerConfig};
 use crate::deadline::{Deadline, wait_until};
 use crate::engine::{Container, Image, REMEDY, Server, Service, Shared, free_port, given_address};
 use crate::names::unique;
@@ -65,10 +65,42 @@ impl ClickHouse {
     ///
     /// As for [`ClickHouse::shared`].
     pub async fn own_with_keeper() -> Result<Self> {
-        Self::own_with(|image| clickhouse_config::files(image.is_local()).to_vec()).await
+        Self::own_with(|image| clickhouse_config::files(image.is_local())).await
     }
 
-    async fn own_with(files: impl FnOnce(&Image) -> Vec<(&'static str, &'static str)>) -> Result<Self> {
+    /// As [`ClickHouse::own`], with clusters, profiles and users of the test, and with an open
+    /// native port, so that it can be a shard of itself or of another server.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ClickHouse::shared`].
+    pub async fn own_with_config(config: &ServerConfig) -> Result<Self> {
+        let server = Self::own_with(|image| config.files(image.is_local())).await?;
+        server.open_native_port().await?;
+        Ok(server)
+    }
+
+    /// Opens the native port of a server with a [`ServerConfig`]. Only the local engine needs it,
+    /// after each start; the official image has the port open.
+    ///
+    /// # Errors
+    ///
+    /// When the server rejects the statement.
+    pub async fn open_native_port(&self) -> Result<()> {
+        let open = "SYSTEM START LISTEN TCP";
+        self.client().query(open).execute().await.with_context(|| open.to_owned())
+    }
+
+    /// The address at which other containers reach this server, without a port.
+    ///
+    /// # Errors
+    ///
+    /// When the server is not in a container.
+    pub async fn container_address(&self) -> Result<String> {
+        self.container()?.address().await
+    }
+
+    async fn own_with(files: impl FnOnce(&Image) -> Vec<(&'static str, String)>) -> Result<Self> {
         let port = free_port()?;
         let image = Image::choose(Service::ClickHouse).await?;
         let container = start(image.clone(), port, files(&image)).await?;
@@ -151,13 +183,13 @@ impl Deref for ClickHouse {
     }
 }
 
-async fn start(image: Image, port: u16, files: Vec<(&'static str, &'static str)>) -> Result<Container> {
+async fn start(image: Image, port: u16, files: Vec<(&'static str, String)>) -> Result<Container> {
     let binding = PortBinding { host_ip: Some("127.0.0.1".to_owned()), host_port: Some(port.to_string()) };
     let bindings = std::collections::HashMap::from([(HTTP.to_owned(), Some(vec![binding]))]);
     Container::start(image, move |request| {
-        let request = files.into_iter().fold(request, |request, (path, content)| {
-            request.with_copy_to(path, content.as_bytes().to_vec())
-        });
+        let request = files
+            .into_iter()
+            .fold(request, |request, (path, content)| request.with_copy_to(path, content.into_bytes()));
         request
             // The official image denies network access to a user without a password, unless this is
             // set.

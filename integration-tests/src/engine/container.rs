@@ -103,6 +103,18 @@ impl Container {
             .context("restarting a container")
     }
 
+    /// The address at which other containers reach it. A restart can change it.
+    pub(crate) async fn address(&self) -> Result<String> {
+        let id = self.id.clone();
+        let inspected = on_engine(async move { Ok(docker().await?.inspect_container(&id, None).await?) })
+            .await
+            .context("inspecting a container")?;
+        let networks = inspected.network_settings.and_then(|settings| settings.networks);
+        let mut addresses =
+            networks.unwrap_or_default().into_values().filter_map(|network| network.ip_address);
+        addresses.find(|address| !address.is_empty()).context("a container has no address of its own")
+    }
+
     /// Runs a program inside, and returns its standard output.
     ///
     /// # Errors

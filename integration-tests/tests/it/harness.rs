@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use anyhow::Result;
+use integration_tests::clickhouse_config::ServerConfig;
 use integration_tests::{
     ClickHouse, Deadline, Kafka, Message, Process, SecuredKafka, Signal, TopicSpec, records, test_name,
     unique, wait_until,
@@ -121,6 +122,26 @@ async fn a_killed_clickhouse_restarts_at_its_address_with_its_data() -> Result<(
     server.stop().await?;
     server.start().await?;
     assert_eq!(database.count("t").await?, 100);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_clickhouse_has_shards_and_users_of_the_tests_own() -> Result<()> {
+    let shard = ClickHouse::own_with_config(&ServerConfig::default()).await?;
+    let config = ServerConfig::default()
+        .cluster("own", &["127.0.0.1", &shard.container_address().await?])
+        .cluster("other", &["127.0.0.1"])
+        .user("reader", "<readonly>1</readonly>");
+    let server = ClickHouse::own_with_config(&config).await?;
+    shard.client().query("CREATE DATABASE shared ENGINE = Atomic").execute().await?;
+    shard.client().query("CREATE VIEW shared.v AS SELECT 41 AS n").execute().await?;
+    server.client().query("CREATE DATABASE shared ENGINE = Atomic").execute().await?;
+    server.client().query("CREATE VIEW shared.v AS SELECT 1 AS n").execute().await?;
+    let sum = "SELECT toUInt64(sum(n)) FROM cluster('own', shared, v)";
+    assert_eq!(server.client().query(sum).fetch_one::<u64>().await?, 42, "both shards answer");
+    let reader = server.client().with_user("reader");
+    let error = reader.query("CREATE DATABASE forbidden").execute().await.unwrap_err().to_string();
+    assert!(error.contains("readonly"), "{error}");
     Ok(())
 }
 

@@ -12,6 +12,7 @@ mod scene;
 mod writer;
 
 // The ClickHouse sink without a consumer.
+mod clickhouse_errors;
 mod clickhouse_faults;
 mod clickhouse_proxies;
 mod clickhouse_rejections;

@@ -5,7 +5,7 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-use crate::clickhouse::error_code::ErrorClass;
+use crate::clickhouse::error_code::{ErrorClass, Stored};
 
 /// An error of the ClickHouse sink.
 #[derive(Debug, thiserror::Error)]
@@ -67,8 +67,10 @@ pub enum ClickHouseError {
         code: u32,
         /// The HTTP status. 200 is possible.
         status: u16,
-        /// The class of the code.
+        /// The class of the code at this place.
         class: ErrorClass,
+        /// What the insert may have stored.
+        stored: Stored,
         /// The server's message, shortened.
         message: String,
         /// The remedy.
@@ -200,6 +202,20 @@ pub enum ClickHouseError {
         source: Box<ClickHouseError>,
     },
 
+    /// The same insert failed several times, and kmr does not repeat it further: a retry would store
+    /// the rows again, or kmr does not know the error's code.
+    #[error("table {table}: the insert failed {failures} times, and kmr does not repeat it: {why}")]
+    Repeated {
+        /// The table, quoted.
+        table: String,
+        /// Number of failures.
+        failures: u32,
+        /// The reason for the limit.
+        why: &'static str,
+        /// The server's last error.
+        source: Box<ClickHouseError>,
+    },
+
     /// Exactly-once mode: a planned block may be stored already, and its token may be forgotten.
     #[error(
         "table {table}: the block {token} may have been inserted before and its token may be forgotten: {why}; check by topic, partition and \
@@ -244,11 +260,29 @@ impl ClickHouseError {
         }
     }
 
+    /// What the failed insert may have stored.
+    pub fn stored(&self) -> Stored {
+        match self {
+            Self::Exception { stored, .. } => *stored,
+            Self::Repeated { source, .. } => source.stored(),
+            Self::TimedOut { phase: Phase::Connect, .. } => Stored::Nothing,
+            Self::TimedOut { .. } | Self::Broken { .. } | Self::Incomplete { .. } => Stored::Unknown,
+            Self::Status { retryable: true, .. } | Self::NotClickHouse { .. } => Stored::Unknown,
+            _ => Stored::Nothing,
+        }
+    }
+
+    /// Whether the failed insert may have stored rows.
+    pub(crate) fn may_be_stored(&self) -> bool {
+        self.stored() != Stored::Nothing
+    }
+
     /// The class of ClickHouse's error code, if there is one.
     pub fn class(&self) -> Option<ErrorClass> {
         match self {
             Self::Exception { class, .. } => Some(*class),
             Self::NotReady { source, .. }
+            | Self::Repeated { source, .. }
             | Self::Rejected { source, .. }
             | Self::Probe { source, .. }
             | Self::TooManyRejected { source, .. } => source.class(),
@@ -261,6 +295,7 @@ impl ClickHouseError {
         match self {
             Self::Exception { code, .. } => Some(*code),
             Self::NotReady { source, .. }
+            | Self::Repeated { source, .. }
             | Self::Rejected { source, .. }
             | Self::Probe { source, .. }
             | Self::TooManyRejected { source, .. } => source.code(),

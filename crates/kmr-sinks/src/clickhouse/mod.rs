@@ -59,7 +59,7 @@ pub use batch::receipt::InsertReceipt;
 pub use batch::rows::EncodedRows;
 pub use config::{Compression, SchemaChange};
 pub use error::{ClickHouseError, Phase};
-pub use error_code::ErrorClass;
+pub use error_code::{ErrorClass, Stored};
 pub use table::preflight::{TableColumn, check_row};
 pub use table::record_columns::RecordColumns;
 pub use writer::ClickHouseWriter;

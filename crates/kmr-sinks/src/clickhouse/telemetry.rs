@@ -43,6 +43,18 @@ pub(crate) fn host_failed(address: &str, backoff: Duration) {
     tracing::warn!(address, ?backoff, "ClickHouse host failed and is not used during the backoff");
 }
 
+/// `retries` is absent where only the retry policy limits them.
+pub(crate) fn retry_may_store_again(table: &str, rows: u64, retries: Option<u32>, error: &ClickHouseError) {
+    let error = error_chain(error);
+    tracing::warn!(
+        table,
+        rows,
+        retries,
+        error,
+        "rows may be stored twice: the failed insert may have stored them, and no deduplication window is known"
+    );
+}
+
 pub(crate) fn schema_refreshed(table: &str, statement: &str) {
     tracing::warn!(
         table,

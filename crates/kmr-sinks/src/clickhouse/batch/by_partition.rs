@@ -8,16 +8,14 @@
 
 use bytes::Bytes;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
-use serde::Deserialize;
 
 use crate::clickhouse::batch::destination::Destination;
 use crate::clickhouse::batch::encoded_batch::EncodedBatch;
 use crate::clickhouse::batch::row_hash::row_hash;
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::http::query::select;
 use crate::clickhouse::http::request::post_with;
 use crate::clickhouse::http::response;
-use crate::clickhouse::table::name::{is_table, quoted};
+use crate::clickhouse::table::name::quoted;
 use crate::clickhouse::table::schema::Schema;
 use crate::clickhouse::telemetry;
 
@@ -31,11 +29,6 @@ pub(crate) struct SortedBatch {
     pub(crate) encoded: EncodedBatch,
     /// For each row its index in the original batch.
     pub(crate) order: Vec<usize>,
-}
-
-#[derive(Deserialize)]
-struct PartitionKey {
-    partition_key: String,
 }
 
 /// Sorts the rows of `batch` by table partition, stably. `None` where the server cannot compute the
@@ -71,12 +64,10 @@ async fn partition_hashes(
     batch: &EncodedBatch,
 ) -> Result<Vec<u32>, ClickHouseError> {
     let (endpoint, table) = (destination.hosts.endpoint(host), &*destination.name);
-    let statement = format!("SELECT partition_key FROM system.tables WHERE {}", is_table(table));
-    let found: Vec<PartitionKey> = select(endpoint, table, &statement).await?;
-    let Some(PartitionKey { partition_key }) = found.first().filter(|key| !key.partition_key.is_empty())
-    else {
+    let partition_key = destination.facts.partition_key(endpoint, table).await?;
+    if partition_key.is_empty() {
         return Ok(Vec::new());
-    };
+    }
     // As text: a hash of NULL is NULL, which would have another number of bytes.
     let query = format!(
         "SELECT toUInt32(bitAnd(cityHash64(toString(tuple({partition_key}))), 0xFFFFFFFF)) FROM {EXTERNAL_TABLE} \

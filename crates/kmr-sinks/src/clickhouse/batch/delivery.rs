@@ -5,8 +5,8 @@
 //! 1. The whole batch is one insert with the same bytes, until the server rejects rows of it. From
 //!    then on parts are inserted. Each part has its own token, which depends only on its rows
 //!    ([`bisect`](super::bisect)).
-//! 2. A batch is split only after a definite rejection: never after a timeout, a broken connection
-//!    or the error of a view.
+//! 2. A batch is split only after a definite rejection: never after a timeout, a broken connection,
+//!    the error of a view, or an error that may come after a part of the write.
 //! 3. A part that was acknowledged is not sent again by a later attempt.
 //!
 //! A planned block of exactly-once mode is delivered by [`PlannedBlock`].
@@ -26,7 +26,8 @@ use crate::clickhouse::batch::encoded_batch::EncodedBatch;
 use crate::clickhouse::batch::limits;
 use crate::clickhouse::batch::progress::{InsertAttempt, SharedProgress};
 use crate::clickhouse::batch::receipt::InsertReceipt;
-use crate::clickhouse::batch::rejection::{is_from_view, rejection, row_error, size_rejection};
+use crate::clickhouse::batch::rejection::{rejection, row_error, size_rejection};
+use crate::clickhouse::batch::repetition::Risk;
 use crate::clickhouse::config::SchemaChange;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::error_code::ErrorClass;
@@ -90,15 +91,16 @@ impl FrozenBatch {
                 }
                 Err(error) => error,
             };
-            let fault = HostFault::of(&error);
-            self.progress.lock().completed(fault);
-            if fault == HostFault::Unavailable {
+            let endpoint = self.destination.hosts.endpoint(attempt.host);
+            let error = self.destination.facts.apply(endpoint, &self.destination.name, error).await;
+            self.progress.lock().failed(&error);
+            if HostFault::of(&error) == HostFault::Unavailable {
                 unavailable_hosts += 1;
                 if unavailable_hosts < self.destination.hosts.len() {
                     continue; // no host has stored the part, and another one may be available
                 }
             }
-            self.recover(&part, attempt.host, &statement, error).await?;
+            self.recover(&part, attempt.host, error).await?;
         }
         Ok(())
     }
@@ -139,15 +141,9 @@ impl FrozenBatch {
 
     /// Handles a failed insert. Returns `Ok` if another insert can follow at once. Otherwise the
     /// attempt fails with the returned error.
-    async fn recover(
-        &self,
-        part: &Part,
-        host: usize,
-        statement: &str,
-        error: ClickHouseError,
-    ) -> Result<(), ClickHouseError> {
+    async fn recover(&self, part: &Part, host: usize, error: ClickHouseError) -> Result<(), ClickHouseError> {
         if error.class() == Some(ErrorClass::Schema) && !self.progress.lock().refreshed {
-            return self.refresh_schema(host, statement, error).await;
+            return self.refresh_schema(host).await;
         }
         let rejection = rejection(&error).or_else(|| {
             let mut progress = self.progress.lock();
@@ -164,32 +160,27 @@ impl FrozenBatch {
         }
     }
 
-    /// Describes the table again after a schema error for `statement`.
-    async fn refresh_schema(
-        &self,
-        host: usize,
-        statement: &str,
-        error: ClickHouseError,
-    ) -> Result<(), ClickHouseError> {
-        let is_new_statement = match self.destination.refresh(host, statement).await {
+    /// Describes the table again after a schema error.
+    async fn refresh_schema(&self, host: usize) -> Result<(), ClickHouseError> {
+        match self.destination.refresh(host).await {
             Err(ClickHouseError::Schema { table, problem })
                 if self.destination.schema_change == SchemaChange::DeadLetter =>
             {
                 return self.reject_part(&table, &problem);
             }
             refreshed => refreshed?,
-        };
+        }
         self.progress.lock().refreshed = true;
         // Insert once more even with the same statement: the table may have been changed back
-        // meanwhile. Not after an error in a view, because then the rows are stored.
-        if is_new_statement || !is_from_view(&error) { Ok(()) } else { Err(error) }
+        // meanwhile.
+        Ok(())
     }
 
     /// Continues the bisection after the server rejected the part and stored none of it.
     fn part_rejected(&self, rejection: Rejection, error: ClickHouseError) -> Result<(), ClickHouseError> {
         let mut progress = self.progress.lock();
         if !progress.bisection.has_split() {
-            let (name, in_doubt) = (&self.destination.name, progress.in_doubt);
+            let (name, in_doubt) = (&self.destination.name, progress.in_doubt || error.may_be_stored());
             match rejection {
                 Rejection::Row(_) => telemetry::bisection_started(name, self.rows, in_doubt, &error),
                 Rejection::Size => telemetry::split_by_size(name, self.rows, in_doubt, &error),
@@ -220,6 +211,12 @@ impl FrozenBatch {
         let rejected = |row| RejectedRow::new(self.original_index(row), error());
         progress.rejected.extend(rows.into_iter().map(rejected));
         Ok(())
+    }
+
+    /// The error that the attempt ends with. Retries that can store rows again are limited.
+    async fn limited(&self, error: ClickHouseError) -> ClickHouseError {
+        let risk = Risk::of(&self.destination, &error).await;
+        self.progress.lock().repetition.failed(&self.destination.name, self.rows, risk, error)
     }
 
     fn delivered(&self, attempt: &Attempt, took: Duration) -> Delivered<InsertReceipt> {
@@ -280,7 +277,10 @@ impl Delivery for FrozenBatch {
                 };
                 planned.insert().await
             }
-            None => self.insert_all().await.map_err(BlockError::Failed),
+            None => match self.insert_all().await {
+                Ok(()) => Ok(()),
+                Err(error) => Err(BlockError::Failed(self.limited(error).await)),
+            },
         };
         if let Err(BlockError::Failed(error)) = &result {
             telemetry::insert_failed(&self.destination.name, self.rows, attempt.number, error);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
 
+use crate::clickhouse::batch::facts::TableFacts;
 use crate::clickhouse::batch::limits::{RejectionLimits, Tally};
 use crate::clickhouse::config::{Compression, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
@@ -43,6 +44,7 @@ pub(crate) struct Destination {
     tally: Mutex<Tally>,
     /// Accepted inserts of all batches.
     inserts: AtomicU64,
+    pub(crate) facts: TableFacts,
 }
 
 /// The options of a [`Destination`].
@@ -78,6 +80,7 @@ impl Destination {
             async_insert: options.async_insert,
             tally: Mutex::default(),
             inserts: AtomicU64::new(0),
+            facts: TableFacts::default(),
         }
     }
 
@@ -179,18 +182,16 @@ impl Destination {
         self.inserts.load(Ordering::Relaxed)
     }
 
-    /// Describes the table again and adapts the statement. Returns whether it differs from
-    /// `rejected`.
-    pub(crate) async fn refresh(&self, host: usize, rejected: &str) -> Result<bool, ClickHouseError> {
+    /// Describes the table again and adapts the statement.
+    pub(crate) async fn refresh(&self, host: usize) -> Result<(), ClickHouseError> {
         let described = startup::describe_once(self.hosts.endpoint(host), &self.name).await?;
         let statement = schema_change::statement(&self.name, &self.table.schema, &described)?;
-        let differs = statement != rejected;
         let mut current = self.statement.write().unwrap_or_else(PoisonError::into_inner);
         if **current != *statement {
             telemetry::schema_refreshed(&self.name, &statement);
             *current = statement.into();
         }
-        Ok(differs)
+        Ok(())
     }
 
     /// The current statement.

@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use kmr_core::RejectedRow;
 
 use crate::clickhouse::batch::bisect::{Bisection, Rejection};
-use crate::clickhouse::batch::rejection::is_from_view;
+use crate::clickhouse::batch::repetition::Repetition;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::http::hosts::HostFault;
@@ -49,6 +49,8 @@ pub(crate) struct Progress {
     repeated: Option<RepeatedError>,
     /// An error code that is proved to be this batch's own.
     own_code: Option<u32>,
+    /// Failures that may have stored rows.
+    pub(crate) repetition: Repetition,
 }
 
 /// An insert at a host.
@@ -83,6 +85,7 @@ impl Progress {
             refreshed: false,
             repeated: None,
             own_code: None,
+            repetition: Repetition::default(),
         }
     }
 
@@ -114,8 +117,14 @@ impl Progress {
         self.query_id = outcome.query_id.or(self.query_id.take());
     }
 
+    /// Records the end of an insert with an error.
+    pub(crate) fn failed(&mut self, error: &ClickHouseError) {
+        self.completed(HostFault::of(error));
+        self.in_doubt |= error.is_retryable() && error.may_be_stored();
+    }
+
     /// Records the end of an insert.
-    pub(crate) fn completed(&mut self, fault: HostFault) {
+    fn completed(&mut self, fault: HostFault) {
         match (self.current.take(), fault) {
             (Some(attempt), HostFault::Unknown) => self.outcome_unknown(attempt),
             _ => self.preferred_host = None,
@@ -128,8 +137,8 @@ impl Progress {
         self.preferred_host = (!attempt.is_repetition).then_some(attempt.host);
     }
 
-    /// Whether a retryable error is this part's own: the part keeps getting it while other inserts
-    /// are accepted. `inserts` is the number of accepted inserts of the writer.
+    /// Whether a temporary error is this part's own: the part keeps getting it while other inserts
+    /// are accepted. Only if no insert of the part may have stored rows. `inserts` is the number of accepted inserts of the writer.
     pub(crate) fn own_rejection(
         &mut self,
         error: &ClickHouseError,
@@ -137,7 +146,7 @@ impl Progress {
         inserts: u64,
     ) -> Option<Rejection> {
         let code = error.code().filter(|_| error.class() == Some(ErrorClass::Transient))?;
-        if self.in_doubt || is_from_view(error) {
+        if self.in_doubt {
             return None; // the rows may be stored: only an unchanged retry is safe
         }
         let before = self.repeated.filter(|before| before.code == code);

@@ -3,9 +3,8 @@
 use kmr_core::BoxError;
 
 use crate::clickhouse::batch::bisect::Rejection;
-use crate::clickhouse::batch::exception::{self, Origin};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::error_code::ErrorClass;
+use crate::clickhouse::error_code::{ErrorClass, place};
 use crate::clickhouse::http::status::CONTENT_TOO_LARGE;
 use crate::errors::with_code;
 
@@ -13,7 +12,7 @@ use crate::errors::with_code;
 pub(crate) fn rejection(error: &ClickHouseError) -> Option<Rejection> {
     match error {
         ClickHouseError::Exception { class: ErrorClass::Data, message, .. } => {
-            Some(Rejection::Row(exception::row(message)))
+            Some(Rejection::Row(place::row(message)))
         }
         ClickHouseError::Exception { class: ErrorClass::TooManyPartitions, .. } => Some(Rejection::Size),
         _ => None,
@@ -27,18 +26,10 @@ pub(crate) fn size_rejection(error: &ClickHouseError, rows: usize) -> Option<Rej
     is_too_large.then_some(if rows > 1 { Rejection::Size } else { Rejection::Row(None) })
 }
 
-/// Whether a dependent view failed. Then the rows are stored in the table itself.
-pub(crate) fn is_from_view(error: &ClickHouseError) -> bool {
-    match error {
-        ClickHouseError::Exception { code, message, .. } => exception::origin(*code, message) == Origin::View,
-        _ => false,
-    }
-}
-
 /// The error of a row that the server rejected alone.
 pub(crate) fn row_error(error: ClickHouseError) -> BoxError {
     let column = match &error {
-        ClickHouseError::Exception { message, .. } => exception::column(message).map(str::to_owned),
+        ClickHouseError::Exception { message, .. } => place::column(message).map(str::to_owned),
         _ => None,
     };
     let code = error.code();

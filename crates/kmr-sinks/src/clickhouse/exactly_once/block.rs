@@ -22,7 +22,6 @@ use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::doubt::doubt;
 use crate::clickhouse::exactly_once::probe::Probe;
 use crate::clickhouse::exactly_once::windows::Window;
-use crate::clickhouse::http::hosts::HostFault;
 use crate::clickhouse::telemetry;
 use crate::errors::delivery_error;
 
@@ -99,7 +98,7 @@ impl PlannedBlock<'_> {
         };
         let insert = Insert { statement: &statement, token: &self.block.token, rows, body };
         let result = self.destination.insert(0, insert).await;
-        let is_unknown = result.as_ref().is_err_and(|error| HostFault::of(error) == HostFault::Unknown);
+        let is_unknown = result.as_ref().is_err_and(|error| error.is_retryable() && error.may_be_stored());
         self.progress.lock().in_doubt = was_in_doubt || is_unknown;
         let error = match result {
             Ok(outcome) => {

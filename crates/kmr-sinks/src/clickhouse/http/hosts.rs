@@ -13,6 +13,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::clickhouse::error::{ClickHouseError, Phase};
+use crate::clickhouse::error_code::Stored;
 use crate::clickhouse::http::endpoint::Endpoint;
 
 /// Backoff after the first failure of a host; it doubles.
@@ -55,8 +56,10 @@ impl HostFault {
         match error {
             ClickHouseError::Unreachable { .. } => HostFault::Unavailable,
             // Too many queries, a read-only replica, an overloaded server: rejected before any
-            // work.
-            ClickHouseError::Exception { code: 202 | 242 | 745, .. } => HostFault::Unavailable,
+            // work. Not in a view or a shard, where rows are stored.
+            ClickHouseError::Exception { code: 202 | 242 | 745, stored: Stored::Nothing, .. } => {
+                HostFault::Unavailable
+            }
             ClickHouseError::TimedOut { phase: Phase::Connect, .. } => HostFault::Unavailable,
             ClickHouseError::TimedOut { .. } | ClickHouseError::Broken { .. } => HostFault::Unknown,
             ClickHouseError::Status { retryable: true, .. } => HostFault::Unknown,

@@ -86,13 +86,14 @@ pub(crate) fn check(response: &Response, endpoint: &Endpoint, table: &str) -> Re
     let found = find_exception(&text);
     if let Some(code) = header.or(found.map(|(code, _)| code)) {
         let message = endpoint.redact(found.map_or(text.as_ref(), |(_, message)| message).trim());
-        let class = classify(code, status, &message);
+        let (class, stored) = classify(code, &message);
         return Err(ClickHouseError::Exception {
             address: endpoint.address(),
             table: table.to_owned(),
             code,
             status,
             class,
+            stored,
             message: without_middle(&message, MESSAGE_CHARACTERS),
             remedy: remedy(code, class),
         });

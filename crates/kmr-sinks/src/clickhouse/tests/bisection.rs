@@ -208,9 +208,9 @@ async fn rows_of_too_many_table_partitions_are_inserted_in_parts() {
 }
 
 #[tokio::test]
-async fn a_retryable_error_of_one_batch_alone_is_that_batchs_own() {
+async fn a_temporary_rejection_of_one_batch_alone_is_that_batchs_own() {
     let table = Table::new(|_, ids| match ids.contains(&900) {
-        true => Act::Reject(exception(4711, "Something odd in a row")),
+        true => Act::Reject(exception(241, "Query memory limit exceeded")),
         false => Act::Store,
     })
     .await;

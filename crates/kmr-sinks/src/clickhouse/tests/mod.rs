@@ -2,6 +2,7 @@
 
 mod bisection;
 mod connections;
+mod doubt;
 mod faults;
 mod mock;
 mod planned_blocks;
@@ -150,12 +151,12 @@ async fn exceptions_have_the_class_of_their_code() {
         ),
         (
             "400 Bad Request",
-            "33",
-            "Code: 33. DB::Exception: Cannot read all data",
+            "16",
+            "Code: 16. DB::Exception: No such column text in table db.lines",
             ErrorClass::Schema,
             "the table changed",
         ),
-        ("200 OK", "209", "", ErrorClass::Transient, "code 209 (HTTP 200)"),
+        ("200 OK", "209", "", ErrorClass::InDoubt, "code 209 (HTTP 200)"),
     ];
     for (status, code, body, class, words) in table {
         let (retryable, error) = failure(response(status, &[(EXCEPTION, code)], body)).await;

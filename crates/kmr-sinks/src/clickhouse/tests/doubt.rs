@@ -1,0 +1,128 @@
+//! Errors after which rows may be stored: no batch is split, and no retry doubles rows for long.
+
+use kmr_core::{Attempt, error_chain};
+
+use super::bisection::{batch_of, deliver};
+use super::table::{Act, Table, exception};
+use super::{sink_error, writer};
+use crate::clickhouse::ClickHouseError;
+use crate::clickhouse::batch::repetition::{DOUBLING_RETRIES, UNKNOWN_RETRIES};
+
+/// A started writer to a table.
+async fn started(table: &Table) -> crate::clickhouse::ClickHouseWriter<super::Line> {
+    let mut writer = writer(&table.url).max_rows(1 << 20);
+    kmr_core::Reducer::start(&mut writer).await.unwrap();
+    writer
+}
+
+/// Fails a batch of 1,000 rows 20 times while others are stored. Returns the rows of its inserts.
+async fn inserts_of_a_failing_batch(code: u32, text: &'static str) -> Vec<usize> {
+    let table = Table::new(move |_, ids| match ids.contains(&900) {
+        true => Act::StoreBut(exception(code, text)),
+        false => Act::Store,
+    })
+    .await;
+    let mut writer = started(&table).await;
+    let batch = batch_of(&mut writer, 1_000).await;
+    for number in 1..=20 {
+        let error = batch.deliver(Attempt::new(number)).await.unwrap_err();
+        assert!(error.is_retryable(), "code {code}");
+        deliver(&batch_of(&mut writer, 3).await).await;
+    }
+    let inserts = table.contents.lock().unwrap().inserts.iter().map(|(rows, _)| *rows).collect::<Vec<_>>();
+    let tokens = table.contents.lock().unwrap().tokens.len();
+    assert_eq!(tokens, 21, "code {code}: the batch has one token");
+    inserts.into_iter().filter(|rows| *rows != 3).collect()
+}
+
+#[tokio::test]
+async fn a_batch_that_may_be_stored_is_never_split() {
+    for code in [159, 209, 210, 319, 394, 999] {
+        assert_eq!(inserts_of_a_failing_batch(code, "Something").await, [1_000; 20], "code {code}");
+    }
+    let lost = "Attempt to read after eof: while receiving packet from b:9000, local address: a:45096: Insertion status:\nWrote 1 \
+                blocks and 20 rows on shard 0 replica 0, b:9000 (average 1 ms per block)\n. (ATTEMPT_TO_READ_AFTER_EOF)";
+    for code in [32, 33] {
+        assert_eq!(inserts_of_a_failing_batch(code, lost).await, [1_000; 20], "code {code}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_of_several_table_partitions_is_not_split_for_memory() {
+    let table = Table::new(move |_, ids| match ids.contains(&900) {
+        true => Act::Reject(exception(241, "Query memory limit exceeded")),
+        false => Act::Store,
+    })
+    .await;
+    // The server knows a partition key: rows of the first partitions may be stored.
+    table.contents.lock().unwrap().hashes = vec![1];
+    let mut writer = started(&table).await;
+    let batch = batch_of(&mut writer, 1_000).await;
+    for number in 1..=20 {
+        assert!(batch.deliver(Attempt::new(number)).await.unwrap_err().is_retryable());
+        deliver(&batch_of(&mut writer, 3).await).await;
+    }
+    let contents = table.contents.lock().unwrap();
+    assert_eq!(contents.inserts.iter().filter(|(rows, _)| *rows == 1_000).count(), 20);
+}
+
+/// Inserts a batch until the error is permanent. Returns the number of inserts, and the error.
+async fn inserts_until_the_stop(code: u32, text: &'static str) -> (usize, ClickHouseError) {
+    let table = Table::new(move |_, _| Act::StoreBut(exception(code, text))).await;
+    let batch = batch_of(&mut started(&table).await, 10).await;
+    for number in 1..100 {
+        let (retryable, error) = sink_error(batch.deliver(Attempt::new(number)).await.unwrap_err());
+        if !retryable {
+            return (table.inserts(), error);
+        }
+    }
+    panic!("code {code} is retried for ever")
+}
+
+#[tokio::test]
+async fn a_temporary_error_of_a_view_is_retried_a_few_times_and_the_error_tells_why() {
+    let (inserts, error) = inserts_until_the_stop(241, "Memory: while pushing to view db.v. (X)").await;
+    assert_eq!(inserts, DOUBLING_RETRIES as usize + 1);
+    let text = error_chain(&error);
+    assert!(
+        text.contains("failed 4 times") && text.contains("stores the rows in the table once more"),
+        "{text}"
+    );
+    assert_eq!(error.code(), Some(241));
+}
+
+#[tokio::test]
+async fn an_unknown_code_is_retried_a_few_times_and_the_error_tells_why() {
+    let (inserts, error) = inserts_until_the_stop(4711, "Something odd").await;
+    assert_eq!(inserts, UNKNOWN_RETRIES as usize + 1);
+    let text = error_chain(&error);
+    assert!(text.contains("failed 5 times") && text.contains("does not know the error's code"), "{text}");
+}
+
+#[tokio::test]
+async fn errors_of_views_shards_and_settings_stop_at_the_first_answer() {
+    for (code, text, words) in [
+        (
+            691,
+            "Unknown element 'bad' for enum: while pushing to view db.v. (X)",
+            "each restart stores them again",
+        ),
+        (4711, "Something odd: while pushing to view db.v. (X)", "correct the view"),
+        (
+            395,
+            "Received from b:9000. DB::Exception: bad: while executing 'FUNCTION throwIf(a :: 4) -> throwIf(a) UInt8 : 3'. (X)",
+            "other shards may have stored their rows",
+        ),
+        (
+            452,
+            "Setting async_insert should not be changed. (SETTING_CONSTRAINT_VIOLATION)",
+            "profile does not allow",
+        ),
+        (48, "Method write is not supported by storage View. (NOT_IMPLEMENTED)", "engine accepts no inserts"),
+        (62, "Syntax error: failed at position 23. (SYNTAX_ERROR)", "the server's version"),
+    ] {
+        let (inserts, error) = inserts_until_the_stop(code, text).await;
+        assert_eq!(inserts, 1, "code {code}");
+        assert!(error.to_string().contains(words), "{error}");
+    }
+}
