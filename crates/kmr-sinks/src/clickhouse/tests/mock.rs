@@ -64,9 +64,18 @@ pub(super) fn written(rows: u64) -> Step {
 }
 
 impl Mock {
-    /// Serves `steps`, one for each connection, and then rejects connections. Questions about system
-    /// tables are no step: the answer has no rows.
+    /// Serves `steps`, one for each connection, and then rejects connections.
     pub(super) async fn new(steps: Vec<Step>) -> Self {
+        Self::serving(steps, false).await
+    }
+
+    /// Like [`new`](Self::new), but questions about system tables are no step: the answer has no
+    /// rows.
+    pub(super) async fn without_system_tables(steps: Vec<Step>) -> Self {
+        Self::serving(steps, true).await
+    }
+
+    async fn serving(steps: Vec<Step>, answers_questions: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let received = Arc::new(Mutex::new(Vec::new()));
@@ -76,7 +85,7 @@ impl Mock {
             let mut steps = VecDeque::from(steps);
             while !steps.is_empty() {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                if is_question(&stream).await {
+                if answers_questions && is_question(&stream).await {
                     read_request(&mut stream).await;
                     let Step::Respond(nothing) = response("200 OK", &[], "") else { unreachable!() };
                     stream.write_all(&nothing).await.unwrap();

@@ -50,7 +50,7 @@ async fn batch(mut writer: ClickHouseWriter<Line>) -> Batch {
 async fn failure(step: Step) -> (bool, ClickHouseError) {
     // The last two steps serve a schema error, after which the sink describes the table and inserts
     // again.
-    let mock = Mock::new(vec![description(), step.clone(), description(), step]).await;
+    let mock = Mock::without_system_tables(vec![description(), step.clone(), description(), step]).await;
     let batch = batch(writer(&mock.url)).await;
     sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err())
 }
@@ -104,7 +104,7 @@ async fn an_insert_carries_header_rows_token_and_credentials() {
 async fn a_retry_sends_the_same_bytes_under_the_same_token() {
     let overloaded =
         response("500 Internal Server Error", &[(EXCEPTION, "241")], "Code: 241. DB::Exception: Memory");
-    let mock = Mock::new(vec![description(), overloaded, written(2)]).await;
+    let mock = Mock::without_system_tables(vec![description(), overloaded, written(2)]).await;
     let batch = batch(writer(&mock.url)).await;
     assert!(batch.deliver(Attempt::new(1)).await.unwrap_err().is_retryable());
     assert_eq!(batch.deliver(Attempt::new(2)).await.unwrap().output.attempts, 2);

@@ -18,7 +18,8 @@ async fn an_unreached_quorum_is_retryable_and_explained() {
         ),
         (319, "Unknown status of insert: timeout while waiting for quorum. (UNKNOWN_STATUS_OF_INSERT)"),
     ] {
-        let mock = Mock::new(vec![description(), exception(code, text), written(2)]).await;
+        let steps = vec![description(), exception(code, text), written(2)];
+        let mock = Mock::without_system_tables(steps).await;
         let batch = batch(writer(&mock.url).response_timeout(Duration::from_secs(10)).insert_quorum(2)).await;
         let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
         let shown = error_chain(&error);
