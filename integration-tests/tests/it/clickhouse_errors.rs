@@ -28,6 +28,10 @@ const USER: &str = "foreground";
 /// Attempts of one batch, if it is retried for so long.
 const ATTEMPTS: u32 = 8;
 
+/// Only the server's own network code raises it. A Distributed table takes it for an orderly end of
+/// a shard's insert, so a function that raises it makes the server report success.
+const CANCELLED_BY_CLIENT: u32 = 735;
+
 #[derive(Clone, Row, Serialize)]
 struct Numbered {
     id: u64,
@@ -278,11 +282,11 @@ async fn every_code_in_every_place_has_the_class_that_the_table_proves() -> Resu
     for (code, name) in &known {
         assert_eq!(codes.get(code), Some(name), "the name of code {code} in docs/clickhouse-errors.md");
     }
-    // All known codes, one of four others, and codes that no server has.
+    // All known codes, one of eight others, and codes that no server has.
     let mut others = 0;
     codes.retain(|code, _| {
         others += 1;
-        known.contains_key(code) || others % 4 == 0
+        *code != CANCELLED_BY_CLIENT && (known.contains_key(code) || others % 8 == 0)
     });
     let codes: Vec<u32> = codes.into_keys().chain([4_711, 31_999]).collect();
     let run = async |place: &Place| -> Result<BTreeMap<String, usize>> {
@@ -333,7 +337,6 @@ async fn one_bad_value_of_a_computed_column_is_one_dead_letter() -> Result<()> {
         ("s::JSON", 117, "{}", "{"),
         ("base64Decode(s)", 117, "YQ==", "!"),
         ("CAST(s AS Array(UInt8))", 130, "[1]", "{"),
-        ("CAST(s AS Map(String, UInt8))", 563, "{'a':1}", "["),
         ("CAST(s AS UInt8)", 6, "1", "1x"),
         ("toDateTime(s)", 41, "2020-01-01 00:00:00", "x"),
         ("toFixedString(s, 2)", 131, "ab", "abc"),
