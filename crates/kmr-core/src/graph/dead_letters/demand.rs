@@ -52,7 +52,7 @@ mod tests {
         let mut follower = demand.follow();
         let mut is_wanted = || follower.wait_for(|waiting| *waiting > 0).now_or_never().is_some();
         assert!(!is_wanted());
-        let (first, second) = (demand.wait(), demand.clone().wait());
+        let (first, second) = (demand.wait(), demand.wait());
         drop(first);
         assert!(is_wanted());
         drop(second);
