@@ -32,6 +32,25 @@ pub(crate) fn plaintext(port: u16, controller: u16) -> Environment {
     environment
 }
 
+/// A listener for the test itself, and one whose advertised address is that of a proxy.
+pub(crate) fn proxied(port: u16, behind: u16, proxy: u16, controller: u16) -> Environment {
+    let mut environment = common(controller);
+    let own_listener = format!("PLAINTEXT://127.0.0.1:{port}");
+    environment.extend(own([
+        (
+            "LISTENERS",
+            format!("{own_listener},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}"),
+        ),
+        ("ADVERTISED_LISTENERS", format!("{own_listener},PROXIED://127.0.0.1:{proxy}")),
+        (
+            "LISTENER_SECURITY_PROTOCOL_MAP",
+            "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
+        ),
+        ("INTER_BROKER_LISTENER_NAME", "PLAINTEXT".to_owned()),
+    ]));
+    environment
+}
+
 /// A listener with SASL/SCRAM-SHA-512 for clients, and one without authentication for
 /// administration. Clients of the latter (`User:ANONYMOUS`) are super users. All others need an
 /// ACL.

@@ -10,6 +10,7 @@ mod epochs;
 mod example;
 mod gaps;
 mod kills;
+mod late_commits;
 mod limits;
 mod mapping;
 mod moves;
