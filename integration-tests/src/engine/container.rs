@@ -1,6 +1,8 @@
 //! A running container that can be stopped, killed, paused and restarted at the same address.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, TcpListener};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -189,10 +191,16 @@ impl Drop for Container {
     }
 }
 
-/// A free port of the loopback address, outside the range of outgoing connections.
+/// A free port of the loopback address, outside the range of outgoing connections. No call of this
+/// process gets the port of another, because a server binds it only later.
 pub(crate) fn free_port() -> Result<u16> {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let mut given = GIVEN.lock().unwrap_or_else(PoisonError::into_inner);
     (0..100)
         .map(|_| fastrand::u16(PORTS))
-        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .find(|port| {
+            let is_free = TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok();
+            is_free && given.insert(*port)
+        })
         .context("no free port between 20000 and 32000 in 100 tries")
 }
