@@ -48,7 +48,7 @@ pub(crate) fn meaning(status: u16) -> Meaning {
         511 => fatal("this network requires a login before it forwards requests"),
         // Another connection may reach another server, or come in time.
         408 | 421 | 425 | 429 => temporary("a retry may succeed"),
-        400..=499 => fatal("check that the address is ClickHouse's HTTP interface"),
+        402..=499 => fatal("check that the address is ClickHouse's HTTP interface"),
         502..=504 => temporary(
             "a retry may succeed; if not, see the log of the proxy: it does not reach ClickHouse, or its timeout is shorter than \
              an insert",
