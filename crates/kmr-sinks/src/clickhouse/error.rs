@@ -202,8 +202,8 @@ pub enum ClickHouseError {
         source: Box<ClickHouseError>,
     },
 
-    /// The same insert failed several times, and kmr does not repeat it further: a retry would store
-    /// the rows again, or kmr does not know the error's code.
+    /// The same insert failed several times, and kmr does not repeat it further: a retry would
+    /// store the rows again, or kmr does not know the error's code.
     #[error("table {table}: the insert failed {failures} times, and kmr does not repeat it: {why}")]
     Repeated {
         /// The table, quoted.

@@ -3,7 +3,7 @@
 //!
 //! A test compares the names with those of a real server (`errorCodeToName`).
 
-/// What a code says, wherever the server raises it.
+/// What a code means, wherever the server raises it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// A value of a row does not fit.
@@ -124,7 +124,7 @@ pub(crate) const GROUPS: &[Group] = &[
             (745, "SERVER_OVERLOADED"),
             (749, "TCP_CONNECTION_LIMIT_REACHED"),
             (762, "HTTP_CONNECTION_LIMIT_REACHED"),
-            (763, "SESSION_REFUSED"),
+            (763, "SESSION_REFUSED"), // words: quoted
             (776, "RESOURCE_LIMIT_EXCEEDED"),
             (778, "MEMORY_RESERVATION_FAILED"),
         ],
