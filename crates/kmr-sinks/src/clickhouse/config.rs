@@ -7,47 +7,13 @@ use hyper::HeaderMap;
 use hyper::header::{HeaderName, HeaderValue};
 
 use crate::clickhouse::batch::limits::RejectionLimits;
+use crate::clickhouse::compression::Compression;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::{Endpoint, Secret, Timeouts, Url, address};
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::Tls;
 use crate::clickhouse::table::name::quoted;
 use crate::clickhouse::table::record_columns::RecordColumns;
-
-/// How a batch is compressed for the request.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Compression {
-    /// No compression. The least work on both sides; for a server on the same machine.
-    None,
-    /// An LZ4 frame (`Content-Encoding: lz4`). The default.
-    #[default]
-    Lz4,
-    /// A Zstandard frame of level 1 (`Content-Encoding: zstd`): smaller than LZ4, for more CPU time
-    /// on both sides. For remote servers.
-    #[cfg(feature = "clickhouse-zstd")]
-    Zstd,
-}
-
-impl Compression {
-    /// The value of the `Content-Encoding` header.
-    pub(crate) fn content_encoding(self) -> Option<&'static str> {
-        match self {
-            Compression::None => None,
-            Compression::Lz4 => Some("lz4"),
-            #[cfg(feature = "clickhouse-zstd")]
-            Compression::Zstd => Some("zstd"),
-        }
-    }
-
-    #[cfg(test)]
-    pub(crate) const ALL: &[Compression] = &[
-        Compression::None,
-        Compression::Lz4,
-        #[cfg(feature = "clickhouse-zstd")]
-        Compression::Zstd,
-    ];
-}
 
 /// What happens to rows when the table was changed so that it would lose values: a column was
 /// dropped, or its new type does not hold every value of its type at the start.

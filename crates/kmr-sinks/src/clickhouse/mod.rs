@@ -41,6 +41,7 @@
 // `exactly_once` delivers planned blocks. `writer` is the reducer, `started` what it shares once it
 // has started.
 mod batch;
+mod compression;
 mod config;
 mod encode;
 mod error;
@@ -57,7 +58,8 @@ mod tests;
 
 pub use batch::receipt::InsertReceipt;
 pub use batch::rows::EncodedRows;
-pub use config::{Compression, SchemaChange};
+pub use compression::Compression;
+pub use config::SchemaChange;
 pub use error::{ClickHouseError, Phase};
 pub use error_code::{ErrorClass, Stored};
 pub use table::preflight::{TableColumn, check_row};

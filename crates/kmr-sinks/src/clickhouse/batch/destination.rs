@@ -7,7 +7,8 @@ use bytes::Bytes;
 
 use crate::clickhouse::batch::facts::TableFacts;
 use crate::clickhouse::batch::limits::{RejectionLimits, Tally};
-use crate::clickhouse::config::{Compression, SchemaChange};
+use crate::clickhouse::compression::Compression;
+use crate::clickhouse::config::SchemaChange;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::http::body::compress;

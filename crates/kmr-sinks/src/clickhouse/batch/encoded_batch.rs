@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use crate::clickhouse::batch::bisect::Part;
 use crate::clickhouse::batch::row_ends::RowEnds;
-use crate::clickhouse::config::Compression;
+use crate::clickhouse::compression::Compression;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::body::{compress, decompress};
 

@@ -1,4 +1,4 @@
-//! What the server tells about a table after a failed insert: it decides what the insert may have
+//! What the server reports about a table after a failed insert: it decides what the insert may have
 //! stored. Each fact is read once, when an error needs it.
 
 use std::sync::OnceLock;

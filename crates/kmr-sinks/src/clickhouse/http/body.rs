@@ -11,7 +11,7 @@ use bytes::Bytes;
 use hyper::body::{Body, Frame, SizeHint};
 use lz4_flex::frame::{BlockSize, FrameDecoder, FrameEncoder, FrameInfo};
 
-use crate::clickhouse::config::Compression;
+use crate::clickhouse::compression::Compression;
 
 /// Size of the frames of a body, so that the sender can observe progress.
 const FRAME: usize = 64 << 10;

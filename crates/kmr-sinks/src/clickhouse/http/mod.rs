@@ -9,6 +9,7 @@ pub(super) mod query;
 pub(super) mod request;
 pub(super) mod response;
 pub(super) mod status;
+pub(super) mod stream;
 pub(super) mod throttle;
 #[cfg(feature = "clickhouse-tls")]
 pub(super) mod tls;

@@ -19,7 +19,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
 
 use crate::clickhouse::http::body::Segments;
-use crate::clickhouse::http::connect::Stream;
+use crate::clickhouse::http::stream::Stream;
 
 /// How long an idle connection is used if the server does not name its own limit. The shortest
 /// default among common servers and proxies is 5 s (Apache).

@@ -16,7 +16,7 @@ use crate::clickhouse::ClickHouseError;
 /// What a server does with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// Responds, and keeps the connection open for as long as `Keep-Alive` says, in seconds.
+    /// Responds, and keeps the connection open for the seconds of `Keep-Alive`.
     Keep(u64),
     /// Responds as with `Keep`, and closes the connection all the same.
     KeepButClose,
