@@ -27,8 +27,8 @@ use crate::reducer::{BatchOptions, Rows};
 use crate::util::mutants::{Mutant, enabled};
 
 /// While more rows wait, a block grows to this many times `max_rows`, and at most to the default of
-/// `max_rows`. Each block costs its partition two commits. Without growth, they would bound the rate
-/// at which a backlog is read.
+/// `max_rows`. Each block costs its partition two commits. Without growth, they would bound the
+/// rate at which a backlog is read.
 const MAX_GROWTH: usize = 16;
 /// Share of the memory budget above which a block does not grow.
 pub(super) const GROWTH_DIVISOR: u64 = 8;

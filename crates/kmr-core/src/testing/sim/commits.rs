@@ -14,8 +14,8 @@ use crate::member::{Change, CommitOutcome, OffsetCommit};
 /// Time after which the client sends a commit again that had no response.
 const RESEND_WAIT: Duration = Duration::from_secs(2);
 
-/// The longest time that a copy of a commit is on its way. Shorter than the session timeout, so that
-/// the coordinator may still know the member.
+/// The longest time that a copy of a commit is on its way. Shorter than the session timeout, so
+/// that the coordinator may still know the member.
 const LATEST_COPY: Duration = Duration::from_secs(9);
 
 /// The group coordinator's side of a commit. After a latency it accepts the offsets, or returns the

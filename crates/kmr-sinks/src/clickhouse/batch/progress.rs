@@ -138,7 +138,8 @@ impl Progress {
     }
 
     /// Whether a temporary error is this part's own: the part keeps getting it while other inserts
-    /// are accepted. Only if no insert of the part may have stored rows. `inserts` is the number of accepted inserts of the writer.
+    /// are accepted. Only if no insert of the part may have stored rows. `inserts` is the number of
+    /// accepted inserts of the writer.
     pub(crate) fn own_rejection(
         &mut self,
         error: &ClickHouseError,
