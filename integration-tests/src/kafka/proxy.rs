@@ -119,8 +119,8 @@ async fn serve(client: TcpStream, broker: String, hold: Arc<Mutex<Hold>>) -> Res
     client.set_nodelay(true)?;
     let broker = TcpStream::connect(broker).await?;
     broker.set_nodelay(true)?;
-    let (mut requests, mut answers) = client.into_split();
-    let (mut responses, mut forward) = broker.into_split();
+    let (mut requests, mut to_client) = client.into_split();
+    let (mut responses, mut to_broker) = broker.into_split();
     // librdkafka sends several requests before the first response, and a fetch may take long.
     let mut open = 0_u32;
     let (mut request, mut response) = (Frame::default(), Frame::default());
@@ -134,15 +134,15 @@ async fn serve(client: TcpStream, broker: String, hold: Arc<Mutex<Hold>>) -> Res
                         response.read(&mut responses).await?;
                         open -= 1;
                     }
-                    let held = HeldCommit { frame, broker: (responses, forward) };
+                    let held = HeldCommit { frame, broker: (responses, to_broker) };
                     *hold.lock().unwrap_or_else(PoisonError::into_inner) = Hold::Held(held);
                     return Ok(());
                 }
-                forward.write_all(&frame).await?;
+                to_broker.write_all(&frame).await?;
                 open += 1;
             }
             frame = response.read(&mut responses) => {
-                answers.write_all(&frame?).await?;
+                to_client.write_all(&frame?).await?;
                 open = open.saturating_sub(1);
             }
         }

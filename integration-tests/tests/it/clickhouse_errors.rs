@@ -365,7 +365,7 @@ async fn one_bad_value_of_a_computed_column_is_one_dead_letter() -> Result<()> {
 }
 
 #[tokio::test]
-async fn a_broken_view_stores_the_rows_once_and_the_error_tells_of_restarts() -> Result<()> {
+async fn a_broken_view_stores_the_rows_once_and_the_error_names_restarts() -> Result<()> {
     let database = ClickHouse::shared().await?.database(test_name!()).await?;
     database.exec("CREATE TABLE t (id UInt64) ENGINE = MergeTree ORDER BY id").await?;
     let view = "CREATE MATERIALIZED VIEW v ENGINE = MergeTree ORDER BY tuple() AS SELECT CAST(if(id = 7, 'bad', 'a'), \

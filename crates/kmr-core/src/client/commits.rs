@@ -40,12 +40,11 @@ impl LostRequests {
         self.seen.load(Ordering::Relaxed)
     }
 
-    /// A commit has returned. Whether it has to be sent again, because no broker has responded.
-    fn returned(&self, took: Duration, is_unanswered: bool) -> bool {
+    /// Notes a commit that has returned.
+    fn note(&self, took: Duration, is_unanswered: bool) {
         if is_unanswered || took >= self.resend_after {
             self.seen.store(true, Ordering::Relaxed);
         }
-        is_unanswered
     }
 }
 
@@ -87,8 +86,10 @@ async fn request(queue: &Queue, offsets: &[OffsetCommit], lost: Option<&LostRequ
             Ok(reply) => reply,
             Err(outcome) => return vec![outcome; offsets.len()],
         };
-        let sends_again = lost.is_some_and(|lost| lost.returned(sent.elapsed(), is_unanswered(&reply)));
-        if !sends_again {
+        let Some(lost) = lost else { return outcomes(offsets, &reply) };
+        let is_unanswered = is_unanswered(&reply);
+        lost.note(sent.elapsed(), is_unanswered);
+        if !is_unanswered {
             return outcomes(offsets, &reply);
         }
         sleep(RESEND_WAIT).await;
@@ -217,12 +218,14 @@ mod tests {
     #[test]
     fn commit_that_may_have_been_sent_twice_is_a_lost_request() {
         let lost = LostRequests::new(Duration::from_secs(2));
-        assert!(!lost.returned(Duration::from_millis(1999), false) && !lost.seen());
-        assert!(!lost.returned(Duration::from_secs(2), false) && lost.seen());
+        lost.note(Duration::from_millis(1999), false);
+        assert!(!lost.seen());
+        lost.note(Duration::from_secs(2), false);
+        assert!(lost.seen());
         let lost = LostRequests::new(Duration::from_secs(2));
         let reply = |request| CommitReply { request, partitions: Vec::new() };
         let unanswered = |code| is_unanswered(&reply(code));
-        assert!(lost.returned(Duration::ZERO, unanswered(RDKafkaErrorCode::BrokerTransportFailure)));
+        lost.note(Duration::ZERO, unanswered(RDKafkaErrorCode::BrokerTransportFailure));
         assert!(lost.seen());
         assert!(!unanswered(RDKafkaErrorCode::NoError));
         assert!(!unanswered(RDKafkaErrorCode::IllegalGeneration), "the broker has responded");
