@@ -149,6 +149,10 @@ pub(crate) fn partition_late(partition: &TopicPartition, offset: i64, age: Durat
     tracing::warn!(%partition, offset, ?age, waits_for, "partition is making no progress");
 }
 
+pub(crate) fn offset_of_deleted_topic(partition: &TopicPartition, offset: Option<i64>) {
+    tracing::warn!(%partition, offset, "the committed offset belongs to a deleted topic of the same name; kmr does not start there");
+}
+
 pub(crate) fn partition_restarts(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
     tracing::warn!(%partition, offset, ?age, waits_for, "partition is stuck; kmr restarts it from its committed offset");
 }

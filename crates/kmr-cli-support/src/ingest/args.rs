@@ -42,7 +42,7 @@ pub struct RunArgs {
     /// Sizes and times.
     #[command(flatten)]
     pub tuning: Tuning,
-    /// Stop when no record has come for this long since the first assignment.
+    /// Stop when all partitions are read to their end and no record has come for this long.
     #[arg(long, env = "KMR_UNTIL_IDLE", value_name = "DURATION", value_parser = units::duration)]
     pub until_idle: Option<Duration>,
     /// Format of the summary at the end: a line on standard error, or JSON on standard output too.

@@ -23,6 +23,7 @@ use crate::kafka::extra_settings;
 pub fn consumer(args: &RunArgs) -> anyhow::Result<Consumer> {
     let builder = Consumer::builder();
     let builder = if args.exactly_once { builder.exactly_once() } else { builder };
+    let builder = if args.until_idle.is_some() { builder.report_ends() } else { builder };
     let consumer = builder
         .topics([args.kafka.topic.as_str()])
         .config(client_config(args)?)

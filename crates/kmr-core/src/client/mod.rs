@@ -43,6 +43,7 @@ mod threads;
 mod timeouts;
 mod topic_check;
 mod topic_ids;
+mod topic_metadata;
 mod topic_watch;
 
 #[cfg(test)]

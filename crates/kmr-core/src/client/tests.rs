@@ -9,4 +9,5 @@ mod positions;
 mod rereading;
 mod rounds;
 mod starts;
+mod strays;
 mod without_group;

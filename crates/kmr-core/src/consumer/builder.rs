@@ -187,6 +187,14 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
+    /// Lets the Kafka client report when it has read a partition to its end, so that
+    /// [`ConsumerHandle::has_caught_up`](crate::ConsumerHandle::has_caught_up) can tell. Default:
+    /// off. It costs one event each time a partition is read to its end.
+    pub fn report_ends(mut self) -> Self {
+        self.options.graph.reports_ends = true;
+        self
+    }
+
     /// Registers a callback for rebalances, client loss and shutdown. It runs in kmr's tasks and
     /// must not block. kmr catches and logs its panic. The last callback set is the one that runs.
     pub fn on_rebalance(mut self, listener: impl Fn(&RebalanceEvent) + Send + Sync + 'static) -> Self {

@@ -12,6 +12,7 @@ use async_trait::async_trait;
 
 pub use self::delivery::{Attempt, Block, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow};
 pub use self::options::{BatchOptions, PartialBatch, RetryPolicy};
+pub(crate) use self::rows::ensure_one_added;
 pub use self::rows::{Chunk, Rows, SourceRange};
 use crate::error::BoxError;
 

@@ -79,10 +79,10 @@ impl NativeFetch {
 }
 
 impl FetchQueue for NativeFetch {
-    fn poll(&mut self, max_records: usize) -> Vec<Fetched> {
+    fn poll(&mut self, max_records: usize) -> Option<Vec<Fetched>> {
         // While a call moves positions, nothing is polled. That call wakes this queue at its end.
         let gate = self.gate.clone();
-        let Some(mut positions) = gate.try_lock() else { return Vec::new() };
+        let mut positions = gate.try_lock()?;
         self.messages.clear();
         self.messages.reserve(max_records);
         // SAFETY: `max_records` slots are writable, the call initialises the first `count` of them.
@@ -93,11 +93,14 @@ impl FetchQueue for NativeFetch {
         };
         // SAFETY: see above.
         unsafe { self.messages.set_len(usize::try_from(count).unwrap_or(0)) };
+        if self.messages.is_empty() {
+            return None;
+        }
         let fetched = self.split(&mut positions);
         if positions.take_suspicion() {
             (self.restart)();
         }
-        fetched
+        Some(fetched)
     }
 
     fn readable(&self) -> BoxFuture<'_, ()> {

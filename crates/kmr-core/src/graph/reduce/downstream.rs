@@ -11,7 +11,7 @@ use crate::graph::claims::tracked_rows::{Origin, TrackedRows};
 use crate::graph::dead_letters::ErrorBranch;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
 use crate::graph::dead_letters::reread::Failed;
-use crate::reducer::{Rows, SourceRange};
+use crate::reducer::{Rows, SourceRange, ensure_one_added};
 use crate::stage::{Chain, Stage, StageError, Step};
 use crate::util::future::BoxFuture;
 
@@ -101,7 +101,9 @@ where
             }
             let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).new_empty();
             for value in values {
-                if let Err(error) = rows.push(value) {
+                let before = rows.len();
+                let pushed = rows.push(value);
+                if let Err(error) = pushed.and_then(|()| ensure_one_added(&rows, before)) {
                     if error.is::<StopConsumer>() {
                         let what = "the output of the upstream reduce stops the consumer".to_owned();
                         return Err(Error::Stage {
