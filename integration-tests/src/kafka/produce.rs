@@ -204,6 +204,19 @@ impl Transactions {
         self.run(topic, messages, |producer| producer.abort_transaction(REQUEST_LIMIT)).await
     }
 
+    /// Writes all messages in one transaction and leaves it open. Dropping `self` does not end it:
+    /// the broker aborts it after the producer's `transaction.timeout.ms`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transactions::commit`].
+    pub async fn leave_open<I>(&self, topic: &str, messages: I) -> Result<Produced>
+    where
+        I: IntoIterator<Item = Message> + Send + 'static,
+    {
+        self.run(topic, messages, |_| Ok(())).await
+    }
+
     async fn run<I>(
         &self,
         topic: &str,

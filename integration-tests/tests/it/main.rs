@@ -17,6 +17,8 @@ mod clickhouse_faults;
 mod clickhouse_proxies;
 mod clickhouse_rejections;
 mod clickhouse_types;
+mod engines;
+mod profiles;
 
 // The whole pipeline.
 mod bad_input;

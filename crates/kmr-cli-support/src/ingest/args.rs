@@ -34,7 +34,7 @@ pub struct RunArgs {
     pub(crate) errors: Errors,
     /// Topic for dead letters, in place of --errors. It has to exist. Headers name the cause.
     #[arg(long, env = "KMR_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
-    pub(crate) dead_letter_topic: Option<String>,
+    pub dead_letter_topic: Option<String>,
     /// Deliver each row exactly once, by plans in the group's commit metadata. The table needs a
     /// deduplication window.
     #[arg(long, env = "KMR_EXACTLY_ONCE")]

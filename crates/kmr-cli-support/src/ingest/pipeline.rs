@@ -67,7 +67,7 @@ fn sink_stage(args: &RunArgs) -> SinkStage {
     SinkStage::Probe(Probe::new(behaviour, options))
 }
 
-fn clickhouse_writer(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
+pub(super) fn clickhouse_writer(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
     let tuning = &args.tuning;
     let mut writer = ClickHouseWriter::new(url(&args.clickhouse), &args.clickhouse.table)
         .database(&args.clickhouse.database)

@@ -62,6 +62,7 @@ pub use compression::Compression;
 pub use config::SchemaChange;
 pub use error::{ClickHouseError, Phase};
 pub use error_code::{ErrorClass, Stored};
+pub use table::engine::EngineClass;
 pub use table::preflight::{TableColumn, check_row};
 pub use table::record_columns::RecordColumns;
 pub use writer::ClickHouseWriter;

@@ -18,6 +18,7 @@ use crate::clickhouse::exactly_once::windows::{FORBIDDEN_SETTINGS, Window, windo
 use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::table::schema::DescribedTable;
+use crate::clickhouse::table::startup::StartOptions;
 use crate::clickhouse::table::{schema, startup};
 use crate::clickhouse::telemetry;
 
@@ -38,7 +39,12 @@ impl Started {
     ) -> Result<Self, ClickHouseError> {
         let hosts = Hosts::new(config.endpoints()?);
         let name = config.quoted_table();
-        let (host, described) = startup::describe(&hosts, &name, config.start_timeout).await?;
+        let start = StartOptions {
+            allow_volatile: config.allow_volatile_table,
+            async_insert: config.async_insert,
+            start_timeout: config.start_timeout,
+        };
+        let (host, described) = startup::describe(&hosts, &name, start).await?;
         let schema = schema::check::<R>(&name, &described, &config.record_columns)?;
         telemetry::connected(&hosts.endpoint(host).address(), &name, schema.columns.len());
         let table = Arc::new(DescribedTable { name, schema });

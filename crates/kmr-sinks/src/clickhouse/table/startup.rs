@@ -10,20 +10,36 @@ use crate::clickhouse::error::{ClickHouseError, Phase};
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::hosts::{HostFault, Hosts};
 use crate::clickhouse::http::request::post;
-use crate::clickhouse::http::response;
+use crate::clickhouse::http::response::{self, Response};
+use crate::clickhouse::http::settings::{BLOCK_ROWS, insert_settings};
 use crate::clickhouse::table::column::{DescribedColumn, describe_statement, read_description};
+use crate::clickhouse::table::storage;
 use crate::clickhouse::telemetry;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// The columns of `table`, a quoted name, and the host that described them.
+/// The options of the writer that its start needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StartOptions {
+    pub(crate) allow_volatile: bool,
+    pub(crate) async_insert: bool,
+    pub(crate) start_timeout: Duration,
+}
+
+/// The columns of `table`, a quoted name, and the host that described them, after a check of the
+/// table's engine.
 pub(crate) async fn describe(
     hosts: &Hosts,
     table: &str,
-    start_timeout: Duration,
+    options: StartOptions,
 ) -> Result<(usize, Vec<DescribedColumn>), ClickHouseError> {
-    until_ready(hosts, start_timeout, |endpoint| describe_once(endpoint, table)).await
+    let StartOptions { allow_volatile, async_insert, start_timeout } = options;
+    until_ready(hosts, start_timeout, |endpoint| async move {
+        let described = describe_once(endpoint, table, async_insert).await?;
+        storage::check(endpoint, table, allow_volatile).await.map(|()| described)
+    })
+    .await
 }
 
 /// Makes one check of the start, and returns the host that answered. It repeats the check while the
@@ -72,11 +88,16 @@ where
 pub(crate) async fn describe_once(
     endpoint: &Endpoint,
     table: &str,
+    async_insert: bool,
 ) -> Result<Vec<DescribedColumn>, ClickHouseError> {
     let statement = describe_statement(table);
-    let target = endpoint.target(&[("wait_end_of_query", "1")]);
-    let response = post(endpoint, &target, vec![Bytes::from(statement)], None).await?;
-    response::check(&response, endpoint, table)?;
+    let mut response = describe_with_insert_settings(endpoint, &statement, async_insert).await?;
+    while let Err(error) = response::check(&response, endpoint, table) {
+        if !endpoint.pins.adapt(&error) {
+            return Err(error);
+        }
+        response = describe_with_insert_settings(endpoint, &statement, async_insert).await?;
+    }
     match read_description(&response.body) {
         Ok(described) if !described.is_empty() => Ok(described),
         _ => Err(response::not_clickhouse(
@@ -85,4 +106,21 @@ pub(crate) async fn describe_once(
             "DESCRIBE TABLE with something else than columns",
         )),
     }
+}
+
+/// Sends the settings of an insert, so that a constraint of the user's profile is found before
+/// anything is written.
+async fn describe_with_insert_settings(
+    endpoint: &Endpoint,
+    statement: &str,
+    async_insert: bool,
+) -> Result<Response, ClickHouseError> {
+    let block_rows = BLOCK_ROWS.to_string();
+    let mut settings = insert_settings(&block_rows, async_insert);
+    settings.extend([
+        ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+        ("insert_deduplication_token", "kmr-start"),
+    ]);
+    let body = vec![Bytes::from(statement.to_owned())];
+    post(endpoint, &endpoint.target(&settings), body, None).await
 }
