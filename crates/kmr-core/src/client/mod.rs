@@ -12,8 +12,8 @@
 //!   `commits` turns replies into outcomes. `topic_ids` and `logs` identify topics and their logs.
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
-//! * Users of a client. `open` and `topic_check` create one, and `connect` makes it a member.
-//!   `reader` and `reading` read records again. `reset` sets the offsets of a group.
+//! * Users of a client. `open`, `topic_check` and `leaders` create one, and `connect` makes it a
+//!   member. `reader` and `reading` read records again. `reset` sets the offsets of a group.
 
 mod bootstrap;
 mod commits;
@@ -24,6 +24,7 @@ mod fetcher;
 mod groupless;
 mod handle;
 mod kafka_member;
+mod leaders;
 mod logs;
 #[allow(
     unsafe_code,

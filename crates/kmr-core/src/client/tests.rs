@@ -5,6 +5,7 @@ mod bootstrap;
 mod ends;
 mod faults;
 mod kit;
+mod leaders;
 mod positions;
 mod rereading;
 mod rounds;
