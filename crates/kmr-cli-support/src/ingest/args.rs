@@ -25,6 +25,10 @@ pub struct RunArgs {
     /// Which payloads become rows: `json` (all others are dead letters), or any payload.
     #[arg(long, env = "KMR_MODE", value_enum, default_value_t = Mode::Json)]
     pub(crate) mode: Mode,
+    /// What becomes of records without a payload, the tombstones of a compacted topic: `fail` makes
+    /// them dead letters in the mode `json` and rows in the mode `raw`; `skip` commits them without.
+    #[arg(long, env = "KMR_TOMBSTONES", value_enum, default_value_t = Tombstones::Fail)]
+    pub(crate) tombstones: Tombstones,
     /// Destination of rows. `drop` discards them, to measure the rest; `stalled` never
     /// acknowledges, to show back-pressure.
     #[arg(long, env = "KMR_SINK", value_enum, default_value_t = Sink::Clickhouse)]
@@ -95,6 +99,12 @@ pub enum Protocol {
 pub(crate) enum Mode {
     Json,
     Raw,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tombstones {
+    Fail,
+    Skip,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -12,8 +12,9 @@
 //!   `commits` turns replies into outcomes. `topic_ids` and `logs` identify topics and their logs.
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
-//! * Users of a client. `open`, `topic_check` and `leaders` create one, and `connect` makes it a
-//!   member. `reader` and `reading` read records again. `reset` sets the offsets of a group.
+//! * Users of a client. `subscription` matches names of topics. `open`, `topic_check` and `leaders`
+//!   create a client, and `connect` makes it a member. `reader` and `reading` read records again.
+//!   `reset` sets the offsets of a group.
 
 mod bootstrap;
 mod commits;
@@ -40,6 +41,7 @@ mod reading;
 mod remembered_offsets;
 mod reset;
 mod starts;
+mod subscription;
 mod threads;
 mod timeouts;
 mod topic_check;
@@ -54,3 +56,4 @@ pub use bootstrap::Bootstrap;
 pub(crate) use connect::Connect;
 pub(crate) use open::OpenOptions;
 pub use reset::reset_offsets;
+pub(crate) use subscription::subscription_matches;

@@ -308,6 +308,23 @@ mod tests {
     }
 
     #[test]
+    fn dead_letters_cannot_go_to_a_topic_that_the_consumer_reads() {
+        use crate::consumer::test_builder::writing_dead_letters_to;
+        for (topics, how) in
+            [(["t", "dead"], "is one of its topics \"dead\""), (["t", "^dea"], "its pattern \"^dea\"")]
+        {
+            for brokers in ["127.0.0.1:1", "127.0.0.1:1,b:2"] {
+                let denied = builder().topics(topics).strategy(writing_dead_letters_to("dead", brokers));
+                assert_denied(denied, how);
+            }
+            let other = builder().topics(topics).strategy(writing_dead_letters_to("dead", "elsewhere:1"));
+            assert!(other.build().is_ok(), "the topic of another cluster");
+            let other = builder().topics(topics).strategy(writing_dead_letters_to("other", "127.0.0.1:1"));
+            assert!(other.build().is_ok());
+        }
+    }
+
+    #[test]
     fn defaults_build_also_without_restarts_and_breaker() {
         let watchdog = Watchdog::default().with_restart_after(None);
         assert!(builder().watchdog(watchdog).circuit_breaker(None).build().is_ok());

@@ -14,6 +14,7 @@ use crate::clickhouse::http::settings::{Pins, is_pinned};
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::Tls;
 use crate::clickhouse::table::name::quoted;
+use crate::clickhouse::table::ranges::OutOfRange;
 use crate::clickhouse::table::record_columns::RecordColumns;
 
 /// What happens to rows when the table was changed so that it would lose values: a column was
@@ -54,6 +55,7 @@ pub(crate) struct Config {
     pub(crate) allow_volatile_table: bool,
     pub(crate) limits: RejectionLimits,
     pub(crate) schema_change: SchemaChange,
+    pub(crate) out_of_range: OutOfRange,
     pub(crate) timeouts: Timeouts,
     pub(crate) start_timeout: Duration,
 }
@@ -111,6 +113,7 @@ impl Config {
             allow_volatile_table: false,
             limits: RejectionLimits::default(),
             schema_change: SchemaChange::default(),
+            out_of_range: OutOfRange::default(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(3),
                 write: Duration::from_secs(5),

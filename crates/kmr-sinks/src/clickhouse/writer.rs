@@ -19,6 +19,7 @@ use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Secret;
 use crate::clickhouse::started::Started;
+use crate::clickhouse::table::ranges::OutOfRange;
 use crate::clickhouse::table::record_columns::RecordColumns;
 
 /// Inserts rows of type `R` into one table, in batches.
@@ -183,6 +184,15 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     /// allowed.
     pub fn schema_change_policy(mut self, policy: SchemaChange) -> Self {
         self.config.schema_change = policy;
+        self
+    }
+
+    /// What happens to a value that its column cannot store: a date or a time outside of the years
+    /// that the server knows, a decimal of too many digits, a record's timestamp in a column of
+    /// [`record_columns`](Self::record_columns). Default [`OutOfRange::Reject`]: the record goes to
+    /// `reduce_err`. The module's documentation lists the ranges.
+    pub fn out_of_range_policy(mut self, policy: OutOfRange) -> Self {
+        self.config.out_of_range = policy;
         self
     }
 

@@ -1,7 +1,7 @@
 //! Messages to Kafka: [`KafkaWriter`], for mapped rows and for dead letters.
 //!
-//! - Rows: `message` is the row type, `dead_letter` converts a dead letter, and `rows` collects
-//!   messages on the map side.
+//! - Rows: `message` is the row type, `dead_letter` converts a dead letter, `shrink` makes it fit
+//!   its topic, and `rows` collects messages on the map side.
 //! - Delivery: `writer` is the reducer, `batch` holds the state of each message, and `delivery`
 //!   sends them and handles the reports by their `error_code`.
 //! - Client: `client` is one producer of librdkafka, and `shared_client` replaces it.
@@ -17,6 +17,7 @@ mod error_code;
 mod message;
 mod rows;
 mod shared_client;
+mod shrink;
 mod startup;
 mod telemetry;
 mod writer;
@@ -25,6 +26,7 @@ pub use dead_letter::DEFAULT_HEADER_PREFIX;
 pub use error::KafkaWriteError;
 pub use message::KafkaMessage;
 pub use rows::KafkaRows;
+pub use shrink::LargeDeadLetter;
 pub use writer::KafkaWriter;
 
 #[cfg(test)]

@@ -169,6 +169,11 @@ impl<R: Rows> RowsBuilder<R> {
         self.failures.iter().skip(from).map(text).collect()
     }
 
+    /// How many of the failures are records without a payload.
+    pub(super) fn tombstones(&self) -> usize {
+        self.failures.iter().filter(|(record, _)| record.payload().is_none()).count()
+    }
+
     pub(super) fn dead_letter_bytes(&self) -> usize {
         self.failures.iter().map(|(record, _)| source_bytes(&record.as_record()) + DEAD_LETTER_OVERHEAD).sum()
     }

@@ -42,13 +42,23 @@ async fn fail(errors: &dyn ErrorBranch, holds: Vec<Hold>, error: StageError) -> 
     let dead_letters = DeadLetter::of_ranges(&sources, &error.stage, error.error);
     let last = dead_letters.first().map(DeadLetter::to_string).into_iter().collect();
     errors.send_failed(vec![Failed { dead_letters, holds }]).await?;
-    errors.note(Tally { source: Source::AfterReduce, values: 1, failed: &[0], weight, counted: true }, last)
+    errors.note(
+        Tally { source: Source::AfterReduce, values: 1, failed: &[0], tombstones: 0, weight, counted: true },
+        last,
+    )
 }
 
 /// The value is mapped, which ends a streak of failures.
 fn pass(errors: &dyn ErrorBranch) -> Result<(), Error> {
     errors.note(
-        Tally { source: Source::AfterReduce, values: 1, failed: &[], weight: 0, counted: true },
+        Tally {
+            source: Source::AfterReduce,
+            values: 1,
+            failed: &[],
+            tombstones: 0,
+            weight: 0,
+            counted: true,
+        },
         Vec::new(),
     )
 }

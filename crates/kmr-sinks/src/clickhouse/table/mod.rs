@@ -4,6 +4,7 @@ pub(super) mod column;
 pub(super) mod engine;
 pub(super) mod name;
 pub(super) mod preflight;
+pub(super) mod ranges;
 pub(super) mod record_columns;
 pub(super) mod schema;
 pub(super) mod schema_change;
