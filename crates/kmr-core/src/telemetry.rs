@@ -100,6 +100,10 @@ pub(crate) fn client_error_again(reason: &str) {
     tracing::debug!(reason, "Kafka client reports the same error again");
 }
 
+pub(crate) fn fetch_limit(bytes: usize) {
+    tracing::debug!(bytes, "fetch.max.bytes adapted to what fetched records take in memory");
+}
+
 pub(crate) fn setting_overridden(name: &str, value: &str, why: &str) {
     tracing::warn!(name, value, why, "Kafka setting replaced");
 }

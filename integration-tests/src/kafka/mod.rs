@@ -21,7 +21,7 @@ use crate::report::log_line;
 
 pub use self::message::{Message, Produced};
 pub use self::offsets::{GroupState, Offsets};
-pub use self::produce::Transactions;
+pub use self::produce::{ProducerSettings, Transactions};
 pub use self::proxy::{HeldCommit, KafkaProxy};
 pub use self::secured::{SecuredKafka, User};
 pub use self::topic::{Topic, TopicSpec};

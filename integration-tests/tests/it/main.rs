@@ -24,6 +24,7 @@ mod profiles;
 // The whole pipeline.
 mod bad_input;
 mod clean_run;
+mod compressed;
 mod content;
 mod dead_letter_topic;
 mod dead_letters;

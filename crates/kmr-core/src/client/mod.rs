@@ -8,7 +8,8 @@
 //!   polls and the thread that makes blocking calls. `errors`, `timeouts` and `partition_list`
 //!   serve them all.
 //! * Partitions. `positions` knows the position of each partition and has the gate between polling
-//!   and moving positions. `fetcher` makes the calls that move them. `starts` reads offsets.
+//!   and moving positions. `fetcher` makes the calls that move them. `fetch_limit` bounds what a
+//!   response unpacks to. `starts` reads offsets.
 //!   `commits` turns replies into outcomes. `topic_ids` and `logs` identify topics and their logs.
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
@@ -21,6 +22,7 @@ mod commits;
 mod connect;
 mod context;
 mod errors;
+mod fetch_limit;
 mod fetcher;
 mod groupless;
 mod handle;

@@ -17,6 +17,10 @@ use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, Reco
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
 
+/// librdkafka reports a batch that is too large like one that is damaged.
+const UNPACKED_TOO_LARGE: &str =
+    "; if the batch is intact, it unpacks to more than receive.message.max.bytes: raise this setting";
+
 /// The reading end of the fetch queue.
 pub(in crate::client) struct NativeFetch {
     queue: Arc<Queue>,
@@ -184,8 +188,12 @@ impl Run {
             | RDKafkaErrorCode::UnknownPartition => {
                 (PartitionFailure::Gone(reason()), positions.failed(&partition))
             }
-            _ => {
-                let failure = PartitionFailure::Unreadable { offset: message.offset, reason: reason() };
+            code => {
+                let mut reason = reason();
+                if code == RDKafkaErrorCode::BadCompression {
+                    reason.push_str(UNPACKED_TOO_LARGE);
+                }
+                let failure = PartitionFailure::Unreadable { offset: message.offset, reason };
                 (failure, positions.failed(&partition))
             }
         };
