@@ -57,8 +57,8 @@ pub use self::clickhouse::{ClickHouse, Database};
 pub use self::deadline::{Deadline, wait_for, wait_until};
 pub use self::engine::Server;
 pub use self::kafka::{
-    GroupState, HeldCommit, Kafka, KafkaProxy, Message, Offsets, Produced, SecuredKafka, Topic, TopicSpec,
-    Transactions, User,
+    GroupState, HeldCommit, Kafka, KafkaProxy, Message, Offsets, Produced, ProducerSettings, SecuredKafka,
+    Topic, TopicSpec, Transactions, User,
 };
 #[doc(hidden)]
 pub use self::names::caller_of;

@@ -1,5 +1,6 @@
 //! Flags that locate Kafka and ClickHouse.
 
+use anyhow::{Context, ensure};
 use clap::Args;
 
 use crate::units::{self, Settings};
@@ -42,6 +43,28 @@ pub struct ClickHouseArgs {
     pub table: String,
 }
 
+impl ClickHouseArgs {
+    /// Host and port of the address. The ports of `http` and `https` are implied.
+    ///
+    /// # Errors
+    ///
+    /// An address that has no host, or no port that is a number.
+    pub fn host_and_port(&self) -> anyhow::Result<(String, u16)> {
+        let (scheme, rest) = self.clickhouse.split_once("://").unwrap_or(("http", &self.clickhouse));
+        let authority = rest.split(['/', '?']).next().unwrap_or(rest);
+        let implied = if scheme == "https" { 443 } else { 80 };
+        let (host, port) = match authority.rsplit_once(':') {
+            // The colon belongs to an IPv6 address without a port.
+            Some((_, after)) if after.contains(']') => (authority, implied),
+            Some((host, port)) => (host, port.parse().context("the port of --clickhouse is not a number")?),
+            None => (authority, implied),
+        };
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        ensure!(!host.is_empty(), "--clickhouse names no host");
+        Ok((host.to_owned(), port))
+    }
+}
+
 /// A variable's value, if it is set and not empty.
 pub fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
@@ -57,6 +80,20 @@ mod tests {
     struct Flags {
         #[command(flatten)]
         kafka: KafkaArgs,
+    }
+
+    #[test]
+    fn addresses_are_split_into_host_and_port() {
+        let split = |address: &str| {
+            let (clickhouse, database, table) = (address.to_owned(), String::new(), String::new());
+            ClickHouseArgs { clickhouse, database, table }.host_and_port().ok()
+        };
+        let expected = |host: &str, port| Some((host.to_owned(), port));
+        assert_eq!(split("db:8123"), expected("db", 8123));
+        assert_eq!(split("http://[::1]:8123/ch"), expected("::1", 8123));
+        assert_eq!(split("https://[::1]"), expected("::1", 443));
+        assert_eq!(split("https://db"), expected("db", 443));
+        assert_eq!((split("db:x"), split(":8123")), (None, None));
     }
 
     #[test]

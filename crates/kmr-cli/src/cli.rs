@@ -20,15 +20,18 @@ pub(crate) struct Cli {
 pub(crate) enum Command {
     /// Check that a consumer can start: settings, broker, topic, ClickHouse, table, columns.
     ///
-    /// Exit code 1 if a check fails. Takes the flags of `kmr-demo run`. Unlike `doctor` it does not
-    /// check the group, offsets and permissions. It joins no group and writes nothing.
+    /// Exit code 1 if a check fails, 3 if none fails and one is unknown. Takes the flags of
+    /// `kmr-demo run`. Unlike `doctor` it does not check the group, offsets and permissions. It
+    /// joins no group and writes nothing.
     Check(Box<DoctorArgs>),
     /// Check everything that a consumer needs, before it runs.
     ///
-    /// Exit code 1 if a check fails. Takes the flags of `kmr-demo run`. Checks settings, brokers,
-    /// API versions, permissions, the topic, the group and its offsets; ClickHouse, the table's
-    /// columns, engine, parts and deduplication windows, and the tables that its views write to.
-    /// Names the delivery guarantee at the end. It joins no group and writes nothing.
+    /// Exit code 1 if a check fails, 3 if none fails and one is unknown. Takes the flags of
+    /// `kmr-demo run`. Checks settings, brokers, API versions, permissions, the topic, the group
+    /// and its offsets, open transactions, the topic of dead letters; ClickHouse, its addresses,
+    /// the user's profile, the table's columns, engine, parts and deduplication windows, and the
+    /// tables that its views write to. Names the delivery guarantee at the end, and what a kill of
+    /// each part leaves. It joins no group and writes nothing.
     Doctor(Box<DoctorArgs>),
     /// Prove that the table has every record that a group has committed
     ///

@@ -51,6 +51,7 @@ fn check_covers_only_what_a_start_needs() {
         ("ClickHouse", "fail"),
         ("table", "unknown"),
         ("columns", "unknown"),
+        ("writer", "unknown"),
     ];
     assert_eq!(states, expected.map(|(name, state)| (name.to_owned(), state.to_owned())));
     assert!(json.get("guarantee").is_none(), "{json}");

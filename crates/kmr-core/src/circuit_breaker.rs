@@ -9,6 +9,10 @@ use std::time::Duration;
 /// It counts records that fail in a map stage and records whose row a sink rejects. For a value
 /// that fails after a reduce, it counts the offsets that the value stands for. Without `reduce_err`
 /// the first failure stops the consumer, and nothing is counted.
+///
+/// A compacted topic can have thousands of tombstones in a row. A mapper that fails for a record
+/// without payload makes each of them a dead letter, and they can trip the breaker. Skip them with
+/// `filter_map`, which returns `Ok(None)` for a record without row.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub struct CircuitBreaker {

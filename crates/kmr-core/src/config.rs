@@ -154,18 +154,28 @@ impl ClientConfig {
         // latency that this adds. A broker that may return less of a partition than this minimum
         // would always wait.
         let per_partition = ["fetch.message.max.bytes", "max.partition.fetch.bytes"];
+        if per_partition.iter().all(|name| !settings.contains_key(*name)) {
+            default(settings, "max.partition.fetch.bytes", largest_fetch(prefetch_bytes).to_string());
+        }
         let per_partition = per_partition.iter().filter_map(|name| settings.get(*name)?.parse().ok()).min();
         let least_fetch = per_partition.unwrap_or(FETCH_MIN_BYTES).min(FETCH_MIN_BYTES);
         default(settings, "fetch.min.bytes", least_fetch.to_string());
         default(settings, "fetch.wait.max.ms", "100");
         // One response may exceed the queue's limit, and its size is the compressed size on the
-        // wire. So it is kept small. librdkafka requires at least message.max.bytes.
+        // wire. `client/fetch_limit` adapts the limit to what responses unpack to, by the client's
+        // statistics. When the client is created, librdkafka requires at least message.max.bytes.
+        if !settings.contains_key("fetch.max.bytes") {
+            default(settings, "statistics.interval.ms", "1000");
+        }
         let least = settings
             .get("message.max.bytes")
             .and_then(|value| value.parse::<usize>().ok())
             .unwrap_or(1_000_000);
         let response = (prefetch_bytes / 16).min(50 << 20).max(least);
         default(settings, "fetch.max.bytes", response.to_string());
+        let response = settings["fetch.max.bytes"].parse().unwrap_or(response);
+        let receive = RECEIVE_MAX_BYTES.max(response.saturating_add(512));
+        default(settings, "receive.message.max.bytes", receive.to_string());
     }
 }
 
@@ -173,6 +183,20 @@ const RETRY_BACKOFF: &str = "retry.backoff.ms";
 const RETRY_BACKOFF_MAX: &str = "retry.backoff.max.ms";
 /// The default of both in exactly-once mode.
 const EXACTLY_ONCE_BACKOFF_MILLIS: u64 = 2500;
+
+/// The most that is fetched of one partition at once, compressed, for a client that may hold
+/// `prefetch_bytes`. If records suddenly compress a thousand times better than those before, this
+/// bounds the one response that is unpacked before `client/fetch_limit` adapts. Larger values save
+/// no processor time where records are compressed.
+pub(crate) fn largest_fetch(prefetch_bytes: usize) -> usize {
+    (prefetch_bytes / 128).clamp(32 << 10, 1 << 20)
+}
+
+/// The largest response, and the largest batch of zstd when it is unpacked. librdkafka unpacks zstd
+/// into a buffer that it triples until the batch fits, so batches of a third of this always fit. A
+/// broker that expects TLS answers a client without TLS with bytes that read as a size of
+/// 352,518,912. A limit below that makes it an error at once.
+const RECEIVE_MAX_BYTES: usize = 350_000_000;
 
 /// The smallest fetch that is worth its cost, in bytes.
 const FETCH_MIN_BYTES: usize = 400_000;
@@ -207,6 +231,11 @@ const NOT_ALLOWED: &str = "not allowed with group.protocol=consumer (KIP-848)";
 const RISKY: &[(&str, Option<&str>, &str)] = &[
     ("queued.max.messages.kbytes", None, "memory may exceed memory_budget"),
     ("queued.min.messages", None, "memory may exceed memory_budget"),
+    (
+        "fetch.max.bytes",
+        None,
+        "kmr does not adapt it, so memory may exceed memory_budget: a response is unpacked at once",
+    ),
     ("isolation.level", Some("read_uncommitted"), "records of aborted transactions are delivered"),
 ];
 
@@ -415,9 +444,25 @@ mod tests {
     }
 
     #[test]
+    fn fetch_limits_of_the_user_are_kept_and_noted() {
+        let config = ClientConfig::new().set("fetch.max.bytes", "5000000");
+        assert_eq!(config.lint()[0].effect, WarningKind::Risky);
+        let effective = config.effective(16 << 20, false);
+        assert_eq!(effective["fetch.max.bytes"], "5000000");
+        assert!(!effective.contains_key("statistics.interval.ms"), "no limit is adapted");
+        let config = ClientConfig::new().set("fetch.message.max.bytes", "70000");
+        assert!(!config.effective(16 << 20, false).contains_key("max.partition.fetch.bytes"));
+        let default = ClientConfig::new().effective(16 << 20, false);
+        assert_eq!(default["max.partition.fetch.bytes"], "131072");
+        assert_eq!(default["statistics.interval.ms"], "1000");
+    }
+
+    #[test]
     fn fetch_minimum_is_at_most_the_limit_per_partition() {
         let least = |config: ClientConfig| config.effective(16 << 20, false)["fetch.min.bytes"].clone();
-        assert_eq!(least(ClientConfig::new()), "400000");
+        assert_eq!(least(ClientConfig::new()), "131072");
+        let large = ClientConfig::new().set("max.partition.fetch.bytes", "1048576");
+        assert_eq!(least(large), "400000");
         assert_eq!(least(ClientConfig::new().set("max.partition.fetch.bytes", "65536")), "65536");
         assert_eq!(least(ClientConfig::new().set("fetch.message.max.bytes", "5000000")), "400000");
     }
@@ -430,5 +475,8 @@ mod tests {
         assert_eq!(effective["queued.max.messages.kbytes"], "12288");
         let large = ClientConfig::new().set("message.max.bytes", "104857600").effective(16 << 20, false);
         assert_eq!(large["fetch.max.bytes"], "104857600", "librdkafka rejects less");
+        assert_eq!(large["receive.message.max.bytes"], "350000000");
+        let larger = ClientConfig::new().set("fetch.max.bytes", "400000000").effective(16 << 20, false);
+        assert_eq!(larger["receive.message.max.bytes"], "400000512", "librdkafka rejects less");
     }
 }

@@ -15,7 +15,7 @@ use crate::error::BoxError;
 use crate::record::Record;
 use crate::reducer::{
     Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, PartialBatch, Reducer, RejectedRow,
-    Rows,
+    Rows, TargetTopic,
 };
 
 /// One of two values. In a [`Fork`]: a row with its reducer.
@@ -192,6 +192,10 @@ impl<T: Send + 'static, A: Reducer, B: Reducer> Reducer for Fork<T, A, B> {
 
     fn options(&self) -> BatchOptions {
         stricter(self.left.options(), &self.right.options())
+    }
+
+    fn target_topics(&self) -> Vec<TargetTopic> {
+        [self.left.target_topics(), self.right.target_topics()].concat()
     }
 
     async fn start(&mut self) -> Result<(), BoxError> {

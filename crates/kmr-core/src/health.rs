@@ -33,8 +33,9 @@ pub struct PartitionHealth {
     /// The offset of the oldest record that is read and not finished. `None`: every record is
     /// finished.
     pub oldest_unfinished: Option<i64>,
-    /// How long that record has been unfinished. The time counts from when it was mapped, or from
-    /// when its mapper started.
+    /// How long that record has been unfinished and the oldest. The time counts from when it was
+    /// mapped or its mapper started, or from when the record before it was finished, if that was
+    /// later. Accurate to a second.
     pub age: Duration,
     /// What that record waits for, such as `reduce 1 attempt 4, 42 s: code 252`.
     pub waits_for: Option<String>,

@@ -48,7 +48,7 @@ pub use partition_report::PartitionReport;
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};
 pub use reducer::{
     Attempt, BatchOptions, Block, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, PartialBatch,
-    Reducer, RejectedRow, RetryPolicy, Rows, SourceRange,
+    Reducer, RejectedRow, RetryPolicy, Rows, SourceRange, TargetTopic,
 };
 pub use stage::{AsyncMapper, Concurrency, Mapper, stage_name};
 pub use stats::Stats;

@@ -58,11 +58,14 @@ pub(crate) enum PartitionFailure {
 
 /// The member's fetch queue. It serves all partitions to one reader.
 pub(crate) trait FetchQueue: Send + 'static {
-    /// Returns at most about `max_records` records. Never blocks.
-    fn poll(&mut self, max_records: usize) -> Vec<Fetched>;
+    /// Takes items out of the queue, with at most about `max_records` records. Never blocks.
+    ///
+    /// `None`: the queue was empty. An empty list: items were taken, and none of them concerns a
+    /// current assignment. The queue may hold more, so the caller has to poll again.
+    fn poll(&mut self, max_records: usize) -> Option<Vec<Fetched>>;
 
-    /// Resolves when items may have arrived since the last `poll` that returned nothing. Cancel
-    /// safe.
+    /// Resolves when items may have arrived since the last `poll` that returned `None`. It does not
+    /// resolve for items that were in the queue before. Cancel safe.
     fn readable(&self) -> BoxFuture<'_, ()>;
 }
 

@@ -293,7 +293,7 @@ impl<L, C: Chain> Strategy<L, C> {
         R: Reducer,
         R::Rows: RowsOf<C::Out, C::Last, M>,
     {
-        let info = ReduceInfo { stage: self.counts.reduce(), options: reducer.options() };
+        let info = ReduceInfo::new(self.counts.reduce(), &reducer);
         self.reduces.push(info.clone());
         let link = ReduceLink::new(info, reducer, self.link, self.chain);
         Strategy {
@@ -320,7 +320,7 @@ where
         R: Reducer,
         R::Rows: RowsOfDeadLetters<M>,
     {
-        let info = ReduceInfo { stage: Stage::named("reduce_err"), options: reducer.options() };
+        let info = ReduceInfo::new(Stage::named("reduce_err"), &reducer);
         let mut pipeline = self.into_pipeline();
         pipeline.errors = Some((info.clone(), build_errors(info, reducer)));
         pipeline

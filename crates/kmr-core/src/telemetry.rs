@@ -100,6 +100,10 @@ pub(crate) fn client_error_again(reason: &str) {
     tracing::debug!(reason, "Kafka client reports the same error again");
 }
 
+pub(crate) fn fetch_limit(bytes: usize) {
+    tracing::debug!(bytes, "fetch.max.bytes adapted to what fetched records take in memory");
+}
+
 pub(crate) fn setting_overridden(name: &str, value: &str, why: &str) {
     tracing::warn!(name, value, why, "Kafka setting replaced");
 }
@@ -147,6 +151,10 @@ pub(crate) fn listener_panicked(listener: &str, message: &str) {
 
 pub(crate) fn partition_late(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
     tracing::warn!(%partition, offset, ?age, waits_for, "partition is making no progress");
+}
+
+pub(crate) fn offset_of_deleted_topic(partition: &TopicPartition, offset: Option<i64>) {
+    tracing::warn!(%partition, offset, "the committed offset belongs to a deleted topic of the same name; kmr does not start there");
 }
 
 pub(crate) fn partition_restarts(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {

@@ -37,6 +37,19 @@ struct Mixed {
     tag: Option<u16>,
 }
 
+/// Columns whose values have a range.
+#[derive(Row, Serialize)]
+#[clickhouse(crate = "kmr_sinks::clickhouse")]
+struct Ranged {
+    partition: u32,
+    offset: u64,
+    timestamp: u32,
+    at: i64,
+    day: i32,
+    price: i64,
+    rate: i32,
+}
+
 fn numbers(n: u64) -> Numbers {
     Numbers { partition: (n % 8) as u32, offset: n / 8, timestamp: 1_700_000_000 + (n / 1000) as u32 }
 }
@@ -52,6 +65,18 @@ fn mixed(n: u64) -> Mixed {
     }
 }
 
+fn ranged(n: u64) -> Ranged {
+    Ranged {
+        partition: (n % 8) as u32,
+        offset: n / 8,
+        timestamp: 1_700_000_000 + (n / 1000) as u32,
+        at: 1_700_000_000_000 + n as i64,
+        day: 19_000 + (n % 1000) as i32,
+        price: n as i64,
+        rate: (n % 1000) as i32,
+    }
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {
     let mut arguments = std::env::args().skip(1);
@@ -60,9 +85,11 @@ async fn main() -> Result<(), BoxError> {
     };
     let client = Client::default().with_url(&url).with_database(&database);
     let columns = "partition UInt32, offset UInt64, timestamp DateTime";
-    for (table, more) in
-        [("cost_numbers", ""), ("cost_mixed", ", host String, value Float64, tag Nullable(UInt16)")]
-    {
+    for (table, more) in [
+        ("cost_numbers", ""),
+        ("cost_mixed", ", host String, value Float64, tag Nullable(UInt16)"),
+        ("cost_ranged", ", at DateTime64(3), day Date32, price Decimal(18, 2), rate Decimal(9, 4)"),
+    ] {
         client.query(&format!("DROP TABLE IF EXISTS {table}")).execute().await?;
         let ddl =
             format!("CREATE TABLE {table} ({columns}{more}) ENGINE = MergeTree ORDER BY (partition, offset)");
@@ -75,6 +102,8 @@ async fn main() -> Result<(), BoxError> {
         measure("numbers", writer("cost_numbers"), numbers, compression).await?;
         let writer = |table| ClickHouseWriter::new(&url, table).database(&database).compression(compression);
         measure("mixed", writer("cost_mixed"), mixed, compression).await?;
+        let writer = |table| ClickHouseWriter::new(&url, table).database(&database).compression(compression);
+        measure("ranged", writer("cost_ranged"), ranged, compression).await?;
     }
     Ok(())
 }

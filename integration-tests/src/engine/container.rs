@@ -65,12 +65,26 @@ impl Container {
 
     /// Kills the process with SIGKILL.
     pub(crate) async fn kill(&self) -> Result<()> {
+        self.signal("SIGKILL").await
+    }
+
+    /// Sends a signal to the process.
+    pub(crate) async fn signal(&self, name: &str) -> Result<()> {
         use testcontainers::bollard::query_parameters::KillContainerOptionsBuilder;
-        let options = KillContainerOptionsBuilder::new().signal("SIGKILL").build();
+        let options = KillContainerOptionsBuilder::new().signal(name).build();
         let id = self.id.clone();
         on_engine(async move { Ok(docker().await?.kill_container(&id, Some(options)).await?) })
             .await
-            .context("killing a container")
+            .with_context(|| format!("sending {name} to a container"))
+    }
+
+    /// Whether the process runs, and how it ended if not, in the engine's words.
+    pub(crate) async fn state(&self) -> Result<String> {
+        let id = self.id.clone();
+        let inspected = on_engine(async move { Ok(docker().await?.inspect_container(&id, None).await?) })
+            .await
+            .context("inspecting a container")?;
+        Ok(format!("{:?}", inspected.state))
     }
 
     /// Freezes the process. Its connections stay open.

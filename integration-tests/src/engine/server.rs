@@ -60,11 +60,6 @@ impl Server {
             format!("the server at {} is not in a container: use own() in this test", self.address())
         })
     }
-
-    /// The log of the container so far, `None` without a container.
-    pub(crate) async fn log_if_any(&self) -> Option<String> {
-        Some(self.inner.container.as_ref()?.logs().await.unwrap_or_default())
-    }
 }
 
 /// A server that all tests of a binary share. The first call of [`Shared::get`] starts it.

@@ -19,9 +19,11 @@ use crate::deadline::{Deadline, wait_until};
 use crate::engine::{Image, REMEDY, Server, Service, Shared, free_port, given_address};
 use crate::report::log_line;
 
+use self::settings::Environment;
+
 pub use self::message::{Message, Produced};
 pub use self::offsets::{GroupState, Offsets};
-pub use self::produce::Transactions;
+pub use self::produce::{ProducerSettings, Transactions};
 pub use self::proxy::{HeldCommit, KafkaProxy};
 pub use self::secured::{SecuredKafka, User};
 pub use self::topic::{Topic, TopicSpec};
@@ -31,6 +33,10 @@ const REQUEST_LIMIT: Duration = Duration::from_secs(20);
 
 /// Timeout of a broker's start. It takes about 5 s on an idle machine of 2 cores.
 const START_SECONDS: u64 = 90;
+
+/// Containers that are tried for a new broker. A broker was seen that stopped in the middle of its
+/// first start, without an error.
+const START_ATTEMPTS: usize = 2;
 
 /// Names the address of a shared broker that runs already.
 const ADDRESS: &str = "KMR_TEST_KAFKA";
@@ -70,12 +76,27 @@ impl Kafka {
     pub async fn own() -> Result<Self> {
         let (port, controller) = (free_port()?, free_port()?);
         let image = Image::choose(Service::Kafka).await?;
-        let environment = settings::plaintext(port, controller);
-        let container = settings::start(image.clone(), environment).await?;
-        let kafka = Self::new(Server::new(format!("127.0.0.1:{port}"), Some(container)));
-        kafka.wait_ready(START_SECONDS).await?;
+        let kafka = Self::start_new(&image, port, settings::plaintext(port, controller)).await?;
         log_line(format_args!("Kafka {} of image {image} at {}", kafka.version().await, kafka.bootstrap()));
         Ok(kafka)
+    }
+
+    /// A new broker with a listener at `port`, as soon as it answers.
+    async fn start_new(image: &Image, port: u16, environment: Environment) -> Result<Self> {
+        let mut attempt = 1;
+        loop {
+            let container = settings::start(image.clone(), environment.clone()).await?;
+            let kafka = Self::new(Server::new(format!("127.0.0.1:{port}"), Some(container)));
+            match kafka.wait_ready(START_SECONDS).await {
+                Err(error) if attempt < START_ATTEMPTS => {
+                    log_line(format_args!("a second broker is started, because: {error:#}"));
+                    // It holds its ports until then. A process that has ended cannot be killed.
+                    kafka.kill().await.ok();
+                    attempt += 1;
+                }
+                result => return result.map(|()| kafka),
+            }
+        }
     }
 
     async fn given(bootstrap: String) -> Result<Self> {
@@ -138,10 +159,21 @@ impl Kafka {
             blocking(move || Ok(answers(&config))).await
         });
         let Err(error) = ready.await else { return Ok(()) };
-        match self.server.log_if_any().await {
-            Some(log) => Err(error.context(format!("its log ends with:\n{}", last_lines(&log, 30)))),
-            None => Err(error),
-        }
+        let Ok(container) = self.container() else { return Err(error) };
+        let state = container.state().await.unwrap_or_else(|error| format!("{error:#}"));
+        let log = self.logs().await.unwrap_or_else(|error| format!("{error:#}"));
+        let threads = self.threads(&log).await.unwrap_or_else(|error| format!("{error:#}"));
+        let last = last_lines(&log, 30);
+        Err(error.context(format!("container: {state}\nits log ends with:\n{last}\nits threads:\n{threads}")))
+    }
+
+    /// What the threads of a broker that does not answer do. The virtual machine prints it to its
+    /// log, here without `log`.
+    async fn threads(&self, log: &str) -> Result<String> {
+        self.container()?.signal("SIGQUIT").await?;
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        let with_threads = self.logs().await?;
+        Ok(with_threads.strip_prefix(log).unwrap_or(&with_threads).to_owned())
     }
 
     async fn version(&self) -> String {

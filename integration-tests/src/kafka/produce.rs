@@ -21,6 +21,9 @@ const FLUSH_LIMIT: Duration = Duration::from_secs(120);
 /// Messages between two polls of the client.
 const POLL_EVERY: usize = 256;
 
+/// Settings of a producer, by librdkafka's names.
+pub type ProducerSettings = &'static [(&'static str, &'static str)];
+
 /// Counts acknowledgements and keeps the first failure.
 #[derive(Clone)]
 struct Acknowledgements {
@@ -67,7 +70,7 @@ struct Sender {
 }
 
 impl Sender {
-    fn new(mut config: ClientConfig) -> Result<Self> {
+    fn new(mut config: ClientConfig, settings: ProducerSettings) -> Result<Self> {
         let bootstrap = Arc::new(Bootstrap::new(config.get("bootstrap.servers").unwrap_or_default()));
         let acknowledgements = Acknowledgements { state: Arc::default(), bootstrap };
         config
@@ -79,6 +82,9 @@ impl Sender {
             .set("message.max.bytes", "16000000")
             .set("queue.buffering.max.messages", "400000")
             .set("queue.buffering.max.kbytes", "131072");
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
         let producer =
             config.create_with_context(acknowledgements.clone()).context("cannot create a producer")?;
         Ok(Self { producer, acknowledgements })
@@ -152,8 +158,25 @@ impl Kafka {
     where
         I: IntoIterator<Item = Message> + Send + 'static,
     {
+        self.produce_with(topic, &[], messages).await
+    }
+
+    /// The same with other settings of the producer, such as `compression.type`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::produce`].
+    pub async fn produce_with<I>(
+        &self,
+        topic: &str,
+        settings: ProducerSettings,
+        messages: I,
+    ) -> Result<Produced>
+    where
+        I: IntoIterator<Item = Message> + Send + 'static,
+    {
         let (config, topic) = (self.client_config(), topic.to_owned());
-        blocking(move || Sender::new(config)?.send_all(&topic, messages.into_iter())).await
+        blocking(move || Sender::new(config, settings)?.send_all(&topic, messages.into_iter())).await
     }
 
     /// A producer of transactions with this transactional id.
@@ -165,7 +188,7 @@ impl Kafka {
         let mut config = self.client_config();
         config.set("transactional.id", transactional_id);
         let sender = blocking(move || {
-            let sender = Sender::new(config)?;
+            let sender = Sender::new(config, &[])?;
             sender.producer.init_transactions(REQUEST_LIMIT).context("starting transactions")?;
             Ok(sender)
         });
@@ -202,6 +225,19 @@ impl Transactions {
         I: IntoIterator<Item = Message> + Send + 'static,
     {
         self.run(topic, messages, |producer| producer.abort_transaction(REQUEST_LIMIT)).await
+    }
+
+    /// Writes all messages in one transaction and leaves it open. Dropping `self` does not end it:
+    /// the broker aborts it after the producer's `transaction.timeout.ms`.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Transactions::commit`].
+    pub async fn leave_open<I>(&self, topic: &str, messages: I) -> Result<Produced>
+    where
+        I: IntoIterator<Item = Message> + Send + 'static,
+    {
+        self.run(topic, messages, |_| Ok(())).await
     }
 
     async fn run<I>(

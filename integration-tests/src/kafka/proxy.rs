@@ -7,9 +7,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Kafka, START_SECONDS, settings};
+use super::{Kafka, settings};
 use crate::deadline::{Deadline, wait_for};
-use crate::engine::{Image, Server, Service, free_port};
+use crate::engine::{Image, Service, free_port};
 
 /// The number of OffsetCommit in Kafka's protocol.
 const OFFSET_COMMIT: [u8; 2] = [0, 8];
@@ -50,9 +50,7 @@ impl KafkaProxy {
         let proxy = listener.local_addr()?.port();
         let image = Image::choose(Service::Kafka).await?;
         let environment = settings::proxied(port, behind, proxy, controller);
-        let container = settings::start(image, environment).await?;
-        let kafka = Kafka::new(Server::new(format!("127.0.0.1:{port}"), Some(container)));
-        kafka.wait_ready(START_SECONDS).await?;
+        let kafka = Kafka::start_new(&image, port, environment).await?;
         let hold = Arc::<Mutex<Hold>>::default();
         let shared = hold.clone();
         tokio::spawn(async move {

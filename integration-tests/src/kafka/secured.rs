@@ -3,9 +3,9 @@
 use anyhow::{Context, Result};
 use rdkafka::ClientConfig;
 
-use super::{Kafka, START_SECONDS, answers, blocking, settings};
+use super::{Kafka, answers, blocking, settings};
 use crate::deadline::{Deadline, wait_until};
-use crate::engine::{Image, Server, Service, Shared, free_port};
+use crate::engine::{Image, Service, Shared, free_port};
 use crate::report::log_line;
 
 /// A broker whose clients have to authenticate and have only the permissions of their ACLs.
@@ -53,9 +53,7 @@ impl SecuredKafka {
         let (clients, internal, controller) = (free_port()?, free_port()?, free_port()?);
         let image = Image::choose(Service::Kafka).await?;
         let environment = settings::secured(clients, internal, controller, Self::ADMIN.name);
-        let container = settings::start(image.clone(), environment).await?;
-        let admin = Kafka::new(Server::new(format!("127.0.0.1:{internal}"), Some(container)));
-        admin.wait_ready(START_SECONDS).await?;
+        let admin = Kafka::start_new(&image, internal, environment).await?;
         let kafka = Self { admin, bootstrap: format!("127.0.0.1:{clients}") };
         kafka.create_users().await?;
         let version = kafka.admin.version().await;

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, anyhow};
 use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 
-use super::{Kafka, Message, Offsets, Produced, REQUEST_LIMIT};
+use super::{Kafka, Message, Offsets, Produced, ProducerSettings, REQUEST_LIMIT};
 use crate::deadline::{Deadline, wait_until};
 use crate::names::unique;
 
@@ -118,6 +118,14 @@ impl Topic {
         I: IntoIterator<Item = Message> + Send + 'static,
     {
         self.kafka.produce(&self.name, messages).await
+    }
+
+    /// See [`Kafka::produce_with`].
+    pub async fn produce_with<I>(&self, settings: ProducerSettings, messages: I) -> Result<Produced>
+    where
+        I: IntoIterator<Item = Message> + Send + 'static,
+    {
+        self.kafka.produce_with(&self.name, settings, messages).await
     }
 
     /// See [`Kafka::end_offsets`].

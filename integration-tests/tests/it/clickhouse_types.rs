@@ -16,11 +16,14 @@ use serde::Serialize;
 use crate::writer::{batch, deliver};
 
 /// A writer into a table of the test's database.
-fn writer<R: Row + Serialize + Send + 'static>(database: &Database, table: &str) -> ClickHouseWriter<R> {
+pub(crate) fn writer<R: Row + Serialize + Send + 'static>(
+    database: &Database,
+    table: &str,
+) -> ClickHouseWriter<R> {
     ClickHouseWriter::new(database.server().url(), table).database(database.name())
 }
 
-async fn query(client: &Client, query: &str) -> String {
+pub(crate) async fn query(client: &Client, query: &str) -> String {
     let mut bytes = client.query(query).fetch_bytes("TSVRaw").unwrap();
     String::from_utf8(bytes.collect().await.unwrap().to_vec()).unwrap().trim_end().to_owned()
 }

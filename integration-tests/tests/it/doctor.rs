@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use integration_tests::{ClickHouse, Database, Kafka, Message, SecuredKafka, Topic, User, test_name, unique};
+use integration_tests::clickhouse_config::ServerConfig;
+use integration_tests::{
+    ClickHouse, Database, Kafka, Message, SecuredKafka, Topic, TopicSpec, User, test_name, unique,
+};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -29,15 +32,20 @@ impl Diagnosis {
         let expected: BTreeMap<&str, (&str, &str)> =
             expected.iter().map(|(name, state, text)| (*name, (*state, *text))).collect();
         let checks = self.json["checks"].as_array().map_or(&[][..], Vec::as_slice);
-        assert_eq!(checks.len(), 15, "{}", self.json);
+        assert_eq!(checks.len(), 19, "{}", self.json);
         for check in checks {
             let name = check["check"].as_str().unwrap_or_default();
             let (state, text) = expected.get(name).copied().unwrap_or(("ok", ""));
             assert_eq!(check["state"], state, "{name}: {check}");
             assert!(check["found"].as_str().unwrap_or_default().contains(text), "{text:?}: {check}");
         }
-        let failed = expected.values().any(|(state, _)| *state == "fail");
-        assert_eq!(self.code, Some(i32::from(failed)), "{}", self.json);
+        let any = |wanted: &str| expected.values().any(|(state, _)| *state == wanted);
+        let code = match () {
+            () if any("fail") => 1,
+            () if any("unknown") => 3,
+            () => 0,
+        };
+        assert_eq!(self.code, Some(code), "{}", self.json);
     }
 }
 
@@ -79,9 +87,12 @@ impl Scene {
             &["--clickhouse", self.database.server().url()]
         };
         let source = ["doctor", "--json", "--broker", broker, "--topic", topic];
-        let table = ["--database", self.database.name()];
+        let table = match more.contains(&"--database") {
+            true => Vec::new(),
+            false => vec!["--database", self.database.name()],
+        };
         let (code, output) =
-            kmr_with(&[&source[..], group, server, &table, more].concat(), variables).await?;
+            kmr_with(&[&source[..], group, server, &table[..], more].concat(), variables).await?;
         let line = output.lines().find(|line| line.starts_with('{')).with_context(|| output.clone())?;
         Ok(Diagnosis { code, json: serde_json::from_str(line)? })
     }
@@ -131,18 +142,24 @@ async fn wrong_servers_topics_and_settings_are_named() -> Result<()> {
         ("broker", "fail", "127.0.0.1:9"),
         ("topic", "fail", "does not respond"),
         ("API versions", "unknown", ""),
+        ("open transactions", "unknown", ""),
     ];
     no_broker.only(&[&kafka[..], &topic].concat());
     assert_eq!(no_broker.json["guarantee"]["delivery"], "none");
 
     let nowhere = scene.doctor_at(scene.topic.kafka().bootstrap(), "nowhere", &[], &[]).await?;
-    let rest =
-        [("read the topic", "unknown", "no partition"), ("committed offsets", "unknown", "no partitions")];
+    let rest = [
+        ("read the topic", "unknown", "no partition"),
+        ("committed offsets", "unknown", "no partitions"),
+        ("open transactions", "unknown", "no partitions"),
+    ];
     nowhere.only(&[&rest[..], &[("topic", "fail", "does not exist")]].concat());
 
-    let server = ["table", "insert", "engine", "deduplication", "parts", "columns"].map(unknown);
+    let server =
+        ["table", "insert", "engine", "deduplication", "parts", "columns", "writer", "profile"].map(unknown);
     let silent = scene.doctor(&["--clickhouse", "127.0.0.1:9"]).await?;
-    silent.only(&[&server[..], &[("ClickHouse", "fail", "127.0.0.1:9")]].concat());
+    let unreachable = [("ClickHouse", "fail", "127.0.0.1:9"), ("addresses", "fail", "IPv4 127.0.0.1: ")];
+    silent.only(&[&server[..], &unreachable].concat());
 
     scene
         .doctor(&["--set", "isolation.level=read_uncommitted"])
@@ -207,7 +224,8 @@ async fn tables_of_other_columns_and_short_windows_are_found() -> Result<()> {
     database.exec("DROP TABLE kmr_consumer_ingest SYNC").await?;
     let unknown =
         ["engine", "deduplication", "parts", "columns"].map(|name| (name, "unknown", "there is no table"));
-    scene.doctor(&[]).await?.only(&[&unknown[..], &[("table", "fail", "does not exist")]].concat());
+    let absent = [("table", "fail", "does not exist"), ("writer", "fail", "code 60")];
+    scene.doctor(&[]).await?.only(&[&unknown[..], &absent].concat());
 
     for (create, text) in [
         (
@@ -217,7 +235,9 @@ async fn tables_of_other_columns_and_short_windows_are_found() -> Result<()> {
         (TABLE.replace("offset UInt64", "offset String"), "`offset`"),
         (TABLE.replace("timestamp DateTime", "time DateTime"), "no column `timestamp`"),
     ] {
-        again(&create).await?.only(&[("columns", "fail", text)]);
+        // A type is checked with the first row, which the writer's start does not have.
+        let writer = if create.contains("offset String") { "ok" } else { "fail" };
+        again(&create).await?.only(&[("columns", "fail", text), ("writer", writer, "")]);
     }
     let bare = again(&format!("CREATE TABLE kmr_consumer_ingest {columns}) {order}")).await?;
     bare.only(&[("deduplication", "warn", "no window")]);
@@ -228,7 +248,25 @@ async fn tables_of_other_columns_and_short_windows_are_found() -> Result<()> {
         "too short",
     )]);
     let memory = again(&format!("CREATE TABLE kmr_consumer_ingest {columns}) ENGINE = Memory")).await?;
-    memory.only(&[("engine", "warn", "Memory"), ("deduplication", "unknown", ""), ("parts", "unknown", "")]);
+    memory.only(&[
+        ("engine", "fail", "Memory keeps rows in memory only"),
+        ("writer", "fail", "allow_volatile_table"),
+        ("deduplication", "warn", ""),
+    ]);
+    assert_eq!(memory.json["guarantee"]["delivery"], "none");
+    // The target of a Buffer keeps its rows; the Buffer does not.
+    database.exec(&TABLE.replace("kmr_consumer_ingest", "stored")).await?;
+    let buffer =
+        format!("Buffer('{}', 'stored', 1, 10, 100, 10000, 1000000, 10000000, 100000000)", database.name());
+    let buffer = again(&format!("CREATE TABLE kmr_consumer_ingest AS stored ENGINE = {buffer}")).await?;
+    buffer.only(&[
+        ("engine", "fail", "Buffer holds rows in memory"),
+        ("writer", "fail", "allow_volatile_table"),
+        ("deduplication", "warn", ""),
+    ]);
+    let view = again("CREATE VIEW kmr_consumer_ingest AS SELECT * FROM stored").await?;
+    let views = [("engine", "fail", "View accepts no inserts"), ("writer", "fail", "accepts no inserts")];
+    view.only(&[&views[..], &[("deduplication", "warn", "")]].concat());
     Ok(())
 }
 
@@ -286,10 +324,71 @@ async fn missing_permissions_are_found() -> Result<()> {
     let denied = [("group", "unknown", ""), ("committed offsets", "unknown", "")];
     group.only(&[&denied[..], &[("commit", "fail", "not allowed")]].concat());
     let topic = doctor_as(SecuredKafka::ALLOWED, &secret, &allowed).await?;
-    let rest = [("topic", "fail", ""), ("committed offsets", "unknown", "")];
+    let rest =
+        [("topic", "fail", ""), ("committed offsets", "unknown", ""), ("open transactions", "unknown", "")];
     topic.only(&[&rest[..], &[("read the topic", "fail", "not allowed")]].concat());
     let wrong = doctor_as(User { name: "allowed", password: "wrong" }, &allowed, &allowed).await?;
     assert!(wrong.code == Some(1) && wrong.check("broker")["state"] == "fail", "{}", wrong.json);
     assert!(!wrong.json.to_string().contains("wrong\""), "{}", wrong.json);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn open_transactions_and_topics_for_dead_letters_are_checked() -> Result<()> {
+    let scene = Scene::new(test_name!()).await?;
+    scene.commit(100).await?;
+    let kafka = scene.topic.kafka();
+    let transactions = kafka.transactions(&unique(test_name!())).await?;
+    transactions.leave_open(&scene.topic, (0..10).map(|_| Message::new("{}").partition(0))).await?;
+    scene.topic.produce((0..1_000).map(|_| Message::new("{}").partition(0))).await?;
+    let open = scene.doctor(&[]).await?;
+    open.only(&[
+        ("open transactions", "warn", "partition 0: 1,010 offsets wait from 100 on"),
+        ("committed offsets", "ok", "lag 0"),
+    ]);
+
+    let scene = Scene::new(test_name!()).await?;
+    let checked = async |topic: &str| {
+        let diagnosis = scene.doctor(&["--dead-letter-topic", topic]).await?;
+        anyhow::Ok((diagnosis.code, diagnosis.check("dead letters").to_string()))
+    };
+    let (code, source) = checked(scene.topic.name()).await?;
+    assert!(code == Some(1) && source.contains("is the source"), "{source}");
+    let (code, absent) = checked("nowhere").await?;
+    assert!(code == Some(1) && absent.contains("does not exist"), "{absent}");
+    let good = kafka_topic(&scene, TopicSpec::partitions(1)).await?;
+    let (code, good) = checked(&good).await?;
+    assert!(code == Some(0) && good.contains("\"state\":\"ok\""), "{good}");
+    let small = TopicSpec::partitions(1).config("max.message.bytes", "1000").config("retention.ms", "60000");
+    let small = kafka_topic(&scene, small).await?;
+    let (code, small) = checked(&small).await?;
+    assert!(code == Some(0) && small.contains("\"state\":\"warn\""), "{small}");
+    assert!(
+        small.contains("max.message.bytes is 1000") && small.contains("retention.ms is 60000"),
+        "{small}"
+    );
+    Ok(())
+}
+
+async fn kafka_topic(scene: &Scene, spec: TopicSpec) -> Result<String> {
+    Ok(scene.topic.kafka().create_topic("dead-letters", spec).await?.name().to_owned())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_profile_that_forbids_what_inserts_set_fails() -> Result<()> {
+    let scene = Scene::new(test_name!()).await?;
+    let constant =
+        "<async_insert>1</async_insert><constraints><async_insert><const/></async_insert></constraints>";
+    let config = ServerConfig::default().user("constant", constant);
+    let server = ClickHouse::own_with_config(&config).await?;
+    let database = server.database(test_name!()).await?;
+    database.exec(TABLE).await?;
+    let doctor_as = async |user: &str| {
+        let server = ["--clickhouse", server.url(), "--database", database.name()];
+        let variables = [("KMR_CLICKHOUSE_USER", user)];
+        scene.doctor_at(scene.topic.kafka().bootstrap(), scene.topic.name(), &server, &variables).await
+    };
+    doctor_as("default").await?.only(&[]);
+    doctor_as("constant").await?.only(&[("writer", "fail", "async_insert should not be changed")]);
     Ok(())
 }

@@ -15,13 +15,18 @@ mod writer;
 mod clickhouse_errors;
 mod clickhouse_faults;
 mod clickhouse_proxies;
+mod clickhouse_ranges;
 mod clickhouse_rejections;
 mod clickhouse_types;
+mod engines;
+mod profiles;
 
 // The whole pipeline.
 mod bad_input;
 mod clean_run;
+mod compressed;
 mod content;
+mod dead_letter_topic;
 mod dead_letters;
 mod demo;
 mod doctor;

@@ -295,3 +295,32 @@ async fn any_table_that_keeps_topic_partition_and_offset_can_be_verified() -> Re
     audit.fails(&named, &["200 double"]).await?;
     audit.passes(&[&named[..], &["--merged"]].concat(), &["0 missing, 0 double"]).await
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_behind_an_open_transaction_are_named() -> Result<()> {
+    let audit = Audit::new(test_name!(), 1).await?;
+    audit.topic.produce(records(100, 1)).await?;
+    audit.commit([(0, 100)]).await?;
+    audit.rows("SELECT 0, number FROM numbers(100)").await?;
+    let transactions = audit.topic.kafka().transactions(&unique(test_name!())).await?;
+    transactions.leave_open(&audit.topic, records(10, 1)).await?;
+    audit.topic.produce(records(1_000, 1)).await?;
+    let waiting = "partition 0: 1,010 offsets from 100 on are held back by an open transaction";
+    audit.passes(&[], &[waiting, "PASSED without 1,010 offsets held back by an open transaction"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_in_memory_are_named() -> Result<()> {
+    let audit = Audit::new(test_name!(), 1).await?;
+    audit.topic.produce(records(100, 1)).await?;
+    audit.commit([(0, 100)]).await?;
+    audit.database.exec("RENAME TABLE t TO stored").await?;
+    let buffer = format!(
+        "Buffer('{}', 'stored', 1, 600, 600, 1000000, 1000000, 100000000, 100000000)",
+        audit.database.name()
+    );
+    audit.database.exec(&format!("CREATE TABLE t AS stored ENGINE = {buffer}")).await?;
+    audit.more_rows("SELECT 0, number FROM numbers(100)").await?;
+    let note = "engine Buffer: its rows may be in memory only";
+    audit.passes(&[], &[note, "PASSED for rows that may be in memory only"]).await
+}

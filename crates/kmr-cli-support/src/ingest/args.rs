@@ -25,6 +25,11 @@ pub struct RunArgs {
     /// Which payloads become rows: `json` (all others are dead letters), or any payload.
     #[arg(long, env = "KMR_MODE", value_enum, default_value_t = Mode::Json)]
     pub(crate) mode: Mode,
+    /// What becomes of records without a payload, the tombstones of a compacted topic: `fail` makes
+    /// them dead letters in the mode `json` and rows in the mode `raw`; `skip` commits them
+    /// without.
+    #[arg(long, env = "KMR_TOMBSTONES", value_enum, default_value_t = Tombstones::Fail)]
+    pub(crate) tombstones: Tombstones,
     /// Destination of rows. `drop` discards them, to measure the rest; `stalled` never
     /// acknowledges, to show back-pressure.
     #[arg(long, env = "KMR_SINK", value_enum, default_value_t = Sink::Clickhouse)]
@@ -34,7 +39,7 @@ pub struct RunArgs {
     pub(crate) errors: Errors,
     /// Topic for dead letters, in place of --errors. It has to exist. Headers name the cause.
     #[arg(long, env = "KMR_DEAD_LETTER_TOPIC", value_name = "TOPIC")]
-    pub(crate) dead_letter_topic: Option<String>,
+    pub dead_letter_topic: Option<String>,
     /// Deliver each row exactly once, by plans in the group's commit metadata. The table needs a
     /// deduplication window.
     #[arg(long, env = "KMR_EXACTLY_ONCE")]
@@ -42,7 +47,7 @@ pub struct RunArgs {
     /// Sizes and times.
     #[command(flatten)]
     pub tuning: Tuning,
-    /// Stop when no record has come for this long since the first assignment.
+    /// Stop when all partitions are read to their end and no record has come for this long.
     #[arg(long, env = "KMR_UNTIL_IDLE", value_name = "DURATION", value_parser = units::duration)]
     pub until_idle: Option<Duration>,
     /// Format of the summary at the end: a line on standard error, or JSON on standard output too.
@@ -95,6 +100,12 @@ pub enum Protocol {
 pub(crate) enum Mode {
     Json,
     Raw,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Tombstones {
+    Fail,
+    Skip,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

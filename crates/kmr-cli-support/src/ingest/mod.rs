@@ -3,7 +3,9 @@
 //! `kmr-demo run` runs it. `kmr doctor` and `kmr check` build it without connecting, to check
 //! the settings, and check the table against its row type.
 
-use kmr_core::{ClientConfig, Consumer, Watchdog};
+use std::time::Duration;
+
+use kmr_core::{ClientConfig, Consumer, Reducer, Watchdog, error_chain};
 
 mod args;
 mod pipeline;
@@ -23,6 +25,7 @@ use crate::kafka::extra_settings;
 pub fn consumer(args: &RunArgs) -> anyhow::Result<Consumer> {
     let builder = Consumer::builder();
     let builder = if args.exactly_once { builder.exactly_once() } else { builder };
+    let builder = if args.until_idle.is_some() { builder.report_ends() } else { builder };
     let consumer = builder
         .topics([args.kafka.topic.as_str()])
         .config(client_config(args)?)
@@ -34,6 +37,21 @@ pub fn consumer(args: &RunArgs) -> anyhow::Result<Consumer> {
         .strategy(pipeline::pipeline(args)?)
         .build()?;
     Ok(consumer)
+}
+
+/// Starts the writer of `args` as the consumer does, and stops there: it describes the table and
+/// tries the settings of inserts, and writes nothing. `timeout` bounds the wait for the server.
+///
+/// # Errors
+///
+/// The error with which the consumer would stop.
+pub async fn start_writer(args: &RunArgs, timeout: Duration) -> anyhow::Result<()> {
+    let mut writer = pipeline::clickhouse_writer(args).start_timeout(timeout);
+    let start = async {
+        writer.start().await?;
+        if args.exactly_once { writer.start_exactly_once().await } else { Ok(()) }
+    };
+    start.await.map_err(|error| anyhow::anyhow!("{}", error_chain(&*error)))
 }
 
 /// The client's settings: those of the flags, then `--set`, then the credentials.

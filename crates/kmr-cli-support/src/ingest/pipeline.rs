@@ -2,44 +2,43 @@
 
 use std::time::Duration;
 
-use kmr_core::{BatchOptions, DeadLetter, Pipeline, Record, RetryPolicy, processing_strategy};
+use kmr_core::{BatchOptions, DeadLetter, Pipeline, RetryPolicy, processing_strategy};
 use kmr_sinks::{ClickHouseWriter, KafkaWriter, OsStreamWriter};
 
-use super::args::{Errors, Mode, RunArgs, Sink, Tuning};
+use super::args::{Errors, Mode, RunArgs, Sink, Tombstones, Tuning};
 use super::probe::{Behaviour, Probe};
-use super::row::{self, IngestRow, RowError};
+use super::row::{self, IngestRow, Map};
 use crate::clickhouse::{password, url, user};
-
-/// A map stage; `--mode` selects it at run time.
-type Map = fn(&Record<'_>) -> Result<IngestRow, RowError>;
 
 /// Maximum age of a batch of dead letters.
 const DEAD_LETTER_AGE: Duration = Duration::from_secs(1);
 
 /// The pipeline that `args` describe.
 pub(super) fn pipeline(args: &RunArgs) -> anyhow::Result<Pipeline> {
-    let map: Map = match args.mode {
-        Mode::Json => row::json,
-        Mode::Raw => row::raw,
+    let map: Map = match (args.mode, args.tombstones) {
+        (Mode::Json, Tombstones::Fail) => row::json,
+        (Mode::Json, Tombstones::Skip) => row::json_or_skip,
+        (Mode::Raw, Tombstones::Fail) => row::raw,
+        (Mode::Raw, Tombstones::Skip) => row::raw_or_skip,
     };
     Ok(match (sink_stage(args), error_stage(args)?) {
         (SinkStage::ClickHouse(sink), ErrorStage::Stream(errors)) => {
-            processing_strategy!({ map => map, reduce => *sink, reduce_err => errors })
+            processing_strategy!({ filter_map => map, reduce => *sink, reduce_err => errors })
         }
         (SinkStage::ClickHouse(sink), ErrorStage::Probe(errors)) => {
-            processing_strategy!({ map => map, reduce => *sink, reduce_err => errors })
+            processing_strategy!({ filter_map => map, reduce => *sink, reduce_err => errors })
         }
         (SinkStage::Probe(sink), ErrorStage::Stream(errors)) => {
-            processing_strategy!({ map => map, reduce => sink, reduce_err => errors })
+            processing_strategy!({ filter_map => map, reduce => sink, reduce_err => errors })
         }
         (SinkStage::Probe(sink), ErrorStage::Probe(errors)) => {
-            processing_strategy!({ map => map, reduce => sink, reduce_err => errors })
+            processing_strategy!({ filter_map => map, reduce => sink, reduce_err => errors })
         }
         (SinkStage::ClickHouse(sink), ErrorStage::Topic(errors)) => {
-            processing_strategy!({ map => map, reduce => *sink, reduce_err => errors })
+            processing_strategy!({ filter_map => map, reduce => *sink, reduce_err => errors })
         }
         (SinkStage::Probe(sink), ErrorStage::Topic(errors)) => {
-            processing_strategy!({ map => map, reduce => sink, reduce_err => errors })
+            processing_strategy!({ filter_map => map, reduce => sink, reduce_err => errors })
         }
     })
 }
@@ -67,7 +66,7 @@ fn sink_stage(args: &RunArgs) -> SinkStage {
     SinkStage::Probe(Probe::new(behaviour, options))
 }
 
-fn clickhouse_writer(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
+pub(super) fn clickhouse_writer(args: &RunArgs) -> ClickHouseWriter<IngestRow> {
     let tuning = &args.tuning;
     let mut writer = ClickHouseWriter::new(url(&args.clickhouse), &args.clickhouse.table)
         .database(&args.clickhouse.database)

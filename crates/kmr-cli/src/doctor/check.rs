@@ -10,8 +10,45 @@ pub(super) enum State {
     Warn,
     /// The consumer will not start, will stop, or will lose the guarantee.
     Fail,
-    /// The facts are missing.
+    /// The facts are missing: no failure, and no pass.
     Unknown,
+}
+
+/// The result of all checks together, and the exit code that follows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Passed,
+    Failed,
+    /// No check fails, and at least one is unknown.
+    Unknown,
+}
+
+impl Verdict {
+    pub(super) fn of(checks: &[Check]) -> Self {
+        let any = |state| checks.iter().any(|check| check.state == state);
+        match () {
+            () if any(State::Fail) => Verdict::Failed,
+            () if any(State::Unknown) => Verdict::Unknown,
+            () => Verdict::Passed,
+        }
+    }
+
+    /// 2 is the exit code of wrong flags.
+    pub(super) fn exit_code(self) -> u8 {
+        match self {
+            Verdict::Passed => 0,
+            Verdict::Failed => 1,
+            Verdict::Unknown => 3,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Verdict::Passed => "passed",
+            Verdict::Failed => "failed",
+            Verdict::Unknown => "unknown",
+        }
+    }
 }
 
 impl State {

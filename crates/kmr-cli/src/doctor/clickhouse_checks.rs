@@ -1,14 +1,15 @@
-//! Checks of ClickHouse: server, table, columns, permission, engine, deduplication, parts. Pure.
+//! Checks of ClickHouse: server, table, columns, permission, deduplication, parts. Pure.
 
 use kmr_cli_support::numbers::grouped;
 
 use super::check::{Check, State};
+use super::durability_checks as durability;
 use super::facts::{ClickHouseFacts, Facts, TableFacts, Writer};
 
 /// The checks that decide whether the consumer starts.
 pub(super) fn start_up_checks(facts: &Facts) -> Vec<Check> {
     let server = &facts.clickhouse;
-    vec![version(server), table(server), columns(server)]
+    vec![version(server), table(server), columns(server), durability::start(server)]
 }
 
 /// All checks of ClickHouse.
@@ -16,14 +17,17 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
     let server = &facts.clickhouse;
     vec![
         version(server),
+        durability::addresses(server),
         table(server),
         columns(server),
+        durability::start(server),
         Check::permission(
             "insert",
             &server.may_insert,
             format!("grant INSERT on {}, and set readonly to 0", server.table),
         ),
         engine(server),
+        durability::profile(server),
         windows(server, facts.writer),
         parts(server),
     ]
@@ -81,24 +85,9 @@ fn columns(server: &ClickHouseFacts) -> Check {
 }
 
 fn engine(server: &ClickHouseFacts) -> Check {
-    const NAME: &str = "engine";
-    let tables = match known(NAME, server) {
-        Ok(tables) => tables,
-        Err(unknown) => return unknown,
-    };
-    let odd: Vec<String> = tables
-        .iter()
-        .filter(|table| table.stores_rows() && !table.is_merge_tree())
-        .map(|table| format!("{}: {}", table.name, table.engine_name()))
-        .collect();
-    match odd[..] {
-        [] => Check::ok(NAME, tables[0].engine_name()),
-        _ => Check::new(
-            NAME,
-            State::Warn,
-            odd.join(", "),
-            "use a table of the MergeTree family: no other recognises a repeated insert, and its limits are unknown here",
-        ),
+    match known("engine", server) {
+        Ok(tables) => durability::engine(server, tables),
+        Err(unknown) => unknown,
     }
 }
 
@@ -108,9 +97,9 @@ fn windows(server: &ClickHouseFacts, writer: Writer) -> Check {
         Ok(tables) => tables,
         Err(unknown) => return unknown,
     };
-    if server.deduplicates == Some(false) {
-        let remedy = "set insert_deduplicate to 1 for the user; 0 disables all windows";
-        return Check::new(NAME, State::Warn, "insert_deduplicate is 0", remedy);
+    if let Some(setting) = server.disables_windows() {
+        let remedy = "change it for the user: it disables all windows";
+        return Check::new(NAME, State::Warn, setting, remedy);
     }
     let needed = writer.blocks_of_a_retry();
     let (mut none, mut short, mut good) = (Vec::new(), Vec::new(), Vec::new());
@@ -145,7 +134,12 @@ fn windows(server: &ClickHouseFacts, writer: Writer) -> Check {
         return Check::new(NAME, State::Warn, format!("window too short: {}", short.join(", ")), remedy);
     }
     match good[..] {
-        [] => Check::unknown(NAME, "no table of the MergeTree family"),
+        [] => Check::new(
+            NAME,
+            State::Warn,
+            "no table of the MergeTree family: repeated inserts double rows",
+            "use a table of the MergeTree family",
+        ),
         _ => Check::ok(NAME, good.join(", ")),
     }
 }
@@ -159,7 +153,7 @@ fn parts(server: &ClickHouseFacts) -> Check {
     let ratio = |table: &&TableFacts| table.parts as f64 / table.parts_to_throw.max(1) as f64;
     let merged = tables.iter().filter(|table| table.is_merge_tree());
     let Some(worst) = merged.max_by(|a, b| ratio(a).total_cmp(&ratio(b))) else {
-        return Check::unknown(NAME, "no table of the MergeTree family");
+        return Check::ok(NAME, "no table of the MergeTree family, so no limit of parts");
     };
     let TableFacts { name, parts, parts_to_delay, parts_to_throw, .. } = worst;
     let found = format!(
@@ -224,11 +218,9 @@ mod tests {
 
     #[test]
     fn engines_without_deduplication_warn() {
-        let (state, text) = checked("engine", |s| table(s).engine = "Memory".into());
-        assert!(state == State::Warn && text.contains("db.t: Memory"), "{text}");
-        assert_eq!(checked("deduplication", |s| table(s).engine = "Memory".into()).0, State::Unknown);
-        assert_eq!(checked("parts", |s| table(s).engine = "Memory".into()).0, State::Unknown);
-        assert_eq!(checked("engine", |s| table(s).engine = "Null".into()).0, State::Ok);
+        let (state, text) = checked("deduplication", |s| table(s).engine = "Memory".into());
+        assert!(state == State::Warn && text.contains("repeated inserts double rows"), "{text}");
+        assert_eq!(checked("parts", |s| table(s).engine = "Memory".into()).0, State::Ok);
     }
 
     #[test]
@@ -237,8 +229,10 @@ mod tests {
         assert!(state == State::Warn && text.contains("no window: db.t"), "{text}");
         let (state, text) = checked("deduplication", |s| table(s).window = Some(76));
         assert!(state == State::Warn && text.contains("too short") && text.contains("above 77"), "{text}");
-        let (state, text) = checked("deduplication", |s| s.deduplicates = Some(false));
-        assert!(state == State::Warn && text.contains("insert_deduplicate is 0"), "{text}");
+        let (state, text) = checked("deduplication", |s| {
+            s.profile = Ok([("deduplicate_insert".to_owned(), "disable".to_owned())].into());
+        });
+        assert!(state == State::Warn && text.contains("deduplicate_insert is disable"), "{text}");
         let downstream =
             TableFacts { name: "db.v".into(), engine: "SummingMergeTree".into(), ..TableFacts::default() };
         let (state, text) = checked("deduplication", |s| s.tables.as_mut().unwrap().push(downstream));

@@ -1,16 +1,21 @@
 //! Queries ClickHouse: the server, the table, and all tables downstream of its views.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
 
 use clickhouse::Row;
 use kmr_cli_support::clickhouse::{Server, quoted};
+use kmr_cli_support::connection::ClickHouseArgs;
 use kmr_cli_support::errors::one_line;
-use kmr_cli_support::ingest::{IngestRow, RunArgs};
+use kmr_cli_support::ingest::{self, IngestRow, RunArgs};
 use kmr_core::error_chain;
-use kmr_sinks::clickhouse::{TableColumn, check_row};
+use kmr_sinks::clickhouse::{EngineClass, TableColumn, check_row};
 use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio::time::timeout;
 
-use super::facts::{Access, ClickHouseFacts, Fact, Scope, TableFacts};
+use super::facts::{Access, ClickHouseFacts, Fact, PROFILE, Scope, TableFacts};
 use super::table_definition::{setting, target, window_setting};
 
 /// A row of `system.tables`.
@@ -44,6 +49,11 @@ struct SettingRow {
 /// The reason of unknown facts of a server without a response.
 const SILENT: &str = "the server does not respond";
 
+/// Timeout of a name lookup, and of one connection.
+const CONNECT: Duration = Duration::from_secs(3);
+/// How long the writer's start may wait for the server.
+const START: Duration = Duration::from_secs(5);
+
 /// Database and table.
 type Name = (String, String);
 
@@ -59,25 +69,50 @@ pub(super) async fn gather(args: &RunArgs, scope: Scope) -> ClickHouseFacts {
         tables: Err(SILENT.to_owned()),
         row: Ok(()),
         may_insert: Access::Unknown(SILENT.to_owned()),
-        deduplicates: None,
+        profile: Err(SILENT.to_owned()),
+        start: Err(SILENT.to_owned()),
+        addresses: Err(SILENT.to_owned()),
+    };
+    let facts = match scope {
+        Scope::Full => ClickHouseFacts { addresses: addresses(&args.clickhouse).await, ..facts },
+        Scope::StartUp => facts,
     };
     if version.is_err() {
         return facts;
     }
-    let facts =
-        ClickHouseFacts { tables: queries.tables(&name).await, row: queries.row(&name).await, ..facts };
+    let facts = ClickHouseFacts {
+        tables: queries.tables(&name).await,
+        row: queries.row(&name).await,
+        start: ingest::start_writer(args, START).await.map_err(|error| one_line(&error)),
+        ..facts
+    };
     if scope == Scope::StartUp {
         return facts;
     }
-    ClickHouseFacts {
-        may_insert: queries.may_insert(&name).await,
-        deduplicates: queries
-            .one::<String>("SELECT value FROM system.settings WHERE name = 'insert_deduplicate'")
-            .await
-            .ok()
-            .map(|value| value != "0"),
-        ..facts
+    ClickHouseFacts { may_insert: queries.may_insert(&name).await, profile: queries.profile().await, ..facts }
+}
+
+/// The addresses of the server's name. Each is tried.
+async fn addresses(args: &ClickHouseArgs) -> Fact<Vec<(IpAddr, Fact<()>)>> {
+    let (host, port) = args.host_and_port().map_err(|error| one_line(&error))?;
+    let found = timeout(CONNECT, tokio::net::lookup_host((host.as_str(), port))).await;
+    let found = match found {
+        Ok(Ok(found)) => found,
+        Ok(Err(error)) => return Err(format!("the name {host:?} has no address: {error}")),
+        Err(_) => return Err(format!("the name {host:?} was not resolved within {CONNECT:?}")),
+    };
+    let mut addresses: Vec<(IpAddr, Fact<()>)> = Vec::new();
+    for address in found {
+        if addresses.iter().any(|(seen, _)| *seen == address.ip()) {
+            continue;
+        }
+        let reached = match timeout(CONNECT, TcpStream::connect(address)).await {
+            Ok(connected) => connected.map(drop).map_err(|error| error.to_string()),
+            Err(_) => Err(format!("no answer within {CONNECT:?}")),
+        };
+        addresses.push((address.ip(), reached));
     }
+    Ok(addresses)
 }
 
 struct Queries<'a> {
@@ -99,6 +134,15 @@ impl Queries<'_> {
     {
         let query = self.server.client().query(sql).bind(&name.0).bind(&name.1);
         self.server.request("querying", query.fetch_all::<T>()).await.map_err(|error| one_line(&error))
+    }
+
+    /// The settings of the user's profile that change what a stored batch means.
+    async fn profile(&self) -> Fact<BTreeMap<String, String>> {
+        let names = PROFILE.map(|name| format!("'{name}'")).join(", ");
+        let sql = format!("SELECT name, value FROM system.settings WHERE name IN ({names})");
+        let query = self.server.client().query(&sql).fetch_all::<SettingRow>();
+        let settings = self.server.request("querying", query).await.map_err(|error| one_line(&error))?;
+        Ok(settings.into_iter().map(|setting| (setting.name, setting.value)).collect())
     }
 
     /// The table and, breadth first, all tables downstream of its views. Empty: it does not exist.
@@ -123,8 +167,20 @@ impl Queries<'_> {
                     queue.push_back((target, Some(view)));
                 }
             }
+            // Inserts into a view go to its target.
+            if found.engine == "MaterializedView" {
+                if let Some(target) = self.target(&name).await? {
+                    queue.push_front((target, view.or(Some(name))));
+                }
+                continue;
+            }
             let parts = self.parts(&name).await?;
-            tables.push(table_facts(&name, view.as_ref(), &found, parts, &defaults));
+            let facts = table_facts(&name, view.as_ref(), &found, parts, &defaults);
+            let spooled = match found.engine.as_str() {
+                "Distributed" => self.spooled(&name).await.unwrap_or(0),
+                _ => 0,
+            };
+            tables.push(TableFacts { spooled, ..facts });
         }
         Ok(tables)
     }
@@ -155,10 +211,17 @@ impl Queries<'_> {
         Ok(self.all::<u64>(sql, name).await?.pop().unwrap_or(0))
     }
 
+    /// Files of a Distributed table that wait for their shard.
+    async fn spooled(&self, name: &Name) -> Fact<u64> {
+        let sql = "SELECT toUInt64(sum(data_files)) FROM system.distribution_queue WHERE database = ? AND table = ?";
+        Ok(self.all::<u64>(sql, name).await?.pop().unwrap_or(0))
+    }
+
     /// The server's defaults of table settings.
     async fn defaults(&self) -> Fact<BTreeMap<String, u64>> {
         let sql = "SELECT name, value FROM system.merge_tree_settings WHERE name IN ('replicated_deduplication_window', \
-                   'non_replicated_deduplication_window', 'parts_to_delay_insert', 'parts_to_throw_insert')";
+                   'non_replicated_deduplication_window', 'parts_to_delay_insert', 'parts_to_throw_insert', \
+                   'fsync_after_insert')";
         let query = self.server.client().query(sql).fetch_all::<SettingRow>();
         let settings = self.server.request("querying", query).await.map_err(|error| one_line(&error))?;
         Ok(settings.into_iter().filter_map(|s| Some((s.name, s.value.parse().ok()?))).collect())
@@ -200,6 +263,9 @@ fn table_facts(
         name: dotted(name),
         view: view.map(dotted),
         engine: found.engine.clone(),
+        class: Some(EngineClass::of(&found.engine, &found.engine_full)),
+        syncs: number("fsync_after_insert") == Some(1),
+        spooled: 0,
         partition_key: found.partition_key.clone(),
         window: window_setting(&found.engine).and_then(number),
         parts,

@@ -4,10 +4,10 @@ use comfy_table::ContentArrangement;
 use kmr_cli_support::table;
 use serde_json::{Value, json};
 
-use super::check::{Check, State};
+use super::check::{Check, State, Verdict};
 use super::facts::Facts;
 use super::guarantee::Guarantee;
-use super::{clickhouse_checks, kafka_checks};
+use super::{clickhouse_checks, dead_letter_checks, kafka_checks};
 
 /// All checks, and the guarantee that follows from them.
 #[derive(Clone, Debug)]
@@ -21,6 +21,7 @@ impl Diagnosis {
     /// Checks the facts. Pure.
     pub(super) fn of(facts: &Facts) -> Self {
         let mut checks = kafka_checks::checks(facts);
+        checks.extend(dead_letter_checks::check(&facts.kafka));
         checks.extend(clickhouse_checks::checks(facts));
         let guarantee = Guarantee::of(facts, &checks);
         Self { checks, guarantee: Some(guarantee) }
@@ -33,12 +34,12 @@ impl Diagnosis {
         Self { checks, guarantee: None }
     }
 
-    /// Whether no check fails.
-    pub(super) fn passes(&self) -> bool {
-        self.checks.iter().all(|check| check.state != State::Fail)
+    /// The result of all checks.
+    pub(super) fn verdict(&self) -> Verdict {
+        Verdict::of(&self.checks)
     }
 
-    /// For people. `width`: columns of the terminal; `None` does not wrap lines.
+    /// For people. `width`: columns of the terminal; `None` does not wrap lines and has no colours.
     pub(super) fn text(&self, width: Option<u16>) -> String {
         let mut table = table::with_header(["", "check", "found"]);
         if let Some(width) = width {
@@ -51,9 +52,21 @@ impl Diagnosis {
             };
             table.add_row([check.state.name(), check.name, &found]);
         }
-        match &self.guarantee {
-            Some(guarantee) => format!("{table}\n{}", guarantee.text()),
+        let table = match width {
+            Some(_) => coloured(&table.to_string()),
             None => table.to_string(),
+        };
+        let guarantee = self.guarantee.as_ref().map(|guarantee| format!("\n{}", guarantee.text()));
+        format!("{table}{}{}", guarantee.unwrap_or_default(), self.summary())
+    }
+
+    /// The checks that are unknown: they are neither a failure nor a pass.
+    fn summary(&self) -> String {
+        let unknown = self.checks.iter().filter(|check| check.state == State::Unknown);
+        let names: Vec<_> = unknown.map(|check| check.name).collect();
+        match names[..] {
+            [] => String::new(),
+            _ => format!("\nunknown, so neither passed nor failed: {}", names.join(", ")),
         }
     }
 
@@ -68,7 +81,8 @@ impl Diagnosis {
             })
         };
         let mut json = json!({
-            "passed": self.passes(),
+            "passed": self.verdict() == Verdict::Passed,
+            "verdict": self.verdict().name(),
             "checks": self.checks.iter().map(check).collect::<Vec<_>>(),
         });
         if let Some(guarantee) = &self.guarantee {
@@ -78,8 +92,70 @@ impl Diagnosis {
     }
 }
 
+/// Colours the state at the start of each row.
+fn coloured(table: &str) -> String {
+    const STATES: [State; 4] = [State::Ok, State::Warn, State::Fail, State::Unknown];
+    let colour = |line: &str| {
+        let state = STATES.into_iter().find_map(|state| {
+            let rest = line.strip_prefix("│ ")?.strip_prefix(state.name())?;
+            rest.starts_with(' ').then_some((state, rest))
+        });
+        match state {
+            None => line.to_owned(),
+            Some((state, rest)) => format!("│ {}{rest}", styled(state)),
+        }
+    };
+    table.lines().map(colour).collect::<Vec<_>>().join("\n")
+}
+
+/// Green, yellow, red; and magenta for what is unknown.
+fn styled(state: State) -> console::StyledObject<&'static str> {
+    let name = console::style(state.name());
+    match state {
+        State::Ok => name.green(),
+        State::Warn => name.yellow(),
+        State::Fail => name.red().bold(),
+        State::Unknown => name.magenta().bold(),
+    }
+}
+
 /// Columns of the terminal, if standard output is one.
 pub(super) fn terminal_width() -> Option<u16> {
     let term = console::Term::stdout();
     term.features().is_attended().then(|| term.size().1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::sample_facts::facts;
+    use super::*;
+
+    #[test]
+    fn unknown_is_neither_passed_nor_failed() {
+        let good = Diagnosis::of(&facts());
+        assert_eq!((good.verdict(), good.verdict().exit_code()), (Verdict::Passed, 0));
+        let mut facts = facts();
+        facts.kafka.group_state = Err("no answer".into());
+        let unknown = Diagnosis::of(&facts);
+        assert_eq!((unknown.verdict(), unknown.verdict().exit_code()), (Verdict::Unknown, 3));
+        let json = unknown.json();
+        assert_eq!((&json["passed"], &json["verdict"]), (&json!(false), &json!("unknown")));
+        assert!(unknown.text(None).ends_with("neither passed nor failed: group"), "{}", unknown.text(None));
+        assert!(!unknown.guarantee.as_ref().unwrap().text().contains("at least once"));
+        facts.kafka.brokers = Err("closed".into());
+        let failed = Diagnosis::of(&facts);
+        assert_eq!((failed.verdict(), failed.verdict().exit_code()), (Verdict::Failed, 1));
+    }
+
+    #[test]
+    fn each_state_has_its_own_colour_in_a_terminal() {
+        console::set_colors_enabled(true);
+        let lines = ["│ ok   ┆ a ┆", "│ warn ┆ a ┆", "│ FAIL ┆ a ┆", "│ unknown ┆ a ┆", "│      ┆ ok ┆"];
+        let coloured = coloured(&lines.join("\n"));
+        let codes = ["\u{1b}[32mok", "\u{1b}[33mwarn", "\u{1b}[31m", "\u{1b}[35m"];
+        for (line, code) in coloured.lines().zip(codes) {
+            assert!(line.contains(code), "{line:?}");
+        }
+        assert_eq!(coloured.lines().last(), Some(lines[4]));
+    }
 }

@@ -1,10 +1,12 @@
 //! The facts that the checks read.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use kmr_cli_support::ingest::{Protocol, RunArgs};
 use kmr_core::ConfigWarning;
+use kmr_sinks::clickhouse::EngineClass;
 
 /// How many facts are gathered and checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +63,22 @@ pub(super) struct KafkaFacts {
     pub(super) group_state: Fact<Option<GroupFacts>>,
     /// Whether the committed offsets could be read.
     pub(super) committed: Fact<()>,
+    /// `None`: no topic for dead letters is set.
+    pub(super) dead_letters: Option<DeadLetterFacts>,
 }
+
+/// The topic for dead letters, beside the source.
+#[derive(Clone, Debug)]
+pub(super) struct DeadLetterFacts {
+    pub(super) topic: String,
+    /// Number of its partitions.
+    pub(super) partitions: Fact<usize>,
+    /// Its settings, and those of the source, by name.
+    pub(super) settings: Fact<(TopicSettings, TopicSettings)>,
+}
+
+/// A topic's settings, by name.
+pub(super) type TopicSettings = BTreeMap<String, String>;
 
 /// One partition of the topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,8 +87,10 @@ pub(super) struct PartitionFacts {
     pub(super) has_leader: bool,
     pub(super) replicas: usize,
     pub(super) in_sync: usize,
-    /// Lowest offset, and the one after the last.
+    /// Lowest offset, and the one after the last readable one (the last stable offset).
     pub(super) log: Option<(i64, i64)>,
+    /// The offset after the last record, readable or in an open transaction.
+    pub(super) end: Option<i64>,
     pub(super) committed: Option<i64>,
 }
 
@@ -96,8 +115,31 @@ pub(super) struct ClickHouseFacts {
     /// Whether the columns accept the demonstration's row type.
     pub(super) row: Fact<()>,
     pub(super) may_insert: Access,
-    /// The user's setting `insert_deduplicate`.
-    pub(super) deduplicates: Option<bool>,
+    /// The settings of the user's profile that [`PROFILE`] names.
+    pub(super) profile: Fact<BTreeMap<String, String>>,
+    /// Why the consumer's writer would not start.
+    pub(super) start: Fact<()>,
+    /// Each address of the server's name, and whether it accepts a connection.
+    pub(super) addresses: Fact<Vec<(IpAddr, Fact<()>)>>,
+}
+
+/// Settings that inserts do not pin, and that change what a stored batch means.
+pub(super) const PROFILE: [&str; 4] = [
+    "deduplicate_insert",
+    "ignore_materialized_views_with_dropped_target_table",
+    "insert_deduplicate",
+    "materialized_views_ignore_errors",
+];
+
+impl ClickHouseFacts {
+    /// The setting that disables all deduplication windows.
+    pub(super) fn disables_windows(&self) -> Option<String> {
+        let profile = self.profile.as_ref().ok()?;
+        [("insert_deduplicate", "0"), ("deduplicate_insert", "disable")]
+            .into_iter()
+            .find(|(name, value)| profile.get(*name).is_some_and(|found| found == value))
+            .map(|(name, value)| format!("{name} is {value}"))
+    }
 }
 
 /// One table.
@@ -108,6 +150,12 @@ pub(super) struct TableFacts {
     pub(super) view: Option<String>,
     /// Empty: the table was not found.
     pub(super) engine: String,
+    /// `None`: the table was not found.
+    pub(super) class: Option<EngineClass>,
+    /// Whether the table syncs each insert to the disk (`fsync_after_insert`).
+    pub(super) syncs: bool,
+    /// Files of a Distributed table that wait for their shard.
+    pub(super) spooled: u64,
     pub(super) partition_key: String,
     /// Size of the deduplication window, in blocks.
     pub(super) window: Option<u64>,
@@ -130,6 +178,11 @@ impl TableFacts {
     /// Whether the table keeps its rows. A Null table only passes them to its views.
     pub(super) fn stores_rows(&self) -> bool {
         self.engine != "Null"
+    }
+
+    /// Whether a kill of the server loses acknowledged rows of this table.
+    pub(super) fn is_volatile(&self) -> bool {
+        self.class.is_some_and(EngineClass::is_volatile)
     }
 }
 

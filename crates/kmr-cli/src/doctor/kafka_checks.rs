@@ -28,6 +28,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         Check::permission("commit", &kafka.may_commit, format!("grant READ on group {:?}", kafka.group)),
         group(kafka),
         offsets(kafka),
+        transactions(kafka),
     ]
 }
 
@@ -209,6 +210,35 @@ fn offsets(kafka: &KafkaFacts) -> Check {
     }
 }
 
+/// Offsets that wait for the end of an open transaction. A consumer does not get past the first
+/// one.
+fn transactions(kafka: &KafkaFacts) -> Check {
+    const NAME: &str = "open transactions";
+    let Ok(partitions) = &kafka.partitions else {
+        return Check::unknown(NAME, "there are no partitions");
+    };
+    let mut open = Vec::new();
+    for partition in partitions.iter().filter(|partition| partition.has_leader) {
+        let (Some((_, stable)), Some(end)) = (partition.log, partition.end) else {
+            return Check::unknown(NAME, format!("partition {}: no end offsets", partition.id));
+        };
+        if end > stable {
+            let behind = grouped((end - stable).unsigned_abs());
+            open.push(format!("partition {}: {behind} offsets wait from {stable} on", partition.id));
+        }
+    }
+    match open[..] {
+        [] => Check::ok(NAME, "none"),
+        _ => Check::new(
+            NAME,
+            State::Warn,
+            open.join("; "),
+            "no lag shows them, and the consumer waits; if a producer has died, end its transaction: kafka-transactions.sh \
+             find-hanging and abort",
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use kmr_core::ClientConfig;
@@ -311,6 +341,25 @@ mod tests {
             assert_eq!(state, expected, "{protocol:?}: {text}");
         }
         assert_eq!(checked("group", |f| f.kafka.group_state = Err("denied".into())).0, State::Unknown);
+    }
+
+    #[test]
+    fn open_transactions_are_named_with_the_offsets_that_wait() {
+        let with = |end| {
+            checked("open transactions", |f| {
+                f.kafka.partitions.as_mut().unwrap()[1].end = end;
+            })
+        };
+        let (state, text) = with(Some(1_030));
+        assert!(
+            state == State::Warn && text.contains("partition 1: 1,010 offsets wait from 20 on"),
+            "{text}"
+        );
+        assert_eq!(with(Some(20)).0, State::Ok);
+        // A record that came between the two queries.
+        assert_eq!(with(Some(19)).0, State::Ok);
+        assert_eq!(with(None).0, State::Unknown);
+        assert_eq!(checked("open transactions", |f| f.kafka.partitions = Err("x".into())).0, State::Unknown);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataTopic;
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
+use super::dead_letter_facts;
 use super::facts::{Access, Fact, GroupFacts, KafkaFacts, PartitionFacts, Scope};
 use crate::kafka_client::{self, CapturingContext};
 
@@ -43,14 +44,29 @@ pub(super) async fn gather(args: &RunArgs, scope: Scope) -> anyhow::Result<Kafka
         may_commit: Access::Unknown(unknown()),
         group_state: Err(unknown()),
         committed: Err(unknown()),
+        dead_letters: match scope {
+            Scope::Full => dead_letter_facts::gather(args).await,
+            Scope::StartUp => None,
+        },
     };
     let config = config(args)?;
+    let ends = match scope {
+        Scope::Full => Some(config_for_ends(&config)),
+        Scope::StartUp => None,
+    };
     let queried =
         tokio::task::spawn_blocking(move || match config.create_with_context(CapturingContext::default()) {
-            Ok(client) => query(&client, facts, scope),
+            Ok(client) => query(&client, ends.as_ref(), facts, scope),
             Err(error) => KafkaFacts { brokers: Err(error.to_string()), ..facts },
         });
     queried.await.context("the thread that queries Kafka")
+}
+
+/// Settings of a client that also sees the offsets of open transactions.
+fn config_for_ends(config: &ClientConfig) -> ClientConfig {
+    let mut config = config.clone();
+    config.set("isolation.level", "read_uncommitted").remove("debug");
+    config
 }
 
 fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
@@ -63,6 +79,8 @@ fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
         ("enable.auto.commit", "false"),
         ("enable.partition.eof", "true"),
         ("auto.offset.reset", "error"),
+        // Watermarks end at the last stable offset.
+        ("isolation.level", "read_committed"),
         // librdkafka reports a broker's API versions only in these log lines.
         ("debug", "feature"),
     ] {
@@ -74,7 +92,7 @@ fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
 
 type Client = BaseConsumer<CapturingContext>;
 
-fn query(client: &Client, facts: KafkaFacts, scope: Scope) -> KafkaFacts {
+fn query(client: &Client, ends: Option<&ClientConfig>, facts: KafkaFacts, scope: Scope) -> KafkaFacts {
     let metadata = match client.fetch_metadata(Some(&facts.topic), REQUEST) {
         Ok(metadata) => metadata,
         Err(error) => {
@@ -88,6 +106,14 @@ fn query(client: &Client, facts: KafkaFacts, scope: Scope) -> KafkaFacts {
     let found = metadata.topics().iter().find(|found| found.name() == facts.topic);
     let mut partitions = partitions(found);
     if let Ok(partitions) = &mut partitions {
+        // The ends come first, so that records that arrive meanwhile do not look like a
+        // transaction.
+        if let Some(Ok(client)) = ends.map(kafka_client::consumer) {
+            for partition in partitions.iter_mut().filter(|partition| partition.has_leader) {
+                let found = client.fetch_watermarks(&facts.topic, partition.id, REQUEST);
+                partition.end = found.ok().map(|(_, end)| end);
+            }
+        }
         watermarks(client, &facts.topic, partitions);
     }
     let facts = KafkaFacts { brokers: Ok(brokers.collect()), ..facts };

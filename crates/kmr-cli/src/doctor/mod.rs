@@ -12,7 +12,10 @@ mod args;
 mod check;
 mod clickhouse_checks;
 mod clickhouse_facts;
+mod dead_letter_checks;
+mod dead_letter_facts;
 mod diagnosis;
+mod durability_checks;
 mod facts;
 mod guarantee;
 mod kafka_checks;
@@ -25,7 +28,7 @@ pub(crate) use args::DoctorArgs;
 use diagnosis::Diagnosis;
 use facts::{Facts, Scope, SettingsFacts, Writer};
 
-/// Gathers, checks and prints all facts. Exit code 1 if a check fails.
+/// Gathers, checks and prints all facts. The exit code is that of [`Verdict`](check::Verdict).
 pub(crate) async fn doctor(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let diagnosis = Diagnosis::of(&gather(&args, Scope::Full).await?);
     Ok(print(&args, &diagnosis))
@@ -40,7 +43,7 @@ pub(crate) async fn check(args: DoctorArgs) -> anyhow::Result<ExitCode> {
 fn print(args: &DoctorArgs, diagnosis: &Diagnosis) -> ExitCode {
     let width = diagnosis::terminal_width();
     output::result(&if args.json { diagnosis.json().to_string() } else { diagnosis.text(width) });
-    if diagnosis.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    ExitCode::from(diagnosis.verdict().exit_code())
 }
 
 async fn gather(args: &DoctorArgs, scope: Scope) -> anyhow::Result<Facts> {

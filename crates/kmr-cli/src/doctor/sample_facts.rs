@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kmr_cli_support::ingest::Protocol;
+use kmr_sinks::clickhouse::EngineClass;
 
 use super::facts::{
     Access, ClickHouseFacts, Facts, KafkaFacts, PartitionFacts, SettingsFacts, TableFacts, Writer,
@@ -16,6 +17,7 @@ pub(super) fn facts() -> Facts {
         replicas: 1,
         in_sync: 1,
         log: Some((10, 20)),
+        end: Some(20),
         committed: Some(15),
     };
     let apis = ["Fetch", "Metadata", "ConsumerGroupHeartbeat"].map(|name| (name.to_owned(), (0, 12)));
@@ -33,6 +35,7 @@ pub(super) fn facts() -> Facts {
             may_commit: Access::Allowed,
             group_state: Ok(None),
             committed: Ok(()),
+            dead_letters: None,
         },
         clickhouse: ClickHouseFacts {
             address: "c:8123".into(),
@@ -41,6 +44,7 @@ pub(super) fn facts() -> Facts {
             tables: Ok(vec![TableFacts {
                 name: "db.t".into(),
                 engine: "MergeTree".into(),
+                class: Some(EngineClass::Durable),
                 window: Some(1_000),
                 parts: 3,
                 parts_to_delay: 1_000,
@@ -49,7 +53,9 @@ pub(super) fn facts() -> Facts {
             }]),
             row: Ok(()),
             may_insert: Access::Allowed,
-            deduplicates: Some(true),
+            profile: Ok([("insert_deduplicate".to_owned(), "1".to_owned())].into()),
+            start: Ok(()),
+            addresses: Ok(vec![([127, 0, 0, 1].into(), Ok(()))]),
         },
         writer: Writer { max_age: Duration::from_secs(4) },
     }

@@ -15,7 +15,7 @@ use super::offset_sets::Bits;
 use super::partition_account::{Bounds, PartitionAccount, Rows, dead_letters_within};
 use super::report::Report;
 use super::table_rows::{AuditedTable, HeldRows};
-use super::topic_log::{self, LogReader, Progress};
+use super::topic_log::{self, LogReader, Progress, TopicBounds};
 
 /// Number of partitions that are read in parallel.
 const WORKERS: usize = 4;
@@ -25,6 +25,8 @@ pub(super) struct Audit {
     args: Arc<VerifyArgs>,
     config: ClientConfig,
     bounds: BTreeMap<i32, Bounds>,
+    /// Offsets held back by an open transaction.
+    waiting: BTreeMap<i32, Range<u64>>,
     compacted: Option<bool>,
     dead_letters: DeadLetters,
     /// Partitions that no worker has read yet.
@@ -37,18 +39,19 @@ impl Audit {
         let args = Arc::new(args);
         let config = topic_log::config(&args)?;
         let (shared, settings) = (args.clone(), config.clone());
-        let bounds = blocking(move || topic_log::bounds(&settings, &shared)).await?;
+        let TopicBounds { bounds, waiting } = blocking(move || topic_log::bounds(&settings, &shared)).await?;
         let (shared, settings) = (args.clone(), config.clone());
         let dead_letters = blocking(move || DeadLetters::read(&settings, &shared)).await?;
         let compacted = topic_log::is_compacted(&config, &args.kafka.topic).await;
         let unread = Mutex::new(bounds.keys().copied().collect());
-        Ok(Self { args, config, bounds, compacted, dead_letters, unread })
+        Ok(Self { args, config, bounds, waiting, compacted, dead_letters, unread })
     }
 
     /// Compares all partitions.
     pub(super) async fn run(self: Arc<Self>) -> anyhow::Result<Report> {
         let table = AuditedTable::open(&self.args).await?;
         let (knows_topics, table_rows) = (table.knows_topics(), table.held().await?);
+        let volatile_engine = table.volatile_engine().map(str::to_owned);
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..WORKERS.min(self.bounds.len()) {
             let (audit, table_rows) = (self.clone(), table_rows.clone());
@@ -68,6 +71,8 @@ impl Audit {
             accounts,
             compacted: self.compacted,
             knows_topics,
+            waiting: self.waiting.clone(),
+            volatile_engine,
             repeated_dead_letters: self.dead_letters.repeated,
             nameless_dead_letters: self.dead_letters.nameless,
         })

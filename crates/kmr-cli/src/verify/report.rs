@@ -1,6 +1,7 @@
 //! The report of an audit: table, listings, notes, faults and verdict, as text and as JSON.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use comfy_table::Table;
@@ -23,6 +24,10 @@ pub(super) struct Report {
     pub(super) rows_of_unknown_partitions: BTreeMap<i64, u64>,
     /// Whether rows of other topics were left out.
     pub(super) knows_topics: bool,
+    /// Offsets that no consumer can read before an open transaction ends, by partition.
+    pub(super) waiting: BTreeMap<i32, Range<u64>>,
+    /// The table's engine, if a kill of the server loses its rows.
+    pub(super) volatile_engine: Option<String>,
     pub(super) repeated_dead_letters: u64,
     pub(super) nameless_dead_letters: u64,
 }
@@ -110,6 +115,19 @@ impl Report {
                 grouped(unfounded)
             ));
         }
+        for (partition, waiting) in &self.waiting {
+            notes.push(format!(
+                "partition {partition}: {} offsets from {} on are held back by an open transaction: no consumer reads them before \
+                 it ends, and they are not checked",
+                grouped(waiting.end - waiting.start),
+                waiting.start
+            ));
+        }
+        if let Some(engine) = &self.volatile_engine {
+            notes.push(format!(
+                "the table has the engine {engine}: its rows may be in memory only, and a kill of ClickHouse loses them"
+            ));
+        }
         if !self.knows_topics {
             notes.push("the table has no topic column: all of its rows count as this topic's".to_owned());
         }
@@ -132,8 +150,21 @@ impl Report {
 
     fn verdict(&self) -> String {
         let Sums { records, missing, surplus, both, .. } = self.sums();
+        let waiting: u64 = self.waiting.values().map(|waiting| waiting.end - waiting.start).sum();
+        let limit = match (waiting, &self.volatile_engine) {
+            _ if !self.passes() => String::new(),
+            (0, None) => String::new(),
+            (0, Some(_)) => " for rows that may be in memory only".to_owned(),
+            (waiting, None) => {
+                format!(" without {} offsets held back by an open transaction", grouped(waiting))
+            }
+            (waiting, Some(_)) => format!(
+                " for rows that may be in memory only, without {} offsets held back by an open transaction",
+                grouped(waiting)
+            ),
+        };
         format!(
-            "{} records up to the committed offsets: {} missing, {} double. {}",
+            "{} records up to the committed offsets: {} missing, {} double. {}{limit}",
             grouped(records),
             grouped(missing),
             grouped(surplus + both),
@@ -206,6 +237,12 @@ impl Report {
             "in_table_and_dead_letters": both,
             "rows_without_record": unfounded,
             "rows_of_unknown_partitions": unknown_partitions,
+            "held_back_by_transactions": self
+                .waiting
+                .iter()
+                .map(|(partition, waiting)| (partition.to_string(), [waiting.start, waiting.end]))
+                .collect::<BTreeMap<_, _>>(),
+            "rows_may_be_in_memory_only": self.volatile_engine.is_some(),
             "repeated_dead_letters": self.repeated_dead_letters,
             "nameless_dead_letters": self.nameless_dead_letters,
             "partitions": self.accounts.iter().map(partition_json).collect::<Vec<_>>(),
@@ -313,6 +350,8 @@ mod tests {
             compacted: Some(false),
             rows_of_unknown_partitions: BTreeMap::new(),
             knows_topics: true,
+            waiting: BTreeMap::new(),
+            volatile_engine: None,
             repeated_dead_letters: 0,
             nameless_dead_letters: 0,
         }
@@ -345,6 +384,27 @@ mod tests {
         let mut unknown_partition = report(WHOLE, &all, &[]);
         unknown_partition.rows_of_unknown_partitions.insert(-1, 5);
         assert!(!unknown_partition.passes());
+    }
+
+    #[test]
+    fn a_pass_names_what_it_does_not_cover() {
+        let all: Vec<u64> = (0..9).collect();
+        let mut open = report(WHOLE, &all, &[]);
+        open.waiting.insert(3, Range { start: 10, end: 1_020 });
+        let text = open.text();
+        assert!(
+            open.passes() && text.contains("partition 3: 1,010 offsets from 10 on are held back"),
+            "{text}"
+        );
+        assert!(text.ends_with("PASSED without 1,010 offsets held back by an open transaction"), "{text}");
+        assert_eq!(open.json()["held_back_by_transactions"]["3"], json!([10, 1_020]));
+
+        let mut buffered = report(WHOLE, &all, &[]);
+        buffered.volatile_engine = Some("Buffer".to_owned());
+        let text = buffered.text();
+        assert!(text.contains("engine Buffer: its rows may be in memory only"), "{text}");
+        assert!(text.ends_with("PASSED for rows that may be in memory only"), "{text}");
+        assert_eq!(buffered.json()["rows_may_be_in_memory_only"], true);
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::bail;
 use clickhouse::Row;
 use kmr_cli_support::clickhouse::{Server, quoted};
+use kmr_sinks::clickhouse::EngineClass;
 use serde::Deserialize;
 
 use super::args::VerifyArgs;
@@ -27,6 +28,8 @@ pub(super) struct AuditedTable<'a> {
     offset: String,
     /// ` AND topic = …`, if the table has such a column.
     of_topic: String,
+    /// The engine, if a kill of the server loses its rows.
+    volatile_engine: Option<String>,
 }
 
 /// All rows of one partition.
@@ -51,6 +54,12 @@ struct PartitionRow {
 #[derive(Debug, Row, Deserialize)]
 struct ColumnRow {
     name: String,
+}
+
+#[derive(Debug, Row, Deserialize)]
+struct EngineRow {
+    engine: String,
+    engine_full: String,
 }
 
 impl<'a> AuditedTable<'a> {
@@ -80,13 +89,24 @@ impl<'a> AuditedTable<'a> {
                 _ => {}
             }
         }
+        let sql = "SELECT engine, engine_full FROM system.tables WHERE database = ? AND name = ?";
+        let query = server.client().query(sql).bind(&args.clickhouse.database).bind(&args.clickhouse.table);
+        let engine: Option<EngineRow> =
+            server.request("reading the table's engine", query.fetch_optional()).await?;
+        let is_volatile = |row: &EngineRow| EngineClass::of(&row.engine, &row.engine_full).is_volatile();
         Ok(Self {
+            volatile_engine: engine.filter(is_volatile).map(|row| row.engine),
             source: format!("{}{}", escaped(&table), if args.merged { " FINAL" } else { "" }),
             partition: escaped(&quoted(&args.partition_column)),
             offset: escaped(&quoted(&args.offset_column)),
             of_topic: topic.map(|name| of_topic(name, &args.kafka.topic)).unwrap_or_default(),
             server,
         })
+    }
+
+    /// The engine, if a kill of the server loses its rows.
+    pub(super) fn volatile_engine(&self) -> Option<&str> {
+        self.volatile_engine.as_deref()
     }
 
     /// Whether rows of other topics are left out.

@@ -49,17 +49,35 @@ pub(super) fn config(args: &VerifyArgs) -> anyhow::Result<ClientConfig> {
     Ok(config)
 }
 
+/// The bounds of all partitions.
+pub(super) struct TopicBounds {
+    pub(super) bounds: BTreeMap<i32, Bounds>,
+    /// Offsets that no consumer can read before an open transaction ends, by partition.
+    pub(super) waiting: BTreeMap<i32, Range<u64>>,
+}
+
 /// Bounds of every partition. The committed offsets are read first: a row that the table lacks
 /// below them afterwards was lost.
-pub(super) fn bounds(config: &ClientConfig, args: &VerifyArgs) -> anyhow::Result<BTreeMap<i32, Bounds>> {
+pub(super) fn bounds(config: &ClientConfig, args: &VerifyArgs) -> anyhow::Result<TopicBounds> {
     let (consumer, topic) = (kafka_client::consumer(config)?, args.kafka.topic.as_str());
+    let mut uncommitted = config.clone();
+    uncommitted.set("isolation.level", "read_uncommitted");
+    let uncommitted = kafka_client::consumer(&uncommitted)?;
     let partitions = kafka_client::partitions(&consumer, &args.kafka.broker, topic, REQUEST)?;
     let committed = kafka_client::committed(&consumer, topic, &partitions, &args.group, REQUEST)?;
-    let bounds = |partition: i32| {
+    let mut found = TopicBounds { bounds: BTreeMap::new(), waiting: BTreeMap::new() };
+    for partition in partitions {
+        // The end of the log comes first, so that records that arrive meanwhile do not look like a
+        // transaction.
+        let (_, log_end) = kafka_client::watermarks(&uncommitted, topic, partition, REQUEST)?;
         let (start, end) = kafka_client::watermarks(&consumer, topic, partition, REQUEST)?;
-        Ok((partition, Bounds { start, end, committed: committed.get(&partition).copied() }))
-    };
-    partitions.into_iter().map(bounds).collect()
+        let bounds = Bounds { start, end, committed: committed.get(&partition).copied() };
+        found.bounds.insert(partition, bounds);
+        if end < log_end {
+            found.waiting.insert(partition, end..log_end);
+        }
+    }
+    Ok(found)
 }
 
 /// Whether compaction may remove single records of the topic. `None`: the broker did not report it.

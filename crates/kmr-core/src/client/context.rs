@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 
 use super::bootstrap::Bootstrap;
 use super::errors::{permanent, retryable};
+use super::fetch_limit::FetchLimit;
 use crate::error::Error;
 use crate::member::{Change, MemberEvent, Rebalance, RebalanceProtocol};
 use crate::record::TopicPartition;
@@ -30,6 +31,7 @@ pub(super) struct Context {
     group: Option<String>,
     rebalances: Mutex<Rebalances>,
     pub(super) bootstrap: Bootstrap,
+    pub(super) fetch_limit: FetchLimit,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
     /// When each error code was last logged as a warning.
     reported: Mutex<BTreeMap<i32, Instant>>,
@@ -80,12 +82,14 @@ impl Context {
         events: mpsc::UnboundedSender<MemberEvent>,
         group: Option<String>,
         bootstrap: Bootstrap,
+        fetch_limit: FetchLimit,
     ) -> Self {
         Self {
             events,
             group,
             rebalances: Mutex::default(),
             bootstrap,
+            fetch_limit,
             last_error: Mutex::new(None),
             reported: Mutex::default(),
             leaving: AtomicBool::new(false),
@@ -222,6 +226,10 @@ impl ClientContext for Context {
         telemetry::client_log(level as i32, facility, message);
     }
 
+    fn stats_raw(&self, statistics: &[u8]) {
+        self.fetch_limit.observe(statistics);
+    }
+
     fn error(&self, error: KafkaError, reason: &str) {
         self.report(error.rdkafka_error_code(), reason);
         if let Some(code) = error.rdkafka_error_code() {
@@ -282,7 +290,7 @@ mod tests {
     #[test]
     fn fatal_errors_of_settings_are_permanent_and_others_retryable() {
         let (events, mut received) = mpsc::unbounded_channel();
-        let context = Context::new(events, Some("g".to_owned()), Bootstrap::new(""));
+        let context = Context::new(events, Some("g".to_owned()), Bootstrap::new(""), FetchLimit::fixed());
         let mut is_retryable = |code| {
             context.poll_failed(&KafkaError::MessageConsumptionFatal(code));
             match received.try_recv() {

@@ -26,13 +26,13 @@ pub(super) struct Fetcher {
 }
 
 impl Fetcher {
-    /// Assigns partitions by `call`, which receives the list and returns whether it took place.
+    /// Assigns partitions by `call`, which receives the lists and returns whether it took place.
     pub(super) fn assign(
         &self,
         client: &Client,
         rebalance: &Rebalance,
         starts: &[Start],
-        call: impl FnOnce(&TopicPartitionList) -> Result<bool, Error>,
+        call: impl FnOnce(&AssignLists) -> Result<bool, Error>,
     ) -> Result<bool, Error> {
         let offset = |start: &Start| start.offset.map_or(Offset::Beginning, Offset::Offset);
         let targets = starts.iter().map(|start| (start.partition.clone(), offset(start)));
@@ -45,8 +45,9 @@ impl Fetcher {
                 RebalanceProtocol::Eager => positions.clear(),
                 RebalanceProtocol::Cooperative => correct(client, positions)?,
             }
+            let strays = native_list(&strays(client, rebalance.protocol, positions)?)?;
             starts.iter().for_each(|start| positions.assigned(&start.partition, start.offset));
-            let assigned = call(&native_list(&targets)?)?;
+            let assigned = call(&AssignLists { targets: native_list(&targets)?, strays })?;
             if assigned {
                 // If this assignment came before the answer to a revoke, it has replaced another
                 // one in librdkafka.
@@ -60,14 +61,14 @@ impl Fetcher {
         Ok(assigned)
     }
 
-    /// Unassigns partitions by `call`, which receives the list.
+    /// Unassigns partitions by `call`, which receives the list. In a cooperative group these are
+    /// the partitions of the rebalance, and strays.
     pub(super) fn unassign(
         &self,
         client: &Client,
         rebalance: &Rebalance,
         call: impl FnOnce(&TopicPartitionList) -> Result<bool, Error>,
     ) -> Result<(), Error> {
-        let targets = without_offsets(&rebalance.partitions);
         self.gated(|positions| {
             match rebalance.protocol {
                 RebalanceProtocol::Eager => positions.clear(),
@@ -76,7 +77,7 @@ impl Fetcher {
                     correct(client, positions)?;
                 }
             }
-            let unassigned = call(&native_list(&targets)?);
+            let unassigned = call(&native_list(&strays(client, rebalance.protocol, positions)?)?);
             wait_for_stopped_fetchers(client);
             unassigned
         })?;
@@ -92,10 +93,10 @@ impl Fetcher {
         starts: &[Start],
         ready: impl FnOnce(),
     ) -> Result<(), Error> {
-        let assigned = self.assign(client, rebalance, starts, |list| {
+        let assigned = self.assign(client, rebalance, starts, |lists| {
             ready();
             let failed = |error| retryable(format!("assigning {:?}", rebalance.partitions), error);
-            client.incremental_assign(list).map_err(failed)?;
+            lists.incremental_assign(client).map_err(failed)?;
             Ok(true)
         });
         assigned.map(drop)
@@ -219,6 +220,49 @@ impl Fetcher {
 /// after the other, so a response to a later request means that the fetchers have stopped.
 fn wait_for_stopped_fetchers(client: &Client) {
     let _ = client.assignment();
+}
+
+/// The lists of an assignment.
+pub(super) struct AssignLists {
+    /// The partitions to assign, with their starting positions.
+    pub(super) targets: TopicPartitionList,
+    /// Partitions to unassign before. See [`strays`].
+    strays: TopicPartitionList,
+}
+
+impl AssignLists {
+    /// Assigns the partitions in addition to those that are assigned already.
+    pub(super) fn incremental_assign(&self, client: &Client) -> Result<(), KafkaError> {
+        if self.strays.count() > 0 {
+            // No answer to the assignment that waits for one: that is only a call that assigns.
+            client.incremental_unassign(&self.strays)?;
+            wait_for_stopped_fetchers(client);
+        }
+        client.incremental_assign(&self.targets)
+    }
+}
+
+/// Partitions that librdkafka has assigned and kmr has not.
+///
+/// When the metadata of topics changes, librdkafka joins the group again, even while a revoke waits
+/// for its answer (`rd_kafka_cgrp_metadata_update_check`). The next assignment replaces the revoke,
+/// and the partitions of the revoke stay assigned. librdkafka would fetch them for no task, and
+/// reject an assignment that returns them. In an eager group each assignment names all partitions,
+/// so there are no strays.
+fn strays(
+    client: &Client,
+    protocol: RebalanceProtocol,
+    positions: &Positions,
+) -> Result<PartitionOffsets, Error> {
+    if protocol == RebalanceProtocol::Eager {
+        return Ok(PartitionOffsets::new());
+    }
+    let assigned = client.assignment().map_err(|error| retryable("reading the assignment", error))?;
+    let assigned = assigned.elements();
+    let assigned = assigned.iter().map(|of| TopicPartition::new(of.topic(), of.partition()));
+    let strays: Vec<TopicPartition> =
+        assigned.filter(|partition| !positions.is_assigned(partition)).collect();
+    Ok(without_offsets(&strays))
 }
 
 fn check_assigned<'p>(

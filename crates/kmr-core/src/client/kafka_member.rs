@@ -1,6 +1,6 @@
 //! The member of a consumer group: rebalances, and commits of its partitions.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use async_trait::async_trait;
 use rdkafka::TopicPartitionList;
@@ -11,12 +11,14 @@ use tokio::sync::{Mutex, mpsc};
 use super::commits::LostRequests;
 use super::context::Client;
 use super::errors::retryable;
+use super::fetcher::AssignLists;
 use super::logs::logs;
 use super::native::queue::Queue;
 use super::partition_calls::PartitionCalls;
 use super::starts::StartPolicy;
 use super::threads::{Threads, leave};
 use super::topic_ids::TopicIds;
+use super::topic_metadata::{add_topic_ids, remove_deleted_topics};
 use super::{commits, starts};
 use crate::commit_metadata::ensure_no_open_plan;
 use crate::error::Error;
@@ -60,13 +62,16 @@ impl GroupMember for KafkaMember {
             true => logs(client, &self.topic_ids, &rebalance.partitions).await?,
             false => BTreeMap::new(),
         };
+        let id_of = |partition: &TopicPartition| Some((partition.clone(), self.topic_ids.noted(partition)?));
+        let ids: HashMap<_, _> = rebalance.partitions.iter().filter_map(id_of).collect();
         let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());
         let (policy, group, exactly_once) = (self.policy.clone(), self.group.clone(), self.exactly_once);
         let assign = move |client: &Client| {
             let is_needed = || client.context().is_current(rebalance.id);
             let partitions = &rebalance.partitions;
             let committed = starts::committed(client, partitions, &group, &is_needed)?;
-            let Some(committed) = committed else { return Ok(Vec::new()) };
+            let Some(mut committed) = committed else { return Ok(Vec::new()) };
+            remove_deleted_topics(&mut committed, |partition| ids.get(partition).copied());
             let starts = starts::resolve(client, partitions, committed, &policy, &is_needed)?;
             let Some(mut starts) = starts else { return Ok(Vec::new()) };
             starts.iter_mut().for_each(|start| start.log = logs.remove(&start.partition));
@@ -76,14 +81,14 @@ impl GroupMember for KafkaMember {
                     ensure_no_open_plan(partition, metadata.as_deref())?;
                 }
             }
-            let assign = |list: &TopicPartitionList| match rebalance.protocol {
-                RebalanceProtocol::Eager => client.assign(list),
-                RebalanceProtocol::Cooperative => client.incremental_assign(list),
+            let assign = |lists: &AssignLists| match rebalance.protocol {
+                RebalanceProtocol::Eager => client.assign(&lists.targets),
+                RebalanceProtocol::Cooperative => lists.incremental_assign(client),
             };
-            let assigned = fetcher.assign(client, &rebalance, &starts, |list| {
+            let assigned = fetcher.assign(client, &rebalance, &starts, |lists| {
                 answer(client, &rebalance, || {
                     ready();
-                    assign(list)
+                    assign(lists)
                 })
             })?;
             Ok(if assigned { starts } else { Vec::new() })
@@ -106,7 +111,10 @@ impl GroupMember for KafkaMember {
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
         let mut outcomes = self.topic_ids.check(offsets).await;
         let open = offsets.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
-        let open: Vec<OffsetCommit> = open.map(|(commit, _)| commit.clone()).collect();
+        let mut open: Vec<OffsetCommit> = open.map(|(commit, _)| commit.clone()).collect();
+        if !self.exactly_once {
+            add_topic_ids(&mut open, |partition| self.topic_ids.noted(partition));
+        }
         let mut sent = commits::commit(&self.commits, &open, self.lost.as_ref()).await.into_iter();
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {
             *outcome = sent.next();

@@ -8,22 +8,26 @@
 //!   polls and the thread that makes blocking calls. `errors`, `timeouts` and `partition_list`
 //!   serve them all.
 //! * Partitions. `positions` knows the position of each partition and has the gate between polling
-//!   and moving positions. `fetcher` makes the calls that move them. `starts` reads offsets.
+//!   and moving positions. `fetcher` makes the calls that move them. `fetch_limit` bounds what a
+//!   response unpacks to. `starts` reads offsets.
 //!   `commits` turns replies into outcomes. `topic_ids` and `logs` identify topics and their logs.
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
-//! * Users of a client. `open` and `topic_check` create one, and `connect` makes it a member.
-//!   `reader` and `reading` read records again. `reset` sets the offsets of a group.
+//! * Users of a client. `subscription` matches names of topics. `open`, `topic_check` and `leaders`
+//!   create a client, and `connect` makes it a member. `reader` and `reading` read records again.
+//!   `reset` sets the offsets of a group.
 
 mod bootstrap;
 mod commits;
 mod connect;
 mod context;
 mod errors;
+mod fetch_limit;
 mod fetcher;
 mod groupless;
 mod handle;
 mod kafka_member;
+mod leaders;
 mod logs;
 #[allow(
     unsafe_code,
@@ -39,10 +43,12 @@ mod reading;
 mod remembered_offsets;
 mod reset;
 mod starts;
+mod subscription;
 mod threads;
 mod timeouts;
 mod topic_check;
 mod topic_ids;
+mod topic_metadata;
 mod topic_watch;
 
 #[cfg(test)]
@@ -52,3 +58,4 @@ pub use bootstrap::Bootstrap;
 pub(crate) use connect::Connect;
 pub(crate) use open::OpenOptions;
 pub use reset::reset_offsets;
+pub(crate) use subscription::subscription_matches;

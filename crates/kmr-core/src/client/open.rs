@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use super::bootstrap::Bootstrap;
 use super::context::{Client, Context};
+use super::fetch_limit::FetchLimit;
 use super::fetcher::Fetcher;
 use super::handle::ClientRef;
 use super::native::fetch::NativeFetch;
@@ -60,8 +61,15 @@ pub(super) struct Opened {
 pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
     let servers = options.config.required("bootstrap.servers")?.to_owned();
     let (sender, events) = mpsc::unbounded_channel();
-    let context = Context::new(sender, options.group()?, Bootstrap::new(&servers));
-    let (threads, client) = Threads::start(create(options, context)?)?;
+    let fetch_limit = match options.config.get("fetch.max.bytes") {
+        None => FetchLimit::new(options.prefetch_bytes),
+        Some(_) => FetchLimit::fixed(),
+    };
+    let context = Context::new(sender, options.group()?, Bootstrap::new(&servers), fetch_limit);
+    let client = create(options, context)?;
+    // Before the first fetch.
+    client.context().fetch_limit.apply(client.client())?;
+    let (threads, client) = Threads::start(client)?;
     let fetcher = Fetcher { queue: Arc::new(Queue::new(client.clone())?), gate: Arc::default() };
     let (topics, timeout) = (options.topics.clone(), options.timeout);
     client.call("topics", move |client| check_topics(client, &topics, &servers, timeout)).await??;

@@ -126,14 +126,13 @@ impl ReadingClient {
     ) -> Result<(), Error> {
         let mut position = from;
         while let Some(next) = reading.next().filter(|next| next - position <= JUMP) {
-            let fetched = self.queue.poll(POLL);
-            if fetched.is_empty() {
+            let Some(fetched) = self.queue.poll(POLL) else {
                 tokio::select! {
                     biased;
-                    () = self.queue.readable() => {}
+                    () = self.queue.readable() => continue,
                     Some(event) = self.opened.events.recv() => return Err(failed(partition, next, format!("{event:?}"))),
                 }
-            }
+            };
             for fetched in fetched {
                 match fetched {
                     Fetched::Records { topic, partition: number, batch, .. } => {

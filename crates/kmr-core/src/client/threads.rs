@@ -95,6 +95,9 @@ fn poll(client: &Client, ends: &AtomicBool) {
 
 fn poll_once(client: &Client) {
     client.context().bootstrap.add_if_due(client.client());
+    if let Err(error) = client.context().fetch_limit.apply(client.client()) {
+        client.context().report_fatal(error);
+    }
     match client.poll(POLL) {
         None => {}
         Some(Ok(message)) => {
@@ -144,6 +147,7 @@ mod tests {
 
     use super::*;
     use crate::client::bootstrap::Bootstrap;
+    use crate::client::fetch_limit::FetchLimit;
     use crate::member::MemberEvent;
 
     fn panicked(event: Option<MemberEvent>) -> (String, String) {
@@ -158,8 +162,8 @@ mod tests {
         let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
         let mut config = rdkafka::ClientConfig::new();
         config.set("group.id", "g");
-        let client =
-            Client::from_config_and_context(&config, Context::new(sender, None, Bootstrap::new(""))).unwrap();
+        let context = Context::new(sender, None, Bootstrap::new(""), FetchLimit::fixed());
+        let client = Client::from_config_and_context(&config, context).unwrap();
         assert!(!guarded(client.context(), POLLING, || panic!("subscriber")));
         assert_eq!(panicked(events.recv().await), (POLLING.to_owned(), "subscriber".to_owned()));
         let (_threads, client) = Threads::start(client).unwrap();

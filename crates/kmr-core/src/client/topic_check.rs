@@ -6,16 +6,15 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::context::Client;
+use super::leaders::{Leader, Reachability, leaders, pause};
 use super::timeouts;
 use crate::error::Error;
 
 /// How long to wait for a topic that is reported as unknown. A broker that is starting may report
 /// that of each topic.
 const UNKNOWN: Duration = Duration::from_secs(5);
-/// The shortest time between two attempts.
-const PAUSE: Duration = Duration::from_millis(100);
 
-/// Waits for a broker, then for the metadata of each topic.
+/// Waits for a broker, then for the metadata of each topic, then for one leader of its partitions.
 pub(super) fn check_topics(
     client: &Client,
     topics: &[String],
@@ -29,7 +28,11 @@ pub(super) fn check_topics(
         let mut unknown_since = None;
         loop {
             let reason = match topic_state(client, topic)? {
-                TopicState::Ready => break,
+                TopicState::Ready(leaders) => {
+                    let Some(topic) = topic else { break };
+                    Reachability { client, topic, servers, started, timeout }.check(&leaders)?;
+                    break;
+                }
                 TopicState::Unknown(topic) => {
                     let since = *unknown_since.get_or_insert_with(Instant::now);
                     if since.elapsed() >= UNKNOWN.min(timeout) || client.context().is_abandoned() {
@@ -55,7 +58,7 @@ pub(super) fn check_topics(
 }
 
 enum TopicState {
-    Ready,
+    Ready(Vec<Leader>),
     /// The brokers do not know this topic.
     Unknown(String),
     /// Another attempt may succeed. Why this one failed.
@@ -78,10 +81,12 @@ fn topic_state(client: &Client, topic: Option<&str>) -> Result<TopicState, Error
             return Ok(TopicState::Unavailable(error.to_string()));
         }
     };
-    let Some(topic) = topic else { return Ok(TopicState::Ready) };
+    let Some(topic) = topic else { return Ok(TopicState::Ready(Vec::new())) };
     let found = metadata.topics().iter().find(|found| found.name() == topic);
+    if let Some(found) = found.filter(|found| found.error().is_none()) {
+        return Ok(TopicState::Ready(leaders(&metadata, found)));
+    }
     match found.and_then(|found| found.error()).map(RDKafkaErrorCode::from) {
-        None if found.is_some() => Ok(TopicState::Ready),
         None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
             pause(requested);
             Ok(TopicState::Unknown(topic.to_owned()))
@@ -97,9 +102,4 @@ fn topic_state(client: &Client, topic: Option<&str>) -> Result<TopicState, Error
             Ok(TopicState::Unavailable(format!("topic {topic:?}: {code}")))
         }
     }
-}
-
-/// Some errors return at once, so the next attempt waits.
-fn pause(requested: Instant) {
-    std::thread::sleep(PAUSE.saturating_sub(requested.elapsed()));
 }

@@ -89,16 +89,13 @@ impl TopicIds {
         }
         let reply = self.request(topics).await;
         let failed = reply.as_ref().is_none_or(|reply| reply.request != RDKafkaErrorCode::NoError);
+        let denied = reply.as_ref().map(denied).unwrap_or_default();
         let ids = reply.map(ids).unwrap_or_default();
         let outcome = |(commit, noted): (&OffsetCommit, Option<TopicId>)| {
-            let noted = noted?;
-            if failed {
-                let reason = "no broker returned the topic id, which may have changed".to_owned();
-                return Some(CommitOutcome::Retryable(reason));
-            }
-            // If the topic is gone or may not be described, the commit itself fails.
-            let now = ids.get(commit.partition.topic()).filter(|now| **now != NO_TOPIC)?;
-            (*now != noted).then(|| CommitOutcome::Failed(CREATED_AGAIN.to_owned()))
+            let topic = commit.partition.topic();
+            let found = if failed { None } else { ids.get(topic).copied() };
+            // Without the permission to describe the topic, the commit itself fails.
+            if denied.contains(topic) { None } else { rejection(noted?, found) }
         };
         offsets.iter().zip(noted).map(outcome).collect()
     }
@@ -128,6 +125,26 @@ const CREATED_AGAIN: &str = "the topic was deleted and created again while its r
 /// The id of a topic that did not exist. A topic of that name that exists later is another one.
 const NO_TOPIC: TopicId = (0, 0);
 
+/// Why an offset of the topic with the id `noted` must not be committed. `found`: the id that the
+/// topic has now, if a broker returned it.
+fn rejection(noted: TopicId, found: Option<TopicId>) -> Option<CommitOutcome> {
+    match found {
+        None => {
+            let reason = "no broker returned the topic id, which may have changed".to_owned();
+            Some(CommitOutcome::Retryable(reason))
+        }
+        // The commit is not sent: the topic could be created again before it arrives.
+        Some(NO_TOPIC) => Some(CommitOutcome::Gone("the topic does not exist".to_owned())),
+        Some(now) if now == noted => None,
+        Some(_) => Some(CommitOutcome::Failed(CREATED_AGAIN.to_owned())),
+    }
+}
+
+fn denied(reply: &TopicIdsReply) -> BTreeSet<String> {
+    let denied = reply.topics.iter().filter(|topic| topic.code == RDKafkaErrorCode::TopicAuthorizationFailed);
+    denied.map(|topic| topic.name.clone()).collect()
+}
+
 fn ids(reply: TopicIdsReply) -> HashMap<String, TopicId> {
     let id = |DescribedTopic { name, code, id }| match code {
         RDKafkaErrorCode::NoError => Some((name, id?)),
@@ -135,4 +152,20 @@ fn ids(reply: TopicIdsReply) -> HashMap<String, TopicId> {
         _ => None,
     };
     reply.topics.into_iter().filter_map(id).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_offsets_of_the_topic_that_was_assigned_are_committed() {
+        let id = (5, 7);
+        assert_eq!(rejection(id, Some(id)), None);
+        assert!(matches!(rejection(id, Some((5, 8))), Some(CommitOutcome::Failed(_))));
+        assert!(matches!(rejection(id, Some(NO_TOPIC)), Some(CommitOutcome::Gone(_))), "not sent");
+        assert!(matches!(rejection(id, None), Some(CommitOutcome::Retryable(_))), "it may have changed");
+        assert!(matches!(rejection(NO_TOPIC, Some(NO_TOPIC)), Some(CommitOutcome::Gone(_))), "not sent");
+        assert!(matches!(rejection(NO_TOPIC, Some(id)), Some(CommitOutcome::Failed(_))));
+    }
 }

@@ -52,6 +52,12 @@ impl<P> ConsumerBuilder<P> {
     /// Memory for records and rows from fetch to acknowledgement, in bytes. Default 64 MiB, at
     /// least 4 MiB. A quarter of it is librdkafka's prefetch. A small budget makes small batches.
     /// One record always passes, whatever its size.
+    ///
+    /// The budget counts records as they are in memory, not as they are compressed in the log. kmr
+    /// adapts `fetch.max.bytes` to what fetched records take, so that one response unpacks to a
+    /// small part of the budget. A response holds at least one batch, which librdkafka unpacks as a
+    /// whole. If you set `fetch.max.bytes`, kmr does not adapt it, and a response may unpack to
+    /// that many bytes times the compression ratio.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.options.memory_budget = bytes;
         self
@@ -187,6 +193,14 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
+    /// Lets the Kafka client report when it has read a partition to its end, so that
+    /// [`ConsumerHandle::has_caught_up`](crate::ConsumerHandle::has_caught_up) can tell. Default:
+    /// off. It costs one event each time a partition is read to its end.
+    pub fn report_ends(mut self) -> Self {
+        self.options.graph.reports_ends = true;
+        self
+    }
+
     /// Registers a callback for rebalances, client loss and shutdown. It runs in kmr's tasks and
     /// must not block. kmr catches and logs its panic. The last callback set is the one that runs.
     pub fn on_rebalance(mut self, listener: impl Fn(&RebalanceEvent) + Send + Sync + 'static) -> Self {
@@ -297,6 +311,23 @@ mod tests {
         let two = Strategy::new().map(text).reduce(Collect::default()).map(pass).reduce(Collect::default());
         assert_denied(builder().exactly_once().strategy(two), "more than one reduce");
         assert!(builder().exactly_once().build().is_ok());
+    }
+
+    #[test]
+    fn dead_letters_cannot_go_to_a_topic_that_the_consumer_reads() {
+        use crate::consumer::test_builder::writing_dead_letters_to;
+        for (topics, how) in
+            [(["t", "dead"], "is one of its topics \"dead\""), (["t", "^dea"], "its pattern \"^dea\"")]
+        {
+            for brokers in ["127.0.0.1:1", "127.0.0.1:1,b:2"] {
+                let denied = builder().topics(topics).strategy(writing_dead_letters_to("dead", brokers));
+                assert_denied(denied, how);
+            }
+            let other = builder().topics(topics).strategy(writing_dead_letters_to("dead", "elsewhere:1"));
+            assert!(other.build().is_ok(), "the topic of another cluster");
+            let other = builder().topics(topics).strategy(writing_dead_letters_to("other", "127.0.0.1:1"));
+            assert!(other.build().is_ok());
+        }
     }
 
     #[test]

@@ -107,6 +107,23 @@ impl ConsumerHandle {
         self.controls.board.health()
     }
 
+    /// Whether every partition that the consumer owns has been read to its end since it was
+    /// assigned. Records that have come since then do not change that; see
+    /// [`Stats::records`](crate::Stats::records).
+    ///
+    /// `false` before the first assignment, while a rebalance is not answered, and as long as the
+    /// first fetch of a partition has no response: for example while it is paused, or its broker
+    /// cannot be reached. A consumer that was assigned no partition has caught up. One that has
+    /// lost all its partitions has caught up when it was assigned nothing for 60 s.
+    ///
+    /// Always `false` for a consumer without
+    /// [`report_ends`](crate::ConsumerBuilder::report_ends),
+    /// [`until`](crate::ConsumerBuilder::until) or
+    /// [`exactly_once`](crate::ConsumerBuilder::exactly_once), unless it owns no partition.
+    pub fn has_caught_up(&self) -> bool {
+        self.controls.board.has_caught_up()
+    }
+
     /// The consumer's counters.
     pub fn stats(&self) -> Stats {
         self.counters.snapshot(self.budget.held())

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::circuit_breaker::CircuitBreaker;
+use crate::client::subscription_matches;
 use crate::config::{ClientConfig, ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::graph::commit::leaving::COMMIT_RESPONSE_TIMEOUT;
@@ -89,10 +90,29 @@ impl Options {
                 self.graph.drain_timeout
             )));
         }
+        self.check_dead_letter_topics(pipeline)?;
         if self.graph.exactly_once {
             self.check_exactly_once(pipeline)?;
         }
         self.check_times(pipeline)
+    }
+
+    /// A dead letter that is read again fails again: the topic would fill itself.
+    fn check_dead_letter_topics(&self, pipeline: &Pipeline) -> Result<(), Error> {
+        let brokers = self.config.get("bootstrap.servers").unwrap_or_default();
+        let targets = pipeline.errors.iter().flat_map(|(info, _)| &info.targets);
+        for target in targets.filter(|target| target.shares_broker(brokers)) {
+            let name = target.topic();
+            let Some(topic) = self.topics.iter().find(|topic| subscription_matches(topic, name)) else {
+                continue;
+            };
+            let how = if topic == name { "is one of its topics" } else { "matches its pattern" };
+            return Err(Error::Config(format!(
+                "reduce_err writes to topic {name:?}, which the consumer reads: it {how} {topic:?}; dead letters would \
+                 fail and be written again without end; write them to another topic"
+            )));
+        }
+        Ok(())
     }
 
     /// Settings that exclude exactly-once delivery, whatever the sink (E10 among them).

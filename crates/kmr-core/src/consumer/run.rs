@@ -69,7 +69,9 @@ impl Consumer {
             config: if exactly_once { config.for_exactly_once() } else { config },
             without_group: self.options.without_group,
             // A planned block may end before a gap at the end of the log (E8).
-            reports_ends: self.options.graph.until.is_some() || exactly_once,
+            reports_ends: self.options.graph.reports_ends
+                || self.options.graph.until.is_some()
+                || exactly_once,
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
         };

@@ -35,6 +35,25 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// A broker answered, but no leader of a topic's partitions did.
+    #[error(
+        "no leader of topic {topic:?} reachable within {waited:?}: a broker at {servers} answered, and named {leaders} as \
+         their addresses; make these reachable from here, or correct advertised.listeners of the brokers"
+    )]
+    #[non_exhaustive]
+    LeadersUnreachable {
+        /// The topic.
+        topic: String,
+        /// `bootstrap.servers`.
+        servers: String,
+        /// The addresses that the leaders advertise.
+        leaders: String,
+        /// How long kmr tried.
+        waited: Duration,
+        /// The last error of the client library.
+        source: BoxError,
+    },
+
     /// The broker rejected the credentials.
     #[error(
         "authentication failed, the broker rejected the credentials: {message}; \
@@ -263,7 +282,10 @@ impl Error {
     /// Whether the same consumer, started again unchanged, may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
-            Error::Unreachable { .. } | Error::Unfinished { .. } | Error::Stuck { .. } => true,
+            Error::Unreachable { .. }
+            | Error::LeadersUnreachable { .. }
+            | Error::Unfinished { .. }
+            | Error::Stuck { .. } => true,
             Error::Client { retryable, .. } => *retryable,
             _ => false,
         }

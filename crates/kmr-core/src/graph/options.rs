@@ -21,6 +21,8 @@ pub(crate) struct GraphOptions {
     pub(crate) thresholds: WatchdogThresholds,
     /// The end of a bounded run.
     pub(crate) until: Option<Until>,
+    /// Whether the client reports when it has read a partition to its end.
+    pub(crate) reports_ends: bool,
     pub(crate) listeners: Listeners,
     /// Blocks are planned before they are delivered, under the token of their plan.
     pub(crate) exactly_once: bool,
@@ -42,6 +44,7 @@ impl Default for GraphOptions {
                 restart_after: Some(Duration::from_secs(900)),
             },
             until: None,
+            reports_ends: false,
             listeners: Listeners::default(),
             exactly_once: false,
             breaker: Some(CircuitBreaker::default()),

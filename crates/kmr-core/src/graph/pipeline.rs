@@ -7,7 +7,7 @@ use super::context::StageContext;
 use super::dead_letters::ErrorBranch;
 use super::map::MapPhase;
 use crate::error::Error;
-use crate::reducer::BatchOptions;
+use crate::reducer::{BatchOptions, Reducer, TargetTopic};
 use crate::stage::{MapOptions, Stage};
 use crate::util::future::BoxFuture;
 use crate::util::supervise::Tasks;
@@ -53,4 +53,12 @@ impl fmt::Debug for Pipeline {
 pub(crate) struct ReduceInfo {
     pub(crate) stage: Stage,
     pub(crate) options: BatchOptions,
+    /// The Kafka topics that its reducer writes to.
+    pub(crate) targets: Vec<TargetTopic>,
+}
+
+impl ReduceInfo {
+    pub(crate) fn new<R: Reducer>(stage: Stage, reducer: &R) -> Self {
+        Self { stage, options: reducer.options(), targets: reducer.target_topics() }
+    }
 }

@@ -2,17 +2,21 @@
 //!
 //! * `rows`: containers that map tasks fill and a reducer concatenates;
 //! * `delivery`: frozen batches on their way to the sink, and the outcome of an attempt;
-//! * `options`: when a batch is due, and how it is retried.
+//! * `options`: when a batch is due, and how it is retried;
+//! * `target`: the Kafka topic that a reducer writes to.
 
 mod delivery;
 mod options;
 mod rows;
+mod target;
 
 use async_trait::async_trait;
 
 pub use self::delivery::{Attempt, Block, Delivered, Delivery, DeliveryError, Fingerprint, RejectedRow};
 pub use self::options::{BatchOptions, PartialBatch, RetryPolicy};
+pub(crate) use self::rows::ensure_one_added;
 pub use self::rows::{Chunk, Rows, SourceRange};
+pub use self::target::TargetTopic;
 use crate::error::BoxError;
 
 /// Collects what the map stages emit and freezes it into batches. One reducer serves all
@@ -48,6 +52,12 @@ pub trait Reducer: Send + 'static {
     /// When a batch is due and how it is delivered.
     fn options(&self) -> BatchOptions {
         BatchOptions::default()
+    }
+
+    /// The Kafka topics that the reducer writes to. Called once, when the consumer is built: a
+    /// `reduce_err` must not write to a topic that the consumer reads. Default: none.
+    fn target_topics(&self) -> Vec<TargetTopic> {
+        Vec::new()
     }
 
     /// Connects to the sink and checks everything that can be checked before the first record.

@@ -1,6 +1,6 @@
 //! Containers of rows that map tasks fill and a reducer concatenates.
 
-use crate::error::BoxError;
+use crate::error::{BoxError, StopConsumer};
 use crate::record::{Record, TopicPartition};
 
 /// A container of rows that map tasks fill in parallel and a reducer concatenates: the place to
@@ -15,7 +15,8 @@ pub trait Rows: Send + Sized + 'static {
     /// An empty container of the same kind.
     fn new_empty(&self) -> Self;
 
-    /// Adds a row.
+    /// Adds exactly one row: [`len`](Self::len) grows by one. Anything else would connect rows with
+    /// the wrong records, so kmr checks it after every call, and stops the consumer.
     ///
     /// # Errors
     /// The container cannot hold the row, because the row cannot be encoded, for example. Its
@@ -66,6 +67,24 @@ pub trait Rows: Send + Sized + 'static {
 
     /// Splits off the rows from `at` on.
     fn split_off(&mut self, at: usize) -> Self;
+}
+
+/// Checks that a successful [`Rows::push`] has added one row.
+///
+/// # Errors
+/// [`StopConsumer`], because every row of this container is wrong.
+#[inline]
+pub(crate) fn ensure_one_added<R: Rows>(rows: &R, before: usize) -> Result<(), BoxError> {
+    if rows.len() == before + 1 {
+        return Ok(());
+    }
+    Err(wrong_count(std::any::type_name::<R>(), before, rows.len()))
+}
+
+#[cold]
+fn wrong_count(container: &str, before: usize, after: usize) -> BoxError {
+    let text = format!("Rows::push of {container} must add one row, but len() went from {before} to {after}");
+    StopConsumer::new(text).into()
 }
 
 /// `bytes` counts `size_of::<T>()` a row. For what rows own on the heap, the memory budget counts

@@ -54,6 +54,12 @@ pub(crate) enum Mutant {
     PlansAfterInsert,
     /// E11: the member commits on after a commit that the broker may apply late.
     CommitsAfterLost,
+    /// A reset drops records that were read and not mapped, and the commit passes them.
+    ResetsBeforeMapping,
+    /// A poll that takes items and returns none of them counts as a poll of an empty queue.
+    SleepsAfterStrays,
+    /// A partition is read on after records that could not be read.
+    ReadsPastUnreadable,
 }
 
 /// Whether a mutant is enabled in this thread.

@@ -8,7 +8,8 @@ use kmr_core::Stats;
 #[derive(Debug)]
 pub(crate) struct IdleWatch {
     until_idle: Option<Duration>,
-    /// Time of the last record, or of the first assignment; `None` before it.
+    /// Time of the last record, or since when every partition has been read to its end. `None`
+    /// before that.
     idle_since: Option<Instant>,
     first: Option<Instant>,
     last: Option<Instant>,
@@ -21,15 +22,19 @@ impl IdleWatch {
         Self { until_idle, idle_since: None, first: None, last: None, records: 0, stopping: false }
     }
 
-    /// Adds a sample. Returns true once, when the consumer has been idle for the limit.
-    pub(crate) fn sample(&mut self, stats: &Stats, now: Instant) -> bool {
+    /// Adds a sample. Returns true once, when the consumer has been idle for the limit. While a
+    /// partition has not been read to its end (`caught_up`), records may still come.
+    pub(crate) fn sample(&mut self, stats: &Stats, caught_up: bool, now: Instant) -> bool {
         if stats.records > self.records {
             self.records = stats.records;
             self.first.get_or_insert(now);
             self.last = Some(now);
-            self.idle_since = Some(now);
-        } else if stats.rebalances > 0 {
+            self.idle_since = None;
+        }
+        if caught_up {
             self.idle_since.get_or_insert(now);
+        } else {
+            self.idle_since = None;
         }
         let (Some(limit), Some(since)) = (self.until_idle, self.idle_since) else { return false };
         if self.stopping || now.duration_since(since) < limit {
@@ -49,33 +54,46 @@ impl IdleWatch {
 mod tests {
     use super::*;
 
-    fn stats(records: u64, rebalances: u64) -> Stats {
+    fn stats(records: u64) -> Stats {
         let mut stats = Stats::default();
-        (stats.records, stats.rebalances) = (records, rebalances);
+        stats.records = records;
         stats
     }
 
     #[test]
-    fn idleness_counts_from_the_assignment_or_the_last_record() {
+    fn idleness_counts_from_the_end_of_all_partitions_or_the_last_record() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut watch = IdleWatch::new(Some(Duration::from_secs(3)));
-        assert!(!watch.sample(&stats(0, 0), at(0)));
-        assert!(!watch.sample(&stats(0, 0), at(60)), "joining the group may take long");
-        assert!(!watch.sample(&stats(0, 1), at(61)));
-        assert!(!watch.sample(&stats(10, 1), at(63)));
-        assert!(!watch.sample(&stats(25, 1), at(65)));
-        assert!(!watch.sample(&stats(25, 1), at(67)));
-        assert!(watch.sample(&stats(25, 1), at(68)));
-        assert!(!watch.sample(&stats(25, 1), at(69)), "it reports it once");
-        assert_eq!(watch.active(), Duration::from_secs(2));
+        assert!(!watch.sample(&stats(0), false, at(0)));
+        assert!(!watch.sample(&stats(0), false, at(60)), "joining and the first fetch may take long");
+        assert!(!watch.sample(&stats(10), false, at(63)));
+        assert!(!watch.sample(&stats(10), false, at(70)), "nothing is known of another partition");
+        assert!(!watch.sample(&stats(10), true, at(71)));
+        assert!(!watch.sample(&stats(25), true, at(73)));
+        assert!(!watch.sample(&stats(25), true, at(75)));
+        assert!(watch.sample(&stats(25), true, at(76)));
+        assert!(!watch.sample(&stats(25), true, at(77)), "it reports it once");
+        assert_eq!(watch.active(), Duration::from_secs(10));
+    }
+
+    #[test]
+    fn a_rebalance_interrupts_idleness() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let mut watch = IdleWatch::new(Some(Duration::from_secs(3)));
+        assert!(!watch.sample(&stats(0), true, at(0)));
+        assert!(!watch.sample(&stats(0), false, at(2)));
+        assert!(!watch.sample(&stats(0), true, at(4)));
+        assert!(!watch.sample(&stats(0), true, at(6)));
+        assert!(watch.sample(&stats(0), true, at(7)));
     }
 
     #[test]
     fn without_a_limit_it_never_ends() {
         let mut watch = IdleWatch::new(None);
         let start = Instant::now();
-        assert!(!watch.sample(&stats(0, 1), start));
-        assert!(!watch.sample(&stats(0, 1), start + Duration::from_secs(1_000_000)));
+        assert!(!watch.sample(&stats(0), true, start));
+        assert!(!watch.sample(&stats(0), true, start + Duration::from_secs(1_000_000)));
     }
 }

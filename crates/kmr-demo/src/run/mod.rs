@@ -26,14 +26,14 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let ended = loop {
         tokio::select! {
             ended = &mut running => break ended.context("the consumer's task")?,
-            _ = sample.tick() => if watch.sample(&handle.stats(), Instant::now()) {
-                tracing::info!("no record came for {:?}", args.until_idle);
+            _ = sample.tick() => if watch.sample(&handle.stats(), handle.has_caught_up(), Instant::now()) {
+                tracing::info!("all partitions are read to their end, and no record came for {:?}", args.until_idle);
                 handle.stop();
             },
         }
     };
     let stats = handle.stats();
-    watch.sample(&stats, Instant::now());
+    watch.sample(&stats, false, Instant::now());
     let summary = Summary::new(&stats, watch.active());
     // A consumer that never joined the group has no summary: its error is enough.
     if ended.is_ok() || stats.rebalances > 0 {

@@ -10,9 +10,11 @@ use crate::clickhouse::batch::limits::RejectionLimits;
 use crate::clickhouse::compression::Compression;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::{Endpoint, Secret, Timeouts, Url, address};
+use crate::clickhouse::http::settings::{Pins, is_pinned};
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::Tls;
 use crate::clickhouse::table::name::quoted;
+use crate::clickhouse::table::ranges::OutOfRange;
 use crate::clickhouse::table::record_columns::RecordColumns;
 
 /// What happens to rows when the table was changed so that it would lose values: a column was
@@ -50,8 +52,10 @@ pub(crate) struct Config {
     pub(crate) record_columns: RecordColumns,
     pub(crate) compression: Compression,
     pub(crate) async_insert: bool,
+    pub(crate) allow_volatile_table: bool,
     pub(crate) limits: RejectionLimits,
     pub(crate) schema_change: SchemaChange,
+    pub(crate) out_of_range: OutOfRange,
     pub(crate) timeouts: Timeouts,
     pub(crate) start_timeout: Duration,
 }
@@ -106,8 +110,10 @@ impl Config {
             record_columns: RecordColumns::new(),
             compression: Compression::default(),
             async_insert: false,
+            allow_volatile_table: false,
             limits: RejectionLimits::default(),
             schema_change: SchemaChange::default(),
+            out_of_range: OutOfRange::default(),
             timeouts: Timeouts {
                 connect: Duration::from_secs(3),
                 write: Duration::from_secs(5),
@@ -144,7 +150,8 @@ impl Config {
         if self.quorum.is_some() && self.settings.iter().any(is_quorum) {
             return Err(config("a quorum is set twice: remove .insert_quorum(), or .setting() for it"));
         }
-        if let Some((name, _)) = self.settings.iter().find(|(name, _)| RESERVED.contains(&name.as_str())) {
+        let is_reserved = |name: &str| RESERVED.contains(&name) || is_pinned(name);
+        if let Some((name, _)) = self.settings.iter().find(|(name, _)| is_reserved(name)) {
             return Err(config(format!("kmr sets {name} itself; it cannot be changed with .setting()")));
         }
         let Url { secure, host, port, path } = Url::parse(url).map_err(config)?;
@@ -163,6 +170,7 @@ impl Config {
             path,
             secrets: self.secrets(),
             settings: self.settings(),
+            pins: Arc::new(Pins::new()),
             timeouts: self.timeouts,
             pool: Arc::default(),
         })
@@ -267,7 +275,8 @@ pub(crate) mod tests {
         let prefixed = endpoint("http://[::1]:8123/ch");
         assert_eq!((prefixed.host.as_str(), prefixed.port), ("::1", 8123));
         assert_eq!(prefixed.address(), "[::1]:8123");
-        assert_eq!(prefixed.target(&[("query", "SELECT 'ü'")]), "/ch?query=SELECT%20%27%C3%BC%27");
+        let target = prefixed.target(&[("query", "SELECT 'ü'")]);
+        assert!(target.starts_with("/ch?query=SELECT%20%27%C3%BC%27&input_format_with_names_use_header=1&"));
         assert_eq!(endpoint("http://db").address(), "db:80");
     }
 
@@ -325,9 +334,12 @@ pub(crate) mod tests {
 
     #[test]
     fn settings_that_kmr_relies_on_are_rejected() {
-        let mut config = config_for("http://db");
-        config.settings.push(("async_insert".into(), "1".into()));
-        assert!(config.endpoints().unwrap_err().to_string().contains("async_insert"));
+        for name in ["async_insert", "timeout_overflow_mode", "insert_distributed_sync"] {
+            let mut config = config_for("http://db");
+            config.settings.push((name.into(), "1".into()));
+            let text = config.endpoints().unwrap_err().to_string();
+            assert!(text.contains(&format!("kmr sets {name} itself")), "{text}");
+        }
     }
 
     #[test]

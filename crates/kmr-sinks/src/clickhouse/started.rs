@@ -18,6 +18,8 @@ use crate::clickhouse::exactly_once::windows::{FORBIDDEN_SETTINGS, Window, windo
 use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::table::schema::DescribedTable;
+use crate::clickhouse::table::startup::StartOptions;
+use crate::clickhouse::table::types::ServerYears;
 use crate::clickhouse::table::{schema, startup};
 use crate::clickhouse::telemetry;
 
@@ -38,10 +40,20 @@ impl Started {
     ) -> Result<Self, ClickHouseError> {
         let hosts = Hosts::new(config.endpoints()?);
         let name = config.quoted_table();
-        let (host, described) = startup::describe(&hosts, &name, config.start_timeout).await?;
-        let schema = schema::check::<R>(&name, &described, &config.record_columns)?;
+        let start = StartOptions {
+            allow_volatile: config.allow_volatile_table,
+            async_insert: config.async_insert,
+            start_timeout: config.start_timeout,
+        };
+        let (host, described) = startup::describe(&hosts, &name, start).await?;
+        let mut schema = schema::check::<R>(&name, &described, &config.record_columns)?;
+        let years = match schema.holds_years() {
+            true => startup::years(&hosts, &name, config.start_timeout).await?,
+            false => ServerYears::default(),
+        };
+        schema.set_ranges(years, config.out_of_range);
         telemetry::connected(&hosts.endpoint(host).address(), &name, schema.columns.len());
-        let table = Arc::new(DescribedTable { name, schema });
+        let table = Arc::new(DescribedTable::new(name, schema));
         let options = DestinationOptions {
             compression: config.compression,
             limits: config.limits,

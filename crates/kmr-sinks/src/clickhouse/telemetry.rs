@@ -24,6 +24,40 @@ pub(crate) fn not_ready(address: &str, attempt: u32, error: &ClickHouseError, re
     tracing::warn!(address, attempt, error = error_chain(error), ?retry_in, "ClickHouse is not ready yet");
 }
 
+/// A server before 26.4.
+pub(crate) fn async_inserts_not_deduplicated(address: &str, table: &str) {
+    tracing::warn!(
+        address,
+        table,
+        "this server does not deduplicate asynchronous inserts of tables with views: rows that are sent twice are stored \
+         twice; update it to 26.4, or remove .async_insert()"
+    );
+}
+
+pub(crate) fn engine_unknown(table: &str, error: &ClickHouseError) {
+    tracing::warn!(
+        table,
+        error = error_chain(error),
+        "table engine unknown: kmr cannot check whether acknowledged rows survive a kill of the server"
+    );
+}
+
+pub(crate) fn volatile_table(table: &str, problem: &str) {
+    tracing::warn!(
+        table,
+        problem,
+        "table may lose acknowledged rows, which .allow_volatile_table(true) accepts"
+    );
+}
+
+pub(crate) fn volatile_view_target(table: &str, engine: &str) {
+    tracing::warn!(
+        table,
+        engine,
+        "target of a view is in memory: a kill of the server loses its rows, and kmr inserts them only once"
+    );
+}
+
 pub(crate) fn inserted(receipt: &InsertReceipt) {
     let InsertReceipt { table, rows, sent_bytes, attempts: attempt, took, .. } = receipt;
     tracing::debug!(table = &**table, rows, sent_bytes, attempt, ?took, "batch inserted");

@@ -19,6 +19,7 @@ use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Secret;
 use crate::clickhouse::started::Started;
+use crate::clickhouse::table::ranges::OutOfRange;
 use crate::clickhouse::table::record_columns::RecordColumns;
 
 /// Inserts rows of type `R` into one table, in batches.
@@ -141,8 +142,23 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     /// consumers with small batches. Default: off. kmr waits for the response in either case
     /// (`wait_for_async_insert=1`), so it commits only stored rows. A bad row of another client can
     /// make the server reject a batch of this one, which is then inserted in parts.
+    ///
+    /// Servers before 26.4 do not deduplicate asynchronous inserts of tables with views. The writer
+    /// detects them by their error and logs it. There, rows that are sent twice are stored twice.
     pub fn async_insert(mut self, on: bool) -> Self {
         self.config.async_insert = on;
+        self
+    }
+
+    /// Allows a table that loses acknowledged rows when the server is killed: a Buffer or Memory
+    /// table, a Set or Join table that is not persistent, or a Null table none of whose views
+    /// writes to a durable table. Default: off, and the start rejects such a table. kmr commits the
+    /// offsets of acknowledged rows, so it never inserts lost rows again.
+    ///
+    /// [`EngineClass`](super::EngineClass) lists the engines. A target of a view that is in memory
+    /// is only logged.
+    pub fn allow_volatile_table(mut self, allow: bool) -> Self {
+        self.config.allow_volatile_table = allow;
         self
     }
 
@@ -168,6 +184,15 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     /// allowed.
     pub fn schema_change_policy(mut self, policy: SchemaChange) -> Self {
         self.config.schema_change = policy;
+        self
+    }
+
+    /// What happens to a value that its column cannot store: a date or a time outside of the years
+    /// that the server knows, a decimal of too many digits, a record's timestamp in a column of
+    /// [`record_columns`](Self::record_columns). Default [`OutOfRange::Reject`]: the record goes to
+    /// `reduce_err`. The module's documentation lists the ranges.
+    pub fn out_of_range_policy(mut self, policy: OutOfRange) -> Self {
+        self.config.out_of_range = policy;
         self
     }
 

@@ -15,12 +15,13 @@ use tokio::sync::Notify;
 
 use super::error::KafkaWriteError;
 use super::message::KafkaMessage;
+use super::shrink::Shrinking;
 
 /// The messages of one delivery.
 pub(super) struct Batch {
     /// The topic of messages that name none.
     topic: Arc<str>,
-    messages: Vec<KafkaMessage>,
+    messages: Vec<Shrinking>,
     progress: Mutex<Progress>,
     reported: Notify,
 }
@@ -55,6 +56,7 @@ pub(super) struct Rejected {
 impl Batch {
     pub(super) fn new(topic: Arc<str>, messages: Vec<KafkaMessage>) -> Self {
         let progress = Progress { due: (0..messages.len()).collect(), ..Progress::default() };
+        let messages = messages.into_iter().map(Shrinking::from).collect();
         Self { topic, messages, progress: Mutex::new(progress), reported: Notify::new() }
     }
 
@@ -68,12 +70,17 @@ impl Batch {
     }
 
     pub(super) fn message(&self, index: usize) -> &KafkaMessage {
-        &self.messages[index]
+        self.messages[index].message()
+    }
+
+    /// Replaces a message that is too large by a smaller one. Returns whether there is one.
+    pub(super) fn shrink(&self, index: usize) -> bool {
+        self.messages[index].shrink()
     }
 
     /// The topic of a message.
     pub(super) fn topic(&self, index: usize) -> &str {
-        self.messages[index].topic.as_deref().unwrap_or(&self.topic)
+        self.message(index).topic.as_deref().unwrap_or(&self.topic)
     }
 
     /// Takes the next due message and marks it as in flight.

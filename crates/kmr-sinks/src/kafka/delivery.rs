@@ -163,6 +163,14 @@ impl FrozenMessages {
                     retry = Some(code);
                 }
                 FailureClass::Alone => isolated.push(index),
+                FailureClass::Reject(error @ KafkaWriteError::TooLarge { .. }) => {
+                    if self.batch.shrink(index) {
+                        telemetry::shrunk(&error, self.batch.message(index).bytes());
+                        isolated.push(index);
+                    } else {
+                        self.batch.reject(index, error);
+                    }
+                }
                 FailureClass::Reject(error) => self.batch.reject(index, error),
                 FailureClass::Stop(error) => {
                     resend.push(index);

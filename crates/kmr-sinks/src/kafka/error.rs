@@ -74,10 +74,7 @@ pub enum KafkaWriteError {
 
     /// The broker rejects this message alone: for example a null key in a compacted topic, or a
     /// timestamp outside of the topic's limits.
-    #[error(
-        "Kafka sink: topic {topic:?} rejects the message: {reason}; correct the row, or the topic's settings (cleanup.policy, \
-         message.timestamp.before.max.ms)"
-    )]
+    #[error("Kafka sink: topic {topic:?} rejects the message: {reason}; {}", remedy(*.code))]
     Rejected {
         /// The topic.
         topic: String,
@@ -85,6 +82,20 @@ pub enum KafkaWriteError {
         code: i32,
         /// The client library's text for the code.
         reason: String,
+    },
+
+    /// A dead letter was read from the topic that it was written to, and failed again.
+    #[error(
+        "Kafka sink: {topic}/{partition} offset {offset} is a dead letter that was written to this topic, and it failed \
+         again: the consumer reads its own dead letters; write them to a topic that it does not consume"
+    )]
+    Loop {
+        /// The topic of the dead letters, which the consumer reads.
+        topic: String,
+        /// The partition of the record.
+        partition: i32,
+        /// The offset of the record.
+        offset: i64,
     },
 
     /// Messages were not acknowledged. They may be stored.
@@ -122,5 +133,28 @@ impl KafkaWriteError {
             Self::Rejected { code, .. } => Some(*code),
             _ => None,
         }
+    }
+}
+
+/// What an operator can do about a message that the broker rejects with `code`.
+fn remedy(code: i32) -> &'static str {
+    match code {
+        32 => {
+            "correct the row's timestamp, or the topic's message.timestamp.before.max.ms and message.timestamp.after.max.ms"
+        }
+        _ => "correct the row (a compacted topic needs a key), or the topic's settings (cleanup.policy)",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_is_that_of_the_code() {
+        let text =
+            |code| KafkaWriteError::Rejected { topic: "t".into(), code, reason: "no".into() }.to_string();
+        assert!(text(32).contains("message.timestamp.after.max.ms") && !text(32).contains("cleanup.policy"));
+        assert!(text(87).contains("cleanup.policy") && !text(87).contains("timestamp"));
     }
 }

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use kmr_core::{OwnedHeader, OwnedRecord, Record};
 
+use super::added_headers::AddedHeaders;
+
 /// A message to produce: key, payload, headers and timestamp; optionally topic and partition.
 ///
 /// Without a partition the producer chooses one: by the key's hash (murmur2, as Kafka's own clients
@@ -33,6 +35,8 @@ pub struct KafkaMessage {
     pub(super) key: Option<Vec<u8>>,
     pub(super) payload: Option<Vec<u8>>,
     pub(super) headers: Vec<OwnedHeader>,
+    /// The headers that a dead letter adds to those of its record, which can be shortened.
+    pub(super) added: Option<Box<AddedHeaders>>,
 }
 
 impl KafkaMessage {
@@ -64,7 +68,9 @@ impl KafkaMessage {
         self
     }
 
-    /// Sets the timestamp, in milliseconds since the Unix epoch. librdkafka treats 0 as none.
+    /// Sets the timestamp, in milliseconds since the Unix epoch. librdkafka treats 0 as none. The
+    /// broker rejects a timestamp outside of the topic's `message.timestamp.before.max.ms` and
+    /// `message.timestamp.after.max.ms`, which is an hour ahead by default.
     pub fn with_timestamp_millis(mut self, millis: i64) -> Self {
         self.timestamp = Some(millis);
         self
@@ -107,6 +113,7 @@ impl From<&Record<'_>> for KafkaMessage {
             key: record.key().map(<[u8]>::to_vec),
             payload: record.payload().map(<[u8]>::to_vec),
             headers: record.headers().iter().map(header).collect(),
+            added: None,
         }
     }
 }

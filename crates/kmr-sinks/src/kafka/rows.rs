@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use kmr_core::{BoxError, Rows};
 
+use super::error::KafkaWriteError;
 use super::message::KafkaMessage;
 
 /// Converts a row to a message.
-pub(super) type ToMessage<T> = Arc<dyn Fn(T) -> KafkaMessage + Send + Sync>;
+pub(super) type ToMessage<T> = Arc<dyn Fn(T) -> Result<KafkaMessage, KafkaWriteError> + Send + Sync>;
 
 /// Rows of type `T`, converted to messages.
 pub struct KafkaRows<T> {
@@ -49,7 +50,7 @@ impl<T: Send + 'static> Rows for KafkaRows<T> {
     }
 
     fn push(&mut self, row: T) -> Result<(), BoxError> {
-        let message = (self.to_message)(row);
+        let message = (self.to_message)(row)?;
         self.bytes += message.bytes();
         self.overhead += message.overhead();
         self.messages.push(message);
@@ -90,7 +91,7 @@ mod tests {
 
     #[test]
     fn sizes_are_updated_by_truncation_and_splits() {
-        let mut rows = KafkaRows::<&str>::new(Arc::new(KafkaMessage::from));
+        let mut rows = KafkaRows::<&str>::new(Arc::new(|row: &str| Ok(row.into())));
         ["a", "bb", "ccc", "dddd"].into_iter().for_each(|row| rows.push(row).unwrap());
         assert_eq!((rows.len(), rows.bytes()), (4, 10));
         let right = rows.split_off(1);

@@ -38,8 +38,8 @@ enum Readiness {
 }
 
 /// Checks the topic. The requests block, so a thread sends them. It ends soon after the future is
-/// dropped.
-pub(super) async fn check(client: Arc<Client>, check: Check) -> Result<(), KafkaWriteError> {
+/// dropped. Returns the id of the cluster, if the brokers have one.
+pub(super) async fn check(client: Arc<Client>, check: Check) -> Result<Option<String>, KafkaWriteError> {
     let (result, checked) = oneshot::channel();
     let builder = thread::Builder::new().name("kmr-kafka-start".to_owned());
     let spawned = builder.spawn(move || {
@@ -55,7 +55,7 @@ fn request_until_ready(
     client: &Client,
     check: &Check,
     abandoned: impl Fn() -> bool,
-) -> Result<(), KafkaWriteError> {
+) -> Result<Option<String>, KafkaWriteError> {
     let started = Instant::now();
     let unknown_limit = if check.auto_create { check.timeout } else { UNKNOWN_TIMEOUT.min(check.timeout) };
     let mut unknown_since = None;
@@ -64,7 +64,7 @@ fn request_until_ready(
         let reason = match state(client, check)? {
             Readiness::Ready(partitions) => {
                 telemetry::connected(&check.topic, partitions);
-                return Ok(());
+                return Ok(client.producer()?.client().fetch_cluster_id(METADATA_TIMEOUT));
             }
             Readiness::Unknown => {
                 let since = *unknown_since.get_or_insert(requested);

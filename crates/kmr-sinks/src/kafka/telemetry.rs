@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use rdkafka::config::RDKafkaLogLevel;
 
+use super::error::KafkaWriteError;
+
 pub(super) fn connected(topic: &str, partitions: usize) {
     tracing::info!(topic, partitions, "Kafka topic of the writer checked");
 }
@@ -39,6 +41,11 @@ pub(super) fn client_log(level: RDKafkaLogLevel, facility: &str, message: &str) 
         5 | 6 => tracing::info!(target: "librdkafka", facility, "{message}"),
         _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
     }
+}
+
+/// A dead letter is sent again, smaller. `bytes`: its new size.
+pub(super) fn shrunk(error: &KafkaWriteError, bytes: usize) {
+    tracing::warn!(%error, bytes, "dead letter does not fit its topic: it is sent again with less content");
 }
 
 /// The messages of a rejected request are sent one by one.

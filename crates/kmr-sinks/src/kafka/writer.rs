@@ -1,15 +1,16 @@
 //! The reducer that produces messages, and its options.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use kmr_core::{BatchOptions, BoxError, Chunk, ClientConfig, DeadLetter, Delivery, Reducer};
+use kmr_core::{BatchOptions, BoxError, Chunk, ClientConfig, DeadLetter, Delivery, Reducer, TargetTopic};
 
+use super::added_headers::LargeDeadLetter;
 use super::batch::Batch;
 use super::config;
-use super::dead_letter::{self, DEFAULT_HEADER_PREFIX};
+use super::dead_letter::{self, DEFAULT_HEADER_PREFIX, DeadLetterFormat};
 use super::delivery::FrozenMessages;
 use super::error::KafkaWriteError;
 use super::message::KafkaMessage;
@@ -46,7 +47,7 @@ use crate::batch_setters::batch_setters;
 /// |---|---|
 /// | no broker, a timeout, too few in-sync replicas, a fenced or failed producer | kmr retries with backoff |
 /// | the writer's topic is missing, a missing permission | the consumer stops |
-/// | a message that is too large, or rejected for its content; a topic or partition that the *row* names and that does not exist | the row is rejected: its record goes to `reduce_err`, with Kafka's error code. In `reduce_err` itself: the consumer stops |
+/// | a message that is too large, or rejected for its content or its timestamp; a topic or partition that the *row* names and that does not exist | the row is rejected: its record goes to `reduce_err`, with Kafka's error code. In `reduce_err` itself: the consumer stops |
 ///
 /// A broker rejects a whole request because of one message in it. The writer then sends the
 /// messages of the request one by one, so that only the bad message is rejected.
@@ -76,6 +77,10 @@ pub struct KafkaWriter<T> {
     start_timeout: Duration,
     options: BatchOptions,
     to_message: ToMessage<T>,
+    /// The id of the brokers' cluster, once it is known.
+    cluster: Arc<OnceLock<String>>,
+    header_prefix: Arc<str>,
+    large: LargeDeadLetter,
     open: Vec<KafkaMessage>,
     client: Option<Arc<SharedClient>>,
 }
@@ -89,48 +94,69 @@ impl<T: Into<KafkaMessage> + Send + 'static> KafkaWriter<T> {
     /// (`murmur2_random`, as Kafka's own clients), `compression.type` (`lz4`) and
     /// `message.max.bytes` (64 MiB, so that the broker decides).
     pub fn new(config: ClientConfig, topic: impl Into<Arc<str>>) -> Self {
-        Self::with_rows(config, topic.into(), Arc::new(Into::into))
+        Self::with_rows(config, topic.into(), Arc::new(|row: T| Ok(row.into())))
     }
 }
 
 impl KafkaWriter<DeadLetter> {
-    /// A writer for `reduce_err`. The message is the unchanged record: key, payload, headers (with
-    /// order, duplicates and null values) and timestamp. Text headers after its own describe the
-    /// failure:
+    /// A writer for `reduce_err`. The message is the unchanged record: key, payload and headers
+    /// (with order, duplicates and null values). Its timestamp is the time of sending, because the
+    /// topic deletes by it and has limits for it. Text headers after its own describe the failure:
     ///
     /// | header | value |
     /// |---|---|
     /// | `kmr.topic`, `kmr.partition`, `kmr.offset` | where the record was read |
     /// | `kmr.last_offset` | only if the dead letter covers a range of records: its last offset |
-    /// | `kmr.timestamp` | the record's timestamp in milliseconds; the message has it too, unless the topic sets its own |
+    /// | `kmr.timestamp` | the record's timestamp in milliseconds |
     /// | `kmr.stage` | the stage that failed, such as `map 1` |
     /// | `kmr.error` | the error with all its causes; at most 4 KiB |
     /// | `kmr.code` | the error's code, if it has one: see [`CodedError`](kmr_core::CodedError) |
     /// | `kmr.attempt` | number of times this record became a dead letter; above 1 if it was read from a dead letter topic and failed again |
     /// | `kmr.first_seen` | time of the first failure, in milliseconds since the Unix epoch |
     /// | `kmr.version` | the version of kmr |
-    /// | `kmr.missing` | only if the message lacks the record: the reason |
+    /// | `kmr.written_to` | cluster id and topic of the dead letter |
+    /// | `kmr.missing` | only if the message lacks the record, or a part of it: the reason |
     ///
     /// A record that fails again keeps the headers of its earlier failures. Of each name, the first
     /// header belongs to the first failure, and the last one to the latest.
     ///
     /// The topic should delete by age or size (`cleanup.policy=delete`) and not compact, because
     /// dead letters can have null keys. Its `max.message.bytes` should exceed that of the consumed
-    /// topics by some kilobytes: a dead letter that does not fit stops the consumer.
+    /// topics by some kilobytes. A dead letter that does not fit gets shorter headers first: see
+    /// [`large_dead_letter`](Self::large_dead_letter).
+    ///
+    /// The consumer must not read the topic. The build of a consumer rejects it among its topics
+    /// and patterns, if both use the same brokers. A dead letter that comes back from its own topic
+    /// and fails again stops the consumer.
     pub fn dead_letters(config: ClientConfig, topic: impl Into<Arc<str>>) -> Self {
-        Self::with_rows(config, topic.into(), dead_letters_to_messages(DEFAULT_HEADER_PREFIX))
+        let unused: ToMessage<DeadLetter> = Arc::new(|_| Ok(KafkaMessage::default()));
+        Self::with_rows(config, topic.into(), unused).with_dead_letter_format()
     }
 
     /// Prefix of the added headers. Default [`DEFAULT_HEADER_PREFIX`], `kmr.`.
     pub fn header_prefix(mut self, prefix: &str) -> Self {
-        self.to_message = dead_letters_to_messages(prefix);
+        self.header_prefix = prefix.into();
+        self.with_dead_letter_format()
+    }
+
+    /// What becomes of a dead letter that is larger than its topic allows, even with shortened
+    /// headers. Default [`LargeDeadLetter::WithoutContent`].
+    pub fn large_dead_letter(mut self, policy: LargeDeadLetter) -> Self {
+        self.large = policy;
+        self.with_dead_letter_format()
+    }
+
+    fn with_dead_letter_format(mut self) -> Self {
+        let format = DeadLetterFormat {
+            topic: self.topic.clone(),
+            cluster: self.cluster.clone(),
+            prefix: self.header_prefix.clone(),
+            large: self.large,
+        };
+        self.to_message =
+            Arc::new(move |dead_letter| dead_letter::message(dead_letter, &format, dead_letter::now()));
         self
     }
-}
-
-fn dead_letters_to_messages(prefix: &str) -> ToMessage<DeadLetter> {
-    let prefix: Arc<str> = prefix.into();
-    Arc::new(move |dead_letter| dead_letter::message(dead_letter, &prefix, dead_letter::now()))
 }
 
 impl<T: Send + 'static> KafkaWriter<T> {
@@ -143,6 +169,9 @@ impl<T: Send + 'static> KafkaWriter<T> {
             // One delivery at a time keeps the order.
             options: BatchOptions::default().with_max_in_flight(1),
             to_message,
+            cluster: Arc::default(),
+            header_prefix: DEFAULT_HEADER_PREFIX.into(),
+            large: LargeDeadLetter::default(),
             open: Vec::new(),
             client: None,
         }
@@ -207,9 +236,17 @@ impl<T: Send + 'static> Reducer for KafkaWriter<T> {
             timeout: self.start_timeout,
             auto_create: self.auto_create,
         };
-        check(client.get()?, to_check).await?;
+        if let Some(cluster) = check(client.get()?, to_check).await? {
+            // A second start finds the same cluster.
+            let _ = self.cluster.set(cluster);
+        }
         self.client = Some(client);
         Ok(())
+    }
+
+    fn target_topics(&self) -> Vec<TargetTopic> {
+        let brokers = self.config.get("bootstrap.servers").unwrap_or_default();
+        vec![TargetTopic::new(&*self.topic, brokers)]
     }
 
     fn new_rows(&self) -> KafkaRows<T> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rdkafka::bindings as rd;
 
-use super::raw::{bytes, code_of};
+use super::raw::{bytes, rd_kafka_header_get_all, rd_kafka_message_headers};
 use crate::client::handle::ClientRef;
 use crate::member::RecordBatch;
 use crate::record::{Header, Record, RecordSource};
@@ -104,17 +104,10 @@ impl RecordSource for KafkaMessage {
         // to live as long as the message. The out pointers are valid; they are written when the
         // call returns 0.
         unsafe {
-            if code_of(rd::rd_kafka_message_headers(&raw const self.0, &raw mut headers)) != 0 {
+            if rd_kafka_message_headers(&raw const self.0, &raw mut headers) != 0 {
                 return None;
             }
-            if code_of(rd::rd_kafka_header_get_all(
-                headers,
-                index,
-                &raw mut name,
-                &raw mut value,
-                &raw mut size,
-            )) != 0
-            {
+            if rd_kafka_header_get_all(headers, index, &raw mut name, &raw mut value, &raw mut size) != 0 {
                 return None;
             }
             let key = CStr::from_ptr(name).to_string_lossy();

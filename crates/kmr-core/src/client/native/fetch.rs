@@ -17,6 +17,10 @@ use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, Reco
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
 
+/// librdkafka reports a batch that is too large like one that is damaged.
+const UNPACKED_TOO_LARGE: &str =
+    "; if the batch is intact, it unpacks to more than receive.message.max.bytes: raise this setting";
+
 /// The reading end of the fetch queue.
 pub(in crate::client) struct NativeFetch {
     queue: Arc<Queue>,
@@ -79,10 +83,10 @@ impl NativeFetch {
 }
 
 impl FetchQueue for NativeFetch {
-    fn poll(&mut self, max_records: usize) -> Vec<Fetched> {
+    fn poll(&mut self, max_records: usize) -> Option<Vec<Fetched>> {
         // While a call moves positions, nothing is polled. That call wakes this queue at its end.
         let gate = self.gate.clone();
-        let Some(mut positions) = gate.try_lock() else { return Vec::new() };
+        let mut positions = gate.try_lock()?;
         self.messages.clear();
         self.messages.reserve(max_records);
         // SAFETY: `max_records` slots are writable, the call initialises the first `count` of them.
@@ -93,11 +97,14 @@ impl FetchQueue for NativeFetch {
         };
         // SAFETY: see above.
         unsafe { self.messages.set_len(usize::try_from(count).unwrap_or(0)) };
+        if self.messages.is_empty() {
+            return None;
+        }
         let fetched = self.split(&mut positions);
         if positions.take_suspicion() {
             (self.restart)();
         }
-        fetched
+        Some(fetched)
     }
 
     fn readable(&self) -> BoxFuture<'_, ()> {
@@ -181,8 +188,12 @@ impl Run {
             | RDKafkaErrorCode::UnknownPartition => {
                 (PartitionFailure::Gone(reason()), positions.failed(&partition))
             }
-            _ => {
-                let failure = PartitionFailure::Unreadable { offset: message.offset, reason: reason() };
+            code => {
+                let mut reason = reason();
+                if code == RDKafkaErrorCode::BadCompression {
+                    reason.push_str(UNPACKED_TOO_LARGE);
+                }
+                let failure = PartitionFailure::Unreadable { offset: message.offset, reason };
                 (failure, positions.failed(&partition))
             }
         };

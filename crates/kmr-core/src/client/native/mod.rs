@@ -7,7 +7,8 @@
 //! * `queue`: a queue of librdkafka with a wake-up; `fetch`: the reading end of the fetch queue;
 //! * `batch`: messages of one partition, as the graph reads them;
 //! * `replies`: requests for commits and topic ids, and their replies;
-//! * `brokers`: adding bootstrap servers; `raw`: strings, bytes and error codes of C.
+//! * `brokers`: adding bootstrap servers; `limits`: changing a limit of a running client;
+//! * `pattern`: matching names of topics; `raw`: strings, bytes and error codes of C.
 //!
 //! Invariants that make this sound, all kept inside this folder:
 //! 1. Every queue handle and every message batch keeps the client alive, so `rd_kafka_t` outlives
@@ -25,6 +26,8 @@
 mod batch;
 pub(super) mod brokers;
 pub(super) mod fetch;
+pub(super) mod limits;
+pub(super) mod pattern;
 pub(super) mod queue;
 mod raw;
 pub(super) mod replies;

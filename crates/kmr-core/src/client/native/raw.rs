@@ -34,9 +34,51 @@ pub(super) fn code(error: *const rd::rd_kafka_resp_err_t) -> i32 {
     unsafe { error.cast::<i32>().read() }
 }
 
-#[inline]
-pub(super) fn code_of(error: rd::rd_kafka_resp_err_t) -> i32 {
-    error as i32
+/// Functions of librdkafka that return an error code, called so that they return its number.
+macro_rules! return_numbers {
+    ($($name:ident($($argument:ident: $type:ty),* $(,)?);)*) => { $(
+        /// # Safety
+        /// As for the function of librdkafka with this name.
+        #[inline]
+        pub(super) unsafe fn $name($($argument: $type),*) -> i32 {
+            type Typed = unsafe extern "C" fn($($type),*) -> rd::rd_kafka_resp_err_t;
+            type Number = unsafe extern "C" fn($($type),*) -> i32;
+            // SAFETY: the enum is represented as an i32, so both types have one calling convention.
+            let call = unsafe { std::mem::transmute::<Typed, Number>(rd::$name) };
+            // SAFETY: the caller's promise.
+            unsafe { call($($argument),*) }
+        }
+    )* };
+}
+
+type CommitCallback = unsafe extern "C" fn(
+    *mut rd::rd_kafka_t,
+    rd::rd_kafka_resp_err_t,
+    *mut rd::rd_kafka_topic_partition_list_t,
+    *mut c_void,
+);
+
+return_numbers! {
+    rd_kafka_commit_queue(
+        client: *mut rd::rd_kafka_t,
+        offsets: *const rd::rd_kafka_topic_partition_list_t,
+        queue: *mut rd::rd_kafka_queue_t,
+        callback: Option<CommitCallback>,
+        opaque: *mut c_void,
+    );
+    rd_kafka_error_code(error: *const rd::rd_kafka_error_t);
+    rd_kafka_event_error(event: *mut rd::rd_kafka_event_t);
+    rd_kafka_header_get_all(
+        headers: *const rd::rd_kafka_headers_t,
+        index: usize,
+        name: *mut *const c_char,
+        value: *mut *const c_void,
+        size: *mut usize,
+    );
+    rd_kafka_message_headers(
+        message: *const rd::rd_kafka_message_t,
+        headers: *mut *mut rd::rd_kafka_headers_t,
+    );
 }
 
 /// # Safety

@@ -11,7 +11,7 @@ use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::queue::Queue;
-use super::raw::{code, code_of, known, text};
+use super::raw::{code, known, rd_kafka_commit_queue, rd_kafka_error_code, rd_kafka_event_error, text};
 
 /// The error code of one partition in a reply.
 pub(in crate::client) struct PartitionCode {
@@ -34,24 +34,34 @@ impl Queue {
         // the reply becomes an event of this queue.
         let result = unsafe {
             let client = self.client.get().client().native_ptr();
-            rd::rd_kafka_commit_queue(client, offsets.ptr(), self.handle.as_ptr(), None, ptr::null_mut())
+            rd_kafka_commit_queue(client, offsets.ptr(), self.handle.as_ptr(), None, ptr::null_mut())
         };
-        if code_of(result) == 0 { Ok(()) } else { Err(result.into()) }
+        if result == 0 { Ok(()) } else { Err(known(result)) }
     }
 
-    /// The reply to a commit, if it has arrived.
+    /// The reply to a commit, if it has arrived. `None`: the queue is empty, so that its reader is
+    /// woken for the next event.
     pub(in crate::client) fn commit_reply(&self) -> Option<CommitReply> {
+        loop {
+            if let Some(reply) = self.next_commit_reply()? {
+                return Some(reply);
+            }
+        }
+    }
+
+    /// Takes the next event. `Some(None)`: it is no reply to a commit.
+    fn next_commit_reply(&self) -> Option<Option<CommitReply>> {
         // SAFETY: the queue is alive; the event is owned here and destroyed below, after its last
         // use.
         unsafe {
             let event = NonNull::new(rd::rd_kafka_queue_poll(self.handle.as_ptr(), 0))?;
             let is_reply = rd::rd_kafka_event_type(event.as_ptr()) == rd::RD_KAFKA_EVENT_OFFSET_COMMIT;
             let reply = is_reply.then(|| CommitReply {
-                request: rd::rd_kafka_event_error(event.as_ptr()).into(),
+                request: known(rd_kafka_event_error(event.as_ptr())),
                 partitions: elements(rd::rd_kafka_event_topic_partition_list(event.as_ptr())),
             });
             rd::rd_kafka_event_destroy(event.as_ptr());
-            reply
+            Some(reply)
         }
     }
 }
@@ -129,19 +139,28 @@ impl Queue {
         true
     }
 
-    /// The reply to a request for topic ids, if it has arrived.
+    /// The reply to a request for topic ids, if it has arrived. `None`: the queue is empty.
     pub(in crate::client) fn topic_ids_reply(&self) -> Option<TopicIdsReply> {
+        loop {
+            if let Some(reply) = self.next_topic_ids_reply()? {
+                return Some(reply);
+            }
+        }
+    }
+
+    /// Takes the next event. `Some(None)`: it is no reply to a request for topic ids.
+    fn next_topic_ids_reply(&self) -> Option<Option<TopicIdsReply>> {
         // SAFETY: the queue is alive; the event is owned here and destroyed below, after the last
         // use of what it owns.
         unsafe {
             let event = NonNull::new(rd::rd_kafka_queue_poll(self.handle.as_ptr(), 0))?;
             let result = rd::rd_kafka_event_DescribeTopics_result(event.as_ptr());
             let reply = (!result.is_null()).then(|| TopicIdsReply {
-                request: rd::rd_kafka_event_error(event.as_ptr()).into(),
+                request: known(rd_kafka_event_error(event.as_ptr())),
                 topics: described_topics(result),
             });
             rd::rd_kafka_event_destroy(event.as_ptr());
-            reply
+            Some(reply)
         }
     }
 }
@@ -164,12 +183,12 @@ unsafe fn described_topics(result: *const rd::rd_kafka_DescribeTopics_result_t) 
         // is no error.
         unsafe {
             let name = text(rd::rd_kafka_TopicDescription_name(*topic));
-            let error = rd::rd_kafka_error_code(rd::rd_kafka_TopicDescription_error(*topic));
+            let code = rd_kafka_error_code(rd::rd_kafka_TopicDescription_error(*topic));
             let id = rd::rd_kafka_TopicDescription_topic_id(*topic).as_ref().map(|id| {
                 let high = rd::rd_kafka_Uuid_most_significant_bits(id);
                 (high, rd::rd_kafka_Uuid_least_significant_bits(id))
             });
-            DescribedTopic { name, code: known(code(&raw const error)), id: id.filter(|id| *id != (0, 0)) }
+            DescribedTopic { name, code: known(code), id: id.filter(|id| *id != (0, 0)) }
         }
     };
     topics.iter().map(read).collect()

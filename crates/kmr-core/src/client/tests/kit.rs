@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::client::connect::join;
 use crate::client::context::Client;
+use crate::client::fetcher::Fetcher;
 use crate::client::handle::ClientRef;
 use crate::client::open::open;
 use crate::client::{Connect, OpenOptions};
@@ -98,9 +99,12 @@ impl Cluster {
 pub(super) struct Driver {
     pub(super) member: Arc<dyn GroupMember>,
     pub(super) queue: Box<dyn FetchQueue>,
-    client: ClientRef,
+    pub(super) client: ClientRef,
+    pub(super) fetcher: Fetcher,
     /// Whether the fetch queue is polled.
     pub(super) polls: bool,
+    /// Maximum number of records of a poll.
+    pub(super) max_records: usize,
     /// Whether rebalances are kept instead of answered.
     pub(super) holds: bool,
     pub(super) held: Vec<Rebalance>,
@@ -120,13 +124,15 @@ pub(super) struct Driver {
 impl Driver {
     pub(super) async fn connect(options: &Connect) -> Self {
         let opened = open(&options.client).await.unwrap();
-        let client = opened.client.clone();
+        let (client, fetcher) = (opened.client.clone(), opened.fetcher.clone());
         let Connected { member, queue } = join(options, opened).await.unwrap();
         Self {
             member,
             queue,
             client,
+            fetcher,
             polls: true,
+            max_records: 500,
             holds: false,
             held: Vec::new(),
             owned: BTreeSet::new(),
@@ -175,8 +181,7 @@ impl Driver {
 
     /// A started call is completed, also past the deadline.
     async fn step(&mut self, deadline: Instant) {
-        let fetched = if self.polls { self.queue.poll(500) } else { Vec::new() };
-        if !fetched.is_empty() {
+        if let Some(fetched) = self.polls.then(|| self.queue.poll(self.max_records)).flatten() {
             return fetched.into_iter().for_each(|fetched| self.take(fetched));
         }
         let member = self.member.clone();
@@ -247,6 +252,16 @@ impl Driver {
         .await;
         let start = self.starts.iter().find(|start| back(start));
         start.and_then(|start| start.offset)
+    }
+
+    /// The partitions that librdkafka has assigned.
+    pub(super) async fn assigned(&self) -> BTreeSet<TopicPartition> {
+        let assigned = |client: &Client| {
+            let assigned = client.assignment().unwrap();
+            let elements = assigned.elements();
+            elements.iter().map(|of| TopicPartition::new(of.topic(), of.partition())).collect()
+        };
+        self.client.call("assignment", assigned).await.unwrap()
     }
 
     pub(super) async fn subscribe(&self, topics: &'static [&'static str]) {

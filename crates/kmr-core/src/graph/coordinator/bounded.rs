@@ -13,7 +13,7 @@ use super::session::{PartitionTask, Session};
 use super::{Coordinator, StopRequest};
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
-use crate::member::{GroupMember, LogPoint};
+use crate::member::{Change, GroupMember, LogPoint};
 use crate::record::TopicPartition;
 
 /// A bounded run ends when it has had no assignment for so long. It is longer than Kafka's session
@@ -82,19 +82,47 @@ impl Coordinator {
     /// assignment and between a revoke and the next one. In a cooperative group it has none until
     /// other members release partitions, and in a KIP-848 group no rebalance may report this state.
     pub(super) fn bounded_run_complete(&self, session: &mut Session) -> Option<StopRequest> {
+        let unassigned = self.unassigned_for(session);
         self.setup.options.until?;
-        let settled = session.pending.is_none()
-            && session.reposition_requests.is_empty()
-            && session.repositionings.is_empty();
-        let mut assignments = self.ownership.assignments().peekable();
-        let now = Instant::now();
-        let complete = if !settled || assignments.peek().is_some() {
-            session.unassigned_since = None;
-            let done = |task: &PartitionTask| task.end_reached && task.backlog.is_empty();
-            assignments.all(|assignment| session.task(assignment).is_some_and(done))
+        let complete = if unassigned.is_some() {
+            unassigned >= Some(UNASSIGNED_TIMEOUT)
         } else {
-            now - *session.unassigned_since.get_or_insert(now) >= UNASSIGNED_TIMEOUT
+            self.every_task(session, |task| task.end_reached && task.backlog.is_empty())
         };
-        (settled && complete).then_some(StopRequest::in_order("the end of every partition"))
+        (is_settled(session) && complete).then_some(StopRequest::in_order("the end of every partition"))
     }
+
+    /// Publishes whether every owned partition has been read to its end. A consumer that owns none
+    /// has caught up if the group has assigned it none, or has assigned nothing for a while after a
+    /// revoke.
+    pub(super) fn publish_caught_up(&self, session: &mut Session) {
+        let caught_up = match self.unassigned_for(session) {
+            Some(time) => match session.last_change {
+                None => false,
+                Some(Change::Assign) => true,
+                Some(Change::Revoke | Change::Lose) => time >= UNASSIGNED_TIMEOUT,
+            },
+            None => self.every_task(session, |task| task.caught_up),
+        };
+        self.controls.board.set_caught_up(is_settled(session) && caught_up);
+    }
+
+    fn every_task(&self, session: &Session, holds: impl Fn(&PartitionTask) -> bool) -> bool {
+        self.ownership.assignments().all(|assignment| session.task(assignment).is_some_and(&holds))
+    }
+
+    /// How long there has been neither an assignment nor a rebalance. `None`: there is one.
+    fn unassigned_for(&self, session: &mut Session) -> Option<Duration> {
+        if !is_settled(session) || self.ownership.assignments().next().is_some() {
+            session.unassigned_since = None;
+            return None;
+        }
+        let now = Instant::now();
+        Some(now - *session.unassigned_since.get_or_insert(now))
+    }
+}
+
+/// Whether no rebalance and no repositioning is under way.
+fn is_settled(session: &Session) -> bool {
+    session.pending.is_none() && session.reposition_requests.is_empty() && session.repositionings.is_empty()
 }

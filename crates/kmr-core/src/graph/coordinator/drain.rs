@@ -14,6 +14,7 @@ use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::commit::handle::{CommitterHandle, Reply, Settled};
 use crate::record::TopicPartition;
 use crate::telemetry;
+use crate::util::mutants::{Mutant, enabled};
 use crate::util::ordered_watch;
 
 /// What a drain needs. It does not borrow the coordinator, which keeps running meanwhile.
@@ -24,6 +25,21 @@ pub(super) struct Drain {
 }
 
 impl Drain {
+    /// Waits until the map tasks have mapped all records that they hold, then releases the
+    /// partitions. Their routes are removed already, so that their input ends.
+    pub(super) async fn complete(
+        self,
+        tasks: Vec<PartitionTask>,
+        deadline: Instant,
+    ) -> Result<Vec<Settled>, Error> {
+        if !enabled(Mutant::ResetsBeforeMapping) {
+            for task in &tasks {
+                let _ = timeout_at(deadline, task.ended.cancelled()).await;
+            }
+        }
+        self.release(tasks, deadline).await
+    }
+
     /// Waits for the map tasks, then for the records of the partitions, then commits.
     pub(super) async fn release(
         self,

@@ -84,7 +84,7 @@ impl Coordinator {
                     || session.is_reposition_requested(partition),
             };
             let verdict = self.watchdog.check(partition, seen, thresholds, now);
-            let (offset, age) = oldest.unwrap_or_default();
+            let (offset, age) = (oldest.map_or(0, |(offset, _)| offset), verdict.age);
             if verdict.warn {
                 telemetry::partition_late(partition, offset, age, &finding.waits_for);
             }

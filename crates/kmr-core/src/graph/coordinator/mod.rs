@@ -135,6 +135,7 @@ impl Coordinator {
         let board = self.controls.board.clone();
         let ended = self.run_sessions().await;
         board.publish(|health| *health = Health::default());
+        board.set_caught_up(false);
         ended
     }
 
@@ -170,6 +171,7 @@ impl Coordinator {
         self.controls.board.publish(|health| health.connected = true);
         loop {
             self.steer(session);
+            self.publish_caught_up(session);
             if let Some(stop) = self.bounded_run_complete(session) {
                 return Ok(stop);
             }

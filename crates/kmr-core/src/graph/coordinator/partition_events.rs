@@ -29,6 +29,12 @@ impl Coordinator {
                 self.end_reached(session, &assignment);
                 return Ok(());
             }
+            EventKind::CaughtUp => {
+                if let Some(task) = session.partition_tasks.get_mut(&assignment.id) {
+                    task.caught_up = true;
+                }
+                return Ok(());
+            }
         };
         let error = match failure {
             PartitionFailure::OutOfRange { offset: lost }

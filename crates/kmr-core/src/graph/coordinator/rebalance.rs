@@ -223,6 +223,7 @@ impl Coordinator {
         let AnsweredRebalance { rebalance, starts, ends } = answered;
         // Pause calls for earlier assignments of these partitions have no effect any more.
         session.pauses.forget(&rebalance.partitions);
+        session.last_change = Some(rebalance.change);
         self.end_offsets.extend(ends.iter().map(|(partition, end)| (partition.clone(), *end)));
         if self.setup.options.exactly_once {
             session.replays.add(starts);

@@ -96,6 +96,7 @@ impl Coordinator {
         let lost = lost.iter().map(|lost| lost.partition.clone()).collect();
         self.setup.options.listeners.gone(lost, RebalanceEvent::Lost);
         self.controls.board.publish(|health| *health = Health::default());
+        self.controls.board.set_caught_up(false);
         let old = session.abandon().await;
         let mut closing: BoxFuture<'static, ()> =
             Box::pin(async move { drop(timeout(CLOSE_TIME, old.close()).await) });

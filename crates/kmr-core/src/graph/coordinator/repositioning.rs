@@ -235,7 +235,12 @@ async fn reposition(
     let partition = task.assignment.partition.clone();
     member.pause(std::slice::from_ref(&partition), true).await?;
     let (old, start) = (task.clone(), task.start);
-    let settled = drain.release(vec![task], deadline).await?.into_iter().next();
+    let settled = match target {
+        // The log has lost the records that the task holds, so they cannot be read again.
+        Target::Point(_) => drain.complete(vec![task], deadline).await?,
+        Target::Offset(_) | Target::Committed => drain.release(vec![task], deadline).await?,
+    };
+    let settled = settled.into_iter().next();
     let committed = settled.as_ref().and_then(|settled| settled.committed).or(start);
     let unfinished = settled.as_ref().and_then(|settled| settled.unfinished_from);
     let (metadata, log) = settled.map(|settled| (settled.metadata, settled.log)).unwrap_or_default();

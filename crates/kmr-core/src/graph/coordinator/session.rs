@@ -32,7 +32,7 @@ use crate::graph::map::{MapPhase, PartitionInput};
 use crate::graph::memory::budget::Budget;
 use crate::graph::memory::fair_share::UnmappedBytes;
 use crate::graph::observe::activity::Activity;
-use crate::member::{Connected, GroupMember};
+use crate::member::{Change, Connected, GroupMember};
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
 use crate::util::ordered_watch;
@@ -50,6 +50,8 @@ pub(super) struct PartitionTask {
     pub(super) start: Option<i64>,
     /// It has been read up to the end of a bounded run.
     pub(super) end_reached: bool,
+    /// It has been read to the end of its log.
+    pub(super) caught_up: bool,
 }
 
 impl PartitionTask {
@@ -90,8 +92,10 @@ pub(super) struct Session {
     pub(super) replays: Replays,
     /// The next health check of all partitions.
     pub(super) health_check: BoxFuture<'static, Vec<Settled>>,
-    /// In a bounded run: since when there has been neither an assignment nor a rebalance.
+    /// Since when there has been neither an assignment nor a rebalance.
     pub(super) unassigned_since: Option<Instant>,
+    /// The kind of the rebalance that was answered last.
+    pub(super) last_change: Option<Change>,
     /// Commits that failed permanently.
     pub(super) failed_commits: mpsc::UnboundedReceiver<Error>,
     intake_stop: CancellationToken,
@@ -149,6 +153,7 @@ impl Session {
             replays: Replays::default(),
             health_check,
             unassigned_since: None,
+            last_change: None,
             failed_commits,
             intake_stop,
             budget: setup.budget.clone(),
@@ -178,10 +183,11 @@ impl Session {
             backlog: self.budget.backlogs().backlog(),
             start: None,
             end_reached: false,
+            caught_up: false,
         };
         let (sender, batches) = mpsc::unbounded_channel();
         let backlog = task.backlog.clone();
-        let route = Route { assignment: assignment.clone(), task: sender, backlog, end };
+        let route = Route { assignment: assignment.clone(), task: sender, backlog, end, read_to_end: false };
         let name = format!("map {}", assignment.partition);
         let ended = task.ended.clone().drop_guard();
         let (stop, ledger, activity) = (task.stop.clone(), self.ledger.clone(), task.activity.clone());

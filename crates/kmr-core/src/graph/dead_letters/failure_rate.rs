@@ -50,6 +50,8 @@ pub(crate) struct Tally<'a> {
     pub(crate) values: usize,
     /// Indexes of the values that failed, ascending.
     pub(crate) failed: &'a [usize],
+    /// How many of the failed values are records without a payload.
+    pub(crate) tombstones: usize,
     /// Records per value.
     pub(crate) weight: u64,
     /// Whether an earlier stage has counted these records.
@@ -76,6 +78,7 @@ struct Slice {
     since: Instant,
     records: u64,
     failed: u64,
+    tombstones: u64,
 }
 
 impl FailureRate {
@@ -124,11 +127,12 @@ impl FailureCounts {
             self.slices.pop_front();
         }
         if self.slices.back().is_none_or(|last| now.duration_since(last.since) >= step) {
-            self.slices.push_back(Slice { since: now, records: 0, failed: 0 });
+            self.slices.push_back(Slice { since: now, records: 0, failed: 0, tombstones: 0 });
         }
         if let Some(slice) = self.slices.back_mut() {
             slice.records += if tally.counted { 0 } else { tally.values as u64 * tally.weight };
             slice.failed += tally.failed.len() as u64 * tally.weight;
+            slice.tombstones += tally.tombstones as u64;
         }
     }
 
@@ -153,17 +157,27 @@ impl FailureCounts {
     /// Why the breaker trips, if it does.
     fn problem(&self, tally: &Tally<'_>, streak: u64) -> Option<String> {
         let CircuitBreaker { max_failure_ratio, window, min_records, max_consecutive } = self.options;
-        if streak >= max_consecutive {
-            return Some(format!("{streak} consecutive records failed ({})", tally.source));
-        }
         let sum = |count: fn(&Slice) -> u64| self.slices.iter().map(count).sum::<u64>();
+        if streak >= max_consecutive {
+            let tombstones = tombstones(sum(|slice| slice.tombstones));
+            return Some(format!("{streak} consecutive records failed ({}){tombstones}", tally.source));
+        }
         let (records, failed) = (sum(|slice| slice.records), sum(|slice| slice.failed));
         #[allow(clippy::cast_precision_loss, reason = "counts of records within a window")]
         let ratio = failed as f64 / records.max(1) as f64;
         (failed > 0 && records >= min_records && ratio >= max_failure_ratio).then(|| {
             let percent = ratio * 100.0;
-            format!("{failed} of {records} records ({percent:.0} %) failed within {window:?}")
+            let tombstones = tombstones(sum(|slice| slice.tombstones));
+            format!("{failed} of {records} records ({percent:.0} %) failed within {window:?}{tombstones}")
         })
+    }
+}
+
+/// The failed records that are tombstones, and the remedy.
+fn tombstones(count: u64) -> String {
+    match count {
+        0 => String::new(),
+        _ => format!("; {count} of them are tombstones (null payload): skip them in a filter_map stage"),
     }
 }
 
@@ -186,7 +200,7 @@ mod tests {
     ) -> Option<String> {
         let partition = TopicPartition::new("t", number);
         let source = Source::Partition(&partition);
-        let tally = Tally { source, values, failed, weight: 1, counted: false };
+        let tally = Tally { source, values, failed, tombstones: 0, weight: 1, counted: false };
         let last = failed.iter().map(|index| format!("error {index}")).collect();
         failures.note(tally, last, now).err().map(|error| error.to_string())
     }
@@ -222,11 +236,31 @@ mod tests {
         assert!(text.contains("80 of 250 records (32 %) failed within 60s"), "{text}");
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn tombstones_are_named_with_the_remedy() {
+        let (partition, now) = (TopicPartition::new("t", 0), Instant::now());
+        let failed: Vec<usize> = (0..60).collect();
+        for (values, words) in [(60, "60 consecutive records failed (t/0); "), (100, "60 of 100")] {
+            let failures = failure_rate(|b| b.with_max_consecutive(values as u64).with_min_records(100));
+            let source = Source::Partition(&partition);
+            let tally = Tally { source, values, failed: &failed, tombstones: 45, weight: 1, counted: false };
+            let text = failures.note(tally, Vec::new(), now).unwrap_err().to_string();
+            assert!(text.contains(words), "{text}");
+            assert!(text.contains("45 of them are tombstones") && text.contains("filter_map"), "{text}");
+        }
+    }
+
     #[test]
     fn nothing_is_counted_without_a_breaker() {
         let failures = FailureRate::new(None);
-        let tally =
-            Tally { source: Source::AfterReduce, values: 1, failed: &[0], weight: 1_000_000, counted: false };
+        let tally = Tally {
+            tombstones: 0,
+            source: Source::AfterReduce,
+            values: 1,
+            failed: &[0],
+            weight: 1_000_000,
+            counted: false,
+        };
         let now =
             tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async { Instant::now() });
         assert!(failures.note(tally, Vec::new(), now).is_ok());

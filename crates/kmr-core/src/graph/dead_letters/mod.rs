@@ -7,7 +7,6 @@ pub(crate) mod demand;
 pub(crate) mod failure_rate;
 pub(crate) mod reread;
 
-use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::mpsc;
@@ -88,7 +87,7 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
 
     fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
-            let mut waiting = VecDeque::from(failed);
+            let mut waiting = reread::sorted(failed);
             let mut left = self.records.as_ref().map_or_else(Default::default, |records| records.limit());
             while !waiting.is_empty() {
                 let (chunk, permit) = match &self.records {

@@ -2,13 +2,16 @@
 //! long before.
 //!
 //! Invariants:
-//! 1. Bounded memory: a chunk is [`CHUNK_BYTES`] or one record, and holds one of [`CHUNKS`] permits
-//!    until its dead letters are delivered. A wait for a permit is a wait for `reduce_err`, as for
-//!    its channel. So stages after a reduce never wait for that reduce.
+//! 1. Bounded memory: a chunk is [`CHUNK_BYTES`] and one record more, or one record, and holds one
+//!    of [`CHUNKS`] permits until its dead letters are delivered. A wait for a permit is a wait for
+//!    `reduce_err`, as for its channel. So stages after a reduce never wait for that reduce.
 //! 2. Bounded time: after [`limit`] of reading for one batch, its dead letters are sent without
 //!    their records, with the reason. Waiting for a permit does not count, so each of thousands of
 //!    dead letters has its record.
-//! 3. A record that cannot be read again is no failure. Its dead letter has the record's offset,
+//! 3. Few reads: the failures of a batch are sorted by partition, and a chunk takes the records of
+//!    several partitions. Otherwise a batch whose records alternate between partitions would need a
+//!    read and a delivery for each of them.
+//! 4. A record that cannot be read again is no failure. Its dead letter has the record's offset,
 //!    and why the record is missing.
 
 use std::collections::VecDeque;
@@ -56,15 +59,29 @@ impl Failed {
         }
     }
 
-    fn set_record(&mut self, found: Reread) {
-        let Some(dead_letter) = self.dead_letters.first_mut() else { return };
+    fn partition(&self) -> Option<&TopicPartition> {
+        self.dead_letters.first().map(|dead_letter| &dead_letter.partition)
+    }
+
+    /// What failures are sorted by: partition and offset of the record to read.
+    fn order(&self) -> Option<(&TopicPartition, i64)> {
+        Some((self.partition()?, self.missing_offset()?))
+    }
+
+    /// Adds the record, and returns its size.
+    fn set_record(&mut self, found: Reread) -> usize {
+        let Some(dead_letter) = self.dead_letters.first_mut() else { return 0 };
         match found {
             Reread::Record(record) => {
                 let bytes = record.content_bytes() + RECORD_OVERHEAD;
                 self.holds.iter_mut().take(1).for_each(|hold| hold.add_bytes(bytes));
                 (dead_letter.record, dead_letter.missing_reason) = (Some(record), None);
+                bytes
             }
-            Reread::Gone(reason) => dead_letter.missing_reason = Some(reason),
+            Reread::Gone(reason) => {
+                dead_letter.missing_reason = Some(reason);
+                0
+            }
         }
     }
 }
@@ -98,33 +115,24 @@ impl Rereader {
         left: &mut Duration,
         demand: &Demand,
     ) -> (Vec<Failed>, Option<OwnedSemaphorePermit>) {
-        let offsets = missing_offsets(waiting);
-        let Some(partition) = waiting.front().and_then(|failed| failed.dead_letters.first()) else {
-            return (waiting.pop_front().into_iter().collect(), None);
-        };
-        if offsets.is_empty() {
+        if waiting.front().is_none_or(|failed| failed.missing_offset().is_none()) {
             return (waiting.pop_front().into_iter().collect(), None);
         }
-        let partition = partition.partition.clone();
         let permit = self.permit(demand).await;
-        let found = match self.read(&partition, &offsets, left).await {
-            Ok(Ok(found)) if !found.is_empty() => found,
-            Ok(Ok(_)) => vec![Reread::Gone("the record was not found".to_owned()); offsets.len()],
-            Ok(Err(error)) => {
-                vec![
-                    Reread::Gone(format!("it could not be read again: {}", error_chain(&error)));
-                    offsets.len()
-                ]
+        let (mut chunk, mut bytes) = (Vec::new(), 0);
+        while bytes < CHUNK_BYTES && chunk.len() < CHUNK_RECORDS {
+            let offsets = missing_offsets(waiting, CHUNK_RECORDS - chunk.len());
+            let Some(partition) = waiting.front().and_then(Failed::partition).cloned() else { break };
+            if offsets.is_empty() {
+                break;
             }
-            Err(OutOfTime) => {
-                vec![
-                    Reread::Gone(format!("it could not be read again within {:?}", self.limit));
-                    offsets.len()
-                ]
+            let found = self.found(&partition, &offsets, CHUNK_BYTES - bytes, left).await;
+            let failures = waiting.drain(..found.len().min(offsets.len()));
+            for (mut failed, found) in failures.zip(found) {
+                bytes += failed.set_record(found);
+                chunk.push(failed);
             }
-        };
-        let mut chunk: Vec<Failed> = waiting.drain(..found.len().min(offsets.len())).collect();
-        chunk.iter_mut().zip(found).for_each(|(failed, found)| failed.set_record(found));
+        }
         (chunk, permit)
     }
 
@@ -138,34 +146,57 @@ impl Rereader {
         self.permits.clone().acquire_owned().await.ok()
     }
 
+    /// The records of the first `offsets`: at least one, or why it is missing.
+    async fn found(
+        &self,
+        partition: &TopicPartition,
+        offsets: &[i64],
+        max_bytes: usize,
+        left: &mut Duration,
+    ) -> Vec<Reread> {
+        let gone = |reason: String| vec![Reread::Gone(reason); offsets.len()];
+        match self.read(partition, offsets, max_bytes, left).await {
+            Ok(Ok(found)) if !found.is_empty() => found,
+            Ok(Ok(_)) => gone("the record was not found".to_owned()),
+            Ok(Err(error)) => gone(format!("it could not be read again: {}", error_chain(&error))),
+            Err(OutOfTime) => gone(format!("it could not be read again within {:?}", self.limit)),
+        }
+    }
+
     /// Reads while time is left, and subtracts the time used. With none left, it does not start.
     async fn read(
         &self,
         partition: &TopicPartition,
         offsets: &[i64],
+        max_bytes: usize,
         left: &mut Duration,
     ) -> Result<Result<Vec<Reread>, Error>, OutOfTime> {
         if left.is_zero() {
             return Err(OutOfTime);
         }
         let started = Instant::now();
-        let reading = self.connector.read_records(partition, offsets, CHUNK_BYTES);
+        let reading = self.connector.read_records(partition, offsets, max_bytes);
         let found = timeout(*left, reading).await.map_err(|_| OutOfTime);
         *left = left.saturating_sub(started.elapsed());
         found
     }
 }
 
-/// The offsets of the first failures that are of one partition, ascend and lack their records.
-fn missing_offsets(waiting: &VecDeque<Failed>) -> Vec<i64> {
+/// Sorts failures by partition. Failures that need no reading come first.
+pub(crate) fn sorted(mut failed: Vec<Failed>) -> VecDeque<Failed> {
+    failed.sort_by(|one, other| one.order().cmp(&other.order()));
+    failed.into()
+}
+
+/// The offsets of the first failures, up to `limit`, that are of one partition, ascend and lack
+/// their records.
+fn missing_offsets(waiting: &VecDeque<Failed>, limit: usize) -> Vec<i64> {
     let mut offsets: Vec<i64> = Vec::new();
-    let partition =
-        |failed: &Failed| failed.dead_letters.first().map(|dead_letter| dead_letter.partition.clone());
-    let first = waiting.front().and_then(partition);
-    for failed in waiting.iter().take(CHUNK_RECORDS) {
+    let first = waiting.front().and_then(Failed::partition);
+    for failed in waiting.iter().take(limit) {
         match failed.missing_offset() {
             Some(offset)
-                if offsets.last().is_none_or(|last| *last < offset) && partition(failed) == first =>
+                if offsets.last().is_none_or(|last| *last < offset) && failed.partition() == first =>
             {
                 offsets.push(offset);
             }

@@ -17,6 +17,7 @@ use crate::graph::memory::fair_share::UnmappedBytes;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
 use crate::record::{OwnedRecord, Record};
 use crate::telemetry;
+use crate::util::mutants::{Mutant, enabled};
 
 /// Most records per poll. Polls of more than some hundred are not faster.
 const MAX_BATCH: usize = 1024;
@@ -135,13 +136,13 @@ impl Intake {
         }
     }
 
-    /// Polls the queue and sends the records to their map tasks. Returns `false` if there were
-    /// none.
+    /// Polls the queue and sends the records to their map tasks. Returns `false` if the queue was
+    /// empty.
     fn poll(&mut self, max_records: usize, hand_off: Option<&HandOff>, record_bytes: &mut usize) -> bool {
         let routes = self.routes.clone();
         let mut topics = routes.lock();
-        let fetched = self.queue.poll(max_records);
-        let some = !fetched.is_empty();
+        let Some(fetched) = self.queue.poll(max_records) else { return false };
+        let sleeps = fetched.is_empty() && enabled(Mutant::SleepsAfterStrays);
         for fetched in fetched {
             if let Some(bytes) = self.dispatch(&mut topics, hand_off, fetched) {
                 // A moving average: one large record does not throttle the next thousand small
@@ -149,7 +150,7 @@ impl Intake {
                 *record_bytes = (*record_bytes / 2 + bytes / 2).max(RECORD_OVERHEAD);
             }
         }
-        some
+        !sleeps
     }
 
     fn report(&self, assignment: Arc<Assignment>, kind: EventKind) {
@@ -197,7 +198,10 @@ impl Intake {
                 Some(bytes / records.max(1))
             }
             Fetched::End { topic, partition, offset } => {
-                let route = topics.get(&topic).and_then(|partitions| partitions.get(&partition))?;
+                let route = topics.get_mut(&topic).and_then(|partitions| partitions.get_mut(&partition))?;
+                if !std::mem::replace(&mut route.read_to_end, true) {
+                    self.report(route.assignment.clone(), EventKind::CaughtUp);
+                }
                 // The empty batch follows the records before it in the channel. Records that a
                 // bounded run has cut off are in the log and were not observed.
                 let log_end = Some(route.end.map_or(offset, |end| offset.min(end)));
@@ -218,8 +222,12 @@ impl Intake {
             Fetched::Failed { topic, partition, failure } => {
                 // librdkafka has moved past the records that it could not return. No later record
                 // may be observed, or a commit would pass them: commit below unfinished (C1).
-                match topics.get_mut(&topic).and_then(|partitions| partitions.remove(&partition)) {
-                    Some(Route { assignment, .. }) => self.report(assignment, EventKind::Failed(failure)),
+                let route = topics.get_mut(&topic).and_then(|partitions| match partitions.get(&partition) {
+                    Some(route) if enabled(Mutant::ReadsPastUnreadable) => Some(route.assignment.clone()),
+                    _ => partitions.remove(&partition).map(|route| route.assignment),
+                });
+                match route {
+                    Some(assignment) => self.report(assignment, EventKind::Failed(failure)),
                     None => telemetry::stray_records(&topic, partition, 0),
                 }
                 None
@@ -243,25 +251,35 @@ mod tests {
     use crate::record::TopicPartition;
     use crate::util::future::BoxFuture;
 
-    /// A queue that returns one record of `t/0` per poll.
+    /// A queue that returns one record of `t/0` per poll. A negative offset is a record that the
+    /// client takes out of the queue and does not return. Like librdkafka's queue, it wakes its
+    /// reader only when it was empty.
     #[derive(Clone, Default)]
     struct Records(Arc<(Mutex<VecDeque<i64>>, Notify)>);
 
     impl Records {
         fn add(&self, offsets: std::ops::Range<i64>) {
-            self.0.0.lock().unwrap().extend(offsets);
-            self.0.1.notify_one();
+            let mut queue = self.0.0.lock().unwrap();
+            if queue.is_empty() {
+                self.0.1.notify_one();
+            }
+            queue.extend(offsets);
         }
     }
 
     impl FetchQueue for Records {
-        fn poll(&mut self, _: usize) -> Vec<Fetched> {
-            let offset = self.0.0.lock().unwrap().pop_front();
-            let fetched = |offset| {
-                let batch = Head { batch: Box::new(EmptyBatch(OwnedRecord::new("t", 0, offset))), len: 1 };
-                Fetched::Records { topic: "t".into(), partition: 0, bytes: 100, batch: Box::new(batch) }
-            };
-            offset.map(fetched).into_iter().collect()
+        fn poll(&mut self, _: usize) -> Option<Vec<Fetched>> {
+            let offset = self.0.0.lock().unwrap().pop_front()?;
+            if offset < 0 {
+                return Some(Vec::new());
+            }
+            let batch = Head { batch: Box::new(EmptyBatch(OwnedRecord::new("t", 0, offset))), len: 1 };
+            Some(vec![Fetched::Records {
+                topic: "t".into(),
+                partition: 0,
+                bytes: 100,
+                batch: Box::new(batch),
+            }])
         }
 
         fn readable(&self) -> BoxFuture<'_, ()> {
@@ -274,7 +292,13 @@ mod tests {
         let (budget, routes) = (Budget::new(1 << 20), Arc::<Routes>::default());
         let (task, batches) = mpsc::unbounded_channel();
         let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
-        routes.insert(Route { assignment, task, backlog: budget.backlogs().backlog(), end: None });
+        routes.insert(Route {
+            assignment,
+            task,
+            backlog: budget.backlogs().backlog(),
+            end: None,
+            read_to_end: false,
+        });
         let (events, stop) = (mpsc::unbounded_channel().0, CancellationToken::new());
         let queue = Box::new(records);
         tokio::spawn(Intake { queue, routes, budget, events, stop, max_hand_offs: MAX_HAND_OFFS }.run());
@@ -322,5 +346,18 @@ mod tests {
         records.add(0..1);
         let batch = batches.recv().await.unwrap();
         assert!(batch.hand_off.is_some(), "hand-offs start again after the queue was empty");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_intake_polls_again_when_a_poll_returns_no_item_that_it_took() {
+        let records = Records::default();
+        let mut batches = intake(records.clone());
+        yield_now().await;
+        records.add(-3..2);
+        for offset in 0..2 {
+            let batch = tokio::time::timeout(Duration::from_secs(60), batches.recv()).await;
+            let batch = batch.expect("the queue still holds records").unwrap();
+            assert_eq!(batch.batch.offset(0), offset);
+        }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Route {
     pub(crate) backlog: Arc<UnmappedBytes>,
     /// The end offset of a bounded run. Records from here on are left to the next run.
     pub(crate) end: Option<i64>,
+    /// Whether the client has reported that it has read the partition to its end.
+    pub(crate) read_to_end: bool,
 }
 
 /// The routes of a topic's partitions.
@@ -67,6 +69,8 @@ pub(crate) enum EventKind {
     Failed(PartitionFailure),
     /// It has been read up to the end of the bounded run.
     EndReached,
+    /// It has been read to the end of its log, for the first time in this assignment.
+    CaughtUp,
 }
 
 /// Records that the intake has charged and sends to a map task.

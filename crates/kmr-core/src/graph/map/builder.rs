@@ -11,7 +11,7 @@ use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
 use crate::graph::memory::budget::Unmapped;
 use crate::member::RECORD_OVERHEAD;
 use crate::record::{OwnedRecord, Record, TopicPartition};
-use crate::reducer::Rows;
+use crate::reducer::{Rows, ensure_one_added};
 use crate::stage::{Stage, StageError};
 
 /// Rows at which the builder is full, so that a `flat_map` cannot grow it without bound.
@@ -100,7 +100,9 @@ impl<R: Rows> RowsBuilder<R> {
     #[inline]
     pub(super) fn push(&mut self, row: R::Item, record: &Record<'_>) {
         if self.push_error.is_none() {
-            match self.rows.push_from(row, record) {
+            let before = self.rows.len();
+            let pushed = self.rows.push_from(row, record);
+            match pushed.and_then(|()| ensure_one_added(&self.rows, before)) {
                 Ok(()) => self.deltas.push(delta(self.base, self.current)),
                 Err(error) => self.push_error = Some(error),
             }
@@ -167,6 +169,11 @@ impl<R: Rows> RowsBuilder<R> {
         self.failures.iter().skip(from).map(text).collect()
     }
 
+    /// How many of the failures are records without a payload.
+    pub(super) fn tombstones(&self) -> usize {
+        self.failures.iter().filter(|(record, _)| record.payload().is_none()).count()
+    }
+
     pub(super) fn dead_letter_bytes(&self) -> usize {
         self.failures.iter().map(|(record, _)| source_bytes(&record.as_record()) + DEAD_LETTER_OVERHEAD).sum()
     }
@@ -182,4 +189,61 @@ pub(super) fn source_bytes(record: &Record<'_>) -> usize {
 #[inline]
 pub(super) fn delta(base: i64, offset: i64) -> u32 {
     u32::try_from(offset - base).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::RecordBatch;
+    use crate::record::OwnedRecord;
+    use crate::test_records::OwnedBatch;
+
+    /// A container that breaks its contract: an odd number takes no row, another one two.
+    #[derive(Default)]
+    struct Miscounting(Vec<i64>);
+
+    impl Rows for Miscounting {
+        type Item = i64;
+
+        fn new_empty(&self) -> Self {
+            Self::default()
+        }
+
+        fn push(&mut self, row: i64) -> Result<(), BoxError> {
+            self.0.extend(std::iter::repeat_n(row, if row % 2 == 0 { 2 } else { 0 }));
+            Ok(())
+        }
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn bytes(&self) -> usize {
+            self.0.len()
+        }
+
+        fn truncate(&mut self, len: usize) {
+            self.0.truncate(len);
+        }
+
+        fn split_off(&mut self, at: usize) -> Self {
+            Self(self.0.split_off(at))
+        }
+    }
+
+    #[test]
+    fn a_container_that_does_not_add_one_row_for_a_push_stops_the_consumer() {
+        for row in [1, 2] {
+            let batch = OwnedBatch(vec![OwnedRecord::new("t", 0, 7)]);
+            let record = batch.record(0);
+            let mut builder = RowsBuilder::new(Miscounting::default());
+            builder.start(&record);
+            builder.push(row, &record);
+            builder.end(0, Ok(()), &Stage::new("reduce", 1), || record.to_owned());
+            let error = builder.take_stop(&TopicPartition::new("t", 0)).unwrap();
+            let text = crate::error_chain(&error);
+            assert!(text.contains("reduce 1") && text.contains("Miscounting must add one row"), "{text}");
+            assert_eq!((builder.rows.len(), builder.deltas.len()), (0, 0), "no row of the record stays");
+        }
+    }
 }

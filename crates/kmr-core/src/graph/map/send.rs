@@ -41,6 +41,7 @@ where
                 source: Source::Partition(&self.input.assignment.partition),
                 values: builder.records,
                 failed: &builder.failed,
+                tombstones: builder.tombstones(),
                 weight: 1,
                 counted: false,
             },

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,6 +18,8 @@ use crate::stage::Stage;
 pub(crate) struct StatusBoard {
     deliveries: Mutex<Deliveries>,
     health: Mutex<Health>,
+    /// Whether every owned partition has been read to its end.
+    caught_up: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +85,15 @@ impl StatusBoard {
         let deliveries = self.deliveries();
         let ended = deliveries.ended.filter(|_| deliveries.in_progress.is_empty())?;
         Some(now.duration_since(ended))
+    }
+
+    /// Whether every owned partition has been read to its end.
+    pub(crate) fn has_caught_up(&self) -> bool {
+        self.caught_up.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_caught_up(&self, caught_up: bool) {
+        self.caught_up.store(caught_up, Ordering::Release);
     }
 
     /// The health at the last health check.

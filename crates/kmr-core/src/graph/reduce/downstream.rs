@@ -11,7 +11,7 @@ use crate::graph::claims::tracked_rows::{Origin, TrackedRows};
 use crate::graph::dead_letters::ErrorBranch;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
 use crate::graph::dead_letters::reread::Failed;
-use crate::reducer::{Rows, SourceRange};
+use crate::reducer::{Rows, SourceRange, ensure_one_added};
 use crate::stage::{Chain, Stage, StageError, Step};
 use crate::util::future::BoxFuture;
 
@@ -42,13 +42,23 @@ async fn fail(errors: &dyn ErrorBranch, holds: Vec<Hold>, error: StageError) -> 
     let dead_letters = DeadLetter::of_ranges(&sources, &error.stage, error.error);
     let last = dead_letters.first().map(DeadLetter::to_string).into_iter().collect();
     errors.send_failed(vec![Failed { dead_letters, holds }]).await?;
-    errors.note(Tally { source: Source::AfterReduce, values: 1, failed: &[0], weight, counted: true }, last)
+    errors.note(
+        Tally { source: Source::AfterReduce, values: 1, failed: &[0], tombstones: 0, weight, counted: true },
+        last,
+    )
 }
 
 /// The value is mapped, which ends a streak of failures.
 fn pass(errors: &dyn ErrorBranch) -> Result<(), Error> {
     errors.note(
-        Tally { source: Source::AfterReduce, values: 1, failed: &[], weight: 0, counted: true },
+        Tally {
+            source: Source::AfterReduce,
+            values: 1,
+            failed: &[],
+            tombstones: 0,
+            weight: 0,
+            counted: true,
+        },
         Vec::new(),
     )
 }
@@ -101,7 +111,9 @@ where
             }
             let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).new_empty();
             for value in values {
-                if let Err(error) = rows.push(value) {
+                let before = rows.len();
+                let pushed = rows.push(value);
+                if let Err(error) = pushed.and_then(|()| ensure_one_added(&rows, before)) {
                     if error.is::<StopConsumer>() {
                         let what = "the output of the upstream reduce stops the consumer".to_owned();
                         return Err(Error::Stage {

@@ -91,7 +91,8 @@ impl<R: Reducer> ReduceRuntime<R> {
         last: Vec<String>,
     ) -> Result<(), Error> {
         let source = Source::Stage(&self.stage);
-        self.errors.note(Tally { source, values: rows, failed, weight: 1, counted: true }, last)
+        self.errors
+            .note(Tally { source, values: rows, failed, tombstones: 0, weight: 1, counted: true }, last)
     }
 
     pub(crate) fn failed(&self, what: &str, source: BoxError) -> Error {

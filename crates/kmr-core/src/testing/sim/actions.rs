@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::cluster::State;
+use super::cluster::{Client, State};
 use super::drive::Run;
 use super::schedule::{Action, TOPICS};
 use crate::error::error_chain;
@@ -27,7 +27,18 @@ impl Run<'_> {
             Action::Markers { topic, partition } => {
                 self.change(*topic, *partition, |state, partition| state.log.append_markers(partition, 3));
             }
-            Action::Truncate { topic, partition } => self.change(*topic, *partition, truncate),
+            Action::Truncate { topic, partition, percent } => {
+                self.change(*topic, *partition, |state, partition| truncate(state, partition, *percent));
+            }
+            Action::Unreadable { topic, partition, fault } => {
+                self.change(*topic, *partition, |state, partition| {
+                    state.unreadable.insert(partition.clone(), *fault);
+                });
+            }
+            Action::FailingCalls { time } => {
+                self.cluster.lock().faults.failing_calls_until = now + *time;
+                self.fault_until(now + *time + RECOVERY);
+            }
             Action::ForeignCommit { topic, partition, keeps_metadata } => {
                 self.change(*topic, *partition, |state, partition| {
                     state.commit_foreign(partition, *keeps_metadata);
@@ -189,8 +200,12 @@ fn find(state: &State, topic: usize, partition: usize) -> Option<TopicPartition>
     Some(TopicPartition::new(TOPICS[topic], number))
 }
 
-fn truncate(state: &mut State, partition: &TopicPartition) {
-    if let Some(low) = state.log.truncate(partition) {
-        state.oracle.truncated(partition, low);
+fn truncate(state: &mut State, partition: &TopicPartition, percent: usize) {
+    if let Some(low) = state.log.truncate(partition, percent) {
+        let position = |client: &Client| client.fetching.get(partition).map(|fetching| fetching.position);
+        let readers = state.clients.iter().filter_map(|(member, client)| Some((*member, position(client)?)));
+        let readers: Vec<_> = readers.collect();
+        state.oracle.truncated(partition, low, &readers);
+        state.wake_readers();
     }
 }

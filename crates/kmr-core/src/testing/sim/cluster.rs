@@ -13,14 +13,15 @@ use tokio::time::{Instant, sleep};
 
 use super::Simulation;
 use super::blocks::Blocks;
+use super::fetching::Fetching;
 use super::group::{Group, MemberId};
-use super::log::{Log, PartitionLog};
+use super::log::Log;
 use super::oracle::Oracle;
 use super::rng::Rng;
-use super::schedule::{CommitFault, Schedule, SinkFault, TOPICS};
+use super::schedule::{CommitFault, ReadFault, Schedule, SinkFault, TOPICS};
 use crate::error::Error;
 use crate::member::{Change, MemberEvent};
-use crate::record::{OwnedRecord, TopicPartition};
+use crate::record::TopicPartition;
 
 /// Interval at which the group coordinator checks its members.
 const TICK: Duration = Duration::from_millis(100);
@@ -28,17 +29,6 @@ const TICK: Duration = Duration::from_millis(100);
 const ANSWER_TIMEOUT: Duration = Simulation::DRAIN_TIMEOUT.saturating_add(Duration::from_secs(20));
 /// Maximum number of calls of a client at one moment. More of them are a busy loop.
 const MAX_CALLS: u32 = 200_000;
-
-/// A partition that a client fetches.
-#[derive(Clone, Debug)]
-pub(super) struct Fetching {
-    pub(super) position: i64,
-    pub(super) start: i64,
-    pub(super) paused: bool,
-    /// It has failed. It is not read until a seek.
-    pub(super) failed: bool,
-    pub(super) polled_at: Instant,
-}
 
 /// One connected client.
 pub(super) struct Client {
@@ -52,17 +42,15 @@ pub(super) struct Client {
     pub(super) committing: BTreeSet<TopicPartition>,
     /// A request of its commits had no response.
     pub(super) lost_commit: bool,
+    /// Whether its fetch queue has held items since a poll last found it empty. The client wakes
+    /// the reader only when an empty queue receives an item.
+    pub(super) woken: bool,
+    /// Items in its fetch queue of assignments that have ended. A poll takes them and returns none.
+    pub(super) strays: usize,
     /// When it received its last event. `None`: it has called again since then.
     pub(super) callback_at: Option<Instant>,
     /// The current moment, and the number of calls in it.
     calls: (Instant, u32),
-}
-
-/// What a fetch returns.
-pub(super) enum Polled {
-    Records(TopicPartition, Vec<Arc<OwnedRecord>>),
-    /// The log no longer holds the offset.
-    OutOfRange(TopicPartition, i64),
 }
 
 /// The current faults, and when they end.
@@ -72,6 +60,8 @@ pub(super) struct Faults {
     pub(super) sinks: Option<(SinkFault, Instant)>,
     pub(super) sink_broken: bool,
     pub(super) no_fetch_until: Instant,
+    /// Until then, some calls of clients fail.
+    pub(super) failing_calls_until: Instant,
     /// The end of the last fault of any kind.
     pub(super) any_until: Instant,
 }
@@ -96,6 +86,8 @@ pub(super) struct State {
     pub(super) metadata: BTreeMap<TopicPartition, Arc<str>>,
     pub(super) clients: BTreeMap<MemberId, Client>,
     pub(super) faults: Faults,
+    /// Partitions of which the next fetch fails, and how.
+    pub(super) unreadable: BTreeMap<TopicPartition, ReadFault>,
     pub(super) oracle: Oracle,
     pub(super) counters: Counters,
     /// Exactly-once mode.
@@ -127,8 +119,10 @@ impl Cluster {
                 sinks: None,
                 sink_broken: false,
                 no_fetch_until: now,
+                failing_calls_until: now,
                 any_until: now,
             },
+            unreadable: BTreeMap::new(),
             oracle: Oracle::default(),
             counters: Counters::default(),
             blocks: Blocks::new(simulation.exactly_once),
@@ -175,6 +169,8 @@ impl Cluster {
             released: BTreeMap::new(),
             committing: BTreeSet::new(),
             lost_commit: false,
+            woken: false,
+            strays: 0,
             callback_at: None,
             calls: (now, 0),
         };
@@ -237,12 +233,6 @@ impl State {
         self.wake_readers();
     }
 
-    pub(super) fn wake_readers(&self) {
-        for client in self.clients.values() {
-            client.data.notify_one();
-        }
-    }
-
     /// Counts a call of a client. Too many calls at one moment are a busy loop.
     pub(super) fn count_call(&mut self, id: MemberId) {
         let now = Instant::now();
@@ -287,77 +277,6 @@ impl State {
         }
     }
 
-    /// Fetches records for a client, at most `limit` of a partition at a time, and advances its
-    /// positions.
-    pub(super) fn fetch(&mut self, id: MemberId, limit: usize) -> Vec<Polled> {
-        let now = Instant::now();
-        if now < self.faults.no_fetch_until || self.group.isolated_until(id, now).is_some() {
-            return Vec::new();
-        }
-        if self.group.is_rebalancing(id) && self.rng.chance(70) {
-            return Vec::new(); // librdkafka pauses all partitions while it waits for an answer
-        }
-        let Some(client) = self.clients.get(&id) else { return Vec::new() };
-        let has_data = |(partition, fetching): &(&TopicPartition, &Fetching)| {
-            !fetching.paused
-                && !fetching.failed
-                && self.log.get(partition).is_some_and(|log| log.has(fetching.position))
-        };
-        let ready: Vec<TopicPartition> =
-            client.fetching.iter().filter(has_data).map(|(p, _)| p.clone()).collect();
-        let mut fetched = Vec::new();
-        for _ in 0..self.rng.between(1, 3) {
-            let Some(partition) = self.rng.pick(&ready).cloned() else { break };
-            let size = self.rng.between(1, 20).min(limit);
-            let Some(fetching) = self.clients.get_mut(&id).and_then(|c| c.fetching.get_mut(&partition))
-            else {
-                break;
-            };
-            if let Some(low) =
-                self.log.get(&partition).map(PartitionLog::low).filter(|low| fetching.position < *low)
-            {
-                fetching.failed = true;
-                let position = fetching.position;
-                self.note(format_args!(
-                    "member {id} cannot read {partition} at {position}: its log starts at {low}"
-                ));
-                fetched.push(Polled::OutOfRange(partition, position));
-                continue;
-            }
-            let records =
-                self.log.get(&partition).map(|log| log.read(fetching.position, size)).unwrap_or_default();
-            let (Some(first), Some(last)) = (records.first(), records.last()) else { continue };
-            fetching.position = last.offset() + 1;
-            let polled_before = std::mem::replace(&mut fetching.polled_at, now);
-            let (first, offsets) = (first.timestamp_millis().unwrap_or(0), (first.offset(), last.offset()));
-            self.check_wait(&partition, now, polled_before, first);
-            self.note(format_args!("member {id} fetches {partition} {}..={}", offsets.0, offsets.1));
-            fetched.push(Polled::Records(partition, records));
-        }
-        fetched
-    }
-
-    /// R1: only a fault of the environment makes a partition wait for longer than a drain may
-    /// take.
-    fn check_wait(
-        &mut self,
-        partition: &TopicPartition,
-        now: Instant,
-        polled_before: Instant,
-        produced: i64,
-    ) {
-        let since = polled_before.max(self.at(produced)).max(self.faults.any_until);
-        let limit = self.wait_limit();
-        if now.saturating_duration_since(since) > limit {
-            let what = format!("{partition} had records and was not read for {:?}", now - since);
-            self.violate("R1 only named partitions stop", what);
-        }
-    }
-
-    fn wait_limit(&self) -> Duration {
-        Simulation::DRAIN_TIMEOUT + Duration::from_secs(5)
-    }
-
     /// Produces records, one after another.
     pub(super) fn produce(
         &mut self,
@@ -382,9 +301,7 @@ impl State {
             self.oracle.deleted(&partition);
             self.committed.remove(&partition);
             self.metadata.remove(&partition);
-            for client in self.clients.values_mut() {
-                client.fetching.remove(&partition);
-            }
+            self.unreadable.remove(&partition);
         }
         self.group.rebalance();
     }

@@ -124,6 +124,8 @@ impl<'s> Run<'s> {
         state.faults.sinks = None;
         state.faults.sink_broken = false;
         state.faults.no_fetch_until = now;
+        state.faults.failing_calls_until = now;
+        state.unreadable.clear();
         state.note(format_args!("no more faults from here on"));
     }
 

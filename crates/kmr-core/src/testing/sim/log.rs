@@ -97,13 +97,14 @@ impl Log {
         Some(record)
     }
 
-    /// Removes the older half of a partition's records. Returns the lowest offset that remains.
-    pub(super) fn truncate(&mut self, partition: &TopicPartition) -> Option<i64> {
+    /// Removes the oldest `percent` of a partition's records. Returns the lowest offset that
+    /// remains.
+    pub(super) fn truncate(&mut self, partition: &TopicPartition, percent: usize) -> Option<i64> {
         let logs = self.topics.get_mut(partition.topic())?;
         let log = logs.get_mut(usize::try_from(partition.partition()).ok()?)?;
-        let half = log.records.len() / 2;
-        log.low = log.records.get(half).map_or(log.end, |record| record.offset());
-        log.records.drain(..half);
+        let removed = log.records.len() * percent / 100;
+        log.low = log.records.get(removed).map_or(log.end, |record| record.offset());
+        log.records.drain(..removed);
         Some(log.low)
     }
 

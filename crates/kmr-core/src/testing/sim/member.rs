@@ -8,16 +8,18 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::cluster::{Cluster, Fetching, Polled, State};
+use super::cluster::{Cluster, State};
 use super::commits::process_commit;
+use super::fetching::{Fetching, Polled, size};
 use super::group::MemberId;
+use super::log::PartitionLog;
 use crate::consumer::ConsumerHandle;
 use crate::error::Error;
 use crate::member::{
     Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, PartitionFailure, RECORD_OVERHEAD, Ready, Rebalance, Reread, Start,
+    OffsetCommit, Ready, Rebalance, Reread, Start,
 };
-use crate::record::{OwnedRecord, TopicPartition};
+use crate::record::TopicPartition;
 use crate::test_records::OwnedBatch;
 use crate::util::future::BoxFuture;
 
@@ -102,6 +104,56 @@ impl SimMember {
         }
     }
 
+    /// Makes a call to the client, which takes time and may fail.
+    async fn call(&self, what: &str) -> Result<(), Error> {
+        self.request().await;
+        let mut state = self.cluster.lock();
+        if Instant::now() < state.faults.failing_calls_until && state.rng.chance(30) {
+            state.note(format_args!("member {}: {what} fails", self.id));
+            let source = "simulated: the call timed out".into();
+            return Err(Error::Client { operation: what.to_owned(), source, retryable: true });
+        }
+        Ok(())
+    }
+
+    /// Answers an assignment. Returns the starting positions, or none if a later rebalance has
+    /// replaced this one.
+    fn start_fetching(&self, rebalance: &Rebalance, ready: Ready) -> Vec<Start> {
+        let mut state = self.cluster.lock();
+        self.check_answer(&mut state, rebalance);
+        if !state.group.answer(self.id, rebalance) {
+            state.note(format_args!("member {} answers #{} too late", self.id, rebalance.id));
+            return Vec::new();
+        }
+        state.note(format_args!("member {} fetches from now on what #{} assigned", self.id, rebalance.id));
+        ready();
+        let mut starts = Vec::new();
+        for partition in &rebalance.partitions {
+            let committed = state.committed.get(partition).cloned();
+            let low = state.log.get(partition).map_or(0, PartitionLog::low);
+            let (offset, metadata) = match &committed {
+                Some((offset, metadata)) => (Some(*offset), metadata.clone()),
+                // The policy has chosen the lowest offset, which is known or not.
+                None => (state.rng.chance(50).then_some(low), None),
+            };
+            let position = offset.unwrap_or(low);
+            if let Some(client) = state.clients.get_mut(&self.id) {
+                client.fetching.insert(partition.clone(), Fetching::at(position));
+                client.released.remove(partition);
+            }
+            state.oracle.reading_restarted(partition, self.id);
+            starts.push(Start {
+                partition: partition.clone(),
+                offset,
+                chosen: committed.is_none(),
+                metadata,
+                log: if state.blocks.enabled { state.log_of(partition) } else { None },
+            });
+        }
+        state.wake_readers();
+        starts
+    }
+
     /// C8: while a commit is outstanding, its partitions are neither released nor assigned again.
     fn check_answer(&self, state: &mut State, rebalance: &Rebalance) {
         let Some(client) = state.clients.get(&self.id) else { return };
@@ -144,38 +196,10 @@ impl GroupMember for SimMember {
     }
 
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
+        self.call("assign").await?;
+        let starts = self.start_fetching(rebalance, ready);
+        // The consumer may read and deliver records before it learns where they start.
         self.request().await;
-        let mut state = self.cluster.lock();
-        self.check_answer(&mut state, rebalance);
-        if !state.group.answer(self.id, rebalance) {
-            state.note(format_args!("member {} answers #{} too late", self.id, rebalance.id));
-            return Ok(Vec::new());
-        }
-        state.note(format_args!("member {} fetches from now on what #{} assigned", self.id, rebalance.id));
-        ready();
-        let (mut starts, now) = (Vec::new(), Instant::now());
-        for partition in &rebalance.partitions {
-            let committed = state.committed.get(partition).cloned();
-            let (offset, metadata) = match &committed {
-                Some((offset, metadata)) => (Some(*offset), metadata.clone()),
-                None => (None, None),
-            };
-            let position = offset.unwrap_or(0);
-            if let Some(client) = state.clients.get_mut(&self.id) {
-                let fetching =
-                    Fetching { position, start: position, paused: false, failed: false, polled_at: now };
-                client.fetching.insert(partition.clone(), fetching);
-                client.released.remove(partition);
-            }
-            starts.push(Start {
-                partition: partition.clone(),
-                offset,
-                chosen: committed.is_none(),
-                metadata,
-                log: if state.blocks.enabled { state.log_of(partition) } else { None },
-            });
-        }
-        state.wake_readers();
         Ok(starts)
     }
 
@@ -183,9 +207,11 @@ impl GroupMember for SimMember {
         let mut state = self.cluster.lock();
         self.check_answer(&mut state, rebalance);
         state.check_revoke(self.id, rebalance.id, rebalance.change);
+        let strays = if state.rng.chance(30) { state.rng.between(1, 40) } else { 0 };
         if let Some(client) = state.clients.get_mut(&self.id) {
             for partition in &rebalance.partitions {
-                client.fetching.remove(partition);
+                let stopped = client.fetching.remove(partition);
+                client.strays += stopped.map_or(0, |_| strays);
                 client.released.insert(partition.clone(), rebalance.change);
             }
         }
@@ -214,11 +240,18 @@ impl GroupMember for SimMember {
     }
 
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        self.call("seek").await?;
         let mut state = self.cluster.lock();
-        if let Some(client) = state.clients.get_mut(&self.id) {
+        let State { clients, oracle, .. } = &mut *state;
+        if let Some(client) = clients.get_mut(&self.id) {
             for (partition, offset) in positions {
                 if let Some(fetching) = client.fetching.get_mut(partition) {
-                    (fetching.position, fetching.start, fetching.failed) = (*offset, *offset, false);
+                    if fetching.failed {
+                        oracle.reading_reset(partition, self.id);
+                    } else {
+                        oracle.reading_restarted(partition, self.id);
+                    }
+                    *fetching = Fetching { paused: fetching.paused, ..Fetching::at(*offset) };
                 }
             }
         }
@@ -227,6 +260,7 @@ impl GroupMember for SimMember {
     }
 
     async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error> {
+        self.call("pause").await?;
         let mut state = self.cluster.lock();
         if let Some(client) = state.clients.get_mut(&self.id) {
             for partition in partitions {
@@ -244,7 +278,7 @@ impl GroupMember for SimMember {
         partitions: &[TopicPartition],
         point: LogPoint,
     ) -> Result<BTreeMap<TopicPartition, i64>, Error> {
-        self.request().await;
+        self.call("offsets").await?;
         let state = self.cluster.lock();
         let offset = |partition: &TopicPartition| {
             let log = state.log.get(partition)?;
@@ -284,7 +318,7 @@ struct SimQueue {
 }
 
 impl FetchQueue for SimQueue {
-    fn poll(&mut self, max_records: usize) -> Vec<Fetched> {
+    fn poll(&mut self, max_records: usize) -> Option<Vec<Fetched>> {
         let held = self.handle.stats().bytes_held;
         let mut state = self.cluster.lock();
         state.count_call(self.id);
@@ -294,7 +328,7 @@ impl FetchQueue for SimQueue {
             let what = format!("{held} bytes are held, and the memory budget is {}", self.memory_budget);
             state.violate("M1 the memory budget holds", what);
         }
-        state.fetch(self.id, max_records).into_iter().map(to_fetched).collect()
+        Some(state.fetch(self.id, max_records)?.into_iter().map(to_fetched).collect())
     }
 
     fn readable(&self) -> BoxFuture<'_, ()> {
@@ -303,20 +337,20 @@ impl FetchQueue for SimQueue {
 }
 
 fn to_fetched(polled: Polled) -> Fetched {
-    let size = |record: &Arc<OwnedRecord>| {
-        RECORD_OVERHEAD + record.key().map_or(0, <[u8]>::len) + record.payload().map_or(0, <[u8]>::len)
-    };
     match polled {
         Polled::Records(partition, records) => Fetched::Records {
             topic: partition.shared_topic().clone(),
             partition: partition.partition(),
-            bytes: records.iter().map(size).sum(),
+            bytes: records.iter().map(|record| size(record)).sum(),
             batch: Box::new(OwnedBatch(records)),
         },
-        Polled::OutOfRange(partition, offset) => Fetched::Failed {
+        Polled::Failed(partition, failure) => Fetched::Failed {
             topic: partition.shared_topic().clone(),
             partition: partition.partition(),
-            failure: PartitionFailure::OutOfRange { offset: Some(offset) },
+            failure,
         },
+        Polled::End(partition, offset) => {
+            Fetched::End { topic: partition.shared_topic().clone(), partition: partition.partition(), offset }
+        }
     }
 }

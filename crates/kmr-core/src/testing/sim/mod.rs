@@ -64,6 +64,7 @@ mod blocks;
 mod cluster;
 mod commits;
 mod drive;
+mod fetching;
 mod group;
 mod log;
 mod member;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use super::group::MemberId;
 use super::{Fate, RowId};
 use crate::record::TopicPartition;
 
@@ -23,7 +24,7 @@ impl fmt::Display for Violation {
 }
 
 /// The state of one record.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct RecordState {
     fate: Fate,
     /// How many times each row was stored, by sink and number.
@@ -53,6 +54,9 @@ impl RecordState {
 #[derive(Debug, Default)]
 pub(super) struct Oracle {
     records: BTreeMap<TopicPartition, BTreeMap<i64, RecordState>>,
+    /// Records that retention removed after a member had read them. No other member can read them,
+    /// so this one has to deliver them.
+    removed: BTreeMap<(TopicPartition, MemberId), BTreeMap<i64, RecordState>>,
     /// Every record below is committed, and was finished at that time.
     checked: BTreeMap<TopicPartition, i64>,
     sinks: Vec<Arc<str>>,
@@ -78,34 +82,67 @@ impl Oracle {
     /// The topic was deleted, so its records are no longer checked.
     pub(super) fn deleted(&mut self, partition: &TopicPartition) {
         self.records.remove(partition);
+        self.removed.retain(|(of, _), _| of != partition);
         self.checked.remove(partition);
     }
 
-    /// Retention has removed the records below that offset, so they are no longer checked.
-    pub(super) fn truncated(&mut self, partition: &TopicPartition, low: i64) {
-        if let Some(records) = self.records.get_mut(partition) {
-            *records = records.split_off(&low);
+    /// Retention has removed the records below that offset. They are no longer checked, except
+    /// those that a member has read: the ones below its position.
+    pub(super) fn truncated(&mut self, partition: &TopicPartition, low: i64, readers: &[(MemberId, i64)]) {
+        let Some(records) = self.records.get_mut(partition) else { return };
+        let kept = records.split_off(&low);
+        let mut removed = std::mem::replace(records, kept);
+        let committed = self.checked.get(partition).copied().unwrap_or(0);
+        let uncommitted = removed.split_off(&committed);
+        for (member, position) in readers {
+            let read = uncommitted.range(..position).map(|(offset, state)| (*offset, state.clone()));
+            self.removed.entry((partition.clone(), *member)).or_default().extend(read);
+        }
+    }
+
+    /// A member reads a partition for the first time, or again, or from another offset.
+    pub(super) fn reading_restarted(&mut self, partition: &TopicPartition, member: MemberId) {
+        self.removed.remove(&(partition.clone(), member));
+    }
+
+    /// A member continues after a gap in the log. It must have delivered what it had read before.
+    pub(super) fn reading_reset(&mut self, partition: &TopicPartition, member: MemberId) {
+        let sinks = self.sinks.len();
+        let removed = self.removed.remove(&(partition.clone(), member)).unwrap_or_default();
+        if let Some((at, state)) = removed.iter().find(|(_, state)| !state.is_finished(sinks)) {
+            let what = format!(
+                "{partition} is reset while {at} was read, must become {:?} and is not finished",
+                state.fate
+            );
+            self.violate("no record that was read is skipped", what);
         }
     }
 
     /// A sink has stored a row.
     pub(super) fn delivered(&mut self, sink: usize, row: &RowId) {
         self.delivered += 1;
-        if let Some(state) = self.record_mut(&row.partition, row.offset) {
+        for state in self.states_mut(&row.partition, (row.offset, row.offset)) {
             *state.rows.entry((sink, row.number)).or_default() += 1;
         }
     }
 
     /// The dead-letter sink has stored a dead letter.
     pub(super) fn dead_letter(&mut self, partition: &TopicPartition, offsets: (i64, i64)) {
-        let of = self.records.get_mut(partition);
-        for state in of.into_iter().flat_map(|records| records.range_mut(offsets.0..=offsets.1)) {
-            state.1.dead_letters += 1;
+        for state in self.states_mut(partition, offsets) {
+            state.dead_letters += 1;
         }
     }
 
-    fn record_mut(&mut self, partition: &TopicPartition, offset: i64) -> Option<&mut RecordState> {
-        self.records.get_mut(partition)?.get_mut(&offset)
+    /// The states of a range of records, also of those that retention has removed.
+    fn states_mut(
+        &mut self,
+        partition: &TopicPartition,
+        (first, last): (i64, i64),
+    ) -> impl Iterator<Item = &mut RecordState> {
+        let of_members = (partition.clone(), MemberId::MIN)..=(partition.clone(), MemberId::MAX);
+        let removed = self.removed.range_mut(of_members).map(|(_, records)| records);
+        let all = self.records.get_mut(partition).into_iter().chain(removed);
+        all.flat_map(move |records| records.range_mut(first..=last)).map(|(_, state)| state)
     }
 
     /// The records of a range: their offset, their required outcome and their number of dead

@@ -151,6 +151,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
 fn may_reconnect(schedule: &Schedule) -> bool {
     let reason = |action: &Action| {
         matches!(action, Action::Fatal { .. } | Action::Isolate { .. } | Action::Commits { .. })
+            || matches!(action, Action::FailingCalls { .. })
     };
     schedule.steps.iter().any(|(_, action)| reason(action))
 }
@@ -164,6 +165,7 @@ fn may_fail(error: &Error, schedule: &Schedule) -> bool {
         }
         // Another process reported it first, and the operator has already reset the offset.
         Error::ForeignOffset { .. } => has(|action| matches!(action, Action::ForeignCommit { .. })),
+        Error::Authorization { .. } => has(|action| matches!(action, Action::Unreadable { .. })),
         Error::Stage { .. } => has(|action| matches!(action, Action::SinkBroken)),
         Error::Unfinished { .. } => schedule.may_end_unfinished(),
         _ => false,

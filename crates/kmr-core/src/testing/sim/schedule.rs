@@ -5,6 +5,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::rng::Rng;
+use crate::member::PartitionFailure;
 
 /// Processes that may be members of the group.
 pub(super) const PROCESSES: usize = 4;
@@ -45,6 +46,24 @@ pub(super) enum SinkFault {
     Fail,
     /// The rows are written, and the response is an error or never arrives.
     Unknown,
+}
+
+/// Why a partition cannot be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ReadFault {
+    /// A batch is corrupt.
+    Corrupt,
+    /// The principal may no longer read the topic.
+    Unauthorized,
+}
+
+impl ReadFault {
+    pub(super) fn failure(self, offset: i64) -> PartitionFailure {
+        match self {
+            Self::Corrupt => PartitionFailure::Unreadable { offset, reason: "simulated: bad CRC".to_owned() },
+            Self::Unauthorized => PartitionFailure::Unauthorized,
+        }
+    }
 }
 
 /// One action of a schedule.
@@ -121,10 +140,21 @@ pub(super) enum Action {
         partition: usize,
         percent: i64,
     },
-    /// Retention removes the older half of a partition's records, read or not.
+    /// Retention removes the oldest records of a partition, read or not.
     Truncate {
         topic: usize,
         partition: usize,
+        percent: usize,
+    },
+    /// The next fetch of a partition fails.
+    Unreadable {
+        topic: usize,
+        partition: usize,
+        fault: ReadFault,
+    },
+    /// Some calls of clients fail: assign, seek, pause, reading offsets.
+    FailingCalls {
+        time: Duration,
     },
     /// A foreign tool moves the offset of a partition while the group is stopped. It keeps the
     /// metadata or drops it.
@@ -177,7 +207,45 @@ impl Schedule {
             };
             steps.push((at, Action::random(&mut rng, partitions, calm)));
         }
-        Self { seed, protocol, partitions, metadata, steps }
+        let mut schedule = Self { seed, protocol, partitions, metadata, steps };
+        schedule.add_truncation();
+        schedule.add_client_faults();
+        schedule
+    }
+
+    /// Sometimes retention removes records that were read and wait for a slow sink. Then a member
+    /// finds its position out of range while it holds records of the partition.
+    fn add_truncation(&mut self) {
+        let mut rng = Rng::new(self.seed ^ 0x7C);
+        if !rng.chance(10) {
+            return;
+        }
+        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let (at, partition) = (rng.time(end), rng.below(self.partitions));
+        let produce = |records| Action::Produce { topic: 0, partition, records, gap: 0 };
+        let fault = if rng.chance(70) { SinkFault::Slow } else { SinkFault::Fail };
+        self.steps.push((at, Action::Sinks { fault, time: rng.time(Duration::from_secs(30)) }));
+        self.steps.push((at, produce(rng.between(60, 200))));
+        let cut = at + rng.time(Duration::from_secs(4));
+        self.steps.push((cut, Action::Truncate { topic: 0, partition, percent: rng.between(60, 100) }));
+        self.steps.push((cut, produce(rng.between(1, 20))));
+        self.steps.sort_by_key(|(at, _)| *at);
+    }
+
+    /// Sometimes a partition cannot be read, or calls of the clients fail.
+    fn add_client_faults(&mut self) {
+        let mut rng = Rng::new(self.seed ^ 0xCA);
+        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        if rng.chance(8) {
+            let (topic, partition) = (usize::from(rng.chance(30)), rng.below(self.partitions));
+            let fault = if rng.chance(70) { ReadFault::Corrupt } else { ReadFault::Unauthorized };
+            self.steps.push((rng.time(end), Action::Unreadable { topic, partition, fault }));
+        }
+        if rng.chance(8) {
+            let time = rng.time(Duration::from_secs(30));
+            self.steps.push((rng.time(end), Action::FailingCalls { time }));
+        }
+        self.steps.sort_by_key(|(at, _)| *at);
     }
 
     /// The schedule for exactly-once mode. It has no faults that only an operator can repair,
@@ -245,7 +313,8 @@ impl Schedule {
             matches!(
                 action,
                 Action::Commits { .. } | Action::Sinks { .. } | Action::Force { .. } | Action::Isolate { .. }
-            ) || matches!(action, Action::Fatal { .. } | Action::SinkBroken)
+            ) || matches!(action, Action::Unreadable { .. } | Action::FailingCalls { .. })
+                || matches!(action, Action::Fatal { .. } | Action::SinkBroken)
         };
         self.steps.iter().any(|(_, action)| delays(action))
     }
@@ -306,7 +375,7 @@ impl Action {
                 partition,
                 percent: i64::try_from(rng.below(101)).unwrap_or(0),
             },
-            97..98 => Action::Truncate { topic, partition },
+            97..98 => Action::Truncate { topic, partition, percent: 50 },
             98..99 => Action::Pause { process, topic, partition, time },
             _ => Action::ReturnTwice { process },
         }

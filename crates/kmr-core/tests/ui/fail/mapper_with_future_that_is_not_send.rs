@@ -1,4 +1,5 @@
-//! An async mapper that holds an `Rc` while it waits. The one mistake with a follow-up: rustc checks `Send` by itself.
+//! An async mapper that holds an `Rc` while it waits. The one mistake with a follow-up: rustc
+//! checks `Send` by itself.
 
 #[path = "../support.rs"]
 mod support;

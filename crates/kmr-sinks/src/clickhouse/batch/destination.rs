@@ -1,6 +1,6 @@
 //! What all batches of one writer share: hosts, statement, limits, and the state of the server.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use bytes::Bytes;
@@ -15,15 +15,15 @@ use crate::clickhouse::http::body::compress;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::hosts::{HostFault, Hosts};
 use crate::clickhouse::http::request::post;
-use crate::clickhouse::http::response::{Outcome, insert_outcome};
+use crate::clickhouse::http::response::{Outcome, Sent, insert_outcome};
+use crate::clickhouse::http::settings::{BLOCK_ROWS, insert_settings};
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::table::schema::DescribedTable;
 use crate::clickhouse::table::{schema_change, startup};
 use crate::clickhouse::telemetry;
 
-/// The server's default for `max_insert_block_size`. The server keeps a batch of up to this many
-/// rows in one block.
-const BLOCK_ROWS: usize = 1_048_449;
+/// ClickHouse's code for a feature that is disabled.
+const SUPPORT_IS_DISABLED: u32 = 344;
 /// Bytes of the longest target of a request, about. Proxies limit a request line to 8 KiB (nginx,
 /// Apache) or less, and some count the headers too.
 const LONGEST_TARGET: usize = 4_000;
@@ -41,6 +41,8 @@ pub(crate) struct Destination {
     throttle: Throttle,
     block_rows: u64,
     async_insert: bool,
+    /// Whether the server deduplicates the rows of views together with asynchronous inserts.
+    joins_views_and_async_inserts: AtomicBool,
     statement: RwLock<Arc<str>>,
     tally: Mutex<Tally>,
     /// Accepted inserts of all batches.
@@ -79,6 +81,7 @@ impl Destination {
             throttle: options.throttle,
             block_rows: options.max_rows.max(BLOCK_ROWS) as u64,
             async_insert: options.async_insert,
+            joins_views_and_async_inserts: AtomicBool::new(true),
             tally: Mutex::default(),
             inserts: AtomicU64::new(0),
             facts: TableFacts::default(),
@@ -90,21 +93,21 @@ impl Destination {
     async fn request(
         &self,
         endpoint: &Endpoint,
-        insert: Insert<'_>,
+        insert: &Insert<'_>,
     ) -> Result<(String, Vec<Bytes>), ClickHouseError> {
         let block_rows = self.block_rows(insert.rows).to_string();
-        let mut parameters =
-            vec![("wait_end_of_query", "1"), ("async_insert", if self.async_insert { "1" } else { "0" })];
-        parameters.extend(Self::block_settings(&block_rows));
-        parameters.extend([
-            ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-            ("insert_deduplication_token", insert.token),
-        ]);
-        if self.async_insert {
-            parameters.push(("wait_for_async_insert", "1"));
+        let mut parameters = insert_settings(&block_rows, self.async_insert);
+        if self.joins_views_and_async_inserts.load(Ordering::Relaxed) {
+            parameters.push(("deduplicate_blocks_in_dependent_materialized_views", "1"));
+        } else {
+            parameters.extend([
+                ("deduplicate_blocks_in_dependent_materialized_views", "0"),
+                ("async_insert_deduplicate", "0"),
+            ]);
         }
+        parameters.push(("insert_deduplication_token", insert.token));
         parameters.extend(self.format_settings());
-        self.with_statement(endpoint, insert.statement, &parameters, insert.body).await
+        self.with_statement(endpoint, insert.statement, &parameters, insert.body.clone()).await
     }
 
     /// Puts the statement into the target, or before the rows in the body if the target would be
@@ -130,16 +133,6 @@ impl Destination {
         Ok((endpoint.target(parameters), body))
     }
 
-    /// Settings that make an insert of up to `block_rows` rows one block on the server.
-    pub(crate) fn block_settings(block_rows: &str) -> [(&'static str, &str); 4] {
-        [
-            ("max_insert_block_size", block_rows),
-            ("min_insert_block_size_rows", block_rows),
-            ("min_insert_block_size_bytes", "0"),
-            ("input_format_parallel_parsing", "0"),
-        ]
-    }
-
     /// Settings that decide how the server reads the values.
     pub(crate) fn format_settings(&self) -> Option<(&'static str, &'static str)> {
         self.table.schema.json_as_text.then_some(("input_format_binary_read_json_as_string", "1"))
@@ -155,10 +148,10 @@ impl Destination {
     pub(crate) async fn insert(&self, host: usize, insert: Insert<'_>) -> Result<Outcome, ClickHouseError> {
         self.throttle.wait().await;
         let endpoint = self.hosts.endpoint(host);
-        let rows = insert.rows;
-        let (target, body) = self.request(endpoint, insert).await?;
-        let response = post(endpoint, &target, body, self.compression.content_encoding()).await;
-        let outcome = response.and_then(|response| insert_outcome(&response, endpoint, &self.name, rows));
+        let mut outcome = self.send(endpoint, &insert).await;
+        while outcome.as_ref().is_err_and(|error| self.adapt(endpoint, error)) {
+            outcome = self.send(endpoint, &insert).await;
+        }
         match &outcome {
             Ok(_) => {
                 self.hosts.record(host, HostFault::None);
@@ -178,6 +171,34 @@ impl Destination {
         outcome
     }
 
+    async fn send(&self, endpoint: &Endpoint, insert: &Insert<'_>) -> Result<Outcome, ClickHouseError> {
+        let (target, body) = self.request(endpoint, insert).await?;
+        let response = post(endpoint, &target, body, self.compression.content_encoding()).await?;
+        let sent = Sent { rows: insert.rows, is_async: self.async_insert };
+        insert_outcome(&response, endpoint, &self.name, sent)
+    }
+
+    /// Adapts the settings to a server that rejected them before it read the rows. Returns whether
+    /// the insert can be sent again.
+    fn adapt(&self, endpoint: &Endpoint, error: &ClickHouseError) -> bool {
+        if endpoint.pins.adapt(error) {
+            return true;
+        }
+        // Servers before 26.4 do not combine the two.
+        let ClickHouseError::Exception { code: SUPPORT_IS_DISABLED, message, .. } = error else {
+            return false;
+        };
+        let is_about_views = message.contains("deduplicate_blocks_in_dependent_materialized_views");
+        if !self.async_insert || !is_about_views {
+            return false;
+        }
+        let was_set = self.joins_views_and_async_inserts.swap(false, Ordering::Relaxed);
+        if was_set {
+            telemetry::async_inserts_not_deduplicated(&endpoint.address(), &self.name);
+        }
+        was_set
+    }
+
     /// Number of accepted inserts of all batches.
     pub(crate) fn inserts(&self) -> u64 {
         self.inserts.load(Ordering::Relaxed)
@@ -185,7 +206,8 @@ impl Destination {
 
     /// Describes the table again and adapts the statement.
     pub(crate) async fn refresh(&self, host: usize) -> Result<(), ClickHouseError> {
-        let described = startup::describe_once(self.hosts.endpoint(host), &self.name).await?;
+        let described =
+            startup::describe_once(self.hosts.endpoint(host), &self.name, self.async_insert).await?;
         let statement = schema_change::statement(&self.name, &self.table.schema, &described)?;
         let mut current = self.statement.write().unwrap_or_else(PoisonError::into_inner);
         if **current != *statement {

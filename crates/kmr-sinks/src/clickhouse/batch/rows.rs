@@ -45,12 +45,22 @@ impl<R: Row + Serialize> EncodedRows<R> {
         self.rows.push(|out| {
             encode_row(row, &columns[..fields], out, first).map_err(|error| row_error::<R>(table, &error))?;
             match record {
-                Some(record) => record_columns.iter().for_each(|column| column.write(record, out)),
+                Some(record) => {
+                    for (at, column) in record_columns.iter().enumerate() {
+                        column
+                            .write(record, out)
+                            .map_err(|error| row_error::<R>(table, &error.at_column(fields + at)))?;
+                    }
+                }
                 None if record_columns.is_empty() => {}
                 None => return Err(StopConsumer::new(no_record(table)).into()),
             }
             Ok(())
-        })
+        })?;
+        if first {
+            table.row_encoded();
+        }
+        Ok(())
     }
 }
 
@@ -108,20 +118,86 @@ fn not_started() -> ClickHouseError {
     ClickHouseError::Config("rows were pushed before start() had described the table".into())
 }
 
+/// The error of a row that could not be encoded. A type that fits no column stops the consumer,
+/// unless a row was encoded before: then the value decides which type it serialises as, and only
+/// this record is at fault.
 #[cold]
 fn row_error<R: Row>(table: &DescribedTable, error: &EncodeError) -> BoxError {
+    let is_of_type = error.is_every_row() && !table.has_encoded_rows();
     let column = error.column().and_then(|at| table.schema.columns.get(at));
     let Some(column) = column else {
         let problem = format!("{} does not fit: {error}", R::NAME);
-        return StopConsumer::new(ClickHouseError::Schema { table: table.name.clone(), problem }).into();
+        let error = ClickHouseError::Schema { table: table.name.clone(), problem };
+        return if is_of_type { StopConsumer::new(error).into() } else { error.into() };
     };
     let table = table.name.clone();
     let (name, column_type) = (column.name.clone(), column.type_text.clone());
     let problem = error.to_string();
-    if error.is_every_row() {
+    if is_of_type {
         let error = ClickHouseError::FieldType { table, row: R::NAME, column: name, column_type, problem };
         StopConsumer::new(error).into()
     } else {
         ClickHouseError::Row { table, column: name, column_type, problem }.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kmr_core::error_chain;
+
+    use super::*;
+    use crate::clickhouse::table::schema::tests::schema;
+
+    #[derive(Row, Serialize)]
+    struct Reading {
+        value: serde_json::Value,
+    }
+
+    fn rows(ty: &str) -> EncodedRows<Reading> {
+        let table = DescribedTable::new("`t`".to_owned(), schema(&[("value", ty)]));
+        EncodedRows::new(Some(Arc::new(table)))
+    }
+
+    fn reading(value: impl Into<serde_json::Value>) -> Reading {
+        Reading { value: value.into() }
+    }
+
+    #[test]
+    fn a_type_that_fits_no_row_stops_the_consumer() {
+        let error = rows("String").push(reading(1)).unwrap_err();
+        assert!(error.is::<StopConsumer>(), "{}", error_chain(&*error));
+    }
+
+    #[test]
+    fn a_type_that_only_a_later_row_has_is_an_error_of_that_row() {
+        let mut filled = rows("String");
+        filled.push(reading("text")).unwrap();
+        // Other map tasks have containers of their own.
+        for mut rows in [filled.new_empty(), filled] {
+            for odd in [serde_json::json!(1), serde_json::json!([1]), serde_json::json!({"a": 1})] {
+                let error = rows.push(Reading { value: odd }).unwrap_err();
+                let text = error_chain(&*error);
+                assert!(!error.is::<StopConsumer>() && text.contains("column `value` String"), "{text}");
+            }
+            rows.push(reading("text")).unwrap();
+        }
+    }
+
+    #[derive(Row, Serialize)]
+    struct Skipping {
+        id: u8,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        value: Option<u8>,
+    }
+
+    #[test]
+    fn a_field_that_only_a_later_row_skips_is_an_error_of_that_row() {
+        let schema = schema(&[("id", "UInt8"), ("value", "Nullable(UInt8)")]);
+        let table = Arc::new(DescribedTable::new("`t`".to_owned(), schema));
+        let mut rows = EncodedRows::new(Some(table));
+        rows.push(Skipping { id: 1, value: Some(1) }).unwrap();
+        let error = rows.push(Skipping { id: 2, value: None }).unwrap_err();
+        assert!(!error.is::<StopConsumer>() && error_chain(&*error).contains("`value`"));
+        assert_eq!(rows.len(), 1);
     }
 }

@@ -39,6 +39,12 @@ impl EncodeError {
         Self(Box::new(Kind { column: None, every_row: false, text }))
     }
 
+    /// For a value that a column of this type cannot hold. The text has the range, not the value.
+    #[cold]
+    pub(crate) fn out_of_range(ty: &Type) -> Self {
+        Self::value(format!("the value is out of range: the column holds {}", ty.range_text()))
+    }
+
     /// Sets the column, if there is none yet.
     #[cold]
     pub(crate) fn at_column(mut self, column: usize) -> Self {

@@ -4,10 +4,12 @@ mod compound;
 mod error;
 mod row;
 mod scalar;
+mod scaled;
 mod value;
 
 pub(crate) use error::EncodeError;
 pub(crate) use row::encode_row;
+pub use scaled::Scaled;
 
 /// Appends an unsigned LEB128 number, RowBinary's length prefix.
 #[inline]

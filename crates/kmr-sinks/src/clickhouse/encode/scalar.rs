@@ -1,4 +1,4 @@
-//! Scalars whose bytes need a check or a conversion: enums, fixed strings, UUIDs.
+//! Scalars whose bytes need a check or a conversion: enums, fixed strings, UUIDs, floats.
 
 use super::EncodeError;
 use crate::clickhouse::table::types::EnumValue;
@@ -18,7 +18,7 @@ pub(super) fn put_enum_value(
     width: Width,
 ) -> Result<(), EncodeError> {
     if !values.iter().any(|known| known.value == value) {
-        return Err(EncodeError::value(format!("{value} is not one of the Enum's values")));
+        return Err(EncodeError::value(format!("the number is none of the Enum's {} values", values.len())));
     }
     put_enum(out, value, width);
     Ok(())
@@ -32,7 +32,7 @@ pub(super) fn put_enum_name(
     width: Width,
 ) -> Result<(), EncodeError> {
     let Some(known) = values.iter().find(|known| known.name == name) else {
-        return Err(EncodeError::value(format!("{name:?} is not one of the Enum's names")));
+        return Err(EncodeError::value(format!("the text is none of the Enum's {} names", values.len())));
     };
     put_enum(out, known.value, width);
     Ok(())
@@ -54,6 +54,27 @@ pub(super) fn put_fixed_string(out: &mut Vec<u8>, size: usize, bytes: &[u8]) -> 
     out.extend_from_slice(bytes);
     out.resize(out.len() + size - bytes.len(), 0);
     Ok(())
+}
+
+pub(super) fn to_signed(value: u64) -> Option<i64> {
+    value.try_into().ok()
+}
+
+pub(super) fn to_unsigned(value: i64) -> Option<u64> {
+    value.try_into().ok()
+}
+
+pub(super) fn float_of_unsigned(value: u64) -> Option<f64> {
+    value.try_into().ok().and_then(exact_float)
+}
+
+/// The integer as a float, if that holds it exactly.
+pub(super) fn exact_float(value: i64) -> Option<f64> {
+    /// Every integer up to this one is a float.
+    const EXACT: u64 = 1 << f64::MANTISSA_DIGITS;
+    #[allow(clippy::cast_precision_loss, reason = "checked")]
+    let float = value as f64;
+    (value.unsigned_abs() <= EXACT).then_some(float)
 }
 
 /// Appends a UUID from network order, which the `uuid` crate uses, as two little-endian halves.

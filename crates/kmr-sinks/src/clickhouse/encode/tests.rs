@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, Ipv6Addr};
 use serde::Serialize;
 
 use super::value::Value;
-use super::{EncodeError, encode_row, put_length};
+use super::{EncodeError, Scaled, encode_row, put_length};
 use crate::clickhouse::table::column::Column;
 use crate::clickhouse::table::types::Type;
 
@@ -77,8 +77,112 @@ fn numbers_are_little_endian_and_exact() {
     gives("Int128", -1_i128, &[0xFF; 16]);
     fails("UInt64", 1_u32, true, "u32 where the column accepts UInt64, from u64");
     fails("UInt32", 1_u64, true, "u64");
+    fails("Float32", 1_u64, true, "u64");
+    fails("Int64", 1.0_f64, true, "f64");
     fails("Bool", 1_u8, true, "Bool, from bool");
     fails("DateTime", "2020-01-01", true, "u32 (seconds");
+}
+
+#[test]
+fn values_that_a_column_cannot_hold_are_errors_of_their_row() {
+    for (ty, last, words) in [
+        ("DateTime64(3)", 10_413_791_999_999_i64, "1900-01-01 00:00:00 to 2299-12-31 23:59:59 UTC"),
+        ("DateTime64(0, 'UTC')", 10_413_791_999, "2299-12-31 23:59:59 UTC"),
+        ("Time64(3)", 3_599_999_999, "-999:59:59 to 999:59:59"),
+        ("Decimal(18, 4)", 999_999_999_999_999_999, "99999999999999.9999"),
+        ("Nullable(DateTime64(6))", 10_413_791_999_999_999, "2299-12-31"),
+    ] {
+        assert!(encode(ty, last).is_ok(), "{ty}");
+        fails(ty, last + 1, false, "the value is out of range: the column holds ");
+        fails(ty, last + 1, false, words);
+    }
+    for (ty, first, last) in [
+        ("Date32", -25_567, 120_529),
+        ("Time", -3_599_999, 3_599_999),
+        ("Decimal(5, 2)", -99_999, 99_999),
+        ("Array(Tuple(Decimal(5, 2)))", -99_999, 99_999),
+    ] {
+        let encode = |value: i32| match ty.starts_with("Array") {
+            true => encode(ty, vec![(value,)]),
+            false => encode(ty, value),
+        };
+        assert!(encode(first).is_ok() && encode(last).is_ok(), "{ty}");
+        for beyond in [first - 1, last + 1, i32::MIN, i32::MAX] {
+            let error = encode(beyond).unwrap_err();
+            assert!(!error.is_every_row() && error.to_string().contains("out of range"), "{error}");
+            assert!(!error.to_string().contains(&beyond.to_string()), "the text shows no value: {error}");
+        }
+    }
+    gives("Decimal(38, 0)", 10_i128.pow(38) - 1, &(10_i128.pow(38) - 1).to_le_bytes());
+    fails("Decimal(38, 0)", 10_i128.pow(38), false, "out of range");
+    gives("Decimal(76, 0)", Bytes(&[0xFF; 32]), &[0xFF; 32]);
+    let mut most = [0xFF; 32];
+    most[31] = 0x7F;
+    fails("Decimal(76, 0)", Bytes(&most), false, "out of range");
+}
+
+#[test]
+fn saturation_writes_the_nearest_value() {
+    use crate::clickhouse::table::ranges::{OutOfRange, Years};
+    use crate::clickhouse::table::types::ServerYears;
+    let mut ty = Type::parse("Tuple(Date32, Nullable(Decimal(5, 2)), DateTime64(3))");
+    let years = ServerYears { date_32: Years::Narrow, date_time_64: Years::Wide };
+    ty.set_ranges(years, OutOfRange::Saturate);
+    let mut out = Vec::new();
+    (200_000, Some(-12_345_678), 253_402_300_800_000_i64).serialize(Value::new(&mut out, &ty)).unwrap();
+    let expected = [
+        &120_529_i32.to_le_bytes()[..],
+        &[0],
+        &(-99_999_i32).to_le_bytes(),
+        &253_402_300_799_999_i64.to_le_bytes(),
+    ]
+    .concat();
+    assert_eq!(out, expected);
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Either {
+    Whole(u64),
+    Signed(i64),
+    Fraction(f64),
+    Nothing(()),
+}
+
+#[test]
+fn values_that_decide_their_type_are_written_where_the_column_can_hold_them() {
+    let number = |text: &str| text.parse::<serde_json::Number>().unwrap();
+    for (ty, text, expected) in [
+        ("Float64", "1.5", 1.5_f64.to_le_bytes()),
+        ("Float64", "1", 1_f64.to_le_bytes()),
+        ("Float64", "-1", (-1_f64).to_le_bytes()),
+        ("Int64", "1", 1_i64.to_le_bytes()),
+        ("Int64", "-1", (-1_i64).to_le_bytes()),
+        ("UInt64", "1", 1_i64.to_le_bytes()),
+    ] {
+        gives(ty, number(text), &expected);
+    }
+    gives("Nullable(Float64)", Either::Whole(2), &[&[0][..], &2_f64.to_le_bytes()].concat());
+    gives("Nullable(Float64)", Either::Fraction(0.5), &[&[0][..], &0.5_f64.to_le_bytes()].concat());
+    gives("Nullable(Float64)", Either::Nothing(()), &[1]);
+    gives("UInt64", Either::Signed(3), &3_u64.to_le_bytes());
+    gives("Float64", 1_u64 << 53, &((1_u64 << 53) as f64).to_le_bytes());
+    fails("Float64", (1_u64 << 53) + 1, false, "53 bits");
+    fails("Float64", u64::MAX, false, "53 bits");
+    fails("Int64", u64::MAX, false, "9223372036854775807");
+    fails("UInt64", -1_i64, false, "0 to 18446744073709551615");
+    fails("UInt64", Either::Nothing(()), true, "()");
+}
+
+#[test]
+fn a_scale_has_to_be_that_of_the_column() {
+    gives("DateTime64(3)", Scaled::<_, 3>(5_i64), &5_i64.to_le_bytes());
+    gives("Nullable(Decimal(18, 4))", Some(Scaled::<_, 4>(5_i64)), &[0, 5, 0, 0, 0, 0, 0, 0, 0]);
+    gives("DateTime", Scaled::<_, 0>(5_u32), &5_u32.to_le_bytes());
+    fails("DateTime64(6)", Scaled::<_, 3>(5_i64), true, "3 digits after the point, and the column has 6");
+    fails("Decimal(18, 4)", Scaled::<_, 2>(5_i64), true, "2 digits after the point, and the column has 4");
+    fails("Int64", Scaled::<_, 2>(5_i64), true, "a scaled number where the column accepts Int64");
+    assert_eq!(serde_json::to_string(&Scaled::<_, 2>(5_i64)).unwrap(), "5");
 }
 
 #[test]
@@ -113,8 +217,8 @@ fn enums_are_checked_by_value_and_by_name() {
     gives(ty, Colour::Red, &[1]);
     gives("Enum16('Red' = 300)", 300_i16, &[0x2C, 1]);
     gives("String", Colour::Red, b"\x03Red");
-    fails(ty, 3_i8, false, "3 is not one of the Enum's values");
-    fails(ty, Colour::Mauve, false, "\"Mauve\" is not one of the Enum's names");
+    fails(ty, 3_i8, false, "the number is none of the Enum's 2 values");
+    fails(ty, Colour::Mauve, false, "the text is none of the Enum's 2 names");
     fails(ty, 1_i16, true, "i16");
 }
 
@@ -130,6 +234,9 @@ fn addresses_and_uuids_have_their_own_order() {
     gives("IPv6", Ipv6Addr::LOCALHOST, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
     gives("IPv4", u32::from(Ipv4Addr::new(10, 0, 0, 1)), &[1, 0, 0, 10]);
     fails("IPv4", Ipv4Addr::LOCALHOST, true, "clickhouse::serde::ipv4");
+    fails("IPv6", Bytes(&[127, 0, 0, 1]), false, "4 bytes where the column accepts IPv6");
+    fails("UUID", Bytes(&[1]), false, "1 bytes where the column accepts UUID");
+    fails("Int256", Bytes(&[1]), false, "1 bytes");
 }
 
 #[test]

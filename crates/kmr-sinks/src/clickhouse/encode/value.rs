@@ -1,4 +1,8 @@
 //! Encodes one value: a serde serializer that knows which type the server expects.
+//!
+//! Numbers are not converted, with one exception. A self-describing value, such as
+//! `serde_json::Number`, serialises as `u64`, `i64` or `f64` by its content. Where the column is
+//! `UInt64`, `Int64` or `Float64`, the other two are written if the column can hold them exactly.
 
 use serde::ser::{
     Impossible, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeTuple, SerializeTupleStruct,
@@ -6,8 +10,12 @@ use serde::ser::{
 };
 
 use super::compound::Compound;
-use super::scalar::{Width, put_enum_name, put_enum_value, put_fixed_string, put_uuid};
-use super::{EncodeError, put_length};
+use super::scalar::{
+    Width, exact_float, float_of_unsigned, put_enum_name, put_enum_value, put_fixed_string, put_uuid,
+    to_signed, to_unsigned,
+};
+use super::{EncodeError, put_length, scaled};
+use crate::clickhouse::table::ranges::{Int256, ValueRange};
 use crate::clickhouse::table::types::Type;
 
 /// The RowBinary tag of NULL in a `Variant`.
@@ -37,26 +45,43 @@ impl<'a> Value<'a> {
         Err(EncodeError::mismatch(found, self.ty))
     }
 
-    /// Bytes that need no conversion; their number is part of the Rust type.
-    fn raw(self, size: usize, bytes: &[u8]) -> Result<(), EncodeError> {
-        if bytes.len() != size {
-            return self.mismatch(&format!("{} bytes", bytes.len()));
+    /// The value to store. An error of this value, if the column cannot hold it.
+    #[inline]
+    fn fit<T: Copy + PartialOrd>(&self, range: &ValueRange<T>, value: T) -> Result<T, EncodeError> {
+        match range.fit(value) {
+            Some(value) => Ok(value),
+            None => self.out_of_range(),
         }
-        self.out.extend_from_slice(bytes);
-        Ok(())
     }
 
-    fn uuid(self, bytes: &[u8]) -> Result<(), EncodeError> {
-        let Ok(bytes) = <&[u8; 16]>::try_from(bytes) else {
-            return self.mismatch(&format!("{} bytes", bytes.len()));
-        };
-        put_uuid(self.out, bytes);
+    /// An error of this value: the column cannot hold it.
+    #[cold]
+    fn out_of_range<T>(&self) -> Result<T, EncodeError> {
+        Err(EncodeError::out_of_range(self.ty))
+    }
+
+    /// Exactly `SIZE` bytes. Another number is an error of this value: slices have any length.
+    fn sized<'b, const SIZE: usize>(&self, bytes: &'b [u8]) -> Result<&'b [u8; SIZE], EncodeError> {
+        bytes.try_into().map_err(|_| {
+            let expected = self.ty.with_rust_types();
+            EncodeError::value(format!(
+                "the row holds {} bytes where the column accepts {expected}",
+                bytes.len()
+            ))
+        })
+    }
+
+    fn raw<const SIZE: usize>(self, bytes: &[u8]) -> Result<(), EncodeError> {
+        let bytes = self.sized::<SIZE>(bytes)?;
+        self.out.extend_from_slice(bytes);
         Ok(())
     }
 }
 
 macro_rules! number {
-    ($method:ident, $rust:ident, $($fits:pat_param)|+) => {
+    ($method:ident, $rust:ident, $($fits:pat_param)|+
+     $(, ranged $range:ident: $($ranged:pat_param)|+)?
+     $(, converted $other:pat_param => $conversion:ident)*) => {
         #[inline]
         fn $method(self, value: $rust) -> Result<(), EncodeError> {
             match self.ty {
@@ -64,6 +89,18 @@ macro_rules! number {
                     self.out.extend_from_slice(&value.to_le_bytes());
                     Ok(())
                 }
+                $($($ranged)|+ => {
+                    let value = self.fit($range, value)?;
+                    self.out.extend_from_slice(&value.to_le_bytes());
+                    Ok(())
+                })?
+                $($other => match $conversion(value) {
+                    Some(value) => {
+                        self.out.extend_from_slice(&value.to_le_bytes());
+                        Ok(())
+                    }
+                    None => self.out_of_range(),
+                },)*
                 Type::Nullable(inner) => self.not_null(inner).$method(value),
                 _ => self.mismatch(stringify!($rust)),
             }
@@ -85,15 +122,29 @@ impl<'a> Serializer for Value<'a> {
     number!(serialize_u8, u8, Type::UInt8);
     number!(serialize_u16, u16, Type::UInt16 | Type::Date);
     number!(serialize_u32, u32, Type::UInt32 | Type::DateTime | Type::IPv4);
-    number!(serialize_u64, u64, Type::UInt64);
+    number!(
+        serialize_u64,
+        u64,
+        Type::UInt64,
+        converted Type::Int64 => to_signed,
+        converted Type::Float64 => float_of_unsigned
+    );
     number!(serialize_u128, u128, Type::UInt128);
-    number!(serialize_i32, i32, Type::Int32 | Type::Date32 | Type::Decimal32 | Type::Time);
+    number!(
+        serialize_i32,
+        i32,
+        Type::Int32,
+        ranged range: Type::Date32(range) | Type::Decimal32(range) | Type::Time(range)
+    );
     number!(
         serialize_i64,
         i64,
-        Type::Int64 | Type::DateTime64 | Type::Decimal64 | Type::Time64 | Type::Interval
+        Type::Int64 | Type::Interval,
+        ranged range: Type::DateTime64(range) | Type::Decimal64(range) | Type::Time64(range),
+        converted Type::UInt64 => to_unsigned,
+        converted Type::Float64 => exact_float
     );
-    number!(serialize_i128, i128, Type::Int128 | Type::Decimal128);
+    number!(serialize_i128, i128, Type::Int128, ranged range: Type::Decimal128(range));
     number!(serialize_f32, f32, Type::Float32);
     number!(serialize_f64, f64, Type::Float64);
 
@@ -164,10 +215,18 @@ impl<'a> Serializer for Value<'a> {
                 Ok(())
             }
             Type::FixedString(size) => put_fixed_string(self.out, *size, value),
-            Type::Int256 | Type::UInt256 | Type::Decimal256 => self.raw(32, value),
-            Type::IPv6 => self.raw(16, value),
-            Type::BFloat16 => self.raw(2, value),
-            Type::Uuid => self.uuid(value),
+            Type::Int256 | Type::UInt256 => self.raw::<32>(value),
+            Type::Decimal256(range) => {
+                let number = self.fit(range, Int256::from_le_bytes(self.sized(value)?))?;
+                self.out.extend_from_slice(&number.to_le_bytes());
+                Ok(())
+            }
+            Type::IPv6 => self.raw::<16>(value),
+            Type::BFloat16 => self.raw::<2>(value),
+            Type::Uuid => {
+                put_uuid(self.out, self.sized(value)?);
+                Ok(())
+            }
             Type::Array(inner) if **inner == Type::UInt8 => {
                 put_length(self.out, value.len());
                 self.out.extend_from_slice(value);
@@ -197,8 +256,12 @@ impl<'a> Serializer for Value<'a> {
         }
     }
 
+    /// The null of self-describing values, such as `serde_json::Value`.
     fn serialize_unit(self) -> Result<(), EncodeError> {
-        self.mismatch("()")
+        match self.ty {
+            Type::Nullable(_) | Type::Variant(_) => self.serialize_none(),
+            _ => self.mismatch("()"),
+        }
     }
 
     fn serialize_unit_struct(self, name: &'static str) -> Result<(), EncodeError> {
@@ -217,9 +280,12 @@ impl<'a> Serializer for Value<'a> {
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(
         self,
-        _name: &'static str,
+        name: &'static str,
         value: &T,
     ) -> Result<(), EncodeError> {
+        if let Some(scale) = scaled::scale_of(name) {
+            scaled::check(scale, self.ty)?;
+        }
         value.serialize(self)
     }
 
@@ -244,8 +310,8 @@ impl<'a> Serializer for Value<'a> {
         match self.ty {
             // ClickHouse has no Nullable(Array) and no Nullable(Map).
             Type::Array(inner) | Type::Map(inner) => {
-                let len =
-                    len.ok_or_else(|| EncodeError::value("the sequence does not know its length".into()))?;
+                let unknown = || EncodeError::every_row("the sequence does not know its length".into());
+                let len = len.ok_or_else(unknown)?;
                 put_length(self.out, len);
                 Ok(Compound::repeated(self.out, inner, len))
             }
@@ -282,7 +348,8 @@ impl<'a> Serializer for Value<'a> {
     fn serialize_map(self, len: Option<usize>) -> Result<Compound<'a>, EncodeError> {
         match self.ty {
             Type::Map(entry) => {
-                let len = len.ok_or_else(|| EncodeError::value("the map does not know its length".into()))?;
+                let unknown = || EncodeError::every_row("the map does not know its length".into());
+                let len = len.ok_or_else(unknown)?;
                 put_length(self.out, len);
                 Compound::entries(self.out, entry, len)
             }

@@ -10,7 +10,6 @@
 pub(super) mod block;
 pub(super) mod doubt;
 pub(super) mod probe;
-mod views;
 pub(super) mod windows;
 
 use std::sync::Arc;

@@ -12,6 +12,7 @@ use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response;
+use crate::clickhouse::http::settings::block_settings;
 
 /// The quoted name of the temporary table.
 const TABLE: &str = "`kmr_probe`";
@@ -82,7 +83,7 @@ impl<'d> Probe<'d> {
         let statement = self.destination.statement().replacen(&*self.destination.name, TABLE, 1);
         let block_rows = self.destination.block_rows(rows).to_string();
         let mut parameters = vec![("wait_end_of_query", "1"), ("async_insert", "0")];
-        parameters.extend(Destination::block_settings(&block_rows));
+        parameters.extend(block_settings(&block_rows));
         parameters.extend(self.destination.format_settings());
         let encoding = self.destination.compression.content_encoding();
         let parameters = self.in_session(&parameters);

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::exactly_once::views::{TableInfo, describe, target};
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::query::select;
 use crate::clickhouse::table::name::{TableName, is_table, literal};
+use crate::clickhouse::table::views::{TableInfo, describe, target};
 
 /// Maximum number of tables in the graph of views.
 const MAX_TABLES: usize = 200;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hyper::{HeaderMap, Uri};
 
 use crate::clickhouse::http::pool::Pool;
+use crate::clickhouse::http::settings::Pins;
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::Tls;
 
@@ -39,6 +40,8 @@ pub(crate) struct Endpoint {
     /// Values that are removed from every text that the server sends.
     pub(crate) secrets: Vec<Secret>,
     pub(crate) settings: Vec<(String, String)>,
+    /// The settings that every request carries. A server may not know all of them.
+    pub(crate) pins: Arc<Pins>,
     pub(crate) timeouts: Timeouts,
     /// Idle connections to this server.
     pub(crate) pool: Arc<Pool>,
@@ -52,16 +55,20 @@ impl Endpoint {
         address(&self.host, self.port)
     }
 
-    /// Path and parameters of a request: `parameters`, then the user's settings.
+    /// Path and parameters of a request: `parameters`, then the pinned settings, then the user's.
     pub(crate) fn target(&self, parameters: &[(&str, &str)]) -> String {
         let mut target = self.path.clone();
-        let settings = self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        for (at, (name, value)) in parameters.iter().copied().chain(settings).enumerate() {
-            target.push(if at == 0 { '?' } else { '&' });
+        let mut separator = '?';
+        let mut add = |(name, value): (&str, &str)| {
+            target.push(separator);
+            separator = '&';
             percent_encode(name, &mut target);
             target.push('=');
             percent_encode(value, &mut target);
-        }
+        };
+        parameters.iter().copied().for_each(&mut add);
+        self.pins.for_each(&mut add);
+        self.settings.iter().for_each(|(name, value)| add((name, value)));
         target
     }
 

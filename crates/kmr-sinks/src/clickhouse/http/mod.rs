@@ -8,6 +8,7 @@ pub(super) mod pool;
 pub(super) mod query;
 pub(super) mod request;
 pub(super) mod response;
+pub(super) mod settings;
 pub(super) mod status;
 pub(super) mod stream;
 pub(super) mod throttle;

@@ -1,4 +1,4 @@
-//! A SELECT whose rows are read as JSON: how the sink reads the server's system tables.
+//! A SELECT whose rows are read as JSON: how the sink asks the server.
 
 use bytes::Bytes;
 use serde::de::DeserializeOwned;

@@ -101,12 +101,20 @@ pub(crate) fn check(response: &Response, endpoint: &Endpoint, table: &str) -> Re
     if response.status.is_success() { Ok(()) } else { Err(bare_status(response, endpoint)) }
 }
 
-/// Reads the response to an insert of `sent` rows.
+/// What an insert sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sent {
+    pub(crate) rows: u64,
+    /// Whether the server may combine it with other inserts.
+    pub(crate) is_async: bool,
+}
+
+/// Reads the response to an insert.
 pub(crate) fn insert_outcome(
     response: &Response,
     endpoint: &Endpoint,
     table: &str,
-    sent: u64,
+    sent: Sent,
 ) -> Result<Outcome, ClickHouseError> {
     check(response, endpoint, table)?;
     if response.status.as_u16() != 200 {
@@ -115,14 +123,15 @@ pub(crate) fn insert_outcome(
     if !response.body.trim_ascii().is_empty() {
         return Err(not_clickhouse(response, endpoint, "an insert with a text"));
     }
-    let written_rows = response.written_rows();
+    // Servers before 26.4 report 0 for an asynchronous insert that they have stored.
+    let written_rows = response.written_rows().filter(|written| !sent.is_async || *written > 0);
     match written_rows {
         // More is normal: rows in dependent views count too.
-        Some(written) if written < sent => Err(ClickHouseError::Incomplete {
+        Some(written) if written < sent.rows => Err(ClickHouseError::Incomplete {
             address: endpoint.address(),
             table: table.to_owned(),
             written,
-            sent,
+            sent: sent.rows,
         }),
         _ => Ok(Outcome { written_rows, query_id: response.header("x-clickhouse-query-id") }),
     }

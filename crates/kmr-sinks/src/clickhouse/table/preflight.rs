@@ -45,7 +45,7 @@ where
         DescribedColumn::new(column.name.clone(), column.type_text.clone(), column.default_kind.clone())
     });
     let schema = schema::check::<R>(table, &described.collect::<Vec<_>>(), &RecordColumns::default())?;
-    let table = DescribedTable { name: table.to_owned(), schema };
+    let table = DescribedTable::new(table.to_owned(), schema);
     EncodedRows::<R>::new(Some(Arc::new(table))).push(sample)
 }
 

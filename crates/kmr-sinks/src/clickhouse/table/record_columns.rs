@@ -2,9 +2,10 @@
 
 use kmr_core::Record;
 
-use crate::clickhouse::encode::put_length;
+use crate::clickhouse::encode::{EncodeError, put_length};
 use crate::clickhouse::table::column::{Column, DescribedColumn, insertable_column};
-use crate::clickhouse::table::types::Type;
+use crate::clickhouse::table::ranges::OutOfRange;
+use crate::clickhouse::table::types::{ServerYears, Type};
 
 /// The columns of the table that store the source of a row: topic, partition, offset, timestamp and
 /// key of its record. The row type needs no fields for them and must have none of these names.
@@ -17,7 +18,9 @@ use crate::clickhouse::table::types::Type;
 /// | timestamp | `DateTime64`, `DateTime`; `Int64` and `UInt64` hold milliseconds. A record without one gets NULL, or 1970 |
 /// | key | `String`. A record without one gets NULL, or an empty string |
 ///
-/// All of them can be `Nullable`.
+/// All of them can be `Nullable`. A timestamp that its column cannot hold, such as the year 2200 in
+/// a `DateTime`, makes the record a dead letter: see
+/// [`out_of_range_policy`](super::ClickHouseWriter::out_of_range_policy).
 ///
 /// ```
 /// use kmr_sinks::clickhouse::RecordColumns;
@@ -42,15 +45,10 @@ pub(crate) enum RecordField {
 #[derive(Clone, Debug)]
 pub(crate) struct RecordColumn {
     field: RecordField,
+    /// The type inside a `Nullable`.
     ty: Type,
-    /// The resolution of a column of times.
-    ticks: Ticks,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ticks {
-    PerMillisecond(i64),
-    MillisecondsPerTick(i64),
+    nullable: bool,
+    out_of_range: OutOfRange,
 }
 
 impl RecordColumns {
@@ -106,8 +104,12 @@ impl RecordColumns {
                     field.name()
                 ));
             }
-            let ticks = ticks(&column);
-            let record = RecordColumn { field: *field, ty: column.ty.clone(), ticks };
+            let record = RecordColumn {
+                field: *field,
+                ty: not_null(&column.ty).clone(),
+                nullable: matches!(column.ty, Type::Nullable(_)),
+                out_of_range: OutOfRange::default(),
+            };
             Ok((column, record))
         };
         self.columns.iter().map(find).collect()
@@ -140,70 +142,80 @@ impl RecordField {
             }
             RecordField::Offset => matches!(ty, Type::Int64 | Type::UInt64),
             RecordField::Timestamp => {
-                matches!(ty, Type::DateTime64 | Type::DateTime | Type::Int64 | Type::UInt64)
+                matches!(ty, Type::DateTime64(_) | Type::DateTime | Type::Int64 | Type::UInt64)
             }
         }
-    }
-}
-
-/// The resolution of a column of times, which `DateTime64(3, 'UTC')` has in its text.
-fn ticks(column: &Column) -> Ticks {
-    match not_null(&column.ty) {
-        Type::DateTime => Ticks::MillisecondsPerTick(1000),
-        Type::DateTime64 => {
-            let digits = column.type_text.split_once("DateTime64(").map(|(_, rest)| rest);
-            let digit = digits.and_then(|rest| rest.chars().next()?.to_digit(10)).unwrap_or(3);
-            match digit {
-                0..3 => Ticks::MillisecondsPerTick(10_i64.pow(3 - digit)),
-                _ => Ticks::PerMillisecond(10_i64.pow(digit - 3)),
-            }
-        }
-        _ => Ticks::PerMillisecond(1),
     }
 }
 
 impl RecordColumn {
     /// Appends the record's field to `out`.
-    pub(crate) fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) {
-        let nullable = matches!(self.ty, Type::Nullable(_));
+    ///
+    /// # Errors
+    /// The column cannot hold the value.
+    pub(crate) fn write(&self, record: &Record<'_>, out: &mut Vec<u8>) -> Result<(), EncodeError> {
         let absent = match self.field {
             RecordField::Timestamp => record.timestamp_millis().is_none(),
             RecordField::Key => record.key().is_none(),
             _ => false,
         };
-        if nullable {
+        if self.nullable {
             out.push(u8::from(absent));
             if absent {
-                return;
+                return Ok(());
             }
         }
         match self.field {
             RecordField::Topic => put_bytes(out, record.topic().as_bytes()),
             RecordField::Key => put_bytes(out, record.key().unwrap_or_default()),
-            RecordField::Partition => self.put_number(out, i64::from(record.partition())),
-            RecordField::Offset => self.put_number(out, record.offset()),
+            RecordField::Partition => self.put_number(out, i128::from(record.partition()))?,
+            RecordField::Offset => self.put_number(out, i128::from(record.offset()))?,
             RecordField::Timestamp => {
-                let millis = record.timestamp_millis().unwrap_or(0);
-                self.put_number(
-                    out,
-                    match self.ticks {
-                        Ticks::PerMillisecond(ticks) => millis.saturating_mul(ticks),
-                        Ticks::MillisecondsPerTick(millis_per_tick) => millis.div_euclid(millis_per_tick),
-                    },
-                );
+                self.put_number(out, self.ticks(record.timestamp_millis().unwrap_or(0)))?;
             }
+        }
+        Ok(())
+    }
+
+    /// A time in the unit of the column.
+    fn ticks(&self, millis: i64) -> i128 {
+        let millis = i128::from(millis);
+        match &self.ty {
+            Type::DateTime => millis.div_euclid(1000),
+            Type::DateTime64(range) => match range.scale() {
+                scale @ 0..3 => millis.div_euclid(10_i128.pow(3 - u32::from(scale))),
+                scale => millis * 10_i128.pow(u32::from(scale) - 3),
+            },
+            _ => millis,
         }
     }
 
-    /// Appends the low bytes of a number, as many as the column has: Kafka's numbers are not
-    /// negative.
-    fn put_number(&self, out: &mut Vec<u8>, number: i64) {
-        let size = match not_null(&self.ty) {
-            Type::UInt16 => 2,
-            Type::Int32 | Type::UInt32 | Type::DateTime => 4,
-            _ => 8,
+    /// Appends a number in the type of the column.
+    fn put_number(&self, out: &mut Vec<u8>, number: i128) -> Result<(), EncodeError> {
+        let (min, max, size) = match &self.ty {
+            Type::UInt16 => (0, i128::from(u16::MAX), 2),
+            Type::UInt32 | Type::DateTime => (0, i128::from(u32::MAX), 4),
+            Type::Int32 => (i128::from(i32::MIN), i128::from(i32::MAX), 4),
+            Type::UInt64 => (0, i128::from(u64::MAX), 8),
+            Type::DateTime64(range) => {
+                let ticks = range.fit_wide(number).ok_or_else(|| EncodeError::out_of_range(&self.ty))?;
+                out.extend_from_slice(&ticks.to_le_bytes());
+                return Ok(());
+            }
+            _ => (i128::from(i64::MIN), i128::from(i64::MAX), 8),
         };
-        out.extend_from_slice(&number.to_le_bytes()[..size]);
+        let saturate = self.out_of_range == OutOfRange::Saturate && self.field == RecordField::Timestamp;
+        if !(min..=max).contains(&number) && !saturate {
+            return Err(EncodeError::out_of_range(&self.ty));
+        }
+        out.extend_from_slice(&number.clamp(min, max).to_le_bytes()[..size]);
+        Ok(())
+    }
+
+    /// Applies the years of the server, and the policy for values outside of a range.
+    pub(crate) fn set_ranges(&mut self, years: ServerYears, policy: OutOfRange) {
+        self.ty.set_ranges(years, policy);
+        self.out_of_range = policy;
     }
 }
 
@@ -222,9 +234,49 @@ mod tests {
     fn written(columns: &RecordColumns, table: &[(&str, &str, &str)], record: &OwnedRecord) -> Vec<u8> {
         let mut out = Vec::new();
         for (_, column) in columns.find(&described(table)).unwrap() {
-            column.write(&record.as_record(), &mut out);
+            column.write(&record.as_record(), &mut out).unwrap();
         }
         out
+    }
+
+    /// What a column of type `ty` stores of a timestamp, or the error.
+    fn stored(ty: &str, millis: i64, policy: OutOfRange) -> Result<i64, String> {
+        let found = RecordColumns::new().timestamp("d").find(&described(&[("d", ty, "")])).unwrap();
+        let mut column = found.into_iter().next().unwrap().1;
+        column.set_ranges(ServerYears::default(), policy);
+        let (mut out, record) = (Vec::new(), OwnedRecord::new("t", 0, 0).with_timestamp_millis(millis));
+        column.write(&record.as_record(), &mut out).map_err(|error| error.to_string())?;
+        out.resize(8, 0);
+        Ok(i64::from_le_bytes(out.try_into().unwrap()))
+    }
+
+    #[test]
+    fn timestamps_that_a_column_cannot_hold_are_errors_or_the_nearest_value() {
+        const YEAR_2200: i64 = 7_258_118_400_000;
+        const YEAR_2400: i64 = 13_569_465_600_000;
+        for (ty, millis, nearest, words) in [
+            ("DateTime", 4_294_967_296_000, 4_294_967_295, "to 2106-02-07 06:28:15 UTC"),
+            ("DateTime('UTC')", YEAR_2200, 4_294_967_295, "to 2106-02-07 06:28:15 UTC"),
+            ("DateTime", -1_000, 0, "1970-01-01"),
+            ("DateTime64(0)", YEAR_2400, 10_413_791_999, "to 2299-12-31 23:59:59 UTC"),
+            ("DateTime64(3)", YEAR_2400, 10_413_791_999_999, "to 2299-12-31 23:59:59 UTC"),
+            ("DateTime64(9)", YEAR_2400, i64::MAX, "to 2262-04-11 23:47:16 UTC"),
+            ("DateTime64(3)", i64::MIN, -2_208_988_800_000, "1900-01-01"),
+            ("UInt64", -5, 0, "0 to"),
+        ] {
+            let error = stored(ty, millis, OutOfRange::Reject).unwrap_err();
+            assert!(error.contains("out of range") && error.contains(words), "{ty}: {error}");
+            assert_eq!(stored(ty, millis, OutOfRange::Saturate), Ok(nearest), "{ty}");
+        }
+        for (ty, millis, ticks) in [
+            ("DateTime", 4_294_967_295_999, 4_294_967_295),
+            ("DateTime64(3)", YEAR_2200, YEAR_2200),
+            ("DateTime64(6)", YEAR_2200, YEAR_2200 * 1000),
+            ("Int64", i64::MAX, i64::MAX),
+            ("UInt64", YEAR_2400, YEAR_2400),
+        ] {
+            assert_eq!(stored(ty, millis, OutOfRange::Reject), Ok(ticks), "{ty}");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! Whether a row type fits the described table, and the insert that follows from it.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use ::clickhouse::Row;
 use bytes::Bytes;
 
@@ -7,7 +9,9 @@ use crate::clickhouse::encode::put_length;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::table::column::{Column, DescribedColumn};
 use crate::clickhouse::table::name::quoted;
+use crate::clickhouse::table::ranges::OutOfRange;
 use crate::clickhouse::table::record_columns::{RecordColumn, RecordColumns};
+use crate::clickhouse::table::types::ServerYears;
 
 /// How rows of one type are inserted into one table.
 #[derive(Clone, Debug)]
@@ -28,6 +32,37 @@ pub(crate) struct Schema {
 pub(crate) struct DescribedTable {
     pub(crate) name: String,
     pub(crate) schema: Schema,
+    /// Whether a row was encoded, which shows that the types of its fields fit.
+    has_encoded_rows: AtomicBool,
+}
+
+impl DescribedTable {
+    pub(crate) fn new(name: String, schema: Schema) -> Self {
+        Self { name, schema, has_encoded_rows: AtomicBool::new(false) }
+    }
+
+    /// Notes that a row was encoded.
+    #[inline]
+    pub(crate) fn row_encoded(&self) {
+        self.has_encoded_rows.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn has_encoded_rows(&self) -> bool {
+        self.has_encoded_rows.load(Ordering::Relaxed)
+    }
+}
+
+impl Schema {
+    /// Whether a column has a date or a time whose years depend on the server.
+    pub(crate) fn holds_years(&self) -> bool {
+        self.columns.iter().any(|column| column.ty.holds_years())
+    }
+
+    /// Applies the years of the server, and the policy for values outside of a range.
+    pub(crate) fn set_ranges(&mut self, years: ServerYears, policy: OutOfRange) {
+        self.columns.iter_mut().for_each(|column| column.ty.set_ranges(years, policy));
+        self.record.iter_mut().for_each(|column| column.set_ranges(years, policy));
+    }
 }
 
 /// Matches the fields of `R` and the record columns with the columns of `table`, a quoted name.

@@ -45,7 +45,7 @@ pub(crate) fn statement(
 }
 
 /// Whether every value of `old` is also one of `new`. [`Type`] leaves out `LowCardinality` and time
-/// zones.
+/// zones. Types with a scale are equal only if precision and scale are the same.
 fn keeps_values(old: &Type, new: &Type) -> bool {
     use Type::{Enum8, Enum16, Float32, Float64, Int8, Int16, Int32, Int64, Int128, Int256};
     use Type::{Nullable, String, UInt8, UInt16, UInt32, UInt64, UInt128, UInt256};
@@ -54,7 +54,7 @@ fn keeps_values(old: &Type, new: &Type) -> bool {
             old.iter().all(|value| new.contains(value))
         }
         (Enum8(_) | Enum16(_), String) => true,
-        (old, new) if old == new => !is_scaled(old),
+        (old, new) if old == new => true,
         (Nullable(old), Nullable(new)) => keeps_values(old, new),
         (old, Nullable(new)) => keeps_values(old, new),
         (UInt8, UInt16 | UInt32 | UInt64 | UInt128 | UInt256 | Int16 | Int32 | Int64 | Int128 | Int256)
@@ -68,23 +68,6 @@ fn keeps_values(old: &Type, new: &Type) -> bool {
         | (Int64, Int128 | Int256)
         | (Int128, Int256)
         | (Float32, Float64) => true,
-        _ => false,
-    }
-}
-
-/// Whether the type has a scale or precision, which [`Type`] leaves out: another one can truncate
-/// values.
-fn is_scaled(ty: &Type) -> bool {
-    match ty {
-        Type::Decimal32
-        | Type::Decimal64
-        | Type::Decimal128
-        | Type::Decimal256
-        | Type::DateTime64
-        | Type::Time64 => true,
-        Type::Nullable(inner) | Type::Array(inner) | Type::Map(inner) => is_scaled(inner),
-        Type::Tuple(elements) => elements.iter().any(|element| is_scaled(&element.ty)),
-        Type::Variant(types) => types.iter().any(is_scaled),
         _ => false,
     }
 }
@@ -141,6 +124,7 @@ mod tests {
             ("Float32", "Float64"),
             ("DateTime('UTC')", "DateTime('Europe/Vienna')"),
             ("Enum8('a' = 1)", "String"),
+            ("DateTime64(3, 'UTC')", "DateTime64(3, 'Asia/Tokyo')"),
         ] {
             assert!(after(old, new).is_ok_and(|text| text.contains("input(")), "{old} to {new}");
         }
@@ -153,6 +137,8 @@ mod tests {
             ("Int8", "UInt64"),
             ("Nullable(UInt8)", "UInt8"),
             ("Decimal(9, 4)", "Decimal(9, 2)"),
+            ("Decimal(9, 2)", "Decimal(8, 2)"),
+            ("Time64(6)", "Time64(3)"),
             ("DateTime64(6)", "DateTime64(3)"),
             ("Enum8('a' = 1, 'b' = 2)", "Enum8('a' = 1)"),
             ("UInt64", "Float64"),

@@ -4,26 +4,75 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clickhouse::error::{ClickHouseError, Phase};
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::hosts::{HostFault, Hosts};
+use crate::clickhouse::http::query::select;
 use crate::clickhouse::http::request::post;
-use crate::clickhouse::http::response;
+use crate::clickhouse::http::response::{self, Response};
+use crate::clickhouse::http::settings::{BLOCK_ROWS, insert_settings};
 use crate::clickhouse::table::column::{DescribedColumn, describe_statement, read_description};
+use crate::clickhouse::table::ranges::Years;
+use crate::clickhouse::table::storage;
+use crate::clickhouse::table::types::ServerYears;
 use crate::clickhouse::telemetry;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
 
-/// The columns of `table`, a quoted name, and the host that described them.
+/// The options of the writer that its start needs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct StartOptions {
+    pub(crate) allow_volatile: bool,
+    pub(crate) async_insert: bool,
+    pub(crate) start_timeout: Duration,
+}
+
+/// The columns of `table`, a quoted name, and the host that described them, after a check of the
+/// table's engine.
 pub(crate) async fn describe(
     hosts: &Hosts,
     table: &str,
-    start_timeout: Duration,
+    options: StartOptions,
 ) -> Result<(usize, Vec<DescribedColumn>), ClickHouseError> {
-    until_ready(hosts, start_timeout, |endpoint| describe_once(endpoint, table)).await
+    let StartOptions { allow_volatile, async_insert, start_timeout } = options;
+    until_ready(hosts, start_timeout, |endpoint| async move {
+        let described = describe_once(endpoint, table, async_insert).await?;
+        storage::check(endpoint, table, allow_volatile).await.map(|()| described)
+    })
+    .await
+}
+
+/// The years that the server's dates and times hold: a query shows what it makes of the last day.
+pub(crate) async fn years(
+    hosts: &Hosts,
+    table: &str,
+    start_timeout: Duration,
+) -> Result<ServerYears, ClickHouseError> {
+    let request = |endpoint| select::<LastYears>(endpoint, table, LAST_YEARS);
+    let (_, found) = until_ready(hosts, start_timeout, request).await?;
+    Ok(found.first().map(LastYears::years).unwrap_or_default())
+}
+
+/// The year in which the server places the last day of 9999. One that does not know the day takes
+/// the last one that it knows.
+const LAST_YEARS: &str = "SELECT toYear(toDate32('9999-12-31')) AS date_32, \
+                          toYear(toDateTime64('9999-12-31 00:00:00', 0, 'UTC')) AS date_time_64";
+
+#[derive(Deserialize)]
+struct LastYears {
+    date_32: u16,
+    date_time_64: u16,
+}
+
+impl LastYears {
+    fn years(&self) -> ServerYears {
+        let years = |last| if last == 9999 { Years::Wide } else { Years::Narrow };
+        ServerYears { date_32: years(self.date_32), date_time_64: years(self.date_time_64) }
+    }
 }
 
 /// Makes one check of the start, and returns the host that answered. It repeats the check while the
@@ -72,11 +121,16 @@ where
 pub(crate) async fn describe_once(
     endpoint: &Endpoint,
     table: &str,
+    async_insert: bool,
 ) -> Result<Vec<DescribedColumn>, ClickHouseError> {
     let statement = describe_statement(table);
-    let target = endpoint.target(&[("wait_end_of_query", "1")]);
-    let response = post(endpoint, &target, vec![Bytes::from(statement)], None).await?;
-    response::check(&response, endpoint, table)?;
+    let mut response = describe_with_insert_settings(endpoint, &statement, async_insert).await?;
+    while let Err(error) = response::check(&response, endpoint, table) {
+        if !endpoint.pins.adapt(&error) {
+            return Err(error);
+        }
+        response = describe_with_insert_settings(endpoint, &statement, async_insert).await?;
+    }
     match read_description(&response.body) {
         Ok(described) if !described.is_empty() => Ok(described),
         _ => Err(response::not_clickhouse(
@@ -85,4 +139,21 @@ pub(crate) async fn describe_once(
             "DESCRIBE TABLE with something else than columns",
         )),
     }
+}
+
+/// Sends the settings of an insert, so that a constraint of the user's profile is found before
+/// anything is written.
+async fn describe_with_insert_settings(
+    endpoint: &Endpoint,
+    statement: &str,
+    async_insert: bool,
+) -> Result<Response, ClickHouseError> {
+    let block_rows = BLOCK_ROWS.to_string();
+    let mut settings = insert_settings(&block_rows, async_insert);
+    settings.extend([
+        ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+        ("insert_deduplication_token", "kmr-start"),
+    ]);
+    let body = vec![Bytes::from(statement.to_owned())];
+    post(endpoint, &endpoint.target(&settings), body, None).await
 }

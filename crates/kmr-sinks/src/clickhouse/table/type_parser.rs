@@ -1,5 +1,6 @@
 //! Parses a data type from the text of `DESCRIBE TABLE`.
 
+use crate::clickhouse::table::ranges::{Years, date_32, date_time_64, decimal, time, time_64};
 use crate::clickhouse::table::types::{Element, EnumValue, Type};
 
 impl Type {
@@ -32,15 +33,15 @@ fn parse_known(text: &str) -> Option<Type> {
         ("String", None) => Type::String,
         ("UUID", None) => Type::Uuid,
         ("Date", None) => Type::Date,
-        ("Date32", None) => Type::Date32,
+        ("Date32", None) => Type::Date32(date_32(Years::Narrow)),
         ("DateTime", _) => Type::DateTime,
-        ("DateTime64", Some(_)) => Type::DateTime64,
-        ("Time", None) => Type::Time,
-        ("Time64", Some(_)) => Type::Time64,
+        ("DateTime64", Some(args)) => Type::DateTime64(date_time_64(Years::Narrow, ticks(args)?)),
+        ("Time", None) => Type::Time(time()),
+        ("Time64", Some(args)) => Type::Time64(time_64(ticks(args)?)),
         ("IPv4", None) => Type::IPv4,
         ("IPv6", None) => Type::IPv6,
         ("JSON", _) => Type::Json,
-        ("Decimal", Some(args)) => decimal(args)?,
+        ("Decimal", Some(args)) => decimal_type(args)?,
         ("FixedString", Some(args)) => Type::FixedString(args.trim().parse().ok()?),
         ("Enum8", Some(args)) => Type::Enum8(enum_values(args)?),
         ("Enum16", Some(args)) => Type::Enum16(enum_values(args)?),
@@ -79,14 +80,21 @@ fn unnamed(ty: Type) -> Element {
     Element { name: String::new(), ty }
 }
 
+/// The first argument of `DateTime64(3, 'UTC')` or `Time64(3)`: digits after the second.
+fn ticks(args: &str) -> Option<u8> {
+    arguments(args).first()?.parse().ok().filter(|digits| *digits <= 9)
+}
+
 /// `Decimal(P, S)`: the precision alone decides the width.
-fn decimal(args: &str) -> Option<Type> {
-    let precision: u8 = arguments(args).first()?.trim().parse().ok()?;
+fn decimal_type(args: &str) -> Option<Type> {
+    let args = arguments(args);
+    let precision: u8 = args.first()?.parse().ok()?;
+    let scale: u8 = args.get(1).map_or(Some(0), |scale| scale.parse().ok())?;
     Some(match precision {
-        1..=9 => Type::Decimal32,
-        10..=18 => Type::Decimal64,
-        19..=38 => Type::Decimal128,
-        39..=76 => Type::Decimal256,
+        1..=9 => Type::Decimal32(decimal(precision, scale)),
+        10..=18 => Type::Decimal64(decimal(precision, scale)),
+        19..=38 => Type::Decimal128(Box::new(decimal(precision, scale))),
+        39..=76 => Type::Decimal256(Box::new(decimal(precision, scale))),
         _ => return None,
     })
 }
@@ -188,16 +196,16 @@ mod tests {
         assert_eq!(Type::parse("LowCardinality(Nullable(String))"), Type::Nullable(Box::new(Type::String)));
         assert_eq!(Type::parse("SimpleAggregateFunction(sum, UInt64)"), Type::UInt64);
         assert_eq!(Type::parse("DateTime('Europe/Vienna')"), Type::DateTime);
-        assert_eq!(Type::parse("DateTime64(3, 'UTC')"), Type::DateTime64);
+        assert_eq!(Type::parse("DateTime64(3, 'UTC')"), Type::DateTime64(date_time_64(Years::Narrow, 3)));
     }
 
     #[test]
     fn decimals_have_the_width_of_their_precision() {
         for (text, expected) in [
-            ("Decimal(9, 2)", Type::Decimal32),
-            ("Decimal(10, 2)", Type::Decimal64),
-            ("Decimal(38, 10)", Type::Decimal128),
-            ("Decimal(76, 0)", Type::Decimal256),
+            ("Decimal(9, 2)", Type::Decimal32(decimal(9, 2))),
+            ("Decimal(10, 2)", Type::Decimal64(decimal(10, 2))),
+            ("Decimal(38, 10)", Type::Decimal128(Box::new(decimal(38, 10)))),
+            ("Decimal(76, 0)", Type::Decimal256(Box::new(decimal(76, 0)))),
         ] {
             assert_eq!(Type::parse(text), expected);
         }

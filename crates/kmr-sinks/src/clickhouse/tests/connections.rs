@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::bisection::{batch_of, deliver};
-use super::mock::{Received, read_request};
+use super::mock::{ENGINE_REQUEST, Received, read_request};
 use super::{sink_error, writer};
 use crate::clickhouse::ClickHouseError;
 
@@ -57,8 +57,11 @@ impl Server {
                             return;
                         }
                         let request = read_request(&mut stream).await;
-                        let is_insert = !request.body.starts_with(b"DESCRIBE");
-                        requests.lock().unwrap().push(request);
+                        let asks_for_engine = request.body.starts_with(ENGINE_REQUEST.as_bytes());
+                        let is_insert = !asks_for_engine && !request.body.starts_with(b"DESCRIBE");
+                        if !asks_for_engine {
+                            requests.lock().unwrap().push(request);
+                        }
                         let reply = match is_insert {
                             true => reply(inserts.fetch_add(1, Ordering::Relaxed)),
                             false => Reply::Keep(30),

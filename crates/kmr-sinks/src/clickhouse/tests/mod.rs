@@ -327,3 +327,51 @@ async fn an_endless_response_is_truncated() {
     assert!(!retryable);
     assert!(error.to_string().len() < 1_000, "{error}");
 }
+
+#[tokio::test]
+async fn settings_that_the_server_does_not_know_are_left_out_before_the_first_insert() {
+    let unknown = |name: &str| {
+        let text = format!("Code: 115. DB::Exception: Unknown setting '{name}'. (UNKNOWN_SETTING)");
+        response("404 Not Found", &[(EXCEPTION, "115")], &text)
+    };
+    let first = unknown("use_strict_insert_block_limits");
+    let second = unknown("distributed_foreground_insert");
+    let mock = Mock::new(vec![first, second, description(), written(2)]).await;
+    batch(writer(&mock.url)).await.deliver(Attempt::new(1)).await.unwrap();
+    let heads: Vec<_> = mock.received().into_iter().map(|request| request.head).collect();
+    assert!(heads[0].contains("&use_strict_insert_block_limits=0&"), "{}", heads[0]);
+    // The description tries the settings of inserts.
+    assert!(heads[0].contains("async_insert=0&max_insert_block_size="), "{}", heads[0]);
+    for head in &heads[2..] {
+        assert!(!head.contains("use_strict_insert") && !head.contains("distributed_foreground"), "{head}");
+        assert!(head.contains("&insert_distributed_sync=1"), "{head}");
+        assert!(head.contains("&timeout_overflow_mode=throw&"), "{head}");
+    }
+}
+
+#[tokio::test]
+async fn a_constraint_on_a_setting_stops_the_start_and_is_named() {
+    let text = "Code: 452. DB::Exception: Setting async_insert should not be changed. (SETTING_CONSTRAINT_VIOLATION)";
+    let mock = Mock::new(vec![response("500 Internal Server Error", &[(EXCEPTION, "452")], text)]).await;
+    let text = start_failure(&mut writer(&mock.url)).await;
+    assert!(text.contains("async_insert should not be changed") && text.contains("profile"), "{text}");
+    assert_eq!(mock.received().len(), 1);
+}
+
+#[tokio::test]
+async fn asynchronous_inserts_work_on_servers_that_do_not_combine_them_with_views() {
+    let text = "Code: 344. DB::Exception: Deduplication in dependent materialized view cannot work together with async \
+                inserts. Please disable either `deduplicate_blocks_in_dependent_materialized_views` or `async_insert` setting.";
+    let rejected = response("500 Internal Server Error", &[(EXCEPTION, "344")], text);
+    // These servers do not count the rows of an asynchronous insert either.
+    let mock = Mock::new(vec![description(), rejected, written(0), written(0)]).await;
+    let batch = batch(writer(&mock.url).async_insert(true)).await;
+    for attempt in [1, 2] {
+        let receipt = batch.deliver(Attempt::new(attempt)).await.unwrap().output;
+        assert_eq!((receipt.rows, receipt.written_rows), (2, None));
+    }
+    let heads: Vec<_> = mock.received().into_iter().map(|request| request.head).collect();
+    assert!(heads[1].contains("&deduplicate_blocks_in_dependent_materialized_views=1&"), "{}", heads[1]);
+    assert!(heads[2].contains("&deduplicate_blocks_in_dependent_materialized_views=0&"), "{}", heads[2]);
+    assert!(heads[2].contains("&async_insert_deduplicate=0&"), "{}", heads[2]);
+}

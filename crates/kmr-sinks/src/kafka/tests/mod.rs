@@ -66,6 +66,27 @@ async fn a_dead_letter_has_the_record_and_its_failure() {
 }
 
 #[tokio::test]
+async fn a_dead_letter_that_is_too_large_is_sent_again_with_less_content() {
+    let content = "p".repeat(2000);
+    for (failures, payload, missing) in [(2, Some(&content), false), (3, None, true)] {
+        let cluster = Cluster::start();
+        let mut writer = KafkaWriter::dead_letters(cluster.config(&[]), "events");
+        writer.start().await.unwrap();
+        // The first request, then the message alone, then with shorter headers.
+        cluster.fail_produce(&vec![Code::MessageSizeTooLarge; failures]);
+        let record = OwnedRecord::new("orders", 3, 42).with_key("k").with_payload(content.clone());
+        let dead_letter = DeadLetter::new(record, "map 1", "no number ".repeat(100));
+        let delivered = batch(&mut writer, vec![dead_letter]).deliver(Attempt::new(1)).await.unwrap();
+        assert_eq!((delivered.output, delivered.rejected.len()), (1, 0));
+        let arrived = [cluster.read_all("events", 0), cluster.read_all("events", 1)].concat();
+        assert_eq!(arrived.len(), 1);
+        let record = arrived[0].as_record();
+        assert_eq!(record.payload(), payload.map(|payload| payload.as_bytes()));
+        assert_eq!(record.headers().get("kmr.missing").is_some(), missing);
+    }
+}
+
+#[tokio::test]
 async fn a_missing_topic_and_a_missing_broker_are_named_at_the_start() {
     let cluster = Cluster::start();
     cluster

@@ -27,6 +27,36 @@ fn end(number: i32, offset: i64) -> Fetched {
     Fetched::End { topic: "t".into(), partition: number, offset }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_consumer_has_caught_up_when_each_of_its_partitions_was_read_to_its_end() {
+    let sink = Collect::default();
+    let mut consumer = start_with(Strategy::new().map(place).reduce(sink.clone()), 1 << 20, options()).await;
+    let board = consumer.control.board.clone();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!board.has_caught_up(), "joining the group may take long");
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..3);
+    consumer.fetch_event(end(0, 3));
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert!(!board.has_caught_up(), "the first fetch of partition 1 has no response");
+    consumer.fetch_event(end(1, 0));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(board.has_caught_up());
+    consumer.fetch(0, 3..5);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(board.has_caught_up(), "records that come later are counted");
+    consumer.revoke(&[0, 1]).await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert!(!board.has_caught_up(), "the next assignment may follow");
+    consumer.assign(&[]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(board.has_caught_up(), "the group has no partition for this member");
+    consumer.assign(&[0]).await;
+    assert!(!board.has_caught_up());
+    consumer.stop().await.unwrap();
+    assert!(!board.has_caught_up());
+}
+
 async fn keeps_running(consumer: &TestConsumer) {
     // Less than the wait of a consumer without assignments.
     tokio::time::sleep(Duration::from_secs(50)).await;

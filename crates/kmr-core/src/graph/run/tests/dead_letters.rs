@@ -55,6 +55,33 @@ async fn records_of_rejected_rows_are_read_again_together() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn rejected_rows_of_alternating_partitions_need_one_read_of_each_and_one_delivery() {
+    const PARTITIONS: i32 = 30;
+    let mut dead_letters = DeadLetters::with_content();
+    let second = Duration::from_secs(1);
+    dead_letters.sink = dead_letters.sink.with_options(|options| options.with_max_age(second));
+    let sink = odd_rejected().with_options(|options| options.with_max_age(second));
+    let strategy = Strategy::new().map(offset).reduce(sink).reduce_err(dead_letters.clone());
+    let mut consumer = unbroken(strategy).await;
+    consumer.assign(&(0..PARTITIONS).collect::<Vec<_>>()).await;
+    let started = Instant::now();
+    for offset in 0..20 {
+        for partition in 0..PARTITIONS {
+            consumer.fetch(partition, [offset]);
+        }
+        tokio::task::yield_now().await;
+    }
+    for partition in 0..PARTITIONS {
+        consumer.until_committed(partition, 20).await;
+    }
+    assert_eq!(dead_letters.texts().len(), 10 * PARTITIONS as usize);
+    let rereads = consumer.calls().into_iter().filter(|call| matches!(call, Call::Reread(..))).count();
+    assert!(rereads <= 2 * PARTITIONS as usize, "{rereads} reads");
+    assert!(started.elapsed() < Duration::from_secs(6), "{:?}", started.elapsed());
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_dead_letter_names_the_reason_when_its_record_is_gone() {
     let dead_letters = DeadLetters::with_content();
     let strategy = Strategy::new().map(offset).reduce(odd_rejected()).reduce_err(dead_letters.clone());

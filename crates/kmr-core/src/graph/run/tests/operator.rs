@@ -1,14 +1,17 @@
 //! Tests of operator requests: pauses that last, and seeks that lose no record.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::kit::{Call, TestConsumer, options, partition, place, start, start_with};
 use crate::config::ResetPolicy;
-use crate::error::Error;
+use crate::error::{Error, Retryable};
 use crate::graph::options::GraphOptions;
 use crate::member::{Change, Fetched, PartitionFailure};
+use crate::record::Record;
 use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
@@ -208,6 +211,30 @@ async fn a_partition_with_an_offset_out_of_range_continues_where_the_policy_deci
         assert_eq!(count(&consumer, &Call::Sought(0, offset)), 1);
         consumer.stop().await.unwrap();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_were_read_before_a_reset_are_delivered() {
+    let (sink, open) = (Collect::default(), Arc::new(AtomicBool::new(false)));
+    let gate = open.clone();
+    let gated = move |record: &Record<'_>| {
+        if gate.load(Ordering::SeqCst) { place(record) } else { Err(Retryable::new("closed").into()) }
+    };
+    let options = GraphOptions { out_of_range: ResetPolicy::Earliest, ..options() };
+    let mut consumer = start_with(Strategy::new().map(gated).reduce(sink.clone()), 1 << 20, options).await;
+    consumer.assign(&[0]).await;
+    consumer.log(8, 12, 9);
+    consumer.fetch(0, 0..3);
+    consumer.fetch(0, 3..5);
+    let failure = PartitionFailure::OutOfRange { offset: Some(5) };
+    consumer.fetch_event(Fetched::Failed { topic: "t".into(), partition: 0, failure });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(count(&consumer, &Call::Sought(0, 8)), 0, "the reset waits for the records");
+    open.store(true, Ordering::SeqCst);
+    consumer.until_committed(0, 8).await;
+    let delivered: Vec<i64> = sink.rows().into_iter().map(|(_, offset)| offset).collect();
+    assert_eq!(delivered, [0, 1, 2, 3, 4], "no record that was read is skipped");
+    consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,8 +77,8 @@ pub(super) struct Group {
     shuffle: bool,
     /// The topics have changed.
     changed: bool,
-    /// The members of an eager group join again before they have answered their revokes. librdkafka
-    /// does that when the topics change meanwhile.
+    /// The members of a classic group join again before they have answered their revokes.
+    /// librdkafka does that when the topics change meanwhile.
     rejoins_early: bool,
     /// Members have joined early at least once.
     rejoined_early: bool,

@@ -49,7 +49,7 @@ impl Group {
         rng: &mut Rng,
         notified: &mut Vec<(MemberId, Rebalance)>,
     ) {
-        let revoking = self.protocol == Protocol::Eager && self.phase == Phase::Revoking;
+        let revoking = self.phase == Phase::Revoking;
         self.rejoins_early |= std::mem::take(&mut self.changed) && revoking && rng.chance(50);
         if self.waits_for_members() {
             return;
@@ -132,11 +132,16 @@ impl Group {
         self.phase = Phase::Assigning;
     }
 
-    /// Takes all partitions from the members that have joined before they answered their revoke.
+    /// Takes the revoked partitions from the members that have joined before they answered their
+    /// revoke.
     fn end_pending_revokes(&mut self) {
-        let joined_early = |member: &&mut Member| member.joined && member.pending.is_some();
-        for member in self.members.values_mut().filter(joined_early) {
-            member.still_draining.append(&mut member.granted);
+        for member in self.members.values_mut().filter(|member| member.joined) {
+            let Some((rebalance, _)) = &member.pending else { continue };
+            let revoked = |partition: &TopicPartition| rebalance.partitions.contains(partition);
+            let (revoked, kept) = std::mem::take(&mut member.granted).into_iter().partition(revoked);
+            member.granted = kept;
+            let mut revoked: BTreeSet<TopicPartition> = revoked;
+            member.still_draining.append(&mut revoked);
         }
         self.rejoined_early = true;
     }

@@ -42,6 +42,22 @@ fn an_acknowledgement_is_paired_with_the_wrong_offset() {
 }
 
 #[test]
+fn records_that_were_read_are_dropped_by_a_reset() {
+    assert_found(Mutant::ResetsBeforeMapping, &["no record that was read is skipped"]);
+}
+
+#[test]
+fn a_poll_that_returns_nothing_that_it_took_counts_as_an_empty_queue() {
+    let rules = ["no lost record", "R1", "finished records are committed", "L3"];
+    assert_found(Mutant::SleepsAfterStrays, &rules);
+}
+
+#[test]
+fn a_partition_is_read_on_after_records_that_cannot_be_read() {
+    assert_found(Mutant::ReadsPastUnreadable, &["C1", "no lost record"]);
+}
+
+#[test]
 fn deliveries_in_flight_are_dropped_on_a_revoke() {
     assert_found(
         Mutant::DropsInFlight,

@@ -263,8 +263,8 @@ pub(super) struct Queue {
 struct ScriptedQueue(Arc<Queue>);
 
 impl FetchQueue for ScriptedQueue {
-    fn poll(&mut self, _: usize) -> Vec<Fetched> {
-        self.0.waiting.lock().unwrap().pop_front().into_iter().collect()
+    fn poll(&mut self, _: usize) -> Option<Vec<Fetched>> {
+        self.0.waiting.lock().unwrap().pop_front().map(|fetched| vec![fetched])
     }
 
     fn readable(&self) -> BoxFuture<'_, ()> {

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::query::select;
+use crate::clickhouse::table::engine::EngineClass;
 use crate::clickhouse::table::name::{TableName, Words, literal};
 
 /// A line of `system.tables`.
@@ -22,9 +23,33 @@ pub(crate) struct TableInfo {
 
 impl TableInfo {
     /// The views that read this table.
-    pub(crate) fn dependencies(self) -> impl Iterator<Item = TableName> {
-        let pairs = self.dependencies_database.into_iter().zip(self.dependencies_table);
+    pub(crate) fn dependencies(&self) -> impl Iterator<Item = TableName> {
+        let pairs = self.dependencies_database.iter().cloned().zip(self.dependencies_table.iter().cloned());
         pairs.map(|(database, name)| TableName { database, name })
+    }
+
+    /// The class of its engine.
+    pub(crate) fn class(&self) -> EngineClass {
+        EngineClass::of(&self.engine, &self.engine_full)
+    }
+
+    /// Database and name, for messages.
+    pub(crate) fn dotted(&self) -> String {
+        format!("{}.{}", self.name.database, self.name.name)
+    }
+
+    /// A table without views.
+    #[cfg(test)]
+    pub(crate) fn new(name: TableName, engine: &str) -> Self {
+        Self {
+            name,
+            engine: engine.to_owned(),
+            engine_full: engine.to_owned(),
+            uuid: String::new(),
+            create_table_query: String::new(),
+            dependencies_database: Vec::new(),
+            dependencies_table: Vec::new(),
+        }
     }
 }
 
