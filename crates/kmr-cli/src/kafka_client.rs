@@ -1,4 +1,4 @@
-//! A Kafka client that joins no group: metadata, watermarks, committed offsets, and its errors.
+//! A Kafka client that joins no group: metadata, log bounds, committed offsets, and its errors.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -128,15 +128,15 @@ pub(crate) fn committed(
 }
 
 /// The lowest offset of a partition, and the one after the last readable one.
-pub(crate) fn watermarks(
+pub(crate) fn log_bounds(
     consumer: &BaseConsumer<CapturingContext>,
     topic: &str,
     partition: i32,
     timeout: Duration,
 ) -> anyhow::Result<(u64, u64)> {
-    let watermarks = consumer.fetch_watermarks(topic, partition, timeout);
+    let log_bounds = consumer.fetch_watermarks(topic, partition, timeout);
     let (start, end) =
-        watermarks.with_context(|| format!("reading the watermarks of {topic}/{partition}"))?;
+        log_bounds.with_context(|| format!("reading the bounds of the log of {topic}/{partition}"))?;
     Ok((start.unsigned_abs(), end.unsigned_abs()))
 }
 

@@ -9,6 +9,7 @@ mod cli;
 mod doctor;
 mod kafka_client;
 mod offsets;
+mod table_definition;
 mod verify;
 
 use cli::{Cli, Command};

@@ -61,7 +61,7 @@ fn check_covers_only_what_a_start_needs() {
 fn wrong_flags_end_with_code_2() {
     for args in [
         &["check-everything"][..],
-        &["verify", "--window", "0"],
+        &["verify", "--offsets-at-a-time", "0"],
         &["doctor", "--protocol", "raft"],
         &["offsets", "reset", "--to", "newest"],
         &["run"],

@@ -221,7 +221,7 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     ) -> Result<BTreeMap<TopicPartition, i64>, Error>;
 
     /// The lowest and the highest offset of a partition, for error messages.
-    async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)>;
+    async fn log_bounds(&self, partition: &TopicPartition) -> Option<(i64, i64)>;
 
     /// Leaves the group. From now on the member answers rebalances itself.
     async fn close(&self) -> Result<(), Error>;

@@ -40,7 +40,7 @@ impl Counters {
         self.rebalances.fetch_add(1, Ordering::Relaxed);
     }
 
-    pub(crate) fn rebuilt(&self) {
+    pub(crate) fn reconnected(&self) {
         self.reconnects.fetch_add(1, Ordering::Relaxed);
     }
 

@@ -52,7 +52,7 @@ pub(crate) fn batch_dropped(stage: &Stage, rows: usize) {
     tracing::info!(%stage, rows, "open batch discarded, as partial_batch requires; its records stay uncommitted");
 }
 
-pub(crate) fn breaker_tripped(what: &str) {
+pub(crate) fn circuit_breaker_tripped(what: &str) {
     tracing::error!(what, "circuit breaker tripped: too many records fail, the consumer stops");
 }
 
@@ -123,11 +123,11 @@ pub(crate) fn client_failed(error: &Error) {
     );
 }
 
-pub(crate) fn client_not_rebuilt(error: &Error) {
+pub(crate) fn client_not_replaced(error: &Error) {
     tracing::warn!(error = error_chain(error), "no new Kafka client yet, retrying");
 }
 
-pub(crate) fn client_rebuilt() {
+pub(crate) fn client_replaced() {
     tracing::info!("a new Kafka client has joined the group");
 }
 
@@ -135,14 +135,14 @@ pub(crate) fn sought(partition: &TopicPartition, offset: i64) {
     tracing::info!(%partition, offset, "partition continues at another offset, as a seek requested");
 }
 
-/// `watermarks`: the bounds of the log.
+/// `log_bounds`: its first offset and its end.
 pub(crate) fn offset_reset(
     partition: &TopicPartition,
     lost: Option<i64>,
     offset: i64,
-    watermarks: Option<(i64, i64)>,
+    log_bounds: Option<(i64, i64)>,
 ) {
-    tracing::warn!(%partition, ?lost, offset, ?watermarks, "offset is not in the log any more; the out-of-range policy chose a new one");
+    tracing::warn!(%partition, ?lost, offset, ?log_bounds, "offset is not in the log any more; the out-of-range policy chose a new one");
 }
 
 pub(crate) fn listener_panicked(listener: &str, message: &str) {

@@ -205,6 +205,9 @@ fn run_check(check: Check) -> Line {
     Line { name: check.name.to_owned(), failure, took: started.elapsed(), ..Line::default() }
 }
 
+/// A Cargo setting for tests that are compiled for one step only, and run for a few seconds.
+const UNOPTIMISED: &str = "profile.dev.package.kmr-sinks.opt-level=0";
+
 fn features() -> Vec<Cargo> {
     let bare = "clippy --package kmr-core --no-default-features -- --deny warnings";
     let mut all = vec![cargo("kmr-core, no features", bare, 15).with_config(without_librdkafka())];
@@ -215,7 +218,8 @@ fn features() -> Vec<Cargo> {
         all.push(cargo(&name, &format!("clippy --all-targets {alone} -- --deny warnings"), 15));
         // No other step tests the errors about a missing feature.
         if feature == "clickhouse" {
-            all.push(cargo(&format!("{name}, tests"), &format!("test --no-fail-fast {alone}"), 15));
+            let tests = cargo(&format!("{name}, tests"), &format!("test --no-fail-fast {alone}"), 15);
+            all.push(tests.with_config(Some(UNOPTIMISED.to_owned())));
         }
     }
     all

@@ -31,7 +31,7 @@ impl Kafka {
     /// When the topic does not exist or a partition has no leader.
     pub async fn end_offsets(&self, topic: &str) -> Result<Offsets> {
         let (consumer, topic) = (self.consumer("harness")?, topic.to_owned());
-        blocking(move || watermarks(&consumer, &topic, |(_, end)| end)).await
+        blocking(move || log_bounds(&consumer, &topic, |(_, end)| end)).await
     }
 
     /// The first offset of each partition.
@@ -41,7 +41,7 @@ impl Kafka {
     /// As for [`Kafka::end_offsets`].
     pub async fn start_offsets(&self, topic: &str) -> Result<Offsets> {
         let (consumer, topic) = (self.consumer("harness")?, topic.to_owned());
-        blocking(move || watermarks(&consumer, &topic, |(start, _)| start)).await
+        blocking(move || log_bounds(&consumer, &topic, |(start, _)| start)).await
     }
 
     /// The committed offsets of a group. A partition without a commit is absent.
@@ -132,7 +132,7 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
     Ok(known.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
 }
 
-fn watermarks(consumer: &BaseConsumer, topic: &str, pick: fn((i64, i64)) -> i64) -> Result<Offsets> {
+fn log_bounds(consumer: &BaseConsumer, topic: &str, pick: fn((i64, i64)) -> i64) -> Result<Offsets> {
     let fetch = |partition| {
         let ends = consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT);
         ends.map(|ends| (partition, pick(ends))).with_context(|| format!("ends of {topic}/{partition}"))

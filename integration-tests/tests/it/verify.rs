@@ -121,15 +121,18 @@ async fn missing_double_and_uncommitted_rows_are_distinguished() -> Result<()> {
     // Records after the committed offset need no row, and may have one.
     audit.more_rows("SELECT 0, 420 + number FROM numbers(20)").await?;
     audit
-        .passes(&["--window", "64"], &["900 records", "partition 0: 20 rows after the committed offset"])
+        .passes(
+            &["--offsets-at-a-time", "64"],
+            &["900 records", "partition 0: 20 rows after the committed offset"],
+        )
         .await?;
     // Double, before and after the committed offset.
     audit.more_rows("SELECT 0, 430 UNION ALL SELECT 1, 7 UNION ALL SELECT 1, 7").await?;
     audit.fails(&[], &["partition 0: double: 430", "partition 1: double: 7", "0 missing, 3 double"]).await?;
 
     audit.rows(&format!("{COMMITTED} AND NOT (p = 0 AND (o = 3 OR o BETWEEN 63 AND 69))")).await?;
-    let windows = &["--window", "64"][..];
-    audit.fails(windows, &["partition 0: missing: 3, 63–69", "8 missing, 0 double. FAILED"]).await?;
+    let ranges = &["--offsets-at-a-time", "64"][..];
+    audit.fails(ranges, &["partition 0: missing: 3, 63–69", "8 missing, 0 double. FAILED"]).await?;
     audit.fails(&["--allow-missing", "7"], &["8 missing"]).await?;
     audit.passes(&["--allow-missing", "8"], &["allowed by --allow-missing"]).await?;
     let (code, output) = audit.verify(&["--json", "--list", "1"]).await?;
@@ -201,7 +204,7 @@ async fn aborted_transactions_and_markers_are_not_missing() -> Result<()> {
     audit.commit([(0, end)]).await?;
 
     audit.rows_of(&readable).await?;
-    audit.passes(&["--window", "64"], &["150 records", "0 missing, 0 double", "164"]).await?;
+    audit.passes(&["--offsets-at-a-time", "64"], &["150 records", "0 missing, 0 double", "164"]).await?;
     // A row of an aborted record: its writer read uncommitted records.
     let aborted = readable[&0][99] + 5;
     audit.more_rows(&format!("SELECT 0, {aborted}")).await?;
@@ -297,7 +300,20 @@ async fn any_table_that_keeps_topic_partition_and_offset_can_be_verified() -> Re
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn offsets_behind_an_open_transaction_are_named() -> Result<()> {
+async fn rows_that_were_expired_when_they_arrived_are_missing_and_the_ttl_is_named() -> Result<()> {
+    let audit = Audit::new(test_name!(), 1).await?;
+    audit.topic.produce(records(100, 1)).await?;
+    audit.commit([(0, 100)]).await?;
+    audit.database.exec("DROP TABLE t").await?;
+    let columns = "(partition UInt32, offset UInt64, ts DateTime)";
+    let ttl = "ENGINE = MergeTree ORDER BY offset TTL ts + INTERVAL 1 DAY";
+    audit.database.exec(&format!("CREATE TABLE t {columns} {ttl}")).await?;
+    audit.more_rows("SELECT 0, number, now() - if(number < 10, 200000, 0) FROM numbers(100)").await?;
+    audit.fails(&[], &["10 missing", "TTL ts + toIntervalDay(1)", "may have expired"]).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn offsets_held_back_by_an_open_transaction_are_named() -> Result<()> {
     let audit = Audit::new(test_name!(), 1).await?;
     audit.topic.produce(records(100, 1)).await?;
     audit.commit([(0, 100)]).await?;

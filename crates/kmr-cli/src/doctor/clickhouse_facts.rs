@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::facts::{Access, ClickHouseFacts, Fact, PROFILE, Scope, TableFacts};
-use super::table_definition::{setting, target, window_setting};
+use crate::table_definition::{removing_ttl, setting, target, window_setting};
 
 /// A row of `system.tables`.
 #[derive(Clone, Debug, Row, Deserialize)]
@@ -266,6 +266,7 @@ fn table_facts(
         class: Some(EngineClass::of(&found.engine, &found.engine_full)),
         syncs: number("fsync_after_insert") == Some(1),
         spooled: 0,
+        ttl: removing_ttl(&found.engine_full).map(str::to_owned),
         partition_key: found.partition_key.clone(),
         window: window_setting(&found.engine).and_then(number),
         parts,

@@ -15,13 +15,20 @@ pub(super) fn engine(server: &ClickHouseFacts, tables: &[TableFacts]) -> Check {
     found.extend(spooled(tables));
     let Some(worst) = found.iter().max_by_key(|finding| finding.severity()) else {
         let own = tables.first().map_or("", |table| table.engine_name());
-        return Check::ok(
-            NAME,
-            format!("{own}: rows are on disk before {} acknowledges them", server.address),
-        );
+        let found = format!("{own}: rows are on disk before {} acknowledges them", server.address);
+        return Check::ok(NAME, found + &expiry(tables));
     };
     let text: Vec<_> = found.iter().map(|finding| finding.text.as_str()).collect();
     Check::new(NAME, worst.state, text.join("; "), worst.remedy)
+}
+
+/// What a TTL does to rows that arrive late.
+fn expiry(tables: &[TableFacts]) -> String {
+    let expires = |table: &TableFacts| {
+        let ttl = table.ttl.as_ref()?;
+        Some(format!("; {} removes rows that are expired when they arrive (TTL {ttl})", table.name))
+    };
+    tables.iter().filter_map(expires).collect()
 }
 
 struct Finding {
@@ -184,6 +191,14 @@ mod tests {
     fn checked(tables: &[TableFacts]) -> (State, String) {
         let check = engine(&facts().clickhouse, tables);
         (check.state, format!("{} → {}", check.found, check.remedy))
+    }
+
+    #[test]
+    fn a_ttl_is_named() {
+        let ttl = Some("ts + toIntervalDay(1)".to_owned());
+        let (state, text) = checked(&[TableFacts { ttl, ..table("db.t", "MergeTree") }]);
+        assert!(state == State::Ok && text.contains("db.t removes rows that are expired"), "{text}");
+        assert!(!checked(&[table("db.t", "MergeTree")]).1.contains("expired"));
     }
 
     #[test]

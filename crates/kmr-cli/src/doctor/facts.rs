@@ -156,6 +156,8 @@ pub(super) struct TableFacts {
     pub(super) syncs: bool,
     /// Files of a Distributed table that wait for their shard.
     pub(super) spooled: u64,
+    /// The TTL that removes rows.
+    pub(super) ttl: Option<String>,
     pub(super) partition_key: String,
     /// Size of the deduplication window, in blocks.
     pub(super) window: Option<u64>,

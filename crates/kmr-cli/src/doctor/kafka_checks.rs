@@ -176,7 +176,7 @@ fn offsets(kafka: &KafkaFacts) -> Check {
     let (mut below, mut beyond, mut none, mut lag) = (Vec::new(), Vec::new(), 0, 0);
     for p in partitions {
         let Some((low, end)) = p.log else {
-            return Check::unknown(NAME, format!("partition {}: no watermarks", p.id));
+            return Check::unknown(NAME, format!("partition {}: the bounds of its log are unknown", p.id));
         };
         match p.committed {
             None => none += 1,

@@ -79,7 +79,7 @@ fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
         ("enable.auto.commit", "false"),
         ("enable.partition.eof", "true"),
         ("auto.offset.reset", "error"),
-        // Watermarks end at the last stable offset.
+        // Kafka's log bounds end at the last stable offset.
         ("isolation.level", "read_committed"),
         // librdkafka reports a broker's API versions only in these log lines.
         ("debug", "feature"),
@@ -114,7 +114,7 @@ fn query(client: &Client, ends: Option<&ClientConfig>, facts: KafkaFacts, scope:
                 partition.end = found.ok().map(|(_, end)| end);
             }
         }
-        watermarks(client, &facts.topic, partitions);
+        log_bounds(client, &facts.topic, partitions);
     }
     let facts = KafkaFacts { brokers: Ok(brokers.collect()), ..facts };
     if scope == Scope::StartUp {
@@ -195,7 +195,7 @@ fn partitions(found: Option<&MetadataTopic>) -> Fact<Vec<PartitionFacts>> {
     Ok(found.partitions().iter().map(facts).collect())
 }
 
-fn watermarks(client: &Client, topic: &str, partitions: &mut [PartitionFacts]) {
+fn log_bounds(client: &Client, topic: &str, partitions: &mut [PartitionFacts]) {
     for partition in partitions.iter_mut().filter(|partition| partition.has_leader) {
         partition.log = client.fetch_watermarks(topic, partition.id, REQUEST).ok();
     }

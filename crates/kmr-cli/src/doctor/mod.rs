@@ -22,7 +22,6 @@ mod kafka_checks;
 mod kafka_facts;
 #[cfg(test)]
 mod sample_facts;
-mod table_definition;
 
 pub(crate) use args::DoctorArgs;
 use diagnosis::Diagnosis;

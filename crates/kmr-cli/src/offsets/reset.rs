@@ -106,7 +106,7 @@ fn query(
     let partitions = kafka_client::partitions(&consumer, broker, topic, REQUEST)?;
     let committed = kafka_client::committed(&consumer, topic, &partitions, group, REQUEST)?;
     let one = |partition: i32| {
-        let (low, end) = kafka_client::watermarks(&consumer, topic, partition, REQUEST)?;
+        let (low, end) = kafka_client::log_bounds(&consumer, topic, partition, REQUEST)?;
         let committed = committed.get(&partition).map(|offset| offset.cast_signed());
         Ok((partition, Before { low: low.cast_signed(), end: end.cast_signed(), committed }))
     };

@@ -42,10 +42,10 @@ pub(crate) struct VerifyArgs {
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub(crate) allow_missing: u64,
     /// Offsets to compare at a time. Memory is a few bits for each. A table that is not sorted by
-    /// partition and offset is read once for each window.
+    /// partition and offset is read once for each such range.
     #[arg(long, value_name = "OFFSETS", default_value_t = 1_000_000,
           value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
-    pub(crate) window: u64,
+    pub(crate) offsets_at_a_time: u64,
     /// Runs of offsets to list for each kind and partition. Counts are always exact.
     #[arg(long, value_name = "RUNS", default_value_t = 10)]
     pub(crate) list: usize,

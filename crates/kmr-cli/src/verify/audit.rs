@@ -1,5 +1,5 @@
-//! The audit: workers read partitions in parallel and compare them with the table, window by
-//! window.
+//! The audit: workers read partitions in parallel and compare them with the table, range by
+//! range.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Range;
@@ -52,6 +52,7 @@ impl Audit {
         let table = AuditedTable::open(&self.args).await?;
         let (knows_topics, table_rows) = (table.knows_topics(), table.held().await?);
         let volatile_engine = table.volatile_engine().map(str::to_owned);
+        let ttl = table.ttl().map(str::to_owned);
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..WORKERS.min(self.bounds.len()) {
             let (audit, table_rows) = (self.clone(), table_rows.clone());
@@ -73,6 +74,7 @@ impl Audit {
             knows_topics,
             waiting: self.waiting.clone(),
             volatile_engine,
+            ttl,
             repeated_dead_letters: self.dead_letters.repeated,
             nameless_dead_letters: self.dead_letters.nameless,
         })
@@ -124,16 +126,16 @@ impl Audit {
         }
         let mut at = checked.start;
         while at < checked.end {
-            let window = at..checked.end.min(at + self.args.window);
-            let reading = read(reader, Bits::none_of(window.clone()));
-            let (read, rows) = tokio::join!(reading, table.rows(partition, window.clone()));
+            let compared = at..checked.end.min(at + self.args.offsets_at_a_time);
+            let reading = read(reader, Bits::none_of(compared.clone()));
+            let (read, rows) = tokio::join!(reading, table.rows(partition, compared.clone()));
             let (records, progress, returned) = read?;
             reader = returned;
             match progress {
                 Progress::Whole => {
-                    let dead_letters = dead_letters_within(self.dead_letters.of(partition), &window);
+                    let dead_letters = dead_letters_within(self.dead_letters.of(partition), &compared);
                     account.check(&records, &rows?, &dead_letters);
-                    at = window.end;
+                    at = compared.end;
                 }
                 Progress::StartsAt(start) if start <= at => {
                     bail!(
@@ -157,26 +159,26 @@ impl Audit {
         Ok((account, reader))
     }
 
-    /// Reads the table's rows of offsets that are not compared with the log, window by window.
+    /// Reads the table's rows of offsets that are not compared with the log, range by range.
     /// Skips ranges without rows.
     async fn rows_without_log(
         &self,
         table: &AuditedTable<'_>,
         partition: i32,
         range: Range<u64>,
-        mut for_each_window: impl FnMut(&Rows),
+        mut for_each_range: impl FnMut(&Rows),
     ) -> anyhow::Result<()> {
         let mut at = range.start;
         while let Some(first) = table.next_offset(partition, at).await?.filter(|offset| *offset < range.end) {
-            let window = first..range.end.min(first.saturating_add(self.args.window));
-            at = window.end;
-            for_each_window(&table.rows(partition, window).await?);
+            let compared = first..range.end.min(first.saturating_add(self.args.offsets_at_a_time));
+            at = compared.end;
+            for_each_range(&table.rows(partition, compared).await?);
         }
         Ok(())
     }
 }
 
-/// Reads a window of the log on a thread that may block.
+/// Reads a range of the log on a thread that may block.
 async fn read(mut reader: LogReader, mut records: Bits) -> anyhow::Result<(Bits, Progress, LogReader)> {
     blocking(move || {
         let progress = reader.read(&mut records)?;

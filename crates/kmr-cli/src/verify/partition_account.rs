@@ -1,4 +1,4 @@
-//! One partition's account: compares records with rows and dead letters, window by window. Pure.
+//! One partition's account: compares records with rows and dead letters, range by range. Pure.
 
 use std::ops::Range;
 
@@ -28,7 +28,7 @@ impl Bounds {
     }
 }
 
-/// The rows of a window.
+/// The rows of a range.
 #[derive(Clone, Debug)]
 pub(super) struct Rows {
     /// Offsets with at least one row.
@@ -93,7 +93,7 @@ impl PartitionAccount {
         Self { partition, bounds, checked, limit, ..Self::default() }
     }
 
-    /// Compares a window of checked offsets.
+    /// Compares a range of checked offsets.
     pub(super) fn check(&mut self, records: &Bits, rows: &Rows, dead: &Bits) {
         let (readable, all) = (records.count(), records.len());
         self.records += readable;
@@ -107,13 +107,13 @@ impl PartitionAccount {
         self.doubles(rows);
     }
 
-    /// Counts the rows of a window below the log's start.
+    /// Counts the rows of a range below the log's start.
     pub(super) fn count_below(&mut self, rows: &Rows) {
         self.rows_below += rows.count;
         self.doubles(rows);
     }
 
-    /// Counts the rows of a window after the committed offset.
+    /// Counts the rows of a range after the committed offset.
     pub(super) fn count_beyond(&mut self, rows: &Rows) {
         self.rows_beyond += rows.count;
         self.doubles(rows);
@@ -134,7 +134,7 @@ impl PartitionAccount {
     }
 }
 
-/// The dead letters of a partition in a window.
+/// The dead letters of a partition in a range.
 pub(super) fn dead_letters_within(set: Option<&OffsetSet>, range: &Range<u64>) -> Bits {
     set.map_or_else(|| Bits::none_of(range.clone()), |set| set.within(range))
 }

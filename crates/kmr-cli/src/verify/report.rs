@@ -28,6 +28,8 @@ pub(super) struct Report {
     pub(super) waiting: BTreeMap<i32, Range<u64>>,
     /// The table's engine, if a kill of the server loses its rows.
     pub(super) volatile_engine: Option<String>,
+    /// The table's TTL that removes rows.
+    pub(super) ttl: Option<String>,
     pub(super) repeated_dead_letters: u64,
     pub(super) nameless_dead_letters: u64,
 }
@@ -108,6 +110,11 @@ impl Report {
         let Sums { missing, unfounded, .. } = self.sums();
         if missing > 0 && missing <= self.args.allow_missing {
             notes.push(format!("{} missing are allowed by --allow-missing", grouped(missing)));
+        }
+        if let Some(ttl) = self.ttl.as_ref().filter(|_| missing > 0) {
+            notes.push(format!(
+                "the table removes expired rows, also while they are inserted (TTL {ttl}): missing ones may have expired"
+            ));
         }
         if unfounded > 0 && self.compacted != Some(false) {
             notes.push(format!(
@@ -352,6 +359,7 @@ mod tests {
             knows_topics: true,
             waiting: BTreeMap::new(),
             volatile_engine: None,
+            ttl: None,
             repeated_dead_letters: 0,
             nameless_dead_letters: 0,
         }
@@ -405,6 +413,16 @@ mod tests {
         assert!(text.contains("engine Buffer: its rows may be in memory only"), "{text}");
         assert!(text.ends_with("PASSED for rows that may be in memory only"), "{text}");
         assert_eq!(buffered.json()["rows_may_be_in_memory_only"], true);
+    }
+
+    #[test]
+    fn a_ttl_is_named_when_rows_are_missing() {
+        let ttl = Some("ts + toIntervalDay(1)".to_owned());
+        let expired = Report { ttl: ttl.clone(), ..report(WHOLE, &[0, 1], &[]) };
+        let text = expired.text();
+        assert!(!expired.passes() && text.contains("(TTL ts + toIntervalDay(1)): missing"), "{text}");
+        let all: Vec<u64> = (0..9).collect();
+        assert!(!Report { ttl, ..report(WHOLE, &all, &[]) }.text().contains("TTL"));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The table's rows, read as a stream of offsets for each window.
+//! The table's rows, read as a stream of offsets for each range.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -9,6 +9,8 @@ use clickhouse::Row;
 use kmr_cli_support::clickhouse::{Server, quoted};
 use kmr_sinks::clickhouse::EngineClass;
 use serde::Deserialize;
+
+use crate::table_definition::removing_ttl;
 
 use super::args::VerifyArgs;
 use super::partition_account::Rows;
@@ -30,6 +32,8 @@ pub(super) struct AuditedTable<'a> {
     of_topic: String,
     /// The engine, if a kill of the server loses its rows.
     volatile_engine: Option<String>,
+    /// The TTL that removes rows.
+    ttl: Option<String>,
 }
 
 /// All rows of one partition.
@@ -94,7 +98,9 @@ impl<'a> AuditedTable<'a> {
         let engine: Option<EngineRow> =
             server.request("reading the table's engine", query.fetch_optional()).await?;
         let is_volatile = |row: &EngineRow| EngineClass::of(&row.engine, &row.engine_full).is_volatile();
+        let ttl = engine.as_ref().and_then(|row| removing_ttl(&row.engine_full)).map(str::to_owned);
         Ok(Self {
+            ttl,
             volatile_engine: engine.filter(is_volatile).map(|row| row.engine),
             source: format!("{}{}", escaped(&table), if args.merged { " FINAL" } else { "" }),
             partition: escaped(&quoted(&args.partition_column)),
@@ -107,6 +113,11 @@ impl<'a> AuditedTable<'a> {
     /// The engine, if a kill of the server loses its rows.
     pub(super) fn volatile_engine(&self) -> Option<&str> {
         self.volatile_engine.as_deref()
+    }
+
+    /// The TTL that removes rows.
+    pub(super) fn ttl(&self) -> Option<&str> {
+        self.ttl.as_deref()
     }
 
     /// Whether rows of other topics are left out.
@@ -131,7 +142,7 @@ impl<'a> AuditedTable<'a> {
             .collect())
     }
 
-    /// The rows of a window.
+    /// The rows of a range.
     pub(super) async fn rows(&self, partition: i32, range: Range<u64>) -> anyhow::Result<Rows> {
         let action = format!("reading rows {range:?} of partition {partition}");
         let column = &self.offset;

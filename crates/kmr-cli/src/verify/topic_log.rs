@@ -69,8 +69,8 @@ pub(super) fn bounds(config: &ClientConfig, args: &VerifyArgs) -> anyhow::Result
     for partition in partitions {
         // The end of the log comes first, so that records that arrive meanwhile do not look like a
         // transaction.
-        let (_, log_end) = kafka_client::watermarks(&uncommitted, topic, partition, REQUEST)?;
-        let (start, end) = kafka_client::watermarks(&consumer, topic, partition, REQUEST)?;
+        let (_, log_end) = kafka_client::log_bounds(&uncommitted, topic, partition, REQUEST)?;
+        let (start, end) = kafka_client::log_bounds(&consumer, topic, partition, REQUEST)?;
         let bounds = Bounds { start, end, committed: committed.get(&partition).copied() };
         found.bounds.insert(partition, bounds);
         if end < log_end {
@@ -125,7 +125,7 @@ impl LogReader {
         let end = records.range().end;
         let mut last_event = Instant::now();
         loop {
-            // After the last record, a window needs waiting only if it ends with a gap.
+            // After the last record, a range needs waiting only if it ends with a gap.
             if self.ended || self.last_read.is_some_and(|offset| offset + 1 >= end) {
                 if let Some(offset) = self.last_read {
                     records.insert(offset);
@@ -144,7 +144,7 @@ impl LogReader {
                 Some(Event::Record(_) | Event::End(_)) => continue,
                 Some(Event::Deleted) => {
                     let (start, _) =
-                        kafka_client::watermarks(&self.consumer, &self.topic, self.partition, REQUEST)?;
+                        kafka_client::log_bounds(&self.consumer, &self.topic, self.partition, REQUEST)?;
                     self.seek(self.partition, start)?;
                     return Ok(Progress::StartsAt(start));
                 }
@@ -216,7 +216,7 @@ pub(super) fn read_all(
     let consumer = kafka_client::consumer(config)?;
     let mut ends: BTreeMap<i32, Range<u64>> = BTreeMap::new();
     for partition in kafka_client::partitions(&consumer, &args.kafka.broker, topic, REQUEST)? {
-        let (start, end) = kafka_client::watermarks(&consumer, topic, partition, REQUEST)?;
+        let (start, end) = kafka_client::log_bounds(&consumer, topic, partition, REQUEST)?;
         if start < end {
             ends.insert(partition, start..end);
         }

@@ -143,8 +143,8 @@ impl GroupMember for KafkaMember {
         self.calls.offsets(partitions, point).await
     }
 
-    async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
-        self.calls.watermarks(partition).await
+    async fn log_bounds(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
+        self.calls.log_bounds(partition).await
     }
 
     async fn close(&self) -> Result<(), Error> {

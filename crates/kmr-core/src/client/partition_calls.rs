@@ -37,9 +37,9 @@ impl PartitionCalls {
         self.client.call("offsets", offsets).await?
     }
 
-    pub(super) async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
+    pub(super) async fn log_bounds(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
         let partition = partition.clone();
-        let watermarks = move |client: &Client| starts::watermarks(client, &partition);
-        self.client.call("watermarks", watermarks).await.ok().flatten()
+        let log_bounds = move |client: &Client| starts::log_bounds(client, &partition);
+        self.client.call("log bounds", log_bounds).await.ok().flatten()
     }
 }

@@ -37,10 +37,10 @@ const JUMP: i64 = 500;
 
 /// Reads records again.
 #[derive(Clone, Default)]
-pub(crate) struct Reader(Arc<Mutex<Slot>>);
+pub(crate) struct Reader(Arc<Mutex<ReaderSlot>>);
 
 #[derive(Default)]
-struct Slot {
+struct ReaderSlot {
     client: Option<ReadingClient>,
     uses: u64,
 }
@@ -168,8 +168,8 @@ impl ReadingClient {
     ) -> Result<(), Error> {
         let Some(next) = reading.next() else { return Ok(()) };
         let requested = partition.clone();
-        let watermarks = move |client: &Client| starts::watermarks(client, &requested);
-        let Some((low, high)) = self.opened.client.call("watermarks", watermarks).await? else {
+        let log_bounds = move |client: &Client| starts::log_bounds(client, &requested);
+        let Some((low, high)) = self.opened.client.call("log bounds", log_bounds).await? else {
             return Err(failed(partition, next, "no broker returned the bounds of the log".to_owned()));
         };
         let why =

@@ -119,7 +119,7 @@ fn choose(
             None => return Ok(None),
         },
         (ResetPolicy::Fail, Some(partition)) => {
-            let (low, high) = watermarks(client, partition).unwrap_or((-1, -1));
+            let (low, high) = log_bounds(client, partition).unwrap_or((-1, -1));
             return Err(Error::OffsetOutOfRange { partition: partition.clone(), offset: None, low, high });
         }
     }
@@ -180,7 +180,7 @@ fn try_log_offsets(
 }
 
 /// The lowest offset of a partition, and the offset after its last record.
-pub(super) fn watermarks(client: &Client, partition: &TopicPartition) -> Option<(i64, i64)> {
+pub(super) fn log_bounds(client: &Client, partition: &TopicPartition) -> Option<(i64, i64)> {
     client.fetch_watermarks(partition.topic(), partition.partition(), timeouts::OFFSETS).ok()
 }
 

@@ -223,7 +223,7 @@ impl<P> ConsumerBuilder<P> {
     /// records that a sink rejected have their dead letters. A mapper that expects that many bad
     /// records can skip them, or raise the limits.
     pub fn circuit_breaker(mut self, breaker: impl Into<Option<CircuitBreaker>>) -> Self {
-        self.options.graph.breaker = breaker.into();
+        self.options.graph.circuit_breaker = breaker.into();
         self
     }
 

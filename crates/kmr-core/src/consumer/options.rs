@@ -78,7 +78,7 @@ impl Options {
         if self.graph.commit_interval.is_zero() {
             return Err(Error::Config("commit_interval is 0; give it at least a millisecond".to_owned()));
         }
-        if let Some(problem) = self.graph.breaker.as_ref().and_then(CircuitBreaker::problem) {
+        if let Some(problem) = self.graph.circuit_breaker.as_ref().and_then(CircuitBreaker::problem) {
             return Err(Error::Config(problem.to_owned()));
         }
         if let Some(restart_after) = self.watchdog.restart_after

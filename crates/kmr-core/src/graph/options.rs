@@ -27,7 +27,7 @@ pub(crate) struct GraphOptions {
     /// Blocks are planned before they are delivered, under the token of their plan.
     pub(crate) exactly_once: bool,
     /// When too many failed records stop the consumer.
-    pub(crate) breaker: Option<CircuitBreaker>,
+    pub(crate) circuit_breaker: Option<CircuitBreaker>,
     /// Polls in a row after which the intake waits for their hand-off.
     pub(crate) max_hand_offs: u32,
 }
@@ -47,7 +47,7 @@ impl Default for GraphOptions {
             reports_ends: false,
             listeners: Listeners::default(),
             exactly_once: false,
-            breaker: Some(CircuitBreaker::default()),
+            circuit_breaker: Some(CircuitBreaker::default()),
             max_hand_offs: MAX_HAND_OFFS,
         }
     }

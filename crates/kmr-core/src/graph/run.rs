@@ -46,7 +46,7 @@ impl Graph {
             exactly_once: self.options.exactly_once,
             seed: self.seed,
             records: Some(Rereader::new(self.connector.clone(), reread::limit(self.options.drain_timeout))),
-            failures: Arc::new(FailureRate::new(self.options.breaker.clone())),
+            failures: Arc::new(FailureRate::new(self.options.circuit_breaker.clone())),
         };
         let stages = tokio::select! {
             biased;

@@ -58,8 +58,6 @@ pub(crate) enum Mutant {
     ResetsBeforeMapping,
     /// A poll that takes items and returns none of them counts as a poll of an empty queue.
     SleepsAfterStrays,
-    /// A partition is read on after records that could not be read.
-    ReadsPastUnreadable,
 }
 
 /// Whether a mutant is enabled in this thread.

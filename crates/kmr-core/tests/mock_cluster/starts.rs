@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use crate::kit::{Cluster, Count, KIP_848, Running, Seen, committed, place};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_offset_after_the_end_of_the_log_stops_with_both_watermarks() {
+async fn an_offset_after_the_end_of_the_log_stops_with_both_log_bounds() {
     let (cluster, seen) = (Cluster::start(), Seen::default());
     cluster.produce(100);
     let other: BaseConsumer<DefaultConsumerContext> = rdkafka::ClientConfig::new()

@@ -21,6 +21,6 @@ pub(crate) struct ProduceArgs {
     #[arg(long, env = "KMR_PARTITIONS", default_value_t = 8, value_parser = clap::value_parser!(i32).range(1..))]
     pub(crate) partitions: i32,
     /// Ratio of malformed messages, as in 0.0001 or 1/10000.
-    #[arg(long, env = "KMR_MALFORMED", value_name = "RATIO", default_value = "0", value_parser = units::ratio)]
+    #[arg(long, env = "KMR_MALFORMED_RATIO", value_name = "RATIO", default_value = "0", value_parser = units::ratio)]
     pub(crate) malformed_ratio: f64,
 }

@@ -17,6 +17,7 @@ pub enum ClickHouseError {
 
     /// No connection could be made.
     #[error("no connection to ClickHouse at {address}; check that it runs and that the address is right")]
+    #[non_exhaustive]
     Unreachable {
         /// Host and port.
         address: String,
@@ -29,6 +30,7 @@ pub enum ClickHouseError {
         "ClickHouse at {address} has a certificate that is not trusted; correct the host name, renew the certificate, or \
          set its CA with .ca_certificate()"
     )]
+    #[non_exhaustive]
     UntrustedCertificate {
         /// Host and port.
         address: String,
@@ -38,6 +40,7 @@ pub enum ClickHouseError {
 
     /// A phase of a request exceeded its limit. The batch may have been stored.
     #[error("ClickHouse at {address}: {phase} took longer than {limit:?}")]
+    #[non_exhaustive]
     TimedOut {
         /// Host and port.
         address: String,
@@ -49,6 +52,7 @@ pub enum ClickHouseError {
 
     /// The connection broke before the end of the response. The batch may have been stored.
     #[error("the connection to ClickHouse at {address} broke before the end of the response")]
+    #[non_exhaustive]
     Broken {
         /// Host and port.
         address: String,
@@ -58,6 +62,7 @@ pub enum ClickHouseError {
 
     /// The server responded with an exception.
     #[error("ClickHouse at {address}, table {table}: code {code} (HTTP {status}): {message}; {remedy}")]
+    #[non_exhaustive]
     Exception {
         /// Host and port.
         address: String,
@@ -81,6 +86,7 @@ pub enum ClickHouseError {
     #[error(
         "{address} responded with HTTP {status}{}{}{}; {remedy}", redirection(.location), quote(.body), origin(*.from_clickhouse)
     )]
+    #[non_exhaustive]
     Status {
         /// Host and port.
         address: String,
@@ -100,6 +106,7 @@ pub enum ClickHouseError {
 
     /// A response of status 200 that ClickHouse would not send.
     #[error("{address} responded to {what}{}; check that the address is ClickHouse's HTTP interface", quote(.body))]
+    #[non_exhaustive]
     NotClickHouse {
         /// Host and port.
         address: String,
@@ -114,6 +121,7 @@ pub enum ClickHouseError {
         "ClickHouse at {address} reports {written} rows written to table {table} of {sent} sent; nothing of the batch is \
          committed: check what dropped rows (a proxy, a limit in the user's profile)"
     )]
+    #[non_exhaustive]
     Incomplete {
         /// Host and port.
         address: String,
@@ -129,6 +137,7 @@ pub enum ClickHouseError {
     #[error(
         "ClickHouse at {address} was not ready within {waited:?} ({attempts} attempts); start it, or correct the address"
     )]
+    #[non_exhaustive]
     NotReady {
         /// Host and port.
         address: String,
@@ -142,6 +151,7 @@ pub enum ClickHouseError {
 
     /// The table and the row type do not match.
     #[error("table {table}: {problem}")]
+    #[non_exhaustive]
     Schema {
         /// The table, quoted.
         table: String,
@@ -153,6 +163,7 @@ pub enum ClickHouseError {
     #[error(
         "table {table}, column `{column}` {column_type}: {problem}; change the field of {row}, or alter the column"
     )]
+    #[non_exhaustive]
     FieldType {
         /// The table, quoted.
         table: String,
@@ -168,6 +179,7 @@ pub enum ClickHouseError {
 
     /// A value of a row does not fit its column; the record goes to `reduce_err`.
     #[error("table {table}, column `{column}` {column_type}: {problem}")]
+    #[non_exhaustive]
     Row {
         /// The table, quoted.
         table: String,
@@ -181,6 +193,7 @@ pub enum ClickHouseError {
 
     /// The server rejected a row alone; its record goes to `reduce_err`.
     #[error("ClickHouse rejected the row{}", in_column(.column))]
+    #[non_exhaustive]
     Rejected {
         /// The column, where the server names it.
         column: Option<String>,
@@ -193,6 +206,7 @@ pub enum ClickHouseError {
         "table {table}: the server rejects too many rows: {what}; nothing of the batch is committed: correct the mapping or \
          the table, or raise the limit"
     )]
+    #[non_exhaustive]
     TooManyRejected {
         /// The table, quoted.
         table: String,
@@ -205,6 +219,7 @@ pub enum ClickHouseError {
     /// The same insert failed several times, and kmr does not repeat it further: a retry would
     /// store the rows again, or kmr does not know the error's code.
     #[error("table {table}: the insert failed {failures} times, and kmr does not repeat it: {why}")]
+    #[non_exhaustive]
     Repeated {
         /// The table, quoted.
         table: String,
@@ -221,6 +236,7 @@ pub enum ClickHouseError {
         "table {table}: the block {token} may have been inserted before and its token may be forgotten: {why}; check by topic, partition and \
          offset whether the table has its rows, then start a new epoch after them if it has, else at their first offset (kmr offsets reset)"
     )]
+    #[non_exhaustive]
     InDoubt {
         /// The table, quoted.
         table: String,
@@ -235,6 +251,7 @@ pub enum ClickHouseError {
         "table {table}: it rejects rows of a block, and the probe for them failed; the user needs CREATE TEMPORARY TABLE and \
          CREATE ARBITRARY TEMPORARY TABLE, and a load balancer must keep a session at one server"
     )]
+    #[non_exhaustive]
     Probe {
         /// The table, quoted.
         table: String,

@@ -22,12 +22,12 @@ pub(super) struct Batch {
     /// The topic of messages that name none.
     topic: Arc<str>,
     messages: Vec<Shrinking>,
-    progress: Mutex<Progress>,
+    progress: Mutex<SendProgress>,
     reported: Notify,
 }
 
 #[derive(Default)]
-struct Progress {
+struct SendProgress {
     /// Messages to send, in order.
     due: VecDeque<usize>,
     /// Messages to send one by one, while nothing else is in flight.
@@ -55,7 +55,7 @@ pub(super) struct Rejected {
 
 impl Batch {
     pub(super) fn new(topic: Arc<str>, messages: Vec<KafkaMessage>) -> Self {
-        let progress = Progress { due: (0..messages.len()).collect(), ..Progress::default() };
+        let progress = SendProgress { due: (0..messages.len()).collect(), ..SendProgress::default() };
         let messages = messages.into_iter().map(Shrinking::from).collect();
         Self { topic, messages, progress: Mutex::new(progress), reported: Notify::new() }
     }
@@ -171,7 +171,7 @@ impl Batch {
         self.lock().rejected.clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Progress> {
+    fn lock(&self) -> MutexGuard<'_, SendProgress> {
         self.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

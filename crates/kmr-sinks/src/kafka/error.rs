@@ -14,6 +14,7 @@ pub enum KafkaWriteError {
     #[error(
         "Kafka sink: no broker reachable at {servers} within {waited:?}: {reason}; check bootstrap.servers and the network"
     )]
+    #[non_exhaustive]
     Unreachable {
         /// `bootstrap.servers`.
         servers: String,
@@ -27,6 +28,7 @@ pub enum KafkaWriteError {
     #[error(
         "Kafka sink: the broker rejected the credentials: {reason}; check sasl.mechanism, sasl.username and sasl.password"
     )]
+    #[non_exhaustive]
     Authentication {
         /// The last error of the client library.
         reason: String,
@@ -37,6 +39,7 @@ pub enum KafkaWriteError {
         "Kafka sink: topic {topic:?} does not exist (or the user may not see it); create it, correct the name, or let the brokers \
          create it (KafkaWriter::auto_create, auto.create.topics.enable)"
     )]
+    #[non_exhaustive]
     UnknownTopic {
         /// The topic.
         topic: String,
@@ -44,6 +47,7 @@ pub enum KafkaWriteError {
 
     /// A row names a partition that its topic does not have.
     #[error("Kafka sink: topic {topic:?} has no partition {partition}; correct the row, or add partitions")]
+    #[non_exhaustive]
     UnknownPartition {
         /// The topic.
         topic: String,
@@ -53,6 +57,7 @@ pub enum KafkaWriteError {
 
     /// The user lacks a permission.
     #[error("Kafka sink: not authorized: {what}; grant {permission} to the producer's user")]
+    #[non_exhaustive]
     Authorization {
         /// The topic, or the cluster.
         what: String,
@@ -65,6 +70,7 @@ pub enum KafkaWriteError {
         "Kafka sink: a message of {bytes} bytes is too large for topic {topic:?}; raise the topic's max.message.bytes, and \
          message.max.bytes of the writer if that is lower"
     )]
+    #[non_exhaustive]
     TooLarge {
         /// The topic.
         topic: String,
@@ -75,6 +81,7 @@ pub enum KafkaWriteError {
     /// The broker rejects this message alone: for example a null key in a compacted topic, or a
     /// timestamp outside of the topic's limits.
     #[error("Kafka sink: topic {topic:?} rejects the message: {reason}; {}", remedy(*.code))]
+    #[non_exhaustive]
     Rejected {
         /// The topic.
         topic: String,
@@ -89,6 +96,7 @@ pub enum KafkaWriteError {
         "Kafka sink: {topic}/{partition} offset {offset} is a dead letter that was written to this topic, and it failed \
          again: the consumer reads its own dead letters; write them to a topic that it does not consume"
     )]
+    #[non_exhaustive]
     Loop {
         /// The topic of the dead letters, which the consumer reads.
         topic: String,
@@ -100,6 +108,7 @@ pub enum KafkaWriteError {
 
     /// Messages were not acknowledged. They may be stored.
     #[error("Kafka sink: {messages} messages for topic {topic:?} are not acknowledged: {reason}")]
+    #[non_exhaustive]
     NotAcknowledged {
         /// The writer's topic.
         topic: String,
@@ -111,6 +120,7 @@ pub enum KafkaWriteError {
 
     /// The client cannot be used.
     #[error("Kafka sink: {what}: {reason}")]
+    #[non_exhaustive]
     Client {
         /// The failed operation.
         what: &'static str,

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use kmr_core::OwnedHeader;
 
-use super::added_headers::{AddedHeaders, LargeDeadLetter};
+use super::added_headers::LargeDeadLetter;
 use super::message::KafkaMessage;
 
 /// Size of an added header in a shortened dead letter.
@@ -90,6 +90,7 @@ fn shorten(header: &mut OwnedHeader) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::added_headers::AddedHeaders;
     use super::*;
 
     fn dead_letter(large: LargeDeadLetter) -> Shrinking {

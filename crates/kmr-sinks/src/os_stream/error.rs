@@ -8,6 +8,7 @@ use std::io;
 pub enum OsStreamError {
     /// The stream's reader has closed it.
     #[error("{stream} is closed: its reader has ended; keep the reader running, or send the lines elsewhere")]
+    #[non_exhaustive]
     Closed {
         /// Standard output or standard error.
         stream: &'static str,
@@ -17,6 +18,7 @@ pub enum OsStreamError {
 
     /// Writing failed for another reason, such as a full disk after a redirection.
     #[error("writing to {stream} failed")]
+    #[non_exhaustive]
     Write {
         /// Standard output or standard error.
         stream: &'static str,
@@ -26,6 +28,7 @@ pub enum OsStreamError {
 
     /// The writer thread could not be started, or has ended.
     #[error("the thread that writes to {stream} is not running")]
+    #[non_exhaustive]
     NoThread {
         /// Standard output or standard error.
         stream: &'static str,

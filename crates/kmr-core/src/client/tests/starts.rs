@@ -102,6 +102,6 @@ async fn log_offsets_are_returned_for_all_partitions_at_once() {
         .mock
         .request_errors(RDKafkaApiKey::ListOffsets, &[Code::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR; 2]);
     assert_eq!(driver.member.offsets(&all, LogPoint::End).await.unwrap(), ends);
-    assert_eq!(driver.member.watermarks(&partition(1)).await, Some((0, 7)));
+    assert_eq!(driver.member.log_bounds(&partition(1)).await, Some((0, 7)));
     driver.member.close().await.unwrap();
 }

@@ -6,7 +6,7 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::claim::Claim;
 use super::hold::Hold;
-use crate::graph::fetch::handoff::HandOff;
+use crate::graph::fetch::hand_off::HandOff;
 use crate::reducer::{Rows, SourceRange};
 
 /// Rows on their way to a reducer.
@@ -15,14 +15,14 @@ pub(crate) struct TrackedRows<R> {
     pub(crate) rows: R,
     pub(crate) origin: Origin,
     /// The intake's hand-off, which ends when a reducer has accepted the rows.
-    pub(crate) handoff: Option<HandOff>,
+    pub(crate) hand_off: Option<HandOff>,
 }
 
 impl<R: Rows> TrackedRows<R> {
     /// Splits off the rows from `at` on, with the holds on their records.
     pub(crate) fn split_off(&mut self, at: usize) -> TrackedRows<R> {
         let origin = self.origin.split_off(at, self.rows.len());
-        TrackedRows { rows: self.rows.split_off(at), origin, handoff: None }
+        TrackedRows { rows: self.rows.split_off(at), origin, hand_off: None }
     }
 
     /// The offset of the last row's record.
@@ -257,7 +257,7 @@ mod tests {
             TrackedRows {
                 rows: deltas.to_vec(),
                 origin: Origin::of_records(claim, first, deltas.to_vec()),
-                handoff: None,
+                hand_off: None,
             },
             entries,
         )
@@ -295,7 +295,7 @@ mod tests {
         let mut left = TrackedRows {
             rows: vec![1, 2, 3],
             origin: Origin::of_batch(vec![Hold::Whole(claim)]),
-            handoff: None,
+            hand_off: None,
         };
         let right = left.split_off(1);
         finish(left.origin);

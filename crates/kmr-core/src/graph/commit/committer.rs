@@ -22,8 +22,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
 use super::entries::Entries;
-use super::handle::{Command, Removal, Settled};
-use super::leaving::{Leaving, Remaining, Step, Unanswered};
+use super::handle::{AssignmentReport, CommitterCommand, Removal};
+use super::leaving::{Leaving, LeavingStep, Remaining, Unanswered};
 use super::ledger::LedgerEntry;
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
@@ -60,7 +60,7 @@ struct CommitResponse {
 /// Assignments that leave the ledger, and the caller that waits for their release.
 struct LeavingRequest {
     leaving: Leaving,
-    reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
+    reply: oneshot::Sender<Result<Vec<AssignmentReport>, Error>>,
 }
 
 /// What a committer needs.
@@ -84,7 +84,7 @@ pub(crate) struct Committer {
     /// In exactly-once mode entries are read at once, because block tasks wait for plans.
     exactly_once: bool,
     ledger: mpsc::UnboundedReceiver<LedgerEntry>,
-    commands: mpsc::UnboundedReceiver<Command>,
+    commands: mpsc::UnboundedReceiver<CommitterCommand>,
     entries: Entries,
     leaving: Vec<LeavingRequest>,
     outstanding: Option<OutstandingCommit>,
@@ -96,7 +96,7 @@ impl Committer {
     pub(crate) fn new(
         setup: CommitterSetup,
         ledger: mpsc::UnboundedReceiver<LedgerEntry>,
-        commands: mpsc::UnboundedReceiver<Command>,
+        commands: mpsc::UnboundedReceiver<CommitterCommand>,
     ) -> Self {
         let CommitterSetup { member, counters, listeners, fatal_errors, interval, exactly_once } = setup;
         Self {
@@ -147,6 +147,10 @@ impl Committer {
                 _ = reads.tick() => self.read()?,
                 () = sleep_until(wake_at.unwrap_or(now)), if wake_at.is_some() => {}
             }
+            // A loss among the commands comes before any commit (C5).
+            while let Ok(command) = self.commands.try_recv() {
+                self.execute(command)?;
+            }
             self.entries.advance_plans(self.outstanding.as_ref().map(|outstanding| &outstanding.assignments));
             if self.entries.commit_now && self.outstanding.is_none() {
                 self.entries.commit_now = false;
@@ -167,19 +171,19 @@ impl Committer {
         Ok(())
     }
 
-    fn execute(&mut self, command: Command) -> Result<(), Error> {
+    fn execute(&mut self, command: CommitterCommand) -> Result<(), Error> {
         // Entries that were sent before the command are in the channel already. They count.
         self.read()?;
         match command {
-            Command::Settle(removal) => self.start_leaving(removal, true),
-            Command::Forget(removal) => {
+            CommitterCommand::Settle(removal) => self.start_leaving(removal, true),
+            CommitterCommand::Forget(removal) => {
                 self.entries.release(&removal.assignments);
                 self.start_leaving(removal, false);
             }
-            Command::Report { reply } => {
+            CommitterCommand::Report { reply } => {
                 let _ = reply.send(self.entries.states());
             }
-            Command::Read => {}
+            CommitterCommand::Read => {}
         }
         Ok(())
     }
@@ -301,23 +305,23 @@ impl Committer {
         let now = Instant::now();
         for mut request in std::mem::take(&mut self.leaving) {
             match self.next_step(&mut request.leaving, now) {
-                Step::Wait => self.leaving.push(request),
-                Step::Commit => {
+                LeavingStep::Wait => self.leaving.push(request),
+                LeavingStep::Commit => {
                     self.entries.clear_failures(request.leaving.assignments());
                     self.commit(Some(request.leaving.assignments()));
                     self.leaving.push(request);
                 }
-                Step::Release => {
+                LeavingStep::Release => {
                     let _ = request.reply.send(Ok(self.entries.release(request.leaving.assignments())));
                 }
-                Step::Fail => {
+                LeavingStep::Fail => {
                     let _ = request.reply.send(Err(unanswered()));
                 }
             }
         }
     }
 
-    fn next_step(&self, leaving: &mut Leaving, now: Instant) -> Step {
+    fn next_step(&self, leaving: &mut Leaving, now: Instant) -> LeavingStep {
         let assignments = leaving.assignments();
         // Without another commit, there is nothing to wait for.
         let can_commit = !self.ended;
@@ -325,7 +329,7 @@ impl Committer {
             && leaving
                 .waits_for_records(now, self.entries.of(assignments).all(|entry| entry.tracker.is_settled()))
         {
-            return Step::Wait;
+            return LeavingStep::Wait;
         }
         let remaining = Remaining {
             clean: !can_commit
@@ -413,7 +417,7 @@ mod tests {
             Ok(BTreeMap::new())
         }
 
-        async fn watermarks(&self, _: &TopicPartition) -> Option<(i64, i64)> {
+        async fn log_bounds(&self, _: &TopicPartition) -> Option<(i64, i64)> {
             None
         }
 

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot};
 
 use super::entry::Entry;
-use super::handle::Settled;
+use super::handle::AssignmentReport;
 use super::ledger::{LedgerEntry, LedgerEvent};
 use super::offset_tracker::{Misuse, OffsetRange, OffsetTracker};
 use super::plan_state::{AssignedStart, Proposal, StartingPosition};
@@ -219,7 +219,7 @@ impl Entries {
     }
 
     /// The state of all assignments.
-    pub(super) fn states(&self) -> Vec<Settled> {
+    pub(super) fn states(&self) -> Vec<AssignmentReport> {
         self.entries.values().map(Entry::state).collect()
     }
 
@@ -232,7 +232,7 @@ impl Entries {
     }
 
     /// Removes these assignments and returns how they ended.
-    pub(super) fn release(&mut self, assignments: &BTreeSet<AssignmentId>) -> Vec<Settled> {
+    pub(super) fn release(&mut self, assignments: &BTreeSet<AssignmentId>) -> Vec<AssignmentReport> {
         let released = assignments.iter().filter_map(|assignment| self.entries.remove(assignment));
         released.map(|entry| entry.state()).collect()
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tokio::sync::oneshot;
 
-use super::handle::Settled;
+use super::handle::AssignmentReport;
 use super::offset_tracker::OffsetTracker;
 use super::plan_state::{AssignedStart, PlanState, StartingPosition};
 use crate::commit_metadata::ensure_no_open_plan;
@@ -64,9 +64,9 @@ impl Entry {
         }
     }
 
-    pub(super) fn state(&self) -> Settled {
+    pub(super) fn state(&self) -> AssignmentReport {
         let oldest = self.tracker.oldest_unfinished();
-        Settled {
+        AssignmentReport {
             partition: self.assignment.partition.clone(),
             committed: self.committed,
             assignment: self.assignment.id,

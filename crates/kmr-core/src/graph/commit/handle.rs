@@ -14,7 +14,7 @@ use crate::util::future::BoxFuture;
 
 /// How an assignment ended, or how far it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Settled {
+pub(crate) struct AssignmentReport {
     pub(crate) partition: TopicPartition,
     pub(crate) assignment: AssignmentId,
     /// The last offset committed in this assignment.
@@ -36,14 +36,14 @@ pub(crate) struct Settled {
 }
 
 /// What the coordinator requests.
-pub(crate) enum Command {
+pub(crate) enum CommitterCommand {
     /// Wait until all records of these assignments are finished or abandoned, commit them, then
     /// remove the assignments.
     Settle(Removal),
     /// Remove them without a commit (lost means uncommitted, C5).
     Forget(Removal),
     /// Reply with the state of all assignments, including those that are being drained.
-    Report { reply: oneshot::Sender<Vec<Settled>> },
+    Report { reply: oneshot::Sender<Vec<AssignmentReport>> },
     /// Read the ledger now: an entry cannot wait.
     Read,
 }
@@ -52,47 +52,47 @@ pub(crate) enum Command {
 pub(crate) struct Removal {
     pub(crate) assignments: BTreeSet<AssignmentId>,
     pub(crate) deadline: Instant,
-    pub(crate) reply: oneshot::Sender<Result<Vec<Settled>, Error>>,
+    pub(crate) reply: oneshot::Sender<Result<Vec<AssignmentReport>, Error>>,
 }
 
 /// Sends commands to the committer.
 #[derive(Clone)]
 pub(crate) struct CommitterHandle {
-    commands: mpsc::UnboundedSender<Command>,
+    commands: mpsc::UnboundedSender<CommitterCommand>,
 }
 
 impl CommitterHandle {
-    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<Command>) {
+    pub(crate) fn new() -> (Self, mpsc::UnboundedReceiver<CommitterCommand>) {
         let (commands, receiver) = mpsc::unbounded_channel();
         (Self { commands }, receiver)
     }
 
-    /// See [`Command::Settle`]. Sends the command at once, not when the reply is awaited.
+    /// See [`CommitterCommand::Settle`]. Sends the command at once, not when the reply is awaited.
     ///
     /// # Errors
     /// A commit is still unanswered at the deadline: the partitions must not be released (one
     /// outstanding commit, C8).
     pub(crate) fn settle(&self, assignments: BTreeSet<AssignmentId>, deadline: Instant) -> Reply {
-        self.remove(assignments, deadline, Command::Settle)
+        self.remove(assignments, deadline, CommitterCommand::Settle)
     }
 
-    /// See [`Command::Forget`]. Sends the command at once, not when the reply is awaited.
+    /// See [`CommitterCommand::Forget`]. Sends the command at once, not when the reply is awaited.
     ///
     /// # Errors
     /// As for [`settle`](Self::settle).
     pub(crate) fn forget(&self, assignments: BTreeSet<AssignmentId>, deadline: Instant) -> Reply {
-        self.remove(assignments, deadline, Command::Forget)
+        self.remove(assignments, deadline, CommitterCommand::Forget)
     }
 
     /// Makes the committer act on the ledger's entries now instead of at the next read.
     pub(crate) fn read(&self) {
-        let _ = self.commands.send(Command::Read);
+        let _ = self.commands.send(CommitterCommand::Read);
     }
 
     /// The state of all assignments. Empty if the committer has ended.
-    pub(crate) async fn report(&self) -> Vec<Settled> {
+    pub(crate) async fn report(&self) -> Vec<AssignmentReport> {
         let (reply, response) = oneshot::channel();
-        let _ = self.commands.send(Command::Report { reply });
+        let _ = self.commands.send(CommitterCommand::Report { reply });
         response.await.unwrap_or_default()
     }
 
@@ -100,7 +100,7 @@ impl CommitterHandle {
         &self,
         assignments: BTreeSet<AssignmentId>,
         deadline: Instant,
-        command: impl FnOnce(Removal) -> Command,
+        command: impl FnOnce(Removal) -> CommitterCommand,
     ) -> Reply {
         let (reply, response) = oneshot::channel();
         let _ = self.commands.send(command(Removal { assignments, deadline, reply }));
@@ -114,4 +114,4 @@ impl CommitterHandle {
 }
 
 /// How assignments ended, once they have.
-pub(crate) type Reply = BoxFuture<'static, Result<Vec<Settled>, Error>>;
+pub(crate) type Reply = BoxFuture<'static, Result<Vec<AssignmentReport>, Error>>;

@@ -2,7 +2,7 @@
 //! passes in the time and the state of its entries.
 //!
 //! Invariant: while a commit that concerns these assignments is unanswered, they are not released
-//! (one outstanding commit, C8). Past its timeout the step is [`Step::Fail`].
+//! (one outstanding commit, C8). Past its timeout the step is [`LeavingStep::Fail`].
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -51,7 +51,7 @@ pub(super) struct Unanswered {
 
 /// What the committer does next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
+pub(super) enum LeavingStep {
     Wait,
     /// Commit what is due of these assignments, and only of these.
     Commit,
@@ -96,32 +96,32 @@ impl Leaving {
         now: Instant,
         remaining: Remaining,
         unanswered: Option<Unanswered>,
-    ) -> Step {
+    ) -> LeavingStep {
         let clean = !self.commits || remaining.clean;
         if let Some(Unanswered { sent, concerns }) = unanswered {
             // Assignments that the commit does not concern wait too if they have something to
             // commit.
             let has_time = now < self.deadline.max(sent + COMMIT_RESPONSE_TIMEOUT);
             if has_time && (concerns || !clean) {
-                return Step::Wait;
+                return LeavingStep::Wait;
             }
-            return if concerns { Step::Fail } else { Step::Release };
+            return if concerns { LeavingStep::Fail } else { LeavingStep::Release };
         }
         // Records that finished just before the deadline get one attempt, too.
         let limit = if now >= self.deadline { 1 } else { MAX_ATTEMPTS };
         if clean || self.attempts >= limit {
-            return Step::Release;
+            return LeavingStep::Release;
         }
         match self.retry_at {
             None if remaining.failed => {
                 self.retry_at = Some((now + RETRY_WAIT).min(self.deadline));
-                Step::Wait
+                LeavingStep::Wait
             }
-            Some(at) if now < at => Step::Wait,
+            Some(at) if now < at => LeavingStep::Wait,
             _ => {
                 self.retry_at = None;
                 self.attempts += 1;
-                Step::Commit
+                LeavingStep::Commit
             }
         }
     }
@@ -157,41 +157,41 @@ mod tests {
     #[test]
     fn finished_records_are_committed_before_the_release() {
         let (mut leaving, now) = leaving(true);
-        assert_eq!(leaving.next_step(now, DUE, None), Step::Commit);
-        assert_eq!(leaving.next_step(now, DUE, unanswered(now, true)), Step::Wait);
-        assert_eq!(leaving.next_step(now, CLEAN, None), Step::Release);
+        assert_eq!(leaving.next_step(now, DUE, None), LeavingStep::Commit);
+        assert_eq!(leaving.next_step(now, DUE, unanswered(now, true)), LeavingStep::Wait);
+        assert_eq!(leaving.next_step(now, CLEAN, None), LeavingStep::Release);
     }
 
     #[test]
     fn lost_assignments_leave_without_a_commit() {
         let (mut leaving, now) = leaving(false);
         assert!(!leaving.waits_for_records(now, false));
-        assert_eq!(leaving.next_step(now, DUE, None), Step::Release, "lost means uncommitted (C5)");
+        assert_eq!(leaving.next_step(now, DUE, None), LeavingStep::Release, "lost means uncommitted (C5)");
     }
 
     #[test]
     fn a_failed_commit_is_tried_again_after_a_wait() {
         let (mut leaving, now) = leaving(true);
-        assert_eq!(leaving.next_step(now, FAILED, None), Step::Wait);
+        assert_eq!(leaving.next_step(now, FAILED, None), LeavingStep::Wait);
         assert_eq!(leaving.wake_at(now, None), now + RETRY_WAIT);
-        assert_eq!(leaving.next_step(now + RETRY_WAIT / 2, FAILED, None), Step::Wait);
-        assert_eq!(leaving.next_step(now + RETRY_WAIT, FAILED, None), Step::Commit);
+        assert_eq!(leaving.next_step(now + RETRY_WAIT / 2, FAILED, None), LeavingStep::Wait);
+        assert_eq!(leaving.next_step(now + RETRY_WAIT, FAILED, None), LeavingStep::Commit);
     }
 
     #[test]
     fn attempts_of_a_last_commit_are_limited() {
         let (mut leaving, now) = leaving(true);
         for _ in 0..MAX_ATTEMPTS {
-            assert_eq!(leaving.next_step(now, DUE, None), Step::Commit);
+            assert_eq!(leaving.next_step(now, DUE, None), LeavingStep::Commit);
         }
-        assert_eq!(leaving.next_step(now, DUE, None), Step::Release);
+        assert_eq!(leaving.next_step(now, DUE, None), LeavingStep::Release);
     }
 
     #[test]
     fn one_attempt_is_left_at_the_deadline() {
         let (mut leaving, now) = leaving(true);
-        assert_eq!(leaving.next_step(now + DRAIN, DUE, None), Step::Commit);
-        assert_eq!(leaving.next_step(now + DRAIN, DUE, None), Step::Release);
+        assert_eq!(leaving.next_step(now + DRAIN, DUE, None), LeavingStep::Commit);
+        assert_eq!(leaving.next_step(now + DRAIN, DUE, None), LeavingStep::Release);
     }
 
     #[test]
@@ -201,20 +201,20 @@ mod tests {
         let timeout = sent + COMMIT_RESPONSE_TIMEOUT;
         assert_eq!(
             leaving.next_step(deadline, CLEAN, unanswered(sent, true)),
-            Step::Wait,
+            LeavingStep::Wait,
             "a commit without an answer holds the release (C8)"
         );
         assert_eq!(leaving.wake_at(now, Some(sent)), deadline);
         assert_eq!(leaving.wake_at(deadline, Some(sent)), timeout);
-        assert_eq!(leaving.next_step(timeout, CLEAN, unanswered(sent, true)), Step::Fail);
+        assert_eq!(leaving.next_step(timeout, CLEAN, unanswered(sent, true)), LeavingStep::Fail);
     }
 
     #[test]
     fn an_unanswered_commit_of_others_holds_only_what_is_due() {
         let (mut leaving, now) = leaving(true);
-        assert_eq!(leaving.next_step(now, CLEAN, unanswered(now, false)), Step::Release);
-        assert_eq!(leaving.next_step(now, DUE, unanswered(now, false)), Step::Wait);
+        assert_eq!(leaving.next_step(now, CLEAN, unanswered(now, false)), LeavingStep::Release);
+        assert_eq!(leaving.next_step(now, DUE, unanswered(now, false)), LeavingStep::Wait);
         let late = now + DRAIN;
-        assert_eq!(leaving.next_step(late, DUE, unanswered(now, false)), Step::Release);
+        assert_eq!(leaving.next_step(late, DUE, unanswered(now, false)), LeavingStep::Release);
     }
 }

@@ -11,7 +11,7 @@ use super::session::PartitionTask;
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::assignment::states::AssignmentStates;
-use crate::graph::commit::handle::{CommitterHandle, Reply, Settled};
+use crate::graph::commit::handle::{AssignmentReport, CommitterHandle, Reply};
 use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::mutants::{Mutant, enabled};
@@ -31,7 +31,7 @@ impl Drain {
         self,
         tasks: Vec<PartitionTask>,
         deadline: Instant,
-    ) -> Result<Vec<Settled>, Error> {
+    ) -> Result<Vec<AssignmentReport>, Error> {
         if !enabled(Mutant::ResetsBeforeMapping) {
             for task in &tasks {
                 let _ = timeout_at(deadline, task.ended.cancelled()).await;
@@ -45,7 +45,7 @@ impl Drain {
         self,
         tasks: Vec<PartitionTask>,
         deadline: Instant,
-    ) -> Result<Vec<Settled>, Error> {
+    ) -> Result<Vec<AssignmentReport>, Error> {
         let ids = assignment_ids(&tasks);
         self.assignments.send_modify(|states| states.draining.extend(&ids));
         for task in &tasks {

@@ -9,10 +9,10 @@ use tokio::time::{Instant, sleep};
 use super::Coordinator;
 use super::repositioning::{RepositionCause, RepositionRequest};
 use super::session::{PartitionTask, Session};
-use super::supervision::Failed;
+use super::supervision::ServeError;
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
-use crate::graph::commit::handle::{CommitterHandle, Settled};
+use crate::graph::commit::handle::{AssignmentReport, CommitterHandle};
 use crate::graph::observe::activity::{ActivityReading, ActivityState};
 use crate::graph::observe::status::StatusBoard;
 use crate::graph::observe::watchdog::{Observation, Recovery};
@@ -27,7 +27,7 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const RECENT_DELIVERY: Duration = Duration::from_secs(60);
 
 /// Pends until the next health check is due, then returns the state of all assignments.
-pub(super) fn next_check(committer: CommitterHandle) -> BoxFuture<'static, Vec<Settled>> {
+pub(super) fn next_check(committer: CommitterHandle) -> BoxFuture<'static, Vec<AssignmentReport>> {
     Box::pin(async move {
         sleep(CHECK_INTERVAL).await;
         committer.report().await
@@ -63,10 +63,14 @@ impl Coordinator {
     ///
     /// # Errors
     /// A partition is stuck, and a restart of it is not enough.
-    pub(super) fn check_health(&mut self, session: &mut Session, states: &[Settled]) -> Result<(), Failed> {
+    pub(super) fn check_health(
+        &mut self,
+        session: &mut Session,
+        states: &[AssignmentReport],
+    ) -> Result<(), ServeError> {
         let (now, board) = (Instant::now(), self.controls.board.clone());
         Self::check_replays(session, states);
-        let states: BTreeMap<AssignmentId, &Settled> =
+        let states: BTreeMap<AssignmentId, &AssignmentReport> =
             states.iter().map(|state| (state.assignment, state)).collect();
         let thresholds = self.setup.options.thresholds;
         let mut partitions = BTreeMap::new();
@@ -115,7 +119,7 @@ fn recover(
     partition: TopicPartition,
     recovery: Recovery,
     stuck: StuckAt,
-) -> Result<(), Failed> {
+) -> Result<(), ServeError> {
     match recovery {
         Recovery::RestartPartition => {
             telemetry::partition_restarts(&partition, stuck.offset, stuck.age, &stuck.waits_for);
@@ -123,12 +127,17 @@ fn recover(
             session.reposition_requests.push(RepositionRequest { partition, cause });
             Ok(())
         }
-        Recovery::NewClient => Err(Failed::Client(stuck.error(partition))),
-        Recovery::End => Err(Failed::Task(stuck.error(partition))),
+        Recovery::NewClient => Err(ServeError::Client(stuck.error(partition))),
+        Recovery::End => Err(ServeError::Task(stuck.error(partition))),
     }
 }
 
-fn diagnose(board: &StatusBoard, task: &PartitionTask, state: Option<&Settled>, now: Instant) -> Finding {
+fn diagnose(
+    board: &StatusBoard,
+    task: &PartitionTask,
+    state: Option<&AssignmentReport>,
+    now: Instant,
+) -> Finding {
     let reading = task.activity.read();
     let tracked = state.and_then(|state| Some((state.unfinished_from?, state.unfinished_since?)));
     let mapped =

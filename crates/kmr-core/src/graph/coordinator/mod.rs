@@ -50,11 +50,11 @@ use self::rebalance::answered;
 use self::reconnect::ReconnectBackoff;
 use self::session::Session;
 pub(crate) use self::shutdown::partition_reports;
-use self::supervision::{Failed, commits_ended, map_ended, unexpected_end};
+use self::supervision::{ServeError, commits_ended, map_ended, unexpected_end};
 use super::assignment::id::Assignment;
 use super::assignment::states::AssignmentStates;
 use super::build::Stages;
-use super::commit::handle::Settled;
+use super::commit::handle::AssignmentReport;
 use super::control::Controls;
 pub(crate) use super::control::StopRequest;
 use super::fetch::routes::Route;
@@ -87,7 +87,7 @@ pub(crate) struct Setup {
 /// How far each partition was when the consumer ended.
 #[derive(Debug, Default)]
 pub(crate) struct ShutdownOutcome {
-    pub(crate) settled: Vec<Settled>,
+    pub(crate) settled: Vec<AssignmentReport>,
 }
 
 /// The coordinator.
@@ -150,11 +150,11 @@ impl Coordinator {
             let mut session = Session::start(client, &self.setup, self.assignments.clone());
             let connected_at = Instant::now();
             match self.serve(&mut session).await {
-                Err(Failed::Client(error)) if error.is_retryable() => {
+                Err(ServeError::Client(error)) if error.is_retryable() => {
                     backoff.client_failed(connected_at.elapsed(), Instant::now());
                     connected = self.reconnect(session, error, &mut backoff).await;
                 }
-                Err(Failed::LostCommit(error)) => {
+                Err(ServeError::LostCommit(error)) => {
                     // The coordinator has responded, so this does not extend a series of failures.
                     backoff.client_succeeded();
                     connected = self.reconnect(session, error, &mut backoff).await;
@@ -165,7 +165,7 @@ impl Coordinator {
     }
 
     /// Serves one client until it fails, a task fails, or a stop is requested.
-    async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, Failed> {
+    async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, ServeError> {
         session.pauses.set_desired(self.controls.desired_pauses());
         let mut crowded = self.setup.budget.backlogs().crowded();
         self.controls.board.publish(|health| health.connected = true);
@@ -178,19 +178,19 @@ impl Coordinator {
             tokio::select! {
                 biased;
                 Some(stop) = self.controls.stops.recv() => return Ok(stop),
-                Some(ended) = self.stages.join_next() => return Err(Failed::Task(unexpected_end(ended))),
-                Some(ended) = session.tasks.join_next() => return Err(Failed::Task(unexpected_end(ended))),
+                Some(ended) = self.stages.join_next() => return Err(ServeError::Task(unexpected_end(ended))),
+                Some(ended) = session.tasks.join_next() => return Err(ServeError::Task(unexpected_end(ended))),
                 Some(ended) = self.maps.join_next() => map_ended(ended)?,
                 call = pause_call_done(&mut session.pending_pause) => {
                     session.pending_pause = None;
-                    let call = call.map_err(Failed::Client)?;
+                    let call = call.map_err(ServeError::Client)?;
                     self.pause_applied(session, &call);
                 }
                 ended = session.repositionings.next() => self.repositioned(session, ended).await?,
                 done = answered(&mut session.pending) => {
                     session.pending = None;
                     self.ownership.answered();
-                    for answered in done.map_err(Failed::Client)? {
+                    for answered in done.map_err(ServeError::Client)? {
                         self.rebalanced(session, &answered);
                     }
                 }
@@ -206,11 +206,11 @@ impl Coordinator {
                     MemberEvent::Rebalance(rebalance) => {
                         self.rebalance(session, rebalance);
                         if enabled(Mutant::DrainsInCallback) {
-                            answered(&mut session.pending).await.map_err(Failed::Client)?;
+                            answered(&mut session.pending).await.map_err(ServeError::Client)?;
                             session.pending = None;
                         }
                     }
-                    MemberEvent::Fatal(error) => return Err(Failed::Client(error)),
+                    MemberEvent::Fatal(error) => return Err(ServeError::Client(error)),
                 },
             }
         }

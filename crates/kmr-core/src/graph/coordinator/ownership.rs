@@ -25,7 +25,7 @@ pub(crate) struct Ownership {
 
 /// The changes that a rebalance requires.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Step {
+pub(crate) struct OwnershipChange {
     /// New assignments, each with its own id.
     pub(crate) start: Vec<Arc<Assignment>>,
     /// Assignments to drain, commit and release.
@@ -36,7 +36,7 @@ pub(crate) struct Step {
 
 impl Ownership {
     /// Applies a rebalance and returns the changes that it requires.
-    pub(crate) fn step(&mut self, rebalance: &Rebalance) -> Step {
+    pub(crate) fn step(&mut self, rebalance: &Rebalance) -> OwnershipChange {
         let set: BTreeSet<&TopicPartition> = rebalance.partitions.iter().collect();
         let names = |assignment: &Assignment| match rebalance.protocol {
             RebalanceProtocol::Eager => true,
@@ -51,18 +51,23 @@ impl Ownership {
         match rebalance.change {
             Change::Revoke => {
                 self.draining.extend(named.iter().cloned());
-                Step { drain: named, ..Step::default() }
+                OwnershipChange { drain: named, ..OwnershipChange::default() }
             }
-            Change::Lose if enabled(Mutant::CommitsLost) => Step { drain: named, ..Step::default() },
+            Change::Lose if enabled(Mutant::CommitsLost) => {
+                OwnershipChange { drain: named, ..OwnershipChange::default() }
+            }
             Change::Lose => {
                 let leaving = self.draining.extract_if(.., |assignment| names(assignment));
-                Step { discard: named.into_iter().chain(leaving).collect(), ..Step::default() }
+                OwnershipChange {
+                    discard: named.into_iter().chain(leaving).collect(),
+                    ..OwnershipChange::default()
+                }
             }
             Change::Assign => {
                 // A current assignment that was never revoked is lost. The group no longer waits
                 // for the draining ones.
                 let discard = named.into_iter().chain(self.draining.drain(..)).collect();
-                Step { start: self.start(set), discard, ..Step::default() }
+                OwnershipChange { start: self.start(set), discard, ..OwnershipChange::default() }
             }
         }
     }
@@ -129,7 +134,7 @@ mod tests {
         change: Change,
         set: &[i32],
     ) -> [Vec<i32>; 3] {
-        let Step { start, drain, discard } = ownership.step(&rebalance(protocol, change, set));
+        let OwnershipChange { start, drain, discard } = ownership.step(&rebalance(protocol, change, set));
         [numbers(&start), numbers(&drain), numbers(&discard)]
     }
 
@@ -198,7 +203,7 @@ mod tests {
                 };
                 let named = |number: &i32| protocol == RebalanceProtocol::Eager || set.contains(number);
                 let kept: BTreeSet<AssignmentId> = owned.iter().filter(|(_, n)| !named(n)).map(|(id, _)| *id).collect();
-                let Step { start, drain, discard } = ownership.step(&rebalance(protocol, change, &set));
+                let OwnershipChange { start, drain, discard } = ownership.step(&rebalance(protocol, change, &set));
                 for gone in &discard {
                     prop_assert_ne!(change, Change::Revoke);
                     let known = owned.remove(&gone.id).is_some() || draining.remove(&gone.id).is_some();

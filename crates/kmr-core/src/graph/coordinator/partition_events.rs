@@ -3,7 +3,7 @@
 use super::Coordinator;
 use super::repositioning::{RepositionCause, RepositionRequest};
 use super::session::Session;
-use super::supervision::Failed;
+use super::supervision::ServeError;
 use crate::config::ResetPolicy;
 use crate::error::Error;
 use crate::graph::fetch::routes::{EventKind, PartitionEvent};
@@ -16,7 +16,7 @@ impl Coordinator {
         &mut self,
         session: &mut Session,
         PartitionEvent { assignment, kind }: PartitionEvent,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), ServeError> {
         let partition = assignment.partition.clone();
         if self.ownership.assignment(&partition) != Some(&assignment)
             || session.repositionings.contains(&partition)
@@ -47,7 +47,7 @@ impl Coordinator {
                 return Ok(());
             }
             PartitionFailure::OutOfRange { offset } => {
-                let (low, high) = session.member.watermarks(&partition).await.unwrap_or((-1, -1));
+                let (low, high) = session.member.log_bounds(&partition).await.unwrap_or((-1, -1));
                 Error::OffsetOutOfRange { partition, offset, low, high }
             }
             PartitionFailure::Unauthorized => {
@@ -63,6 +63,6 @@ impl Coordinator {
             }
         };
         // The client still works, so finished records of the other partitions are committed.
-        Err(Failed::Task(error))
+        Err(ServeError::Task(error))
     }
 }

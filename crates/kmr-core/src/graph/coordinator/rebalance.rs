@@ -14,7 +14,7 @@ use super::drain::Drain;
 use super::session::{PartitionTask, Session};
 use crate::error::Error;
 use crate::graph::assignment::id::{Assignment, AssignmentId};
-use crate::graph::commit::handle::{CommitterHandle, Reply, Settled};
+use crate::graph::commit::handle::{AssignmentReport, CommitterHandle, Reply};
 use crate::graph::commit::ledger::{Ledger, LedgerEntry};
 use crate::graph::fetch::routes::{Route, Routes};
 use crate::listeners::{Listeners, RebalanceEvent};
@@ -88,7 +88,7 @@ struct RebalanceWork {
     /// Completes when lost assignments have ended.
     discarded: Reply,
     /// Completes when revoked partitions are drained.
-    released: BoxFuture<'static, Result<Vec<Settled>, Error>>,
+    released: BoxFuture<'static, Result<Vec<AssignmentReport>, Error>>,
     listeners: Listeners,
     end_offsets: Option<EndOffsets>,
     routes: Arc<Routes>,

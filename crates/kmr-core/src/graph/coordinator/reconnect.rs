@@ -12,7 +12,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::session::Session;
-use super::supervision::{Failed, map_ended, unexpected_end};
+use super::supervision::{ServeError, map_ended, unexpected_end};
 use super::{CLOSE_TIME, Coordinator, StopRequest};
 use crate::error::Error;
 use crate::health::Health;
@@ -107,12 +107,12 @@ impl Coordinator {
             self.while_disconnected(async { tokio::join!(sleep(wait), closed) }).await?;
             match self.while_disconnected(connector.connect()).await? {
                 Ok(connected) => {
-                    self.setup.counters.rebuilt();
-                    telemetry::client_rebuilt();
+                    self.setup.counters.reconnected();
+                    telemetry::client_replaced();
                     return Ok(connected);
                 }
                 Err(new_error) if new_error.is_retryable() => {
-                    telemetry::client_not_rebuilt(&new_error);
+                    telemetry::client_not_replaced(&new_error);
                     error = new_error;
                 }
                 Err(new_error) => return Err(NoClient::Failed(new_error)),
@@ -130,7 +130,7 @@ impl Coordinator {
                 Some(ended) = self.stages.join_next() => return Err(NoClient::Failed(unexpected_end(ended))),
                 Some(ended) = self.maps.join_next() => match map_ended(ended) {
                     Ok(()) => {}
-                    Err(Failed::Client(error) | Failed::LostCommit(error) | Failed::Task(error)) => return Err(NoClient::Failed(error)),
+                    Err(ServeError::Client(error) | ServeError::LostCommit(error) | ServeError::Task(error)) => return Err(NoClient::Failed(error)),
                 },
                 // Dropping the reply to a seek reports that the partition is not assigned. The next
                 // session applies the desired pauses.

@@ -11,7 +11,7 @@ use super::Coordinator;
 use super::pauses::Reason;
 use super::session::Session;
 use crate::commit_metadata::CommitMetadata;
-use crate::graph::commit::handle::Settled;
+use crate::graph::commit::handle::AssignmentReport;
 use crate::member::Start;
 use crate::record::TopicPartition;
 
@@ -20,10 +20,10 @@ const BUDGET_DIVISOR: u64 = 2;
 
 /// Partitions whose planned block is being rebuilt.
 #[derive(Debug, Default)]
-pub(super) struct Replays(BTreeMap<TopicPartition, Replay>);
+pub(super) struct Replays(BTreeMap<TopicPartition, ReplayTurn>);
 
 #[derive(Debug)]
-struct Replay {
+struct ReplayTurn {
     /// The block's bytes in the memory budget.
     bytes: u64,
     /// The plan, which is in force until the block is finished.
@@ -35,7 +35,7 @@ impl Replays {
     pub(super) fn add(&mut self, starts: &[Start]) {
         for Start { partition, metadata, .. } in starts {
             let replay = metadata.as_ref().and_then(|text| match CommitMetadata::parse(text) {
-                Ok(CommitMetadata::Plan(plan)) => Some(Replay { bytes: plan.budget, plan: text.clone() }),
+                Ok(CommitMetadata::Plan(plan)) => Some(ReplayTurn { bytes: plan.budget, plan: text.clone() }),
                 _ => None,
             });
             match replay {
@@ -51,8 +51,8 @@ impl Replays {
     }
 
     /// Removes and returns the partitions whose plan is no longer in force.
-    fn take_finished(&mut self, states: &[Settled]) -> Vec<TopicPartition> {
-        let finished = |partition: &TopicPartition, replay: &Replay| {
+    fn take_finished(&mut self, states: &[AssignmentReport]) -> Vec<TopicPartition> {
+        let finished = |partition: &TopicPartition, replay: &ReplayTurn| {
             let mut of = states.iter().filter(|state| state.partition == *partition);
             of.any(|state| state.metadata.as_ref().is_some_and(|text| *text != replay.plan))
         };
@@ -75,7 +75,7 @@ impl Replays {
 
 impl Coordinator {
     /// Ends the turns of rebuilt blocks that are finished.
-    pub(super) fn check_replays(session: &mut Session, states: &[Settled]) {
+    pub(super) fn check_replays(session: &mut Session, states: &[AssignmentReport]) {
         for partition in session.replays.take_finished(states) {
             session.pauses.set(&partition, Reason::ReplayTurn, false);
         }
@@ -98,7 +98,7 @@ mod tests {
         let partition = |number| TopicPartition::new("t", number);
         let mut replays = Replays::default();
         for (number, bytes) in [(0, 60), (1, 30), (2, 10), (3, 5)] {
-            replays.0.insert(partition(number), Replay { bytes, plan: "plan".into() });
+            replays.0.insert(partition(number), ReplayTurn { bytes, plan: "plan".into() });
         }
         let waiting = |replays: &Replays, budget| -> Vec<i32> {
             let turns = replays.turns(budget).filter(|(_, waits)| *waits);

@@ -23,7 +23,7 @@ use super::Coordinator;
 use super::drain::Drain;
 use super::health_check::StuckAt;
 use super::session::{PartitionTask, Session};
-use super::supervision::Failed;
+use super::supervision::ServeError;
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
 use crate::graph::commit::ledger::LedgerEntry;
@@ -53,17 +53,17 @@ pub(super) enum RepositionCause {
 }
 
 impl RepositionCause {
-    fn target(&self) -> Target {
+    fn target(&self) -> NewPosition {
         match self {
-            Self::Seek { offset, .. } => Target::Offset(*offset),
-            Self::Reset { to, .. } => Target::Point(*to),
-            Self::Restart(_) => Target::Committed,
+            Self::Seek { offset, .. } => NewPosition::Offset(*offset),
+            Self::Reset { to, .. } => NewPosition::Point(*to),
+            Self::Restart(_) => NewPosition::Committed,
         }
     }
 }
 
 /// Where a partition continues.
-enum Target {
+enum NewPosition {
     Offset(i64),
     Point(LogPoint),
     /// At its committed offset, or where its assignment started.
@@ -83,7 +83,7 @@ pub(super) struct Repositioned {
     /// Its old task is stuck in user code.
     is_stuck: bool,
     /// For the log line about a reset.
-    watermarks: Option<(i64, i64)>,
+    log_bounds: Option<(i64, i64)>,
 }
 
 /// A repositioning under way.
@@ -174,14 +174,14 @@ impl Coordinator {
         &mut self,
         session: &mut Session,
         ended: EndedRepositioning,
-    ) -> Result<(), Failed> {
+    ) -> Result<(), ServeError> {
         let EndedRepositioning { cause, old, result } = ended;
-        let Repositioned { offset, unfinished_from, metadata, log, is_stuck, watermarks } =
-            result.map_err(Failed::Client)?;
+        let Repositioned { offset, unfinished_from, metadata, log, is_stuck, log_bounds } =
+            result.map_err(ServeError::Client)?;
         let partition = &old.partition;
         if let (RepositionCause::Restart(stuck), true) = (&cause, is_stuck) {
             // A new task would get stuck in the same code. Only the end of the process stops that.
-            return Err(Failed::Task(stuck.clone().error(partition.clone())));
+            return Err(ServeError::Task(stuck.clone().error(partition.clone())));
         }
         session.partition_tasks.remove(&old.id);
         session.pauses.forget(std::slice::from_ref(partition));
@@ -217,7 +217,7 @@ impl Coordinator {
             }
             RepositionCause::Reset { lost, .. } => {
                 self.setup.counters.reset();
-                telemetry::offset_reset(partition, lost, offset, watermarks);
+                telemetry::offset_reset(partition, lost, offset, log_bounds);
             }
         }
         Ok(())
@@ -229,7 +229,7 @@ async fn reposition(
     member: Arc<dyn GroupMember>,
     drain: Drain,
     task: PartitionTask,
-    target: Target,
+    target: NewPosition,
     deadline: Instant,
 ) -> Result<Repositioned, Error> {
     let partition = task.assignment.partition.clone();
@@ -237,18 +237,18 @@ async fn reposition(
     let (old, start) = (task.clone(), task.start);
     let settled = match target {
         // The log has lost the records that the task holds, so they cannot be read again.
-        Target::Point(_) => drain.complete(vec![task], deadline).await?,
-        Target::Offset(_) | Target::Committed => drain.release(vec![task], deadline).await?,
+        NewPosition::Point(_) => drain.complete(vec![task], deadline).await?,
+        NewPosition::Offset(_) | NewPosition::Committed => drain.release(vec![task], deadline).await?,
     };
     let settled = settled.into_iter().next();
     let committed = settled.as_ref().and_then(|settled| settled.committed).or(start);
     let unfinished = settled.as_ref().and_then(|settled| settled.unfinished_from);
     let (metadata, log) = settled.map(|settled| (settled.metadata, settled.log)).unwrap_or_default();
-    let is_reset = matches!(target, Target::Point(_));
+    let is_reset = matches!(target, NewPosition::Point(_));
     let point = match (target, committed) {
-        (Target::Offset(offset), _) | (Target::Committed, Some(offset)) => Ok(offset),
-        (Target::Point(point), _) => Err(point),
-        (Target::Committed, None) => Err(LogPoint::Low),
+        (NewPosition::Offset(offset), _) | (NewPosition::Committed, Some(offset)) => Ok(offset),
+        (NewPosition::Point(point), _) => Err(point),
+        (NewPosition::Committed, None) => Err(LogPoint::Low),
     };
     let offset = match point {
         Ok(offset) => offset,
@@ -264,7 +264,7 @@ async fn reposition(
     // No unfinished record is skipped: it is read again first.
     let unfinished_from = unfinished.filter(|from| offset > *from);
     let offset = if unfinished_from.is_some() { committed.or(unfinished).unwrap_or(offset) } else { offset };
-    let watermarks = if is_reset { member.watermarks(&partition).await } else { None };
+    let log_bounds = if is_reset { member.log_bounds(&partition).await } else { None };
     member.seek(&[(partition, offset)]).await?;
-    Ok(Repositioned { offset, unfinished_from, metadata, log, is_stuck: old.is_in_user_code(), watermarks })
+    Ok(Repositioned { offset, unfinished_from, metadata, log, is_stuck: old.is_in_user_code(), log_bounds })
 }

@@ -24,7 +24,7 @@ use crate::error::Error;
 use crate::graph::assignment::id::{Assignment, AssignmentId};
 use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::commit::committer::{Committer, CommitterSetup};
-use crate::graph::commit::handle::{CommitterHandle, Settled};
+use crate::graph::commit::handle::{AssignmentReport, CommitterHandle};
 use crate::graph::commit::ledger::{Ledger, LedgerEntry};
 use crate::graph::fetch::intake::Intake;
 use crate::graph::fetch::routes::{PartitionEvent, Route, Routes};
@@ -91,7 +91,7 @@ pub(super) struct Session {
     /// Exactly-once mode: the planned blocks that are being rebuilt.
     pub(super) replays: Replays,
     /// The next health check of all partitions.
-    pub(super) health_check: BoxFuture<'static, Vec<Settled>>,
+    pub(super) health_check: BoxFuture<'static, Vec<AssignmentReport>>,
     /// Since when there has been neither an assignment nor a rebalance.
     pub(super) unassigned_since: Option<Instant>,
     /// The kind of the rebalance that was answered last.

@@ -8,10 +8,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::reconnect::NoClient;
 use super::session::{PartitionTask, Session};
-use super::supervision::{Failed, unexpected_end};
+use super::supervision::{ServeError, unexpected_end};
 use super::{CLOSE_TIME, Coordinator, ShutdownOutcome, StopRequest};
 use crate::error::{BoxError, Error, error_chain};
-use crate::graph::commit::handle::Settled;
+use crate::graph::commit::handle::AssignmentReport;
 use crate::listeners::RebalanceEvent;
 use crate::member::{GroupMember, MemberEvent};
 use crate::partition_report::PartitionReport;
@@ -26,13 +26,13 @@ impl Coordinator {
     pub(super) async fn finish(
         mut self,
         mut session: Session,
-        served: Result<StopRequest, Failed>,
+        served: Result<StopRequest, ServeError>,
     ) -> Result<ShutdownOutcome, Error> {
         match &served {
             Ok(stop) => telemetry::stopping(stop.source),
             Err(error) => telemetry::stopping(&format!("after an error: {}", error_chain(error))),
         }
-        let commits = !matches!(&served, Err(Failed::Client(_) | Failed::LostCommit(_)));
+        let commits = !matches!(&served, Err(ServeError::Client(_) | ServeError::LostCommit(_)));
         let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
         let first = served.as_ref().ok().copied();
@@ -47,7 +47,10 @@ impl Coordinator {
             ended = self.shut_down(&mut session, commits, deadline) => ended,
         };
         match (served, ended) {
-            (Err(Failed::Client(error) | Failed::LostCommit(error) | Failed::Task(error)), ended) => {
+            (
+                Err(ServeError::Client(error) | ServeError::LostCommit(error) | ServeError::Task(error)),
+                ended,
+            ) => {
                 if let Err(second) = ended {
                     telemetry::secondary_failure(&(Box::new(second) as BoxError));
                 }
@@ -130,7 +133,7 @@ impl Coordinator {
         tasks: Vec<PartitionTask>,
         commits: bool,
         deadline: Instant,
-    ) -> Result<Vec<Settled>, Error> {
+    ) -> Result<Vec<AssignmentReport>, Error> {
         let (drain, overtaken) = (session.drain.clone(), session.drain.clone());
         let pending = session.pending.take();
         let draining = pending.iter().flat_map(|pending| pending.draining().iter().cloned());
@@ -203,7 +206,7 @@ impl Coordinator {
     }
 }
 
-fn unfinished(what: String, settled: &[Settled]) -> Error {
+fn unfinished(what: String, settled: &[AssignmentReport]) -> Error {
     Error::Unfinished { unfinished: what, partitions: partition_reports(settled) }
 }
 
@@ -213,7 +216,7 @@ async fn next_rebalance(member: &dyn GroupMember) {
 }
 
 /// Describes the unfinished records of these partitions. Returns `None` if there are none.
-fn left_over(settled: &[Settled]) -> Option<String> {
+fn left_over(settled: &[AssignmentReport]) -> Option<String> {
     let left: Vec<String> = settled
         .iter()
         .filter_map(|settled| {
@@ -246,8 +249,8 @@ async fn forced(
 }
 
 /// How these partitions ended.
-pub(crate) fn partition_reports(settled: &[Settled]) -> BTreeMap<TopicPartition, PartitionReport> {
-    let end = |s: &Settled| {
+pub(crate) fn partition_reports(settled: &[AssignmentReport]) -> BTreeMap<TopicPartition, PartitionReport> {
+    let end = |s: &AssignmentReport| {
         let end = PartitionReport { committed: s.committed, unfinished_from: s.unfinished_from };
         (s.partition.clone(), end)
     };

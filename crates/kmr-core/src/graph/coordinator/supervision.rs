@@ -6,7 +6,7 @@ use crate::error::Error;
 
 /// What ended the service of one client.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Failed {
+pub(super) enum ServeError {
     /// The client failed: it can commit nothing any more.
     #[error(transparent)]
     Client(Error),
@@ -30,14 +30,14 @@ pub(super) fn unexpected_end(ended: Result<(String, Result<(), Error>), JoinErro
 }
 
 /// The committer has ended its commits. Only a lost commit has a retryable error.
-pub(super) fn commits_ended(error: Error) -> Failed {
-    if error.is_retryable() { Failed::LostCommit(error) } else { Failed::Task(error) }
+pub(super) fn commits_ended(error: Error) -> ServeError {
+    if error.is_retryable() { ServeError::LostCommit(error) } else { ServeError::Task(error) }
 }
 
 /// A map task has ended. Without an error, it received a stop request.
-pub(super) fn map_ended(ended: Result<(String, Result<(), Error>), JoinError>) -> Result<(), Failed> {
+pub(super) fn map_ended(ended: Result<(String, Result<(), Error>), JoinError>) -> Result<(), ServeError> {
     match ended {
         Ok((_, Ok(()))) => Ok(()),
-        ended => Err(Failed::Task(unexpected_end(ended))),
+        ended => Err(ServeError::Task(unexpected_end(ended))),
     }
 }

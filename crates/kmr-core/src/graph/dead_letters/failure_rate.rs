@@ -109,7 +109,7 @@ impl FailureRate {
         let problem = match &state.tripped {
             None => {
                 let Some(problem) = state.problem(&tally, streak) else { return Ok(()) };
-                telemetry::breaker_tripped(&problem);
+                telemetry::circuit_breaker_tripped(&problem);
                 state.tripped.insert(problem).clone()
             }
             Some(problem) if !tally.counted && !tally.failed.is_empty() => problem.clone(),

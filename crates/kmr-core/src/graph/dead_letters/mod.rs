@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use self::demand::{Demand, Waiting};
 use self::failure_rate::{FailureRate, Tally};
-use self::reread::{Failed, Rereader};
+use self::reread::{FailedValues, Rereader};
 use super::claims::hold::Hold;
 use super::claims::tracked_rows::{Origin, TrackedRows};
 use crate::dead_letter::DeadLetter;
@@ -32,7 +32,7 @@ pub(crate) trait ErrorBranch: Send + Sync + 'static {
     fn send(&self, dead_letters: Vec<DeadLetter>, origin: Origin) -> BoxFuture<'_, Result<(), Error>>;
 
     /// Sends dead letters that lack their records. They are read again where possible.
-    fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>>;
+    fn send_failed(&self, failed: Vec<FailedValues>) -> BoxFuture<'_, Result<(), Error>>;
 
     /// A task waits for dead letters until the value is dropped. Batches of them are due meanwhile.
     fn wait(&self) -> Option<Waiting> {
@@ -80,12 +80,12 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             };
             // A closed channel means that the branch has failed and the consumer is stopping. The
             // dropped rows leave their records uncommitted.
-            let _ = self.reducer.send(TrackedRows { rows, origin, handoff: None }).await;
+            let _ = self.reducer.send(TrackedRows { rows, origin, hand_off: None }).await;
             Ok(())
         })
     }
 
-    fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>> {
+    fn send_failed(&self, failed: Vec<FailedValues>) -> BoxFuture<'_, Result<(), Error>> {
         Box::pin(async move {
             let mut waiting = reread::sorted(failed);
             let mut left = self.records.as_ref().map_or_else(Default::default, |records| records.limit());
@@ -139,7 +139,7 @@ impl ErrorBranch for Stop {
         })
     }
 
-    fn send_failed(&self, failed: Vec<Failed>) -> BoxFuture<'_, Result<(), Error>> {
+    fn send_failed(&self, failed: Vec<FailedValues>) -> BoxFuture<'_, Result<(), Error>> {
         let dead_letters = failed.into_iter().flat_map(|failed| failed.dead_letters).collect();
         self.send(dead_letters, Origin::of_batch(Vec::new()))
     }

@@ -45,12 +45,12 @@ pub(crate) fn limit(drain_timeout: Duration) -> Duration {
 
 /// Dead letters of one failure, with the holds on their records.
 #[derive(Debug)]
-pub(crate) struct Failed {
+pub(crate) struct FailedValues {
     pub(crate) dead_letters: Vec<DeadLetter>,
     pub(crate) holds: Vec<Hold>,
 }
 
-impl Failed {
+impl FailedValues {
     /// The offset of the one record that it lacks.
     fn missing_offset(&self) -> Option<i64> {
         match &self.dead_letters[..] {
@@ -111,10 +111,10 @@ impl Rereader {
     /// reading.
     pub(crate) async fn next(
         &self,
-        waiting: &mut VecDeque<Failed>,
+        waiting: &mut VecDeque<FailedValues>,
         left: &mut Duration,
         demand: &Demand,
-    ) -> (Vec<Failed>, Option<OwnedSemaphorePermit>) {
+    ) -> (Vec<FailedValues>, Option<OwnedSemaphorePermit>) {
         if waiting.front().is_none_or(|failed| failed.missing_offset().is_none()) {
             return (waiting.pop_front().into_iter().collect(), None);
         }
@@ -122,7 +122,7 @@ impl Rereader {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while bytes < CHUNK_BYTES && chunk.len() < CHUNK_RECORDS {
             let offsets = missing_offsets(waiting, CHUNK_RECORDS - chunk.len());
-            let Some(partition) = waiting.front().and_then(Failed::partition).cloned() else { break };
+            let Some(partition) = waiting.front().and_then(FailedValues::partition).cloned() else { break };
             if offsets.is_empty() {
                 break;
             }
@@ -183,16 +183,16 @@ impl Rereader {
 }
 
 /// Sorts failures by partition. Failures that need no reading come first.
-pub(crate) fn sorted(mut failed: Vec<Failed>) -> VecDeque<Failed> {
+pub(crate) fn sorted(mut failed: Vec<FailedValues>) -> VecDeque<FailedValues> {
     failed.sort_by(|one, other| one.order().cmp(&other.order()));
     failed.into()
 }
 
 /// The offsets of the first failures, up to `limit`, that are of one partition, ascend and lack
 /// their records.
-fn missing_offsets(waiting: &VecDeque<Failed>, limit: usize) -> Vec<i64> {
+fn missing_offsets(waiting: &VecDeque<FailedValues>, limit: usize) -> Vec<i64> {
     let mut offsets: Vec<i64> = Vec::new();
-    let first = waiting.front().and_then(Failed::partition);
+    let first = waiting.front().and_then(FailedValues::partition);
     for failed in waiting.iter().take(limit) {
         match failed.missing_offset() {
             Some(offset)

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::graph::claims::hold::Hold;
 use crate::graph::dead_letters::ErrorBranch;
 use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
-use crate::graph::dead_letters::reread::Failed;
+use crate::graph::dead_letters::reread::FailedValues;
 use crate::graph::observe::status::DeliveryEntry;
 use crate::graph::reduce::attempts::{BlockResult, DeliveryContext, deliver_block};
 use crate::graph::reduce::batch::Contents;
@@ -99,7 +99,7 @@ impl<R: Reducer> PlannedBlock<R> {
             let sources: Vec<_> = holds.iter().flat_map(Hold::sources).take(1).collect();
             let dead_letters = DeadLetter::of_ranges(&sources, &self.context.stage, error);
             self.rejections.last.extend(dead_letters.first().map(DeadLetter::to_string));
-            failed.push(Failed { dead_letters, holds });
+            failed.push(FailedValues { dead_letters, holds });
         }
         let surplus = self.rejections.last.len().saturating_sub(LAST_ERRORS);
         self.rejections.last.drain(..surplus);

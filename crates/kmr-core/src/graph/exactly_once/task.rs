@@ -45,7 +45,7 @@ use crate::util::mutants::{Mutant, enabled};
 use crate::util::ordered_watch;
 
 /// A block whose delivery has ended.
-struct Completed<O> {
+struct CompletedInsert<O> {
     assignment: AssignmentId,
     contents: Contents,
     rows: usize,
@@ -84,7 +84,7 @@ enum Reply {
 
 /// Why the loop woke up.
 enum Wake<R, O> {
-    Completed(Box<Completed<O>>),
+    Completed(Box<CompletedInsert<O>>),
     Cancelled,
     Panicked(JoinError),
     Reply(Reply),
@@ -102,7 +102,7 @@ pub(crate) struct BlockTask<R: Reducer> {
     lanes: BTreeMap<AssignmentId, Lane<R::Rows>>,
     /// Requests to the committer without a reply yet.
     requests: FuturesUnordered<BoxFuture<'static, Reply>>,
-    in_flight: JoinSet<Completed<R::Output>>,
+    in_flight: JoinSet<CompletedInsert<R::Output>>,
     input_ended: bool,
     started: u64,
 }
@@ -177,7 +177,7 @@ impl<R: Reducer> BlockTask<R> {
     }
 
     fn accept(&mut self, mut rows: TrackedRows<R::Rows>) -> Result<(), Error> {
-        let _handoff = rows.handoff.take();
+        let _hand_off = rows.hand_off.take();
         let Some(assignment) = rows.origin.holds().first().map(Hold::assignment) else { return Ok(()) };
         if !self.lanes.contains_key(&assignment) {
             let Some(mut lane) = Lane::of(&rows) else {
@@ -350,15 +350,15 @@ impl<R: Reducer> BlockTask<R> {
                 Outcome::Withdrawn
             };
             let PlannedBlock { contents, rejections, .. } = block;
-            Completed { assignment, contents, rows, rejections, outcome }
+            CompletedInsert { assignment, contents, rows, rejections, outcome }
         });
         BlockDelivery { task, planned }
     }
 
     /// Handles the end of a block. Its output goes downstream with the claims on its records, or
     /// the records are abandoned.
-    async fn complete(&mut self, completed: Completed<R::Output>) -> Result<(), Error> {
-        let Completed { assignment, contents, rows, rejections, outcome } = completed;
+    async fn complete(&mut self, completed: CompletedInsert<R::Output>) -> Result<(), Error> {
+        let CompletedInsert { assignment, contents, rows, rejections, outcome } = completed;
         if let Some(lane) = self.lanes.get_mut(&assignment) {
             lane.delivery = None;
             if matches!(outcome, Outcome::Abandoned) {

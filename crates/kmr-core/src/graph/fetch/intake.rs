@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
-use super::handoff::{HandOff, HandOffTimer};
+use super::hand_off::{HandOff, HandOffTimer};
 use super::routes::{Admitted, EventKind, PartitionEvent, Route, Routes, Topics};
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
@@ -30,12 +30,12 @@ const FIRST_RECORD_BYTES: usize = 16 << 10;
 pub(crate) const MAX_HAND_OFFS: u32 = 64;
 
 /// The first records of a batch.
-struct Head {
+struct BatchHead {
     batch: Box<dyn RecordBatch>,
     len: usize,
 }
 
-impl RecordBatch for Head {
+impl RecordBatch for BatchHead {
     fn len(&self) -> usize {
         self.len
     }
@@ -74,7 +74,7 @@ fn cut_at(batch: Box<dyn RecordBatch>, end: i64) -> (Box<dyn RecordBatch>, bool)
         if batch.offset(middle) < end { low = middle + 1 } else { high = middle }
     }
     let reached = low < batch.len() || low.checked_sub(1).is_some_and(|last| batch.offset(last) + 1 >= end);
-    if low < batch.len() { (Box::new(Head { batch, len: low }), reached) } else { (batch, reached) }
+    if low < batch.len() { (Box::new(BatchHead { batch, len: low }), reached) } else { (batch, reached) }
 }
 
 /// The intake's task.
@@ -222,12 +222,8 @@ impl Intake {
             Fetched::Failed { topic, partition, failure } => {
                 // librdkafka has moved past the records that it could not return. No later record
                 // may be observed, or a commit would pass them: commit below unfinished (C1).
-                let route = topics.get_mut(&topic).and_then(|partitions| match partitions.get(&partition) {
-                    Some(route) if enabled(Mutant::ReadsPastUnreadable) => Some(route.assignment.clone()),
-                    _ => partitions.remove(&partition).map(|route| route.assignment),
-                });
-                match route {
-                    Some(assignment) => self.report(assignment, EventKind::Failed(failure)),
+                match topics.get_mut(&topic).and_then(|partitions| partitions.remove(&partition)) {
+                    Some(Route { assignment, .. }) => self.report(assignment, EventKind::Failed(failure)),
                     None => telemetry::stray_records(&topic, partition, 0),
                 }
                 None
@@ -255,9 +251,9 @@ mod tests {
     /// client takes out of the queue and does not return. Like librdkafka's queue, it wakes its
     /// reader only when it was empty.
     #[derive(Clone, Default)]
-    struct Records(Arc<(Mutex<VecDeque<i64>>, Notify)>);
+    struct QueuedRecords(Arc<(Mutex<VecDeque<i64>>, Notify)>);
 
-    impl Records {
+    impl QueuedRecords {
         fn add(&self, offsets: std::ops::Range<i64>) {
             let mut queue = self.0.0.lock().unwrap();
             if queue.is_empty() {
@@ -267,13 +263,13 @@ mod tests {
         }
     }
 
-    impl FetchQueue for Records {
+    impl FetchQueue for QueuedRecords {
         fn poll(&mut self, _: usize) -> Option<Vec<Fetched>> {
             let offset = self.0.0.lock().unwrap().pop_front()?;
             if offset < 0 {
                 return Some(Vec::new());
             }
-            let batch = Head { batch: Box::new(EmptyBatch(OwnedRecord::new("t", 0, offset))), len: 1 };
+            let batch = BatchHead { batch: Box::new(EmptyBatch(OwnedRecord::new("t", 0, offset))), len: 1 };
             Some(vec![Fetched::Records {
                 topic: "t".into(),
                 partition: 0,
@@ -288,7 +284,7 @@ mod tests {
     }
 
     /// Starts an intake of one partition. Returns the batches that its map task would receive.
-    fn intake(records: Records) -> mpsc::UnboundedReceiver<Admitted> {
+    fn intake(records: QueuedRecords) -> mpsc::UnboundedReceiver<Admitted> {
         let (budget, routes) = (Budget::new(1 << 20), Arc::<Routes>::default());
         let (task, batches) = mpsc::unbounded_channel();
         let assignment = Arc::new(Assignment { partition: TopicPartition::new("t", 0), id: AssignmentId(1) });
@@ -307,7 +303,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_intake_polls_again_after_a_hand_off_and_does_not_wait_for_a_busy_task() {
-        let records = Records::default();
+        let records = QueuedRecords::default();
         records.add(0..9);
         let mut batches = intake(records);
         let first = batches.recv().await.unwrap();
@@ -335,7 +331,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_queue_that_does_not_empty_is_polled_without_hand_offs() {
-        let (records, most) = (Records::default(), i64::from(MAX_HAND_OFFS));
+        let (records, most) = (QueuedRecords::default(), i64::from(MAX_HAND_OFFS));
         records.add(0..most + 9);
         let mut batches = intake(records.clone());
         for number in 0..most + 9 {
@@ -350,7 +346,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_intake_polls_again_when_a_poll_returns_no_item_that_it_took() {
-        let records = Records::default();
+        let records = QueuedRecords::default();
         let mut batches = intake(records.clone());
         yield_now().await;
         records.add(-3..2);

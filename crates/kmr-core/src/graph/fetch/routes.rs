@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
 
-use super::handoff::HandOff;
+use super::hand_off::HandOff;
 use crate::graph::assignment::id::Assignment;
 use crate::graph::memory::budget::{Charge, Unmapped};
 use crate::graph::memory::fair_share::UnmappedBytes;

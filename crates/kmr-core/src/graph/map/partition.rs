@@ -23,7 +23,7 @@ use super::reorder_buffer::{Done, ReorderBuffer};
 use super::yielding::{ClockCheck, TimeSlice};
 use crate::error::Error;
 use crate::graph::commit::ledger::LedgerEntry;
-use crate::graph::fetch::handoff::HandOff;
+use crate::graph::fetch::hand_off::HandOff;
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Charge;
 use crate::record::{OwnedRecord, Record};

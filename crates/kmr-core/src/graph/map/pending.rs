@@ -22,7 +22,7 @@ enum Work<'a, T> {
 }
 
 /// How the wait of a record ended.
-pub(super) enum Completed<T> {
+pub(super) enum CompletedWork<T> {
     /// All map stages have returned.
     Mapped(Result<Vec<T>, StageError>),
     /// It may be mapped again.
@@ -40,14 +40,14 @@ impl<'a, T> Pending<'a, T> {
 }
 
 impl<T> Future for Pending<'_, T> {
-    type Output = (u64, Completed<T>);
+    type Output = (u64, CompletedWork<T>);
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let completed = match &mut self.work {
-            Work::Call(call) => Completed::Mapped(ready!(call.as_mut().poll(context))),
+            Work::Call(call) => CompletedWork::Mapped(ready!(call.as_mut().poll(context))),
             Work::Retry(sleep) => {
                 ready!(sleep.as_mut().poll(context));
-                Completed::RetryDue
+                CompletedWork::RetryDue
             }
         };
         Poll::Ready((self.number, completed))

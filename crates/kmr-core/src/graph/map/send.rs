@@ -68,10 +68,10 @@ where
         let tracked = TrackedRows {
             rows,
             origin: Origin::of_records(claim, base, deltas),
-            handoff: self.hand_off.take(),
+            hand_off: self.hand_off.take(),
         };
         if let Err(TrySendError::Full(mut tracked)) = self.mapping.reducer.try_send(tracked) {
-            tracked.handoff = None;
+            tracked.hand_off = None;
             self.wait_for_stage(self.mapping.reduce_stage.clone(), range.last);
             // A closed channel means that the reduce stage has failed and the consumer is stopping.
             let _ = self.mapping.reducer.send(tracked).await;

@@ -15,7 +15,7 @@ use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::build::{Stages, start_stages};
 use crate::graph::commit::ledger::LedgerEntry;
 use crate::graph::context::StageContext;
-use crate::graph::fetch::handoff::{HandOff, HandOffEnd, HandOffTimer};
+use crate::graph::fetch::hand_off::{HandOff, HandOffEnd, HandOffTimer};
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Budget;
 use crate::graph::observe::activity::{Activity, ActivityReading};

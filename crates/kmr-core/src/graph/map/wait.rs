@@ -7,7 +7,7 @@ use futures_util::stream::StreamExt;
 use tokio::time::{Instant, sleep_until};
 
 use super::partition::{Next, Partition};
-use super::pending::{Completed, Pending};
+use super::pending::{CompletedWork, Pending};
 use super::retry::into_last;
 use crate::graph::observe::activity::ActivityState;
 use crate::record::Record;
@@ -50,10 +50,10 @@ where
         }
     }
 
-    fn completed(&mut self, number: u64, ended: Completed<C::Out>) -> Next {
+    fn completed(&mut self, number: u64, ended: CompletedWork<C::Out>) -> Next {
         match ended {
-            Completed::Mapped(result) => self.attempted(number, result),
-            Completed::RetryDue => self.buffer.retry_due(number),
+            CompletedWork::Mapped(result) => self.attempted(number, result),
+            CompletedWork::RetryDue => self.buffer.retry_due(number),
         }
         Next::Advance
     }

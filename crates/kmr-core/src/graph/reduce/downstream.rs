@@ -10,7 +10,7 @@ use crate::graph::claims::hold::Hold;
 use crate::graph::claims::tracked_rows::{Origin, TrackedRows};
 use crate::graph::dead_letters::ErrorBranch;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
-use crate::graph::dead_letters::reread::Failed;
+use crate::graph::dead_letters::reread::FailedValues;
 use crate::reducer::{Rows, SourceRange, ensure_one_added};
 use crate::stage::{Chain, Stage, StageError, Step};
 use crate::util::future::BoxFuture;
@@ -41,7 +41,7 @@ async fn fail(errors: &dyn ErrorBranch, holds: Vec<Hold>, error: StageError) -> 
     let weight = sources.iter().map(span).sum();
     let dead_letters = DeadLetter::of_ranges(&sources, &error.stage, error.error);
     let last = dead_letters.first().map(DeadLetter::to_string).into_iter().collect();
-    errors.send_failed(vec![Failed { dead_letters, holds }]).await?;
+    errors.send_failed(vec![FailedValues { dead_letters, holds }]).await?;
     errors.note(
         Tally { source: Source::AfterReduce, values: 1, failed: &[0], tombstones: 0, weight, counted: true },
         last,
@@ -131,8 +131,10 @@ where
                 return Ok(());
             }
             // A closed channel means that the next stage has failed and the consumer is stopping.
-            let _ =
-                self.reducer.send(TrackedRows { rows, origin: Origin::of_batch(holds), handoff: None }).await;
+            let _ = self
+                .reducer
+                .send(TrackedRows { rows, origin: Origin::of_batch(holds), hand_off: None })
+                .await;
             Ok(())
         })
     }

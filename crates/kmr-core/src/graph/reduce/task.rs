@@ -23,7 +23,7 @@ use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::claims::hold::Hold;
 use crate::graph::claims::tracked_rows::TrackedRows;
 use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
-use crate::graph::dead_letters::reread::Failed;
+use crate::graph::dead_letters::reread::FailedValues;
 use crate::reducer::{Delivered, PartialBatch, Reducer, RejectedRow, Rows, SourceRange};
 use crate::telemetry;
 use crate::util::mutants::{Mutant, enabled};
@@ -34,7 +34,7 @@ pub(crate) struct ReduceTask<R: Reducer> {
     runtime: ReduceRuntime<R>,
     open: OpenBatch,
     frozen: VecDeque<Frozen<R>>,
-    in_flight: JoinSet<Completed<R::Output>>,
+    in_flight: JoinSet<CompletedDelivery<R::Output>>,
     deliveries: Vec<DeliveryTask>,
     input_ended: bool,
     started: u64,
@@ -48,7 +48,7 @@ struct Frozen<R: Reducer> {
 }
 
 /// A batch whose delivery has ended.
-struct Completed<O> {
+struct CompletedDelivery<O> {
     contents: Contents,
     rows: usize,
     result: Result<Delivered<O>, Error>,
@@ -62,7 +62,7 @@ struct DeliveryTask {
 
 /// Why the loop woke up.
 enum Wake<R: Rows, O> {
-    Completed(Box<Completed<O>>),
+    Completed(Box<CompletedDelivery<O>>),
     Cancelled,
     Panicked(JoinError),
     StatesChanged,
@@ -156,7 +156,7 @@ impl<R: Reducer> ReduceTask<R> {
     }
 
     fn accept(&mut self, mut rows: TrackedRows<R::Rows>) -> Result<(), Error> {
-        let mut handoff = rows.handoff.take();
+        let mut hand_off = rows.hand_off.take();
         loop {
             let count = rows.rows.len();
             let room = self.open.room(count, rows.rows.bytes(), &self.runtime.options);
@@ -169,7 +169,7 @@ impl<R: Reducer> ReduceTask<R> {
             let origin = self.runtime.accept(rows)?;
             self.open.add(count, bytes, origin, Instant::now());
             // The intake may poll again while the batch is frozen.
-            handoff = handoff.filter(|_| rest.is_some());
+            hand_off = hand_off.filter(|_| rest.is_some());
             if self.open.is_full(&self.runtime.options) {
                 self.freeze()?;
             }
@@ -211,7 +211,7 @@ impl<R: Reducer> ReduceTask<R> {
             let entry = self.runtime.board.delivery(self.runtime.stage.clone(), assignments.clone());
             let task = self.in_flight.spawn(async move {
                 let result = deliver(&*delivery, &context, &entry).await;
-                Completed { contents, rows, result }
+                CompletedDelivery { contents, rows, result }
             });
             self.deliveries.retain(|delivery| !delivery.task.is_finished());
             self.deliveries.push(DeliveryTask { task, assignments });
@@ -220,8 +220,8 @@ impl<R: Reducer> ReduceTask<R> {
 
     /// A delivery ended. Rejected rows become dead letters, and the output goes downstream with all
     /// other records.
-    async fn complete(&mut self, completed: Completed<R::Output>) -> Result<(), Error> {
-        let Completed { mut contents, rows, result } = completed;
+    async fn complete(&mut self, completed: CompletedDelivery<R::Output>) -> Result<(), Error> {
+        let CompletedDelivery { mut contents, rows, result } = completed;
         let Delivered { output, mut rejected, .. } = result?;
         let accepted = rows.saturating_sub(rejected.len());
         self.runtime.counters.delivered(&self.runtime.stage, accepted);
@@ -247,13 +247,13 @@ impl<R: Reducer> ReduceTask<R> {
 
     /// The dead letters of a rejected row. `None`: another row of the same record was rejected
     /// before.
-    fn reject(&self, holds: Vec<Hold>, error: BoxError) -> Option<Failed> {
+    fn reject(&self, holds: Vec<Hold>, error: BoxError) -> Option<FailedValues> {
         if holds.is_empty() {
             return None;
         }
         let sources: Vec<SourceRange> = holds.iter().flat_map(Hold::sources).collect();
         let dead_letters = DeadLetter::of_ranges(&sources, &self.runtime.stage, error);
-        Some(Failed { dead_letters, holds })
+        Some(FailedValues { dead_letters, holds })
     }
 
     /// Drops batches and deliveries that hold no live assignment.

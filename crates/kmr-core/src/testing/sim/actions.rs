@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::cluster::{Client, State};
+use super::cluster::{Client, ClusterState};
 use super::drive::Run;
 use super::schedule::{Action, TOPICS};
 use crate::error::error_chain;
@@ -94,7 +94,12 @@ impl Run<'_> {
     }
 
     /// Changes the cluster, if the topic has partitions.
-    fn change(&self, topic: usize, partition: usize, change: impl FnOnce(&mut State, &TopicPartition)) {
+    fn change(
+        &self,
+        topic: usize,
+        partition: usize,
+        change: impl FnOnce(&mut ClusterState, &TopicPartition),
+    ) {
         let mut state = self.cluster.lock();
         if let Some(partition) = find(&state, topic, partition) {
             change(&mut state, &partition);
@@ -194,13 +199,13 @@ impl Run<'_> {
     }
 }
 
-fn find(state: &State, topic: usize, partition: usize) -> Option<TopicPartition> {
+fn find(state: &ClusterState, topic: usize, partition: usize) -> Option<TopicPartition> {
     let partitions = state.log.partition_count(TOPICS[topic]);
     let number = i32::try_from(partition.checked_rem(partitions)?).ok()?;
     Some(TopicPartition::new(TOPICS[topic], number))
 }
 
-fn truncate(state: &mut State, partition: &TopicPartition, percent: usize) {
+fn truncate(state: &mut ClusterState, partition: &TopicPartition, percent: usize) {
     if let Some(low) = state.log.truncate(partition, percent) {
         let position = |client: &Client| client.fetching.get(partition).map(|fetching| fetching.position);
         let readers = state.clients.iter().filter_map(|(member, client)| Some((*member, position(client)?)));

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::time::Instant;
 
-use super::cluster::State;
+use super::cluster::ClusterState;
 use super::group::MemberId;
 use super::{Fate, RowId};
 use crate::commit_metadata::{CommitMetadata, IdleMarker, Plan};
@@ -39,7 +39,7 @@ impl Blocks {
     }
 }
 
-impl State {
+impl ClusterState {
     /// The identity of a partition's log, as a member reads it.
     pub(super) fn log_of(&self, partition: &TopicPartition) -> Option<LogAt> {
         let recreations = self.blocks.recreations.get(partition.topic()).copied().unwrap_or(0);

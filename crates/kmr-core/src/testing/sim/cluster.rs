@@ -76,7 +76,7 @@ pub(super) struct Counters {
 }
 
 /// The state that the lock protects.
-pub(super) struct State {
+pub(super) struct ClusterState {
     started: Instant,
     pub(super) rng: Rng,
     pub(super) log: Log,
@@ -99,14 +99,14 @@ pub(super) struct State {
 /// A simulated cluster. Clones are the same cluster.
 #[derive(Clone)]
 pub(super) struct Cluster {
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ClusterState>>,
     pub(super) simulation: Simulation,
 }
 
 impl Cluster {
     pub(super) fn new(simulation: &Simulation, schedule: &Schedule) -> Self {
         let now = Instant::now();
-        let mut state = State {
+        let mut state = ClusterState {
             started: now,
             rng: Rng::new(schedule.seed.rotate_left(32)),
             log: Log::default(),
@@ -142,7 +142,7 @@ impl Cluster {
         Self { state: Arc::new(Mutex::new(state)), simulation: simulation.clone() }
     }
 
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ClusterState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -181,7 +181,7 @@ impl Cluster {
     }
 }
 
-impl State {
+impl ClusterState {
     /// Logs an event.
     pub(super) fn note(&mut self, what: fmt::Arguments<'_>) {
         let at = self.started.elapsed().as_secs_f64();

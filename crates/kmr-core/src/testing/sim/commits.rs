@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::cluster::{Cluster, State};
+use super::cluster::{Cluster, ClusterState};
 use super::group::{Fence, MemberId};
 use super::schedule::CommitFault;
 use crate::log_id::LogId;
@@ -74,7 +74,7 @@ async fn lose_request(cluster: &Cluster, sender: (MemberId, u32), offsets: &[Off
     true
 }
 
-impl State {
+impl ClusterState {
     /// The identities of the logs that a commit names.
     fn logs_of(&self, offsets: &[OffsetCommit]) -> Vec<Option<LogId>> {
         offsets.iter().map(|commit| Some(self.log_of(&commit.partition)?.id)).collect()
@@ -115,7 +115,7 @@ impl State {
     }
 }
 
-impl State {
+impl ClusterState {
     /// Checks what must hold for every commit at the moment of its request.
     pub(super) fn check_commit(&mut self, id: MemberId, offsets: &[OffsetCommit]) {
         let committing = offsets.iter().map(|commit| commit.partition.clone()).collect();

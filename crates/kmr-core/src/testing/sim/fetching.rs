@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Simulation;
-use super::cluster::State;
+use super::cluster::ClusterState;
 use super::group::MemberId;
 use super::log::PartitionLog;
 use crate::member::{PartitionFailure, RECORD_OVERHEAD};
@@ -45,7 +45,7 @@ pub(super) fn size(record: &OwnedRecord) -> usize {
     RECORD_OVERHEAD + record.key().map_or(0, <[u8]>::len) + record.payload().map_or(0, <[u8]>::len)
 }
 
-impl State {
+impl ClusterState {
     /// Wakes the readers whose queue was empty and holds items now.
     pub(super) fn wake_readers(&mut self) {
         let now = Instant::now();
@@ -107,7 +107,11 @@ impl State {
         let mut fetched = Vec::new();
         for _ in 0..self.rng.between(1, 3) {
             let Some(partition) = self.rng.pick(&readable).cloned() else { break };
-            fetched.extend(self.fetch_of(id, partition, limit));
+            let item = self.fetch_of(id, partition.clone(), limit);
+            // One response can hold unreadable records and the records after them.
+            let continues = matches!(item, Some(Polled::Failed(..))) && self.rng.chance(70);
+            fetched.extend(item);
+            fetched.extend(if continues { self.fetch_of(id, partition, limit) } else { None });
         }
         Some(fetched)
     }

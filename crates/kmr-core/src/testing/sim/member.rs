@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::cluster::{Cluster, State};
+use super::cluster::{Cluster, ClusterState};
 use super::commits::process_commit;
 use super::fetching::{Fetching, Polled, size};
 use super::group::MemberId;
@@ -155,7 +155,7 @@ impl SimMember {
     }
 
     /// C8: while a commit is outstanding, its partitions are neither released nor assigned again.
-    fn check_answer(&self, state: &mut State, rebalance: &Rebalance) {
+    fn check_answer(&self, state: &mut ClusterState, rebalance: &Rebalance) {
         let Some(client) = state.clients.get(&self.id) else { return };
         if let Some(partition) = rebalance.partitions.iter().find(|p| client.committing.contains(*p)) {
             let what = format!(
@@ -242,7 +242,7 @@ impl GroupMember for SimMember {
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
         self.call("seek").await?;
         let mut state = self.cluster.lock();
-        let State { clients, oracle, .. } = &mut *state;
+        let ClusterState { clients, oracle, .. } = &mut *state;
         if let Some(client) = clients.get_mut(&self.id) {
             for (partition, offset) in positions {
                 if let Some(fetching) = client.fetching.get_mut(partition) {
@@ -292,7 +292,7 @@ impl GroupMember for SimMember {
         Ok(partitions.iter().filter_map(offset).collect())
     }
 
-    async fn watermarks(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
+    async fn log_bounds(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
         self.cluster.lock().log.get(partition).map(|log| (log.low(), log.end()))
     }
 

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::RowId;
 use super::blocks::fingerprint;
-use super::cluster::{Cluster, State};
+use super::cluster::{Cluster, ClusterState};
 use super::schedule::SinkFault;
 use crate::dead_letter::DeadLetter;
 use crate::error::BoxError;
@@ -85,7 +85,7 @@ enum Outcome {
     Breaks,
 }
 
-impl State {
+impl ClusterState {
     /// A dead letter must have its record, or the reason why the record is missing.
     fn check_dead_letter(&mut self, dead_letter: &DeadLetter) {
         let record = dead_letter.record.as_ref();
@@ -123,7 +123,11 @@ impl State {
 }
 
 /// Runs one attempt. `write` stores the rows.
-async fn attempt(cluster: &Cluster, name: &str, write: impl FnOnce(&mut State)) -> Result<(), DeliveryError> {
+async fn attempt(
+    cluster: &Cluster,
+    name: &str,
+    write: impl FnOnce(&mut ClusterState),
+) -> Result<(), DeliveryError> {
     let (latency, outcome) = cluster.lock().draw_outcome();
     sleep(latency).await;
     if matches!(outcome, Outcome::Delivers | Outcome::WritesAndFails | Outcome::WritesAndHangs) {
@@ -273,7 +277,7 @@ async fn attempt_block(
     Err(DeliveryError::rejected(rejected.into_iter().map(row).collect()))
 }
 
-impl State {
+impl ClusterState {
     /// The rows that the sink names when it rejects a block.
     fn rejected_rows(&mut self, rows: &[BlockRow]) -> Vec<usize> {
         if self.blocks.lenient_until.is_some_and(|until| Instant::now() < until) {
@@ -317,7 +321,7 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
             attempt_block(&self.cluster, (self.index, &self.name), block.token, rows).await?;
             return Ok(Delivered::new(self.rows.clone()));
         }
-        let write = |state: &mut State| {
+        let write = |state: &mut ClusterState| {
             state.note(format_args!("{} stores {} rows", self.name, self.rows.len()));
             for row in self.rows.iter().filter(|row| !(self.rejects)(row)) {
                 state.oracle.delivered(self.index, &(self.identify)(row));
@@ -390,7 +394,7 @@ impl Delivery for DeadLetterBatch {
     type Output = ();
 
     async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
-        let write = |state: &mut State| {
+        let write = |state: &mut ClusterState| {
             state.note(format_args!("the dead-letter sink stores {}", self.places.len()));
             for (partition, offsets) in &self.places {
                 state.oracle.dead_letter(partition, *offsets);

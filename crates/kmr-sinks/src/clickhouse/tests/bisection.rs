@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use kmr_core::{Attempt, Chunk, CodedError, Delivered, Reducer, Rows, error_chain};
 
-use super::mock::{Step, description, response};
+use super::mock::{MockStep, description, response};
 use super::table::{Act, Table, exception, violated};
 use super::{Batch, Line, sink_error, writer};
 use crate::clickhouse::{ClickHouseWriter, Compression, InsertReceipt};
@@ -106,8 +106,8 @@ async fn a_bisection_continues_after_lost_responses_and_stores_nothing_twice() {
     let table = Table::new(move |number, ids| {
         let good = !ids.iter().any(bad);
         match number {
-            n if n % 5 == 1 => Act::Reject(Step::Truncate(b"HTTP/1.1 20".to_vec())),
-            n if n % 3 == 1 && good => Act::StoreBut(Step::Truncate(Vec::new())),
+            n if n % 5 == 1 => Act::Reject(MockStep::Truncate(b"HTTP/1.1 20".to_vec())),
+            n if n % 3 == 1 && good => Act::StoreBut(MockStep::Truncate(Vec::new())),
             n if n % 7 == 1 => Act::Reject(exception(241, "Memory limit exceeded")),
             _ if good => Act::Store,
             _ => Act::Reject(exception(53, "Cannot convert")),
@@ -124,8 +124,8 @@ async fn a_bisection_continues_after_lost_responses_and_stores_nothing_twice() {
 async fn an_attempt_that_is_dropped_during_the_bisection_loses_none_of_it() {
     let bad = |ids: &[u64]| ids.contains(&77);
     let table = Table::new(move |number, ids| match number {
-        n if n % 4 == 3 && bad(ids) => Act::Reject(Step::NoResponse),
-        n if n % 4 == 3 => Act::StoreBut(Step::NoResponse),
+        n if n % 4 == 3 && bad(ids) => Act::Reject(MockStep::NoResponse),
+        n if n % 4 == 3 => Act::StoreBut(MockStep::NoResponse),
         _ if bad(ids) => Act::Reject(exception(53, "Cannot convert")),
         _ => Act::Store,
     })
@@ -232,7 +232,7 @@ async fn a_temporary_rejection_of_one_batch_alone_is_that_batchs_own() {
     assert_eq!(table.sorted_ids().len(), 999 + 6);
 }
 
-fn described(id_type: &str) -> Step {
+fn described(id_type: &str) -> MockStep {
     let body = format!(
         "{{\"name\":\"new\",\"type\":\"String\",\"default_type\":\"DEFAULT\"}}\n\
          {{\"name\":\"id\",\"type\":\"{id_type}\",\"default_type\":\"\"}}\n\

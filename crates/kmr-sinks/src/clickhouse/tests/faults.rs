@@ -7,18 +7,18 @@ use kmr_core::Attempt;
 use tokio::time::Instant;
 
 use super::bisection::{batch_of, deliver};
-use super::mock::{Step, description, response};
+use super::mock::{MockStep, description, response};
 use super::table::{Act, Table, exception};
 use super::{sink_error, writer};
 use crate::clickhouse::{ClickHouseError, Compression};
 
-fn raw(text: &str) -> Step {
-    Step::Respond(text.as_bytes().to_vec())
+fn raw(text: &str) -> MockStep {
+    MockStep::Respond(text.as_bytes().to_vec())
 }
 
 /// Delivers two batches to a server that performs `step` for the first inserts, stored or not.
 /// Returns the attempts of the first batch.
-async fn recovers(step: Step, times: usize, stored: bool) -> u32 {
+async fn recovers(step: MockStep, times: usize, stored: bool) -> u32 {
     let shown = format!("{step:?}");
     let table = Table::new(move |number, _| match number {
         n if n >= times => Act::Store,
@@ -49,17 +49,17 @@ async fn every_row_is_stored_once_after_every_fault() {
         exception(241, "Memory limit exceeded"),
         exception(999, "Keeper"),
         // Truncated: before the first byte, in the head, in a body of known length, in a chunk.
-        Step::Truncate(Vec::new()),
-        Step::Truncate(b"HTTP/1.1 200 O".to_vec()),
-        Step::Truncate(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec()),
-        Step::Truncate(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".to_vec()),
+        MockStep::Truncate(Vec::new()),
+        MockStep::Truncate(b"HTTP/1.1 200 O".to_vec()),
+        MockStep::Truncate(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec()),
+        MockStep::Truncate(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".to_vec()),
         // Content-Length too large, not a number, twice; and an endless status line.
-        Step::Truncate(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n".to_vec()),
+        MockStep::Truncate(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n".to_vec()),
         raw("HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n"),
         raw("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"),
         raw("not even HTTP\r\n\r\n"),
         // No response.
-        Step::NoResponse,
+        MockStep::NoResponse,
     ];
     for step in steps {
         for stored in [false, true] {
@@ -108,7 +108,7 @@ async fn a_response_in_single_bytes_has_the_same_time_limit() {
         use tokio::io::AsyncWriteExt;
         let (mut first, _) = listener.accept().await.unwrap();
         super::mock::read_request(&mut first).await;
-        let Step::Respond(description) = description() else { unreachable!() };
+        let MockStep::Respond(description) = description() else { unreachable!() };
         first.write_all(&description).await.unwrap();
         let (mut second, _) = listener.accept().await.unwrap();
         super::mock::answer_nothing(&mut second).await;
@@ -133,7 +133,8 @@ async fn a_response_in_single_bytes_has_the_same_time_limit() {
 
 #[tokio::test]
 async fn a_truncated_body_is_sent_again_completely() {
-    let mock = super::mock::Mock::new(vec![description(), Step::CloseEarly, super::mock::written(50)]).await;
+    let mock =
+        super::mock::Mock::new(vec![description(), MockStep::CloseEarly, super::mock::written(50)]).await;
     let mut writer = writer(&mock.url).compression(Compression::None);
     kmr_core::Reducer::start(&mut writer).await.unwrap();
     let batch = batch_of(&mut writer, 50).await;
@@ -194,7 +195,7 @@ async fn a_read_only_replica_is_left_within_the_attempt() {
 async fn rows_that_a_host_may_have_stored_are_sent_there_once_more_before_another_host() {
     // Stored, and the response lost: the same host knows the token, the other does not.
     let first = Table::new(|number, _| match number {
-        0 => Act::StoreBut(Step::Truncate(Vec::new())),
+        0 => Act::StoreBut(MockStep::Truncate(Vec::new())),
         _ => Act::Store,
     })
     .await;
@@ -205,7 +206,7 @@ async fn rows_that_a_host_may_have_stored_are_sent_there_once_more_before_anothe
     assert_eq!((first.sorted_ids().len(), first.inserts(), other.inserts()), (5, 2, 0));
 
     // A host that only breaks connections loses the batch to the other one.
-    let broken = Table::new(|_, _| Act::Reject(Step::Truncate(Vec::new()))).await;
+    let broken = Table::new(|_, _| Act::Reject(MockStep::Truncate(Vec::new()))).await;
     let mut two = writer(&broken.url).fallback_host(&other.url);
     kmr_core::Reducer::start(&mut two).await.unwrap();
     assert_eq!(deliver(&batch_of(&mut two, 5).await).await.output.attempts, 3);

@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 /// What the server does with one connection.
 #[derive(Clone, Debug)]
-pub(super) enum Step {
+pub(super) enum MockStep {
     /// Reads the request and responds with these bytes.
     Respond(Vec<u8>),
     /// Reads the request, sends these bytes of an incomplete response, and closes.
@@ -23,9 +23,9 @@ pub(super) enum Step {
     NoRead,
 }
 
-impl Step {
+impl MockStep {
     fn is_description(&self) -> bool {
-        let Step::Respond(bytes) = self else { return false };
+        let MockStep::Respond(bytes) = self else { return false };
         bytes.starts_with(b"HTTP/1.1 200") && bytes.windows(12).any(|part| part == b"default_type")
     }
 }
@@ -77,17 +77,17 @@ pub(super) struct Mock {
 
 /// A response with a status line, extra headers, and a body of known length. The server closes the
 /// connection after it.
-pub(super) fn response(status: &str, headers: &[(&str, &str)], body: &str) -> Step {
+pub(super) fn response(status: &str, headers: &[(&str, &str)], body: &str) -> MockStep {
     let mut text = format!("HTTP/1.1 {status}\r\nContent-Length: {}\r\nConnection: close\r\n", body.len());
     for (name, value) in headers {
         text.push_str(&format!("{name}: {value}\r\n"));
     }
     text.push_str(&format!("\r\n{body}"));
-    Step::Respond(text.into_bytes())
+    MockStep::Respond(text.into_bytes())
 }
 
 /// ClickHouse's response to `DESCRIBE TABLE` of the tests' table.
-pub(super) fn description() -> Step {
+pub(super) fn description() -> MockStep {
     response(
         "200 OK",
         &[],
@@ -97,7 +97,7 @@ pub(super) fn description() -> Step {
 }
 
 /// ClickHouse's response to an insert of `rows` rows.
-pub(super) fn written(rows: u64) -> Step {
+pub(super) fn written(rows: u64) -> MockStep {
     let summary = format!("{{\"read_rows\":\"{rows}\",\"written_rows\":\"{rows}\"}}");
     response("200 OK", &[("X-ClickHouse-Summary", &summary), ("X-ClickHouse-Query-Id", "q-1")], "")
 }
@@ -105,17 +105,17 @@ pub(super) fn written(rows: u64) -> Step {
 impl Mock {
     /// Serves `steps`, one for each connection, and then rejects connections. The start's request
     /// for the engine of the table takes no step: the mock shows no such table.
-    pub(super) async fn new(steps: Vec<Step>) -> Self {
+    pub(super) async fn new(steps: Vec<MockStep>) -> Self {
         Self::serving(steps, false).await
     }
 
     /// Like [`new`](Self::new), but questions about system tables are no step: the answer has no
     /// rows.
-    pub(super) async fn without_system_tables(steps: Vec<Step>) -> Self {
+    pub(super) async fn without_system_tables(steps: Vec<MockStep>) -> Self {
         Self::serving(steps, true).await
     }
 
-    async fn serving(steps: Vec<Step>, answers_questions: bool) -> Self {
+    async fn serving(steps: Vec<MockStep>, answers_questions: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let received = Arc::new(Mutex::new(Vec::new()));
@@ -124,7 +124,7 @@ impl Mock {
         tokio::spawn(async move {
             let mut steps = VecDeque::from(steps);
             // The first description is followed by a request for the engine.
-            let mut engine_due = steps.iter().any(Step::is_description);
+            let mut engine_due = steps.iter().any(MockStep::is_description);
             while engine_due || !steps.is_empty() {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 if engine_due && asks_for_engine(&stream).await {
@@ -154,23 +154,23 @@ async fn is_question(stream: &TcpStream) -> bool {
 
 async fn serve(
     mut stream: TcpStream,
-    step: Step,
+    step: MockStep,
     log: Arc<Mutex<Vec<Received>>>,
     closing: mpsc::UnboundedSender<()>,
 ) {
     match step {
-        Step::NoRead => std::future::pending::<()>().await,
-        Step::CloseEarly => {
+        MockStep::NoRead => std::future::pending::<()>().await,
+        MockStep::CloseEarly => {
             stream.read_exact(&mut [0; 200]).await.unwrap();
         }
-        Step::NoResponse => {
+        MockStep::NoResponse => {
             let request = read_request(&mut stream).await;
             log.lock().unwrap().push(request);
             let end = stream.read(&mut [0; 1]).await;
             assert!(matches!(end, Ok(0) | Err(_)), "the client sent more than its request");
             closing.send(()).unwrap();
         }
-        Step::Respond(bytes) | Step::Truncate(bytes) => {
+        MockStep::Respond(bytes) | MockStep::Truncate(bytes) => {
             let request = read_request(&mut stream).await;
             log.lock().unwrap().push(request);
             stream.write_all(&bytes).await.unwrap();

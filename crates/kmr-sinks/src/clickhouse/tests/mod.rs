@@ -21,7 +21,7 @@ use ::clickhouse::Row;
 use kmr_core::{Attempt, BoxError, Chunk, Delivery, DeliveryError, Reducer, Rows, error_chain};
 use serde::Serialize;
 
-use self::mock::{Mock, Step, description, response, written};
+use self::mock::{Mock, MockStep, description, response, written};
 use super::{ClickHouseError, ClickHouseWriter, Compression, ErrorClass, InsertReceipt, Phase};
 
 #[derive(Row, Serialize)]
@@ -47,7 +47,7 @@ async fn batch(mut writer: ClickHouseWriter<Line>) -> Batch {
 }
 
 /// The error of a delivery whose insert gets the response `step`.
-async fn failure(step: Step) -> (bool, ClickHouseError) {
+async fn failure(step: MockStep) -> (bool, ClickHouseError) {
     // The last two steps serve a schema error, after which the sink describes the table and inserts
     // again.
     let mock = Mock::without_system_tables(vec![description(), step.clone(), description(), step]).await;
@@ -215,12 +215,12 @@ async fn fewer_written_rows_than_sent_is_an_error_and_more_is_not() {
 #[tokio::test]
 async fn broken_connections_are_retryable() {
     for step in [
-        Step::CloseEarly,
-        Step::Truncate(Vec::new()),
-        Step::Truncate(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
-        Step::Truncate(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec()),
-        Step::Truncate(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".to_vec()),
-        Step::Truncate(b"nonsense\r\n\r\n".to_vec()),
+        MockStep::CloseEarly,
+        MockStep::Truncate(Vec::new()),
+        MockStep::Truncate(b"HTTP/1.1 200 OK\r\nContent-Le".to_vec()),
+        MockStep::Truncate(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc".to_vec()),
+        MockStep::Truncate(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab".to_vec()),
+        MockStep::Truncate(b"nonsense\r\n\r\n".to_vec()),
     ] {
         let shown = format!("{step:?}");
         let (retryable, error) = failure(step).await;
@@ -239,7 +239,7 @@ async fn an_unreachable_server_is_retryable() {
 
 #[tokio::test]
 async fn a_missing_response_times_out() {
-    let mock = Mock::new(vec![description(), Step::NoResponse]).await;
+    let mock = Mock::new(vec![description(), MockStep::NoResponse]).await;
     let batch = batch(writer(&mock.url).response_timeout(Duration::from_millis(500))).await;
     let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
     assert!(retryable);
@@ -248,7 +248,7 @@ async fn a_missing_response_times_out() {
 
 #[tokio::test]
 async fn a_server_that_reads_nothing_times_out_while_writing() {
-    let mock = Mock::new(vec![description(), Step::NoRead]).await;
+    let mock = Mock::new(vec![description(), MockStep::NoRead]).await;
     let mut writer =
         writer(&mock.url).compression(Compression::None).write_timeout(Duration::from_millis(500));
     writer.start().await.unwrap();
@@ -264,7 +264,7 @@ async fn a_server_that_reads_nothing_times_out_while_writing() {
 
 #[tokio::test]
 async fn a_dropped_delivery_closes_its_connection_at_once() {
-    let mut mock = Mock::new(vec![description(), Step::NoResponse, written(2)]).await;
+    let mut mock = Mock::new(vec![description(), MockStep::NoResponse, written(2)]).await;
     let batch = batch(writer(&mock.url)).await;
     tokio::select! {
         _ = batch.deliver(Attempt::new(1)) => panic!("the server does not respond"),
@@ -280,7 +280,7 @@ async fn a_dropped_delivery_closes_its_connection_at_once() {
 #[tokio::test]
 async fn the_start_waits_for_a_server_that_starts_late() {
     let busy = response("503 Service Unavailable", &[], "starting");
-    let mock = Mock::new(vec![Step::Truncate(Vec::new()), busy, description()]).await;
+    let mock = Mock::new(vec![MockStep::Truncate(Vec::new()), busy, description()]).await;
     writer(&mock.url).start().await.unwrap();
     assert_eq!(mock.received().len(), 3);
 }
@@ -293,7 +293,7 @@ async fn the_start_fails_with_the_address_of_an_unavailable_server() {
     assert!(text.contains(&address) && text.contains("not ready within 300ms ("), "{text}");
     assert!(text.contains("check that it runs"), "{text}");
 
-    let mock = Mock::new(vec![Step::NoResponse]).await;
+    let mock = Mock::new(vec![MockStep::NoResponse]).await;
     let text = start_failure(&mut writer(&mock.url).start_timeout(Duration::from_millis(50))).await;
     assert!(text.contains("not ready within 50ms") && text.contains("the response took longer"), "{text}");
 }

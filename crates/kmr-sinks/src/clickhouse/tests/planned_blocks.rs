@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use kmr_core::{Attempt, Block, CodedError, DeliveryError, error_chain};
 
 use super::bisection::batch_of;
-use super::mock::Step;
+use super::mock::MockStep;
 use super::table::{Act, Table, exception, violated};
 use super::{Batch, sink_error, writer};
 use crate::clickhouse::ClickHouseError;
@@ -74,7 +74,7 @@ async fn rejected_rows_are_found_without_storing_and_the_rest_is_inserted_under_
 async fn a_block_that_may_be_stored_is_deduplicated_when_its_rest_is_sent() {
     // The response to the first attempt is lost. Then the table becomes stricter.
     let table = Table::new(|number, ids| match number {
-        0 => Act::StoreBut(Step::Truncate(b"HTTP/1.1 200 OK\r\n".to_vec())),
+        0 => Act::StoreBut(MockStep::Truncate(b"HTTP/1.1 200 OK\r\n".to_vec())),
         _ => reject_bad(ids, true),
     })
     .await;
@@ -91,7 +91,7 @@ async fn a_bisection_continues_after_a_lost_response() {
     let table = Table::new(move |number, ids| {
         probes += u32::from(number == usize::MAX);
         if number == usize::MAX && probes == 3 {
-            return Act::Reject(Step::Truncate(b"HTTP/1.1 500".to_vec()));
+            return Act::Reject(MockStep::Truncate(b"HTTP/1.1 500".to_vec()));
         }
         reject_bad(ids, true)
     })

@@ -8,13 +8,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::bisection::{batch_of, deliver};
-use super::mock::{Mock, Step, description, response, written};
+use super::mock::{Mock, MockStep, description, response, written};
 use super::table::{Act, Table};
 use super::{Line, failure, sink_error, writer};
 use crate::clickhouse::{ClickHouseError, Compression};
 
 /// nginx's response to a body above `client_max_body_size`.
-fn too_large() -> Step {
+fn too_large() -> MockStep {
     response("413 Request Entity Too Large", &[("Server", "nginx")], "<html>413</html>")
 }
 
@@ -95,7 +95,7 @@ async fn a_row_above_the_body_limit_of_a_proxy_is_rejected_alone() {
 #[tokio::test]
 async fn a_batch_that_may_be_stored_is_not_inserted_in_parts() {
     let table = Table::new(|number, _| match number {
-        0 => Act::StoreBut(Step::Truncate(Vec::new())),
+        0 => Act::StoreBut(MockStep::Truncate(Vec::new())),
         _ => Act::Reject(too_large()),
     })
     .await;
@@ -127,8 +127,8 @@ async fn a_rejection_before_the_end_of_the_body_is_read_although_the_connection_
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     tokio::spawn(async move {
-        let Step::Respond(described) = description() else { unreachable!() };
-        let Step::Respond(rejected) = too_large() else { unreachable!() };
+        let MockStep::Respond(described) = description() else { unreachable!() };
+        let MockStep::Respond(rejected) = too_large() else { unreachable!() };
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut bytes = vec![0; 4096];

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use kmr_core::{Reducer, error_chain};
 
-use super::mock::{Mock, Step, description, response, written};
+use super::mock::{Mock, MockStep, description, response, written};
 use super::table::exception;
 use super::writer;
 
-fn rows(text: &str) -> Step {
+fn rows(text: &str) -> MockStep {
     response("200 OK", &[], text)
 }
 
-fn table() -> Step {
+fn table() -> MockStep {
     rows("{\"database\":\"db\",\"name\":\"lines\"}\n")
 }
 
-fn profile() -> Step {
+fn profile() -> MockStep {
     rows("{\"name\":\"insert_deduplicate\",\"value\":\"1\"}\n")
 }
 
-fn engine() -> Step {
+fn engine() -> MockStep {
     rows(
         "{\"database\":\"db\",\"name\":\"lines\",\"engine\":\"MergeTree\",\"engine_full\":\"MergeTree ORDER BY id SETTINGS \
          non_replicated_deduplication_window = 100\",\"uuid\":\"\",\"create_table_query\":\"\",\"dependencies_database\":[],\
@@ -29,7 +29,7 @@ fn engine() -> Step {
     )
 }
 
-async fn start(steps: Vec<Step>) -> Result<(), String> {
+async fn start(steps: Vec<MockStep>) -> Result<(), String> {
     let mock = Mock::new(steps).await;
     let mut writer = writer(&mock.url).start_timeout(Duration::from_secs(5));
     writer.start().await.unwrap();
@@ -38,7 +38,7 @@ async fn start(steps: Vec<Step>) -> Result<(), String> {
 
 #[tokio::test]
 async fn a_connection_that_breaks_in_any_check_of_the_start_is_tried_again() {
-    let broken = || Step::Truncate(Vec::new());
+    let broken = || MockStep::Truncate(Vec::new());
     let session = || vec![written(0); 6];
     let mut steps = vec![description(), broken(), table(), broken(), table(), profile(), broken()];
     steps.extend([table(), profile(), engine(), broken(), written(0), broken()]);
@@ -48,7 +48,7 @@ async fn a_connection_that_breaks_in_any_check_of_the_start_is_tried_again() {
 
 #[tokio::test]
 async fn a_server_that_stays_unavailable_is_named_and_not_the_table() {
-    let mock = Mock::new(vec![description(), Step::Truncate(Vec::new())]).await;
+    let mock = Mock::new(vec![description(), MockStep::Truncate(Vec::new())]).await;
     let mut writer = writer(&mock.url).start_timeout(Duration::from_millis(300));
     writer.start().await.unwrap();
     let error = error_chain(&*writer.start_exactly_once().await.unwrap_err());

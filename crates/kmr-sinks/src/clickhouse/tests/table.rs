@@ -7,16 +7,16 @@ use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::mock::{ENGINE_REQUEST, Received, Step, description, read_request, response, written};
+use super::mock::{ENGINE_REQUEST, MockStep, Received, description, read_request, response, written};
 
 /// The effect of one insert.
 pub(super) enum Act {
     /// The rows are stored and acknowledged.
     Store,
     /// The rows are stored, but this is the response.
-    StoreBut(Step),
+    StoreBut(MockStep),
     /// The rows are not stored, and this is the response.
-    Reject(Step),
+    Reject(MockStep),
 }
 
 /// The state of the server.
@@ -33,7 +33,7 @@ pub(super) struct Contents {
     /// Number of created temporary tables.
     pub(super) sessions: usize,
     /// Responses to the next creations of a temporary table, instead of success.
-    pub(super) session_failures: Vec<Step>,
+    pub(super) session_failures: Vec<MockStep>,
     /// Hashes, below 128, of the rows' table partitions; empty if the server cannot compute them.
     pub(super) hashes: Vec<u32>,
 }
@@ -44,14 +44,14 @@ pub(super) struct Table {
 }
 
 /// A response with an exception of this code.
-pub(super) fn exception(code: u32, text: &str) -> Step {
+pub(super) fn exception(code: u32, text: &str) -> MockStep {
     let code_text = code.to_string();
     let body = format!("Code: {code}. DB::Exception: {text} (version 26.7.2.1)\n");
     response("500 Internal Server Error", &[("X-ClickHouse-Exception-Code", &code_text)], &body)
 }
 
 /// The response to an insert whose row at this index violates a constraint.
-pub(super) fn violated(at: usize) -> Step {
+pub(super) fn violated(at: usize) -> MockStep {
     let text = format!(
         "Constraint `small` for table db.lines (uuid) is violated at row {}. Expression: (id < 100). Column values: id = 500. \
          (VIOLATED_CONSTRAINT)",
@@ -69,7 +69,7 @@ impl Table {
 
     /// Like [`new`](Self::new), with one of `descriptions` for each description of the table.
     pub(super) async fn described_as(
-        descriptions: Vec<Step>,
+        descriptions: Vec<MockStep>,
         mut decide: impl FnMut(usize, &[u64]) -> Act + Send + 'static,
     ) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -119,7 +119,7 @@ impl Table {
 
 impl Contents {
     /// A probe: the same response as for an insert, and nothing is stored.
-    fn probe(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> Step {
+    fn probe(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> MockStep {
         assert!(
             request.head.contains("session_id=kmr-") && !request.head.contains("token"),
             "{}",
@@ -133,7 +133,7 @@ impl Contents {
         }
     }
 
-    fn insert(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> Step {
+    fn insert(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> MockStep {
         if request.body.starts_with(b"SELECT partition_key") {
             let key = if self.hashes.is_empty() { "" } else { "{\"partition_key\":\"id\"}\n" };
             return response("200 OK", &[], key);
@@ -164,14 +164,14 @@ impl Contents {
     }
 }
 
-async fn perform(mut stream: TcpStream, step: Step) {
+async fn perform(mut stream: TcpStream, step: MockStep) {
     match step {
-        Step::Respond(bytes) | Step::Truncate(bytes) => {
+        MockStep::Respond(bytes) | MockStep::Truncate(bytes) => {
             // The client may have closed the connection.
             let _ = stream.write_all(&bytes).await;
         }
-        Step::NoResponse | Step::NoRead => std::future::pending().await,
-        Step::CloseEarly => {}
+        MockStep::NoResponse | MockStep::NoRead => std::future::pending().await,
+        MockStep::CloseEarly => {}
     }
 }
 

@@ -20,7 +20,7 @@ fn good_below_100(record: &Record<'_>) -> Result<i64, BoxError> {
 }
 
 fn with(breaker: impl Into<Option<CircuitBreaker>>) -> GraphOptions {
-    GraphOptions { breaker: breaker.into(), ..options() }
+    GraphOptions { circuit_breaker: breaker.into(), ..options() }
 }
 
 fn text_of(error: &Error) -> String {

@@ -23,7 +23,7 @@ fn odd_rejected() -> Collect<i64> {
 
 /// A consumer without a circuit breaker.
 async fn unbroken(pipeline: Pipeline) -> TestConsumer {
-    start_with(pipeline, 1 << 24, GraphOptions { breaker: None, ..options() }).await
+    start_with(pipeline, 1 << 24, GraphOptions { circuit_breaker: None, ..options() }).await
 }
 
 #[tokio::test(start_paused = true)]

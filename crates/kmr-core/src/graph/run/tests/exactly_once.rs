@@ -591,8 +591,8 @@ async fn a_failing_reduce_err_ends_the_consumer_with_its_error() {
 async fn rejected_rows_of_blocks_count_for_the_circuit_breaker() {
     let (sink, dead_letters) = (sink().rejecting(|_| true), DeadLetters::default());
     let strategy = Strategy::new().map(place).reduce(sink.clone()).reduce_err(dead_letters.clone());
-    let breaker = Some(crate::CircuitBreaker::default().with_max_consecutive(10));
-    let options = GraphOptions { exactly_once: true, breaker, ..options() };
+    let circuit_breaker = Some(crate::CircuitBreaker::default().with_max_consecutive(10));
+    let options = GraphOptions { exactly_once: true, circuit_breaker, ..options() };
     let mut consumer = start_with(strategy, 1 << 20, options).await;
     consumer.assign(&[0]).await;
     consumer.fetch(0, 0..20);

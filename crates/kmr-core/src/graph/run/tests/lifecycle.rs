@@ -70,7 +70,7 @@ async fn after_a_fatal_client_error_nothing_is_committed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_offset_out_of_range_stops_with_partition_offset_and_watermarks() {
+async fn an_offset_out_of_range_stops_with_partition_offset_and_log_bounds() {
     let mut consumer = start(Strategy::new().map(place).reduce(Collect::default())).await;
     consumer.assign(&[4]).await;
     let failure = PartitionFailure::OutOfRange { offset: Some(1) };

@@ -53,11 +53,6 @@ fn a_poll_that_returns_nothing_that_it_took_counts_as_an_empty_queue() {
 }
 
 #[test]
-fn a_partition_is_read_on_after_records_that_cannot_be_read() {
-    assert_found(Mutant::ReadsPastUnreadable, &["C1", "no lost record"]);
-}
-
-#[test]
 fn deliveries_in_flight_are_dropped_on_a_revoke() {
     assert_found(
         Mutant::DropsInFlight,

@@ -65,7 +65,7 @@ pub(super) struct TestKafka {
     pub(super) starts: Mutex<BTreeMap<i32, Start>>,
     /// While true, assignments are not answered.
     pub(super) held: watch::Sender<bool>,
-    /// Low watermark, end, and the offset of every timestamp.
+    /// The first offset of the log, its end, and the offset of every timestamp.
     pub(super) log: Mutex<(i64, i64, i64)>,
     /// Partition, offset and metadata of each accepted commit.
     pub(super) committed_metadata: Mutex<Vec<CommittedMetadata>>,
@@ -241,7 +241,7 @@ impl GroupMember for ScriptedMember {
         Ok(partitions.iter().map(|partition| (partition.clone(), offset)).collect())
     }
 
-    async fn watermarks(&self, _: &TopicPartition) -> Option<(i64, i64)> {
+    async fn log_bounds(&self, _: &TopicPartition) -> Option<(i64, i64)> {
         let (low, end, _) = *self.kafka.log.lock().unwrap();
         Some((low, end))
     }

@@ -1,7 +1,8 @@
-//! Reads ClickHouse's definitions of tables: settings, and the target of a materialized view. Pure.
+//! Reads ClickHouse's definitions of tables: settings, TTL, and the target of a materialized view.
+//! Pure.
 
 /// The setting that bounds the deduplication window of an engine.
-pub(super) fn window_setting(engine: &str) -> Option<&'static str> {
+pub(crate) fn window_setting(engine: &str) -> Option<&'static str> {
     match engine {
         engine if !engine.ends_with("MergeTree") => None,
         engine if engine.starts_with("Replicated") || engine.starts_with("Shared") => {
@@ -12,7 +13,7 @@ pub(super) fn window_setting(engine: &str) -> Option<&'static str> {
 }
 
 /// A numeric setting at the end of `engine_full`.
-pub(super) fn setting(engine_full: &str, name: &str) -> Option<u64> {
+pub(crate) fn setting(engine_full: &str, name: &str) -> Option<u64> {
     let (_, settings) = engine_full.rsplit_once(" SETTINGS ")?;
     let value = settings.split(',').find_map(|setting| {
         let (key, value) = setting.split_once('=')?;
@@ -21,9 +22,18 @@ pub(super) fn setting(engine_full: &str, name: &str) -> Option<u64> {
     value?.parse().ok()
 }
 
+/// The TTL of the table in `engine_full`, if it removes rows. ClickHouse removes expired rows also
+/// while they are inserted, and counts them as written.
+pub(crate) fn removing_ttl(engine_full: &str) -> Option<&str> {
+    let (_, rest) = engine_full.split_once(" TTL ")?;
+    let ttl = rest.split_once(" SETTINGS ").map_or(rest, |(ttl, _)| ttl);
+    let moves = [" TO DISK ", " TO VOLUME ", " RECOMPRESS "].iter().any(|action| ttl.contains(action));
+    (!moves || ttl.contains(" DELETE")).then_some(ttl)
+}
+
 /// The target of a materialized view: database and table of the `TO` clause of its
 /// `create_table_query`. `None`: the view has a table of its own.
-pub(super) fn target(create: &str) -> Option<(Option<String>, String)> {
+pub(crate) fn target(create: &str) -> Option<(Option<String>, String)> {
     let rest = create.strip_prefix("CREATE MATERIALIZED VIEW ")?;
     let (_, rest) = name(rest)?;
     // ON CLUSTER, UUID or REFRESH may precede TO; the list of columns follows it.
@@ -76,6 +86,18 @@ mod tests {
         assert_eq!(setting(engine, "parts_to_throw_insert"), Some(5));
         assert_eq!(setting(engine, "deduplication_window"), None);
         assert_eq!(setting("Memory", "x"), None);
+    }
+
+    #[test]
+    fn a_ttl_that_moves_or_recompresses_removes_no_rows() {
+        let of = |ttl: &str| format!("MergeTree ORDER BY a TTL {ttl} SETTINGS index_granularity = 8192");
+        let days = "ts + toIntervalDay(1)";
+        assert_eq!(removing_ttl(&of(days)), Some(days));
+        assert_eq!(removing_ttl(&format!("MergeTree ORDER BY a TTL {days}")), Some(days));
+        assert_eq!(removing_ttl(&of("ts TO DISK 'cold'")), None);
+        assert_eq!(removing_ttl(&of("ts RECOMPRESS CODEC(ZSTD(9))")), None);
+        assert!(removing_ttl(&of("ts TO VOLUME 'cold', ts + toIntervalYear(1) DELETE")).is_some());
+        assert_eq!(removing_ttl("MergeTree ORDER BY a SETTINGS index_granularity = 8192"), None);
     }
 
     #[test]
