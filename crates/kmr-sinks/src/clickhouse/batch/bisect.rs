@@ -7,7 +7,8 @@
 //! 2. Only the responses so far decide which rows are inserted next. The same rows and responses
 //!    always give the same inserts under the same tokens.
 //! 3. [`Bisection::next`] returns the same part until the caller reports its outcome. A part whose
-//!    response was lost is sent again unchanged.
+//!    response was lost is sent again unchanged. A part that certainly stored nothing can be
+//!    postponed.
 //!
 //! The server may name the first bad row. That row is then inserted alone, and the rest of the part
 //! without it: two requests for each bad row, and the good rows stay together. Where the server
@@ -38,6 +39,15 @@ pub(crate) struct Part {
     pub(crate) rows: Range<usize>,
     /// Rows in this range that are settled already, ascending.
     pub(crate) excluded: Vec<usize>,
+}
+
+/// Temporary errors that one part has met, with the same code each time.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PartFailures {
+    pub(crate) code: u32,
+    pub(crate) times: u32,
+    /// Accepted inserts of the writer at the first of them.
+    pub(crate) inserts: u64,
 }
 
 /// What follows from a rejection.
@@ -74,11 +84,12 @@ struct Pending {
     /// Number of rejected rows when it was split off. If it has not grown, the sibling was accepted
     /// whole, and this half contains the bad row.
     rejected_before: Option<usize>,
+    failures: Option<PartFailures>,
 }
 
 impl Pending {
     fn new(rows: Range<usize>) -> Self {
-        Self { rows, named: false, taken_out: 0, rejected_before: None }
+        Self { rows, named: false, taken_out: 0, rejected_before: None, failures: None }
     }
 }
 
@@ -166,6 +177,28 @@ impl Bisection {
         let rows: Vec<usize> = part.iter().flat_map(Part::runs).flatten().collect();
         self.rejected += rows.len();
         rows
+    }
+
+    /// Counts a temporary error of the part that [`next`](Self::next) returned. `inserts` is the
+    /// number of accepted inserts of the writer.
+    pub(crate) fn count_failure(&mut self, code: u32, inserts: u64) -> Option<PartFailures> {
+        let next = self.pending.last_mut()?;
+        let before = next.failures.filter(|before| before.code == code);
+        let mut failures = before.unwrap_or(PartFailures { code, times: 0, inserts });
+        failures.times += 1;
+        next.failures = Some(failures);
+        next.failures
+    }
+
+    /// Tries all other parts before the one that [`next`](Self::next) returned, of which nothing is
+    /// stored.
+    pub(crate) fn postpone(&mut self) {
+        // The rest of its part still contains a row that the server named.
+        let Some(next) = self.pending.pop_if(|next| !next.named) else { return };
+        if let Some(sibling) = self.pending.last_mut() {
+            sibling.rejected_before = None; // the bad row may be in the postponed half
+        }
+        self.pending.insert(0, next);
     }
 
     fn settle_rejected(&mut self, row: usize) -> Step {

@@ -11,9 +11,9 @@ use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::http::hosts::HostFault;
 use crate::clickhouse::http::response::Outcome;
 
-/// A retryable error becomes the part's own after this many responses with the same code in a row …
+/// A temporary error becomes the part's own after this many responses with the same code in a row …
 const OWN_AFTER: u32 = 5;
-/// … if this many other inserts were accepted meanwhile.
+/// … if this many other inserts were accepted since the first of them.
 const OTHERS_ACCEPTED: u64 = 2;
 
 /// The progress of a batch, shared by its attempts.
@@ -46,8 +46,8 @@ pub(crate) struct Progress {
     pub(crate) in_doubt: bool,
     /// Whether the table was described again.
     pub(crate) refreshed: bool,
-    repeated: Option<RepeatedError>,
-    /// An error code that is proved to be this batch's own.
+    /// The code of a temporary error that was a part's own. Parts with this code are halved at once
+    /// until one of them is a single row.
     own_code: Option<u32>,
     /// Failures that may have stored rows.
     pub(crate) repetition: Repetition,
@@ -59,15 +59,6 @@ pub(crate) struct InsertAttempt {
     pub(crate) host: usize,
     /// Whether this host was chosen because it may have stored the rows already.
     pub(crate) is_repetition: bool,
-}
-
-/// An error that the next part has met repeatedly.
-#[derive(Clone, Copy, Debug)]
-struct RepeatedError {
-    code: u32,
-    times: u32,
-    /// Accepted inserts of the writer at its first occurrence.
-    inserts: u64,
 }
 
 impl Progress {
@@ -83,7 +74,6 @@ impl Progress {
             preferred_host: None,
             in_doubt: false,
             refreshed: false,
-            repeated: None,
             own_code: None,
             repetition: Repetition::default(),
         }
@@ -111,7 +101,6 @@ impl Progress {
     pub(crate) fn accepted(&mut self, outcome: Outcome, sent_bytes: usize) {
         self.completed(HostFault::None);
         self.bisection.accepted();
-        self.repeated = None;
         self.sent_bytes += sent_bytes as u64;
         self.written_rows = self.written_rows.zip(outcome.written_rows).map(|(before, these)| before + these);
         self.query_id = outcome.query_id.or(self.query_id.take());
@@ -138,8 +127,9 @@ impl Progress {
     }
 
     /// Whether a temporary error is this part's own: the part keeps getting it while other inserts
-    /// are accepted. Only if no insert of the part may have stored rows. `inserts` is the number of
-    /// accepted inserts of the writer.
+    /// are accepted. Only if no insert of the part may have stored rows. Otherwise the part comes
+    /// after the other parts of the batch. `inserts` is the number of accepted inserts of the
+    /// writer.
     pub(crate) fn own_rejection(
         &mut self,
         error: &ClickHouseError,
@@ -150,18 +140,19 @@ impl Progress {
         if self.in_doubt {
             return None; // the rows may be stored: only an unchanged retry is safe
         }
-        let before = self.repeated.filter(|before| before.code == code);
-        let mut repeated = before.unwrap_or(RepeatedError { code, times: 0, inserts });
-        repeated.times += 1;
-        self.repeated = Some(repeated);
-        let is_frequent = repeated.times >= OWN_AFTER;
-        if is_frequent && inserts - repeated.inserts >= OTHERS_ACCEPTED {
-            self.own_code = Some(code);
+        let failures = self.bisection.count_failure(code, inserts)?;
+        let others = inserts - failures.inserts;
+        let is_own = failures.times >= OWN_AFTER && others >= OTHERS_ACCEPTED;
+        // A row that becomes a dead letter needs evidence of its own. A part that is halved needs
+        // less: it loses nothing if the server was at fault.
+        let (can_reject, rejection) = match rows {
+            0 | 1 => (is_own, Rejection::Row(None)),
+            _ => (is_own || self.own_code == Some(code), Rejection::Size),
+        };
+        self.own_code = (can_reject && rows > 1).then_some(code);
+        if !can_reject {
+            self.bisection.postpone();
         }
-        let is_own = self.own_code == Some(code);
-        match rows {
-            0 | 1 => (is_own && is_frequent).then_some(Rejection::Row(None)),
-            _ => is_own.then_some(Rejection::Size),
-        }
+        can_reject.then_some(rejection)
     }
 }

@@ -1,6 +1,8 @@
 //! Batches with rows that the server rejects: the good rows are stored once and the bad ones
 //! rejected, also after lost responses.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kmr_core::{Attempt, Chunk, CodedError, Delivered, Reducer, Rows, error_chain};
@@ -230,6 +232,60 @@ async fn a_temporary_rejection_of_one_batch_alone_is_that_batchs_own() {
     assert_eq!(rejected(&delivered), [900]);
     assert_eq!(delivered.output.rows, 999);
     assert_eq!(table.sorted_ids().len(), 999 + 6);
+}
+
+#[tokio::test]
+async fn a_short_overload_of_the_server_rejects_no_row() {
+    for rows in [1_000, 2] {
+        let overload = Arc::new(AtomicBool::new(true));
+        let is_overloaded = Arc::clone(&overload);
+        let table = Table::new(move |_, _| match is_overloaded.load(Ordering::Relaxed) {
+            true => Act::Reject(exception(241, "(total) memory limit exceeded")),
+            false => Act::Store,
+        })
+        .await;
+        let mut writer = started(&table.url).await;
+        let batch = batch_of(&mut writer, rows).await;
+        let fail = async || assert!(batch.deliver(Attempt::new(1)).await.unwrap_err().is_retryable());
+        for _ in 0..20 {
+            fail().await;
+        }
+        // Two other inserts are accepted, and then every insert is rejected for a while.
+        overload.store(false, Ordering::Relaxed);
+        for _ in 0..2 {
+            deliver(&batch_of(&mut writer, 3).await).await;
+        }
+        overload.store(true, Ordering::Relaxed);
+        for _ in 0..30 {
+            fail().await;
+        }
+        overload.store(false, Ordering::Relaxed);
+        let delivered = deliver(&batch).await;
+        assert_eq!((rejected(&delivered), delivered.output.rows), (Vec::new(), rows));
+        let all = (0..3).chain(0..3).chain(0..rows).collect::<std::collections::BinaryHeap<_>>();
+        assert_eq!(table.sorted_ids(), all.into_sorted_vec());
+    }
+}
+
+#[tokio::test]
+async fn temporary_rejections_of_several_rows_are_found_while_other_batches_are_stored() {
+    let bad = [11, 12, 63];
+    let table = Table::new(move |_, ids| match ids.iter().any(|id| bad.contains(id)) {
+        true => Act::Reject(exception(241, "Query memory limit exceeded")),
+        false => Act::Store,
+    })
+    .await;
+    let mut writer = started(&table.url).await;
+    let batch = batch_of(&mut writer, 64).await;
+    for number in 1..100 {
+        if let Ok(delivered) = batch.deliver(Attempt::new(number)).await {
+            assert_eq!(rejected(&delivered), bad.map(|id| id as usize));
+            assert_eq!(table.sorted_ids().len(), 61 + number as usize - 1);
+            return;
+        }
+        deliver(&batch_of(&mut writer, 1).await).await;
+    }
+    panic!("the batch was never delivered");
 }
 
 fn described(id_type: &str) -> MockStep {

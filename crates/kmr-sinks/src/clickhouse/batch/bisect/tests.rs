@@ -134,3 +134,36 @@ fn rows_that_do_not_go_together_are_halved_until_they_do_and_never_rejected() {
     let mut single = Bisection::new(1);
     assert_eq!(single.rejected(Rejection::Size), Step::Stuck);
 }
+
+#[test]
+fn a_postponed_part_comes_after_the_others() {
+    let mut bisection = Bisection::new(4);
+    assert_eq!(bisection.rejected(Rejection::Row(None)), Step::Continue);
+    assert_eq!(bisection.next().map(|part| part.rows), Some(0..2));
+    bisection.postpone();
+    // Nothing shows that this half contains the bad row.
+    assert_eq!(bisection.next().map(|part| part.rows), Some(2..4));
+    bisection.accepted();
+    assert_eq!(bisection.next().map(|part| part.rows), Some(0..2));
+}
+
+#[test]
+fn a_row_that_the_server_named_is_not_postponed() {
+    let mut bisection = Bisection::new(4);
+    assert_eq!(bisection.rejected(Rejection::Row(Some(1))), Step::Continue);
+    bisection.postpone();
+    assert_eq!(bisection.next().map(|part| part.rows), Some(1..2));
+}
+
+#[test]
+fn failures_are_counted_for_each_part_and_code() {
+    let mut bisection = Bisection::new(2);
+    let count = |bisection: &mut Bisection, code, inserts| {
+        bisection.count_failure(code, inserts).map(|failures| (failures.times, failures.inserts))
+    };
+    assert_eq!(count(&mut bisection, 241, 7), Some((1, 7)));
+    assert_eq!(count(&mut bisection, 241, 9), Some((2, 7)));
+    assert_eq!(count(&mut bisection, 202, 9), Some((1, 9)));
+    assert_eq!(bisection.rejected(Rejection::Size), Step::Continue);
+    assert_eq!(count(&mut bisection, 202, 9), Some((1, 9)));
+}
