@@ -141,7 +141,8 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     /// Lets the server combine inserts of several clients in one part (`async_insert=1`), for many
     /// consumers with small batches. Default: off. kmr waits for the response in either case
     /// (`wait_for_async_insert=1`), so it commits only stored rows. A bad row of another client can
-    /// make the server reject a batch of this one, which is then inserted in parts.
+    /// make the server reject a batch of this one. So a rejected batch is inserted again without
+    /// `async_insert`, before a row of it is rejected.
     ///
     /// Servers before 26.4 do not deduplicate asynchronous inserts of tables with views. The writer
     /// detects them by their error and logs it. There, rows that are sent twice are stored twice.

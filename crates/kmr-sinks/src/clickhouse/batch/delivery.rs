@@ -8,6 +8,8 @@
 //! 2. A batch is split only after a definite rejection: never after a timeout, a broken connection,
 //!    the error of a view, or an error that may come after a part of the write.
 //! 3. A part that was acknowledged is not sent again by a later attempt.
+//! 4. The rejection of an asynchronous insert decides nothing about a row: the server may have
+//!    combined the insert with others. The part is sent again as a synchronous insert.
 //!
 //! A planned block of exactly-once mode is delivered by [`PlannedBlock`].
 
@@ -83,7 +85,8 @@ impl FrozenBatch {
             let token = format!("{}{}", self.token, part.suffix(self.encoded.rows()));
             let statement = self.destination.statement();
             self.progress.lock().started(attempt);
-            let insert = Insert { statement: &statement, token: &token, rows: part.len() as u64, body };
+            let (rows, is_async) = (part.len() as u64, self.is_async());
+            let insert = Insert { statement: &statement, token: &token, rows, is_async, body };
             let error = match self.destination.insert(attempt.host, insert).await {
                 Ok(outcome) => {
                     self.progress.lock().accepted(outcome, sent_bytes);
@@ -103,6 +106,11 @@ impl FrozenBatch {
             self.recover(&part, attempt.host, error).await?;
         }
         Ok(())
+    }
+
+    /// Whether the server may combine the next insert with those of other batches.
+    fn is_async(&self) -> bool {
+        self.destination.async_insert && !self.progress.lock().synchronous
     }
 
     /// The rows in the order of the next insert.
@@ -151,6 +159,10 @@ impl FrozenBatch {
             let by_size = size_rejection(&error, part.len()).filter(|_| !progress.in_doubt);
             by_size.or_else(|| progress.own_rejection(&error, part.len(), self.destination.inserts()))
         });
+        if rejection.is_some() && self.is_async() {
+            self.progress.lock().synchronous = true;
+            return Ok(()); // the same part, alone
+        }
         if error.class() == Some(ErrorClass::TooManyPartitions) {
             self.sort(host).await?;
         }

@@ -40,7 +40,7 @@ pub(crate) struct Destination {
     limits: RejectionLimits,
     throttle: Throttle,
     block_rows: u64,
-    async_insert: bool,
+    pub(crate) async_insert: bool,
     /// Whether the server deduplicates the rows of views together with asynchronous inserts.
     joins_views_and_async_inserts: AtomicBool,
     statement: RwLock<Arc<str>>,
@@ -65,6 +65,8 @@ pub(crate) struct Insert<'i> {
     pub(crate) statement: &'i str,
     pub(crate) token: &'i str,
     pub(crate) rows: u64,
+    /// Whether the server may combine it with other inserts.
+    pub(crate) is_async: bool,
     pub(crate) body: Vec<Bytes>,
 }
 
@@ -96,8 +98,8 @@ impl Destination {
         insert: &Insert<'_>,
     ) -> Result<(String, Vec<Bytes>), ClickHouseError> {
         let block_rows = self.block_rows(insert.rows).to_string();
-        let mut parameters = insert_settings(&block_rows, self.async_insert);
-        if self.joins_views_and_async_inserts.load(Ordering::Relaxed) {
+        let mut parameters = insert_settings(&block_rows, insert.is_async);
+        if !insert.is_async || self.joins_views_and_async_inserts.load(Ordering::Relaxed) {
             parameters.push(("deduplicate_blocks_in_dependent_materialized_views", "1"));
         } else {
             parameters.extend([
@@ -174,7 +176,7 @@ impl Destination {
     async fn send(&self, endpoint: &Endpoint, insert: &Insert<'_>) -> Result<Outcome, ClickHouseError> {
         let (target, body) = self.request(endpoint, insert).await?;
         let response = post(endpoint, &target, body, self.compression.content_encoding()).await?;
-        let sent = Sent { rows: insert.rows, is_async: self.async_insert };
+        let sent = Sent { rows: insert.rows, is_async: insert.is_async };
         insert_outcome(&response, endpoint, &self.name, sent)
     }
 

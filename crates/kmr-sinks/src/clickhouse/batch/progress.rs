@@ -44,6 +44,10 @@ pub(crate) struct Progress {
     preferred_host: Option<usize>,
     /// Whether the outcome of an insert is unknown.
     pub(crate) in_doubt: bool,
+    /// Whether an asynchronous insert was rejected. The server may have combined it with inserts of
+    /// other batches, so the rejection can be about their rows. From then on every insert of this
+    /// batch is a synchronous one.
+    pub(crate) synchronous: bool,
     /// Whether the table was described again.
     pub(crate) refreshed: bool,
     /// The code of a temporary error that was a part's own. Parts with this code are halved at once
@@ -73,6 +77,7 @@ impl Progress {
             current: None,
             preferred_host: None,
             in_doubt: false,
+            synchronous: false,
             refreshed: false,
             own_code: None,
             repetition: Repetition::default(),

@@ -96,7 +96,7 @@ impl PlannedBlock<'_> {
             // If the attempt is dropped before the response, the block stays in doubt.
             std::mem::replace(&mut progress.in_doubt, true)
         };
-        let insert = Insert { statement: &statement, token: &self.block.token, rows, body };
+        let insert = Insert { statement: &statement, token: &self.block.token, rows, is_async: false, body };
         let result = self.destination.insert(0, insert).await;
         let is_unknown = result.as_ref().is_err_and(|error| error.is_retryable() && error.may_be_stored());
         self.progress.lock().in_doubt = was_in_doubt || is_unknown;

@@ -288,6 +288,29 @@ async fn temporary_rejections_of_several_rows_are_found_while_other_batches_are_
     panic!("the batch was never delivered");
 }
 
+#[tokio::test]
+async fn a_rejected_asynchronous_insert_is_repeated_alone_before_a_row_is_rejected() {
+    // The bad row of the first insert belongs to another batch.
+    for (rows, bad) in [(1, 99), (20, 99), (20, 7)] {
+        let table = Table::new(move |number, ids| match ids.contains(&bad) || number == 0 {
+            true => Act::Reject(exception(53, "Cannot convert")),
+            false => Act::Store,
+        })
+        .await;
+        let mut writer = writer(&table.url).async_insert(true);
+        writer.start().await.unwrap();
+        let delivered = deliver(&batch_of(&mut writer, rows).await).await;
+        let expected: Vec<_> = (0..rows).filter(|id| *id == bad).map(|id| id as usize).collect();
+        assert_eq!(rejected(&delivered), expected);
+        assert_eq!(table.sorted_ids(), (0..rows).filter(|id| *id != bad).collect::<Vec<_>>());
+        assert_eq!(deliver(&batch_of(&mut writer, 1).await).await.output.inserts, 1);
+        let values = table.contents.lock().unwrap().async_inserts.clone();
+        let (first, [parts @ .., next]) = (&values[0], &values[1..]) else { unreachable!() };
+        assert_eq!((first.as_str(), next.as_str()), ("1", "1"), "{values:?}");
+        assert!(!parts.is_empty() && parts.iter().all(|value| value == "0"), "{values:?}");
+    }
+}
+
 fn described(id_type: &str) -> MockStep {
     let body = format!(
         "{{\"name\":\"new\",\"type\":\"String\",\"default_type\":\"DEFAULT\"}}\n\

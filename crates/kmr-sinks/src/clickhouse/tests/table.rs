@@ -27,6 +27,8 @@ pub(super) struct Contents {
     pub(super) tokens: BTreeSet<String>,
     /// Rows and statement of each insert, including rejected ones.
     pub(super) inserts: Vec<(usize, String)>,
+    /// The value of `async_insert` of each insert.
+    pub(super) async_inserts: Vec<String>,
     pub(super) described: usize,
     /// Number of rows of each probe on a temporary table.
     pub(super) probes: Vec<usize>,
@@ -152,6 +154,7 @@ impl Contents {
         };
         let number = self.inserts.len();
         self.inserts.push((ids.len(), parameter("query")));
+        self.async_inserts.push(parameter("async_insert"));
         let step = match decide(number, &ids) {
             Act::Reject(step) => return step,
             Act::Store => written(ids.len() as u64),
