@@ -116,6 +116,23 @@ pub enum ClickHouseError {
         body: String,
     },
 
+    /// The server does not apply a setting that kmr sent: a proxy changed the request.
+    #[error(
+        "{address}: kmr sent the setting {setting}={sent:?}, and the server applies {applied:?}: a proxy in between removes \
+         URL parameters, so rows would be lost or stored twice; make it forward all of them, or use ClickHouse's own address"
+    )]
+    #[non_exhaustive]
+    SettingNotApplied {
+        /// Host and port.
+        address: String,
+        /// The setting.
+        setting: String,
+        /// The value that kmr sent.
+        sent: String,
+        /// The value that the server applies.
+        applied: String,
+    },
+
     /// The server reports fewer written rows than it received.
     #[error(
         "ClickHouse at {address} reports {written} rows written to table {table} of {sent} sent; nothing of the batch is \

@@ -16,7 +16,7 @@ use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::hosts::{HostFault, Hosts};
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response::{Outcome, Sent, insert_outcome};
-use crate::clickhouse::http::settings::{BLOCK_ROWS, insert_settings};
+use crate::clickhouse::http::settings::{BLOCK_ROWS, TOKEN, insert_settings};
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::table::schema::DescribedTable;
 use crate::clickhouse::table::{schema_change, startup};
@@ -107,7 +107,7 @@ impl Destination {
                 ("async_insert_deduplicate", "0"),
             ]);
         }
-        parameters.push(("insert_deduplication_token", insert.token));
+        parameters.push((TOKEN, insert.token));
         parameters.extend(self.format_settings());
         self.with_statement(endpoint, insert.statement, &parameters, insert.body.clone()).await
     }

@@ -14,9 +14,19 @@ pub(crate) async fn select<T: DeserializeOwned>(
     table: &str,
     statement: &str,
 ) -> Result<Vec<T>, ClickHouseError> {
+    select_with(endpoint, table, statement, &[("wait_end_of_query", "1")]).await
+}
+
+/// Like [`select`], with parameters of the caller's choice.
+pub(crate) async fn select_with<T: DeserializeOwned>(
+    endpoint: &Endpoint,
+    table: &str,
+    statement: &str,
+    parameters: &[(&str, &str)],
+) -> Result<Vec<T>, ClickHouseError> {
     let text = format!("{statement} FORMAT JSONEachRow");
-    let target =
-        endpoint.target(&[("wait_end_of_query", "1"), ("output_format_json_quote_64bit_integers", "0")]);
+    let json = [("output_format_json_quote_64bit_integers", "0")];
+    let target = endpoint.target(&[&json, parameters].concat());
     let response = post(endpoint, &target, vec![Bytes::from(text)], None).await?;
     response::check(&response, endpoint, table)?;
     let rows = serde_json::Deserializer::from_slice(&response.body).into_iter();

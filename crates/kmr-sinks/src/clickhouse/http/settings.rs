@@ -17,6 +17,9 @@ const UNKNOWN_SETTING: u32 = 115;
 /// rows in one block.
 pub(crate) const BLOCK_ROWS: usize = 1_048_449;
 
+/// The setting that names an insert, so that its repetition is recognised.
+pub(crate) const TOKEN: &str = "insert_deduplication_token";
+
 /// Names and values of the pinned settings.
 pub(crate) const PINNED: &[(&str, &str)] = &[
     // Reads the rows by the names and types of their header. Without them, a column that was
@@ -96,8 +99,8 @@ impl Pins {
     }
 }
 
-/// Settings of an insert of up to `block_rows` rows, beside its token. The start sends them too, on
-/// a request that writes nothing, so that a constraint of the user's profile is found there.
+/// Settings of an insert of up to `block_rows` rows, beside its token. The start sends them too, so
+/// that a constraint of the user's profile is found there.
 pub(crate) fn insert_settings(block_rows: &str, async_insert: bool) -> Vec<(&'static str, &str)> {
     let mut settings =
         vec![("wait_end_of_query", "1"), ("async_insert", if async_insert { "1" } else { "0" })];
@@ -105,6 +108,14 @@ pub(crate) fn insert_settings(block_rows: &str, async_insert: bool) -> Vec<(&'st
     if async_insert {
         settings.push(("wait_for_async_insert", "1"));
     }
+    settings
+}
+
+/// The settings of an insert that the start sends on requests that write nothing.
+pub(crate) fn start_settings(block_rows: &str, async_insert: bool) -> Vec<(&'static str, &str)> {
+    let mut settings = insert_settings(block_rows, async_insert);
+    settings.push(("deduplicate_blocks_in_dependent_materialized_views", "1"));
+    settings.push((TOKEN, "kmr-start"));
     settings
 }
 

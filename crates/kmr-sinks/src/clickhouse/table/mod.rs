@@ -9,6 +9,7 @@ pub(super) mod record_columns;
 pub(super) mod schema;
 pub(super) mod schema_change;
 pub(super) mod startup;
+mod settings_in_force;
 mod storage;
 mod type_parser;
 pub(super) mod types;

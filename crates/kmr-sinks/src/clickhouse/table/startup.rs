@@ -13,11 +13,11 @@ use crate::clickhouse::http::hosts::{HostFault, Hosts};
 use crate::clickhouse::http::query::select;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response::{self, Response};
-use crate::clickhouse::http::settings::{BLOCK_ROWS, insert_settings};
+use crate::clickhouse::http::settings::{BLOCK_ROWS, start_settings};
 use crate::clickhouse::table::column::{DescribedColumn, describe_statement, read_description};
 use crate::clickhouse::table::ranges::Years;
-use crate::clickhouse::table::storage;
 use crate::clickhouse::table::types::ServerYears;
+use crate::clickhouse::table::{settings_in_force, storage};
 use crate::clickhouse::telemetry;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -32,7 +32,7 @@ pub(crate) struct StartOptions {
 }
 
 /// The columns of `table`, a quoted name, and the host that described them, after a check of the
-/// table's engine.
+/// table's engine and of the settings that arrive.
 pub(crate) async fn describe(
     hosts: &Hosts,
     table: &str,
@@ -41,7 +41,8 @@ pub(crate) async fn describe(
     let StartOptions { allow_volatile, async_insert, start_timeout } = options;
     until_ready(hosts, start_timeout, |endpoint| async move {
         let described = describe_once(endpoint, table, async_insert).await?;
-        storage::check(endpoint, table, allow_volatile).await.map(|()| described)
+        storage::check(endpoint, table, allow_volatile).await?;
+        settings_in_force::check(endpoint, table, async_insert).await.map(|()| described)
     })
     .await
 }
@@ -149,11 +150,7 @@ async fn describe_with_insert_settings(
     async_insert: bool,
 ) -> Result<Response, ClickHouseError> {
     let block_rows = BLOCK_ROWS.to_string();
-    let mut settings = insert_settings(&block_rows, async_insert);
-    settings.extend([
-        ("deduplicate_blocks_in_dependent_materialized_views", "1"),
-        ("insert_deduplication_token", "kmr-start"),
-    ]);
+    let settings = start_settings(&block_rows, async_insert);
     let body = vec![Bytes::from(statement.to_owned())];
     post(endpoint, &endpoint.target(&settings), body, None).await
 }

@@ -9,7 +9,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
 use super::bisection::{batch_of, deliver};
-use super::mock::{ENGINE_REQUEST, Received, read_request};
+use super::mock::{ENGINE_REQUEST, Received, asks_for_settings, read_request, settings_in_force};
 use super::{sink_error, writer};
 use crate::clickhouse::ClickHouseError;
 
@@ -58,18 +58,25 @@ impl Server {
                         }
                         let request = read_request(&mut stream).await;
                         let asks_for_engine = request.body.starts_with(ENGINE_REQUEST.as_bytes());
-                        let is_insert = !asks_for_engine && !request.body.starts_with(b"DESCRIBE");
-                        if !asks_for_engine {
+                        let settings = asks_for_settings(&request.head, &request.body)
+                            .then(|| settings_in_force(&request.head, ""));
+                        let is_start =
+                            asks_for_engine || settings.is_some() || request.body.starts_with(b"DESCRIBE");
+                        let body = match is_start {
+                            true => settings.clone().unwrap_or_else(|| DESCRIPTION.to_owned()),
+                            false => String::new(),
+                        };
+                        if !asks_for_engine && settings.is_none() {
                             requests.lock().unwrap().push(request);
                         }
-                        let reply = match is_insert {
-                            true => reply(inserts.fetch_add(1, Ordering::Relaxed)),
-                            false => Reply::Keep(30),
+                        let reply = match is_start {
+                            true => Reply::Keep(30),
+                            false => reply(inserts.fetch_add(1, Ordering::Relaxed)),
                         };
                         match reply {
                             Reply::Silence => std::future::pending().await,
                             Reply::Break => return,
-                            _ => stream.write_all(response(is_insert, reply).as_bytes()).await.unwrap(),
+                            _ => stream.write_all(response(&body, reply).as_bytes()).await.unwrap(),
                         }
                         if matches!(reply, Reply::Close | Reply::KeepButClose) {
                             return;
@@ -86,14 +93,10 @@ impl Server {
     }
 }
 
-fn response(is_insert: bool, reply: Reply) -> String {
-    let body = match is_insert {
-        true => "",
-        false => {
-            "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}\n\
-             {\"name\":\"text\",\"type\":\"String\",\"default_type\":\"\"}\n"
-        }
-    };
+const DESCRIPTION: &str = "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}\n\
+                           {\"name\":\"text\",\"type\":\"String\",\"default_type\":\"\"}\n";
+
+fn response(body: &str, reply: Reply) -> String {
     let connection = match reply {
         Reply::Keep(seconds) => format!("Keep-Alive\r\nKeep-Alive: timeout={seconds}, max=9999"),
         Reply::KeepButClose => "Keep-Alive".to_owned(),

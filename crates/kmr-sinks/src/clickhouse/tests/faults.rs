@@ -112,6 +112,8 @@ async fn a_response_in_single_bytes_has_the_same_time_limit() {
         first.write_all(&description).await.unwrap();
         let (mut second, _) = listener.accept().await.unwrap();
         super::mock::answer_nothing(&mut second).await;
+        let (mut third, _) = listener.accept().await.unwrap();
+        super::mock::answer_settings(&mut third).await;
         let (mut slow, _) = listener.accept().await.unwrap();
         super::mock::read_request(&mut slow).await;
         let mut head = b"HTTP/1.1 200 OK\r\nX-Slow: ".to_vec();

@@ -30,22 +30,31 @@ impl MockStep {
     }
 }
 
-/// Whether the request is the start's request for the engine of the table. It is not read yet.
-async fn asks_for_engine(stream: &TcpStream) -> bool {
+/// A request of the start that takes no step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum StartQuestion {
+    Engine,
+    Settings,
+}
+
+/// The question of the start that the request is, if it is one. The request is not read yet.
+async fn start_question(stream: &TcpStream) -> Option<StartQuestion> {
     let mut start = vec![0; 16_384];
     loop {
         let length = stream.peek(&mut start).await.unwrap_or(0);
         let seen = String::from_utf8_lossy(&start[..length]);
         let Some((head, body)) = seen.split_once("\r\n\r\n") else {
             if length == 0 || length == start.len() {
-                return false;
+                return None;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;
             continue;
         };
         if head.contains("?query=") || body.len() >= ENGINE_REQUEST.len() || !head.contains("content-length")
         {
-            return body.starts_with(ENGINE_REQUEST);
+            let is_engine = body.starts_with(ENGINE_REQUEST).then_some(StartQuestion::Engine);
+            let is_settings = asks_for_settings(head, body.as_bytes()).then_some(StartQuestion::Settings);
+            return is_engine.or(is_settings);
         }
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
@@ -56,6 +65,32 @@ pub(super) async fn answer_nothing(stream: &mut TcpStream) {
     read_request(stream).await;
     let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
     stream.write_all(response).await.unwrap();
+}
+
+/// Reads the start's question for the settings in force, and answers it.
+pub(super) async fn answer_settings(stream: &mut TcpStream) {
+    let request = read_request(stream).await;
+    let MockStep::Respond(bytes) = response("200 OK", &[], &settings_in_force(&request.head, "")) else {
+        unreachable!()
+    };
+    stream.write_all(&bytes).await.unwrap();
+}
+
+/// Whether this is the start's question for the settings in force.
+pub(super) fn asks_for_settings(head: &str, body: &[u8]) -> bool {
+    head.contains("insert_deduplication_token=kmr-start") && body.starts_with(b"SELECT")
+}
+
+/// The answer to it: the settings in the URL, except `removed`.
+pub(super) fn settings_in_force(head: &str, removed: &str) -> String {
+    let (_, target) = head.split_once('?').unwrap();
+    let parameters = target[..target.find(' ').unwrap()].split('&');
+    let settings = parameters.map(|parameter| parameter.split_once('=').unwrap());
+    let line = |(name, value): (&str, &str)| {
+        let value = if name == removed { "" } else { value };
+        format!("{{\"name\":\"{name}\",\"value\":\"{value}\"}}\n")
+    };
+    settings.map(line).collect()
 }
 
 /// How the request for the engine starts.
@@ -103,8 +138,9 @@ pub(super) fn written(rows: u64) -> MockStep {
 }
 
 impl Mock {
-    /// Serves `steps`, one for each connection, and then rejects connections. The start's request
-    /// for the engine of the table takes no step: the mock shows no such table.
+    /// Serves `steps`, one for each connection, and then rejects connections. The start's requests
+    /// for the engine of the table and for the settings take no step: the mock shows no such table,
+    /// and applies all settings.
     pub(super) async fn new(steps: Vec<MockStep>) -> Self {
         Self::serving(steps, false).await
     }
@@ -123,13 +159,19 @@ impl Mock {
         let log = Arc::clone(&received);
         tokio::spawn(async move {
             let mut steps = VecDeque::from(steps);
-            // The first description is followed by a request for the engine.
-            let mut engine_due = steps.iter().any(MockStep::is_description);
-            while engine_due || !steps.is_empty() {
+            // The first description is followed by requests for the engine and for the settings.
+            let mut due = match steps.iter().any(MockStep::is_description) {
+                true => vec![StartQuestion::Engine, StartQuestion::Settings],
+                false => Vec::new(),
+            };
+            while !due.is_empty() || !steps.is_empty() {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                if engine_due && asks_for_engine(&stream).await {
-                    engine_due = false;
-                    answer_nothing(&mut stream).await;
+                let question = if due.is_empty() { None } else { start_question(&stream).await };
+                if let Some(at) = due.iter().position(|due| question == Some(*due)) {
+                    match due.remove(at) {
+                        StartQuestion::Engine => answer_nothing(&mut stream).await,
+                        StartQuestion::Settings => answer_settings(&mut stream).await,
+                    }
                 } else if answers_questions && is_question(&stream).await {
                     answer_nothing(&mut stream).await;
                 } else if let Some(step) = steps.pop_front() {

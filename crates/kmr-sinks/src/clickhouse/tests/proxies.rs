@@ -8,7 +8,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::bisection::{batch_of, deliver};
-use super::mock::{Mock, MockStep, description, response, written};
+use super::mock::{
+    Mock, MockStep, asks_for_settings, description, response, settings_in_force, written,
+};
 use super::table::{Act, Table};
 use super::{Line, failure, sink_error, writer};
 use crate::clickhouse::{ClickHouseError, Compression};
@@ -120,6 +122,33 @@ async fn a_planned_block_above_the_body_limit_stops_and_names_the_limit() {
     assert_eq!(table.inserts(), 1);
 }
 
+/// The answer to the start's question for the settings, if the request is that.
+fn settings_of_the_start(request: &str) -> Option<Vec<u8>> {
+    let (head, body) = request.split_once("\r\n\r\n")?;
+    if !asks_for_settings(head, body.as_bytes()) {
+        return None;
+    }
+    match response("200 OK", &[], &settings_in_force(head, "")) {
+        MockStep::Respond(bytes) => Some(bytes),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_removes_parameters_stops_the_start_and_is_named() {
+    for (removed, value) in [
+        ("insert_deduplication_token", "kmr-start"),
+        ("async_insert", "0"),
+        ("timeout_overflow_mode", "throw"),
+    ] {
+        let table = Table::new(|_, _| Act::Store).await;
+        table.contents.lock().unwrap().removed = removed;
+        let error = error_chain(&*writer(&table.url).start().await.unwrap_err());
+        assert!(error.contains(&format!("{removed}={value:?}")) && error.contains("proxy"), "{error}");
+        assert!(error.contains("forward all of them") && error.contains("127.0.0.1"), "{error}");
+    }
+}
+
 /// A proxy that reads only the head of an insert, responds, and closes. The client has more to
 /// send, so the kernel resets the connection.
 #[tokio::test]
@@ -133,8 +162,13 @@ async fn a_rejection_before_the_end_of_the_body_is_read_although_the_connection_
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut bytes = vec![0; 4096];
             let read = stream.read(&mut bytes).await.unwrap();
-            let is_insert = !String::from_utf8_lossy(&bytes[..read]).contains("DESCRIBE");
-            let _ = stream.write_all(if is_insert { &rejected } else { &described }).await;
+            let request = String::from_utf8_lossy(&bytes[..read]);
+            let settings = settings_of_the_start(&request);
+            let answer = match () {
+                () if request.contains("DESCRIBE") => &described,
+                () => settings.as_ref().unwrap_or(&rejected),
+            };
+            let _ = stream.write_all(answer).await;
         }
     });
     let mut writer = writer(&url).compression(Compression::None);

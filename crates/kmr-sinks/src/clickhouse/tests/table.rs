@@ -7,7 +7,10 @@ use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
-use super::mock::{ENGINE_REQUEST, MockStep, Received, description, read_request, response, written};
+use super::mock::{
+    ENGINE_REQUEST, MockStep, Received, asks_for_settings, description, read_request, response,
+    settings_in_force, written,
+};
 
 /// The effect of one insert.
 pub(super) enum Act {
@@ -38,6 +41,8 @@ pub(super) struct Contents {
     pub(super) session_failures: Vec<MockStep>,
     /// Hashes, below 128, of the rows' table partitions; empty if the server cannot compute them.
     pub(super) hashes: Vec<u32>,
+    /// A setting that a proxy removes.
+    pub(super) removed: &'static str,
 }
 
 pub(super) struct Table {
@@ -86,6 +91,8 @@ impl Table {
                     let mut contents = shared.lock().unwrap();
                     if request.body.starts_with(ENGINE_REQUEST.as_bytes()) {
                         response("200 OK", &[], "")
+                    } else if asks_for_settings(&request.head, &request.body) {
+                        response("200 OK", &[], &settings_in_force(&request.head, contents.removed))
                     } else if request.body.starts_with(b"DESCRIBE") {
                         contents.described += 1;
                         descriptions[(contents.described - 1).min(descriptions.len() - 1)].clone()
