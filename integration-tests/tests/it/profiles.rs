@@ -28,6 +28,7 @@ const HOSTILE: &str = "\
     <input_format_max_block_size_bytes>8</input_format_max_block_size_bytes>\
     <max_insert_block_size>2</max_insert_block_size>\
     <async_insert>1</async_insert>\
+    <deduplicate_insert_select>disable</deduplicate_insert_select>\
     <wait_for_async_insert>0</wait_for_async_insert>\
     <describe_compact_output>1</describe_compact_output>\
     <describe_include_subcolumns>1</describe_include_subcolumns>\

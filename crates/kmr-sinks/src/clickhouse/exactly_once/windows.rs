@@ -15,7 +15,6 @@ const MAX_TABLES: usize = 200;
 /// Settings that would disable the deduplication, or split blocks.
 pub(crate) const FORBIDDEN_SETTINGS: &[&str] = &[
     "deduplicate_insert",
-    "deduplicate_insert_select",
     "input_format_max_block_wait_ms",
     "insert_deduplicate",
     "use_strict_insert_block_limits",

@@ -33,6 +33,10 @@ pub(crate) const PINNED: &[(&str, &str)] = &[
     ("send_progress_in_http_headers", "0"),
     // A Distributed table answers when its shards have the rows, not when its spool file has them.
     ("distributed_foreground_insert", "1"),
+    // Rows that were encoded for an older type of a column are inserted by a SELECT. Its repetition
+    // is stored twice if the profile disables this, or if the server calls the SELECT unstable.
+    // Servers before 25.12 do not distinguish it from other inserts.
+    ("deduplicate_insert_select", "enable_even_for_bad_queries"),
     // Each insert would overwrite the rows of the insert before.
     ("engine_file_truncate_on_insert", "0"),
     ("s3_truncate_on_insert", "0"),
@@ -149,6 +153,12 @@ mod tests {
 
     fn value(pins: &Pins, name: &str) -> Option<&'static str> {
         pins.lock().iter().find(|(pinned, _)| *pinned == name).map(|(_, value)| *value)
+    }
+
+    #[test]
+    fn the_repetition_of_a_converting_insert_is_always_deduplicated() {
+        let deduplicates = Some("enable_even_for_bad_queries");
+        assert_eq!(value(&Pins::new(), "deduplicate_insert_select"), deduplicates);
     }
 
     #[test]
