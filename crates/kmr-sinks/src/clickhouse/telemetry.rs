@@ -89,6 +89,16 @@ pub(crate) fn retry_may_store_again(table: &str, rows: u64, retries: Option<u32>
     );
 }
 
+/// The framework dropped the attempt, so there is no error.
+pub(crate) fn dropped_insert_may_be_stored(table: &str, rows: u64) {
+    tracing::warn!(
+        table,
+        rows,
+        "rows may be stored twice: the insert exceeded the attempt timeout and may have stored them, and no deduplication \
+         window is known"
+    );
+}
+
 pub(crate) fn schema_refreshed(table: &str, statement: &str) {
     tracing::warn!(
         table,

@@ -63,6 +63,13 @@ impl Risk {
 }
 
 impl Repetition {
+    /// Reports an insert that was dropped before its response, by the timeout of its attempt.
+    pub(crate) fn dropped(&mut self, table: &str, rows: u64, remembers_tokens: bool) {
+        if !remembers_tokens && !std::mem::replace(&mut self.reported, true) {
+            telemetry::dropped_insert_may_be_stored(table, rows);
+        }
+    }
+
     /// Counts and reports a failure of a batch of `rows` rows. Returns the error that the attempt
     /// ends with.
     pub(crate) fn failed(

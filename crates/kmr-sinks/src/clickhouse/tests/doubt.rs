@@ -3,6 +3,8 @@
 use kmr_core::{Attempt, error_chain};
 
 use super::bisection::{batch_of, deliver};
+use super::mock::MockStep;
+use super::secrets::Log;
 use super::table::{Act, Table, exception};
 use super::{sink_error, writer};
 use crate::clickhouse::ClickHouseError;
@@ -64,6 +66,31 @@ async fn a_batch_of_several_table_partitions_is_not_split_for_memory() {
     }
     let contents = table.contents.lock().unwrap();
     assert_eq!(contents.inserts.iter().filter(|(rows, _)| *rows == 1_000).count(), 20);
+}
+
+#[tokio::test]
+async fn a_retry_after_a_dropped_attempt_is_reported_once() {
+    let table = Table::new(|number, _| match number {
+        0 | 1 => Act::StoreBut(MockStep::NoResponse),
+        _ => Act::Store,
+    })
+    .await;
+    let batch = batch_of(&mut started(&table).await, 10).await;
+    let log = Log::default();
+    let guard = tracing::subscriber::set_default(log.clone());
+    for inserts in [1, 2] {
+        tokio::select! {
+            _ = batch.deliver(Attempt::new(inserts)) => panic!("the server does not respond"),
+            () = async { while table.inserts() < inserts as usize { tokio::task::yield_now().await } } => {}
+        }
+        let reports = log.0.lock().unwrap().matches("rows may be stored twice").count();
+        assert_eq!(reports, inserts as usize - 1, "nothing is repeated yet by the first attempt");
+    }
+    deliver(&batch).await;
+    drop(guard);
+    let logged = log.0.lock().unwrap().clone();
+    assert_eq!(logged.matches("rows may be stored twice").count(), 1, "{logged}");
+    assert!(logged.contains("attempt timeout") && logged.contains("rows=10"), "{logged}");
 }
 
 /// Inserts a batch until the error is permanent. Returns the number of inserts, and the error.

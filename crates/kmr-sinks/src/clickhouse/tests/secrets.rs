@@ -12,7 +12,7 @@ use crate::clickhouse::ClickHouseWriter;
 
 /// Keeps the text of all events of this thread.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<String>>);
+pub(super) struct Log(pub(super) Arc<Mutex<String>>);
 
 impl Visit for Log {
     fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
