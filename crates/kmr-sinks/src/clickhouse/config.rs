@@ -172,6 +172,7 @@ impl Config {
             settings: self.settings(),
             pins: Arc::new(Pins::new()),
             timeouts: self.timeouts,
+            shows_headers: Arc::default(),
             pool: Arc::default(),
         })
     }

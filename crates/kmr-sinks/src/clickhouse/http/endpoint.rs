@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hyper::{HeaderMap, Uri};
@@ -43,6 +44,8 @@ pub(crate) struct Endpoint {
     /// The settings that every request carries. A server may not know all of them.
     pub(crate) pins: Arc<Pins>,
     pub(crate) timeouts: Timeouts,
+    /// Whether a response had headers of ClickHouse, so that they pass every proxy in between.
+    pub(crate) shows_headers: Arc<AtomicBool>,
     /// Idle connections to this server.
     pub(crate) pool: Arc<Pool>,
     #[cfg(feature = "clickhouse-tls")]

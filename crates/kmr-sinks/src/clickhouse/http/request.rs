@@ -7,6 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -59,9 +60,10 @@ pub(crate) async fn post_with(
             Exchange::Unsent(_, error) => break Err(broken(endpoint, error)),
         }
     };
-    // A server or a path that failed once has probably lost its other connections as well.
-    if !result.as_ref().is_ok_and(Response::is_clickhouse) {
-        endpoint.pool.clear();
+    match result.as_ref().is_ok_and(Response::is_clickhouse) {
+        true => endpoint.shows_headers.store(true, Ordering::Relaxed),
+        // A server or a path that failed once has probably lost its other connections as well.
+        false => endpoint.pool.clear(),
     }
     result
 }

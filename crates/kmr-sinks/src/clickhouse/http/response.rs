@@ -1,6 +1,8 @@
 //! One response, and what it means: HTTP 200 alone is no success, and the body can hold an
 //! exception.
 
+use std::sync::atomic::Ordering;
+
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use hyper::{HeaderMap, StatusCode};
@@ -123,6 +125,10 @@ pub(crate) fn insert_outcome(
     if !response.body.trim_ascii().is_empty() {
         return Err(not_clickhouse(response, endpoint, "an insert with a text"));
     }
+    // A proxy that removes the headers removes them from every response.
+    if !response.is_clickhouse() && endpoint.shows_headers.load(Ordering::Relaxed) {
+        return Err(unknown_origin(endpoint));
+    }
     // Servers before 26.4 report 0 for an asynchronous insert that they have stored.
     let written_rows = response.written_rows().filter(|written| !sent.is_async || *written > 0);
     match written_rows {
@@ -145,6 +151,20 @@ pub(crate) fn not_clickhouse(
 ) -> ClickHouseError {
     let (address, body) = (endpoint.address(), start_of_body(response, endpoint));
     ClickHouseError::NotClickHouse { address, what, body }
+}
+
+/// A success that another server than ClickHouse reports.
+fn unknown_origin(endpoint: &Endpoint) -> ClickHouseError {
+    ClickHouseError::Status {
+        address: endpoint.address(),
+        status: 200,
+        from_clickhouse: false,
+        location: None,
+        body: String::new(),
+        remedy: "the response lacks ClickHouse's headers, which earlier ones had, so kmr sends the rows again; if it repeats, \
+                 see the log of the proxy",
+        retryable: true,
+    }
 }
 
 /// A status without an exception.

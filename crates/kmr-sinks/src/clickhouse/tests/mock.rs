@@ -123,9 +123,14 @@ pub(super) fn response(status: &str, headers: &[(&str, &str)], body: &str) -> Mo
 
 /// ClickHouse's response to `DESCRIBE TABLE` of the tests' table.
 pub(super) fn description() -> MockStep {
+    description_with(&[])
+}
+
+/// The same with headers.
+pub(super) fn description_with(headers: &[(&str, &str)]) -> MockStep {
     response(
         "200 OK",
-        &[],
+        headers,
         "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}\n\
          {\"name\":\"text\",\"type\":\"String\",\"default_type\":\"\"}\n",
     )

@@ -9,11 +9,11 @@ use tokio::net::TcpListener;
 
 use super::bisection::{batch_of, deliver};
 use super::mock::{
-    Mock, MockStep, asks_for_settings, description, response, settings_in_force, written,
+    Mock, MockStep, asks_for_settings, description, description_with, response, settings_in_force, written,
 };
 use super::table::{Act, Table};
 use super::{Line, failure, sink_error, writer};
-use crate::clickhouse::{ClickHouseError, Compression};
+use crate::clickhouse::{ClickHouseError, Compression, Stored};
 
 /// nginx's response to a body above `client_max_body_size`.
 fn too_large() -> MockStep {
@@ -64,6 +64,20 @@ async fn a_status_with_headers_of_clickhouse_is_not_blamed_on_a_proxy() {
     let own = response("503 Service Unavailable", &[("X-ClickHouse-Server-Display-Name", "db")], "");
     let (retryable, error) = failure(own).await;
     assert!(retryable && !error.to_string().contains("another server"), "{error}");
+}
+
+#[tokio::test]
+async fn an_empty_success_without_headers_of_clickhouse_is_in_doubt_if_the_start_had_them() {
+    let described = description_with(&[("X-ClickHouse-Server-Display-Name", "db")]);
+    let mock = Mock::new(vec![described, response("200 OK", &[("Server", "nginx")], ""), written(2)]).await;
+    let batch = super::batch(writer(&mock.url)).await;
+    let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    assert!(retryable && error.stored() == Stored::Unknown, "{error}");
+    let text = error.to_string();
+    assert!(text.contains("HTTP 200") && text.contains("proxy") && text.contains("lacks"), "{text}");
+    assert_eq!(batch.deliver(Attempt::new(2)).await.unwrap().output.rows, 2);
+    let received = mock.received();
+    assert_eq!(received[1].head, received[2].head);
 }
 
 #[tokio::test]
