@@ -83,6 +83,26 @@ async fn a_profile_does_not_change_what_an_insert_means() -> Result<()> {
 }
 
 #[tokio::test]
+async fn a_failing_view_of_a_null_table_loses_no_row_whatever_the_profile_ignores() -> Result<()> {
+    let ignoring = "<materialized_views_ignore_errors>1</materialized_views_ignore_errors>\
+        <ignore_materialized_views_with_dropped_target_table>1</ignore_materialized_views_with_dropped_target_table>";
+    let server = ClickHouse::own_with_config(&ServerConfig::default().user("ignoring", ignoring)).await?;
+    let database = server.database(test_name!()).await?;
+    database.exec("CREATE TABLE t (n UInt32, text String) ENGINE = Null").await?;
+    database.exec("CREATE TABLE stored (n UInt32) ENGINE = MergeTree ORDER BY n").await?;
+    let view = "CREATE MATERIALIZED VIEW v TO stored AS SELECT n + throwIf(n = 5) AS n FROM t";
+    database.exec(view).await?;
+    let mut ignoring = writer(&database, "ignoring");
+    ignoring.start().await.map_err(anyhow::Error::from_boxed)?;
+    let delivered = deliver(&mut ignoring, lines(3)).await.map(|delivered| delivered.output.rows);
+    ensure!(delivered.as_ref().ok() == Some(&3), "{:?}", delivered.err());
+    ensure!(deliver(&mut ignoring, lines(10)).await.is_err(), "the error of the view is ignored");
+    database.exec("DROP TABLE stored").await?;
+    ensure!(deliver(&mut ignoring, lines(3)).await.is_err(), "the missing target is ignored");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_constraint_on_what_kmr_sets_stops_the_start() -> Result<()> {
     let constant =
         "<async_insert>1</async_insert><constraints><async_insert><const/></async_insert></constraints>";

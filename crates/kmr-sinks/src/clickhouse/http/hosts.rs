@@ -99,6 +99,10 @@ impl Hosts {
         state.current
     }
 
+    pub(crate) fn endpoints(&self) -> &[Endpoint] {
+        &self.endpoints
+    }
+
     pub(crate) fn endpoint(&self, host: usize) -> &Endpoint {
         // `pick` returns only valid indexes, and there is at least one host.
         &self.endpoints[host.min(self.endpoints.len().saturating_sub(1))]

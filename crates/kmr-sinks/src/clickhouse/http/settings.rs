@@ -57,6 +57,11 @@ pub(crate) const PINNED: &[(&str, &str)] = &[
     ("use_query_cache", "0"),
 ];
 
+/// Settings of inserts into a table that keeps no rows itself: the error of a view loses rows there.
+/// In other tables the rows are stored, so the user's profile decides.
+pub(crate) const VIEWS_HAVE_THE_ROWS: &[(&str, &str)] =
+    &[("materialized_views_ignore_errors", "0"), ("ignore_materialized_views_with_dropped_target_table", "0")];
+
 /// Older names of pinned settings, for servers that know only these.
 const OLDER_NAMES: &[(&str, &str)] = &[("distributed_foreground_insert", "insert_distributed_sync")];
 
@@ -78,6 +83,16 @@ impl Pins {
     /// Passes the name and value of each setting to `add`.
     pub(crate) fn for_each(&self, add: impl FnMut((&'static str, &'static str))) {
         self.lock().iter().copied().for_each(add);
+    }
+
+    /// Adds settings, if they are not there.
+    pub(crate) fn add(&self, settings: &[(&'static str, &'static str)]) {
+        let mut pins = self.lock();
+        for setting in settings {
+            if !pins.contains(setting) {
+                pins.push(*setting);
+            }
+        }
     }
 
     /// Leaves out the setting that the server does not know, by its error, or uses its older name.

@@ -28,6 +28,15 @@ pub(crate) async fn check(
     table: &str,
     async_insert: bool,
 ) -> Result<(), ClickHouseError> {
+    while let Err(error) = compare(endpoint, table, async_insert).await {
+        if !endpoint.pins.adapt(&error) {
+            return Err(error);
+        }
+    }
+    Ok(())
+}
+
+async fn compare(endpoint: &Endpoint, table: &str, async_insert: bool) -> Result<(), ClickHouseError> {
     let block_rows = BLOCK_ROWS.to_string();
     let parameters = start_settings(&block_rows, async_insert);
     let mut sent = parameters.clone();

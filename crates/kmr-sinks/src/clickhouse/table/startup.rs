@@ -13,9 +13,10 @@ use crate::clickhouse::http::hosts::{HostFault, Hosts};
 use crate::clickhouse::http::query::select;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response::{self, Response};
-use crate::clickhouse::http::settings::{BLOCK_ROWS, start_settings};
+use crate::clickhouse::http::settings::{BLOCK_ROWS, VIEWS_HAVE_THE_ROWS, start_settings};
 use crate::clickhouse::table::column::{DescribedColumn, describe_statement, read_description};
 use crate::clickhouse::table::ranges::Years;
+use crate::clickhouse::table::storage::Keeper;
 use crate::clickhouse::table::types::ServerYears;
 use crate::clickhouse::table::{settings_in_force, storage};
 use crate::clickhouse::telemetry;
@@ -41,7 +42,9 @@ pub(crate) async fn describe(
     let StartOptions { allow_volatile, async_insert, start_timeout } = options;
     until_ready(hosts, start_timeout, |endpoint| async move {
         let described = describe_once(endpoint, table, async_insert).await?;
-        storage::check(endpoint, table, allow_volatile).await?;
+        if storage::check(endpoint, table, allow_volatile).await? == Keeper::Views {
+            hosts.endpoints().iter().for_each(|endpoint| endpoint.pins.add(VIEWS_HAVE_THE_ROWS));
+        }
         settings_in_force::check(endpoint, table, async_insert).await.map(|()| described)
     })
     .await

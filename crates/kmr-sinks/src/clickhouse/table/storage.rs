@@ -6,6 +6,7 @@
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::query::select;
+use crate::clickhouse::http::settings::VIEWS_HAVE_THE_ROWS;
 use crate::clickhouse::table::engine::EngineClass;
 use crate::clickhouse::table::name::{TableName, is_table};
 use crate::clickhouse::table::views::{TableInfo, describe, target};
@@ -14,22 +15,33 @@ use crate::clickhouse::telemetry;
 /// Maximum number of tables in the graph of views that the check reads.
 const MAX_TABLES: usize = 50;
 
-/// Checks the engines of `table`, a quoted name, and of the targets of its views.
+/// What keeps the rows of a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keeper {
+    /// The table itself, or the tables that it passes them on to.
+    Table,
+    /// Only the targets of its views: a Null table.
+    Views,
+}
+
+/// Checks the engines of `table`, a quoted name, and of the targets of its views. Returns what
+/// keeps the rows.
 ///
 /// # Errors
 /// [`ClickHouseError::Schema`], if the table accepts no rows, or loses them when the server is
-/// killed and `allow_volatile` is not set. A retryable error of the server.
+/// killed and `allow_volatile` is not set; or if an option lets views lose rows that only they
+/// keep. A retryable error of the server.
 pub(crate) async fn check(
     endpoint: &Endpoint,
     table: &str,
     allow_volatile: bool,
-) -> Result<(), ClickHouseError> {
+) -> Result<Keeper, ClickHouseError> {
     let tables = match tables(endpoint, table).await {
         Ok(tables) => tables,
         Err(error) if error.is_retryable() => return Err(error),
         Err(error) => {
             telemetry::engine_unknown(table, &error);
-            return Ok(());
+            return Ok(Keeper::Table);
         }
     };
     if let Some(problem) = problem(&tables) {
@@ -42,7 +54,22 @@ pub(crate) async fn check(
     {
         telemetry::volatile_view_target(&target.dotted(), &target.engine);
     }
-    Ok(())
+    if tables.first().is_none_or(|table| table.engine != "Null") {
+        return Ok(Keeper::Table);
+    }
+    match lossy_option(&endpoint.settings) {
+        Some(problem) => Err(ClickHouseError::Schema { table: table.to_owned(), problem }),
+        None => Ok(Keeper::Views),
+    }
+}
+
+/// Why an option of the user would lose rows that only views keep.
+fn lossy_option(settings: &[(String, String)]) -> Option<String> {
+    let is_lossy = |name: &str| VIEWS_HAVE_THE_ROWS.iter().any(|(pinned, _)| *pinned == name);
+    let (name, _) = settings.iter().find(|(name, _)| is_lossy(name))?;
+    Some(format!(
+        "a Null table keeps no rows, so kmr sets {name} itself; remove .setting(\"{name}\", …), or insert into a MergeTree table"
+    ))
 }
 
 /// The table, and all tables downstream of its views. Empty, if `system.tables` does not show it.

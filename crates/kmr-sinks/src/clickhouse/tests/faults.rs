@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use kmr_core::Attempt;
+use kmr_core::{Attempt, error_chain};
 use tokio::time::Instant;
 
 use super::bisection::{batch_of, deliver};
@@ -98,6 +98,30 @@ async fn a_permanent_error_is_fatal_at_once_and_names_the_remedy() {
         assert!(!retryable && error.to_string().contains(words), "{error}");
         assert_eq!((table.inserts(), table.sorted_ids().len()), (1, 0));
     }
+}
+
+const NULL_TABLE: &str = "{\"database\":\"db\",\"name\":\"lines\",\"engine\":\"Null\",\"engine_full\":\"Null\",\"uuid\":\"\",\
+    \"create_table_query\":\"\",\"dependencies_database\":[],\"dependencies_table\":[]}\n";
+
+#[tokio::test]
+async fn an_insert_whose_rows_only_views_keep_does_not_ignore_their_errors() {
+    let pinned =
+        ["&materialized_views_ignore_errors=0&", "&ignore_materialized_views_with_dropped_target_table=0 "];
+    for (system_tables, is_pinned) in [(NULL_TABLE, true), ("", false)] {
+        let table = Table::new(|_, _| Act::Store).await;
+        table.contents.lock().unwrap().system_tables = system_tables;
+        let mut writer = writer(&table.url).allow_volatile_table(true);
+        kmr_core::Reducer::start(&mut writer).await.unwrap();
+        batch_of(&mut writer, 5).await.deliver(Attempt::new(1)).await.unwrap();
+        let head = table.contents.lock().unwrap().heads[0].clone();
+        assert!(pinned.iter().all(|setting| head.contains(setting) == is_pinned), "{head}");
+    }
+    let table = Table::new(|_, _| Act::Store).await;
+    table.contents.lock().unwrap().system_tables = NULL_TABLE;
+    let mut writer = writer(&table.url).allow_volatile_table(true);
+    writer = writer.setting("materialized_views_ignore_errors", "1");
+    let text = error_chain(&*kmr_core::Reducer::start(&mut writer).await.unwrap_err());
+    assert!(text.contains("remove .setting(\"materialized_views_ignore_errors\""), "{text}");
 }
 
 #[tokio::test]

@@ -30,8 +30,10 @@ pub(super) struct Contents {
     pub(super) tokens: BTreeSet<String>,
     /// Rows and statement of each insert, including rejected ones.
     pub(super) inserts: Vec<(usize, String)>,
-    /// The value of `async_insert` of each insert.
-    pub(super) async_inserts: Vec<String>,
+    /// The head of each insert.
+    pub(super) heads: Vec<String>,
+    /// Lines of `system.tables`, which each question for a table is answered with.
+    pub(super) system_tables: &'static str,
     pub(super) described: usize,
     /// Number of rows of each probe on a temporary table.
     pub(super) probes: Vec<usize>,
@@ -90,7 +92,7 @@ impl Table {
                 let step = {
                     let mut contents = shared.lock().unwrap();
                     if request.body.starts_with(ENGINE_REQUEST.as_bytes()) {
-                        response("200 OK", &[], "")
+                        response("200 OK", &[], contents.system_tables)
                     } else if asks_for_settings(&request.head, &request.body) {
                         response("200 OK", &[], &settings_in_force(&request.head, contents.removed))
                     } else if request.body.starts_with(b"DESCRIBE") {
@@ -147,6 +149,9 @@ impl Contents {
             let key = if self.hashes.is_empty() { "" } else { "{\"partition_key\":\"id\"}\n" };
             return response("200 OK", &[], key);
         }
+        if request.body.starts_with(b"SELECT database, name, engine") {
+            return response("200 OK", &[], self.system_tables);
+        }
         if request.head.contains("output_format_json_quote_64bit_integers=0") {
             return response("200 OK", &[], ""); // another question about system tables
         }
@@ -161,7 +166,7 @@ impl Contents {
         };
         let number = self.inserts.len();
         self.inserts.push((ids.len(), parameter("query")));
-        self.async_inserts.push(parameter("async_insert"));
+        self.heads.push(request.head.clone());
         let step = match decide(number, &ids) {
             Act::Reject(step) => return step,
             Act::Store => written(ids.len() as u64),
