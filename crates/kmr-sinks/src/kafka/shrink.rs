@@ -8,8 +8,11 @@ use kmr_core::OwnedHeader;
 use super::added_headers::LargeDeadLetter;
 use super::message::KafkaMessage;
 
-/// Size of an added header in a shortened dead letter.
+/// Size of a text of the failure in a shortened dead letter.
 const SHORT_BYTES: usize = 128;
+/// The added headers that are texts of the failure. The others are the record's position and what a
+/// reader of the topic depends on.
+const TEXTS: [&str; 3] = ["stage", "error", "missing"];
 /// Ways to make a message smaller, each smaller than the one before.
 const STEPS: usize = 3;
 
@@ -58,7 +61,10 @@ impl KafkaMessage {
             return None;
         }
         let mut message = self.clone();
-        message.headers[added.first..].iter_mut().for_each(shorten);
+        let is_text = |header: &OwnedHeader| {
+            header.key.strip_prefix(&*added.prefix).is_some_and(|name| TEXTS.contains(&name))
+        };
+        message.headers[added.first..].iter_mut().filter(|header| is_text(header)).for_each(shorten);
         if step > 0 {
             let lost = match (self.bytes(), step) {
                 (bytes, 1) => format!("the payload: with it, the dead letter has {bytes} bytes"),
@@ -128,6 +134,29 @@ mod tests {
         assert_eq!((message.key.as_ref(), header(message, "own")), (None, None));
         assert_eq!(header(message, "x.topic"), Some("orders"));
         assert!(!shrinking.shrink());
+    }
+
+    #[test]
+    fn only_the_texts_of_the_failure_are_shortened() {
+        let (topic, target) = ("t".repeat(200), format!("cluster/{}", "d".repeat(200)));
+        let mut message = KafkaMessage::new("p".repeat(1000))
+            .with_header("x.topic", topic.clone())
+            .with_header("x.written_to", target.clone())
+            .with_header("x.stage", "map ".repeat(100))
+            .with_header("x.missing", "expired ".repeat(100))
+            .with_header("x.error", "e".repeat(2000));
+        let large = LargeDeadLetter::WithoutContent;
+        message.added = Some(Box::new(AddedHeaders { first: 0, prefix: "x.".into(), large }));
+        let shrinking = Shrinking::from(message);
+        while shrinking.shrink() {
+            let message = shrinking.message();
+            assert_eq!(header(message, "x.topic"), Some(&*topic));
+            assert_eq!(header(message, "x.written_to"), Some(&*target));
+            for text in ["x.stage", "x.missing", "x.error"] {
+                assert!(header(message, text).is_some_and(|text| text.len() <= SHORT_BYTES + 3), "{text}");
+            }
+        }
+        assert_eq!(shrinking.message().payload, None);
     }
 
     #[test]
