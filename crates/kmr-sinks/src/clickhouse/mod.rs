@@ -45,7 +45,7 @@
 //! | ClickHouse | Range |
 //! |---|---|
 //! | `Date`, `DateTime` | all of `u16` and `u32`: to 2149-06-06, and to 2106-02-07 06:28:15 UTC |
-//! | `Date32`, `DateTime64` | 1900-01-01 to 2299-12-31 UTC, or 0001-01-01 to 9999-12-31 if the server reads that back; at the start the writer asks it |
+//! | `Date32`, `DateTime64` | 1900-01-01 to 2299-12-31, or 0001-01-01 to 9999-12-31 if the server reads that back; a `DateTime64` in the time zone of its column or of the server. At the start the writer asks the server |
 //! | `DateTime64(9)` | as `DateTime64`, from 1677-09-21 to 2262-04-11 23:47:16 at most |
 //! | `Time`, `Time64` | -999:59:59 to 999:59:59 |
 //! | `Decimal(P, S)` | P digits |

@@ -19,8 +19,8 @@ use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::table::schema::DescribedTable;
 use crate::clickhouse::table::startup::StartOptions;
-use crate::clickhouse::table::types::ServerYears;
-use crate::clickhouse::table::{schema, startup};
+use crate::clickhouse::table::types::ServerRanges;
+use crate::clickhouse::table::{schema, server_ranges, startup};
 use crate::clickhouse::telemetry;
 
 /// The results of the start.
@@ -47,11 +47,11 @@ impl Started {
         };
         let (host, described) = startup::describe(&hosts, &name, start).await?;
         let mut schema = schema::check::<R>(&name, &described, &config.record_columns)?;
-        let years = match schema.holds_years() {
-            true => startup::years(&hosts, &name, config.start_timeout).await?,
-            false => ServerYears::default(),
+        let ranges = match schema.holds_years() {
+            true => server_ranges::read(&hosts, &name, &schema.zones(), config.start_timeout).await?,
+            false => ServerRanges::default(),
         };
-        schema.set_ranges(years, config.out_of_range);
+        schema.set_ranges(&ranges, config.out_of_range);
         telemetry::connected(&hosts.endpoint(host).address(), &name, schema.columns.len());
         let table = Arc::new(DescribedTable::new(name, schema));
         let options = DestinationOptions {

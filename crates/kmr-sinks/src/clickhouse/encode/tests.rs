@@ -124,17 +124,19 @@ fn values_that_a_column_cannot_hold_are_errors_of_their_row() {
 #[test]
 fn saturation_writes_the_nearest_value() {
     use crate::clickhouse::table::ranges::{OutOfRange, Years};
-    use crate::clickhouse::table::types::ServerYears;
-    let mut ty = Type::parse("Tuple(Date32, Nullable(Decimal(5, 2)), DateTime64(3))");
-    let years = ServerYears { date_32: Years::Narrow, date_time_64: Years::Wide };
-    ty.set_ranges(years, OutOfRange::Saturate);
+    use crate::clickhouse::table::types::{ServerRanges, ZoneRange};
+    let mut ty = Type::parse("Tuple(Date32, Nullable(Decimal(5, 2)), DateTime64(3, 'Asia/Tokyo'))");
+    let zone = |zone, last| ZoneRange { zone, first: 0, last };
+    let date_time_64 = vec![zone(None, 253_402_300_799), zone(Some("Asia/Tokyo".into()), 253_402_268_399)];
+    let server = ServerRanges { date_32: Years::Narrow, date_time_64 };
+    ty.set_ranges(&server, OutOfRange::Saturate);
     let mut out = Vec::new();
     (200_000, Some(-12_345_678), 253_402_300_800_000_i64).serialize(Value::new(&mut out, &ty)).unwrap();
     let expected = [
         &120_529_i32.to_le_bytes()[..],
         &[0],
         &(-99_999_i32).to_le_bytes(),
-        &253_402_300_799_999_i64.to_le_bytes(),
+        &253_402_268_399_999_i64.to_le_bytes(),
     ]
     .concat();
     assert_eq!(out, expected);

@@ -9,6 +9,7 @@ pub(super) mod record_columns;
 pub(super) mod schema;
 pub(super) mod schema_change;
 pub(super) mod startup;
+pub(super) mod server_ranges;
 mod settings_in_force;
 mod storage;
 mod type_parser;

@@ -5,7 +5,7 @@ use kmr_core::Record;
 use crate::clickhouse::encode::{EncodeError, put_length};
 use crate::clickhouse::table::column::{Column, DescribedColumn, insertable_column};
 use crate::clickhouse::table::ranges::OutOfRange;
-use crate::clickhouse::table::types::{ServerYears, Type};
+use crate::clickhouse::table::types::{ServerRanges, Type};
 
 /// The columns of the table that store the source of a row: topic, partition, offset, timestamp and
 /// key of its record. The row type needs no fields for them and must have none of these names.
@@ -212,9 +212,9 @@ impl RecordColumn {
         Ok(())
     }
 
-    /// Applies the years of the server, and the policy for values outside of a range.
-    pub(crate) fn set_ranges(&mut self, years: ServerYears, policy: OutOfRange) {
-        self.ty.set_ranges(years, policy);
+    /// Applies the ranges of the server, and the policy for values outside of a range.
+    pub(crate) fn set_ranges(&mut self, server: &ServerRanges, policy: OutOfRange) {
+        self.ty.set_ranges(server, policy);
         self.out_of_range = policy;
     }
 }
@@ -243,7 +243,7 @@ mod tests {
     fn stored(ty: &str, millis: i64, policy: OutOfRange) -> Result<i64, String> {
         let found = RecordColumns::new().timestamp("d").find(&described(&[("d", ty, "")])).unwrap();
         let mut column = found.into_iter().next().unwrap().1;
-        column.set_ranges(ServerYears::default(), policy);
+        column.set_ranges(&ServerRanges::default(), policy);
         let (mut out, record) = (Vec::new(), OwnedRecord::new("t", 0, 0).with_timestamp_millis(millis));
         column.write(&record.as_record(), &mut out).map_err(|error| error.to_string())?;
         out.resize(8, 0);

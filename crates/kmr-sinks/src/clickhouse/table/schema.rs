@@ -9,9 +9,9 @@ use crate::clickhouse::encode::put_length;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::table::column::{Column, DescribedColumn};
 use crate::clickhouse::table::name::quoted;
-use crate::clickhouse::table::ranges::OutOfRange;
+use crate::clickhouse::table::ranges::{OutOfRange, TimeZone};
 use crate::clickhouse::table::record_columns::{RecordColumn, RecordColumns};
-use crate::clickhouse::table::types::ServerYears;
+use crate::clickhouse::table::types::ServerRanges;
 
 /// How rows of one type are inserted into one table.
 #[derive(Clone, Debug)]
@@ -58,10 +58,17 @@ impl Schema {
         self.columns.iter().any(|column| column.ty.holds_years())
     }
 
-    /// Applies the years of the server, and the policy for values outside of a range.
-    pub(crate) fn set_ranges(&mut self, years: ServerYears, policy: OutOfRange) {
-        self.columns.iter_mut().for_each(|column| column.ty.set_ranges(years, policy));
-        self.record.iter_mut().for_each(|column| column.set_ranges(years, policy));
+    /// The time zones of the columns.
+    pub(crate) fn zones(&self) -> Vec<TimeZone> {
+        let mut zones = Vec::new();
+        self.columns.iter().for_each(|column| column.ty.add_zones(&mut zones));
+        zones
+    }
+
+    /// Applies the ranges of the server, and the policy for values outside of a range.
+    pub(crate) fn set_ranges(&mut self, server: &ServerRanges, policy: OutOfRange) {
+        self.columns.iter_mut().for_each(|column| column.ty.set_ranges(server, policy));
+        self.record.iter_mut().for_each(|column| column.set_ranges(server, policy));
     }
 }
 

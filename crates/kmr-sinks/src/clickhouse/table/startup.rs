@@ -4,20 +4,16 @@ use std::future::Future;
 use std::time::Duration;
 
 use bytes::Bytes;
-use serde::Deserialize;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::clickhouse::error::{ClickHouseError, Phase};
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::hosts::{HostFault, Hosts};
-use crate::clickhouse::http::query::select;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response::{self, Response};
 use crate::clickhouse::http::settings::{BLOCK_ROWS, VIEWS_HAVE_THE_ROWS, start_settings};
 use crate::clickhouse::table::column::{DescribedColumn, describe_statement, read_description};
-use crate::clickhouse::table::ranges::Years;
 use crate::clickhouse::table::storage::Keeper;
-use crate::clickhouse::table::types::ServerYears;
 use crate::clickhouse::table::{settings_in_force, storage};
 use crate::clickhouse::telemetry;
 
@@ -48,35 +44,6 @@ pub(crate) async fn describe(
         settings_in_force::check(endpoint, table, async_insert).await.map(|()| described)
     })
     .await
-}
-
-/// The years that the server's dates and times hold: a query shows what it makes of the last day.
-pub(crate) async fn years(
-    hosts: &Hosts,
-    table: &str,
-    start_timeout: Duration,
-) -> Result<ServerYears, ClickHouseError> {
-    let request = |endpoint| select::<LastYears>(endpoint, table, LAST_YEARS);
-    let (_, found) = until_ready(hosts, start_timeout, request).await?;
-    Ok(found.first().map(LastYears::years).unwrap_or_default())
-}
-
-/// The year in which the server places the last day of 9999. One that does not know the day takes
-/// the last one that it knows.
-const LAST_YEARS: &str = "SELECT toYear(toDate32('9999-12-31')) AS date_32, \
-                          toYear(toDateTime64('9999-12-31 00:00:00', 0, 'UTC')) AS date_time_64";
-
-#[derive(Deserialize)]
-struct LastYears {
-    date_32: u16,
-    date_time_64: u16,
-}
-
-impl LastYears {
-    fn years(&self) -> ServerYears {
-        let years = |last| if last == 9999 { Years::Wide } else { Years::Narrow };
-        ServerYears { date_32: years(self.date_32), date_time_64: years(self.date_time_64) }
-    }
 }
 
 /// Makes one check of the start, and returns the host that answered. It repeats the check while the

@@ -1,6 +1,6 @@
 //! Parses a data type from the text of `DESCRIBE TABLE`.
 
-use crate::clickhouse::table::ranges::{Years, date_32, date_time_64, decimal, time, time_64};
+use crate::clickhouse::table::ranges::{TimeZone, Years, date_32, date_time_64, decimal, time, time_64};
 use crate::clickhouse::table::types::{Element, EnumValue, Type};
 
 impl Type {
@@ -35,7 +35,7 @@ fn parse_known(text: &str) -> Option<Type> {
         ("Date", None) => Type::Date,
         ("Date32", None) => Type::Date32(date_32(Years::Narrow)),
         ("DateTime", _) => Type::DateTime,
-        ("DateTime64", Some(args)) => Type::DateTime64(date_time_64(Years::Narrow, ticks(args)?)),
+        ("DateTime64", Some(args)) => Type::DateTime64(date_time_64(Years::Narrow, ticks(args)?).in_zone(zone(args))),
         ("Time", None) => Type::Time(time()),
         ("Time64", Some(args)) => Type::Time64(time_64(ticks(args)?)),
         ("IPv4", None) => Type::IPv4,
@@ -83,6 +83,12 @@ fn unnamed(ty: Type) -> Element {
 /// The first argument of `DateTime64(3, 'UTC')` or `Time64(3)`: digits after the second.
 fn ticks(args: &str) -> Option<u8> {
     arguments(args).first()?.parse().ok().filter(|digits| *digits <= 9)
+}
+
+/// The second argument of `DateTime64(3, 'UTC')`.
+fn zone(args: &str) -> TimeZone {
+    let (name, _) = unquote(arguments(args).get(1)?, '\'')?;
+    Some(name.into())
 }
 
 /// `Decimal(P, S)`: the precision alone decides the width.

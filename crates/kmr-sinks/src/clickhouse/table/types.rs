@@ -1,7 +1,7 @@
 //! ClickHouse's data types, as far as the encoder needs them.
 
 use crate::clickhouse::table::ranges::{
-    Int256, OutOfRange, ValueRange, Years, date_32, date_text, date_time_64, date_time_text, decimal_text,
+    Int256, OutOfRange, TimeZone, ValueRange, Years, date_32, date_text, date_time_text, decimal_text,
 };
 
 const DECIMAL_256: &str = "Decimal of up to 76 digits, from 32 bytes, scaled, as clickhouse::types::Int256";
@@ -10,7 +10,8 @@ const DATE_TIME: &str = "DateTime, from u32 (seconds since 1970-01-01 UTC) or a 
 const DATE_TIME_64: &str = "DateTime64, from i64 (ticks since 1970-01-01 UTC) or a clickhouse::serde helper";
 
 /// A column's type, reduced to what decides its bytes in RowBinary, and the range of its values.
-/// Time zones, `LowCardinality` and `SimpleAggregateFunction` decide neither.
+/// `LowCardinality` and `SimpleAggregateFunction` decide neither. A time zone decides the range of
+/// a `DateTime64`.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Type {
     Bool,
@@ -72,11 +73,20 @@ pub(crate) struct Element {
     pub(crate) ty: Type,
 }
 
-/// The years that the server's types hold.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ServerYears {
+/// The ranges of the server's dates and times.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct ServerRanges {
     pub(crate) date_32: Years,
-    pub(crate) date_time_64: Years,
+    pub(crate) date_time_64: Vec<ZoneRange>,
+}
+
+/// The range of `DateTime64` in one time zone. The server knows whole years of local time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ZoneRange {
+    pub(crate) zone: TimeZone,
+    /// Seconds from 1970-01-01 UTC.
+    pub(crate) first: i64,
+    pub(crate) last: i64,
 }
 
 impl Type {
@@ -91,26 +101,28 @@ impl Type {
         }
     }
 
-    /// Applies the years of the server, and the policy for values outside of a range.
-    pub(crate) fn set_ranges(&mut self, years: ServerYears, policy: OutOfRange) {
+    /// Applies the ranges of the server, and the policy for values outside of a range.
+    pub(crate) fn set_ranges(&mut self, server: &ServerRanges, policy: OutOfRange) {
         match self {
             Type::Date32(range) => {
-                *range = date_32(years.date_32);
+                *range = date_32(server.date_32);
                 range.set_out_of_range(policy);
             }
             Type::DateTime64(range) => {
-                *range = date_time_64(years.date_time_64, range.scale());
+                if let Some(found) = server.date_time_64.iter().find(|found| found.zone == *range.zone()) {
+                    range.set_seconds(found.first, found.last);
+                }
                 range.set_out_of_range(policy);
             }
             Type::Time(range) | Type::Decimal32(range) => range.set_out_of_range(policy),
             Type::Time64(range) | Type::Decimal64(range) => range.set_out_of_range(policy),
             Type::Decimal128(range) => range.set_out_of_range(policy),
             Type::Decimal256(range) => range.set_out_of_range(policy),
-            Type::Nullable(inner) | Type::Array(inner) | Type::Map(inner) => inner.set_ranges(years, policy),
+            Type::Nullable(inner) | Type::Array(inner) | Type::Map(inner) => inner.set_ranges(server, policy),
             Type::Tuple(elements) => {
-                elements.iter_mut().for_each(|element| element.ty.set_ranges(years, policy));
+                elements.iter_mut().for_each(|element| element.ty.set_ranges(server, policy));
             }
-            Type::Variant(types) => types.iter_mut().for_each(|ty| ty.set_ranges(years, policy)),
+            Type::Variant(types) => types.iter_mut().for_each(|ty| ty.set_ranges(server, policy)),
             _ => {}
         }
     }
@@ -123,6 +135,17 @@ impl Type {
             Type::Tuple(elements) => elements.iter().any(|element| element.ty.holds_years()),
             Type::Variant(types) => types.iter().any(Type::holds_years),
             _ => false,
+        }
+    }
+
+    /// Adds the time zones of all `DateTime64` in the type to `found`, each once.
+    pub(crate) fn add_zones(&self, found: &mut Vec<TimeZone>) {
+        match self {
+            Type::DateTime64(range) if !found.contains(range.zone()) => found.push(range.zone().clone()),
+            Type::Nullable(inner) | Type::Array(inner) | Type::Map(inner) => inner.add_zones(found),
+            Type::Tuple(elements) => elements.iter().for_each(|element| element.ty.add_zones(found)),
+            Type::Variant(types) => types.iter().for_each(|ty| ty.add_zones(found)),
+            _ => {}
         }
     }
 

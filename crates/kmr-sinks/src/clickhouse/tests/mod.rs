@@ -25,6 +25,11 @@ use self::mock::{Mock, MockStep, description, response, written};
 use super::{ClickHouseError, ClickHouseWriter, Compression, ErrorClass, InsertReceipt, Phase};
 
 #[derive(Row, Serialize)]
+struct Stamp {
+    at: i64,
+}
+
+#[derive(Row, Serialize)]
 struct Line {
     id: u64,
     text: String,
@@ -318,6 +323,30 @@ async fn rejections_at_the_start_are_final() {
         let text = start_failure(&mut writer(&mock.url)).await;
         assert!(text.contains(words), "{text}");
         assert_eq!(mock.received().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn the_range_of_a_time_is_that_of_its_zone() {
+    let described = response(
+        "200 OK",
+        &[],
+        "{\"name\":\"at\",\"type\":\"DateTime64(3, 'Asia/Tokyo')\",\"default_type\":\"\"}\n",
+    );
+    let years = response("200 OK", &[], "{\"date_32\":9999,\"date_time_64\":9999}\n");
+    let limits = response("200 OK", &[], "{\"limits\":[[-62135630339,253402268399]]}\n");
+    let mock = Mock::new(vec![described, years, limits]).await;
+    let mut writer = ClickHouseWriter::<Stamp>::new(&mock.url, "lines").database("db");
+    writer.start().await.unwrap();
+    let query = String::from_utf8(mock.received()[2].body.clone()).unwrap();
+    assert!(query.contains("'9999-12-31 23:59:59', 0, 'Asia/Tokyo'"), "{query}");
+    let mut rows = writer.new_rows();
+    let (first, last) = (-62_135_630_339_000, 253_402_268_399_999);
+    rows.push(Stamp { at: first }).unwrap();
+    rows.push(Stamp { at: last }).unwrap();
+    for at in [first - 1, last + 1] {
+        let text = error_chain(&*rows.push(Stamp { at }).unwrap_err());
+        assert!(text.contains("0000-12-31 14:41:01") || text.contains("9999-12-31 14:59:59 UTC"), "{text}");
     }
 }
 

@@ -34,6 +34,9 @@ pub enum OutOfRange {
     Saturate,
 }
 
+/// A time zone by its name; `None` is the server's.
+pub(crate) type TimeZone = Option<Box<str>>;
+
 /// The values from `min` to `max`.
 #[derive(Clone, Debug)]
 pub(crate) struct ValueRange<T> {
@@ -43,6 +46,8 @@ pub(crate) struct ValueRange<T> {
     precision: u8,
     /// Digits after the decimal point of a decimal, or of a second.
     scale: u8,
+    /// Of a `DateTime64`.
+    zone: TimeZone,
     out_of_range: OutOfRange,
 }
 
@@ -55,7 +60,7 @@ impl<T> PartialEq for ValueRange<T> {
 
 impl<T: Copy + PartialOrd> ValueRange<T> {
     fn new(min: T, max: T, precision: u8, scale: u8) -> Self {
-        Self { min, max, precision, scale, out_of_range: OutOfRange::Reject }
+        Self { min, max, precision, scale, zone: None, out_of_range: OutOfRange::Reject }
     }
 
     /// The value to store: `value`, or the nearest one of the range if that is allowed.
@@ -84,6 +89,20 @@ impl<T: Copy + PartialOrd> ValueRange<T> {
 }
 
 impl ValueRange<i64> {
+    /// The range of a `DateTime64` in this time zone.
+    pub(crate) fn in_zone(self, zone: TimeZone) -> Self {
+        Self { zone, ..self }
+    }
+
+    pub(crate) fn zone(&self) -> &TimeZone {
+        &self.zone
+    }
+
+    /// Sets the first and the last second.
+    pub(crate) fn set_seconds(&mut self, first: i64, last: i64) {
+        (self.min, self.max) = ticks(first, last, self.scale);
+    }
+
     /// As [`fit`](Self::fit), for a value that may exceed an `i64`. The range can end with that, so
     /// the value must not be cut to it first.
     pub(crate) fn fit_wide(&self, value: i128) -> Option<i64> {
@@ -106,6 +125,14 @@ pub(crate) enum Years {
 }
 
 impl Years {
+    /// The first and the last second, as text without a zone.
+    pub(crate) fn limits(self) -> [&'static str; 2] {
+        match self {
+            Years::Narrow => ["1900-01-01 00:00:00", "2299-12-31 23:59:59"],
+            Years::Wide => ["0001-01-01 00:00:00", "9999-12-31 23:59:59"],
+        }
+    }
+
     /// The first and the last day, from 1970-01-01.
     fn days(self) -> (i64, i64) {
         match self {
@@ -120,7 +147,7 @@ pub(crate) fn date_32(years: Years) -> ValueRange<i32> {
     ValueRange::new(first as i32, last as i32, 0, 0) // both fit: see the constants
 }
 
-/// `scale`: digits after the second, up to 9.
+/// A `DateTime64` in UTC. `scale`: digits after the second, up to 9.
 pub(crate) fn date_time_64(years: Years, scale: u8) -> ValueRange<i64> {
     let (first, last) = years.days();
     let (min, max) = ticks(first * SECONDS_PER_DAY, (last + 1) * SECONDS_PER_DAY - 1, scale);
