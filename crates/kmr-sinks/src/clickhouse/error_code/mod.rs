@@ -181,9 +181,15 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
     }
 }
 
-/// Finds `Code: 60. DB::Exception: text` in a body, at its start or after other output.
-pub(crate) fn find_exception(text: &str) -> Option<(u32, &str)> {
-    text.match_indices("Code: ").find_map(|(at, prefix)| {
+/// Finds `Code: 60. DB::Exception: text` in a body. After the output of a query ClickHouse writes it
+/// at the start of a line, or in a JSON object of its own. With `in_output`, other places are part
+/// of a value, such as the comment of a column.
+pub(crate) fn find_exception(text: &str, in_output: bool) -> Option<(u32, &str)> {
+    let is_at_start = |at: usize| {
+        let line = text[..at].rsplit('\n').next().unwrap_or_default();
+        matches!(line, "" | "{\"exception\": \"" | "{\"exception\":\"")
+    };
+    text.match_indices("Code: ").filter(|(at, _)| !in_output || is_at_start(*at)).find_map(|(at, prefix)| {
         let rest = &text[at + prefix.len()..];
         let digits = rest.find(|c: char| !c.is_ascii_digit())?;
         let code = rest[..digits].parse().ok()?;
@@ -260,9 +266,26 @@ mod tests {
 
     #[test]
     fn exceptions_are_found_after_other_output() {
-        assert_eq!(find_exception("1\t2\nCode: 209. DB::Exception: Timeout"), Some((209, "Timeout")));
-        assert_eq!(find_exception("Code: 60. DB::NetException: x").map(|(code, _)| code), Some(60));
-        assert_eq!(find_exception("Zip Code: 1010 Vienna"), None);
-        assert_eq!(find_exception(""), None);
+        let code = |text, in_output| find_exception(text, in_output).map(|(code, _)| code);
+        let after_rows = "1\t2\nCode: 209. DB::Exception: Timeout";
+        // As newer servers write it, with a random tag.
+        let tagged = "{\"a\":0}\r\n__exception__\r\ntag\r\nCode: 395. DB::Exception: x\r\n271 tag\r\n__exception__\r\n";
+        let as_json = "{\"a\":0}\n{\"exception\": \"Code: 395. DB::Exception: x\"}";
+        let wrapped = "[ User \"a\" ]: error: Code: 60. DB::Exception: x";
+        for in_output in [true, false] {
+            assert_eq!(find_exception(after_rows, in_output), Some((209, "Timeout")));
+            assert_eq!(code("Code: 60. DB::NetException: x", in_output), Some(60));
+            assert_eq!(code(tagged, in_output), Some(395));
+            assert_eq!(code(as_json, in_output), Some(395));
+            assert_eq!(code(wrapped, in_output), (!in_output).then_some(60));
+            assert_eq!(code("Zip Code: 1010 Vienna", in_output), None);
+            assert_eq!(code("", in_output), None);
+        }
+    }
+
+    #[test]
+    fn an_exception_in_a_comment_is_no_exception_of_the_query() {
+        let described = r#"{"name":"a","type":"UInt8","comment":"as in Code: 60. DB::Exception: x\nCode: 60. DB::Exception: y"}"#;
+        assert_eq!(find_exception(described, true), None);
     }
 }

@@ -85,7 +85,7 @@ pub(crate) fn check(response: &Response, endpoint: &Endpoint, table: &str) -> Re
     let text = String::from_utf8_lossy(&response.body);
     let header = response.header("x-clickhouse-exception-code").and_then(|code| code.parse().ok());
     // With status 200 an exception can follow earlier output.
-    let found = find_exception(&text);
+    let found = find_exception(&text, response.status.is_success());
     if let Some(code) = header.or(found.map(|(code, _)| code)) {
         let message = endpoint.redact(found.map_or(text.as_ref(), |(_, message)| message).trim());
         let (class, stored) = classify(code, &message);
