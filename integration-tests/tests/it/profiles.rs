@@ -45,7 +45,7 @@ fn lines(count: u32) -> impl Iterator<Item = Line> {
 }
 
 const TABLE: &str = "CREATE TABLE t (n UInt32, text String, kind String DEFAULT 'none', tags Array(String) DEFAULT []) \
-                     ENGINE = MergeTree ORDER BY n SETTINGS non_replicated_deduplication_window = 100";
+                     ENGINE = MergeTree ORDER BY tuple() SETTINGS non_replicated_deduplication_window = 100";
 
 #[tokio::test]
 async fn a_profile_does_not_change_what_an_insert_means() -> Result<()> {

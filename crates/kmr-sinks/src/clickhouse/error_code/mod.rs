@@ -181,9 +181,9 @@ pub(crate) fn remedy(code: u32, class: ErrorClass) -> &'static str {
     }
 }
 
-/// Finds `Code: 60. DB::Exception: text` in a body. After the output of a query ClickHouse writes it
-/// at the start of a line, or in a JSON object of its own. With `in_output`, other places are part
-/// of a value, such as the comment of a column.
+/// Finds `Code: 60. DB::Exception: text` in a body. After the output of a query ClickHouse writes
+/// it at the start of a line, or in a JSON object of its own. With `in_output`, other places are
+/// part of a value, such as the comment of a column.
 pub(crate) fn find_exception(text: &str, in_output: bool) -> Option<(u32, &str)> {
     let is_at_start = |at: usize| {
         let line = text[..at].rsplit('\n').next().unwrap_or_default();

@@ -57,10 +57,12 @@ pub(crate) const PINNED: &[(&str, &str)] = &[
     ("use_query_cache", "0"),
 ];
 
-/// Settings of inserts into a table that keeps no rows itself: the error of a view loses rows there.
+/// Settings of inserts into a table that keeps no rows itself, where the error of a view loses rows.
 /// In other tables the rows are stored, so the user's profile decides.
-pub(crate) const VIEWS_HAVE_THE_ROWS: &[(&str, &str)] =
-    &[("materialized_views_ignore_errors", "0"), ("ignore_materialized_views_with_dropped_target_table", "0")];
+pub(crate) const VIEWS_HAVE_THE_ROWS: &[(&str, &str)] = &[
+    ("materialized_views_ignore_errors", "0"),
+    ("ignore_materialized_views_with_dropped_target_table", "0"),
+];
 
 /// Older names of pinned settings, for servers that know only these.
 const OLDER_NAMES: &[(&str, &str)] = &[("distributed_foreground_insert", "insert_distributed_sync")];

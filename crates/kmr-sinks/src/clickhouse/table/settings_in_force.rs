@@ -42,8 +42,7 @@ async fn compare(endpoint: &Endpoint, table: &str, async_insert: bool) -> Result
     let mut sent = parameters.clone();
     endpoint.pins.for_each(|pin| sent.push(pin));
     let names: Vec<_> = sent.iter().map(|(name, _)| literal(name)).collect();
-    let statement =
-        format!("SELECT name, value FROM system.settings WHERE name IN ({})", names.join(", "));
+    let statement = format!("SELECT name, value FROM system.settings WHERE name IN ({})", names.join(", "));
     let applied: Vec<Applied> = select_with(endpoint, table, &statement, &parameters).await?;
     sent.iter().try_for_each(|(name, value)| {
         let found = applied.iter().find(|applied| applied.name == *name).map(|applied| &*applied.value);

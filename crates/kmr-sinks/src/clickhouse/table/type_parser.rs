@@ -35,7 +35,9 @@ fn parse_known(text: &str) -> Option<Type> {
         ("Date", None) => Type::Date,
         ("Date32", None) => Type::Date32(date_32(Years::Narrow)),
         ("DateTime", _) => Type::DateTime,
-        ("DateTime64", Some(args)) => Type::DateTime64(date_time_64(Years::Narrow, ticks(args)?).in_zone(zone(args))),
+        ("DateTime64", Some(args)) => {
+            Type::DateTime64(date_time_64(Years::Narrow, ticks(args)?).in_zone(zone(args)))
+        }
         ("Time", None) => Type::Time(time()),
         ("Time64", Some(args)) => Type::Time64(time_64(ticks(args)?)),
         ("IPv4", None) => Type::IPv4,
