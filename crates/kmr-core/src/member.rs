@@ -49,10 +49,11 @@ pub(crate) enum PartitionFailure {
     OutOfRange { offset: Option<i64> },
     /// The principal is not authorized to read the topic.
     Unauthorized,
-    /// The topic or the partition no longer exists. A rebalance will revoke it.
-    Gone(String),
-    /// Another error at this offset: a batch that cannot be decoded or fails its checksum, or a
-    /// broker error.
+    /// It may be temporary, and fetching continues at the same offset. The topic or the partition
+    /// does not exist, and then a rebalance will revoke it. Or the broker returned an error.
+    Unavailable(String),
+    /// The batch at this offset cannot be decoded or fails its checksum, or the broker cannot read
+    /// it.
     Unreadable { offset: i64, reason: String },
 }
 

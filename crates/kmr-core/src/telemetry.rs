@@ -88,8 +88,13 @@ pub(crate) fn stray_records(topic: &str, partition: i32, records: usize) {
     tracing::debug!(topic, partition, records, "records of a partition that is not assigned; dropped");
 }
 
-pub(crate) fn partition_failed(partition: &TopicPartition, reason: &str) {
-    tracing::warn!(%partition, reason, "partition cannot be read at the moment");
+/// `loud`: no such error of this partition was logged as a warning for a while.
+pub(crate) fn partition_failed(partition: &TopicPartition, reason: &str, loud: bool) {
+    if loud {
+        tracing::warn!(%partition, reason, "partition cannot be read at the moment");
+    } else {
+        tracing::debug!(%partition, reason, "partition cannot be read at the moment");
+    }
 }
 
 pub(crate) fn client_error(reason: &str) {

@@ -183,10 +183,8 @@ impl Run {
             RDKafkaErrorCode::TopicAuthorizationFailed => {
                 (PartitionFailure::Unauthorized, positions.failed(&partition))
             }
-            RDKafkaErrorCode::UnknownTopicOrPartition
-            | RDKafkaErrorCode::UnknownTopic
-            | RDKafkaErrorCode::UnknownPartition => {
-                (PartitionFailure::Gone(reason()), positions.failed(&partition))
+            code if may_be_temporary(code, message.offset) => {
+                (PartitionFailure::Unavailable(reason()), positions.failed(&partition))
             }
             code => {
                 let mut reason = reason();
@@ -201,9 +199,47 @@ impl Run {
     }
 }
 
+/// Whether librdkafka fetches from the same offset again after this error.
+///
+/// It does so after each code of a broker. It returns the code, waits for `fetch.error.backoff.ms`
+/// and leaves the fetch position unchanged (2.12.1, `rd_kafka_fetch_reply_handle_partition_error`).
+/// Codes of its own are below `Unknown`, and come from batches that it has moved past. Errors of
+/// other requests have no `offset`.
+fn may_be_temporary(code: RDKafkaErrorCode, offset: i64) -> bool {
+    match code {
+        RDKafkaErrorCode::UnknownTopicOrPartition
+        | RDKafkaErrorCode::UnknownTopic
+        | RDKafkaErrorCode::UnknownPartition => true,
+        // No further fetch helps.
+        RDKafkaErrorCode::InvalidMessage
+        | RDKafkaErrorCode::MessageSizeTooLarge
+        | RDKafkaErrorCode::ClusterAuthorizationFailed
+        | RDKafkaErrorCode::UnsupportedVersion
+        | RDKafkaErrorCode::UnsupportedCompressionType => false,
+        code => offset >= 0 && code as i32 >= RDKafkaErrorCode::Unknown as i32,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn errors_of_brokers_may_be_temporary_and_unreadable_batches_are_not() {
+        use RDKafkaErrorCode as Code;
+        let temporary = [Code::Unknown, Code::KafkaStorageError, Code::RequestTimedOut];
+        assert!(temporary.into_iter().all(|code| may_be_temporary(code, 0)));
+        assert!(may_be_temporary(Code::UnknownTopic, -1001), "a rebalance will revoke it");
+        let unreadable = [
+            Code::BadMessage,
+            Code::BadCompression,
+            Code::NotImplemented,
+            Code::InvalidMessage,
+            Code::MessageSizeTooLarge,
+        ];
+        assert!(!unreadable.into_iter().any(|code| may_be_temporary(code, 0)));
+        assert!(!may_be_temporary(Code::Unknown, -2), "the query for the lowest offset has failed");
+    }
 
     #[test]
     fn another_topic_at_the_same_address_has_its_own_name() {

@@ -8,7 +8,7 @@ use rdkafka::types::RDKafkaApiKey;
 use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partition};
 use crate::client::Connect;
 use crate::error::{Error, error_chain};
-use crate::member::{Change, CommitOutcome, Connector, OffsetCommit};
+use crate::member::{Change, CommitOutcome, Connector, OffsetCommit, PartitionFailure};
 use crate::record::TopicPartition;
 
 /// A revoke is answered after several seconds. Meanwhile the member stays in the group and its
@@ -127,6 +127,33 @@ async fn partitions_that_a_later_assignment_returns_are_read() {
     driver.until("all records again", |driver| driver.count(0) >= 40 && driver.count(1) >= 40).await;
     let all: Vec<i64> = (0..40).collect();
     assert_eq!((&driver.taken[&0], &driver.taken[&1]), (&all, &all), "no duplicates, in order");
+    driver.member.close().await.unwrap();
+}
+
+/// librdkafka fetches again from the same position, so nothing is skipped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_fetch_that_a_broker_fails_once_is_repeated_and_skips_no_record() {
+    let cluster = Cluster::start(1);
+    cluster.produce(0, 100);
+    let mut driver = cluster.join(KIP_848).await;
+    driver.until("all", |driver| driver.count(0) == 100).await;
+    let codes = [
+        Code::RD_KAFKA_RESP_ERR_UNKNOWN,
+        Code::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR,
+        Code::RD_KAFKA_RESP_ERR_REQUEST_TIMED_OUT,
+    ];
+    cluster.mock.request_errors(RDKafkaApiKey::Fetch, &codes);
+    cluster.produce(0, 100);
+    driver.until("all again", |driver| driver.count(0) == 200).await;
+    assert_eq!(driver.taken[&0], (0..200).collect::<Vec<i64>>());
+    // librdkafka handles the storage error itself.
+    let temporary = |failure: &(i32, PartitionFailure)| matches!(failure.1, PartitionFailure::Unavailable(_));
+    assert!(driver.failures.len() == 2 && driver.failures.iter().all(temporary), "{:?}", driver.failures);
+    // The position stays right after a pause, too.
+    driver.member.pause(&[partition(0)], true).await.unwrap();
+    cluster.produce(0, 10);
+    driver.member.pause(&[partition(0)], false).await.unwrap();
+    driver.until("the rest", |driver| driver.seen(0).len() == 210).await;
     driver.member.close().await.unwrap();
 }
 

@@ -8,7 +8,6 @@ use crate::config::ResetPolicy;
 use crate::error::Error;
 use crate::graph::fetch::routes::{EventKind, PartitionEvent};
 use crate::member::{LogPoint, PartitionFailure};
-use crate::telemetry;
 
 impl Coordinator {
     /// Handles an event of the intake. Events of earlier assignments are dropped.
@@ -53,8 +52,10 @@ impl Coordinator {
             PartitionFailure::Unauthorized => {
                 Error::Authorization { resource: format!("topic {:?}", partition.topic()) }
             }
-            PartitionFailure::Gone(reason) => {
-                telemetry::partition_failed(&partition, &reason);
+            PartitionFailure::Unavailable(reason) => {
+                if let Some(task) = session.partition_tasks.get_mut(&assignment.id) {
+                    task.read_failed(&reason);
+                }
                 return Ok(());
             }
             PartitionFailure::Unreadable { offset, reason } => {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -34,9 +35,13 @@ use crate::graph::memory::fair_share::UnmappedBytes;
 use crate::graph::observe::activity::Activity;
 use crate::member::{Change, Connected, GroupMember};
 use crate::record::TopicPartition;
+use crate::telemetry;
 use crate::util::future::BoxFuture;
 use crate::util::ordered_watch;
 use crate::util::supervise::{Tasks, supervise};
+
+/// librdkafka repeats a failed fetch twice a second. kmr logs its error as a warning this often.
+const WARN_AGAIN: Duration = Duration::from_secs(30);
 
 /// A partition's map task, as the coordinator sees it.
 #[derive(Clone)]
@@ -52,6 +57,8 @@ pub(super) struct PartitionTask {
     pub(super) end_reached: bool,
     /// It has been read to the end of its log.
     pub(super) caught_up: bool,
+    /// When an error of its fetches was last logged as a warning.
+    pub(super) warned_at: Option<Instant>,
 }
 
 impl PartitionTask {
@@ -59,6 +66,15 @@ impl PartitionTask {
     /// when the stage accepts its rows.
     pub(super) fn is_in_user_code(&self) -> bool {
         !self.ended.is_cancelled() && self.activity.read().state.is_in_mapper()
+    }
+
+    /// Logs that the partition cannot be read at the moment.
+    pub(super) fn read_failed(&mut self, reason: &str) {
+        let loud = self.warned_at.is_none_or(|at| at.elapsed() >= WARN_AGAIN);
+        if loud {
+            self.warned_at = Some(Instant::now());
+        }
+        telemetry::partition_failed(&self.assignment.partition, reason, loud);
     }
 
     /// The partition is no longer read. Its backlog stops counting against its fair share.
@@ -184,6 +200,7 @@ impl Session {
             start: None,
             end_reached: false,
             caught_up: false,
+            warned_at: None,
         };
         let (sender, batches) = mpsc::unbounded_channel();
         let backlog = task.backlog.clone();

@@ -213,7 +213,7 @@ impl Intake {
                 }
                 None
             }
-            Fetched::Failed { topic, partition, failure: failure @ PartitionFailure::Gone(_) } => {
+            Fetched::Failed { topic, partition, failure: failure @ PartitionFailure::Unavailable(_) } => {
                 // It may be temporary. The route stays: reading may continue, and skips no record.
                 let route = topics.get(&topic).and_then(|partitions| partitions.get(&partition))?;
                 self.report(route.assignment.clone(), EventKind::Failed(failure));

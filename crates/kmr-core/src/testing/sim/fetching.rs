@@ -137,7 +137,7 @@ impl ClusterState {
         let Some(log) = self.log.get(&partition) else {
             fetching.failed = true;
             self.note(format_args!("member {id} cannot read {partition}: it does not exist"));
-            let gone = PartitionFailure::Gone("unknown topic or partition".to_owned());
+            let gone = PartitionFailure::Unavailable("unknown topic or partition".to_owned());
             return Some(Polled::Failed(partition, gone));
         };
         if fetching.position < log.low() {

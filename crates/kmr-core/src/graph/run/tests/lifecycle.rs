@@ -183,6 +183,20 @@ async fn a_batch_that_cannot_be_read_stops_the_consumer_and_no_later_record_is_c
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_fetch_that_fails_for_a_moment_stops_nothing() {
+    let mut consumer = start(Strategy::new().map(place).reduce(Collect::default())).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    for _ in 0..3 {
+        let failure = PartitionFailure::Unavailable("unknown server error".into());
+        consumer.fetch_event(Fetched::Failed { topic: "t".into(), partition: 0, failure });
+    }
+    consumer.fetch(0, 5..9);
+    consumer.until_committed(0, 9).await;
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn records_that_a_poll_returns_twice_are_processed_once() {
     let sink = Collect::default();
     let mut consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
