@@ -312,6 +312,9 @@ impl Committer {
                     self.leaving.push(request);
                 }
                 LeavingStep::Release => {
+                    if self.ended {
+                        self.entries.fail_uncommitted(request.leaving.assignments());
+                    }
                     let _ = request.reply.send(Ok(self.entries.release(request.leaving.assignments())));
                 }
                 LeavingStep::Fail => {

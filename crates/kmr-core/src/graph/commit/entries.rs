@@ -231,6 +231,15 @@ impl Entries {
         }
     }
 
+    /// No commit follows: what these assignments have not committed has failed.
+    pub(super) fn fail_uncommitted(&mut self, assignments: &BTreeSet<AssignmentId>) {
+        for assignment in assignments {
+            if let Some(entry) = self.entries.get_mut(assignment) {
+                entry.commit_failed |= entry.due().is_some() || entry.tracker.oldest_unfinished().is_some();
+            }
+        }
+    }
+
     /// Removes these assignments and returns how they ended.
     pub(super) fn release(&mut self, assignments: &BTreeSet<AssignmentId>) -> Vec<AssignmentReport> {
         let released = assignments.iter().filter_map(|assignment| self.entries.remove(assignment));

@@ -21,6 +21,7 @@ use super::pauses::Pauses;
 use super::rebalance::PendingRebalance;
 use super::replay_turns::Replays;
 use super::repositioning::{RepositionRequest, Repositionings};
+use super::supervision::{ServeError, commits_ended, unexpected_end};
 use crate::error::Error;
 use crate::graph::assignment::id::{Assignment, AssignmentId};
 use crate::graph::assignment::states::AssignmentStates;
@@ -264,12 +265,15 @@ impl Session {
 
     /// The first failure of the intake, the committer or a commit during the shutdown.
     pub(super) fn task_failure(&mut self) -> Result<(), Error> {
-        if let Ok(error) = self.failed_commits.try_recv() {
-            return Err(error);
+        while let Ok(error) = self.failed_commits.try_recv() {
+            // After a lost commit no commit follows, and the reports name what is not committed.
+            if let ServeError::Task(error) = commits_ended(error) {
+                return Err(error);
+            }
         }
         while let Some(ended) = self.tasks.try_join_next() {
             if !matches!(ended, Ok((_, Ok(())))) {
-                return Err(super::supervision::unexpected_end(ended));
+                return Err(unexpected_end(ended));
             }
         }
         Ok(())

@@ -317,6 +317,29 @@ async fn a_member_commits_nothing_after_a_commit_that_may_come_late() {
     consumer.stop().await.unwrap();
 }
 
+/// Without later commits, a late copy of the last one changes nothing.
+#[tokio::test(start_paused = true)]
+async fn a_last_commit_that_may_come_late_is_no_error_of_a_shutdown_that_has_committed_everything() {
+    for (max_rows, is_complete) in [(6, true), (2, false)] {
+        let sink = sink().with_options(|o| o.with_max_bytes(max_rows * ROW));
+        sink.behave(Behaviour::Stall);
+        let mut consumer = start_exactly_once(Strategy::new().map(place).reduce(sink.clone())).await;
+        consumer.assign(&[0]).await;
+        consumer.fetch(0, 0..6);
+        consumer.until_true("planned", || plans(&consumer.committed_metadata(0)).len() == 1).await;
+        consumer.request_stop();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        consumer.broker(Broker::AcceptsACopy);
+        sink.behave(Behaviour::Deliver);
+        consumer.until_ended().await;
+        let committed = consumer.committed(0);
+        match consumer.ended().await {
+            Ok(_) => assert_eq!((committed, is_complete), (Some(6), true)),
+            Err(error) => assert!(matches!(error, Error::Unfinished { .. }) && !is_complete, "{error}"),
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_revoke_lets_a_planned_block_finish() {
     let sink = sink();
