@@ -59,11 +59,12 @@ impl GroupMember for KafkaMember {
         // Before the offsets are read. A topic that is created again in between is then another
         // log, and its commits fail.
         let mut logs = match self.exactly_once && !rebalance.partitions.is_empty() {
-            true => logs(client, &self.topic_ids, &rebalance.partitions).await?,
+            true => logs(&self.topic_ids, &rebalance.partitions)?,
             false => BTreeMap::new(),
         };
-        let id_of = |partition: &TopicPartition| Some((partition.clone(), self.topic_ids.noted(partition)?));
-        let ids: HashMap<_, _> = rebalance.partitions.iter().filter_map(id_of).collect();
+        let log_of =
+            |partition: &TopicPartition| Some((partition.clone(), self.topic_ids.log_id(partition)?));
+        let current: HashMap<_, _> = rebalance.partitions.iter().filter_map(log_of).collect();
         let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());
         let (policy, group, exactly_once) = (self.policy.clone(), self.group.clone(), self.exactly_once);
         let assign = move |client: &Client| {
@@ -71,7 +72,7 @@ impl GroupMember for KafkaMember {
             let partitions = &rebalance.partitions;
             let committed = starts::committed(client, partitions, &group, &is_needed)?;
             let Some(mut committed) = committed else { return Ok(Vec::new()) };
-            remove_deleted_topics(&mut committed, |partition| ids.get(partition).copied());
+            remove_deleted_topics(&mut committed, |partition| current.get(partition));
             let starts = starts::resolve(client, partitions, committed, &policy, &is_needed)?;
             let Some(mut starts) = starts else { return Ok(Vec::new()) };
             starts.iter_mut().for_each(|start| start.log = logs.remove(&start.partition));
@@ -113,7 +114,7 @@ impl GroupMember for KafkaMember {
         let open = offsets.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
         let mut open: Vec<OffsetCommit> = open.map(|(commit, _)| commit.clone()).collect();
         if !self.exactly_once {
-            add_topic_ids(&mut open, |partition| self.topic_ids.noted(partition));
+            add_topic_ids(&mut open, |partition| self.topic_ids.log_id(partition));
         }
         let mut sent = commits::commit(&self.commits, &open, self.lost.as_ref()).await.into_iter();
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.is_none()) {

@@ -93,7 +93,7 @@ async fn idle_markers(
 ) -> Result<Vec<OffsetCommit>, Error> {
     let topic_ids = TopicIds::new(Queue::new(client.clone())?);
     topic_ids.note(client, partitions).await;
-    let logs = logs(client, &topic_ids, partitions).await?;
+    let logs = logs(&topic_ids, partitions)?;
     let (checked, requested) = (partitions.to_vec(), offsets.clone());
     client.call("offsets", move |client| check_in_log(client, &checked, &requested)).await??;
     let commit = |(partition, offset): (&TopicPartition, &i64)| {

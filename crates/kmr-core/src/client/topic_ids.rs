@@ -18,6 +18,7 @@ use super::handle::ClientRef;
 use super::native::queue::Queue;
 use super::native::replies::{DescribedTopic, TopicId, TopicIdsReply};
 use super::timeouts;
+use crate::log_id::LogId;
 use crate::member::{CommitOutcome, OffsetCommit};
 use crate::record::TopicPartition;
 
@@ -29,11 +30,18 @@ pub(super) struct TopicIds {
     /// Whether the cluster has the broker that receives admin requests. A mock cluster has none,
     /// and each request would time out.
     has_controller: OnceLock<bool>,
+    /// The cluster id, if it was found.
+    cluster: OnceLock<String>,
 }
 
 impl TopicIds {
     pub(super) fn new(queue: Queue) -> Self {
-        Self { queue: Mutex::new(queue), noted: std::sync::Mutex::default(), has_controller: OnceLock::new() }
+        Self {
+            queue: Mutex::new(queue),
+            noted: std::sync::Mutex::default(),
+            has_controller: OnceLock::new(),
+            cluster: OnceLock::new(),
+        }
     }
 
     /// Whether the cluster has a controller. Looked up once.
@@ -51,7 +59,7 @@ impl TopicIds {
         found.is_some_and(|found| *self.has_controller.get_or_init(|| found))
     }
 
-    /// Notes the topic ids of partitions that are about to be assigned. A topic whose id is not
+    /// Notes the topic ids of partitions that are about to be assigned, and the cluster id. A topic whose id is not
     /// found now is not compared later.
     pub(super) async fn note(&self, client: &ClientRef, partitions: &[TopicPartition]) {
         if partitions.is_empty() || !self.has_controller(client).await {
@@ -61,6 +69,13 @@ impl TopicIds {
             Some(reply) => ids(reply),
             None => HashMap::new(),
         };
+        // It comes with the metadata, and a client never moves to another cluster.
+        let read = |client: &Client| client.client().fetch_cluster_id(timeouts::CLUSTER_ID);
+        if self.cluster.get().is_none()
+            && let Ok(Some(cluster)) = client.call("cluster id", read).await
+        {
+            let _ = self.cluster.set(cluster);
+        }
         let mut noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         for partition in partitions {
             match ids.get(partition.topic()) {
@@ -74,6 +89,13 @@ impl TopicIds {
     pub(super) fn noted(&self, partition: &TopicPartition) -> Option<TopicId> {
         let noted = self.noted.lock().unwrap_or_else(PoisonError::into_inner);
         noted.get(partition).copied().filter(|id| *id != NO_TOPIC)
+    }
+
+    /// The log of a partition, if the ids of its topic and cluster were found.
+    pub(super) fn log_id(&self, partition: &TopicPartition) -> Option<LogId> {
+        let (high, low) = self.noted(partition)?;
+        let topic = u128::from(high.cast_unsigned()) << 64 | u128::from(low.cast_unsigned());
+        LogId::new(self.cluster.get()?, topic)
     }
 
     /// An outcome for each offset that must not be committed.

@@ -2,8 +2,8 @@
 //!
 //! Commits name topics and not their ids. When a topic is deleted and created again at once, the
 //! group may still have an offset of the deleted topic, or apply a late commit of it to the new
-//! one. A consumer that starts there skips records of the new topic. So each commit carries the
-//! topic's id, and an offset with the id of another topic is no starting position.
+//! one. A consumer that starts there skips records of the new topic. So each commit carries the ids
+//! of topic and cluster, and an offset of another topic of the same cluster is no starting position.
 //!
 //! Commit metadata that is in force (C7) is left as it is. That of exactly-once mode names the log
 //! itself.
@@ -11,51 +11,59 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::native::replies::TopicId;
+use crate::log_id::LogId;
 use crate::member::{OffsetCommit, Start};
 use crate::record::TopicPartition;
 use crate::telemetry;
 
-/// The first part of the text. The id follows, in hexadecimal digits.
+/// The first part of the text. The topic id follows, in hexadecimal digits, then the cluster id.
 const PREFIX: &str = "kmr-topic-id:";
 
-fn text((high, low): TopicId) -> Arc<str> {
-    format!("{PREFIX}{:032x}", (u128::from(high.cast_unsigned()) << 64) | u128::from(low.cast_unsigned()))
-        .into()
+fn text(LogId { cluster, topic }: &LogId) -> Arc<str> {
+    format!("{PREFIX}{topic:032x}:{cluster}").into()
 }
 
 /// Adds the ids of their topics to commits without metadata.
-pub(super) fn add_topic_ids(
-    commits: &mut [OffsetCommit],
-    id_of: impl Fn(&TopicPartition) -> Option<TopicId>,
-) {
+pub(super) fn add_topic_ids(commits: &mut [OffsetCommit], log_of: impl Fn(&TopicPartition) -> Option<LogId>) {
     for commit in commits.iter_mut().filter(|commit| commit.metadata.is_none()) {
-        commit.metadata = id_of(&commit.partition).map(text);
+        commit.metadata = log_of(&commit.partition).as_ref().map(text);
     }
 }
 
-/// Removes committed offsets of deleted topics, and the ids from the others. Without an id on both
+/// Removes committed offsets of deleted topics, and the ids from the others. Without ids on both
 /// sides, an offset counts as one of the current topic.
-pub(super) fn remove_deleted_topics(
+pub(super) fn remove_deleted_topics<'l>(
     committed: &mut HashMap<TopicPartition, Start>,
-    id_of: impl Fn(&TopicPartition) -> Option<TopicId>,
+    log_of: impl Fn(&TopicPartition) -> Option<&'l LogId>,
 ) {
     committed.retain(|partition, start| {
         let Some(of) = start.metadata.take_if(|text| text.starts_with(PREFIX)) else { return true };
-        let is_current = id_of(partition).is_none_or(|id| text(id) == of);
-        if !is_current {
+        let is_deleted = log_of(partition).is_some_and(|current| is_of_deleted_topic(&of, current));
+        if is_deleted {
             telemetry::offset_of_deleted_topic(partition, start.offset);
         }
-        is_current
+        !is_deleted
     });
+}
+
+/// Whether `of` names another topic of the same cluster. Tools such as MirrorMaker copy offsets to
+/// other clusters with their metadata, and there the topic has another id. Texts of earlier
+/// versions have no cluster id.
+fn is_of_deleted_topic(of: &str, current: &LogId) -> bool {
+    let ids = of.strip_prefix(PREFIX).and_then(|ids| ids.split_once(':'));
+    ids.is_some_and(|(_, cluster)| *cluster == *current.cluster && *of != *text(current))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const OLD: TopicId = (-1, 7);
-    const NEW: TopicId = (3, -8);
+    const OLD: u128 = 0xffff_0000_0000_0000_0000_0000_0000_0007;
+    const NEW: u128 = 8;
+
+    fn log(cluster: &str, topic: u128) -> Option<LogId> {
+        LogId::new(cluster, topic)
+    }
 
     fn commit(metadata: Option<&str>) -> OffsetCommit {
         OffsetCommit { partition: TopicPartition::new("t", 0), offset: 5, metadata: metadata.map(Arc::from) }
@@ -68,20 +76,32 @@ mod tests {
         [(partition, start)].into()
     }
 
+    /// What remains of an offset with this metadata when the partition has this log.
+    fn remaining(metadata: &str, now: Option<LogId>) -> Option<(Option<i64>, Option<Arc<str>>)> {
+        let mut committed = start(Some(metadata.into()));
+        remove_deleted_topics(&mut committed, |_| now.as_ref());
+        committed.into_values().next().map(|start| (start.offset, start.metadata))
+    }
+
     #[test]
     fn an_offset_of_a_deleted_topic_is_no_starting_position() {
         let mut commits = [commit(None)];
-        add_topic_ids(&mut commits, |_| Some(OLD));
-        let metadata = commits[0].metadata.clone();
-        assert_eq!(metadata.as_deref(), Some("kmr-topic-id:ffffffffffffffff0000000000000007"));
-        let remaining = |now: Option<TopicId>| {
-            let mut committed = start(metadata.clone());
-            remove_deleted_topics(&mut committed, |_| now);
-            committed.into_values().next().map(|start| (start.offset, start.metadata))
-        };
-        assert_eq!(remaining(Some(NEW)), None, "the topic was created again");
-        assert_eq!(remaining(Some(OLD)), Some((Some(5), None)), "the id is not the graph's metadata");
-        assert_eq!(remaining(None), Some((Some(5), None)), "brokers before Kafka 2.8 have no ids");
+        add_topic_ids(&mut commits, |_| log("here", OLD));
+        let metadata = commits[0].metadata.clone().unwrap();
+        assert_eq!(&*metadata, "kmr-topic-id:ffff0000000000000000000000000007:here");
+        assert_eq!(remaining(&metadata, log("here", NEW)), None, "the topic was created again");
+        let kept = Some((Some(5), None));
+        assert_eq!(remaining(&metadata, log("here", OLD)), kept, "the ids are not the graph's metadata");
+        assert_eq!(remaining(&metadata, None), kept, "brokers before Kafka 2.8 have no ids");
+    }
+
+    #[test]
+    fn an_offset_that_another_cluster_translated_is_kept() {
+        let kept = Some((Some(5), None));
+        let copied = "kmr-topic-id:ffff0000000000000000000000000007:there";
+        assert_eq!(remaining(copied, log("here", NEW)), kept, "a copy of MirrorMaker");
+        let old_form = "kmr-topic-id:ffff0000000000000000000000000007";
+        assert_eq!(remaining(old_form, log("here", NEW)), kept, "the cluster is unknown");
     }
 
     #[test]
@@ -89,11 +109,12 @@ mod tests {
         let mut commits = [commit(Some("a plan")), commit(None)];
         add_topic_ids(&mut commits, |_| None);
         assert_eq!(commits, [commit(Some("a plan")), commit(None)]);
-        add_topic_ids(&mut commits[..1], |_| Some(OLD));
+        add_topic_ids(&mut commits[..1], |_| log("here", OLD));
         assert_eq!(commits[0], commit(Some("a plan")));
         for metadata in [None, Some(Arc::from("a plan"))] {
             let mut committed = start(metadata.clone());
-            remove_deleted_topics(&mut committed, |_| Some(NEW));
+            let now = log("here", NEW);
+            remove_deleted_topics(&mut committed, |_| now.as_ref());
             assert_eq!(committed, start(metadata));
         }
     }
