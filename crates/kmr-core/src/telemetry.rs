@@ -159,7 +159,7 @@ pub(crate) fn partition_late(partition: &TopicPartition, offset: i64, age: Durat
 }
 
 pub(crate) fn offset_of_deleted_topic(partition: &TopicPartition, offset: Option<i64>) {
-    tracing::warn!(%partition, offset, "the committed offset belongs to a deleted topic of the same name; kmr does not start there");
+    tracing::warn!(%partition, offset, "the committed offset belongs to a deleted topic of the same name; kmr starts at the lowest offset of the new one");
 }
 
 pub(crate) fn partition_restarts(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {

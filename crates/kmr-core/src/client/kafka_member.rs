@@ -18,7 +18,7 @@ use super::partition_calls::PartitionCalls;
 use super::starts::StartPolicy;
 use super::threads::{Threads, leave};
 use super::topic_ids::TopicIds;
-use super::topic_metadata::{add_topic_ids, remove_deleted_topics};
+use super::topic_metadata::{add_topic_ids, start_new_topics};
 use super::{commits, starts};
 use crate::commit_metadata::ensure_no_open_plan;
 use crate::error::Error;
@@ -72,7 +72,7 @@ impl GroupMember for KafkaMember {
             let partitions = &rebalance.partitions;
             let committed = starts::committed(client, partitions, &group, &is_needed)?;
             let Some(mut committed) = committed else { return Ok(Vec::new()) };
-            remove_deleted_topics(&mut committed, |partition| current.get(partition));
+            start_new_topics(&mut committed, policy.reset, |partition| current.get(partition))?;
             let starts = starts::resolve(client, partitions, committed, &policy, &is_needed)?;
             let Some(mut starts) = starts else { return Ok(Vec::new()) };
             starts.iter_mut().for_each(|start| start.log = logs.remove(&start.partition));

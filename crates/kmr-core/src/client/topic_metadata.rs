@@ -11,6 +11,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::errors::permanent;
+use crate::config::ResetPolicy;
+use crate::error::Error;
 use crate::log_id::LogId;
 use crate::member::{OffsetCommit, Start};
 use crate::record::TopicPartition;
@@ -30,21 +33,34 @@ pub(super) fn add_topic_ids(commits: &mut [OffsetCommit], log_of: impl Fn(&Topic
     }
 }
 
-/// Removes committed offsets of deleted topics, and the ids from the others. Without ids on both
-/// sides, an offset counts as one of the current topic.
-pub(super) fn remove_deleted_topics<'l>(
+/// Starts partitions whose offset is of a deleted topic at the lowest offset, and removes the ids
+/// from the others. The start policy does not decide: `Latest` would skip all records of the new
+/// topic. Without ids on both sides, an offset counts as one of the current topic.
+///
+/// # Errors
+/// An offset is of a deleted topic, and `reset` is strict.
+pub(super) fn start_new_topics<'l>(
     committed: &mut HashMap<TopicPartition, Start>,
+    reset: ResetPolicy,
     log_of: impl Fn(&TopicPartition) -> Option<&'l LogId>,
-) {
-    committed.retain(|partition, start| {
-        let Some(of) = start.metadata.take_if(|text| text.starts_with(PREFIX)) else { return true };
-        let is_deleted = log_of(partition).is_some_and(|current| is_of_deleted_topic(&of, current));
-        if is_deleted {
-            telemetry::offset_of_deleted_topic(partition, start.offset);
+) -> Result<(), Error> {
+    for (partition, start) in committed {
+        let Some(of) = start.metadata.take_if(|text| text.starts_with(PREFIX)) else { continue };
+        if !log_of(partition).is_some_and(|current| is_of_deleted_topic(&of, current)) {
+            continue;
         }
-        !is_deleted
-    });
+        if reset == ResetPolicy::Fail {
+            let offset = start.offset.unwrap_or_default();
+            return Err(permanent(format!("starting {partition} at its committed offset {offset}"), DELETED));
+        }
+        telemetry::offset_of_deleted_topic(partition, start.offset);
+        (start.offset, start.chosen) = (None, true);
+    }
+    Ok(())
 }
+
+const DELETED: &str = "the offset belongs to a deleted topic of the same name, and offset_reset_policy is \
+     ResetPolicy::Fail; reset the group's offset (kafka-consumer-groups --reset-offsets), or choose another policy";
 
 /// Whether `of` names another topic of the same cluster. Tools such as MirrorMaker copy offsets to
 /// other clusters with their metadata, and there the topic has another id. Texts of earlier
@@ -57,6 +73,7 @@ fn is_of_deleted_topic(of: &str, current: &LogId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::error_chain;
 
     const OLD: u128 = 0xffff_0000_0000_0000_0000_0000_0000_0007;
     const NEW: u128 = 8;
@@ -79,7 +96,7 @@ mod tests {
     /// What remains of an offset with this metadata when the partition has this log.
     fn remaining(metadata: &str, now: Option<LogId>) -> Option<(Option<i64>, Option<Arc<str>>)> {
         let mut committed = start(Some(metadata.into()));
-        remove_deleted_topics(&mut committed, |_| now.as_ref());
+        start_new_topics(&mut committed, ResetPolicy::Latest, |_| now.as_ref()).unwrap();
         committed.into_values().next().map(|start| (start.offset, start.metadata))
     }
 
@@ -89,10 +106,24 @@ mod tests {
         add_topic_ids(&mut commits, |_| log("here", OLD));
         let metadata = commits[0].metadata.clone().unwrap();
         assert_eq!(&*metadata, "kmr-topic-id:ffff0000000000000000000000000007:here");
-        assert_eq!(remaining(&metadata, log("here", NEW)), None, "the topic was created again");
+        let lowest = Some((None, None));
+        assert_eq!(remaining(&metadata, log("here", NEW)), lowest, "the topic was created again");
         let kept = Some((Some(5), None));
         assert_eq!(remaining(&metadata, log("here", OLD)), kept, "the ids are not the graph's metadata");
         assert_eq!(remaining(&metadata, None), kept, "brokers before Kafka 2.8 have no ids");
+    }
+
+    #[test]
+    fn the_lowest_offset_of_a_new_topic_is_committed_and_a_strict_policy_rejects_it() {
+        let metadata = Some(text(&log("here", OLD).unwrap()));
+        let now = log("here", NEW);
+        let mut committed = start(metadata.clone());
+        start_new_topics(&mut committed, ResetPolicy::Earliest, |_| now.as_ref()).unwrap();
+        assert!(committed.into_values().all(|start| start.chosen && start.offset.is_none()));
+        let error = start_new_topics(&mut start(metadata), ResetPolicy::Fail, |_| now.as_ref()).unwrap_err();
+        let text = error_chain(&error);
+        assert!(text.contains("t/0 at its committed offset 5") && text.contains("deleted topic"), "{text}");
+        assert!(!error.is_retryable());
     }
 
     #[test]
@@ -114,7 +145,7 @@ mod tests {
         for metadata in [None, Some(Arc::from("a plan"))] {
             let mut committed = start(metadata.clone());
             let now = log("here", NEW);
-            remove_deleted_topics(&mut committed, |_| now.as_ref());
+            start_new_topics(&mut committed, ResetPolicy::Fail, |_| now.as_ref()).unwrap();
             assert_eq!(committed, start(metadata));
         }
     }
