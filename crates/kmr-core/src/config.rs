@@ -12,8 +12,9 @@ use crate::telemetry;
 /// Settings of the Kafka client, under librdkafka's names.
 ///
 /// `bootstrap.servers` and `group.id` are required; without a group, only `bootstrap.servers`.
-/// Other settings override kmr's defaults (`fetch.*`, `queued.*`,
-/// `partition.assignment.strategy=cooperative-sticky`). The delivery guarantee depends on four
+/// Other settings override kmr's defaults (`fetch.*`, `queued.*`, `check.crcs=true`,
+/// `partition.assignment.strategy=cooperative-sticky`). With `check.crcs`, a record batch that was
+/// damaged in storage or on its way stops the consumer, and its records are not delivered. The delivery guarantee depends on four
 /// settings, which kmr always sets itself. For `enable.auto.commit`, `enable.auto.offset.store` and
 /// `enable.partition.eof` it logs a warning if they were set to another value. A value of
 /// `auto.offset.reset` becomes the reset policy.
@@ -66,9 +67,18 @@ impl ClientConfig {
             .iter()
             .filter(|(name, value)| *name != "auto.offset.reset" && self.get(name) != Some(value));
         let forced = forced.filter_map(|(name, _)| note(name, WarningKind::Replaced, PROMISE));
+        let statistics = note(STATISTICS, WarningKind::Replaced, NEEDS_STATISTICS);
+        let statistics = statistics.filter(|_| self.has_rare_statistics());
         let risky = RISKY.iter().filter(|(name, value, _)| value.is_none() || self.get(name) == *value);
         let risky = risky.filter_map(|(name, _, why)| note(name, WarningKind::Risky, why));
-        rejected.chain(forced).chain(risky).collect()
+        rejected.chain(forced).chain(statistics).chain(risky).collect()
+    }
+
+    /// Whether `statistics.interval.ms` is too long for `client/fetch_limit`, which needs statistics
+    /// unless the user has set the limit.
+    fn has_rare_statistics(&self) -> bool {
+        let millis = self.get(STATISTICS).and_then(|value| value.parse::<u64>().ok());
+        self.get("fetch.max.bytes").is_none() && millis.is_some_and(|millis| millis == 0 || millis > 1000)
     }
 
     fn is_next_generation(&self) -> bool {
@@ -119,6 +129,9 @@ impl ClientConfig {
             }
         }
         let mut settings = self.settings.clone();
+        if self.has_rare_statistics() {
+            settings.remove(STATISTICS);
+        }
         if self.is_next_generation() {
             for name in NOT_WITH_KIP_848 {
                 settings.remove(*name);
@@ -129,6 +142,8 @@ impl ClientConfig {
         for (name, value) in FORCED {
             settings.insert((*name).to_owned(), (*value).to_owned());
         }
+        // librdkafka's default is false: it would deliver damaged records.
+        default(&mut settings, "check.crcs", "true");
         if reports_ends {
             settings.insert("enable.partition.eof".to_owned(), "true".to_owned());
         }
@@ -165,7 +180,7 @@ impl ClientConfig {
         // wire. `client/fetch_limit` adapts the limit to what responses unpack to, by the client's
         // statistics. When the client is created, librdkafka requires at least message.max.bytes.
         if !settings.contains_key("fetch.max.bytes") {
-            default(settings, "statistics.interval.ms", "1000");
+            default(settings, STATISTICS, "1000");
         }
         let least = settings
             .get("message.max.bytes")
@@ -179,6 +194,7 @@ impl ClientConfig {
     }
 }
 
+const STATISTICS: &str = "statistics.interval.ms";
 const RETRY_BACKOFF: &str = "retry.backoff.ms";
 const RETRY_BACKOFF_MAX: &str = "retry.backoff.max.ms";
 /// The default of both in exactly-once mode.
@@ -225,6 +241,7 @@ pub enum WarningKind {
 }
 
 const PROMISE: &str = "the delivery promise depends on it";
+const NEEDS_STATISTICS: &str = "kmr needs statistics each second to adapt fetch.max.bytes to memory_budget";
 const NOT_ALLOWED: &str = "not allowed with group.protocol=consumer (KIP-848)";
 
 /// Settings that are used, with their risk. Some are risky only with one value.
@@ -236,6 +253,7 @@ const RISKY: &[(&str, Option<&str>, &str)] = &[
         None,
         "kmr does not adapt it, so memory may exceed memory_budget: a response is unpacked at once",
     ),
+    ("check.crcs", Some("false"), "damaged records are delivered"),
     ("isolation.level", Some("read_uncommitted"), "records of aborted transactions are delivered"),
 ];
 
@@ -455,6 +473,28 @@ mod tests {
         let default = ClientConfig::new().effective(16 << 20, false);
         assert_eq!(default["max.partition.fetch.bytes"], "131072");
         assert_eq!(default["statistics.interval.ms"], "1000");
+    }
+
+    #[test]
+    fn statistics_that_the_adapted_limit_needs_cannot_be_switched_off() {
+        let set = |value: &str| ClientConfig::new().set("statistics.interval.ms", value);
+        let effective = |config: &ClientConfig| config.effective(16 << 20, false)[STATISTICS].clone();
+        for rare in ["0", "60000"] {
+            let lint = set(rare).lint();
+            assert_eq!((lint[0].name, lint[0].effect), (STATISTICS, WarningKind::Replaced));
+            assert_eq!(effective(&set(rare)), "1000");
+            let fixed = set(rare).set("fetch.max.bytes", "5000000");
+            assert_eq!(effective(&fixed), rare, "no limit is adapted");
+        }
+        assert_eq!((set("500").lint(), effective(&set("500"))), (Vec::new(), "500".to_owned()));
+    }
+
+    #[test]
+    fn checksums_are_verified_unless_the_user_decides_otherwise() {
+        assert_eq!(ClientConfig::new().effective(16 << 20, false)["check.crcs"], "true");
+        let unchecked = ClientConfig::new().set("check.crcs", "false");
+        assert_eq!(unchecked.effective(16 << 20, false)["check.crcs"], "false");
+        assert_eq!(unchecked.lint()[0].effect, WarningKind::Risky);
     }
 
     #[test]
