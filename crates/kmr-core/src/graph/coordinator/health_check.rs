@@ -56,6 +56,8 @@ struct Finding {
     waits_for: String,
     /// The wait is a retry or a delivery, which the watchdog never restarts.
     excused: bool,
+    /// The mapper has the record.
+    in_mapper: bool,
 }
 
 impl Coordinator {
@@ -80,11 +82,13 @@ impl Coordinator {
             let (partition, state) = (&assignment.partition, states.get(&assignment.id).copied());
             let finding = diagnose(&board, task, state, now);
             let oldest = finding.oldest.map(|(offset, since)| (offset, now.duration_since(since)));
+            // A reset waits without a limit for the mapper, which may never return.
+            let reset_waits = finding.in_mapper && session.repositionings.is_reset(partition);
             let seen = Observation {
                 oldest,
                 committed: state.and_then(|state| state.committed),
                 excused: finding.excused
-                    || session.is_busy(partition)
+                    || (session.is_busy(partition) && !reset_waits)
                     || session.is_reposition_requested(partition),
             };
             let verdict = self.watchdog.check(partition, seen, thresholds, now);
@@ -123,6 +127,8 @@ fn recover(
     match recovery {
         Recovery::RestartPartition => {
             telemetry::partition_restarts(&partition, stuck.offset, stuck.age, &stuck.waits_for);
+            // The partition restarts at its committed offset. Out of range there, it is reset again.
+            session.repositionings.cancel(std::slice::from_ref(&partition));
             let cause = RepositionCause::Restart(stuck);
             session.reposition_requests.push(RepositionRequest { partition, cause });
             Ok(())
@@ -150,13 +156,13 @@ fn diagnose(
             let mapped = MappedRecord { assignment: task.assignment.id, oldest: tracked, abandoned };
             diagnose_mapped(mapped, &reading, board, now)
         }
-        (None, None) => Finding { oldest: None, waits_for: String::new(), excused: false },
+        (None, None) => Finding { oldest: None, waits_for: String::new(), excused: false, in_mapper: false },
     }
 }
 
 fn diagnose_in_mapper(oldest: (i64, Instant), reading: &ActivityReading) -> Finding {
     let excused = matches!(reading.state, ActivityState::Retrying { .. });
-    Finding { oldest: Some(oldest), waits_for: reading.to_string(), excused }
+    Finding { oldest: Some(oldest), waits_for: reading.to_string(), excused, in_mapper: true }
 }
 
 /// The oldest unfinished record of an assignment, if it is mapped.
@@ -174,17 +180,18 @@ fn diagnose_mapped(
     board: &StatusBoard,
     now: Instant,
 ) -> Finding {
-    let oldest = Some(mapped.oldest);
+    let found =
+        |waits_for, excused| Finding { oldest: Some(mapped.oldest), waits_for, excused, in_mapper: false };
     if mapped.abandoned {
         // Only a restart reads it again, whatever else of the partition is under way.
         let waits_for = "nothing: the stage that held it abandoned it".to_owned();
-        return Finding { oldest, waits_for, excused: false };
+        return found(waits_for, false);
     }
     if let Some(delivery) = board.delivery_of(mapped.assignment) {
-        return Finding { oldest, waits_for: delivery.to_string(), excused: true };
+        return found(delivery.to_string(), true);
     }
     if let Some(other) = board.oldest_delivery() {
-        return Finding { oldest, waits_for: format!("its turn after {other}"), excused: true };
+        return found(format!("its turn after {other}"), true);
     }
     let waits_for = match reading.state {
         ActivityState::HandingOver { .. } => reading.to_string(),
@@ -192,7 +199,7 @@ fn diagnose_mapped(
     };
     // A pause between two deliveries of a slow sink is not a stuck partition.
     let excused = board.idle_for(now).is_some_and(|quiet| quiet < RECENT_DELIVERY);
-    Finding { oldest, waits_for, excused }
+    found(waits_for, excused)
 }
 
 #[cfg(test)]

@@ -110,6 +110,12 @@ impl Repositionings {
         self.0.contains_key(partition)
     }
 
+    /// Whether the partition is being reset.
+    pub(super) fn is_reset(&self, partition: &TopicPartition) -> bool {
+        let cause = self.0.get(partition).map(|repositioning| &repositioning.cause);
+        matches!(cause, Some(RepositionCause::Reset { .. }))
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -155,7 +161,8 @@ impl Coordinator {
             session.routes.remove(&old.partition);
             task.stop_reading();
             let timeout = match &request.cause {
-                // Records before the gap cannot be read again, so their delivery has no limit.
+                // Records before the gap cannot be read again, so their delivery has no limit. The
+                // watchdog ends the wait for a mapper that does not return.
                 RepositionCause::Reset { .. } => NO_LIMIT,
                 RepositionCause::Seek { .. } | RepositionCause::Restart(_) => {
                     self.setup.options.drain_timeout

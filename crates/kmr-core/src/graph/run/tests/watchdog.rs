@@ -7,10 +7,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::kit::{Call, TestConsumer, options, partition, place, start_with};
+use crate::config::ResetPolicy;
 use crate::error::{BoxError, Error};
 use crate::graph::observe::watchdog::WatchdogThresholds;
 use crate::graph::options::GraphOptions;
 use crate::health::PartitionHealth;
+use crate::member::{Fetched, PartitionFailure};
 use crate::record::OwnedRecord;
 use crate::reducer::{BatchOptions, RetryPolicy};
 use crate::strategy::{IntoPipeline, Strategy};
@@ -114,6 +116,38 @@ async fn a_stuck_partition_restarts_at_its_committed_offset() {
     consumer.fetch(0, 2..5);
     consumer.until_committed(0, 5).await;
     assert_eq!(sink.rows().len(), 5);
+    consumer.stop().await.unwrap();
+}
+
+/// The reset waits for the records that the mapper still has.
+#[tokio::test(start_paused = true)]
+async fn a_mapper_that_does_not_return_is_restarted_also_during_a_reset() {
+    let thresholds =
+        WatchdogThresholds { warn_after: Duration::from_secs(60), restart_after: Some(RESTART_AFTER) };
+    let options = GraphOptions { thresholds, out_of_range: ResetPolicy::Earliest, ..options() };
+    let strategy = Strategy::new().map(stuck_at_2(1)).reduce(Collect::default());
+    let mut consumer = start_with(strategy, 1 << 20, options).await;
+    consumer.assign(&[0]).await;
+    consumer.log(8, 12, 9);
+    consumer.fetch(0, 0..5);
+    consumer.until_committed(0, 2).await;
+    let lost = |offset| Fetched::Failed {
+        topic: "t".into(),
+        partition: 0,
+        failure: PartitionFailure::OutOfRange { offset: Some(offset) },
+    };
+    consumer.fetch_event(lost(5));
+    let started = Instant::now();
+    consumer.until(|calls| calls.contains(&Call::Resumed(0))).await;
+    assert!((RESTART_AFTER..RESTART_AFTER * 2).contains(&started.elapsed()), "{:?}", started.elapsed());
+    assert!(consumer.calls().contains(&Call::Sought(0, 2)), "{:?}", consumer.calls());
+    // The log has lost that offset, too.
+    consumer.fetch_event(lost(2));
+    consumer.until_committed(0, 8).await;
+    consumer.until(|calls| calls.iter().filter(|call| **call == Call::Resumed(0)).count() == 2).await;
+    consumer.fetch(0, 8..10);
+    consumer.until_committed(0, 10).await;
+    assert_eq!(consumer.connections(), 1);
     consumer.stop().await.unwrap();
 }
 
