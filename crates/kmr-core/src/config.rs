@@ -92,6 +92,26 @@ impl ClientConfig {
         })
     }
 
+    /// Checks that there are tokens for OAUTHBEARER. The client sets no callback for them. With
+    /// `sasl.oauthbearer.method=oidc` librdkafka itself gets them, or rejects the setting.
+    pub(crate) fn check_tokens(&self) -> Result<(), Error> {
+        let is = |name, values: &[&str]| {
+            self.get(name).is_some_and(|value| values.iter().any(|known| value.eq_ignore_ascii_case(known)))
+        };
+        let needs_tokens =
+            ["sasl.mechanism", "sasl.mechanisms"].iter().any(|name| is(name, &["OAUTHBEARER"]));
+        let has_tokens = is("enable.sasl.oauthbearer.unsecure.jwt", &["true", "t", "1"])
+            || is("sasl.oauthbearer.method", &["oidc"]);
+        if !needs_tokens || has_tokens {
+            return Ok(());
+        }
+        Err(Error::Config(
+            "sasl.mechanism is OAUTHBEARER, and kmr has no source of tokens for it; use another mechanism, or in \
+             tests enable.sasl.oauthbearer.unsecure.jwt=true"
+                .to_owned(),
+        ))
+    }
+
     /// `max.poll.interval.ms`: how long the group waits for a member in a rebalance.
     pub(crate) fn max_poll_interval(&self) -> Result<Duration, Error> {
         let Some(value) = self.get("max.poll.interval.ms") else { return Ok(Duration::from_secs(300)) };
@@ -430,6 +450,23 @@ mod tests {
             set(&["isolation.level=read_uncommitted", "queued.min.messages=1", "session.timeout.ms=6000"]);
         assert_eq!(names(risky.clone()), ["queued.min.messages", "isolation.level"]);
         assert_eq!(names(risky.set("group.protocol", "consumer"))[0], "session.timeout.ms");
+    }
+
+    #[test]
+    fn oauthbearer_needs_a_source_of_tokens() {
+        for name in ["sasl.mechanism", "sasl.mechanisms"] {
+            let config = ClientConfig::new().set(name, "OAUTHBEARER");
+            let error = config.check_tokens().unwrap_err().to_string();
+            assert!(error.contains("no source of tokens"), "{error}");
+            assert!(
+                config.clone().set("enable.sasl.oauthbearer.unsecure.jwt", "false").check_tokens().is_err()
+            );
+            assert!(
+                config.clone().set("enable.sasl.oauthbearer.unsecure.jwt", "true").check_tokens().is_ok()
+            );
+            assert!(config.set("sasl.oauthbearer.method", "oidc").check_tokens().is_ok());
+        }
+        assert!(ClientConfig::new().set("sasl.mechanism", "SCRAM-SHA-512").check_tokens().is_ok());
     }
 
     #[test]

@@ -60,6 +60,7 @@ pub(super) struct Opened {
 /// Creates the client and makes the checks that need no group.
 pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
     let servers = options.config.required("bootstrap.servers")?.to_owned();
+    options.config.check_tokens()?;
     let (sender, events) = mpsc::unbounded_channel();
     let fetch_limit = match options.config.get("fetch.max.bytes") {
         None => FetchLimit::new(options.prefetch_bytes),
@@ -107,9 +108,13 @@ fn create(options: &OpenOptions, context: Context) -> Result<Client, Error> {
     Client::from_config_and_context(&native, context).map_err(|error| match error {
         // Without the value, which may be a secret.
         KafkaError::ClientConfig(_, reason, name, _) => {
-            let needs_tls = reason.contains("not available at build time");
-            let remedy =
-                if needs_tls { "; build with the feature `ssl` of kmr-core (--features ssl)" } else { "" };
+            let remedy = if reason.contains("OIDC") {
+                "; kmr is built without OIDC, so use another sasl.mechanism"
+            } else if reason.contains("not available at build time") {
+                "; build with the feature `ssl` of kmr-core (--features ssl)"
+            } else {
+                ""
+            };
             Error::Config(format!("Kafka setting {name}: {reason}{remedy}"))
         }
         KafkaError::ClientCreation(reason) => Error::Config(format!("Kafka settings: {reason}")),

@@ -302,3 +302,15 @@ async fn a_topic_that_is_unknown_for_a_moment_is_waited_for() {
     let error = options.connect().await.err();
     assert!(matches!(&error, Some(Error::UnknownTopic { topic }) if topic == "events"), "{error:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn oauthbearer_without_a_source_of_tokens_is_a_wrong_setting() {
+    let cluster = Cluster::start(1);
+    let mut options = cluster.options(KIP_848);
+    options.client.config = options.client.config.set("sasl.mechanism", "OAUTHBEARER");
+    let error = options.connect().await.err().unwrap();
+    assert!(matches!(&error, Error::Config(text) if text.contains("no source of tokens")), "{error}");
+    options.client.config = options.client.config.set("sasl.oauthbearer.method", "oidc");
+    let error = options.connect().await.err().unwrap();
+    assert!(matches!(&error, Error::Config(text) if text.contains("without OIDC")), "{error}");
+}
