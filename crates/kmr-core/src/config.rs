@@ -14,10 +14,11 @@ use crate::telemetry;
 /// `bootstrap.servers` and `group.id` are required; without a group, only `bootstrap.servers`.
 /// Other settings override kmr's defaults (`fetch.*`, `queued.*`, `check.crcs=true`,
 /// `partition.assignment.strategy=cooperative-sticky`). With `check.crcs`, a record batch that was
-/// damaged in storage or on its way stops the consumer, and its records are not delivered. The delivery guarantee depends on four
-/// settings, which kmr always sets itself. For `enable.auto.commit`, `enable.auto.offset.store` and
-/// `enable.partition.eof` it logs a warning if they were set to another value. A value of
-/// `auto.offset.reset` becomes the reset policy.
+/// damaged in storage or on its way stops the consumer, and its records are not delivered.
+///
+/// The delivery guarantee depends on four settings, which kmr always sets itself. For
+/// `enable.auto.commit`, `enable.auto.offset.store` and `enable.partition.eof` it logs a warning if
+/// they were set to another value. A value of `auto.offset.reset` becomes the reset policy.
 ///
 /// `Debug` hides the values of settings whose names look like secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -74,14 +75,15 @@ impl ClientConfig {
         rejected.chain(forced).chain(statistics).chain(risky).collect()
     }
 
-    /// Whether `statistics.interval.ms` is too long for `client/fetch_limit`, which needs statistics
+    /// Whether `statistics.interval.ms` is too long for `client/fetch_limit`. It needs statistics
     /// unless the user has set the limit.
     fn has_rare_statistics(&self) -> bool {
         let millis = self.get(STATISTICS).and_then(|value| value.parse::<u64>().ok());
         self.get("fetch.max.bytes").is_none() && millis.is_some_and(|millis| millis == 0 || millis > 1000)
     }
 
-    fn is_next_generation(&self) -> bool {
+    /// Whether the group uses KIP-848.
+    pub(crate) fn is_next_generation(&self) -> bool {
         self.get("group.protocol").is_some_and(|protocol| protocol.eq_ignore_ascii_case("consumer"))
     }
 

@@ -59,8 +59,8 @@ impl TopicIds {
         found.is_some_and(|found| *self.has_controller.get_or_init(|| found))
     }
 
-    /// Notes the topic ids of partitions that are about to be assigned, and the cluster id. A topic whose id is not
-    /// found now is not compared later.
+    /// Notes the topic ids of partitions that are about to be assigned, and the cluster id. A topic
+    /// whose id is not found now is not compared later.
     pub(super) async fn note(&self, client: &ClientRef, partitions: &[TopicPartition]) {
         if partitions.is_empty() || !self.has_controller(client).await {
             return;

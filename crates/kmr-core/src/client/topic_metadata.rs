@@ -3,7 +3,7 @@
 //! Commits name topics and not their ids. When a topic is deleted and created again at once, the
 //! group may still have an offset of the deleted topic, or apply a late commit of it to the new
 //! one. A consumer that starts there skips records of the new topic. So each commit carries the ids
-//! of topic and cluster, and an offset of another topic of the same cluster is no starting position.
+//! of topic and cluster, and an offset of another topic of that cluster is no starting position.
 //!
 //! Commit metadata that is in force (C7) is left as it is. That of exactly-once mode names the log
 //! itself.
@@ -93,9 +93,10 @@ mod tests {
         [(partition, start)].into()
     }
 
-    /// What remains of an offset with this metadata when the partition has this log.
-    fn remaining(metadata: &str, now: Option<LogId>) -> Option<(Option<i64>, Option<Arc<str>>)> {
+    /// What remains of an offset with this metadata when the topic has this id.
+    fn remaining(metadata: &str, topic: Option<u128>) -> Option<(Option<i64>, Option<Arc<str>>)> {
         let mut committed = start(Some(metadata.into()));
+        let now = topic.and_then(|topic| log("here", topic));
         start_new_topics(&mut committed, ResetPolicy::Latest, |_| now.as_ref()).unwrap();
         committed.into_values().next().map(|start| (start.offset, start.metadata))
     }
@@ -107,9 +108,9 @@ mod tests {
         let metadata = commits[0].metadata.clone().unwrap();
         assert_eq!(&*metadata, "kmr-topic-id:ffff0000000000000000000000000007:here");
         let lowest = Some((None, None));
-        assert_eq!(remaining(&metadata, log("here", NEW)), lowest, "the topic was created again");
+        assert_eq!(remaining(&metadata, Some(NEW)), lowest, "the topic was created again");
         let kept = Some((Some(5), None));
-        assert_eq!(remaining(&metadata, log("here", OLD)), kept, "the ids are not the graph's metadata");
+        assert_eq!(remaining(&metadata, Some(OLD)), kept, "the ids are not the graph's metadata");
         assert_eq!(remaining(&metadata, None), kept, "brokers before Kafka 2.8 have no ids");
     }
 
@@ -130,9 +131,9 @@ mod tests {
     fn an_offset_that_another_cluster_translated_is_kept() {
         let kept = Some((Some(5), None));
         let copied = "kmr-topic-id:ffff0000000000000000000000000007:there";
-        assert_eq!(remaining(copied, log("here", NEW)), kept, "a copy of MirrorMaker");
+        assert_eq!(remaining(copied, Some(NEW)), kept, "a copy of MirrorMaker");
         let old_form = "kmr-topic-id:ffff0000000000000000000000000007";
-        assert_eq!(remaining(old_form, log("here", NEW)), kept, "the cluster is unknown");
+        assert_eq!(remaining(old_form, Some(NEW)), kept, "the cluster is unknown");
     }
 
     #[test]

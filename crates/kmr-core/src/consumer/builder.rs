@@ -27,7 +27,12 @@ pub struct ConsumerBuilder<P = ()> {
 }
 
 impl<P> ConsumerBuilder<P> {
-    /// The topics to consume. A name that starts with `^` is a pattern.
+    /// The topics to consume. A name that starts with `^` is a pattern: a POSIX extended regular
+    /// expression.
+    ///
+    /// In a KIP-848 group (`group.protocol=consumer`) the broker matches patterns, by the rules of
+    /// RE2/J and with the whole name. There `^orders` matches the topic `orders` alone. `^orders.*`
+    /// matches all topics that start with it.
     pub fn topics<T>(mut self, topics: T) -> Self
     where
         T: IntoIterator,
@@ -328,6 +333,18 @@ mod tests {
             let other = builder().topics(topics).strategy(writing_dead_letters_to("other", "127.0.0.1:1"));
             assert!(other.build().is_ok());
         }
+    }
+
+    #[test]
+    fn patterns_that_the_broker_matches_deny_no_topic_of_dead_letters() {
+        use crate::consumer::test_builder::writing_dead_letters_to;
+        let to_dead = |topic: &str| {
+            let config = ClientConfig::new().set("bootstrap.servers", "127.0.0.1:1").set("group.id", "g");
+            let kip_848 = config.set("group.protocol", "consumer");
+            builder().config(kip_848).topics([topic]).strategy(writing_dead_letters_to("dead", "127.0.0.1:1"))
+        };
+        assert!(to_dead("^dea").build().is_ok(), "the broker compares the whole name");
+        assert_denied(to_dead("dead"), "is one of its topics");
     }
 
     #[test]

@@ -127,7 +127,7 @@ fn recover(
     match recovery {
         Recovery::RestartPartition => {
             telemetry::partition_restarts(&partition, stuck.offset, stuck.age, &stuck.waits_for);
-            // The partition restarts at its committed offset. Out of range there, it is reset again.
+            // A reset follows again if the committed offset is out of range, too.
             session.repositionings.cancel(std::slice::from_ref(&partition));
             let cause = RepositionCause::Restart(stuck);
             session.reposition_requests.push(RepositionRequest { partition, cause });

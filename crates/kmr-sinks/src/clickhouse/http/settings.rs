@@ -57,8 +57,8 @@ pub(crate) const PINNED: &[(&str, &str)] = &[
     ("use_query_cache", "0"),
 ];
 
-/// Settings of inserts into a table that keeps no rows itself, where the error of a view loses rows.
-/// In other tables the rows are stored, so the user's profile decides.
+/// Settings of inserts into a table that keeps no rows itself. There the error of a view loses
+/// rows. In other tables the rows are stored, so the user's profile decides.
 pub(crate) const VIEWS_HAVE_THE_ROWS: &[(&str, &str)] = &[
     ("materialized_views_ignore_errors", "0"),
     ("ignore_materialized_views_with_dropped_target_table", "0"),
