@@ -9,6 +9,7 @@ mod in_process;
 mod load;
 mod programs;
 mod scene;
+mod without_group;
 mod writer;
 
 // The ClickHouse sink without a consumer.

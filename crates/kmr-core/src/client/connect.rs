@@ -67,12 +67,14 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
     let calls = PartitionCalls { client: client.clone(), fetcher };
     let Some(group) = connect.client.group()? else {
         let refresh = refresh_interval(&connect.client.config);
+        let ids = TopicIds::new(Queue::new(client.clone())?);
+        let topics = TopicWatch::new(client, topics, ids, refresh);
         let member = Groupless {
             _threads: threads,
             calls,
             policy,
             remembered: connect.remembered.clone(),
-            events: Mutex::new(Events { failures: events, topics: TopicWatch::new(client, topics, refresh) }),
+            events: Mutex::new(Events { failures: events, topics }),
         };
         return Ok(Connected { member: Arc::new(member), queue });
     };

@@ -65,10 +65,7 @@ impl TopicIds {
         if partitions.is_empty() || !self.has_controller(client).await {
             return;
         }
-        let ids = match self.request(partitions.iter().map(TopicPartition::topic).collect()).await {
-            Some(reply) => ids(reply),
-            None => HashMap::new(),
-        };
+        let ids = self.look_up(client, partitions.iter().map(TopicPartition::topic).collect()).await;
         // It comes with the metadata, and a client never moves to another cluster.
         let read = |client: &Client| client.client().fetch_cluster_id(timeouts::CLUSTER_ID);
         if self.cluster.get().is_none()
@@ -83,6 +80,18 @@ impl TopicIds {
                 None => noted.remove(partition),
             };
         }
+    }
+
+    /// The ids that topics have now, as far as brokers return them.
+    pub(super) async fn look_up(
+        &self,
+        client: &ClientRef,
+        topics: BTreeSet<&str>,
+    ) -> HashMap<String, TopicId> {
+        if !self.has_controller(client).await {
+            return HashMap::new();
+        }
+        self.request(topics).await.map(ids).unwrap_or_default()
     }
 
     /// The id of a partition's topic, if it was found.
@@ -145,7 +154,7 @@ const CREATED_AGAIN: &str = "the topic was deleted and created again while its r
                              the new topic from its committed offsets";
 
 /// The id of a topic that did not exist. A topic of that name that exists later is another one.
-const NO_TOPIC: TopicId = (0, 0);
+pub(super) const NO_TOPIC: TopicId = (0, 0);
 
 /// Why an offset of the topic with the id `noted` must not be committed. `found`: the id that the
 /// topic has now, if a broker returned it.

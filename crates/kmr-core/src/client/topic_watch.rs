@@ -1,9 +1,13 @@
 //! [`TopicWatch`]: without a group, the partitions of the topics, and rebalances when they change.
 //!
-//! Invariant: a partition is lost only when two consecutive look-ups do not find it. A broker that
-//! is starting may return a response without it once.
+//! Invariants:
+//! 1. A partition is lost only when two consecutive look-ups do not find it. A broker that is
+//!    starting may return a response without it once.
+//! 2. A topic that was deleted and created again, between two look-ups, is lost and assigned again.
+//!    librdkafka would read the new topic on from the position in the old one.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
@@ -12,7 +16,9 @@ use tokio::time::sleep;
 
 use super::context::Client;
 use super::handle::ClientRef;
+use super::native::replies::TopicId;
 use super::timeouts;
+use super::topic_ids::{NO_TOPIC, TopicIds};
 use crate::config::ClientConfig;
 use crate::error::Error;
 use crate::member::{Change, Rebalance, RebalanceProtocol};
@@ -36,18 +42,31 @@ pub(super) fn refresh_interval(config: &ClientConfig) -> Option<Duration> {
 pub(super) struct TopicWatch {
     client: ClientRef,
     topics: Vec<String>,
+    ids: Arc<TopicIds>,
     refresh: Option<Duration>,
     partitions: KnownPartitions,
-    lookup: BoxFuture<'static, Result<FoundPartitions, Error>>,
+    lookup: BoxFuture<'static, Result<Found, Error>>,
 }
 
-/// The partition numbers of each topic. A topic whose look-up failed is left out.
-type FoundPartitions = BTreeMap<String, BTreeSet<i32>>;
+/// What a look-up found.
+#[derive(Default)]
+struct Found {
+    /// The partition numbers of each topic. A topic whose look-up failed is left out.
+    partitions: BTreeMap<String, BTreeSet<i32>>,
+    /// The topic ids that brokers returned.
+    ids: HashMap<String, TopicId>,
+}
 
 impl TopicWatch {
-    pub(super) fn new(client: ClientRef, topics: Vec<String>, refresh: Option<Duration>) -> Self {
-        let lookup = look_up_after(client.clone(), topics.clone(), Duration::ZERO);
-        Self { client, topics, refresh, partitions: KnownPartitions::default(), lookup }
+    pub(super) fn new(
+        client: ClientRef,
+        topics: Vec<String>,
+        ids: TopicIds,
+        refresh: Option<Duration>,
+    ) -> Self {
+        let ids = Arc::new(ids);
+        let lookup = look_up_after(client.clone(), topics.clone(), ids.clone(), Duration::ZERO);
+        Self { client, topics, ids, refresh, partitions: KnownPartitions::default(), lookup }
     }
 
     /// A rebalance that was found by a look-up.
@@ -58,14 +77,14 @@ impl TopicWatch {
     /// Waits for the next look-up. Cancel safe.
     pub(super) async fn look_up(&mut self) {
         let found = (&mut self.lookup).await;
-        self.partitions.update(&found.unwrap_or_default());
+        self.partitions.update(found.unwrap_or_default());
         let wait = match self.refresh {
             // Nothing was found yet.
             None if self.partitions.known.is_empty() => Some(timeouts::METADATA),
             refresh => refresh,
         };
         self.lookup = match wait {
-            Some(wait) => look_up_after(self.client.clone(), self.topics.clone(), wait),
+            Some(wait) => look_up_after(self.client.clone(), self.topics.clone(), self.ids.clone(), wait),
             None => Box::pin(std::future::pending()),
         };
     }
@@ -77,13 +96,17 @@ struct KnownPartitions {
     known: BTreeSet<TopicPartition>,
     /// Known partitions that the last look-up did not find.
     missed: BTreeSet<TopicPartition>,
+    /// The id of each topic, as found last.
+    ids: HashMap<String, TopicId>,
     rebalances: VecDeque<Rebalance>,
     last_id: u64,
 }
 
 impl KnownPartitions {
-    /// New partitions are assigned. Partitions that are gone are lost (see the invariant).
-    fn update(&mut self, found: &FoundPartitions) {
+    /// New partitions are assigned. Partitions that are gone are lost (see the invariants).
+    fn update(&mut self, found: Found) {
+        let created_again = self.take_created_again(found.ids);
+        let found = found.partitions;
         let partitions = |(topic, numbers): (&String, &BTreeSet<i32>)| {
             numbers.iter().map(|number| TopicPartition::new(topic.as_str(), *number)).collect::<Vec<_>>()
         };
@@ -97,7 +120,8 @@ impl KnownPartitions {
         let new: Vec<_> = found_now.difference(&self.known).cloned().collect();
         self.known.retain(|partition| !gone.contains(partition));
         self.known.extend(new.iter().cloned());
-        for (change, partitions) in [(Change::Lose, gone), (Change::Assign, new)] {
+        let lost = created_again.into_iter().chain(gone).collect();
+        for (change, partitions) in [(Change::Lose, lost), (Change::Assign, new)] {
             if !partitions.is_empty() {
                 self.last_id += 1;
                 let protocol = RebalanceProtocol::Cooperative;
@@ -105,21 +129,39 @@ impl KnownPartitions {
             }
         }
     }
+
+    /// Removes the known partitions of topics that have another id than before.
+    fn take_created_again(&mut self, ids: HashMap<String, TopicId>) -> BTreeSet<TopicPartition> {
+        let differs = |(topic, id): (String, TopicId)| {
+            let before = self.ids.insert(topic.clone(), id);
+            before.is_some_and(|before| before != id).then_some(topic)
+        };
+        let topics: BTreeSet<String> = ids.into_iter().filter_map(differs).collect();
+        let (taken, kept) =
+            std::mem::take(&mut self.known).into_iter().partition(|p| topics.contains(p.topic()));
+        self.known = kept;
+        self.missed.retain(|partition| !topics.contains(partition.topic()));
+        taken
+    }
 }
 
 fn look_up_after(
     client: ClientRef,
     topics: Vec<String>,
+    ids: Arc<TopicIds>,
     wait: Duration,
-) -> BoxFuture<'static, Result<FoundPartitions, Error>> {
+) -> BoxFuture<'static, Result<Found, Error>> {
     Box::pin(async move {
         sleep(wait).await;
-        client.call("metadata", move |client| look_up(client, &topics)).await
+        let mut ids = ids.look_up(&client, topics.iter().map(String::as_str).collect()).await;
+        ids.retain(|_, id| *id != NO_TOPIC);
+        let partitions = client.call("metadata", move |client| look_up(client, &topics)).await?;
+        Ok(Found { partitions, ids })
     })
 }
 
-fn look_up(client: &Client, topics: &[String]) -> FoundPartitions {
-    let mut partitions = FoundPartitions::new();
+fn look_up(client: &Client, topics: &[String]) -> BTreeMap<String, BTreeSet<i32>> {
+    let mut partitions = BTreeMap::new();
     for name in topics {
         let Ok(metadata) = client.fetch_metadata(Some(name), timeouts::METADATA) else { continue };
         let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else { continue };
@@ -141,23 +183,42 @@ fn look_up(client: &Client, topics: &[String]) -> FoundPartitions {
 mod tests {
     use super::*;
 
+    /// Partitions of the topic `t`, without an id.
+    fn found(numbers: &[i32]) -> Found {
+        let partitions = [("t".to_owned(), numbers.iter().copied().collect())].into();
+        Found { partitions, ids: HashMap::new() }
+    }
+
+    fn changes(partitions: &mut KnownPartitions, found: Found) -> Vec<(Change, Vec<i32>)> {
+        partitions.update(found);
+        let numbers = |r: Rebalance| (r.change, r.partitions.iter().map(TopicPartition::partition).collect());
+        partitions.rebalances.drain(..).map(numbers).collect()
+    }
+
+    #[test]
+    fn a_topic_that_was_created_again_is_lost_and_assigned_again() {
+        let mut partitions = KnownPartitions::default();
+        let with_id =
+            |numbers: &[i32], id: i64| Found { ids: [("t".to_owned(), (0, id))].into(), ..found(numbers) };
+        let mut step = |found: Found| changes(&mut partitions, found);
+        assert_eq!(step(with_id(&[0, 1], 1)), [(Change::Assign, vec![0, 1])]);
+        assert_eq!(step(with_id(&[0, 1], 1)), []);
+        assert_eq!(step(found(&[0, 1])), [], "no broker returned the id");
+        assert_eq!(step(with_id(&[0], 2)), [(Change::Lose, vec![0, 1]), (Change::Assign, vec![0])]);
+        assert_eq!(step(with_id(&[0], 2)), []);
+    }
+
     #[test]
     fn new_partitions_are_assigned_and_partitions_that_are_gone_are_lost() {
         let mut partitions = KnownPartitions::default();
-        let found = |numbers: &[i32]| [("t".to_owned(), numbers.iter().copied().collect())].into();
-        let mut step = |found: FoundPartitions| -> Vec<(Change, Vec<i32>)> {
-            partitions.update(&found);
-            let numbers =
-                |r: Rebalance| (r.change, r.partitions.iter().map(TopicPartition::partition).collect());
-            partitions.rebalances.drain(..).map(numbers).collect()
-        };
+        let mut step = |found: Found| changes(&mut partitions, found);
         assert_eq!(step(found(&[0, 1])), [(Change::Assign, vec![0, 1])]);
         assert_eq!(step(found(&[0, 1])), []);
-        assert_eq!(step(FoundPartitions::new()), [], "the look-up of the topic failed");
+        assert_eq!(step(Found::default()), [], "the look-up of the topic failed");
         assert_eq!(step(found(&[])), [], "one response may be wrong");
         assert_eq!(step(found(&[0, 1])), [], "and it was wrong");
         assert_eq!(step(found(&[1, 2])), [(Change::Assign, vec![2])]);
-        assert_eq!(step(FoundPartitions::new()), [], "a failed look-up is not the second in a row");
+        assert_eq!(step(Found::default()), [], "a failed look-up is not the second in a row");
         assert_eq!(step(found(&[1])), [(Change::Lose, vec![0])]);
         assert_eq!(step(found(&[])), [(Change::Lose, vec![2])]);
         assert_eq!(step(found(&[])), [(Change::Lose, vec![1])]);
