@@ -81,6 +81,20 @@ impl Kafka {
         Ok(kafka)
     }
 
+    /// A broker for one test with a second listener, and the address of that one. It advertises
+    /// `advertised`, where nothing listens.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::shared`].
+    pub async fn with_false_listener(advertised: u16) -> Result<(Self, String)> {
+        let (port, second, controller) = (free_port()?, free_port()?, free_port()?);
+        let image = Image::choose(Service::Kafka).await?;
+        let environment = settings::proxied(port, second, advertised, controller);
+        let kafka = Self::start_new(&image, port, environment).await?;
+        Ok((kafka, format!("127.0.0.1:{second}")))
+    }
+
     /// A new broker with a listener at `port`, as soon as it answers.
     async fn start_new(image: &Image, port: u16, environment: Environment) -> Result<Self> {
         let mut attempt = 1;

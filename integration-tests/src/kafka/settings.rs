@@ -32,7 +32,8 @@ pub(crate) fn plaintext(port: u16, controller: u16) -> Environment {
     environment
 }
 
-/// A listener for the test itself, and one whose advertised address is that of a proxy.
+/// A listener for the test itself, and one whose advertised address is that of a proxy, or of
+/// nothing.
 pub(crate) fn proxied(port: u16, behind: u16, proxy: u16, controller: u16) -> Environment {
     let mut environment = common(controller);
     let own_listener = format!("PLAINTEXT://127.0.0.1:{port}");

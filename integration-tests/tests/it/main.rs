@@ -9,7 +9,6 @@ mod in_process;
 mod load;
 mod programs;
 mod scene;
-mod without_group;
 mod writer;
 
 // The ClickHouse sink without a consumer.
@@ -42,4 +41,6 @@ mod rebalance;
 mod restarts;
 mod schema_changes;
 mod secured_clickhouse;
+mod unreachable_leaders;
 mod verify;
+mod without_group;

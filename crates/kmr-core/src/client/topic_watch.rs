@@ -3,7 +3,7 @@
 //! Invariants:
 //! 1. A partition is lost only when two consecutive look-ups do not find it. A broker that is
 //!    starting may return a response without it once.
-//! 2. A topic that was deleted and created again, between two look-ups, is lost and assigned again.
+//! 2. A topic that was deleted and created again between look-ups is lost and assigned again.
 //!    librdkafka would read the new topic on from the position in the old one.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};

@@ -135,7 +135,7 @@ impl<P> ConsumerBuilder<P> {
     /// Nothing is committed to Kafka, and every run starts where [`start_at`](Self::start_at) and
     /// [`offset_reset_policy`](Self::offset_reset_policy) decide. Several such consumers all read
     /// everything. `group.id` is not needed. Partitions that are added later are found within
-    /// `topic.metadata.refresh.interval.ms`, or 60 s, and so is a topic that was deleted and created
+    /// `topic.metadata.refresh.interval.ms`, or 60 s. So is a topic that was deleted and created
     /// again: the same policies decide where it starts. Topics are names, not patterns.
     pub fn without_group(mut self) -> Self {
         self.options.without_group = true;

@@ -20,7 +20,7 @@ use crate::clickhouse::table::types::{ServerRanges, Type};
 ///
 /// All of them can be `Nullable`. A timestamp that its column cannot hold, such as the year 2200 in
 /// a `DateTime`, makes the record a dead letter: see
-/// [`out_of_range_policy`](super::ClickHouseWriter::out_of_range_policy).
+/// [`out_of_range_policy`](crate::clickhouse::ClickHouseWriter::out_of_range_policy).
 ///
 /// ```
 /// use kmr_sinks::clickhouse::RecordColumns;

@@ -10,7 +10,6 @@ use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::query::select_with;
 use crate::clickhouse::http::settings::{BLOCK_ROWS, TOKEN, start_settings};
-use crate::clickhouse::table::name::literal;
 
 #[derive(Deserialize)]
 struct Applied {
@@ -41,13 +40,15 @@ async fn compare(endpoint: &Endpoint, table: &str, async_insert: bool) -> Result
     let parameters = start_settings(&block_rows, async_insert);
     let mut sent = parameters.clone();
     endpoint.pins.for_each(|pin| sent.push(pin));
-    let names: Vec<_> = sent.iter().map(|(name, _)| literal(name)).collect();
-    let statement = format!("SELECT name, value FROM system.settings WHERE name IN ({})", names.join(", "));
-    let applied: Vec<Applied> = select_with(endpoint, table, &statement, &parameters).await?;
+    // All that differ from the server's defaults: a list of names would be long for a proxy.
+    let statement = "SELECT name, value FROM system.settings WHERE changed";
+    let applied: Vec<Applied> = select_with(endpoint, table, statement, &parameters).await?;
     sent.iter().try_for_each(|(name, value)| {
         let found = applied.iter().find(|applied| applied.name == *name).map(|applied| &*applied.value);
-        // Not every parameter is a setting of every server, but each server has the token.
-        if found == Some(*value) || (found.is_none() && *name != TOKEN) {
+        // One that is not found has its default, or is no setting of this server. The token always
+        // differs from its default.
+        let is_applied = found.map_or(*name != TOKEN, |found| plain(found) == plain(value));
+        if is_applied {
             return Ok(());
         }
         Err(ClickHouseError::SettingNotApplied {
@@ -57,4 +58,23 @@ async fn compare(endpoint: &Endpoint, table: &str, async_insert: bool) -> Result
             applied: found.unwrap_or_default().to_owned(),
         })
     })
+}
+
+/// A value as kmr writes it. Servers may show a Bool as a word.
+fn plain(value: &str) -> &str {
+    match value {
+        "true" => "1",
+        "false" => "0",
+        value => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bool_that_is_shown_as_a_word_is_the_value_that_was_sent() {
+        assert_eq!(["true", "false", "8"].map(plain), ["1", "0", "8"]);
+    }
 }
