@@ -43,6 +43,9 @@ pub(super) struct Context {
 /// a warning this often.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 
+const OVERTAKEN_REVOKE: &str = "topics changed while partitions were revoked, and librdkafka has joined the group \
+     again without waiting; it would take part in no later rebalance, so kmr joins with a new client";
+
 /// The rebalance that waits for an answer: current answer (R5).
 #[derive(Default)]
 pub(super) struct Rebalances {
@@ -55,6 +58,17 @@ pub(super) struct Rebalances {
 impl Rebalances {
     fn is_current(&self, id: u64) -> bool {
         self.current.as_ref().is_some_and(|rebalance| rebalance.id == id)
+    }
+
+    /// Whether a change is an assignment of a cooperative group that comes before the answer to a
+    /// revoke. librdkafka has joined the group again meanwhile, because topics have changed. It
+    /// keeps what was to be assigned after the revoke (`rkcg_rebalance_incr_assignment`) until that
+    /// answer, which it no longer expects. As long as it has that, it skips each later rebalance:
+    /// the group removes the member, which is not notified and goes on reading.
+    fn ends_membership(&self, change: Change, protocol: RebalanceProtocol) -> bool {
+        change == Change::Assign
+            && protocol == RebalanceProtocol::Cooperative
+            && self.current.as_ref().is_some_and(|rebalance| rebalance.change == Change::Revoke)
     }
 }
 
@@ -278,8 +292,13 @@ impl ConsumerContext for Context {
         let elements = list.elements();
         let partitions = elements.iter().map(|e| TopicPartition::new(e.topic(), e.partition())).collect();
         let rebalance = Rebalance { id: rebalances.last_id, protocol, change, partitions };
+        let ends_membership = rebalances.ends_membership(change, protocol);
         rebalances.current = Some(rebalance.clone());
-        let _ = self.events.send(MemberEvent::Rebalance(rebalance));
+        if ends_membership {
+            self.report_fatal(retryable("staying in the group", OVERTAKEN_REVOKE));
+        } else {
+            let _ = self.events.send(MemberEvent::Rebalance(rebalance));
+        }
     }
 }
 

@@ -245,10 +245,10 @@ impl AssignLists {
 /// Partitions that librdkafka has assigned and kmr has not.
 ///
 /// When the metadata of topics changes, librdkafka joins the group again, even while a revoke waits
-/// for its answer (`rd_kafka_cgrp_metadata_update_check`). The next assignment replaces the revoke,
-/// and the partitions of the revoke stay assigned. librdkafka would fetch them for no task, and
-/// reject an assignment that returns them. In an eager group each assignment names all partitions,
-/// so there are no strays.
+/// for its answer (`rd_kafka_cgrp_metadata_update_check`). The next revoke then replaces that one,
+/// whose partitions stay assigned. librdkafka would fetch them for no task, and reject an
+/// assignment that returns them. In an eager group each assignment names all partitions, so there
+/// are no strays.
 fn strays(
     client: &Client,
     protocol: RebalanceProtocol,

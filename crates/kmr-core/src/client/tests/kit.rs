@@ -31,10 +31,11 @@ pub(super) const COOPERATIVE: Settings =
 pub(super) const EAGER: Settings =
     &[("partition.assignment.strategy", "range"), ("session.timeout.ms", "6000")];
 
-/// Maximum wait for anything in these tests, in seconds. Under valgrind everything takes longer.
+/// Maximum wait for anything in these tests, in seconds. A classic group of the mock needs up to
+/// two session timeouts for a rebalance. Under valgrind everything takes longer.
 fn patience() -> Duration {
     let set = std::env::var("KMR_CLIENT_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
-    Duration::from_secs(set.unwrap_or(20))
+    Duration::from_secs(set.unwrap_or(60))
 }
 
 pub(super) fn partition(number: i32) -> TopicPartition {
