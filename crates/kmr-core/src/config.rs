@@ -202,7 +202,7 @@ impl ClientConfig {
         // wire. `client/fetch_limit` adapts the limit to what responses unpack to, by the client's
         // statistics. When the client is created, librdkafka requires at least message.max.bytes.
         if !settings.contains_key("fetch.max.bytes") {
-            default(settings, STATISTICS, "1000");
+            default(settings, STATISTICS, "500");
         }
         let least = settings
             .get("message.max.bytes")
@@ -222,12 +222,12 @@ const RETRY_BACKOFF_MAX: &str = "retry.backoff.max.ms";
 /// The default of both in exactly-once mode.
 const EXACTLY_ONCE_BACKOFF_MILLIS: u64 = 2500;
 
-/// The most that is fetched of one partition at once, compressed, for a client that may hold
-/// `prefetch_bytes`. If records suddenly compress a thousand times better than those before, this
-/// bounds the one response that is unpacked before `client/fetch_limit` adapts. Larger values save
-/// no processor time where records are compressed.
+/// The most that is fetched at once, compressed, for a client that may hold `prefetch_bytes`. If
+/// records suddenly compress a thousand times better than those before, this bounds the one
+/// response that is unpacked before `client/fetch_limit` adapts. Lower values cost processor time
+/// on topics that are hardly compressed, and keep `fetch.min.bytes` low.
 pub(crate) fn largest_fetch(prefetch_bytes: usize) -> usize {
-    (prefetch_bytes / 128).clamp(32 << 10, 1 << 20)
+    (prefetch_bytes / 32).clamp(32 << 10, 1 << 20)
 }
 
 /// The largest response, and the largest batch of zstd when it is unpacked. librdkafka unpacks zstd
@@ -263,7 +263,7 @@ pub enum WarningKind {
 }
 
 const PROMISE: &str = "the delivery promise depends on it";
-const NEEDS_STATISTICS: &str = "kmr needs statistics each second to adapt fetch.max.bytes to memory_budget";
+const NEEDS_STATISTICS: &str = "kmr needs statistics at least each second to adapt fetch.max.bytes to memory_budget";
 const NOT_ALLOWED: &str = "not allowed with group.protocol=consumer (KIP-848)";
 
 /// Settings that are used, with their risk. Some are risky only with one value.
@@ -510,8 +510,8 @@ mod tests {
         let config = ClientConfig::new().set("fetch.message.max.bytes", "70000");
         assert!(!config.effective(16 << 20, false).contains_key("max.partition.fetch.bytes"));
         let default = ClientConfig::new().effective(16 << 20, false);
-        assert_eq!(default["max.partition.fetch.bytes"], "131072");
-        assert_eq!(default["statistics.interval.ms"], "1000");
+        assert_eq!(default["max.partition.fetch.bytes"], "524288");
+        assert_eq!(default["statistics.interval.ms"], "500");
     }
 
     #[test]
@@ -521,11 +521,11 @@ mod tests {
         for rare in ["0", "60000"] {
             let lint = set(rare).lint();
             assert_eq!((lint[0].name, lint[0].effect), (STATISTICS, WarningKind::Replaced));
-            assert_eq!(effective(&set(rare)), "1000");
+            assert_eq!(effective(&set(rare)), "500");
             let fixed = set(rare).set("fetch.max.bytes", "5000000");
             assert_eq!(effective(&fixed), rare, "no limit is adapted");
         }
-        assert_eq!((set("500").lint(), effective(&set("500"))), (Vec::new(), "500".to_owned()));
+        assert_eq!((set("700").lint(), effective(&set("700"))), (Vec::new(), "700".to_owned()));
     }
 
     #[test]
@@ -539,7 +539,7 @@ mod tests {
     #[test]
     fn fetch_minimum_is_at_most_the_limit_per_partition() {
         let least = |config: ClientConfig| config.effective(16 << 20, false)["fetch.min.bytes"].clone();
-        assert_eq!(least(ClientConfig::new()), "131072");
+        assert_eq!(least(ClientConfig::new()), "400000");
         let large = ClientConfig::new().set("max.partition.fetch.bytes", "1048576");
         assert_eq!(least(large), "400000");
         assert_eq!(least(ClientConfig::new().set("max.partition.fetch.bytes", "65536")), "65536");

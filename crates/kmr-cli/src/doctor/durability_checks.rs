@@ -140,6 +140,9 @@ pub(super) fn start(server: &ClickHouseFacts) -> Check {
     match &server.start {
         Ok(()) => Check::ok("writer", "starts; the user may set what its inserts need"),
         Err(reason) if server.version.is_err() => Check::unknown("writer", reason),
+        Err(reason) if server.row.as_ref().is_err_and(|row| reason.contains(row.as_str())) => {
+            Check::new("writer", State::Fail, "does not start, see columns", "mend the columns first")
+        }
         Err(reason) => Check::new("writer", State::Fail, reason, "the consumer would stop with this error"),
     }
 }
@@ -191,6 +194,16 @@ mod tests {
     fn checked(tables: &[TableFacts]) -> (State, String) {
         let check = engine(&facts().clickhouse, tables);
         (check.state, format!("{} → {}", check.found, check.remedy))
+    }
+
+    #[test]
+    fn a_writer_that_does_not_start_says_why_once() {
+        let mut server = facts().clickhouse;
+        server.start = Err("table db.t has no column `offset`".to_owned());
+        assert!(start(&server).found.contains("has no column"));
+        server.row = Err("has no column `offset`".to_owned());
+        let check = start(&server);
+        assert!(check.state == State::Fail && !check.found.contains("has no column"), "{}", check.found);
     }
 
     #[test]

@@ -2,14 +2,14 @@
 //!
 //! A broker counts compressed bytes, and librdkafka unpacks a whole response at once. So a client
 //! starts with a limit of a few kilobytes. The client's statistics show how much the received bytes
-//! weigh in memory. While they weigh little and fetches are frequent, the limit grows, because many
-//! small fetches cost processor time. A response holds at least one batch, however small the limit,
-//! so every client makes progress.
+//! weigh in memory. While they weigh little, the limit grows, because many small fetches cost
+//! processor time. A response holds at least one batch, however small the limit, so every client
+//! makes progress.
 //!
 //! Invariants:
 //! 1. The limit times the last measured weight per byte is at most the target.
-//! 2. The limit grows only after a second of frequent fetches, and returns to the start without
-//!    them: nothing is known about the next records of a quiet topic.
+//! 2. The limit grows to a share of what was received at most, and returns to the start without
+//!    fetches: nothing is known about the next records of a quiet topic.
 //! 3. A limit that the user set is never changed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,10 +27,10 @@ use crate::telemetry;
 const START: usize = 4 << 10;
 /// The lowest limit. Most batches are larger, and a response then holds one.
 const LEAST: usize = 1_000;
-/// Fetches between two statistics from which on the limit grows.
-const FREQUENT: u64 = 64;
-/// Most growth between two statistics.
-const GROWTH: usize = 4;
+/// The limit grows to this share of the bytes between two statistics. So a response is small
+/// against the records that its weight is estimated from, and a client that receives much fetches
+/// about this often.
+const SHARE: u64 = 16;
 
 /// The bytes that a response may unpack to, with librdkafka's memory per record.
 fn target(prefetch_bytes: usize) -> usize {
@@ -140,11 +140,8 @@ impl State {
     /// The limit after `received`.
     fn next(&self, received: &Totals) -> usize {
         let fetches = received.wire_bytes / self.limit as u64;
-        let grown = match fetches {
-            0 => self.limit / 2,
-            FREQUENT.. => self.limit * GROWTH,
-            _ => self.limit,
-        };
+        let share = usize::try_from(received.wire_bytes / SHARE).unwrap_or(usize::MAX);
+        let grown = share.max(if fetches == 0 { self.limit / 2 } else { self.limit });
         // One response may hold more than the target. Fewer bytes say nothing about the others.
         let aim = if received.weight() < self.target as u64 {
             self.limit.max(START)
@@ -176,8 +173,8 @@ mod tests {
             Self { limit: FetchLimit::new(PREFETCH), totals }
         }
 
-        /// Receives `wire_bytes` within a second. Returns the limit after it.
-        fn second(&mut self, wire_bytes: u64, ratio: u64, record_bytes: u64) -> usize {
+        /// Receives `wire_bytes` between two statistics. Returns the limit after them.
+        fn interval(&mut self, wire_bytes: u64, ratio: u64, record_bytes: u64) -> usize {
             self.totals.wire_bytes += wire_bytes;
             self.totals.content_bytes += wire_bytes * ratio;
             self.totals.records += wire_bytes * ratio / record_bytes;
@@ -200,7 +197,7 @@ mod tests {
         for (ratio, record_bytes) in [(1, 200), (3, 1_000), (30, 1_000), (300, 1 << 20), (7_000, 1 << 20)] {
             let mut received = Received::new();
             for _ in 0..10 {
-                let limit = received.second(50_000_000, ratio, record_bytes) as u64;
+                let limit = received.interval(50_000_000, ratio, record_bytes) as u64;
                 let weight = limit * ratio * (record_bytes + RECORD_OVERHEAD as u64) / record_bytes;
                 let allowed = target(PREFETCH) as u64;
                 assert!(
@@ -210,32 +207,35 @@ mod tests {
             }
         }
         let mut received = Received::new();
-        let limits: Vec<usize> = (0..4).map(|_| received.second(50_000_000, 3, 1_000)).collect();
-        assert_eq!(limits, [16 << 10, 64 << 10, 128 << 10, 128 << 10]);
+        let mut grown = |wire_bytes| received.interval(wire_bytes, 1, 4_000);
+        assert_eq!(grown(16 * 80_000), 80_000, "a share of what was received");
+        assert_eq!(grown(16 * 90_000), 90_000);
+        assert_eq!(grown(50_000_000), largest_fetch(PREFETCH));
+        assert_eq!(grown(16 * 90_000), largest_fetch(PREFETCH), "fetches continue");
     }
 
     #[test]
     fn the_limit_shrinks_at_once_when_records_compress_better() {
         let mut received = Received::new();
-        while received.second(50_000_000, 1, 1_000) < largest_fetch(PREFETCH) {}
-        let limit = received.second(1_000_000, 3_000, 1 << 20);
+        while received.interval(50_000_000, 1, 1_000) < largest_fetch(PREFETCH) {}
+        let limit = received.interval(1_000_000, 3_000, 1 << 20);
         assert!((300..=1_000).contains(&limit), "{limit}");
     }
 
     #[test]
     fn a_quiet_client_returns_to_the_start_and_does_not_grow() {
         let mut received = Received::new();
-        while received.second(50_000_000, 1, 1_000) < largest_fetch(PREFETCH) {}
-        let limits: Vec<usize> = (0..6).map(|_| received.second(1_000, 1, 1_000)).collect();
-        assert_eq!(limits, [64 << 10, 32 << 10, 16 << 10, 8 << 10, START, START]);
-        assert_eq!(received.second(START as u64 * FREQUENT / 2, 1, 1_000), START);
+        while received.interval(50_000_000, 1, 1_000) < largest_fetch(PREFETCH) {}
+        let limits: Vec<usize> = (0..6).map(|_| received.interval(1_000, 1, 1_000)).collect();
+        assert_eq!(limits, [256 << 10, 128 << 10, 64 << 10, 32 << 10, 16 << 10, 8 << 10]);
+        assert_eq!([received.interval(1_000, 1, 1_000), received.interval(1_000, 1, 1_000)], [START; 2]);
     }
 
     #[test]
     fn a_limit_stays_low_without_fetches() {
         let mut received = Received::new();
-        let low = received.second(1_000_000, 7_000, 1 << 20);
-        assert_eq!((low, received.second(0, 1, 1)), (LEAST, LEAST));
+        let low = received.interval(1_000_000, 7_000, 1 << 20);
+        assert_eq!((low, received.interval(0, 1, 1)), (LEAST, LEAST));
     }
 
     #[test]

@@ -11,7 +11,7 @@
 //! 4. The rejection of an asynchronous insert decides nothing about a row: the server may have
 //!    combined the insert with others. The part is sent again as a synchronous insert.
 //!
-//! A planned block of exactly-once mode is delivered by [`PlannedBlock`].
+//! A planned block of exactly-once mode is delivered by [`BlockInsert`].
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
@@ -34,7 +34,7 @@ use crate::clickhouse::config::SchemaChange;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::exactly_once::PlannedRows;
-use crate::clickhouse::exactly_once::block::{BlockError, PlannedBlock, SharedBisection};
+use crate::clickhouse::exactly_once::block::{BlockError, BlockInsert, SharedBisection};
 use crate::clickhouse::http::hosts::HostFault;
 use crate::clickhouse::telemetry;
 
@@ -281,7 +281,7 @@ impl Delivery for FrozenBatch {
         let started = Instant::now();
         let result = match &attempt.block {
             Some(block) => {
-                let planned = PlannedBlock {
+                let insert = BlockInsert {
                     block,
                     destination: &self.destination,
                     encoded: &self.encoded,
@@ -289,7 +289,7 @@ impl Delivery for FrozenBatch {
                     progress: &self.progress,
                     bisection: &self.block_bisection,
                 };
-                planned.insert().await
+                insert.insert().await
             }
             None => match self.insert_all().await {
                 Ok(()) => Ok(()),

@@ -25,8 +25,8 @@ use crate::clickhouse::exactly_once::windows::Window;
 use crate::clickhouse::telemetry;
 use crate::errors::delivery_error;
 
-/// A planned block, and what its insert needs.
-pub(crate) struct PlannedBlock<'b> {
+/// The insert of a planned block, and what it needs.
+pub(crate) struct BlockInsert<'b> {
     pub(crate) block: &'b Block,
     pub(crate) destination: &'b Destination,
     pub(crate) encoded: &'b EncodedBatch,
@@ -79,7 +79,7 @@ impl SharedBisection {
     }
 }
 
-impl PlannedBlock<'_> {
+impl BlockInsert<'_> {
     /// Inserts the block, or finds the rows that the table rejects.
     pub(crate) async fn insert(&self) -> Result<(), BlockError> {
         let part = Part { rows: 0..self.encoded.rows(), excluded: self.block.excluded_rows.to_vec() };
