@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-use super::cluster::{Client, ClusterState};
+use super::cluster::{Client, ClusterState, Faults};
 use super::drive::Run;
 use super::schedule::{Action, TOPICS};
 use crate::error::error_chain;
@@ -36,8 +36,7 @@ impl Run<'_> {
                 });
             }
             Action::FailingCalls { time } => {
-                self.cluster.lock().faults.failing_calls_until = now + *time;
-                self.fault_until(now + *time + RECOVERY);
+                self.fault(now + *time + RECOVERY, |faults| faults.failing_calls_until = now + *time);
             }
             Action::ForeignCommit { topic, partition, keeps_metadata } => {
                 self.change(*topic, *partition, |state, partition| {
@@ -55,20 +54,14 @@ impl Run<'_> {
             Action::DeleteTopic => self.cluster.lock().delete_topic(TOPICS[1]),
             Action::CreateTopic => self.create_topic(),
             Action::Commits { fault, time } => {
-                self.cluster.lock().faults.commits = Some((*fault, now + *time));
-                self.fault_until(now + *time + RECOVERY);
+                self.fault(now + *time + RECOVERY, |faults| faults.commits = Some((*fault, now + *time)));
             }
             Action::Sinks { fault, time } => {
-                self.cluster.lock().faults.sinks = Some((*fault, now + *time));
-                self.fault_until(now + *time + RECOVERY);
+                self.fault(now + *time + RECOVERY, |faults| faults.sinks = Some((*fault, now + *time)));
             }
-            Action::SinkBroken => {
-                self.cluster.lock().faults.sink_broken = true;
-                self.fault_until(now + RECOVERY);
-            }
+            Action::SinkBroken => self.fault(now + RECOVERY, |faults| faults.sink_broken = true),
             Action::NoFetch { time } => {
-                self.cluster.lock().faults.no_fetch_until = now + *time;
-                self.fault_until(now + *time);
+                self.fault(now + *time, |faults| faults.no_fetch_until = now + *time);
             }
             Action::Pause { process, topic, partition, time } => {
                 self.pause(*process, self.partition(*topic, *partition), *time);
@@ -80,6 +73,12 @@ impl Run<'_> {
             Action::Lenient { time } => self.cluster.lock().blocks.lenient_until = Some(now + *time),
             Action::ReturnTwice { process } => self.return_twice(*process),
         }
+    }
+
+    /// Starts a fault that may have effects until `until`.
+    fn fault(&self, until: Instant, start: impl FnOnce(&mut Faults)) {
+        start(&mut self.cluster.lock().faults);
+        self.fault_until(until);
     }
 
     /// Records that faults may have effects until then.
