@@ -54,6 +54,8 @@ pub(crate) enum Mutant {
     PlansAfterInsert,
     /// E11: the member commits on after a commit that the broker may apply late.
     CommitsAfterLost,
+    /// C5: the member stays although the group rejects all of its commits.
+    StaysWithoutGroup,
     /// A reset drops records that were read and not mapped, and the commit passes them.
     ResetsBeforeMapping,
     /// A poll that takes items and returns none of them counts as a poll of an empty queue.

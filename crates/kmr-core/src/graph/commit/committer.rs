@@ -6,7 +6,9 @@
 //!   dropped.
 //! * C4, one committer: no other task commits. The committer reads the outcome of each offset. For
 //!   a partition that is no longer owned, a failed commit is an event, not an error.
-//! * C5, lost means uncommitted: a lost assignment is removed without a commit.
+//! * C5, lost means uncommitted: a lost assignment is removed without a commit. If the group rejects
+//!   every commit of an assignment for [`NOT_OWNED_LIMIT`], and no rebalance ends it, the member
+//!   counts as removed. It commits nothing any more, and the consumer joins again as a new member.
 //! * C7, metadata in force: every commit carries the metadata in force of its partition.
 //! * C8, one outstanding commit: until it is answered, none of its partitions is released.
 //! * E1: in exactly-once mode the metadata in force is the open plan or an idle marker
@@ -42,6 +44,18 @@ const READ_INTERVAL: Duration = Duration::from_millis(250);
 /// Time without a response to a commit before a warning, and between two warnings. A group
 /// coordinator may be unavailable for hours.
 const WARN_INTERVAL: Duration = Duration::from_secs(30);
+
+/// How long the group may reject every commit of an assignment as not owned, without a rebalance
+/// that ends the assignment. After that, only a new client helps.
+///
+/// A client that reports no rebalance any more would read and deliver for ever what other members
+/// own: librdkafka 2.12 skips each rebalance after one that it has not completed. Commits also fail
+/// as not owned while the group is between two generations, and after the group has removed a
+/// member, until the client reports the loss. Both take seconds: a group accepts commits of the
+/// old generation until the new one begins, and a member learns of its removal with its next
+/// heartbeat. So the limit is many times as long. If it is too short nevertheless, the consumer
+/// joins once more than it has to, and records are read again from the committed offsets.
+pub(crate) const NOT_OWNED_LIMIT: Duration = Duration::from_secs(120);
 
 /// A commit that has no response yet.
 struct OutstandingCommit {
@@ -88,7 +102,7 @@ pub(crate) struct Committer {
     entries: Entries,
     leaving: Vec<LeavingRequest>,
     outstanding: Option<OutstandingCommit>,
-    /// This member commits nothing any more (E11).
+    /// This member commits nothing any more (C5, E11).
     ended: bool,
 }
 
@@ -199,7 +213,7 @@ impl Committer {
             return; // one outstanding commit (C8)
         }
         if self.ended {
-            return; // a newer commit could be followed by the late one (E11)
+            return; // the group has removed the member (C5), or a late commit could follow (E11)
         }
         let due = self.entries.due(only);
         if due.is_empty() {
@@ -243,6 +257,7 @@ impl Committer {
             });
             if outcome == CommitOutcome::Committed {
                 entry.committed = Some(commit.offset);
+                entry.not_owned_since = None;
                 if let Some(plan_state) = &mut entry.plan_state {
                     plan_state.committed(commit.metadata.as_ref());
                 }
@@ -255,6 +270,7 @@ impl Committer {
     }
 
     fn handle_failure(&mut self, assignment: AssignmentId, commit: &OffsetCommit, outcome: &CommitOutcome) {
+        let is_leaving = self.is_leaving(assignment);
         let Some(entry) = self.entries.get_mut(assignment) else { return };
         match outcome {
             // While the group is between two generations, every commit fails as "not owned", also
@@ -264,13 +280,12 @@ impl Committer {
             CommitOutcome::Committed | CommitOutcome::Retryable(_) => {}
             // The partition may be lost, and the client is about to report it. New plans wait for
             // the next interval (C5).
-            CommitOutcome::NotOwned(_) => self.entries.commit_now = false,
-            // No further attempt helps a partition that leaves. One that stays may recover soon.
-            CommitOutcome::Gone(_) => {
-                let is_leaving =
-                    |request: &LeavingRequest| request.leaving.assignments().contains(&assignment);
-                entry.commits_stopped = self.leaving.iter().any(is_leaving);
+            CommitOutcome::NotOwned(reason) => {
+                self.entries.commit_now = false;
+                self.end_if_removed(assignment, commit, reason);
             }
+            // No further attempt helps a partition that leaves. One that stays may recover soon.
+            CommitOutcome::Gone(_) => entry.commits_stopped = is_leaving,
             CommitOutcome::Failed(reason) => {
                 // The consumer is ending. Everything else that is finished is still committed.
                 entry.commits_stopped = true;
@@ -282,6 +297,35 @@ impl Committer {
                 });
             }
         }
+    }
+
+    /// Whether a rebalance or the shutdown is ending the assignment.
+    fn is_leaving(&self, assignment: AssignmentId) -> bool {
+        self.leaving.iter().any(|request| request.leaving.assignments().contains(&assignment))
+    }
+
+    /// The group has rejected a commit as not owned. Ends the membership if it has rejected every
+    /// commit of the assignment for too long (C5).
+    fn end_if_removed(&mut self, assignment: AssignmentId, commit: &OffsetCommit, reason: &str) {
+        if self.ended || self.is_leaving(assignment) || enabled(Mutant::StaysWithoutGroup) {
+            return;
+        }
+        let Some(entry) = self.entries.get_mut(assignment) else { return };
+        let rejected_for = entry.not_owned_since.get_or_insert_with(Instant::now).elapsed();
+        if rejected_for < NOT_OWNED_LIMIT {
+            return;
+        }
+        self.ended = true;
+        self.entries.fail(Error::Client {
+            operation: format!("commit of {} offset {}", commit.partition, commit.offset),
+            source: format!(
+                "the group has rejected every commit of this partition for {rejected_for:.0?} ({reason}), and the client has \
+                 reported no rebalance that takes the partition away; another member may own it, so kmr joins the group \
+                 as a new member, and records after the committed offset are read again"
+            )
+            .into(),
+            retryable: true,
+        });
     }
 
     /// Logs a warning if the outstanding commit has had no response for [`WARN_INTERVAL`].
@@ -372,10 +416,14 @@ fn unanswered() -> Error {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
 
     use async_trait::async_trait;
+    use tokio::time::sleep;
 
     use super::*;
+    use crate::error::error_chain;
     use crate::graph::assignment::id::Assignment;
     use crate::graph::commit::handle::CommitterHandle;
     use crate::graph::commit::ledger::LedgerEvent;
@@ -383,11 +431,14 @@ mod tests {
     use crate::member::{LogPoint, MemberEvent, Ready, Rebalance, Start};
     use crate::record::TopicPartition;
 
-    /// A member without events or outcomes.
-    struct Silent;
+    /// A member without events. The group responds to each of its commits with `outcome`.
+    struct Committing {
+        outcome: Mutex<CommitOutcome>,
+        commits: AtomicU64,
+    }
 
     #[async_trait]
-    impl GroupMember for Silent {
+    impl GroupMember for Committing {
         async fn next_event(&self) -> MemberEvent {
             std::future::pending().await
         }
@@ -400,8 +451,9 @@ mod tests {
             Ok(())
         }
 
-        async fn commit(&self, _: &[OffsetCommit]) -> Vec<CommitOutcome> {
-            Vec::new()
+        async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+            self.commits.fetch_add(1, Ordering::Relaxed);
+            vec![self.outcome.lock().unwrap().clone(); offsets.len()]
         }
 
         async fn seek(&self, _: &[(TopicPartition, i64)]) -> Result<(), Error> {
@@ -431,36 +483,85 @@ mod tests {
 
     const ASSIGNMENT: AssignmentId = AssignmentId(1);
 
-    /// A running committer with an interval of an hour and one assignment.
+    /// A running committer with one assignment.
     struct Scene {
+        member: Arc<Committing>,
         ledger: mpsc::UnboundedSender<LedgerEntry>,
         handle: CommitterHandle,
         counters: Arc<Counters>,
+        errors: mpsc::UnboundedReceiver<Error>,
     }
 
     impl Scene {
+        /// Nothing is committed for an hour, unless it is requested.
         fn start() -> Self {
+            Self::committing_every(Duration::from_secs(3600))
+        }
+
+        fn committing_every(interval: Duration) -> Self {
             let ((ledger, entries), (handle, commands)) = (mpsc::unbounded_channel(), CommitterHandle::new());
             let counters = Arc::<Counters>::default();
+            let outcome = Mutex::new(CommitOutcome::Committed);
+            let member = Arc::new(Committing { outcome, commits: AtomicU64::new(0) });
+            let (fatal_errors, errors) = mpsc::unbounded_channel();
             let setup = CommitterSetup {
-                member: Arc::new(Silent),
+                member: member.clone(),
                 counters: counters.clone(),
                 listeners: Listeners::default(),
-                fatal_errors: mpsc::unbounded_channel().0,
-                interval: Duration::from_secs(3600),
+                fatal_errors,
+                interval,
                 exactly_once: None,
             };
             tokio::spawn(Committer::new(setup, entries, commands).run());
-            let assignment = Assignment { partition: TopicPartition::new("t", 0), id: ASSIGNMENT };
-            ledger.send(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
-            Self { ledger, handle, counters }
+            let scene = Self { member, ledger, handle, counters, errors };
+            scene.assign(ASSIGNMENT);
+            scene
+        }
+
+        /// A committer that commits each second, with one finished record, whose commits the group
+        /// rejects.
+        fn rejected() -> Self {
+            let scene = Self::committing_every(Duration::from_secs(1));
+            scene.start_at_committed(ASSIGNMENT);
+            scene.finish(ASSIGNMENT, 7);
+            scene.respond(CommitOutcome::NotOwned("unknown member".to_owned()));
+            scene
+        }
+
+        fn assign(&self, id: AssignmentId) {
+            let assignment = Assignment { partition: TopicPartition::new("t", 0), id };
+            self.ledger.send(LedgerEntry::Assigned(Arc::new(assignment))).unwrap();
+        }
+
+        fn start_at_committed(&self, assignment: AssignmentId) {
+            let (commit, metadata, offset, log) = (None, None, Some(0), None);
+            self.ledger.send(LedgerEntry::Starts { assignment, commit, metadata, offset, log }).unwrap();
         }
 
         fn report(&self, event: LedgerEvent) {
-            let ranges = vec![OffsetRange::new(7, 7)];
-            self.ledger.send(LedgerEntry::Records { assignment: ASSIGNMENT, ranges, event }).unwrap();
+            self.report_of(ASSIGNMENT, 7, event);
+        }
+
+        fn report_of(&self, assignment: AssignmentId, offset: i64, event: LedgerEvent) {
+            let ranges = vec![OffsetRange::new(offset, offset)];
+            self.ledger.send(LedgerEntry::Records { assignment, ranges, event }).unwrap();
+        }
+
+        fn finish(&self, assignment: AssignmentId, offset: i64) {
+            self.report_of(assignment, offset, LedgerEvent::Observed { at: Instant::now() });
+            self.report_of(assignment, offset, LedgerEvent::Finished);
+        }
+
+        fn respond(&self, outcome: CommitOutcome) {
+            *self.member.outcome.lock().unwrap() = outcome;
+        }
+
+        fn commits(&self) -> u64 {
+            self.member.commits.load(Ordering::Relaxed)
         }
     }
+
+    const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
     async fn the_ledger_is_read_within_the_read_interval() {
@@ -490,7 +591,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_chosen_starting_offset_is_committed_at_the_next_read() {
-        let Scene { ledger, handle, counters } = Scene::start();
+        let Scene { ledger, handle, counters, .. } = Scene::start();
         tokio::task::yield_now().await;
         let (commit, metadata, log) = (Some(5), None, None);
         ledger
@@ -502,5 +603,70 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_may_not_commit_for_too_long_ends() {
+        let mut scene = Scene::rejected();
+        sleep(NOT_OWNED_LIMIT - SECOND).await;
+        assert!(scene.errors.try_recv().is_err(), "the group may be between two generations");
+        assert!(scene.commits() > 100, "every commit is tried again");
+
+        sleep(3 * SECOND).await;
+        let error = scene.errors.try_recv().unwrap();
+        assert!(error.is_retryable(), "{error}");
+        let text = error_chain(&error);
+        for part in
+            ["commit of t/0 offset 8", "for 120s", "unknown member", "joins the group as a new member"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+
+        let commits = scene.commits();
+        scene.respond(CommitOutcome::Committed);
+        scene.finish(ASSIGNMENT, 8);
+        sleep(NOT_OWNED_LIMIT).await;
+        assert_eq!(scene.commits(), commits, "lost means uncommitted (C5)");
+        assert!(scene.errors.try_recv().is_err(), "one error");
+        let settled = scene.handle.settle([ASSIGNMENT].into(), Instant::now() + 30 * SECOND).await.unwrap();
+        assert!(settled[0].commit_failed && scene.commits() == commits, "{settled:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_accepted_commit_starts_the_limit_anew() {
+        let mut scene = Scene::rejected();
+        sleep(NOT_OWNED_LIMIT - 3 * SECOND).await;
+        scene.respond(CommitOutcome::Committed);
+        sleep(2 * SECOND).await;
+        scene.respond(CommitOutcome::NotOwned("unknown member".to_owned()));
+        sleep(NOT_OWNED_LIMIT).await;
+        assert!(scene.errors.try_recv().is_err(), "without a commit, nothing is rejected");
+        scene.finish(ASSIGNMENT, 8);
+        sleep(NOT_OWNED_LIMIT - SECOND).await;
+        assert!(scene.errors.try_recv().is_err());
+        sleep(3 * SECOND).await;
+        assert!(scene.errors.try_recv().is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rebalance_that_ends_the_assignment_precedes_the_limit() {
+        let mut scene = Scene::rejected();
+        sleep(NOT_OWNED_LIMIT / 2).await;
+        scene.handle.forget([ASSIGNMENT].into(), Instant::now()).await.unwrap();
+        let next = AssignmentId(2);
+        scene.assign(next);
+        scene.start_at_committed(next);
+        scene.finish(next, 7);
+        sleep(NOT_OWNED_LIMIT - 2 * SECOND).await;
+        assert!(scene.errors.try_recv().is_err(), "each assignment has a limit of its own");
+
+        scene.report_of(next, 8, LedgerEvent::Observed { at: Instant::now() });
+        let deadline = Instant::now() + 2 * NOT_OWNED_LIMIT;
+        let settled = scene.handle.settle([next].into(), deadline);
+        sleep(NOT_OWNED_LIMIT).await;
+        assert!(scene.errors.try_recv().is_err(), "an assignment that is being drained ends soon");
+        scene.report_of(next, 8, LedgerEvent::Finished);
+        assert!(settled.await.unwrap()[0].commit_failed);
+        assert!(scene.errors.try_recv().is_err());
     }
 }

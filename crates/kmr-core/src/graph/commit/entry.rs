@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use super::handle::AssignmentReport;
 use super::offset_tracker::OffsetTracker;
@@ -25,6 +26,8 @@ pub(super) struct Entry {
     /// Its starting offset and metadata are known.
     pub(super) started: bool,
     pub(super) commit_failed: bool,
+    /// Since when the group has rejected every commit as not owned.
+    pub(super) not_owned_since: Option<Instant>,
     /// No further commit: the broker denies it permanently, or the consumer is ending.
     pub(super) commits_stopped: bool,
 }
@@ -40,6 +43,7 @@ impl Entry {
             start_reply: None,
             started: false,
             commit_failed: false,
+            not_owned_since: None,
             commits_stopped: false,
         }
     }

@@ -154,7 +154,7 @@ impl Coordinator {
                     backoff.client_failed(connected_at.elapsed(), Instant::now());
                     connected = self.reconnect(session, error, &mut backoff).await;
                 }
-                Err(ServeError::LostCommit(error)) => {
+                Err(ServeError::CommitsEnded(error)) => {
                     // The coordinator has responded, so this does not extend a series of failures.
                     backoff.client_succeeded();
                     connected = self.reconnect(session, error, &mut backoff).await;

@@ -130,7 +130,7 @@ impl Coordinator {
                 Some(ended) = self.stages.join_next() => return Err(NoClient::Failed(unexpected_end(ended))),
                 Some(ended) = self.maps.join_next() => match map_ended(ended) {
                     Ok(()) => {}
-                    Err(ServeError::Client(error) | ServeError::LostCommit(error) | ServeError::Task(error)) => return Err(NoClient::Failed(error)),
+                    Err(ServeError::Client(error) | ServeError::CommitsEnded(error) | ServeError::Task(error)) => return Err(NoClient::Failed(error)),
                 },
                 // Dropping the reply to a seek reports that the partition is not assigned. The next
                 // session applies the desired pauses.

@@ -266,7 +266,7 @@ impl Session {
     /// The first failure of the intake, the committer or a commit during the shutdown.
     pub(super) fn task_failure(&mut self) -> Result<(), Error> {
         while let Ok(error) = self.failed_commits.try_recv() {
-            // After a lost commit no commit follows, and the reports name what is not committed.
+            // The member commits nothing any more, and the reports name what is not committed.
             if let ServeError::Task(error) = commits_ended(error) {
                 return Err(error);
             }

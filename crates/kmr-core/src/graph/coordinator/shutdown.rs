@@ -32,7 +32,7 @@ impl Coordinator {
             Ok(stop) => telemetry::stopping(stop.source),
             Err(error) => telemetry::stopping(&format!("after an error: {}", error_chain(error))),
         }
-        let commits = !matches!(&served, Err(ServeError::Client(_) | ServeError::LostCommit(_)));
+        let commits = !matches!(&served, Err(ServeError::Client(_) | ServeError::CommitsEnded(_)));
         let deadline = Instant::now() + self.setup.options.drain_timeout;
         let mut stops = std::mem::replace(&mut self.controls.stops, mpsc::unbounded_channel().1);
         let first = served.as_ref().ok().copied();
@@ -48,7 +48,7 @@ impl Coordinator {
         };
         match (served, ended) {
             (
-                Err(ServeError::Client(error) | ServeError::LostCommit(error) | ServeError::Task(error)),
+                Err(ServeError::Client(error) | ServeError::CommitsEnded(error) | ServeError::Task(error)),
                 ended,
             ) => {
                 if let Err(second) = ended {

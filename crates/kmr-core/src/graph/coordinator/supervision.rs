@@ -10,9 +10,10 @@ pub(super) enum ServeError {
     /// The client failed: it can commit nothing any more.
     #[error(transparent)]
     Client(Error),
-    /// The client works, but it must commit nothing any more (E11).
+    /// The client works, but it must commit nothing any more: after a commit that the broker may
+    /// apply late (E11), or because the group has rejected its commits for too long (C5).
     #[error(transparent)]
-    LostCommit(Error),
+    CommitsEnded(Error),
     /// A task failed: finished records are still committed.
     #[error(transparent)]
     Task(Error),
@@ -29,9 +30,9 @@ pub(super) fn unexpected_end(ended: Result<(String, Result<(), Error>), JoinErro
     }
 }
 
-/// The committer has ended its commits. Only a lost commit has a retryable error.
+/// The committer has ended its commits. If a new member can commit again, the error is retryable.
 pub(super) fn commits_ended(error: Error) -> ServeError {
-    if error.is_retryable() { ServeError::LostCommit(error) } else { ServeError::Task(error) }
+    if error.is_retryable() { ServeError::CommitsEnded(error) } else { ServeError::Task(error) }
 }
 
 /// A map task has ended. Without an error, it received a stop request.

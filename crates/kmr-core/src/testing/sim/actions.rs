@@ -48,6 +48,7 @@ impl Run<'_> {
             Action::Force { process, after } => self.force(*process, *after),
             Action::Kill { process } => self.kill(*process, now),
             Action::Isolate { process, time } => self.isolate(*process, now, now + *time),
+            Action::Deaf { process } => self.deafen(*process),
             Action::Fatal { process } => self.fail_client(*process, now),
             Action::Reshuffle => self.cluster.lock().group.reshuffle(),
             Action::AddPartition { topic } => self.add_partition(*topic),
@@ -129,6 +130,39 @@ impl Run<'_> {
         self.fault_until(until + DETECTION);
     }
 
+    fn deafen(&self, process: usize) {
+        if let Some(member) = self.processes[process].shared.member() {
+            self.cluster.lock().group.deafen(member);
+        }
+    }
+
+    /// A process cannot know that its client receives no events, before it has an offset to commit.
+    /// So once the group has removed the member, each of its partitions gets one more record.
+    /// Without a partition, the operator restarts the process.
+    pub(super) async fn reveal_deafness(&mut self) {
+        if self.cluster.lock().group.has_deaf() {
+            sleep(DETECTION).await;
+        }
+        for process in 0..self.processes.len() {
+            let Some(member) = self.processes[process].shared.member() else { continue };
+            let mut state = self.cluster.lock();
+            if !state.group.is_deaf(member) {
+                continue;
+            }
+            let fetching = state.clients.get(&member).into_iter().flat_map(|client| &client.fetching);
+            let readable = fetching
+                .filter(|(partition, fetching)| !fetching.failed && state.log.get(partition).is_some());
+            let readable: Vec<TopicPartition> = readable.map(|(partition, _)| partition.clone()).collect();
+            for partition in &readable {
+                state.produce(&self.cluster.simulation, partition, 1, 0);
+            }
+            drop(state);
+            if readable.is_empty() {
+                self.kill(process, Instant::now());
+            }
+        }
+    }
+
     fn fail_client(&self, process: usize, now: Instant) {
         if let Some(member) = self.processes[process].shared.member() {
             self.cluster.lock().fail_client(member);
@@ -151,7 +185,7 @@ impl Run<'_> {
     fn create_topic(&self) {
         let partitions = self.schedule.partitions;
         let mut state = self.cluster.lock();
-        if state.log.partition_count(TOPICS[1]) > 0 || state.group.holds_topic(TOPICS[1]) {
+        if state.log.partition_count(TOPICS[1]) > 0 || state.is_held(TOPICS[1]) {
             return;
         }
         state.log.create(&TOPICS[1].into(), partitions);

@@ -38,6 +38,8 @@ pub(super) struct Client {
     /// Partitions that it has released, or that it was notified to have lost. It must not commit
     /// them.
     pub(super) released: BTreeMap<TopicPartition, Change>,
+    /// Partitions whose commits the group has rejected, and since when without exception.
+    pub(super) rejected: BTreeMap<TopicPartition, Instant>,
     /// The partitions of the outstanding commit.
     pub(super) committing: BTreeSet<TopicPartition>,
     /// A request of its commits had no response.
@@ -167,6 +169,7 @@ impl Cluster {
             data: data.clone(),
             fetching: BTreeMap::new(),
             released: BTreeMap::new(),
+            rejected: BTreeMap::new(),
             committing: BTreeSet::new(),
             lost_commit: false,
             woken: false,
@@ -304,6 +307,14 @@ impl ClusterState {
             self.unreadable.remove(&partition);
         }
         self.group.rebalance();
+    }
+
+    /// Whether a member holds a partition of the topic, according to the group or to itself.
+    pub(super) fn is_held(&self, topic: &str) -> bool {
+        let fetches = |(id, client): (&MemberId, &Client)| {
+            self.group.is_deaf(*id) && client.fetching.keys().any(|partition| partition.topic() == topic)
+        };
+        self.group.holds_topic(topic) || self.clients.iter().any(fetches)
     }
 
     /// Partitions whose records are not all committed yet.

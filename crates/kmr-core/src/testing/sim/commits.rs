@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::Simulation;
 use super::cluster::{Cluster, ClusterState};
 use super::group::{Fence, MemberId};
 use super::schedule::CommitFault;
+use crate::graph::commit::committer::NOT_OWNED_LIMIT;
 use crate::log_id::LogId;
 use crate::member::{Change, CommitOutcome, OffsetCommit};
 
@@ -17,6 +19,9 @@ const RESEND_WAIT: Duration = Duration::from_secs(2);
 /// The longest time that a copy of a commit is on its way. Shorter than the session timeout, so
 /// that the coordinator may still know the member.
 const LATEST_COPY: Duration = Duration::from_secs(9);
+
+/// How long after [`NOT_OWNED_LIMIT`] a member may still commit: a drain, with slow responses.
+const ENDING: Duration = Simulation::DRAIN_TIMEOUT.saturating_mul(2);
 
 /// The group coordinator's side of a commit. After a latency it accepts the offsets, or returns the
 /// reason why it does not.
@@ -45,7 +50,9 @@ pub(super) async fn process_commit(
         client.committing.clear();
         client.lost_commit |= is_lost;
     }
-    state.apply_commit((id, generation), offsets)
+    let outcomes = state.apply_commit((id, generation), offsets);
+    state.check_rejections(id, offsets, &outcomes);
+    outcomes
 }
 
 /// Now and then during [`CommitFault::Lost`], a copy of the request reaches the coordinator later.
@@ -97,7 +104,7 @@ impl ClusterState {
                 Fence::IllegalGeneration => CommitOutcome::NotOwned("illegal generation".to_owned()),
                 Fence::UnknownMember => CommitOutcome::NotOwned("unknown member id".to_owned()),
                 Fence::Accepted if self.log.get(&commit.partition).is_none() => {
-                    CommitOutcome::NotOwned("unknown topic or partition".to_owned())
+                    CommitOutcome::Gone("unknown topic or partition".to_owned())
                 }
                 Fence::Accepted => CommitOutcome::Committed,
             })
@@ -112,6 +119,29 @@ impl ClusterState {
             self.note(format_args!("member {id}: commit of {partition} offset {offset}: {outcome:?}"));
         }
         outcomes
+    }
+
+    /// C5: a member whose commits the group rejects all the time does not stay. Another member may
+    /// own its partitions.
+    fn check_rejections(&mut self, id: MemberId, offsets: &[OffsetCommit], outcomes: &[CommitOutcome]) {
+        let now = Instant::now();
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let mut stays = None;
+        for (OffsetCommit { partition, .. }, outcome) in offsets.iter().zip(outcomes) {
+            match outcome {
+                CommitOutcome::Committed => drop(client.rejected.remove(partition)),
+                CommitOutcome::NotOwned(_) if !client.released.contains_key(partition) => {
+                    let since = *client.rejected.entry(partition.clone()).or_insert(now);
+                    stays = stays
+                        .or((now - since > NOT_OWNED_LIMIT + ENDING).then(|| (partition.clone(), since)));
+                }
+                _ => {}
+            }
+        }
+        if let Some((partition, since)) = stays {
+            let what = format!("commits of {partition} by member {id} are rejected for {:?}", now - since);
+            self.violate("C5 a removed member ends", what);
+        }
     }
 }
 

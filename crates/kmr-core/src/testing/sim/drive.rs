@@ -103,6 +103,7 @@ impl<'s> Run<'s> {
     /// Ends all faults. Then the processes must complete all work, and end when they are stopped.
     async fn finish(mut self) {
         self.end_faults();
+        self.reveal_deafness().await;
         let deadline = Instant::now() + COMPLETION_TIMEOUT;
         loop {
             if self.cluster.lock().oracle.violation().is_some() {
@@ -126,6 +127,7 @@ impl<'s> Run<'s> {
         state.faults.no_fetch_until = now;
         state.faults.failing_calls_until = now;
         state.unreadable.clear();
+        state.group.end_faults();
         state.note(format_args!("no more faults from here on"));
     }
 

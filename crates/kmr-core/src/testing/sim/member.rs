@@ -139,6 +139,7 @@ impl SimMember {
             let position = offset.unwrap_or(low);
             if let Some(client) = state.clients.get_mut(&self.id) {
                 client.fetching.insert(partition.clone(), Fetching::at(position));
+                client.rejected.remove(partition);
                 client.released.remove(partition);
             }
             state.oracle.reading_restarted(partition, self.id);
@@ -188,6 +189,7 @@ impl GroupMember for SimMember {
             if let MemberEvent::Rebalance(Rebalance { change: Change::Lose, partitions, .. }) = &event {
                 for partition in partitions {
                     client.fetching.remove(partition);
+                    client.rejected.remove(partition);
                     client.released.insert(partition.clone(), Change::Lose);
                 }
             }
@@ -212,6 +214,7 @@ impl GroupMember for SimMember {
             for partition in &rebalance.partitions {
                 let stopped = client.fetching.remove(partition);
                 client.strays += stopped.map_or(0, |_| strays);
+                client.rejected.remove(partition);
                 client.released.insert(partition.clone(), rebalance.change);
             }
         }
@@ -245,6 +248,7 @@ impl GroupMember for SimMember {
         let ClusterState { clients, oracle, .. } = &mut *state;
         if let Some(client) = clients.get_mut(&self.id) {
             for (partition, offset) in positions {
+                client.rejected.remove(partition); // kmr assigns the partition anew
                 if let Some(fetching) = client.fetching.get_mut(partition) {
                     if fetching.failed {
                         oracle.reading_reset(partition, self.id);

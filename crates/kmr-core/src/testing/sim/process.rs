@@ -151,7 +151,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
 fn may_reconnect(schedule: &Schedule) -> bool {
     let reason = |action: &Action| {
         matches!(action, Action::Fatal { .. } | Action::Isolate { .. } | Action::Commits { .. })
-            || matches!(action, Action::FailingCalls { .. })
+            || matches!(action, Action::FailingCalls { .. } | Action::Deaf { .. })
     };
     schedule.steps.iter().any(|(_, action)| reason(action))
 }

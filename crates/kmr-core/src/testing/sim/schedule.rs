@@ -101,6 +101,11 @@ pub(super) enum Action {
         process: usize,
         time: Duration,
     },
+    /// The client receives no events of the group any more, and the group removes it. It fetches
+    /// on, as librdkafka does after a rebalance that it has not completed.
+    Deaf {
+        process: usize,
+    },
     /// The client fails permanently.
     Fatal {
         process: usize,
@@ -210,6 +215,7 @@ impl Schedule {
         let mut schedule = Self { seed, protocol, partitions, metadata, steps };
         schedule.add_truncation();
         schedule.add_client_faults();
+        schedule.add_deafness();
         schedule
     }
 
@@ -244,6 +250,24 @@ impl Schedule {
         if rng.chance(8) {
             let time = rng.time(Duration::from_secs(30));
             self.steps.push((rng.time(end), Action::FailingCalls { time }));
+        }
+        self.steps.sort_by_key(|(at, _)| *at);
+    }
+
+    /// Sometimes a client receives no events of the group any more, while records arrive.
+    fn add_deafness(&mut self) {
+        let mut rng = Rng::new(self.seed ^ 0xDEAF);
+        if !rng.chance(8) {
+            return;
+        }
+        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let at = rng.time(end);
+        let process = if rng.chance(70) { 0 } else { rng.below(PROCESSES) };
+        self.steps.push((at, Action::Deaf { process }));
+        for _ in 0..rng.between(1, 3) {
+            let (partition, records) = (rng.below(self.partitions), rng.between(1, 40));
+            let produce = Action::Produce { topic: 0, partition, records, gap: 0 };
+            self.steps.push((at + rng.time(Duration::from_secs(60)), produce));
         }
         self.steps.sort_by_key(|(at, _)| *at);
     }
@@ -314,7 +338,7 @@ impl Schedule {
                 action,
                 Action::Commits { .. } | Action::Sinks { .. } | Action::Force { .. } | Action::Isolate { .. }
             ) || matches!(action, Action::Unreadable { .. } | Action::FailingCalls { .. })
-                || matches!(action, Action::Fatal { .. } | Action::SinkBroken)
+                || matches!(action, Action::Fatal { .. } | Action::SinkBroken | Action::Deaf { .. })
         };
         self.steps.iter().any(|(_, action)| delays(action))
     }

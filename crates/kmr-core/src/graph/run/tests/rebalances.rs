@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::kit::{Broker, Call, DRAIN, Scenario};
+use crate::graph::commit::committer::NOT_OWNED_LIMIT;
 use crate::member::Change;
 use crate::test_reducer::{Behaviour, Collect};
 
@@ -137,6 +138,26 @@ async fn a_kept_partition_commits_again_after_the_group_was_between_generations(
     sleep(Duration::from_secs(2)).await;
     // No rebalance names the partition, so it stays. No new records arrive either.
     consumer.broker(Broker::Accepts);
+    consumer.until_committed(0, 5).await;
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_that_may_not_commit_for_too_long_joins_again() {
+    let (mut consumer, sink) = Scenario::assigned(&[0]).start().await;
+    consumer.broker(Broker::RejectsAsNotOwned);
+    consumer.fetch(0, 0..5);
+    consumer.until_true("delivered", || sink.rows().len() == 5).await;
+    sleep(NOT_OWNED_LIMIT - Duration::from_secs(5)).await;
+    assert_eq!(consumer.connections(), 1, "the group may be between two generations");
+
+    // No record arrives, so the watchdog has nothing to find.
+    consumer.until_true("joined again", || consumer.connections() == 2).await;
+    consumer.broker(Broker::Accepts);
+    sleep(Duration::from_secs(60)).await;
+    assert_eq!(consumer.committed(0), None, "lost means uncommitted (C5)");
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
     consumer.until_committed(0, 5).await;
     consumer.stop().await.unwrap();
 }

@@ -46,8 +46,19 @@ struct Member {
     isolated: Option<(Instant, Instant)>,
     /// The end of its latest isolation.
     isolation_end: Instant,
+    /// Its client will receive no events any more, as soon as it owns partitions.
+    becomes_deaf: bool,
+    /// Since when its client has received no events any more.
+    deaf_since: Option<Instant>,
     /// Until then, its commits must be retried.
     retry_commits_until: Instant,
+}
+
+impl Member {
+    /// Whether the group receives no heartbeat of it.
+    fn is_silent(&self) -> bool {
+        self.isolated.is_some() || self.deaf_since.is_some()
+    }
 }
 
 /// The phase of a rebalance in a classic group.
@@ -114,6 +125,8 @@ impl Group {
             pending: None,
             isolated: None,
             isolation_end: now,
+            becomes_deaf: false,
+            deaf_since: None,
             retry_commits_until: now,
         };
         self.members.insert(id, member);
@@ -142,6 +155,39 @@ impl Group {
             member.isolated = Some((since, end.max(until)));
             member.isolation_end = end.max(until);
         }
+    }
+
+    /// The member's client receives no events any more, once it owns partitions and has answered
+    /// its rebalances. It does not take part in later ones, so the group removes it, and it does
+    /// not learn that. Its requests are still answered.
+    pub(super) fn deafen(&mut self, id: MemberId) {
+        if let Some(member) = self.members.get_mut(&id) {
+            member.becomes_deaf = true;
+        }
+    }
+
+    /// Whether the client of any member receives no events any more.
+    pub(super) fn has_deaf(&self) -> bool {
+        self.members.values().any(|member| member.deaf_since.is_some())
+    }
+
+    fn start_deafness(&mut self, now: Instant) {
+        for member in self.members.values_mut().filter(|member| member.becomes_deaf) {
+            let owns = member.joined && member.pending.is_none() && !member.granted.is_empty();
+            if owns && !member.is_silent() {
+                member.deaf_since = Some(now);
+            }
+        }
+    }
+
+    /// From now on no other member becomes deaf.
+    pub(super) fn end_faults(&mut self) {
+        self.members.values_mut().for_each(|member| member.becomes_deaf = false);
+    }
+
+    /// Whether the member's client receives no events any more.
+    pub(super) fn is_deaf(&self, id: MemberId) -> bool {
+        self.members.get(&id).is_some_and(|member| member.deaf_since.is_some())
     }
 
     /// The end of the member's isolation. `None`: the member is not isolated.
@@ -255,6 +301,7 @@ impl Group {
         partitions: &[TopicPartition],
         rng: &mut Rng,
     ) -> Vec<(MemberId, Rebalance)> {
+        self.start_deafness(now);
         self.remove_unresponsive(now);
         let mut notified = self.notify_losses(now);
         match self.protocol {
@@ -279,12 +326,16 @@ impl Group {
     /// Removes members whose session has timed out, or that have not answered in time.
     fn remove_unresponsive(&mut self, now: Instant) {
         for member in self.members.values_mut().filter(|member| member.joined) {
-            let silent = member.isolated.is_some_and(|(since, _)| now >= since + SESSION_TIMEOUT);
+            let silent_since = [member.isolated.map(|(since, _)| since), member.deaf_since];
+            let silent = silent_since.iter().flatten().any(|since| now >= *since + SESSION_TIMEOUT);
             let unanswered =
                 member.pending.as_ref().is_some_and(|(_, since)| now >= *since + MAX_POLL_INTERVAL);
             if silent || unanswered {
                 member.joined = false;
                 member.lost = Some(std::mem::take(&mut member.granted));
+                if member.deaf_since.is_some() {
+                    (member.lost, member.pending) = (None, None);
+                }
                 self.needs_rebalance = true;
             }
             member.isolated = member.isolated.filter(|(_, until)| now < *until);
@@ -298,7 +349,7 @@ impl Group {
         let mut notified = Vec::new();
         for (id, member) in &mut self.members {
             member.isolated = member.isolated.filter(|(_, until)| now < *until);
-            if member.isolated.is_some() {
+            if member.is_silent() {
                 continue;
             }
             if let Some(lost) = member.lost.take() {

@@ -25,7 +25,7 @@ impl Group {
         }
         for id in self.joined() {
             let Some(member) = self.members.get(&id) else { continue };
-            if member.pending.is_some() || member.isolated.is_some() {
+            if member.pending.is_some() || member.is_silent() {
                 continue;
             }
             let (granted, target) = (self.granted(id), self.target(id));
@@ -62,7 +62,7 @@ impl Group {
         }
     }
 
-    /// Whether a member is isolated, or has a rebalance to answer. Members that join early do not
+    /// Whether a member is silent, or has a rebalance to answer. Members that join early do not
     /// answer their revokes.
     fn waits_for_members(&self) -> bool {
         let waits = |member: &Member| {
@@ -70,7 +70,7 @@ impl Group {
                 self.rejoins_early && rebalance.change == Change::Revoke
             };
             let unanswered = member.pending.as_ref().is_some_and(|pending| !skips_answer(pending));
-            member.joined && (unanswered || member.isolated.is_some())
+            member.joined && (unanswered || member.is_silent())
         };
         self.members.values().any(waits)
     }

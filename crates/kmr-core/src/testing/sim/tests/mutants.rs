@@ -79,6 +79,17 @@ fn a_dead_letter_is_finished_before_it_is_acknowledged() {
 }
 
 #[test]
+fn a_member_stays_that_the_group_has_removed() {
+    assert_found(Mutant::StaysWithoutGroup, &["C5 a removed member ends", "finished records are committed"]);
+}
+
+#[test]
+fn a_member_stays_that_the_group_has_removed_in_exactly_once_mode() {
+    let rules = ["C5 a removed member ends", "finished records are committed", "no lost record"];
+    assert_found_exactly_once(Mutant::StaysWithoutGroup, &rules);
+}
+
+#[test]
 fn a_late_report_counts_for_a_later_assignment() {
     assert_found(Mutant::AcceptsLateReports, &["C1", "no failure without a reason"]);
 }
