@@ -75,11 +75,12 @@ impl ClientConfig {
         rejected.chain(forced).chain(statistics).chain(risky).collect()
     }
 
-    /// Whether `statistics.interval.ms` is too long for `client/fetch_limit`. It needs statistics
-    /// unless the user has set the limit.
+    /// Whether `statistics.interval.ms` is off, or too long for `client/fetch_limit`. It needs
+    /// statistics each second unless the user has set the limit. `client/fetch_positions` needs some.
     fn has_rare_statistics(&self) -> bool {
         let millis = self.get(STATISTICS).and_then(|value| value.parse::<u64>().ok());
-        self.get("fetch.max.bytes").is_none() && millis.is_some_and(|millis| millis == 0 || millis > 1000)
+        let adapts = self.get("fetch.max.bytes").is_none();
+        millis.is_some_and(|millis| millis == 0 || (adapts && millis > 1000))
     }
 
     /// Whether the group uses KIP-848.
@@ -200,10 +201,9 @@ impl ClientConfig {
         default(settings, "fetch.wait.max.ms", "100");
         // One response may exceed the queue's limit, and its size is the compressed size on the
         // wire. `client/fetch_limit` adapts the limit to what responses unpack to, by the client's
-        // statistics. When the client is created, librdkafka requires at least message.max.bytes.
-        if !settings.contains_key("fetch.max.bytes") {
-            default(settings, STATISTICS, "500");
-        }
+        // statistics, and `client/fetch_positions` reads them, too. When the client is created,
+        // librdkafka requires at least message.max.bytes.
+        default(settings, STATISTICS, "500");
         let least = settings
             .get("message.max.bytes")
             .and_then(|value| value.parse::<usize>().ok())
@@ -263,7 +263,8 @@ pub enum WarningKind {
 }
 
 const PROMISE: &str = "the delivery promise depends on it";
-const NEEDS_STATISTICS: &str = "kmr needs statistics at least each second to adapt fetch.max.bytes to memory_budget";
+const NEEDS_STATISTICS: &str = "kmr needs statistics to find partitions that are not read, and at least each second to adapt \
+                                fetch.max.bytes to memory_budget";
 const NOT_ALLOWED: &str = "not allowed with group.protocol=consumer (KIP-848)";
 
 /// Settings that are used, with their risk. Some are risky only with one value.
@@ -506,7 +507,10 @@ mod tests {
         assert_eq!(config.lint()[0].effect, WarningKind::Risky);
         let effective = config.effective(16 << 20, false);
         assert_eq!(effective["fetch.max.bytes"], "5000000");
-        assert!(!effective.contains_key("statistics.interval.ms"), "no limit is adapted");
+        assert_eq!(
+            effective["statistics.interval.ms"], "1000",
+            "no limit is adapted, and positions are read"
+        );
         let config = ClientConfig::new().set("fetch.message.max.bytes", "70000");
         assert!(!config.effective(16 << 20, false).contains_key("max.partition.fetch.bytes"));
         let default = ClientConfig::new().effective(16 << 20, false);
@@ -515,7 +519,7 @@ mod tests {
     }
 
     #[test]
-    fn statistics_that_the_adapted_limit_needs_cannot_be_switched_off() {
+    fn statistics_that_kmr_needs_cannot_be_switched_off() {
         let set = |value: &str| ClientConfig::new().set("statistics.interval.ms", value);
         let effective = |config: &ClientConfig| config.effective(16 << 20, false)[STATISTICS].clone();
         for rare in ["0", "60000"] {
@@ -523,7 +527,8 @@ mod tests {
             assert_eq!((lint[0].name, lint[0].effect), (STATISTICS, WarningKind::Replaced));
             assert_eq!(effective(&set(rare)), "500");
             let fixed = set(rare).set("fetch.max.bytes", "5000000");
-            assert_eq!(effective(&fixed), rare, "no limit is adapted");
+            let expected = if rare == "0" { "500" } else { rare };
+            assert_eq!(effective(&fixed), expected, "no limit is adapted, and positions are read");
         }
         assert_eq!((set("700").lint(), effective(&set("700"))), (Vec::new(), "700".to_owned()));
     }

@@ -133,6 +133,16 @@ pub(crate) enum LogPoint {
     Time(i64),
 }
 
+/// How far a partition's log reaches, and how far the client has fetched it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LogReach {
+    /// The offset after the last record that the client may read. It may be a transaction marker.
+    pub(crate) end: i64,
+    /// No record below this offset is still to be returned by poll. It is at least the position that
+    /// the question named.
+    pub(crate) fetched: i64,
+}
+
 /// An offset to commit: everything below it is finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OffsetCommit {
@@ -209,6 +219,15 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     /// A partition is not assigned, or the client rejects the seek.
     async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error>;
 
+    /// Does the same as [`seek`](Self::seek). The client also stops fetching these partitions and
+    /// starts again: it may have stopped without an error.
+    ///
+    /// # Errors
+    /// As [`seek`](Self::seek).
+    async fn restart(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        self.seek(positions).await
+    }
+
     /// Pauses or resumes fetching of assigned partitions. Pausing discards prefetched records, and
     /// resuming fetches them again. Records that poll returned at the moment of the pause may be
     /// returned twice. A pause ends with the assignment.
@@ -223,6 +242,17 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
 
     /// The lowest and the highest offset of a partition, for error messages.
     async fn log_bounds(&self, partition: &TopicPartition) -> Option<(i64, i64)>;
+
+    /// How far the logs of assigned partitions reach. `positions`: the offset after the last record
+    /// that was read, or `None` for the lowest in the log. What is not known is missing: a leader
+    /// that does not respond, a client that reports no statistics. Takes seconds, and keeps no other
+    /// call waiting.
+    async fn log_reach(
+        &self,
+        _positions: &[(TopicPartition, Option<i64>)],
+    ) -> BTreeMap<TopicPartition, LogReach> {
+        BTreeMap::new()
+    }
 
     /// Leaves the group. From now on the member answers rebalances itself.
     async fn close(&self) -> Result<(), Error>;

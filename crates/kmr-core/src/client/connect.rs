@@ -11,6 +11,7 @@ use super::context::Client;
 use super::errors::permanent;
 use super::groupless::{Events, Groupless};
 use super::kafka_member::KafkaMember;
+use super::log_reach::LogEnds;
 use super::native::queue::Queue;
 use super::open::{OpenOptions, Opened, open};
 use super::partition_calls::PartitionCalls;
@@ -64,7 +65,8 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
     let Opened { threads, client, fetcher, events } = opened;
     let policy = StartPolicy { start_at: connect.start_at.clone(), reset: connect.reset };
     let topics = connect.client.topics.clone();
-    let calls = PartitionCalls { client: client.clone(), fetcher };
+    let ends = LogEnds::new(Queue::new(client.clone())?, &connect.client.config);
+    let calls = PartitionCalls { client: client.clone(), fetcher, ends };
     let Some(group) = connect.client.group()? else {
         let refresh = refresh_interval(&connect.client.config);
         let ids = TopicIds::new(Queue::new(client.clone())?);

@@ -1,6 +1,7 @@
 //! Calls that move the positions of assigned partitions: assign, unassign, seek, pause. All of them
 //! run on the control thread and hold the gate (see `positions`).
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use rdkafka::consumer::Consumer;
@@ -17,6 +18,10 @@ use crate::error::Error;
 use crate::member::{Rebalance, RebalanceProtocol, Start};
 use crate::record::TopicPartition;
 use crate::telemetry;
+
+/// The offset after the last record of each partition that poll has returned. `None`: the lowest in
+/// the log.
+pub(super) type Returned = HashMap<TopicPartition, Option<i64>>;
 
 /// The fetch queue and the positions in it.
 #[derive(Clone)]
@@ -132,6 +137,34 @@ impl Fetcher {
             restart_rejected(positions, &rejected).map_err(|error| failed("seeking", &sought, error))
         })?;
         self.restart(client)
+    }
+
+    /// Moves assigned partitions, stops their fetchers and starts them again. It takes place with the
+    /// answer to a rebalance, if one waits for it.
+    pub(super) fn restart_at(&self, client: &Client, targets: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        self.gated(|positions| {
+            check_assigned(positions, "restarting", targets.iter().map(|(partition, _)| partition))?;
+            for (partition, offset) in targets {
+                positions.sought(partition, *offset);
+                positions.needs_restart(partition);
+            }
+            Ok(())
+        })?;
+        self.restart(client)
+    }
+
+    /// Forwards assigned partitions to the fetch queue again and wakes its reader. Returns how far
+    /// poll has returned them.
+    pub(super) fn forward_assigned(&self, partitions: &[TopicPartition]) -> Returned {
+        self.gated(|positions| {
+            let assigned = partitions.iter().filter(|partition| positions.is_assigned(partition));
+            let returned = |partition: &TopicPartition| (partition.clone(), positions.next(partition));
+            let returned: Returned = assigned.map(returned).collect();
+            for partition in returned.keys() {
+                self.queue.forward(partition.topic(), partition.partition());
+            }
+            returned
+        })
     }
 
     /// Pauses or resumes assigned partitions.

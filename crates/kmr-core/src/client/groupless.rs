@@ -23,7 +23,8 @@ use super::threads::{Threads, leave};
 use super::topic_watch::TopicWatch;
 use crate::error::Error;
 use crate::member::{
-    Change, CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Ready, Rebalance, Start,
+    Change, CommitOutcome, GroupMember, LogPoint, LogReach, MemberEvent, OffsetCommit, Ready, Rebalance,
+    Start,
 };
 use crate::record::TopicPartition;
 
@@ -96,6 +97,10 @@ impl GroupMember for Groupless {
         self.calls.seek(positions).await
     }
 
+    async fn restart(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        self.calls.restart(positions).await
+    }
+
     async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error> {
         self.calls.pause(partitions, paused).await
     }
@@ -110,6 +115,13 @@ impl GroupMember for Groupless {
 
     async fn log_bounds(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
         self.calls.log_bounds(partition).await
+    }
+
+    async fn log_reach(
+        &self,
+        positions: &[(TopicPartition, Option<i64>)],
+    ) -> BTreeMap<TopicPartition, LogReach> {
+        self.calls.log_reach(positions).await
     }
 
     async fn close(&self) -> Result<(), Error> {

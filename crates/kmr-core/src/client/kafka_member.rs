@@ -23,8 +23,8 @@ use super::{commits, starts};
 use crate::commit_metadata::ensure_no_open_plan;
 use crate::error::Error;
 use crate::member::{
-    CommitOutcome, GroupMember, LogPoint, MemberEvent, OffsetCommit, Ready, Rebalance, RebalanceProtocol,
-    Start,
+    CommitOutcome, GroupMember, LogPoint, LogReach, MemberEvent, OffsetCommit, Ready, Rebalance,
+    RebalanceProtocol, Start,
 };
 use crate::record::TopicPartition;
 
@@ -132,6 +132,10 @@ impl GroupMember for KafkaMember {
         self.calls.seek(positions).await
     }
 
+    async fn restart(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        self.calls.restart(positions).await
+    }
+
     async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error> {
         self.calls.pause(partitions, paused).await
     }
@@ -146,6 +150,13 @@ impl GroupMember for KafkaMember {
 
     async fn log_bounds(&self, partition: &TopicPartition) -> Option<(i64, i64)> {
         self.calls.log_bounds(partition).await
+    }
+
+    async fn log_reach(
+        &self,
+        positions: &[(TopicPartition, Option<i64>)],
+    ) -> BTreeMap<TopicPartition, LogReach> {
+        self.calls.log_reach(positions).await
     }
 
     async fn close(&self) -> Result<(), Error> {

@@ -5,21 +5,35 @@ use std::collections::BTreeMap;
 use super::context::Client;
 use super::fetcher::Fetcher;
 use super::handle::ClientRef;
+use super::log_reach::LogEnds;
 use super::starts;
 use crate::error::Error;
-use crate::member::LogPoint;
+use crate::member::{LogPoint, LogReach};
 use crate::record::TopicPartition;
 
 /// A client with its fetcher. The methods are those of [`GroupMember`](crate::member::GroupMember).
 pub(super) struct PartitionCalls {
     pub(super) client: ClientRef,
     pub(super) fetcher: Fetcher,
+    pub(super) ends: LogEnds,
 }
 
 impl PartitionCalls {
     pub(super) async fn seek(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
         let (fetcher, positions) = (self.fetcher.clone(), positions.to_vec());
         self.client.call("seek", move |client| fetcher.seek(client, &positions)).await?
+    }
+
+    pub(super) async fn restart(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        let (fetcher, positions) = (self.fetcher.clone(), positions.to_vec());
+        self.client.call("restart", move |client| fetcher.restart_at(client, &positions)).await?
+    }
+
+    pub(super) async fn log_reach(
+        &self,
+        positions: &[(TopicPartition, Option<i64>)],
+    ) -> BTreeMap<TopicPartition, LogReach> {
+        self.ends.reach(&self.client, &self.fetcher, positions).await
     }
 
     pub(super) async fn pause(&self, partitions: &[TopicPartition], paused: bool) -> Result<(), Error> {

@@ -101,6 +101,11 @@ impl Positions {
         self.assigned.contains_key(partition)
     }
 
+    /// The position. `None`: the lowest offset in the log.
+    pub(super) fn next(&self, partition: &TopicPartition) -> Option<i64> {
+        self.assigned.get(partition)?.next
+    }
+
     /// Poll returns records up to `last`. `false`: the partition is not assigned, so poll must not
     /// return them.
     pub(super) fn returned(&mut self, partition: &TopicPartition, last: i64) -> bool {

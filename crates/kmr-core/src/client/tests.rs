@@ -11,4 +11,5 @@ mod rereading;
 mod rounds;
 mod starts;
 mod strays;
+mod unread;
 mod without_group;

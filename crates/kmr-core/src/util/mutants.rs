@@ -60,6 +60,8 @@ pub(crate) enum Mutant {
     ResetsBeforeMapping,
     /// A poll that takes items and returns none of them counts as a poll of an empty queue.
     SleepsAfterStrays,
+    /// Positions are not compared with the ends of logs.
+    IgnoresUnread,
 }
 
 /// Whether a mutant is enabled in this thread.

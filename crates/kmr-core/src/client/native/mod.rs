@@ -6,7 +6,8 @@
 //!
 //! * `queue`: a queue of librdkafka with a wake-up; `fetch`: the reading end of the fetch queue;
 //! * `batch`: messages of one partition, as the graph reads them;
-//! * `replies`: requests for commits and topic ids, and their replies;
+//! * `replies`: requests for commits and topic ids, and their replies; `log_ends`: requests for the
+//!   ends of logs;
 //! * `brokers`: adding bootstrap servers; `limits`: changing a limit of a running client;
 //! * `pattern`: matching names of topics; `raw`: strings, bytes and error codes of C.
 //!
@@ -27,6 +28,7 @@ mod batch;
 pub(super) mod brokers;
 pub(super) mod fetch;
 pub(super) mod limits;
+mod log_ends;
 pub(super) mod pattern;
 pub(super) mod queue;
 mod raw;

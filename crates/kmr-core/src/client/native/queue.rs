@@ -58,6 +58,17 @@ impl Queue {
     /// Must be called before each assignment of the partition. `false`: the topic name or the
     /// partition number is invalid.
     pub(in crate::client) fn forward(&self, topic: &str, partition: i32) -> bool {
+        self.forward_to(topic, partition, self.handle.as_ptr())
+    }
+
+    /// Ends the forwarding, as librdkafka does when it stops the partition's fetcher.
+    #[cfg(test)]
+    pub(in crate::client) fn forward_nowhere(&self, topic: &str, partition: i32) -> bool {
+        self.forward_to(topic, partition, ptr::null_mut())
+    }
+
+    /// `to` is null or this queue.
+    fn forward_to(&self, topic: &str, partition: i32, to: *mut rd::rd_kafka_queue_t) -> bool {
         let Ok(topic) = CString::new(topic) else { return false };
         // SAFETY: the client and this queue are alive; the partition's handle is released before
         // returning, which leaves the forwarding in place.
@@ -67,7 +78,7 @@ impl Queue {
             if queue.is_null() {
                 return false;
             }
-            rd::rd_kafka_queue_forward(queue, self.handle.as_ptr());
+            rd::rd_kafka_queue_forward(queue, to);
             rd::rd_kafka_queue_destroy(queue);
         }
         true

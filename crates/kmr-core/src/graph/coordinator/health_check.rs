@@ -15,6 +15,7 @@ use crate::graph::assignment::id::AssignmentId;
 use crate::graph::commit::handle::{AssignmentReport, CommitterHandle};
 use crate::graph::observe::activity::{ActivityReading, ActivityState};
 use crate::graph::observe::status::StatusBoard;
+use crate::graph::observe::unread::UnreadRecords;
 use crate::graph::observe::watchdog::{Observation, Recovery};
 use crate::health::PartitionHealth;
 use crate::record::TopicPartition;
@@ -40,24 +41,34 @@ pub(super) struct StuckAt {
     pub(super) offset: i64,
     pub(super) age: Duration,
     pub(super) waits_for: String,
+    /// Its records are not fetched, so that the client has to fetch anew.
+    pub(super) is_unread: bool,
 }
 
 impl StuckAt {
     pub(super) fn error(self, partition: TopicPartition) -> Error {
-        let Self { offset, age, waits_for } = self;
+        let Self { offset, age, waits_for, .. } = self;
         Error::Stuck { partition, offset, age, waits_for }
     }
 }
 
 /// The diagnosis of one partition.
 struct Finding {
-    /// The oldest unfinished record, and since when it is.
-    oldest: Option<(i64, Instant)>,
+    /// The oldest unfinished record, and how long it has been unfinished.
+    oldest: Option<(i64, Duration)>,
     waits_for: String,
     /// The wait is a retry or a delivery, which the watchdog never restarts.
     excused: bool,
     /// The mapper has the record.
     in_mapper: bool,
+    /// The record is in the log and not fetched.
+    is_unread: bool,
+}
+
+impl Finding {
+    /// All records are finished.
+    const NOTHING: Self =
+        Self { oldest: None, waits_for: String::new(), excused: false, in_mapper: false, is_unread: false };
 }
 
 impl Coordinator {
@@ -75,13 +86,16 @@ impl Coordinator {
         let states: BTreeMap<AssignmentId, &AssignmentReport> =
             states.iter().map(|state| (state.assignment, state)).collect();
         let thresholds = self.setup.options.thresholds;
+        self.check_logs(session, thresholds.warn_after, now);
         let mut partitions = BTreeMap::new();
         let mut due = Vec::new();
         for assignment in self.ownership.assignments() {
             let Some(task) = session.task(assignment) else { continue };
             let (partition, state) = (&assignment.partition, states.get(&assignment.id).copied());
-            let finding = diagnose(&board, task, state, now);
-            let oldest = finding.oldest.map(|(offset, since)| (offset, now.duration_since(since)));
+            let finding = diagnose(&board, task, state, now)
+                .or_else(|| session.log_checks.unread(assignment).map(not_fetched))
+                .unwrap_or(Finding::NOTHING);
+            let oldest = finding.oldest;
             // A reset waits without a limit for the mapper, which may never return.
             let reset_waits = finding.in_mapper && session.repositionings.is_reset(partition);
             let seen = Observation {
@@ -97,11 +111,12 @@ impl Coordinator {
                 telemetry::partition_late(partition, offset, age, &finding.waits_for);
             }
             if let Some(recovery) = verdict.recovery {
-                let stuck = StuckAt { offset, age, waits_for: finding.waits_for.clone() };
+                let (waits_for, is_unread) = (finding.waits_for.clone(), finding.is_unread);
+                let stuck = StuckAt { offset, age, waits_for, is_unread };
                 due.push((recovery, partition.clone(), stuck));
             }
             let health = PartitionHealth {
-                oldest_unfinished: oldest.map(|(offset, _)| offset),
+                oldest_unfinished: oldest.filter(|_| !finding.is_unread).map(|(offset, _)| offset),
                 age,
                 waits_for: oldest.map(|_| finding.waits_for),
                 paused: session.pauses.should_pause(partition),
@@ -138,31 +153,41 @@ fn recover(
     }
 }
 
+/// What the oldest unfinished record waits for. `None`: every record that was read is finished.
 fn diagnose(
     board: &StatusBoard,
     task: &PartitionTask,
     state: Option<&AssignmentReport>,
     now: Instant,
-) -> Finding {
+) -> Option<Finding> {
     let reading = task.activity.read();
     let tracked = state.and_then(|state| Some((state.unfinished_from?, state.unfinished_since?)));
     let mapped =
         reading.offset.filter(|_| reading.state.is_in_mapper()).map(|offset| (offset, reading.since));
     match (tracked, mapped) {
-        (Some(tracked), Some(mapped)) if mapped.1 < tracked.1 => diagnose_in_mapper(mapped, &reading),
-        (None, Some(mapped)) => diagnose_in_mapper(mapped, &reading),
+        (Some(tracked), Some(mapped)) if mapped.1 < tracked.1 => {
+            Some(diagnose_in_mapper(mapped, &reading, now))
+        }
+        (None, Some(mapped)) => Some(diagnose_in_mapper(mapped, &reading, now)),
         (Some(tracked), _) => {
             let abandoned = state.is_some_and(|state| state.abandoned);
             let mapped = MappedRecord { assignment: task.assignment.id, oldest: tracked, abandoned };
-            diagnose_mapped(mapped, &reading, board, now)
+            Some(diagnose_mapped(mapped, &reading, board, now))
         }
-        (None, None) => Finding { oldest: None, waits_for: String::new(), excused: false, in_mapper: false },
+        (None, None) => None,
     }
 }
 
-fn diagnose_in_mapper(oldest: (i64, Instant), reading: &ActivityReading) -> Finding {
+fn diagnose_in_mapper(oldest: (i64, Instant), reading: &ActivityReading, now: Instant) -> Finding {
     let excused = matches!(reading.state, ActivityState::Retrying { .. });
-    Finding { oldest: Some(oldest), waits_for: reading.to_string(), excused, in_mapper: true }
+    let oldest = Some((oldest.0, now.duration_since(oldest.1)));
+    Finding { oldest, waits_for: reading.to_string(), excused, in_mapper: true, ..Finding::NOTHING }
+}
+
+/// The partition has finished what it has read, and there is more to read.
+fn not_fetched(UnreadRecords { from, end, age }: UnreadRecords) -> Finding {
+    let waits_for = format!("its records up to offset {}, which are not fetched", end - 1);
+    Finding { oldest: Some((from, age)), waits_for, is_unread: true, ..Finding::NOTHING }
 }
 
 /// The oldest unfinished record of an assignment, if it is mapped.
@@ -180,8 +205,9 @@ fn diagnose_mapped(
     board: &StatusBoard,
     now: Instant,
 ) -> Finding {
-    let found =
-        |waits_for, excused| Finding { oldest: Some(mapped.oldest), waits_for, excused, in_mapper: false };
+    let (offset, since) = mapped.oldest;
+    let oldest = Some((offset, now.duration_since(since)));
+    let found = |waits_for, excused| Finding { oldest, waits_for, excused, ..Finding::NOTHING };
     if mapped.abandoned {
         // Only a restart reads it again, whatever else of the partition is under way.
         let waits_for = "nothing: the stage that held it abandoned it".to_owned();

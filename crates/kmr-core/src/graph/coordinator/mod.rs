@@ -11,7 +11,7 @@
 //! partition at another offset. `pauses` decides what is paused. `fair_share` pauses partitions
 //! with slow mappers. `replay_turns` pauses partitions whose planned block has to wait.
 //! `partition_events` handles reports of the intake. `bounded` ends bounded runs. `health_check`
-//! feeds the watchdog.
+//! feeds the watchdog, and `log_check` finds records that are not read.
 //!
 //! Invariants (numbers of ARCHITECTURE.md):
 //! - Only named partitions stop (R1).
@@ -25,6 +25,7 @@ mod commands;
 mod drain;
 pub(crate) mod fair_share;
 pub(crate) mod health_check;
+mod log_check;
 pub(crate) mod ownership;
 pub(crate) mod partition_events;
 pub(crate) mod pauses;
@@ -45,6 +46,7 @@ use tokio::time::Instant;
 
 use self::commands::pause_call_done;
 use self::health_check::next_check;
+use self::log_check::log_reach_known;
 use self::ownership::Ownership;
 use self::rebalance::answered;
 use self::reconnect::ReconnectBackoff;
@@ -201,6 +203,7 @@ impl Coordinator {
                     session.health_check = next_check(session.drain.committer.clone());
                     self.check_health(session, &states)?;
                 }
+                reach = log_reach_known(&mut session.log_checks) => Self::receive_log_reach(session, &reach),
                 () = session.share_checks.due(&mut crowded) => self.check_shares(session),
                 event = session.member.next_event() => match event {
                     MemberEvent::Rebalance(rebalance) => {

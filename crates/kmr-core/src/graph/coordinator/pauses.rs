@@ -91,6 +91,11 @@ impl Pauses {
         call(pause, true).or_else(|| call(resume, false))
     }
 
+    /// Whether the client has paused the partition, or is about to.
+    pub(crate) fn is_paused(&self, partition: &TopicPartition) -> bool {
+        self.should_pause(partition) || self.applied.contains(partition)
+    }
+
     /// Whether any reason to pause the partition holds.
     pub(crate) fn should_pause(&self, partition: &TopicPartition) -> bool {
         self.desired.pauses(partition) || self.reasons.iter().any(|(held, _)| held == partition)

@@ -57,7 +57,7 @@ impl RepositionCause {
         match self {
             Self::Seek { offset, .. } => NewPosition::Offset(*offset),
             Self::Reset { to, .. } => NewPosition::Point(*to),
-            Self::Restart(_) => NewPosition::Committed,
+            Self::Restart(stuck) => NewPosition::Committed { fetch_anew: stuck.is_unread },
         }
     }
 }
@@ -67,7 +67,9 @@ enum NewPosition {
     Offset(i64),
     Point(LogPoint),
     /// At its committed offset, or where its assignment started.
-    Committed,
+    Committed {
+        fetch_anew: bool,
+    },
 }
 
 /// A completed repositioning.
@@ -245,17 +247,18 @@ async fn reposition(
     let settled = match target {
         // The log has lost the records that the task holds, so they cannot be read again.
         NewPosition::Point(_) => drain.complete(vec![task], deadline).await?,
-        NewPosition::Offset(_) | NewPosition::Committed => drain.release(vec![task], deadline).await?,
+        NewPosition::Offset(_) | NewPosition::Committed { .. } => drain.release(vec![task], deadline).await?,
     };
     let settled = settled.into_iter().next();
     let committed = settled.as_ref().and_then(|settled| settled.committed).or(start);
     let unfinished = settled.as_ref().and_then(|settled| settled.unfinished_from);
     let (metadata, log) = settled.map(|settled| (settled.metadata, settled.log)).unwrap_or_default();
     let is_reset = matches!(target, NewPosition::Point(_));
+    let fetch_anew = matches!(target, NewPosition::Committed { fetch_anew: true });
     let point = match (target, committed) {
-        (NewPosition::Offset(offset), _) | (NewPosition::Committed, Some(offset)) => Ok(offset),
+        (NewPosition::Offset(offset), _) | (NewPosition::Committed { .. }, Some(offset)) => Ok(offset),
         (NewPosition::Point(point), _) => Err(point),
-        (NewPosition::Committed, None) => Err(LogPoint::Low),
+        (NewPosition::Committed { .. }, None) => Err(LogPoint::Low),
     };
     let offset = match point {
         Ok(offset) => offset,
@@ -272,6 +275,9 @@ async fn reposition(
     let unfinished_from = unfinished.filter(|from| offset > *from);
     let offset = if unfinished_from.is_some() { committed.or(unfinished).unwrap_or(offset) } else { offset };
     let log_bounds = if is_reset { member.log_bounds(&partition).await } else { None };
-    member.seek(&[(partition, offset)]).await?;
+    match fetch_anew {
+        true => member.restart(&[(partition, offset)]).await?,
+        false => member.seek(&[(partition, offset)]).await?,
+    }
     Ok(Repositioned { offset, unfinished_from, metadata, log, is_stuck: old.is_in_user_code(), log_bounds })
 }

@@ -17,6 +17,7 @@ use super::commands::PendingPause;
 use super::drain::Drain;
 use super::fair_share::ShareChecks;
 use super::health_check::next_check;
+use super::log_check::LogChecks;
 use super::pauses::Pauses;
 use super::rebalance::PendingRebalance;
 use super::replay_turns::Replays;
@@ -78,6 +79,11 @@ impl PartitionTask {
         telemetry::partition_failed(&self.assignment.partition, reason, loud);
     }
 
+    /// Whether its fetches have failed a moment ago.
+    pub(super) fn is_failing(&self) -> bool {
+        self.warned_at.is_some_and(|at| at.elapsed() < WARN_AGAIN * 2)
+    }
+
     /// The partition is no longer read. Its backlog stops counting against its fair share.
     pub(super) fn stop_reading(&self) {
         self.backlog.set_paused(true);
@@ -105,6 +111,7 @@ pub(super) struct Session {
     /// The call to the client that pauses or resumes partitions.
     pub(super) pending_pause: Option<PendingPause>,
     pub(super) share_checks: ShareChecks,
+    pub(super) log_checks: LogChecks,
     /// Exactly-once mode: the planned blocks that are being rebuilt.
     pub(super) replays: Replays,
     /// The next health check of all partitions.
@@ -167,6 +174,7 @@ impl Session {
             pauses: Pauses::default(),
             pending_pause: None,
             share_checks: ShareChecks::default(),
+            log_checks: LogChecks::default(),
             replays: Replays::default(),
             health_check,
             unassigned_since: None,
@@ -205,7 +213,9 @@ impl Session {
         };
         let (sender, batches) = mpsc::unbounded_channel();
         let backlog = task.backlog.clone();
-        let route = Route { assignment: assignment.clone(), task: sender, backlog, end, read_to_end: false };
+        let read_to_end = false;
+        let route =
+            Route { assignment: assignment.clone(), task: sender, backlog, end, next: None, read_to_end };
         let name = format!("map {}", assignment.partition);
         let ended = task.ended.clone().drop_guard();
         let (stop, ledger, activity) = (task.stop.clone(), self.ledger.clone(), task.activity.clone());

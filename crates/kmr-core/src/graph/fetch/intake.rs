@@ -114,7 +114,7 @@ impl Intake {
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(()),
-                    () = self.queue.readable() => {}
+                    () = self.routes.wait_for_queue(self.queue.readable()) => {}
                 }
                 hand_offs = 0;
                 continue;
@@ -191,14 +191,19 @@ impl Intake {
         match fetched {
             Fetched::Records { topic, partition, bytes, batch } => {
                 let records = batch.len();
-                match topics.get(&topic).and_then(|partitions| partitions.get(&partition)) {
-                    Some(route) => self.send(route, batch, hand_off, bytes),
+                match topics.get_mut(&topic).and_then(|partitions| partitions.get_mut(&partition)) {
+                    Some(route) => {
+                        let last = records.checked_sub(1).map(|last| batch.offset(last));
+                        route.next = last.map(|last| last + 1).or(route.next);
+                        self.send(route, batch, hand_off, bytes);
+                    }
                     None => telemetry::stray_records(&topic, partition, records),
                 }
                 Some(bytes / records.max(1))
             }
             Fetched::End { topic, partition, offset } => {
                 let route = topics.get_mut(&topic).and_then(|partitions| partitions.get_mut(&partition))?;
+                route.next = Some(offset);
                 if !std::mem::replace(&mut route.read_to_end, true) {
                     self.report(route.assignment.clone(), EventKind::CaughtUp);
                 }
@@ -293,6 +298,7 @@ mod tests {
             task,
             backlog: budget.backlogs().backlog(),
             end: None,
+            next: None,
             read_to_end: false,
         });
         let (events, stop) = (mpsc::unbounded_channel().0, CancellationToken::new());

@@ -1,6 +1,7 @@
 //! The routes from the intake to the map tasks of assigned partitions.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::mpsc;
@@ -19,6 +20,8 @@ pub(crate) struct Route {
     pub(crate) backlog: Arc<UnmappedBytes>,
     /// The end offset of a bounded run. Records from here on are left to the next run.
     pub(crate) end: Option<i64>,
+    /// The offset after the last record that was sent, or the end of the log that was reported since.
+    pub(crate) next: Option<i64>,
     /// Whether the client has reported that it has read the partition to its end.
     pub(crate) read_to_end: bool,
 }
@@ -32,6 +35,16 @@ pub(crate) type Topics = HashMap<Arc<str>, Partitions>;
 #[derive(Default)]
 pub(crate) struct Routes {
     topics: Mutex<Topics>,
+    emptiness: Emptiness,
+}
+
+/// Whether the intake has found the fetch queue empty.
+#[derive(Default)]
+struct Emptiness {
+    /// It waits for the queue now.
+    waits: AtomicBool,
+    /// It was empty since the last question.
+    was_empty: AtomicBool,
 }
 
 impl Routes {
@@ -48,6 +61,29 @@ impl Routes {
         if let Some(partitions) = routes.get_mut(partition.topic()) {
             partitions.remove(&partition.partition());
         }
+    }
+
+    /// The position of an assignment: the offset after the last record that its task was sent. `None`:
+    /// nothing was sent, or the assignment has no route.
+    pub(crate) fn position(&self, assignment: &Assignment) -> Option<i64> {
+        let Assignment { partition, id } = assignment;
+        let routes = self.lock();
+        let route = routes.get(partition.topic())?.get(&partition.partition())?;
+        route.next.filter(|_| route.assignment.id == *id)
+    }
+
+    /// The intake has found the fetch queue empty, and waits until it is `readable`.
+    pub(crate) async fn wait_for_queue(&self, readable: impl Future<Output = ()>) {
+        self.emptiness.was_empty.store(true, Ordering::Relaxed);
+        self.emptiness.waits.store(true, Ordering::Relaxed);
+        readable.await;
+        self.emptiness.waits.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the fetch queue was empty since the last call.
+    pub(crate) fn take_emptiness(&self) -> bool {
+        let was_empty = self.emptiness.was_empty.swap(false, Ordering::Relaxed);
+        was_empty || self.emptiness.waits.load(Ordering::Relaxed)
     }
 
     /// Locks the routes. The intake holds the lock from a poll until all polled records are sent.

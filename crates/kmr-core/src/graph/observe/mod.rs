@@ -1,6 +1,7 @@
 //! What each partition waits for and since when: `status` for health, `activity` for its map task,
-//! and the `watchdog` (L2).
+//! `unread` for records that are not fetched, and the `watchdog` (L2).
 
 pub(crate) mod activity;
 pub(crate) mod status;
+pub(crate) mod unread;
 pub(crate) mod watchdog;

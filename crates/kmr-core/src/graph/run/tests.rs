@@ -13,4 +13,5 @@ mod operator;
 mod rebalances;
 mod reconnects;
 mod records;
+mod unread;
 mod watchdog;

@@ -9,7 +9,7 @@ use tokio::sync::{Notify, mpsc, watch};
 
 use crate::error::Error;
 use crate::member::{
-    CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
+    CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, LogReach, MemberEvent,
     OffsetCommit, Ready, Rebalance, Reread, Start,
 };
 use crate::record::{OwnedRecord, TopicPartition};
@@ -23,6 +23,8 @@ pub(in crate::graph::run::tests) enum Call {
     Unassigned(u64),
     Committed(i32, i64),
     Paused(i32),
+    /// Sought, and fetched anew.
+    Restarted(i32, i64),
     Resumed(i32),
     Sought(i32, i64),
     Reread(i32, Vec<i64>),
@@ -70,6 +72,10 @@ pub(super) struct TestKafka {
     /// Partition, offset and metadata of each accepted commit.
     pub(super) committed_metadata: Mutex<Vec<CommittedMetadata>>,
     pub(super) log_responses: Mutex<LogResponses>,
+    /// How far the logs reach, as far as that is known.
+    pub(super) log_reach: Mutex<BTreeMap<i32, LogReach>>,
+    /// The questions how far they reach: partitions and positions.
+    pub(super) questions: Mutex<Vec<Vec<(i32, Option<i64>)>>>,
 }
 
 impl Default for TestKafka {
@@ -85,6 +91,8 @@ impl Default for TestKafka {
             log: Mutex::new((3, 9, 5)),
             committed_metadata: Mutex::default(),
             log_responses: Mutex::new(LogResponses::WithRecords),
+            log_reach: Mutex::default(),
+            questions: Mutex::default(),
         }
     }
 }
@@ -239,6 +247,28 @@ impl GroupMember for ScriptedMember {
             LogPoint::Time(_) => time,
         };
         Ok(partitions.iter().map(|partition| (partition.clone(), offset)).collect())
+    }
+
+    async fn restart(&self, positions: &[(TopicPartition, i64)]) -> Result<(), Error> {
+        for (partition, offset) in positions {
+            self.kafka.called(Call::Restarted(partition.partition(), *offset));
+        }
+        Ok(())
+    }
+
+    async fn log_reach(
+        &self,
+        positions: &[(TopicPartition, Option<i64>)],
+    ) -> BTreeMap<TopicPartition, LogReach> {
+        let reach = self.kafka.log_reach.lock().unwrap();
+        let asked = positions.iter().map(|(partition, position)| (partition.partition(), *position));
+        self.kafka.questions.lock().unwrap().push(asked.collect());
+        let known = |(partition, position): &(TopicPartition, Option<i64>)| {
+            let LogReach { end, fetched } = *reach.get(&partition.partition())?;
+            let fetched = fetched.max(position.unwrap_or(0));
+            Some((partition.clone(), LogReach { end, fetched }))
+        };
+        positions.iter().filter_map(known).collect()
     }
 
     async fn log_bounds(&self, _: &TopicPartition) -> Option<(i64, i64)> {

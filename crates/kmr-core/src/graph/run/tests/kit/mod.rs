@@ -22,7 +22,9 @@ use crate::graph::memory::budget::Budget;
 use crate::graph::options::GraphOptions;
 use crate::graph::run::Graph;
 use crate::log_id::{LogAt, LogId};
-use crate::member::{Change, Fetched, MemberEvent, RECORD_OVERHEAD, Rebalance, RebalanceProtocol, Start};
+use crate::member::{
+    Change, Fetched, LogReach, MemberEvent, RECORD_OVERHEAD, Rebalance, RebalanceProtocol, Start,
+};
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stats::Counters;
 use crate::strategy::IntoPipeline;
@@ -153,6 +155,16 @@ impl TestConsumer {
     /// Sets the ends of the log, and the offset of every timestamp.
     pub(super) fn log(&self, low: i64, end: i64, time: i64) {
         *self.kafka.log.lock().unwrap() = (low, end, time);
+    }
+
+    /// Sets how far a partition's log reaches, and how far the client has fetched it at least.
+    pub(super) fn log_reach(&self, number: i32, end: i64, fetched: i64) {
+        self.kafka.log_reach.lock().unwrap().insert(number, LogReach { end, fetched });
+    }
+
+    /// The questions how far logs reach: partitions and positions.
+    pub(super) fn questions(&self) -> Vec<Vec<(i32, Option<i64>)>> {
+        self.kafka.questions.lock().unwrap().clone()
     }
 
     /// Sets how Kafka responds when records are read again.
