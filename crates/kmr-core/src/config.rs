@@ -508,7 +508,7 @@ mod tests {
         let effective = config.effective(16 << 20, false);
         assert_eq!(effective["fetch.max.bytes"], "5000000");
         assert_eq!(
-            effective["statistics.interval.ms"], "1000",
+            effective["statistics.interval.ms"], "500",
             "no limit is adapted, and positions are read"
         );
         let config = ClientConfig::new().set("fetch.message.max.bytes", "70000");

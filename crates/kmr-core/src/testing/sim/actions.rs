@@ -72,6 +72,7 @@ impl Run<'_> {
                 self.seek(*process, self.partition(*topic, *partition), *percent);
             }
             Action::Lenient { time } => self.cluster.lock().blocks.lenient_until = Some(now + *time),
+            Action::Silence { topic, partition } => self.change(*topic, *partition, ClusterState::silence),
             Action::ReturnTwice { process } => self.return_twice(*process),
         }
     }

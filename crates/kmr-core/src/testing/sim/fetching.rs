@@ -9,7 +9,7 @@ use super::Simulation;
 use super::cluster::ClusterState;
 use super::group::MemberId;
 use super::log::PartitionLog;
-use crate::member::{PartitionFailure, RECORD_OVERHEAD};
+use crate::member::{LogReach, PartitionFailure, RECORD_OVERHEAD};
 use crate::record::{OwnedRecord, TopicPartition};
 
 /// A partition that a client fetches.
@@ -20,6 +20,8 @@ pub(super) struct Fetching {
     pub(super) paused: bool,
     /// It has failed. It is not read until a seek.
     pub(super) failed: bool,
+    /// The client fetches it no more, without an error, until a seek.
+    pub(super) silent: bool,
     pub(super) polled_at: Instant,
     /// The end of the log that was reported last.
     pub(super) reported_end: Option<i64>,
@@ -28,7 +30,8 @@ pub(super) struct Fetching {
 impl Fetching {
     pub(super) fn at(position: i64) -> Self {
         let polled_at = Instant::now();
-        Self { position, start: position, paused: false, failed: false, polled_at, reported_end: None }
+        let (paused, failed, silent, reported_end) = (false, false, false, None);
+        Self { position, start: position, paused, failed, silent, polled_at, reported_end }
     }
 }
 
@@ -61,7 +64,7 @@ impl ClusterState {
     }
 
     /// Whether no response to a fetch reaches the client.
-    fn is_cut_off(&self, id: MemberId, now: Instant) -> bool {
+    pub(super) fn is_cut_off(&self, id: MemberId, now: Instant) -> bool {
         now < self.faults.no_fetch_until || self.group.isolated_until(id, now).is_some()
     }
 
@@ -76,7 +79,7 @@ impl ClusterState {
             let has_item = |log: &PartitionLog| {
                 log.has(fetching.position) || fetching.position < log.low() || self.is_end_due(log, fetching)
             };
-            !fetching.paused && !fetching.failed && log.is_none_or(has_item)
+            !fetching.paused && !fetching.failed && !fetching.silent && log.is_none_or(has_item)
         };
         let fetching = self.clients.get(&id).into_iter().flat_map(|client| &client.fetching);
         fetching.filter(has_item).map(|(partition, _)| partition.clone()).collect()
@@ -174,6 +177,21 @@ impl ClusterState {
         }
         self.note(format_args!("member {id} fetches {partition} {}..={}", offsets.0, offsets.1));
         Some(Polled::Records(partition, records))
+    }
+
+    /// How far the log of a partition reaches, and how far a client has fetched it.
+    pub(super) fn log_reach(&self, id: MemberId, partition: &TopicPartition) -> Option<LogReach> {
+        let fetching = self.clients.get(&id)?.fetching.get(partition)?;
+        let (log, position) = (self.log.get(partition)?, fetching.position);
+        let has_unread = fetching.silent || log.has(position);
+        let fetched = if has_unread { position } else { position.max(log.end()) };
+        Some(LogReach { end: log.end(), fetched })
+    }
+
+    /// The client that fetches a partition goes on without it, and reports no error.
+    pub(super) fn silence(&mut self, partition: &TopicPartition) {
+        let fetching = self.clients.values_mut().filter_map(|client| client.fetching.get_mut(partition));
+        fetching.for_each(|fetching| fetching.silent = true);
     }
 
     /// R1: only a fault of the environment makes a partition wait for longer than a drain may

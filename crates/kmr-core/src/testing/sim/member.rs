@@ -16,8 +16,8 @@ use super::log::PartitionLog;
 use crate::consumer::ConsumerHandle;
 use crate::error::Error;
 use crate::member::{
-    Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, MemberEvent,
-    OffsetCommit, Ready, Rebalance, Reread, Start,
+    Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, LogReach,
+    MemberEvent, OffsetCommit, Ready, Rebalance, Reread, Start,
 };
 use crate::record::TopicPartition;
 use crate::test_records::OwnedBatch;
@@ -25,6 +25,9 @@ use crate::util::future::BoxFuture;
 
 /// Maximum time for a callback. After a longer one the group would count the member as dead.
 const CALLBACK_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Time until it is known how far logs reach.
+const LOG_REACH_LATENCY: Duration = Duration::from_millis(500);
 
 /// Connects one process to the cluster, each time as a new member.
 pub(super) struct SimConnector {
@@ -294,6 +297,21 @@ impl GroupMember for SimMember {
             Some((partition.clone(), offset))
         };
         Ok(partitions.iter().filter_map(offset).collect())
+    }
+
+    async fn log_reach(
+        &self,
+        positions: &[(TopicPartition, Option<i64>)],
+    ) -> BTreeMap<TopicPartition, LogReach> {
+        sleep(LOG_REACH_LATENCY).await;
+        let state = self.cluster.lock();
+        if state.is_cut_off(self.id, Instant::now()) {
+            return BTreeMap::new();
+        }
+        let reach = |(partition, _): &(TopicPartition, _)| {
+            Some((partition.clone(), state.log_reach(self.id, partition)?))
+        };
+        positions.iter().filter_map(reach).collect()
     }
 
     async fn log_bounds(&self, partition: &TopicPartition) -> Option<(i64, i64)> {

@@ -8,7 +8,8 @@
 //! * Processes join, leave, fail and are killed.
 //! * The group rebalances: eager, cooperative or KIP-848. Assignments can be lost.
 //! * A client receives no events of its group any more, and fetches on.
-//! * Offsets have gaps. Partitions are added, and topics are deleted.
+//! * Offsets have gaps. Partitions are added, and topics are deleted. A client stops fetching a
+//!   partition without an error.
 //! * Commits are fenced, delayed or slow. In exactly-once mode some come late, after newer ones.
 //! * Sinks are slow, stall, fail, or write and then fail.
 //!

@@ -19,6 +19,9 @@ use crate::consumer::{Consumer, ConsumerHandle, RunReport};
 use crate::error::{Error, error_chain};
 use crate::watchdog::Watchdog;
 
+/// When a silent partition is restarted. Longer than any work that ends by itself.
+const RESTART_AFTER: Duration = Duration::from_secs(300);
+
 /// A process that may be running a consumer.
 #[derive(Default)]
 pub(super) struct Process {
@@ -71,7 +74,7 @@ impl Shared {
 pub(super) async fn run_process(number: usize, cluster: Cluster, shared: Arc<Shared>, schedule: Schedule) {
     let mut rng = Rng::new(schedule.seed ^ (number as u64 + 1).wrapping_mul(0x1234_5678_9ABC));
     while !shared.stopping.load(Ordering::Relaxed) {
-        let result = run_consumer(&cluster, &shared, schedule.seed).await;
+        let result = run_consumer(&cluster, &shared, &schedule).await;
         match result {
             Ok(report) => {
                 let mut state = cluster.lock();
@@ -113,7 +116,8 @@ pub(super) async fn run_process(number: usize, cluster: Cluster, shared: Arc<Sha
     }
 }
 
-async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<RunReport, Error> {
+async fn run_consumer(cluster: &Cluster, shared: &Shared, schedule: &Schedule) -> Result<RunReport, Error> {
+    let seed = schedule.seed;
     let mut rng = Rng::new(seed ^ 0xB0D6E7);
     let memory_budget = rng.between(4, 200) << 10;
     let commit_interval = Duration::from_millis(rng.between(50, 3000) as u64);
@@ -131,8 +135,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
         .strategy(strategy)
         .drain_timeout(Simulation::DRAIN_TIMEOUT)
         .commit_interval(commit_interval)
-        // A restart by the watchdog would hide a stuck partition from the checker.
-        .watchdog(Watchdog::default().with_restart_after(None))
+        .watchdog(watchdog(schedule))
         .shutdown_signal(std::future::pending())
         .build()?
         .with_memory_budget(memory_budget);
@@ -145,6 +148,13 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, seed: u64) -> Result<R
     let connector =
         SimConnector { cluster: cluster.clone(), handle, member: shared.member.clone(), memory_budget };
     consumer.run_on(Arc::new(connector), seed).await
+}
+
+/// Without a silent partition there are no restarts: they would hide a stuck partition from the
+/// checker.
+fn watchdog(schedule: &Schedule) -> Watchdog {
+    let restart_after = schedule.has_silence().then_some(RESTART_AFTER);
+    Watchdog::default().with_restart_after(restart_after)
 }
 
 /// Whether the schedule explains a replaced client.

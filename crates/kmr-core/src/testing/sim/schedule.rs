@@ -172,6 +172,11 @@ pub(super) enum Action {
     Lenient {
         time: Duration,
     },
+    /// The client that fetches a partition goes on without it, and reports no error.
+    Silence {
+        topic: usize,
+        partition: usize,
+    },
     /// Poll returns the latest records again.
     ReturnTwice {
         process: usize,
@@ -216,6 +221,7 @@ impl Schedule {
         schedule.add_truncation();
         schedule.add_client_faults();
         schedule.add_deafness();
+        schedule.add_silence();
         schedule
     }
 
@@ -270,6 +276,25 @@ impl Schedule {
             self.steps.push((at + rng.time(Duration::from_secs(60)), produce));
         }
         self.steps.sort_by_key(|(at, _)| *at);
+    }
+
+    /// Sometimes a client no longer fetches a partition, and its log grows.
+    fn add_silence(&mut self) {
+        let mut rng = Rng::new(self.seed ^ 0x51);
+        if !rng.chance(8) {
+            return;
+        }
+        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let (at, topic, partition) = (rng.time(end), usize::from(rng.chance(30)), rng.below(self.partitions));
+        self.steps.push((at, Action::Silence { topic, partition }));
+        let produce = Action::Produce { topic, partition, records: rng.between(1, 20), gap: 0 };
+        self.steps.push((at + rng.time(Duration::from_secs(10)), produce));
+        self.steps.sort_by_key(|(at, _)| *at);
+    }
+
+    /// Whether a partition may be silent, so that only the watchdog gets it read again.
+    pub(super) fn has_silence(&self) -> bool {
+        self.steps.iter().any(|(_, action)| matches!(action, Action::Silence { .. }))
     }
 
     /// The schedule for exactly-once mode. It has no faults that only an operator can repair,

@@ -53,6 +53,11 @@ fn a_poll_that_returns_nothing_that_it_took_counts_as_an_empty_queue() {
 }
 
 #[test]
+fn a_partition_that_is_not_fetched_is_not_noticed() {
+    assert_found(Mutant::IgnoresUnread, &["no lost record", "finished records are committed"]);
+}
+
+#[test]
 fn deliveries_in_flight_are_dropped_on_a_revoke() {
     assert_found(
         Mutant::DropsInFlight,
