@@ -76,7 +76,8 @@ impl ClientConfig {
     }
 
     /// Whether `statistics.interval.ms` is off, or too long for `client/fetch_limit`. It needs
-    /// statistics each second unless the user has set the limit. `client/fetch_positions` needs some.
+    /// statistics each second unless the user has set the limit. `client/fetch_positions` needs
+    /// some.
     fn has_rare_statistics(&self) -> bool {
         let millis = self.get(STATISTICS).and_then(|value| value.parse::<u64>().ok());
         let adapts = self.get("fetch.max.bytes").is_none();

@@ -30,14 +30,20 @@ impl Health {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PartitionHealth {
-    /// The offset of the oldest record that is read and not finished. `None`: every record is
-    /// finished.
+    /// The offset of the oldest record that is read and not finished. `None`: every record that was
+    /// read is finished.
     pub oldest_unfinished: Option<i64>,
     /// How long that record has been unfinished and the oldest. The time counts from when it was
     /// mapped or its mapper started, or from when the record before it was finished, if that was
     /// later. Accurate to a second.
+    ///
+    /// Without such a record, how long the partition has not been read although its log holds
+    /// records. kmr compares its position with the end of the log every 30 s, and the time counts
+    /// from the first of two comparisons. Records above the last stable offset do not count, unless
+    /// `isolation.level` is `read_uncommitted`.
     pub age: Duration,
-    /// What that record waits for, such as `reduce 1 attempt 4, 42 s: code 252`.
+    /// What that record waits for, such as `reduce 1 attempt 4, 42 s: code 252`. Or what the
+    /// partition waits for: `its records up to offset 41, which are not fetched`.
     pub waits_for: Option<String>,
     /// Whether the partition is paused, by the operator or because its mapper is slow.
     pub paused: bool,

@@ -138,8 +138,8 @@ pub(crate) enum LogPoint {
 pub(crate) struct LogReach {
     /// The offset after the last record that the client may read. It may be a transaction marker.
     pub(crate) end: i64,
-    /// No record below this offset is still to be returned by poll. It is at least the position that
-    /// the question named.
+    /// No record below this offset is still to be returned by poll. It is at least the position
+    /// that the question named.
     pub(crate) fetched: i64,
 }
 
@@ -245,8 +245,8 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
 
     /// How far the logs of assigned partitions reach. `positions`: the offset after the last record
     /// that was read, or `None` for the lowest in the log. What is not known is missing: a leader
-    /// that does not respond, a client that reports no statistics. Takes seconds, and keeps no other
-    /// call waiting.
+    /// that does not respond, a client that reports no statistics. Takes seconds, and keeps no
+    /// other call waiting.
     async fn log_reach(
         &self,
         _positions: &[(TopicPartition, Option<i64>)],

@@ -14,6 +14,12 @@ pub struct Watchdog {
     /// [`Health`](crate::Health) reports the partition as late. Default 60 s, on top of the
     /// `max_age` of the reducers' batches. The warning names what the record waits for. kmr repeats
     /// it when the age has doubled.
+    ///
+    /// A partition that is not read although its log holds records is treated in the same way,
+    /// whatever the reason. kmr compares positions with the ends of logs every 30 s, or twice in
+    /// this time if it is shorter. Not while the partition is paused, is being moved, or its broker
+    /// is unavailable, nor while the consumer takes all that it can: the fetch queue has to be
+    /// empty now and then.
     pub warn_after: Duration,
     /// Age at which kmr recovers such a partition. Default 15 min, on top of the `max_age` of the
     /// reducers' batches, `None`: never. At least the drain timeout.

@@ -139,8 +139,8 @@ impl Fetcher {
         self.restart(client)
     }
 
-    /// Moves assigned partitions, stops their fetchers and starts them again. It takes place with the
-    /// answer to a rebalance, if one waits for it.
+    /// Moves assigned partitions, stops their fetchers and starts them again. It takes place with
+    /// the answer to a rebalance, if one waits for it.
     pub(super) fn restart_at(&self, client: &Client, targets: &[(TopicPartition, i64)]) -> Result<(), Error> {
         self.gated(|positions| {
             check_assigned(positions, "restarting", targets.iter().map(|(partition, _)| partition))?;

@@ -1,8 +1,8 @@
 //! Compares positions with the ends of logs, for [`GroupMember::log_reach`].
 //!
 //! The ends come of the leaders: one request for all partitions of a broker, which no thread waits
-//! for. librdkafka also has the ends of the last fetch responses. But a partition whose fetching has
-//! stopped has no new responses, and this is what the comparison is to find.
+//! for. librdkafka also has the ends of the last fetch responses. But a partition whose fetching
+//! has stopped has no new responses, and this is what the comparison is to find.
 //!
 //! A partition that is below the end of its log may still have nothing to read: transaction markers
 //! and aborted records take offsets. So librdkafka is asked how far it has fetched. What it has
@@ -112,8 +112,8 @@ fn fetched_up_to(position: i64, returned: Option<i64>, next: Option<i64>) -> i64
     }
 }
 
-/// How far poll has returned partitions, and how far librdkafka has fetched them. `None`: the client
-/// reports no statistics.
+/// How far poll has returned partitions, and how far librdkafka has fetched them. `None`: the
+/// client reports no statistics.
 async fn fetched(
     client: &ClientRef,
     fetcher: &Fetcher,

@@ -9,8 +9,9 @@
 //!   serve them all.
 //! * Partitions. `positions` knows the position of each partition and has the gate between polling
 //!   and moving positions. `fetcher` makes the calls that move them. `fetch_limit` bounds what a
-//!   response unpacks to. `fetch_positions` and `log_reach` compare positions with the ends of logs.
-//!   `starts` reads offsets. `commits` turns replies into outcomes. `topic_ids` and `logs` identify topics and their logs.
+//!   response unpacks to. `fetch_positions` and `log_reach` compare positions with the ends of
+//!   logs. `starts` reads offsets. `commits` turns replies into outcomes. `topic_ids` and `logs`
+//!   identify topics and their logs.
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
 //! * Users of a client. `subscription` matches names of topics. `open`, `topic_check` and `leaders`

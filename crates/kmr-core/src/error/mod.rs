@@ -131,9 +131,9 @@ pub enum Error {
     Stuck {
         /// The partition.
         partition: TopicPartition,
-        /// The oldest record that is read and not finished.
+        /// The oldest record that is read and not finished, or else the first that is not fetched.
         offset: i64,
-        /// How long it has been unfinished since the last recovery step.
+        /// How long it has been so since the last recovery step.
         age: Duration,
         /// What it waits for.
         waits_for: String,

@@ -33,7 +33,7 @@ pub(super) const EAGER: Settings =
 
 /// Maximum wait for anything in these tests, in seconds. A classic group of the mock needs up to
 /// two session timeouts for a rebalance. Under valgrind everything takes longer.
-fn patience() -> Duration {
+pub(super) fn patience() -> Duration {
     let set = std::env::var("KMR_CLIENT_PATIENCE").ok().and_then(|seconds| seconds.parse().ok());
     Duration::from_secs(set.unwrap_or(60))
 }

@@ -1,22 +1,35 @@
 //! How far logs reach and how far they are read, and partitions that librdkafka fetches no more.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partition};
+use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partition, patience};
+use crate::client::Connect;
+use crate::client::connect::join;
 use crate::client::context::Client;
-use crate::member::LogReach;
+use crate::client::handle::ClientRef;
+use crate::client::open::open;
+use crate::error::{BoxError, Error};
+use crate::graph::control::{StopRequest, controls};
+use crate::graph::memory::budget::Budget;
+use crate::graph::observe::watchdog::WatchdogThresholds;
+use crate::graph::options::GraphOptions;
+use crate::graph::run::Graph;
+use crate::member::{Connected, Connector, LogReach, Reread};
+use crate::record::{Record, TopicPartition};
+use crate::strategy::{IntoPipeline, Strategy};
+use crate::test_reducer::Collect;
 
 /// Pauses a partition in librdkafka, without kmr's knowledge.
-async fn pause_secretly(driver: &Driver, number: i32) {
-    let pause = move |client: &Client| {
-        let mut list = TopicPartitionList::new();
-        list.add_partition_offset("events", number, Offset::Invalid).unwrap();
-        client.pause(&list).unwrap();
-    };
-    driver.client.call("pausing", pause).await.unwrap();
+fn pause_partition_0(client: &Client) {
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset("events", 0, Offset::Invalid).unwrap();
+    client.pause(&list).unwrap();
 }
 
 /// How far a partition reaches that is read up to `position`. Serves the member meanwhile.
@@ -36,7 +49,7 @@ async fn a_partition_that_is_paused_in_librdkafka_is_read_after_a_restart(settin
     let mut driver = cluster.join(settings).await;
     driver.until("all", |driver| driver.counts().values().sum::<usize>() == 40).await;
     assert_eq!(reach(&mut driver, 0, 20).await, Some(LogReach { end: 20, fetched: 20 }));
-    pause_secretly(&driver, 0).await;
+    driver.client.call("pausing", pause_partition_0).await.unwrap();
     (0..2).for_each(|number| cluster.produce(number, 10));
     driver.until("the other partition", |driver| driver.count(1) == 30).await;
     assert_eq!(reach(&mut driver, 0, 20).await, Some(LogReach { end: 30, fetched: 20 }));
@@ -65,7 +78,8 @@ async fn a_partition_that_is_paused_in_librdkafka_is_read_after_a_restart_in_a_k
     a_partition_that_is_paused_in_librdkafka_is_read_after_a_restart(KIP_848).await;
 }
 
-/// The mock has no transactions. Here kmr's positions are as if offset 19 were a transaction marker.
+/// The mock has no transactions. Here kmr's positions are as if offset 19 were a transaction
+/// marker.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn offsets_that_librdkafka_has_fetched_and_that_have_no_record_are_read() {
     let cluster = Cluster::start(1);
@@ -107,4 +121,78 @@ async fn nothing_is_known_of_a_partition_whose_leader_is_down() {
     cluster.mock.broker_up(1).unwrap();
     while reach(&mut driver, 0, 20).await.is_none() {}
     driver.member.close().await.unwrap();
+}
+
+/// Connects, and keeps a reference to the last client.
+struct Exposed {
+    connect: Connect,
+    clients: Mutex<Vec<ClientRef>>,
+}
+
+#[async_trait]
+impl Connector for Exposed {
+    async fn connect(&self) -> Result<Connected, Error> {
+        let opened = open(&self.connect.client).await?;
+        self.clients.lock().unwrap().push(opened.client.clone());
+        join(&self.connect, opened).await
+    }
+
+    async fn read_records(
+        &self,
+        partition: &TopicPartition,
+        offsets: &[i64],
+        max_bytes: usize,
+    ) -> Result<Vec<Reread>, Error> {
+        self.connect.read_records(partition, offsets, max_bytes).await
+    }
+}
+
+/// The whole graph: it notices the silence by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_consumer_restarts_a_partition_that_librdkafka_no_longer_fetches() {
+    let cluster = Cluster::start(2);
+    (0..2).for_each(|number| cluster.produce(number, 20));
+    let (warn_after, restart_after) = (Duration::from_secs(1), Some(Duration::from_secs(3)));
+    let options = GraphOptions {
+        thresholds: WatchdogThresholds { warn_after, restart_after },
+        drain_timeout: Duration::from_secs(3),
+        ..GraphOptions::default()
+    };
+    let connector = Arc::new(Exposed { connect: cluster.options(KIP_848), clients: Mutex::default() });
+    let (control, controls) = controls();
+    let graph = Graph {
+        connector: connector.clone(),
+        controls,
+        budget: Budget::new(16 << 20),
+        counters: Arc::default(),
+        seed: 1,
+        options,
+    };
+    let sink = Collect::default();
+    let place = |record: &Record<'_>| Ok::<_, BoxError>((record.partition(), record.offset()));
+    let running = tokio::spawn(graph.run(Strategy::new().map(place).reduce(sink.clone()).into_pipeline()));
+    let rows = || sink.rows().into_iter().collect::<BTreeSet<(i32, i64)>>().len();
+    wait_until("all", || rows() == 40).await;
+    let client = connector.clients.lock().unwrap()[0].clone();
+    client.call("pausing", pause_partition_0).await.unwrap();
+    drop(client);
+    (0..2).for_each(|number| cluster.produce(number, 10));
+    wait_until("late", || control.board.health().partitions.get(&partition(0)).is_some_and(|p| p.late)).await;
+    assert_eq!(rows(), 50, "the other partition is read");
+    wait_until("the rest", || rows() == 60).await;
+    assert_eq!(connector.clients.lock().unwrap().len(), 1, "the client is the same");
+    wait_until("healthy", || control.board.health().is_healthy()).await;
+    control.stop.send(StopRequest::in_order("the test")).unwrap();
+    running.await.unwrap().unwrap();
+    assert_eq!(sink.rows().len(), 60, "no duplicates");
+    connector.clients.lock().unwrap().clear();
+}
+
+async fn wait_until(what: &str, holds: impl Fn() -> bool) {
+    let waiting = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    assert!(tokio::time::timeout(patience(), waiting).await.is_ok(), "never {what}");
 }

@@ -20,7 +20,8 @@ pub(crate) struct Route {
     pub(crate) backlog: Arc<UnmappedBytes>,
     /// The end offset of a bounded run. Records from here on are left to the next run.
     pub(crate) end: Option<i64>,
-    /// The offset after the last record that was sent, or the end of the log that was reported since.
+    /// The offset after the last record that was sent, or the end of the log that was reported
+    /// since.
     pub(crate) next: Option<i64>,
     /// Whether the client has reported that it has read the partition to its end.
     pub(crate) read_to_end: bool,
@@ -63,8 +64,8 @@ impl Routes {
         }
     }
 
-    /// The position of an assignment: the offset after the last record that its task was sent. `None`:
-    /// nothing was sent, or the assignment has no route.
+    /// The position of an assignment: the offset after the last record that its task was sent.
+    /// `None`: nothing was sent, or the assignment has no route.
     pub(crate) fn position(&self, assignment: &Assignment) -> Option<i64> {
         let Assignment { partition, id } = assignment;
         let routes = self.lock();
