@@ -508,10 +508,7 @@ mod tests {
         assert_eq!(config.lint()[0].effect, WarningKind::Risky);
         let effective = config.effective(16 << 20, false);
         assert_eq!(effective["fetch.max.bytes"], "5000000");
-        assert_eq!(
-            effective["statistics.interval.ms"], "500",
-            "no limit is adapted, and positions are read"
-        );
+        assert_eq!(effective["statistics.interval.ms"], "500", "no limit is adapted, and positions are read");
         let config = ClientConfig::new().set("fetch.message.max.bytes", "70000");
         assert!(!config.effective(16 << 20, false).contains_key("max.partition.fetch.bytes"));
         let default = ClientConfig::new().effective(16 << 20, false);

@@ -66,6 +66,7 @@ mod blocks;
 mod cluster;
 mod commits;
 mod drive;
+mod faults;
 mod fetching;
 mod group;
 mod log;
