@@ -57,7 +57,7 @@ pub trait Rows: Send + Sized + 'static {
     fn bytes(&self) -> usize;
 
     /// Bytes of memory that the rows hold, for the memory budget. `None`: not known, the budget
-    /// counts the sizes of the records instead.
+    /// counts [`bytes`](Self::bytes) and the sizes of the records instead.
     fn resident_bytes(&self) -> Option<usize> {
         None
     }

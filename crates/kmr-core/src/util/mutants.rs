@@ -54,6 +54,8 @@ pub(crate) enum Mutant {
     PlansAfterInsert,
     /// E11: the member commits on after a commit that the broker may apply late.
     CommitsAfterLost,
+    /// M1: fetched records are not charged to the memory budget.
+    ChargesNothing,
     /// C5: the member stays although the group rejects all of its commits.
     StaysWithoutGroup,
     /// A reset drops records that were read and not mapped, and the commit passes them.

@@ -6,9 +6,10 @@
 //!   dropped.
 //! * C4, one committer: no other task commits. The committer reads the outcome of each offset. For
 //!   a partition that is no longer owned, a failed commit is an event, not an error.
-//! * C5, lost means uncommitted: a lost assignment is removed without a commit. If the group rejects
-//!   every commit of an assignment for [`NOT_OWNED_LIMIT`], and no rebalance ends it, the member
-//!   counts as removed. It commits nothing any more, and the consumer joins again as a new member.
+//! * C5, lost means uncommitted: a lost assignment is removed without a commit. If the group
+//!   rejects every commit of an assignment for [`NOT_OWNED_LIMIT`], and no rebalance ends it, the
+//!   member counts as removed. It commits nothing any more, and the consumer joins again as a new
+//!   member.
 //! * C7, metadata in force: every commit carries the metadata in force of its partition.
 //! * C8, one outstanding commit: until it is answered, none of its partitions is released.
 //! * E1: in exactly-once mode the metadata in force is the open plan or an idle marker

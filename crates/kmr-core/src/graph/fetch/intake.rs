@@ -182,7 +182,8 @@ impl Intake {
     ) -> Admitted {
         // A task with a backlog may be slow, so the intake does not wait for it.
         let hand_off = hand_off.filter(|_| backlog.is_empty()).cloned();
-        let (charge, unmapped) = (self.budget.charge(bytes), self.budget.unmapped(backlog, bytes));
+        let charged = if enabled(Mutant::ChargesNothing) { 0 } else { bytes };
+        let (charge, unmapped) = (self.budget.charge(charged), self.budget.unmapped(backlog, bytes));
         Admitted { batch, charge, unmapped, log_end: None, hand_off }
     }
 

@@ -9,7 +9,6 @@ use crate::error::{BoxError, Error, StopConsumer, error_chain};
 use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
 use crate::graph::memory::budget::Unmapped;
-use crate::member::RECORD_OVERHEAD;
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::reducer::{Rows, ensure_one_added};
 use crate::stage::{Stage, StageError};
@@ -35,7 +34,8 @@ pub(super) struct RowsBuilder<R> {
     pub(super) range: Option<OffsetRange>,
     pub(super) records: usize,
     pub(super) source_bytes: usize,
-    /// Bytes that the budget was charged for the records that have ended.
+    /// Bytes that the budget was charged for the batches that are dropped. The memory of a batch is
+    /// held until its last record has ended.
     pub(super) charged: usize,
     pub(super) failures: Vec<(OwnedRecord, StageError)>,
     /// The indexes of the failures among the records.
@@ -135,7 +135,6 @@ impl<R: Rows> RowsBuilder<R> {
         self.range = Some(OffsetRange::new(first, self.current));
         self.records += 1;
         self.source_bytes += self.current_bytes;
-        self.charged += self.current_bytes + RECORD_OVERHEAD;
     }
 
     /// The first failure that stops the consumer, if there is one. None of the records is observed
@@ -148,10 +147,11 @@ impl<R: Rows> RowsBuilder<R> {
         Some(Error::Stage { stage: stage.to_string(), step: what, source })
     }
 
-    /// Bytes of memory that the rows hold, as far as they are known.
+    /// Bytes of memory that the rows hold, as far as they are known. What they own elsewhere on the
+    /// heap comes from their records.
     pub(super) fn resident_bytes(&self) -> usize {
-        let rows =
-            if self.rows.is_empty() { 0 } else { self.rows.resident_bytes().unwrap_or(self.source_bytes) };
+        let estimate = || self.rows.bytes() + self.source_bytes;
+        let rows = if self.rows.is_empty() { 0 } else { self.rows.resident_bytes().unwrap_or_else(estimate) };
         rows + self.deltas.len() * size_of::<u32>()
     }
 
@@ -229,6 +229,17 @@ mod tests {
         fn split_off(&mut self, at: usize) -> Self {
             Self(self.0.split_off(at))
         }
+    }
+
+    #[test]
+    fn rows_that_are_larger_than_their_record_are_counted() {
+        let batch = OwnedBatch(vec![OwnedRecord::new("t", 0, 7)]);
+        let record = batch.record(0);
+        let mut builder = RowsBuilder::new(Vec::new());
+        builder.start(&record);
+        (0..1000).for_each(|_| builder.push([0u8; 100], &record));
+        builder.end(0, Ok(()), &Stage::new("reduce", 1), || record.to_owned());
+        assert_eq!(builder.resident_bytes(), 1000 * (100 + size_of::<u32>()));
     }
 
     #[test]

@@ -10,17 +10,16 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::cluster::{Cluster, ClusterState};
 use super::commits::process_commit;
-use super::fetching::{Fetching, Polled, size};
+use super::fetching::{Fetching, Polled};
 use super::group::MemberId;
 use super::log::PartitionLog;
-use crate::consumer::ConsumerHandle;
+use super::memory::HeldBytes;
 use crate::error::Error;
 use crate::member::{
     Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, LogReach,
     MemberEvent, OffsetCommit, Ready, Rebalance, Reread, Start,
 };
 use crate::record::TopicPartition;
-use crate::test_records::OwnedBatch;
 use crate::util::future::BoxFuture;
 
 /// Maximum time for a callback. After a longer one the group would count the member as dead.
@@ -32,7 +31,8 @@ const LOG_REACH_LATENCY: Duration = Duration::from_millis(500);
 /// Connects one process to the cluster, each time as a new member.
 pub(super) struct SimConnector {
     pub(super) cluster: Cluster,
-    pub(super) handle: ConsumerHandle,
+    /// The memory that the consumer holds.
+    pub(super) held: HeldBytes,
     /// The current member of the process.
     pub(super) member: Arc<std::sync::Mutex<Option<MemberId>>>,
     pub(super) memory_budget: usize,
@@ -50,8 +50,8 @@ impl Connector for SimConnector {
             cluster: self.cluster.clone(),
             id,
             data,
-            handle: self.handle.clone(),
-            memory_budget: self.memory_budget as u64,
+            held: self.held.clone(),
+            memory_budget: self.memory_budget,
         };
         Ok(Connected { member: Arc::new(member), queue: Box::new(queue) })
     }
@@ -335,22 +335,25 @@ struct SimQueue {
     cluster: Cluster,
     id: MemberId,
     data: Arc<Notify>,
-    handle: ConsumerHandle,
-    memory_budget: u64,
+    held: HeldBytes,
+    memory_budget: usize,
 }
 
 impl FetchQueue for SimQueue {
     fn poll(&mut self, max_records: usize) -> Option<Vec<Fetched>> {
-        let held = self.handle.stats().bytes_held;
+        let held = self.held.now();
         let mut state = self.cluster.lock();
         state.count_call(self.id);
-        // Rows may be larger than the records that were admitted. Nothing else may exceed the
-        // budget.
-        if held > self.memory_budget * 3 {
-            let what = format!("{held} bytes are held, and the memory budget is {}", self.memory_budget);
+        // While any byte is free, one more poll is allowed. What it returns may exceed the budget.
+        if held >= self.memory_budget {
+            let what = format!(
+                "member {} polls while {held} bytes are held, and the memory budget is {}",
+                self.id, self.memory_budget
+            );
             state.violate("M1 the memory budget holds", what);
         }
-        Some(state.fetch(self.id, max_records)?.into_iter().map(to_fetched).collect())
+        let fetched = state.fetch(self.id, max_records)?;
+        Some(fetched.into_iter().map(|polled| to_fetched(polled, &self.held)).collect())
     }
 
     fn readable(&self) -> BoxFuture<'_, ()> {
@@ -358,14 +361,13 @@ impl FetchQueue for SimQueue {
     }
 }
 
-fn to_fetched(polled: Polled) -> Fetched {
+fn to_fetched(polled: Polled, held: &HeldBytes) -> Fetched {
     match polled {
-        Polled::Records(partition, records) => Fetched::Records {
-            topic: partition.shared_topic().clone(),
-            partition: partition.partition(),
-            bytes: records.iter().map(|record| size(record)).sum(),
-            batch: Box::new(OwnedBatch(records)),
-        },
+        Polled::Records(partition, records) => {
+            let (bytes, batch) = held.batch(records);
+            let topic = partition.shared_topic().clone();
+            Fetched::Records { topic, partition: partition.partition(), bytes, batch }
+        }
         Polled::Failed(partition, failure) => Fetched::Failed {
             topic: partition.shared_topic().clone(),
             partition: partition.partition(),

@@ -19,8 +19,8 @@
 //! * No commit is ever above an unfinished record.
 //! * No lost or released partition is committed. One commit is outstanding at a time. Every commit
 //!   carries the metadata in force.
-//! * Kept partitions continue during a rebalance. Bytes stay within the memory budget. Nothing
-//!   fails without a reason. Every run ends.
+//! * Kept partitions continue during a rebalance. Fetched records and rows in sinks stay within the
+//!   memory budget. Nothing fails without a reason. Every run ends.
 //! * Without faults there are no duplicates.
 //! * The same seed gives exactly the same run.
 //!
@@ -71,6 +71,7 @@ mod fetching;
 mod group;
 mod log;
 mod member;
+mod memory;
 mod oracle;
 mod process;
 mod rng;

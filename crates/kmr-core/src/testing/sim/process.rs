@@ -11,6 +11,7 @@ use super::Simulation;
 use super::cluster::Cluster;
 use super::group::MemberId;
 use super::member::SimConnector;
+use super::memory::HeldBytes;
 use super::rng::Rng;
 use super::schedule::{Action, Schedule, TOPICS};
 use super::sinks::Sinks;
@@ -121,7 +122,9 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, schedule: &Schedule) -
     let mut rng = Rng::new(seed ^ 0xB0D6E7);
     let memory_budget = rng.between(4, 200) << 10;
     let commit_interval = Duration::from_millis(rng.between(50, 3000) as u64);
-    let strategy = cluster.simulation.strategy(&Sinks { cluster: cluster.clone(), seed });
+    let held = HeldBytes::default();
+    let sinks = Sinks { cluster: cluster.clone(), seed, held: held.clone() };
+    let strategy = cluster.simulation.strategy(&sinks);
     let config = ClientConfig::new().set("bootstrap.servers", "simulated").set("group.id", "simulated");
     let builder = Consumer::builder();
     let builder = if cluster.simulation.exactly_once {
@@ -146,7 +149,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, schedule: &Schedule) -
         handle.stop();
     }
     let connector =
-        SimConnector { cluster: cluster.clone(), handle, member: shared.member.clone(), memory_budget };
+        SimConnector { cluster: cluster.clone(), held, member: shared.member.clone(), memory_budget };
     consumer.run_on(Arc::new(connector), seed).await
 }
 

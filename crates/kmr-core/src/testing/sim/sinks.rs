@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::RowId;
 use super::blocks::fingerprint;
 use super::cluster::{Cluster, ClusterState};
+use super::memory::{Held, HeldBytes};
 use super::schedule::SinkFault;
 use crate::dead_letter::DeadLetter;
 use crate::error::BoxError;
@@ -23,6 +24,8 @@ use crate::reducer::{
 pub struct Sinks {
     pub(super) cluster: Cluster,
     pub(super) seed: u64,
+    /// The memory that the consumer holds.
+    pub(super) held: HeldBytes,
 }
 
 impl std::fmt::Debug for Sinks {
@@ -55,7 +58,9 @@ impl Sinks {
             identify,
             rejects: |_| false,
             options: self.options(),
+            memory: self.held.clone(),
             open: Vec::new(),
+            held: Vec::new(),
         }
     }
 
@@ -159,7 +164,9 @@ pub struct SimSink<T> {
     identify: fn(&T) -> RowId,
     rejects: fn(&T) -> bool,
     options: BatchOptions,
+    memory: HeldBytes,
     open: Vec<T>,
+    held: Vec<Held>,
 }
 
 impl<T> std::fmt::Debug for SimSink<T> {
@@ -201,6 +208,7 @@ impl<T: Clone + Send + Sync + 'static> Reducer for SimSink<T> {
     }
 
     fn accept(&mut self, chunk: Chunk<Vec<T>>) -> Result<(), BoxError> {
+        self.held.push(self.memory.hold(chunk.rows.len() * size_of::<T>()));
         self.open.extend(chunk.rows);
         Ok(())
     }
@@ -213,6 +221,7 @@ impl<T: Clone + Send + Sync + 'static> Reducer for SimSink<T> {
             identify: self.identify,
             rejects: self.rejects,
             rows: std::mem::take(&mut self.open),
+            _held: std::mem::take(&mut self.held),
         }))
     }
 }
@@ -224,6 +233,7 @@ struct RowBatch<T> {
     identify: fn(&T) -> RowId,
     rejects: fn(&T) -> bool,
     rows: Vec<T>,
+    _held: Vec<Held>,
 }
 
 impl<T> RowBatch<T> {

@@ -241,6 +241,23 @@ async fn a_slow_record_delays_later_rows_and_commits_but_not_the_start_of_later_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_stays_charged_until_its_last_record_is_mapped() {
+    let (sink, log) = (Collect::default(), Arc::<Log>::default());
+    let millis = |offset| if offset == 90 { 10_000 } else { 1 };
+    let strategy = Strategy::new().map(slow(&log, millis)).map_concurrency(4).reduce(sink.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..100);
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!((consumer.committed(0), sink.rows().len()), (Some(90), 90));
+    // The client frees the messages of a batch together.
+    assert!(consumer.budget.held() >= 100 * 340, "{}", consumer.budget.held());
+    committed(&consumer, 100).await;
+    assert_eq!(consumer.budget.held(), 0);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
 async fn by_key_records_of_one_key_are_mapped_in_order_and_others_do_not_wait() {
     let (sink, log) = (Collect::default(), Arc::<Log>::default());
     let overlap = Arc::new(AtomicUsize::new(0));

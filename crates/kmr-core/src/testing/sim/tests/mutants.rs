@@ -74,13 +74,13 @@ fn kept_partitions_are_stopped() {
 }
 
 #[test]
-fn a_lost_assignment_is_committed() {
-    assert_found(Mutant::CommitsLost, &["C5"]);
+fn fetched_records_are_not_charged_to_the_memory_budget() {
+    assert_found(Mutant::ChargesNothing, &["M1 the memory budget holds"]);
 }
 
 #[test]
-fn a_dead_letter_is_finished_before_it_is_acknowledged() {
-    assert_found(Mutant::FinishesEarly, &["C1"]);
+fn a_lost_assignment_is_committed() {
+    assert_found(Mutant::CommitsLost, &["C5"]);
 }
 
 #[test]
@@ -92,6 +92,11 @@ fn a_member_stays_that_the_group_has_removed() {
 fn a_member_stays_that_the_group_has_removed_in_exactly_once_mode() {
     let rules = ["C5 a removed member ends", "finished records are committed", "no lost record"];
     assert_found_exactly_once(Mutant::StaysWithoutGroup, &rules);
+}
+
+#[test]
+fn a_dead_letter_is_finished_before_it_is_acknowledged() {
+    assert_found(Mutant::FinishesEarly, &["C1"]);
 }
 
 #[test]
