@@ -5,9 +5,9 @@
 //! has stopped has no new responses, and this is what the comparison is to find.
 //!
 //! A partition that is below the end of its log may still have nothing to read: transaction markers
-//! and aborted records take offsets. So librdkafka is asked how far it has fetched. What it has
-//! fetched is returned by poll, because all partitions are forwarded to the fetch queue again, and
-//! its reader is woken.
+//! and aborted records take offsets. So the statistics show how far librdkafka has fetched. What it
+//! has fetched is returned by poll, because all partitions are forwarded to the fetch queue again,
+//! and its reader is woken.
 //!
 //! [`GroupMember::log_reach`]: crate::member::GroupMember::log_reach
 
@@ -104,7 +104,7 @@ impl LogEnds {
 /// The offset below which nothing is left for poll to return.
 ///
 /// `returned` is the position after the last poll. If it is above `position`, records were lost
-/// after the poll, and how far librdkafka has fetched says nothing.
+/// after the poll, and how far librdkafka has fetched shows nothing.
 fn fetched_up_to(position: i64, returned: Option<i64>, next: Option<i64>) -> i64 {
     match next.filter(|_| returned.is_none_or(|returned| returned <= position)) {
         Some(next) => next.max(position),

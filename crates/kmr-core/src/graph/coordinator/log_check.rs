@@ -1,7 +1,7 @@
 //! Compares positions with the ends of logs: finds partitions that are not read, whatever the
 //! reason (L2).
 //!
-//! The coordinator never waits for the answers. `unread` judges them.
+//! The coordinator never waits for the answers. `unread` compares them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -40,7 +40,7 @@ impl LogChecks {
     }
 }
 
-/// Pends while no question is asked. Cancel safe: the future stays in its place.
+/// Pends while there is no question. Cancel safe: the future stays in its place.
 pub(super) async fn log_reach_known(checks: &mut LogChecks) -> Reach {
     match &mut checks.question {
         Some(question) => (&mut question.answer).await,
@@ -82,8 +82,10 @@ impl Coordinator {
         let (was_empty, now) = (session.routes.take_emptiness(), Instant::now());
         let Some(Question { asked, .. }) = session.log_checks.question.take() else { return };
         for (partition, asked) in asked {
-            if let Some(reach) = reach.get(&partition) {
-                session.log_checks.watch.answered(asked, *reach, was_empty, now);
+            let watch = &mut session.log_checks.watch;
+            match reach.get(&partition) {
+                Some(reach) => watch.answered(asked, *reach, was_empty, now),
+                None => watch.unanswered(asked),
             }
         }
     }

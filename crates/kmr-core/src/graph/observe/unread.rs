@@ -8,10 +8,11 @@
 //! Invariants:
 //! 1. Records are unread only after two answers, with the same position in between. Their age is
 //!    the time between the first of these answers and the last.
-//! 2. A change of the position, a new assignment and an excuse begin anew.
+//! 2. A change of the position, a new assignment, an excuse and a question without an answer begin
+//!    anew.
 //! 3. An answer counts only if the fetch queue was empty once since the answer before. Otherwise
 //!    the records of the partition may be waiting for their turn.
-//! 4. All partitions are asked for at once, at most once per interval.
+//! 4. One question is for all partitions, and there is one per interval at most.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -67,7 +68,7 @@ struct Unread {
     last: Instant,
 }
 
-/// The positions of all assignments of a client, and what is known of the logs behind them.
+/// The positions of all assignments of a client, and what is known of their logs.
 #[derive(Debug, Default)]
 pub(crate) struct UnreadWatch {
     readings: BTreeMap<AssignmentId, Reading>,
@@ -113,6 +114,13 @@ impl UnreadWatch {
             let known = reading.unread.filter(|unread| unread.from == from);
             let first = known.map_or(now, |unread| unread.first);
             reading.unread = Some(Unread { from, end, first, last: now });
+        }
+    }
+
+    /// The client knows nothing of an assignment, as when its leader does not respond.
+    pub(crate) fn unanswered(&mut self, asked: ReadUpTo) {
+        if let Some(reading) = self.readings.get_mut(&asked.assignment) {
+            reading.unread = None;
         }
     }
 
@@ -201,6 +209,18 @@ mod tests {
     }
 
     #[test]
+    fn a_question_without_an_answer_begins_anew() {
+        let mut scene = Scene::new();
+        scene.run(91, 7, reach(7, 90), true);
+        scene.0.unanswered(ReadUpTo { assignment: ID, position: Some(7) });
+        assert_eq!(scene.age(), None, "the leader does not respond");
+        scene.run(30, 7, reach(7, 90), true);
+        assert_eq!(scene.age(), None, "one answer since then");
+        scene.run(30, 7, reach(7, 90), true);
+        assert_eq!(scene.age(), Some(30));
+    }
+
+    #[test]
     fn an_answer_to_a_question_before_an_excuse_does_not_count() {
         let mut scene = Scene::new();
         scene.run(30, 7, reach(7, 90), true);
@@ -223,7 +243,7 @@ mod tests {
         // Transaction markers: the position of the records stays below the end of the log.
         scene.run(300, 7, reach(8, 8), true);
         assert_eq!(scene.age(), None);
-        // The client goes on fetching markers, and is never there when it is asked.
+        // The client goes on fetching markers, and each answer finds it one offset below the end.
         for fetched in 8..20 {
             scene.run(30, 7, reach(fetched, fetched + 1), true);
             assert_eq!(scene.age(), None, "the client fetches");
