@@ -54,6 +54,9 @@ pub(in crate::graph::run::tests) enum LogResponses {
     Never,
 }
 
+/// Partitions and positions of a question how far logs reach.
+pub(in crate::graph::run::tests) type Question = Vec<(i32, Option<i64>)>;
+
 /// Kafka: the state that all members share.
 pub(super) struct TestKafka {
     pub(super) calls: Mutex<Vec<Call>>,
@@ -75,7 +78,7 @@ pub(super) struct TestKafka {
     /// How far the logs reach, as far as that is known.
     pub(super) log_reach: Mutex<BTreeMap<i32, LogReach>>,
     /// The questions how far they reach: partitions and positions.
-    pub(super) questions: Mutex<Vec<Vec<(i32, Option<i64>)>>>,
+    pub(super) questions: Mutex<Vec<Question>>,
 }
 
 impl Default for TestKafka {

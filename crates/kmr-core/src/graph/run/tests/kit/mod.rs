@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 pub(super) use self::dead_letters::DeadLetters;
 pub(super) use self::member::{Broker, Call, LogResponses};
-use self::member::{TestConnector, TestKafka};
+use self::member::{Question, TestConnector, TestKafka};
 pub(super) use self::scenario::Scenario;
 use crate::commit_metadata::CommitMetadata;
 use crate::error::{BoxError, Error};
@@ -163,7 +163,7 @@ impl TestConsumer {
     }
 
     /// The questions how far logs reach: partitions and positions.
-    pub(super) fn questions(&self) -> Vec<Vec<(i32, Option<i64>)>> {
+    pub(super) fn questions(&self) -> Vec<Question> {
         self.kafka.questions.lock().unwrap().clone()
     }
 
