@@ -198,6 +198,12 @@ impl<T: Send + 'static, A: Reducer, B: Reducer> Reducer for Fork<T, A, B> {
         [self.left.target_topics(), self.right.target_topics()].concat()
     }
 
+    #[cfg(feature = "metrics")]
+    fn metrics(&mut self, metrics: crate::StageMetrics) {
+        self.left.metrics(metrics.clone());
+        self.right.metrics(metrics);
+    }
+
     async fn start(&mut self) -> Result<(), BoxError> {
         self.left.start().await?;
         self.right.start().await

@@ -15,6 +15,7 @@ mod health;
 mod listeners;
 pub(crate) mod log_id;
 mod member;
+mod metrics;
 pub(crate) mod partition_report;
 mod record;
 mod reducer;
@@ -44,6 +45,8 @@ pub use fork::{Either, Fork, ForkOutput, ForkRows};
 pub use graph::pipeline::Pipeline;
 pub use health::{Health, PartitionHealth};
 pub use listeners::{CommitEvent, RebalanceEvent};
+#[cfg(feature = "metrics")]
+pub use metrics::{Metric, MetricsFormat, StageMetrics};
 pub use partition_report::PartitionReport;
 pub use record::{Header, Headers, OwnedHeader, OwnedRecord, Record, TopicPartition};
 pub use reducer::{

@@ -98,6 +98,17 @@ pub(crate) enum Change {
     Lose,
 }
 
+impl Change {
+    /// Its name in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Change::Assign => "assign",
+            Change::Revoke => "revoke",
+            Change::Lose => "lose",
+        }
+    }
+}
+
 /// An event that a member reports.
 #[derive(Debug)]
 pub(crate) enum MemberEvent {
@@ -168,6 +179,17 @@ pub(crate) enum CommitOutcome {
 }
 
 impl CommitOutcome {
+    /// Its name in metrics.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            CommitOutcome::Committed => "committed",
+            CommitOutcome::NotOwned(_) => "not_owned",
+            CommitOutcome::Gone(_) => "gone",
+            CommitOutcome::Retryable(_) => "retryable",
+            CommitOutcome::Failed(_) => "failed",
+        }
+    }
+
     /// Why the offset is not committed. `None`: it is committed.
     pub(crate) fn reason(&self) -> Option<&str> {
         match self {
@@ -252,6 +274,13 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
         _positions: &[(TopicPartition, Option<i64>)],
     ) -> BTreeMap<TopicPartition, LogReach> {
         BTreeMap::new()
+    }
+
+    /// The offset after the last record of a partition's log, by the last fetch response. `None`:
+    /// not known. Never blocks.
+    fn log_end(&self, partition: &TopicPartition) -> Option<i64> {
+        let _ = partition;
+        None
     }
 
     /// Leaves the group. From now on the member answers rebalances itself.

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use crate::metrics::Recorder;
 use crate::record::TopicPartition;
 use crate::stage::Stage;
 
 /// The counters of all tasks. Each costs one atomic addition per batch, not per record.
 #[derive(Debug, Default)]
 pub(crate) struct Counters {
+    /// Records what no snapshot has: durations, causes, outcomes.
+    pub(crate) metrics: Recorder,
     records: AtomicU64,
     bytes: AtomicU64,
     dead_letters: AtomicU64,
@@ -22,6 +25,10 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
+    pub(crate) fn with_metrics(metrics: Recorder) -> Self {
+        Self { metrics, ..Self::default() }
+    }
+
     pub(crate) fn mapped(&self, records: usize, bytes: usize) {
         self.records.fetch_add(records as u64, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -4,9 +4,17 @@
 use kmr_core::CodedError;
 use kmr_core::{BoxError, DeliveryError};
 
-/// The error of an attempt.
-pub(crate) fn delivery_error(is_retryable: bool, error: impl Into<BoxError>) -> DeliveryError {
-    if is_retryable { DeliveryError::retryable(error) } else { DeliveryError::fatal(error) }
+/// The error of an attempt, with the server's error code if there is one.
+pub(crate) fn delivery_error(
+    is_retryable: bool,
+    code: Option<String>,
+    error: impl Into<BoxError>,
+) -> DeliveryError {
+    let error = if is_retryable { DeliveryError::retryable(error) } else { DeliveryError::fatal(error) };
+    match code {
+        Some(code) => error.with_code(code),
+        None => error,
+    }
 }
 
 /// The error of a row, with the server's error code if there is one.

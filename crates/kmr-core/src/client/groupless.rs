@@ -124,6 +124,10 @@ impl GroupMember for Groupless {
         self.calls.log_reach(positions).await
     }
 
+    fn log_end(&self, partition: &TopicPartition) -> Option<i64> {
+        self.calls.log_end(partition)
+    }
+
     async fn close(&self) -> Result<(), Error> {
         self.calls.client.get().context().close();
         self.calls.client.call("close", |client| leave(client, None)).await?

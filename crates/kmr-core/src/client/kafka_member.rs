@@ -159,6 +159,10 @@ impl GroupMember for KafkaMember {
         self.calls.log_reach(positions).await
     }
 
+    fn log_end(&self, partition: &TopicPartition) -> Option<i64> {
+        self.calls.log_end(partition)
+    }
+
     async fn close(&self) -> Result<(), Error> {
         // Here and not on the control thread: a call that is running there then gives up at once.
         let unanswered = self.calls.client.get().context().close();

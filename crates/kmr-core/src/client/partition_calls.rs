@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use rdkafka::consumer::Consumer;
+
 use super::context::Client;
 use super::fetcher::Fetcher;
 use super::handle::ClientRef;
 use super::log_reach::LogEnds;
+use super::native::log_end::log_end;
 use super::starts;
 use crate::error::Error;
 use crate::member::{LogPoint, LogReach};
@@ -55,5 +58,9 @@ impl PartitionCalls {
         let partition = partition.clone();
         let log_bounds = move |client: &Client| starts::log_bounds(client, &partition);
         self.client.call("log bounds", log_bounds).await.ok().flatten()
+    }
+
+    pub(super) fn log_end(&self, partition: &TopicPartition) -> Option<i64> {
+        log_end(self.client.get().client(), partition.topic(), partition.partition())
     }
 }

@@ -14,6 +14,7 @@ use crate::graph::control::controls;
 use crate::graph::memory::budget::Budget;
 use crate::graph::pipeline::Pipeline;
 use crate::listeners::{CommitEvent, RebalanceEvent};
+use crate::stats::Counters;
 use crate::strategy::IntoPipeline;
 use crate::watchdog::Watchdog;
 
@@ -233,6 +234,13 @@ impl<P> ConsumerBuilder<P> {
         self
     }
 
+    /// Whether metrics are recorded. Default `true`. See [`ConsumerHandle::metrics`].
+    #[cfg(feature = "metrics")]
+    pub fn record_metrics(mut self, records: bool) -> Self {
+        self.options.metrics = records;
+        self
+    }
+
     /// Ends the consumer in order when `signal` resolves, in place of SIGINT and SIGTERM. It never
     /// forces the end: [`ConsumerHandle::stop`] has the rule.
     pub fn shutdown_signal(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
@@ -262,7 +270,9 @@ impl ConsumerBuilder<Pipeline> {
         let (sender, controls) = controls();
         let handle = ConsumerHandle {
             controls: sender,
-            counters: Arc::default(),
+            counters: Arc::new(Counters::with_metrics(self.options.recorder())),
+            #[cfg(feature = "metrics")]
+            group: self.options.config.get("group.id").unwrap_or_default().into(),
             budget: Budget::new(self.options.memory_budget - self.options.prefetch_bytes()),
         };
         Ok(Consumer {

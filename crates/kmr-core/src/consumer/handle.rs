@@ -7,6 +7,8 @@ use crate::error::Error;
 use crate::graph::control::{ControlSender, DesiredPauses, StopRequest};
 use crate::graph::memory::budget::Budget;
 use crate::health::Health;
+#[cfg(feature = "metrics")]
+use crate::metrics::{Live, MetricsFormat, Totals};
 use crate::record::TopicPartition;
 use crate::stats::{Counters, Stats};
 
@@ -16,6 +18,8 @@ pub struct ConsumerHandle {
     pub(super) controls: ControlSender,
     pub(super) counters: Arc<Counters>,
     pub(super) budget: Arc<Budget>,
+    #[cfg(feature = "metrics")]
+    pub(super) group: Arc<str>,
 }
 
 impl ConsumerHandle {
@@ -124,6 +128,41 @@ impl ConsumerHandle {
         self.controls.board.has_caught_up()
     }
 
+    /// The consumer's metrics, as the text of one scrape: docs/metrics.md has a table of them. Empty
+    /// after [`record_metrics(false)`](crate::ConsumerBuilder::record_metrics).
+    ///
+    /// Every scrape reads the running consumer. So the series of a partition that was revoked are
+    /// gone as soon as its rebalance is answered, and lag is that of this moment. It takes less than
+    /// a millisecond, or a second if Tokio's runtime is stuck.
+    ///
+    /// # Cancel safety
+    /// Cancel safe.
+    #[cfg(feature = "metrics")]
+    pub async fn metrics(&self, format: MetricsFormat) -> String {
+        self.counters.metrics.scrape(format, || self.live()).await
+    }
+
+    #[cfg(feature = "metrics")]
+    fn live(&self) -> Live {
+        let Stats { records, bytes, rows, commits, rebalances, reconnects, resets, bytes_held, .. } =
+            self.stats();
+        Live {
+            group: self.group.clone(),
+            totals: Totals {
+                records,
+                record_bytes: bytes,
+                rows,
+                commits,
+                rebalances,
+                resets,
+                replacements: reconnects,
+            },
+            health: self.health(),
+            memory_budget: self.budget.capacity(),
+            memory_used: bytes_held,
+        }
+    }
+
     /// The consumer's counters.
     pub fn stats(&self) -> Stats {
         self.counters.snapshot(self.budget.held())
@@ -143,8 +182,13 @@ mod tests {
     fn forces(send: impl FnOnce(&ConsumerHandle, &mut dyn FnMut())) -> Vec<bool> {
         let (sender, mut controls) = controls();
         let stop = sender.stop.clone();
-        let handle =
-            ConsumerHandle { controls: sender, counters: Arc::default(), budget: Budget::new(1 << 20) };
+        let handle = ConsumerHandle {
+            controls: sender,
+            counters: Arc::default(),
+            budget: Budget::new(1 << 20),
+            #[cfg(feature = "metrics")]
+            group: "g".into(),
+        };
         let mut signals = Signals::default();
         let mut now = Instant::now();
         send(&handle, &mut || {

@@ -11,6 +11,7 @@ use crate::graph::dead_letters::reread;
 use crate::graph::observe::watchdog::WatchdogThresholds;
 use crate::graph::options::GraphOptions;
 use crate::graph::pipeline::Pipeline;
+use crate::metrics::Recorder;
 use crate::reducer::PartialBatch;
 use crate::watchdog::Watchdog;
 
@@ -24,6 +25,8 @@ pub(super) struct Options {
     pub(super) reset: Option<ResetPolicy>,
     pub(super) without_group: bool,
     pub(super) watchdog: Watchdog,
+    #[cfg(feature = "metrics")]
+    pub(super) metrics: bool,
     /// Its watchdog thresholds are set by [`Options::graph`].
     pub(super) graph: GraphOptions,
 }
@@ -46,6 +49,8 @@ impl Default for Options {
             reset: None,
             without_group: false,
             watchdog: Watchdog::default(),
+            #[cfg(feature = "metrics")]
+            metrics: true,
             graph: GraphOptions::default(),
         }
     }
@@ -55,6 +60,15 @@ impl Options {
     /// The part of the memory budget that librdkafka may use.
     pub(super) fn prefetch_bytes(&self) -> usize {
         self.memory_budget / PREFETCH_DIVISOR
+    }
+
+    /// Records the metrics of the consumer, if the feature and the setting are on.
+    pub(super) fn recorder(&self) -> Recorder {
+        #[cfg(feature = "metrics")]
+        if self.metrics {
+            return Recorder::recording();
+        }
+        Recorder::default()
     }
 
     pub(super) fn check(&self, pipeline: &Pipeline) -> Result<(), Error> {

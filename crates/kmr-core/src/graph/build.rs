@@ -58,10 +58,12 @@ pub(crate) async fn start_stages(pipeline: Pipeline, context: StageContext) -> R
 async fn start_reducer<R: Reducer>(
     info: &ReduceInfo,
     reducer: &mut R,
-    exactly_once: bool,
+    context: &StageContext,
 ) -> Result<(), Error> {
+    #[cfg(feature = "metrics")]
+    reducer.metrics(context.counters.metrics.of_reducer(info.stage.name()));
     reducer.start().await.map_err(|source| start_failed(info, source))?;
-    if exactly_once {
+    if context.exactly_once {
         let ready = reducer.start_exactly_once().await;
         ready.map_err(|source| Error::Stage {
             stage: info.stage.to_string(),
@@ -93,6 +95,7 @@ fn spawn_reduce<R: Reducer>(
     let (sender, input) = mpsc::channel(CHANNEL_CAPACITY);
     let name = info.stage.to_string();
     let runtime = ReduceRuntime {
+        recorder: context.counters.metrics.stage(info.stage.name()),
         stage: info.stage,
         options: info.options,
         reducer,
@@ -124,7 +127,7 @@ where
         // Dead letters are delivered at least once in any mode.
         let context = StageContext { exactly_once: false, ..context };
         Box::pin(async move {
-            start_reducer(&info, &mut reducer, false).await?;
+            start_reducer(&info, &mut reducer, &context).await?;
             let (stage, rows) = (info.stage.clone(), reducer.new_rows());
             let stop: Arc<dyn ErrorBranch> = Arc::new(Stop::DeadLetters);
             let finish = Finish { chain: Pass::default(), errors: stop.clone() };
@@ -209,7 +212,7 @@ impl<T: Send + 'static> ReduceLink<T> {
     {
         let up: ConnectUp<T> = Box::new(move |downstream, mut build| {
             Box::pin(async move {
-                start_reducer(&info, &mut reducer, build.context.exactly_once).await?;
+                start_reducer(&info, &mut reducer, &build.context).await?;
                 let rows = reducer.new_rows();
                 let context = build.context.clone();
                 // No task waits for rows of a stage that takes no dead letters.

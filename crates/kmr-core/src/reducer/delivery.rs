@@ -6,7 +6,7 @@ use std::time::SystemTime;
 
 use async_trait::async_trait;
 
-use crate::error::BoxError;
+use crate::error::{BoxError, CodedError};
 
 /// A frozen batch on its way to the sink.
 ///
@@ -161,6 +161,7 @@ impl RejectedRow {
 pub struct DeliveryError {
     kind: Kind,
     source: BoxError,
+    code: Option<String>,
 }
 
 /// The consequence of a failure.
@@ -174,12 +175,12 @@ enum Kind {
 impl DeliveryError {
     /// May succeed in a later attempt: a timeout, an overloaded or restarting sink.
     pub fn retryable(source: impl Into<BoxError>) -> Self {
-        Self { kind: Kind::Retryable, source: source.into() }
+        Self { kind: Kind::Retryable, source: source.into(), code: None }
     }
 
     /// Cannot succeed in any attempt: wrong credentials, a missing table. The consumer stops.
     pub fn fatal(source: impl Into<BoxError>) -> Self {
-        Self { kind: Kind::Fatal, source: source.into() }
+        Self { kind: Kind::Fatal, source: source.into(), code: None }
     }
 
     /// Exactly-once mode: this attempt stored nothing of the block, because the sink rejects these
@@ -190,12 +191,30 @@ impl DeliveryError {
     /// this is a fatal error: use [`Delivered::rejected`] there.
     pub fn rejected(rows: Vec<RejectedRow>) -> Self {
         let source = format!("the sink rejects {} rows of the block", rows.len()).into();
-        Self { kind: Kind::Rejected(rows), source }
+        Self { kind: Kind::Rejected(rows), source, code: None }
+    }
+
+    /// The same error with the code that the sink has for it, such as ClickHouse's number. It is a
+    /// label of the metric `kmr_delivery_attempts_total`, so codes must come from a small set.
+    pub fn with_code(mut self, code: impl Into<String>) -> Self {
+        self.code = Some(code.into());
+        self
+    }
+
+    /// The sink's code: that of [`with_code`](Self::with_code), or of a
+    /// [`CodedError`](crate::CodedError) among the causes.
+    pub fn code(&self) -> Option<&str> {
+        self.code.as_deref().or_else(|| CodedError::of(&*self.source))
     }
 
     /// Whether the framework starts another attempt.
     pub fn is_retryable(&self) -> bool {
         matches!(self.kind, Kind::Retryable)
+    }
+
+    /// Whether it names rejected rows.
+    pub(crate) fn is_rejection(&self) -> bool {
+        matches!(self.kind, Kind::Rejected(_))
     }
 
     /// The rows of [`rejected`](Self::rejected).

@@ -60,6 +60,14 @@ pub trait Reducer: Send + 'static {
         Vec::new()
     }
 
+    /// Receives what it can record metrics of its own with. Called once, before
+    /// [`start`](Self::start). kmr records batches, rows, deliveries and dead letters of every
+    /// stage by itself. Default: nothing.
+    #[cfg(feature = "metrics")]
+    fn metrics(&mut self, metrics: crate::StageMetrics) {
+        let _ = metrics;
+    }
+
     /// Connects to the sink and checks everything that can be checked before the first record.
     ///
     /// # Errors

@@ -9,6 +9,8 @@
 
 mod groups;
 mod kit;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod starts;
 mod stuck;
 mod topics;

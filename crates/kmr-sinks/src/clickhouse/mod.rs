@@ -69,6 +69,7 @@ mod error;
 mod error_code;
 mod exactly_once;
 mod http;
+mod metrics;
 mod started;
 mod table;
 mod telemetry;

@@ -17,6 +17,7 @@ use crate::clickhouse::exactly_once::probe::Probe;
 use crate::clickhouse::exactly_once::windows::{FORBIDDEN_SETTINGS, Window, windows};
 use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::throttle::Throttle;
+use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::table::schema::DescribedTable;
 use crate::clickhouse::table::startup::StartOptions;
 use crate::clickhouse::table::types::ServerRanges;
@@ -37,6 +38,7 @@ impl Started {
     pub(crate) async fn new<R: Row>(
         config: &Config,
         options: &BatchOptions,
+        metrics: &InsertMetrics,
     ) -> Result<Self, ClickHouseError> {
         let hosts = Hosts::new(config.endpoints()?);
         let name = config.quoted_table();
@@ -59,6 +61,7 @@ impl Started {
             limits: config.limits,
             schema_change: config.schema_change,
             throttle: Throttle::new(options.attempt_timeout),
+            metrics: metrics.clone(),
             max_rows: options.max_rows,
             async_insert: config.async_insert,
         };

@@ -18,6 +18,7 @@ use crate::clickhouse::compression::Compression;
 use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Secret;
+use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::started::Started;
 use crate::clickhouse::table::ranges::OutOfRange;
 use crate::clickhouse::table::record_columns::RecordColumns;
@@ -39,6 +40,7 @@ use crate::clickhouse::table::record_columns::RecordColumns;
 pub struct ClickHouseWriter<R> {
     config: Config,
     options: BatchOptions,
+    metrics: InsertMetrics,
     started: Option<Started>,
     open: OpenBatch,
     row: PhantomData<fn(R)>,
@@ -51,6 +53,7 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
         Self {
             config: Config::new(url.into(), table.into()),
             options: BatchOptions::default(),
+            metrics: InsertMetrics::default(),
             started: None,
             open: OpenBatch::default(),
             row: PhantomData,
@@ -252,8 +255,13 @@ impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
         self.options.clone()
     }
 
+    #[cfg(feature = "metrics")]
+    fn metrics(&mut self, metrics: kmr_core::StageMetrics) {
+        self.metrics = InsertMetrics::new(metrics);
+    }
+
     async fn start(&mut self) -> Result<(), BoxError> {
-        self.started = Some(Started::new::<R>(&self.config, &self.options).await?);
+        self.started = Some(Started::new::<R>(&self.config, &self.options, &self.metrics).await?);
         Ok(())
     }
 

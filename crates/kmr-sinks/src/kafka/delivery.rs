@@ -53,7 +53,9 @@ impl Delivery for FrozenMessages {
                 let rejected = rejected.into_iter().map(rejected_row).collect();
                 Ok(Delivered::new(delivered).with_rejected(rejected))
             }
-            Err(error) => Err(delivery_error(error.is_retryable(), error)),
+            Err(error) => {
+                Err(delivery_error(error.is_retryable(), error.code().map(|code| code.to_string()), error))
+            }
         }
     }
 }

@@ -22,7 +22,7 @@ impl Delivery for FrozenLines {
     async fn deliver(&self, _attempt: Attempt) -> Result<Delivered<usize>, DeliveryError> {
         match self.thread.write(&self.lines).await {
             Ok(()) => Ok(Delivered::new(self.rows)),
-            Err(error) => Err(delivery_error(error.is_retryable(), error)),
+            Err(error) => Err(delivery_error(error.is_retryable(), None, error)),
         }
     }
 }

@@ -146,7 +146,9 @@ impl Committer {
             tokio::select! {
                 biased;
                 response = response(&mut self.outstanding) => {
-                    self.outstanding = None;
+                    let sent = self.outstanding.take().map(|outstanding| outstanding.sent);
+                    let outcomes = response.outcomes.iter().map(CommitOutcome::name);
+                    self.counters.metrics.commit(sent.map_or(Duration::ZERO, |sent| sent.elapsed()), outcomes);
                     self.end_after_lost_commit();
                     self.record(response);
                 }

@@ -75,6 +75,7 @@ impl Entry {
             committed: self.committed,
             assignment: self.assignment.id,
             unfinished_from: oldest.map(|(offset, _)| offset),
+            finished_below: oldest.map(|(offset, _)| offset).or(self.tracker.watermark()),
             unfinished_since: oldest.map(|(_, since)| since),
             abandoned: self.tracker.oldest_is_abandoned(),
             stalled: !self.tracker.is_settled(),

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
 use crate::log_id::LogAt;
+use crate::metrics::Progress;
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
 
@@ -21,6 +22,8 @@ pub(crate) struct AssignmentReport {
     pub(crate) committed: Option<i64>,
     /// The lowest observed offset that was not finished. `None`: all were.
     pub(crate) unfinished_from: Option<i64>,
+    /// All records below it are finished. `None`: none is known to be.
+    pub(crate) finished_below: Option<i64>,
     /// When that offset was observed.
     pub(crate) unfinished_since: Option<Instant>,
     /// That record was abandoned: nothing finishes it in this assignment.
@@ -94,6 +97,26 @@ impl CommitterHandle {
         let (reply, response) = oneshot::channel();
         let _ = self.commands.send(CommitterCommand::Report { reply });
         response.await.unwrap_or_default()
+    }
+
+    /// Reports the progress of all assignments to a scrape of the metrics. Does not keep the
+    /// committer running.
+    pub(crate) fn progress_reporter(
+        &self,
+    ) -> impl Fn() -> BoxFuture<'static, Vec<Progress>> + Send + Sync + 'static {
+        let commands = self.commands.downgrade();
+        move || {
+            let handle = commands.upgrade().map(|commands| Self { commands });
+            Box::pin(async move {
+                let Some(handle) = handle else { return Vec::new() };
+                let progress = |report: AssignmentReport| Progress {
+                    assignment: report.assignment.0,
+                    finished_below: report.finished_below,
+                    committed: report.committed,
+                };
+                handle.report().await.into_iter().map(progress).collect()
+            })
+        }
     }
 
     fn remove(

@@ -64,11 +64,18 @@ impl Coordinator {
         }
     }
 
-    /// A partition starts at `offset`, which may already be past its end offset.
-    pub(super) fn set_start(&self, session: &mut Session, partition: &TopicPartition, offset: i64) {
+    /// A partition starts at `offset`, which may already be past its end offset. `is_committed`: the
+    /// group has it as its committed offset.
+    pub(super) fn set_start(
+        &self,
+        session: &mut Session,
+        (partition, offset): (&TopicPartition, i64),
+        is_committed: bool,
+    ) {
         let Some(assignment) = self.ownership.assignment(partition) else { return };
         if let Some(task) = session.partition_tasks.get_mut(&assignment.id) {
             task.start = Some(offset);
+            task.meter.starts_at(offset, is_committed);
         }
         if self.end_offsets.get(partition).is_some_and(|end| offset >= *end) {
             self.end_reached(session, assignment);

@@ -92,6 +92,8 @@ impl Coordinator {
         for assignment in self.ownership.assignments() {
             let Some(task) = session.task(assignment) else { continue };
             let (partition, state) = (&assignment.partition, states.get(&assignment.id).copied());
+            task.meter.log_end(|| session.member.log_end(partition));
+            task.meter.finished_below(state.and_then(|state| state.finished_below));
             let finding = diagnose(&board, task, state, now)
                 .or_else(|| session.log_checks.unread(assignment).map(not_fetched))
                 .unwrap_or(Finding::NOTHING);
@@ -108,9 +110,11 @@ impl Coordinator {
             let verdict = self.watchdog.check(partition, seen, thresholds, now);
             let (offset, age) = (oldest.map_or(0, |(offset, _)| offset), verdict.age);
             if verdict.warn {
+                self.setup.counters.metrics.watchdog("warn");
                 telemetry::partition_late(partition, offset, age, &finding.waits_for);
             }
             if let Some(recovery) = verdict.recovery {
+                self.setup.counters.metrics.watchdog(recovery.name());
                 let (waits_for, is_unread) = (finding.waits_for.clone(), finding.is_unread);
                 let stuck = StuckAt { offset, age, waits_for, is_unread };
                 due.push((recovery, partition.clone(), stuck));

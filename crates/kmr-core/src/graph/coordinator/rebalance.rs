@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -62,6 +63,8 @@ impl PendingRebalance {
 /// A rebalance that is answered.
 pub(super) struct AnsweredRebalance {
     pub(super) rebalance: Rebalance,
+    /// How long that took.
+    pub(super) took: Duration,
     /// Where its partitions start, if it assigned some.
     pub(super) starts: Vec<Start>,
     /// The end offsets of its partitions, in a bounded run.
@@ -132,8 +135,9 @@ impl RebalanceWork {
             self.member.unassign(&rebalance).await?;
             Vec::new()
         };
-        telemetry::rebalance_answered(&rebalance, self.received.elapsed());
-        answered.push(AnsweredRebalance { rebalance, starts, ends });
+        let took = self.received.elapsed();
+        telemetry::rebalance_answered(&rebalance, took);
+        answered.push(AnsweredRebalance { rebalance, took, starts, ends });
         Ok(answered)
     }
 }
@@ -220,7 +224,8 @@ impl Coordinator {
 
     /// Records the starts and end offsets of an answered rebalance, and notifies listeners.
     pub(super) fn rebalanced(&mut self, session: &mut Session, answered: &AnsweredRebalance) {
-        let AnsweredRebalance { rebalance, starts, ends } = answered;
+        let AnsweredRebalance { rebalance, took, starts, ends } = answered;
+        self.setup.counters.metrics.rebalance(rebalance.change.name(), *took);
         // Pause calls for earlier assignments of these partitions have no effect any more.
         session.pauses.forget(&rebalance.partitions);
         session.last_change = Some(rebalance.change);
@@ -230,7 +235,7 @@ impl Coordinator {
         }
         for start in starts {
             if let Some(offset) = start.offset {
-                self.set_start(session, &start.partition, offset);
+                self.set_start(session, (&start.partition, offset), !start.chosen);
             }
             if start.chosen {
                 self.setup.counters.reset();

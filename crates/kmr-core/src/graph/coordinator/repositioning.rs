@@ -210,7 +210,7 @@ impl Coordinator {
             log,
         });
         session.drain.committer.read();
-        self.set_start(session, partition, offset);
+        self.set_start(session, (partition, offset), false);
         match cause {
             RepositionCause::Seek { reply, .. } => {
                 telemetry::sought(partition, offset);

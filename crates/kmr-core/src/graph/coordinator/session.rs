@@ -36,6 +36,7 @@ use crate::graph::memory::budget::Budget;
 use crate::graph::memory::fair_share::UnmappedBytes;
 use crate::graph::observe::activity::Activity;
 use crate::member::{Change, Connected, GroupMember};
+use crate::metrics::{PartitionMeter, Recorder};
 use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
@@ -53,6 +54,7 @@ pub(super) struct PartitionTask {
     pub(super) ended: CancellationToken,
     pub(super) activity: Arc<Activity>,
     pub(super) backlog: Arc<UnmappedBytes>,
+    pub(super) meter: PartitionMeter,
     /// Where the assignment starts, once that is known.
     pub(super) start: Option<i64>,
     /// It has been read up to the end of a bounded run.
@@ -124,6 +126,7 @@ pub(super) struct Session {
     pub(super) failed_commits: mpsc::UnboundedReceiver<Error>,
     intake_stop: CancellationToken,
     budget: Arc<Budget>,
+    metrics: Recorder,
 }
 
 impl Session {
@@ -139,6 +142,7 @@ impl Session {
         let (event_sender, events) = mpsc::unbounded_channel();
         let (routes, intake_stop) = (Arc::<Routes>::default(), CancellationToken::new());
         let health_check = next_check(committer.clone());
+        setup.counters.metrics.set_reporter(committer.progress_reporter());
         let mut tasks: Tasks = JoinSet::new();
         let (failed, failed_commits) = mpsc::unbounded_channel();
         let committer_setup = CommitterSetup {
@@ -155,6 +159,7 @@ impl Session {
             queue,
             routes: routes.clone(),
             budget: setup.budget.clone(),
+            metrics: setup.counters.metrics.clone(),
             events: event_sender,
             stop: intake_stop.clone(),
             max_hand_offs: setup.options.max_hand_offs,
@@ -182,6 +187,7 @@ impl Session {
             failed_commits,
             intake_stop,
             budget: setup.budget.clone(),
+            metrics: setup.counters.metrics.clone(),
         }
     }
 
@@ -206,16 +212,17 @@ impl Session {
             ended: CancellationToken::new(),
             activity: Arc::default(),
             backlog: self.budget.backlogs().backlog(),
+            meter: self.metrics.partition(&assignment.partition, id.0),
             start: None,
             end_reached: false,
             caught_up: false,
             warned_at: None,
         };
         let (sender, batches) = mpsc::unbounded_channel();
-        let backlog = task.backlog.clone();
-        let read_to_end = false;
+        let (backlog, meter) = (task.backlog.clone(), task.meter.clone());
+        let (next, read_to_end) = (None, false);
         let route =
-            Route { assignment: assignment.clone(), task: sender, backlog, end, next: None, read_to_end };
+            Route { assignment: assignment.clone(), task: sender, backlog, meter, end, next, read_to_end };
         let name = format!("map {}", assignment.partition);
         let ended = task.ended.clone().drop_guard();
         let (stop, ledger, activity) = (task.stop.clone(), self.ledger.clone(), task.activity.clone());

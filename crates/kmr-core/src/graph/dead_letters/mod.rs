@@ -63,6 +63,8 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
         Box::pin(async move {
             let mut rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).new_empty();
             let count = dead_letters.len();
+            let failures = dead_letters.iter().map(|failed| (failed.stage.as_str(), failed.code()));
+            self.counters.metrics.dead_letters(failures);
             for dead_letter in dead_letters {
                 let what = dead_letter.to_string();
                 rows.push(dead_letter).map_err(|source| Error::Stage {
@@ -110,7 +112,8 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
     }
 
     fn note(&self, tally: Tally<'_>, last: Vec<String>) -> Result<(), Error> {
-        self.failures.note(tally, last, Instant::now())
+        let noted = self.failures.note(tally, last, Instant::now());
+        noted.inspect_err(|_| self.counters.metrics.breaker_tripped())
     }
 }
 

@@ -22,6 +22,7 @@ use crate::graph::claims::tracked_rows::TrackedRows;
 use crate::graph::commit::ledger::Ledger;
 use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::commit::plan_state::StartingPosition;
+use crate::metrics::FlushCause;
 use crate::record::TopicPartition;
 use crate::reducer::{BatchOptions, Rows};
 use crate::util::mutants::{Mutant, enabled};
@@ -168,6 +169,23 @@ impl<R: Rows> Lane<R> {
         let at = (!is_full && !self.flushes)
             .then(|| since.checked_add(options.max_age).unwrap_or(far_future(*since)));
         Some((Due::Since(*since), at))
+    }
+
+    /// Why the next block is due. `is_starved`: the memory budget is used up.
+    pub(super) fn cause(&self, options: &BatchOptions, is_starved: bool) -> FlushCause {
+        if self.replay.is_some() {
+            FlushCause::Replay
+        } else if self.rows >= options.max_rows {
+            FlushCause::Rows
+        } else if self.bytes >= options.max_bytes {
+            FlushCause::Bytes
+        } else if self.flushes {
+            FlushCause::Drain
+        } else if is_starved {
+            FlushCause::Memory
+        } else {
+            FlushCause::Age
+        }
     }
 
     /// Takes the next block: the replayed one with its plan, or as many rows as fit. It grows past

@@ -259,16 +259,17 @@ impl<R: Reducer> BlockTask<R> {
                 (is_starved || at.is_none_or(|at| at <= now)).then_some((due, lane.assignment))
             });
             let Some((_, assignment)) = due.min() else { return Ok(()) };
-            self.start(assignment)?;
+            self.start(assignment, is_starved)?;
         }
         Ok(())
     }
 
     /// Freezes a lane's next block, proposes its plan, and starts its delivery.
-    fn start(&mut self, assignment: AssignmentId) -> Result<(), Error> {
+    fn start(&mut self, assignment: AssignmentId, is_starved: bool) -> Result<(), Error> {
         let Some(lane) = self.lanes.get_mut(&assignment) else { return Ok(()) };
         let Some(start) = lane.start.clone() else { return Ok(()) };
         let (partition, ledger) = (lane.partition.clone(), lane.ledger.clone());
+        let cause = lane.cause(&self.runtime.options, is_starved);
         let (stored, rows) =
             lane.take_block(&self.runtime.options, self.runtime.budget.capacity() / GROWTH_DIVISOR);
         let block = self.freeze(rows, stored.is_some())?;
@@ -288,6 +289,7 @@ impl<R: Reducer> BlockTask<R> {
                 (plan, Some(confirmed))
             }
         };
+        self.runtime.recorder.batch(cause, usize::try_from(block.fingerprint.rows).unwrap_or(usize::MAX));
         let delivery = self.deliver(assignment, block, &plan, confirmed);
         if let Some(lane) = self.lanes.get_mut(&assignment) {
             lane.delivery = Some(delivery);
@@ -334,7 +336,9 @@ impl<R: Reducer> BlockTask<R> {
         let is_planned = planned.clone();
         let (errors, rejections) = (self.runtime.errors.clone(), Rejections::default());
         let mut block = PlannedBlock::<R> { delivery, context, contents, errors, rejections };
+        let timer = self.runtime.recorder.delivery();
         let task = self.in_flight.spawn(async move {
+            let _timer = timer;
             let is_in_force = match confirmed {
                 Some(confirmed) => confirmed.await.is_ok(),
                 None => true,

@@ -13,8 +13,8 @@ use super::routes::{Admitted, EventKind, PartitionEvent, Route, Routes, Topics};
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
 use crate::graph::memory::budget::Budget;
-use crate::graph::memory::fair_share::UnmappedBytes;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
+use crate::metrics::{Phase, Recorder};
 use crate::record::{OwnedRecord, Record};
 use crate::telemetry;
 use crate::util::mutants::{Mutant, enabled};
@@ -82,6 +82,7 @@ pub(crate) struct Intake {
     pub(crate) queue: Box<dyn FetchQueue>,
     pub(crate) routes: Arc<Routes>,
     pub(crate) budget: Arc<Budget>,
+    pub(crate) metrics: Recorder,
     pub(crate) events: mpsc::UnboundedSender<PartitionEvent>,
     pub(crate) stop: CancellationToken,
     /// See [`MAX_HAND_OFFS`].
@@ -95,22 +96,26 @@ impl Intake {
         let (mut record_bytes, mut timer, mut hand_offs) = (FIRST_RECORD_BYTES, HandOffTimer::new(), 0);
         let mut crowded = self.budget.backlogs().crowded();
         loop {
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                // The backlog of one partition must not use up the budget of the others.
-                () = crowded.wait_for(|crowded| !*crowded) => {}
-            }
-            tokio::select! {
-                biased;
-                () = stop.cancelled() => return Ok(()),
-                () = self.budget.admit() => {}
+            {
+                let _waiting = self.metrics.phase(Phase::MemoryWait);
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    // The backlog of one partition must not use up the budget of the others.
+                    () = crowded.wait_for(|crowded| !*crowded) => {}
+                }
+                tokio::select! {
+                    biased;
+                    () = stop.cancelled() => return Ok(()),
+                    () = self.budget.admit() => {}
+                }
             }
             let available = usize::try_from(self.budget.available()).unwrap_or(0);
             let available = available.min(self.budget.backlogs().largest_poll());
             let (hand_off, end) = (hand_offs < self.max_hand_offs).then(HandOff::new).unzip();
             let max_records = (available / record_bytes).clamp(1, MAX_BATCH);
             if !self.poll(max_records, hand_off.as_ref(), &mut record_bytes) {
+                let _waiting = self.metrics.phase(Phase::FetchWait);
                 tokio::select! {
                     biased;
                     () = stop.cancelled() => return Ok(()),
@@ -161,11 +166,11 @@ impl Intake {
     /// partition is being released.
     fn send(&self, route: &Route, batch: Box<dyn RecordBatch>, hand_off: Option<&HandOff>, bytes: usize) {
         let Some(end) = route.end else {
-            return drop(route.task.send(self.admit(&route.backlog, batch, bytes, hand_off)));
+            return drop(route.task.send(self.admit(route, batch, bytes, hand_off)));
         };
         let (batch, reached) = cut_at(batch, end);
         if batch.len() > 0 {
-            drop(route.task.send(self.admit(&route.backlog, batch, bytes, hand_off)));
+            drop(route.task.send(self.admit(route, batch, bytes, hand_off)));
         }
         if reached {
             self.report(route.assignment.clone(), EventKind::EndReached);
@@ -175,15 +180,16 @@ impl Intake {
     /// Charges a batch to the budget and to its partition's backlog.
     fn admit(
         &self,
-        backlog: &Arc<UnmappedBytes>,
+        route: &Route,
         batch: Box<dyn RecordBatch>,
         bytes: usize,
         hand_off: Option<&HandOff>,
     ) -> Admitted {
+        route.meter.received(&*batch);
         // A task with a backlog may be slow, so the intake does not wait for it.
-        let hand_off = hand_off.filter(|_| backlog.is_empty()).cloned();
+        let hand_off = hand_off.filter(|_| route.backlog.is_empty()).cloned();
         let charged = if enabled(Mutant::ChargesNothing) { 0 } else { bytes };
-        let (charge, unmapped) = (self.budget.charge(charged), self.budget.unmapped(backlog, bytes));
+        let (charge, unmapped) = (self.budget.charge(charged), self.budget.unmapped(&route.backlog, bytes));
         Admitted { batch, charge, unmapped, log_end: None, hand_off }
     }
 
@@ -212,7 +218,7 @@ impl Intake {
                 // bounded run has cut off are in the log and were not observed.
                 let log_end = Some(route.end.map_or(offset, |end| offset.min(end)));
                 let empty = EmptyBatch(OwnedRecord::new(topic, partition, offset));
-                let admitted = self.admit(&route.backlog, Box::new(empty), 0, hand_off);
+                let admitted = self.admit(route, Box::new(empty), 0, hand_off);
                 drop(route.task.send(Admitted { log_end, ..admitted }));
                 if route.end.is_some_and(|end| offset >= end) {
                     self.report(route.assignment.clone(), EventKind::EndReached);
@@ -250,6 +256,7 @@ mod tests {
 
     use super::*;
     use crate::graph::assignment::id::AssignmentId;
+    use crate::metrics::PartitionMeter;
     use crate::record::TopicPartition;
     use crate::util::future::BoxFuture;
 
@@ -298,13 +305,15 @@ mod tests {
             assignment,
             task,
             backlog: budget.backlogs().backlog(),
+            meter: PartitionMeter::default(),
             end: None,
             next: None,
             read_to_end: false,
         });
         let (events, stop) = (mpsc::unbounded_channel().0, CancellationToken::new());
         let queue = Box::new(records);
-        tokio::spawn(Intake { queue, routes, budget, events, stop, max_hand_offs: MAX_HAND_OFFS }.run());
+        let (metrics, max_hand_offs) = (Recorder::default(), MAX_HAND_OFFS);
+        tokio::spawn(Intake { queue, routes, budget, metrics, events, stop, max_hand_offs }.run());
         batches
     }
 

@@ -11,6 +11,7 @@ use crate::graph::assignment::id::Assignment;
 use crate::graph::memory::budget::{Charge, Unmapped};
 use crate::graph::memory::fair_share::UnmappedBytes;
 use crate::member::{PartitionFailure, RecordBatch};
+use crate::metrics::PartitionMeter;
 use crate::record::TopicPartition;
 
 /// The way to the map task of one assignment.
@@ -18,6 +19,7 @@ pub(crate) struct Route {
     pub(crate) assignment: Arc<Assignment>,
     pub(crate) task: mpsc::UnboundedSender<Admitted>,
     pub(crate) backlog: Arc<UnmappedBytes>,
+    pub(crate) meter: PartitionMeter,
     /// The end offset of a bounded run. Records from here on are left to the next run.
     pub(crate) end: Option<i64>,
     /// The offset after the last record that was sent, or the end of the log that was reported

@@ -26,6 +26,7 @@ use crate::graph::commit::ledger::LedgerEntry;
 use crate::graph::fetch::hand_off::HandOff;
 use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Charge;
+use crate::metrics::Phase;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
 use crate::stage::{Chain, Step};
@@ -111,7 +112,7 @@ where
         loop {
             next = match next {
                 Next::Advance if self.slice.is_slow() && self.may_offload => self.advance_off_worker().await,
-                Next::Advance => self.advance(),
+                Next::Advance => self.advance_timed(),
                 Next::Wait => {
                     self.hand_off = None;
                     self.wait().await
@@ -146,9 +147,15 @@ where
             () = self.input.stop.cancelled() => return Next::End,
             permit = self.mapping.offloads.acquire() => permit,
         };
-        let next = block_in_place(|| self.advance());
+        let next = block_in_place(|| self.advance_timed());
         drop(permit);
         next
+    }
+
+    /// [`advance`](Self::advance), and records the time that it takes.
+    fn advance_timed(&mut self) -> Next {
+        let _timer = self.mapping.counters.metrics.phase(Phase::Map);
+        self.advance()
     }
 
     /// Does all work that needs no waiting.

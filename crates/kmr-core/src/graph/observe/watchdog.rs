@@ -53,6 +53,17 @@ pub(crate) enum Recovery {
     End,
 }
 
+impl Recovery {
+    /// Its name in metrics.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::RestartPartition => "restart_partition",
+            Self::NewClient => "new_client",
+            Self::End => "end",
+        }
+    }
+}
+
 /// The oldest record of a partition.
 #[derive(Debug)]
 struct Case {

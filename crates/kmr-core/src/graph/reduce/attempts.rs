@@ -7,6 +7,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::error::{BoxError, Error, error_chain};
 use crate::graph::observe::status::DeliveryEntry;
+use crate::metrics::{AttemptOutcome, StageRecorder};
 use crate::reducer::{Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, RejectedRow};
 use crate::stage::Stage;
 use crate::telemetry;
@@ -18,6 +19,7 @@ use crate::util::panic::panic_message;
 pub(crate) struct DeliveryContext {
     pub(crate) stage: Stage,
     pub(crate) options: BatchOptions,
+    pub(crate) recorder: StageRecorder,
     pub(crate) rows: usize,
     /// Exactly-once mode: the planned block.
     pub(crate) block: Option<Block>,
@@ -95,11 +97,34 @@ async fn attempt<O: Send + 'static>(
     let limit = context.options.attempt_timeout;
     let mut current = Attempt::new(number);
     current.block = context.block.clone();
+    let started = Instant::now();
     let attempt = AssertUnwindSafe(async { delivery.deliver(current).await }).catch_unwind();
-    match timeout(limit, attempt).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(panic)) => Err(DeliveryError::fatal(format!("panicked: {}", panic_message(&*panic)))),
-        Err(_) => Err(DeliveryError::retryable(format!("no response within {limit:?}"))),
+    let (ended, result) = match timeout(limit, attempt).await {
+        Ok(Ok(result)) => (None, result),
+        Ok(Err(panic)) => {
+            let error = DeliveryError::fatal(format!("panicked: {}", panic_message(&*panic)));
+            (Some(AttemptOutcome::Panic), Err(error))
+        }
+        Err(_) => {
+            let error = DeliveryError::retryable(format!("no response within {limit:?}"));
+            (Some(AttemptOutcome::Timeout), Err(error))
+        }
+    };
+    let (outcome, code) = match &result {
+        Ok(_) => (AttemptOutcome::Delivered, None),
+        Err(error) => (outcome_of(error), error.code()),
+    };
+    context.recorder.attempt(ended.unwrap_or(outcome), code, started.elapsed());
+    result
+}
+
+fn outcome_of(error: &DeliveryError) -> AttemptOutcome {
+    if error.is_rejection() {
+        AttemptOutcome::Rejected
+    } else if error.is_retryable() {
+        AttemptOutcome::Retryable
+    } else {
+        AttemptOutcome::Fatal
     }
 }
 
@@ -141,7 +166,14 @@ mod tests {
     fn context(give_up_after: Option<Duration>) -> DeliveryContext {
         let retry = RetryPolicy::default().with_give_up_after(give_up_after);
         let options = BatchOptions::default().with_retry(retry);
-        DeliveryContext { stage: Stage::new("reduce", 1), options, rows: 3, block: None, seed: 7 }
+        DeliveryContext {
+            stage: Stage::new("reduce", 1),
+            options,
+            recorder: StageRecorder::default(),
+            rows: 3,
+            block: None,
+            seed: 7,
+        }
     }
 
     async fn deliver_with(

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::claims::hold::{Hold, assignments};
 use crate::graph::claims::tracked_rows::Origin;
+use crate::metrics::FlushCause;
 use crate::reducer::BatchOptions;
 
 /// The records of a batch, in the order in which their rows were accepted.
@@ -97,6 +98,11 @@ impl OpenBatch {
     /// Whether it accepts no further row.
     pub(crate) fn is_full(&self, options: &BatchOptions) -> bool {
         self.rows >= options.max_rows || self.bytes >= options.max_bytes
+    }
+
+    /// Which limit keeps it from accepting another row.
+    pub(crate) fn limit(&self, options: &BatchOptions) -> FlushCause {
+        if self.rows >= options.max_rows { FlushCause::Rows } else { FlushCause::Bytes }
     }
 
     /// When its age makes it due. `None` while it is empty or if `max_age` is out of range.

@@ -17,6 +17,7 @@ use crate::graph::dead_letters::demand::Demand;
 use crate::graph::dead_letters::failure_rate::{Source, Tally};
 use crate::graph::memory::budget::Budget;
 use crate::graph::observe::status::StatusBoard;
+use crate::metrics::{Phase, StageRecorder};
 use crate::reducer::{BatchOptions, Block, Chunk, Delivery, Reducer};
 use crate::stage::Stage;
 use crate::stats::Counters;
@@ -29,6 +30,7 @@ pub(crate) type FrozenRows<R> = Box<dyn Delivery<Output = <R as Reducer>::Output
 /// What a reduce task works with.
 pub(crate) struct ReduceRuntime<R: Reducer> {
     pub(crate) stage: Stage,
+    pub(crate) recorder: StageRecorder,
     pub(crate) reducer: R,
     pub(crate) options: BatchOptions,
     pub(crate) input: mpsc::Receiver<TrackedRows<R::Rows>>,
@@ -63,6 +65,7 @@ impl<R: Reducer> ReduceRuntime<R> {
     /// Calls the reducer. A panic becomes the stage's error.
     fn guard<T>(&mut self, what: &str, call: impl FnOnce(&mut R) -> Result<T, BoxError>) -> Result<T, Error> {
         let reducer = &mut self.reducer;
+        let _timer = self.counters.metrics.phase(Phase::Reduce);
         let result = catch_unwind(AssertUnwindSafe(|| call(reducer)))
             .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_message(&*panic)).into()));
         result.map_err(|source| self.failed(what, source))
@@ -73,6 +76,7 @@ impl<R: Reducer> ReduceRuntime<R> {
         DeliveryContext {
             stage: self.stage.clone(),
             options: self.options.clone(),
+            recorder: self.recorder.clone(),
             rows,
             block,
             seed: self.seed.wrapping_add(number),

@@ -24,6 +24,7 @@ use crate::graph::claims::hold::Hold;
 use crate::graph::claims::tracked_rows::TrackedRows;
 use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
 use crate::graph::dead_letters::reread::FailedValues;
+use crate::metrics::FlushCause;
 use crate::reducer::{Delivered, PartialBatch, Reducer, RejectedRow, Rows, SourceRange};
 use crate::telemetry;
 use crate::util::mutants::{Mutant, enabled};
@@ -67,7 +68,7 @@ enum Wake<R: Rows, O> {
     Panicked(JoinError),
     StatesChanged,
     Input(Option<TrackedRows<R>>),
-    Due,
+    Due(FlushCause),
 }
 
 impl<R: Reducer> ReduceTask<R> {
@@ -110,9 +111,9 @@ impl<R: Reducer> ReduceTask<R> {
                 Wake::Input(Some(rows)) => self.accept(rows)?,
                 Wake::Input(None) => {
                     self.input_ended = true;
-                    self.freeze()?;
+                    self.freeze(FlushCause::End)?;
                 }
-                Wake::Due => self.freeze()?,
+                Wake::Due(cause) => self.freeze(cause)?,
             }
         }
     }
@@ -138,12 +139,12 @@ impl<R: Reducer> ReduceTask<R> {
             },
             () = self.runtime.states.changed() => Wake::StatesChanged,
             rows = self.runtime.input.recv(), if takes_input => Wake::Input(rows),
-            () = std::future::ready(()), if drains => Wake::Due,
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Due,
+            () = std::future::ready(()), if drains => Wake::Due(FlushCause::Drain),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Wake::Due(FlushCause::Age),
             // After the input: all dead letters that have arrived share the batch.
-            () = demand.wait_for(|waiting| *waiting > 0), if can_freeze => Wake::Due,
+            () = demand.wait_for(|waiting| *waiting > 0), if can_freeze => Wake::Due(FlushCause::Demand),
             // No delivery is going to free bytes, so this batch is due whatever its limits.
-            () = starved.wait_for(|starved| *starved), if is_alone => Wake::Due,
+            () = starved.wait_for(|starved| *starved), if is_alone => Wake::Due(FlushCause::Memory),
         }
     }
 
@@ -161,7 +162,7 @@ impl<R: Reducer> ReduceTask<R> {
             let count = rows.rows.len();
             let room = self.open.room(count, rows.rows.bytes(), &self.runtime.options);
             if room == 0 {
-                self.freeze()?;
+                self.freeze(self.open.limit(&self.runtime.options))?;
                 continue;
             }
             let rest = (room < count).then(|| rows.split_off(room));
@@ -171,7 +172,7 @@ impl<R: Reducer> ReduceTask<R> {
             // The intake may poll again while the batch is frozen.
             hand_off = hand_off.filter(|_| rest.is_some());
             if self.open.is_full(&self.runtime.options) {
-                self.freeze()?;
+                self.freeze(self.open.limit(&self.runtime.options))?;
             }
             match rest {
                 Some(rest) => rows = rest,
@@ -182,7 +183,7 @@ impl<R: Reducer> ReduceTask<R> {
 
     /// Freezes the open batch. Discards it instead if the options ask for this at the end of its
     /// partitions.
-    fn freeze(&mut self) -> Result<(), Error> {
+    fn freeze(&mut self, cause: FlushCause) -> Result<(), Error> {
         if self.open.is_empty() {
             return Ok(());
         }
@@ -197,6 +198,7 @@ impl<R: Reducer> ReduceTask<R> {
             telemetry::batch_dropped(&self.runtime.stage, open.rows);
             return Ok(());
         }
+        self.runtime.recorder.batch(cause, open.rows);
         self.frozen.push_back(Frozen { delivery, contents: open.contents, rows: open.rows });
         Ok(())
     }
@@ -209,7 +211,9 @@ impl<R: Reducer> ReduceTask<R> {
             let context = self.runtime.delivery_context(self.started, rows, None);
             let assignments = contents.assignments();
             let entry = self.runtime.board.delivery(self.runtime.stage.clone(), assignments.clone());
+            let timer = self.runtime.recorder.delivery();
             let task = self.in_flight.spawn(async move {
+                let _timer = timer;
                 let result = deliver(&*delivery, &context, &entry).await;
                 CompletedDelivery { contents, rows, result }
             });

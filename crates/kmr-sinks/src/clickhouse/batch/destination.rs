@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 
@@ -18,6 +19,7 @@ use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response::{Outcome, Sent, insert_outcome};
 use crate::clickhouse::http::settings::{BLOCK_ROWS, TOKEN, insert_settings};
 use crate::clickhouse::http::throttle::Throttle;
+use crate::clickhouse::metrics::{EndedInsert, InsertMetrics};
 use crate::clickhouse::table::schema::DescribedTable;
 use crate::clickhouse::table::{schema_change, startup};
 use crate::clickhouse::telemetry;
@@ -39,6 +41,7 @@ pub(crate) struct Destination {
     pub(crate) schema_change: SchemaChange,
     limits: RejectionLimits,
     throttle: Throttle,
+    metrics: InsertMetrics,
     block_rows: u64,
     pub(crate) async_insert: bool,
     /// Whether the server deduplicates the rows of views together with asynchronous inserts.
@@ -56,6 +59,7 @@ pub(crate) struct DestinationOptions {
     pub(crate) limits: RejectionLimits,
     pub(crate) schema_change: SchemaChange,
     pub(crate) throttle: Throttle,
+    pub(crate) metrics: InsertMetrics,
     pub(crate) max_rows: usize,
     pub(crate) async_insert: bool,
 }
@@ -81,6 +85,7 @@ impl Destination {
             limits: options.limits,
             schema_change: options.schema_change,
             throttle: options.throttle,
+            metrics: options.metrics,
             block_rows: options.max_rows.max(BLOCK_ROWS) as u64,
             async_insert: options.async_insert,
             joins_views_and_async_inserts: AtomicBool::new(true),
@@ -150,10 +155,18 @@ impl Destination {
     pub(crate) async fn insert(&self, host: usize, insert: Insert<'_>) -> Result<Outcome, ClickHouseError> {
         self.throttle.wait().await;
         let endpoint = self.hosts.endpoint(host);
+        let started = Instant::now();
         let mut outcome = self.send(endpoint, &insert).await;
         while outcome.as_ref().is_err_and(|error| self.adapt(endpoint, error)) {
             outcome = self.send(endpoint, &insert).await;
         }
+        self.metrics.ended(&EndedInsert {
+            table: &self.name,
+            rows: insert.rows,
+            bytes: insert.body.iter().map(|part| part.len() as u64).sum(),
+            took: started.elapsed(),
+            error: outcome.as_ref().err(),
+        });
         match &outcome {
             Ok(_) => {
                 self.hosts.record(host, HostFault::None);

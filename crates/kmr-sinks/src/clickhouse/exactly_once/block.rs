@@ -64,7 +64,9 @@ impl From<BlockError> for DeliveryError {
     fn from(error: BlockError) -> Self {
         match error {
             BlockError::Rejected(rows) => DeliveryError::rejected(rows),
-            BlockError::Failed(error) => delivery_error(error.is_retryable(), error),
+            BlockError::Failed(error) => {
+                delivery_error(error.is_retryable(), error.code().map(|code| code.to_string()), error)
+            }
         }
     }
 }

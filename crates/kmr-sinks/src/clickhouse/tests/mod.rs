@@ -4,6 +4,8 @@ mod bisection;
 mod connections;
 mod doubt;
 mod faults;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod mock;
 mod planned_blocks;
 mod proxies;

@@ -1,0 +1,127 @@
+//! The counters and histograms that tasks write.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Metric, Registry};
+
+use super::descriptors::{self as describe, Descriptor};
+use super::labels::Phase;
+use super::partition::{PartitionState, Reporter};
+use super::scrape::LiveCollector;
+use super::stage::StageFamily;
+
+/// Labels with their values.
+pub(super) type Labels = Vec<(&'static str, Arc<str>)>;
+pub(super) type Counters = Family<Labels, Counter>;
+pub(super) type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
+pub(super) type Seconds = Counter<f64, AtomicU64>;
+
+/// The metrics of one consumer.
+pub(super) struct Families {
+    pub(super) registry: Mutex<Registry>,
+    /// The values of the last scrape that are read from the running consumer.
+    pub(super) live: Arc<LiveCollector>,
+    /// In the order of [`Phase::ALL`].
+    pub(super) phases: [Seconds; Phase::ALL.len()],
+    pub(super) batches: Counters,
+    pub(super) batch_rows: Histograms,
+    pub(super) in_flight: Family<Labels, Gauge>,
+    pub(super) deliveries: Histograms,
+    pub(super) attempts: Counters,
+    pub(super) attempt_times: Histograms,
+    pub(super) dead_letters: Counters,
+    pub(super) offset_commits: Counters,
+    pub(super) commits: Histogram,
+    pub(super) rebalances: Histograms,
+    pub(super) watchdog: Counters,
+    pub(super) breaker_tripped: AtomicBool,
+    /// Metrics of reducers, by name.
+    pub(super) of_stages: Mutex<BTreeMap<&'static str, StageFamily>>,
+    /// The assigned partitions. One is gone when its assignment has dropped its state.
+    pub(super) partitions: Mutex<Vec<Weak<PartitionState>>>,
+    /// Reports what is finished. Set by the session.
+    pub(super) reporter: Mutex<Option<Reporter>>,
+}
+
+impl fmt::Debug for Families {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Families").finish_non_exhaustive()
+    }
+}
+
+impl Families {
+    pub(super) fn new() -> Self {
+        let mut registry = Registry::default();
+        let live = Arc::<LiveCollector>::default();
+        registry.register_collector(Box::new(live.clone()));
+        let phases = Family::<Labels, Seconds>::default();
+        let phase = |phase: Phase| phases.get_or_create_owned(&vec![("phase", phase.name().into())]);
+        let to = &mut registry;
+        let families = Self {
+            live,
+            phases: Phase::ALL.map(phase),
+            batches: register(to, describe::BATCHES, Counters::default()),
+            batch_rows: register(to, describe::BATCH_ROWS, Histograms::new_with_constructor(row_counts)),
+            in_flight: register(to, describe::IN_FLIGHT, Family::default()),
+            deliveries: register(to, describe::DELIVERY, Histograms::new_with_constructor(durations)),
+            attempts: register(to, describe::ATTEMPTS, Counters::default()),
+            attempt_times: register(to, describe::ATTEMPT, Histograms::new_with_constructor(durations)),
+            dead_letters: register(to, describe::DEAD_LETTERS, Counters::default()),
+            offset_commits: register(to, describe::COMMITTED, Counters::default()),
+            commits: register(to, describe::COMMIT, durations()),
+            rebalances: register(to, describe::REBALANCE, Histograms::new_with_constructor(durations)),
+            watchdog: register(to, describe::WATCHDOG, Counters::default()),
+            registry: Mutex::default(),
+            breaker_tripped: AtomicBool::new(false),
+            of_stages: Mutex::default(),
+            partitions: Mutex::default(),
+            reporter: Mutex::default(),
+        };
+        register(to, describe::PHASE, phases);
+        families.start_at_zero();
+        *families.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        families
+    }
+
+    /// Creates the series of labels whose values are known, so that their rates are, too.
+    fn start_at_zero(&self) {
+        for action in ["warn", "restart_partition", "new_client", "end"] {
+            drop(self.watchdog.get_or_create(&vec![("action", action.into())]));
+        }
+        for outcome in ["committed", "not_owned", "gone", "retryable", "failed"] {
+            drop(self.offset_commits.get_or_create(&vec![("outcome", outcome.into())]));
+        }
+    }
+}
+
+/// Registers a metric under its name.
+pub(super) fn register<M: Metric + Clone>(registry: &mut Registry, descriptor: Descriptor, metric: M) -> M {
+    match descriptor.parts() {
+        (name, Some(unit)) => {
+            registry.register_with_unit(name, descriptor.help, unit, metric.clone());
+        }
+        (name, None) => registry.register(name, descriptor.help, metric.clone()),
+    }
+    metric
+}
+
+/// From a millisecond to ten minutes: a quick insert, and a rebalance with a long drain. It has
+/// the default bounds of OpenTelemetry's messaging metrics from 5 ms on.
+pub(super) fn durations() -> Histogram {
+    Histogram::new([
+        0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0,
+        60.0, 180.0, 600.0,
+    ])
+}
+
+/// Powers of four, from one row to a million.
+fn row_counts() -> Histogram {
+    Histogram::new((0..=10).map(|power| f64::from(1 << (2 * power))))
+}
