@@ -1,7 +1,7 @@
 //! Tracker, due policy and the hand-over of chunks, in memory: time and allocations.
 //!
 //! ```sh
-//! cargo bench -p kmr-core --features testing --bench parts
+//! cargo bench -p kmr-core --features testing,metrics --bench parts
 //! ```
 //!
 //! Items are records (hand-over), ranges (tracker) or chunks (due policy): the time of one is the
@@ -37,6 +37,23 @@ fn due(bencher: Bencher<'_, '_>) {
 fn hand_over(bencher: Bencher<'_, '_>, records: usize) {
     let Ok(mut handover) = Handover::new(strategy(records * CHUNKS), records) else { return };
     bencher.counter(ItemsCount::new(records * CHUNKS)).bench_local(|| handover.run(CHUNKS));
+}
+
+/// The same with metrics.
+#[cfg(feature = "metrics")]
+#[divan::bench(args = [1, 16, 1_024])]
+fn hand_over_with_metrics(bencher: Bencher<'_, '_>, records: usize) {
+    let Ok(mut handover) = Handover::with_metrics(strategy(records * CHUNKS), records) else { return };
+    bencher.counter(ItemsCount::new(records * CHUNKS)).bench_local(|| handover.run(CHUNKS));
+}
+
+/// What the metrics record of one batch of 1,024 records, with another timestamp every so many of
+/// them.
+#[cfg(feature = "metrics")]
+#[divan::bench(args = [1_024, 256, 1])]
+fn instruments(bencher: Bencher<'_, '_>, each: usize) {
+    let mut instruments = kmr_core::__parts::Instruments::new(1_024, each);
+    bencher.bench_local(|| instruments.record());
 }
 
 fn strategy(max_rows: usize) -> impl IntoPipeline {

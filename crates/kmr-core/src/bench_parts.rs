@@ -2,6 +2,8 @@
 //! allocations (`tests/allocations.rs`). Not part of the API.
 
 use std::sync::Arc;
+#[cfg(feature = "metrics")]
+use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::runtime::Runtime;
@@ -22,8 +24,11 @@ use crate::graph::map::PartitionInput;
 use crate::graph::memory::budget::Budget;
 use crate::graph::reduce::batch::OpenBatch;
 use crate::member::{RECORD_OVERHEAD, RecordBatch};
+#[cfg(feature = "metrics")]
+use crate::metrics::{AttemptOutcome, FlushCause, PartitionMeter, Phase, Recorder, StageRecorder};
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::reducer::{Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Reducer};
+use crate::stats::Counters;
 use crate::strategy::IntoPipeline;
 use crate::util::ordered_watch;
 
@@ -129,6 +134,19 @@ impl Handover {
     /// # Errors
     /// The reason why the consumer cannot start.
     pub fn new(strategy: impl IntoPipeline, records: usize) -> Result<Self, Error> {
+        Self::start(strategy, records, Arc::default())
+    }
+
+    /// The same with metrics.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    #[cfg(feature = "metrics")]
+    pub fn with_metrics(strategy: impl IntoPipeline, records: usize) -> Result<Self, Error> {
+        Self::start(strategy, records, Arc::new(Counters::with_metrics(Recorder::recording())))
+    }
+
+    fn start(strategy: impl IntoPipeline, records: usize, counters: Arc<Counters>) -> Result<Self, Error> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
         let runtime = runtime.map_err(|error| Error::Config(error.to_string()))?;
         let (flow, flow_receiver) = ordered_watch::channel(AssignmentStates::default());
@@ -137,7 +155,7 @@ impl Handover {
             assignments: flow_receiver,
             board: Arc::default(),
             budget: budget.clone(),
-            counters: Arc::default(),
+            counters,
             exactly_once: false,
             seed: 1,
             records: None,
@@ -188,6 +206,49 @@ impl Handover {
                 }
             }
         });
+    }
+}
+
+/// What the metrics record of one batch on its way.
+#[cfg(feature = "metrics")]
+#[derive(Debug)]
+pub struct Instruments {
+    recorder: Recorder,
+    stage: StageRecorder,
+    meter: PartitionMeter,
+    records: Arc<[OwnedRecord]>,
+    next: i64,
+}
+
+#[cfg(feature = "metrics")]
+impl Instruments {
+    /// Polls of `records` records, with another timestamp every `each` records.
+    pub fn new(records: usize, each: usize) -> Self {
+        let recorder = Recorder::recording();
+        let (stage, meter) =
+            (recorder.stage("reduce 1"), recorder.partition(&TopicPartition::new("t", 0), 1));
+        let record = |at: usize| {
+            let millis = i64::try_from(at / each).unwrap_or(0);
+            OwnedRecord::new("t", 0, 0).with_timestamp_millis(millis)
+        };
+        Self { recorder, stage, meter, records: (0..records).map(record).collect(), next: 0 }
+    }
+
+    /// What is recorded of a poll that is one batch: fetched, mapped, reduced, delivered, finished.
+    pub fn record(&mut self) {
+        drop(self.recorder.phase(Phase::MemoryWait));
+        let batch = Batch { records: self.records.clone(), first: self.next };
+        self.meter.received(&batch);
+        self.next += i64::try_from(self.records.len()).unwrap_or(0);
+        // The map task is woken, sends its rows, and looks for another batch.
+        (0..3).for_each(|_| drop(self.recorder.phase(Phase::Map)));
+        // The reducer accepts the rows and closes the batch.
+        (0..2).for_each(|_| drop(self.recorder.phase(Phase::Reduce)));
+        self.stage.batch(FlushCause::Rows, self.records.len());
+        let delivery = self.stage.delivery();
+        self.stage.attempt(AttemptOutcome::Delivered, None, Duration::from_millis(1));
+        drop(delivery);
+        self.meter.finished_below(Some(self.next));
     }
 }
 

@@ -189,5 +189,7 @@ pub mod __private {
 #[cfg(feature = "testing")]
 #[doc(hidden)]
 pub mod __parts {
+    #[cfg(feature = "metrics")]
+    pub use crate::bench_parts::Instruments;
     pub use crate::bench_parts::{Discard, Handover, batch, track};
 }

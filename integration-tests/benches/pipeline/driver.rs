@@ -49,8 +49,9 @@ impl Entry {
     }
 }
 
-const ENTRIES: [Entry; 23] = [
+const ENTRIES: [Entry; 24] = [
     own("kmr W0", Work::W1, Contender::KmrDrop),
+    own("kmr W0 with metrics", Work::W1, Contender::KmrMetrics),
     own("ceiling: batch consume", Work::W1, Contender::Consume),
     own("kmr W1", Work::W1, Contender::Kmr),
     own("ceiling: insert W1", Work::W1, Contender::Insert),

@@ -128,12 +128,12 @@ impl ConsumerHandle {
         self.controls.board.has_caught_up()
     }
 
-    /// The consumer's metrics, as the text of one scrape: docs/metrics.md has a table of them. Empty
-    /// after [`record_metrics(false)`](crate::ConsumerBuilder::record_metrics).
+    /// The consumer's metrics, as the text of one scrape: docs/metrics.md has a table of them.
+    /// Empty after [`record_metrics(false)`](crate::ConsumerBuilder::record_metrics).
     ///
     /// Every scrape reads the running consumer. So the series of a partition that was revoked are
-    /// gone as soon as its rebalance is answered, and lag is that of this moment. It takes less than
-    /// a millisecond, or a second if Tokio's runtime is stuck.
+    /// gone as soon as its rebalance is answered, and lag is that of this moment. It waits for the
+    /// task that commits, a second at most. After that, lag is that of the last scrape.
     ///
     /// # Cancel safety
     /// Cancel safe.

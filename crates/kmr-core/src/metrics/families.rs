@@ -2,26 +2,19 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Metric, Registry};
+use prometheus_client::registry::Registry;
 
-use super::descriptors::{self as describe, Descriptor};
+use super::descriptors as describe;
 use super::labels::Phase;
+use super::live::LiveCollector;
 use super::partition::{PartitionState, Reporter};
-use super::scrape::LiveCollector;
-use super::stage::StageFamily;
-
-/// Labels with their values.
-pub(super) type Labels = Vec<(&'static str, Arc<str>)>;
-pub(super) type Counters = Family<Labels, Counter>;
-pub(super) type Histograms = Family<Labels, Histogram, fn() -> Histogram>;
-pub(super) type Seconds = Counter<f64, AtomicU64>;
+use super::series::{Counters, Histograms, Labels, Seconds, StageFamily, durations, register, row_counts};
 
 /// The metrics of one consumer.
 pub(super) struct Families {
@@ -99,29 +92,4 @@ impl Families {
             drop(self.offset_commits.get_or_create(&vec![("outcome", outcome.into())]));
         }
     }
-}
-
-/// Registers a metric under its name.
-pub(super) fn register<M: Metric + Clone>(registry: &mut Registry, descriptor: Descriptor, metric: M) -> M {
-    match descriptor.parts() {
-        (name, Some(unit)) => {
-            registry.register_with_unit(name, descriptor.help, unit, metric.clone());
-        }
-        (name, None) => registry.register(name, descriptor.help, metric.clone()),
-    }
-    metric
-}
-
-/// From a millisecond to ten minutes: a quick insert, and a rebalance with a long drain. It has
-/// the default bounds of OpenTelemetry's messaging metrics from 5 ms on.
-pub(super) fn durations() -> Histogram {
-    Histogram::new([
-        0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 30.0,
-        60.0, 180.0, 600.0,
-    ])
-}
-
-/// Powers of four, from one row to a million.
-fn row_counts() -> Histogram {
-    Histogram::new((0..=10).map(|power| f64::from(1 << (2 * power))))
 }

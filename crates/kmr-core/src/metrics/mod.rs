@@ -1,9 +1,11 @@
 //! The metrics of a consumer: what its tasks record, and the text that a scrape returns.
 //!
 //! With the feature `metrics`: `recorder` is what tasks call. `families` holds the counters and
-//! histograms, `partition` the state of each assigned partition, with the `timestamps` of its
-//! unfinished records. `scrape` encodes everything, and `stage` is for reducers with metrics of
-//! their own. Without the feature, `off` has the same calls, which compile to nothing.
+//! histograms (`series`), and `partition` the state of each assigned partition, with the
+//! `timestamps` of its unfinished records. `scrape` returns everything as text, and `live` encodes
+//! what it reads from the running consumer. `stage` is for reducers with metrics of their own, and
+//! `descriptors` has the names. Without the feature, `off` has the same calls, which compile to
+//! nothing.
 //!
 //! Invariants:
 //! 1. Tasks record once per batch, poll or call, never once per record.
@@ -19,11 +21,15 @@ mod descriptors;
 #[cfg(feature = "metrics")]
 mod families;
 #[cfg(feature = "metrics")]
+mod live;
+#[cfg(feature = "metrics")]
 mod partition;
 #[cfg(feature = "metrics")]
 mod recorder;
 #[cfg(feature = "metrics")]
 mod scrape;
+#[cfg(feature = "metrics")]
+mod series;
 #[cfg(feature = "metrics")]
 mod stage;
 #[cfg(feature = "metrics")]
@@ -35,11 +41,11 @@ mod off;
 pub(crate) use self::labels::{AttemptOutcome, FlushCause, Phase};
 
 #[cfg(feature = "metrics")]
+pub(crate) use self::live::{Live, Totals};
+#[cfg(feature = "metrics")]
 pub(crate) use self::partition::{PartitionMeter, Progress};
 #[cfg(feature = "metrics")]
 pub(crate) use self::recorder::{Recorder, StageRecorder};
-#[cfg(feature = "metrics")]
-pub(crate) use self::scrape::{Live, Totals};
 #[cfg(feature = "metrics")]
 pub use self::{
     scrape::MetricsFormat,

@@ -121,7 +121,7 @@ impl PartitionState {
     pub(super) fn read(&self, now: SystemTime) -> PartitionReading {
         let offsets = self.lock();
         let position = offsets.timestamps.end().or(offsets.start);
-        // A fetch response may be newer than what the client said about the log's end.
+        // Records may have been received since the end of the log was read.
         let log_end = offsets.log_end.map(|end| end.max(position.unwrap_or(end)));
         let finished = offsets.finished_below.or(offsets.start);
         let age = offsets.timestamps.oldest().map_or(0, |oldest| millis(now).saturating_sub(oldest).max(0));

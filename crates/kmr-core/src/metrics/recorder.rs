@@ -9,9 +9,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
-use super::families::{Counters, Families, Seconds};
+use super::families::Families;
 use super::labels::{AttemptOutcome, FlushCause, Phase};
 use super::partition::{PartitionMeter, PartitionState, Progress};
+use super::series::{Counters, Seconds};
 use super::stage::StageMetrics;
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;

@@ -3,19 +3,16 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet, prometheus_text, text};
-use prometheus_client::metrics::MetricType;
+use prometheus_client::encoding::{prometheus_text, text};
 use tokio::time::timeout;
 
-use super::descriptors::{self as describe, Descriptor};
-use super::families::{Families, Labels};
-use super::partition::PartitionReading;
+use super::families::Families;
+use super::live::{Live, Snapshot};
+use super::partition::{PartitionReading, PartitionState};
 use super::recorder::Recorder;
-use crate::health::{Health, PartitionHealth};
 use crate::record::TopicPartition;
 
 /// Longest wait for the committer's report. It comes at once, unless the runtime is stuck. Then
@@ -44,37 +41,6 @@ impl MetricsFormat {
     }
 }
 
-/// The counters that a consumer has anyway.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Totals {
-    pub(crate) records: u64,
-    pub(crate) record_bytes: u64,
-    /// By stage.
-    pub(crate) rows: BTreeMap<String, u64>,
-    pub(crate) commits: u64,
-    pub(crate) rebalances: u64,
-    pub(crate) resets: u64,
-    pub(crate) replacements: u64,
-}
-
-/// What a scrape reads from the consumer.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Live {
-    pub(crate) group: Arc<str>,
-    pub(crate) totals: Totals,
-    pub(crate) health: Health,
-    pub(crate) memory_budget: u64,
-    pub(crate) memory_used: u64,
-}
-
-/// [`Live`] with the values of the metrics' own state, for one scrape.
-#[derive(Clone, Debug, Default)]
-struct Snapshot {
-    live: Live,
-    partitions: Vec<PartitionReading>,
-    breaker_tripped: bool,
-}
-
 impl Recorder {
     /// All metrics as text. Empty if nothing is recorded. `live` is called after the committer has
     /// reported what is finished.
@@ -100,12 +66,9 @@ impl Recorder {
 
 impl Families {
     /// Reads all assigned partitions, in order.
-    fn assigned(
-        &self,
-        read: impl Fn(&super::partition::PartitionState) -> PartitionReading,
-    ) -> Vec<PartitionReading> {
+    fn assigned(&self, read: impl Fn(&PartitionState) -> PartitionReading) -> Vec<PartitionReading> {
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
-        let states = partitions.iter().filter_map(std::sync::Weak::upgrade);
+        let states = partitions.iter().filter_map(Weak::upgrade);
         // While a repositioned partition changes its assignment, it has two.
         let newest: BTreeMap<TopicPartition, _> =
             states.map(|state| (state.partition.clone(), state)).collect();
@@ -115,7 +78,7 @@ impl Families {
     fn encode(&self, format: MetricsFormat, snapshot: Snapshot) -> Result<String, fmt::Error> {
         // Scrapes at the same time encode one after the other, each with its own snapshot.
         let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
-        *self.live.0.lock().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        self.live.set(snapshot);
         let mut encoded = String::new();
         match format {
             MetricsFormat::Prometheus => prometheus_text::encode(&mut encoded, &registry)?,
@@ -123,128 +86,4 @@ impl Families {
         }
         Ok(encoded)
     }
-}
-
-/// Encodes the values that are read at the scrape.
-#[derive(Debug, Default)]
-pub(super) struct LiveCollector(Mutex<Snapshot>);
-
-impl Collector for LiveCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Snapshot { live, breaker_tripped, .. } = &*snapshot;
-        let to = &mut encoder;
-        gauge(to, describe::CONNECTED, live.health.connected)?;
-        gauge(to, describe::ASSIGNED, snapshot.partitions.len() as u64)?;
-        gauge(to, describe::MEMORY_BUDGET, live.memory_budget)?;
-        gauge(to, describe::MEMORY_USED, live.memory_used)?;
-        gauge(to, describe::BREAKER, *breaker_tripped)?;
-        let Totals { records, record_bytes, rows, commits, rebalances, resets, replacements } = &live.totals;
-        counter(to, describe::RECORDS, *records)?;
-        counter(to, describe::RECORD_BYTES, *record_bytes)?;
-        counter(to, describe::COMMITS, *commits)?;
-        counter(to, describe::REBALANCES, *rebalances)?;
-        counter(to, describe::RESETS, *resets)?;
-        counter(to, describe::REPLACEMENTS, *replacements)?;
-        let rows = rows.iter().map(|(stage, rows)| (vec![("stage", stage.as_str().into())], *rows));
-        series(to, describe::DELIVERED_ROWS, MetricType::Counter, rows)?;
-        snapshot.encode_partitions(to)
-    }
-}
-
-impl Snapshot {
-    fn encode_partitions(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        let labelled: Vec<(Labels, &PartitionReading)> =
-            self.partitions.iter().map(|reading| (self.labels(&reading.partition), reading)).collect();
-        let offsets = |of: fn(&PartitionReading) -> Option<i64>| {
-            // An offset is not negative.
-            let offset = move |reading: &PartitionReading| u64::try_from(of(reading)?).ok();
-            labelled.iter().filter_map(move |(labels, reading)| Some((labels.clone(), offset(reading)?)))
-        };
-        let seconds = labelled.iter().map(|(labels, reading)| (labels.clone(), reading.lag_seconds));
-        series(to, describe::POSITION, MetricType::Gauge, offsets(|reading| reading.position))?;
-        series(to, describe::COMMITTED_OFFSET, MetricType::Gauge, offsets(|reading| reading.committed))?;
-        series(to, describe::LOG_END, MetricType::Gauge, offsets(|reading| reading.log_end))?;
-        series(to, describe::LAG, MetricType::Gauge, offsets(|reading| reading.lag))?;
-        series(to, describe::LAG_SECONDS, MetricType::Gauge, seconds)?;
-        // Known from the first health check on, a second after the assignment.
-        let health = |of: fn(&PartitionHealth) -> f64| {
-            labelled.iter().filter_map(move |(labels, reading)| {
-                Some((labels.clone(), of(self.live.health.partitions.get(&reading.partition)?)))
-            })
-        };
-        series(to, describe::UNFINISHED, MetricType::Gauge, health(|health| health.age.as_secs_f64()))?;
-        series(to, describe::LATE, MetricType::Gauge, health(|health| f64::from(health.late)))?;
-        series(to, describe::PAUSED, MetricType::Gauge, health(|health| f64::from(health.paused)))
-    }
-
-    fn labels(&self, partition: &TopicPartition) -> Labels {
-        let number = partition.partition().to_string().into();
-        vec![
-            ("group", self.live.group.clone()),
-            ("topic", partition.shared_topic().clone()),
-            ("partition", number),
-        ]
-    }
-}
-
-/// A value of a counter or gauge.
-trait Value: Copy {
-    fn as_f64(self) -> f64;
-    fn as_u64(self) -> Option<u64>;
-}
-
-impl Value for u64 {
-    fn as_f64(self) -> f64 {
-        self as f64
-    }
-
-    fn as_u64(self) -> Option<u64> {
-        Some(self)
-    }
-}
-
-impl Value for f64 {
-    fn as_f64(self) -> f64 {
-        self
-    }
-
-    fn as_u64(self) -> Option<u64> {
-        None
-    }
-}
-
-fn gauge(to: &mut DescriptorEncoder<'_>, descriptor: Descriptor, value: impl Into<u64>) -> fmt::Result {
-    series(to, descriptor, MetricType::Gauge, std::iter::once((Vec::new(), value.into())))
-}
-
-fn counter(to: &mut DescriptorEncoder<'_>, descriptor: Descriptor, value: u64) -> fmt::Result {
-    series(to, descriptor, MetricType::Counter, std::iter::once((Vec::new(), value)))
-}
-
-/// Encodes a counter or gauge with its series. Without any, there is no trace of it.
-fn series<V: Value>(
-    to: &mut DescriptorEncoder<'_>,
-    descriptor: Descriptor,
-    kind: MetricType,
-    series: impl Iterator<Item = (Labels, V)>,
-) -> fmt::Result {
-    let mut series = series.peekable();
-    if series.peek().is_none() {
-        return Ok(());
-    }
-    let (name, unit) = descriptor.parts();
-    let mut metric = to.encode_descriptor(name, descriptor.help, unit.as_ref(), kind)?;
-    for (labels, value) in series {
-        let mut one = metric.encode_family(&labels)?;
-        match (kind, value.as_u64()) {
-            (MetricType::Counter, Some(value)) => one.encode_counter::<NoLabelSet, u64, f64>(&value, None)?,
-            (MetricType::Counter, None) => {
-                one.encode_counter::<NoLabelSet, f64, f64>(&value.as_f64(), None)?
-            }
-            (_, Some(value)) => one.encode_gauge(&value)?,
-            (_, None) => one.encode_gauge(&value.as_f64())?,
-        }
-    }
-    Ok(())
 }

@@ -5,7 +5,8 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use super::descriptors::Descriptor;
-use super::families::{Counters, Families, Histograms, Labels, durations, register};
+use super::families::Families;
+use super::series::{Counters, Histograms, Labels, StageFamily, durations, register};
 
 /// A metric of a reducer: see [`StageMetrics`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,13 +89,6 @@ impl StageMetrics {
         let labels = std::iter::once(("stage", stage.clone())).chain(values).collect();
         record(&families.of_stage(metric), &labels);
     }
-}
-
-/// A metric of all stages that record it.
-#[derive(Clone, Debug)]
-pub(super) enum StageFamily {
-    Counters(Counters),
-    Durations(Histograms),
 }
 
 impl Families {

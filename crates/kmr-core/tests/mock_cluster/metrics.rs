@@ -44,7 +44,7 @@ fn parse(text: &str) -> (BTreeMap<String, Family>, Series) {
             labels.map(|(label, value)| (label.to_owned(), value.trim_matches('"').to_owned())).collect();
         let part_of = ["_bucket", "_sum", "_count"].iter().find_map(|part| name.strip_suffix(part));
         let family = part_of.filter(|family| families.contains_key(*family)).unwrap_or(name);
-        let family = families.get_mut(family).unwrap_or_else(|| panic!("{name} has no type"));
+        let family = families.get_mut(family).unwrap();
         family.labels.extend(labels.keys().filter(|label| *label != "le").cloned());
         all.push((name.to_owned(), labels, value.parse().unwrap()));
     }

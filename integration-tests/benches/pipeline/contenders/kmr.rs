@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use kmr_core::{
-    BoxError, ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, IntoPipeline, Pipeline, Record,
-    ResetPolicy, processing_strategy,
+    BoxError, ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, IntoPipeline, MetricsFormat, Pipeline,
+    Record, ResetPolicy, processing_strategy,
 };
 use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, Row};
 use serde::Serialize;
+use tokio::task::JoinHandle;
 
 use super::reducers::Drop;
 use crate::shared::job::{BATCH_AGE, BATCH_ROWS, Job, Work};
@@ -18,6 +19,9 @@ use crate::shared::rows::{self, Metric, Seen};
 
 /// Interval between two reads of the statistics.
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Interval between two scrapes.
+const SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// W1 or W2 without a sink.
 pub(crate) async fn drop_rows(job: &Job) -> Result<()> {
@@ -31,6 +35,21 @@ pub(crate) async fn drop_rows(job: &Job) -> Result<()> {
             run(job, builder(job, strategy)).await
         }
     }
+}
+
+/// W1 without a sink, with metrics that are scraped once a second.
+pub(crate) async fn drop_rows_with_metrics(job: &Job) -> Result<()> {
+    let strategy = processing_strategy!({ map => seen, reduce => Drop::<Seen>::new() });
+    let builder = builder(job, strategy).record_metrics(true);
+    run_watched(job, builder, |handle| {
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SCRAPE_INTERVAL).await;
+                std::hint::black_box(handle.metrics(MetricsFormat::Prometheus).await);
+            }
+        })
+    })
+    .await
 }
 
 /// W1 or W2 into ClickHouse.
@@ -57,15 +76,27 @@ pub(crate) fn builder(job: &Job, strategy: impl IntoPipeline) -> ConsumerBuilder
         .topics([&job.topic])
         .config(config)
         .offset_reset_policy(ResetPolicy::Earliest)
+        .record_metrics(false)
         .strategy(strategy)
 }
 
 async fn run(job: &Job, builder: ConsumerBuilder<Pipeline>) -> Result<()> {
+    run_watched(job, builder, |_| tokio::spawn(async {})).await
+}
+
+/// Runs the consumer with another task beside it.
+async fn run_watched(
+    job: &Job,
+    builder: ConsumerBuilder<Pipeline>,
+    beside: impl FnOnce(ConsumerHandle) -> JoinHandle<()>,
+) -> Result<()> {
     let consumer = builder.build()?;
+    let beside = beside(consumer.handle());
     let meter = Arc::new(Mutex::new(Meter::new(job.records, Duration::ZERO)));
     let watch = tokio::spawn(watch(consumer.handle(), job.records, meter.clone()));
     let report = consumer.run().await?;
     watch.abort();
+    beside.abort();
     let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
     meter.reached(report.stats.rows.get("reduce 1").copied().unwrap_or_default());
     meter.print()

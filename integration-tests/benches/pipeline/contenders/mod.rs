@@ -21,6 +21,8 @@ use crate::shared::job::Job;
 pub(crate) enum Contender {
     /// kmr with a reducer that drops its rows.
     KmrDrop,
+    /// The same with metrics.
+    KmrMetrics,
     /// kmr with `ClickHouseWriter`.
     Kmr,
     /// Ceiling: librdkafka's batches, consumed and freed.
@@ -69,6 +71,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
         Contender::Decode => in_memory::decode(job),
         Contender::Consume => native::consume(job),
         Contender::KmrDrop => runtime()?.block_on(kmr::drop_rows(job)),
+        Contender::KmrMetrics => runtime()?.block_on(kmr::drop_rows_with_metrics(job)),
         Contender::Kmr => runtime()?.block_on(kmr::insert(job)),
         Contender::Insert => runtime()?.block_on(in_memory::insert(job)),
         Contender::ByHand => runtime()?.block_on(by_hand::run(job)),

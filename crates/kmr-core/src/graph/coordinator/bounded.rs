@@ -64,8 +64,8 @@ impl Coordinator {
         }
     }
 
-    /// A partition starts at `offset`, which may already be past its end offset. `is_committed`: the
-    /// group has it as its committed offset.
+    /// A partition starts at `offset`, which may already be past its end offset. `is_committed`:
+    /// the group has it as its committed offset.
     pub(super) fn set_start(
         &self,
         session: &mut Session,
