@@ -9,13 +9,13 @@ use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Recorder;
+pub(crate) struct Recorder(());
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct StageRecorder;
+pub(crate) struct StageRecorder(());
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct PartitionMeter;
+pub(crate) struct PartitionMeter(());
 
 /// Measures nothing.
 #[derive(Debug)]
@@ -38,12 +38,12 @@ impl Recorder {
 
     #[inline(always)]
     pub(crate) fn stage(&self, _: &str) -> StageRecorder {
-        StageRecorder
+        StageRecorder(())
     }
 
     #[inline(always)]
     pub(crate) fn partition(&self, _: &TopicPartition, _: u64) -> PartitionMeter {
-        PartitionMeter
+        PartitionMeter(())
     }
 
     #[inline(always)]
