@@ -8,7 +8,7 @@ use super::context::Client;
 use super::fetcher::Fetcher;
 use super::handle::ClientRef;
 use super::log_reach::LogEnds;
-use super::native::log_end::log_end;
+use super::native::watermarks::log_end;
 use super::starts;
 use crate::error::Error;
 use crate::member::{LogPoint, LogReach};

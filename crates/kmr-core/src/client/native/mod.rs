@@ -9,7 +9,7 @@
 //! * `replies`: requests for commits and topic ids, and their replies; `log_ends`: requests for the
 //!   ends of logs;
 //! * `brokers`: adding bootstrap servers; `limits`: changing a limit of a running client;
-//! * `log_end`: the end of a log by the last fetch response;
+//! * `watermarks`: the end of a log by the last fetch response;
 //! * `pattern`: matching names of topics; `raw`: strings, bytes and error codes of C.
 //!
 //! Invariants that make this sound, all kept inside this folder:
@@ -29,9 +29,9 @@ mod batch;
 pub(super) mod brokers;
 pub(super) mod fetch;
 pub(super) mod limits;
-pub(super) mod log_end;
 mod log_ends;
 pub(super) mod pattern;
 pub(super) mod queue;
 mod raw;
 pub(super) mod replies;
+pub(super) mod watermarks;
