@@ -18,7 +18,7 @@ pub struct KafkaArgs {
     /// A setting of the Kafka client, by librdkafka's name. Repeat it, or separate several with ;
     /// (`\;` is a ; of the value)
     #[arg(long = "set", env = "KMR_KAFKA_SETTINGS", hide_env_values = true, value_name = "NAME=VALUE",
-          value_parser = units::settings)]
+          value_parser = units::SettingsParser)]
     pub settings: Vec<Settings>,
 }
 
@@ -104,5 +104,12 @@ mod tests {
         assert_eq!(flags.kafka.settings(), expected);
         let flags = Flags::try_parse_from(["kmr", "--set", "client.id=x;fetch.min.bytes=1"]).unwrap();
         assert_eq!(flags.kafka.settings(), expected);
+    }
+
+    #[test]
+    fn the_error_of_a_wrong_setting_does_not_repeat_it() {
+        let error = Flags::try_parse_from(["kmr", "--set", "sasl.password secret"]).unwrap_err().to_string();
+        assert!(error.contains("--set") && error.contains("name=value"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 }

@@ -1,6 +1,11 @@
 //! Parsers of flag values: durations, sizes, ratios, Kafka settings.
 
+use std::ffi::OsStr;
 use std::time::Duration;
+
+use clap::builder::TypedValueParser;
+use clap::error::ErrorKind;
+use clap::{Arg, Command};
 
 /// `500ms`, `4s`, `2m`, `1h`; a bare number is seconds.
 ///
@@ -68,7 +73,7 @@ pub struct Settings(pub Vec<(String, String)>);
 ///
 /// # Errors
 ///
-/// A text for the user, with examples.
+/// A text for the user. It does not repeat `text`, which may hold a password.
 pub fn settings(text: &str) -> Result<Settings, String> {
     let mut parts = vec![String::new()];
     let mut characters = text.chars().peekable();
@@ -84,15 +89,42 @@ pub fn settings(text: &str) -> Result<Settings, String> {
     if parts.len() > 1 && parts.last().is_some_and(|part| part.trim().is_empty()) {
         parts.pop();
     }
-    parts.iter().map(|part| setting(part)).collect::<Result<_, _>>().map(Settings)
+    let parsed = parts.iter().enumerate().map(|(index, part)| {
+        let number = index + 1;
+        let what = if parts.len() > 1 { format!("part {number} of it") } else { "it".to_owned() };
+        setting(part)
+            .ok_or_else(|| format!("{what} is not written as name=value; write a ; of a value as \\;"))
+    });
+    parsed.collect::<Result<_, _>>().map(Settings)
 }
 
-fn setting(text: &str) -> Result<(String, String), String> {
-    let (name, value) =
-        text.split_once('=').filter(|(name, _)| !name.trim().is_empty()).ok_or_else(|| {
-            format!("{text:?} is not a setting; write it as name=value, and a ; of a value as \\;")
-        })?;
-    Ok((name.trim().to_owned(), value.to_owned()))
+fn setting(text: &str) -> Option<(String, String)> {
+    let (name, value) = text.split_once('=')?;
+    let name = name.trim();
+    (!name.is_empty()).then(|| (name.to_owned(), value.to_owned()))
+}
+
+/// Reads Kafka settings from the command line. clap's own error would repeat the text, which may
+/// hold a password.
+#[derive(Clone, Debug)]
+pub struct SettingsParser;
+
+impl TypedValueParser for SettingsParser {
+    type Value = Settings;
+
+    fn parse_ref(
+        &self,
+        command: &Command,
+        arg: Option<&Arg>,
+        value: &OsStr,
+    ) -> Result<Settings, clap::Error> {
+        let parsed = value.to_str().ok_or_else(|| "it is not UTF-8".to_owned()).and_then(settings);
+        parsed.map_err(|reason| {
+            let arg = arg.map_or_else(|| "the setting".to_owned(), ToString::to_string);
+            let text = format!("invalid value for '{arg}': {reason}\n");
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+        })
+    }
 }
 
 fn split(text: &str) -> (&str, &str) {
@@ -136,8 +168,8 @@ mod tests {
 
     #[test]
     fn settings_keep_what_follows_the_first_equals_sign() {
-        assert_eq!(setting("a.b=c=d"), Ok(("a.b".into(), "c=d".into())));
-        assert!(setting("a.b").is_err() && setting("=x").is_err());
+        assert_eq!(setting("a.b=c=d"), Some(("a.b".into(), "c=d".into())));
+        assert!(setting("a.b").is_none() && setting(" =x").is_none());
     }
 
     #[test]
@@ -148,7 +180,8 @@ mod tests {
         assert_eq!(of("a=1;b=2;"), Ok(vec![pair("a", "1"), pair("b", "2")]));
         assert_eq!(of("a=x\\;y;b= p "), Ok(vec![pair("a", "x;y"), pair("b", " p ")]));
         assert_eq!(of("a=C:\\x"), Ok(vec![pair("a", "C:\\x")]));
-        assert!(of("a=x;y").unwrap_err().contains("\\;"));
+        let error = of("a=x;secret").unwrap_err();
+        assert!(error.contains("part 2") && error.contains("\\;") && !error.contains("secret"), "{error}");
         assert!(of("").is_err() && of(";").is_err());
     }
 }
