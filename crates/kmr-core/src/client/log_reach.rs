@@ -1,8 +1,8 @@
 //! Compares positions with the ends of logs, for [`GroupMember::log_reach`].
 //!
-//! The ends come of the leaders: one request for all partitions of a broker, which no thread waits
-//! for. librdkafka also has the ends of the last fetch responses. But a partition whose fetching
-//! has stopped has no new responses, and this is what the comparison is to find.
+//! The leaders return the ends: one request for all partitions of a broker, which no thread waits
+//! for. librdkafka also has the ends of the last fetch responses. But a partition that is no longer
+//! fetched has no new responses, and the comparison has to find such a partition.
 //!
 //! A partition that is below the end of its log may still have nothing to read: transaction markers
 //! and aborted records take offsets. So the statistics show how far librdkafka has fetched. What it
@@ -30,14 +30,14 @@ use crate::config::ClientConfig;
 use crate::member::LogReach;
 use crate::record::TopicPartition;
 
-/// Partitions and the offset after the last record that was read.
-type ReadUpTo = (TopicPartition, Option<i64>);
+/// A partition and the offset after the last record that was read. `None`: the lowest in the log.
+type ReadPosition = (TopicPartition, Option<i64>);
 
-/// Asks the leaders of partitions for the ends of their logs.
+/// Requests the ends of logs from the leaders of their partitions.
 pub(super) struct LogEnds {
     /// One request at a time.
     queue: Mutex<Queue>,
-    /// Whether records of open transactions are not read.
+    /// Whether the client reads only committed transactions. A log then ends at the first open one.
     committed_only: bool,
 }
 
@@ -49,7 +49,7 @@ impl LogEnds {
     }
 
     /// The ends that leaders have returned.
-    async fn request(&self, partitions: &[ReadUpTo]) -> HashMap<TopicPartition, i64> {
+    async fn request(&self, partitions: &[ReadPosition]) -> HashMap<TopicPartition, i64> {
         let targets = partitions.iter().map(|(partition, _)| (partition.clone(), Offset::End)).collect();
         let queue = self.queue.lock().await;
         // Replies to requests that were cancelled.
@@ -74,7 +74,7 @@ impl LogEnds {
         &self,
         client: &ClientRef,
         fetcher: &Fetcher,
-        positions: &[ReadUpTo],
+        positions: &[ReadPosition],
     ) -> BTreeMap<TopicPartition, LogReach> {
         let ends = self.request(positions).await;
         let known = positions.iter().filter_map(|(partition, position)| {

@@ -1,7 +1,7 @@
 //! Compares positions with the ends of logs: finds partitions that are not read, whatever the
 //! reason (L2).
 //!
-//! The coordinator never waits for the answers. `unread` compares them.
+//! The coordinator never waits for the responses. `unread` compares them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -24,13 +24,13 @@ type Reach = BTreeMap<TopicPartition, LogReach>;
 #[derive(Default)]
 pub(super) struct LogChecks {
     watch: UnreadWatch,
-    question: Option<Question>,
+    request: Option<Request>,
 }
 
-/// A question to the client that is not answered yet.
-struct Question {
-    asked: Vec<(TopicPartition, ReadUpTo)>,
-    answer: BoxFuture<'static, Reach>,
+/// A request to the client that has no response yet.
+struct Request {
+    requested: Vec<(TopicPartition, ReadUpTo)>,
+    response: BoxFuture<'static, Reach>,
 }
 
 impl LogChecks {
@@ -40,16 +40,16 @@ impl LogChecks {
     }
 }
 
-/// Pends while there is no question. Cancel safe: the future stays in its place.
+/// Pends while there is no request. Cancel safe: the future stays in its place.
 pub(super) async fn log_reach_known(checks: &mut LogChecks) -> Reach {
-    match &mut checks.question {
-        Some(question) => (&mut question.answer).await,
+    match &mut checks.request {
+        Some(request) => (&mut request.response).await,
         None => std::future::pending().await,
     }
 }
 
 impl Coordinator {
-    /// Notes the positions of all partitions, and asks how far their logs reach if that is due.
+    /// Notes the positions of all partitions, and requests how far their logs reach if that is due.
     pub(super) fn check_logs(&self, session: &mut Session, warn_after: Duration, now: Instant) {
         if enabled(Mutant::IgnoresUnread) {
             return;
@@ -58,34 +58,35 @@ impl Coordinator {
         let seen = assignments().filter_map(|assignment| read_up_to(session, assignment));
         let seen: Vec<ReadUpTo> = seen.collect();
         session.log_checks.watch.observe(seen, now);
-        if session.log_checks.question.is_some() {
+        if session.log_checks.request.is_some() {
             return;
         }
-        let due = session.log_checks.watch.ask(interval(warn_after), now);
+        let due = session.log_checks.watch.due(interval(warn_after), now);
         if due.is_empty() {
             return;
         }
-        let due: BTreeMap<_, _> = due.into_iter().map(|asked| (asked.assignment, asked)).collect();
+        let due: BTreeMap<_, _> =
+            due.into_iter().map(|requested| (requested.assignment, requested)).collect();
         let named = |assignment: &std::sync::Arc<Assignment>| {
             Some((assignment.partition.clone(), *due.get(&assignment.id)?))
         };
-        let asked: Vec<(TopicPartition, ReadUpTo)> = assignments().filter_map(named).collect();
+        let requested: Vec<(TopicPartition, ReadUpTo)> = assignments().filter_map(named).collect();
         let positions: Vec<_> =
-            asked.iter().map(|(partition, asked)| (partition.clone(), asked.position)).collect();
+            requested.iter().map(|(partition, requested)| (partition.clone(), requested.position)).collect();
         let member = session.member.clone();
-        let answer = Box::pin(async move { member.log_reach(&positions).await });
-        session.log_checks.question = Some(Question { asked, answer });
+        let response = Box::pin(async move { member.log_reach(&positions).await });
+        session.log_checks.request = Some(Request { requested, response });
     }
 
-    /// The client has answered.
+    /// Receives how far the logs reach: a log that is missing in `reach` has no response.
     pub(super) fn receive_log_reach(session: &mut Session, reach: &Reach) {
         let (was_empty, now) = (session.routes.take_emptiness(), Instant::now());
-        let Some(Question { asked, .. }) = session.log_checks.question.take() else { return };
-        for (partition, asked) in asked {
+        let Some(Request { requested, .. }) = session.log_checks.request.take() else { return };
+        for (partition, requested) in requested {
             let watch = &mut session.log_checks.watch;
             match reach.get(&partition) {
-                Some(reach) => watch.answered(asked, *reach, was_empty, now),
-                None => watch.unanswered(asked),
+                Some(reach) => watch.receive(requested, *reach, was_empty, now),
+                None => watch.receive_nothing(requested),
             }
         }
     }
