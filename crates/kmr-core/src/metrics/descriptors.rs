@@ -35,7 +35,7 @@ descriptors! {
     CONNECTED = "kmr_connected": "Whether the consumer has a Kafka client";
     ASSIGNED = "kmr_assigned_partitions": "Partitions that the consumer owns";
     RECORDS = "kmr_records_total": "Records that left the map stages: mapped, skipped or failed";
-    RECORD_BYTES = "kmr_record_bytes_total": "Bytes of their keys and payloads";
+    RECORD_BYTES = "kmr_record_bytes_total": "Bytes of keys and payloads of kmr_records_total";
     PHASE = "kmr_phase_seconds_total": "Time by phase, summed over tasks";
     BATCHES = "kmr_batches_total": "Batches that a stage closed for delivery, by the cause";
     BATCH_ROWS = "kmr_batch_rows": "Rows of a batch";
@@ -62,6 +62,6 @@ descriptors! {
     LAG = "kmr_partition_lag_records": "Offsets from the oldest unfinished record to the end of the log";
     LAG_SECONDS = "kmr_partition_lag_seconds": "Age of the oldest unfinished record, by its timestamp";
     UNFINISHED = "kmr_partition_unfinished_seconds": "How long the oldest unfinished record has been the oldest";
-    LATE = "kmr_partition_late": "Whether that time has reached warn_after of the watchdog";
+    LATE = "kmr_partition_late": "Whether kmr_partition_unfinished_seconds has reached warn_after";
     PAUSED = "kmr_partition_paused": "Whether the partition is paused";
 }

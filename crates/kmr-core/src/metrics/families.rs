@@ -37,9 +37,11 @@ pub(super) struct Families {
     pub(super) breaker_tripped: AtomicBool,
     /// Metrics of reducers, by name.
     pub(super) of_stages: Mutex<BTreeMap<&'static str, StageFamily>>,
-    /// The assigned partitions. One is gone when its assignment has dropped its state.
+    /// The assigned partitions, in the order of their assignments. A reference is dead once its
+    /// assignment has ended.
     pub(super) partitions: Mutex<Vec<Weak<PartitionState>>>,
-    /// Reports what is finished. Set by the session.
+    /// Requests the committer's report. The session sets it, so there is none before the first
+    /// session.
     pub(super) reporter: Mutex<Option<Reporter>>,
 }
 
@@ -83,7 +85,8 @@ impl Families {
         families
     }
 
-    /// Creates the series of labels whose values are known, so that their rates are, too.
+    /// Creates the series whose labels are known. A series that starts with its first event has no
+    /// earlier value, so a rate would not show that event.
     fn start_at_zero(&self) {
         for action in ["warn", "restart_partition", "new_client", "end"] {
             drop(self.watchdog.get_or_create(&vec![("action", action.into())]));

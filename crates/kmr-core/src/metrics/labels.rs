@@ -11,7 +11,7 @@ pub(crate) enum FlushCause {
     Age,
     /// The memory budget is used up.
     Memory,
-    /// Its partitions leave this consumer, by a rebalance or at the end.
+    /// Its partitions leave this consumer, by a rebalance or at shutdown.
     Drain,
     /// The stages upstream have ended.
     End,

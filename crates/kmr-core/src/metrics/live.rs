@@ -14,12 +14,12 @@ use super::series::Labels;
 use crate::health::{Health, PartitionHealth};
 use crate::record::TopicPartition;
 
-/// The counters that a consumer has anyway.
+/// The counters of `stats`, which a consumer has without the feature, too.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Totals {
     pub(crate) records: u64,
     pub(crate) record_bytes: u64,
-    /// By stage.
+    /// Rows that the sink accepted, by stage.
     pub(crate) rows: BTreeMap<String, u64>,
     pub(crate) commits: u64,
     pub(crate) rebalances: u64,
@@ -149,7 +149,7 @@ fn counter(to: &mut DescriptorEncoder<'_>, descriptor: Descriptor, value: u64) -
     series(to, descriptor, MetricType::Counter, std::iter::once((Vec::new(), value)))
 }
 
-/// Encodes a counter or gauge with its series. Without any, there is no trace of it.
+/// Encodes a counter or gauge with its series. A metric without a series is left out.
 fn series<V: Value>(
     to: &mut DescriptorEncoder<'_>,
     descriptor: Descriptor,

@@ -21,7 +21,7 @@ pub(crate) struct PartitionMeter(());
 #[derive(Debug)]
 pub(crate) struct Timer;
 
-/// What a reporter returns, which is never called.
+/// What a reporter returns. No scrape calls it without the feature.
 #[allow(dead_code, reason = "a reporter makes it, and is never called")]
 pub(crate) struct Progress {
     pub(crate) assignment: u64,

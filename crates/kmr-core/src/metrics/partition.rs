@@ -1,4 +1,4 @@
-//! The state of one assigned partition: what a scrape computes lag and age from.
+//! The state of one assigned partition, from which a scrape computes its lag.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -21,10 +21,12 @@ pub(crate) struct Progress {
 /// Returns the progress of all assignments.
 pub(super) type Reporter = Box<dyn Fn() -> BoxFuture<'static, Vec<Progress>> + Send + Sync>;
 
-/// The state of one assigned partition. Its series exist as long as a clone of it.
+/// Writes the state of one assigned partition. The series of the partition exist until the last
+/// clone is dropped.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PartitionMeter(pub(super) Option<Arc<PartitionState>>);
 
+/// The state of one assigned partition. [`PartitionMeter`] writes it, and a scrape reads it.
 #[derive(Debug)]
 pub(super) struct PartitionState {
     pub(super) partition: TopicPartition,
@@ -34,7 +36,7 @@ pub(super) struct PartitionState {
 
 #[derive(Debug, Default)]
 struct Offsets {
-    /// Where the assignment starts.
+    /// The starting position of the assignment.
     start: Option<i64>,
     finished_below: Option<i64>,
     committed: Option<i64>,
@@ -79,7 +81,7 @@ impl PartitionMeter {
         state.lock().timestamps.add_all(batch.len(), &record);
     }
 
-    /// The end of the log, as the client knows it. `read` is not called if nothing is recorded.
+    /// The end of the log, as the client knows it. Without metrics `read` is not called.
     pub(crate) fn log_end(&self, read: impl FnOnce() -> Option<i64>) {
         self.change(|offsets| offsets.log_end = read().filter(|end| *end >= 0).or(offsets.log_end));
     }
@@ -111,6 +113,7 @@ impl PartitionState {
         Arc::new(Self { partition, assignment, offsets: Mutex::default() })
     }
 
+    /// Receives the committer's report of this assignment.
     pub(super) fn progress(&self, progress: &Progress) {
         let mut offsets = self.lock();
         offsets.finish(progress.finished_below);

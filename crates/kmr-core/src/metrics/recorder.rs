@@ -1,4 +1,4 @@
-//! What tasks call to record metrics.
+//! The recorder: what tasks call to record metrics.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -22,22 +22,22 @@ use crate::util::future::BoxFuture;
 pub(crate) struct Recorder(pub(super) Option<Arc<Families>>);
 
 impl Recorder {
-    /// Records metrics.
+    /// A recorder of a consumer with metrics.
     pub(crate) fn recording() -> Self {
         Self(Some(Arc::new(Families::new())))
     }
 
-    /// Measures time until the value is dropped.
+    /// Adds the time until the timer is dropped to a phase.
     pub(crate) fn phase(&self, phase: Phase) -> PhaseTimer {
         PhaseTimer(self.0.as_ref().map(|on| (Instant::now(), on.phases[phase as usize].clone())))
     }
 
-    /// The metrics of a reduce stage.
+    /// Records what kmr measures of a reduce stage.
     pub(crate) fn stage(&self, stage: &str) -> StageRecorder {
         StageRecorder(self.0.as_ref().map(|on| Arc::new(StageSeries::new(stage, on))))
     }
 
-    /// What the reducer of a stage records itself.
+    /// Records what the reducer of a stage measures itself.
     pub(crate) fn of_reducer(&self, stage: &str) -> StageMetrics {
         StageMetrics::new(stage, self.0.clone())
     }
@@ -161,7 +161,7 @@ impl StageRecorder {
         on.batch_rows.observe(rows as f64);
     }
 
-    /// A delivery is in progress until the value is dropped.
+    /// A delivery is in progress until the timer is dropped.
     pub(crate) fn delivery(&self) -> DeliveryTimer {
         DeliveryTimer(self.0.as_ref().map(|on| {
             on.in_flight.inc();
@@ -199,7 +199,7 @@ impl Drop for DeliveryTimer {
 mod tests {
     use super::*;
 
-    /// The indexes into arrays of series.
+    /// A value is the index of its series.
     #[test]
     fn labels_are_listed_in_the_order_of_their_values() {
         assert!(Phase::ALL.iter().enumerate().all(|(index, phase)| *phase as usize == index));

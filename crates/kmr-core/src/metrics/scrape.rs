@@ -69,7 +69,8 @@ impl Families {
     fn assigned(&self, read: impl Fn(&PartitionState) -> PartitionReading) -> Vec<PartitionReading> {
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);
         let states = partitions.iter().filter_map(Weak::upgrade);
-        // While a repositioned partition changes its assignment, it has two.
+        // While a repositioned partition changes its assignment, it has two. The newer one is later
+        // in the list, so the map keeps it.
         let newest: BTreeMap<TopicPartition, _> =
             states.map(|state| (state.partition.clone(), state)).collect();
         newest.values().map(|state| read(state)).collect()

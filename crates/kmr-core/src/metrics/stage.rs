@@ -1,4 +1,4 @@
-//! Metrics of reducers, for the custom ones and for the sinks of kmr.
+//! Metrics that reducers record, in kmr's sinks and in user code.
 
 use std::collections::btree_map::Entry;
 use std::sync::{Arc, PoisonError};
@@ -18,7 +18,7 @@ pub struct Metric {
 impl Metric {
     /// A counter. By Prometheus' conventions its name ends with `_total`, after its unit if it has
     /// one: `my_sink_rows_total`, `my_sink_sent_bytes_total`. `kmr_` is the prefix of kmr's own
-    /// metrics.
+    /// metrics: do not use it for yours.
     pub const fn counter(name: &'static str, help: &'static str) -> Self {
         Self { descriptor: Descriptor { name, help }, is_counter: true }
     }
@@ -36,7 +36,8 @@ impl Metric {
 /// tables, and never offsets, keys or texts of errors. Call it per batch, not per row. A call takes
 /// less than a microsecond and does not block. The default records nothing.
 ///
-/// The first call with a name decides its type and its help text.
+/// The first call with a name decides its type and its help text. A later call with the other type
+/// records nothing. The given labels must not include `stage`.
 ///
 /// # Examples
 /// ```

@@ -6,7 +6,7 @@
 //! Invariants:
 //! 1. Runs are in the order of offsets, and each record is in one of them.
 //! 2. At most [`MAX_RUNS`] runs are held. Beyond that, runs are merged, and a merged run has its
-//!    oldest timestamp. So an age is never too small.
+//!    oldest timestamp. So a merge never makes an age too small.
 //! 3. A merged run spans at most 1/[`PRECISION`] of the time from it to the newest record. When one
 //!    of its records is the oldest unfinished one, that time has passed at least. So an age is too
 //!    large by 1/[`PRECISION`] of itself at most, while timestamps ascend.
@@ -15,11 +15,11 @@ use std::collections::VecDeque;
 
 /// Runs of one partition, 24 bytes each.
 const MAX_RUNS: usize = 4096;
-/// See invariant 3. With this value, the runs of some million records fit into [`MAX_RUNS`] after a
-/// merge, however far their timestamps are apart.
+/// The divisor of invariant 3. With this value, the runs of some million records fit into
+/// [`MAX_RUNS`] after a merge, however far their timestamps are apart.
 const PRECISION: i64 = 128;
 
-/// Records with one timestamp.
+/// Consecutive records with one timestamp, or several runs merged into one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Run {
     last_offset: i64,
@@ -56,8 +56,8 @@ impl Timestamps {
     /// Adds the records of a poll, `len` of them. `record` returns the offset and the timestamp of
     /// the record at an index.
     ///
-    /// If two records have the same timestamp, those between them count as having it, too: few of
-    /// the records have to be read then.
+    /// If two records have the same timestamp, those between them count as having it, too. So only
+    /// few of the records are read. An older timestamp between them is not noticed.
     pub(super) fn add_all(&mut self, len: usize, record: &impl Fn(usize) -> (i64, i64)) {
         let Some(last) = len.checked_sub(1) else { return };
         let first = record(0);

@@ -1,5 +1,5 @@
-//! The metrics of inserts, among those of the consumer (docs/metrics.md). Without the feature
-//! `metrics` nothing is recorded.
+//! The metrics of inserts. A scrape of the consumer returns them, too (docs/metrics.md). Without
+//! the feature `metrics` nothing is recorded.
 
 use std::time::Duration;
 
