@@ -41,8 +41,8 @@ pub(super) struct Context {
     leaving: AtomicBool,
 }
 
-/// While a broker is unavailable, the client repeats each error many times a second. kmr logs it as
-/// a warning this often.
+/// Interval of warnings with the same error code. While a broker is unavailable, the client repeats
+/// each error many times a second. The others are logged at debug level.
 const WARN_AGAIN: Duration = Duration::from_secs(10);
 
 const OVERTAKEN_REVOKE: &str = "topics changed while partitions were revoked, and librdkafka has joined the group \
@@ -221,8 +221,8 @@ impl Context {
     }
 }
 
-/// The consumer's error for a fatal error of the client. Most come of the client's history in the
-/// group, so a new client may help. These come of settings and permissions.
+/// The consumer's error for a fatal error of the client. Most depend on the client's history in the
+/// group, so a new client may help. The listed ones depend on settings and permissions.
 fn fatal_error(code: RDKafkaErrorCode) -> Error {
     let is_permanent = matches!(
         code,

@@ -8,8 +8,8 @@
 //!
 //! Invariants:
 //! 1. The limit times the last measured weight per byte is at most the target.
-//! 2. The limit grows to a share of what was received at most, and returns to the start without
-//!    fetches: nothing is known about the next records of a quiet topic.
+//! 2. The limit grows to a fraction of the received bytes at most. Without fetches it returns to
+//!    the start, because nothing is known about the next records of a quiet topic.
 //! 3. A limit that the user set is never changed.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,12 +27,12 @@ use crate::telemetry;
 const START: usize = 4 << 10;
 /// The lowest limit. Most batches are larger, and a response then holds one.
 const LEAST: usize = 1_000;
-/// The limit grows to this share of the bytes between two statistics. So a response is small
+/// The limit grows to the bytes between two statistics divided by this. So a response is small
 /// against the records that its weight is estimated from, and a client that receives much fetches
-/// about this often.
-const SHARE: u64 = 16;
+/// about this often between two statistics.
+const FETCHES_PER_INTERVAL: u64 = 16;
 
-/// The bytes that a response may unpack to, with librdkafka's memory per record.
+/// The bytes that a response may unpack to, including librdkafka's memory per record.
 fn target(prefetch_bytes: usize) -> usize {
     prefetch_bytes / 16
 }
@@ -140,9 +140,9 @@ impl State {
     /// The limit after `received`.
     fn next(&self, received: &Totals) -> usize {
         let fetches = received.wire_bytes / self.limit as u64;
-        let share = usize::try_from(received.wire_bytes / SHARE).unwrap_or(usize::MAX);
+        let share = usize::try_from(received.wire_bytes / FETCHES_PER_INTERVAL).unwrap_or(usize::MAX);
         let grown = share.max(if fetches == 0 { self.limit / 2 } else { self.limit });
-        // One response may hold more than the target. Fewer bytes say nothing about the others.
+        // Records that weigh less than one full response are too small a sample to raise the limit.
         let aim = if received.weight() < self.target as u64 {
             self.limit.max(START)
         } else {

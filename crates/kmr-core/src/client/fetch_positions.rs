@@ -1,8 +1,8 @@
 //! Where librdkafka fetches next. Only its statistics show it: unlike the position of the last
 //! record, it moves over transaction markers and other offsets without a record.
 //!
-//! The statistics come each second. They are read only if a caller waits for them, because with a
-//! thousand partitions they are most of a megabyte.
+//! The statistics come twice a second, unless the user sets `statistics.interval.ms`. They are read
+//! only if a caller waits for them, because with a thousand partitions they are most of a megabyte.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,9 +37,9 @@ impl FetchPositions {
     }
 }
 
-/// Reads librdkafka's JSON. A partition that is not being fetched, or of no broker, is missing: it
-/// may have the offset of an earlier assignment. Topics and partitions also occur earlier, as those
-/// of each broker.
+/// Reads librdkafka's JSON. A partition that is not being fetched, or of no broker, is left out: it
+/// may have the offset of an earlier assignment. The names of topics and partitions also occur
+/// before `"topics"`, in the list of each broker.
 fn next_offsets(statistics: &str) -> NextOffsets {
     let mut offsets = NextOffsets::new();
     let Some((_, topics)) = statistics.split_once("\"topics\":") else { return offsets };

@@ -12,7 +12,7 @@ pub(super) const TOPIC_IDS: Duration = Duration::from_secs(5);
 pub(super) const OFFSETS: Duration = Duration::from_secs(5);
 /// One request for the ends of logs, to all leaders. No thread waits for it.
 pub(super) const LOG_ENDS: Duration = Duration::from_secs(10);
-/// The next statistics. They come each second, or as often as the user has set.
+/// The next statistics. They come twice a second, or as often as the user has set.
 pub(super) const STATISTICS: Duration = Duration::from_secs(120);
 /// Moving the position of partitions. librdkafka itself answers it.
 pub(super) const SEEK: Duration = Duration::from_secs(10);

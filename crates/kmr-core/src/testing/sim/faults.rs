@@ -1,5 +1,5 @@
-//! Faults that some schedules have in addition. Each has random values of its own, so that another
-//! one does not change them.
+//! Faults that some schedules have in addition. Each kind draws from a random number generator of
+//! its own, so that a new kind does not change the schedules of the others.
 
 use std::time::Duration;
 

@@ -34,7 +34,7 @@ impl HeldBytes {
     }
 }
 
-/// Memory that is held until this is dropped.
+/// Counts its bytes as held until it is dropped.
 #[derive(Debug)]
 pub(super) struct Held {
     of: HeldBytes,
