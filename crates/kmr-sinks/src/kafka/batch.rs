@@ -130,7 +130,7 @@ impl Batch {
         self.messages.len() - progress.acknowledged - progress.rejected.len()
     }
 
-    /// Waits for every report. Cancel safe; only one caller.
+    /// Waits until no message is in flight. Cancel safe. One caller at a time: a report wakes one.
     pub(super) async fn settled(&self) {
         while self.in_flight() > 0 {
             self.reported.notified().await;
@@ -154,14 +154,16 @@ impl Batch {
     }
 
     /// Makes failed messages due one by one.
-    pub(super) fn isolate(&self, indices: impl IntoIterator<Item = usize>) {
+    pub(super) fn resend_alone(&self, indices: impl IntoIterator<Item = usize>) {
         self.lock().alone.extend(indices);
     }
 
-    pub(super) fn isolated(&self) -> usize {
+    /// Number of messages to send one by one.
+    pub(super) fn due_alone(&self) -> usize {
         self.lock().alone.len()
     }
 
+    /// Rejects a failed message.
     pub(super) fn reject(&self, index: usize, error: KafkaWriteError) {
         self.lock().rejected.push(Rejected { index, error });
     }

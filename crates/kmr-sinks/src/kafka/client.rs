@@ -5,10 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::batch::Batch;
-use super::error::KafkaWriteError;
-use super::message::KafkaMessage;
-use super::telemetry;
 use kmr_core::__private::Bootstrap;
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -16,7 +12,13 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
 use rdkafka::producer::{BaseRecord, Producer, ProducerContext, PurgeConfig, ThreadedProducer};
 
-/// While a broker is unavailable the client repeats its errors. Each error is a warning this often.
+use super::batch::Batch;
+use super::error::KafkaWriteError;
+use super::message::KafkaMessage;
+use super::telemetry;
+
+/// Interval of warnings with the same error code. While a broker is unavailable, the client repeats
+/// its errors. The others are logged at debug level.
 const WARN_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Identifies the message of a delivery report.
@@ -131,6 +133,7 @@ impl Client {
         self.producer.as_ref().and_then(|producer| producer.client().fatal_error())
     }
 
+    /// The last error that names a cause.
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
         self.producer.as_ref().and_then(|producer| producer.context().last_error())
     }

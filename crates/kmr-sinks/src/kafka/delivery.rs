@@ -16,7 +16,7 @@ use super::shared_client::SharedClient;
 use super::telemetry;
 use crate::errors::{delivery_error, with_code};
 
-/// Messages between two points where other tasks can run: about a quarter of a millisecond.
+/// Messages that are sent before other tasks can run: they take about a quarter of a millisecond.
 const YIELD_AFTER: usize = 256;
 /// Wait while the client's queue is full or in use.
 const FULL_WAIT: Duration = Duration::from_millis(5);
@@ -153,22 +153,23 @@ impl FrozenMessages {
         Ok(())
     }
 
-    /// Handles failures by their class. The worst one becomes the error of the attempt.
+    /// Handles failures by their class. The worst one becomes the error of the attempt. `alone`:
+    /// each message was the only one in its request.
     fn handle_failures(&self, failures: Vec<Failure>, alone: bool) -> Result<(), KafkaWriteError> {
-        let (mut resend, mut isolated, mut stop, mut retry) = (Vec::new(), Vec::new(), None, None);
+        let (mut resend, mut resend_alone, mut stop, mut retry) = (Vec::new(), Vec::new(), None, None);
         for Failure { index, code } in failures {
             match classify(&self.batch, index, code, alone) {
-                FailureClass::Resend if alone => isolated.push(index),
+                FailureClass::Resend if alone => resend_alone.push(index),
                 FailureClass::Resend => resend.push(index),
                 FailureClass::Retry => {
                     resend.push(index);
                     retry = Some(code);
                 }
-                FailureClass::Alone => isolated.push(index),
+                FailureClass::Alone => resend_alone.push(index),
                 FailureClass::Reject(error @ KafkaWriteError::TooLarge { .. }) => {
                     if self.batch.shrink(index) {
                         telemetry::shrunk(&error, self.batch.message(index).bytes());
-                        isolated.push(index);
+                        resend_alone.push(index);
                     } else {
                         self.batch.reject(index, error);
                     }
@@ -181,7 +182,7 @@ impl FrozenMessages {
             }
         }
         self.batch.resend(resend);
-        self.batch.isolate(isolated);
+        self.batch.resend_alone(resend_alone);
         match (stop, retry) {
             (Some(error), _) => Err(error),
             (None, Some(code)) => Err(self.not_acknowledged(self.with_last_error(code.to_string()))),
@@ -191,7 +192,7 @@ impl FrozenMessages {
 
     /// Sends messages one by one, after a request was rejected because of one of its messages.
     async fn send_alone(&self) -> Result<(), KafkaWriteError> {
-        let waiting = self.batch.isolated();
+        let waiting = self.batch.due_alone();
         if waiting == 0 {
             return Ok(());
         }

@@ -83,7 +83,8 @@ impl KafkaMessage {
         self
     }
 
-    /// Sends the message to this partition.
+    /// Sends the message to this partition. If it does not exist, the row is rejected and its
+    /// record goes to `reduce_err`.
     pub fn with_partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
         self
