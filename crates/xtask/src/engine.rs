@@ -1,4 +1,4 @@
-//! The container engine: the one that runs, or one of our own for as long as it is needed.
+//! The container engine: the running one, or one that is started for as long as it is needed.
 
 use std::fs::File;
 use std::os::unix::process::CommandExt as _;
@@ -11,9 +11,12 @@ use anyhow::{Context, Result, bail};
 use crate::packages::{self, ensure, is_root};
 use crate::process::{answer, end_of_log, is_installed, kill_tree, start, state_directory, system_path};
 
+/// How long dockerd may take to start.
 const START_LIMIT: Duration = Duration::from_secs(60);
+/// How long dockerd may take to stop.
 const STOP_LIMIT: Duration = Duration::from_secs(60);
-const QUESTION_LIMIT: Duration = Duration::from_secs(20);
+/// Timeout of one command of the client.
+const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
 /// Runs dockerd until its own standard input ends, that is, until this process does, however it
 /// ends. The reader has to name its input: a shell gives background commands an empty one.
@@ -29,15 +32,16 @@ kill "$reader" 2>/dev/null
 exit "$status"
 "#;
 
-/// An engine that answers; dropping it stops one that was started for this run.
+/// A running engine. Dropping it stops one that was started for this run.
 pub(crate) struct Engine {
     own: Option<Child>,
 }
 
-/// The version of the engine that answers, if one does. That there is a client proves nothing.
+/// The version of the running engine. `None`: no engine responds. That a client is installed does
+/// not show that an engine runs.
 pub(crate) fn version() -> Option<String> {
     let mut command = docker(&["version", "--format", "{{.Server.Version}}"]);
-    answer(&mut command, QUESTION_LIMIT).ok().filter(|version| !version.is_empty())
+    answer(&mut command, COMMAND_LIMIT).ok().filter(|version| !version.is_empty())
 }
 
 /// The engine's command-line client.
@@ -115,7 +119,7 @@ pub(crate) fn stop_left() -> Result<()> {
     let is_engine =
         || std::fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| name.trim() == "dockerd");
     if is_engine() {
-        answer(Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]), QUESTION_LIMIT)?;
+        answer(Command::new("sh").args(["-c", &format!("kill -TERM {pid}")]), COMMAND_LIMIT)?;
         let started = Instant::now();
         while is_engine() {
             if started.elapsed() > STOP_LIMIT {
@@ -131,7 +135,7 @@ pub(crate) fn stop_left() -> Result<()> {
     std::fs::remove_file(pid_file()).context("cannot remove the engine's process id")
 }
 
-/// The version of a running engine; `None` when there is none but everything to start one.
+/// The version of a running engine. `None`: none is running, and dockerd is installed.
 fn found() -> Result<Option<String>> {
     ensure(&packages::CLIENT)?;
     if let Some(version) = version() {
@@ -195,7 +199,7 @@ fn stop(keeper: &mut Child) {
 
 fn test_containers_left() -> bool {
     let mut list = docker(&["ps", "--all", "--quiet", "--filter", "label=kmr-test.owner"]);
-    answer(&mut list, QUESTION_LIMIT).is_ok_and(|ids| !ids.is_empty())
+    answer(&mut list, COMMAND_LIMIT).is_ok_and(|ids| !ids.is_empty())
 }
 
 fn log_file() -> PathBuf {

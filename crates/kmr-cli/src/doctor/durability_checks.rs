@@ -1,5 +1,5 @@
-//! Checks of what a kill of the server leaves: engines, disks, and the settings of the user's
-//! profile. Pure.
+//! Checks of ClickHouse: which rows survive a kill of the server (engines, the user's profile),
+//! whether the writer starts, and the server's addresses. Pure.
 
 use kmr_cli_support::numbers::grouped;
 use kmr_sinks::clickhouse::EngineClass;
@@ -48,7 +48,7 @@ impl Finding {
     }
 }
 
-/// What limits a table; `at` is 0 for the consumer's own.
+/// Why rows of a table may be lost or doubled. `at`: its index, 0 for the consumer's own table.
 fn finding(table: &TableFacts, at: usize, tables: &[TableFacts]) -> Option<Finding> {
     let engine = table.engine_name();
     // The rows of a view's target are also in the table itself.

@@ -14,7 +14,7 @@ pub(super) struct Guarantee {
     /// Checks without a result.
     unknown: Vec<&'static str>,
     /// What a kill of each part and a loss of power leave.
-    kills: Vec<(&'static str, String)>,
+    left_after: Vec<(&'static str, String)>,
     /// Replicated tables. kmr's own tests do not insert into such a table.
     untested: Vec<String>,
     /// Reasons why a repeated insert may double rows; empty if it cannot.
@@ -41,13 +41,13 @@ impl Guarantee {
         Self {
             blocked: named(State::Fail),
             unknown: named(State::Unknown),
-            kills: kills(facts),
+            left_after: left_after(facts),
             untested: replicated.map(|table| table.name.clone()).collect(),
             doubles,
         }
     }
 
-    /// Whether all tables recognise a repeated insert, down to the last view's.
+    /// Whether the table and all targets of its views recognise a repeated insert.
     fn is_exact(&self) -> bool {
         self.doubles.is_empty()
     }
@@ -65,7 +65,7 @@ impl Guarantee {
                 lines.push(format!("guarantee: none until these checks pass: {}", blocked.join(", ")));
             }
         }
-        lines.extend(self.kills.iter().map(|(part, left)| format!("  {part}: {left}")));
+        lines.extend(self.left_after.iter().map(|(event, left)| format!("  {event}: {left}")));
         if self.is_exact() {
             lines.push("  a repeated insert is recognised and doubles no row".to_owned());
             lines.push(
@@ -95,7 +95,11 @@ impl Guarantee {
                 (true, false) => "unknown",
                 (true, true) => "at-least-once",
             },
-            "after": self.kills.iter().map(|(part, left)| json!({ "event": part, "left": left })).collect::<Vec<_>>(),
+            "after": self
+                .left_after
+                .iter()
+                .map(|(event, left)| json!({ "event": event, "left": left }))
+                .collect::<Vec<_>>(),
             "blocked_by": self.blocked,
             "exactly_once_possible": self.blocked.is_empty() && self.unknown.is_empty() && self.is_exact(),
             "why_not_exactly_once": self.doubles,
@@ -105,7 +109,7 @@ impl Guarantee {
 }
 
 /// What a kill of each part and a loss of power leave.
-fn kills(facts: &Facts) -> Vec<(&'static str, String)> {
+fn left_after(facts: &Facts) -> Vec<(&'static str, String)> {
     let consumer = "nothing is lost; records after the last commit are read again".to_owned();
     let broker = match &facts.kafka.partitions {
         Err(_) => "unknown".to_owned(),
@@ -122,7 +126,7 @@ fn kills(facts: &Facts) -> Vec<(&'static str, String)> {
         }
     };
     let (server, power) = match &facts.clickhouse.tables {
-        Ok(tables) if !tables.is_empty() => (of_server(tables), of_power(tables)),
+        Ok(tables) if !tables.is_empty() => (after_server_kill(tables), after_power_loss(tables)),
         _ => ("unknown".to_owned(), "unknown".to_owned()),
     };
     vec![
@@ -133,7 +137,8 @@ fn kills(facts: &Facts) -> Vec<(&'static str, String)> {
     ]
 }
 
-fn of_server(tables: &[TableFacts]) -> String {
+/// What a kill of ClickHouse leaves of acknowledged rows.
+fn after_server_kill(tables: &[TableFacts]) -> String {
     let volatile: Vec<_> = tables
         .iter()
         .filter(|table| table.is_volatile() && table.stores_rows())
@@ -148,7 +153,8 @@ fn of_server(tables: &[TableFacts]) -> String {
     }
 }
 
-fn of_power(tables: &[TableFacts]) -> String {
+/// What a loss of power leaves of acknowledged rows.
+fn after_power_loss(tables: &[TableFacts]) -> String {
     let unsynced = |table: &&TableFacts| table.stores_rows() && !table.syncs;
     let names: Vec<_> = tables.iter().filter(unsynced).map(|table| table.name.as_str()).collect();
     match names[..] {
@@ -160,6 +166,7 @@ fn of_power(tables: &[TableFacts]) -> String {
     }
 }
 
+/// Why the table may store a repeated insert again. `None`: it does not.
 fn without_window(table: &TableFacts) -> Option<String> {
     match (table.stores_rows(), table.window) {
         (false, _) => None,

@@ -32,22 +32,22 @@ impl Bounds {
 #[derive(Clone, Debug)]
 pub(super) struct Rows {
     /// Offsets with at least one row.
-    once: Bits,
+    any: Bits,
     /// Offsets with more than one row.
-    again: Bits,
+    several: Bits,
     count: u64,
 }
 
 impl Rows {
     pub(super) fn none_of(range: Range<u64>) -> Self {
-        Self { once: Bits::none_of(range.clone()), again: Bits::none_of(range), count: 0 }
+        Self { any: Bits::none_of(range.clone()), several: Bits::none_of(range), count: 0 }
     }
 
     /// Adds a row with this offset.
     pub(super) fn add(&mut self, offset: u64) {
         self.count += 1;
-        if !self.once.insert(offset) {
-            self.again.insert(offset);
+        if !self.any.insert(offset) {
+            self.several.insert(offset);
         }
     }
 }
@@ -100,10 +100,10 @@ impl PartitionAccount {
         self.gaps += all - readable;
         self.rows += rows.count;
         self.dead_letters += records.combine(dead, dead, |record, dead, _| record & dead).count();
-        let missing = records.combine(&rows.once, dead, |record, row, dead| record & !row & !dead);
+        let missing = records.combine(&rows.any, dead, |record, row, dead| record & !row & !dead);
         self.missing.extend(&missing, self.limit);
-        self.both.extend(&records.combine(&rows.once, dead, |_, row, dead| row & dead), self.limit);
-        self.unfounded.extend(&records.combine(&rows.once, dead, |record, row, _| row & !record), self.limit);
+        self.both.extend(&records.combine(&rows.any, dead, |_, row, dead| row & dead), self.limit);
+        self.unfounded.extend(&records.combine(&rows.any, dead, |record, row, _| row & !record), self.limit);
         self.doubles(rows);
     }
 
@@ -129,8 +129,8 @@ impl PartitionAccount {
     }
 
     fn doubles(&mut self, rows: &Rows) {
-        self.surplus += rows.count - rows.once.count();
-        self.double.extend(&rows.again, self.limit);
+        self.surplus += rows.count - rows.any.count();
+        self.double.extend(&rows.several, self.limit);
     }
 }
 
