@@ -44,9 +44,9 @@ pub(crate) struct Routes {
 /// Whether the intake has found the fetch queue empty.
 #[derive(Default)]
 struct Emptiness {
-    /// It waits for the queue now.
+    /// The intake waits for the queue now.
     waits: AtomicBool,
-    /// It was empty since the last question.
+    /// The queue was empty since the last call of [`Routes::take_emptiness`].
     was_empty: AtomicBool,
 }
 
