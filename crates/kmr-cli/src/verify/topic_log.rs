@@ -24,7 +24,7 @@ use crate::kafka_client::{self, CapturingContext};
 /// Timeout of one request.
 const REQUEST: Duration = Duration::from_secs(10);
 /// The audit fails after this time without a record, a partition end or an error.
-const SILENCE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) type LogConsumer = BaseConsumer<CapturingContext>;
 
@@ -148,8 +148,12 @@ impl LogReader {
                     self.seek(self.partition, start)?;
                     return Ok(Progress::StartsAt(start));
                 }
-                None if last_event.elapsed() > SILENCE => {
-                    bail!("no record or partition end of {}/{} for {SILENCE:?}", self.topic, self.partition)
+                None if last_event.elapsed() > IDLE_TIMEOUT => {
+                    bail!(
+                        "no record or partition end of {}/{} for {IDLE_TIMEOUT:?}",
+                        self.topic,
+                        self.partition
+                    )
                 }
                 None => continue,
             }
@@ -234,8 +238,8 @@ pub(super) fn read_all(
             Some(Event::Deleted) => {
                 bail!("retention deleted records of {topic:?} while they were read; run verify again")
             }
-            None if last_event.elapsed() > SILENCE => {
-                bail!("no record or partition end of topic {topic:?} for {SILENCE:?}")
+            None if last_event.elapsed() > IDLE_TIMEOUT => {
+                bail!("no record or partition end of topic {topic:?} for {IDLE_TIMEOUT:?}")
             }
             None => continue,
         }

@@ -133,7 +133,7 @@ impl ConsumerHandle {
     ///
     /// Every scrape reads the running consumer. So the series of a partition that was revoked are
     /// gone as soon as its rebalance is answered, and lag is that of this moment. It waits for the
-    /// task that commits, a second at most. After that, lag is that of the last scrape.
+    /// task that commits, a second at most. After that, it returns the last known lag.
     ///
     /// # Cancel safety
     /// Cancel safe.
