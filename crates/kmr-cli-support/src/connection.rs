@@ -5,6 +5,9 @@ use clap::Args;
 
 use crate::units::{self, Settings};
 
+/// The variable of `--set`.
+pub(crate) const SETTINGS: &str = "KMR_KAFKA_SETTINGS";
+
 /// Kafka's address, the topic and the client's settings.
 #[derive(Debug, Args)]
 pub struct KafkaArgs {
@@ -17,12 +20,18 @@ pub struct KafkaArgs {
     pub topic: String,
     /// A setting of the Kafka client, by librdkafka's name. Repeat it, or separate several with ;
     /// (`\;` is a ; of the value)
-    #[arg(long = "set", env = "KMR_KAFKA_SETTINGS", hide_env_values = true, value_name = "NAME=VALUE",
+    #[arg(long = "set", env = SETTINGS, hide_env_values = true, value_name = "NAME=VALUE",
           value_parser = units::SettingsParser)]
     pub settings: Vec<Settings>,
 }
 
 impl KafkaArgs {
+    /// Whether the settings come from the environment. Arguments replace those of the environment.
+    pub(crate) fn is_from_environment(&self) -> bool {
+        let settings = environment(SETTINGS).and_then(|text| units::settings(&text).ok());
+        settings.is_some_and(|settings| self.settings == [settings])
+    }
+
     /// The settings of all `--set`, in their order.
     pub fn settings(&self) -> Vec<(String, String)> {
         self.settings.iter().flat_map(|settings| settings.0.clone()).collect()

@@ -6,21 +6,34 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::connection::{KafkaArgs, environment};
+use crate::connection::{KafkaArgs, SETTINGS, environment};
 
 /// Credentials come from the environment alone: every user of the machine can read arguments.
 const USER: &str = "KMR_KAFKA_USER";
 const PASSWORD: &str = "KMR_KAFKA_PASSWORD";
 
+/// Settings that hold a secret.
+const SECRETS: &[&str] = &[
+    "sasl.password",
+    "sasl.oauthbearer.client.secret",
+    "sasl.oauthbearer.client.credentials.client.secret",
+    "sasl.oauthbearer.config",
+    "ssl.key.password",
+    "ssl.key.pem",
+    "ssl.keystore.password",
+];
+
 /// The settings of `--set` and the credentials.
 ///
 /// # Errors
 ///
-/// When `--set` holds a password.
+/// When `--set` holds a secret. It may be in the environment.
 pub fn extra_settings(args: &KafkaArgs) -> anyhow::Result<Vec<(String, String)>> {
     let mut settings = args.settings();
-    if settings.iter().any(|(name, _)| name == "sasl.password") {
-        bail!("every user of this machine can read sasl.password as an argument; set {PASSWORD} instead");
+    let secret = settings.iter().find(|(name, _)| SECRETS.contains(&name.as_str()));
+    if let Some((name, _)) = secret.filter(|_| !args.is_from_environment()) {
+        let variable = if name == "sasl.password" { PASSWORD } else { SETTINGS };
+        bail!("every user of this machine can read {name} as an argument; set {variable} instead");
     }
     for (name, variable) in [("sasl.username", USER), ("sasl.password", PASSWORD)] {
         if let Some(value) = environment(variable) {
@@ -62,13 +75,18 @@ mod tests {
 
     #[test]
     fn a_password_as_an_argument_is_rejected_and_not_repeated() {
-        let args = KafkaArgs {
-            broker: "b:9092".to_owned(),
-            topic: "events".to_owned(),
-            settings: vec![Settings(vec![("sasl.password".to_owned(), "hunter2".to_owned())])],
-        };
-        let error = extra_settings(&args).unwrap_err().to_string();
-        assert!(error.contains(PASSWORD) && !error.contains("hunter2"), "{error}");
+        for (name, variable) in [("sasl.password", PASSWORD), ("ssl.key.password", SETTINGS)] {
+            let args = KafkaArgs {
+                broker: "b:9092".to_owned(),
+                topic: "events".to_owned(),
+                settings: vec![Settings(vec![(name.to_owned(), "hunter2".to_owned())])],
+            };
+            let error = extra_settings(&args).unwrap_err().to_string();
+            assert!(
+                error.contains(name) && error.contains(variable) && !error.contains("hunter2"),
+                "{error}"
+            );
+        }
     }
 
     #[test]

@@ -77,11 +77,12 @@ impl ClientConfig {
 
     /// Whether `statistics.interval.ms` is off, or too long for `client/fetch_limit`. It needs
     /// statistics each second unless the user has set the limit. `client/fetch_positions` needs
-    /// some.
+    /// them each minute.
     fn has_rare_statistics(&self) -> bool {
         let millis = self.get(STATISTICS).and_then(|value| value.parse::<u64>().ok());
         let adapts = self.get("fetch.max.bytes").is_none();
-        millis.is_some_and(|millis| millis == 0 || (adapts && millis > 1000))
+        let longest = if adapts { 1000 } else { 60_000 };
+        millis.is_some_and(|millis| millis == 0 || millis > longest)
     }
 
     /// Whether the group uses KIP-848.
@@ -520,12 +521,12 @@ mod tests {
     fn statistics_that_kmr_needs_cannot_be_switched_off() {
         let set = |value: &str| ClientConfig::new().set("statistics.interval.ms", value);
         let effective = |config: &ClientConfig| config.effective(16 << 20, false)[STATISTICS].clone();
-        for rare in ["0", "60000"] {
+        for rare in ["0", "60000", "300000"] {
             let lint = set(rare).lint();
             assert_eq!((lint[0].name, lint[0].effect), (STATISTICS, WarningKind::Replaced));
             assert_eq!(effective(&set(rare)), "500");
             let fixed = set(rare).set("fetch.max.bytes", "5000000");
-            let expected = if rare == "0" { "500" } else { rare };
+            let expected = if rare == "60000" { rare } else { "500" };
             assert_eq!(effective(&fixed), expected, "no limit is adapted, and positions are read");
         }
         assert_eq!((set("700").lint(), effective(&set("700"))), (Vec::new(), "700".to_owned()));

@@ -18,6 +18,10 @@ mod header {
     pub(super) const LAST_OFFSET: &str = "last_offset";
 }
 
+/// The most offsets that one dead letter covers. Headers that name more are not kmr's, and would
+/// be counted for hours.
+const MOST_OFFSETS: u64 = 1 << 24;
+
 /// The dead letters of one topic's records.
 #[derive(Debug, Default)]
 pub(super) struct DeadLetters {
@@ -69,6 +73,12 @@ struct NamedRecords {
     last_offset: u64,
 }
 
+impl NamedRecords {
+    fn is_plausible(&self) -> bool {
+        self.last_offset.checked_sub(self.offset).is_some_and(|more| more < MOST_OFFSETS)
+    }
+}
+
 fn named(message: &BorrowedMessage<'_>, prefix: &str) -> Option<NamedRecords> {
     let headers = message.headers()?;
     // The last header of a name counts: a record of a dead-letter topic carries older ones.
@@ -83,12 +93,22 @@ fn named(message: &BorrowedMessage<'_>, prefix: &str) -> Option<NamedRecords> {
         None => offset,
     };
     let (topic, partition) = (value(header::TOPIC)?.to_owned(), value(header::PARTITION)?.parse().ok()?);
-    Some(NamedRecords { topic, partition, offset, last_offset })
+    let named = NamedRecords { topic, partition, offset, last_offset };
+    named.is_plausible().then_some(named)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges_that_no_dead_letter_covers_name_no_record() {
+        let is_plausible = |offset, last_offset| {
+            NamedRecords { topic: String::new(), partition: 0, offset, last_offset }.is_plausible()
+        };
+        assert!(is_plausible(7, 7) && is_plausible(0, MOST_OFFSETS - 1));
+        assert!(!is_plausible(7, 6) && !is_plausible(0, MOST_OFFSETS) && !is_plausible(0, u64::MAX));
+    }
 
     #[test]
     fn dead_letters_of_other_topics_and_without_names_are_not_counted() {

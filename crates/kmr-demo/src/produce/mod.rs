@@ -43,7 +43,7 @@ fn config(args: &ProduceArgs) -> anyhow::Result<ClientConfig> {
         ("client.id", "kmr-demo-produce"),
         // A retry must not append a message twice: the audit could not distinguish it from another.
         ("enable.idempotence", "true"),
-        ("compression.type", "lz4"),
+        ("compression.codec", "lz4"),
         ("linger.ms", "5"),
         ("batch.num.messages", "20000"),
         ("message.max.bytes", "16000000"),
@@ -53,6 +53,8 @@ fn config(args: &ProduceArgs) -> anyhow::Result<ClientConfig> {
         config.set(name, value);
     }
     for (name, value) in extra_settings(&args.kafka)? {
+        // The other name of a setting above. librdkafka applies two names in no fixed order.
+        let name = if name == "compression.type" { "compression.codec" } else { &name };
         config.set(name, value);
     }
     Ok(config)

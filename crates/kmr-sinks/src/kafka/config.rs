@@ -12,7 +12,8 @@ use super::telemetry;
 const FORCED: &[(&str, &str)] = &[("acks", "all"), ("enable.idempotence", "true")];
 
 /// Other names of the same settings.
-const ALIASES: &[(&str, &str)] = &[("request.required.acks", "acks")];
+const ALIASES: &[(&str, &str)] =
+    &[("request.required.acks", "acks"), ("compression.codec", "compression.type")];
 
 /// Settings of consumers only, which are removed when a consumer's configuration is reused.
 const CONSUMER_ONLY: &[&str] = &[
@@ -96,6 +97,14 @@ mod tests {
 
     fn config() -> ClientConfig {
         ClientConfig::new().set("bootstrap.servers", "b:9092")
+    }
+
+    /// librdkafka applies two names of one setting in an order of no meaning.
+    #[test]
+    fn each_setting_has_one_name() {
+        let settings = effective(&config().set("compression.codec", "zstd"), false).unwrap();
+        assert_eq!(settings["compression.type"], "zstd");
+        assert!(!settings.contains_key("compression.codec"));
     }
 
     #[test]

@@ -88,7 +88,7 @@ pub(super) fn message(
     if let Some(code) = dead_letter.code() {
         add("code", code.to_owned());
     }
-    add("attempt", (earlier.attempt + 1).to_string());
+    add("attempt", earlier.attempt.saturating_add(1).to_string());
     add("first_seen", earlier.first_seen.unwrap_or(now).to_string());
     add("version", VERSION.to_owned());
     add(WRITTEN_TO, format.target());
