@@ -337,6 +337,8 @@ async fn missing_permissions_are_found() -> Result<()> {
 async fn open_transactions_and_topics_for_dead_letters_are_checked() -> Result<()> {
     let scene = Scene::new(test_name!()).await?;
     scene.commit(100).await?;
+    // Builds the program if necessary, because the broker aborts an open transaction in time.
+    scene.doctor(&[]).await?;
     let kafka = scene.topic.kafka();
     let transactions = kafka.transactions(&unique(test_name!())).await?;
     transactions.leave_open(&scene.topic, (0..10).map(|_| Message::new("{}").partition(0))).await?;
