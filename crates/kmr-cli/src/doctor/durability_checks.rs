@@ -141,7 +141,7 @@ pub(super) fn start(server: &ClickHouseFacts) -> Check {
         Ok(()) => Check::ok("writer", "starts; the user may set what its inserts need"),
         Err(reason) if server.version.is_err() => Check::unknown("writer", reason),
         Err(reason) if server.row.as_ref().is_err_and(|row| reason.contains(row.as_str())) => {
-            Check::new("writer", State::Fail, "does not start, see columns", "mend the columns first")
+            Check::new("writer", State::Fail, "does not start, see columns", "correct the columns first")
         }
         Err(reason) => Check::new("writer", State::Fail, reason, "the consumer would stop with this error"),
     }
