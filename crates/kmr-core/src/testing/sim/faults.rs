@@ -7,6 +7,17 @@ use super::rng::Rng;
 use super::schedule::{Action, CommitFault, PROCESSES, ReadFault, Schedule, SinkFault};
 
 impl Schedule {
+    /// When the last action is.
+    pub(super) fn end(&self) -> Duration {
+        self.steps.last().map_or(Duration::ZERO, |(at, _)| *at)
+    }
+
+    /// Adds actions at their times.
+    pub(super) fn add(&mut self, steps: impl IntoIterator<Item = (Duration, Action)>) {
+        self.steps.extend(steps);
+        self.steps.sort_by_key(|(at, _)| *at);
+    }
+
     /// Sometimes retention removes records that were read and wait for a slow sink. Then a member
     /// finds its position out of range while it holds records of the partition.
     pub(super) fn add_truncation(&mut self) {
@@ -14,32 +25,30 @@ impl Schedule {
         if !rng.chance(10) {
             return;
         }
-        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let end = self.end();
         let (at, partition) = (rng.time(end), rng.below(self.partitions));
         let produce = |records| Action::Produce { topic: 0, partition, records, gap: 0 };
         let fault = if rng.chance(70) { SinkFault::Slow } else { SinkFault::Fail };
-        self.steps.push((at, Action::Sinks { fault, time: rng.time(Duration::from_secs(30)) }));
-        self.steps.push((at, produce(rng.between(60, 200))));
+        let slow = Action::Sinks { fault, time: rng.time(Duration::from_secs(30)) };
+        let before = produce(rng.between(60, 200));
         let cut = at + rng.time(Duration::from_secs(4));
-        self.steps.push((cut, Action::Truncate { topic: 0, partition, percent: rng.between(60, 100) }));
-        self.steps.push((cut, produce(rng.between(1, 20))));
-        self.steps.sort_by_key(|(at, _)| *at);
+        let truncate = Action::Truncate { topic: 0, partition, percent: rng.between(60, 100) };
+        self.add([(at, slow), (at, before), (cut, truncate), (cut, produce(rng.between(1, 20)))]);
     }
 
     /// Sometimes a partition cannot be read, or calls of the clients fail.
     pub(super) fn add_client_faults(&mut self) {
         let mut rng = Rng::new(self.seed ^ 0xCA);
-        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let end = self.end();
         if rng.chance(8) {
             let (topic, partition) = (usize::from(rng.chance(30)), rng.below(self.partitions));
             let fault = if rng.chance(70) { ReadFault::Corrupt } else { ReadFault::Unauthorized };
-            self.steps.push((rng.time(end), Action::Unreadable { topic, partition, fault }));
+            self.add([(rng.time(end), Action::Unreadable { topic, partition, fault })]);
         }
         if rng.chance(8) {
             let time = rng.time(Duration::from_secs(30));
-            self.steps.push((rng.time(end), Action::FailingCalls { time }));
+            self.add([(rng.time(end), Action::FailingCalls { time })]);
         }
-        self.steps.sort_by_key(|(at, _)| *at);
     }
 
     /// Sometimes a client receives no events of the group any more, while records arrive.
@@ -48,16 +57,15 @@ impl Schedule {
         if !rng.chance(8) {
             return;
         }
-        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let end = self.end();
         let at = rng.time(end);
         let process = if rng.chance(70) { 0 } else { rng.below(PROCESSES) };
-        self.steps.push((at, Action::Deaf { process }));
+        self.add([(at, Action::Deaf { process })]);
         for _ in 0..rng.between(1, 3) {
             let (partition, records) = (rng.below(self.partitions), rng.between(1, 40));
             let produce = Action::Produce { topic: 0, partition, records, gap: 0 };
-            self.steps.push((at + rng.time(Duration::from_secs(60)), produce));
+            self.add([(at + rng.time(Duration::from_secs(60)), produce)]);
         }
-        self.steps.sort_by_key(|(at, _)| *at);
     }
 
     /// Sometimes a client no longer fetches a partition, and its log grows.
@@ -66,12 +74,11 @@ impl Schedule {
         if !rng.chance(8) {
             return;
         }
-        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let end = self.end();
         let (at, topic, partition) = (rng.time(end), usize::from(rng.chance(30)), rng.below(self.partitions));
-        self.steps.push((at, Action::Silence { topic, partition }));
         let produce = Action::Produce { topic, partition, records: rng.between(1, 20), gap: 0 };
-        self.steps.push((at + rng.time(Duration::from_secs(10)), produce));
-        self.steps.sort_by_key(|(at, _)| *at);
+        let later = at + rng.time(Duration::from_secs(10));
+        self.add([(at, Action::Silence { topic, partition }), (later, produce)]);
     }
 
     /// In some runs, adds commits without a response while records keep arriving, and kills all
@@ -81,7 +88,7 @@ impl Schedule {
         if !rng.chance(30) {
             return;
         }
-        let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+        let end = self.end();
         let at = rng.time(end.max(Duration::from_millis(1)));
         let fault = Action::Commits { fault: CommitFault::Lost, time: Duration::from_secs(4) };
         let mut steps = vec![(at, fault)];
@@ -94,7 +101,6 @@ impl Schedule {
         let killed = at + Duration::from_millis(5_600);
         steps.extend((0..PROCESSES).map(|process| (killed, Action::Kill { process })));
         steps.push((killed + Duration::from_secs(1), Action::Start { process: 0 }));
-        self.steps.extend(steps);
-        self.steps.sort_by_key(|(at, _)| *at);
+        self.add(steps);
     }
 }

@@ -236,15 +236,13 @@ impl Schedule {
         self.steps.retain(|(_, action)| !matches!(action, Action::Truncate { .. }));
         let mut rng = Rng::new(self.seed ^ 0xE4);
         if rng.chance(30) {
-            let end = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
             let lenient = Action::Lenient { time: rng.time(Duration::from_secs(30)) };
-            self.steps.push((rng.time(end.max(Duration::from_millis(1))), lenient));
-            self.steps.sort_by_key(|(at, _)| *at);
+            self.add([(rng.time(self.end().max(Duration::from_millis(1))), lenient)]);
         }
         self.add_late_commits();
         let mut rng = Rng::new(self.seed ^ 0xE0);
         if rng.chance(25) {
-            let mut at = self.steps.last().map_or(Duration::ZERO, |(at, _)| *at);
+            let mut at = self.end();
             let mut step = |wait, action| {
                 at += Duration::from_secs(wait);
                 self.steps.push((at, action));
