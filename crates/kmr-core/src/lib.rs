@@ -175,7 +175,7 @@ pub use async_trait::async_trait;
 /// kmr's own crates share. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::client::Bootstrap;
+    pub use crate::client::{Bootstrap, LiveClient, LiveClients};
     pub use crate::graph::build::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{
         Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOutput, Maybe,

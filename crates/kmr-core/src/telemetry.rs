@@ -200,6 +200,10 @@ pub(crate) fn fetching_restarted(partitions: &dyn std::fmt::Debug) {
     tracing::info!(?partitions, "fetching restarted");
 }
 
+pub(crate) fn client_in_use() {
+    tracing::warn!("the consumer has ended, and a record that a task still holds keeps its Kafka client");
+}
+
 pub(crate) fn left_group() {
     tracing::info!("left the group");
 }

@@ -130,6 +130,19 @@ async fn a_topic_without_permission_is_named() -> Result<()> {
     nothing_is_committed(&topic, &settings.group).await
 }
 
+/// `exit` releases what OpenSSL holds. Threads of a client that are still authenticating crash then:
+/// 5 of 160 processes, before consumers waited for their clients.
+#[tokio::test]
+async fn processes_that_end_while_they_authenticate_do_not_crash() -> Result<()> {
+    let (_topic, settings) =
+        secured(test_name!(), "forbidden", &allowed(test_name!()), SecuredKafka::ALLOWED).await?;
+    for _ in 0..30 {
+        let processes = (0..4).map(|_| fails(&settings, "Authorization", &["not authorized"]));
+        futures_util::future::try_join_all(processes).await?;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_group_without_permission_is_named() -> Result<()> {
     let (topic, settings) =

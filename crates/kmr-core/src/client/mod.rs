@@ -5,8 +5,8 @@
 //! * The client itself. `native` is the fenced unsafe code: the fetch queue, and commits with their
 //!   outcomes. `context` turns librdkafka's callbacks into events. `bootstrap` helps a client that
 //!   has lost all brokers. `handle` and `threads` are the reference to the client, the thread that
-//!   polls and the thread that makes blocking calls. `errors`, `timeouts` and `partition_list`
-//!   serve them all.
+//!   polls and the thread that makes blocking calls. `live_clients` counts clients until they are
+//!   destroyed. `errors`, `timeouts` and `partition_list` serve them all.
 //! * Partitions. `positions` knows the position of each partition and has the gate between polling
 //!   and moving positions. `fetcher` makes the calls that move them. `fetch_limit` bounds what a
 //!   response unpacks to. `fetch_positions` and `log_reach` compare positions with the ends of
@@ -30,6 +30,7 @@ mod groupless;
 mod handle;
 mod kafka_member;
 mod leaders;
+mod live_clients;
 mod log_reach;
 mod logs;
 #[allow(
@@ -59,6 +60,7 @@ mod tests;
 
 pub use bootstrap::Bootstrap;
 pub(crate) use connect::Connect;
+pub use live_clients::{LiveClient, LiveClients};
 pub(crate) use open::OpenOptions;
 pub use reset::reset_offsets;
 pub(crate) use subscription::subscription_matches;

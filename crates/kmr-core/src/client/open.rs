@@ -14,6 +14,7 @@ use super::context::{Client, Context};
 use super::fetch_limit::FetchLimit;
 use super::fetcher::Fetcher;
 use super::handle::ClientRef;
+use super::live_clients::LiveClients;
 use super::native::fetch::NativeFetch;
 use super::native::queue::Queue;
 use super::threads::Threads;
@@ -37,6 +38,7 @@ pub(crate) struct OpenOptions {
     pub(crate) prefetch_bytes: usize,
     /// How long to try an unreachable broker.
     pub(crate) timeout: Duration,
+    pub(crate) live: LiveClients,
 }
 
 impl OpenOptions {
@@ -70,7 +72,7 @@ pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
     let client = create(options, context)?;
     // Before the first fetch.
     client.context().fetch_limit.apply(client.client())?;
-    let (threads, client) = Threads::start(client)?;
+    let (threads, client) = Threads::start(client, options.live.count())?;
     let fetcher = Fetcher { queue: Arc::new(Queue::new(client.clone())?), gate: Arc::default() };
     let (topics, timeout) = (options.topics.clone(), options.timeout);
     client.call("topics", move |client| check_topics(client, &topics, &servers, timeout)).await??;

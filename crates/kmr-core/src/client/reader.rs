@@ -94,6 +94,7 @@ impl ReadingClient {
             reports_ends: true,
             prefetch_bytes: PREFETCH,
             timeout: options.timeout,
+            live: options.live.clone(),
         };
         let opened = open(&options).await?;
         let queue = opened.fetch_queue();

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use super::context::Client;
 use super::errors::{permanent, retryable};
 use super::handle::ClientRef;
+use super::live_clients::LiveClients;
 use super::logs::logs;
 use super::native::queue::Queue;
 use super::open::{OpenOptions, open};
@@ -72,10 +73,22 @@ pub async fn reset_offsets(
         reports_ends: false,
         prefetch_bytes: PREFETCH,
         timeout: PATIENCE,
+        live: LiveClients::default(),
     };
-    let opened = open(&options).await?;
+    let ended = commit_once(&options, &partitions, &offsets).await;
+    options.live.destroyed(PATIENCE).await;
+    ended
+}
+
+/// Commits with a client that is dropped at the end.
+async fn commit_once(
+    options: &OpenOptions,
+    partitions: &[TopicPartition],
+    offsets: &BTreeMap<TopicPartition, i64>,
+) -> Result<(), Error> {
+    let opened = open(options).await?;
     let client = &opened.client;
-    let commits = idle_markers(client, &partitions, &offsets).await?;
+    let commits = idle_markers(client, partitions, offsets).await?;
     let replies = Queue::new(client.clone())?;
     let outcomes = timeout(PATIENCE, commits::commit(&replies, &commits, None)).await;
     let outcomes = outcomes.unwrap_or_else(|_| vec![CommitOutcome::Retryable("no response".to_owned())]);

@@ -16,6 +16,7 @@ use rdkafka::consumer::Consumer;
 use super::context::{Client, Context, decline};
 use super::errors::retryable;
 use super::handle::{ClientRef, Job};
+use super::live_clients::LiveClient;
 use super::partition_list::{native_list, without_offsets};
 use super::timeouts;
 use crate::error::Error;
@@ -39,11 +40,15 @@ pub(super) struct Threads {
 
 impl Threads {
     /// Starts both threads.
-    pub(super) fn start(client: Client) -> Result<(Self, ClientRef), Error> {
+    pub(super) fn start(client: Client, live: LiveClient) -> Result<(Self, ClientRef), Error> {
         let (jobs, receiver) = mpsc::channel::<Job>();
         let owned = Arc::new(client);
         let client = ClientRef::new(owned.clone(), jobs);
-        spawn(CONTROL, move || control(&owned, &receiver))?;
+        spawn(CONTROL, move || {
+            control(&owned, &receiver);
+            drop(owned);
+            drop(live);
+        })?;
         let ends = Arc::new(AtomicBool::new(false));
         let (polled, stop) = (client.clone(), ends.clone());
         spawn(POLLING, move || poll(polled.get(), &stop))?;
@@ -148,6 +153,7 @@ mod tests {
     use super::*;
     use crate::client::bootstrap::Bootstrap;
     use crate::client::fetch_limit::FetchLimit;
+    use crate::client::live_clients::LiveClients;
     use crate::member::MemberEvent;
 
     fn panicked(event: Option<MemberEvent>) -> (String, String) {
@@ -166,7 +172,7 @@ mod tests {
         let client = Client::from_config_and_context(&config, context).unwrap();
         assert!(!guarded(client.context(), POLLING, || panic!("subscriber")));
         assert_eq!(panicked(events.recv().await), (POLLING.to_owned(), "subscriber".to_owned()));
-        let (_threads, client) = Threads::start(client).unwrap();
+        let (_threads, client) = Threads::start(client, LiveClients::default().count()).unwrap();
         client.spawn_call(|_| panic!("without a caller"));
         assert_eq!(panicked(events.recv().await), (CONTROL.to_owned(), "without a caller".to_owned()));
         let reply: Result<(), Error> = client.call("a call", |_| panic!("with a caller")).await;

@@ -51,7 +51,8 @@ impl Consumer {
     }
 
     /// Runs until a stop request or a failure, then ends in order: stop reading, drain, flush, dead
-    /// letters, commit, leave.
+    /// letters, commit, leave. Then it destroys its Kafka clients, for 3 s at most, so that the
+    /// process can end.
     ///
     /// # Errors
     /// The reason why the consumer did not start, or stopped. [`Error::Unfinished`] if the drain
@@ -62,6 +63,12 @@ impl Consumer {
     /// Dropping the future ends the consumer at once, without the ordered shutdown. Nothing is
     /// lost: the next consumer reads unfinished records again.
     pub async fn run(self) -> Result<RunReport, Error> {
+        let connect = self.connect();
+        self.run_connected(connect).await
+    }
+
+    /// The consumer's way to its clients.
+    fn connect(&self) -> Connect {
         let exactly_once = self.options.graph.exactly_once;
         let config = self.options.config.clone();
         let client = OpenOptions {
@@ -74,19 +81,29 @@ impl Consumer {
                 || exactly_once,
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.connect_timeout,
+            live: Default::default(),
         };
-        let connect = Connect {
+        Connect {
             client,
             start_at: self.options.start_at.clone(),
             reset: self.options.reset.unwrap_or_default(),
             exactly_once,
             remembered: Default::default(),
             reader: Default::default(),
-        };
+        }
+    }
+
+    /// Returns when the clients are destroyed, because the process may end next.
+    async fn run_connected(self, connect: Connect) -> Result<RunReport, Error> {
+        let live = connect.client.live.clone();
         let watchdog = &self.options.watchdog;
         let _watching =
             watchdog.restart_after.map(|limit| runtime_watchdog::watch(limit, watchdog.exit_when_stuck));
-        self.run_on(Arc::new(connect), seed()).await
+        let ended = self.run_on(Arc::new(connect), seed()).await;
+        if !live.destroyed(Duration::MAX).await {
+            telemetry::client_in_use();
+        }
+        ended
     }
 
     /// Runs on Kafka, or on another [`Connector`]. `seed` decides the jitter of
@@ -169,6 +186,15 @@ mod tests {
         assert!(matches!(handle.seek(p.clone(), -1).await, Err(Error::Config(_))));
         drop(consumer);
         assert!(matches!(handle.seek(p, 1).await, Err(Error::NotAssigned { .. })), "the consumer has ended");
+    }
+
+    #[tokio::test]
+    async fn a_consumer_that_has_ended_has_destroyed_its_clients() {
+        let consumer = builder().connect_timeout(Duration::from_millis(100)).build().unwrap();
+        let connect = consumer.connect();
+        let live = connect.client.live.clone();
+        assert!(matches!(consumer.run_connected(connect).await, Err(Error::Unreachable { .. })));
+        assert!(live.destroyed(Duration::ZERO).await);
     }
 
     #[test]

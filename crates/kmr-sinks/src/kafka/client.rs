@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kmr_core::__private::Bootstrap;
+use kmr_core::__private::{Bootstrap, LiveClient};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -98,11 +98,15 @@ pub(super) enum Sent {
 
 /// One producer. Dropping it drops its unsent messages. That blocks, so a thread does it.
 pub(super) struct Client {
-    producer: Option<ThreadedProducer<Context>>,
+    /// Until it is dropped.
+    held: Option<(ThreadedProducer<Context>, LiveClient)>,
 }
 
 impl Client {
-    pub(super) fn new(settings: &BTreeMap<String, String>) -> Result<Self, KafkaWriteError> {
+    pub(super) fn new(
+        settings: &BTreeMap<String, String>,
+        live: LiveClient,
+    ) -> Result<Self, KafkaWriteError> {
         let mut native = rdkafka::ClientConfig::new();
         native.set_log_level(RDKafkaLogLevel::Info);
         for (name, value) in settings {
@@ -110,7 +114,7 @@ impl Client {
         }
         let servers = settings.get("bootstrap.servers").map_or("", String::as_str);
         match ThreadedProducer::from_config_and_context(&native, Context::new(servers)) {
-            Ok(producer) => Ok(Self { producer: Some(producer) }),
+            Ok(producer) => Ok(Self { held: Some((producer, live)) }),
             // The value may be a secret; the name is enough.
             Err(KafkaError::ClientConfig(_, reason, name, _)) => {
                 Err(KafkaWriteError::Config(format!("Kafka setting {name}: {reason}")))
@@ -125,34 +129,38 @@ impl Client {
     pub(super) fn producer(&self) -> Result<&ThreadedProducer<Context>, KafkaWriteError> {
         let closed =
             || KafkaWriteError::Client { what: "producing", reason: "the client is closed".to_owned() };
-        self.producer.as_ref().ok_or_else(closed)
+        self.get().ok_or_else(closed)
+    }
+
+    fn get(&self) -> Option<&ThreadedProducer<Context>> {
+        self.held.as_ref().map(|(producer, _)| producer)
     }
 
     /// The error after which the client accepts no more messages.
     pub(super) fn fatal_error(&self) -> Option<(RDKafkaErrorCode, String)> {
-        self.producer.as_ref().and_then(|producer| producer.client().fatal_error())
+        self.get().and_then(|producer| producer.client().fatal_error())
     }
 
     /// The last error that names a cause.
     pub(super) fn last_error(&self) -> Option<(RDKafkaErrorCode, String)> {
-        self.producer.as_ref().and_then(|producer| producer.context().last_error())
+        self.get().and_then(|producer| producer.context().last_error())
     }
 
     /// Recovers a client that has lost all brokers permanently. To be called regularly.
     pub(super) fn maintain(&self) {
-        if let Some(producer) = &self.producer {
+        if let Some(producer) = self.get() {
             producer.context().bootstrap.add_if_due(producer.client());
         }
     }
 
     /// Whether no message is queued or in flight.
     pub(super) fn is_idle(&self) -> bool {
-        self.producer.as_ref().is_none_or(|producer| producer.in_flight_count() == 0)
+        self.get().is_none_or(|producer| producer.in_flight_count() == 0)
     }
 
     /// Passes a message, which is in flight already, to the client.
     pub(super) fn send(&self, batch: &Arc<Batch>, index: usize) -> Sent {
-        let Some(producer) = &self.producer else { return Sent::Rejected(RDKafkaErrorCode::PurgeQueue) };
+        let Some(producer) = self.get() else { return Sent::Rejected(RDKafkaErrorCode::PurgeQueue) };
         let KafkaMessage { partition, timestamp, key, payload, headers, .. } = batch.message(index);
         let ticket = Box::new(Ticket { batch: batch.clone(), index });
         let mut record: BaseRecord<'_, [u8], [u8], Box<Ticket>> =
@@ -179,12 +187,15 @@ impl Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        let Some(producer) = self.producer.take() else { return };
+        let Some((producer, live)) = self.held.take() else { return };
         // Before the thread starts, which may take a while: a broker that recovers meanwhile would
         // receive the messages.
         producer.purge(PurgeConfig::default().queue().inflight().non_blocking());
         let closer = thread::Builder::new().name("kmr-kafka-producer-end".to_owned());
         // Without a thread the producer is dropped here.
-        let _ = closer.spawn(move || drop(producer));
+        let _ = closer.spawn(move || {
+            drop(producer);
+            drop(live);
+        });
     }
 }

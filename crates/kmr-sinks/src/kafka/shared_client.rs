@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use kmr_core::__private::LiveClients;
 use tokio::sync::RwLock;
 use tokio::time::sleep;
 
@@ -24,13 +25,20 @@ pub(super) struct SharedClient {
     topic: Arc<str>,
     settings: BTreeMap<String, String>,
     current: Mutex<Option<Arc<Client>>>,
+    live: LiveClients,
     /// Deliveries hold it shared. A message that must be alone in its request holds it exclusively.
     pub(super) alone: RwLock<()>,
 }
 
 impl SharedClient {
     pub(super) fn new(topic: Arc<str>, settings: BTreeMap<String, String>) -> Self {
-        Self { topic, settings, current: Mutex::new(None), alone: RwLock::new(()) }
+        Self {
+            topic,
+            settings,
+            current: Mutex::new(None),
+            live: LiveClients::default(),
+            alone: RwLock::new(()),
+        }
     }
 
     /// The current client; creates one if there is none.
@@ -39,7 +47,7 @@ impl SharedClient {
         if let Some(client) = &*current {
             return Ok(client.clone());
         }
-        let client = Arc::new(Client::new(&self.settings)?);
+        let client = Arc::new(Client::new(&self.settings, self.live.count())?);
         *current = Some(client.clone());
         Ok(client)
     }
@@ -68,12 +76,29 @@ impl SharedClient {
         }
     }
 
-    /// Closes the client.
-    pub(super) fn close(&self) {
+    /// Closes the client. Waits until it is destroyed, for `limit` at most, because the process may
+    /// end next.
+    pub(super) async fn close(&self, limit: Duration) {
         *self.lock() = None;
+        self.live.destroyed(limit).await;
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<Arc<Client>>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_closed_client_is_destroyed() {
+        let settings = BTreeMap::from([("bootstrap.servers".to_owned(), "127.0.0.1:1".to_owned())]);
+        let shared = SharedClient::new("t".into(), settings);
+        drop(shared.get().unwrap());
+        assert!(!shared.live.destroyed(Duration::ZERO).await);
+        shared.close(Duration::MAX).await;
+        assert!(shared.live.destroyed(Duration::ZERO).await);
     }
 }

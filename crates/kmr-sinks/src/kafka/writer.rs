@@ -236,9 +236,13 @@ impl<T: Send + 'static> Reducer for KafkaWriter<T> {
             timeout: self.start_timeout,
             auto_create: self.auto_create,
         };
-        if let Some(cluster) = check(client.get()?, to_check).await? {
+        match check(client.get()?, to_check).await {
             // A second start finds the same cluster.
-            let _ = self.cluster.set(cluster);
+            Ok(cluster) => drop(cluster.map(|cluster| self.cluster.set(cluster))),
+            Err(error) => {
+                client.close(self.start_timeout).await;
+                return Err(error.into());
+            }
         }
         self.client = Some(client);
         Ok(())
@@ -275,7 +279,8 @@ impl<T: Send + 'static> Reducer for KafkaWriter<T> {
 
     async fn stop(&mut self) -> Result<(), BoxError> {
         if let Some(client) = self.client.take() {
-            client.close();
+            // The whole stop may take an attempt's time.
+            client.close(self.options.attempt_timeout / 2).await;
         }
         Ok(())
     }

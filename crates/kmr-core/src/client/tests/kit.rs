@@ -80,6 +80,7 @@ impl Cluster {
             reports_ends: false,
             prefetch_bytes: 16 << 20,
             timeout: Duration::from_secs(30),
+            live: Default::default(),
         };
         Connect {
             client,
