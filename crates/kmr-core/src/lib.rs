@@ -29,7 +29,7 @@ mod watchdog;
 
 #[cfg(any(test, feature = "testing"))]
 mod test_records;
-#[cfg(feature = "testing")]
+#[cfg(feature = "embedded")]
 pub mod testing;
 
 #[cfg(test)]

@@ -1,9 +1,11 @@
-//! The base for tests and demos of kmr without a server: feature `testing`.
+//! The base for tests and demos of kmr without a server: feature `embedded`, and `testing` for the
+//! simulated cluster.
 
 mod cluster;
 mod embedded;
 mod new_record;
 mod offsets;
+#[cfg(feature = "testing")]
 pub mod sim;
 
 pub use embedded::EmbeddedCluster;

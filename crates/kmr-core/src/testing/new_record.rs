@@ -3,7 +3,9 @@
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::BaseRecord;
 
-use crate::record::{OwnedHeader, OwnedRecord, TopicPartition};
+use crate::record::OwnedHeader;
+#[cfg(feature = "testing")]
+use crate::record::{OwnedRecord, TopicPartition};
 
 /// A record to produce to one partition of an [`EmbeddedCluster`](super::EmbeddedCluster).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -47,6 +49,7 @@ impl NewRecord {
 
     /// The record as it was stored, at `offset` of `partition`. `millis` is its timestamp if it has
     /// none of its own.
+    #[cfg(feature = "testing")]
     pub(super) fn into_record(self, partition: &TopicPartition, offset: i64, millis: i64) -> OwnedRecord {
         let record = OwnedRecord::new(partition.shared_topic().clone(), partition.partition(), offset)
             .with_timestamp_millis(self.timestamp.unwrap_or(millis));

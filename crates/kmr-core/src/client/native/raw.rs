@@ -68,6 +68,13 @@ return_numbers! {
     );
     rd_kafka_error_code(error: *const rd::rd_kafka_error_t);
     rd_kafka_event_error(event: *mut rd::rd_kafka_event_t);
+    rd_kafka_get_watermark_offsets(
+        client: *mut rd::rd_kafka_t,
+        topic: *const c_char,
+        partition: i32,
+        low: *mut i64,
+        high: *mut i64,
+    );
     rd_kafka_header_get_all(
         headers: *const rd::rd_kafka_headers_t,
         index: usize,

@@ -2,8 +2,8 @@
 
 use std::ffi::CString;
 
+use super::raw::rd_kafka_get_watermark_offsets;
 use rdkafka::ClientContext;
-use rdkafka::bindings as rd;
 
 /// The high watermark of the last fetch response. `None`: nothing was fetched yet, or the partition
 /// is unknown. Takes two locks of librdkafka for a moment, and sends no request.
@@ -17,7 +17,7 @@ pub(in crate::client) fn log_end<C: ClientContext>(
     // SAFETY: the client is alive. The name and both out pointers are valid for the call.
     let result = unsafe {
         let (low, high) = (&raw mut low, &raw mut high);
-        rd::rd_kafka_get_watermark_offsets(client.native_ptr(), topic.as_ptr(), partition, low, high)
+        rd_kafka_get_watermark_offsets(client.native_ptr(), topic.as_ptr(), partition, low, high)
     };
-    (result == rd::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR && high >= 0).then_some(high)
+    (result == 0 && high >= 0).then_some(high)
 }

@@ -19,7 +19,7 @@ use super::claims::hold::Hold;
 use super::claims::tracked_rows::{Origin, TrackedRows};
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
-use crate::reducer::Rows;
+use crate::reducer::{Rows, ensure_one_added};
 use crate::stage::Stage;
 use crate::stats::Counters;
 use crate::util::future::BoxFuture;
@@ -67,7 +67,9 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             self.counters.metrics.dead_letters(failures);
             for dead_letter in dead_letters {
                 let what = dead_letter.to_string();
-                rows.push(dead_letter).map_err(|source| Error::Stage {
+                let before = rows.len();
+                let pushed = rows.push(dead_letter);
+                pushed.and_then(|()| ensure_one_added(&rows, before)).map_err(|source| Error::Stage {
                     stage: self.stage.to_string(),
                     step: what,
                     source,
@@ -149,5 +151,64 @@ impl ErrorBranch for Stop {
 
     fn note(&self, _: Tally<'_>, _: Vec<String>) -> Result<(), Error> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{BoxError, error_chain};
+    use crate::record::OwnedRecord;
+
+    /// Adds each dead letter's offset twice.
+    #[derive(Debug, Default)]
+    struct Twice(Vec<i64>);
+
+    impl Rows for Twice {
+        type Item = DeadLetter;
+
+        fn new_empty(&self) -> Self {
+            Self::default()
+        }
+
+        fn push(&mut self, row: DeadLetter) -> Result<(), BoxError> {
+            self.0.extend([row.offset; 2]);
+            Ok(())
+        }
+
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn bytes(&self) -> usize {
+            self.0.len()
+        }
+
+        fn truncate(&mut self, len: usize) {
+            self.0.truncate(len);
+        }
+
+        fn split_off(&mut self, at: usize) -> Self {
+            Self(self.0.split_off(at))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_container_that_does_not_add_one_row_for_a_dead_letter_stops_the_consumer() {
+        let (reducer, mut received) = mpsc::channel(1);
+        let branch = ToReducer {
+            stage: Stage::new("reduce_err", 1),
+            rows: Mutex::new(Twice::default()),
+            reducer,
+            counters: Arc::default(),
+            records: None,
+            failures: Arc::new(FailureRate::new(None)),
+            demand: Demand::new(),
+        };
+        let dead_letter = DeadLetter::new(OwnedRecord::new("t", 0, 7), "map 1", "bad");
+        let error = branch.send(vec![dead_letter], Origin::of_batch(Vec::new())).await.unwrap_err();
+        let text = error_chain(&error);
+        assert!(text.contains("reduce_err") && text.contains("Twice must add one row"), "{text}");
+        assert!(received.try_recv().is_err(), "a row was passed on");
     }
 }

@@ -10,19 +10,33 @@ use crate::clickhouse::error_code::{ErrorClass, Stored, remedy};
 use crate::clickhouse::exactly_once::windows::windows;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::query::select;
+use crate::clickhouse::table::engine::EngineClass;
 use crate::clickhouse::table::name::is_table;
 
 /// Facts about one table that do not change while a consumer runs, or whose change costs a stop.
 #[derive(Debug, Default)]
 pub(crate) struct TableFacts {
-    partition_key: OnceLock<String>,
+    layout: OnceLock<Layout>,
     has_one_shard: OnceLock<bool>,
     remembers_tokens: OnceLock<bool>,
 }
 
-#[derive(Deserialize)]
-struct PartitionKey {
+/// How a table stores an insert.
+#[derive(Debug, Default, Deserialize)]
+struct Layout {
+    /// Empty without a partition key.
     partition_key: String,
+    engine: String,
+    engine_full: String,
+}
+
+impl Layout {
+    /// Whether the table writes an insert of one block as a whole. Not, if it passes the rows on:
+    /// the table behind it may have partitions, of which some are stored before an error.
+    fn is_one_partition(&self) -> bool {
+        EngineClass::of(&self.engine, &self.engine_full) == EngineClass::Durable
+            && self.partition_key.is_empty()
+    }
 }
 
 #[derive(Deserialize)]
@@ -31,8 +45,8 @@ struct Replicas {
 }
 
 impl TableFacts {
-    /// The error with what it means for this table: without a partition key there is one table
-    /// partition, and with one shard no other one has stored rows.
+    /// The error with what it means for this table: a table that stores its rows itself, without a
+    /// partition key, has one table partition, and with one shard no other one has stored rows.
     ///
     /// If the server does not answer, the error stays as it is, which is the more cautious case.
     pub(crate) async fn apply(
@@ -45,7 +59,7 @@ impl TableFacts {
             return error;
         };
         match (*class, *stored) {
-            (_, Stored::Partitions) if !self.is_partitioned(endpoint, table).await => {
+            (_, Stored::Partitions) if self.is_one_partition(endpoint, table).await => {
                 *stored = Stored::Nothing;
             }
             (ErrorClass::Shard, _) if self.has_one_shard(endpoint, table).await => {
@@ -63,17 +77,23 @@ impl TableFacts {
         endpoint: &Endpoint,
         table: &str,
     ) -> Result<&str, ClickHouseError> {
-        if let Some(key) = self.partition_key.get() {
-            return Ok(key);
-        }
-        let statement = format!("SELECT partition_key FROM system.tables WHERE {}", is_table(table));
-        let found: Vec<PartitionKey> = select(endpoint, table, &statement).await?;
-        let key = found.into_iter().next().map(|row| row.partition_key).unwrap_or_default();
-        Ok(self.partition_key.get_or_init(|| key))
+        Ok(&self.layout(endpoint, table).await?.partition_key)
     }
 
-    async fn is_partitioned(&self, endpoint: &Endpoint, table: &str) -> bool {
-        self.partition_key(endpoint, table).await.map_or(true, |key| !key.is_empty())
+    async fn is_one_partition(&self, endpoint: &Endpoint, table: &str) -> bool {
+        self.layout(endpoint, table).await.is_ok_and(Layout::is_one_partition)
+    }
+
+    /// The layout of the table. One without an engine, if `system.tables` does not show the table.
+    async fn layout(&self, endpoint: &Endpoint, table: &str) -> Result<&Layout, ClickHouseError> {
+        if let Some(layout) = self.layout.get() {
+            return Ok(layout);
+        }
+        let statement =
+            format!("SELECT partition_key, engine, engine_full FROM system.tables WHERE {}", is_table(table));
+        let found: Vec<Layout> = select(endpoint, table, &statement).await?;
+        let layout = found.into_iter().next().unwrap_or_default();
+        Ok(self.layout.get_or_init(|| layout))
     }
 
     /// Whether the table is a Distributed table of a cluster with one server.

@@ -22,6 +22,7 @@ use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::doubt::doubt;
 use crate::clickhouse::exactly_once::probe::Probe;
 use crate::clickhouse::exactly_once::windows::Window;
+use crate::clickhouse::http::status::CONTENT_TOO_LARGE;
 use crate::clickhouse::telemetry;
 use crate::errors::delivery_error;
 
@@ -107,7 +108,7 @@ impl BlockInsert<'_> {
                 self.progress.lock().accepted(outcome, sent_bytes);
                 return Ok(());
             }
-            Err(error) => error,
+            Err(error) => planned(error),
         };
         match rejection(&error) {
             Some(Rejection::Row(named_row)) => self.bisect(&part, named_row, error).await,
@@ -146,7 +147,7 @@ impl BlockInsert<'_> {
                     self.bisection.with(|state| state.bisection.accepted());
                     continue;
                 }
-                Err(error) => error,
+                Err(error) => planned(error),
             };
             let Some(rejection) = rejection(&error) else { return Err(error.into()) };
             match self.bisection.with(|state| state.bisection.rejected(rejection)) {
@@ -194,4 +195,13 @@ impl BlockInsert<'_> {
         state.rejected.push(RejectedRow::new(row, row_error(error)));
         Ok(())
     }
+}
+
+/// The error with the remedy that helps a planned block, whose rows are fixed.
+fn planned(mut error: ClickHouseError) -> ClickHouseError {
+    if let ClickHouseError::Status { status: CONTENT_TOO_LARGE, remedy, .. } = &mut error {
+        *remedy = "it limits the size of a body: raise that limit (nginx: client_max_body_size), because the rows of this \
+                   block are already planned; a lower .max_bytes() makes later blocks smaller";
+    }
+    error
 }

@@ -139,8 +139,8 @@ pub(crate) mod tests {
         let started = Instant::now();
         let stream = connect_any(vec![silent.address, also_silent.address, works]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), works);
-        // A silent address alone takes the kernel minutes.
-        assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+        // Two waits of 250 ms; the limit allows for a busy machine.
+        assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
     }
 
     #[tokio::test]

@@ -50,22 +50,28 @@ async fn a_batch_that_may_be_stored_is_never_split() {
 }
 
 #[tokio::test]
-async fn a_batch_of_several_table_partitions_is_not_split_for_memory() {
-    let table = Table::new(move |_, ids| match ids.contains(&900) {
-        true => Act::Reject(exception(241, "Query memory limit exceeded")),
-        false => Act::Store,
-    })
-    .await;
-    // The server knows a partition key: rows of the first partitions may be stored.
-    table.contents.lock().unwrap().hashes = vec![1];
-    let mut writer = started(&table).await;
-    let batch = batch_of(&mut writer, 1_000).await;
-    for number in 1..=20 {
-        assert!(batch.deliver(Attempt::new(number)).await.unwrap_err().is_retryable());
-        deliver(&batch_of(&mut writer, 3).await).await;
+async fn a_batch_whose_first_table_partitions_may_be_stored_is_not_split_for_memory() {
+    // A partition key, and a table that passes its rows on to one that may have a partition key.
+    let layouts = [(vec![1], None), (Vec::new(), Some("MaterializedView")), (Vec::new(), Some("Merge"))];
+    for (hashes, engine) in layouts {
+        let table = Table::new(move |_, ids| match ids.contains(&900) {
+            true => Act::Reject(exception(241, "Query memory limit exceeded")),
+            false => Act::Store,
+        })
+        .await;
+        {
+            let mut contents = table.contents.lock().unwrap();
+            (contents.hashes, contents.engine) = (hashes, engine);
+        }
+        let mut writer = started(&table).await;
+        let batch = batch_of(&mut writer, 1_000).await;
+        for number in 1..=20 {
+            assert!(batch.deliver(Attempt::new(number)).await.unwrap_err().is_retryable());
+            deliver(&batch_of(&mut writer, 3).await).await;
+        }
+        let contents = table.contents.lock().unwrap();
+        assert_eq!(contents.inserts.iter().filter(|(rows, _)| *rows == 1_000).count(), 20, "{engine:?}");
     }
-    let contents = table.contents.lock().unwrap();
-    assert_eq!(contents.inserts.iter().filter(|(rows, _)| *rows == 1_000).count(), 20);
 }
 
 #[tokio::test]
@@ -107,7 +113,9 @@ async fn inserts_until_the_stop(code: u32, text: &'static str) -> (usize, ClickH
 }
 
 #[tokio::test]
-async fn a_temporary_error_of_a_view_is_retried_a_few_times_and_the_error_tells_why() {
+async fn a_temporary_error_of_a_view_is_retried_a_few_times_and_log_and_error_tell_why() {
+    let log = Log::default();
+    let _guard = tracing::subscriber::set_default(log.clone());
     let (inserts, error) = inserts_until_the_stop(241, "Memory: while pushing to view db.v. (X)").await;
     assert_eq!(inserts, DOUBLING_RETRIES as usize + 1);
     let text = error_chain(&error);
@@ -116,6 +124,10 @@ async fn a_temporary_error_of_a_view_is_retried_a_few_times_and_the_error_tells_
         "{text}"
     );
     assert_eq!(error.code(), Some(241));
+    // At the first failure, and once.
+    let logged = log.0.lock().unwrap().clone();
+    assert_eq!(logged.matches("rows may be stored twice").count(), 1, "{logged}");
+    assert!(logged.contains("retries=3") && logged.contains("rows=10"), "{logged}");
 }
 
 #[tokio::test]

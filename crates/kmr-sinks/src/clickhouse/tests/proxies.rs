@@ -132,7 +132,8 @@ async fn a_planned_block_above_the_body_limit_stops_and_names_the_limit() {
     let batch = batch_of(&mut writer, 20).await;
     let block = Attempt::new(1).with_block(Block::new("the-token", SystemTime::now(), false));
     let (retryable, error) = sink_error(batch.deliver(block).await.unwrap_err());
-    assert!(!retryable && error.to_string().contains(".max_bytes()"), "{error}");
+    assert!(!retryable && error.to_string().contains("raise that limit (nginx"), "{error}");
+    assert!(error.to_string().contains("already planned"), "{error}");
     assert_eq!(table.inserts(), 1);
 }
 

@@ -43,6 +43,8 @@ pub(super) struct Contents {
     pub(super) session_failures: Vec<MockStep>,
     /// Hashes, below 128, of the rows' table partitions; empty if the server cannot compute them.
     pub(super) hashes: Vec<u32>,
+    /// The table's engine; MergeTree, if not set.
+    pub(super) engine: Option<&'static str>,
     /// A setting that a proxy removes.
     pub(super) removed: &'static str,
 }
@@ -146,8 +148,11 @@ impl Contents {
 
     fn insert(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> MockStep {
         if request.body.starts_with(b"SELECT partition_key") {
-            let key = if self.hashes.is_empty() { "" } else { "{\"partition_key\":\"id\"}\n" };
-            return response("200 OK", &[], key);
+            let key = if self.hashes.is_empty() { "" } else { "id" };
+            let engine = self.engine.unwrap_or("MergeTree");
+            let layout =
+                format!(r#"{{"partition_key":"{key}","engine":"{engine}","engine_full":"{engine}"}}"#);
+            return response("200 OK", &[], &layout);
         }
         if request.body.starts_with(b"SELECT database, name, engine") {
             return response("200 OK", &[], self.system_tables);
