@@ -289,6 +289,7 @@ impl Committer {
             }
             // No further attempt helps a partition that leaves. One that stays may recover soon.
             CommitOutcome::Gone(_) => entry.commits_stopped = is_leaving,
+            CommitOutcome::Failed(_) if enabled(Mutant::RetriesFailedCommits) => {}
             CommitOutcome::Failed(reason) => {
                 // The consumer is ending. Everything else that is finished is still committed.
                 entry.commits_stopped = true;

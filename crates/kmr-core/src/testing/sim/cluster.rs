@@ -42,6 +42,8 @@ pub(super) struct Client {
     pub(super) rejected: BTreeMap<TopicPartition, Instant>,
     /// The partitions of the outstanding commit.
     pub(super) committing: BTreeSet<TopicPartition>,
+    /// Partitions whose commits have failed for good.
+    pub(super) failed_commits: BTreeSet<TopicPartition>,
     /// A request of its commits had no response.
     pub(super) lost_commit: bool,
     /// Whether its fetch queue has held items since a poll last found it empty. The client wakes
@@ -171,6 +173,7 @@ impl Cluster {
             released: BTreeMap::new(),
             rejected: BTreeMap::new(),
             committing: BTreeSet::new(),
+            failed_commits: BTreeSet::new(),
             lost_commit: false,
             woken: false,
             strays: 0,

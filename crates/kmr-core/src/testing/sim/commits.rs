@@ -50,7 +50,8 @@ pub(super) async fn process_commit(
         client.committing.clear();
         client.lost_commit |= is_lost;
     }
-    let outcomes = state.apply_commit((id, generation), offsets);
+    let mut outcomes = state.apply_commit((id, generation), offsets);
+    state.hide_success(&mut outcomes);
     state.check_rejections(id, offsets, &outcomes);
     outcomes
 }
@@ -94,12 +95,17 @@ impl ClusterState {
         offsets: &[OffsetCommit],
     ) -> Vec<CommitOutcome> {
         let now = Instant::now();
-        let loading = matches!(self.faults.commits, Some((CommitFault::Retryable, until)) if now < until);
+        let fault = self.faults.commits.filter(|(_, until)| now < *until).map(|(fault, _)| fault);
         let fence = self.group.fence_commit(id, generation, now);
         let outcomes: Vec<CommitOutcome> = offsets
             .iter()
             .map(|commit| match fence {
-                _ if loading => CommitOutcome::Retryable("coordinator load in progress".to_owned()),
+                _ if fault == Some(CommitFault::Retryable) => {
+                    CommitOutcome::Retryable("coordinator load in progress".to_owned())
+                }
+                _ if fault == Some(CommitFault::Rejected) => {
+                    CommitOutcome::Failed("group authorization failed".to_owned())
+                }
                 Fence::Retryable => CommitOutcome::Retryable("rebalance in progress".to_owned()),
                 Fence::IllegalGeneration => CommitOutcome::NotOwned("illegal generation".to_owned()),
                 Fence::UnknownMember => CommitOutcome::NotOwned("unknown member id".to_owned()),
@@ -121,6 +127,18 @@ impl ClusterState {
         outcomes
     }
 
+    /// Now and then during [`CommitFault::Applied`], the response is an error although the offsets
+    /// are committed, as when the coordinator's replicas are slow.
+    fn hide_success(&mut self, outcomes: &mut [CommitOutcome]) {
+        let now = Instant::now();
+        let hides = matches!(self.faults.commits, Some((CommitFault::Applied, until)) if now < until);
+        if hides && self.rng.chance(50) {
+            for outcome in outcomes.iter_mut().filter(|outcome| **outcome == CommitOutcome::Committed) {
+                *outcome = CommitOutcome::Retryable("request timed out".to_owned());
+            }
+        }
+    }
+
     /// C5: a member whose commits the group rejects all the time does not stay. Another member may
     /// own its partitions.
     fn check_rejections(&mut self, id: MemberId, offsets: &[OffsetCommit], outcomes: &[CommitOutcome]) {
@@ -130,6 +148,7 @@ impl ClusterState {
         for (OffsetCommit { partition, .. }, outcome) in offsets.iter().zip(outcomes) {
             match outcome {
                 CommitOutcome::Committed => drop(client.rejected.remove(partition)),
+                CommitOutcome::Failed(_) => drop(client.failed_commits.insert(partition.clone())),
                 CommitOutcome::NotOwned(_) if !client.released.contains_key(partition) => {
                     let since = *client.rejected.entry(partition.clone()).or_insert(now);
                     stays = stays
@@ -162,6 +181,10 @@ impl ClusterState {
         for commit in offsets {
             let OffsetCommit { partition, offset, metadata } = commit;
             self.note(format_args!("member {id} commits {partition} offset {offset}"));
+            if self.clients.get(&id).is_some_and(|client| client.failed_commits.contains(partition)) {
+                let what = format!("member {id} commits {partition} after a permanent failure");
+                self.violate("C4 a permanent failure ends the consumer", what);
+            }
             let released = self.clients.get(&id).and_then(|client| client.released.get(partition).copied());
             match released {
                 Some(Change::Lose) => {

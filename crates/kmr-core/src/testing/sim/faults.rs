@@ -81,6 +81,19 @@ impl Schedule {
         self.add([(at, Action::Silence { topic, partition }), (later, produce)]);
     }
 
+    /// Sometimes the response to a commit is an error although the commit has taken effect, or the
+    /// principal may not commit for a while.
+    pub(super) fn add_commit_faults(&mut self) {
+        let mut rng = Rng::new(self.seed ^ 0xC0);
+        for (percent, fault, longest) in [(12, CommitFault::Applied, 20), (6, CommitFault::Rejected, 5)] {
+            if rng.chance(percent) {
+                let time = rng.time(Duration::from_secs(longest));
+                let at = rng.time(self.end());
+                self.add([(at, Action::Commits { fault, time })]);
+            }
+        }
+    }
+
     /// In some runs, adds commits without a response while records keep arriving, and kills all
     /// processes before the last copies have arrived.
     pub(super) fn add_late_commits(&mut self) {

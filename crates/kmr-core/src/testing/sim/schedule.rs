@@ -30,6 +30,10 @@ pub(super) enum CommitFault {
     Slow,
     /// The coordinator is loading, so commits must be retried.
     Retryable,
+    /// Some commits take effect, and the response is an error after which they are retried.
+    Applied,
+    /// The principal may not commit.
+    Rejected,
     /// Exactly-once mode: some requests have no response and are sent again. The first copy reaches
     /// the coordinator later, while the member may have committed again.
     Lost,
@@ -222,6 +226,7 @@ impl Schedule {
         schedule.add_client_faults();
         schedule.add_deafness();
         schedule.add_silence();
+        schedule.add_commit_faults();
         schedule
     }
 

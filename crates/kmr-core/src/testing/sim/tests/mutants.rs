@@ -42,6 +42,11 @@ fn an_acknowledgement_is_paired_with_the_wrong_offset() {
 }
 
 #[test]
+fn a_commit_that_failed_for_good_is_sent_again() {
+    assert_found(Mutant::RetriesFailedCommits, &["C4 a permanent failure ends the consumer"]);
+}
+
+#[test]
 fn records_that_were_read_are_dropped_by_a_reset() {
     assert_found(Mutant::ResetsBeforeMapping, &["no record that was read is skipped"]);
 }
