@@ -4,6 +4,7 @@
 //! In the end each row is stored once, or the consumer has stopped with an error that names the
 //! cause.
 
+mod altered_column;
 mod commit_metadata;
 mod cost;
 mod epochs;

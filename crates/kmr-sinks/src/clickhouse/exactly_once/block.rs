@@ -19,9 +19,11 @@ use crate::clickhouse::batch::limits;
 use crate::clickhouse::batch::progress::SharedProgress;
 use crate::clickhouse::batch::rejection::{rejection, row_error};
 use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::exactly_once::doubt::doubt;
 use crate::clickhouse::exactly_once::probe::Probe;
 use crate::clickhouse::exactly_once::windows::Window;
+use crate::clickhouse::http::settings::DEDUPLICATE_INSERT_SELECT;
 use crate::clickhouse::http::status::CONTENT_TOO_LARGE;
 use crate::clickhouse::telemetry;
 use crate::errors::delivery_error;
@@ -90,7 +92,27 @@ impl BlockInsert<'_> {
             return Ok(()); // all of its rows are dead letters
         }
         self.check_windows().await?;
-        let body = self.encoded.part(&part).await?;
+        let mut error = match self.insert_once(&part).await? {
+            None => return Ok(()),
+            Some(error) => error,
+        };
+        if self.may_refresh(&error) {
+            self.destination.refresh(0).await?;
+            self.progress.lock().refreshed = true;
+            error = match self.insert_once(&part).await? {
+                None => return Ok(()),
+                Some(error) => error,
+            };
+        }
+        match rejection(&error) {
+            Some(Rejection::Row(named_row)) => self.bisect(&part, named_row, error).await,
+            _ => Err(error.into()),
+        }
+    }
+
+    /// Makes one insert. Returns the error of the server, if it does not accept the rows.
+    async fn insert_once(&self, part: &Part) -> Result<Option<ClickHouseError>, ClickHouseError> {
+        let body = self.encoded.part(part).await?;
         let sent_bytes = body.iter().map(bytes::Bytes::len).sum();
         let (statement, rows) = (self.destination.statement(), part.len() as u64);
         let was_in_doubt = {
@@ -102,18 +124,25 @@ impl BlockInsert<'_> {
         let insert = Insert { statement: &statement, token: &self.block.token, rows, is_async: false, body };
         let result = self.destination.insert(0, insert).await;
         let is_unknown = result.as_ref().is_err_and(|error| error.is_retryable() && error.may_be_stored());
-        self.progress.lock().in_doubt = was_in_doubt || is_unknown;
-        let error = match result {
+        let mut progress = self.progress.lock();
+        progress.in_doubt = was_in_doubt || is_unknown;
+        Ok(match result {
             Ok(outcome) => {
-                self.progress.lock().accepted(outcome, sent_bytes);
-                return Ok(());
+                progress.accepted(outcome, sent_bytes);
+                None
             }
-            Err(error) => planned(error),
-        };
-        match rejection(&error) {
-            Some(Rejection::Row(named_row)) => self.bisect(&part, named_row, error).await,
-            _ => Err(error.into()),
-        }
+            Err(error) => Some(planned(error)),
+        })
+    }
+
+    /// Whether a column has another type now, and the server can convert the block's rows. Their
+    /// insert then is an INSERT SELECT with the same rows under the same token. A server that knows
+    /// the setting drops it if it has stored the block before, and stores it as one block (tested
+    /// with ClickHouse 26.7).
+    fn may_refresh(&self, error: &ClickHouseError) -> bool {
+        error.class() == Some(ErrorClass::Schema)
+            && !self.progress.lock().refreshed
+            && self.destination.hosts.endpoint(0).pins.contains(DEDUPLICATE_INSERT_SELECT)
     }
 
     /// E6: fails if the block's token may have left the deduplication window of a table.

@@ -20,6 +20,9 @@ pub(crate) const BLOCK_ROWS: usize = 1_048_449;
 /// The setting that names an insert, so that its repetition is recognised.
 pub(crate) const TOKEN: &str = "insert_deduplication_token";
 
+/// The setting with which an INSERT SELECT has the same deduplication as other inserts.
+pub(crate) const DEDUPLICATE_INSERT_SELECT: &str = "deduplicate_insert_select";
+
 /// Names and values of the pinned settings.
 pub(crate) const PINNED: &[(&str, &str)] = &[
     // Reads the rows by the names and types of their header. Without them, a column that was
@@ -36,7 +39,7 @@ pub(crate) const PINNED: &[(&str, &str)] = &[
     // Rows that were encoded for an older type of a column are inserted by a SELECT. Its repetition
     // is stored twice if the profile disables this, or if the server calls the SELECT unstable.
     // Servers before 25.12 do not distinguish it from other inserts.
-    ("deduplicate_insert_select", "enable_even_for_bad_queries"),
+    (DEDUPLICATE_INSERT_SELECT, "enable_even_for_bad_queries"),
     // Each insert would overwrite the rows of the insert before.
     ("engine_file_truncate_on_insert", "0"),
     ("s3_truncate_on_insert", "0"),
@@ -85,6 +88,11 @@ impl Pins {
     /// Passes the name and value of each setting to `add`.
     pub(crate) fn for_each(&self, add: impl FnMut((&'static str, &'static str))) {
         self.lock().iter().copied().for_each(add);
+    }
+
+    /// Whether this server knows the setting, as far as its answers have shown.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        self.lock().iter().any(|(pinned, _)| *pinned == name)
     }
 
     /// Adds settings, if they are not there.

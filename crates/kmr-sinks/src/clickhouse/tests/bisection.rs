@@ -311,7 +311,7 @@ async fn a_rejected_asynchronous_insert_is_repeated_alone_before_a_row_is_reject
     }
 }
 
-fn described(id_type: &str) -> MockStep {
+pub(super) fn described(id_type: &str) -> MockStep {
     let body = format!(
         "{{\"name\":\"new\",\"type\":\"String\",\"default_type\":\"DEFAULT\"}}\n\
          {{\"name\":\"id\",\"type\":\"{id_type}\",\"default_type\":\"\"}}\n\
@@ -320,7 +320,7 @@ fn described(id_type: &str) -> MockStep {
     response("200 OK", &[], &body)
 }
 
-const HEADER: &str = "Type of 'id' must be UInt128, not UInt64: (while reading header): While executing BinaryRowInputFormat. \
+pub(super) const HEADER: &str = "Type of 'id' must be UInt128, not UInt64: (while reading header): While executing BinaryRowInputFormat. \
     (INCORRECT_DATA)";
 
 #[tokio::test]

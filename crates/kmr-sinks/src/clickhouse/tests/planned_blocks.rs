@@ -5,8 +5,8 @@ use std::time::SystemTime;
 
 use kmr_core::{Attempt, Block, CodedError, DeliveryError, error_chain};
 
-use super::bisection::batch_of;
-use super::mock::MockStep;
+use super::bisection::{HEADER, batch_of, described};
+use super::mock::{MockStep, description};
 use super::table::{Act, Table, exception, violated};
 use super::{Batch, sink_error, writer};
 use crate::clickhouse::ClickHouseError;
@@ -192,4 +192,39 @@ async fn a_block_of_bad_rows_alone_inserts_nothing() {
     assert_eq!(rejected(batch.deliver(attempt(1, &[])).await.unwrap_err()).len(), 1);
     let receipt = batch.deliver(attempt(2, &[0])).await.unwrap().output;
     assert_eq!((receipt.rows, receipt.rejected, table.inserts()), (0, 1, 1));
+}
+
+#[tokio::test]
+async fn a_block_is_converted_under_its_token_if_a_column_became_wider() {
+    let wider = vec![description(), described("UInt128")];
+    let table = Table::described_as(wider, |number, _| match number {
+        // The response is lost, so the block may be stored. Then the column is altered.
+        0 => Act::StoreBut(MockStep::Truncate(b"HTTP/1.1 200 OK\r\n".to_vec())),
+        1 => Act::Reject(exception(117, HEADER)),
+        _ => Act::Store,
+    })
+    .await;
+    let batch = block_of(&table, 50).await;
+    assert!(sink_error(batch.deliver(attempt(1, &[])).await.unwrap_err()).0);
+    batch.deliver(attempt(2, &[])).await.unwrap();
+    assert_eq!(table.sorted_ids(), (0..50).collect::<Vec<_>>(), "each row must be stored once");
+    let contents = table.contents.lock().unwrap();
+    assert_eq!(contents.tokens.iter().collect::<Vec<_>>(), ["the-token"]);
+    assert!(contents.inserts[2].1.contains("input%28%27%60id%60%20UInt64"), "{}", contents.inserts[2].1);
+}
+
+#[tokio::test]
+async fn a_block_stops_at_an_altered_column_that_the_server_cannot_convert() {
+    for (now, words) in [
+        (described("UInt8"), "column `id` was UInt64 at the start and is UInt8 now"),
+        // No change explains the error: the server's own message, when it repeats.
+        (description(), "while reading header"),
+    ] {
+        let altered = vec![description(), now];
+        let table = Table::described_as(altered, |_, _| Act::Reject(exception(117, HEADER))).await;
+        let batch = block_of(&table, 50).await;
+        let (retryable, error) = sink_error(batch.deliver(attempt(1, &[])).await.unwrap_err());
+        assert!(!retryable && error.to_string().contains(words), "{error}");
+        assert!(table.inserts() <= 2, "{} inserts", table.inserts());
+    }
 }
