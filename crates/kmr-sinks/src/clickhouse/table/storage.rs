@@ -36,19 +36,22 @@ pub(crate) async fn check(
     table: &str,
     allow_volatile: bool,
 ) -> Result<Keeper, ClickHouseError> {
-    let tables = match tables(endpoint, table).await {
-        Ok(tables) => tables,
+    let Downstream { tables, hidden } = match downstream(endpoint, table).await {
+        Ok(found) => found,
         Err(error) if error.is_retryable() => return Err(error),
         Err(error) => {
             telemetry::engine_unknown(table, &error);
             return Ok(Keeper::Table);
         }
     };
-    if let Some(problem) = problem(&tables) {
+    if let Some(problem) = problem(&tables, hidden.is_some()) {
         if problem.is_final || !allow_volatile {
             return Err(ClickHouseError::Schema { table: table.to_owned(), problem: problem.text });
         }
         telemetry::volatile_table(table, &problem.text);
+    }
+    if let Some(error) = hidden.filter(|_| tables.first().is_some_and(|table| table.engine == "Null")) {
+        telemetry::engine_unknown(table, &error);
     }
     for target in tables.iter().skip(1).filter(|table| table.class().is_volatile() && table.engine != "Null")
     {
@@ -72,11 +75,19 @@ fn lossy_option(settings: &[(String, String)]) -> Option<String> {
     ))
 }
 
-/// The table, and all tables downstream of its views. Empty, if `system.tables` does not show it.
-async fn tables(endpoint: &Endpoint, table: &str) -> Result<Vec<TableInfo>, ClickHouseError> {
+/// A table, and all tables downstream of its views.
+#[derive(Default)]
+struct Downstream {
+    /// The table first. Empty, if `system.tables` does not show it.
+    tables: Vec<TableInfo>,
+    /// Why some of them are unknown: `system.tables` does not show them to the user.
+    hidden: Option<ClickHouseError>,
+}
+
+async fn downstream(endpoint: &Endpoint, table: &str) -> Result<Downstream, ClickHouseError> {
     let statement = format!("SELECT database, name FROM system.tables WHERE {}", is_table(table));
     let mut open: Vec<TableName> = select(endpoint, table, &statement).await?;
-    let (mut tables, mut seen) = (Vec::new(), Vec::new());
+    let (mut downstream, mut seen) = (Downstream::default(), Vec::new());
     while let Some(name) = open.pop() {
         if seen.contains(&name) || seen.len() >= MAX_TABLES {
             continue;
@@ -85,17 +96,23 @@ async fn tables(endpoint: &Endpoint, table: &str) -> Result<Vec<TableInfo>, Clic
         let found = match describe(endpoint, table, &name).await {
             Ok(found) => found,
             // Hidden from the user, or dropped.
-            Err(ClickHouseError::Schema { .. }) => continue,
+            Err(error @ ClickHouseError::Schema { .. }) => {
+                downstream.hidden = Some(error);
+                continue;
+            }
             Err(error) => return Err(error),
         };
         if found.engine == "MaterializedView" {
-            open.extend(target(table, &found));
+            match target(table, &found) {
+                Ok(target) => open.push(target),
+                Err(error) => downstream.hidden = Some(error),
+            }
             continue;
         }
         open.extend(found.dependencies());
-        tables.push(found);
+        downstream.tables.push(found);
     }
-    Ok(tables)
+    Ok(downstream)
 }
 
 /// Why the table is not fit.
@@ -106,8 +123,9 @@ struct Problem {
     is_final: bool,
 }
 
-/// Why the first table is not fit, given the tables downstream of its views.
-fn problem(tables: &[TableInfo]) -> Option<Problem> {
+/// Why the first table is not fit, given the tables downstream of its views. `some_are_hidden`: of
+/// others the engines are unknown.
+fn problem(tables: &[TableInfo], some_are_hidden: bool) -> Option<Problem> {
     let (table, targets) = tables.split_first()?;
     let (name, engine) = (table.dotted(), &table.engine);
     let volatile = |what: &str| {
@@ -128,7 +146,7 @@ fn problem(tables: &[TableInfo]) -> Option<Problem> {
         // The rows of a Null table are in the targets of its views alone.
         EngineClass::Forgetting if engine == "Null" => {
             let keeps_rows = |target: &TableInfo| !target.class().is_volatile();
-            match targets.iter().any(keeps_rows) {
+            match some_are_hidden || targets.iter().any(keeps_rows) {
                 true => None,
                 false => volatile("keeps no rows, and no view of it writes to a table that does"),
             }
@@ -148,7 +166,7 @@ mod tests {
 
     fn problem_of(tables: &[(&str, &str)]) -> Option<(String, bool)> {
         let tables: Vec<_> = tables.iter().map(|(name, engine)| table(name, engine)).collect();
-        problem(&tables).map(|problem| (problem.text, problem.is_final))
+        problem(&tables, false).map(|problem| (problem.text, problem.is_final))
     }
 
     #[test]
@@ -178,5 +196,8 @@ mod tests {
         assert!(problem_of(&[("t", "Null"), ("recent", "Memory")]).is_some());
         assert_eq!(problem_of(&[("t", "Null"), ("recent", "Memory"), ("all", "MergeTree")]), None);
         assert_eq!(problem_of(&[("t", "MergeTree"), ("recent", "Memory")]), None);
+        let null = [table("t", "Null")];
+        assert!(problem(&null, false).is_some());
+        assert_eq!(problem(&null, true), None, "a hidden table may keep the rows");
     }
 }
