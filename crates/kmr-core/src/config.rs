@@ -76,7 +76,7 @@ impl ClientConfig {
     }
 
     /// Whether `statistics.interval.ms` is off, or too long for `client/fetch_limit`. It needs
-    /// statistics each second unless the user has set the limit. `client/fetch_positions` needs
+    /// statistics each second unless the user has set the limit. `client/statistics` needs
     /// them each minute.
     fn has_rare_statistics(&self) -> bool {
         let millis = self.get(STATISTICS).and_then(|value| value.parse::<u64>().ok());
@@ -203,7 +203,7 @@ impl ClientConfig {
         default(settings, "fetch.wait.max.ms", "100");
         // One response may exceed the queue's limit, and its size is the compressed size on the
         // wire. `client/fetch_limit` adapts the limit to what responses unpack to, by the client's
-        // statistics, and `client/fetch_positions` reads them, too. When the client is created,
+        // statistics, and `client/statistics` reads them, too. When the client is created,
         // librdkafka requires at least message.max.bytes.
         default(settings, STATISTICS, "500");
         let least = settings

@@ -41,12 +41,31 @@ pub struct PartitionHealth {
     /// records. kmr compares its position with the end of the log every 30 s, and the time counts
     /// from the first of two comparisons. Records above the last stable offset do not count, unless
     /// `isolation.level` is `read_uncommitted`.
+    ///
+    /// If the leader of the partition does not respond, the time counts from the first request
+    /// without a response. kmr sends requests once no record has come for 30 s.
     pub age: Duration,
     /// What that record waits for, such as `reduce 1 attempt 4, 42 s: code 252`. Or what the
-    /// partition waits for: `its records up to offset 41, which are not fetched`.
+    /// partition waits for: `its records up to offset 41, which are not fetched`, or `its leader
+    /// b:9092 (broker 2), which does not respond`.
     pub waits_for: Option<String>,
     /// Whether the partition is paused, by the operator or because its mapper is slow.
     pub paused: bool,
     /// Whether `age` has reached [`warn_after`](crate::Watchdog::warn_after).
     pub late: bool,
+    /// The leader of the partition, while it does not respond. The partition is read again once it
+    /// does. The consumer does not end, unless its run is
+    /// [bounded](crate::ConsumerBuilder::until).
+    pub unreachable_leader: Option<UnreachableLeader>,
+}
+
+/// The leader of a partition. It does not respond.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct UnreachableLeader {
+    /// The address that it advertises and its id, such as `b:9092 (broker 2)`. `unknown`: the
+    /// brokers name no leader.
+    pub name: String,
+    /// How long ago the first request without a response was sent.
+    pub silent_for: Duration,
 }

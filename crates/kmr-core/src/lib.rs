@@ -43,7 +43,7 @@ pub use dead_letter::DeadLetter;
 pub use error::{BoxError, CodedError, Error, Retryable, StopConsumer, error_chain};
 pub use fork::{Either, Fork, ForkOutput, ForkRows};
 pub use graph::pipeline::Pipeline;
-pub use health::{Health, PartitionHealth};
+pub use health::{Health, PartitionHealth, UnreachableLeader};
 pub use listeners::{CommitEvent, RebalanceEvent};
 #[cfg(feature = "metrics")]
 pub use metrics::{Metric, MetricsFormat, StageMetrics};

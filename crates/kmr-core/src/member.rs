@@ -3,6 +3,7 @@
 //! The real client and the simulated cluster implement them.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -154,6 +155,30 @@ pub(crate) struct LogReach {
     pub(crate) fetched: i64,
 }
 
+/// The leader of a partition. It does not respond to requests.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum SilentLeader {
+    Broker {
+        id: i32,
+        /// `HOST:PORT`, as the broker advertises it.
+        address: Arc<str>,
+    },
+    /// The brokers name no leader, or one that is not in their list.
+    Unknown,
+}
+
+impl fmt::Display for SilentLeader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SilentLeader::Broker { id, address } => write!(f, "{address} (broker {id})"),
+            SilentLeader::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+/// How far logs reach, or the leaders that do not respond.
+pub(crate) type LogReaches = BTreeMap<TopicPartition, Result<LogReach, SilentLeader>>;
+
 /// An offset to commit: everything below it is finished.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct OffsetCommit {
@@ -266,14 +291,11 @@ pub(crate) trait GroupMember: Send + Sync + 'static {
     async fn log_bounds(&self, partition: &TopicPartition) -> Option<(i64, i64)>;
 
     /// How far the logs of assigned partitions reach. `positions`: the offset after the last record
-    /// that was read, or `None` for the lowest in the log. What is not known is missing: a leader
-    /// that does not respond, a client that reports no statistics. Takes seconds, and keeps no
-    /// other call waiting.
-    async fn log_reach(
-        &self,
-        _positions: &[(TopicPartition, Option<i64>)],
-    ) -> BTreeMap<TopicPartition, LogReach> {
-        BTreeMap::new()
+    /// that was read, or `None` for the lowest in the log. What is not known is missing, such as
+    /// after an error that a leader returned, or with a client that reports no statistics. Takes
+    /// seconds, and keeps no other call waiting.
+    async fn log_reach(&self, _positions: &[(TopicPartition, Option<i64>)]) -> LogReaches {
+        LogReaches::new()
     }
 
     /// The offset after the last record of a partition's log, by the last fetch response. `None`:

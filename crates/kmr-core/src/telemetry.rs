@@ -8,7 +8,8 @@
 use std::time::Duration;
 
 use crate::error::{BoxError, Error, error_chain};
-use crate::member::{CommitOutcome, Rebalance};
+use crate::graph::observe::leaders::SilenceWarning;
+use crate::member::{CommitOutcome, Rebalance, SilentLeader};
 use crate::record::TopicPartition;
 use crate::stage::{Stage, StageError};
 
@@ -156,6 +157,24 @@ pub(crate) fn listener_panicked(listener: &str, message: &str) {
 
 pub(crate) fn partition_late(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
     tracing::warn!(%partition, offset, ?age, waits_for, "partition is making no progress");
+}
+
+pub(crate) fn leader_silent(SilenceWarning { leader, partitions, age }: &SilenceWarning) {
+    match leader {
+        SilentLeader::Broker { id, address } => tracing::warn!(
+            address = &**address,
+            broker = id,
+            ?partitions,
+            ?age,
+            "leader does not respond; its partitions wait, and the others continue. Make its address reachable from \
+             here, or correct advertised.listeners of the broker, unless it is restarting"
+        ),
+        SilentLeader::Unknown => tracing::warn!(
+            ?partitions,
+            ?age,
+            "partitions have no leader; they wait, and the others continue. Restore their brokers"
+        ),
+    }
 }
 
 pub(crate) fn offset_of_deleted_topic(partition: &TopicPartition, offset: Option<i64>) {

@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use super::commits::LostRequests;
 use super::context::Client;
+use super::coordinator_check::check_coordinator;
 use super::errors::permanent;
 use super::groupless::{Events, Groupless};
 use super::kafka_member::KafkaMember;
@@ -61,13 +62,17 @@ impl Connector for Connect {
 
 /// Joins the group, if the options name one.
 pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected, Error> {
+    let group = connect.client.group()?;
+    if let Some(group) = &group {
+        check_coordinator(&opened, &connect.client, group).await?;
+    }
     let queue = Box::new(opened.fetch_queue());
     let Opened { threads, client, fetcher, events } = opened;
     let policy = StartPolicy { start_at: connect.start_at.clone(), reset: connect.reset };
     let topics = connect.client.topics.clone();
     let ends = LogEnds::new(Queue::new(client.clone())?, &connect.client.config);
     let calls = PartitionCalls { client: client.clone(), fetcher, ends };
-    let Some(group) = connect.client.group()? else {
+    let Some(group) = group else {
         let refresh = refresh_interval(&connect.client.config);
         let ids = TopicIds::new(Queue::new(client.clone())?);
         let topics = TopicWatch::new(client, topics, ids, refresh);

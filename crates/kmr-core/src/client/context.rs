@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use super::bootstrap::Bootstrap;
 use super::errors::{permanent, retryable};
 use super::fetch_limit::FetchLimit;
-use super::fetch_positions::FetchPositions;
+use super::statistics::Statistics;
 use crate::error::Error;
 use crate::member::{Change, MemberEvent, Rebalance, RebalanceProtocol};
 use crate::record::TopicPartition;
@@ -33,7 +33,7 @@ pub(super) struct Context {
     rebalances: Mutex<Rebalances>,
     pub(super) bootstrap: Bootstrap,
     pub(super) fetch_limit: FetchLimit,
-    pub(super) fetch_positions: FetchPositions,
+    pub(super) statistics: Statistics,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
     /// When each error code was last logged as a warning.
     reported: Mutex<BTreeMap<i32, Instant>>,
@@ -106,7 +106,7 @@ impl Context {
             rebalances: Mutex::default(),
             bootstrap,
             fetch_limit,
-            fetch_positions: FetchPositions::default(),
+            statistics: Statistics::default(),
             last_error: Mutex::new(None),
             reported: Mutex::default(),
             leaving: AtomicBool::new(false),
@@ -245,7 +245,7 @@ impl ClientContext for Context {
 
     fn stats_raw(&self, statistics: &[u8]) {
         self.fetch_limit.observe(statistics);
-        self.fetch_positions.observe(statistics);
+        self.statistics.observe(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

@@ -23,7 +23,7 @@ use super::threads::{Threads, leave};
 use super::topic_watch::TopicWatch;
 use crate::error::Error;
 use crate::member::{
-    Change, CommitOutcome, GroupMember, LogPoint, LogReach, MemberEvent, OffsetCommit, Ready, Rebalance,
+    Change, CommitOutcome, GroupMember, LogPoint, LogReaches, MemberEvent, OffsetCommit, Ready, Rebalance,
     Start,
 };
 use crate::record::TopicPartition;
@@ -117,10 +117,7 @@ impl GroupMember for Groupless {
         self.calls.log_bounds(partition).await
     }
 
-    async fn log_reach(
-        &self,
-        positions: &[(TopicPartition, Option<i64>)],
-    ) -> BTreeMap<TopicPartition, LogReach> {
+    async fn log_reach(&self, positions: &[(TopicPartition, Option<i64>)]) -> LogReaches {
         self.calls.log_reach(positions).await
     }
 

@@ -23,7 +23,7 @@ use super::{commits, starts};
 use crate::commit_metadata::ensure_no_open_plan;
 use crate::error::Error;
 use crate::member::{
-    CommitOutcome, GroupMember, LogPoint, LogReach, MemberEvent, OffsetCommit, Ready, Rebalance,
+    CommitOutcome, GroupMember, LogPoint, LogReaches, MemberEvent, OffsetCommit, Ready, Rebalance,
     RebalanceProtocol, Start,
 };
 use crate::record::TopicPartition;
@@ -152,10 +152,7 @@ impl GroupMember for KafkaMember {
         self.calls.log_bounds(partition).await
     }
 
-    async fn log_reach(
-        &self,
-        positions: &[(TopicPartition, Option<i64>)],
-    ) -> BTreeMap<TopicPartition, LogReach> {
+    async fn log_reach(&self, positions: &[(TopicPartition, Option<i64>)]) -> LogReaches {
         self.calls.log_reach(positions).await
     }
 

@@ -25,19 +25,25 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct Leader {
     id: i32,
     /// One of its partitions.
+    topic: String,
     partition: i32,
     address: String,
 }
 
-/// The leaders of the partitions, each once. Partitions without a leader are left out.
-pub(super) fn leaders(metadata: &Metadata, topic: &MetadataTopic) -> Vec<Leader> {
+/// The leaders of the topics' partitions, each once. Partitions without a leader are left out.
+pub(super) fn leaders<'a>(
+    metadata: &Metadata,
+    topics: impl IntoIterator<Item = &'a MetadataTopic>,
+) -> Vec<Leader> {
     let mut leaders: Vec<Leader> = Vec::new();
-    for partition in topic.partitions() {
+    let partitions = topics.into_iter().flat_map(|topic| topic.partitions().iter().map(move |p| (topic, p)));
+    for (topic, partition) in partitions {
         let id = partition.leader();
         let broker = metadata.brokers().iter().find(|broker| broker.id() == id);
         if let Some(broker) = broker.filter(|_| leaders.iter().all(|leader| leader.id != id)) {
             let address = format!("{}:{}", broker.host(), broker.port());
-            leaders.push(Leader { id, partition: partition.id(), address });
+            let topic = topic.name().to_owned();
+            leaders.push(Leader { id, topic, partition: partition.id(), address });
         }
     }
     leaders
@@ -46,6 +52,7 @@ pub(super) fn leaders(metadata: &Metadata, topic: &MetadataTopic) -> Vec<Leader>
 /// A topic's leaders are requested at the start of a client.
 pub(super) struct Reachability<'a> {
     pub(super) client: &'a Client,
+    /// A topic, or a pattern.
     pub(super) topic: &'a str,
     pub(super) servers: &'a str,
     pub(super) started: Instant,
@@ -64,7 +71,7 @@ impl Reachability<'_> {
             let mut last = None;
             for leader in leaders {
                 let requested = Instant::now();
-                match self.client.fetch_watermarks(self.topic, leader.partition, limit) {
+                match self.client.fetch_watermarks(&leader.topic, leader.partition, limit) {
                     // librdkafka reports a leader without a connection as LEADER_NOT_AVAILABLE, at
                     // the end of the time.
                     Err(error) if is_unreachable(&error) || requested.elapsed() >= limit => {
@@ -102,7 +109,7 @@ impl Reachability<'_> {
 
 /// Errors of the client itself are negative: a timeout, a connection, a name. Those of a broker are
 /// not.
-fn is_unreachable(error: &KafkaError) -> bool {
+pub(super) fn is_unreachable(error: &KafkaError) -> bool {
     error.rdkafka_error_code().is_some_and(|code| {
         let is_unknown = matches!(code, RDKafkaErrorCode::UnknownTopic | RDKafkaErrorCode::UnknownPartition);
         (code as i32) < 0 && !is_unknown

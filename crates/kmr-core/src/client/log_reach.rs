@@ -11,8 +11,7 @@
 //!
 //! [`GroupMember::log_reach`]: crate::member::GroupMember::log_reach
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::collections::HashMap;
 
 use rdkafka::Offset;
 use rdkafka::consumer::Consumer;
@@ -20,14 +19,16 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::context::Client;
-use super::fetch_positions::NextOffsets;
 use super::fetcher::{Fetcher, Returned};
 use super::handle::ClientRef;
+use super::native::log_ends::NoEnd;
 use super::native::queue::Queue;
 use super::partition_list::native_list;
+use super::statistics::Broker;
 use super::timeouts;
 use crate::config::ClientConfig;
-use crate::member::LogReach;
+use crate::error::Error;
+use crate::member::{LogReach, LogReaches, SilentLeader};
 use crate::record::TopicPartition;
 
 /// A partition and the offset after the last record that was read. `None`: the lowest in the log.
@@ -48,8 +49,9 @@ impl LogEnds {
         Self { queue: Mutex::new(queue), committed_only }
     }
 
-    /// The ends that leaders have returned.
-    async fn request(&self, partitions: &[ReadPosition]) -> HashMap<TopicPartition, i64> {
+    /// The ends that leaders have returned, or why they have not. A request that has failed as a
+    /// whole has none.
+    async fn request(&self, partitions: &[ReadPosition]) -> HashMap<TopicPartition, Result<i64, NoEnd>> {
         let targets = partitions.iter().map(|(partition, _)| (partition.clone(), Offset::End)).collect();
         let queue = self.queue.lock().await;
         // Replies to requests that were cancelled.
@@ -60,10 +62,8 @@ impl LogEnds {
         }
         loop {
             if let Some(reply) = queue.log_ends_reply() {
-                let known = reply.into_iter().filter_map(|end| {
-                    Some((TopicPartition::new(end.topic, end.partition), end.end?)) //
-                });
-                return known.collect();
+                let ends = reply.into_iter();
+                return ends.map(|end| (TopicPartition::new(end.topic, end.partition), end.end)).collect();
             }
             queue.readable().await;
         }
@@ -75,29 +75,62 @@ impl LogEnds {
         client: &ClientRef,
         fetcher: &Fetcher,
         positions: &[ReadPosition],
-    ) -> BTreeMap<TopicPartition, LogReach> {
+    ) -> LogReaches {
         let ends = self.request(positions).await;
-        let known = positions.iter().filter_map(|(partition, position)| {
-            Some((partition.clone(), *position, *ends.get(partition)?)) //
-        });
-        let is_read = |(_, position, end): &(_, Option<i64>, i64)| position.is_some_and(|next| next >= *end);
-        let (read, behind): (Vec<_>, Vec<_>) = known.partition(is_read);
-        let read = read.into_iter().map(|(partition, _, end)| (partition, LogReach { end, fetched: end }));
-        let mut reach: BTreeMap<TopicPartition, LogReach> = read.collect();
-        if behind.is_empty() {
-            return reach;
+        let mut reaches = LogReaches::new();
+        let (mut behind, mut silent) = (Vec::new(), Vec::new());
+        for (partition, position) in positions {
+            match ends.get(partition).copied() {
+                Some(Ok(end)) if position.is_some_and(|next| next >= end) => {
+                    reaches.insert(partition.clone(), Ok(LogReach { end, fetched: end }));
+                }
+                Some(Ok(end)) => behind.push((partition.clone(), *position, end)),
+                Some(Err(NoEnd::Rejected)) => {}
+                Some(Err(NoEnd::NoLeader)) => {
+                    drop(reaches.insert(partition.clone(), Err(SilentLeader::Unknown)))
+                }
+                Some(Err(NoEnd::NoResponse)) => silent.push((partition.clone(), true)),
+                None => silent.push((partition.clone(), false)),
+            }
         }
-        let partitions = behind.iter().map(|(partition, ..)| partition.clone()).collect();
-        let Some((returned, next)) = fetched(client, fetcher, partitions).await else { return reach };
+        if behind.is_empty() && silent.is_empty() {
+            return reaches;
+        }
+        let returned = match behind.is_empty() {
+            true => Returned::new(),
+            false => {
+                let partitions = behind.iter().map(|(partition, ..)| partition.clone()).collect();
+                let Ok(returned) = returned(client, fetcher, partitions).await else { return reaches };
+                returned
+            }
+        };
+        let next = client.get().context().statistics.next();
+        let Ok(Ok(report)) = timeout(timeouts::STATISTICS, next).await else { return reaches };
         for (partition, position, end) in behind {
             let fetched = fetched_up_to(
                 position.unwrap_or(0),
                 returned.get(&partition).copied().flatten(),
-                next.get(&partition).copied(),
+                report.next.get(&partition).copied(),
             );
-            reach.insert(partition, LogReach { end, fetched });
+            reaches.insert(partition, Ok(LogReach { end, fetched }));
         }
-        reach
+        for (partition, was_requested) in silent {
+            if let Some(leader) = silent_leader(report.leader(&partition), was_requested) {
+                reaches.insert(partition, Err(leader));
+            }
+        }
+        reaches
+    }
+}
+
+/// The leader of a partition whose log has no end in the reply. `was_requested`: it had a request
+/// and did not respond. Otherwise the request has failed as a whole, which shows nothing about a
+/// leader that is connected (`None`).
+fn silent_leader(leader: Option<(i32, &Broker)>, was_requested: bool) -> Option<SilentLeader> {
+    match leader {
+        None => Some(SilentLeader::Unknown),
+        Some((_, broker)) if broker.connected && !was_requested => None,
+        Some((id, broker)) => Some(SilentLeader::Broker { id, address: broker.address.clone() }),
     }
 }
 
@@ -112,23 +145,29 @@ fn fetched_up_to(position: i64, returned: Option<i64>, next: Option<i64>) -> i64
     }
 }
 
-/// How far poll has returned partitions, and how far librdkafka has fetched them. `None`: the
-/// client reports no statistics.
-async fn fetched(
+/// How far poll has returned partitions. All of them are forwarded to the fetch queue again.
+async fn returned(
     client: &ClientRef,
     fetcher: &Fetcher,
     partitions: Vec<TopicPartition>,
-) -> Option<(Returned, Arc<NextOffsets>)> {
-    let forwarding = fetcher.clone();
-    let forward = move |_: &Client| forwarding.forward_assigned(&partitions);
-    let returned = client.call("forwarding", forward).await.ok()?;
-    let next = client.get().context().fetch_positions.next();
-    Some((returned, timeout(timeouts::STATISTICS, next).await.ok()?.ok()?))
+) -> Result<Returned, Error> {
+    let fetcher = fetcher.clone();
+    client.call("forwarding", move |_: &Client| fetcher.forward_assigned(&partitions)).await
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_leader_is_silent_if_it_had_a_request_or_is_not_connected() {
+        let broker = |connected| Broker { address: "b:9092".into(), connected };
+        let silent = Some(SilentLeader::Broker { id: 3, address: "b:9092".into() });
+        assert_eq!(silent_leader(Some((3, &broker(true))), true), silent, "connected, and no response");
+        assert_eq!(silent_leader(Some((3, &broker(false))), false), silent);
+        assert_eq!(silent_leader(Some((3, &broker(true))), false), None, "another leader may be silent");
+        assert_eq!(silent_leader(None, true), Some(SilentLeader::Unknown));
+    }
 
     #[test]
     fn offsets_without_records_are_fetched_and_lost_records_are_not() {

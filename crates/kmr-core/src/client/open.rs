@@ -18,7 +18,7 @@ use super::live_clients::LiveClients;
 use super::native::fetch::NativeFetch;
 use super::native::queue::Queue;
 use super::threads::Threads;
-use super::topic_check::check_topics;
+use super::topic_check::TopicCheck;
 use crate::config::ClientConfig;
 use crate::error::Error;
 use crate::member::MemberEvent;
@@ -74,8 +74,13 @@ pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
     client.context().fetch_limit.apply(client.client())?;
     let (threads, client) = Threads::start(client, options.live.count())?;
     let fetcher = Fetcher { queue: Arc::new(Queue::new(client.clone())?), gate: Arc::default() };
-    let (topics, timeout) = (options.topics.clone(), options.timeout);
-    client.call("topics", move |client| check_topics(client, &topics, &servers, timeout)).await??;
+    let check = TopicCheck {
+        topics: options.topics.clone(),
+        broker_matches: options.config.is_next_generation(),
+        servers,
+        timeout: options.timeout,
+    };
+    client.call("topics", move |client| check.run(client)).await??;
     Ok(Opened { threads, client, fetcher, events })
 }
 

@@ -11,7 +11,7 @@ use super::log_reach::LogEnds;
 use super::native::watermarks::log_end;
 use super::starts;
 use crate::error::Error;
-use crate::member::{LogPoint, LogReach};
+use crate::member::{LogPoint, LogReaches};
 use crate::record::TopicPartition;
 
 /// A client with its fetcher. The methods are those of [`GroupMember`](crate::member::GroupMember).
@@ -32,10 +32,7 @@ impl PartitionCalls {
         self.client.call("restart", move |client| fetcher.restart_at(client, &positions)).await?
     }
 
-    pub(super) async fn log_reach(
-        &self,
-        positions: &[(TopicPartition, Option<i64>)],
-    ) -> BTreeMap<TopicPartition, LogReach> {
+    pub(super) async fn log_reach(&self, positions: &[(TopicPartition, Option<i64>)]) -> LogReaches {
         self.ends.reach(&self.client, &self.fetcher, positions).await
     }
 

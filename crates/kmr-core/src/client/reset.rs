@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::context::Client;
+use super::coordinator_check::check_coordinator;
 use super::errors::{permanent, retryable};
 use super::handle::ClientRef;
 use super::live_clients::LiveClients;
@@ -87,6 +88,7 @@ async fn commit_once(
     offsets: &BTreeMap<TopicPartition, i64>,
 ) -> Result<(), Error> {
     let opened = open(options).await?;
+    check_coordinator(&opened, options, options.config.required("group.id")?).await?;
     let client = &opened.client;
     let commits = idle_markers(client, partitions, offsets).await?;
     let replies = Queue::new(client.clone())?;

@@ -41,12 +41,13 @@ pub(super) fn committed(
     is_needed: &dyn Fn() -> bool,
 ) -> Result<Option<HashMap<TopicPartition, Start>>, Error> {
     let what = format!("reading the committed offsets of group {group:?}");
+    let described = Described { what, receiver: Receiver::Coordinator, limit: START_ATTEMPTS };
     let targets = without_offsets(partitions);
     let request = || {
         let committed = client.committed_offsets(offset_list(&targets)?, timeouts::OFFSETS)?;
         to_starts(&committed)
     };
-    match retry(client, &what, START_ATTEMPTS, is_needed, request) {
+    match retry(client, &described, is_needed, request) {
         Err(Error::Authorization { .. }) => {
             Err(Error::Authorization { resource: format!("group {group:?}") })
         }
@@ -88,8 +89,8 @@ fn choose(
     is_needed: &dyn Fn() -> bool,
 ) -> Result<Option<Offsets>, Error> {
     let read = |partitions: &[TopicPartition], point| {
-        let what = describe(partitions, point);
-        retry(client, &what, START_ATTEMPTS, is_needed, || try_log_offsets(client, partitions, point))
+        let described = describe(partitions, point, START_ATTEMPTS);
+        retry(client, &described, is_needed, || try_log_offsets(client, partitions, point))
     };
     let mut chosen = match &policy.start_at {
         Some(StartAt::Timestamp(millis)) => return read(missing, LogPoint::Time(*millis)),
@@ -137,14 +138,51 @@ pub(super) fn log_offsets(
     partitions: &[TopicPartition],
     point: LogPoint,
 ) -> Result<Offsets, Error> {
-    let (what, is_needed) = (describe(partitions, point), || !client.context().is_leaving());
+    let described = describe(partitions, point, LOG_ATTEMPTS);
+    let is_needed = || !client.context().is_leaving();
     let read = || try_log_offsets(client, partitions, point);
-    let read = retry(client, &what, LOG_ATTEMPTS, &is_needed, read)?;
-    read.ok_or_else(|| retryable(what, "the client is closing"))
+    let read = retry(client, &described, &is_needed, read)?;
+    read.ok_or_else(|| retryable(described.what, "the client is closing"))
 }
 
-fn describe(partitions: &[TopicPartition], point: LogPoint) -> String {
-    format!("reading offsets of {partitions:?} ({point:?})")
+/// A request, for its errors and log lines.
+struct Described<'a> {
+    what: String,
+    receiver: Receiver<'a>,
+    /// For all attempts.
+    limit: Duration,
+}
+
+/// The brokers that a request goes to. If one of them does not respond, the request fails.
+enum Receiver<'a> {
+    Coordinator,
+    /// The leaders of these partitions.
+    Leaders(&'a [TopicPartition]),
+}
+
+fn describe(partitions: &[TopicPartition], point: LogPoint, limit: Duration) -> Described<'_> {
+    let what = format!("reading offsets of {partitions:?} ({point:?})");
+    Described { what, receiver: Receiver::Leaders(partitions), limit }
+}
+
+impl Described<'_> {
+    /// What failed, and the addresses of the brokers that the client has no connection to.
+    fn failed(&self, client: &Client) -> String {
+        let Some(report) = client.context().statistics.wait(timeouts::ADDRESSES) else {
+            return self.what.clone();
+        };
+        let what = &self.what;
+        match &self.receiver {
+            Receiver::Coordinator => match &report.coordinator {
+                Some(address) => format!("{what}: the coordinator is {address}"),
+                None => format!("{what}: the brokers name no coordinator"),
+            },
+            Receiver::Leaders(partitions) => match report.unreachable(partitions) {
+                unreachable if unreachable.is_empty() => what.clone(),
+                unreachable => format!("{what}: no connection to {}", unreachable.join(", ")),
+            },
+        }
+    }
 }
 
 fn try_log_offsets(
@@ -188,12 +226,11 @@ pub(super) fn log_bounds(client: &Client, partition: &TopicPartition) -> Option<
 /// longer needed (`None`).
 fn retry<T>(
     client: &Client,
-    what: &str,
-    limit: Duration,
+    described: &Described<'_>,
     is_needed: &dyn Fn() -> bool,
     attempt: impl Fn() -> Result<T, KafkaError>,
 ) -> Result<Option<T>, Error> {
-    let deadline = Instant::now() + limit;
+    let deadline = Instant::now() + described.limit;
     loop {
         if client.context().is_abandoned() || !is_needed() {
             return Ok(None);
@@ -204,13 +241,13 @@ fn retry<T>(
         };
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::GroupAuthorizationFailed) => {
-                return Err(Error::Authorization { resource: what.to_owned() });
+                return Err(Error::Authorization { resource: described.what.clone() });
             }
             Some(RDKafkaErrorCode::TopicAuthorizationFailed) => {
                 return Err(Error::Authorization { resource: "a subscribed topic".to_owned() });
             }
-            _ if Instant::now() >= deadline => return Err(retryable(what, error)),
-            _ => telemetry::client_error(&format!("{what}: {error}")),
+            _ if Instant::now() >= deadline => return Err(retryable(described.failed(client), error)),
+            _ => telemetry::client_error(&format!("{}: {error}", described.failed(client))),
         }
         // Some errors return at once, so the next attempt waits.
         std::thread::sleep(PAUSE);

@@ -4,6 +4,10 @@ use std::time::Duration;
 
 /// One metadata request.
 pub(super) const METADATA: Duration = Duration::from_secs(2);
+/// One request to the group coordinator at start.
+pub(super) const COORDINATOR: Duration = Duration::from_secs(2);
+/// The statistics that have the addresses of brokers, for an error.
+pub(super) const ADDRESSES: Duration = Duration::from_secs(2);
 /// One request for the cluster id, which comes with the metadata.
 pub(super) const CLUSTER_ID: Duration = Duration::from_secs(10);
 /// One request for topic ids.

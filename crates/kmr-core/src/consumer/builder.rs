@@ -100,8 +100,14 @@ impl<P> ConsumerBuilder<P> {
     }
 
     /// Maximum time to try an unreachable broker at start. Default 30 s.
+    ///
+    /// One leader of each topic has to respond until then, and the group coordinator. Later, and
+    /// for all other leaders, it is the time until a leader that does not respond is logged. The
+    /// consumer goes on with the partitions of the others. Only a bounded run
+    /// ([`until`](Self::until)) ends with an error, after
+    /// [`reconnect_timeout`](Self::reconnect_timeout).
     pub fn connect_timeout(mut self, timeout: Duration) -> Self {
-        self.options.connect_timeout = timeout;
+        self.options.graph.connect_timeout = timeout;
         self
     }
 
@@ -195,6 +201,10 @@ impl<P> ConsumerBuilder<P> {
     /// A consumer also ends if it is assigned nothing for 60 s, counted from the start or from the
     /// last rebalance. With a session timeout above 60 s, do not start a consumer while the group
     /// still waits for a member that died.
+    ///
+    /// While the leader of a partition does not respond, the run cannot end. After
+    /// [`reconnect_timeout`](Self::reconnect_timeout), 10 min by default, it ends with an error
+    /// that names the leader.
     pub fn until(mut self, until: Until) -> Self {
         self.options.graph.until = Some(until);
         self

@@ -80,7 +80,7 @@ impl Consumer {
                 || self.options.graph.until.is_some()
                 || exactly_once,
             prefetch_bytes: self.options.prefetch_bytes(),
-            timeout: self.options.connect_timeout,
+            timeout: self.options.graph.connect_timeout,
             live: Default::default(),
         };
         Connect {

@@ -54,6 +54,40 @@ pub enum Error {
         source: BoxError,
     },
 
+    /// The group coordinator did not respond.
+    #[error(
+        "the coordinator of group {group:?} has not responded within {waited:?}: a broker at {servers} answered, and {}",
+        coordinator_remedy(.coordinator.as_deref())
+    )]
+    #[non_exhaustive]
+    CoordinatorUnreachable {
+        /// The group.
+        group: String,
+        /// `bootstrap.servers`.
+        servers: String,
+        /// The address that the coordinator advertises. `None`: the brokers named no coordinator.
+        coordinator: Option<String>,
+        /// How long kmr tried.
+        waited: Duration,
+        /// The last error of the client library.
+        source: BoxError,
+    },
+
+    /// The leader of a partition does not respond, so that a bounded run cannot read it to its end.
+    #[error(
+        "{partition}: its leader has not responded for {waited:?}: {leader}; make its address reachable from here, or \
+         correct advertised.listeners of the broker"
+    )]
+    #[non_exhaustive]
+    LeaderUnreachable {
+        /// The partition.
+        partition: TopicPartition,
+        /// The address that the leader advertises, and its id. `unknown`: the brokers name none.
+        leader: String,
+        /// How long kmr tried.
+        waited: Duration,
+    },
+
     /// The broker rejected the credentials.
     #[error(
         "authentication failed, the broker rejected the credentials: {message}; \
@@ -271,6 +305,17 @@ pub enum Error {
     },
 }
 
+fn coordinator_remedy(address: Option<&str>) -> String {
+    match address {
+        None => {
+            "named no coordinator; check that the partitions of __consumer_offsets have leaders".to_owned()
+        }
+        Some(address) => format!(
+            "named {address} as its address; make it reachable from here, or correct advertised.listeners of the broker"
+        ),
+    }
+}
+
 pub(crate) fn log_bounds(low: i64, high: i64) -> String {
     if low < 0 || high < 0 {
         return "and no broker reported which offsets it holds".to_owned();
@@ -284,6 +329,8 @@ impl Error {
         match self {
             Error::Unreachable { .. }
             | Error::LeadersUnreachable { .. }
+            | Error::LeaderUnreachable { .. }
+            | Error::CoordinatorUnreachable { .. }
             | Error::Unfinished { .. }
             | Error::Stuck { .. } => true,
             Error::Client { retryable, .. } => *retryable,

@@ -15,6 +15,8 @@ pub(crate) struct GraphOptions {
     pub(crate) drain_timeout: Duration,
     /// Maximum time to keep trying to replace a failed Kafka client.
     pub(crate) reconnect_timeout: Duration,
+    /// How long a leader does not respond before it is logged.
+    pub(crate) connect_timeout: Duration,
     /// Where a partition continues whose offset is no longer in the log.
     pub(crate) out_of_range: ResetPolicy,
     /// When a partition without progress is logged, and when it is restarted.
@@ -38,6 +40,7 @@ impl Default for GraphOptions {
             commit_interval: Duration::from_secs(1),
             drain_timeout: Duration::from_secs(180),
             reconnect_timeout: Duration::from_secs(600),
+            connect_timeout: Duration::from_secs(30),
             out_of_range: ResetPolicy::Fail,
             thresholds: WatchdogThresholds {
                 warn_after: Duration::from_secs(60),

@@ -7,16 +7,27 @@ use std::time::Duration;
 use rdkafka::TopicPartitionList;
 use rdkafka::bindings as rd;
 use rdkafka::consumer::Consumer;
+use rdkafka::error::RDKafkaErrorCode;
 
 use super::queue::Queue;
-use super::raw::{code, text};
+use super::raw::{code, known, text};
 
 /// The end of one log, as far as a broker may return it.
 pub(in crate::client) struct LogEnd {
     pub(in crate::client) topic: String,
     pub(in crate::client) partition: i32,
-    /// `None`: the leader is not known, did not respond in time or returned an error.
-    pub(in crate::client) end: Option<i64>,
+    pub(in crate::client) end: Result<i64, NoEnd>,
+}
+
+/// Why the end of a log is not known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::client) enum NoEnd {
+    /// The leader did not respond in time.
+    NoResponse,
+    /// The brokers name no leader, or one that is not in their list.
+    NoLeader,
+    /// The leader returned an error, or the partition does not exist.
+    Rejected,
 }
 
 impl Queue {
@@ -74,7 +85,8 @@ impl Queue {
     }
 }
 
-/// Reads the ends of logs. A request that has failed as a whole has none.
+/// Reads the ends of logs. A request that has failed as a whole has none: no leader is known, or no
+/// broker responds.
 ///
 /// # Safety
 /// `result` is a live result.
@@ -91,8 +103,13 @@ unsafe fn log_ends(result: *const rd::rd_kafka_ListOffsets_result_t) -> Vec<LogE
         // SAFETY: the partition lives as long as its element, and its topic is a C string.
         unsafe {
             let partition = rd::rd_kafka_ListOffsetsResultInfo_topic_partition(*info).as_ref()?;
-            let found = code(&raw const partition.err) == 0 && partition.offset >= 0;
-            let end = found.then_some(partition.offset);
+            let end = match known(code(&raw const partition.err)) {
+                RDKafkaErrorCode::NoError if partition.offset >= 0 => Ok(partition.offset),
+                // librdkafka sets no error for a request that has failed.
+                RDKafkaErrorCode::NoError => Err(NoEnd::NoResponse),
+                RDKafkaErrorCode::LeaderNotAvailable => Err(NoEnd::NoLeader),
+                _ => Err(NoEnd::Rejected),
+            };
             Some(LogEnd { topic: text(partition.topic), partition: partition.partition, end })
         }
     };

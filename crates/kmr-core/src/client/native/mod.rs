@@ -29,7 +29,7 @@ mod batch;
 pub(super) mod brokers;
 pub(super) mod fetch;
 pub(super) mod limits;
-mod log_ends;
+pub(super) mod log_ends;
 pub(super) mod pattern;
 pub(super) mod queue;
 mod raw;

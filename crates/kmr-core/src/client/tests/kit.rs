@@ -51,7 +51,11 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn start(partitions: i32) -> Self {
-        let mock = MockCluster::new(1).unwrap();
+        Self::with_brokers(1, partitions)
+    }
+
+    pub(super) fn with_brokers(brokers: i32, partitions: i32) -> Self {
+        let mock = MockCluster::new(brokers).unwrap();
         mock.create_topic("events", partitions, 1).unwrap();
         mock.create_topic("other", 1, 1).unwrap();
         let servers = mock.bootstrap_servers();

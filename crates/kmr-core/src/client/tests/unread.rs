@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use rdkafka::consumer::Consumer;
 use rdkafka::{Offset, TopicPartitionList};
+use tokio::task::JoinHandle;
 
 use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partition, patience};
 use crate::client::Connect;
@@ -15,12 +16,14 @@ use crate::client::context::Client;
 use crate::client::handle::ClientRef;
 use crate::client::open::open;
 use crate::error::{BoxError, Error};
-use crate::graph::control::{StopRequest, controls};
+use crate::graph::control::{ControlSender, StopRequest, controls};
+use crate::graph::coordinator::ShutdownOutcome;
 use crate::graph::memory::budget::Budget;
 use crate::graph::observe::watchdog::WatchdogThresholds;
 use crate::graph::options::GraphOptions;
 use crate::graph::run::Graph;
-use crate::member::{Connected, Connector, LogReach, Reread};
+use crate::health::PartitionHealth;
+use crate::member::{Connected, Connector, LogReach, LogReaches, Reread, SilentLeader};
 use crate::record::{Record, TopicPartition};
 use crate::strategy::{IntoPipeline, Strategy};
 use crate::test_reducer::Collect;
@@ -34,13 +37,19 @@ fn pause_partition_0(client: &Client) {
 
 /// How far a partition reaches that is read up to `position`. Serves the member meanwhile.
 async fn reach(driver: &mut Driver, number: i32, position: i64) -> Option<LogReach> {
+    reaches(driver, &[(number, position)]).await.remove(&partition(number))?.ok()
+}
+
+/// The same for several partitions.
+pub(super) async fn reaches(driver: &mut Driver, positions: &[(i32, i64)]) -> LogReaches {
     let member = driver.member.clone();
-    let positions = [(partition(number), Some(position))];
+    let positions: Vec<_> =
+        positions.iter().map(|(number, position)| (partition(*number), Some(*position))).collect();
     let asked = tokio::spawn(async move { member.log_reach(&positions).await });
     while !asked.is_finished() {
         driver.during(Duration::from_millis(50)).await;
     }
-    asked.await.unwrap().remove(&partition(number))
+    asked.await.unwrap()
 }
 
 async fn a_partition_that_is_paused_in_librdkafka_is_read_after_a_restart(settings: Settings) {
@@ -111,13 +120,14 @@ async fn a_partition_that_is_not_forwarded_any_more_is_read_once_its_position_is
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_known_of_a_partition_whose_leader_is_down() {
+async fn a_leader_that_is_down_is_named_and_the_log_is_unknown() {
     let cluster = Cluster::start(1);
     cluster.produce(0, 20);
     let mut driver = cluster.join(KIP_848).await;
     driver.until("all", |driver| driver.count(0) == 20).await;
     cluster.mock.broker_down(1).unwrap();
-    assert_eq!(reach(&mut driver, 0, 20).await, None);
+    let down = SilentLeader::Broker { id: 1, address: cluster.servers.as_str().into() };
+    assert_eq!(reaches(&mut driver, &[(0, 20)]).await, [(partition(0), Err(down))].into());
     cluster.mock.broker_up(1).unwrap();
     while reach(&mut driver, 0, 20).await.is_none() {}
     driver.member.close().await.unwrap();
@@ -152,43 +162,69 @@ impl Connector for Exposed {
 async fn a_consumer_restarts_a_partition_that_librdkafka_no_longer_fetches() {
     let cluster = Cluster::start(2);
     (0..2).for_each(|number| cluster.produce(number, 20));
-    let (warn_after, restart_after) = (Duration::from_secs(1), Some(Duration::from_secs(3)));
-    let options = GraphOptions {
-        thresholds: WatchdogThresholds { warn_after, restart_after },
-        drain_timeout: Duration::from_secs(3),
-        ..GraphOptions::default()
-    };
     let connector = Arc::new(Exposed { connect: cluster.options(KIP_848), clients: Mutex::default() });
-    let (control, controls) = controls();
-    let graph = Graph {
-        connector: connector.clone(),
-        controls,
-        budget: Budget::new(16 << 20),
-        counters: Arc::default(),
-        seed: 1,
-        options,
-    };
-    let sink = Collect::default();
-    let place = |record: &Record<'_>| Ok::<_, BoxError>((record.partition(), record.offset()));
-    let running = tokio::spawn(graph.run(Strategy::new().map(place).reduce(sink.clone()).into_pipeline()));
-    let rows = || sink.rows().into_iter().collect::<BTreeSet<(i32, i64)>>().len();
-    wait_until("all", || rows() == 40).await;
+    let running = Running::start(connector.clone());
+    wait_until("all", || running.rows() == 40).await;
     let client = connector.clients.lock().unwrap()[0].clone();
     client.call("pausing", pause_partition_0).await.unwrap();
     drop(client);
     (0..2).for_each(|number| cluster.produce(number, 10));
-    wait_until("late", || control.board.health().partitions.get(&partition(0)).is_some_and(|p| p.late)).await;
-    assert_eq!(rows(), 50, "the other partition is read");
-    wait_until("the rest", || rows() == 60).await;
+    wait_until("late", || running.health(0).late).await;
+    assert_eq!(running.rows(), 50, "the other partition is read");
+    wait_until("the rest", || running.rows() == 60).await;
     assert_eq!(connector.clients.lock().unwrap().len(), 1, "the client is the same");
-    wait_until("healthy", || control.board.health().is_healthy()).await;
-    control.stop.send(StopRequest::in_order("the test")).unwrap();
-    running.await.unwrap().unwrap();
-    assert_eq!(sink.rows().len(), 60, "no duplicates");
+    wait_until("healthy", || running.is_healthy()).await;
+    assert_eq!(running.stop().await, 60, "no duplicates");
     connector.clients.lock().unwrap().clear();
 }
 
-async fn wait_until(what: &str, holds: impl Fn() -> bool) {
+/// A consumer whose watchdog warns after a second, and restarts after three.
+pub(super) struct Running {
+    control: ControlSender,
+    sink: Collect<(i32, i64)>,
+    task: JoinHandle<Result<ShutdownOutcome, Error>>,
+}
+
+impl Running {
+    pub(super) fn start(connector: Arc<dyn Connector>) -> Self {
+        let (warn_after, restart_after) = (Duration::from_secs(1), Some(Duration::from_secs(3)));
+        let options = GraphOptions {
+            thresholds: WatchdogThresholds { warn_after, restart_after },
+            drain_timeout: Duration::from_secs(3),
+            ..GraphOptions::default()
+        };
+        let (control, controls) = controls();
+        let (budget, counters) = (Budget::new(16 << 20), Arc::default());
+        let graph = Graph { connector, controls, budget, counters, seed: 1, options };
+        let sink = Collect::default();
+        let place = |record: &Record<'_>| Ok::<_, BoxError>((record.partition(), record.offset()));
+        let strategy = Strategy::new().map(place).reduce(sink.clone()).into_pipeline();
+        Self { control, sink, task: tokio::spawn(graph.run(strategy)) }
+    }
+
+    /// The number of different records that were delivered.
+    pub(super) fn rows(&self) -> usize {
+        self.sink.rows().into_iter().collect::<BTreeSet<(i32, i64)>>().len()
+    }
+
+    pub(super) fn health(&self, number: i32) -> PartitionHealth {
+        let health = self.control.board.health();
+        health.partitions.get(&partition(number)).cloned().unwrap_or_default()
+    }
+
+    pub(super) fn is_healthy(&self) -> bool {
+        self.control.board.health().is_healthy()
+    }
+
+    /// Returns the number of records that were delivered.
+    pub(super) async fn stop(self) -> usize {
+        self.control.stop.send(StopRequest::in_order("the test")).unwrap();
+        self.task.await.unwrap().unwrap();
+        self.sink.rows().len()
+    }
+}
+
+pub(super) async fn wait_until(what: &str, holds: impl Fn() -> bool) {
     let waiting = async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -14,10 +14,12 @@ use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::commit::handle::{AssignmentReport, CommitterHandle};
 use crate::graph::observe::activity::{ActivityReading, ActivityState};
+use crate::graph::observe::leaders::Silence;
 use crate::graph::observe::status::StatusBoard;
 use crate::graph::observe::unread::UnreadRecords;
 use crate::graph::observe::watchdog::{Observation, Recovery};
-use crate::health::PartitionHealth;
+use crate::health::{PartitionHealth, UnreachableLeader};
+use crate::member::SilentLeader;
 use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
@@ -61,7 +63,7 @@ struct Finding {
     excused: bool,
     /// The mapper has the record.
     in_mapper: bool,
-    /// The record is in the log and not fetched.
+    /// The record is not fetched.
     is_unread: bool,
 }
 
@@ -75,7 +77,7 @@ impl Coordinator {
     /// Checks all partitions.
     ///
     /// # Errors
-    /// A partition is stuck, and a restart of it is not enough.
+    /// A partition is stuck, and a restart of it is not enough. Or a bounded run cannot end.
     pub(super) fn check_health(
         &mut self,
         session: &mut Session,
@@ -86,7 +88,7 @@ impl Coordinator {
         let states: BTreeMap<AssignmentId, &AssignmentReport> =
             states.iter().map(|state| (state.assignment, state)).collect();
         let thresholds = self.setup.options.thresholds;
-        self.check_logs(session, thresholds.warn_after, now);
+        self.check_logs(session, now);
         let mut partitions = BTreeMap::new();
         let mut due = Vec::new();
         for assignment in self.ownership.assignments() {
@@ -94,7 +96,9 @@ impl Coordinator {
             let (partition, state) = (&assignment.partition, states.get(&assignment.id).copied());
             task.meter.log_end(|| session.member.log_end(partition));
             task.meter.finished_below(state.and_then(|state| state.finished_below));
+            let silence = session.log_checks.silence(assignment, now);
             let finding = diagnose(&board, task, state, now)
+                .or_else(|| silence.as_ref().map(waits_for_leader))
                 .or_else(|| session.log_checks.unread(assignment).map(not_fetched))
                 .unwrap_or(Finding::NOTHING);
             let oldest = finding.oldest;
@@ -125,10 +129,14 @@ impl Coordinator {
                 waits_for: oldest.map(|_| finding.waits_for),
                 paused: session.pauses.should_pause(partition),
                 late: age >= thresholds.warn_after,
+                unreachable_leader: silence.map(unreachable),
             };
             partitions.insert(partition.clone(), health);
         }
         board.publish(|health| (health.connected, health.partitions) = (true, partitions));
+        if let Some(error) = self.end_unreachable(session, now) {
+            return Err(ServeError::Task(error));
+        }
         // Any recovery beyond a restart covers all partitions, so it comes first.
         due.sort_by_key(|(recovery, ..)| Reverse(*recovery));
         due.into_iter().try_for_each(|(recovery, partition, stuck)| {
@@ -186,6 +194,20 @@ fn diagnose_in_mapper(oldest: (i64, Instant), reading: &ActivityReading, now: In
     let excused = matches!(reading.state, ActivityState::Retrying { .. });
     let oldest = Some((oldest.0, now.duration_since(oldest.1)));
     Finding { oldest, waits_for: reading.to_string(), excused, in_mapper: true, ..Finding::NOTHING }
+}
+
+fn unreachable(Silence { leader, age, .. }: Silence) -> UnreachableLeader {
+    UnreachableLeader { name: leader.to_string(), silent_for: age }
+}
+
+/// The partition has finished what it has read, and its leader does not respond. No restart helps.
+fn waits_for_leader(Silence { leader, position, age }: &Silence) -> Finding {
+    let waits_for = match leader {
+        SilentLeader::Broker { .. } => format!("its leader {leader}, which does not respond"),
+        SilentLeader::Unknown => "a leader: the brokers name none that is alive".to_owned(),
+    };
+    let oldest = Some((position.unwrap_or(0), *age));
+    Finding { oldest, waits_for, excused: true, is_unread: true, ..Finding::NOTHING }
 }
 
 /// The partition has finished what it has read, and there is more to read.

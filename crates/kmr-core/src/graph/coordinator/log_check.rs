@@ -1,36 +1,38 @@
 //! Compares positions with the ends of logs: finds partitions that are not read, whatever the
-//! reason (L2).
+//! reason, and leaders that do not respond (L2).
 //!
-//! The coordinator never waits for the responses. `unread` compares them.
+//! The coordinator never waits for the responses. `unread` and `leaders` compare them.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::Coordinator;
 use super::session::{PartitionTask, Session};
+use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
+use crate::graph::observe::leaders::{LeaderWatch, Silence};
 use crate::graph::observe::unread::{ReadUpTo, UnreadRecords, UnreadWatch, interval};
-use crate::member::LogReach;
+use crate::graph::options::GraphOptions;
+use crate::member::LogReaches;
 use crate::record::TopicPartition;
+use crate::telemetry;
 use crate::util::future::BoxFuture;
 use crate::util::mutants::{Mutant, enabled};
-
-/// How far the logs of partitions reach.
-type Reach = BTreeMap<TopicPartition, LogReach>;
 
 /// The checks of a session.
 #[derive(Default)]
 pub(super) struct LogChecks {
     watch: UnreadWatch,
+    leaders: LeaderWatch,
     request: Option<Request>,
 }
 
 /// A request to the client that has no response yet.
 struct Request {
     requested: Vec<(TopicPartition, ReadUpTo)>,
-    response: BoxFuture<'static, Reach>,
+    sent: Instant,
+    response: BoxFuture<'static, LogReaches>,
 }
 
 impl LogChecks {
@@ -38,10 +40,15 @@ impl LogChecks {
     pub(super) fn unread(&self, assignment: &Assignment) -> Option<UnreadRecords> {
         self.watch.unread(assignment.id)
     }
+
+    /// The leader of an assignment, if it does not respond.
+    pub(super) fn silence(&self, assignment: &Assignment, now: Instant) -> Option<Silence> {
+        self.leaders.silence(assignment.id, now)
+    }
 }
 
 /// Pends while there is no request. Cancel safe: the future stays in its place.
-pub(super) async fn log_reach_known(checks: &mut LogChecks) -> Reach {
+pub(super) async fn log_reach_known(checks: &mut LogChecks) -> LogReaches {
     match &mut checks.request {
         Some(request) => (&mut request.response).await,
         None => std::future::pending().await,
@@ -50,18 +57,26 @@ pub(super) async fn log_reach_known(checks: &mut LogChecks) -> Reach {
 
 impl Coordinator {
     /// Notes the positions of all partitions, and requests how far their logs reach if that is due.
-    pub(super) fn check_logs(&self, session: &mut Session, warn_after: Duration, now: Instant) {
+    pub(super) fn check_logs(&self, session: &mut Session, now: Instant) {
         if enabled(Mutant::IgnoresUnread) {
             return;
         }
         let assignments = || self.ownership.assignments();
         let seen = assignments().filter_map(|assignment| read_up_to(session, assignment));
         let seen: Vec<ReadUpTo> = seen.collect();
-        session.log_checks.watch.observe(seen, now);
-        if session.log_checks.request.is_some() {
+        let checks = &mut session.log_checks;
+        checks.leaders.observe(&seen);
+        checks.watch.observe(seen, now);
+        for warning in checks.leaders.warnings(self.setup.options.connect_timeout, now) {
+            telemetry::leader_silent(&warning);
+        }
+        if checks.request.is_some() {
             return;
         }
-        let due = session.log_checks.watch.due(interval(warn_after), now);
+        let mut due = checks.watch.due(interval(self.setup.options.thresholds.warn_after), now);
+        if due.is_empty() {
+            due = checks.leaders.due(now);
+        }
         if due.is_empty() {
             return;
         }
@@ -75,20 +90,45 @@ impl Coordinator {
             requested.iter().map(|(partition, requested)| (partition.clone(), requested.position)).collect();
         let member = session.member.clone();
         let response = Box::pin(async move { member.log_reach(&positions).await });
-        session.log_checks.request = Some(Request { requested, response });
+        session.log_checks.request = Some(Request { requested, sent: now, response });
     }
 
-    /// Receives how far the logs reach: a log that is missing in `reach` has no response.
-    pub(super) fn receive_log_reach(session: &mut Session, reach: &Reach) {
+    /// Receives how far the logs reach. Nothing is known of a log that is missing in `reach`.
+    pub(super) fn receive_log_reach(session: &mut Session, reach: &LogReaches) {
         let (was_empty, now) = (session.routes.take_emptiness(), Instant::now());
-        let Some(Request { requested, .. }) = session.log_checks.request.take() else { return };
+        let Some(Request { requested, sent, .. }) = session.log_checks.request.take() else { return };
         for (partition, requested) in requested {
-            let watch = &mut session.log_checks.watch;
+            let LogChecks { watch, leaders, .. } = &mut session.log_checks;
             match reach.get(&partition) {
-                Some(reach) => watch.receive(requested, *reach, was_empty, now),
-                None => watch.receive_nothing(requested),
+                Some(Ok(reach)) => {
+                    watch.receive(requested, *reach, was_empty, now);
+                    leaders.receive(requested.assignment);
+                }
+                Some(Err(leader)) => {
+                    watch.receive_nothing(requested);
+                    leaders.receive_silence((&partition, requested), leader.clone(), sent);
+                }
+                None => {
+                    watch.receive_nothing(requested);
+                    leaders.receive(requested.assignment);
+                }
             }
         }
+    }
+
+    /// Why a bounded run cannot end: the leader of a partition has not responded for as long as
+    /// another client would be tried.
+    pub(super) fn end_unreachable(&self, session: &Session, now: Instant) -> Option<Error> {
+        let GraphOptions { until, reconnect_timeout, .. } = &self.setup.options;
+        until.as_ref()?;
+        self.ownership.assignments().find_map(|assignment| {
+            let silence = session.log_checks.silence(assignment, now)?;
+            (silence.age >= *reconnect_timeout).then(|| Error::LeaderUnreachable {
+                partition: assignment.partition.clone(),
+                leader: silence.leader.to_string(),
+                waited: silence.age,
+            })
+        })
     }
 }
 

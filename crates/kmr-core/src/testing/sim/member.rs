@@ -16,7 +16,7 @@ use super::log::PartitionLog;
 use super::memory::HeldBytes;
 use crate::error::Error;
 use crate::member::{
-    Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, LogReach,
+    Change, CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, LogReaches,
     MemberEvent, OffsetCommit, Ready, Rebalance, Reread, Start,
 };
 use crate::record::TopicPartition;
@@ -299,17 +299,14 @@ impl GroupMember for SimMember {
         Ok(partitions.iter().filter_map(offset).collect())
     }
 
-    async fn log_reach(
-        &self,
-        positions: &[(TopicPartition, Option<i64>)],
-    ) -> BTreeMap<TopicPartition, LogReach> {
+    async fn log_reach(&self, positions: &[(TopicPartition, Option<i64>)]) -> LogReaches {
         sleep(LOG_REACH_LATENCY).await;
         let state = self.cluster.lock();
         if state.is_cut_off(self.id, Instant::now()) {
-            return BTreeMap::new();
+            return LogReaches::new();
         }
         let reach = |(partition, _): &(TopicPartition, _)| {
-            Some((partition.clone(), state.log_reach(self.id, partition)?))
+            Some((partition.clone(), Ok(state.log_reach(self.id, partition)?)))
         };
         positions.iter().filter_map(reach).collect()
     }

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use super::kit::{Call, TestConsumer, options, partition, place, start_with, start_with_budget};
+use crate::config::Until;
 use crate::error::{BoxError, Error};
 use crate::graph::observe::watchdog::WatchdogThresholds;
 use crate::graph::options::GraphOptions;
 use crate::health::PartitionHealth;
-use crate::member::{Fetched, PartitionFailure};
+use crate::member::{Fetched, PartitionFailure, SilentLeader};
 use crate::record::OwnedRecord;
 use crate::strategy::Strategy;
 use crate::test_reducer::Collect;
@@ -163,4 +164,78 @@ async fn records_wait_for_their_turn_while_the_memory_budget_is_used_up() {
     assert!(health(&consumer, 1).late);
     consumer.force_stop();
     assert!(consumer.ended().await.is_err(), "records of partition 1 are unfinished");
+}
+
+/// As long as a request to a leader takes that does not respond.
+const NO_RESPONSE: Duration = Duration::from_secs(10);
+
+fn broker() -> SilentLeader {
+    SilentLeader::Broker { id: 2, address: "b:9092".into() }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_whose_leader_does_not_respond_is_late_and_never_restarted() {
+    let mut consumer = watched().await;
+    consumer.log_reach(0, 5, 5);
+    consumer.leader_is_silent(1, broker(), NO_RESPONSE);
+    consumer.assign(&[0, 1]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_committed(0, 5).await;
+    // The first request comes after 30 s, and its response is due 10 s later.
+    tokio::time::sleep(Duration::from_secs(80)).await;
+    let found = health(&consumer, 1);
+    assert_eq!(found.waits_for.as_deref(), Some("its leader b:9092 (broker 2), which does not respond"));
+    assert_eq!((found.late, found.oldest_unfinished), (false, None));
+    assert!(found.age > Duration::from_secs(40), "{found:?}");
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let found = health(&consumer, 1);
+    assert!(found.late && !consumer.control.board.health().is_healthy(), "{found:?}");
+    assert_eq!(found.unreachable_leader.map(|leader| leader.name).as_deref(), Some("b:9092 (broker 2)"));
+    consumer.fetch(0, 5..9);
+    consumer.log_reach(0, 9, 9);
+    consumer.until_committed(0, 9).await;
+    assert_eq!(health(&consumer, 0), PartitionHealth::default(), "the other partition is read");
+    consumer.leader_is_silent(1, SilentLeader::Unknown, Duration::ZERO);
+    tokio::time::sleep(RESTART_AFTER * 9).await;
+    assert_eq!((restarts(&consumer).len(), consumer.connections()), (0, 1), "a broker that is down for long");
+    let waits_for = health(&consumer, 1).waits_for;
+    assert_eq!(waits_for.as_deref(), Some("a leader: the brokers name none that is alive"));
+    consumer.log_reach(1, 0, 0);
+    tokio::time::sleep(NO_RESPONSE).await;
+    assert_eq!(health(&consumer, 1), PartitionHealth::default());
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_of_a_leader_show_that_it_responds() {
+    let mut consumer = watched().await;
+    consumer.leader_is_silent(0, broker(), NO_RESPONSE);
+    consumer.assign(&[0]).await;
+    tokio::time::sleep(WARN_AFTER * 2).await;
+    assert!(health(&consumer, 0).late);
+    consumer.fetch(0, 0..5);
+    consumer.until_committed(0, 5).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(health(&consumer, 0), PartitionHealth::default());
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bounded_run_ends_with_the_leader_that_does_not_respond() {
+    let limit = Duration::from_secs(300);
+    let options = GraphOptions { until: Some(Until::End), reconnect_timeout: limit, ..options() };
+    let strategy = Strategy::new().map(place).reduce(Collect::default());
+    let mut consumer = start_with(strategy, 1 << 20, options).await;
+    consumer.log(0, 5, 0);
+    consumer.log_reach(0, 5, 5);
+    consumer.leader_is_silent(1, broker(), NO_RESPONSE);
+    consumer.assign(&[0, 1]).await;
+    let started = tokio::time::Instant::now();
+    consumer.fetch(0, 0..5);
+    consumer.until_committed(0, 5).await;
+    consumer.until_ended().await;
+    let (error, waited) = (consumer.ended().await.err().unwrap(), started.elapsed());
+    let names_it = matches!(&error, Error::LeaderUnreachable { partition: p, .. } if *p == partition(1));
+    assert!(names_it && error.is_retryable() && error.to_string().contains("b:9092 (broker 2)"), "{error}");
+    assert!((limit..limit + Duration::from_secs(60)).contains(&waited), "{waited:?}");
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::sleep;
 
 use crate::error::Error;
 use crate::member::{
-    CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, LogReach, MemberEvent,
-    OffsetCommit, Ready, Rebalance, Reread, Start,
+    CommitOutcome, Connected, Connector, FetchQueue, Fetched, GroupMember, LogPoint, LogReach, LogReaches,
+    MemberEvent, OffsetCommit, Ready, Rebalance, Reread, SilentLeader, Start,
 };
 use crate::record::{OwnedRecord, TopicPartition};
 use crate::util::future::BoxFuture;
@@ -76,7 +77,9 @@ pub(super) struct TestKafka {
     pub(super) committed_metadata: Mutex<Vec<CommittedMetadata>>,
     pub(super) log_responses: Mutex<LogResponses>,
     /// How far the logs reach, as far as that is known.
-    pub(super) log_reach: Mutex<BTreeMap<i32, LogReach>>,
+    pub(super) log_reach: Mutex<BTreeMap<i32, Result<LogReach, SilentLeader>>>,
+    /// How long a response takes that shows how far logs reach.
+    pub(super) log_reach_latency: Mutex<Duration>,
     /// The questions how far they reach: partitions and positions.
     pub(super) questions: Mutex<Vec<Question>>,
 }
@@ -95,6 +98,7 @@ impl Default for TestKafka {
             committed_metadata: Mutex::default(),
             log_responses: Mutex::new(LogResponses::WithRecords),
             log_reach: Mutex::default(),
+            log_reach_latency: Mutex::default(),
             questions: Mutex::default(),
         }
     }
@@ -259,17 +263,20 @@ impl GroupMember for ScriptedMember {
         Ok(())
     }
 
-    async fn log_reach(
-        &self,
-        positions: &[(TopicPartition, Option<i64>)],
-    ) -> BTreeMap<TopicPartition, LogReach> {
+    async fn log_reach(&self, positions: &[(TopicPartition, Option<i64>)]) -> LogReaches {
+        let latency = *self.kafka.log_reach_latency.lock().unwrap();
+        if latency > Duration::ZERO {
+            sleep(latency).await;
+        }
         let reach = self.kafka.log_reach.lock().unwrap();
         let asked = positions.iter().map(|(partition, position)| (partition.partition(), *position));
         self.kafka.questions.lock().unwrap().push(asked.collect());
         let known = |(partition, position): &(TopicPartition, Option<i64>)| {
-            let LogReach { end, fetched } = *reach.get(&partition.partition())?;
-            let fetched = fetched.max(position.unwrap_or(0));
-            Some((partition.clone(), LogReach { end, fetched }))
+            let reach = reach.get(&partition.partition())?.clone().map(|LogReach { end, fetched }| {
+                let fetched = fetched.max(position.unwrap_or(0));
+                LogReach { end, fetched }
+            });
+            Some((partition.clone(), reach))
         };
         positions.iter().filter_map(known).collect()
     }

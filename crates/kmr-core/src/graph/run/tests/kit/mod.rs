@@ -23,7 +23,8 @@ use crate::graph::options::GraphOptions;
 use crate::graph::run::Graph;
 use crate::log_id::{LogAt, LogId};
 use crate::member::{
-    Change, Fetched, LogReach, MemberEvent, RECORD_OVERHEAD, Rebalance, RebalanceProtocol, Start,
+    Change, Fetched, LogReach, MemberEvent, RECORD_OVERHEAD, Rebalance, RebalanceProtocol, SilentLeader,
+    Start,
 };
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::stats::Counters;
@@ -159,7 +160,13 @@ impl TestConsumer {
 
     /// Sets how far a partition's log reaches, and how far the client has fetched it at least.
     pub(super) fn log_reach(&self, number: i32, end: i64, fetched: i64) {
-        self.kafka.log_reach.lock().unwrap().insert(number, LogReach { end, fetched });
+        self.kafka.log_reach.lock().unwrap().insert(number, Ok(LogReach { end, fetched }));
+    }
+
+    /// The leader of a partition does not respond from now on, and requests time out.
+    pub(super) fn leader_is_silent(&self, number: i32, leader: SilentLeader, timeout: Duration) {
+        *self.kafka.log_reach_latency.lock().unwrap() = timeout;
+        self.kafka.log_reach.lock().unwrap().insert(number, Err(leader));
     }
 
     /// The questions how far logs reach: partitions and positions.
