@@ -11,7 +11,7 @@ use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::MetadataPartition;
-use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
 
 /// Address, client id, the settings of `--set` and the credentials.
 pub(crate) fn config(args: &KafkaArgs, client_id: &str) -> anyhow::Result<ClientConfig> {
@@ -31,6 +31,7 @@ pub(crate) struct CapturingContext(Arc<Captured>);
 struct Captured {
     failure: ClientFailure,
     apis: Mutex<BTreeMap<String, (i16, i16)>>,
+    coordinator: Mutex<Option<String>>,
 }
 
 impl CapturingContext {
@@ -39,10 +40,22 @@ impl CapturingContext {
         self.0.failure.reason()
     }
 
+    /// `host:port` of the group's coordinator, as it advertises it. `None`: the brokers name none.
+    /// Needs `statistics.interval.ms`.
+    pub(crate) fn coordinator(&self) -> Option<String> {
+        self.0.coordinator.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Lowest and highest version of each request that a broker supports. Needs `debug=feature`.
     pub(crate) fn apis(&self) -> BTreeMap<String, (i16, i16)> {
         self.0.apis.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
+}
+
+/// The address of the group's coordinator, which the client reaches through a broker of its own.
+fn coordinator(statistics: Statistics) -> Option<String> {
+    let found = statistics.brokers.into_values().find(|broker| broker.source == "logical")?;
+    Some(found.nodename).filter(|address| !address.is_empty())
 }
 
 /// `[thrd:…]: …:   ApiKey Fetch (1) Versions 4..17`
@@ -59,6 +72,10 @@ impl ClientContext for CapturingContext {
             self.0.apis.lock().unwrap_or_else(PoisonError::into_inner).insert(name, versions);
         }
         tracing::debug!(target: "librdkafka", ?level, facility, "{line}");
+    }
+
+    fn stats(&self, statistics: Statistics) {
+        *self.0.coordinator.lock().unwrap_or_else(PoisonError::into_inner) = coordinator(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {

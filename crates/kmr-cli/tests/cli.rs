@@ -48,6 +48,7 @@ fn check_covers_only_what_a_start_needs() {
         ("settings", "ok"),
         ("broker", "ok"),
         ("topic", "ok"),
+        ("group coordinator", "ok"),
         ("ClickHouse", "fail"),
         ("table", "unknown"),
         ("columns", "unknown"),

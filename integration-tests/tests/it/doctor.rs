@@ -32,7 +32,7 @@ impl Diagnosis {
         let expected: BTreeMap<&str, (&str, &str)> =
             expected.iter().map(|(name, state, text)| (*name, (*state, *text))).collect();
         let checks = self.json["checks"].as_array().map_or(&[][..], Vec::as_slice);
-        assert_eq!(checks.len(), 19, "{}", self.json);
+        assert_eq!(checks.len(), 20, "{}", self.json);
         for check in checks {
             let name = check["check"].as_str().unwrap_or_default();
             let (state, text) = expected.get(name).copied().unwrap_or(("ok", ""));
@@ -136,7 +136,7 @@ async fn all_checks_pass_before_the_first_run_and_after_it() -> Result<()> {
 async fn wrong_servers_topics_and_settings_are_named() -> Result<()> {
     let scene = Scene::new(test_name!()).await?;
     let unknown = |name| (name, "unknown", "does not respond");
-    let kafka = ["read the topic", "commit", "group", "committed offsets"].map(unknown);
+    let kafka = ["group coordinator", "read the topic", "commit", "group", "committed offsets"].map(unknown);
     let no_broker = scene.doctor_at("127.0.0.1:9", &scene.topic, &[], &[]).await?;
     let topic = [
         ("broker", "fail", "127.0.0.1:9"),
@@ -321,7 +321,11 @@ async fn missing_permissions_are_found() -> Result<()> {
     };
     doctor_as(SecuredKafka::ALLOWED, &allowed, &allowed).await?.only(&[]);
     let group = doctor_as(SecuredKafka::ALLOWED, &allowed, &secret).await?;
-    let denied = [("group", "unknown", ""), ("committed offsets", "unknown", "")];
+    let denied = [
+        ("group coordinator", "fail", "not allowed"),
+        ("group", "unknown", ""),
+        ("committed offsets", "unknown", ""),
+    ];
     group.only(&[&denied[..], &[("commit", "fail", "not allowed")]].concat());
     let topic = doctor_as(SecuredKafka::ALLOWED, &secret, &allowed).await?;
     let rest =

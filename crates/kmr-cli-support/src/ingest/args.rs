@@ -47,7 +47,8 @@ pub struct RunArgs {
     /// Sizes and times.
     #[command(flatten)]
     pub tuning: Tuning,
-    /// Stop when all partitions are read to their end and no record has come for this long.
+    /// Stop when all partitions are read to their end and no record has come for this long. Ends
+    /// with an error if a partition's leader has not responded for 10 min.
     #[arg(long, env = "KMR_UNTIL_IDLE", value_name = "DURATION", value_parser = units::duration)]
     pub until_idle: Option<Duration>,
     /// Format of the summary at the end: a line on standard error, or JSON on standard output too.

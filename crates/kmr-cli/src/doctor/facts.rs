@@ -1,6 +1,7 @@
 //! The facts that the checks read.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -52,11 +53,13 @@ pub(super) struct KafkaFacts {
     pub(super) topic: String,
     pub(super) group: String,
     pub(super) protocol: Protocol,
-    /// `host:port` of every broker.
-    pub(super) brokers: Fact<Vec<String>>,
+    /// `host:port` of every broker, by id.
+    pub(super) brokers: Fact<BTreeMap<i32, String>>,
     /// Lowest and highest version of each request that the broker supports.
     pub(super) apis: BTreeMap<String, (i16, i16)>,
     pub(super) partitions: Fact<Vec<PartitionFacts>>,
+    /// Whether the coordinator of the group responds.
+    pub(super) coordinator: Result<(), NoCoordinator>,
     pub(super) may_read: Access,
     pub(super) may_commit: Access,
     /// `None`: no classic group of that name.
@@ -84,14 +87,56 @@ pub(super) type TopicSettings = BTreeMap<String, String>;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct PartitionFacts {
     pub(super) id: i32,
-    pub(super) has_leader: bool,
+    /// The id of its leader. `None`: it has none.
+    pub(super) leader: Option<i32>,
     pub(super) replicas: usize,
     pub(super) in_sync: usize,
     /// Lowest offset, and the one after the last readable one (the last stable offset).
     pub(super) log: Option<(i64, i64)>,
+    /// Why `log` is unknown. `None` also for a partition without a leader.
+    pub(super) no_log: Option<NoLog>,
     /// The offset after the last record, readable or in an open transaction.
     pub(super) end: Option<i64>,
     pub(super) committed: Option<i64>,
+}
+
+/// Why the bounds of a log are unknown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoLog {
+    /// The leader does not respond at the address that it advertises.
+    NoResponse,
+    /// The leader responded with an error.
+    Rejected(String),
+}
+
+/// Why the group's coordinator is no use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum NoCoordinator {
+    /// No broker has responded, so nothing is known.
+    Unknown(String),
+    /// The user may not describe the group.
+    NotAllowed,
+    /// It does not respond.
+    NoResponse {
+        /// `host:port`, as the coordinator advertises it. `None`: the brokers name none.
+        address: Option<String>,
+        reason: String,
+    },
+}
+
+impl fmt::Display for NoCoordinator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoCoordinator::Unknown(reason) => f.write_str(reason),
+            NoCoordinator::NotAllowed => f.write_str("not allowed to describe the group"),
+            NoCoordinator::NoResponse { address: Some(address), reason } => {
+                write!(f, "the coordinator at {address} does not respond: {reason}")
+            }
+            NoCoordinator::NoResponse { address: None, reason } => {
+                write!(f, "the brokers name no coordinator: {reason}")
+            }
+        }
+    }
 }
 
 /// A classic group.

@@ -1,15 +1,17 @@
 //! Checks of Kafka: settings, brokers, topic, permissions, group and its offsets. Pure.
 
+use std::collections::BTreeMap;
+
 use kmr_cli_support::ingest::Protocol;
 use kmr_cli_support::numbers::grouped;
 use kmr_core::WarningKind;
 
 use super::check::{Check, State};
-use super::facts::{Facts, KafkaFacts, PartitionFacts};
+use super::facts::{Facts, KafkaFacts, NoCoordinator, NoLog, PartitionFacts};
 
 /// The checks that decide whether the consumer starts.
 pub(super) fn start_up_checks(facts: &Facts) -> Vec<Check> {
-    vec![settings(facts), broker(&facts.kafka), topic(&facts.kafka)]
+    vec![settings(facts), broker(&facts.kafka), topic(&facts.kafka), coordinator(&facts.kafka)]
 }
 
 /// All checks of Kafka.
@@ -20,6 +22,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         broker(kafka),
         apis(kafka),
         topic(kafka),
+        coordinator(kafka),
         Check::permission(
             "read the topic",
             &kafka.may_read,
@@ -63,7 +66,10 @@ fn broker(kafka: &KafkaFacts) -> Check {
             format!("{}: {reason}", kafka.address),
             "check --broker, the network, TLS and the user",
         ),
-        Ok(brokers) => Check::ok("broker", format!("{} at {}", brokers.len(), brokers.join(", "))),
+        Ok(brokers) => {
+            let addresses: Vec<&str> = brokers.values().map(String::as_str).collect();
+            Check::ok("broker", format!("{} at {}", brokers.len(), addresses.join(", ")))
+        }
     }
 }
 
@@ -111,7 +117,7 @@ fn topic(kafka: &KafkaFacts) -> Check {
         let found: Vec<String> = partitions.iter().filter(|p| pick(p)).map(|p| p.id.to_string()).collect();
         found.join(", ")
     };
-    let (headless, lagging) = (list(|p| !p.has_leader), list(|p| p.in_sync < p.replicas));
+    let (headless, lagging) = (list(|p| p.leader.is_none()), list(|p| p.in_sync < p.replicas));
     let records: i64 = partitions.iter().filter_map(|p| p.log).map(|(low, end)| end - low).sum();
     let found = format!(
         "{:?}, {} partitions, {} offsets",
@@ -122,11 +128,62 @@ fn topic(kafka: &KafkaFacts) -> Check {
     if !headless.is_empty() {
         let remedy = "restore their brokers; until then these partitions are stuck";
         Check::new(NAME, State::Fail, format!("{found}; no leader: {headless}"), remedy)
+    } else if let Some(silent) = silent_leaders(kafka, partitions) {
+        Check::new(NAME, State::Fail, format!("{found}; {silent}"), ADVERTISED)
+    } else if let Some((id, reason)) = rejected(partitions) {
+        Check::unknown(NAME, format!("{found}; partition {id}: its log is unknown: {reason}"))
     } else if !lagging.is_empty() {
         let found = format!("{found}; replicas out of sync: {lagging}");
         Check::new(NAME, State::Warn, found, "check the brokers: one more failure may lose records")
     } else {
         Check::ok(NAME, found)
+    }
+}
+
+/// What to do about a broker that does not respond, although another one names its address.
+const ADVERTISED: &str =
+    "make the address reachable from here, or correct advertised.listeners of the broker";
+
+/// The leaders that do not respond, with the addresses that they advertise and their partitions.
+fn silent_leaders(kafka: &KafkaFacts, partitions: &[PartitionFacts]) -> Option<String> {
+    let mut silent = BTreeMap::<i32, Vec<String>>::new();
+    for partition in partitions.iter().filter(|partition| partition.no_log == Some(NoLog::NoResponse)) {
+        silent.entry(partition.leader?).or_default().push(partition.id.to_string());
+    }
+    let name = |(id, partitions): (i32, Vec<String>)| {
+        let address = kafka.brokers.as_ref().ok().and_then(|brokers| brokers.get(&id));
+        let address = address.map_or("an unknown address", String::as_str);
+        format!("no response from {address} (broker {id}), the leader of {}", partitions.join(", "))
+    };
+    let names: Vec<String> = silent.into_iter().map(name).collect();
+    (!names.is_empty()).then(|| names.join("; "))
+}
+
+/// The first partition whose leader responded with an error.
+fn rejected(partitions: &[PartitionFacts]) -> Option<(i32, &str)> {
+    partitions.iter().find_map(|partition| match &partition.no_log {
+        Some(NoLog::Rejected(reason)) => Some((partition.id, reason.as_str())),
+        _ => None,
+    })
+}
+
+fn coordinator(kafka: &KafkaFacts) -> Check {
+    const NAME: &str = "group coordinator";
+    let name = format!("{:?}", kafka.group);
+    let Err(reason) = &kafka.coordinator else { return Check::ok(NAME, format!("{name}: it responds")) };
+    let found = format!("{name}: {reason}");
+    match reason {
+        NoCoordinator::Unknown(_) => Check::unknown(NAME, found),
+        NoCoordinator::NotAllowed => {
+            Check::new(NAME, State::Fail, found, format!("grant READ on group {name}"))
+        }
+        NoCoordinator::NoResponse { address: Some(_), .. } => {
+            Check::new(NAME, State::Fail, found, ADVERTISED)
+        }
+        NoCoordinator::NoResponse { address: None, .. } => {
+            let remedy = "check that the partitions of __consumer_offsets have leaders";
+            Check::new(NAME, State::Fail, found, remedy)
+        }
     }
 }
 
@@ -218,7 +275,7 @@ fn transactions(kafka: &KafkaFacts) -> Check {
         return Check::unknown(NAME, "there are no partitions");
     };
     let mut open = Vec::new();
-    for partition in partitions.iter().filter(|partition| partition.has_leader) {
+    for partition in partitions.iter().filter(|partition| partition.leader.is_some()) {
         let (Some((_, stable)), Some(end)) = (partition.log, partition.end) else {
             return Check::unknown(NAME, format!("partition {}: no end offsets", partition.id));
         };
@@ -304,10 +361,54 @@ mod tests {
         let partition = |f: &mut Facts, change: fn(&mut PartitionFacts)| {
             f.kafka.partitions.as_mut().unwrap().iter_mut().for_each(change);
         };
-        let headless = checked("topic", |f| partition(f, |p| p.has_leader = p.id != 1));
+        let headless = checked("topic", |f| partition(f, |p| p.leader = Some(1).filter(|_| p.id != 1)));
         assert!(headless.0 == State::Fail && headless.1.contains("no leader: 1"), "{headless:?}");
         let lagging = checked("topic", |f| partition(f, |p| p.replicas = 3));
         assert!(lagging.0 == State::Warn && lagging.1.contains("out of sync: 0, 1"), "{lagging:?}");
+    }
+
+    #[test]
+    fn leaders_that_do_not_respond_fail_with_their_address() {
+        let with = |no_log: fn(i32) -> Option<NoLog>| {
+            checked("topic", |f| {
+                for partition in f.kafka.partitions.as_mut().unwrap() {
+                    partition.leader = Some(partition.id + 1);
+                    partition.no_log = no_log(partition.id);
+                    if partition.no_log.is_some() {
+                        (partition.log, partition.end) = (None, None);
+                    }
+                }
+            })
+        };
+        let (state, text) = with(|id| (id == 1).then_some(NoLog::NoResponse));
+        assert!(state == State::Fail && text.contains("d:9092 (broker 2), the leader of 1 →"), "{text}");
+        assert!(text.contains("advertised.listeners") && !text.contains("b:9092"), "{text}");
+        let (state, text) = with(|_| Some(NoLog::NoResponse));
+        assert!(state == State::Fail && text.contains("(broker 1), the leader of 0; no response"), "{text}");
+        let (state, text) = with(|id| (id == 1).then(|| NoLog::Rejected("storage".into())));
+        assert!(
+            state == State::Unknown && text.contains("partition 1") && text.contains("storage"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn a_coordinator_that_does_not_respond_fails_with_its_address() {
+        let with = |reason| checked("group coordinator", |f| f.kafka.coordinator = Err(reason));
+        let silent = |address: Option<&str>| NoCoordinator::NoResponse {
+            address: address.map(str::to_owned),
+            reason: "timed out".into(),
+        };
+        let (state, text) = with(silent(Some("d:9092")));
+        assert!(
+            state == State::Fail && text.contains("d:9092") && text.contains("advertised.list"),
+            "{text}"
+        );
+        let (state, text) = with(silent(None));
+        assert!(state == State::Fail && text.contains("__consumer_offsets"), "{text}");
+        let (state, text) = with(NoCoordinator::NotAllowed);
+        assert!(state == State::Fail && text.contains("READ on group \"g\""), "{text}");
+        assert_eq!(with(NoCoordinator::Unknown("no broker".into())).0, State::Unknown);
     }
 
     #[test]

@@ -7,11 +7,12 @@ use anyhow::Context;
 use kmr_cli_support::ingest::RunArgs;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataTopic;
+use rdkafka::metadata::{MetadataBroker, MetadataTopic};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 
 use super::dead_letter_facts;
-use super::facts::{Access, Fact, GroupFacts, KafkaFacts, PartitionFacts, Scope};
+use super::facts::{Access, Fact, GroupFacts, KafkaFacts, NoCoordinator, PartitionFacts, Scope};
+use super::leader_facts::LogClients;
 use crate::kafka_client::{self, CapturingContext};
 
 /// Timeout of one request.
@@ -38,6 +39,7 @@ pub(super) async fn gather(args: &RunArgs, scope: Scope) -> anyhow::Result<Kafka
         group: args.group.clone(),
         protocol: args.protocol,
         brokers: Err(unknown()),
+        coordinator: Err(NoCoordinator::Unknown(unknown())),
         apis: BTreeMap::new(),
         partitions: Err(unknown()),
         may_read: Access::Unknown(unknown()),
@@ -65,7 +67,7 @@ pub(super) async fn gather(args: &RunArgs, scope: Scope) -> anyhow::Result<Kafka
 /// Settings of a client that also sees the offsets of open transactions.
 fn config_for_ends(config: &ClientConfig) -> ClientConfig {
     let mut config = config.clone();
-    config.set("isolation.level", "read_uncommitted").remove("debug");
+    config.set("isolation.level", "read_uncommitted").remove("debug").remove("statistics.interval.ms");
     config
 }
 
@@ -81,6 +83,8 @@ fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
         ("auto.offset.reset", "error"),
         // Kafka's log bounds end at the last stable offset.
         ("isolation.level", "read_committed"),
+        // They have the address of the group's coordinator.
+        ("statistics.interval.ms", "200"),
         // librdkafka reports a broker's API versions only in these log lines.
         ("debug", "feature"),
     ] {
@@ -102,25 +106,20 @@ fn query(client: &Client, ends: Option<&ClientConfig>, facts: KafkaFacts, scope:
             return KafkaFacts { brokers: Err(reason), ..facts };
         }
     };
-    let brokers = metadata.brokers().iter().map(|broker| format!("{}:{}", broker.host(), broker.port()));
+    let address = |broker: &MetadataBroker| (broker.id(), format!("{}:{}", broker.host(), broker.port()));
+    let brokers = metadata.brokers().iter().map(address).collect();
     let found = metadata.topics().iter().find(|found| found.name() == facts.topic);
     let mut partitions = partitions(found);
     if let Ok(partitions) = &mut partitions {
-        // The ends come first, so that records that arrive meanwhile do not look like a
-        // transaction.
-        if let Some(Ok(client)) = ends.map(kafka_client::consumer) {
-            for partition in partitions.iter_mut().filter(|partition| partition.has_leader) {
-                let found = client.fetch_watermarks(&facts.topic, partition.id, REQUEST);
-                partition.end = found.ok().map(|(_, end)| end);
-            }
-        }
-        log_bounds(client, &facts.topic, partitions);
+        let ends = ends.and_then(|ends| kafka_client::consumer(ends).ok());
+        LogClients { stable: client, ends: ends.as_ref() }.query(&facts.topic, partitions, REQUEST);
     }
-    let facts = KafkaFacts { brokers: Ok(brokers.collect()), ..facts };
+    let coordinator = coordinator(client);
+    let facts = KafkaFacts { brokers: Ok(brokers), coordinator, ..facts };
     if scope == Scope::StartUp {
         return KafkaFacts { partitions, ..facts };
     }
-    let visible = group_is_visible(client);
+    let visible = facts.coordinator.as_ref().copied().map_err(NoCoordinator::to_string);
     let mut committed = visible.clone();
     let mut may_read = Access::Unknown("there is no partition to read".to_owned());
     if let Ok(partitions) = &mut partitions {
@@ -131,11 +130,11 @@ fn query(client: &Client, ends: Option<&ClientConfig>, facts: KafkaFacts, scope:
     {
         may_read = Access::Denied;
     }
-    let (may_commit, group_state) = match visible {
-        Ok(()) => (commit_access(client), group(client, &facts.group)),
+    let (may_commit, group_state) = match (visible, &facts.coordinator) {
+        (Ok(()), _) => (commit_access(client), group(client, &facts.group)),
         // Commits need READ, and READ implies DESCRIBE.
-        Err(reason) if reason == NOT_ALLOWED => (Access::Denied, Err(reason)),
-        Err(reason) => (Access::Unknown(reason.clone()), Err(reason)),
+        (Err(reason), Err(NoCoordinator::NotAllowed)) => (Access::Denied, Err(reason)),
+        (Err(reason), _) => (Access::Unknown(reason.clone()), Err(reason)),
     };
     KafkaFacts {
         apis: api_versions(client),
@@ -157,10 +156,8 @@ fn api_versions(client: &Client) -> BTreeMap<String, (i16, i16)> {
     client.context().apis()
 }
 
-const NOT_ALLOWED: &str = "not allowed to describe the group";
-
-/// Whether the user may describe the group, which finding its coordinator needs.
-fn group_is_visible(client: &Client) -> Fact<()> {
+/// Whether the coordinator responds. Finding it needs the permission to describe the group.
+fn coordinator(client: &Client) -> Result<(), NoCoordinator> {
     let mut wanted = TopicPartitionList::new();
     wanted.add_partition(NO_TOPIC, 0);
     let Err(error) = client.committed_offsets(wanted, REQUEST) else { return Ok(()) };
@@ -172,7 +169,11 @@ fn group_is_visible(client: &Client) -> Fact<()> {
             denied = cause.rdkafka_error_code() == Some(RDKafkaErrorCode::GroupAuthorizationFailed);
         }
     }
-    Err(if denied { NOT_ALLOWED.to_owned() } else { error.to_string() })
+    if denied {
+        return Err(NoCoordinator::NotAllowed);
+    }
+    let reason = client.context().reason().unwrap_or_else(|| error.to_string());
+    Err(NoCoordinator::NoResponse { address: client.context().coordinator(), reason })
 }
 
 fn partitions(found: Option<&MetadataTopic>) -> Fact<Vec<PartitionFacts>> {
@@ -187,18 +188,12 @@ fn partitions(found: Option<&MetadataTopic>) -> Fact<Vec<PartitionFacts>> {
     }
     let facts = |partition: &rdkafka::metadata::MetadataPartition| PartitionFacts {
         id: partition.id(),
-        has_leader: partition.leader() >= 0,
+        leader: Some(partition.leader()).filter(|id| *id >= 0),
         replicas: partition.replicas().len(),
         in_sync: partition.isr().len(),
         ..PartitionFacts::default()
     };
     Ok(found.partitions().iter().map(facts).collect())
-}
-
-fn log_bounds(client: &Client, topic: &str, partitions: &mut [PartitionFacts]) {
-    for partition in partitions.iter_mut().filter(|partition| partition.has_leader) {
-        partition.log = client.fetch_watermarks(topic, partition.id, REQUEST).ok();
-    }
 }
 
 fn read_committed(client: &Client, topic: &str, partitions: &mut [PartitionFacts]) -> Fact<()> {
@@ -225,7 +220,7 @@ fn read_access(client: &Client, topic: &str, partitions: &[PartitionFacts]) -> A
     let with_log = || partitions.iter().filter_map(|partition| Some((partition.id, partition.log?)));
     let fullest = with_log().max_by_key(|(_, (low, end))| end - low);
     let Some((partition, (low, _))) = fullest else {
-        return Access::Unknown("no partition has a leader".to_owned());
+        return Access::Unknown("no leader of a partition responds".to_owned());
     };
     let mut list = TopicPartitionList::new();
     let assigned =

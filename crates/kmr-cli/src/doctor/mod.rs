@@ -1,6 +1,7 @@
 //! `doctor` checks everything that a consumer needs, `check` only what it needs to start.
 //!
-//! - `kafka_facts` and `clickhouse_facts` query the servers. They join no group and write nothing.
+//! - `kafka_facts`, `leader_facts` and `clickhouse_facts` query the servers. They join no group and
+//!   write nothing.
 //! - `kafka_checks`, `clickhouse_checks` and `guarantee` check the facts. They query nothing.
 
 use std::process::ExitCode;
@@ -20,6 +21,7 @@ mod facts;
 mod guarantee;
 mod kafka_checks;
 mod kafka_facts;
+mod leader_facts;
 #[cfg(test)]
 mod sample_facts;
 

@@ -13,10 +13,11 @@ use super::facts::{
 pub(super) fn facts() -> Facts {
     let partition = |id| PartitionFacts {
         id,
-        has_leader: true,
+        leader: Some(1),
         replicas: 1,
         in_sync: 1,
         log: Some((10, 20)),
+        no_log: None,
         end: Some(20),
         committed: Some(15),
     };
@@ -28,9 +29,10 @@ pub(super) fn facts() -> Facts {
             topic: "events".into(),
             group: "g".into(),
             protocol: Protocol::Cooperative,
-            brokers: Ok(vec!["b:9092".into()]),
+            brokers: Ok([(1, "b:9092".into()), (2, "d:9092".into())].into()),
             apis: apis.into(),
             partitions: Ok(vec![partition(0), partition(1)]),
+            coordinator: Ok(()),
             may_read: Access::Allowed,
             may_commit: Access::Allowed,
             group_state: Ok(None),

@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use kmr_cli_support::ingest::{self, RunArgs, SummaryFormat};
 use kmr_cli_support::output;
+use kmr_core::Health;
 
 mod idle_watch;
 mod summary;
@@ -13,6 +14,11 @@ mod summary;
 use idle_watch::IdleWatch;
 use summary::Summary;
 
+/// How long `--until-idle` waits for a leader that does not respond: as long as a consumer tries to
+/// replace its client.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(600);
+/// Interval between samples of the health.
+const HEALTH: Duration = Duration::from_secs(1);
 /// Interval between samples of the counters. It limits the precision of the summary's rate.
 const SAMPLE: Duration = Duration::from_millis(20);
 
@@ -21,7 +27,8 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let consumer = ingest::consumer(&args)?;
     let handle = consumer.handle();
     let mut watch = IdleWatch::new(args.until_idle);
-    let mut sample = tokio::time::interval(SAMPLE);
+    let (mut sample, mut health) = (tokio::time::interval(SAMPLE), tokio::time::interval(HEALTH));
+    let mut unreachable = None;
     let mut running = tokio::spawn(consumer.run());
     let ended = loop {
         tokio::select! {
@@ -30,6 +37,12 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
                 tracing::info!("all partitions are read to their end, and no record came for {:?}", args.until_idle);
                 handle.stop();
             },
+            _ = health.tick(), if args.until_idle.is_some() && unreachable.is_none() => {
+                unreachable = unreachable_leader(&handle.health());
+                if unreachable.is_some() {
+                    handle.stop();
+                }
+            }
         }
     };
     let stats = handle.stats();
@@ -43,5 +56,48 @@ pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
         output::result(&summary.json().to_string());
     }
     ended?;
-    Ok(ExitCode::SUCCESS)
+    match unreachable {
+        None => Ok(ExitCode::SUCCESS),
+        Some(unreachable) => bail!(unreachable),
+    }
+}
+
+/// Why the run cannot reach the end of all partitions. `None`: it can.
+fn unreachable_leader(health: &Health) -> Option<String> {
+    health.partitions.iter().find_map(|(partition, health)| {
+        let leader = health.unreachable_leader.as_ref()?;
+        (leader.silent_for >= LEADER_TIMEOUT).then(|| {
+            format!(
+                "{partition}: its leader has not responded for {:?}: {}; make its address reachable from here, or \
+                 correct advertised.listeners of the broker",
+                leader.silent_for, leader.name
+            )
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use kmr_core::{PartitionHealth, TopicPartition, UnreachableLeader};
+
+    use super::*;
+
+    #[test]
+    fn a_leader_that_does_not_respond_ends_a_run_until_idle_after_ten_minutes() {
+        let mut leader = UnreachableLeader::default();
+        leader.name = "b:9092 (broker 2)".to_owned();
+        let mut found = |silent_for: u64| {
+            leader.silent_for = Duration::from_secs(silent_for);
+            let mut partition = PartitionHealth::default();
+            partition.unreachable_leader = Some(leader.clone());
+            let mut health = Health::default();
+            health.partitions.insert(TopicPartition::new("t", 0), PartitionHealth::default());
+            health.partitions.insert(TopicPartition::new("t", 1), partition);
+            unreachable_leader(&health)
+        };
+        assert_eq!(found(599), None);
+        let text = found(600).unwrap();
+        assert!(text.contains("t/1") && text.contains("b:9092 (broker 2)"), "{text}");
+        assert_eq!(unreachable_leader(&Health::default()), None);
+    }
 }
