@@ -1,5 +1,5 @@
-//! Queries the logs of all partitions, all leaders at once: a leader that does not respond delays no
-//! other.
+//! Queries the logs of all partitions, all leaders at once. A leader that does not respond delays
+//! no other.
 
 use std::collections::BTreeMap;
 use std::thread;

@@ -10,13 +10,13 @@
 //! * Partitions. `positions` knows the position of each partition and has the gate between polling
 //!   and moving positions. `fetcher` makes the calls that move them. `fetch_limit` bounds what a
 //!   response unpacks to. `log_reach` compares positions with the ends of logs, with what
-//!   `statistics` show. `starts` reads offsets. `commits` turns replies into outcomes. `topic_ids` and `logs`
-//!   identify topics and their logs.
+//!   `statistics` show. `starts` reads offsets. `commits` turns replies into outcomes. `topic_ids`
+//!   and `logs` identify topics and their logs.
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
 //! * Users of a client. `subscription` matches names of topics. `open`, `topic_check` and `leaders`
-//!   create a client. `connect` makes it a member, after `coordinator_check`. `reader` and `reading` read records again.
-//!   `reset` sets the offsets of a group.
+//!   create a client. `connect` makes it a member, after `coordinator_check`. `reader` and `reading`
+//!   read records again. `reset` sets the offsets of a group.
 
 mod bootstrap;
 mod commits;

@@ -16,7 +16,7 @@ use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::record::TopicPartition;
 
-/// Between two looks of a thread that waits.
+/// Between two checks of a thread that waits.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// The statistics of one moment.
