@@ -96,11 +96,7 @@ impl Coordinator {
             let (partition, state) = (&assignment.partition, states.get(&assignment.id).copied());
             task.meter.log_end(|| session.member.log_end(partition));
             task.meter.finished_below(state.and_then(|state| state.finished_below));
-            let silence = session.log_checks.silence(assignment, now);
-            let finding = diagnose(&board, task, state, now)
-                .or_else(|| silence.as_ref().map(waits_for_leader))
-                .or_else(|| session.log_checks.unread(assignment).map(not_fetched))
-                .unwrap_or(Finding::NOTHING);
+            let finding = find(&board, session, (task, state), now);
             let oldest = finding.oldest;
             // A reset waits without a limit for the mapper, which may never return.
             let reset_waits = finding.in_mapper && session.repositionings.is_reset(partition);
@@ -129,14 +125,12 @@ impl Coordinator {
                 waits_for: oldest.map(|_| finding.waits_for),
                 paused: session.pauses.should_pause(partition),
                 late: age >= thresholds.warn_after,
-                unreachable_leader: silence.map(unreachable),
+                unreachable_leader: session.log_checks.silence(assignment, now).map(unreachable),
             };
             partitions.insert(partition.clone(), health);
         }
         board.publish(|health| (health.connected, health.partitions) = (true, partitions));
-        if let Some(error) = self.end_unreachable(session, now) {
-            return Err(ServeError::Task(error));
-        }
+        self.check_end_reachable(session, now)?;
         // Any recovery beyond a restart covers all partitions, so it comes first.
         due.sort_by_key(|(recovery, ..)| Reverse(*recovery));
         due.into_iter().try_for_each(|(recovery, partition, stuck)| {
@@ -163,6 +157,20 @@ fn recover(
         Recovery::NewClient => Err(ServeError::Client(stuck.error(partition))),
         Recovery::End => Err(ServeError::Task(stuck.error(partition))),
     }
+}
+
+/// What a partition waits for.
+fn find(
+    board: &StatusBoard,
+    session: &Session,
+    (task, state): (&PartitionTask, Option<&AssignmentReport>),
+    now: Instant,
+) -> Finding {
+    let (checks, assignment) = (&session.log_checks, &task.assignment);
+    diagnose(board, task, state, now)
+        .or_else(|| checks.silence(assignment, now).map(waits_for_leader))
+        .or_else(|| checks.unread(assignment).map(not_fetched))
+        .unwrap_or(Finding::NOTHING)
 }
 
 /// What the oldest unfinished record waits for. `None`: every record that was read is finished.
@@ -201,12 +209,12 @@ fn unreachable(Silence { leader, age, .. }: Silence) -> UnreachableLeader {
 }
 
 /// The partition has finished what it has read, and its leader does not respond. No restart helps.
-fn waits_for_leader(Silence { leader, position, age }: &Silence) -> Finding {
+fn waits_for_leader(Silence { leader, position, age }: Silence) -> Finding {
     let waits_for = match leader {
         SilentLeader::Broker { .. } => format!("its leader {leader}, which does not respond"),
         SilentLeader::Unknown => "a leader: the brokers name none that is alive".to_owned(),
     };
-    let oldest = Some((position.unwrap_or(0), *age));
+    let oldest = Some((position.unwrap_or(0), age));
     Finding { oldest, waits_for, excused: true, is_unread: true, ..Finding::NOTHING }
 }
 

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::Coordinator;
 use super::session::{PartitionTask, Session};
+use super::supervision::ServeError;
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
 use crate::graph::observe::leaders::{LeaderWatch, Silence};
@@ -116,19 +117,27 @@ impl Coordinator {
         }
     }
 
-    /// Why a bounded run cannot end: the leader of a partition has not responded for as long as
-    /// another client would be tried.
-    pub(super) fn end_unreachable(&self, session: &Session, now: Instant) -> Option<Error> {
+    /// # Errors
+    /// A bounded run cannot end: the leader of a partition has not responded for as long as another
+    /// client would be tried.
+    pub(super) fn check_end_reachable(&self, session: &Session, now: Instant) -> Result<(), ServeError> {
         let GraphOptions { until, reconnect_timeout, .. } = &self.setup.options;
-        until.as_ref()?;
-        self.ownership.assignments().find_map(|assignment| {
-            let silence = session.log_checks.silence(assignment, now)?;
-            (silence.age >= *reconnect_timeout).then(|| Error::LeaderUnreachable {
-                partition: assignment.partition.clone(),
-                leader: silence.leader.to_string(),
-                waited: silence.age,
-            })
-        })
+        if until.is_none() {
+            return Ok(());
+        }
+        for assignment in self.ownership.assignments() {
+            let silence = session.log_checks.silence(assignment, now);
+            if let Some(Silence { leader, age, .. }) =
+                silence.filter(|silence| silence.age >= *reconnect_timeout)
+            {
+                return Err(ServeError::Task(Error::LeaderUnreachable {
+                    partition: assignment.partition.clone(),
+                    leader: leader.to_string(),
+                    waited: age,
+                }));
+            }
+        }
+        Ok(())
     }
 }
 
