@@ -87,7 +87,7 @@ impl LogEnds {
                 Some(Ok(end)) => behind.push((partition.clone(), *position, end)),
                 Some(Err(NoEnd::Rejected)) => {}
                 Some(Err(NoEnd::NoLeader)) => {
-                    drop(reaches.insert(partition.clone(), Err(SilentLeader::Unknown)))
+                    drop(reaches.insert(partition.clone(), Err(SilentLeader::Unknown)));
                 }
                 Some(Err(NoEnd::NoResponse)) => silent.push((partition.clone(), true)),
                 None => silent.push((partition.clone(), false)),
