@@ -226,7 +226,7 @@ impl Instruments {
     pub fn new(records: usize, each: usize) -> Self {
         let recorder = Recorder::recording();
         let (stage, meter) =
-            (recorder.stage("reduce 1"), recorder.partition(&TopicPartition::new("t", 0), 1));
+            (recorder.stage("reduce 1"), recorder.partition(&TopicPartition::new("t", 0), 1, || 0));
         let record = |at: usize| {
             let millis = i64::try_from(at / each).unwrap_or(0);
             OwnedRecord::new("t", 0, 0).with_timestamp_millis(millis)

@@ -9,6 +9,7 @@ mod config;
 mod consumer;
 mod dead_letter;
 mod error;
+mod event;
 mod fork;
 mod graph;
 mod health;
@@ -22,6 +23,8 @@ mod reducer;
 mod signals;
 mod stage;
 mod stats;
+#[cfg(feature = "metrics")]
+mod status;
 mod strategy;
 mod telemetry;
 pub(crate) mod util;
@@ -41,6 +44,8 @@ pub use config::{ClientConfig, ConfigWarning, ResetPolicy, StartAt, Until, Warni
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, RunReport, start_consumer};
 pub use dead_letter::DeadLetter;
 pub use error::{BoxError, CodedError, Error, Retryable, StopConsumer, error_chain};
+#[cfg(feature = "metrics")]
+pub use event::{Event, EventKind};
 pub use fork::{Either, Fork, ForkOutput, ForkRows};
 pub use graph::pipeline::Pipeline;
 pub use health::{Health, PartitionHealth, UnreachableLeader};
@@ -55,6 +60,8 @@ pub use reducer::{
 };
 pub use stage::{AsyncMapper, Concurrency, Mapper, stage_name};
 pub use stats::Stats;
+#[cfg(feature = "metrics")]
+pub use status::{ConsumerState, DeliveryStatus, PartitionStatus, StageStatus, Status};
 pub use strategy::{IntoPipeline, Records, Strategy};
 pub use watchdog::Watchdog;
 

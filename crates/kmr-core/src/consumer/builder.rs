@@ -283,6 +283,10 @@ impl ConsumerBuilder<Pipeline> {
             counters: Arc::new(Counters::with_metrics(self.options.recorder())),
             #[cfg(feature = "metrics")]
             group: self.options.config.get("group.id").unwrap_or_default().into(),
+            #[cfg(feature = "metrics")]
+            instance: self.options.config.get("group.instance.id").map(Into::into),
+            #[cfg(feature = "metrics")]
+            built: std::time::Instant::now(),
             budget: Budget::new(self.options.memory_budget - self.options.prefetch_bytes()),
         };
         Ok(Consumer {

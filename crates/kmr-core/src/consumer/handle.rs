@@ -20,6 +20,10 @@ pub struct ConsumerHandle {
     pub(super) budget: Arc<Budget>,
     #[cfg(feature = "metrics")]
     pub(super) group: Arc<str>,
+    #[cfg(feature = "metrics")]
+    pub(super) instance: Option<Arc<str>>,
+    #[cfg(feature = "metrics")]
+    pub(super) built: std::time::Instant,
 }
 
 impl ConsumerHandle {
@@ -188,6 +192,10 @@ mod tests {
             budget: Budget::new(1 << 20),
             #[cfg(feature = "metrics")]
             group: "g".into(),
+            #[cfg(feature = "metrics")]
+            instance: None,
+            #[cfg(feature = "metrics")]
+            built: Instant::now(),
         };
         let mut signals = Signals::default();
         let mut now = Instant::now();

@@ -2,7 +2,7 @@
 //!
 //! * `builder` and `options`: the settings, and the checks before anything is connected;
 //! * `run`: a consumer that is built, and its run;
-//! * `handle` and `report`: watching and directing a run, and its result;
+//! * `handle`, `status` and `report`: watching and directing a run, and its result;
 //! * `runtime_watchdog`: a runtime whose threads are all held.
 
 mod builder;
@@ -11,6 +11,8 @@ mod options;
 mod report;
 mod run;
 mod runtime_watchdog;
+#[cfg(feature = "metrics")]
+mod status;
 #[cfg(test)]
 mod test_builder;
 

@@ -10,7 +10,8 @@ use super::options::Options;
 use super::report::RunReport;
 use super::runtime_watchdog::{self, EXIT_CODE};
 use crate::client::{Connect, OpenOptions};
-use crate::error::{BoxError, Error};
+use crate::error::{BoxError, Error, error_chain};
+use crate::event::Event;
 use crate::graph::control::Controls;
 #[cfg(feature = "testing")]
 use crate::graph::memory::budget::Budget;
@@ -125,6 +126,10 @@ impl Consumer {
         let ending = graph.run(pipeline).await;
         if options.watchdog.exit_when_stuck && matches!(&ending, Err(Error::Stuck { .. })) {
             exit_soon();
+        }
+        if let Err(error) = &ending {
+            let text = || format!("the consumer ended: {}", error_chain(error));
+            handle.counters.metrics.event(|| Event::error(text()));
         }
         let stats = handle.stats();
         ending.map(|ending| RunReport::new(&ending, stats))

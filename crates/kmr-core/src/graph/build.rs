@@ -94,6 +94,7 @@ fn spawn_reduce<R: Reducer>(
 ) -> mpsc::Sender<TrackedRows<R::Rows>> {
     let (sender, input) = mpsc::channel(CHANNEL_CAPACITY);
     let name = info.stage.to_string();
+    context.counters.metrics.channel(&name, info.options.max_in_flight, sender.downgrade());
     let runtime = ReduceRuntime {
         recorder: context.counters.metrics.stage(info.stage.name()),
         stage: info.stage,

@@ -10,7 +10,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use super::channel::StageChannel;
 use super::descriptors as describe;
+use super::event_log::EventLog;
 use super::labels::Phase;
 use super::live::LiveCollector;
 use super::partition::{PartitionState, Reporter};
@@ -40,6 +42,9 @@ pub(super) struct Families {
     /// The assigned partitions, in the order of their assignments. A reference is dead once its
     /// assignment has ended.
     pub(super) partitions: Mutex<Vec<Weak<PartitionState>>>,
+    /// The input channels of reduce stages, in the order in which the stages start: the last first.
+    pub(super) channels: Mutex<Vec<StageChannel>>,
+    pub(super) events: Arc<EventLog>,
     /// Requests the committer's report. The session sets it, so there is none before the first
     /// session.
     pub(super) reporter: Mutex<Option<Reporter>>,
@@ -77,6 +82,8 @@ impl Families {
             breaker_tripped: AtomicBool::new(false),
             of_stages: Mutex::default(),
             partitions: Mutex::default(),
+            channels: Mutex::default(),
+            events: Arc::default(),
             reporter: Mutex::default(),
         };
         register(to, describe::PHASE, phases);

@@ -88,7 +88,8 @@ impl Snapshot {
             let offset = move |reading: &PartitionReading| u64::try_from(of(reading)?).ok();
             labelled.iter().filter_map(move |(labels, reading)| Some((labels.clone(), offset(reading)?)))
         };
-        let seconds = labelled.iter().map(|(labels, reading)| (labels.clone(), reading.lag_seconds));
+        let seconds =
+            labelled.iter().filter_map(|(labels, reading)| Some((labels.clone(), reading.lag_seconds?)));
         series(to, describe::POSITION, MetricType::Gauge, offsets(|reading| reading.position))?;
         series(to, describe::COMMITTED_OFFSET, MetricType::Gauge, offsets(|reading| reading.committed))?;
         series(to, describe::LOG_END, MetricType::Gauge, offsets(|reading| reading.log_end))?;

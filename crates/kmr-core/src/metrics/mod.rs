@@ -4,8 +4,9 @@
 //! histograms (`series`), and `partition` the state of each assigned partition, with the
 //! `timestamps` of its unfinished records. `scrape` returns everything as text, and `live` encodes
 //! what it reads from the running consumer. `stage` is for reducers with metrics of their own, and
-//! `descriptors` has the names. Without the feature, `off` has the same calls, which compile to
-//! nothing.
+//! `descriptors` has the names. A status reads the partitions as a scrape does, and also the
+//! `channel`s of stages and the `event_log`. Without the feature, `off` has the same calls, which
+//! compile to nothing.
 //!
 //! Invariants:
 //! 1. Tasks record once per batch, poll or call, never once per record.
@@ -17,7 +18,11 @@
 mod labels;
 
 #[cfg(feature = "metrics")]
+mod channel;
+#[cfg(feature = "metrics")]
 mod descriptors;
+#[cfg(feature = "metrics")]
+mod event_log;
 #[cfg(feature = "metrics")]
 mod families;
 #[cfg(feature = "metrics")]
@@ -41,11 +46,15 @@ mod off;
 pub(crate) use self::labels::{AttemptOutcome, FlushCause, Phase};
 
 #[cfg(feature = "metrics")]
+pub(crate) use self::channel::StageReading;
+#[cfg(feature = "metrics")]
 pub(crate) use self::live::{Live, Totals};
 #[cfg(feature = "metrics")]
-pub(crate) use self::partition::{PartitionMeter, Progress};
+pub(crate) use self::partition::{PartitionMeter, PartitionReading, Progress};
 #[cfg(feature = "metrics")]
 pub(crate) use self::recorder::{Recorder, StageRecorder};
+#[cfg(feature = "metrics")]
+pub(crate) use self::scrape::Readings;
 #[cfg(feature = "metrics")]
 pub use self::{
     scrape::MetricsFormat,

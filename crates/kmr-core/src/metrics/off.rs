@@ -3,7 +3,10 @@
 
 use std::time::Duration;
 
+use tokio::sync::mpsc::WeakSender;
+
 use super::labels::{AttemptOutcome, FlushCause, Phase};
+use crate::event::Event;
 use crate::member::RecordBatch;
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
@@ -42,9 +45,23 @@ impl Recorder {
     }
 
     #[inline(always)]
-    pub(crate) fn partition(&self, _: &TopicPartition, _: u64) -> PartitionMeter {
+    pub(crate) fn partition(
+        &self,
+        _: &TopicPartition,
+        _: u64,
+        _: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> PartitionMeter {
         PartitionMeter(())
     }
+
+    #[inline(always)]
+    pub(crate) fn event(&self, _: impl FnOnce() -> Event) {}
+
+    #[inline(always)]
+    pub(crate) fn events(&self, _: impl Iterator<Item = Event>) {}
+
+    #[inline(always)]
+    pub(crate) fn channel<T>(&self, _: &str, _: usize, _: WeakSender<T>) {}
 
     #[inline(always)]
     pub(crate) fn set_reporter(
@@ -78,6 +95,9 @@ impl StageRecorder {
     pub(crate) fn delivery(&self) -> Timer {
         Timer
     }
+
+    #[inline(always)]
+    pub(crate) fn failed(&self, _: &str) {}
 
     #[inline(always)]
     pub(crate) fn attempt(&self, _: AttemptOutcome, _: Option<&str>, _: Duration) {}

@@ -1,5 +1,6 @@
 //! The state of one assigned partition, from which a scrape computes its lag.
 
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,11 +28,11 @@ pub(super) type Reporter = Box<dyn Fn() -> BoxFuture<'static, Vec<Progress>> + S
 pub(crate) struct PartitionMeter(pub(super) Option<Arc<PartitionState>>);
 
 /// The state of one assigned partition. [`PartitionMeter`] writes it, and a scrape reads it.
-#[derive(Debug)]
 pub(super) struct PartitionState {
     pub(super) partition: TopicPartition,
     pub(super) assignment: u64,
     offsets: Mutex<Offsets>,
+    unmapped: Box<dyn Fn() -> usize + Send + Sync>,
 }
 
 #[derive(Debug, Default)]
@@ -46,13 +47,16 @@ struct Offsets {
 
 /// The values of one partition at one moment.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct PartitionReading {
-    pub(super) partition: TopicPartition,
-    pub(super) position: Option<i64>,
-    pub(super) committed: Option<i64>,
-    pub(super) log_end: Option<i64>,
-    pub(super) lag: Option<i64>,
-    pub(super) lag_seconds: f64,
+pub(crate) struct PartitionReading {
+    pub(crate) partition: TopicPartition,
+    pub(crate) position: Option<i64>,
+    pub(crate) committed: Option<i64>,
+    pub(crate) log_end: Option<i64>,
+    pub(crate) lag: Option<i64>,
+    /// `None`: metrics are not recorded.
+    pub(crate) lag_seconds: Option<f64>,
+    /// Bytes of records that wait for their mapper.
+    pub(crate) unmapped_bytes: u64,
 }
 
 impl PartitionMeter {
@@ -109,8 +113,12 @@ impl Offsets {
 }
 
 impl PartitionState {
-    pub(super) fn new(partition: TopicPartition, assignment: u64) -> Arc<Self> {
-        Arc::new(Self { partition, assignment, offsets: Mutex::default() })
+    pub(super) fn new(
+        partition: TopicPartition,
+        assignment: u64,
+        unmapped: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new(Self { partition, assignment, offsets: Mutex::default(), unmapped: Box::new(unmapped) })
     }
 
     /// Receives the committer's report of this assignment.
@@ -134,12 +142,20 @@ impl PartitionState {
             committed: offsets.committed,
             log_end,
             lag: log_end.zip(finished).map(|(end, finished)| (end - finished).max(0)),
-            lag_seconds: age as f64 / 1_000.0,
+            lag_seconds: Some(age as f64 / 1_000.0),
+            unmapped_bytes: (self.unmapped)() as u64,
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Offsets> {
         self.offsets.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for PartitionState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut debug = f.debug_struct("PartitionState");
+        debug.field("partition", &self.partition).field("offsets", &self.offsets).finish_non_exhaustive()
     }
 }
 
@@ -157,7 +173,7 @@ mod tests {
     use crate::test_records::OwnedBatch;
 
     fn state() -> (PartitionMeter, Arc<PartitionState>) {
-        let state = PartitionState::new(TopicPartition::new("t", 0), 1);
+        let state = PartitionState::new(TopicPartition::new("t", 0), 1, || 7);
         (PartitionMeter(Some(state.clone())), state)
     }
 
@@ -177,22 +193,23 @@ mod tests {
     fn lag_is_the_age_of_the_oldest_unfinished_record_and_never_negative() {
         let (meter, state) = state();
         meter.received(&batch(&[(5, Some(1_000)), (6, Some(2_000)), (9, Some(2_500))]));
-        assert_eq!(state.read(at(4_000)).lag_seconds, 3.0);
+        assert_eq!(state.read(at(4_000)).lag_seconds, Some(3.0));
         state.progress(&Progress { assignment: 1, finished_below: Some(6), committed: None });
-        assert_eq!(state.read(at(4_000)).lag_seconds, 2.0);
+        assert_eq!(state.read(at(4_000)).lag_seconds, Some(2.0));
         state.progress(&Progress { assignment: 1, finished_below: Some(7), committed: Some(6) });
         let reading = state.read(at(4_000));
-        assert_eq!((reading.lag_seconds, reading.committed), (1.5, Some(6)), "8 is not in the log");
-        assert_eq!(state.read(at(2_000)).lag_seconds, 0.0, "the producer's clock is ahead");
+        assert_eq!((reading.lag_seconds, reading.committed), (Some(1.5), Some(6)), "8 is not in the log");
+        assert_eq!(state.read(at(2_000)).lag_seconds, Some(0.0), "the producer's clock is ahead");
         meter.finished_below(Some(10));
-        assert_eq!(state.read(at(90_000)).lag_seconds, 0.0);
+        assert_eq!(state.read(at(90_000)).lag_seconds, Some(0.0));
+        assert_eq!(state.read(at(90_000)).unmapped_bytes, 7);
     }
 
     #[test]
     fn a_record_without_a_timestamp_counts_from_its_arrival() {
         let (meter, state) = state();
         meter.received(&batch(&[(5, None)]));
-        let lag = state.read(SystemTime::now() + Duration::from_secs(60)).lag_seconds;
+        let lag = state.read(SystemTime::now() + Duration::from_secs(60)).lag_seconds.unwrap();
         assert!((60.0..70.0).contains(&lag), "{lag}");
     }
 

@@ -7,13 +7,17 @@ use std::time::Duration;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use tokio::sync::mpsc::WeakSender;
 use tokio::time::Instant;
 
+use super::channel::StageChannel;
+use super::event_log::EventLog;
 use super::families::Families;
 use super::labels::{AttemptOutcome, FlushCause, Phase};
 use super::partition::{PartitionMeter, PartitionState, Progress};
 use super::series::{Counters, Seconds};
 use super::stage::StageMetrics;
+use crate::event::Event;
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
 
@@ -42,10 +46,41 @@ impl Recorder {
         StageMetrics::new(stage, self.0.clone())
     }
 
-    /// The state of a new assignment.
-    pub(crate) fn partition(&self, partition: &TopicPartition, assignment: u64) -> PartitionMeter {
+    /// Keeps an event for the status. `event` is called only if metrics are recorded.
+    pub(crate) fn event(&self, event: impl FnOnce() -> Event) {
+        if let Some(on) = &self.0 {
+            on.events.add(event());
+        }
+    }
+
+    /// Keeps events for the status. The iterator runs only if metrics are recorded.
+    pub(crate) fn events(&self, events: impl Iterator<Item = Event>) {
+        if let Some(on) = &self.0 {
+            events.for_each(|event| on.events.add(event));
+        }
+    }
+
+    /// A reduce stage starts, with this input channel. It keeps the channel not open.
+    pub(crate) fn channel<T: Send + 'static>(
+        &self,
+        stage: &str,
+        max_deliveries: usize,
+        sender: WeakSender<T>,
+    ) {
+        let Some(on) = &self.0 else { return };
+        let channel = StageChannel::new(stage, max_deliveries, sender);
+        on.channels.lock().unwrap_or_else(PoisonError::into_inner).push(channel);
+    }
+
+    /// The state of a new assignment. `unmapped`: bytes of its records that wait for their mapper.
+    pub(crate) fn partition(
+        &self,
+        partition: &TopicPartition,
+        assignment: u64,
+        unmapped: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> PartitionMeter {
         PartitionMeter(self.0.as_ref().map(|on| {
-            let state = PartitionState::new(partition.clone(), assignment);
+            let state = PartitionState::new(partition.clone(), assignment, unmapped);
             let mut partitions = on.partitions.lock().unwrap_or_else(PoisonError::into_inner);
             partitions.retain(|known| known.strong_count() > 0);
             partitions.push(Arc::downgrade(&state));
@@ -123,6 +158,7 @@ pub(crate) struct StageRecorder(Option<Arc<StageSeries>>);
 #[derive(Debug)]
 struct StageSeries {
     stage: Arc<str>,
+    events: Arc<EventLog>,
     /// In the order of [`FlushCause::ALL`].
     batches: [Counter; FlushCause::ALL.len()],
     batch_rows: Histogram,
@@ -148,6 +184,7 @@ impl StageSeries {
             deliver: on.phases[Phase::Deliver as usize].clone(),
             attempts: on.attempts.clone(),
             attempt_times: on.attempt_times.get_or_create_owned(&labels),
+            events: on.events.clone(),
             stage,
         }
     }
@@ -167,6 +204,12 @@ impl StageRecorder {
             on.in_flight.inc();
             (Instant::now(), on.clone())
         }))
+    }
+
+    /// An attempt failed with this error, and another one follows.
+    pub(crate) fn failed(&self, error: &str) {
+        let Some(on) = &self.0 else { return };
+        on.events.add(Event::error(format!("delivery failed: {error}")).in_stage(&on.stage));
     }
 
     /// An attempt has ended. `code`: the code of its error.

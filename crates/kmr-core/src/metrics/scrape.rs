@@ -9,10 +9,12 @@ use std::time::{Duration, SystemTime};
 use prometheus_client::encoding::{prometheus_text, text};
 use tokio::time::timeout;
 
+use super::channel::{StageChannel, StageReading};
 use super::families::Families;
 use super::live::{Live, Snapshot};
 use super::partition::{PartitionReading, PartitionState};
 use super::recorder::Recorder;
+use crate::event::Event;
 use crate::record::TopicPartition;
 
 /// Longest wait for the committer's report. It comes at once, unless the runtime is stuck. Then
@@ -46,25 +48,72 @@ impl Recorder {
     /// reported what is finished.
     pub(crate) async fn scrape(&self, format: MetricsFormat, live: impl FnOnce() -> Live) -> String {
         let Some(on) = &self.0 else { return String::new() };
-        let report =
-            on.reporter.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|report| report());
-        let report = match report {
-            Some(report) => timeout(REPORT_TIMEOUT, report).await.unwrap_or_default(),
-            None => Vec::new(),
-        };
-        let partitions = on.assigned(|state| {
-            report
-                .iter()
-                .filter(|progress| progress.assignment == state.assignment)
-                .for_each(|p| state.progress(p));
-            state.read(SystemTime::now())
-        });
+        let (partitions, _) = on.read_partitions().await;
         let breaker_tripped = on.breaker_tripped.load(Ordering::Relaxed);
         on.encode(format, Snapshot { live: live(), partitions, breaker_tripped }).unwrap_or_default()
+    }
+
+    /// What a status shows of partitions, stages and events. `None`: nothing is recorded.
+    pub(crate) async fn read(&self) -> Option<Readings> {
+        let on = self.0.as_ref()?;
+        let (partitions, responsive) = on.read_partitions().await;
+        let channels = on.channels.lock().unwrap_or_else(PoisonError::into_inner);
+        let stages = channels.iter().rev().map(StageChannel::read).collect();
+        Some(Readings { partitions, stages, events: on.events.all(), responsive })
+    }
+}
+
+/// What a status shows of what the tasks record.
+#[derive(Debug)]
+pub(crate) struct Readings {
+    /// In order.
+    pub(crate) partitions: Vec<PartitionReading>,
+    /// In the order of the records, `reduce_err` last.
+    pub(crate) stages: Vec<StageReading>,
+    /// The newest first.
+    pub(crate) events: Vec<Event>,
+    /// Whether the committer answered in time.
+    pub(crate) responsive: bool,
+}
+
+impl Readings {
+    /// Without metrics, only the health of partitions is known.
+    pub(crate) fn only_health<'p>(partitions: impl Iterator<Item = &'p TopicPartition>) -> Self {
+        let unknown = |partition: &TopicPartition| PartitionReading {
+            partition: partition.clone(),
+            position: None,
+            committed: None,
+            log_end: None,
+            lag: None,
+            lag_seconds: None,
+            unmapped_bytes: 0,
+        };
+        let partitions = partitions.map(unknown).collect();
+        Self { partitions, stages: Vec::new(), events: Vec::new(), responsive: true }
     }
 }
 
 impl Families {
+    /// Reads all assigned partitions after the committer has reported what is finished. Also
+    /// returns whether it answered in time.
+    async fn read_partitions(&self) -> (Vec<PartitionReading>, bool) {
+        let report =
+            self.reporter.lock().unwrap_or_else(PoisonError::into_inner).as_ref().map(|report| report());
+        let report = match report {
+            Some(report) => timeout(REPORT_TIMEOUT, report).await.ok(),
+            None => Some(Vec::new()),
+        };
+        let partitions = self.assigned(|state| {
+            report
+                .iter()
+                .flatten()
+                .filter(|progress| progress.assignment == state.assignment)
+                .for_each(|p| state.progress(p));
+            state.read(SystemTime::now())
+        });
+        (partitions, report.is_some())
+    }
+
     /// Reads all assigned partitions, in order.
     fn assigned(&self, read: impl Fn(&PartitionState) -> PartitionReading) -> Vec<PartitionReading> {
         let partitions = self.partitions.lock().unwrap_or_else(PoisonError::into_inner);

@@ -12,5 +12,7 @@ mod kit;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod starts;
+#[cfg(feature = "metrics")]
+mod status;
 mod stuck;
 mod topics;

@@ -109,13 +109,13 @@ fn partitions(series: &Series) -> BTreeSet<String> {
 }
 
 /// Takes anything. Its first deliveries fail, and the sink has a code for that.
-struct Flaky<T> {
+pub(crate) struct Flaky<T> {
     rows: Vec<T>,
     failures: Arc<AtomicU32>,
 }
 
 impl<T> Flaky<T> {
-    fn new(failures: u32) -> Self {
+    pub(crate) fn new(failures: u32) -> Self {
         Self { rows: Vec::new(), failures: Arc::new(failures.into()) }
     }
 }
@@ -162,7 +162,7 @@ impl Delivery for FlakyBatch {
 }
 
 /// The records 7 and 17 of each partition fail.
-fn picky(record: &Record<'_>) -> Result<(i32, i64), BoxError> {
+pub(crate) fn picky(record: &Record<'_>) -> Result<(i32, i64), BoxError> {
     if record.offset() % 10 == 7 {
         return Err(CodedError::new("bad", "an offset that ends with 7").into());
     }

@@ -29,6 +29,7 @@ use super::handle::{AssignmentReport, CommitterCommand, Removal};
 use super::leaving::{Leaving, LeavingStep, Remaining, Unanswered};
 use super::ledger::LedgerEntry;
 use crate::error::Error;
+use crate::event::Event;
 use crate::graph::assignment::id::AssignmentId;
 use crate::listeners::{CommitEvent, Listeners};
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
@@ -269,6 +270,9 @@ impl Committer {
             }
             self.handle_failure(assignment, &commit, &outcome);
             telemetry::commit_problem(&commit.partition, commit.offset, &outcome);
+            let text = || format!("offset not committed: {}", outcome.reason().unwrap_or_default());
+            let event = || Event::error(text()).at(&commit.partition, Some(commit.offset));
+            self.counters.metrics.event(event);
         }
     }
 

@@ -11,6 +11,7 @@ use super::repositioning::{RepositionCause, RepositionRequest};
 use super::session::{PartitionTask, Session};
 use super::supervision::ServeError;
 use crate::error::Error;
+use crate::event::Event;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::commit::handle::{AssignmentReport, CommitterHandle};
 use crate::graph::observe::activity::{ActivityReading, ActivityState};
@@ -112,10 +113,16 @@ impl Coordinator {
             if verdict.warn {
                 self.setup.counters.metrics.watchdog("warn");
                 telemetry::partition_late(partition, offset, age, &finding.waits_for);
+                let late = || format!("no progress for {age:.0?}; waits for {}", finding.waits_for);
+                let event = || Event::error(late()).at(partition, Some(offset));
+                self.setup.counters.metrics.event(event);
             }
             if let Some(recovery) = verdict.recovery {
                 self.setup.counters.metrics.watchdog(recovery.name());
                 let (waits_for, is_unread) = (finding.waits_for.clone(), finding.is_unread);
+                let text = || format!("stuck; the watchdog acts: {}", recovery.name());
+                let event = || Event::error(text()).at(partition, Some(offset));
+                self.setup.counters.metrics.event(event);
                 let stuck = StuckAt { offset, age, waits_for, is_unread };
                 due.push((recovery, partition.clone(), stuck));
             }

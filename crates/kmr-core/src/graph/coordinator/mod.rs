@@ -170,7 +170,7 @@ impl Coordinator {
     async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, ServeError> {
         session.pauses.set_desired(self.controls.desired_pauses());
         let mut crowded = self.setup.budget.backlogs().crowded();
-        self.controls.board.publish(|health| health.connected = true);
+        self.controls.board.connected();
         loop {
             self.steer(session);
             self.publish_caught_up(session);

@@ -6,6 +6,7 @@ use super::session::Session;
 use super::supervision::ServeError;
 use crate::config::ResetPolicy;
 use crate::error::Error;
+use crate::event::Event;
 use crate::graph::fetch::routes::{EventKind, PartitionEvent};
 use crate::member::{LogPoint, PartitionFailure};
 
@@ -56,6 +57,9 @@ impl Coordinator {
                 if let Some(task) = session.partition_tasks.get_mut(&assignment.id) {
                     task.read_failed(&reason);
                 }
+                let text = || format!("cannot be read at the moment: {reason}");
+                let event = || Event::error(text()).at(&partition, None);
+                self.setup.counters.metrics.event(event);
                 return Ok(());
             }
             PartitionFailure::Unreadable { offset, reason } => {

@@ -14,6 +14,7 @@ use super::bounded::EndOffsets;
 use super::drain::Drain;
 use super::session::{PartitionTask, Session};
 use crate::error::Error;
+use crate::event::{Event, EventKind};
 use crate::graph::assignment::id::{Assignment, AssignmentId};
 use crate::graph::commit::handle::{AssignmentReport, CommitterHandle, Reply};
 use crate::graph::commit::ledger::{Ledger, LedgerEntry};
@@ -226,6 +227,7 @@ impl Coordinator {
     pub(super) fn rebalanced(&mut self, session: &mut Session, answered: &AnsweredRebalance) {
         let AnsweredRebalance { rebalance, took, starts, ends } = answered;
         self.setup.counters.metrics.rebalance(rebalance.change.name(), *took);
+        self.setup.counters.metrics.event(|| rebalance_event(rebalance, *took));
         // Pause calls for earlier assignments of these partitions have no effect any more.
         session.pauses.forget(&rebalance.partitions);
         session.last_change = Some(rebalance.change);
@@ -248,4 +250,12 @@ impl Coordinator {
             self.watchdog.forget(&rebalance.partitions);
         }
     }
+}
+
+/// An answered rebalance, as a status shows it.
+fn rebalance_event(rebalance: &Rebalance, took: Duration) -> Event {
+    let Rebalance { change, partitions, .. } = rebalance;
+    let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
+    let text = format!("{} {}, in {took:.1?}: {}", change.name(), names.len(), names.join(", "));
+    Event::new(EventKind::Rebalance, text)
 }

@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::session::Session;
 use super::supervision::{ServeError, map_ended, unexpected_end};
 use super::{CLOSE_TIME, Coordinator, StopRequest};
-use crate::error::Error;
+use crate::error::{Error, error_chain};
+use crate::event::Event;
 use crate::health::Health;
 use crate::listeners::RebalanceEvent;
 use crate::member::Connected;
@@ -92,6 +93,8 @@ impl Coordinator {
         backoff: &mut ReconnectBackoff,
     ) -> Result<Connected, NoClient> {
         telemetry::client_failed(&error);
+        let event = |what: &str, error: &Error| Event::error(format!("{what}: {}", error_chain(error)));
+        self.setup.counters.metrics.event(|| event("Kafka client failed", &error));
         let lost = self.ownership.give_up_all();
         let lost = lost.iter().map(|lost| lost.partition.clone()).collect();
         self.setup.options.listeners.gone(lost, RebalanceEvent::Lost);
@@ -113,6 +116,7 @@ impl Coordinator {
                 }
                 Err(new_error) if new_error.is_retryable() => {
                     telemetry::client_not_replaced(&new_error);
+                    self.setup.counters.metrics.event(|| event("no new Kafka client yet", &new_error));
                     error = new_error;
                 }
                 Err(new_error) => return Err(NoClient::Failed(new_error)),

@@ -206,13 +206,18 @@ impl Session {
         self.drain.assignments.send_modify(|states| {
             states.live.insert(id);
         });
+        let backlog = self.budget.backlogs().backlog();
+        let unmapped = {
+            let backlog = backlog.clone();
+            move || backlog.bytes()
+        };
         let task = PartitionTask {
             assignment: assignment.clone(),
             stop: CancellationToken::new(),
             ended: CancellationToken::new(),
             activity: Arc::default(),
-            backlog: self.budget.backlogs().backlog(),
-            meter: self.metrics.partition(&assignment.partition, id.0),
+            backlog,
+            meter: self.metrics.partition(&assignment.partition, id.0, unmapped),
             start: None,
             end_reached: false,
             caught_up: false,

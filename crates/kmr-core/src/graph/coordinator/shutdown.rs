@@ -28,6 +28,7 @@ impl Coordinator {
         mut session: Session,
         served: Result<StopRequest, ServeError>,
     ) -> Result<ShutdownOutcome, Error> {
+        self.controls.board.stopping();
         match &served {
             Ok(stop) => telemetry::stopping(stop.source),
             Err(error) => telemetry::stopping(&format!("after an error: {}", error_chain(error))),
@@ -65,6 +66,7 @@ impl Coordinator {
         mut self,
         no_client: NoClient,
     ) -> Result<ShutdownOutcome, Error> {
+        self.controls.board.stopping();
         match &no_client {
             NoClient::Stopped(stop) => telemetry::stopping(stop.source),
             NoClient::Failed(error) => {

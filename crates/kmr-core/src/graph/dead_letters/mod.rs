@@ -19,6 +19,7 @@ use super::claims::hold::Hold;
 use super::claims::tracked_rows::{Origin, TrackedRows};
 use crate::dead_letter::DeadLetter;
 use crate::error::Error;
+use crate::event::{Event, EventKind};
 use crate::reducer::{Rows, ensure_one_added};
 use crate::stage::Stage;
 use crate::stats::Counters;
@@ -65,6 +66,7 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
             let count = dead_letters.len();
             let failures = dead_letters.iter().map(|failed| (failed.stage.as_str(), failed.code()));
             self.counters.metrics.dead_letters(failures);
+            self.counters.metrics.events(events(&dead_letters));
             for dead_letter in dead_letters {
                 let what = dead_letter.to_string();
                 let before = rows.len();
@@ -117,6 +119,20 @@ impl<R: Rows<Item = DeadLetter>> ErrorBranch for ToReducer<R> {
         let noted = self.failures.note(tally, last, Instant::now());
         noted.inspect_err(|_| self.counters.metrics.breaker_tripped())
     }
+}
+
+/// An event for each run of dead letters with the same partition, stage and code. The text of the
+/// error stays out, because it may quote the record.
+fn events(dead_letters: &[DeadLetter]) -> impl Iterator<Item = Event> {
+    let is_same = |a: &DeadLetter, b: &DeadLetter| {
+        a.partition == b.partition && a.stage == b.stage && a.code() == b.code()
+    };
+    dead_letters.chunk_by(is_same).filter_map(|run| {
+        let last = run.last()?;
+        let text = last.code().map_or_else(String::new, |code| format!("code {code}"));
+        let event = Event::new(EventKind::DeadLetter, text).with_count(run.len() as u64);
+        Some(event.in_stage(&last.stage).at(&last.partition, Some(last.offset)))
+    })
 }
 
 /// The error branch that takes no dead letter: the first failure stops the consumer.

@@ -122,6 +122,11 @@ impl UnmappedBytes {
         self.lock().bytes < self.all.share() / 2
     }
 
+    /// Bytes of admitted records that are not mapped yet.
+    pub(crate) fn bytes(&self) -> usize {
+        self.lock().bytes
+    }
+
     /// Whether all admitted records of the partition are mapped.
     pub(crate) fn is_empty(&self) -> bool {
         self.lock().bytes == 0

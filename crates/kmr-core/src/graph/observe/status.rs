@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use crate::graph::assignment::id::AssignmentId;
 use crate::health::Health;
 use crate::stage::Stage;
+#[cfg(feature = "metrics")]
+use crate::status::DeliveryStatus;
 
 /// The status of one consumer.
 #[derive(Debug, Default)]
@@ -20,6 +22,10 @@ pub(crate) struct StatusBoard {
     health: Mutex<Health>,
     /// Whether every owned partition has been read to its end.
     caught_up: AtomicBool,
+    /// Whether a Kafka client has ever connected.
+    has_connected: AtomicBool,
+    /// Whether the consumer is ending.
+    stopping: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -96,6 +102,17 @@ impl StatusBoard {
         self.caught_up.store(caught_up, Ordering::Release);
     }
 
+    /// A Kafka client has connected.
+    pub(crate) fn connected(&self) {
+        self.has_connected.store(true, Ordering::Release);
+        self.publish(|health| health.connected = true);
+    }
+
+    /// The consumer ends from here on.
+    pub(crate) fn stopping(&self) {
+        self.stopping.store(true, Ordering::Release);
+    }
+
     /// The health at the last health check.
     pub(crate) fn health(&self) -> Health {
         self.health.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -107,6 +124,29 @@ impl StatusBoard {
 
     fn deliveries(&self) -> MutexGuard<'_, Deliveries> {
         self.deliveries.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What only a status reads.
+#[cfg(feature = "metrics")]
+impl StatusBoard {
+    /// All deliveries in progress, the oldest first.
+    pub(crate) fn in_progress(&self) -> Vec<DeliveryStatus> {
+        let status = |delivery: &DeliveryState| DeliveryStatus {
+            stage: delivery.stage.to_string(),
+            attempt: delivery.attempt,
+            elapsed: delivery.since.elapsed(),
+            last_error: delivery.last_error.as_deref().map(str::to_owned),
+        };
+        self.deliveries().in_progress.values().map(status).collect()
+    }
+
+    pub(crate) fn has_connected(&self) -> bool {
+        self.has_connected.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
     }
 }
 

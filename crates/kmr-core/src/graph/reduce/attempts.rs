@@ -82,7 +82,9 @@ pub(crate) async fn deliver_block<O: Send + 'static>(
         }
         let wait = context.options.retry.backoff(number, jitter(context.seed, number));
         let error = error.into_source();
-        entry.failed(number, &error_chain(&*error));
+        let text = error_chain(&*error);
+        entry.failed(number, &text);
+        context.recorder.failed(&text);
         telemetry::delivery_retried(&context.stage, context.rows, number, wait, &*error);
         sleep(wait).await;
         number += 1;
