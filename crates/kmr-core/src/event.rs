@@ -26,12 +26,14 @@ pub enum EventKind {
 pub struct Event {
     /// When it happened. For a repeated event, the last time.
     pub time: SystemTime,
+    /// When it happened first.
+    pub first_time: SystemTime,
     /// The kind of event.
     pub kind: EventKind,
-    /// Events with the same partition, stage and text that follow each other are one event. This is
-    /// their number. For dead letters, the number of dead letters.
+    /// How often it happened. Errors with the same stage and text are one event, if each comes
+    /// within a minute after the one before. So are dead letters, and this is their number.
     pub count: u64,
-    /// The partition, if it is about a single one.
+    /// The partition, if it is about a single one. For a repeated event, that of the last one.
     pub partition: Option<TopicPartition>,
     /// The offset of the record, if it is about one. For a repeated event, that of the last one.
     pub offset: Option<i64>,
@@ -45,7 +47,7 @@ impl Event {
     /// An event that happens now.
     pub(crate) fn new(kind: EventKind, text: impl Into<String>) -> Self {
         let (time, text) = (SystemTime::now(), text.into());
-        Self { time, kind, count: 1, partition: None, offset: None, stage: None, text }
+        Self { time, first_time: time, kind, count: 1, partition: None, offset: None, stage: None, text }
     }
 
     /// An error that happens now.

@@ -3,11 +3,14 @@
 use std::cmp::Reverse;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use crate::event::{Event, EventKind};
 
 /// Events that are kept of each kind. A flood of one kind removes no event of another.
 const KEPT: usize = 50;
+/// An equal event after a longer time is another event.
+const REPEATS_WITHIN: Duration = Duration::from_secs(60);
 /// Longest text of an event, in characters.
 const LONGEST: usize = 500;
 
@@ -20,24 +23,20 @@ pub(super) struct EventLog {
 }
 
 impl EventLog {
-    /// Adds an event. It is counted with the last one if only time, offset and count differ.
+    /// Adds an event. If it repeats one of the last minute, it is counted with that one.
     pub(super) fn add(&self, mut event: Event) {
         if let Some((end, _)) = event.text.char_indices().nth(LONGEST) {
             event.text.truncate(end);
         }
         let mut kept = self.of(event.kind);
-        match kept.back_mut() {
-            Some(last) if last.repeats(&event) => {
-                let Event { time, offset, count, .. } = event;
-                (last.time, last.offset, last.count) = (time, offset, last.count + count);
-            }
-            _ => {
-                if kept.len() == KEPT {
-                    kept.pop_front();
-                }
-                kept.push_back(event);
-            }
+        if let Some(at) = kept.iter().rposition(|known| event.repeats(known))
+            && let Some(known) = kept.remove(at)
+        {
+            (event.first_time, event.count) = (known.first_time, known.count + event.count);
+        } else if kept.len() == KEPT {
+            kept.pop_front();
         }
+        kept.push_back(event);
     }
 
     /// All events, the newest first.
@@ -60,9 +59,12 @@ impl EventLog {
 }
 
 impl Event {
-    fn repeats(&self, other: &Event) -> bool {
-        (&self.partition, &self.stage, &self.text) == (&other.partition, &other.stage, &other.text)
-            && self.kind != EventKind::Rebalance
+    /// Not by partition: what fails mostly fails for all of them.
+    fn repeats(&self, known: &Event) -> bool {
+        let quiet = self.time.duration_since(known.time).unwrap_or_default();
+        self.kind != EventKind::Rebalance
+            && (&self.stage, &self.text) == (&known.stage, &known.text)
+            && quiet < REPEATS_WITHIN
     }
 }
 
@@ -78,7 +80,8 @@ mod tests {
         log.add(Event::new(EventKind::Rebalance, "assign"));
         let failed = || Event::new(EventKind::DeadLetter, "code 27").in_stage("map 1");
         for offset in 0..1000 {
-            log.add(failed().at(&TopicPartition::new("t", 0), Some(offset)).with_count(2));
+            let partition = i32::try_from(offset % 3).unwrap();
+            log.add(failed().at(&TopicPartition::new("t", partition), Some(offset)).with_count(2));
         }
         let all = log.all();
         assert_eq!(all.len(), 3, "each rebalance is an event of its own");
@@ -90,6 +93,22 @@ mod tests {
         let errors: Vec<_> = all.iter().filter(|event| event.kind == EventKind::Error).collect();
         assert!(errors.iter().any(|event| event.text == "error 999"), "the last events are kept");
         assert!(all.is_sorted_by(|a, b| a.time >= b.time));
+    }
+
+    #[test]
+    fn errors_that_alternate_are_counted_until_a_minute_is_quiet() {
+        let log = EventLog::default();
+        let late = |n: i32| Event::error(format!("late {}", n % 2)).at(&TopicPartition::new("t", n), None);
+        (0..10).for_each(|n| log.add(late(n)));
+        assert_eq!(log.all().iter().map(|event| event.count).collect::<Vec<_>>(), [5, 5]);
+        let mut next = late(0);
+        next.time += 2 * REPEATS_WITHIN;
+        log.add(next.clone());
+        next.time += REPEATS_WITHIN / 2;
+        log.add(next);
+        let all = log.all();
+        assert_eq!((all.len(), all[0].count), (3, 2));
+        assert!(all[0].time > all[0].first_time);
     }
 
     #[test]

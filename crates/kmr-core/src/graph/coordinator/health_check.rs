@@ -111,19 +111,12 @@ impl Coordinator {
             let verdict = self.watchdog.check(partition, seen, thresholds, now);
             let (offset, age) = (oldest.map_or(0, |(offset, _)| offset), verdict.age);
             if verdict.warn {
-                self.setup.counters.metrics.watchdog("warn");
-                telemetry::partition_late(partition, offset, age, &finding.waits_for);
-                let late = || format!("no progress for {age:.0?}; waits for {}", finding.waits_for);
-                let event = || Event::error(late()).at(partition, Some(offset));
-                self.setup.counters.metrics.event(event);
+                self.warn_of(partition, offset, age, &finding.waits_for);
             }
             if let Some(recovery) = verdict.recovery {
-                self.setup.counters.metrics.watchdog(recovery.name());
                 let (waits_for, is_unread) = (finding.waits_for.clone(), finding.is_unread);
-                let text = || format!("stuck; the watchdog acts: {}", recovery.name());
-                let event = || Event::error(text()).at(partition, Some(offset));
-                self.setup.counters.metrics.event(event);
                 let stuck = StuckAt { offset, age, waits_for, is_unread };
+                self.record_recovery(partition, recovery, &stuck);
                 due.push((recovery, partition.clone(), stuck));
             }
             let health = PartitionHealth {
@@ -143,6 +136,21 @@ impl Coordinator {
         due.into_iter().try_for_each(|(recovery, partition, stuck)| {
             recover(session, partition, recovery, stuck) //
         })
+    }
+
+    /// A partition makes no progress.
+    fn warn_of(&self, partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
+        let metrics = &self.setup.counters.metrics;
+        metrics.watchdog("warn");
+        metrics.event(|| Event::error("makes no progress").at(partition, Some(offset)));
+        telemetry::partition_late(partition, offset, age, waits_for);
+    }
+
+    fn record_recovery(&self, partition: &TopicPartition, recovery: Recovery, stuck: &StuckAt) {
+        let (metrics, action) = (&self.setup.counters.metrics, recovery.name());
+        metrics.watchdog(action);
+        let text = || format!("stuck, the watchdog acts: {action}; it waits for {}", stuck.waits_for);
+        metrics.event(|| Event::error(text()).at(partition, Some(stuck.offset)));
     }
 }
 

@@ -255,7 +255,8 @@ impl Coordinator {
 /// An answered rebalance, as a status shows it.
 fn rebalance_event(rebalance: &Rebalance, took: Duration) -> Event {
     let Rebalance { change, partitions, .. } = rebalance;
-    let names: Vec<String> = partitions.iter().map(ToString::to_string).collect();
-    let text = format!("{} {}, in {took:.1?}: {}", change.name(), names.len(), names.join(", "));
+    let sorted: BTreeSet<&TopicPartition> = partitions.iter().collect();
+    let names: Vec<String> = sorted.into_iter().map(ToString::to_string).collect();
+    let text = format!("{}: {} partitions in {took:.1?}: {}", change.name(), names.len(), names.join(", "));
     Event::new(EventKind::Rebalance, text)
 }
