@@ -26,7 +26,7 @@ pub(crate) enum Step {
     Style,
     /// Clippy on everything, warnings denied
     Clippy,
-    /// kmr-core without features, each sink alone
+    /// kmr-core without features, each sink alone, the status server alone
     Features,
     /// Unit, property, mock-cluster, compile-fail and doc tests
     Unit,
@@ -222,6 +222,9 @@ fn features() -> Vec<Cargo> {
             all.push(tests.with_config(Some(UNOPTIMISED.to_owned())));
         }
     }
+    // Without the tests, and so without the feature `testing` of kmr-core.
+    let status = format!("clippy --package kmr-status --features {WORKSPACE_FEATURES} -- --deny warnings");
+    all.push(cargo("kmr-status alone", &status, 15));
     all
 }
 
