@@ -113,6 +113,15 @@ fn kafka_to_kafka() {
 }
 
 #[test]
+fn status_page() {
+    let stdout = run("status_page").stdout;
+    for path in ["/", "/livez", "/readyz", "/status", "/metrics"] {
+        assert!(stdout.contains(&format!("{path}: HTTP/1.1 200 OK")), "{path}: {stdout}");
+    }
+    assert!(stdout.contains("after the end: HTTP/1.1 503 Service Unavailable"), "{stdout}");
+}
+
+#[test]
 fn simulated() {
     let stdout = run("simulated").stdout;
     assert!(stdout.contains("1000 seeds, each run twice") && stdout.contains("no rule broken"), "{stdout}");
