@@ -11,6 +11,7 @@ mod embedded;
 mod payload;
 mod produce;
 mod run;
+mod status;
 mod usage;
 
 use cli::{Cli, Command};

@@ -38,6 +38,24 @@ fn the_embedded_demo_accounts_for_every_message() {
 }
 
 #[test]
+fn the_status_server_is_named_and_an_address_that_is_taken_ends_the_program() {
+    let output = demo(&["--messages", "1000", "--status", "127.0.0.1:0"]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert!(output.stderr.contains("status page: http://127.0.0.1:"), "{}", output.stderr);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    for command in [&["--messages", "10"][..], &["run", "--sink", "drop"]] {
+        let output = demo(&[command, &["--status", &address]].concat());
+        assert_eq!(output.code, Some(1), "{}", output.stderr);
+        assert!(
+            output.stderr.contains(&address) && output.stderr.contains("choose another port"),
+            "{}",
+            output.stderr
+        );
+    }
+}
+
+#[test]
 fn a_reader_that_ends_early_is_no_error() {
     use std::process::{Command, Stdio};
     let mut command = Command::new(env!("CARGO_BIN_EXE_kmr-demo"));
@@ -165,9 +183,15 @@ fn help_names_commands_flags_and_defaults() {
         assert!(help.contains(word), "{word}: {help}");
     }
     let help = demo(&["run", "--help"]).stdout;
-    for word in
-        ["127.0.0.1:9092", "127.0.0.1:8123", "test-map-reduce-consumer", "32768", "4s", "KMR_KAFKA_PASSWORD"]
-    {
+    for word in [
+        "127.0.0.1:9092",
+        "127.0.0.1:8123",
+        "test-map-reduce-consumer",
+        "32768",
+        "4s",
+        "KMR_KAFKA_PASSWORD",
+        "KMR_STATUS",
+    ] {
         assert!(help.contains(word), "{word}: {help}");
     }
 }

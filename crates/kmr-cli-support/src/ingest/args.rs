@@ -1,5 +1,6 @@
 //! The flags of the demonstration's consumer, their environment variables and defaults.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -51,6 +52,14 @@ pub struct RunArgs {
     /// with an error if a partition's leader has not responded for 10 min.
     #[arg(long, env = "KMR_UNTIL_IDLE", value_name = "DURATION", value_parser = units::duration)]
     pub until_idle: Option<Duration>,
+    /// Serve the status page, metrics and health probes at this address, as in 127.0.0.1:9464.
+    /// Default: no server.
+    #[arg(long, env = "KMR_STATUS", value_name = "ADDRESS")]
+    pub status: Option<String>,
+    /// File with the token that the actions of the status server require: pause, resume, drain.
+    /// Default: no actions.
+    #[arg(long, env = "KMR_STATUS_TOKEN_FILE", value_name = "FILE", requires = "status")]
+    pub status_token_file: Option<PathBuf>,
     /// Format of the summary at the end: a line on standard error, or JSON on standard output too.
     #[arg(long, env = "KMR_SUMMARY", value_enum, default_value_t = SummaryFormat::Text)]
     pub summary: SummaryFormat,

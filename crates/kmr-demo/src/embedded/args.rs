@@ -14,4 +14,7 @@ pub(crate) struct EmbeddedArgs {
     /// Ratio of malformed messages, as in 0.0001 or 1/10000.
     #[arg(long, value_name = "RATIO", default_value = "1/10000", value_parser = units::ratio)]
     pub(crate) malformed_ratio: f64,
+    /// Serve the status page at this address while the demo runs, as in 127.0.0.1:9464.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) status: Option<String>,
 }

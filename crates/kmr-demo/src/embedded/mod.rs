@@ -27,7 +27,7 @@ use sampled_errors::SampledErrors;
 use tally::{Arrivals, Row, Tally};
 
 use crate::payload::Measurement;
-use crate::usage;
+use crate::{status, usage};
 
 const TOPIC: &str = "kmr-demo";
 const GROUP: &str = "kmr-demo";
@@ -45,6 +45,9 @@ pub(crate) async fn demo(args: EmbeddedArgs) -> anyhow::Result<ExitCode> {
     let console = Console::for_stderr(args.messages);
     let consumer = consumer(&cluster, &arrivals, &console)?;
     let handle = consumer.handle();
+    if let Some(address) = &args.status {
+        status::serve(address, None, handle.clone()).await?;
+    }
 
     let started = Instant::now();
     let running = tokio::spawn(consumer.run());

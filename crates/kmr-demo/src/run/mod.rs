@@ -14,6 +14,8 @@ mod summary;
 use idle_watch::IdleWatch;
 use summary::Summary;
 
+use crate::status;
+
 /// How long `--until-idle` waits for a leader that does not respond: as long as a consumer tries to
 /// replace its client.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(600);
@@ -26,6 +28,9 @@ const SAMPLE: Duration = Duration::from_millis(20);
 pub(crate) async fn run(args: RunArgs) -> anyhow::Result<ExitCode> {
     let consumer = ingest::consumer(&args)?;
     let handle = consumer.handle();
+    if let Some(address) = &args.status {
+        status::serve(address, args.status_token_file.as_deref(), handle.clone()).await?;
+    }
     let mut watch = IdleWatch::new(args.until_idle);
     let (mut sample, mut health) = (tokio::time::interval(SAMPLE), tokio::time::interval(HEALTH));
     let mut unreachable = None;
