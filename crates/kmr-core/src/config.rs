@@ -76,11 +76,11 @@ impl ClientConfig {
     }
 
     /// Whether `statistics.interval.ms` is off, or too long for `client/fetch_limit`. It needs
-    /// statistics each second unless the user has set the limit. `client/statistics` needs
+    /// statistics each second unless the user has set both limits. `client/statistics` needs
     /// them each minute.
     fn has_rare_statistics(&self) -> bool {
         let millis = self.get(STATISTICS).and_then(|value| value.parse::<u64>().ok());
-        let adapts = self.get("fetch.max.bytes").is_none();
+        let adapts = ["fetch.max.bytes", "queued.min.messages"].iter().any(|name| self.get(name).is_none());
         let longest = if adapts { 1000 } else { 60_000 };
         millis.is_some_and(|millis| millis == 0 || millis > longest)
     }
@@ -179,9 +179,9 @@ impl ClientConfig {
     /// All partitions share one fetch queue. So these settings bound the whole client, for any
     /// number of assigned partitions.
     fn add_fetch_settings(settings: &mut BTreeMap<String, String>, prefetch_bytes: usize) {
-        // A record of `size` bytes takes `size + RECORD_OVERHEAD`. The count bounds small records,
-        // and the bytes bound large ones.
-        let records = (prefetch_bytes / (RECORD_OVERHEAD + 200)).clamp(1, 10_000_000);
+        // The count bounds small records, and the bytes bound large payloads. librdkafka counts no
+        // other bytes, so `client/fetch_limit` lowers the count for large keys and headers.
+        let records = most_records(prefetch_bytes);
         let kbytes = (prefetch_bytes / 1024 * 3 / 4).clamp(1, 2_097_151);
         default(settings, "queued.min.messages", records.to_string());
         default(settings, "queued.max.messages.kbytes", kbytes.to_string());
@@ -223,6 +223,12 @@ const RETRY_BACKOFF: &str = "retry.backoff.ms";
 const RETRY_BACKOFF_MAX: &str = "retry.backoff.max.ms";
 /// The default of both in exactly-once mode.
 const EXACTLY_ONCE_BACKOFF_MILLIS: u64 = 2500;
+
+/// The most records that a client may hold which may hold `prefetch_bytes`. A record takes its size
+/// and [`RECORD_OVERHEAD`].
+pub(crate) fn most_records(prefetch_bytes: usize) -> usize {
+    (prefetch_bytes / (RECORD_OVERHEAD + 200)).clamp(1, 10_000_000)
+}
 
 /// The most that is fetched at once, compressed, for a client that may hold `prefetch_bytes`. If
 /// records suddenly compress a thousand times better than those before, this bounds the one
@@ -266,7 +272,7 @@ pub enum WarningKind {
 
 const PROMISE: &str = "the delivery promise depends on it";
 const NEEDS_STATISTICS: &str = "kmr needs statistics to find partitions that are not read, and at least each second to adapt \
-                                fetch.max.bytes to memory_budget";
+                                fetch.max.bytes and queued.min.messages to memory_budget";
 const NOT_ALLOWED: &str = "not allowed with group.protocol=consumer (KIP-848)";
 
 /// Settings that are used, with their risk. Some are risky only with one value.
@@ -526,6 +532,8 @@ mod tests {
             assert_eq!((lint[0].name, lint[0].effect), (STATISTICS, WarningKind::Replaced));
             assert_eq!(effective(&set(rare)), "500");
             let fixed = set(rare).set("fetch.max.bytes", "5000000");
+            assert_eq!(effective(&fixed), "500", "the other limit is adapted");
+            let fixed = fixed.set("queued.min.messages", "1000");
             let expected = if rare == "60000" { rare } else { "500" };
             assert_eq!(effective(&fixed), expected, "no limit is adapted, and positions are read");
         }

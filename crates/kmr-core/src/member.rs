@@ -13,7 +13,8 @@ use crate::log_id::LogAt;
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::util::future::BoxFuture;
 
-/// Memory of a fetched record besides its key and payload, measured with librdkafka 2.12.1.
+/// Memory of a fetched record besides its key, payload and headers, measured with librdkafka
+/// 2.12.1.
 pub(crate) const RECORD_OVERHEAD: usize = 340;
 
 /// Records of one partition, in offset order.

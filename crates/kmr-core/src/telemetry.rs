@@ -106,8 +106,12 @@ pub(crate) fn client_error_again(reason: &str) {
     tracing::debug!(reason, "Kafka client reports the same error again");
 }
 
-pub(crate) fn fetch_limit(bytes: usize) {
-    tracing::debug!(bytes, "fetch.max.bytes adapted to what fetched records take in memory");
+pub(crate) fn fetch_limit(response: Option<usize>, prefetch: Option<usize>) {
+    tracing::debug!(
+        fetch.max.bytes = response,
+        queued.min.messages = prefetch,
+        "limits of fetches adapted to what records take in memory"
+    );
 }
 
 pub(crate) fn setting_overridden(name: &str, value: &str, why: &str) {

@@ -64,10 +64,7 @@ pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
     let servers = options.config.required("bootstrap.servers")?.to_owned();
     options.config.check_tokens()?;
     let (sender, events) = mpsc::unbounded_channel();
-    let fetch_limit = match options.config.get("fetch.max.bytes") {
-        None => FetchLimit::new(options.prefetch_bytes),
-        Some(_) => FetchLimit::fixed(),
-    };
+    let fetch_limit = FetchLimit::new(options.prefetch_bytes, &options.config);
     let context = Context::new(sender, options.group()?, Bootstrap::new(&servers), fetch_limit);
     let client = create(options, context)?;
     // Before the first fetch.

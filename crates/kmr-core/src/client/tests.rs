@@ -2,6 +2,7 @@
 //! `member`, without the graph, and cover what a simulated member hides.
 
 mod bootstrap;
+mod budget;
 mod ends;
 mod faults;
 mod kit;

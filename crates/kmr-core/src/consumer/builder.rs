@@ -59,11 +59,12 @@ impl<P> ConsumerBuilder<P> {
     /// least 4 MiB. A quarter of it is librdkafka's prefetch. A small budget makes small batches.
     /// One record always passes, whatever its size.
     ///
-    /// The budget counts records as they are in memory, not as they are compressed in the log. kmr
-    /// adapts `fetch.max.bytes` to what fetched records take, so that one response unpacks to a
-    /// small part of the budget. A response holds at least one batch, which librdkafka unpacks as a
-    /// whole. If you set `fetch.max.bytes`, kmr does not adapt it, and a response may unpack to
-    /// that many bytes times the compression ratio.
+    /// The budget counts records as they are in memory, with keys and headers, not as they are
+    /// compressed in the log. kmr adapts `fetch.max.bytes` and `queued.min.messages` to what
+    /// fetched records take, so that one response unpacks to a small part of the budget. A response
+    /// holds at least one batch, which librdkafka unpacks as a whole. If you set `fetch.max.bytes`,
+    /// kmr does not adapt it, and a response may unpack to that many bytes times the compression
+    /// ratio.
     pub fn memory_budget(mut self, bytes: usize) -> Self {
         self.options.memory_budget = bytes;
         self

@@ -6,11 +6,14 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 
 use rdkafka::bindings as rd;
+use rdkafka::consumer::Consumer;
 use rdkafka::error::RDKafkaErrorCode;
 
 use super::batch::MessageBatch;
+use super::header_bytes::{self, HeaderMeter};
 use super::queue::Queue;
 use super::raw::{code, known, text};
+use crate::client::fetch_limit::PolledSizes;
 use crate::client::handle::ClientRef;
 use crate::client::positions::{Gate, Positions};
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
@@ -62,7 +65,7 @@ impl NativeFetch {
             let message = unsafe { pointer.as_ref() };
             let failed = code(&raw const message.err) != 0;
             if failed || run.as_ref().is_none_or(|run| !run.continues_with(message)) {
-                fetched.extend(run.take().and_then(|run| run.finish(positions)));
+                fetched.extend(run.take().and_then(|run| self.finish(run, positions)));
                 let topic = if message.rkt.is_null() { "".into() } else { self.topic(message.rkt) };
                 run = Some(Run::new(topic, message, left, self.queue.client.clone()));
             }
@@ -70,15 +73,20 @@ impl NativeFetch {
             if let Some(current) = &mut run {
                 // SAFETY: a message that librdkafka has just returned. From here on the run owns it
                 // and destroys it, also if it is an error.
-                unsafe { current.batch.push(pointer) };
-                current.bytes += message.len + message.key_len + RECORD_OVERHEAD;
+                unsafe { current.push(pointer) };
                 if failed {
                     fetched.extend(run.take().and_then(|run| run.failure(message, positions)));
                 }
             }
         }
-        fetched.extend(run.and_then(|run| run.finish(positions)));
+        fetched.extend(run.and_then(|run| self.finish(run, positions)));
         fetched
+    }
+
+    fn finish(&self, mut run: Run, positions: &mut Positions) -> Option<Fetched> {
+        run.measure_last();
+        self.queue.client.get().context().fetch_limit.polled(&run.sizes);
+        run.finish(positions)
     }
 }
 
@@ -136,7 +144,12 @@ impl TopicNames {
 struct Run {
     topic_object: *mut rd::rd_kafka_topic_t,
     partition: i32,
+    /// Bytes to charge to the memory budget, without the last message.
     bytes: usize,
+    sizes: PolledSizes,
+    meter: HeaderMeter,
+    /// The message that was pushed last.
+    last: Option<NonNull<rd::rd_kafka_message_t>>,
     batch: MessageBatch,
 }
 
@@ -144,7 +157,44 @@ impl Run {
     /// A run of at most `capacity` messages that starts with `message`.
     fn new(topic: Arc<str>, message: &rd::rd_kafka_message_t, capacity: usize, client: ClientRef) -> Self {
         let batch = MessageBatch::new(topic, capacity, client);
-        Self { topic_object: message.rkt, partition: message.partition, bytes: 0, batch }
+        let (topic_object, partition) = (message.rkt, message.partition);
+        let (sizes, meter) = (PolledSizes::default(), HeaderMeter::default());
+        Self { topic_object, partition, bytes: 0, sizes, meter, last: None, batch }
+    }
+
+    /// Takes ownership of a message.
+    ///
+    /// # Safety
+    /// As for [`MessageBatch::push`].
+    #[inline]
+    unsafe fn push(&mut self, message: NonNull<rd::rd_kafka_message_t>) {
+        if let Some(last) = self.last.replace(message) {
+            // SAFETY: the batch owns the message before, and the caller has just received this one.
+            let (last, next) = unsafe { (last.as_ref(), message.as_ref()) };
+            // SAFETY: as above. The batch is still here, so no other thread uses its messages.
+            let header_bytes = unsafe { self.meter.between(last, next) };
+            self.charge(last, header_bytes);
+        }
+        // SAFETY: the caller's promise.
+        unsafe { self.batch.push(message) };
+    }
+
+    /// Charges the last message, which no other one follows.
+    fn measure_last(&mut self) {
+        if let Some(last) = self.last.take() {
+            // SAFETY: the batch owns the message, and is still here.
+            let (last, header_bytes) = unsafe { (last.as_ref(), header_bytes::parsed(last.as_ref())) };
+            self.charge(last, header_bytes);
+        }
+    }
+
+    #[inline]
+    fn charge(&mut self, message: &rd::rd_kafka_message_t, header_bytes: usize) {
+        let content = message.len + message.key_len + header_bytes;
+        self.bytes += content + RECORD_OVERHEAD;
+        self.sizes.records += 1;
+        self.sizes.header_bytes += header_bytes as u64;
+        self.sizes.largest = self.sizes.largest.max(content as u64);
     }
 
     fn continues_with(&self, message: &rd::rd_kafka_message_t) -> bool {

@@ -5,7 +5,8 @@
 //! the prefetch of the whole client, for any number of partitions and any size of records.
 //!
 //! * `queue`: a queue of librdkafka with a wake-up; `fetch`: the reading end of the fetch queue;
-//! * `batch`: messages of one partition, as the graph reads them;
+//! * `batch`: messages of one partition, as the graph reads them; `header_bytes`: the memory of
+//!   their headers;
 //! * `replies`: requests for commits and topic ids, and their replies; `log_ends`: requests for the
 //!   ends of logs;
 //! * `brokers`: adding bootstrap servers; `limits`: changing a limit of a running client;
@@ -28,6 +29,7 @@
 mod batch;
 pub(super) mod brokers;
 pub(super) mod fetch;
+mod header_bytes;
 pub(super) mod limits;
 pub(super) mod log_ends;
 pub(super) mod pattern;

@@ -82,6 +82,10 @@ return_numbers! {
         value: *mut *const c_void,
         size: *mut usize,
     );
+    rd_kafka_message_detach_headers(
+        message: *mut rd::rd_kafka_message_t,
+        headers: *mut *mut rd::rd_kafka_headers_t,
+    );
     rd_kafka_message_headers(
         message: *const rd::rd_kafka_message_t,
         headers: *mut *mut rd::rd_kafka_headers_t,

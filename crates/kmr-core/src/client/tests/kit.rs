@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rdkafka::consumer::Consumer;
+use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
 use tokio::time::{Instant, sleep_until};
@@ -42,6 +43,15 @@ pub(super) fn partition(number: i32) -> TopicPartition {
     TopicPartition::new("events", number)
 }
 
+/// A message to produce.
+#[derive(Clone, Default)]
+pub(super) struct Message {
+    pub(super) key: Vec<u8>,
+    pub(super) payload: Vec<u8>,
+    /// The value of a header.
+    pub(super) header: Option<Vec<u8>>,
+}
+
 /// A cluster with the topic `events`.
 pub(super) struct Cluster {
     pub(super) mock: MockCluster<'static, DefaultProducerContext>,
@@ -69,6 +79,25 @@ impl Cluster {
             self.producer.send(record).map_err(|(error, _)| error).unwrap();
         }
         self.producer.flush(Duration::from_secs(30)).unwrap();
+    }
+
+    /// Produces to `events` with these settings of the producer.
+    pub(super) fn produce_all(&self, settings: Settings, partition: i32, messages: &[Message]) {
+        let mut config = rdkafka::ClientConfig::new();
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
+        let producer = config.set("bootstrap.servers", &self.servers).create();
+        let producer: ThreadedProducer<DefaultProducerContext> = producer.unwrap();
+        for Message { key, payload, header } in messages {
+            let mut record = BaseRecord::<[u8], [u8]>::to("events").key(key).payload(payload);
+            if let Some(value) = header {
+                record =
+                    record.headers(OwnedHeaders::new().insert(Header { key: "trace", value: Some(value) }));
+            }
+            producer.send(record.partition(partition)).map_err(|(error, _)| error).unwrap();
+        }
+        producer.flush(Duration::from_secs(30)).unwrap();
     }
 
     pub(super) fn produce(&self, partition: i32, records: usize) {
@@ -119,6 +148,8 @@ pub(super) struct Driver {
     pub(super) rebalances: usize,
     /// The offsets of each partition, in the order in which they were received.
     pub(super) taken: BTreeMap<i32, Vec<i64>>,
+    /// The bytes of each partition that the graph would charge to its memory budget.
+    pub(super) charged: BTreeMap<i32, usize>,
     /// Whether batches are kept.
     pub(super) keeps: bool,
     pub(super) kept: Vec<Box<dyn RecordBatch>>,
@@ -145,6 +176,7 @@ impl Driver {
             starts: Vec::new(),
             rebalances: 0,
             taken: BTreeMap::new(),
+            charged: BTreeMap::new(),
             keeps: false,
             kept: Vec::new(),
             ends: Vec::new(),
@@ -221,7 +253,8 @@ impl Driver {
 
     fn take(&mut self, fetched: Fetched) {
         match fetched {
-            Fetched::Records { partition, batch, .. } => {
+            Fetched::Records { partition, batch, bytes, .. } => {
+                *self.charged.entry(partition).or_default() += bytes;
                 let taken = self.taken.entry(partition).or_default();
                 taken.extend((0..batch.len()).map(|index| batch.record(index).offset()));
                 self.kept.extend(self.keeps.then_some(batch));

@@ -45,7 +45,7 @@ pub(super) enum Polled {
 
 /// Bytes that a record needs.
 pub(super) fn size(record: &OwnedRecord) -> usize {
-    RECORD_OVERHEAD + record.key().map_or(0, <[u8]>::len) + record.payload().map_or(0, <[u8]>::len)
+    RECORD_OVERHEAD + record.content_bytes()
 }
 
 impl ClusterState {
