@@ -19,6 +19,7 @@ use super::native::fetch::NativeFetch;
 use super::open::{OpenOptions, Opened, open};
 use super::reading::Reading;
 use super::starts;
+use crate::config::ClientConfig;
 use crate::error::Error;
 use crate::member::{
     Change, FetchQueue, Fetched, PartitionFailure, Rebalance, RebalanceProtocol, Reread, Start,
@@ -89,7 +90,7 @@ impl ReadingClient {
     async fn open(options: &OpenOptions) -> Result<Self, Error> {
         let options = OpenOptions {
             topics: Vec::new(),
-            config: options.config.clone().without("group."),
+            config: quick_fetches(options.config.clone().without("group.")),
             without_group: true,
             reports_ends: true,
             prefetch_bytes: PREFETCH,
@@ -205,6 +206,13 @@ impl ReadingClient {
         let unassign = move |client: &Client| fetcher.unassign_without_group(client, &rebalance);
         self.opened.client.call("unassign", unassign).await?
     }
+}
+
+/// A broker answers a fetch with what it has. Otherwise it waits until it has enough bytes, also
+/// after the last record of a partition, and librdkafka requests the next partition's records from
+/// it after that.
+fn quick_fetches(config: ClientConfig) -> ClientConfig {
+    config.set("fetch.min.bytes", "1").set("fetch.wait.max.ms", "5")
 }
 
 fn rebalance(change: Change, partition: &TopicPartition) -> Rebalance {

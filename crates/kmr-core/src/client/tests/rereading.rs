@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::kit::{Cluster, KIP_848, partition};
 use crate::member::{Connector, Reread};
@@ -44,6 +44,23 @@ async fn records_are_found_near_and_far_and_missing_ones_are_reported_as_gone() 
     );
     let found = read(&connect, 0, &[9999], 1 << 20).await.unwrap();
     assert!(matches!(&found[0], Reread::Gone(why) if why.contains("0..3000")), "{found:?}");
+}
+
+/// All reads of a batch share ten seconds. A broker that waits for more bytes, or for records after
+/// the last one, would take them from the next partition.
+#[tokio::test]
+async fn records_of_many_quiet_partitions_are_read_without_a_wait_for_more() {
+    const PARTITIONS: i32 = 80;
+    let cluster = Cluster::start(PARTITIONS);
+    (0..PARTITIONS).for_each(|number| cluster.produce(number, 1));
+    let connect = cluster.options(KIP_848);
+    assert_eq!(offsets(&read(&connect, 0, &[0], 1 << 20).await.unwrap()), [Some(0)]);
+    let started = Instant::now();
+    for number in 1..PARTITIONS {
+        assert_eq!(offsets(&read(&connect, number, &[0], 1 << 20).await.unwrap()), [Some(0)], "{number}");
+    }
+    let elapsed = started.elapsed();
+    assert!(elapsed < Duration::from_secs(5), "{elapsed:?}");
 }
 
 #[tokio::test]
