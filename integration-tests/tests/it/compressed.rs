@@ -29,10 +29,21 @@ const CODECS: [ProducerSettings; 4] = [
 ];
 const ZSTD: ProducerSettings = CODECS[0];
 
+/// The part of a record that is large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Large {
+    Payload,
+    /// The payload is empty.
+    Key,
+    /// The payload has 100 B.
+    Header,
+}
+
 /// Records of one size, of which one byte in `ratio` is random and the others are equal.
 #[derive(Clone, Copy)]
 struct Cell {
     settings: ProducerSettings,
+    large: Large,
     record_bytes: usize,
     ratio: usize,
     partitions: i32,
@@ -41,21 +52,26 @@ struct Cell {
 impl Cell {
     /// Several times the budget.
     fn messages(self) -> impl Iterator<Item = Message> + Send + 'static {
-        let Self { record_bytes, ratio, partitions, .. } = self;
+        let Self { large, record_bytes, ratio, partitions, .. } = self;
         let weight = record_bytes + 340;
         let count = (8 * usize::try_from(BUDGET).unwrap_or(0)).div_ceil(weight);
         let random = if record_bytes < ratio { 0 } else { record_bytes / ratio };
         (0..count).map(move |n| {
-            let mut payload = vec![b'0'; record_bytes];
-            payload[..random].fill_with(|| fastrand::u8(..));
+            let mut bytes = vec![b'0'; record_bytes];
+            bytes[..random].fill_with(|| fastrand::u8(..));
             let partition = i32::try_from(n).unwrap_or(0) % partitions;
-            Message::new(payload).partition(partition)
+            let message = match large {
+                Large::Payload => Message::new(bytes),
+                Large::Key => Message::new("").key(bytes),
+                Large::Header => Message::of_size(100).header("trace", bytes),
+            };
+            message.partition(partition)
         })
     }
 
     fn name(self) -> String {
-        let Self { settings, record_bytes, ratio, partitions } = self;
-        format!("{}, {record_bytes} B, ratio {ratio}, {partitions} partitions", settings[0].1)
+        let Self { settings, large, record_bytes, ratio, partitions } = self;
+        format!("{}, {large:?} of {record_bytes} B, ratio {ratio}, {partitions} partitions", settings[0].1)
     }
 
     /// The peak of a consumer whose sink stores nothing.
@@ -64,6 +80,10 @@ impl Cell {
         scene.topic.produce_with(self.settings, self.messages()).await?;
         let mut settings = scene.settings();
         settings.sink = SinkKind::Stalled;
+        if self.large != Large::Payload {
+            // Rows have the payload alone, so the budget is not full because of the batches.
+            settings.max_rows = 100;
+        }
         let mut consumer = start_with_jemalloc(&settings)?;
         let peak = full(&consumer).await.with_context(|| self.name())?;
         consumer.end(Signal::Kill, Deadline::seconds(10)).await?;
@@ -99,7 +119,13 @@ fn check(peak: u64, what: &str) -> Result<()> {
 #[tokio::test]
 async fn records_that_compress_seven_thousand_times_stay_within_the_budget() -> Result<()> {
     let _alone = alone().await;
-    let cell = Cell { settings: ZSTD, record_bytes: 999_000, ratio: 1_000_000, partitions: 1 };
+    let cell = Cell {
+        settings: ZSTD,
+        large: Large::Payload,
+        record_bytes: 999_000,
+        ratio: 1_000_000,
+        partitions: 1,
+    };
     check(cell.stalled(test_name!()).await?, &cell.name())
 }
 
@@ -107,7 +133,7 @@ async fn records_that_compress_seven_thousand_times_stay_within_the_budget() -> 
 async fn small_records_of_each_codec_stay_within_the_budget() -> Result<()> {
     let _alone = alone().await;
     for settings in CODECS {
-        let cell = Cell { settings, record_bytes: 20, ratio: 30, partitions: 1 };
+        let cell = Cell { settings, large: Large::Payload, record_bytes: 20, ratio: 30, partitions: 1 };
         check(cell.stalled(test_name!()).await?, &cell.name())?;
     }
     Ok(())
@@ -116,8 +142,21 @@ async fn small_records_of_each_codec_stay_within_the_budget() -> Result<()> {
 #[tokio::test]
 async fn responses_of_64_partitions_stay_within_the_budget() -> Result<()> {
     let _alone = alone().await;
-    let cell = Cell { settings: ZSTD, record_bytes: 1_000, ratio: 300, partitions: 64 };
+    let cell =
+        Cell { settings: ZSTD, large: Large::Payload, record_bytes: 1_000, ratio: 300, partitions: 64 };
     check(cell.stalled(test_name!()).await?, &cell.name())
+}
+
+#[tokio::test]
+async fn large_headers_and_keys_stay_within_the_budget() -> Result<()> {
+    let _alone = alone().await;
+    for (large, record_bytes) in [(Large::Header, 4_000), (Large::Key, 100_000)] {
+        for ratio in [1, 300] {
+            let cell = Cell { settings: ZSTD, large, record_bytes, ratio, partitions: 1 };
+            check(cell.stalled(test_name!()).await?, &cell.name())?;
+        }
+    }
+    Ok(())
 }
 
 #[tokio::test]
@@ -132,7 +171,7 @@ async fn table_of_compression_ratios() -> Result<()> {
             for partitions in [1, 64] {
                 let _ = write!(table, "| {} | {record_bytes} | {partitions} |", settings[0].1);
                 for ratio in [1, 3, 30, 300, 3_000] {
-                    let cell = Cell { settings, record_bytes, ratio, partitions };
+                    let cell = Cell { settings, large: Large::Payload, record_bytes, ratio, partitions };
                     let peak = cell.stalled(test_name!()).await?;
                     let _ = write!(table, " {} |", peak / 1_000_000);
                     check(peak, &cell.name())?;
