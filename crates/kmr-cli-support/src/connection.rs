@@ -1,5 +1,7 @@
 //! Flags that locate Kafka and ClickHouse.
 
+use std::ops::Deref;
+
 use anyhow::{Context, ensure};
 use clap::Args;
 
@@ -8,16 +10,13 @@ use crate::units::{self, Settings};
 /// The variable of `--set`.
 pub(crate) const SETTINGS: &str = "KMR_KAFKA_SETTINGS";
 
-/// Kafka's address, the topic and the client's settings.
+/// Kafka's address and the client's settings.
 #[derive(Debug, Args)]
-pub struct KafkaArgs {
+pub struct BrokerArgs {
     /// Bootstrap brokers, separated by commas. [User and password: KMR_KAFKA_USER,
     /// KMR_KAFKA_PASSWORD]
     #[arg(long, env = "KMR_BROKER", value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
     pub broker: String,
-    /// The topic.
-    #[arg(long, env = "KMR_TOPIC", default_value = "ingest-performance-metrics")]
-    pub topic: String,
     /// A setting of the Kafka client, by librdkafka's name. Repeat it, or separate several with ;
     /// (`\;` is a ; of the value)
     #[arg(long = "set", env = SETTINGS, hide_env_values = true, value_name = "NAME=VALUE",
@@ -25,7 +24,26 @@ pub struct KafkaArgs {
     pub settings: Vec<Settings>,
 }
 
-impl KafkaArgs {
+/// Kafka's address, the client's settings and the topic. Dereferences to the first two.
+#[derive(Debug, Args)]
+pub struct KafkaArgs {
+    /// Kafka's address and the client's settings.
+    #[command(flatten)]
+    pub brokers: BrokerArgs,
+    /// The topic.
+    #[arg(long, env = "KMR_TOPIC", default_value = "ingest-performance-metrics")]
+    pub topic: String,
+}
+
+impl Deref for KafkaArgs {
+    type Target = BrokerArgs;
+
+    fn deref(&self) -> &BrokerArgs {
+        &self.brokers
+    }
+}
+
+impl BrokerArgs {
     /// Whether the settings come from the environment. Arguments replace those of the environment.
     pub(crate) fn is_from_environment(&self) -> bool {
         let settings = environment(SETTINGS).and_then(|text| units::settings(&text).ok());

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
-use crate::connection::{KafkaArgs, SETTINGS, environment};
+use crate::connection::{BrokerArgs, SETTINGS, environment};
 
 /// Credentials come from the environment alone: every user of the machine can read arguments.
 const USER: &str = "KMR_KAFKA_USER";
@@ -28,7 +28,7 @@ const SECRETS: &[&str] = &[
 /// # Errors
 ///
 /// When `--set` holds a secret. It may be in the environment.
-pub fn extra_settings(args: &KafkaArgs) -> anyhow::Result<Vec<(String, String)>> {
+pub fn extra_settings(args: &BrokerArgs) -> anyhow::Result<Vec<(String, String)>> {
     let mut settings = args.settings();
     let secret = settings.iter().find(|(name, _)| SECRETS.contains(&name.as_str()));
     if let Some((name, _)) = secret.filter(|_| !args.is_from_environment()) {
@@ -76,11 +76,8 @@ mod tests {
     #[test]
     fn a_password_as_an_argument_is_rejected_and_not_repeated() {
         for (name, variable) in [("sasl.password", PASSWORD), ("ssl.key.password", SETTINGS)] {
-            let args = KafkaArgs {
-                broker: "b:9092".to_owned(),
-                topic: "events".to_owned(),
-                settings: vec![Settings(vec![(name.to_owned(), "hunter2".to_owned())])],
-            };
+            let settings = vec![Settings(vec![(name.to_owned(), "hunter2".to_owned())])];
+            let args = BrokerArgs { broker: "b:9092".to_owned(), settings };
             let error = extra_settings(&args).unwrap_err().to_string();
             assert!(
                 error.contains(name) && error.contains(variable) && !error.contains("hunter2"),

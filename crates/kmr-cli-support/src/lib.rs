@@ -4,7 +4,7 @@
 //! - The demonstration's consumer, which `kmr-demo run` runs and `kmr doctor` checks: [`ingest`].
 //! - The process, its logs and its output: [`program`], [`logging`], [`output`], [`errors`],
 //!   [`table`].
-//! - Values in flags and in output: [`units`], [`numbers`].
+//! - Values in flags and in output: [`units`], [`numbers`], [`time`].
 //! - For tests that run a program (feature `testing`): `testing`.
 
 pub mod clickhouse;
@@ -19,4 +19,5 @@ pub mod program;
 pub mod table;
 #[cfg(feature = "testing")]
 pub mod testing;
+pub mod time;
 pub mod units;

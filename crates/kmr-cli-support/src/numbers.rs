@@ -15,6 +15,11 @@ pub fn grouped(number: u64) -> String {
     text
 }
 
+/// `1 record`, `1,234 records`.
+pub fn counted(count: u64, thing: &str) -> String {
+    format!("{} {thing}{}", grouped(count), if count == 1 { "" } else { "s" })
+}
+
 /// Bytes as MB, with one decimal.
 pub fn megabytes(bytes: u64) -> String {
     format!("{:.1} MB", bytes as f64 / 1e6)
@@ -41,6 +46,11 @@ mod tests {
             [0, 999, 1000, 1_234_567].map(grouped),
             ["0", "999", "1,000", "1,234,567"].map(str::to_owned)
         );
+    }
+
+    #[test]
+    fn one_thing_is_no_plural() {
+        assert_eq!([0, 1, 1000].map(|count| counted(count, "row")), ["0 rows", "1 row", "1,000 rows"]);
     }
 
     #[test]

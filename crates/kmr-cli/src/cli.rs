@@ -3,10 +3,12 @@
 use clap::{Parser, Subcommand};
 
 use crate::doctor::DoctorArgs;
+use crate::lag::LagArgs;
 use crate::offsets::OffsetsCommand;
 use crate::verify::VerifyArgs;
 
-/// Operates kmr consumers: checks what they need, verifies their tables, resets their offsets.
+/// Operates kmr consumers: checks what they need, shows their lag, verifies their tables, resets
+/// their offsets.
 ///
 /// `kmr-demo` is the demonstration: it produces messages and runs a consumer.
 #[derive(Debug, Parser)]
@@ -52,6 +54,20 @@ pub(crate) enum Command {
     /// Change a group's committed offsets.
     #[command(subcommand)]
     Offsets(OffsetsCommand),
+    /// Show a group's committed offsets, its lag and its members
+    ///
+    /// Joins no group, writes nothing, commits nothing. Shows all topics for which the group has
+    /// committed offsets, or whose partitions its members have.
+    ///
+    /// lag: offsets from the committed one to the end of the log. Compacted records and
+    ///      transaction markers count, so it is at least the number of records. Offsets behind
+    ///      an open transaction count, and a note names them: no consumer can read them yet.
+    ///
+    /// A partition without a committed offset has no lag: a consumer starts there by its own
+    /// settings. Exit code 1: the broker is not reachable, the group does not exist, or a
+    /// permission is missing. Exit code 3: the answer is shown and has gaps.
+    #[command(verbatim_doc_comment)]
+    Lag(Box<LagArgs>),
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use kmr_cli_support::connection::KafkaArgs;
+use kmr_cli_support::connection::BrokerArgs;
 use kmr_cli_support::kafka::{ClientFailure, extra_settings, unreachable};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
@@ -14,7 +14,7 @@ use rdkafka::metadata::MetadataPartition;
 use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
 
 /// Address, client id, the settings of `--set` and the credentials.
-pub(crate) fn config(args: &KafkaArgs, client_id: &str) -> anyhow::Result<ClientConfig> {
+pub(crate) fn config(args: &BrokerArgs, client_id: &str) -> anyhow::Result<ClientConfig> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &args.broker).set("client.id", client_id);
     for (name, value) in extra_settings(args)? {

@@ -8,8 +8,10 @@ use kmr_cli_support::program;
 mod cli;
 mod doctor;
 mod kafka_client;
+mod lag;
 mod offsets;
 mod table_definition;
+mod terminal;
 mod verify;
 
 use cli::{Cli, Command};
@@ -27,6 +29,7 @@ fn main() -> ExitCode {
             Command::Doctor(args) => doctor::doctor(*args).await,
             Command::Verify(args) => verify::verify(*args).await,
             Command::Offsets(command) => offsets::offsets(command).await,
+            Command::Lag(args) => lag::lag(*args).await,
         }
     })
 }

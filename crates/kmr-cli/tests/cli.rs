@@ -2,7 +2,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests, which may fail in any way")]
 
 use kmr_cli_support::testing::{self, Output};
-use kmr_core::testing::EmbeddedCluster;
+use kmr_core::testing::{EmbeddedCluster, NewRecord};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::{Value, json};
 
 fn kmr(args: &[&str]) -> Output {
     testing::run(env!("CARGO_BIN_EXE_kmr"), args).unwrap()
@@ -10,7 +13,12 @@ fn kmr(args: &[&str]) -> Output {
 
 #[test]
 fn an_unreachable_broker_is_named() {
-    for command in [&["verify"][..], &["offsets", "reset", "--to", "earliest"]] {
+    for command in [
+        &["verify"][..],
+        &["offsets", "reset", "--to", "earliest"],
+        &["lag"],
+        &["lag", "--watch"],
+    ] {
         let output = kmr(&[command, &["--broker", "127.0.0.1:9"]].concat());
         assert_eq!(output.code, Some(1), "{command:?}: {}", output.stderr);
         let error = output.stderr.lines().find(|line| line.starts_with("error: ")).unwrap();
@@ -65,6 +73,7 @@ fn wrong_flags_end_with_code_2() {
         &["verify", "--offsets-at-a-time", "0"],
         &["doctor", "--protocol", "raft"],
         &["offsets", "reset", "--to", "newest"],
+        &["lag", "--watch", "0"],
         &["run"],
     ] {
         let output = kmr(args);
@@ -76,7 +85,7 @@ fn wrong_flags_end_with_code_2() {
 #[test]
 fn help_names_commands_and_flags() {
     let help = kmr(&["--help"]).stdout;
-    for word in ["check", "doctor", "verify", "offsets", "kmr-demo"] {
+    for word in ["check", "doctor", "verify", "offsets", "lag", "kmr-demo"] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let help = kmr(&["verify", "--help"]).stdout;
@@ -89,4 +98,46 @@ fn help_names_commands_and_flags() {
     {
         assert!(help.contains(word), "{word}: {help}");
     }
+}
+
+/// Commits an offset for a group.
+fn commit(cluster: &EmbeddedCluster, group: &str, topic: &str, partition: i32, offset: i64) {
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("group.id", group)
+        .create()
+        .unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+    consumer.commit(&list, CommitMode::Sync).unwrap();
+}
+
+#[test]
+fn lag_of_a_topic_is_shown_also_by_a_broker_that_describes_no_group() {
+    let cluster = EmbeddedCluster::start().unwrap();
+    cluster.create_topic("events", 2).unwrap();
+    cluster.produce("events", (0..10).map(|n| NewRecord::new(n % 2).with_payload("x"))).unwrap();
+    commit(&cluster, "readers", "events", 0, 3);
+    let at = ["--broker", cluster.bootstrap_servers(), "--group", "readers", "--topic"];
+    let lag = |more: &[&str]| kmr(&[&["lag"], &at[..], more].concat());
+
+    let output = lag(&["events", "--json"]);
+    assert_eq!(output.code, Some(3), "members are unknown: {}", output.stderr);
+    let json: Value = serde_json::from_str(&output.stdout).unwrap();
+    let of = |partition: usize| {
+        let one = &json["partitions"][partition];
+        (one["committed"].clone(), one["log_start"].clone(), one["log_end"].clone(), one["lag"].clone())
+    };
+    assert_eq!(of(0), (json!(3), json!(0), json!(5), json!(2)), "{json}");
+    assert_eq!(of(1), (Value::Null, json!(0), json!(5), Value::Null), "{json}");
+    assert_eq!((&json["lag"], &json["members"]), (&json!(2), &Value::Null));
+
+    let output = lag(&["events"]);
+    assert!(output.stdout.contains("its members are unknown"), "{}", output.stdout);
+    assert!(output.stdout.contains("│         1 ┆      none ┆ 0–5 ┆   – ┆     – │"), "{}", output.stdout);
+    assert!(!output.stdout.contains('\u{1b}'), "no colours without a terminal: {}", output.stdout);
+
+    let output = lag(&["absent"]);
+    assert_eq!(output.code, Some(3), "{}", output.stderr);
+    assert!(output.stdout.contains("topic \"absent\": it does not exist"), "{}", output.stdout);
 }

@@ -182,7 +182,10 @@ pub use async_trait::async_trait;
 /// kmr's own crates share. Not part of the API.
 #[doc(hidden)]
 pub mod __private {
-    pub use crate::client::{Bootstrap, LiveClient, LiveClients};
+    pub use crate::client::{
+        Bootstrap, GroupDescription, GroupError, GroupMember, GroupOffset, LiveClient, LiveClients,
+        describe_group, group_offsets,
+    };
     pub use crate::graph::build::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{
         Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOutput, Maybe,

@@ -119,12 +119,6 @@ fn styled(state: State) -> console::StyledObject<&'static str> {
     }
 }
 
-/// Columns of the terminal, if standard output is one.
-pub(super) fn terminal_width() -> Option<u16> {
-    let term = console::Term::stdout();
-    term.features().is_attended().then(|| term.size().1)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::sample_facts::facts;

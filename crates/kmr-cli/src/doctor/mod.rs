@@ -29,6 +29,8 @@ pub(crate) use args::DoctorArgs;
 use diagnosis::Diagnosis;
 use facts::{Facts, Scope, SettingsFacts, Writer};
 
+use crate::terminal;
+
 /// Gathers, checks and prints all facts. The exit code is that of [`Verdict`](check::Verdict).
 pub(crate) async fn doctor(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let diagnosis = Diagnosis::of(&gather(&args, Scope::Full).await?);
@@ -42,7 +44,7 @@ pub(crate) async fn check(args: DoctorArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn print(args: &DoctorArgs, diagnosis: &Diagnosis) -> ExitCode {
-    let width = diagnosis::terminal_width();
+    let width = terminal::width();
     output::result(&if args.json { diagnosis.json().to_string() } else { diagnosis.text(width) });
     ExitCode::from(diagnosis.verdict().exit_code())
 }

@@ -62,6 +62,9 @@ mod tests;
 pub use bootstrap::Bootstrap;
 pub(crate) use connect::Connect;
 pub use live_clients::{LiveClient, LiveClients};
+pub use native::groups::{
+    GroupDescription, GroupError, GroupMember, GroupOffset, describe_group, group_offsets,
+};
 pub(crate) use open::OpenOptions;
 pub use reset::reset_offsets;
 pub(crate) use subscription::subscription_matches;

@@ -11,6 +11,7 @@
 //!   ends of logs;
 //! * `brokers`: adding bootstrap servers; `limits`: changing a limit of a running client;
 //! * `watermarks`: the end of a log by the last fetch response;
+//! * `groups`: the members and committed offsets of any group;
 //! * `pattern`: matching names of topics; `raw`: strings, bytes and error codes of C.
 //!
 //! Invariants that make this sound, all kept inside this folder:
@@ -29,6 +30,7 @@
 mod batch;
 pub(super) mod brokers;
 pub(super) mod fetch;
+pub(super) mod groups;
 mod header_bytes;
 pub(super) mod limits;
 pub(super) mod log_ends;
