@@ -2,6 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
+use crate::dlq::DlqCommand;
 use crate::doctor::DoctorArgs;
 use crate::lag::LagArgs;
 use crate::offsets::OffsetsCommand;
@@ -68,6 +69,9 @@ pub(crate) enum Command {
     /// permission is missing. Exit code 3: the answer is shown and has gaps.
     #[command(verbatim_doc_comment)]
     Lag(Box<LagArgs>),
+    /// Show the dead letters of a topic, and replay them.
+    #[command(subcommand)]
+    Dlq(DlqCommand),
 }
 
 #[cfg(test)]

@@ -6,12 +6,15 @@ use clap::Parser;
 use kmr_cli_support::program;
 
 mod cli;
+mod dead_letter;
+mod dlq;
 mod doctor;
 mod kafka_client;
 mod lag;
 mod offsets;
 mod table_definition;
 mod terminal;
+mod topic_reader;
 mod verify;
 
 use cli::{Cli, Command};
@@ -29,6 +32,7 @@ fn main() -> ExitCode {
             Command::Doctor(args) => doctor::doctor(*args).await,
             Command::Verify(args) => verify::verify(*args).await,
             Command::Offsets(command) => offsets::offsets(command).await,
+            Command::Dlq(command) => dlq::dlq(command).await,
             Command::Lag(args) => lag::lag(*args).await,
         }
     })

@@ -4,7 +4,8 @@
 use kmr_cli_support::testing::{self, Output};
 use kmr_core::testing::{EmbeddedCluster, NewRecord};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
-use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use rdkafka::message::Headers;
+use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 use serde_json::{Value, json};
 
 fn kmr(args: &[&str]) -> Output {
@@ -18,6 +19,7 @@ fn an_unreachable_broker_is_named() {
         &["offsets", "reset", "--to", "earliest"],
         &["lag"],
         &["lag", "--watch"],
+        &["dlq", "ls", "--dead-letter-topic", "dead"],
     ] {
         let output = kmr(&[command, &["--broker", "127.0.0.1:9"]].concat());
         assert_eq!(output.code, Some(1), "{command:?}: {}", output.stderr);
@@ -74,6 +76,9 @@ fn wrong_flags_end_with_code_2() {
         &["doctor", "--protocol", "raft"],
         &["offsets", "reset", "--to", "newest"],
         &["lag", "--watch", "0"],
+        &["dlq", "ls"],
+        &["dlq", "ls", "--dead-letter-topic", "dead", "--since", "soon"],
+        &["dlq", "show", "--dead-letter-topic", "dead"],
         &["run"],
     ] {
         let output = kmr(args);
@@ -85,7 +90,7 @@ fn wrong_flags_end_with_code_2() {
 #[test]
 fn help_names_commands_and_flags() {
     let help = kmr(&["--help"]).stdout;
-    for word in ["check", "doctor", "verify", "offsets", "lag", "kmr-demo"] {
+    for word in ["check", "doctor", "verify", "offsets", "lag", "dlq", "kmr-demo"] {
         assert!(help.contains(word), "{word}: {help}");
     }
     let help = kmr(&["verify", "--help"]).stdout;
@@ -140,4 +145,180 @@ fn lag_of_a_topic_is_shown_also_by_a_broker_that_describes_no_group() {
     let output = lag(&["absent"]);
     assert_eq!(output.code, Some(3), "{}", output.stderr);
     assert!(output.stdout.contains("topic \"absent\": it does not exist"), "{}", output.stdout);
+}
+
+/// A dead letter of kmr, as `KafkaWriter` writes it.
+fn dead_letter(partition: i32, offset: i64, stage: &str, error: &str) -> NewRecord {
+    let text = |value: &str| Some(value.as_bytes().to_vec());
+    NewRecord::new(partition)
+        .with_key("k")
+        .with_payload(format!("payload {offset} \u{1b}[2J"))
+        .with_timestamp_millis(1_700_000_000_000 + offset)
+        .with_header("a", text("1"))
+        .with_header("kmr.topic", text("orders"))
+        .with_header("kmr.partition", text("0"))
+        .with_header("kmr.offset", text(&offset.to_string()))
+        .with_header("kmr.timestamp", text("77000"))
+        .with_header("kmr.stage", text(stage))
+        .with_header("kmr.error", text(error))
+        .with_header("kmr.attempt", text("1"))
+        .with_header("kmr.version", text("0.1.0"))
+}
+
+#[test]
+fn dead_letters_are_listed_shown_and_counted() {
+    let cluster = EmbeddedCluster::start().unwrap();
+    cluster.create_topic("dead", 2).unwrap();
+    let letters = [
+        dead_letter(0, 40, "map 1", "no number: digit 4"),
+        dead_letter(1, 41, "map 1", "no number: digit 7"),
+        dead_letter(0, 42, "reduce 1", "column a: no null"),
+        NewRecord::new(1).with_payload("of another program"),
+    ];
+    cluster.produce("dead", letters).unwrap();
+    let at = ["--broker", cluster.bootstrap_servers(), "--dead-letter-topic", "dead"];
+    let dlq = |command: &[&str]| {
+        let output = kmr(&[&["dlq"], command, &at[..]].concat());
+        assert_eq!(output.code, Some(0), "{command:?}: {}", output.stderr);
+        assert!(!output.stdout.chars().any(|c| c.is_control() && c != '\n'), "{}", output.stdout);
+        output.stdout
+    };
+    let listed = dlq(&["ls"]);
+    let lines: Vec<&str> = listed.lines().collect();
+    assert_eq!(lines[0], "position  sent                  in orders  stage     code  error");
+    assert_eq!(lines[1], "0/0       2023-11-14T22:13:20Z  0/40       map 1     –     no number: digit 4");
+    assert!(lines[3].starts_with("0/1 ") && lines[3].contains("reduce 1"), "{listed}");
+    assert!(
+        lines[4].contains("1 message is no dead letter")
+            && lines[4].contains("1/1: it has no header kmr.topic")
+    );
+    assert_eq!(lines[5], "3 dead letters selected in \"dead\"");
+
+    let selected = dlq(&["ls", "--stage", "map 1", "--reason", "digit 7", "--json"]);
+    let json: Value = serde_json::from_str(&selected).unwrap();
+    assert_eq!(
+        (&json["selected"], &json["dead_letters"][0]["source"]["offset"]),
+        (&json!(1), &json!(41)),
+        "{json}"
+    );
+    assert!(dlq(&["ls", "--limit", "1"]).contains("2 older ones are not listed"));
+    assert!(dlq(&["ls", "--until", "2023-11-14T00:00:00Z"]).contains("\n0 dead letters selected"));
+
+    let shown = dlq(&["show", "0", "--partition", "0"]);
+    assert!(shown.contains("orders/0 offset 40, of 1970-01-01T00:01:17Z"), "{shown}");
+    assert!(shown.contains("kmr.stage") && !shown.contains("payload 40"), "{shown}");
+    assert!(dlq(&["show", "0", "--partition", "0", "--payload"]).contains("payload 40 \\u{1b}[2J"));
+    assert!(dlq(&["show", "1", "--partition", "1"]).contains("no dead letter of kmr"));
+
+    let counted = dlq(&["histogram"]);
+    assert!(counted.contains("  2  66.7%  no number: digit N\n"), "{counted}");
+    let json: Value = serde_json::from_str(&dlq(&["histogram", "--json"])).unwrap();
+    assert_eq!(json["stages"]["counts"][0], json!({ "name": "map 1", "count": 2 }), "{json}");
+}
+
+#[test]
+fn dead_letters_that_are_not_there_are_named() {
+    let cluster = EmbeddedCluster::start().unwrap();
+    cluster.create_topic("dead", 2).unwrap();
+    cluster.produce("dead", [dead_letter(1, 40, "map 1", "no")]).unwrap();
+    for (command, expected) in [
+        (&["ls", "--dead-letter-topic", "absent"][..], "topic \"absent\" does not exist"),
+        (&["show", "9", "--dead-letter-topic", "dead"], "dead/1 has no offset 9: it has 0 to 0"),
+        (&["show", "0", "--partition", "7", "--dead-letter-topic", "dead"], "no such partition"),
+    ] {
+        let output = kmr(&[&["dlq"], command, &["--broker", cluster.bootstrap_servers()]].concat());
+        assert_eq!(output.code, Some(1), "{command:?}: {}", output.stdout);
+        assert!(output.stderr.contains(expected), "{}", output.stderr);
+    }
+}
+
+#[test]
+fn dead_letters_are_replayed_with_their_content_headers_and_timestamps() {
+    let cluster = EmbeddedCluster::start().unwrap();
+    cluster.create_topic("orders", 1).unwrap();
+    cluster.create_topic("retries", 1).unwrap();
+    cluster.create_topic("dead", 1).unwrap();
+    let replayed_before = |count: &str| Some(count.as_bytes().to_vec());
+    let letters = [
+        dead_letter(0, 40, "map 1", "no number"),
+        dead_letter(0, 41, "reduce 1", "no null"),
+        dead_letter(0, 42, "map 1", "no number").with_header("kmr.replays", replayed_before("2")),
+        dead_letter(0, 43, "map 1", "no number").with_header("kmr.replays", replayed_before("3")),
+        dead_letter(0, 44, "map 1", "too large").with_header("kmr.missing", replayed_before("too large")),
+        NewRecord::new(0).with_payload("of another program"),
+    ];
+    cluster.produce("dead", letters).unwrap();
+    let at = ["--broker", cluster.bootstrap_servers(), "--dead-letter-topic", "dead"];
+    let replay = |more: &[&str]| {
+        let output = kmr(&[&["dlq", "replay"], &at[..], more].concat());
+        (output.code, format!("{}{}", output.stdout, output.stderr))
+    };
+    let (code, text) = replay(&["--dry-run", "--stage", "map 1"]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(
+        text.contains("2  would be replayed to \"orders\"") && text.contains("1 filtered, 3 refused"),
+        "{text}"
+    );
+    assert_eq!(cluster.end_offsets("orders").unwrap(), [(0, 0)].into());
+
+    let (code, text) = replay(&["--stage", "map 1", "--rate", "1000/s"]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(
+        text.contains("2 replayed, 1 filtered, 3 refused; progress in group \"kmr-replay-dead-"),
+        "{text}"
+    );
+    assert!(text.contains("refused: 0/3: its record was replayed 3 times"), "{text}");
+    assert!(text.contains("refused: 0/4: it lacks content of its record: too large"), "{text}");
+    assert!(text.contains("refused: 0/5: it is no dead letter of kmr: it has no header kmr.topic"), "{text}");
+    let consumer: BaseConsumer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .set("group.id", "reader")
+        .create()
+        .unwrap();
+    let mut start = TopicPartitionList::new();
+    start.add_partition_offset("orders", 0, Offset::Beginning).unwrap();
+    consumer.assign(&start).unwrap();
+    let message = loop {
+        if let Some(message) = consumer.poll(std::time::Duration::from_secs(30)) {
+            break message.unwrap();
+        }
+    };
+    assert_eq!((message.key(), message.timestamp().to_millis()), (Some(&b"k"[..]), Some(77_000)));
+    assert_eq!(message.payload(), Some("payload 40 \u{1b}[2J".as_bytes()));
+    let headers: Vec<_> = message
+        .headers()
+        .unwrap()
+        .iter()
+        .map(|header| (header.key, std::str::from_utf8(header.value.unwrap()).unwrap()))
+        .collect();
+    let expected = [("a", "1"), ("kmr.replays", "1"), ("kmr.replay_of", "orders/0/40"), ("kmr.attempt", "1")];
+    assert_eq!(headers, expected);
+
+    let (code, text) = replay(&["--to", "retries", "--limit", "2", "--skip", "0/0"]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(
+        text.contains("2  replayed to \"retries\"") && text.contains("refused: 0/0: --skip names it"),
+        "{text}"
+    );
+    assert_eq!(cluster.end_offsets("orders").unwrap(), [(0, 2)].into());
+}
+
+#[test]
+fn a_replay_that_cannot_be_is_explained_and_sends_nothing() {
+    let cluster = EmbeddedCluster::start().unwrap();
+    cluster.create_topic("dead", 1).unwrap();
+    cluster.produce("dead", [dead_letter(0, 40, "map 1", "no number")]).unwrap();
+    // A group of a consumer that reads the topic.
+    commit(&cluster, "another-consumer", "dead", 0, 1);
+    for (more, expected) in [
+        (&["--to", "dead"][..], "--to names the dead-letter topic"),
+        (&["--as", "another-consumer"], "are not those of a replay"),
+        (&[], "topic \"orders\" does not exist"),
+    ] {
+        let at = ["--broker", cluster.bootstrap_servers(), "--dead-letter-topic", "dead"];
+        let output = kmr(&[&["dlq", "replay"], &at[..], more].concat());
+        assert_eq!(output.code, Some(1), "{more:?}: {}", output.stdout);
+        assert!(output.stderr.contains(expected), "{}", output.stderr);
+        assert!(output.stdout.is_empty(), "{}", output.stdout);
+    }
 }

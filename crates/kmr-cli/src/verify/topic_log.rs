@@ -5,47 +5,24 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anyhow::{Context, anyhow, bail};
+use anyhow::bail;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
-use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::BorrowedMessage;
-use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
+use rdkafka::{ClientConfig, Message};
 
 use super::args::VerifyArgs;
 use super::offset_sets::Bits;
 use super::partition_account::Bounds;
-use crate::kafka_client::{self, CapturingContext};
-
-/// Timeout of one request.
-const REQUEST: Duration = Duration::from_secs(10);
-/// The audit fails after this time without a record, a partition end or an error.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-
-pub(super) type LogConsumer = BaseConsumer<CapturingContext>;
+use crate::kafka_client;
+use crate::topic_reader::{self, Event, IDLE_TIMEOUT, LogConsumer, Next, REQUEST, assign, poll};
 
 /// The settings of every consumer of the audit.
 pub(super) fn config(args: &VerifyArgs) -> anyhow::Result<ClientConfig> {
     let mut config = kafka_client::config(&args.kafka, "kmr-verify")?;
-    for (name, value) in [
-        ("group.id", args.group.as_str()),
-        ("enable.auto.commit", "false"),
-        ("enable.auto.offset.store", "false"),
-        ("enable.partition.eof", "true"),
-        // An offset that retention has deleted must be reported, not skipped.
-        ("auto.offset.reset", "error"),
-        ("isolation.level", "read_committed"),
-        // Payload only, for each worker. Small records need three times as much memory.
-        ("queued.max.messages.kbytes", "4096"),
-        ("fetch.queue.backoff.ms", "5"),
-    ] {
-        config.set(name, value);
-    }
-    config.set_log_level(RDKafkaLogLevel::Info);
+    topic_reader::configure(&mut config, &args.group);
     Ok(config)
 }
 
@@ -162,54 +139,6 @@ impl LogReader {
     }
 }
 
-/// The result of a poll.
-enum Event<'a> {
-    Record(BorrowedMessage<'a>),
-    End(i32),
-    /// The next offset is no longer in the log.
-    Deleted,
-}
-
-fn poll<'a>(consumer: &'a LogConsumer, topic: &str) -> anyhow::Result<Option<Event<'a>>> {
-    match consumer.poll(Duration::from_millis(200)) {
-        None => Ok(None),
-        Some(Ok(message)) => Ok(Some(Event::Record(message))),
-        Some(Err(KafkaError::PartitionEOF(partition))) => Ok(Some(Event::End(partition))),
-        Some(Err(KafkaError::MessageConsumption(
-            RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange,
-        ))) => Ok(Some(Event::Deleted)),
-        // librdkafka retries by itself.
-        Some(Err(error)) if is_transient(&error) => Ok(None),
-        Some(Err(error)) => Err(anyhow!(error).context(format!("reading topic {topic:?}"))),
-    }
-}
-
-fn is_transient(error: &KafkaError) -> bool {
-    matches!(
-        error.rdkafka_error_code(),
-        Some(
-            RDKafkaErrorCode::BrokerTransportFailure
-                | RDKafkaErrorCode::AllBrokersDown
-                | RDKafkaErrorCode::OperationTimedOut
-                | RDKafkaErrorCode::NotLeaderForPartition
-                | RDKafkaErrorCode::LeaderNotAvailable
-                | RDKafkaErrorCode::Resolve
-        )
-    )
-}
-
-fn assign(
-    consumer: &LogConsumer,
-    topic: &str,
-    partitions: impl IntoIterator<Item = (i32, u64)>,
-) -> anyhow::Result<()> {
-    let mut list = TopicPartitionList::new();
-    for (partition, offset) in partitions {
-        list.add_partition_offset(topic, partition, Offset::Offset(offset.cast_signed()))?;
-    }
-    consumer.assign(&list).with_context(|| format!("assigning partitions of {topic:?}"))
-}
-
 /// Passes every record of a topic to `each`, up to the current ends of its partitions.
 pub(super) fn read_all(
     config: &ClientConfig,
@@ -218,32 +147,9 @@ pub(super) fn read_all(
     mut each: impl FnMut(&BorrowedMessage<'_>),
 ) -> anyhow::Result<()> {
     let consumer = kafka_client::consumer(config)?;
-    let mut ends: BTreeMap<i32, Range<u64>> = BTreeMap::new();
-    for partition in kafka_client::partitions(&consumer, &args.kafka.broker, topic, REQUEST)? {
-        let (start, end) = kafka_client::log_bounds(&consumer, topic, partition, REQUEST)?;
-        if start < end {
-            ends.insert(partition, start..end);
-        }
-    }
-    assign(&consumer, topic, ends.iter().map(|(partition, range)| (*partition, range.start)))?;
-    let mut last_event = Instant::now();
-    while !ends.is_empty() {
-        match poll(&consumer, topic)? {
-            Some(Event::Record(message)) => {
-                each(&message);
-                let (partition, offset) = (message.partition(), message.offset().unsigned_abs());
-                ends.retain(|other, range| *other != partition || offset + 1 < range.end);
-            }
-            Some(Event::End(partition)) => drop(ends.remove(&partition)),
-            Some(Event::Deleted) => {
-                bail!("retention deleted records of {topic:?} while they were read; run verify again")
-            }
-            None if last_event.elapsed() > IDLE_TIMEOUT => {
-                bail!("no record or partition end of topic {topic:?} for {IDLE_TIMEOUT:?}")
-            }
-            None => continue,
-        }
-        last_event = Instant::now();
-    }
-    Ok(())
+    let ranges = topic_reader::ranges(&consumer, &args.kafka.broker, topic)?;
+    topic_reader::read(&consumer, topic, ranges, |message| {
+        each(message);
+        Ok(Next::Record)
+    })
 }
