@@ -24,9 +24,14 @@ pub(crate) async fn kmr(arguments: &[&str]) -> Result<Ended> {
 
 /// Runs `kmr` with environment variables.
 pub(crate) async fn kmr_with(arguments: &[&str], variables: &[(&str, &str)]) -> Result<Ended> {
+    run(kmr_program().await?, arguments, variables).await
+}
+
+/// Builds `kmr`, for tests that send signals to it.
+pub(crate) async fn kmr_program() -> Result<&'static PathBuf> {
     static PROGRAM: OnceCell<PathBuf> = OnceCell::const_new();
     let build = || program("kmr", &["--workspace", "--bin", "kmr"]);
-    run(PROGRAM.get_or_try_init(build).await?, arguments, variables).await
+    PROGRAM.get_or_try_init(build).await
 }
 
 async fn run(program: &PathBuf, arguments: &[&str], variables: &[(&str, &str)]) -> Result<Ended> {

@@ -112,8 +112,9 @@ impl Histogram {
         for (title, counts) in self.kinds() {
             let largest = counts.largest();
             let shown = largest.len().min(usize::try_from(top).unwrap_or(usize::MAX));
-            let rows = largest[..shown].iter().map(|(name, count)| self.row(*count, name, columns)).collect();
-            lines.extend(section(title, rows));
+            let rows: Vec<_> =
+                largest[..shown].iter().map(|(name, count)| self.row(*count, name, columns)).collect();
+            lines.extend(section(title, &rows));
             let more: u64 = largest[shown..].iter().map(|(_, count)| count).sum::<u64>() + counts.other;
             if more > 0 {
                 lines.push(format!("  and {}; --top shows more", counted(more, "other")));
@@ -124,7 +125,7 @@ impl Histogram {
             hours.map(|(hour, count)| self.row(*count, &hour_text(*hour), columns)).collect();
         rows.reverse();
         let left_out = self.hours.len() - rows.len();
-        lines.extend(section("hour (UTC)", rows));
+        lines.extend(section("hour (UTC)", &rows));
         if left_out > 0 {
             lines.push(format!("  and {}; --top shows more", counted(left_out as u64, "earlier hour")));
         }
@@ -177,12 +178,12 @@ impl Histogram {
     }
 }
 
-fn section(title: &str, rows: Vec<Vec<String>>) -> Vec<String> {
+fn section(title: &str, rows: &[Vec<String>]) -> Vec<String> {
     if rows.is_empty() {
         return Vec::new();
     }
     let mut lines = vec![title.to_owned()];
-    lines.extend(aligned(&[">", ">", ""], &rows).into_iter().skip(1));
+    lines.extend(aligned(&[">", ">", ""], rows).into_iter().skip(1));
     lines
 }
 

@@ -93,7 +93,11 @@ fn show(args: &LagArgs, lag: &GroupLag, seconds: u64) {
     match terminal::height() {
         None => output::result(&format!("{now}\n{}\n", lag.text(false))),
         Some(height) => {
-            let screen = screen(&lag.text(true), &format!("{now}, every {seconds} s, Ctrl-C ends"), height);
+            let title = format!("{now}, every {seconds} s, Ctrl-C ends");
+            // A wrapped line would need two of the terminal's.
+            let width = terminal::width().map_or(usize::MAX, usize::from);
+            let text: Vec<_> = lag.text(true).lines().map(|line| terminal::shortened(line, width)).collect();
+            let screen = screen(&text, &title, height);
             // A closed terminal ends the process by itself.
             let _ = std::io::stdout().write_all(screen.as_bytes());
             let _ = std::io::stdout().flush();
@@ -103,10 +107,9 @@ fn show(args: &LagArgs, lag: &GroupLag, seconds: u64) {
 
 /// What replaces the text on the terminal, line by line, so that it does not flicker. Lines that
 /// have no room are counted.
-fn screen(text: &str, title: &str, height: u16) -> String {
+fn screen(lines: &[String], title: &str, height: u16) -> String {
     // One line for the title, one for the cursor.
     let room = usize::from(height).saturating_sub(2).max(1);
-    let lines: Vec<&str> = text.lines().collect();
     let mut screen = format!("\u{1b}[H{title}\u{1b}[K\n");
     let (shown, left_out) = match lines.len() > room {
         true => (room - 1, lines.len() - (room - 1)),
@@ -145,12 +148,12 @@ mod tests {
 
     #[test]
     fn a_screen_has_no_more_lines_than_the_terminal() {
-        let text: String = (0..50).map(|n| format!("line {n}\n")).collect();
+        let text: Vec<String> = (0..50).map(|n| format!("line {n}")).collect();
         let cut = screen(&text, "title", 10);
         assert_eq!(cut.matches('\n').count(), 9);
         assert!(cut.contains("line 6") && !cut.contains("line 7"), "{cut}");
         assert!(cut.contains("… 43 more lines"), "{cut}");
-        let whole = screen("a\nb", "title", 10);
-        assert!(whole.ends_with("b\u{1b}[K\n\u{1b}[J") && !whole.contains("more lines"), "{whole}");
+        let whole = screen(&text[..2], "title", 10);
+        assert!(whole.ends_with("line 1\u{1b}[K\n\u{1b}[J") && !whole.contains("more lines"), "{whole}");
     }
 }

@@ -13,6 +13,7 @@ use super::args::VerifyArgs;
 use super::dead_letters::DeadLetters;
 use super::offset_sets::Bits;
 use super::partition_account::{Bounds, PartitionAccount, Rows, dead_letters_within};
+use super::replays::Replays;
 use super::report::Report;
 use super::table_rows::{AuditedTable, HeldRows};
 use super::topic_log::{self, LogReader, Progress, TopicBounds};
@@ -29,6 +30,8 @@ pub(super) struct Audit {
     waiting: BTreeMap<i32, Range<u64>>,
     compacted: Option<bool>,
     dead_letters: DeadLetters,
+    /// What workers have found so far.
+    replays: Mutex<Replays>,
     /// Partitions that no worker has read yet.
     unread: Mutex<VecDeque<i32>>,
 }
@@ -44,7 +47,8 @@ impl Audit {
         let dead_letters = blocking(move || DeadLetters::read(&settings, &shared)).await?;
         let compacted = topic_log::is_compacted(&config, &args.kafka.topic).await;
         let unread = Mutex::new(bounds.keys().copied().collect());
-        Ok(Self { args, config, bounds, waiting, compacted, dead_letters, unread })
+        let replays = Mutex::default();
+        Ok(Self { args, config, bounds, waiting, compacted, dead_letters, replays, unread })
     }
 
     /// Compares all partitions.
@@ -63,6 +67,8 @@ impl Audit {
             accounts.extend(done.context("an audit worker")??);
         }
         accounts.sort_by_key(|account: &PartitionAccount| account.partition);
+        let replays = std::mem::take(&mut *self.replays.lock().unwrap_or_else(PoisonError::into_inner));
+        accounts.iter_mut().for_each(|account| account.settle(replays.of(account.partition)));
         let unknown = table_rows.iter().filter(|(partition, _)| {
             !i32::try_from(**partition).is_ok_and(|partition| self.bounds.contains_key(&partition))
         });
@@ -77,6 +83,8 @@ impl Audit {
             ttl,
             repeated_dead_letters: self.dead_letters.repeated,
             nameless_dead_letters: self.dead_letters.nameless,
+            replays: replays.count,
+            repeated_replays: replays.repeated,
         })
     }
 
@@ -88,7 +96,7 @@ impl Audit {
     /// Reads partitions until all are read. `table_rows` holds the table's rows by partition.
     async fn work(&self, table_rows: &BTreeMap<i64, HeldRows>) -> anyhow::Result<Vec<PartitionAccount>> {
         let table = AuditedTable::open(&self.args).await?;
-        let mut reader = LogReader::new(&self.config, &self.args.kafka.topic)?;
+        let mut reader = LogReader::new(&self.config, &self.args)?;
         let mut accounts = Vec::new();
         while let Some((partition, bounds)) = self.next_partition() {
             let lowest_in_table = table_rows.get(&i64::from(partition)).map(|held| held.first);
@@ -131,6 +139,7 @@ impl Audit {
             let (read, rows) = tokio::join!(reading, table.rows(partition, compared.clone()));
             let (records, progress, returned) = read?;
             reader = returned;
+            self.replays.lock().unwrap_or_else(PoisonError::into_inner).add(reader.take_replayed());
             match progress {
                 Progress::Whole => {
                     let dead_letters = dead_letters_within(self.dead_letters.of(partition), &compared);

@@ -3,7 +3,10 @@
 //! 1. The committed offsets are read first, then the dead letters, then log and table. So a record
 //!    below the committed offset has to be in one of them by then, whatever is delivered meanwhile.
 //! 2. The window bounds memory, whatever the sizes of topic and table: one bit for each offset of a
-//!    window and side, for each of the workers, and at most 2 bytes for each dead letter.
+//!    window and side, for each of the workers, and at most 2 bytes for each dead letter, each
+//!    replay and each missing record.
+//! 3. A replay is a record of its own. It also accounts for the record that it repeats, whose dead
+//!    letter may be gone.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -15,6 +18,7 @@ mod audit;
 mod dead_letters;
 mod offset_sets;
 mod partition_account;
+mod replays;
 mod report;
 mod table_rows;
 mod topic_log;

@@ -113,6 +113,18 @@ impl OffsetSet {
         }
     }
 
+    /// Adds all offsets of another set.
+    pub(super) fn add(&mut self, offsets: &Bits) {
+        for offset in offsets.iter() {
+            self.insert(offset);
+        }
+    }
+
+    /// The windows that have offsets, in ascending order.
+    pub(super) fn windows(&self) -> Vec<Range<u64>> {
+        self.chunks.keys().map(|number| number * CHUNK..(number + 1) * CHUNK).collect()
+    }
+
     /// The offsets in a window.
     pub(super) fn within(&self, range: &Range<u64>) -> Bits {
         let mut found = Bits::none_of(range.clone());

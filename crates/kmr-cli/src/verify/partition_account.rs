@@ -53,7 +53,7 @@ impl Rows {
 }
 
 /// The findings for one partition.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct PartitionAccount {
     pub(super) partition: i32,
     pub(super) bounds: Bounds,
@@ -73,8 +73,13 @@ pub(super) struct PartitionAccount {
     pub(super) rows_beyond: u64,
     /// Records that are dead letters.
     pub(super) dead_letters: u64,
-    /// Records that are neither in the table nor dead letters.
+    /// Records that are neither in the table nor dead letters, and that no replay repeats.
     pub(super) missing: Listing,
+    /// Records that are neither in the table nor dead letters. A replay of them may follow, in any
+    /// partition.
+    absent: OffsetSet,
+    /// Those of them that a replay repeats.
+    pub(super) replayed: u64,
     /// Offsets with more than one row, checked or not.
     pub(super) double: Listing,
     /// Rows beyond the first of their offset.
@@ -101,10 +106,23 @@ impl PartitionAccount {
         self.rows += rows.count;
         self.dead_letters += records.combine(dead, dead, |record, dead, _| record & dead).count();
         let missing = records.combine(&rows.any, dead, |record, row, dead| record & !row & !dead);
-        self.missing.extend(&missing, self.limit);
+        self.absent.add(&missing);
         self.both.extend(&records.combine(&rows.any, dead, |_, row, dead| row & dead), self.limit);
         self.unfounded.extend(&records.combine(&rows.any, dead, |record, row, _| row & !record), self.limit);
         self.doubles(rows);
+    }
+
+    /// Names what is missing, after all partitions are read. `replayed`: the records of this
+    /// partition that a replay repeats. The replay is a record of its own, and is checked as one.
+    pub(super) fn settle(&mut self, replayed: Option<&OffsetSet>) {
+        for window in self.absent.windows() {
+            let absent = self.absent.within(&window);
+            let repeated = dead_letters_within(replayed, &window);
+            let missing = absent.combine(&repeated, &repeated, |absent, repeated, _| absent & !repeated);
+            self.replayed += absent.count() - missing.count();
+            self.missing.extend(&missing, self.limit);
+        }
+        self.absent = OffsetSet::default();
     }
 
     /// Counts the rows of a range below the log's start.
@@ -154,6 +172,7 @@ mod tests {
         let mut table = Rows::none_of(10..20);
         rows.iter().for_each(|offset| table.add(*offset));
         account.check(&bits(records.iter().copied()), &table, &bits(dead.iter().copied()));
+        account.settle(None);
         account
     }
 
@@ -176,6 +195,22 @@ mod tests {
     fn a_dead_letter_without_a_record_accounts_for_nothing() {
         let found = account(&[10], &[], &[11]);
         assert_eq!((found.missing.count, found.dead_letters, found.unfounded.count), (1, 0, 0));
+    }
+
+    #[test]
+    fn a_record_that_a_replay_repeats_is_not_missing() {
+        let mut account = PartitionAccount::new(0, Bounds { start: 10, end: 20, committed: Some(20) }, 5);
+        account.check(&bits(10..15), &Rows::none_of(10..20), &bits([14]));
+        let mut replayed = OffsetSet::default();
+        // That of the dead letter, and one that is in no log any more.
+        for offset in [3, 11, 14] {
+            replayed.insert(offset);
+        }
+        account.settle(Some(&replayed));
+        assert_eq!(
+            (account.missing.text().as_str(), account.replayed, account.dead_letters),
+            ("10, 12–13", 1, 1)
+        );
     }
 
     #[test]

@@ -32,6 +32,10 @@ pub(super) struct Report {
     pub(super) ttl: Option<String>,
     pub(super) repeated_dead_letters: u64,
     pub(super) nameless_dead_letters: u64,
+    /// Records that repeat a record that became a dead letter.
+    pub(super) replays: u64,
+    /// Those whose record had been repeated before.
+    pub(super) repeated_replays: u64,
 }
 
 /// The sums over all partitions.
@@ -147,6 +151,11 @@ impl Report {
                 self.nameless_dead_letters,
                 "messages of the dead-letter topics name no record in their headers",
             ),
+            (
+                self.replays,
+                "records are replays of dead letters: each needs a row or a dead letter of its own",
+            ),
+            (self.repeated_replays, "replays of a record that had been replayed: its rows may be double"),
         ] {
             if count > 0 {
                 notes.push(format!("{} {note}", grouped(count)));
@@ -252,6 +261,8 @@ impl Report {
             "rows_may_be_in_memory_only": self.volatile_engine.is_some(),
             "repeated_dead_letters": self.repeated_dead_letters,
             "nameless_dead_letters": self.nameless_dead_letters,
+            "replays": self.replays,
+            "repeated_replays": self.repeated_replays,
             "partitions": self.accounts.iter().map(partition_json).collect::<Vec<_>>(),
             "faults": self.faults(),
             "notes": self.notes(),
@@ -297,6 +308,12 @@ fn notes_on(account: &PartitionAccount) -> Vec<String> {
             grouped(account.deleted)
         ));
     }
+    if account.replayed > 0 {
+        add(format!(
+            "{} records without a row or a dead letter are accounted for by their replays",
+            grouped(account.replayed)
+        ));
+    }
     if account.rows_beyond > 0 {
         add(format!(
             "{} rows after the committed offset: not committed yet, no fault",
@@ -322,6 +339,7 @@ fn partition_json(account: &PartitionAccount) -> Value {
         "rows_below": account.rows_below,
         "rows_beyond_committed": account.rows_beyond,
         "dead_letters": account.dead_letters,
+        "accounted_by_replays": account.replayed,
         "missing": listing(&account.missing),
         "double": listing(&account.double),
         "double_rows": account.surplus,
@@ -351,6 +369,7 @@ mod tests {
         records.add(window.clone().filter(|offset| offset % 10 != 9));
         rows.iter().for_each(|offset| table.add(*offset));
         account.check(&records, &table, &Bits::none_of(window));
+        account.settle(None);
         Report {
             args: Arc::new(Flags::try_parse_from(["kmr"].iter().chain(flags)).unwrap().verify),
             accounts: vec![account],
@@ -362,6 +381,8 @@ mod tests {
             ttl: None,
             repeated_dead_letters: 0,
             nameless_dead_letters: 0,
+            replays: 0,
+            repeated_replays: 0,
         }
     }
 
@@ -413,6 +434,24 @@ mod tests {
         assert!(text.contains("engine Buffer: its rows may be in memory only"), "{text}");
         assert!(text.ends_with("PASSED for rows that may be in memory only"), "{text}");
         assert_eq!(buffered.json()["rows_may_be_in_memory_only"], true);
+    }
+
+    #[test]
+    fn replays_are_named() {
+        let all: Vec<u64> = (0..9).collect();
+        let mut replayed = Report { replays: 3, repeated_replays: 1, ..report(WHOLE, &all, &[]) };
+        replayed.accounts[0].replayed = 2;
+        let text = replayed.text();
+        assert!(replayed.passes() && text.contains("3 records are replays of dead letters"), "{text}");
+        assert!(
+            text.contains("partition 3: 2 records without a row or a dead letter are accounted"),
+            "{text}"
+        );
+        assert!(text.contains("1 replays of a record that had been replayed"), "{text}");
+        assert_eq!(
+            (&replayed.json()["replays"], &replayed.json()["repeated_replays"]),
+            (&json!(3), &json!(1))
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ use rdkafka::{ClientConfig, Message};
 use super::args::VerifyArgs;
 use super::offset_sets::Bits;
 use super::partition_account::Bounds;
+use crate::dead_letter::{self, Source};
 use crate::kafka_client;
 use crate::topic_reader::{self, Event, IDLE_TIMEOUT, LogConsumer, Next, REQUEST, assign, poll};
 
@@ -79,16 +80,32 @@ pub(super) enum Progress {
 pub(super) struct LogReader {
     consumer: LogConsumer,
     topic: String,
+    /// Prefix of the headers that a replay has.
+    prefix: String,
     partition: i32,
     /// The last record that was read; it may lie after the last window.
     last_read: Option<u64>,
     ended: bool,
+    /// Records of the topic that records read so far repeat.
+    replayed: Vec<Source>,
 }
 
 impl LogReader {
-    pub(super) fn new(config: &ClientConfig, topic: &str) -> anyhow::Result<Self> {
-        let consumer = kafka_client::consumer(config)?;
-        Ok(Self { consumer, topic: topic.to_owned(), partition: -1, last_read: None, ended: false })
+    pub(super) fn new(config: &ClientConfig, args: &VerifyArgs) -> anyhow::Result<Self> {
+        Ok(Self {
+            consumer: kafka_client::consumer(config)?,
+            topic: args.kafka.topic.clone(),
+            prefix: args.dead_letter_prefix.clone(),
+            partition: -1,
+            last_read: None,
+            ended: false,
+            replayed: Vec::new(),
+        })
+    }
+
+    /// The records that the records read since the last call repeat.
+    pub(super) fn take_replayed(&mut self) -> Vec<Source> {
+        std::mem::take(&mut self.replayed)
     }
 
     /// Seeks to an offset of a partition.
@@ -115,6 +132,10 @@ impl LogReader {
             match poll(&self.consumer, &self.topic)? {
                 Some(Event::Record(message)) if message.partition() == self.partition => {
                     self.last_read = Some(message.offset().unsigned_abs());
+                    if message.headers().is_some() {
+                        let repeated = Source::of_replay(&dead_letter::headers(&message), &self.prefix);
+                        self.replayed.extend(repeated.filter(|source| source.topic == self.topic));
+                    }
                 }
                 Some(Event::End(partition)) if partition == self.partition => self.ended = true,
                 // Of an earlier partition.

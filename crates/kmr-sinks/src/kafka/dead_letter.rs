@@ -205,6 +205,23 @@ mod tests {
     }
 
     #[test]
+    fn a_replayed_record_that_fails_again_keeps_its_count_of_replays() {
+        let text = |value: &str| Some(value.as_bytes().to_vec());
+        let replayed = record()
+            .with_header("kmr.replays", text("2"))
+            .with_header("kmr.replay_of", text("orders/3/17"))
+            .with_header("kmr.attempt", text("2"))
+            .with_header("kmr.first_seen", text("500"));
+        let dead_letter = DeadLetter::new(replayed, "map 1", "no number");
+        let message = message(dead_letter, &format("dead", "kmr."), 1000).unwrap();
+        let headers = headers(&message);
+        let last = |name| headers.iter().rfind(|(key, _)| *key == name).and_then(|(_, value)| *value);
+        assert_eq!((last("kmr.replays"), last("kmr.replay_of")), (Some("2"), Some("orders/3/17")));
+        assert_eq!((last("kmr.attempt"), last("kmr.first_seen")), (Some("3"), Some("500")));
+        assert_eq!(last("kmr.offset"), Some("42"));
+    }
+
+    #[test]
     fn a_dead_letter_that_comes_back_from_its_own_topic_is_an_error() {
         let own = format("dlq", "kmr.");
         let first = message(DeadLetter::new(record(), "map 1", "no number"), &own, 1000).unwrap();

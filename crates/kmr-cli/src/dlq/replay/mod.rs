@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use clap::Args;
+use kmr_cli_support::numbers::counted;
 use kmr_cli_support::output;
 use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
@@ -43,6 +44,9 @@ const MOST_BYTES: usize = 4 << 20;
 /// Dead letters that are passed without being sent, until their progress is committed.
 const MOST_PASSED: u64 = 10_000;
 
+/// Interval between reports of a long replay.
+const REPORT: Duration = Duration::from_secs(10);
+
 #[derive(Debug, Args)]
 pub(crate) struct ReplayArgs {
     #[command(flatten)]
@@ -52,8 +56,8 @@ pub(crate) struct ReplayArgs {
     /// Topic to send all records to, in place of the topic that each was read from.
     #[arg(long, value_name = "TOPIC")]
     to: Option<String>,
-    /// Name of the progress: a consumer group and a transactional id. A replay with a name continues
-    /// where the last one with it stopped. Default: from the topic, the filters and --to.
+    /// Name of the progress: a consumer group and a transactional id. A replay with a name
+    /// continues where the last one with it stopped. Default: from the topic, the filters and --to.
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
     /// Refuse dead letters whose record was replayed this often and failed each time.
@@ -154,6 +158,7 @@ fn run(args: &ReplayArgs, stop: &AtomicBool) -> anyhow::Result<Summary> {
         counts: BTreeMap::new(),
         targets: BTreeMap::new(),
         summary,
+        reported: Instant::now(),
         stop,
     };
     let ranges = replay.remaining(&progress);
@@ -180,6 +185,8 @@ struct Replay<'r> {
     /// The partitions of topics that records are sent to.
     targets: BTreeMap<String, BTreeSet<i32>>,
     summary: Summary,
+    /// When the number of records was reported last.
+    reported: Instant,
     stop: &'r AtomicBool,
 }
 
@@ -269,6 +276,10 @@ impl Replay<'_> {
             *self.summary.replayed.entry(topic).or_default() += count;
         }
         self.passed = 0;
+        if self.reported.elapsed() >= REPORT {
+            output::note(&format!("{} so far", counted(self.summary.total(), "record")));
+            self.reported = Instant::now();
+        }
         if let (Some(pace), Some(_)) = (&mut self.pace, &self.sender) {
             pace.wait_after(batch.records.len(), self.stop);
         }

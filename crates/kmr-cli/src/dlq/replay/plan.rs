@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use kmr_cli_support::numbers::counted;
+
 use crate::dead_letter::{DeadLetter, HeaderRef, header};
 use crate::dlq::filter::Filter;
 
@@ -65,8 +67,9 @@ impl Plan {
         }
         if letter.replays >= self.max_replays {
             return Some(format!(
-                "its record was replayed {} times and failed again (--max-replays {})",
-                letter.replays, self.max_replays
+                "its record was replayed {} and failed again (--max-replays {})",
+                counted(letter.replays.into(), "time"),
+                self.max_replays
             ));
         }
         if is_newer(&letter.version, VERSION) {

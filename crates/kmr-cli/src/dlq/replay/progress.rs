@@ -20,8 +20,8 @@ pub(super) fn metadata(fingerprint: &str) -> String {
 ///
 /// # Errors
 ///
-/// The progress is that of another program, or of a replay with other filters: the dead letters that
-/// these left out would be missed.
+/// The progress is that of another program, or of a replay with other filters: the dead letters
+/// that these left out would be missed.
 pub(super) fn read(
     consumer: &LogConsumer,
     topic: &str,
