@@ -61,8 +61,9 @@ pub(crate) enum Command {
     /// committed offsets, or whose partitions its members have.
     ///
     /// lag: offsets from the committed one to the end of the log. Compacted records and
-    ///      transaction markers count, so it is at least the number of records. Offsets behind
-    ///      an open transaction count, and a note names them: no consumer can read them yet.
+    ///      transaction markers count, so it is at least the number of records. Offsets that
+    ///      an open transaction holds back count, and a note names them: no consumer can
+    ///      read them yet.
     ///
     /// A partition without a committed offset has no lag: a consumer starts there by its own
     /// settings. Exit code 1: the broker is not reachable, the group does not exist, or a

@@ -269,17 +269,20 @@ mod tests {
 
     #[test]
     fn headers_describe_the_failure() {
-        let letter = of(&FIRST).unwrap();
+        let dead_letter = of(&FIRST).unwrap();
         assert_eq!(
-            (letter.source.topic.as_str(), letter.source.partition, letter.source.offset),
+            (dead_letter.source.topic.as_str(), dead_letter.source.partition, dead_letter.source.offset),
             ("orders", 3, 42)
         );
-        assert_eq!((letter.source.offsets(), letter.position()), ("42".to_owned(), "0/12".to_owned()));
         assert_eq!(
-            (letter.stage.as_str(), letter.code.as_deref(), letter.source_millis),
+            (dead_letter.source.offsets(), dead_letter.position()),
+            ("42".to_owned(), "0/12".to_owned())
+        );
+        assert_eq!(
+            (dead_letter.stage.as_str(), dead_letter.code.as_deref(), dead_letter.source_millis),
             ("map 1", Some("27"), Some(77))
         );
-        assert_eq!((letter.attempt, letter.replays, letter.missing), (1, 0, None));
+        assert_eq!((dead_letter.attempt, dead_letter.replays, dead_letter.missing), (1, 0, None));
     }
 
     #[test]
@@ -295,14 +298,14 @@ mod tests {
         let first =
             [&FIRST[..], &[("kmr.last_offset", "7"), ("kmr.missing", "too large"), ("kmr.replays", "2")]]
                 .concat();
-        let letter = of(&[&first[..], &second[..]].concat()).unwrap();
+        let dead_letter = of(&[&first[..], &second[..]].concat()).unwrap();
         assert_eq!(
-            (letter.source.topic.as_str(), letter.source.offset, letter.source.last_offset),
+            (dead_letter.source.topic.as_str(), dead_letter.source.offset, dead_letter.source.last_offset),
             ("orders-dead", 9, 9)
         );
-        assert_eq!((letter.code, letter.source_millis, letter.attempt), (None, None, 2));
+        assert_eq!((dead_letter.code, dead_letter.source_millis, dead_letter.attempt), (None, None, 2));
         // What the record has lost stays lost, and it stays replayed.
-        assert_eq!((letter.missing.as_deref(), letter.replays), (Some("too large"), 2));
+        assert_eq!((dead_letter.missing.as_deref(), dead_letter.replays), (Some("too large"), 2));
     }
 
     #[test]

@@ -169,13 +169,13 @@ fn dead_letter(partition: i32, offset: i64, stage: &str, error: &str) -> NewReco
 fn dead_letters_are_listed_shown_and_counted() {
     let cluster = EmbeddedCluster::start().unwrap();
     cluster.create_topic("dead", 2).unwrap();
-    let letters = [
+    let dead_letters = [
         dead_letter(0, 40, "map 1", "no number: digit 4"),
         dead_letter(1, 41, "map 1", "no number: digit 7"),
         dead_letter(0, 42, "reduce 1", "column a: no null"),
         NewRecord::new(1).with_payload("of another program"),
     ];
-    cluster.produce("dead", letters).unwrap();
+    cluster.produce("dead", dead_letters).unwrap();
     let at = ["--broker", cluster.bootstrap_servers(), "--dead-letter-topic", "dead"];
     let dlq = |command: &[&str]| {
         let output = kmr(&[&["dlq"], command, &at[..]].concat());
@@ -239,7 +239,7 @@ fn dead_letters_are_replayed_with_their_content_headers_and_timestamps() {
     cluster.create_topic("retries", 1).unwrap();
     cluster.create_topic("dead", 1).unwrap();
     let replayed_before = |count: &str| Some(count.as_bytes().to_vec());
-    let letters = [
+    let dead_letters = [
         dead_letter(0, 40, "map 1", "no number"),
         dead_letter(0, 41, "reduce 1", "no null"),
         dead_letter(0, 42, "map 1", "no number").with_header("kmr.replays", replayed_before("2")),
@@ -247,7 +247,7 @@ fn dead_letters_are_replayed_with_their_content_headers_and_timestamps() {
         dead_letter(0, 44, "map 1", "too large").with_header("kmr.missing", replayed_before("too large")),
         NewRecord::new(0).with_payload("of another program"),
     ];
-    cluster.produce("dead", letters).unwrap();
+    cluster.produce("dead", dead_letters).unwrap();
     let at = ["--broker", cluster.bootstrap_servers(), "--dead-letter-topic", "dead"];
     let replay = |more: &[&str]| {
         let output = kmr(&[&["dlq", "replay"], &at[..], more].concat());
@@ -256,7 +256,7 @@ fn dead_letters_are_replayed_with_their_content_headers_and_timestamps() {
     let (code, text) = replay(&["--dry-run", "--stage", "map 1"]);
     assert_eq!(code, Some(3), "{text}");
     assert!(
-        text.contains("2  would be replayed to \"orders\"") && text.contains("1 filtered, 3 refused"),
+        text.contains("2  would be replayed to \"orders\"") && text.contains("1 filtered, 3 rejected"),
         "{text}"
     );
     assert_eq!(cluster.end_offsets("orders").unwrap(), [(0, 0)].into());
@@ -264,12 +264,15 @@ fn dead_letters_are_replayed_with_their_content_headers_and_timestamps() {
     let (code, text) = replay(&["--stage", "map 1", "--rate", "1000/s"]);
     assert_eq!(code, Some(3), "{text}");
     assert!(
-        text.contains("2 replayed, 1 filtered, 3 refused; progress in group \"kmr-replay-dead-"),
+        text.contains("2 replayed, 1 filtered, 3 rejected; progress in group \"kmr-replay-dead-"),
         "{text}"
     );
-    assert!(text.contains("refused: 0/3: its record was replayed 3 times"), "{text}");
-    assert!(text.contains("refused: 0/4: it lacks content of its record: too large"), "{text}");
-    assert!(text.contains("refused: 0/5: it is no dead letter of kmr: it has no header kmr.topic"), "{text}");
+    assert!(text.contains("rejected: 0/3: its record was replayed 3 times"), "{text}");
+    assert!(text.contains("rejected: 0/4: it lacks content of its record: too large"), "{text}");
+    assert!(
+        text.contains("rejected: 0/5: it is no dead letter of kmr: it has no header kmr.topic"),
+        "{text}"
+    );
     let consumer: BaseConsumer = ClientConfig::new()
         .set("bootstrap.servers", cluster.bootstrap_servers())
         .set("group.id", "reader")
@@ -297,7 +300,7 @@ fn dead_letters_are_replayed_with_their_content_headers_and_timestamps() {
     let (code, text) = replay(&["--to", "retries", "--limit", "2", "--skip", "0/0"]);
     assert_eq!(code, Some(3), "{text}");
     assert!(
-        text.contains("2  replayed to \"retries\"") && text.contains("refused: 0/0: --skip names it"),
+        text.contains("2  replayed to \"retries\"") && text.contains("rejected: 0/0: --skip names it"),
         "{text}"
     );
     assert_eq!(cluster.end_offsets("orders").unwrap(), [(0, 2)].into());

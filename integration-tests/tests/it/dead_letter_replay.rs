@@ -188,7 +188,7 @@ async fn a_replay_that_is_killed_replays_each_dead_letter_once_and_verify_follow
     assert_eq!((header(one, "h"), header(one, "kmr.error")), (Some("v"), None));
     // Nothing is left.
     let again = scene.ends(0, &scene.dlq(&["replay"], &[])).await?;
-    assert!(again.contains(": 0 replayed, 0 filtered, 0 refused"), "{again}");
+    assert!(again.contains(": 0 replayed, 0 filtered, 0 rejected"), "{again}");
 
     scene.consume(with_unit).await?;
     let (code, audit) = scene.verify(&["--dead-letter-topic", scene.dead.name()]).await?;
@@ -202,10 +202,10 @@ async fn a_replay_that_is_killed_replays_each_dead_letter_once_and_verify_follow
     let (code, audit) = scene.verify(&[]).await?;
     assert_eq!((code, &audit["missing"]), (Some(1), &json!(2)), "only the broken ones: {audit}");
 
-    // The broken records failed again, and a replay refuses them in the end.
-    let refused = scene.ends(3, &scene.dlq(&["replay"], &["--max-replays", "1"])).await?;
-    assert!(refused.contains("0 replayed, 0 filtered, 2 refused"), "{refused}");
-    assert!(refused.contains("its record was replayed 1 time and failed again"), "{refused}");
+    // The broken records failed again, and a replay rejects them in the end.
+    let rejected = scene.ends(3, &scene.dlq(&["replay"], &["--max-replays", "1"])).await?;
+    assert!(rejected.contains("0 replayed, 0 filtered, 2 rejected"), "{rejected}");
+    assert!(rejected.contains("its record was replayed 1 time and failed again"), "{rejected}");
     let again = scene.ends(0, &scene.dlq(&["ls"], &["--json", "--limit", "2"])).await?;
     let again: Value = serde_json::from_str(&again)?;
     let newest = &again["dead_letters"][1];
@@ -220,7 +220,7 @@ async fn a_record_that_its_topic_does_not_accept_stops_a_replay_until_it_is_left
         .create_topic(test_name!(), TopicSpec::partitions(1).config("max.message.bytes", "2000"))
         .await?;
     let dead = kafka.create_topic(test_name!(), 1).await?;
-    let letter = |offset: u64, bytes: usize| {
+    let dead_letter = |offset: u64, bytes: usize| {
         let payload: Vec<u8> = (0..bytes).map(|_| fastrand::u8(..)).collect();
         Message::new(payload)
             .header("kmr.topic", small.name())
@@ -231,7 +231,7 @@ async fn a_record_that_its_topic_does_not_accept_stops_a_replay_until_it_is_left
             .header("kmr.version", "0.1.0")
             .partition(0)
     };
-    dead.produce(vec![letter(0, 10), letter(1, 5_000), letter(2, 10)]).await?;
+    dead.produce(vec![dead_letter(0, 10), dead_letter(1, 5_000), dead_letter(2, 10)]).await?;
     let at = ["dlq", "replay", "--broker", kafka.bootstrap(), "--dead-letter-topic", dead.name()];
     let replay = async |more: &[&str]| kmr(&[&at[..], more].concat()).await;
     let readable = async || anyhow::Ok(small.readable_offsets().await?.values().map(Vec::len).sum::<usize>());
@@ -243,7 +243,7 @@ async fn a_record_that_its_topic_does_not_accept_stops_a_replay_until_it_is_left
     assert_eq!(readable().await?, 0, "nothing of its transaction is readable");
 
     let (code, output) = replay(&["--skip", "0/1"]).await?;
-    assert!(code == Some(3) && output.contains("2 replayed, 0 filtered, 1 refused"), "{output}");
+    assert!(code == Some(3) && output.contains("2 replayed, 0 filtered, 1 rejected"), "{output}");
     assert_eq!(readable().await?, 2, "{output}");
 
     // Other filters have progress of their own, and a name has one set of filters.
@@ -251,6 +251,6 @@ async fn a_record_that_its_topic_does_not_accept_stops_a_replay_until_it_is_left
     let (code, output) = replay(&["--stage", "map 2", "--as", &name]).await?;
     assert!(code == Some(1) && output.contains("a replay with other filters"), "{output}");
     let (code, output) = replay(&["--stage", "map 2"]).await?;
-    assert!(code == Some(0) && output.contains("0 replayed, 3 filtered, 0 refused"), "{output}");
+    assert!(code == Some(0) && output.contains("0 replayed, 3 filtered, 0 rejected"), "{output}");
     Ok(())
 }

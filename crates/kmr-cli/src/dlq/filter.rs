@@ -44,13 +44,13 @@ fn point(text: &str) -> Result<Point, String> {
 
 impl Filter {
     /// Whether it selects a dead letter. One without a time is neither before nor after any.
-    pub(crate) fn selects(&self, letter: &DeadLetter) -> bool {
-        let millis = letter.millis.unwrap_or(i64::MIN);
-        let code = letter.code.as_deref().unwrap_or_default();
-        self.reads(letter.partition)
-            && (self.stage.is_empty() || self.stage.contains(&letter.stage))
+    pub(crate) fn selects(&self, dead_letter: &DeadLetter) -> bool {
+        let millis = dead_letter.millis.unwrap_or(i64::MIN);
+        let code = dead_letter.code.as_deref().unwrap_or_default();
+        self.reads(dead_letter.partition)
+            && (self.stage.is_empty() || self.stage.contains(&dead_letter.stage))
             && (self.code.is_empty() || self.code.iter().any(|wanted| wanted == code))
-            && self.reason.as_ref().is_none_or(|text| letter.error.contains(text))
+            && self.reason.as_ref().is_none_or(|text| dead_letter.error.contains(text))
             && self.since.as_ref().is_none_or(|since| millis >= since.millis)
             && self.until.as_ref().is_none_or(|until| millis < until.millis)
     }
@@ -79,7 +79,7 @@ pub(super) mod tests {
     }
 
     /// A dead letter of partition 1, offset 9, sent at second 5.
-    pub(crate) fn letter() -> DeadLetter {
+    pub(crate) fn dead_letter() -> DeadLetter {
         DeadLetter {
             partition: 1,
             offset: 9,
@@ -99,7 +99,7 @@ pub(super) mod tests {
 
     #[test]
     fn every_condition_has_to_hold() {
-        let selects = |flags: &[&str]| filter(flags).selects(&letter());
+        let selects = |flags: &[&str]| filter(flags).selects(&dead_letter());
         for flags in [
             &[][..],
             &["--stage", "map 2", "--stage", "map 1"],
@@ -124,7 +124,7 @@ pub(super) mod tests {
         ] {
             assert!(!selects(flags), "{flags:?}");
         }
-        assert!(filter(&["--code", ""]).selects(&DeadLetter { code: None, ..letter() }));
+        assert!(filter(&["--code", ""]).selects(&DeadLetter { code: None, ..dead_letter() }));
         assert!(Flags::try_parse_from(["kmr", "--since", "soon"]).is_err());
     }
 }

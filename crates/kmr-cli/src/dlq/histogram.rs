@@ -52,7 +52,7 @@ pub(super) async fn histogram(args: HistogramArgs) -> anyhow::Result<ExitCode> {
 fn count(args: &HistogramArgs) -> anyhow::Result<Histogram> {
     let topic = DeadLetterTopic::open(&args.topic, "kmr-dlq")?;
     let mut histogram = Histogram { topic: topic.name.clone(), ..Histogram::default() };
-    histogram.strangers = topic.read(&args.filter, |letter, _| histogram.add(&letter))?;
+    histogram.strangers = topic.read(&args.filter, |dead_letter, _| histogram.add(&dead_letter))?;
     Ok(histogram)
 }
 
@@ -96,13 +96,13 @@ struct Histogram {
 }
 
 impl Histogram {
-    fn add(&mut self, letter: &DeadLetter) {
+    fn add(&mut self, dead_letter: &DeadLetter) {
         self.total += 1;
-        self.stages.add(letter.stage.clone());
-        self.codes.add(letter.code.clone().unwrap_or_else(|| "none".to_owned()));
-        self.reasons.add(folded(&letter.error));
-        self.partitions.add(format!("{}/{}", letter.source.topic, letter.source.partition));
-        if let Some(millis) = letter.millis {
+        self.stages.add(dead_letter.stage.clone());
+        self.codes.add(dead_letter.code.clone().unwrap_or_else(|| "none".to_owned()));
+        self.reasons.add(folded(&dead_letter.error));
+        self.partitions.add(format!("{}/{}", dead_letter.source.topic, dead_letter.source.partition));
+        if let Some(millis) = dead_letter.millis {
             *self.hours.entry(millis.div_euclid(HOUR)).or_default() += 1;
         }
     }
@@ -235,7 +235,7 @@ fn fold_word(text: &mut String, word: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::filter::tests::letter;
+    use super::super::filter::tests::dead_letter;
     use super::*;
 
     #[test]
@@ -254,9 +254,9 @@ mod tests {
         let mut histogram = Histogram { topic: "orders-dead".to_owned(), ..Histogram::default() };
         for n in 0..4 {
             let error = format!("no number: digit {n}");
-            histogram.add(&DeadLetter { error, millis: Some(n * HOUR / 2), ..letter() });
+            histogram.add(&DeadLetter { error, millis: Some(n * HOUR / 2), ..dead_letter() });
         }
-        histogram.add(&DeadLetter { stage: "reduce 1\u{1b}[2J".to_owned(), code: None, ..letter() });
+        histogram.add(&DeadLetter { stage: "reduce 1\u{1b}[2J".to_owned(), code: None, ..dead_letter() });
         histogram
     }
 

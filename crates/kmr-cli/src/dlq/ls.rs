@@ -52,7 +52,8 @@ pub(super) async fn ls(args: LsArgs) -> anyhow::Result<ExitCode> {
 fn list(args: &LsArgs) -> anyhow::Result<Listing> {
     let topic = DeadLetterTopic::open(&args.topic, "kmr-dlq")?;
     let mut listing = Listing { topic: topic.name.clone(), ..Listing::default() };
-    listing.strangers = topic.read(&args.filter, |letter, _| listing.letters.add(letter, args.limit))?;
+    listing.strangers =
+        topic.read(&args.filter, |dead_letter, _| listing.dead_letters.add(dead_letter, args.limit))?;
     Ok(listing)
 }
 
@@ -64,10 +65,10 @@ struct Newest {
 }
 
 impl Newest {
-    fn add(&mut self, letter: DeadLetter, limit: u64) {
+    fn add(&mut self, dead_letter: DeadLetter, limit: u64) {
         self.count += 1;
-        let time = letter.millis.unwrap_or(i64::MIN);
-        self.by_time.insert((time, letter.partition, letter.offset), letter);
+        let time = dead_letter.millis.unwrap_or(i64::MIN);
+        self.by_time.insert((time, dead_letter.partition, dead_letter.offset), dead_letter);
         if self.by_time.len() as u64 > limit {
             self.by_time.pop_first();
         }
@@ -78,80 +79,85 @@ impl Newest {
 #[derive(Debug, Default)]
 struct Listing {
     topic: String,
-    letters: Newest,
+    dead_letters: Newest,
     strangers: Strangers,
 }
 
 impl Listing {
     fn text(&self, columns: usize) -> String {
-        let letters: Vec<&DeadLetter> = self.letters.by_time.values().collect();
-        let mut lines = if letters.is_empty() { Vec::new() } else { lines(&letters, columns) };
-        let older = self.letters.count - letters.len() as u64;
+        let dead_letters: Vec<&DeadLetter> = self.dead_letters.by_time.values().collect();
+        let mut lines = if dead_letters.is_empty() { Vec::new() } else { lines(&dead_letters, columns) };
+        let older = self.dead_letters.count - dead_letters.len() as u64;
         if older > 0 {
             lines.push(format!("note: {} older ones are not listed; --limit lists more", grouped(older)));
         }
         lines.extend(self.strangers.note().map(|note| format!("note: {note}")));
-        lines.push(format!("{} selected in {:?}", counted(self.letters.count, "dead letter"), self.topic));
+        lines.push(format!(
+            "{} selected in {:?}",
+            counted(self.dead_letters.count, "dead letter"),
+            self.topic
+        ));
         lines.join("\n")
     }
 
     fn json(&self) -> Value {
         json!({
             "topic": self.topic,
-            "selected": self.letters.count,
-            "dead_letters": self.letters.by_time.values().map(DeadLetter::json).collect::<Vec<_>>(),
+            "selected": self.dead_letters.count,
+            "dead_letters": self.dead_letters.by_time.values().map(DeadLetter::json).collect::<Vec<_>>(),
             "other_messages": self.strangers.json(),
         })
     }
 }
 
-fn lines(letters: &[&DeadLetter], columns: usize) -> Vec<String> {
-    let sources: BTreeSet<&str> = letters.iter().map(|letter| letter.source.topic.as_str()).collect();
+fn lines(dead_letters: &[&DeadLetter], columns: usize) -> Vec<String> {
+    let sources: BTreeSet<&str> =
+        dead_letters.iter().map(|dead_letter| dead_letter.source.topic.as_str()).collect();
     // One topic is named once.
     let (title, is_one) = match sources.iter().next() {
         Some(topic) if sources.len() == 1 => (format!("in {}", escaped(topic.as_bytes())), true),
         _ => ("source".to_owned(), false),
     };
-    let row = |letter: &&DeadLetter| {
-        let place = format!("{}/{}", letter.source.partition, letter.source.offsets());
+    let row = |dead_letter: &&DeadLetter| {
+        let place = format!("{}/{}", dead_letter.source.partition, dead_letter.source.offsets());
         let text = |text: &str| escaped(text.as_bytes());
         vec![
-            letter.position(),
-            letter.millis.map_or_else(|| "–".to_owned(), rfc3339),
-            if is_one { place } else { format!("{}/{place}", text(&letter.source.topic)) },
-            shortened(&text(&letter.stage), 24),
-            letter.code.as_deref().map_or_else(|| "–".to_owned(), |code| shortened(&text(code), 16)),
+            dead_letter.position(),
+            dead_letter.millis.map_or_else(|| "–".to_owned(), rfc3339),
+            if is_one { place } else { format!("{}/{place}", text(&dead_letter.source.topic)) },
+            shortened(&text(&dead_letter.stage), 24),
+            dead_letter.code.as_deref().map_or_else(|| "–".to_owned(), |code| shortened(&text(code), 16)),
             String::new(),
         ]
     };
-    let mut rows: Vec<Vec<String>> = letters.iter().map(row).collect();
+    let mut rows: Vec<Vec<String>> = dead_letters.iter().map(row).collect();
     let titles = ["position", "sent", &title, "stage", "code", "error"];
     // What the other columns leave.
     let others = aligned(&titles[..5], &rows.iter().map(|row| row[..5].to_vec()).collect::<Vec<_>>());
     let used = others.iter().map(|line| console::measure_text_width(line)).max().unwrap_or(0) + 2;
     let room = columns.saturating_sub(used).max(LEAST_ERROR);
-    for (row, letter) in rows.iter_mut().zip(letters) {
-        row[5] = shortened(&escaped(letter.error.as_bytes()), room);
+    for (row, dead_letter) in rows.iter_mut().zip(dead_letters) {
+        row[5] = shortened(&escaped(dead_letter.error.as_bytes()), room);
     }
     aligned(&titles, &rows)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::filter::tests::letter;
+    use super::super::filter::tests::dead_letter;
     use super::*;
     use crate::dead_letter::Source;
 
-    fn listing(letters: impl IntoIterator<Item = DeadLetter>, limit: u64) -> Listing {
+    fn listing(dead_letters: impl IntoIterator<Item = DeadLetter>, limit: u64) -> Listing {
         let mut listing = Listing { topic: "orders-dead".to_owned(), ..Listing::default() };
-        letters.into_iter().for_each(|letter| listing.letters.add(letter, limit));
+        dead_letters.into_iter().for_each(|dead_letter| listing.dead_letters.add(dead_letter, limit));
         listing
     }
 
     #[test]
     fn a_line_fits_into_eighty_columns() {
-        let long = DeadLetter { error: "no number \u{1b}[31m".repeat(20), ..letter() };
-        let text = listing([letter(), DeadLetter { offset: 10, code: None, ..long }], 9).text(80);
+        let long = DeadLetter { error: "no number \u{1b}[31m".repeat(20), ..dead_letter() };
+        let text = listing([dead_letter(), DeadLetter { offset: 10, code: None, ..long }], 9).text(80);
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines[0], "position  sent                  in orders  stage  code  error");
         assert_eq!(
@@ -166,8 +172,8 @@ mod tests {
     #[test]
     fn sources_of_several_topics_are_named_and_the_newest_are_kept() {
         let of = |topic: &str, offset| {
-            let source = Source { topic: topic.to_owned(), ..letter().source };
-            DeadLetter { offset, millis: Some(offset.cast_signed()), source, ..letter() }
+            let source = Source { topic: topic.to_owned(), ..dead_letter().source };
+            DeadLetter { offset, millis: Some(offset.cast_signed()), source, ..dead_letter() }
         };
         let listing = listing([of("a", 3), of("b", 2), of("a", 1)], 2);
         let text = listing.text(120);

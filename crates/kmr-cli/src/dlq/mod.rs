@@ -57,10 +57,10 @@ pub(crate) enum DlqCommand {
     /// each replayed record once, also if a replay is killed. The same command continues.
     /// It ends where the dead-letter topic ended at its start.
     ///
-    /// Refused by name, and passed: dead letters without their content, of ranges of records,
+    /// Rejected by name, and passed: dead letters without their content, of ranges of records,
     /// replayed --max-replays times, named by --skip, and messages that are none of kmr's.
     ///
-    /// Exit code 3: some were refused. Exit code 1: it failed or was interrupted; nothing
+    /// Exit code 3: some were rejected. Exit code 1: it failed or was interrupted; nothing
     /// after the committed progress was sent.
     #[command(verbatim_doc_comment)]
     Replay(Box<ReplayArgs>),

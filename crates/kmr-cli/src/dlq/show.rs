@@ -74,7 +74,7 @@ fn read(args: &ShowArgs) -> anyhow::Result<Shown> {
         let headers = dead_letter::headers(message);
         shown = Some(Shown {
             topic: name.clone(),
-            letter: dead_letter::read(message, &topic.prefix),
+            dead_letter: dead_letter::read(message, &topic.prefix),
             position: format!("{partition}/{offset}"),
             millis: message.timestamp().to_millis(),
             headers: headers
@@ -96,7 +96,7 @@ fn read(args: &ShowArgs) -> anyhow::Result<Shown> {
 struct Shown {
     topic: String,
     /// Or why it is none.
-    letter: Result<DeadLetter, String>,
+    dead_letter: Result<DeadLetter, String>,
     position: String,
     millis: Option<i64>,
     headers: Vec<(String, Option<Vec<u8>>)>,
@@ -108,8 +108,8 @@ impl Shown {
     fn text(&self, with_content: bool) -> String {
         let sent = self.millis.map(|millis| format!(", sent {}", rfc3339(millis))).unwrap_or_default();
         let mut lines = vec![format!("{}/{}{sent}", self.topic, self.position)];
-        match &self.letter {
-            Ok(letter) => lines.extend(failure(letter)),
+        match &self.dead_letter {
+            Ok(dead_letter) => lines.extend(failure(dead_letter)),
             Err(why) => lines.push(format!("no dead letter of kmr: {why}")),
         }
         lines.push("headers".to_owned());
@@ -135,8 +135,8 @@ impl Shown {
 
     fn json(&self, with_content: bool) -> Value {
         let header = |(name, value): &(String, Option<Vec<u8>>)| json!({ "name": name, "value": value.as_deref().map(content) });
-        let mut shown = match &self.letter {
-            Ok(letter) => letter.json(),
+        let mut shown = match &self.dead_letter {
+            Ok(dead_letter) => dead_letter.json(),
             Err(why) => json!({ "position": self.position, "no_dead_letter": why }),
         };
         shown["topic"] = json!(self.topic);
@@ -156,11 +156,11 @@ fn content(bytes: &[u8]) -> Value {
     std::str::from_utf8(bytes).map_or_else(|_| json!({ "bytes": bytes }), |text| json!(text))
 }
 
-fn failure(letter: &DeadLetter) -> Vec<String> {
+fn failure(dead_letter: &DeadLetter) -> Vec<String> {
     let text = |text: &str| escaped(text.as_bytes());
-    let source = &letter.source;
-    let of_time = letter.source_millis.map(|millis| format!(", of {}", rfc3339(millis)));
-    let first = letter.first_seen.map(|millis| format!(", first at {}", rfc3339(millis)));
+    let source = &dead_letter.source;
+    let of_time = dead_letter.source_millis.map(|millis| format!(", of {}", rfc3339(millis)));
+    let first = dead_letter.first_seen.map(|millis| format!(", first at {}", rfc3339(millis)));
     let mut rows = vec![
         (
             "record",
@@ -172,14 +172,14 @@ fn failure(letter: &DeadLetter) -> Vec<String> {
                 of_time.unwrap_or_default()
             ),
         ),
-        ("stage", text(&letter.stage)),
-        ("code", letter.code.as_deref().map_or_else(|| "none".to_owned(), text)),
-        ("error", text(&letter.error)),
-        ("failed", format!("{}{}", counted(letter.attempt.into(), "time"), first.unwrap_or_default())),
-        ("replayed", counted(letter.replays.into(), "time")),
-        ("written by", format!("kmr {}", text(&letter.version))),
+        ("stage", text(&dead_letter.stage)),
+        ("code", dead_letter.code.as_deref().map_or_else(|| "none".to_owned(), text)),
+        ("error", text(&dead_letter.error)),
+        ("failed", format!("{}{}", counted(dead_letter.attempt.into(), "time"), first.unwrap_or_default())),
+        ("replayed", counted(dead_letter.replays.into(), "time")),
+        ("written by", format!("kmr {}", text(&dead_letter.version))),
     ];
-    if let Some(why) = &letter.missing {
+    if let Some(why) = &dead_letter.missing {
         rows.push(("missing", text(why)));
     }
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
@@ -188,13 +188,13 @@ fn failure(letter: &DeadLetter) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::filter::tests::letter;
+    use super::super::filter::tests::dead_letter;
     use super::*;
 
     fn shown() -> Shown {
         Shown {
             topic: "orders-dead".to_owned(),
-            letter: Ok(letter()),
+            dead_letter: Ok(dead_letter()),
             position: "1/9".to_owned(),
             millis: Some(5_000),
             headers: vec![("a\u{7}".to_owned(), Some(b"1\x1b[2J".to_vec())), ("n".to_owned(), None)],
@@ -222,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_message_of_another_program_is_shown_as_such() {
-        let other = Shown { letter: Err("it has no header kmr.topic".to_owned()), ..shown() };
+        let other = Shown { dead_letter: Err("it has no header kmr.topic".to_owned()), ..shown() };
         assert!(other.text(false).contains("no dead letter of kmr: it has no header kmr.topic"));
         assert_eq!(other.json(false)["no_dead_letter"], "it has no header kmr.topic");
         assert_eq!(content(&[0xff]), json!({ "bytes": [255] }));

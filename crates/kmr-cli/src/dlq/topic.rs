@@ -58,7 +58,7 @@ impl DeadLetterTopic {
         }
         topic_reader::read(&self.consumer, &self.name, ranges, |message| {
             match dead_letter::read(message, &self.prefix) {
-                Ok(letter) if filter.selects(&letter) => each(letter, message),
+                Ok(dead_letter) if filter.selects(&dead_letter) => each(dead_letter, message),
                 Ok(_) => {}
                 Err(why) => strangers.add(message.partition(), message.offset(), why),
             }

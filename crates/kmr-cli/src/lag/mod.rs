@@ -1,4 +1,4 @@
-//! `lag`: how far a group is behind, and who has its partitions.
+//! `lag`: how much a group has not committed yet, and which members have its partitions.
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -5,6 +5,7 @@ mod bootstrap;
 mod budget;
 mod ends;
 mod faults;
+mod groups;
 mod kit;
 mod leaders;
 mod positions;

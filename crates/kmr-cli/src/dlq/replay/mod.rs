@@ -4,7 +4,7 @@
 //!    a replay is killed.
 //! 2. A replay ends where its topic ended at its start: what fails again meanwhile is for the next
 //!    one.
-//! 3. A dead letter is passed only if it was sent, filtered or refused by name.
+//! 3. A dead letter is passed only if it was sent, filtered or rejected by name.
 //!
 //! `plan` decides, `sender` sends, `progress` is where it continues, `summary` reports.
 
@@ -60,7 +60,7 @@ pub(crate) struct ReplayArgs {
     /// continues where the last one with it stopped. Default: from the topic, the filters and --to.
     #[arg(long = "as", value_name = "NAME")]
     name: Option<String>,
-    /// Refuse dead letters whose record was replayed this often and failed each time.
+    /// Reject dead letters whose record was replayed this often and failed each time.
     #[arg(long, value_name = "N", default_value_t = 3)]
     max_replays: u32,
     /// Leave out this dead letter, by partition and offset as in 0/12; may be repeated.
@@ -213,21 +213,21 @@ impl Replay<'_> {
         match dead_letter::read(message, &self.plan.prefix) {
             Err(why) => {
                 self.summary
-                    .refuse(format!("{partition}/{offset}"), format!("it is no dead letter of kmr: {why}"));
+                    .reject(format!("{partition}/{offset}"), format!("it is no dead letter of kmr: {why}"));
                 self.passed += 1;
             }
-            Ok(letter) => match self.plan.verdict(&letter) {
+            Ok(dead_letter) => match self.plan.verdict(&dead_letter) {
                 Verdict::TooLate => return Ok(Next::OtherPartitions),
                 Verdict::Filtered => {
                     self.summary.filtered += 1;
                     self.passed += 1;
                 }
-                Verdict::Refused(why) => {
-                    self.summary.refuse(letter.position(), why);
+                Verdict::Rejected(why) => {
+                    self.summary.reject(dead_letter.position(), why);
                     self.passed += 1;
                 }
                 Verdict::Replay => {
-                    let record = self.outgoing(&letter, message)?;
+                    let record = self.outgoing(&dead_letter, message)?;
                     self.batch.bytes += record.bytes();
                     *self.counts.entry(record.topic.clone()).or_default() += 1;
                     self.batch.records.push(record);
@@ -245,23 +245,30 @@ impl Replay<'_> {
         Ok(if self.taken >= self.limit { Next::Nothing } else { Next::Record })
     }
 
-    fn outgoing(&mut self, letter: &DeadLetter, message: &BorrowedMessage<'_>) -> anyhow::Result<Outgoing> {
-        let topic = self.plan.target(letter).to_owned();
+    fn outgoing(
+        &mut self,
+        dead_letter: &DeadLetter,
+        message: &BorrowedMessage<'_>,
+    ) -> anyhow::Result<Outgoing> {
+        let topic = self.plan.target(dead_letter).to_owned();
         if !self.targets.contains_key(&topic) {
             let found = kafka_client::partitions(&self.topic.consumer, self.broker, &topic, REQUEST);
-            let found = found.with_context(|| format!("the target of dead letter {}", letter.position()))?;
+            let found =
+                found.with_context(|| format!("the target of dead letter {}", dead_letter.position()))?;
             self.targets.insert(topic.clone(), found.into_iter().collect());
         }
         // The same partition keeps the order of a key's records, whatever chose the partition.
-        let has_partition =
-            self.targets.get(&topic).is_some_and(|partitions| partitions.contains(&letter.source.partition));
+        let has_partition = self
+            .targets
+            .get(&topic)
+            .is_some_and(|partitions| partitions.contains(&dead_letter.source.partition));
         Ok(Outgoing {
-            position: letter.position(),
-            partition: has_partition.then_some(letter.source.partition),
-            millis: letter.source_millis,
+            position: dead_letter.position(),
+            partition: has_partition.then_some(dead_letter.source.partition),
+            millis: dead_letter.source_millis,
             key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().map(<[u8]>::to_vec),
-            headers: self.plan.headers(letter, &dead_letter::headers(message)),
+            headers: self.plan.headers(dead_letter, &dead_letter::headers(message)),
             topic,
         })
     }

@@ -12,7 +12,7 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Limit of Kafka for the name of a group, which a name of a topic has too.
 const LONGEST_NAME: usize = 249;
 
-/// Which dead letters to send, where to, and which to refuse.
+/// Which dead letters to send, where to, and which to reject.
 #[derive(Clone, Debug)]
 pub(super) struct Plan {
     pub(super) filter: Filter,
@@ -34,24 +34,28 @@ pub(super) enum Verdict {
     Filtered,
     /// It is later than `--until`: the replay of its partition ends before it.
     TooLate,
-    Refused(String),
+    Rejected(String),
 }
 
 impl Plan {
-    pub(super) fn verdict(&self, letter: &DeadLetter) -> Verdict {
-        if self.filter.until.as_ref().is_some_and(|until| letter.millis.is_some_and(|at| at >= until.millis))
+    pub(super) fn verdict(&self, dead_letter: &DeadLetter) -> Verdict {
+        if self
+            .filter
+            .until
+            .as_ref()
+            .is_some_and(|until| dead_letter.millis.is_some_and(|at| at >= until.millis))
         {
             return Verdict::TooLate;
         }
-        if !self.filter.selects(letter) {
+        if !self.filter.selects(dead_letter) {
             return Verdict::Filtered;
         }
-        self.refusal(letter).map_or(Verdict::Replay, Verdict::Refused)
+        self.rejection(dead_letter).map_or(Verdict::Replay, Verdict::Rejected)
     }
 
-    fn refusal(&self, letter: &DeadLetter) -> Option<String> {
-        let source = &letter.source;
-        if self.skip.contains(&(letter.partition, letter.offset)) {
+    fn rejection(&self, dead_letter: &DeadLetter) -> Option<String> {
+        let source = &dead_letter.source;
+        if self.skip.contains(&(dead_letter.partition, dead_letter.offset)) {
             return Some("--skip names it".to_owned());
         }
         if source.offset != source.last_offset {
@@ -62,32 +66,32 @@ impl Plan {
                 source.offsets()
             ));
         }
-        if let Some(why) = &letter.missing {
+        if let Some(why) = &dead_letter.missing {
             return Some(format!("it lacks content of its record: {why}"));
         }
-        if letter.replays >= self.max_replays {
+        if dead_letter.replays >= self.max_replays {
             return Some(format!(
                 "its record was replayed {} and failed again (--max-replays {})",
-                counted(letter.replays.into(), "time"),
+                counted(dead_letter.replays.into(), "time"),
                 self.max_replays
             ));
         }
-        if is_newer(&letter.version, VERSION) {
-            return Some(format!("kmr {} wrote it, and this is {VERSION}", letter.version));
+        if is_newer(&dead_letter.version, VERSION) {
+            return Some(format!("kmr {} wrote it, and this is {VERSION}", dead_letter.version));
         }
-        (self.target(letter) == self.dead_letter_topic)
+        (self.target(dead_letter) == self.dead_letter_topic)
             .then(|| "it would go back into the dead-letter topic; name another one with --to".to_owned())
     }
 
     /// The topic that it is sent to.
-    pub(super) fn target<'p>(&'p self, letter: &'p DeadLetter) -> &'p str {
-        self.to.as_deref().unwrap_or(&letter.source.topic)
+    pub(super) fn target<'p>(&'p self, dead_letter: &'p DeadLetter) -> &'p str {
+        self.to.as_deref().unwrap_or(&dead_letter.source.topic)
     }
 
     /// The headers of the record that is sent: its own ones, and those that count its failures.
     pub(super) fn headers(
         &self,
-        letter: &DeadLetter,
+        dead_letter: &DeadLetter,
         headers: &[HeaderRef<'_>],
     ) -> Vec<(String, Option<Vec<u8>>)> {
         let is_own = |name: &str| {
@@ -100,12 +104,12 @@ impl Plan {
         let mut add = |name: &str, value: String| {
             kept.push((format!("{}{name}", self.prefix), Some(value.into_bytes())));
         };
-        let source = &letter.source;
-        add(header::REPLAYS, letter.replays.saturating_add(1).to_string());
+        let source = &dead_letter.source;
+        add(header::REPLAYS, dead_letter.replays.saturating_add(1).to_string());
         add(header::REPLAY_OF, format!("{}/{}/{}", source.topic, source.partition, source.offset));
         // The next dead letter of the record counts on from these.
-        add(header::ATTEMPT, letter.attempt.to_string());
-        if let Some(millis) = letter.first_seen {
+        add(header::ATTEMPT, dead_letter.attempt.to_string());
+        if let Some(millis) = dead_letter.first_seen {
             add(header::FIRST_SEEN, millis.to_string());
         }
         kept
@@ -155,7 +159,7 @@ fn is_newer(version: &str, than: &str) -> bool {
 pub(super) mod tests {
     use super::*;
     use crate::dead_letter::Source;
-    use crate::dlq::filter::tests::{filter, letter};
+    use crate::dlq::filter::tests::{dead_letter, filter};
 
     pub(crate) fn plan(flags: &[&str]) -> Plan {
         Plan {
@@ -169,32 +173,34 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_cannot_be_replayed_is_refused_by_name() {
-        let refused = |letter: DeadLetter| match plan(&[]).verdict(&letter) {
-            Verdict::Refused(why) => why,
+    fn what_cannot_be_replayed_is_rejected_by_name() {
+        let rejected = |dead_letter: DeadLetter| match plan(&[]).verdict(&dead_letter) {
+            Verdict::Rejected(why) => why,
             other => panic!("{other:?}"),
         };
-        assert_eq!(plan(&[]).verdict(&letter()), Verdict::Replay);
-        assert!(refused(DeadLetter { offset: 7, ..letter() }).contains("--skip"));
-        let range = Source { last_offset: 45, ..letter().source };
-        assert!(refused(DeadLetter { source: range, ..letter() }).contains("orders/3 offsets 42–45"));
+        assert_eq!(plan(&[]).verdict(&dead_letter()), Verdict::Replay);
+        assert!(rejected(DeadLetter { offset: 7, ..dead_letter() }).contains("--skip"));
+        let range = Source { last_offset: 45, ..dead_letter().source };
+        assert!(rejected(DeadLetter { source: range, ..dead_letter() }).contains("orders/3 offsets 42–45"));
         let missing = Some("too large without the payload".to_owned());
-        assert!(refused(DeadLetter { missing, ..letter() }).contains("lacks content"));
-        assert_eq!(plan(&[]).verdict(&DeadLetter { replays: 2, ..letter() }), Verdict::Replay);
-        assert!(refused(DeadLetter { replays: 3, ..letter() }).contains("replayed 3 times"));
-        assert!(refused(DeadLetter { version: "999.0.0".to_owned(), ..letter() }).contains("kmr 999.0.0"));
-        let own = Source { topic: "orders-dead".to_owned(), ..letter().source };
-        assert!(refused(DeadLetter { source: own.clone(), ..letter() }).contains("--to"));
+        assert!(rejected(DeadLetter { missing, ..dead_letter() }).contains("lacks content"));
+        assert_eq!(plan(&[]).verdict(&DeadLetter { replays: 2, ..dead_letter() }), Verdict::Replay);
+        assert!(rejected(DeadLetter { replays: 3, ..dead_letter() }).contains("replayed 3 times"));
+        assert!(
+            rejected(DeadLetter { version: "999.0.0".to_owned(), ..dead_letter() }).contains("kmr 999.0.0")
+        );
+        let own = Source { topic: "orders-dead".to_owned(), ..dead_letter().source };
+        assert!(rejected(DeadLetter { source: own.clone(), ..dead_letter() }).contains("--to"));
         let elsewhere = Plan { to: Some("retries".to_owned()), ..plan(&[]) };
-        assert_eq!(elsewhere.verdict(&DeadLetter { source: own, ..letter() }), Verdict::Replay);
+        assert_eq!(elsewhere.verdict(&DeadLetter { source: own, ..dead_letter() }), Verdict::Replay);
     }
 
     #[test]
-    fn what_the_filter_leaves_out_is_not_refused() {
-        let unselected = DeadLetter { replays: 9, ..letter() };
+    fn what_the_filter_leaves_out_is_not_rejected() {
+        let unselected = DeadLetter { replays: 9, ..dead_letter() };
         assert_eq!(plan(&["--stage", "map 2"]).verdict(&unselected), Verdict::Filtered);
-        assert_eq!(plan(&["--until", "1970-01-01T00:00:05Z"]).verdict(&letter()), Verdict::TooLate);
-        assert_eq!(plan(&["--until", "1970-01-01T00:00:06Z"]).verdict(&letter()), Verdict::Replay);
+        assert_eq!(plan(&["--until", "1970-01-01T00:00:05Z"]).verdict(&dead_letter()), Verdict::TooLate);
+        assert_eq!(plan(&["--until", "1970-01-01T00:00:06Z"]).verdict(&dead_letter()), Verdict::Replay);
     }
 
     #[test]
@@ -210,8 +216,8 @@ pub(super) mod tests {
             ("kmr.error", value("no number")),
             ("kmr.missing", None),
         ];
-        let letter = DeadLetter { replays: 1, attempt: 2, ..letter() };
-        let kept = plan(&[]).headers(&letter, &headers);
+        let dead_letter = DeadLetter { replays: 1, attempt: 2, ..dead_letter() };
+        let kept = plan(&[]).headers(&dead_letter, &headers);
         let kept: Vec<_> = kept
             .iter()
             .map(|(name, value)| {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::terminal::{aligned, escaped};
 
-/// How many refused dead letters are named.
+/// How many rejected dead letters are named.
 const NAMED: usize = 20;
 
 /// What a replay has done.
@@ -21,7 +21,7 @@ pub(super) struct Summary {
     /// Sent records, by topic. What is not committed does not count.
     pub(super) replayed: BTreeMap<String, u64>,
     pub(super) filtered: u64,
-    pub(super) refused: u64,
+    pub(super) rejected: u64,
     /// The first ones: position and reason.
     pub(super) named: Vec<(String, String)>,
     /// Dead letters that retention deleted before they were replayed.
@@ -31,8 +31,8 @@ pub(super) struct Summary {
 }
 
 impl Summary {
-    pub(super) fn refuse(&mut self, position: String, why: String) {
-        self.refused += 1;
+    pub(super) fn reject(&mut self, position: String, why: String) {
+        self.rejected += 1;
         if self.named.len() < NAMED {
             self.named.push((position, why));
         }
@@ -42,9 +42,9 @@ impl Summary {
         self.replayed.values().sum()
     }
 
-    /// 0, 1 if it was interrupted, 3 if dead letters were refused.
+    /// 0, 1 if it was interrupted, 3 if dead letters were rejected.
     pub(super) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match (self.interrupted, self.refused) {
+        ExitCode::from(match (self.interrupted, self.rejected) {
             (true, _) => 1,
             (false, 0) => 0,
             (false, _) => 3,
@@ -64,11 +64,11 @@ impl Summary {
             lines.extend(aligned(&[">", ""], &rows).into_iter().skip(1));
         }
         for (position, why) in &self.named {
-            lines.push(format!("refused: {position}: {}", escaped(why.as_bytes())));
+            lines.push(format!("rejected: {position}: {}", escaped(why.as_bytes())));
         }
-        let unnamed = self.refused - self.named.len() as u64;
+        let unnamed = self.rejected - self.named.len() as u64;
         if unnamed > 0 {
-            lines.push(format!("refused: and {} more", grouped(unnamed)));
+            lines.push(format!("rejected: and {} more", grouped(unnamed)));
         }
         if self.deleted > 0 {
             lines.push(format!(
@@ -85,11 +85,11 @@ impl Summary {
             format!("progress in group {:?}", self.name)
         };
         lines.push(format!(
-            "{:?}: {} {verb}, {} filtered, {} refused; {progress}",
+            "{:?}: {} {verb}, {} filtered, {} rejected; {progress}",
             self.dead_letter_topic,
             grouped(self.total()),
             grouped(self.filtered),
-            grouped(self.refused)
+            grouped(self.rejected)
         ));
         lines.join("\n")
     }
@@ -105,7 +105,7 @@ impl Summary {
             "replayed": self.total(),
             "by_topic": self.replayed,
             "filtered": self.filtered,
-            "refused": { "count": self.refused, "first": named },
+            "rejected": { "count": self.rejected, "first": named },
             "deleted_by_retention": self.deleted,
             "interrupted": self.interrupted,
         })
@@ -117,7 +117,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refused_dead_letters_are_named_and_change_the_exit_code() {
+    fn rejectd_dead_letters_are_named_and_change_the_exit_code() {
         let mut summary = Summary {
             dead_letter_topic: "dead".to_owned(),
             name: "kmr-replay-dead".to_owned(),
@@ -129,14 +129,14 @@ mod tests {
         assert_eq!(
             summary.text(),
             "1,200  replayed to \"orders\"\n\
-             \"dead\": 1,200 replayed, 30 filtered, 0 refused; progress in group \"kmr-replay-dead\""
+             \"dead\": 1,200 replayed, 30 filtered, 0 rejected; progress in group \"kmr-replay-dead\""
         );
         assert_eq!(code(&summary), format!("{:?}", ExitCode::SUCCESS));
-        (0..NAMED + 2).for_each(|n| summary.refuse(format!("0/{n}"), "range\u{1b}".to_owned()));
+        (0..NAMED + 2).for_each(|n| summary.reject(format!("0/{n}"), "range\u{1b}".to_owned()));
         let text = summary.text();
-        assert!(text.contains("refused: 0/19: range\\u{1b}\nrefused: and 2 more"), "{text}");
+        assert!(text.contains("rejected: 0/19: range\\u{1b}\nrejected: and 2 more"), "{text}");
         assert_eq!(code(&summary), format!("{:?}", ExitCode::from(3)));
-        assert_eq!(summary.json()["refused"]["count"], 22);
+        assert_eq!(summary.json()["rejected"]["count"], 22);
         summary.interrupted = true;
         assert!(summary.text().contains("the same command continues"));
         assert_eq!(code(&summary), format!("{:?}", ExitCode::from(1)));
