@@ -101,7 +101,10 @@ impl Sender {
             ("message.max.bytes", "1000000000"),
             // As Java's clients choose a partition by a key.
             ("partitioner", "murmur2_random"),
-            ("linger.ms", "5"),
+            // A topic's limit of size is for whole batches, and a rejected batch does not name the
+            // record that is too large.
+            ("batch.num.messages", "1"),
+            ("linger.ms", "0"),
         ] {
             config.set(key, value);
         }
