@@ -130,8 +130,8 @@ async fn a_topic_without_permission_is_named() -> Result<()> {
     nothing_is_committed(&topic, &settings.group).await
 }
 
-/// `exit` releases what OpenSSL holds. Threads of a client that are still authenticating crash then:
-/// 5 of 160 processes, before consumers waited for their clients.
+/// `exit` releases what OpenSSL holds. Threads of a client that are still authenticating crash
+/// then: 5 of 160 processes, before consumers waited for their clients.
 #[tokio::test]
 async fn processes_that_end_while_they_authenticate_do_not_crash() -> Result<()> {
     let (_topic, settings) =

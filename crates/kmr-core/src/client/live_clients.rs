@@ -1,8 +1,9 @@
 //! Counts clients until they are destroyed.
 //!
-//! A client is destroyed by a thread of its own, because that blocks. If the process ends meanwhile,
-//! `exit` releases what OpenSSL holds while librdkafka's threads still use it: the process crashes
-//! (seen as SIGSEGV and SIGABRT, with SASL/SCRAM). So whoever may be the last to run waits here.
+//! A client is destroyed by a thread of its own, because that blocks. If the process ends
+//! meanwhile, `exit` releases what OpenSSL holds while librdkafka's threads still use it: the
+//! process crashes (seen as SIGSEGV and SIGABRT, with SASL/SCRAM). So a caller that may be the last
+//! to run waits here.
 
 use std::time::Duration;
 

@@ -15,8 +15,8 @@
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
 //! * Users of a client. `subscription` matches names of topics. `open`, `topic_check` and `leaders`
-//!   create a client. `connect` makes it a member, after `coordinator_check`. `reader` and `reading`
-//!   read records again. `reset` sets the offsets of a group.
+//!   create a client. `connect` makes it a member, after `coordinator_check`. `reader` and
+//!   `reading` read records again. `reset` sets the offsets of a group.
 
 mod bootstrap;
 mod commits;

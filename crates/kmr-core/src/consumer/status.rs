@@ -77,7 +77,8 @@ fn partitions_of(
 ) -> BTreeMap<TopicPartition, PartitionStatus> {
     let status = |reading: PartitionReading| {
         let known = health.partitions.get(&reading.partition).cloned().unwrap_or_default();
-        let PartitionHealth { oldest_unfinished, age, waits_for, paused, late } = known;
+        let PartitionHealth { oldest_unfinished, age, waits_for, paused, late, unreachable_leader: _ } =
+            known;
         let status = PartitionStatus {
             position: reading.position,
             committed: reading.committed,

@@ -58,7 +58,7 @@ pub(crate) enum Mutant {
     ChargesNothing,
     /// C5: the member stays although the group rejects all of its commits.
     StaysWithoutGroup,
-    /// C4: a commit that failed for good is sent again.
+    /// C4: a commit that failed permanently is sent again.
     RetriesFailedCommits,
     /// A reset drops records that were read and not mapped, and the commit passes them.
     ResetsBeforeMapping,

@@ -42,7 +42,7 @@ pub(super) struct Client {
     pub(super) rejected: BTreeMap<TopicPartition, Instant>,
     /// The partitions of the outstanding commit.
     pub(super) committing: BTreeSet<TopicPartition>,
-    /// Partitions whose commits have failed for good.
+    /// Partitions whose commits have failed permanently.
     pub(super) failed_commits: BTreeSet<TopicPartition>,
     /// A request of its commits had no response.
     pub(super) lost_commit: bool,

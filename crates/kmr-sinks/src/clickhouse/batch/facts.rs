@@ -31,8 +31,8 @@ struct Layout {
 }
 
 impl Layout {
-    /// Whether the table writes an insert of one block as a whole. Not, if it passes the rows on:
-    /// the table behind it may have partitions, of which some are stored before an error.
+    /// Whether the table writes an insert of one block as a whole. Not, if it passes the rows on: a
+    /// table downstream may have partitions, of which some are stored before an error.
     fn is_one_partition(&self) -> bool {
         EngineClass::of(&self.engine, &self.engine_full) == EngineClass::Durable
             && self.partition_key.is_empty()
