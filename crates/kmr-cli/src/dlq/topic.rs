@@ -60,7 +60,7 @@ impl DeadLetterTopic {
             match dead_letter::read(message, &self.prefix) {
                 Ok(dead_letter) if filter.selects(&dead_letter) => each(dead_letter, message),
                 Ok(_) => {}
-                Err(why) => strangers.add(message.partition(), message.offset(), why),
+                Err(why) => strangers.add(message.partition(), message.offset(), &why),
             }
             Ok(Next::Record)
         })?;
@@ -102,7 +102,7 @@ pub(super) struct Strangers {
 }
 
 impl Strangers {
-    pub(super) fn add(&mut self, partition: i32, offset: i64, why: String) {
+    pub(super) fn add(&mut self, partition: i32, offset: i64, why: &str) {
         self.count += 1;
         if self.named.len() < NAMED {
             self.named.push(format!("{partition}/{offset}: {why}"));
@@ -137,7 +137,7 @@ mod tests {
         let mut strangers = Strangers::default();
         assert_eq!(strangers.note(), None);
         for offset in 0..5 {
-            strangers.add(1, offset, "it has no header kmr.topic".to_owned());
+            strangers.add(1, offset, "it has no header kmr.topic");
         }
         let note = strangers.note().unwrap();
         assert!(

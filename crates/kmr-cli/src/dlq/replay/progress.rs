@@ -30,7 +30,9 @@ pub(super) fn read(
     fingerprint: &str,
 ) -> anyhow::Result<BTreeMap<i32, u64>> {
     let mut wanted = TopicPartitionList::new();
-    partitions.for_each(|partition| drop(wanted.add_partition(topic, partition)));
+    for partition in partitions {
+        wanted.add_partition(topic, partition);
+    }
     if wanted.count() == 0 {
         return Ok(BTreeMap::new());
     }
