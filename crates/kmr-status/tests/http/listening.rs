@@ -24,7 +24,7 @@ async fn listen(address: SocketAddr, end: &str) -> (TcpStream, String) {
             text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
         }
     };
-    timeout(Duration::from_secs(20), reading).await.expect("the server answers in time");
+    timeout(Duration::from_secs(20), reading).await.unwrap();
     (connection, text)
 }
 
