@@ -9,6 +9,7 @@ mod config;
 mod consumer;
 mod dead_letter;
 mod error;
+#[cfg_attr(not(feature = "metrics"), expect(unreachable_pub, reason = "only a status has events"))]
 mod event;
 mod fork;
 mod graph;
