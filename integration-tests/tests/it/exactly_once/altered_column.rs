@@ -55,7 +55,7 @@ async fn planned_blocks_are_converted_and_each_row_is_stored_once() -> Result<()
     running.stop(Deadline::seconds(30)).await?;
 
     // The next process encodes for the new type.
-    database.exec("ALTER TABLE t MODIFY COLUMN value UInt64").await?;
+    database.exec("ALTER TABLE t MODIFY COLUMN value UInt64 DEFAULT 0").await?;
     let mut running = start()?;
     let produced = load.stop().await?.total();
     running.all_committed(&topic, &group, Deadline::seconds(60)).await?;
