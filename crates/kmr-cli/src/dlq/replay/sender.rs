@@ -8,7 +8,7 @@ use anyhow::{Context, anyhow};
 use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::progress::metadata;
@@ -131,17 +131,10 @@ impl Sender {
         self.producer.begin_transaction().map_err(|error| self.explained(error))?;
         let sent = self.send_all(&batch.records).and_then(|()| self.commit(&batch.next));
         if sent.is_err() {
-            self.abort();
+            // The transaction also ends by its timeout, or with the next start.
+            let _ = self.producer.abort_transaction(PATIENCE);
         }
         sent
-    }
-
-    /// Aborts the transaction. If that fails, it ends by its timeout, or with the next start.
-    fn abort(&self) {
-        // An abort waits for the reports of all records, and does not serve them itself.
-        self.producer.purge(PurgeConfig::default().queue().inflight());
-        let _ = self.producer.flush(PATIENCE);
-        let _ = self.producer.abort_transaction(PATIENCE);
     }
 
     fn send_all(&self, records: &[Outgoing]) -> anyhow::Result<()> {
