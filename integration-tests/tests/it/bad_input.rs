@@ -136,7 +136,7 @@ async fn a_topic_without_permission_is_named() -> Result<()> {
 async fn processes_that_end_while_they_authenticate_do_not_crash() -> Result<()> {
     let (_topic, settings) =
         secured(test_name!(), "forbidden", &allowed(test_name!()), SecuredKafka::ALLOWED).await?;
-    for _ in 0..30 {
+    for _ in 0..15 {
         let processes = (0..4).map(|_| fails(&settings, "Authorization", &["not authorized"]));
         futures_util::future::try_join_all(processes).await?;
     }
