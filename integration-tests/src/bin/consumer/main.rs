@@ -8,6 +8,7 @@ mod rows;
 
 use std::io::Write as _;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -69,7 +70,7 @@ async fn run(settings: &Settings) -> Result<Event, Error> {
         builder = builder.exactly_once();
     }
     let abort = settings.abort;
-    let offsets = std::sync::Mutex::new(std::collections::BTreeMap::new());
+    let offsets = Mutex::new(std::collections::BTreeMap::new());
     let committed = std::sync::atomic::AtomicU32::new(0);
     let consumer = builder
         // Only commits that move the offset count. Plans and idle markers keep it.
@@ -169,7 +170,14 @@ fn emit_progress(handle: &ConsumerHandle, started: Instant) {
     });
 }
 
+/// Prints an event. The last one tells how the run ended, so the task that reports the progress is
+/// silent after it.
 fn emit(event: &Event) {
+    static ENDED: Mutex<bool> = Mutex::new(false);
+    let mut ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
+    if std::mem::replace(&mut *ended, matches!(event, Event::Ended { .. } | Event::Failed { .. })) {
+        return;
+    }
     if let Ok(line) = serde_json::to_string(event) {
         // One write per line. A test that has ended does not read it.
         let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
