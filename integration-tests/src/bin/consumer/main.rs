@@ -170,14 +170,15 @@ fn emit_progress(handle: &ConsumerHandle, started: Instant) {
     });
 }
 
-/// Prints an event. The last one tells how the run ended, so the task that reports the progress is
-/// silent after it.
+/// Prints an event. The last one is the end of the run. The task that reports the progress prints
+/// nothing after it.
 fn emit(event: &Event) {
     static ENDED: Mutex<bool> = Mutex::new(false);
     let mut ended = ENDED.lock().unwrap_or_else(PoisonError::into_inner);
-    if std::mem::replace(&mut *ended, matches!(event, Event::Ended { .. } | Event::Failed { .. })) {
+    if *ended {
         return;
     }
+    *ended = matches!(event, Event::Ended { .. } | Event::Failed { .. });
     if let Ok(line) = serde_json::to_string(event) {
         // One write per line. A test that has ended does not read it.
         let _ = std::io::stdout().write_all(format!("{line}\n").as_bytes());
