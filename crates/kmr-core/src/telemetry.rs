@@ -137,6 +137,10 @@ pub(crate) fn client_not_replaced(error: &Error) {
     tracing::warn!(error = error_chain(error), "no new Kafka client yet, retrying");
 }
 
+pub(crate) fn topic_deleted(topic: &str) {
+    tracing::warn!(topic, "the new Kafka client does not find this topic, and starts without it");
+}
+
 pub(crate) fn client_replaced() {
     tracing::info!("a new Kafka client has joined the group");
 }

@@ -1,6 +1,7 @@
 //! Opens a client: creates it, starts its threads, and checks its topics before it joins a group.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientConfig as NativeConfig;
@@ -39,6 +40,9 @@ pub(crate) struct OpenOptions {
     /// How long to try an unreachable broker.
     pub(crate) timeout: Duration,
     pub(crate) live: LiveClients,
+    /// Whether an earlier client of this consumer has found all topics. A later one does without
+    /// those that were deleted, as a client that is running does.
+    pub(crate) found_topics: Arc<AtomicBool>,
 }
 
 impl OpenOptions {
@@ -76,8 +80,10 @@ pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
         broker_matches: options.config.is_next_generation(),
         servers,
         timeout: options.timeout,
+        may_be_deleted: options.found_topics.load(Ordering::Relaxed),
     };
     client.call("topics", move |client| check.run(client)).await??;
+    options.found_topics.store(true, Ordering::Relaxed);
     Ok(Opened { threads, client, fetcher, events })
 }
 

@@ -96,6 +96,7 @@ impl ReadingClient {
             prefetch_bytes: PREFETCH,
             timeout: options.timeout,
             live: options.live.clone(),
+            found_topics: Default::default(),
         };
         let opened = open(&options).await?;
         let queue = opened.fetch_queue();

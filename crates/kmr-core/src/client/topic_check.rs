@@ -11,6 +11,7 @@ use super::leaders::{Leader, Reachability, leaders, pause};
 use super::subscription::subscription_matches;
 use super::timeouts;
 use crate::error::Error;
+use crate::telemetry;
 
 /// How long to wait for a topic that is reported as unknown. A broker that is starting may report
 /// that of each topic.
@@ -24,6 +25,8 @@ pub(super) struct TopicCheck {
     pub(super) broker_matches: bool,
     pub(super) servers: String,
     pub(super) timeout: Duration,
+    /// Whether a topic that does not exist is no error.
+    pub(super) may_be_deleted: bool,
 }
 
 impl TopicCheck {
@@ -42,10 +45,15 @@ impl TopicCheck {
                     }
                     TopicState::Unknown(topic) => {
                         let since = *unknown_since.get_or_insert_with(Instant::now);
-                        if since.elapsed() >= UNKNOWN.min(timeout) || client.context().is_abandoned() {
+                        let given_up = client.context().is_abandoned();
+                        if !given_up && since.elapsed() < UNKNOWN.min(timeout) {
+                            continue;
+                        }
+                        if given_up || !self.may_be_deleted {
                             return Err(Error::UnknownTopic { topic });
                         }
-                        continue;
+                        telemetry::topic_deleted(&topic);
+                        break;
                     }
                     TopicState::Unavailable(reason) => reason,
                 };

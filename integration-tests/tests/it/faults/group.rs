@@ -210,6 +210,21 @@ impl Group {
         Ok(())
     }
 
+    /// As [`Group::settle`], while a topic does not exist. New members would be refused, so a known
+    /// stall gets a note, and lasts until the topic exists.
+    pub(crate) async fn settle_without_topic(&mut self, from: i64) -> Result<()> {
+        match self.wait_for_progress().await {
+            Err(error) if !self.may_stall() => return Err(error),
+            Err(error) => {
+                self.note("stall without the topic".to_owned());
+                log_line(format_args!("{error:#}"));
+            }
+            Ok(()) => {}
+        }
+        self.changes.push((from, now()));
+        Ok(())
+    }
+
     /// Waits until every partition and every member has records that are mapped from now on.
     pub(crate) async fn wait_for_progress(&self) -> Result<()> {
         self.wait_for_progress_except_last(0).await
