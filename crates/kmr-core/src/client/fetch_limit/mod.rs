@@ -71,7 +71,7 @@ impl FetchLimit {
 
     /// Must be called with all records that a poll returns.
     pub(super) fn polled(&self, sizes: &PolledSizes) {
-        self.lock().sizes.polled(sizes);
+        self.lock().polled(sizes);
     }
 
     /// Gives the client its limits, if they have changed. Must be called regularly. Does not block.
@@ -100,6 +100,14 @@ impl FetchLimit {
 }
 
 impl State {
+    fn polled(&mut self, sizes: &PolledSizes) {
+        self.sizes.polled(sizes);
+        if let Some(prefetch) = &mut self.prefetch {
+            let (records, largest) = self.sizes.since_statistics();
+            prefetch.polled(records, RECORD_OVERHEAD as u64 + largest);
+        }
+    }
+
     fn observe(&mut self, statistics: &Statistics) {
         let totals = statistics.totals;
         let received = totals.since(&std::mem::replace(&mut self.before, totals));

@@ -7,6 +7,9 @@
 //! 1. The limit times the last measured weight of a record is at most the prefetch.
 //! 2. The limit grows to a few times the received records at most, because no more is known.
 //!    Without fetches it shrinks to the start.
+//!
+//! Polls raise the limit, too. A client of small records would otherwise wait for the next
+//! statistics with a queue of [`START`] records, for half a second.
 
 use super::sizes::less;
 use super::statistics::Totals;
@@ -47,10 +50,26 @@ impl PrefetchLimit {
         // has returned yet.
         let weight = received.weight(per_record).max(received.wire_bytes) / received.records;
         self.weight = weight.max(less(self.weight));
-        let fits = self.prefetch_bytes / usize::try_from(self.weight).unwrap_or(usize::MAX).max(1);
-        let known = usize::try_from(received.records * INTERVALS).unwrap_or(usize::MAX);
-        self.limit = self.limit.max(known).min(fits).clamp(1, most_records(self.prefetch_bytes));
+        self.limit = self.limit.max(known(received.records)).min(self.fitting(self.weight)).max(1);
     }
+
+    /// Raises the limit. `records` were polled since the last statistics, and the largest of them
+    /// takes `largest` bytes of memory.
+    pub(super) fn polled(&mut self, records: u64, largest: u64) {
+        let raised = known(records).min(self.fitting(self.weight.max(largest)));
+        self.limit = self.limit.max(raised);
+    }
+
+    /// How many records of `weight` bytes fit into the prefetch.
+    fn fitting(&self, weight: u64) -> usize {
+        let fits = self.prefetch_bytes / usize::try_from(weight).unwrap_or(usize::MAX).max(1);
+        fits.min(most_records(self.prefetch_bytes))
+    }
+}
+
+/// The limit for a client that has received `records`.
+fn known(records: u64) -> usize {
+    usize::try_from(records.saturating_mul(INTERVALS)).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]
@@ -112,6 +131,27 @@ mod tests {
         limit.observe(&received(0, 0), OVERHEAD);
         limit.observe(&received(0, 0), OVERHEAD);
         assert_eq!(limit.limit(), START);
+    }
+
+    #[test]
+    fn polls_raise_the_limit_between_statistics() {
+        let mut limit = PrefetchLimit::new(PREFETCH);
+        let weight = OVERHEAD + 200;
+        limit.polled(20, weight);
+        assert_eq!(limit.limit(), START);
+        limit.polled(1_000, weight);
+        assert_eq!(limit.limit(), 4_000);
+        limit.polled(100_000, weight);
+        assert_eq!(limit.limit(), (PREFETCH as u64 / weight) as usize);
+        limit.polled(1, weight);
+        assert_eq!(limit.limit(), (PREFETCH as u64 / weight) as usize, "polls do not lower it");
+        // The largest record bounds it, and the weight of the last statistics.
+        let mut limit = PrefetchLimit::new(PREFETCH);
+        limit.polled(1_000, 1 << 20);
+        assert_eq!(limit.limit(), START);
+        limit.observe(&received(20_000, 100_000), OVERHEAD);
+        limit.polled(20_000, weight);
+        assert!(limit.limit() * 100_000 <= PREFETCH, "{}", limit.limit());
     }
 
     #[test]

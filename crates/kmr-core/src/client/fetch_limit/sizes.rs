@@ -34,6 +34,11 @@ impl RecordSizes {
         self.heaviest = self.heaviest.max(sizes.header_bytes / (sizes.records + FEW));
     }
 
+    /// Records since the last statistics, and the bytes of the largest one.
+    pub(super) fn since_statistics(&self) -> (u64, u64) {
+        (self.polled.records, self.polled.largest)
+    }
+
     /// Must be called at each report of statistics. Without polls, the records that are fetched
     /// next are expected to be as the last ones. The largest ones are forgotten slowly.
     pub(super) fn update(&mut self) {
