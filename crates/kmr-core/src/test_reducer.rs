@@ -1,6 +1,7 @@
-//! A reducer for this crate's own tests: collects deliveries, and stalls, fails or rejects on
-//! demand.
+//! For this crate's own tests: a reducer that collects deliveries, and stalls, fails or rejects on
+//! demand, and a container that breaks its contract.
 
+use std::marker::PhantomData;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::sync::watch;
 use crate::error::BoxError;
 use crate::reducer::{
     Attempt, BatchOptions, Block, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, Reducer,
-    RejectedRow,
+    RejectedRow, Rows,
 };
 
 /// The reaction of the sink to a batch.
@@ -168,5 +169,50 @@ impl<T: Clone + Send + Sync + 'static> Delivery for Batch<T> {
         self.sink.batches.lock().unwrap().push(stored);
         self.sink.blocks.lock().unwrap().extend(attempt.block);
         Ok(Delivered { output: self.rows.len() - rejected.len(), rejected })
+    }
+}
+
+/// Counts another number of rows than one for a push.
+#[derive(Debug)]
+pub(crate) struct Miscounting<T> {
+    rows: usize,
+    rows_per_push: usize,
+    row: PhantomData<T>,
+}
+
+impl<T> Miscounting<T> {
+    pub(crate) fn new(rows_per_push: usize) -> Self {
+        Self { rows: 0, rows_per_push, row: PhantomData }
+    }
+}
+
+impl<T: Send + 'static> Rows for Miscounting<T> {
+    type Item = T;
+
+    fn new_empty(&self) -> Self {
+        Self::new(self.rows_per_push)
+    }
+
+    fn push(&mut self, _: T) -> Result<(), BoxError> {
+        self.rows += self.rows_per_push;
+        Ok(())
+    }
+
+    fn len(&self) -> usize {
+        self.rows
+    }
+
+    fn bytes(&self) -> usize {
+        self.rows
+    }
+
+    fn truncate(&mut self, len: usize) {
+        self.rows = len;
+    }
+
+    fn split_off(&mut self, at: usize) -> Self {
+        let split = Self { rows: self.rows - at, ..Self::new(self.rows_per_push) };
+        self.rows = at;
+        split
     }
 }

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use kmr_core::{
     Attempt, BatchOptions, BoxError, Chunk, ClientConfig, Consumer, ConsumerHandle, Delivered, Delivery,
-    DeliveryError, Error, Record, Reducer, RunReport, Strategy, TopicPartition, async_trait,
+    DeliveryError, Error, OwnedRecord, Record, Reducer, RunReport, Strategy, TopicPartition, async_trait,
 };
 use rdkafka::mocking::MockCluster;
 use rdkafka::producer::{BaseRecord, DefaultProducerContext, Producer, ThreadedProducer};
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -150,6 +151,25 @@ impl Cluster {
             .config(self.config(settings))
             .commit_interval(Duration::from_millis(100))
             .strategy(Strategy::new().map(place).reduce(reducer))
+            .build()
+            .unwrap();
+        Running { handle: consumer.handle(), task: tokio::spawn(consumer.run()) }
+    }
+
+    /// A consumer whose mapper takes a permit for each record.
+    pub(crate) fn consume_with_permits(&self, permits: &Arc<Semaphore>, seen: &Seen) -> Running {
+        let permits = permits.clone();
+        let map = move |record: OwnedRecord| {
+            let permits = permits.clone();
+            async move {
+                permits.acquire().await.map_err(|error| Error::Config(error.to_string()))?.forget();
+                Ok::<_, Error>((record.partition(), record.offset()))
+            }
+        };
+        let consumer = Consumer::builder()
+            .topics(["events"])
+            .config(self.config(&KIP_848))
+            .strategy(Strategy::new().map(map).reduce(Count::quick(seen)))
             .build()
             .unwrap();
         Running { handle: consumer.handle(), task: tokio::spawn(consumer.run()) }

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use kmr_core::{
     Attempt, BatchOptions, BoxError, Chunk, CodedError, Consumer, ConsumerHandle, DeadLetter, Delivered,
-    Delivery, DeliveryError, Error, MetricsFormat, OwnedRecord, Record, Reducer, RetryPolicy, Strategy,
-    async_trait,
+    Delivery, DeliveryError, MetricsFormat, Record, Reducer, RetryPolicy, Strategy, async_trait,
 };
 use rdkafka::producer::{BaseRecord, Producer};
 use tokio::sync::Semaphore;
@@ -256,21 +255,7 @@ async fn lag_in_seconds_is_the_age_of_the_oldest_unfinished_record() {
     }
     cluster.producer.flush(Duration::from_secs(10)).unwrap();
     let permits = Arc::new(Semaphore::new(1));
-    let passing = permits.clone();
-    let paused = move |record: OwnedRecord| {
-        let permits = passing.clone();
-        async move {
-            permits.acquire().await.map_err(|error| Error::Config(error.to_string()))?.forget();
-            Ok::<_, Error>((record.partition(), record.offset()))
-        }
-    };
-    let consumer = Consumer::builder()
-        .topics(["events"])
-        .config(cluster.config(&KIP_848))
-        .strategy(Strategy::new().map(paused).reduce(Count::quick(&seen)))
-        .build()
-        .unwrap();
-    let running = Running { handle: consumer.handle(), task: tokio::spawn(consumer.run()) };
+    let running = cluster.consume_with_permits(&permits, &seen);
     let handle = &running.handle;
     let labels = [("topic", "events"), ("partition", "1")];
     for finished in 1..3_i64 {

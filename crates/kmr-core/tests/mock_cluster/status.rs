@@ -4,8 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kmr_core::{
-    Consumer, ConsumerHandle, ConsumerState, DeadLetter, Error, Event, EventKind, OwnedRecord, Status,
-    Strategy, Watchdog,
+    Consumer, ConsumerHandle, ConsumerState, DeadLetter, Error, Event, EventKind, Status, Strategy, Watchdog,
 };
 use tokio::sync::Semaphore;
 
@@ -104,21 +103,7 @@ async fn records_that_wait_for_their_mapper_count_as_unmapped_bytes_of_their_par
     let (cluster, seen) = (Cluster::start(), Seen::default());
     cluster.produce(50);
     let permits = Arc::new(Semaphore::new(0));
-    let waiting = permits.clone();
-    let held = move |record: OwnedRecord| {
-        let permits = waiting.clone();
-        async move {
-            drop(permits.acquire().await.map_err(|error| Error::Config(error.to_string()))?);
-            Ok::<_, Error>((record.partition(), record.offset()))
-        }
-    };
-    let consumer = Consumer::builder()
-        .topics(["events"])
-        .config(cluster.config(&KIP_848))
-        .strategy(Strategy::new().map(held).reduce(Count::quick(&seen)))
-        .build()
-        .unwrap();
-    let running = Running { handle: consumer.handle(), task: tokio::spawn(consumer.run()) };
+    let running = cluster.consume_with_permits(&permits, &seen);
     let all_hold = |status: &Status| {
         status.partitions.len() == 4 && status.partitions.values().all(|p| p.unmapped_bytes > 0)
     };

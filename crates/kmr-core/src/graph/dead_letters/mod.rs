@@ -173,48 +173,16 @@ impl ErrorBranch for Stop {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::{BoxError, error_chain};
+    use crate::error::error_chain;
     use crate::record::OwnedRecord;
-
-    /// Adds each dead letter's offset twice.
-    #[derive(Debug, Default)]
-    struct Twice(Vec<i64>);
-
-    impl Rows for Twice {
-        type Item = DeadLetter;
-
-        fn new_empty(&self) -> Self {
-            Self::default()
-        }
-
-        fn push(&mut self, row: DeadLetter) -> Result<(), BoxError> {
-            self.0.extend([row.offset; 2]);
-            Ok(())
-        }
-
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-
-        fn bytes(&self) -> usize {
-            self.0.len()
-        }
-
-        fn truncate(&mut self, len: usize) {
-            self.0.truncate(len);
-        }
-
-        fn split_off(&mut self, at: usize) -> Self {
-            Self(self.0.split_off(at))
-        }
-    }
+    use crate::test_reducer::Miscounting;
 
     #[tokio::test]
     async fn a_container_that_does_not_add_one_row_for_a_dead_letter_stops_the_consumer() {
         let (reducer, mut received) = mpsc::channel(1);
         let branch = ToReducer {
             stage: Stage::new("reduce_err", 1),
-            rows: Mutex::new(Twice::default()),
+            rows: Mutex::new(Miscounting::new(2)),
             reducer,
             counters: Arc::default(),
             records: None,
@@ -224,7 +192,10 @@ mod tests {
         let dead_letter = DeadLetter::new(OwnedRecord::new("t", 0, 7), "map 1", "bad");
         let error = branch.send(vec![dead_letter], Origin::of_batch(Vec::new())).await.unwrap_err();
         let text = error_chain(&error);
-        assert!(text.contains("reduce_err") && text.contains("Twice must add one row"), "{text}");
+        assert!(
+            text.contains("reduce_err") && text.contains("Miscounting") && text.contains("must add one row"),
+            "{text}"
+        );
         assert!(received.try_recv().is_err(), "a row was passed on");
     }
 }

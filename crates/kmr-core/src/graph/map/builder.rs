@@ -197,39 +197,7 @@ mod tests {
     use crate::member::RecordBatch;
     use crate::record::OwnedRecord;
     use crate::test_records::OwnedBatch;
-
-    /// A container that breaks its contract: an odd number takes no row, another one two.
-    #[derive(Default)]
-    struct Miscounting(Vec<i64>);
-
-    impl Rows for Miscounting {
-        type Item = i64;
-
-        fn new_empty(&self) -> Self {
-            Self::default()
-        }
-
-        fn push(&mut self, row: i64) -> Result<(), BoxError> {
-            self.0.extend(std::iter::repeat_n(row, if row % 2 == 0 { 2 } else { 0 }));
-            Ok(())
-        }
-
-        fn len(&self) -> usize {
-            self.0.len()
-        }
-
-        fn bytes(&self) -> usize {
-            self.0.len()
-        }
-
-        fn truncate(&mut self, len: usize) {
-            self.0.truncate(len);
-        }
-
-        fn split_off(&mut self, at: usize) -> Self {
-            Self(self.0.split_off(at))
-        }
-    }
+    use crate::test_reducer::Miscounting;
 
     #[test]
     fn rows_that_are_larger_than_their_record_are_counted() {
@@ -244,16 +212,21 @@ mod tests {
 
     #[test]
     fn a_container_that_does_not_add_one_row_for_a_push_stops_the_consumer() {
-        for row in [1, 2] {
+        for rows_per_push in [0, 2] {
             let batch = OwnedBatch(vec![OwnedRecord::new("t", 0, 7)]);
             let record = batch.record(0);
-            let mut builder = RowsBuilder::new(Miscounting::default());
+            let mut builder = RowsBuilder::new(Miscounting::new(rows_per_push));
             builder.start(&record);
-            builder.push(row, &record);
+            builder.push(7, &record);
             builder.end(0, Ok(()), &Stage::new("reduce", 1), || record.to_owned());
             let error = builder.take_stop(&TopicPartition::new("t", 0)).unwrap();
             let text = crate::error_chain(&error);
-            assert!(text.contains("reduce 1") && text.contains("Miscounting must add one row"), "{text}");
+            assert!(
+                text.contains("reduce 1")
+                    && text.contains("Miscounting")
+                    && text.contains("must add one row"),
+                "{text}"
+            );
             assert_eq!((builder.rows.len(), builder.deltas.len()), (0, 0), "no row of the record stays");
         }
     }
