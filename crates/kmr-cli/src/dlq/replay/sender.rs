@@ -1,14 +1,14 @@
 //! Sends records and commits the progress of a replay, both in one transaction.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
 use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
-use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext, PurgeConfig};
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
 
 use super::progress::metadata;
@@ -58,6 +58,12 @@ pub(super) struct Batch {
 #[derive(Debug, Default)]
 struct FirstFailure(Mutex<Option<(usize, KafkaError)>>);
 
+impl FirstFailure {
+    fn lock(&self) -> MutexGuard<'_, Option<(usize, KafkaError)>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl ClientContext for FirstFailure {}
 
 impl ProducerContext for FirstFailure {
@@ -65,9 +71,8 @@ impl ProducerContext for FirstFailure {
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: usize) {
         if let Err((error, _)) = result {
-            let mut first = self.0.lock().unwrap_or_else(PoisonError::into_inner);
             // What follows the first failure is the end of its transaction.
-            first.get_or_insert_with(|| (index, error.clone()));
+            self.lock().get_or_insert_with(|| (index, error.clone()));
         }
     }
 }
@@ -131,10 +136,19 @@ impl Sender {
         self.producer.begin_transaction().map_err(|error| self.explained(error))?;
         let sent = self.send_all(&batch.records).and_then(|()| self.commit(&batch.next));
         if sent.is_err() {
-            // The transaction also ends by its timeout, or with the next start.
-            let _ = self.producer.abort_transaction(PATIENCE);
+            self.abort();
         }
         sent
+    }
+
+    /// Ends the transaction without its records. If that fails, it ends by its timeout, or with the
+    /// next start.
+    fn abort(&self) {
+        // librdkafka waits in its abort until all delivery reports have been polled, and polls none
+        // in rdkafka's producers. Flushing polls them.
+        self.producer.purge(PurgeConfig::default().queue().inflight());
+        let _ = self.producer.flush(PATIENCE);
+        let _ = self.producer.abort_transaction(PATIENCE);
     }
 
     fn send_all(&self, records: &[Outgoing]) -> anyhow::Result<()> {
@@ -153,15 +167,28 @@ impl Sender {
             }
             self.producer.poll(Duration::ZERO);
         }
-        let flushed = self.producer.flush(PATIENCE);
-        if let Some((index, error)) = self.first_failure() {
-            return Err(self.rejected(records, index, error));
+        self.wait_for_deliveries().map_err(|error| self.explained(error))?;
+        match self.first_failure() {
+            Some((index, error)) => Err(self.rejected(records, index, error)),
+            None => Ok(()),
         }
-        flushed.map_err(|error| self.explained(error))
+    }
+
+    /// Waits for all delivery reports, or for the first that is a failure: librdkafka does not send
+    /// what is queued after it, so those records would have no report before their timeout.
+    fn wait_for_deliveries(&self) -> Result<(), KafkaError> {
+        let started = Instant::now();
+        while self.producer.in_flight_count() > 0 && self.producer.context().lock().is_none() {
+            if started.elapsed() >= PATIENCE {
+                return Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut));
+            }
+            self.producer.poll(Duration::from_millis(10));
+        }
+        Ok(())
     }
 
     fn first_failure(&self) -> Option<(usize, KafkaError)> {
-        self.producer.context().0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.producer.context().lock().take()
     }
 
     /// The first rejected record may be an earlier one.
