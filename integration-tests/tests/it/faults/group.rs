@@ -210,7 +210,7 @@ impl Group {
         Ok(())
     }
 
-    /// As [`Group::settle`], while a topic does not exist. New members would be refused, so a known
+    /// As [`Group::settle`], while a topic does not exist. New members could not start, so a known
     /// stall gets a note, and lasts until the topic exists.
     pub(crate) async fn settle_without_topic(&mut self, from: i64) -> Result<()> {
         match self.wait_for_progress().await {
