@@ -40,20 +40,23 @@ pub(crate) async fn events(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 impl Listener {
-    /// The history, then a status each second. It ends when the listener goes.
+    /// The history, then a status each second. It ends when the listener goes, or the server.
     fn stream(self) -> impl Stream<Item = Result<Event, Infallible>> {
         stream::unfold(self, |mut listener| async {
-            let event = listener.next().await;
+            let event = listener.next().await?;
             Some((Ok(event), listener))
         })
     }
 
-    async fn next(&mut self) -> Event {
+    async fn next(&mut self) -> Option<Event> {
         if !self.knows_history {
             self.knows_history = true;
-            return Event::default().event("history").data(self.shared.history.json().to_string());
+            return Some(Event::default().event("history").data(self.shared.history.json().to_string()));
         }
         self.ticks.tick().await;
-        Event::default().data(self.shared.status_of_this_second().await)
+        if self.shared.listeners.is_closed() {
+            return None;
+        }
+        Some(Event::default().data(self.shared.status_of_this_second().await))
     }
 }

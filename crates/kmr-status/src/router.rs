@@ -45,10 +45,10 @@ const HEADERS: [(HeaderName, HeaderValue); 5] = [
 /// Call it on Tokio's runtime: a task keeps the last ten minutes of throughput for the page, until
 /// the router is dropped or the consumer has ended. Without a runtime the page starts empty.
 pub fn router(handle: ConsumerHandle) -> Router {
-    routes(Shared::new(handle, None, None))
+    routes(Arc::new(Shared::new(handle, None, None)))
 }
 
-pub(crate) fn routes(shared: Shared) -> Router {
+pub(crate) fn routes(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/", get(page::page))
         .route("/page.css", get(page::css))
@@ -62,7 +62,7 @@ pub(crate) fn routes(shared: Shared) -> Router {
         .route("/actions/{action}", post(actions))
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(map_response(with_headers))
-        .with_state(Arc::new(shared))
+        .with_state(shared)
 }
 
 async fn with_headers(mut response: Response) -> Response {

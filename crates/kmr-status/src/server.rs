@@ -8,6 +8,7 @@ use std::sync::Arc;
 use axum::Router;
 use kmr_core::ConsumerHandle;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::error::StatusError;
@@ -94,8 +95,12 @@ impl StatusServer {
     /// # Errors
     /// [`StatusError::TokenFile`] and [`StatusError::WeakToken`].
     pub fn into_router(self) -> Result<Router, StatusError> {
+        Ok(routes(self.into_shared()?))
+    }
+
+    fn into_shared(self) -> Result<Arc<Shared>, StatusError> {
         let token = self.token.read()?;
-        Ok(routes(Shared::new(self.handle, token, self.set_log_level)))
+        Ok(Arc::new(Shared::new(self.handle, token, self.set_log_level)))
     }
 
     /// Starts the server as a task of Tokio's runtime. It listens when this returns, and runs until
@@ -108,9 +113,9 @@ impl StatusServer {
     /// # Cancel safety
     /// Cancel safe: no server runs.
     pub async fn spawn(self) -> Result<RunningServer, StatusError> {
-        let (listener, router) = self.listen().await?;
+        let (listener, shared) = self.listen().await?;
         let address = listener.local_addr().map_err(|source| StatusError::Serve { source })?;
-        let task = tokio::spawn(async move { axum::serve(listener, router).await });
+        let task = tokio::spawn(serve(listener, shared));
         Ok(RunningServer { address, task })
     }
 
@@ -121,20 +126,35 @@ impl StatusServer {
     ///
     /// # Cancel safety
     /// Dropping the future ends the server, and requests that are being answered run to their end.
+    /// The streams of `/events` end within a second.
     pub async fn serve(self) -> Result<(), StatusError> {
-        let (listener, router) = self.listen().await?;
-        axum::serve(listener, router).await.map_err(|source| StatusError::Serve { source })
+        let (listener, shared) = self.listen().await?;
+        serve(listener, shared).await.map_err(|source| StatusError::Serve { source })
     }
 
-    async fn listen(self) -> Result<(TcpListener, Router), StatusError> {
+    async fn listen(self) -> Result<(TcpListener, Arc<Shared>), StatusError> {
         let listener = TcpListener::bind(&self.address).await;
         let listener = listener.map_err(|source| StatusError::bind(&self.address, source))?;
         let actions = !matches!(self.token, TokenSource::Off);
-        let router = self.into_router()?;
+        let shared = self.into_shared()?;
         if let Ok(address) = listener.local_addr() {
             telemetry::listens(address, actions);
         }
-        Ok((listener, router))
+        Ok((listener, shared))
+    }
+}
+
+/// Serves until the future is dropped, which also ends the listeners of `/events`.
+async fn serve(listener: TcpListener, shared: Arc<Shared>) -> std::io::Result<()> {
+    let _listeners = CloseOnDrop(shared.listeners.clone());
+    axum::serve(listener, routes(shared)).await
+}
+
+struct CloseOnDrop(Arc<Semaphore>);
+
+impl Drop for CloseOnDrop {
+    fn drop(&mut self) {
+        self.0.close();
     }
 }
 
@@ -172,7 +192,8 @@ impl RunningServer {
         self.address
     }
 
-    /// Stops the server: it accepts no more connections.
+    /// Stops the server: it accepts no more connections. The streams of `/events` end within a
+    /// second.
     pub fn stop(self) {
         self.task.abort();
     }

@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) token: Option<Token>,
     pub(crate) set_log_level: Option<SetLogLevel>,
     pub(crate) history: Arc<History>,
+    /// A permit for each listener of `/events`. Closed when the server has ended.
     pub(crate) listeners: Arc<Semaphore>,
     /// The status that listeners were sent last.
     latest: Mutex<Option<(Instant, Arc<str>)>>,

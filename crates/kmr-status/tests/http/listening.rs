@@ -44,6 +44,8 @@ async fn listeners_receive_the_history_and_then_a_status_each_second() {
     }
     assert!(started.elapsed() >= Duration::from_millis(1500), "two more take two seconds");
     server.stop();
+    let ends = async { while connection.read(&mut buffer).await.unwrap() > 0 {} };
+    timeout(Duration::from_secs(20), ends).await.expect("the stream ends with its server");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
