@@ -43,6 +43,7 @@
 #[macro_use]
 mod names;
 
+mod browser;
 mod clickhouse;
 pub mod clickhouse_config;
 pub mod consumer;
@@ -53,6 +54,7 @@ mod process;
 mod report;
 mod scale;
 
+pub use self::browser::Browser;
 pub use self::clickhouse::{ClickHouse, Database};
 pub use self::deadline::{Deadline, wait_for, wait_until};
 pub use self::engine::Server;

@@ -55,6 +55,12 @@ pub(crate) const BENCH: [Need; 2] = [
     },
 ];
 
+/// For the test of the status page.
+pub(crate) const BROWSER: [Need; 2] = [
+    program("chromium", "chromium", "shows the status page to its test"),
+    program("chromedriver", "chromium-driver", "drives Chromium"),
+];
+
 /// For talking to a container engine.
 pub(crate) const CLIENT: [Need; 1] = [program("docker", "docker.io", "runs Kafka and ClickHouse")];
 

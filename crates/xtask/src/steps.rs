@@ -122,11 +122,12 @@ pub(crate) fn valgrind(arguments: &[String]) -> Result<bool> {
     Ok(summary.is_good())
 }
 
-/// Starts the engine and gets the images, as a step of its own.
+/// Starts the engine and gets the images and the browser, as a step of its own.
 fn services(summary: &mut Summary) -> Option<Engine> {
     heading("services");
     let started = Instant::now();
-    let result = Engine::get().and_then(|engine| images::ensure_all().map(|_| engine));
+    let others = || images::ensure_all().and_then(|_| packages::ensure(&packages::BROWSER));
+    let result = Engine::get().and_then(|engine| others().map(|()| engine));
     let failure = result.as_ref().err().map(|error| format!("{error:#}"));
     if let Some(failure) = &failure {
         eprintln!("error: {failure}");

@@ -43,6 +43,7 @@ mod rebalance;
 mod restarts;
 mod schema_changes;
 mod secured_clickhouse;
+mod status_page;
 mod unreachable_leaders;
 mod verify;
 mod without_group;
