@@ -308,16 +308,20 @@ async fn a_topic_that_is_unknown_for_a_moment_is_waited_for() {
 /// A consumer that runs does without a topic that is deleted, and so does its next client.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_later_client_does_without_a_topic_that_was_deleted() {
-    let cluster = Cluster::start(1);
-    cluster.mock.create_topic("deleted", 1, 1).unwrap();
-    cluster.produce(0, 10);
-    let mut options = cluster.options(KIP_848);
-    options.client.topics.insert(0, "deleted".to_owned());
-    options.connect().await.unwrap().member.close().await.unwrap();
-    cluster.mock.topic_error("deleted", Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
-    let mut driver = Driver::connect(&options).await;
-    driver.until("records of the other topic", |driver| driver.count(0) == 10).await;
-    driver.member.close().await.unwrap();
+    for (settings, without_group) in [(KIP_848, false), (COOPERATIVE, false), (EAGER, false), (KIP_848, true)]
+    {
+        let cluster = Cluster::start(1);
+        cluster.mock.create_topic("deleted", 1, 1).unwrap();
+        cluster.produce(0, 10);
+        let mut options = cluster.options(settings);
+        options.client.topics.insert(0, "deleted".to_owned());
+        options.client.without_group = without_group;
+        options.connect().await.unwrap().member.close().await.unwrap();
+        cluster.mock.topic_error("deleted", Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART).unwrap();
+        let mut driver = Driver::connect(&options).await;
+        driver.until("records of the other topic", |driver| driver.count(0) == 10).await;
+        driver.member.close().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
