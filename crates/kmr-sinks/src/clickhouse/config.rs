@@ -13,6 +13,7 @@ use crate::clickhouse::http::endpoint::{Endpoint, Secret, Timeouts, Url, address
 use crate::clickhouse::http::settings::{Pins, is_pinned};
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::Tls;
+use crate::clickhouse::json::JsonOptions;
 use crate::clickhouse::table::name::quoted;
 use crate::clickhouse::table::ranges::OutOfRange;
 use crate::clickhouse::table::record_columns::RecordColumns;
@@ -58,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) out_of_range: OutOfRange,
     pub(crate) timeouts: Timeouts,
     pub(crate) start_timeout: Duration,
+    /// Only for JSON rows.
+    pub(crate) json: JsonOptions,
 }
 
 /// Parameters that kmr sets itself, or that would break what it relies on.
@@ -120,6 +123,7 @@ impl Config {
                 response: Duration::from_secs(15),
             },
             start_timeout: Duration::from_secs(30),
+            json: JsonOptions::new(),
         }
     }
 

@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use crate::clickhouse::error_code::{ErrorClass, Stored};
+use crate::clickhouse::json::JsonError;
 
 /// An error of the ClickHouse sink.
 #[derive(Debug, thiserror::Error)]
@@ -207,6 +208,10 @@ pub enum ClickHouseError {
         /// The reason.
         problem: String,
     },
+
+    /// A record's JSON does not fit the table; the record goes to `reduce_err`.
+    #[error("{0}")]
+    Json(Box<JsonError>),
 
     /// The server rejected a row alone; its record goes to `reduce_err`.
     #[error("ClickHouse rejected the row{}", in_column(.column))]

@@ -69,6 +69,7 @@ mod error;
 mod error_code;
 mod exactly_once;
 mod http;
+mod json;
 mod metrics;
 mod started;
 mod table;
@@ -79,12 +80,17 @@ mod writer;
 mod tests;
 
 pub use batch::receipt::InsertReceipt;
+pub use batch::row_type::ClickHouseRow;
 pub use batch::rows::EncodedRows;
 pub use compression::Compression;
 pub use config::SchemaChange;
 pub use encode::Scaled;
 pub use error::{ClickHouseError, Phase};
 pub use error_code::{ErrorClass, Stored};
+pub use json::{
+    Duplicates, EpochUnit, ExcessDigits, JsonError, JsonOptions, JsonRow, JsonRows, LocalTimes, Missing,
+    Nulls, NumbersAsText, UnknownFields,
+};
 pub use table::engine::EngineClass;
 pub use table::preflight::{TableColumn, check_row};
 pub use table::ranges::OutOfRange;

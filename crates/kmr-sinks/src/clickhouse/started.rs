@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use ::clickhouse::Row;
 use kmr_core::BatchOptions;
 
 use crate::clickhouse::batch::delivery::FrozenBatch;
 use crate::clickhouse::batch::destination::{Destination, DestinationOptions};
 use crate::clickhouse::batch::encoded_batch::EncodedBatch;
 use crate::clickhouse::batch::open_batch::OpenBatch;
+use crate::clickhouse::batch::row_type::ClickHouseRow;
 use crate::clickhouse::batch::token::Tokens;
 use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
@@ -17,11 +17,12 @@ use crate::clickhouse::exactly_once::probe::Probe;
 use crate::clickhouse::exactly_once::windows::{FORBIDDEN_SETTINGS, Window, windows};
 use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::throttle::Throttle;
+use crate::clickhouse::json::table::JsonTable;
 use crate::clickhouse::metrics::InsertMetrics;
-use crate::clickhouse::table::schema::DescribedTable;
+use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::startup::StartOptions;
 use crate::clickhouse::table::types::ServerRanges;
-use crate::clickhouse::table::{schema, server_ranges, startup};
+use crate::clickhouse::table::{server_ranges, startup};
 use crate::clickhouse::telemetry;
 
 /// The results of the start.
@@ -35,7 +36,7 @@ pub(crate) struct Started {
 
 impl Started {
     /// Describes the table and checks that rows of type `R` fit it.
-    pub(crate) async fn new<R: Row>(
+    pub(crate) async fn new<R: ClickHouseRow>(
         config: &Config,
         options: &BatchOptions,
         metrics: &InsertMetrics,
@@ -48,14 +49,20 @@ impl Started {
             start_timeout: config.start_timeout,
         };
         let (host, described) = startup::describe(&hosts, &name, start).await?;
-        let mut schema = schema::check::<R>(&name, &described, &config.record_columns)?;
+        let mut schema = R::schema(&name, &described, config)?;
         let ranges = match schema.holds_years() {
             true => server_ranges::read(&hosts, &name, &schema.zones(), config.start_timeout).await?,
             false => ServerRanges::default(),
         };
         schema.set_ranges(&ranges, config.out_of_range);
         telemetry::connected(&hosts.endpoint(host).address(), &name, schema.columns.len());
-        let table = Arc::new(DescribedTable::new(name, schema));
+        let json = match R::IS_JSON {
+            true => Some(
+                JsonTable::start(&hosts, &name, &schema, &config.json, config.out_of_range, start).await?,
+            ),
+            false => None,
+        };
+        let table = Arc::new(DescribedTable::new(name, schema).with_json(json));
         let options = DestinationOptions {
             compression: config.compression,
             limits: config.limits,

@@ -5,19 +5,19 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::clickhouse::Row;
 use async_trait::async_trait;
 use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, Reducer};
-use serde::Serialize;
 
 use crate::batch_setters::batch_setters;
 use crate::clickhouse::batch::open_batch::OpenBatch;
 use crate::clickhouse::batch::receipt::InsertReceipt;
+use crate::clickhouse::batch::row_type::ClickHouseRow;
 use crate::clickhouse::batch::rows::EncodedRows;
 use crate::clickhouse::compression::Compression;
 use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Secret;
+use crate::clickhouse::json::{JsonOptions, JsonRow};
 use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::started::Started;
 use crate::clickhouse::table::ranges::OutOfRange;
@@ -46,7 +46,7 @@ pub struct ClickHouseWriter<R> {
     row: PhantomData<fn(R)>,
 }
 
-impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
+impl<R: ClickHouseRow> ClickHouseWriter<R> {
     /// A writer to `table` of the server at `url`, such as `http://127.0.0.1:8123`. `https` needs
     /// the feature `clickhouse-tls`. This does not connect yet.
     pub fn new(url: impl Into<String>, table: impl Into<String>) -> Self {
@@ -246,8 +246,16 @@ impl<R: Row + Serialize + Send + 'static> ClickHouseWriter<R> {
     }
 }
 
+impl ClickHouseWriter<JsonRow> {
+    /// How JSON objects become rows. Default: [`JsonOptions::new`].
+    pub fn json(mut self, options: JsonOptions) -> Self {
+        self.config.json = options;
+        self
+    }
+}
+
 #[async_trait]
-impl<R: Row + Serialize + Send + 'static> Reducer for ClickHouseWriter<R> {
+impl<R: ClickHouseRow> Reducer for ClickHouseWriter<R> {
     type Rows = EncodedRows<R>;
     type Output = InsertReceipt;
 
@@ -310,7 +318,9 @@ impl<R> fmt::Debug for ClickHouseWriter<R> {
 
 #[cfg(test)]
 mod tests {
+    use ::clickhouse::Row;
     use kmr_core::PartialBatch;
+    use serde::Serialize;
 
     use super::*;
 

@@ -20,7 +20,7 @@ use crate::clickhouse::http::response::{Outcome, Sent, insert_outcome};
 use crate::clickhouse::http::settings::{BLOCK_ROWS, TOKEN, insert_settings};
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::metrics::{EndedInsert, InsertMetrics};
-use crate::clickhouse::table::schema::DescribedTable;
+use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::{schema_change, startup};
 use crate::clickhouse::telemetry;
 
@@ -141,8 +141,11 @@ impl Destination {
     }
 
     /// Settings that decide how the server reads the values.
-    pub(crate) fn format_settings(&self) -> Option<(&'static str, &'static str)> {
-        self.table.schema.json_as_text.then_some(("input_format_binary_read_json_as_string", "1"))
+    pub(crate) fn format_settings(&self) -> Vec<(&'static str, &'static str)> {
+        let schema = &self.table.schema;
+        let json = schema.json_as_text.then_some(("input_format_binary_read_json_as_string", "1"));
+        let has_defaults = schema.columns.iter().any(|column| column.null_is_default);
+        json.into_iter().chain(has_defaults.then_some(("insert_null_as_default", "1"))).collect()
     }
 
     /// The block size for `rows` rows. A planned block ends with a whole record, whose rows can

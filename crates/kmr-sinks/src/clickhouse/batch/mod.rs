@@ -14,5 +14,6 @@ pub(super) mod rejection;
 pub(super) mod repetition;
 mod row_ends;
 mod row_hash;
+pub(super) mod row_type;
 pub(super) mod rows;
 pub(super) mod token;

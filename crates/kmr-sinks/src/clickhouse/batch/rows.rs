@@ -4,13 +4,12 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use ::clickhouse::Row;
 use kmr_core::{BoxError, Record, Rows, StopConsumer};
-use serde::Serialize;
 
-use crate::clickhouse::encode::{EncodeError, encode_row};
+use crate::clickhouse::batch::row_type::{ClickHouseRow, not_started, record_column_error};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::table::schema::{DescribedTable, Schema};
+use crate::clickhouse::json::table::Lease;
+use crate::clickhouse::table::described::DescribedTable;
 use crate::row_buffer::RowBuffer;
 
 /// Rows of type `R` in ClickHouse's RowBinary format.
@@ -18,13 +17,15 @@ pub struct EncodedRows<R> {
     /// `None` before the table has been described.
     table: Option<Arc<DescribedTable>>,
     rows: RowBuffer,
+    /// Only for JSON rows: state that the rows of a chunk share.
+    lease: Option<Lease>,
     // fn(R): the container keeps no row, so it is Send and Sync for every R.
     row: PhantomData<fn(R)>,
 }
 
 impl<R> EncodedRows<R> {
     pub(crate) fn new(table: Option<Arc<DescribedTable>>) -> Self {
-        Self { table, rows: RowBuffer::default(), row: PhantomData }
+        Self { table, rows: RowBuffer::default(), lease: None, row: PhantomData }
     }
 
     /// The encoded bytes, and the end of each row.
@@ -33,23 +34,24 @@ impl<R> EncodedRows<R> {
     }
 }
 
-impl<R: Row + Serialize> EncodedRows<R> {
+impl<R: ClickHouseRow> EncodedRows<R> {
     #[inline]
     fn add(&mut self, row: &R, record: Option<&Record<'_>>) -> Result<(), BoxError> {
         let Some(table) = &self.table else {
             return Err(StopConsumer::new(not_started()).into());
         };
-        let Schema { columns, record: record_columns, .. } = &table.schema;
-        let fields = columns.len() - record_columns.len();
+        let record_columns = &table.schema.record;
         let first = self.rows.len() == 0;
+        let lease = &mut self.lease;
         self.rows.push(|out| {
-            encode_row(row, &columns[..fields], out, first).map_err(|error| row_error::<R>(table, &error))?;
+            row.encode(table, record, first, lease, out)?;
             match record {
                 Some(record) => {
+                    let fields = table.schema.fields().len();
                     for (at, column) in record_columns.iter().enumerate() {
                         column
                             .write(record, out)
-                            .map_err(|error| row_error::<R>(table, &error.at_column(fields + at)))?;
+                            .map_err(|error| record_column_error(table, &error.at_column(fields + at)))?;
                     }
                 }
                 None if record_columns.is_empty() => {}
@@ -71,7 +73,7 @@ impl<R> fmt::Debug for EncodedRows<R> {
     }
 }
 
-impl<R: Row + Serialize + Send + 'static> Rows for EncodedRows<R> {
+impl<R: ClickHouseRow> Rows for EncodedRows<R> {
     type Item = R;
 
     fn new_empty(&self) -> Self {
@@ -104,7 +106,7 @@ impl<R: Row + Serialize + Send + 'static> Rows for EncodedRows<R> {
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        Self { table: self.table.clone(), rows: self.rows.split_off(at), row: PhantomData }
+        Self { rows: self.rows.split_off(at), ..Self::new(self.table.clone()) }
     }
 }
 
@@ -114,36 +116,11 @@ fn no_record(table: &DescribedTable) -> ClickHouseError {
     ClickHouseError::Schema { table: table.name.clone(), problem: problem.into() }
 }
 
-fn not_started() -> ClickHouseError {
-    ClickHouseError::Config("rows were pushed before start() had described the table".into())
-}
-
-/// The error of a row that could not be encoded. A type that fits no column stops the consumer,
-/// unless a row was encoded before: then the value decides which type it serialises as, and only
-/// this record is at fault.
-#[cold]
-fn row_error<R: Row>(table: &DescribedTable, error: &EncodeError) -> BoxError {
-    let is_of_type = error.is_every_row() && !table.has_encoded_rows();
-    let column = error.column().and_then(|at| table.schema.columns.get(at));
-    let Some(column) = column else {
-        let problem = format!("{} does not fit: {error}", R::NAME);
-        let error = ClickHouseError::Schema { table: table.name.clone(), problem };
-        return if is_of_type { StopConsumer::new(error).into() } else { error.into() };
-    };
-    let table = table.name.clone();
-    let (name, column_type) = (column.name.clone(), column.type_text.clone());
-    let problem = error.to_string();
-    if is_of_type {
-        let error = ClickHouseError::FieldType { table, row: R::NAME, column: name, column_type, problem };
-        StopConsumer::new(error).into()
-    } else {
-        ClickHouseError::Row { table, column: name, column_type, problem }.into()
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use ::clickhouse::Row;
     use kmr_core::error_chain;
+    use serde::Serialize;
 
     use super::*;
     use crate::clickhouse::table::schema::tests::schema;

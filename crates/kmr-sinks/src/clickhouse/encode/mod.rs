@@ -9,6 +9,7 @@ mod value;
 
 pub(crate) use error::EncodeError;
 pub(crate) use row::encode_row;
+pub(crate) use scalar::{Width, put_enum_name, put_enum_value, put_fixed_string, put_uuid};
 pub use scaled::Scaled;
 
 /// Appends an unsigned LEB128 number, RowBinary's length prefix.

@@ -5,13 +5,13 @@ use crate::clickhouse::table::types::EnumValue;
 
 /// The width of an enum's value.
 #[derive(Clone, Copy)]
-pub(super) enum Width {
+pub(crate) enum Width {
     Enum8,
     Enum16,
 }
 
 /// Appends an enum's value.
-pub(super) fn put_enum_value(
+pub(crate) fn put_enum_value(
     out: &mut Vec<u8>,
     values: &[EnumValue],
     value: i16,
@@ -25,7 +25,7 @@ pub(super) fn put_enum_value(
 }
 
 /// Appends the value of an enum's name.
-pub(super) fn put_enum_name(
+pub(crate) fn put_enum_name(
     out: &mut Vec<u8>,
     values: &[EnumValue],
     name: &str,
@@ -47,7 +47,7 @@ fn put_enum(out: &mut Vec<u8>, value: i16, width: Width) {
 }
 
 /// Appends a `FixedString(size)` of at most `size` bytes, padded with zeros as the server does it.
-pub(super) fn put_fixed_string(out: &mut Vec<u8>, size: usize, bytes: &[u8]) -> Result<(), EncodeError> {
+pub(crate) fn put_fixed_string(out: &mut Vec<u8>, size: usize, bytes: &[u8]) -> Result<(), EncodeError> {
     if bytes.len() > size {
         return Err(EncodeError::value(format!("{} bytes do not fit into FixedString({size})", bytes.len())));
     }
@@ -78,7 +78,7 @@ pub(super) fn exact_float(value: i64) -> Option<f64> {
 }
 
 /// Appends a UUID from network order, which the `uuid` crate uses, as two little-endian halves.
-pub(super) fn put_uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
+pub(crate) fn put_uuid(out: &mut Vec<u8>, bytes: &[u8; 16]) {
     out.extend(bytes[..8].iter().rev());
     out.extend(bytes[8..].iter().rev());
 }

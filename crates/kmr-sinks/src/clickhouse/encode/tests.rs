@@ -288,10 +288,7 @@ fn a_wrong_length_is_an_error() {
 }
 
 fn columns(types: &[(&str, &str)]) -> Vec<Column> {
-    types
-        .iter()
-        .map(|(name, ty)| Column { name: (*name).into(), type_text: (*ty).into(), ty: Type::parse(ty) })
-        .collect()
+    types.iter().map(|(name, ty)| Column::new((*name).into(), (*ty).into(), Type::parse(ty))).collect()
 }
 
 fn encode_fields<T: Serialize>(row: &T, types: &[(&str, &str)]) -> Result<Vec<u8>, EncodeError> {

@@ -121,7 +121,7 @@ impl<'a> Serializer for Value<'a> {
 
     number!(serialize_u8, u8, Type::UInt8);
     number!(serialize_u16, u16, Type::UInt16 | Type::Date);
-    number!(serialize_u32, u32, Type::UInt32 | Type::DateTime | Type::IPv4);
+    number!(serialize_u32, u32, Type::UInt32 | Type::DateTime(_) | Type::IPv4);
     number!(
         serialize_u64,
         u64,

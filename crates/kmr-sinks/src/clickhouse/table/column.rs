@@ -11,6 +11,38 @@ pub(crate) struct Column {
     /// The type as the server spells it.
     pub(crate) type_text: String,
     pub(crate) ty: Type,
+    /// Whether NULL stands for the column's DEFAULT: then type and text are those of the table's
+    /// column in a `Nullable`, which the server converts.
+    pub(crate) null_is_default: bool,
+    /// A DEFAULT that is a constant, for rows that may lack the column.
+    pub(crate) constant_default: Option<String>,
+}
+
+impl Column {
+    pub(crate) fn new(name: String, type_text: String, ty: Type) -> Self {
+        Self { name, type_text, ty, null_is_default: false, constant_default: None }
+    }
+
+    /// The type of the values that are no DEFAULT.
+    pub(crate) fn value_type(&self) -> &Type {
+        match &self.ty {
+            Type::Nullable(inner) if self.null_is_default => inner,
+            ty => ty,
+        }
+    }
+
+    /// The type in the table.
+    pub(crate) fn table_type(&self) -> String {
+        let text = self.type_text.as_str();
+        if !self.null_is_default {
+            return text.to_owned();
+        }
+        let inside = |prefix, text: &'_ str| text.strip_prefix(prefix)?.strip_suffix(')').map(str::to_owned);
+        match inside("LowCardinality(Nullable(", text) {
+            Some(inner) => format!("LowCardinality({inner}"),
+            None => inside("Nullable(", text).unwrap_or_else(|| text.to_owned()),
+        }
+    }
 }
 
 /// One line of `DESCRIBE TABLE … FORMAT JSONEachRow`.
@@ -21,11 +53,14 @@ pub(crate) struct DescribedColumn {
     type_text: String,
     #[serde(rename = "default_type")]
     pub(crate) default_kind: String,
+    /// The expression of the DEFAULT, or an empty text.
+    #[serde(default)]
+    pub(crate) default_expression: String,
 }
 
 impl DescribedColumn {
     pub(crate) fn new(name: String, type_text: String, default_kind: String) -> Self {
-        Self { name, type_text, default_kind }
+        Self { name, type_text, default_kind, default_expression: String::new() }
     }
 
     /// The type in one line. `DESCRIBE` spreads named tuples over several lines, and an insert
@@ -48,7 +83,7 @@ impl DescribedColumn {
 
     pub(crate) fn to_column(&self) -> Column {
         let (name, ty) = (self.name.clone(), Type::parse(&self.type_text));
-        Column { name, type_text: self.type_in_one_line(), ty }
+        Column::new(name, self.type_in_one_line(), ty)
     }
 }
 

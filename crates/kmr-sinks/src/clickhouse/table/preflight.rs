@@ -9,8 +9,9 @@ use serde::Serialize;
 
 use crate::clickhouse::batch::rows::EncodedRows;
 use crate::clickhouse::table::column::DescribedColumn;
+use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::record_columns::RecordColumns;
-use crate::clickhouse::table::schema::{self, DescribedTable};
+use crate::clickhouse::table::schema;
 
 /// A column, as `DESCRIBE TABLE` or `system.columns` describes it.
 #[derive(Clone, Debug, PartialEq, Eq)]

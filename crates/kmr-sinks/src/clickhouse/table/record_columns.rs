@@ -142,7 +142,7 @@ impl RecordField {
             }
             RecordField::Offset => matches!(ty, Type::Int64 | Type::UInt64),
             RecordField::Timestamp => {
-                matches!(ty, Type::DateTime64(_) | Type::DateTime | Type::Int64 | Type::UInt64)
+                matches!(ty, Type::DateTime64(_) | Type::DateTime(_) | Type::Int64 | Type::UInt64)
             }
         }
     }
@@ -181,7 +181,7 @@ impl RecordColumn {
     fn ticks(&self, millis: i64) -> i128 {
         let millis = i128::from(millis);
         match &self.ty {
-            Type::DateTime => millis.div_euclid(1000),
+            Type::DateTime(_) => millis.div_euclid(1000),
             Type::DateTime64(range) => match range.scale() {
                 scale @ 0..3 => millis.div_euclid(10_i128.pow(3 - u32::from(scale))),
                 scale => millis * 10_i128.pow(u32::from(scale) - 3),
@@ -194,7 +194,7 @@ impl RecordColumn {
     fn put_number(&self, out: &mut Vec<u8>, number: i128) -> Result<(), EncodeError> {
         let (min, max, size) = match &self.ty {
             Type::UInt16 => (0, i128::from(u16::MAX), 2),
-            Type::UInt32 | Type::DateTime => (0, i128::from(u32::MAX), 4),
+            Type::UInt32 | Type::DateTime(_) => (0, i128::from(u32::MAX), 4),
             Type::Int32 => (i128::from(i32::MIN), i128::from(i32::MAX), 4),
             Type::UInt64 => (0, i128::from(u64::MAX), 8),
             Type::DateTime64(range) => {

@@ -1,14 +1,12 @@
 //! Whether a row type fits the described table, and the insert that follows from it.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-
 use ::clickhouse::Row;
 use bytes::Bytes;
 
 use crate::clickhouse::encode::put_length;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::table::column::{Column, DescribedColumn};
-use crate::clickhouse::table::name::quoted;
+use crate::clickhouse::table::name::{escaped, quoted};
 use crate::clickhouse::table::ranges::{OutOfRange, TimeZone};
 use crate::clickhouse::table::record_columns::{RecordColumn, RecordColumns};
 use crate::clickhouse::table::types::ServerRanges;
@@ -27,32 +25,13 @@ pub(crate) struct Schema {
     pub(crate) json_as_text: bool,
 }
 
-/// A table's quoted name and its schema.
-#[derive(Debug)]
-pub(crate) struct DescribedTable {
-    pub(crate) name: String,
-    pub(crate) schema: Schema,
-    /// Whether a row was encoded, which shows that the types of its fields fit.
-    has_encoded_rows: AtomicBool,
-}
-
-impl DescribedTable {
-    pub(crate) fn new(name: String, schema: Schema) -> Self {
-        Self { name, schema, has_encoded_rows: AtomicBool::new(false) }
-    }
-
-    /// Notes that a row was encoded.
-    #[inline]
-    pub(crate) fn row_encoded(&self) {
-        self.has_encoded_rows.store(true, Ordering::Relaxed);
-    }
-
-    pub(crate) fn has_encoded_rows(&self) -> bool {
-        self.has_encoded_rows.load(Ordering::Relaxed)
-    }
-}
-
 impl Schema {
+    /// The columns of the row's fields.
+    #[inline]
+    pub(crate) fn fields(&self) -> &[Column] {
+        &self.columns[..self.columns.len() - self.record.len()]
+    }
+
     /// Whether a column has a date or a time whose years depend on the server.
     pub(crate) fn holds_years(&self) -> bool {
         self.columns.iter().any(|column| column.ty.holds_years())
@@ -85,11 +64,24 @@ pub(crate) fn check<R: Row>(
             "a row must be a struct with named fields and #[derive(Row)]".into(),
         ));
     }
-    let mut columns = R::COLUMN_NAMES
+    let columns = R::COLUMN_NAMES
         .iter()
         .map(|field| column_for(table, row, field, described))
         .collect::<Result<Vec<_>, _>>()?;
-    let mut names = R::COLUMN_NAMES.to_vec();
+    let names: Vec<_> = R::COLUMN_NAMES.iter().copied().chain(record.names()).collect();
+    check_unfilled(table, row, &names, described)?;
+    with_record_columns(table, row, columns, described, record)
+}
+
+/// The insert into `columns`, and into those of the record.
+pub(crate) fn with_record_columns(
+    table: &str,
+    row: &str,
+    mut columns: Vec<Column>,
+    described: &[DescribedColumn],
+    record: &RecordColumns,
+) -> Result<Schema, ClickHouseError> {
+    let mut names: Vec<_> = columns.iter().map(|column| column.name.as_str()).collect();
     for name in record.names() {
         if names.contains(&name) {
             let problem = format!(
@@ -99,7 +91,6 @@ pub(crate) fn check<R: Row>(
         }
         names.push(name);
     }
-    check_unfilled(table, row, &names, described)?;
     let found = record.find(described).map_err(|problem| schema_error(table, problem))?;
     let (record_columns, record) = found.into_iter().unzip::<_, _, Vec<_>, _>();
     columns.extend(record_columns);
@@ -176,11 +167,11 @@ fn check_unfilled(
     }
 }
 
-fn schema_error(table: &str, problem: String) -> ClickHouseError {
+pub(crate) fn schema_error(table: &str, problem: String) -> ClickHouseError {
     ClickHouseError::Schema { table: table.to_owned(), problem }
 }
 
-fn list(described: &[DescribedColumn]) -> String {
+pub(crate) fn list(described: &[DescribedColumn]) -> String {
     let columns: Vec<_> =
         described.iter().map(|column| format!("{} {}", column.name, column.type_in_one_line())).collect();
     columns.join(", ")
@@ -197,10 +188,25 @@ fn header(columns: &[Column]) -> Bytes {
     Bytes::from(out)
 }
 
-/// The statement that inserts these columns without conversion.
+/// The statement that inserts these columns, without conversion where the table has their types.
 pub(crate) fn insert_statement(table: &str, columns: &[Column]) -> String {
+    if columns.iter().any(|column| column.null_is_default) {
+        return converting_insert(table, columns);
+    }
     let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
     format!("INSERT INTO {table} ({}) FORMAT RowBinaryWithNamesAndTypes", names.join(", "))
+}
+
+/// The statement that inserts these columns, whose types the server converts to those of the table.
+pub(crate) fn converting_insert(table: &str, columns: &[Column]) -> String {
+    let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
+    let structure: Vec<_> =
+        columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.type_text)).collect();
+    let names = names.join(", ");
+    let structure = escaped(&structure.join(", "));
+    format!(
+        "INSERT INTO {table} ({names}) SELECT {names} FROM input('{structure}') FORMAT RowBinaryWithNamesAndTypes"
+    )
 }
 
 #[cfg(test)]
@@ -217,11 +223,7 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn schema(columns: &[(&str, &str)]) -> Schema {
-        let column = |(name, ty): &(&str, &str)| Column {
-            name: (*name).into(),
-            type_text: (*ty).into(),
-            ty: Type::parse(ty),
-        };
+        let column = |(name, ty): &(&str, &str)| Column::new((*name).into(), (*ty).into(), Type::parse(ty));
         let columns: Vec<_> = columns.iter().map(column).collect();
         let insert = insert_statement("`t`", &columns);
         Schema { header: header(&columns), insert, json_as_text: false, record: Vec::new(), columns }

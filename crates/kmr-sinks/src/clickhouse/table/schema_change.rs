@@ -8,8 +8,7 @@
 
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::table::column::{Column, DescribedColumn, insertable_column};
-use crate::clickhouse::table::name::{escaped, quoted};
-use crate::clickhouse::table::schema::{Schema, insert_statement};
+use crate::clickhouse::table::schema::{Schema, converting_insert, insert_statement};
 use crate::clickhouse::table::types::Type;
 
 /// The statement that inserts rows encoded for `schema` into a table that is now `described`.
@@ -21,27 +20,17 @@ pub(crate) fn statement(
     let mut must_convert = false;
     for old in &schema.columns {
         let new = insertable_column(described, &old.name).ok_or_else(|| dropped(table, old))?;
-        if new.type_text != old.type_text {
-            if !keeps_values(&old.ty, &new.ty) {
+        if new.type_text != old.table_type() {
+            if !keeps_values(old.value_type(), &new.ty) {
                 return Err(changed(table, old, &new));
             }
             must_convert = true;
         }
     }
-    if !must_convert {
-        return Ok(insert_statement(table, &schema.columns));
-    }
-    let names: Vec<_> = schema.columns.iter().map(|column| quoted(&column.name)).collect();
-    let structure: Vec<_> = schema
-        .columns
-        .iter()
-        .map(|column| format!("{} {}", quoted(&column.name), column.type_text))
-        .collect();
-    let names = names.join(", ");
-    let structure = escaped(&structure.join(", "));
-    Ok(format!(
-        "INSERT INTO {table} ({names}) SELECT {names} FROM input('{structure}') FORMAT RowBinaryWithNamesAndTypes"
-    ))
+    Ok(match must_convert {
+        true => converting_insert(table, &schema.columns),
+        false => insert_statement(table, &schema.columns),
+    })
 }
 
 /// Whether every value of `old` is also one of `new`. [`Type`] leaves out `LowCardinality` and time
@@ -87,7 +76,9 @@ fn changed(table: &str, old: &Column, new: &Column) -> ClickHouseError {
         table: table.to_owned(),
         problem: format!(
             "column `{}` was {} at the start and is {} now, which may not hold every value; restart with a field of the new type",
-            old.name, old.type_text, new.type_text
+            old.name,
+            old.table_type(),
+            new.type_text
         ),
     }
 }

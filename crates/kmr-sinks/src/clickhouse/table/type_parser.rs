@@ -1,7 +1,7 @@
 //! Parses a data type from the text of `DESCRIBE TABLE`.
 
 use crate::clickhouse::table::ranges::{TimeZone, Years, date_32, date_time_64, decimal, time, time_64};
-use crate::clickhouse::table::types::{Element, EnumValue, Type};
+use crate::clickhouse::table::types::{Element, EnumValue, Type, Zone};
 
 impl Type {
     /// Parses a type; one that is not understood becomes [`Type::Unsupported`].
@@ -34,7 +34,7 @@ fn parse_known(text: &str) -> Option<Type> {
         ("UUID", None) => Type::Uuid,
         ("Date", None) => Type::Date,
         ("Date32", None) => Type::Date32(date_32(Years::Narrow)),
-        ("DateTime", _) => Type::DateTime,
+        ("DateTime", args) => Type::DateTime(Zone(args.and_then(first_zone))),
         ("DateTime64", Some(args)) => {
             Type::DateTime64(date_time_64(Years::Narrow, ticks(args)?).in_zone(zone(args)))
         }
@@ -85,6 +85,11 @@ fn unnamed(ty: Type) -> Element {
 /// The first argument of `DateTime64(3, 'UTC')` or `Time64(3)`: digits after the second.
 fn ticks(args: &str) -> Option<u8> {
     arguments(args).first()?.parse().ok().filter(|digits| *digits <= 9)
+}
+
+/// The argument of `DateTime('UTC')`.
+fn first_zone(args: &str) -> TimeZone {
+    Some(unquote(args, '\'')?.0.into())
 }
 
 /// The second argument of `DateTime64(3, 'UTC')`.
@@ -203,7 +208,9 @@ mod tests {
     fn wrappers_that_do_not_change_the_bytes_are_removed() {
         assert_eq!(Type::parse("LowCardinality(Nullable(String))"), Type::Nullable(Box::new(Type::String)));
         assert_eq!(Type::parse("SimpleAggregateFunction(sum, UInt64)"), Type::UInt64);
-        assert_eq!(Type::parse("DateTime('Europe/Vienna')"), Type::DateTime);
+        let Type::DateTime(zone) = Type::parse("DateTime('Europe/Vienna')") else { panic!("no DateTime") };
+        assert_eq!(zone.0.as_deref(), Some("Europe/Vienna"));
+        assert_eq!(Type::parse("DateTime('UTC')"), Type::parse("DateTime"));
         assert_eq!(Type::parse("DateTime64(3, 'UTC')"), Type::DateTime64(date_time_64(Years::Narrow, 3)));
     }
 

@@ -39,7 +39,7 @@ pub(crate) enum Type {
     Uuid,
     Date,
     Date32(ValueRange<i32>),
-    DateTime,
+    DateTime(Zone),
     DateTime64(ValueRange<i64>),
     Time(ValueRange<i32>),
     Time64(ValueRange<i64>),
@@ -57,6 +57,16 @@ pub(crate) enum Type {
     Variant(Vec<Type>),
     /// A type that this encoder cannot write, as the server spells it.
     Unsupported(String),
+}
+
+/// The time zone of a `DateTime`. It decides neither bytes nor range, so all zones are equal.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Zone(pub(crate) TimeZone);
+
+impl PartialEq for Zone {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
 }
 
 /// One name of an enumeration.
@@ -156,7 +166,7 @@ impl Type {
             Type::Decimal32(range) => Some(range.scale()),
             Type::Decimal128(range) => Some(range.scale()),
             Type::Decimal256(range) => Some(range.scale()),
-            Type::DateTime | Type::Time(_) => Some(0),
+            Type::DateTime(_) | Type::Time(_) => Some(0),
             _ => None,
         }
     }
@@ -168,7 +178,7 @@ impl Type {
             Type::Int64 => format!("{} to {}", i64::MIN, i64::MAX),
             Type::UInt64 => format!("0 to {}", u64::MAX),
             Type::Float64 => "integers of up to 53 bits exactly".to_owned(),
-            Type::DateTime => "1970-01-01 00:00:00 to 2106-02-07 06:28:15 UTC".to_owned(),
+            Type::DateTime(_) => "1970-01-01 00:00:00 to 2106-02-07 06:28:15 UTC".to_owned(),
             Type::DateTime64(range) => date_time_text(range),
             Type::Time(_) | Type::Time64(_) => "-999:59:59 to 999:59:59".to_owned(),
             Type::Decimal32(range) => decimal_text(range),
@@ -221,7 +231,7 @@ impl Type {
             Type::Uuid => UUID,
             Type::Date => "Date, from u16 (days since 1970-01-01) or a clickhouse::serde helper",
             Type::Date32(_) => "Date32, from i32 (days since 1970-01-01) or a clickhouse::serde helper",
-            Type::DateTime => DATE_TIME,
+            Type::DateTime(_) => DATE_TIME,
             Type::DateTime64(_) => DATE_TIME_64,
             Type::Time(_) => "Time, from i32 (seconds) or a clickhouse::serde helper",
             Type::Time64(_) => "Time64, from i64 (ticks) or a clickhouse::serde helper",

@@ -78,6 +78,20 @@ impl<T: Copy + PartialOrd> ValueRange<T> {
         }
     }
 
+    /// As [`fit`](Self::fit), for a value that may exceed a `T`. The range can end with that, so
+    /// the value must not be cut to it first.
+    #[inline]
+    pub(crate) fn fit_wide(&self, value: i128) -> Option<T>
+    where
+        T: TryFrom<i128>,
+    {
+        match (T::try_from(value), self.out_of_range) {
+            (Ok(value), _) => self.fit(value),
+            (Err(_), OutOfRange::Reject) => None,
+            (Err(_), OutOfRange::Saturate) => Some(if value < 0 { self.min } else { self.max }),
+        }
+    }
+
     /// Digits after the decimal point.
     pub(crate) fn scale(&self) -> u8 {
         self.scale
@@ -101,16 +115,6 @@ impl ValueRange<i64> {
     /// Sets the first and the last second.
     pub(crate) fn set_seconds(&mut self, first: i64, last: i64) {
         (self.min, self.max) = ticks(first, last, self.scale);
-    }
-
-    /// As [`fit`](Self::fit), for a value that may exceed an `i64`. The range can end with that, so
-    /// the value must not be cut to it first.
-    pub(crate) fn fit_wide(&self, value: i128) -> Option<i64> {
-        match (i64::try_from(value), self.out_of_range) {
-            (Ok(value), _) => self.fit(value),
-            (Err(_), OutOfRange::Reject) => None,
-            (Err(_), OutOfRange::Saturate) => Some(if value < 0 { self.min } else { self.max }),
-        }
     }
 }
 
