@@ -31,3 +31,8 @@ pub use os_stream::{JsonLines, OsStreamError, OsStreamWriter};
 #[cfg(all(doctest, feature = "clickhouse", feature = "os-stream"))]
 #[doc = include_str!("../../../README.md")]
 struct FrontPage;
+
+/// Compiles the examples of the page on JSON rows.
+#[cfg(all(doctest, feature = "clickhouse"))]
+#[doc = include_str!("../../../docs/json-rows.md")]
+struct JsonRowsPage;

@@ -19,6 +19,7 @@ mod clickhouse_ranges;
 mod clickhouse_rejections;
 mod clickhouse_types;
 mod engines;
+mod json_rows;
 mod profiles;
 
 // The whole pipeline.

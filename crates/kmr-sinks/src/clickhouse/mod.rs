@@ -36,6 +36,12 @@
 //! | `Point`, `Ring`, `Polygon` and so on | `(f64, f64)`, and `Vec`s of it |
 //! | `AggregateFunction`, `Dynamic`, `Nested` as one column | cannot be written |
 //!
+//! # JSON without a struct
+//!
+//! A [`JsonRow`] is a JSON object whose values become the columns of a row, directed by the types
+//! of the table. [`JsonOptions`] has paths and policies. `docs/json-rows.md` in the repository has
+//! the values that fit each type.
+//!
 //! # Ranges
 //!
 //! Dates, times and decimals are sent as integers. The server stores any integer and reads back
@@ -59,8 +65,8 @@
 // The folders in which rows move: `encode` turns a row into bytes, `batch` collects rows and
 // delivers them, takes rejected rows out of a batch and shows how far a delivery is, `http` sends
 // requests and reads responses. `table` describes the table and compares it with the row type.
-// `exactly_once` delivers planned blocks. `writer` is the reducer, `started` what it shares once it
-// has started.
+// `json` decodes JSON objects for the table's columns. `exactly_once` delivers planned blocks.
+// `writer` is the reducer, `started` what it shares once it has started.
 mod batch;
 mod compression;
 mod config;

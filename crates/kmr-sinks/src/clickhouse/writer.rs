@@ -116,8 +116,8 @@ impl<R: ClickHouseRow> ClickHouseWriter<R> {
     }
 
     /// Columns for the source of a row, which are not fields of `R`: topic, partition, offset,
-    /// timestamp, key. Default: none. They need rows from map stages. A writer downstream of
-    /// another reduce stage stops the consumer at its first row.
+    /// timestamp, key, headers. Default: none. They need rows from map stages. A writer downstream
+    /// of another reduce stage stops the consumer at its first row.
     pub fn record_columns(mut self, columns: RecordColumns) -> Self {
         self.config.record_columns = columns;
         self

@@ -5,7 +5,6 @@ use super::number::{Number, Scaled};
 use super::options::ExcessDigits;
 use super::value::{Values, mismatch, name, out_of_range};
 use super::wide::Wide;
-use crate::clickhouse::client::types::BFloat16;
 use crate::clickhouse::encode::{Width, put_enum_value, put_length};
 use crate::clickhouse::table::ranges::{Int256, OutOfRange, ValueRange};
 use crate::clickhouse::table::types::Type;
@@ -71,7 +70,7 @@ impl Values<'_> {
             }
             Type::BFloat16 => {
                 let value = number.to_f32().ok_or_else(|| out_of_range(at, "a BFloat16"))?;
-                out.extend_from_slice(&BFloat16::from_f32(value).to_bits().to_le_bytes());
+                out.extend_from_slice(&bfloat16(value));
             }
             Type::Date32(range) => {
                 let days = self.integer(number, at, ty, i128::MIN, i128::MAX)?;
@@ -262,6 +261,12 @@ where
     let value: i128 = fitted(range, value, at, ty)?.into();
     out.extend_from_slice(&value.to_le_bytes()[..size_of::<T>()]);
     Ok(())
+}
+
+/// The upper half of the float, as the server cuts it.
+pub(super) fn bfloat16(value: f32) -> [u8; 2] {
+    let [.., high, highest] = value.to_le_bytes();
+    [high, highest]
 }
 
 /// The value of a column with a range.

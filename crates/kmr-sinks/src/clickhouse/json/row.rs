@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::cursor::Cursor;
 use super::error::JsonError;
 use super::fault::{Fault, Found, Result};
+use crate::clickhouse::error::ClickHouseError;
 
 /// A JSON object that becomes a row, directed by the types of the table's columns.
 ///
@@ -64,10 +65,10 @@ impl JsonRow {
     /// ```
     ///
     /// # Errors
-    /// The payload is empty, is no JSON, or has a value that is no object.
-    pub fn each(record: &Record<'_>) -> std::result::Result<JsonRows, JsonError> {
+    /// [`ClickHouseError::Json`]: the payload is empty, is no JSON, or has a value that is no object.
+    pub fn each(record: &Record<'_>) -> std::result::Result<JsonRows, ClickHouseError> {
         let payload = record.payload().unwrap_or_default();
-        split(payload).map_err(|fault| JsonError::of_record(&fault))
+        split(payload).map_err(|fault| ClickHouseError::Json(Box::new(JsonError::of_record(&fault))))
     }
 
     /// The object to which `value` serialises.

@@ -42,7 +42,7 @@ pub(crate) struct JsonTable {
     rules: Rules,
     unknown: UnknownFields,
     /// States of map tasks that have ended their chunk.
-    states: Mutex<Vec<Box<RowState>>>,
+    states: Mutex<Vec<RowState>>,
 }
 
 impl fmt::Debug for JsonTable {
@@ -138,7 +138,7 @@ impl JsonTable {
 
     fn take_state(&self) -> Box<RowState> {
         let kept = self.states.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        kept.unwrap_or_else(|| Box::new(self.new_state()))
+        Box::new(kept.unwrap_or_else(|| self.new_state()))
     }
 }
 
@@ -176,7 +176,7 @@ impl Drop for Lease {
         if let Some(state) = self.state.take()
             && state.waiting_capacity() <= KEPT_BUFFER
         {
-            self.table.states.lock().unwrap_or_else(PoisonError::into_inner).push(state);
+            self.table.states.lock().unwrap_or_else(PoisonError::into_inner).push(*state);
         }
     }
 }

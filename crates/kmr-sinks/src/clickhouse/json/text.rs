@@ -6,10 +6,9 @@ use super::cursor::Raw;
 use super::escape::unescape;
 use super::fault::{Fault, Found, Result};
 use super::number::Number;
-use super::numeric::fitted;
+use super::numeric::{bfloat16, fitted};
 use super::time;
 use super::value::{Scratch, Values, mismatch, name, out_of_range};
-use crate::clickhouse::client::types::BFloat16;
 use crate::clickhouse::encode::{Width, put_enum_name, put_fixed_string, put_length, put_uuid};
 use crate::clickhouse::table::ranges::{OutOfRange, TimeZone};
 use crate::clickhouse::table::types::{EnumValue, Type};
@@ -97,7 +96,7 @@ impl Values<'_> {
             }
             Type::BFloat16 if accepts_numbers && special_float(text).is_some() => {
                 let value = special_float(text).unwrap_or_default() as f32;
-                out.extend_from_slice(&BFloat16::from_f32(value).to_bits().to_le_bytes());
+                out.extend_from_slice(&bfloat16(value));
             }
             _ => self.put_quoted_number(text, at, ty, accepts_numbers, out)?,
         }

@@ -7,8 +7,9 @@ use crate::clickhouse::table::column::{Column, DescribedColumn, insertable_colum
 use crate::clickhouse::table::ranges::OutOfRange;
 use crate::clickhouse::table::types::{ServerRanges, Type};
 
-/// The columns of the table that store the source of a row: topic, partition, offset, timestamp and
-/// key of its record. The row type needs no fields for them and must have none of these names.
+/// The columns of the table that store the source of a row: topic, partition, offset, timestamp,
+/// key and headers of its record. The row type needs no fields for them and must have none of these
+/// names.
 ///
 /// | part of the record | column types |
 /// |---|---|
@@ -17,9 +18,10 @@ use crate::clickhouse::table::types::{ServerRanges, Type};
 /// | offset | `Int64`, `UInt64` |
 /// | timestamp | `DateTime64`, `DateTime`; `Int64` and `UInt64` hold milliseconds. A record without one gets NULL, or 1970 |
 /// | key | `String`. A record without one gets NULL, or an empty string |
+/// | headers | `Map(String, String)`, `Array(Tuple(String, String))`, in their order and with repeated names. The value can be `Nullable`; else a null is an empty string |
 ///
-/// All of them can be `Nullable`. A timestamp that its column cannot hold, such as the year 2200 in
-/// a `DateTime`, makes the record a dead letter: see
+/// All of them but the headers can be `Nullable`. A timestamp that its column cannot hold, such as
+/// the year 2200 in a `DateTime`, makes the record a dead letter: see
 /// [`out_of_range_policy`](crate::clickhouse::ClickHouseWriter::out_of_range_policy).
 ///
 /// ```
@@ -39,6 +41,7 @@ pub(crate) enum RecordField {
     Offset,
     Timestamp,
     Key,
+    Headers,
 }
 
 /// A column that is filled from the record.
@@ -82,6 +85,11 @@ impl RecordColumns {
         self.with(RecordField::Key, column)
     }
 
+    /// The column of the headers.
+    pub fn headers(self, column: impl Into<String>) -> Self {
+        self.with(RecordField::Headers, column)
+    }
+
     fn with(mut self, field: RecordField, column: impl Into<String>) -> Self {
         self.columns.push((field, column.into()));
         self
@@ -116,6 +124,14 @@ impl RecordColumns {
     }
 }
 
+/// The type of a header's value, if a column of type `ty` can hold headers.
+fn header_value(ty: &Type) -> Option<&Type> {
+    let (Type::Map(entry) | Type::Array(entry)) = ty else { return None };
+    let Type::Tuple(pair) = &**entry else { return None };
+    let [key, value] = &pair[..] else { return None };
+    (key.ty == Type::String && *not_null(&value.ty) == Type::String).then_some(&value.ty)
+}
+
 fn not_null(ty: &Type) -> &Type {
     match ty {
         Type::Nullable(inner) => inner,
@@ -131,6 +147,7 @@ impl RecordField {
             RecordField::Offset => "offset",
             RecordField::Timestamp => "timestamp",
             RecordField::Key => "key",
+            RecordField::Headers => "headers",
         }
     }
 
@@ -141,6 +158,7 @@ impl RecordField {
                 matches!(ty, Type::Int32 | Type::UInt32 | Type::UInt16 | Type::Int64 | Type::UInt64)
             }
             RecordField::Offset => matches!(ty, Type::Int64 | Type::UInt64),
+            RecordField::Headers => header_value(ty).is_some(),
             RecordField::Timestamp => {
                 matches!(ty, Type::DateTime64(_) | Type::DateTime(_) | Type::Int64 | Type::UInt64)
             }
@@ -168,6 +186,7 @@ impl RecordColumn {
         match self.field {
             RecordField::Topic => put_bytes(out, record.topic().as_bytes()),
             RecordField::Key => put_bytes(out, record.key().unwrap_or_default()),
+            RecordField::Headers => self.put_headers(out, record),
             RecordField::Partition => self.put_number(out, i128::from(record.partition()))?,
             RecordField::Offset => self.put_number(out, i128::from(record.offset()))?,
             RecordField::Timestamp => {
@@ -175,6 +194,21 @@ impl RecordColumn {
             }
         }
         Ok(())
+    }
+
+    /// Appends the headers, each as name and value.
+    fn put_headers(&self, out: &mut Vec<u8>, record: &Record<'_>) {
+        let is_nullable = matches!(header_value(&self.ty), Some(Type::Nullable(_)));
+        put_length(out, record.headers().iter().count());
+        for header in record.headers().iter() {
+            put_bytes(out, header.key.as_bytes());
+            if is_nullable {
+                out.push(u8::from(header.value.is_none()));
+            }
+            if header.value.is_some() || !is_nullable {
+                put_bytes(out, header.value.unwrap_or_default());
+            }
+        }
     }
 
     /// A time in the unit of the column.
@@ -304,6 +338,22 @@ mod tests {
         let both = time.key("e");
         assert_eq!(written(&both, &nullable, &record), b"\0\xdc\x05\0\0\0\0\0\0\0\x01k");
         assert_eq!(written(&both, &nullable, &OwnedRecord::new("t", 3, 5)), b"\x01\x01");
+    }
+
+    #[test]
+    fn headers_keep_order_and_repeated_names() {
+        let record = OwnedRecord::new("t", 0, 0)
+            .with_header("a", Some(b"1".to_vec()))
+            .with_header("a", None)
+            .with_header("b", Some(Vec::new()));
+        let columns = RecordColumns::new().headers("h");
+        for ty in ["Map(LowCardinality(String), String)", "Array(Tuple(name String, value String))"] {
+            let bytes = written(&columns, &[("h", ty, "")], &record);
+            assert_eq!(bytes, b"\x03\x01a\x011\x01a\0\x01b\0", "{ty}");
+        }
+        let nullable = [("h", "Array(Tuple(String, Nullable(String)))", "")];
+        assert_eq!(written(&columns, &nullable, &record), b"\x03\x01a\0\x011\x01a\x01\x01b\0\0");
+        assert!(columns.find(&described(&[("h", "Map(String, UInt8)", "")])).is_err());
     }
 
     #[test]

@@ -55,10 +55,11 @@ impl Decoder {
     }
 
     /// The row of an object, or the text of the error.
-    pub(super) fn row(&mut self, text: impl AsRef<[u8]>) -> Result<Vec<u8>, JsonError> {
+    pub(super) fn row(&mut self, text: impl AsRef<[u8]>) -> Result<Vec<u8>, Box<JsonError>> {
         let mut out = Vec::new();
         let json = self.table.json.as_ref().unwrap();
-        json.encode(text.as_ref(), &mut self.state, &mut out).map_err(|fault| json.error(&fault, 0))?;
+        json.encode(text.as_ref(), &mut self.state, &mut out)
+            .map_err(|fault| Box::new(json.error(&fault, 0)))?;
         Ok(out)
     }
 
@@ -74,7 +75,7 @@ pub(super) fn schema(columns: &[(&str, &str)], options: &JsonOptions) -> Result<
 }
 
 /// One value in a column of this type.
-pub(super) fn value(ty: &str, json: &str) -> Result<Vec<u8>, JsonError> {
+pub(super) fn value(ty: &str, json: &str) -> Result<Vec<u8>, Box<JsonError>> {
     value_with(ty, json, &JsonOptions::new(), OutOfRange::Reject)
 }
 
@@ -83,7 +84,7 @@ pub(super) fn value_with(
     json: &str,
     options: &JsonOptions,
     policy: OutOfRange,
-) -> Result<Vec<u8>, JsonError> {
+) -> Result<Vec<u8>, Box<JsonError>> {
     Decoder::with_policy(&[("v", ty)], options, policy).row(format!("{{\"v\":{json}}}"))
 }
 
@@ -91,6 +92,7 @@ pub(super) fn collect(column: &str) -> JsonOptions {
     JsonOptions::new().unknown_fields(UnknownFields::Collect(column.into()))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
 pub(super) fn text_of(error: BoxError) -> String {
     kmr_core::error_chain(&*error)
 }
