@@ -221,3 +221,24 @@ async fn a_rejected_row_among_records_that_compress_well_is_read_again_within_th
     log_line(format_args!("memory, a rejected row of 999,000 B in zstd: {} MB", peak / 1_000_000));
     check(peak, "a rejected row")
 }
+
+/// The other 63 partitions come in batches of a megabyte of random bytes, so the limit of a response
+/// would grow before the one that compresses well is received.
+#[tokio::test]
+async fn one_partition_of_64_that_compresses_well_stays_within_the_budget() -> Result<()> {
+    let _alone = alone().await;
+    let scene = Scene::new(test_name!(), 64, RowKind::Payload).await?;
+    let light = (0..63 * 2_000).map(|n| {
+        let mut bytes = vec![0; 1_000];
+        bytes.fill_with(|| fastrand::u8(b'a'..=b'z'));
+        Message::new(bytes).partition(n % 63)
+    });
+    let heavy = std::iter::repeat_n(Message::new(vec![b'0'; 999_000]).partition(63), 300);
+    scene.topic.produce_with(ZSTD, light.chain(heavy)).await?;
+    let mut consumer = start_with_jemalloc(&scene.settings())?;
+    scene.all_committed(&consumer, Deadline::seconds(120)).await?;
+    let peak = consumer.peak_resident_bytes()?;
+    consumer.end(Signal::Terminate, Deadline::seconds(30)).await?;
+    log_line(format_args!("memory, one partition of 64 that compresses well: {} MB", peak / 1_000_000));
+    check(peak, "one partition of 64 that compresses well")
+}

@@ -42,6 +42,9 @@ impl Fetcher {
         let offset = |start: &Start| start.offset.map_or(Offset::Beginning, Offset::Offset);
         let targets = starts.iter().map(|start| (start.partition.clone(), offset(start)));
         let targets: PartitionOffsets = targets.collect();
+        if !targets.is_empty() {
+            client.context().fetch_limit.assigning(client.client())?;
+        }
         let assigned = self.gated(|positions| {
             // In librdkafka a pause outlives the assignment.
             let _ = client.resume(&native_list(&targets)?);

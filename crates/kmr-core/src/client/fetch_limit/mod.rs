@@ -74,6 +74,20 @@ impl FetchLimit {
         self.lock().polled(sizes);
     }
 
+    /// Must be called before partitions are assigned.
+    ///
+    /// # Errors
+    /// As of [`apply`](Self::apply).
+    pub(super) fn assigning<C: ClientContext>(
+        &self,
+        client: &rdkafka::client::Client<C>,
+    ) -> Result<(), Error> {
+        if let Some(response) = &mut self.lock().response {
+            response.restart();
+        }
+        self.apply(client)
+    }
+
     /// Gives the client its limits, if they have changed. Must be called regularly. Does not block.
     ///
     /// # Errors
@@ -123,6 +137,7 @@ impl State {
                 weight: received.weight(per_record),
                 share: statistics.shares.iter().map(|share| share.weight(heaviest)).max().unwrap_or(0),
                 largest_record: self.sizes.largest,
+                has_unread: statistics.has_unread,
             });
         }
     }

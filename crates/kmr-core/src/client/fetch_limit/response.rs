@@ -5,7 +5,9 @@
 //! 2. A limit at which a partition's share of a response exceeded [`Heaviest::ALLOWED`] shrinks, so
 //!    that the share fits. It grows again slowly. A batch is always whole: a share that does not
 //!    shrink with the limit is one batch.
-//! 3. The limit grows to a fraction of the received bytes at most. Without fetches it returns to
+//! 3. It does not grow while a partition that has records was not received at all, for
+//!    [`PATIENCE`] reports. Its records may compress far better than those of the others.
+//! 4. The limit grows to a fraction of the received bytes at most. Without fetches it returns to
 //!    the start, because nothing is known about the next records of a quiet topic.
 
 use super::sizes::less;
@@ -20,6 +22,10 @@ const LEAST: usize = 1_000;
 /// against the records that its weight is estimated from, and a client that receives much fetches
 /// about this often between two statistics.
 const FETCHES_PER_INTERVAL: u64 = 16;
+
+/// Reports for which partitions without a received record keep the limit from growing: five seconds,
+/// by default. A partition can be paused, and its leader can be away.
+const PATIENCE: u32 = 10;
 
 /// The bytes that a response may unpack to, including librdkafka's memory per record.
 fn target(prefetch_bytes: usize) -> usize {
@@ -37,6 +43,8 @@ pub(super) struct Received {
     pub(super) share: u64,
     /// Bytes of the largest record that was polled lately.
     pub(super) largest_record: u64,
+    /// Whether a partition that has records was not received at all.
+    pub(super) has_unread: bool,
 }
 
 /// The limit of one client, in bytes.
@@ -46,26 +54,36 @@ pub(super) struct ResponseLimit {
     largest: usize,
     target: usize,
     heaviest: Heaviest,
+    /// Reports in a row with a partition that was not received at all.
+    unread: u32,
 }
 
 impl ResponseLimit {
     /// The limit of a client that may hold `prefetch_bytes`.
     pub(super) fn new(prefetch_bytes: usize) -> Self {
         let (target, largest) = (target(prefetch_bytes), largest_fetch(prefetch_bytes));
-        Self { limit: START, largest, target, heaviest: Heaviest::default() }
+        Self { limit: START, largest, target, heaviest: Heaviest::default(), unread: 0 }
     }
 
     pub(super) fn limit(&self) -> usize {
         self.limit
     }
 
+    /// Returns to the start, because nothing is known of the partitions that are added now.
+    pub(super) fn restart(&mut self) {
+        self.limit = self.limit.min(START);
+        self.unread = 0;
+    }
+
     /// Adapts the limit.
     pub(super) fn observe(&mut self, received: &Received) {
+        self.unread = if received.has_unread { self.unread.saturating_add(1) } else { 0 };
+        let largest = if (1..=PATIENCE).contains(&self.unread) { self.limit } else { self.largest };
         let allowed = Heaviest::ALLOWED * self.target as u64;
         // A record is never split. Twice that, so that the limit can grow.
         let allowed = allowed.max(2 * received.largest_record);
         self.heaviest.observe(received.share, self.limit as u64, allowed);
-        self.limit = self.next(received).min(self.heaviest.limit(allowed)).clamp(LEAST, self.largest);
+        self.limit = self.next(received).min(self.heaviest.limit(allowed)).clamp(LEAST, largest);
     }
 
     /// The limit after `received`, by the mean weight of all partitions.
@@ -163,7 +181,8 @@ mod tests {
 
     /// Receives one response of each partition in turn, until `wire_bytes`.
     fn interval(limit: &mut ResponseLimit, partitions: &[Partition], wire_bytes: u64) -> usize {
-        let mut received = Received { wire_bytes: 0, weight: 0, share: 0, largest_record: 0 };
+        let mut received =
+            Received { wire_bytes: 0, weight: 0, share: 0, largest_record: 0, has_unread: false };
         for partition in partitions.iter().cycle() {
             let response = partition.response(limit.limit());
             received.wire_bytes += response;
@@ -289,7 +308,13 @@ mod tests {
         let mut limit = ResponseLimit::new(PREFETCH);
         let small = Partition::new(1, 1_000, 1_000);
         while interval(&mut limit, &[small], 50_000_000) < largest_fetch(PREFETCH) {}
-        let quiet = Received { wire_bytes: 1_000, weight: 1_340, share: 1_340, largest_record: 1_000 };
+        let quiet = Received {
+            wire_bytes: 1_000,
+            weight: 1_340,
+            share: 1_340,
+            largest_record: 1_000,
+            has_unread: false,
+        };
         let mut quiet = || {
             limit.observe(&quiet);
             limit.limit()
@@ -303,7 +328,33 @@ mod tests {
     fn a_limit_stays_low_without_fetches() {
         let mut limit = ResponseLimit::new(PREFETCH);
         let low = interval(&mut limit, &[Partition::new(7_000, 1 << 20, 150)], 1_000_000);
-        limit.observe(&Received { wire_bytes: 0, weight: 0, share: 0, largest_record: 0 });
+        limit.observe(&Received { wire_bytes: 0, weight: 0, share: 0, largest_record: 0, has_unread: false });
         assert_eq!((low, limit.limit()), (LEAST, LEAST));
+    }
+
+    #[test]
+    fn the_limit_waits_for_partitions_that_were_not_received() {
+        let mut limit = ResponseLimit::new(PREFETCH);
+        let light = Received {
+            wire_bytes: 50_000_000,
+            weight: 60_000_000,
+            share: 4_000,
+            largest_record: 1_000,
+            has_unread: true,
+        };
+        for _ in 0..PATIENCE {
+            limit.observe(&light);
+            assert_eq!(limit.limit(), START);
+        }
+        limit.observe(&light);
+        assert_eq!(limit.limit(), largest_fetch(PREFETCH), "not for ever");
+        limit.restart();
+        assert_eq!(limit.limit(), START);
+        limit.observe(&light);
+        assert_eq!(limit.limit(), START, "after each assignment");
+        limit.observe(&Received { has_unread: false, ..light });
+        assert_eq!(limit.limit(), largest_fetch(PREFETCH));
+        limit.observe(&light);
+        assert_eq!(limit.limit(), largest_fetch(PREFETCH), "a new record elsewhere does not shrink it");
     }
 }
