@@ -3,8 +3,7 @@
 //! A cold run spends most of its time on compiling, above all librdkafka's C code. Cargo compiles
 //! everything once for each set of features, and unites the features of the selected packages. So
 //! every step that can selects the whole workspace, and librdkafka is built once, with gzip, zstd
-//! and ssl. kmr-core without features is only checked, so it needs no librdkafka
-//! ([`without_librdkafka`]).
+//! and ssl. What is only checked needs no librdkafka ([`without_librdkafka`]).
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -115,7 +114,7 @@ pub(crate) fn valgrind(arguments: &[String]) -> Result<bool> {
         .with_env("KMR_CLIENT_PATIENCE", "300")
         .with_arguments(if arguments.is_empty() { &client } else { arguments });
     let runner = format!("target.'cfg(all())'.runner={runner:?}");
-    memcheck = memcheck.with_config(Some(runner));
+    memcheck = memcheck.with_config(Some(&runner));
     let mut summary = Summary::default();
     summary.add(memcheck.run());
     summary.print();
@@ -206,26 +205,30 @@ fn run_check(check: Check) -> Line {
     Line { name: check.name.to_owned(), failure, took: started.elapsed(), ..Line::default() }
 }
 
-/// A Cargo setting for tests that are compiled for one step only, and run for a few seconds.
-const UNOPTIMISED: &str = "profile.dev.package.kmr-sinks.opt-level=0";
+/// Cargo settings for tests that are compiled for one step only, and run for a few seconds.
+const UNOPTIMISED: [&str; 2] =
+    ["profile.dev.package.kmr-core.opt-level=0", "profile.dev.package.kmr-sinks.opt-level=0"];
 
 fn features() -> Vec<Cargo> {
-    let bare = "clippy --package kmr-core --no-default-features -- --deny warnings";
-    let mut all = vec![cargo("kmr-core, no features", bare, 15).with_config(without_librdkafka())];
+    let stub = without_librdkafka();
+    let check = |name: &str, arguments: &str| {
+        let check = cargo(name, &format!("clippy {arguments} -- --deny warnings"), 15);
+        check.with_config(stub.as_deref())
+    };
+    let mut all = vec![check("kmr-core, no features", "--package kmr-core --no-default-features")];
     for feature in ["clickhouse", "clickhouse-tls", "clickhouse-zstd", "kafka", "os-stream", "memory"] {
-        let alone =
-            format!("--package kmr-sinks --no-default-features --features {feature},{WORKSPACE_FEATURES}");
+        let alone = format!("--package kmr-sinks --no-default-features --features {feature}");
         let name = format!("kmr-sinks, {feature} alone");
-        all.push(cargo(&name, &format!("clippy --all-targets {alone} -- --deny warnings"), 15));
+        all.push(check(&name, &format!("--all-targets {alone}")));
         // No other step tests the errors about a missing feature.
         if feature == "clickhouse" {
-            let tests = cargo(&format!("{name}, tests"), &format!("test --no-fail-fast {alone}"), 15);
-            all.push(tests.with_config(Some(UNOPTIMISED.to_owned())));
+            let tests = format!("test --no-fail-fast {alone},{WORKSPACE_FEATURES}");
+            let tests = cargo(&format!("{name}, tests"), &tests, 15);
+            all.push(UNOPTIMISED.iter().fold(tests, |tests, setting| tests.with_config(Some(setting))));
         }
     }
     // Without the tests, and so without the feature `testing` of kmr-core.
-    let status = format!("clippy --package kmr-status --features {WORKSPACE_FEATURES} -- --deny warnings");
-    all.push(cargo("kmr-status alone", &status, 15));
+    all.push(check("kmr-status alone", "--package kmr-status"));
     all
 }
 
@@ -253,9 +256,9 @@ impl Cargo {
         self
     }
 
-    fn with_config(mut self, setting: Option<String>) -> Self {
+    fn with_config(mut self, setting: Option<&str>) -> Self {
         if let Some(setting) = setting {
-            self.arguments.splice(1..1, ["--config".to_owned(), setting]);
+            self.arguments.splice(1..1, ["--config".to_owned(), setting.to_owned()]);
         }
         self
     }
