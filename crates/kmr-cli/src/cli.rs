@@ -3,9 +3,10 @@
 use clap::{Parser, Subcommand};
 
 use crate::dlq::DlqCommand;
-use crate::doctor::DoctorArgs;
+use crate::doctor::{CheckArgs, DoctorArgs};
 use crate::lag::LagArgs;
 use crate::offsets::OffsetsCommand;
+use crate::pipeline::RunArgs;
 use crate::verify::VerifyArgs;
 
 /// Operates kmr consumers: checks what they need, shows their lag, verifies their tables, resets
@@ -21,12 +22,19 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Run the pipelines of a file: JSON from Kafka into ClickHouse, without a program
+    ///
+    /// Runs until SIGTERM or SIGINT, and then delivers and commits what it has read. If one
+    /// pipeline fails, the others are drained, and the exit code is 1.
+    Run(RunArgs),
     /// Check that a consumer can start: settings, broker, topic, ClickHouse, table, columns.
     ///
-    /// Exit code 1 if a check fails, 3 if none fails and one is unknown. Takes the flags of
-    /// `kmr-demo run`. Unlike `doctor` it does not check the group, offsets and permissions. It
-    /// joins no group and writes nothing.
-    Check(Box<DoctorArgs>),
+    /// With a FILE of pipelines it checks that file and the settings in it, and does not connect.
+    ///
+    /// Exit code 1 if a check fails, 3 if none fails and one is unknown. Without a FILE it takes
+    /// the flags of `kmr-demo run`. Unlike `doctor` it does not check the group, offsets and
+    /// permissions. It joins no group and writes nothing.
+    Check(Box<CheckArgs>),
     /// Check everything that a consumer needs, before it runs.
     ///
     /// Exit code 1 if a check fails, 3 if none fails and one is unknown. Takes the flags of

@@ -12,6 +12,7 @@ mod doctor;
 mod kafka_client;
 mod lag;
 mod offsets;
+mod pipeline;
 mod table_definition;
 mod terminal;
 mod topic_reader;
@@ -28,7 +29,11 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     program::run(async {
         match cli.command {
-            Command::Check(args) => doctor::check(*args).await,
+            Command::Run(args) => pipeline::run(args).await,
+            Command::Check(args) => match args.file {
+                Some(file) => pipeline::check(&file),
+                None => doctor::check(args.flags).await,
+            },
             Command::Doctor(args) => doctor::doctor(*args).await,
             Command::Verify(args) => verify::verify(*args).await,
             Command::Offsets(command) => offsets::offsets(command).await,

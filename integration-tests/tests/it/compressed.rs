@@ -222,8 +222,8 @@ async fn a_rejected_row_among_records_that_compress_well_is_read_again_within_th
     check(peak, "a rejected row")
 }
 
-/// The other 63 partitions come in batches of a megabyte of random bytes, so the limit of a response
-/// would grow before the one that compresses well is received.
+/// The other 63 partitions come in batches of a megabyte of random bytes, so the limit of a
+/// response would grow before the one that compresses well is received.
 #[tokio::test]
 async fn one_partition_of_64_that_compresses_well_stays_within_the_budget() -> Result<()> {
     let _alone = alone().await;

@@ -7,6 +7,7 @@ mod harness;
 // Helpers without tests.
 mod in_process;
 mod load;
+mod pipeline_file;
 mod programs;
 mod scene;
 mod writer;

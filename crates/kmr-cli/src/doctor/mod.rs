@@ -25,7 +25,7 @@ mod leader_facts;
 #[cfg(test)]
 mod sample_facts;
 
-pub(crate) use args::DoctorArgs;
+pub(crate) use args::{CheckArgs, DoctorArgs};
 use diagnosis::Diagnosis;
 use facts::{Facts, Scope, SettingsFacts, Writer};
 

@@ -23,8 +23,8 @@ const LEAST: usize = 1_000;
 /// about this often between two statistics.
 const FETCHES_PER_INTERVAL: u64 = 16;
 
-/// Reports for which partitions without a received record keep the limit from growing: five seconds,
-/// by default. A partition can be paused, and its leader can be away.
+/// Reports for which partitions without a received record keep the limit from growing: five
+/// seconds, by default. A partition can be paused, and its leader can be unavailable.
 const PATIENCE: u32 = 10;
 
 /// The bytes that a response may unpack to, including librdkafka's memory per record.
