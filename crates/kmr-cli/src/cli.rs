@@ -7,6 +7,7 @@ use crate::doctor::{CheckArgs, DoctorArgs};
 use crate::lag::LagArgs;
 use crate::offsets::OffsetsCommand;
 use crate::pipeline::RunArgs;
+use crate::top::TopArgs;
 use crate::verify::VerifyArgs;
 
 /// Operates kmr consumers: checks what they need, shows their lag, verifies their tables, resets
@@ -78,6 +79,20 @@ pub(crate) enum Command {
     /// permission is missing. Exit code 3: the answer is shown and has gaps.
     #[command(verbatim_doc_comment)]
     Lag(Box<LagArgs>),
+    /// Show running consumers in the terminal, from their status servers
+    ///
+    /// The same as the status page, over several consumers at once: state and reason, the
+    /// pipeline with the fill of each channel, partitions with lag, rate, age and what each
+    /// waits for, deliveries, errors, dead letters and rebalances. The key ? shows all keys.
+    ///
+    /// Without a terminal on standard output, or with --once, it prints plain text once and
+    /// ends. Rates need two statuses, so this takes as long as --interval. The exit code is
+    /// then 1 if no server has a status, and 3 if some have none.
+    ///
+    /// The keys p, r and d pause, resume and drain a consumer, after a confirmation. They need
+    /// the token of its status server.
+    #[command(verbatim_doc_comment)]
+    Top(Box<TopArgs>),
     /// Show the dead letters of a topic, and replay them.
     #[command(subcommand)]
     Dlq(DlqCommand),

@@ -15,6 +15,7 @@ mod offsets;
 mod pipeline;
 mod table_definition;
 mod terminal;
+mod top;
 mod topic_reader;
 mod verify;
 
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
             Command::Offsets(command) => offsets::offsets(command).await,
             Command::Dlq(command) => dlq::dlq(command).await,
             Command::Lag(args) => lag::lag(*args).await,
+            Command::Top(args) => top::top(*args).await,
         }
     })
 }

@@ -46,6 +46,7 @@ mod restarts;
 mod schema_changes;
 mod secured_clickhouse;
 mod status_page;
+mod top;
 mod unreachable_leaders;
 mod verify;
 mod without_group;
