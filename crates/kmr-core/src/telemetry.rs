@@ -20,7 +20,7 @@ pub(crate) fn delivery_retried(
     wait: Duration,
     error: &(dyn std::error::Error + Send + Sync + 'static),
 ) {
-    tracing::warn!(%stage, rows, attempt, ?wait, error = error_chain(error), "delivery failed, trying again");
+    tracing::warn!(name: "kmr.delivery_retried", %stage, rows, attempt, ?wait, error = error_chain(error), "delivery failed, trying again");
 }
 
 /// `loud`: no attempt of this partition was logged as a warning for a while.
@@ -33,9 +33,9 @@ pub(crate) fn map_retried(
 ) {
     let (stage, error) = (&failed.stage, error_chain(&*failed.error));
     if loud {
-        tracing::warn!(%partition, offset, %stage, attempt, ?wait, error, "map stage failed, trying again");
+        tracing::warn!(name: "kmr.map_retried", %partition, offset, %stage, attempt, ?wait, error, "map stage failed, trying again");
     } else {
-        tracing::debug!(%partition, offset, %stage, attempt, ?wait, error, "map stage failed, trying again");
+        tracing::debug!(name: "kmr.map_retried", %partition, offset, %stage, attempt, ?wait, error, "map stage failed, trying again");
     }
 }
 
@@ -46,39 +46,41 @@ pub(crate) fn map_gave_up(
     tried: Duration,
 ) {
     let (stage, error) = (&failed.stage, error_chain(&*failed.error));
-    tracing::warn!(%partition, offset, %stage, attempts, ?tried, error, "map stage failed, retry limit reached, the record fails");
+    tracing::warn!(name: "kmr.map_gave_up", %partition, offset, %stage, attempts, ?tried, error, "map stage failed, retry limit reached, the record fails");
 }
 
 pub(crate) fn batch_dropped(stage: &Stage, rows: usize) {
-    tracing::info!(%stage, rows, "open batch discarded, as partial_batch requires; its records stay uncommitted");
+    tracing::info!(name: "kmr.batch_dropped", %stage, rows, "open batch discarded, as partial_batch requires; its records stay uncommitted");
 }
 
 pub(crate) fn circuit_breaker_tripped(what: &str) {
-    tracing::error!(what, "circuit breaker tripped: too many records fail, the consumer stops");
+    tracing::error!(name: "kmr.circuit_breaker_tripped", what, "circuit breaker tripped: too many records fail, the consumer stops");
 }
 
 pub(crate) fn rebalance_started(rebalance: &Rebalance) {
     let Rebalance { id, protocol, change, partitions } = rebalance;
-    tracing::info!(id, ?protocol, ?change, ?partitions, "rebalance");
+    tracing::info!(name: "kmr.rebalance_started", id, ?protocol, ?change, ?partitions, "rebalance");
 }
 
 pub(crate) fn rebalance_answered(rebalance: &Rebalance, took: Duration) {
-    tracing::info!(id = rebalance.id, change = ?rebalance.change, ?took, "rebalance answered");
+    tracing::info!(name: "kmr.rebalance_answered", id = rebalance.id, change = ?rebalance.change, ?took, "rebalance answered");
 }
 
 pub(crate) fn drain_timeout_passed(unfinished: &[TopicPartition]) {
     tracing::warn!(
+        name: "kmr.drain_timeout_passed",
         ?unfinished,
         "drain timeout passed; unfinished records of these partitions stay uncommitted"
     );
 }
 
 pub(crate) fn commit_problem(partition: &TopicPartition, offset: i64, outcome: &CommitOutcome) {
-    tracing::warn!(%partition, offset, ?outcome, "offset not committed");
+    tracing::warn!(name: "kmr.commit_problem", %partition, offset, ?outcome, "offset not committed");
 }
 
 pub(crate) fn commit_unanswered(partitions: &str, waited: Duration) {
     tracing::warn!(
+        name: "kmr.commit_unanswered",
         partitions,
         ?waited,
         "the group coordinator has not answered a commit yet; kmr commits nothing else until then"
@@ -86,67 +88,68 @@ pub(crate) fn commit_unanswered(partitions: &str, waited: Duration) {
 }
 
 pub(crate) fn stray_records(topic: &str, partition: i32, records: usize) {
-    tracing::debug!(topic, partition, records, "records of a partition that is not assigned; dropped");
+    tracing::debug!(name: "kmr.stray_records", topic, partition, records, "records of a partition that is not assigned; dropped");
 }
 
 /// `loud`: no such error of this partition was logged as a warning for a while.
 pub(crate) fn partition_failed(partition: &TopicPartition, reason: &str, loud: bool) {
     if loud {
-        tracing::warn!(%partition, reason, "partition cannot be read at the moment");
+        tracing::warn!(name: "kmr.partition_failed", %partition, reason, "partition cannot be read at the moment");
     } else {
-        tracing::debug!(%partition, reason, "partition cannot be read at the moment");
+        tracing::debug!(name: "kmr.partition_failed", %partition, reason, "partition cannot be read at the moment");
     }
 }
 
 pub(crate) fn client_error(reason: &str) {
-    tracing::warn!(reason, "Kafka client reports an error; it recovers by itself");
+    tracing::warn!(name: "kmr.client_error", reason, "Kafka client reports an error; it recovers by itself");
 }
 
 pub(crate) fn client_error_again(reason: &str) {
-    tracing::debug!(reason, "Kafka client reports the same error again");
+    tracing::debug!(name: "kmr.client_error_again", reason, "Kafka client reports the same error again");
 }
 
 pub(crate) fn fetch_limit(response: Option<usize>, prefetch: Option<usize>) {
     tracing::debug!(
-        fetch.max.bytes = response,
-        queued.min.messages = prefetch,
+        name: "kmr.fetch_limit",
+        { fetch.max.bytes = response, queued.min.messages = prefetch },
         "limits of fetches adapted to what records take in memory"
     );
 }
 
 pub(crate) fn setting_overridden(name: &str, value: &str, why: &str) {
-    tracing::warn!(name, value, why, "Kafka setting replaced");
+    tracing::warn!(name: "kmr.setting_overridden", name, value, why, "Kafka setting replaced");
 }
 
 pub(crate) fn setting_risky(name: &str, value: &str, why: &str) {
-    tracing::warn!(name, value, why, "Kafka setting weakens a guarantee");
+    tracing::warn!(name: "kmr.setting_risky", name, value, why, "Kafka setting weakens a guarantee");
 }
 
 pub(crate) fn stopping(why: &str) {
-    tracing::info!(why, "stopping: intake ends, then kmr drains, flushes and commits");
+    tracing::info!(name: "kmr.stopping", why, "stopping: intake ends, then kmr drains, flushes and commits");
 }
 
 pub(crate) fn client_failed(error: &Error) {
     tracing::warn!(
+        name: "kmr.client_failed",
         error = error_chain(error),
         "Kafka client failed; its partitions are dropped without a commit, and a new client is created"
     );
 }
 
 pub(crate) fn client_not_replaced(error: &Error) {
-    tracing::warn!(error = error_chain(error), "no new Kafka client yet, retrying");
+    tracing::warn!(name: "kmr.client_not_replaced", error = error_chain(error), "no new Kafka client yet, retrying");
 }
 
 pub(crate) fn topic_deleted(topic: &str) {
-    tracing::warn!(topic, "the new Kafka client does not find this topic, and starts without it");
+    tracing::warn!(name: "kmr.topic_deleted", topic, "the new Kafka client does not find this topic, and starts without it");
 }
 
 pub(crate) fn client_replaced() {
-    tracing::info!("a new Kafka client has joined the group");
+    tracing::info!(name: "kmr.client_replaced", "a new Kafka client has joined the group");
 }
 
 pub(crate) fn sought(partition: &TopicPartition, offset: i64) {
-    tracing::info!(%partition, offset, "partition continues at another offset, as a seek requested");
+    tracing::info!(name: "kmr.sought", %partition, offset, "partition continues at another offset, as a seek requested");
 }
 
 /// `log_bounds`: its first offset and its end.
@@ -156,20 +159,21 @@ pub(crate) fn offset_reset(
     offset: i64,
     log_bounds: Option<(i64, i64)>,
 ) {
-    tracing::warn!(%partition, ?lost, offset, ?log_bounds, "offset is not in the log any more; the out-of-range policy chose a new one");
+    tracing::warn!(name: "kmr.offset_reset", %partition, ?lost, offset, ?log_bounds, "offset is not in the log any more; the out-of-range policy chose a new one");
 }
 
 pub(crate) fn listener_panicked(listener: &str, message: &str) {
-    tracing::warn!(listener, message, "a listener panicked; kmr calls it again for the next event");
+    tracing::warn!(name: "kmr.listener_panicked", listener, message, "a listener panicked; kmr calls it again for the next event");
 }
 
 pub(crate) fn partition_late(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
-    tracing::warn!(%partition, offset, ?age, waits_for, "partition is making no progress");
+    tracing::warn!(name: "kmr.partition_late", %partition, offset, ?age, waits_for, "partition is making no progress");
 }
 
 pub(crate) fn leader_silent(SilenceWarning { leader, partitions, age }: &SilenceWarning) {
     match leader {
         SilentLeader::Broker { id, address } => tracing::warn!(
+            name: "kmr.leader_silent",
             address = &**address,
             broker = id,
             ?partitions,
@@ -178,6 +182,7 @@ pub(crate) fn leader_silent(SilenceWarning { leader, partitions, age }: &Silence
              here, or correct advertised.listeners of the broker, unless it is restarting"
         ),
         SilentLeader::Unknown => tracing::warn!(
+            name: "kmr.leader_missing",
             ?partitions,
             ?age,
             "partitions have no leader; they wait, and the others continue. Restore their brokers"
@@ -186,55 +191,56 @@ pub(crate) fn leader_silent(SilenceWarning { leader, partitions, age }: &Silence
 }
 
 pub(crate) fn offset_of_deleted_topic(partition: &TopicPartition, offset: Option<i64>) {
-    tracing::warn!(%partition, offset, "the committed offset belongs to a deleted topic of the same name; kmr starts at the lowest offset of the new one");
+    tracing::warn!(name: "kmr.offset_of_deleted_topic", %partition, offset, "the committed offset belongs to a deleted topic of the same name; kmr starts at the lowest offset of the new one");
 }
 
 pub(crate) fn partition_restarts(partition: &TopicPartition, offset: i64, age: Duration, waits_for: &str) {
-    tracing::warn!(%partition, offset, ?age, waits_for, "partition is stuck; kmr restarts it from its committed offset");
+    tracing::warn!(name: "kmr.partition_restarts", %partition, offset, ?age, waits_for, "partition is stuck; kmr restarts it from its committed offset");
 }
 
 pub(crate) fn partition_restarted(partition: &TopicPartition, offset: i64) {
-    tracing::warn!(%partition, offset, "partition was restarted");
+    tracing::warn!(name: "kmr.partition_restarted", %partition, offset, "partition was restarted");
 }
 
 pub(crate) fn runtime_stuck(time: Duration, exits: bool) {
     let what = if exits { "the process exits" } else { "end the process, or set exit_when_stuck(true)" };
     tracing::error!(
+        name: "kmr.runtime_stuck",
         ?time,
         "Tokio's runtime is making no progress: mappers that do not return may hold its worker threads; {what}"
     );
 }
 
 pub(crate) fn stopped_early(why: &str) {
-    tracing::info!(why, "stopped before any record was read");
+    tracing::info!(name: "kmr.stopped_early", why, "stopped before any record was read");
 }
 
 pub(crate) fn secondary_failure(error: &BoxError) {
-    tracing::warn!(error = error_chain(&**error), "another failure during shutdown");
+    tracing::warn!(name: "kmr.secondary_failure", error = error_chain(&**error), "another failure during shutdown");
 }
 
 /// `level` is syslog's: 0 to 3 are errors, 4 a warning, 5 and 6 information.
 pub(crate) fn client_log(level: i32, facility: &str, message: &str) {
     match level {
-        0..=3 => tracing::error!(target: "librdkafka", facility, "{message}"),
-        4 => tracing::warn!(target: "librdkafka", facility, "{message}"),
-        5 | 6 => tracing::info!(target: "librdkafka", facility, "{message}"),
-        _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        0..=3 => tracing::error!(name: "kmr.client_log", target: "librdkafka", facility, "{message}"),
+        4 => tracing::warn!(name: "kmr.client_log", target: "librdkafka", facility, "{message}"),
+        5 | 6 => tracing::info!(name: "kmr.client_log", target: "librdkafka", facility, "{message}"),
+        _ => tracing::debug!(name: "kmr.client_log", target: "librdkafka", facility, "{message}"),
     }
 }
 
 pub(crate) fn fetching_restarted(partitions: &dyn std::fmt::Debug) {
-    tracing::info!(?partitions, "fetching restarted");
+    tracing::info!(name: "kmr.fetching_restarted", ?partitions, "fetching restarted");
 }
 
 pub(crate) fn client_in_use() {
-    tracing::warn!("the consumer has ended, and a record that a task still holds keeps its Kafka client");
+    tracing::warn!(name: "kmr.client_in_use", "the consumer has ended, and a record that a task still holds keeps its Kafka client");
 }
 
 pub(crate) fn left_group() {
-    tracing::info!("left the group");
+    tracing::info!(name: "kmr.left_group", "left the group");
 }
 
 pub(crate) fn position_resolved(partition: &TopicPartition, committed: Option<i64>) {
-    tracing::debug!(%partition, committed, "starting position");
+    tracing::debug!(name: "kmr.position_resolved", %partition, committed, "starting position");
 }

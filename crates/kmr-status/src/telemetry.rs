@@ -7,9 +7,10 @@ use crate::error::StatusError;
 
 pub(crate) fn listens(address: SocketAddr, actions: bool) {
     if address.ip().is_loopback() {
-        tracing::info!(%address, actions, "status server listens");
+        tracing::info!(name: "kmr.status.listens", %address, actions, "status server listens");
     } else {
         tracing::warn!(
+            name: "kmr.status.listens_beyond_loopback",
             %address,
             actions,
             "status server listens where other machines may reach it; it has no TLS, and every reader \
@@ -19,13 +20,13 @@ pub(crate) fn listens(address: SocketAddr, actions: bool) {
 }
 
 pub(crate) fn action(action: &str) {
-    tracing::warn!(action, "the status server carries out an action of an operator");
+    tracing::warn!(name: "kmr.status.action", action, "the status server carries out an action of an operator");
 }
 
 pub(crate) fn action_denied(action: &str) {
-    tracing::warn!(action, "the status server rejected an action: wrong or missing token");
+    tracing::warn!(name: "kmr.status.action_denied", action, "the status server rejected an action: wrong or missing token");
 }
 
 pub(crate) fn liveness_file_failed(path: &Path, error: &StatusError) {
-    tracing::warn!(path = %path.display(), error = kmr_core::error_chain(error), "liveness file not written");
+    tracing::warn!(name: "kmr.status.liveness_file_failed", path = %path.display(), error = kmr_core::error_chain(error), "liveness file not written");
 }

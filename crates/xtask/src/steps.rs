@@ -188,7 +188,7 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
 fn checks(step: Step) -> &'static [Check] {
     match step {
         Step::Fmt => &[style::COLUMNS],
-        Step::Style => &[style::IMPORTS, style::LINKS, style::QUOTES, style::WORDS],
+        Step::Style => &[style::IMPORTS, style::LINKS, style::LOG_EVENTS, style::QUOTES, style::WORDS],
         _ => &[],
     }
 }

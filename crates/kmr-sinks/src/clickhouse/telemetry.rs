@@ -9,7 +9,7 @@ use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::windows::Window;
 
 pub(crate) fn connected(address: &str, table: &str, columns: usize) {
-    tracing::info!(address, table, columns, "ClickHouse table checked");
+    tracing::info!(name: "kmr.clickhouse.connected", address, table, columns, "ClickHouse table checked");
 }
 
 /// Exactly-once mode: the deduplication window of a table. `time` is absent where it has no time
@@ -17,16 +17,17 @@ pub(crate) fn connected(address: &str, table: &str, columns: usize) {
 pub(crate) fn window(window: &Window) {
     let Window { table, blocks, time } = window;
     let (database, table) = (&*table.database, &*table.name);
-    tracing::info!(database, table, blocks, ?time, "ClickHouse table remembers tokens");
+    tracing::info!(name: "kmr.clickhouse.window", database, table, blocks, ?time, "ClickHouse table remembers tokens");
 }
 
 pub(crate) fn not_ready(address: &str, attempt: u32, error: &ClickHouseError, retry_in: Duration) {
-    tracing::warn!(address, attempt, error = error_chain(error), ?retry_in, "ClickHouse is not ready yet");
+    tracing::warn!(name: "kmr.clickhouse.not_ready", address, attempt, error = error_chain(error), ?retry_in, "ClickHouse is not ready yet");
 }
 
 /// A server before 26.4.
 pub(crate) fn async_inserts_not_deduplicated(address: &str, table: &str) {
     tracing::warn!(
+        name: "kmr.clickhouse.async_inserts_not_deduplicated",
         address,
         table,
         "this server does not deduplicate asynchronous inserts of tables with views: rows that are sent twice are stored \
@@ -36,6 +37,7 @@ pub(crate) fn async_inserts_not_deduplicated(address: &str, table: &str) {
 
 pub(crate) fn engine_unknown(table: &str, error: &ClickHouseError) {
     tracing::warn!(
+        name: "kmr.clickhouse.engine_unknown",
         table,
         error = error_chain(error),
         "table engine unknown: kmr cannot check whether acknowledged rows survive a kill of the server"
@@ -44,6 +46,7 @@ pub(crate) fn engine_unknown(table: &str, error: &ClickHouseError) {
 
 pub(crate) fn volatile_table(table: &str, problem: &str) {
     tracing::warn!(
+        name: "kmr.clickhouse.volatile_table",
         table,
         problem,
         "table may lose acknowledged rows, which .allow_volatile_table(true) accepts"
@@ -52,6 +55,7 @@ pub(crate) fn volatile_table(table: &str, problem: &str) {
 
 pub(crate) fn volatile_view_target(table: &str, engine: &str) {
     tracing::warn!(
+        name: "kmr.clickhouse.volatile_view_target",
         table,
         engine,
         "target of a view is in memory: a kill of the server loses its rows, and kmr inserts them only once"
@@ -60,27 +64,28 @@ pub(crate) fn volatile_view_target(table: &str, engine: &str) {
 
 pub(crate) fn inserted(receipt: &InsertReceipt) {
     let InsertReceipt { table, rows, sent_bytes, attempts: attempt, took, .. } = receipt;
-    tracing::debug!(table = &**table, rows, sent_bytes, attempt, ?took, "batch inserted");
+    tracing::debug!(name: "kmr.clickhouse.inserted", table = &**table, rows, sent_bytes, attempt, ?took, "batch inserted");
 }
 
 /// The framework decides what follows and logs it; this event only identifies the batch.
 pub(crate) fn insert_failed(table: &str, rows: u64, attempt: u32, error: &ClickHouseError) {
     let retryable = error.is_retryable();
-    tracing::debug!(table, rows, attempt, retryable, error = error_chain(error), "insert failed");
+    tracing::debug!(name: "kmr.clickhouse.insert_failed", table, rows, attempt, retryable, error = error_chain(error), "insert failed");
 }
 
 pub(crate) fn too_many_parts(table: &str, wait: Duration) {
-    tracing::warn!(table, ?wait, "ClickHouse has too many parts: all inserts of this writer wait");
+    tracing::warn!(name: "kmr.clickhouse.too_many_parts", table, ?wait, "ClickHouse has too many parts: all inserts of this writer wait");
 }
 
 pub(crate) fn host_failed(address: &str, backoff: Duration) {
-    tracing::warn!(address, ?backoff, "ClickHouse host failed and is not used during the backoff");
+    tracing::warn!(name: "kmr.clickhouse.host_failed", address, ?backoff, "ClickHouse host failed and is not used during the backoff");
 }
 
 /// `retries` is absent where only the retry policy limits them.
 pub(crate) fn retry_may_store_again(table: &str, rows: u64, retries: Option<u32>, error: &ClickHouseError) {
     let error = error_chain(error);
     tracing::warn!(
+        name: "kmr.clickhouse.retry_may_store_again",
         table,
         rows,
         retries,
@@ -92,6 +97,7 @@ pub(crate) fn retry_may_store_again(table: &str, rows: u64, retries: Option<u32>
 /// The framework dropped the attempt, so there is no error.
 pub(crate) fn dropped_insert_may_be_stored(table: &str, rows: u64) {
     tracing::warn!(
+        name: "kmr.clickhouse.dropped_insert_may_be_stored",
         table,
         rows,
         "rows may be stored twice: the insert exceeded the attempt timeout and may have stored them, and no deduplication \
@@ -101,6 +107,7 @@ pub(crate) fn dropped_insert_may_be_stored(table: &str, rows: u64) {
 
 pub(crate) fn schema_refreshed(table: &str, statement: &str) {
     tracing::warn!(
+        name: "kmr.clickhouse.schema_refreshed",
         table,
         statement,
         "table changed: the server converts rows that were encoded for the old columns"
@@ -109,6 +116,7 @@ pub(crate) fn schema_refreshed(table: &str, statement: &str) {
 
 pub(crate) fn no_row_found(table: &str, rows: u64) {
     tracing::error!(
+        name: "kmr.clickhouse.no_row_found",
         table,
         rows,
         "block rejected, but each of its rows alone would be accepted: check the expressions of PARTITION BY, \
@@ -118,6 +126,7 @@ pub(crate) fn no_row_found(table: &str, rows: u64) {
 
 pub(crate) fn bisection_started(table: &str, rows: u64, in_doubt: bool, error: &ClickHouseError) {
     tracing::warn!(
+        name: "kmr.clickhouse.bisection_started",
         table,
         rows,
         in_doubt,
@@ -128,6 +137,7 @@ pub(crate) fn bisection_started(table: &str, rows: u64, in_doubt: bool, error: &
 
 pub(crate) fn split_by_size(table: &str, rows: u64, in_doubt: bool, error: &ClickHouseError) {
     tracing::warn!(
+        name: "kmr.clickhouse.split_by_size",
         table,
         rows,
         in_doubt,
@@ -137,11 +147,12 @@ pub(crate) fn split_by_size(table: &str, rows: u64, in_doubt: bool, error: &Clic
 }
 
 pub(crate) fn bisection_completed(table: &str, rows: u64, rejected: u64, inserts: u32) {
-    tracing::warn!(table, rows, rejected, inserts, "rejected batch is inserted, except its bad rows");
+    tracing::warn!(name: "kmr.clickhouse.bisection_completed", table, rows, rejected, inserts, "rejected batch is inserted, except its bad rows");
 }
 
 pub(crate) fn not_sorted(table: &str, error: &ClickHouseError) {
     tracing::warn!(
+        name: "kmr.clickhouse.not_sorted",
         table,
         error = error_chain(error),
         "rows cannot be sorted by table partition: the parts of a batch will create many parts in the table"

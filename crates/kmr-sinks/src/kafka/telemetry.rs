@@ -7,50 +7,51 @@ use rdkafka::config::RDKafkaLogLevel;
 use super::error::KafkaWriteError;
 
 pub(super) fn connected(topic: &str, partitions: usize) {
-    tracing::info!(topic, partitions, "Kafka topic of the writer checked");
+    tracing::info!(name: "kmr.kafka.connected", topic, partitions, "Kafka topic of the writer checked");
 }
 
 pub(super) fn not_ready(topic: &str, reason: &str) {
-    tracing::debug!(topic, reason, "Kafka is not ready for the writer yet");
+    tracing::debug!(name: "kmr.kafka.not_ready", topic, reason, "Kafka is not ready for the writer yet");
 }
 
 pub(super) fn setting_overridden(name: &str, value: &str) {
-    tracing::warn!(name, value, why = "the delivery promise depends on it", "Kafka setting replaced");
+    tracing::warn!(name: "kmr.kafka.setting_overridden", name, value, why = "the delivery promise depends on it", "Kafka setting replaced");
 }
 
 pub(super) fn delivered(topic: &str, messages: usize, rejected: usize, attempt: u32, took: Duration) {
-    tracing::debug!(topic, messages, rejected, attempt, ?took, "messages acknowledged");
+    tracing::debug!(name: "kmr.kafka.delivered", topic, messages, rejected, attempt, ?took, "messages acknowledged");
 }
 
 pub(super) fn replaced(topic: &str, why: &str) {
-    tracing::warn!(topic, why, "Kafka producer is closed and replaced");
+    tracing::warn!(name: "kmr.kafka.replaced", topic, why, "Kafka producer is closed and replaced");
 }
 
 pub(super) fn client_error(reason: &str) {
-    tracing::warn!(reason, "Kafka producer reports an error and recovers by itself");
+    tracing::warn!(name: "kmr.kafka.client_error", reason, "Kafka producer reports an error and recovers by itself");
 }
 
 pub(super) fn client_error_again(reason: &str) {
-    tracing::debug!(reason, "Kafka producer reports the same error again");
+    tracing::debug!(name: "kmr.kafka.client_error_again", reason, "Kafka producer reports the same error again");
 }
 
 pub(super) fn client_log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level as i32 {
-        0..=3 => tracing::error!(target: "librdkafka", facility, "{message}"),
-        4 => tracing::warn!(target: "librdkafka", facility, "{message}"),
-        5 | 6 => tracing::info!(target: "librdkafka", facility, "{message}"),
-        _ => tracing::debug!(target: "librdkafka", facility, "{message}"),
+        0..=3 => tracing::error!(name: "kmr.kafka.client_log", target: "librdkafka", facility, "{message}"),
+        4 => tracing::warn!(name: "kmr.kafka.client_log", target: "librdkafka", facility, "{message}"),
+        5 | 6 => tracing::info!(name: "kmr.kafka.client_log", target: "librdkafka", facility, "{message}"),
+        _ => tracing::debug!(name: "kmr.kafka.client_log", target: "librdkafka", facility, "{message}"),
     }
 }
 
 /// A dead letter is sent again, smaller. `bytes`: its new size.
 pub(super) fn shrunk(error: &KafkaWriteError, bytes: usize) {
-    tracing::warn!(%error, bytes, "dead letter does not fit its topic: it is sent again with less content");
+    tracing::warn!(name: "kmr.kafka.shrunk", %error, bytes, "dead letter does not fit its topic: it is sent again with less content");
 }
 
 /// The messages of a rejected request are sent one by one.
 pub(super) fn sent_alone(topic: &str, messages: usize) {
     tracing::warn!(
+        name: "kmr.kafka.sent_alone",
         topic,
         messages,
         "request rejected because of one message: its messages are sent one by one; if they are too large together, \

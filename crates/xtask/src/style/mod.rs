@@ -1,5 +1,5 @@
 //! Checks of the house: line width of comments, links between documents, quotes of the code in
-//! documents, the words in use, import circles.
+//! documents, the table of log events, the words in use, import circles.
 //!
 //! Each reads the repository's files as text, so that all of them take less time than one
 //! compilation.
@@ -8,6 +8,7 @@ mod columns;
 mod files;
 mod imports;
 mod links;
+mod log_events;
 mod markdown;
 mod quotes;
 mod rust;
@@ -46,6 +47,7 @@ pub(crate) struct Check {
 pub(crate) const COLUMNS: Check = Check { name: "columns", find: columns::check };
 pub(crate) const IMPORTS: Check = Check { name: "import circles", find: imports::check };
 pub(crate) const LINKS: Check = Check { name: "links", find: links::check };
+pub(crate) const LOG_EVENTS: Check = Check { name: "log events", find: log_events::check };
 pub(crate) const QUOTES: Check = Check { name: "quotes", find: quotes::check };
 pub(crate) const WORDS: Check = Check { name: "words", find: words::check };
 
