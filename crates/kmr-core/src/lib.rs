@@ -22,12 +22,14 @@ pub(crate) mod partition_report;
 mod record;
 mod reducer;
 mod signals;
+mod spans;
 mod stage;
 mod stats;
 #[cfg(feature = "metrics")]
 mod status;
 mod strategy;
 mod telemetry;
+mod trace_context;
 pub(crate) mod util;
 mod watchdog;
 
@@ -64,6 +66,7 @@ pub use stats::Stats;
 #[cfg(feature = "metrics")]
 pub use status::{ConsumerState, DeliveryStatus, PartitionStatus, StageStatus, Status};
 pub use strategy::{IntoPipeline, Records, Strategy};
+pub use trace_context::TraceContext;
 pub use watchdog::Watchdog;
 
 /// Writes a [`Strategy`] as a list of stages, in the order in which records meet them.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use kmr_core::{OwnedHeader, OwnedRecord, Record};
+use kmr_core::{OwnedHeader, OwnedRecord, Record, TraceContext};
 
 use super::added_headers::AddedHeaders;
 
@@ -87,6 +87,15 @@ impl KafkaMessage {
     /// record goes to `reduce_err`.
     pub fn with_partition(mut self, partition: i32) -> Self {
         self.partition = Some(partition);
+        self
+    }
+
+    /// Adds the trace context of the record, unless the message has one.
+    pub(super) fn continuing(mut self, record: &Record<'_>) -> Self {
+        let has_one = self.headers.iter().any(|header| TraceContext::is_header(&header.key));
+        if !has_one && let Some(context) = record.trace_context() {
+            self.headers.extend(context.headers());
+        }
         self
     }
 

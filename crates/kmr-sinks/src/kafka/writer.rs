@@ -75,6 +75,7 @@ pub struct KafkaWriter<T> {
     topic: Arc<str>,
     auto_create: bool,
     start_timeout: Duration,
+    continues_traces: bool,
     options: BatchOptions,
     to_message: ToMessage<T>,
     /// The id of the brokers' cluster, once it is known.
@@ -166,6 +167,7 @@ impl<T: Send + 'static> KafkaWriter<T> {
             topic,
             auto_create: false,
             start_timeout: Duration::from_secs(30),
+            continues_traces: true,
             // One delivery at a time keeps the order.
             options: BatchOptions::default().with_max_in_flight(1),
             to_message,
@@ -187,6 +189,14 @@ impl<T: Send + 'static> KafkaWriter<T> {
     /// How long the start waits for a broker. Default 30 s.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.start_timeout = timeout;
+        self
+    }
+
+    /// Whether a message continues the W3C trace of the record that it comes from: it gets the
+    /// record's headers `traceparent` and `tracestate`, unless it has one of them. Default: yes.
+    /// Rows of stages after a reduce come from several records, and get none.
+    pub fn trace_context(mut self, continues_traces: bool) -> Self {
+        self.continues_traces = continues_traces;
         self
     }
 
@@ -254,7 +264,7 @@ impl<T: Send + 'static> Reducer for KafkaWriter<T> {
     }
 
     fn new_rows(&self) -> KafkaRows<T> {
-        KafkaRows::new(self.to_message.clone())
+        KafkaRows::new(self.to_message.clone(), self.continues_traces)
     }
 
     fn accept(&mut self, chunk: Chunk<KafkaRows<T>>) -> Result<(), BoxError> {

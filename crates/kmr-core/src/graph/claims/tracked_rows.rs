@@ -8,6 +8,7 @@ use super::claim::Claim;
 use super::hold::Hold;
 use crate::graph::fetch::hand_off::HandOff;
 use crate::reducer::{Rows, SourceRange};
+use crate::spans::Links;
 
 /// Rows on their way to a reducer.
 #[derive(Debug)]
@@ -61,6 +62,8 @@ pub(crate) struct Origin {
     holds: Vec<Hold>,
     /// Bounds the memory of records that were read again, until the rows are delivered.
     permit: Option<Arc<OwnedSemaphorePermit>>,
+    /// The trace contexts of the records. After a split, both sides have all of them.
+    links: Links,
 }
 
 /// How rows map to records.
@@ -75,12 +78,26 @@ enum RowOffsets {
 impl Origin {
     /// Rows of one partition's records.
     pub(crate) fn of_records(claim: Claim, base: i64, deltas: Vec<u32>) -> Self {
-        Self { offsets: RowOffsets::Each { base, deltas }, holds: vec![Hold::Whole(claim)], permit: None }
+        Self {
+            offsets: RowOffsets::Each { base, deltas },
+            holds: vec![Hold::Whole(claim)],
+            permit: None,
+            links: Links::default(),
+        }
     }
 
     /// Rows that come from all records of `holds`.
     pub(crate) fn of_batch(holds: Vec<Hold>) -> Self {
-        Self { offsets: RowOffsets::Whole, holds, permit: None }
+        Self { offsets: RowOffsets::Whole, holds, permit: None, links: Links::default() }
+    }
+
+    /// Adds the trace contexts of the records.
+    pub(crate) fn with_links(self, links: Links) -> Self {
+        Self { links, ..self }
+    }
+
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
     }
 
     /// Keeps the permit until the rows are delivered.
@@ -117,7 +134,8 @@ impl Origin {
             // Rows of all records, or a split at an end: both sides hold all records.
             let (left, right) = holds.into_iter().map(Hold::split).unzip();
             self.holds = left;
-            return Origin { offsets: self.split_offsets(at), holds: right, permit: self.permit.clone() };
+            let (permit, links) = (self.permit.clone(), self.links.clone());
+            return Origin { offsets: self.split_offsets(at), holds: right, permit, links };
         };
         let mut right = Vec::new();
         let cut = Cut { last_left, first_right, right_rows: rows - at, rows };
@@ -127,7 +145,8 @@ impl Origin {
                 Hold::Part(_) => cut.split_part(hold, &mut self.holds, &mut right),
             }
         }
-        Origin { offsets: self.split_offsets(at), holds: right, permit: self.permit.clone() }
+        let (permit, links) = (self.permit.clone(), self.links.clone());
+        Origin { offsets: self.split_offsets(at), holds: right, permit, links }
     }
 
     fn split_offsets(&mut self, at: usize) -> RowOffsets {

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
+use tracing::Instrument;
 
 use super::entries::Entries;
 use super::handle::{AssignmentReport, CommitterCommand, Removal};
@@ -33,6 +34,7 @@ use crate::event::Event;
 use crate::graph::assignment::id::AssignmentId;
 use crate::listeners::{CommitEvent, Listeners};
 use crate::member::{CommitOutcome, GroupMember, OffsetCommit};
+use crate::spans;
 use crate::stats::Counters;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
@@ -228,7 +230,7 @@ impl Committer {
         let assignments = due.iter().map(|(assignment, _)| *assignment).collect();
         let response = Box::pin(async move {
             let offsets: Vec<OffsetCommit> = due.iter().map(|(_, offset)| offset.clone()).collect();
-            let outcomes = member.commit(&offsets).await;
+            let outcomes = member.commit(&offsets).instrument(spans::commit(&offsets)).await;
             CommitResponse { offsets: due, outcomes }
         });
         let sent = Instant::now();

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use super::Coordinator;
 use super::bounded::EndOffsets;
@@ -22,6 +23,7 @@ use crate::graph::fetch::routes::{Route, Routes};
 use crate::listeners::{Listeners, RebalanceEvent};
 use crate::member::{Change, GroupMember, Ready, Rebalance, Start};
 use crate::record::TopicPartition;
+use crate::spans;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
 use crate::util::mutants::{Mutant, enabled};
@@ -199,7 +201,9 @@ impl Coordinator {
             ledger: session.ledger.clone(),
             committer: session.drain.committer.clone(),
         };
-        session.pending = Some(PendingRebalance { work: Box::pin(work.run()), draining, partitions });
+        let span = spans::rebalance(&work.rebalance);
+        let work = Box::pin(work.run().instrument(span));
+        session.pending = Some(PendingRebalance { work, draining, partitions });
     }
 
     /// Starts assignments. Returns their routes, which open with the answer to the rebalance.

@@ -330,7 +330,7 @@ impl<R: Reducer> BlockTask<R> {
         let FrozenBlock { delivery, contents, fingerprint, .. } = block;
         let rows = usize::try_from(fingerprint.rows).unwrap_or(usize::MAX);
         let block = block_of(plan, confirmed.is_none());
-        let context = self.runtime.delivery_context(self.started, rows, Some(block));
+        let context = self.runtime.delivery_context(self.started, rows, Some(block), contents.links());
         let entry = self.runtime.board.delivery(self.runtime.stage.clone(), [assignment].into());
         let planned = Arc::new(AtomicBool::new(confirmed.is_none()));
         let is_planned = planned.clone();

@@ -16,6 +16,7 @@ use crate::graph::memory::budget::Budget;
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
 use crate::metrics::{Phase, Recorder};
 use crate::record::{OwnedRecord, Record};
+use crate::spans;
 use crate::telemetry;
 use crate::util::mutants::{Mutant, enabled};
 
@@ -147,6 +148,7 @@ impl Intake {
         let routes = self.routes.clone();
         let mut topics = routes.lock();
         let Some(fetched) = self.queue.poll(max_records) else { return false };
+        let _span = spans::fetch(fetched.len()).entered();
         let sleeps = fetched.is_empty() && enabled(Mutant::SleepsAfterStrays);
         for fetched in fetched {
             if let Some(bytes) = self.dispatch(&mut topics, hand_off, fetched) {

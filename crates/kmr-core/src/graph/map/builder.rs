@@ -11,6 +11,7 @@ use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
 use crate::graph::memory::budget::Unmapped;
 use crate::record::{OwnedRecord, Record, TopicPartition};
 use crate::reducer::{Rows, ensure_one_added};
+use crate::spans::Links;
 use crate::stage::{Stage, StageError};
 
 /// Rows at which the builder is full, so that a `flat_map` cannot grow it without bound.
@@ -45,6 +46,9 @@ pub(super) struct RowsBuilder<R> {
     /// The end of the log, if all records before it have been read.
     pub(super) log_end: Option<i64>,
     push_error: Option<BoxError>,
+    /// Whether the trace contexts of records are collected.
+    has_links: bool,
+    pub(super) links: Links,
 }
 
 impl<R: Rows> RowsBuilder<R> {
@@ -64,6 +68,8 @@ impl<R: Rows> RowsBuilder<R> {
             mapped: Vec::new(),
             log_end: None,
             push_error: None,
+            has_links: Links::are_enabled(),
+            links: Links::default(),
         }
     }
 
@@ -103,9 +109,21 @@ impl<R: Rows> RowsBuilder<R> {
             let before = self.rows.len();
             let pushed = self.rows.push_from(row, record);
             match pushed.and_then(|()| ensure_one_added(&self.rows, before)) {
-                Ok(()) => self.deltas.push(delta(self.base, self.current)),
+                Ok(()) => {
+                    self.deltas.push(delta(self.base, self.current));
+                    if self.has_links {
+                        self.add_link(record);
+                    }
+                }
                 Err(error) => self.push_error = Some(error),
             }
+        }
+    }
+
+    #[cold]
+    fn add_link(&mut self, record: &Record<'_>) {
+        if let Some(context) = record.trace_context() {
+            self.links.add(&context);
         }
     }
 

@@ -29,6 +29,7 @@ use crate::graph::memory::budget::Charge;
 use crate::metrics::Phase;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
+use crate::spans;
 use crate::stage::{Chain, Step};
 use crate::util::future::BoxFuture;
 
@@ -154,6 +155,7 @@ where
 
     /// [`advance`](Self::advance), and records the time that it takes.
     fn advance_timed(&mut self) -> Next {
+        let _span = spans::map(&self.input.assignment.partition).entered();
         let _timer = self.mapping.counters.metrics.phase(Phase::Map);
         self.advance()
     }

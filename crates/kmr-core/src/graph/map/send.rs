@@ -49,7 +49,7 @@ where
         )?;
         self.mapping.counters.mapped(builder.records, builder.source_bytes);
         let (bytes, dead_letter_bytes) = (builder.resident_bytes(), builder.dead_letter_bytes());
-        let RowsBuilder { rows, deltas, base, failures, mapped, .. } = builder;
+        let RowsBuilder { rows, deltas, base, failures, mapped, links, .. } = builder;
         let mut claim =
             Claim::observe(self.input.assignment.clone(), range, charge, self.input.ledger.clone());
         claim.resize(bytes + dead_letter_bytes);
@@ -67,7 +67,7 @@ where
         }
         let tracked = TrackedRows {
             rows,
-            origin: Origin::of_records(claim, base, deltas),
+            origin: Origin::of_records(claim, base, deltas).with_links(links),
             hand_off: self.hand_off.take(),
         };
         if let Err(TrySendError::Full(mut tracked)) = self.mapping.reducer.try_send(tracked) {

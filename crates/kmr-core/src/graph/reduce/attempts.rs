@@ -4,11 +4,13 @@ use std::panic::AssertUnwindSafe;
 
 use futures_util::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
+use tracing::Instrument;
 
 use crate::error::{BoxError, Error, error_chain};
 use crate::graph::observe::status::DeliveryEntry;
 use crate::metrics::{AttemptOutcome, StageRecorder};
 use crate::reducer::{Attempt, BatchOptions, Block, Delivered, Delivery, DeliveryError, RejectedRow};
+use crate::spans::{self, Links};
 use crate::stage::Stage;
 use crate::telemetry;
 use crate::util::jitter::jitter;
@@ -23,6 +25,8 @@ pub(crate) struct DeliveryContext {
     pub(crate) rows: usize,
     /// Exactly-once mode: the planned block.
     pub(crate) block: Option<Block>,
+    /// The trace contexts of its records.
+    pub(crate) links: Links,
     /// Decides the jitter, so that a run is reproducible.
     pub(crate) seed: u64,
 }
@@ -100,7 +104,8 @@ async fn attempt<O: Send + 'static>(
     let mut current = Attempt::new(number);
     current.block = context.block.clone();
     let started = Instant::now();
-    let attempt = AssertUnwindSafe(async { delivery.deliver(current).await }).catch_unwind();
+    let span = spans::deliver(&context.stage, context.rows, number, &context.links);
+    let attempt = AssertUnwindSafe(async { delivery.deliver(current).await }).catch_unwind().instrument(span);
     let (ended, result) = match timeout(limit, attempt).await {
         Ok(Ok(result)) => (None, result),
         Ok(Err(panic)) => {
@@ -174,6 +179,7 @@ mod tests {
             recorder: StageRecorder::default(),
             rows: 3,
             block: None,
+            links: Links::default(),
             seed: 7,
         }
     }

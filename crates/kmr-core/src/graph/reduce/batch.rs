@@ -10,6 +10,7 @@ use crate::graph::claims::hold::{Hold, assignments};
 use crate::graph::claims::tracked_rows::Origin;
 use crate::metrics::FlushCause;
 use crate::reducer::BatchOptions;
+use crate::spans::Links;
 
 /// The records of a batch, in the order in which their rows were accepted.
 #[derive(Debug, Default)]
@@ -39,6 +40,11 @@ impl Contents {
 
     pub(crate) fn holds(&self) -> impl Iterator<Item = &Hold> {
         self.parts.iter().flat_map(|part| part.origin.holds())
+    }
+
+    /// The trace contexts of the records.
+    pub(crate) fn links(&self) -> Links {
+        Links::joined(self.parts.iter().map(|part| part.origin.links()))
     }
 
     pub(crate) fn into_holds(self) -> Vec<Hold> {

@@ -19,6 +19,7 @@ use crate::graph::memory::budget::Budget;
 use crate::graph::observe::status::StatusBoard;
 use crate::metrics::{Phase, StageRecorder};
 use crate::reducer::{BatchOptions, Block, Chunk, Delivery, Reducer};
+use crate::spans::{self, Links};
 use crate::stage::Stage;
 use crate::stats::Counters;
 use crate::util::ordered_watch;
@@ -65,6 +66,7 @@ impl<R: Reducer> ReduceRuntime<R> {
     /// Calls the reducer. A panic becomes the stage's error.
     fn guard<T>(&mut self, what: &str, call: impl FnOnce(&mut R) -> Result<T, BoxError>) -> Result<T, Error> {
         let reducer = &mut self.reducer;
+        let _span = spans::reduce(&self.stage).entered();
         let _timer = self.counters.metrics.phase(Phase::Reduce);
         let result = catch_unwind(AssertUnwindSafe(|| call(reducer)))
             .unwrap_or_else(|panic| Err(format!("panicked: {}", panic_message(&*panic)).into()));
@@ -72,13 +74,20 @@ impl<R: Reducer> ReduceRuntime<R> {
     }
 
     /// The context of delivery number `number`, of `rows` rows.
-    pub(crate) fn delivery_context(&self, number: u64, rows: usize, block: Option<Block>) -> DeliveryContext {
+    pub(crate) fn delivery_context(
+        &self,
+        number: u64,
+        rows: usize,
+        block: Option<Block>,
+        links: Links,
+    ) -> DeliveryContext {
         DeliveryContext {
             stage: self.stage.clone(),
             options: self.options.clone(),
             recorder: self.recorder.clone(),
             rows,
             block,
+            links,
             seed: self.seed.wrapping_add(number),
         }
     }

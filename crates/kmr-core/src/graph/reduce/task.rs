@@ -208,7 +208,7 @@ impl<R: Reducer> ReduceTask<R> {
         while self.in_flight.len() < self.runtime.options.max_in_flight {
             let Some(Frozen { delivery, contents, rows }) = self.frozen.pop_front() else { return };
             self.started += 1;
-            let context = self.runtime.delivery_context(self.started, rows, None);
+            let context = self.runtime.delivery_context(self.started, rows, None, contents.links());
             let assignments = contents.assignments();
             let entry = self.runtime.board.delivery(self.runtime.stage.clone(), assignments.clone());
             let timer = self.runtime.recorder.delivery();
