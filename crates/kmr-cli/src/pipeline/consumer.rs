@@ -6,7 +6,7 @@ use std::iter::Flatten;
 use kmr_core::{
     ClientConfig, Consumer, Pipeline as Strategy, Record, ResetPolicy, Watchdog, processing_strategy,
 };
-use kmr_sinks::clickhouse::{self as sink, JsonError, JsonOptions, JsonRow, JsonRows};
+use kmr_sinks::clickhouse::{self as sink, ClickHouseError, JsonOptions, JsonRow, JsonRows};
 use kmr_sinks::{ClickHouseWriter, KafkaWriter, OsStreamWriter};
 
 use super::file::{
@@ -73,7 +73,7 @@ fn client_config(name: &str, source: &Source) -> ClientConfig {
 }
 
 type One = fn(&Record<'_>) -> Result<Option<JsonRow>, Infallible>;
-type Many = fn(&Record<'_>) -> Result<Flatten<std::option::IntoIter<JsonRows>>, JsonError>;
+type Many = fn(&Record<'_>) -> Result<Flatten<std::option::IntoIter<JsonRows>>, ClickHouseError>;
 
 fn one(record: &Record<'_>) -> Result<Option<JsonRow>, Infallible> {
     JsonRow::from_record(record).map(Some)
@@ -83,11 +83,11 @@ fn one_or_skip(record: &Record<'_>) -> Result<Option<JsonRow>, Infallible> {
     record.payload().map(|_| JsonRow::from_record(record)).transpose()
 }
 
-fn many(record: &Record<'_>) -> Result<Flatten<std::option::IntoIter<JsonRows>>, JsonError> {
+fn many(record: &Record<'_>) -> Result<Flatten<std::option::IntoIter<JsonRows>>, ClickHouseError> {
     Ok(Some(JsonRow::each(record)?).into_iter().flatten())
 }
 
-fn many_or_skip(record: &Record<'_>) -> Result<Flatten<std::option::IntoIter<JsonRows>>, JsonError> {
+fn many_or_skip(record: &Record<'_>) -> Result<Flatten<std::option::IntoIter<JsonRows>>, ClickHouseError> {
     Ok(record.payload().map(|_| JsonRow::each(record)).transpose()?.into_iter().flatten())
 }
 
@@ -198,6 +198,9 @@ fn record_columns(pipeline: &Pipeline) -> sink::RecordColumns {
     }
     if let Some(name) = &named.key {
         columns = columns.key(name.as_str());
+    }
+    if let Some(name) = &named.headers {
+        columns = columns.headers(name.as_str());
     }
     columns
 }

@@ -241,6 +241,7 @@ pub(super) struct RecordColumns {
     pub(super) offset: Option<Text>,
     pub(super) timestamp: Option<Text>,
     pub(super) key: Option<Text>,
+    pub(super) headers: Option<Text>,
 }
 
 /// `[NAME.dead_letters]`: where failed records go. Without a topic: standard error.
