@@ -3,6 +3,8 @@
 //!
 //! One test, because a process has one subscriber.
 
+#![expect(clippy::unwrap_used, reason = "a test's helpers")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
