@@ -101,6 +101,27 @@ fn errors_to_stream() {
     }
 }
 
+/// A delivery is a trace of its own, with a link to the producer's span of each record.
+#[test]
+fn open_telemetry() {
+    let stdout = run("open_telemetry").stdout;
+    let span_of = |name: &str| {
+        let mut spans =
+            stdout.split("Span #").filter(|span| span.contains(&format!("Name         : {name}\n")));
+        spans.next().unwrap_or_else(|| panic!("{name}: {stdout}"))
+    };
+    let delivery = span_of("kmr.deliver");
+    let link = |n: u64| format!("TraceId: {:032x}\n\tSpanId : {n:016x}", 0xace_0000 + n);
+    assert!((1..=3).all(|n| stdout.contains(&link(n))), "{delivery}");
+    assert!(delivery.contains("Links:") && delivery.contains("None (root span)"), "{delivery}");
+    let price = span_of("price an order");
+    assert!(price.contains("ParentSpanId : 000000000000000"), "below the producer's span: {price}");
+    for name in ["kmr.fetch", "kmr.map", "kmr.reduce", "kmr.commit", "kmr.rebalance"] {
+        span_of(name);
+    }
+    assert!(stdout.contains("traces of the prices: [ace0001, ace0002, ace0003]"), "{stdout}");
+}
+
 #[test]
 fn dead_letter_topic() {
     let stdout = run("dead_letter_topic").stdout;
