@@ -29,7 +29,7 @@ impl Walk {
     async fn new(name: &str, pipeline: &str) -> Result<Self> {
         let kafka = Kafka::shared().await?;
         let (topic, dead) = (kafka.create_topic(name, 2).await?, kafka.create_topic(name, 1).await?);
-        let database = ClickHouse::shared().await?.create_database(name).await?;
+        let database = ClickHouse::shared().await?.database(name).await?;
         database.exec(TABLE).await?;
         let group = unique(name);
         let file = std::env::temp_dir().join(format!("{group}.toml"));
@@ -55,7 +55,7 @@ impl Walk {
     }
 
     async fn committed(&self, process: &Process) -> Result<()> {
-        wait_until(Deadline::seconds(60), "all records are committed", async || {
+        wait_until(Deadline::seconds(90), "all records are committed", async || {
             ensure!(!process.stderr().contains("error:"), "{}", process.stderr());
             Ok(self.topic.lag(&self.group).await? == 0)
         })
@@ -78,6 +78,7 @@ exactly_once = true
 brokers = "BROKER"
 topics = "TOPIC"
 group = "GROUP"
+settings = { "session.timeout.ms" = 6000, "heartbeat.interval.ms" = 1000 }
 
 [events.json]
 unknown = "collect"
