@@ -1,11 +1,10 @@
-//! `kmr top` on a consumer from Kafka into ClickHouse, without a terminal and in one.
+//! `kmr top` on a consumer from Kafka into ClickHouse, without a terminal. Its own tests have one.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use integration_tests::{
-    ClickHouse, Database, Deadline, Kafka, Message, Process, Topic, test_name, unique, wait_until,
+    ClickHouse, Database, Deadline, Kafka, Message, Topic, test_name, unique, wait_until,
 };
 use kmr_core::{BoxError, DeadLetter, Record, Strategy};
 use kmr_sinks::MemoryWriter;
@@ -15,7 +14,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::in_process::{Running, consumer, run};
-use crate::programs::{kmr, kmr_program};
+use crate::programs::kmr;
 
 const PARTITIONS: i32 = 4;
 const RECORDS: u64 = 400;
@@ -78,7 +77,7 @@ async fn top_prints_a_pipeline_and_a_server_that_is_not_there() -> Result<()> {
         "All partitions make progress.".to_owned(),
         format!("{topic}/3"),
         "reduce 1 (0 of ".to_owned(),
-        "10 × invalid digit found in string".to_owned(),
+        format!("10 × ({topic}/"),
         "  rebalances:".to_owned(),
     ] {
         assert!(text.contains(&expected), "{expected}: {text}");
@@ -103,28 +102,4 @@ async fn top_prints_a_pipeline_and_a_server_that_is_not_there() -> Result<()> {
     scene.server.stop();
     let gone = async || Ok(kmr(&["top", &url]).await?.1.contains("unreachable: Connection refused"));
     wait_until(Deadline::seconds(30), "the server is gone", gone).await
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn top_in_a_terminal_follows_a_pipeline() -> Result<()> {
-    let scene = Scene::new(test_name!()).await?;
-    let program = kmr_program().await?.display();
-    let command = format!("stty rows 30 cols 110; {program} top --interval 200ms {}", scene.url());
-    let mut script = Command::new("script");
-    script.args(["-qec", &command, "/dev/null"]).env("TERM", "xterm-256color").env("SHELL", "/bin/sh");
-    let shown = Process::spawn(script)?;
-    let shows = async |part: &str| {
-        let has_part = async || Ok(shown.stdout().contains(part));
-        wait_until(Deadline::seconds(30), part, has_part).await.with_context(|| shown.stdout())
-    };
-    for part in ["healthy", &scene.group, "reduce 1", "Dead letters 1", &format!("{}/3", scene.topic.name())]
-    {
-        shows(part).await?;
-    }
-    scene.running.handle().pause_all();
-    shows("paused").await?;
-    scene.running.stop(Deadline::seconds(30)).await?;
-    shows("ended").await?;
-    scene.server.stop();
-    shows("refused").await // words: quoted
 }

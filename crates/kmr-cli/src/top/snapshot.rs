@@ -160,7 +160,10 @@ fn events(all: &[&Event]) -> Vec<String> {
             place if place.is_empty() => place,
             place => format!(" ({place})"),
         };
-        format!("{} {} × {}{place}", clock(event.time), count(event.count), event.text.as_str())
+        // Dead letters have no text: it might be part of a payload.
+        let text =
+            if event.text.as_str().is_empty() { String::new() } else { format!(" {}", event.text.as_str()) };
+        format!("{} {} ×{text}{place}", clock(event.time), count(event.count))
     };
     let mut lines: Vec<String> = all.iter().take(EVENTS).map(line).collect();
     if all.len() > EVENTS {
