@@ -159,7 +159,11 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
         Step::Fmt => vec![cargo("fmt", "fmt --all --check", 2)],
         Step::Style => Vec::new(),
         Step::Clippy => {
-            vec![cargo("clippy", "clippy --workspace --all-targets --test it -- --deny warnings", 25)]
+            // Cargo selects the integration tests only by their name, and not beside --all-targets.
+            vec![
+                cargo("clippy", "clippy --workspace --all-targets -- --deny warnings", 25),
+                cargo("clippy, integration tests", "clippy --workspace --test it -- --deny warnings", 15),
+            ]
         }
         // Without the integration tests: Cargo runs that target only by its name.
         Step::Unit => {

@@ -106,11 +106,12 @@ async fn insert(writer: &mut ClickHouseWriter<JsonRow>, documents: &[&str]) -> R
 }
 
 /// Creates the tables `ours` and `theirs`.
-async fn tables(database: &Database, columns: &str) {
+async fn tables(database: &Database, columns: &str) -> Result<()> {
     for table in ["ours", "theirs"] {
         let ddl = format!("CREATE OR REPLACE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY tuple()");
-        database.exec(&ddl).await.unwrap_or_else(|error| panic!("{ddl}: {error}"));
+        database.exec(&ddl).await?;
     }
+    Ok(())
 }
 
 /// Lets the server itself store the documents.
@@ -128,7 +129,7 @@ async fn values_are_stored_as_the_server_stores_the_same_document() {
     let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
     let mut different = Vec::new();
     for (ty, values) in VALUES {
-        tables(&database, &format!("v {ty}")).await;
+        tables(&database, &format!("v {ty}")).await.unwrap();
         let mut writer = writer(&database, "ours");
         writer.start().await.unwrap();
         for value in *values {
@@ -151,7 +152,7 @@ async fn values_are_stored_as_the_server_stores_the_same_document() {
 async fn values_that_the_server_would_change_are_rejected() {
     let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
     for (ty, value, words) in STRICTER {
-        tables(&database, &format!("v {ty}")).await;
+        tables(&database, &format!("v {ty}")).await.unwrap();
         let mut writer = writer(&database, "ours");
         writer.start().await.unwrap();
         let document = format!("{{\"v\":{value}}}");
@@ -187,7 +188,7 @@ async fn missing_fields_are_the_defaults_of_the_server() {
             .map(str::to_owned),
         )
         .collect();
-    tables(&database, &columns.join(", ")).await;
+    tables(&database, &columns.join(", ")).await.unwrap();
     let documents = [
         r#"{"id":1}"#,
         r#"{"e1":9,"id":2}"#,
@@ -212,7 +213,8 @@ async fn missing_fields_are_the_defaults_of_the_server() {
 async fn a_default_that_only_the_server_can_compute_needs_a_decision_where_null_cannot_stand_for_it() {
     let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
     tables(&database, "id UInt64, list Array(UInt64) DEFAULT [id], at Nullable(DateTime) DEFAULT now()")
-        .await;
+        .await
+        .unwrap();
     let error = writer(&database, "ours").start().await.unwrap_err();
     let text = error_chain(&*error);
     assert!(text.contains("column `list`") && text.contains(".leave_out(\"list\")"), "{text}");
@@ -228,7 +230,7 @@ async fn nested_objects_and_unknown_fields_have_their_columns() {
     let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
     let columns =
         "id UInt8, env String, `tags.release` String, `n.a` Array(UInt8), rest JSON, at DateTime64(3, 'UTC')";
-    tables(&database, columns).await;
+    tables(&database, columns).await.unwrap();
     let options = JsonOptions::new()
         .path("env", ["tags", "environment"])
         .column_epoch_unit("at", EpochUnit::Milliseconds)
@@ -245,7 +247,7 @@ async fn nested_objects_and_unknown_fields_have_their_columns() {
 #[tokio::test]
 async fn an_altered_column_is_converted_also_with_computed_defaults() {
     let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
-    tables(&database, "id UInt32, twice UInt32 DEFAULT id * 2").await;
+    tables(&database, "id UInt32, twice UInt32 DEFAULT id * 2").await.unwrap();
     let mut writer = writer(&database, "ours");
     writer.start().await.unwrap();
     insert(&mut writer, &[r#"{"id":1}"#]).await.unwrap();

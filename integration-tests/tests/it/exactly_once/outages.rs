@@ -20,27 +20,27 @@ const OUTAGE: Duration = Duration::from_secs(8);
 #[derive(Clone, Copy, Debug)]
 enum Outage {
     /// The broker is paused and resumes: it processes pending requests late.
-    BrokerPaused,
+    Pause,
     /// As above, and the consumer is killed meanwhile: its pending requests are processed after its
     /// death.
-    BrokerPausedAndConsumerKilled,
+    PauseAndKill,
     /// The broker is killed and recovers from its log.
-    BrokerKilled,
+    Kill,
 }
 
 #[tokio::test]
 async fn commits_that_a_paused_coordinator_leaves_unanswered_leave_each_row_once() -> Result<()> {
-    survives(test_name!(), Outage::BrokerPaused).await
+    survives(test_name!(), Outage::Pause).await
 }
 
 #[tokio::test]
 async fn late_commits_of_a_killed_consumer_leave_each_row_once() -> Result<()> {
-    survives(test_name!(), Outage::BrokerPausedAndConsumerKilled).await
+    survives(test_name!(), Outage::PauseAndKill).await
 }
 
 #[tokio::test]
 async fn commits_that_a_killed_broker_leaves_unanswered_leave_each_row_once() -> Result<()> {
-    survives(test_name!(), Outage::BrokerKilled).await
+    survives(test_name!(), Outage::Kill).await
 }
 
 async fn survives(name: &str, outage: Outage) -> Result<()> {
@@ -54,20 +54,20 @@ async fn survives(name: &str, outage: Outage) -> Result<()> {
     // Blocks follow each other closely, so a commit is in flight at nearly every moment.
     scene.rows_reach(10 * BLOCK as u64, &consumer, Deadline::seconds(90)).await?;
     match outage {
-        Outage::BrokerKilled => kafka.kill().await?,
-        Outage::BrokerPaused | Outage::BrokerPausedAndConsumerKilled => kafka.pause().await?,
+        Outage::Kill => kafka.kill().await?,
+        Outage::Pause | Outage::PauseAndKill => kafka.pause().await?,
     }
     let stored = inserts_stop(&scene, &consumer).await?;
     tokio::time::sleep(OUTAGE).await;
     ensure!(scene.rows().await? == stored, "rows were inserted without a plan in force");
-    if matches!(outage, Outage::BrokerPausedAndConsumerKilled) {
+    if matches!(outage, Outage::PauseAndKill) {
         consumer.end(Signal::Kill, Deadline::seconds(10)).await?;
     }
     match outage {
-        Outage::BrokerKilled => kafka.start().await?,
-        Outage::BrokerPaused | Outage::BrokerPausedAndConsumerKilled => kafka.unpause().await?,
+        Outage::Kill => kafka.start().await?,
+        Outage::Pause | Outage::PauseAndKill => kafka.unpause().await?,
     }
-    if matches!(outage, Outage::BrokerPausedAndConsumerKilled) {
+    if matches!(outage, Outage::PauseAndKill) {
         consumer = start(&settings)?;
     }
     finish(&scene, &settings, consumer, &produced).await?;

@@ -25,7 +25,7 @@ const MEMBERS: usize = 2;
 #[tokio::test]
 async fn a_deleted_topic_does_not_affect_others_and_can_be_recreated() -> Result<()> {
     let name = test_name!();
-    for figures in in_all_protocols(async |protocol| recreated_later(name, protocol).await).await {
+    for figures in in_all_protocols(async |protocol| Box::pin(recreated_later(name, protocol)).await).await {
         figures?.report()?;
     }
     Ok(())
@@ -37,7 +37,8 @@ async fn a_deleted_topic_does_not_affect_others_and_can_be_recreated() -> Result
 #[ignore = "a known limit, see docs/known-limits.md: an offset of the old topic is still found committed for the new one"]
 async fn a_topic_recreated_at_once_loses_no_record() -> Result<()> {
     let name = test_name!();
-    for figures in in_all_protocols(async |protocol| recreated_at_once(name, protocol).await).await {
+    for figures in in_all_protocols(async |protocol| Box::pin(recreated_at_once(name, protocol)).await).await
+    {
         figures?.report()?;
     }
     Ok(())
