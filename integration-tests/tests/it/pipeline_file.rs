@@ -123,19 +123,20 @@ async fn a_pipeline_from_a_file_stores_each_object_once_through_kills() -> Resul
         process = walk.start().await?;
     }
     let bad = r#"{"id": 1, "at": 0, "price": "1.00", "tags": {}}"#;
-    walk.topic.produce(vec![Message::new(bad).partition(0)]).await?;
+    walk.topic.produce([Message::new(bad).partition(0), event(2_000)]).await?;
     walk.committed(&process).await?;
     process.end(Signal::Terminate, Deadline::seconds(30)).await?;
-    ensure!(process.stderr().contains("pipeline `events`: "), "{}", process.stderr());
+    let text = process.stderr();
+    ensure!(text.contains("pipeline `events`: ") && !text.contains(" 0 rows delivered"), "{text}");
 
     let count = async |condition: &str| {
         walk.database.number(&format!("SELECT count() FROM events WHERE {condition}")).await
     };
-    assert_eq!(count("1").await?, 2_000);
-    assert_eq!(walk.database.number("SELECT uniqExact(src_partition, src_offset) FROM events").await?, 2_000);
+    assert_eq!(count("1").await?, 2_001);
+    assert_eq!(walk.database.number("SELECT uniqExact(src_partition, src_offset) FROM events").await?, 2_001);
     let right = "env = 'prod' AND toUnixTimestamp64Milli(at) = 1700000000123 AND JSONExtractInt(rest, 'tags.zone') = 3 \
                  AND toDecimalString(price, 2) = concat('12.', leftPad(toString(id % 100), 2, '0'))";
-    assert_eq!(count(right).await?, 2_000);
+    assert_eq!(count(right).await?, 2_001);
     let dead_letters = content(&walk.dead).await?;
     assert_eq!(dead_letters.len(), 1);
     let error = header(&dead_letters[0], "kmr.error").unwrap_or_default();

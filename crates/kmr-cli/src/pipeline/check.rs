@@ -6,14 +6,14 @@ use std::process::ExitCode;
 use anyhow::Context;
 use kmr_cli_support::output;
 
-use super::Result;
+use super::Outcome;
 use super::consumer::consumer;
 use super::file::Pipeline;
 use super::load::load;
 use super::value::{Text, Texts};
 
 /// Reads the file, builds each consumer, and prints a line for each pipeline.
-pub(crate) fn check(path: &Path) -> Result {
+pub(crate) fn check(path: &Path) -> Outcome {
     for (name, pipeline) in &load(path)? {
         consumer(name, pipeline).with_context(|| format!("{}: pipeline `{name}`", path.display()))?;
         output::result(&line(name, pipeline));

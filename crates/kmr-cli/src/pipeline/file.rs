@@ -212,7 +212,6 @@ pub(super) struct ClickHouse {
     pub(super) user: Option<Text>,
     pub(super) password: Option<Secret>,
     pub(super) bearer_token: Option<Secret>,
-    #[cfg_attr(not(feature = "tls"), allow(dead_code, reason = "https needs the feature"))]
     pub(super) ca_certificate: Option<Text>,
     #[serde(default)]
     pub(super) compression: Compression,

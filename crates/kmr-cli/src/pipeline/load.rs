@@ -46,6 +46,10 @@ fn check(pipeline: &Pipeline) -> anyhow::Result<()> {
         status.token_file.is_none() || status.address.is_some(),
         "status.token_file needs status.address"
     );
+    ensure!(
+        clickhouse.ca_certificate.is_none() || cfg!(feature = "tls"),
+        "clickhouse.ca_certificate needs a kmr that is built with --features tls"
+    );
     for (name, column) in &pipeline.columns {
         let has_more = column.path.is_some() || column.missing.is_some() || column.epoch_unit.is_some();
         ensure!(
@@ -144,6 +148,8 @@ max_age = "2s"
             ("\"s3cret\"", "53", 24, "text in quotes"),
             ("\"s3cret\"", "\"${KMR_NO_SUCH_VARIABLE}s3cret\"", 24, "`KMR_NO_SUCH_VARIABLE` is not set"),
             ("\"s3cret\"", "\"file:/nonexistent\"", 24, "/nonexistent"),
+            ("\"s3cret\"", "53.5", 24, "text in quotes"),
+            ("\"client.id\" = \"x\"", "\"sasl.password\" = 53.5", 11, "text in quotes"),
             ("table = \"orders\"", "table = \"s3cret", 23, ""),
             ("group = \"orders-to-clickhouse\"\n", "", 6, "missing field `group`"),
         ] {

@@ -27,5 +27,5 @@ pub(crate) struct RunArgs {
     file: std::path::PathBuf,
 }
 
-/// The result of a command.
-type Result = anyhow::Result<ExitCode>;
+/// The outcome of a command.
+type Outcome = anyhow::Result<ExitCode>;

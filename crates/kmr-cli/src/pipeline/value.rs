@@ -153,6 +153,11 @@ impl<'de> Deserialize<'de> for Setting {
                 Ok(Setting(number.to_string()))
             }
 
+            /// serde's own message would show it.
+            fn visit_f64<E: Error>(self, _: f64) -> Result<Setting, E> {
+                Err(E::custom("it is a number with a point; write it as a text in quotes"))
+            }
+
             fn visit_bool<E: Error>(self, value: bool) -> Result<Setting, E> {
                 Ok(Setting(value.to_string()))
             }
