@@ -55,6 +55,15 @@ pub(crate) fn shortened(text: &str, columns: usize) -> String {
     console::truncate_str(text, columns, "…").into_owned()
 }
 
+/// The name of a partition, `topic/3`, of at most this many columns. Only the topic is shortened.
+pub(crate) fn shortened_partition(name: &str, columns: usize) -> String {
+    let (topic, number) = name.split_at(name.rfind('/').unwrap_or(name.len()));
+    match columns.checked_sub(console::measure_text_width(number)) {
+        Some(room) if room > 1 => shortened(topic, room) + number,
+        _ => shortened(name, columns),
+    }
+}
+
 /// Rows of texts as lines with aligned columns, two spaces between them. The last column is not
 /// padded. Columns whose title starts with `>` are right-aligned.
 pub(crate) fn aligned(titles: &[&str], rows: &[Vec<String>]) -> Vec<String> {
@@ -93,6 +102,15 @@ mod tests {
         let text = json(&value);
         assert_eq!(text, "{\"a\":\"\\u009b1m \\u202e\\udb40\\udc01 ü\\n\"}");
         assert_eq!(serde_json::from_str::<serde_json::Value>(&text).unwrap(), value);
+    }
+
+    #[test]
+    fn a_shortened_partition_keeps_its_number() {
+        assert_eq!(shortened_partition("orders/12", 9), "orders/12");
+        assert_eq!(shortened_partition("orders/12", 8), "orde…/12");
+        assert_eq!(shortened_partition("orders/12", 5), "o…/12");
+        assert_eq!(shortened_partition("orders/12", 4), "ord…");
+        assert_eq!(shortened_partition("orders", 4), "ord…");
     }
 
     #[test]

@@ -192,8 +192,8 @@ impl RunningServer {
         self.address
     }
 
-    /// Stops the server: it accepts no more connections. The streams of `/events` end within a
-    /// second.
+    /// Stops the server: it accepts no more connections. Idle connections end at once, and the
+    /// streams of `/events` within a second.
     pub fn stop(self) {
         self.task.abort();
     }

@@ -7,9 +7,9 @@ mod harness;
 // Helpers without tests.
 mod in_process;
 mod load;
-mod pipeline_file;
 mod programs;
 mod scene;
+mod served;
 mod writer;
 
 // The ClickHouse sink without a consumer.
@@ -41,6 +41,7 @@ mod lag;
 mod memory;
 mod offsets;
 mod outage;
+mod pipeline_file;
 mod rebalance;
 mod restarts;
 mod schema_changes;

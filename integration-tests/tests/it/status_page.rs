@@ -1,77 +1,37 @@
 //! The status page in a real browser, of a consumer from Kafka into ClickHouse.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::ops::Deref;
 
 use anyhow::{Context as _, Result, ensure};
 use fantoccini::key::Key;
-use integration_tests::{
-    Browser, ClickHouse, Database, Deadline, Kafka, Message, Topic, log_line, test_name, unique,
-};
-use kmr_core::{BoxError, DeadLetter, Record, Strategy};
-use kmr_sinks::MemoryWriter;
-use kmr_sinks::clickhouse::{ClickHouseWriter, RecordColumns, Row};
-use kmr_status::{RunningServer, StatusServer};
-use serde::Serialize;
+use integration_tests::{Browser, Deadline, log_line, test_name};
 use serde_json::Value;
 
-use crate::in_process::{Running, consumer, run};
+use crate::served::{PARTITIONS, RECORDS, Served};
 
-const PARTITIONS: i32 = 4;
 const TOKEN: &str = "correct-horse-battery";
-/// Records of one [`Scene::produce`]. Ten of them are no number.
-const RECORDS: u64 = 400;
-
-#[derive(Row, Serialize)]
-struct Line {
-    value: u64,
-}
-
-fn line(record: &Record<'_>) -> Result<Line, BoxError> {
-    let text = std::str::from_utf8(record.payload().ok_or("a tombstone")?)?;
-    Ok(Line { value: text.parse()? })
-}
 
 struct Scene {
-    topic: Topic,
-    group: String,
-    /// Dropped after the consumer.
-    _database: Database,
-    running: Running,
-    server: RunningServer,
+    served: Served,
     browser: Browser,
+}
+
+impl Deref for Scene {
+    type Target = Served;
+
+    fn deref(&self) -> &Served {
+        &self.served
+    }
 }
 
 impl Scene {
     async fn new(name: &str) -> Result<Self> {
-        let topic = Kafka::shared().await?.create_topic(name, PARTITIONS).await?;
-        let database = ClickHouse::shared().await?.database(name).await?;
-        let columns = "(partition Int32, offset Int64, value UInt64)";
-        database.exec(&format!("CREATE TABLE t {columns} ENGINE = MergeTree ORDER BY offset")).await?;
-        let group = unique(name);
-        let writer = ClickHouseWriter::<Line>::new(database.server().url(), "t")
-            .database(database.name())
-            .record_columns(RecordColumns::new().partition("partition").offset("offset"))
-            .max_age(Duration::from_millis(100));
-        let failed = MemoryWriter::<DeadLetter>::new();
-        let strategy = Strategy::new().map(line).reduce(writer).reduce_err(failed);
-        let running = run(consumer(&topic, &group, strategy))?;
-        let server = StatusServer::new(running.handle().clone()).bind("127.0.0.1:0").actions_token(TOKEN);
-        let server = server.spawn().await?;
+        let served = Served::new(name, TOKEN).await?;
         let browser = Browser::start().await?;
-        let scene = Self { topic, group, _database: database, running, server, browser };
-        scene.browser.screen(1280, 900, false).await?;
-        scene.browser.open(&format!("http://{}/", scene.server.address())).await?;
-        Ok(scene)
-    }
-
-    async fn produce(&self) -> Result<()> {
-        let payload = |n: u64| if n % 40 == 7 { "unlucky".to_owned() } else { n.to_string() };
-        let partition = |n: u64| i32::try_from(n % 4).unwrap_or(0);
-        self.topic
-            .produce((0..RECORDS).map(move |n| Message::new(payload(n)).partition(partition(n))))
-            .await?;
-        Ok(())
+        browser.screen(1280, 900, false).await?;
+        browser.open(&format!("{}/", served.url())).await?;
+        Ok(Self { served, browser })
     }
 
     /// Waits until an expression in JavaScript is true.
@@ -158,7 +118,7 @@ async fn the_page_shows_a_pipeline_and_updates_itself() -> Result<()> {
     log_line(format_args!("status page: {weight} bytes, first content after {first:.0} ms"));
     let messages = scene.browser.console().await?;
     ensure!(messages.is_empty(), "messages in the console: {messages:?}");
-    scene.running.stop(Deadline::seconds(30)).await?;
+    scene.served.running.stop(Deadline::seconds(30)).await?;
     Ok(())
 }
 
@@ -196,7 +156,7 @@ async fn the_page_can_be_read_on_any_screen_and_used_with_a_keyboard() -> Result
     }
     let messages = scene.browser.console().await?;
     ensure!(messages.is_empty(), "messages in the console: {messages:?}");
-    scene.running.stop(Deadline::seconds(30)).await?;
+    scene.served.running.stop(Deadline::seconds(30)).await?;
     Ok(())
 }
 
@@ -227,7 +187,8 @@ async fn actions_need_the_token_and_a_lost_connection_is_shown() -> Result<()> {
     scene.until("document.querySelector('[data-action=drain]').innerText === 'Press again to stop'").await?;
     click("drain").await?;
     scene.until("document.getElementById('state').innerText === 'ended'").await?;
-    let Scene { running, server, browser, .. } = scene;
+    let Scene { served, browser } = scene;
+    let Served { running, server, .. } = served;
     let report = running.ended(Deadline::seconds(30)).await??;
     let committed: i64 = report.partitions.values().filter_map(|partition| partition.committed).sum();
     ensure!(committed.unsigned_abs() == RECORDS, "{report:?}");

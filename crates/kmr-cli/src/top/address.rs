@@ -28,11 +28,8 @@ impl Address {
         let uri: Uri = full.parse().map_err(|error| format!("it is no URL ({error}); {example}"))?;
         match uri.scheme_str() {
             Some("http") => {}
-            Some("https") if cfg!(feature = "tls") => {}
-            Some("https") => {
-                return Err("this kmr was built without https; build it with --features tls".to_owned());
-            }
-            _ => return Err(format!("its scheme is not http or https; {example}")),
+            Some("https") => return Err(format!("kmr top does not support https yet; {example}")),
+            _ => return Err(format!("its scheme is not http; {example}")),
         }
         let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
         if authority.contains('@') {

@@ -12,8 +12,13 @@ use crate::kit::idle;
 
 /// Opens `/events` and reads until the text holds `end`.
 async fn listen(address: SocketAddr, end: &str) -> (TcpStream, String) {
+    request(address, "/events", end).await
+}
+
+/// Opens `path` and reads until the text holds `end`.
+async fn request(address: SocketAddr, path: &str, end: &str) -> (TcpStream, String) {
     let mut connection = TcpStream::connect(address).await.unwrap();
-    let request = format!("GET /events HTTP/1.1\r\nHost: {address}\r\n\r\n");
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\n\r\n");
     connection.write_all(request.as_bytes()).await.unwrap();
     let mut text = String::new();
     let reading = async {
@@ -46,6 +51,31 @@ async fn listeners_receive_the_history_and_then_a_status_each_second() {
     server.stop();
     let ends = async { while connection.read(&mut buffer).await.unwrap() > 0 {} };
     timeout(Duration::from_secs(20), ends).await.expect("the stream ends with its server");
+}
+
+/// Also if the future of `serve` is dropped.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn idle_connections_end_with_their_server() {
+    let consumer = idle("g");
+    let ends = async |mut connection: TcpStream| {
+        let mut rest = Vec::new();
+        let end = timeout(Duration::from_secs(20), connection.read_to_end(&mut rest)).await;
+        end.expect("the connection ends").unwrap();
+    };
+    let server = StatusServer::new(consumer.handle()).bind("127.0.0.1:0").spawn().await.unwrap();
+    let (connection, _) = request(server.address(), "/livez", "\r\n\r\n").await;
+    server.stop();
+    ends(connection).await;
+
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let server = StatusServer::new(consumer.handle()).bind(free.to_string());
+    let serving = tokio::spawn(server.serve());
+    while TcpStream::connect(free).await.is_err() {
+        tokio::task::yield_now().await;
+    }
+    let (connection, _) = request(free, "/livez", "\r\n\r\n").await;
+    serving.abort();
+    ends(connection).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use crate::top::status::{Delivery, Event, Partition, Stage, Status};
 
 const PARTITIONS: [Column; 10] = [
     Column::text("State", 7),
-    Column::text("Partition", 40),
+    Column::partition("Partition", 40),
     Column::number("Lag", 9),
     Column::number("Lag time", 8).from(72),
     Column::number("Rec/s", 9).from(50),

@@ -8,7 +8,7 @@ use ratatui::text::{Line, Span};
 use ratatui::widgets::Paragraph;
 
 use super::palette::Palette;
-use crate::terminal::shortened;
+use crate::terminal::{shortened, shortened_partition};
 
 /// A column.
 #[derive(Clone, Copy, Debug)]
@@ -19,20 +19,26 @@ pub(super) struct Column {
     widest: Option<usize>,
     /// The column is left out of narrower tables.
     needs: u16,
+    shorten: fn(&str, usize) -> String,
 }
 
 impl Column {
     pub(super) const fn text(title: &'static str, widest: usize) -> Self {
-        Self { title, is_right: false, widest: Some(widest), needs: 0 }
+        Self { title, is_right: false, widest: Some(widest), needs: 0, shorten: shortened }
+    }
+
+    /// The column of a partition's name.
+    pub(super) const fn partition(title: &'static str, widest: usize) -> Self {
+        Self { shorten: shortened_partition, ..Self::text(title, widest) }
     }
 
     pub(super) const fn number(title: &'static str, widest: usize) -> Self {
-        Self { title, is_right: true, widest: Some(widest), needs: 0 }
+        Self { title, is_right: true, widest: Some(widest), needs: 0, shorten: shortened }
     }
 
     /// The column that has the rest of the width.
     pub(super) const fn rest(title: &'static str) -> Self {
-        Self { title, is_right: false, widest: None, needs: 0 }
+        Self { title, is_right: false, widest: None, needs: 0, shorten: shortened }
     }
 
     /// Leaves the column out of tables that are narrower.
@@ -110,7 +116,8 @@ fn line(columns: &[Column], shown: &[usize], widths: &[usize], row: &[Cell]) -> 
             true => widths[at..].iter().sum::<usize>() + widths.len() - at - 1,
             false => *width,
         };
-        let text = if width == 0 { String::new() } else { shortened(text, width) };
+        let shorten = if spans_others { shortened } else { columns[*column].shorten };
+        let text = if width == 0 { String::new() } else { shorten(text, width) };
         let padding = " ".repeat(width.saturating_sub(console::measure_text_width(&text)));
         let is_right = columns[*column].is_right && !spans_others;
         let text = if is_right { padding + &text } else { text + &padding };
