@@ -185,9 +185,21 @@ fn children(pid: u32) -> Vec<u32> {
 }
 
 fn parent(pid: u32) -> Option<u32> {
-    let stat = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("stat")).ok()?;
-    // After the parenthesis that ends the program's name: state, then the parent.
-    stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
+    stat_field(&pid.to_string(), 4)?.parse().ok()
+}
+
+/// The processor time of all programs that this one has started and that have ended, with theirs.
+pub(crate) fn children_cpu() -> Duration {
+    let ticks = |field| stat_field("self", field).and_then(|ticks| ticks.parse::<u64>().ok()).unwrap_or(0);
+    // In user mode and in the kernel. Linux reports both in hundredths of a second.
+    Duration::from_millis(10 * (ticks(16) + ticks(17)))
+}
+
+/// A field of the status of a process, numbered as in proc(5), from 3 on.
+fn stat_field(pid: &str, number: usize) -> Option<String> {
+    let stat = std::fs::read_to_string(Path::new("/proc").join(pid).join("stat")).ok()?;
+    // Field 3 is the first after the parenthesis that ends the program's name.
+    stat.rsplit_once(')')?.1.split_whitespace().nth(number.checked_sub(3)?).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -226,10 +238,20 @@ mod tests {
         Ok(())
     }
 
-    /// One character: proc(5).
+    /// One character.
     fn state(pid: u32) -> Option<String> {
-        let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        Some(stat.rsplit_once(')')?.1.split_whitespace().next()?.to_owned())
+        stat_field(&pid.to_string(), 3)
+    }
+
+    #[test]
+    fn the_processor_time_of_programs_is_counted() -> Result<()> {
+        let before = children_cpu();
+        // A loop in a child of the child.
+        let script = "sh -c 'i=0; while [ $i -lt 200000 ]; do i=$((i + 1)); done'; :";
+        answer(Command::new("sh").args(["-c", script]), Duration::from_secs(60))?;
+        let used = children_cpu().saturating_sub(before);
+        assert!(used >= Duration::from_millis(20), "{used:?}");
+        Ok(())
     }
 
     #[test]

@@ -58,6 +58,8 @@ pub(crate) struct Line {
     pub(crate) output: Vec<String>,
     pub(crate) tests: Tests,
     pub(crate) took: Duration,
+    /// Processor time of its programs. Zero if it started none.
+    pub(crate) cpu: Duration,
 }
 
 /// All finished steps.
@@ -92,16 +94,19 @@ impl Summary {
             println!("\nfailed tests of {}:\n{}", line.name, line.output.join("\n").trim());
         }
         let width = self.lines.iter().map(|line| line.name.len()).max().unwrap_or(0).max("step".len());
-        println!("\n{:width$}  {:6}  {:>7}  {:>6}  {:>6}", "step", "result", "seconds", "passed", "failed");
+        let (name, passed, failed) = ("step", "passed", "failed");
+        println!("\n{name:width$}  result  {:>7}  {:>7}  {passed:>6}  {failed:>6}", "seconds", "CPU s");
         for line in &self.lines {
             let result = if line.failure.is_none() { "ok" } else { "FAILED" };
-            let (seconds, tests) = (line.took.as_secs_f64(), line.tests);
-            print!("{:width$}  {result:6}  {seconds:7.1}  {:6}  {:6}", line.name, tests.passed, tests.failed);
+            let (seconds, cpu, tests) = (line.took.as_secs_f64(), line.cpu.as_secs_f64(), line.tests);
+            print!("{:width$}  {result:6}  {seconds:7.1}  {cpu:7.0}", line.name);
+            print!("  {:6}  {:6}", tests.passed, tests.failed);
             println!("{}", line.failure.as_ref().map(|why| format!("  {why}")).unwrap_or_default());
         }
         let total: Duration = self.lines.iter().map(|line| line.took).sum();
+        let cpu: Duration = self.lines.iter().map(|line| line.cpu).sum();
         let tests = self.tests();
-        println!("\nin {:.0} s:", total.as_secs_f64());
+        println!("\nin {:.0} s, {:.0} CPU s:", total.as_secs_f64(), cpu.as_secs_f64());
         println!("{} passed, {} failed", tests.passed, tests.failed);
     }
 }

@@ -159,10 +159,7 @@ impl Config {
             return Err(config(format!("kmr sets {name} itself; it cannot be changed with .setting()")));
         }
         let Url { secure, host, port, path } = Url::parse(url).map_err(config)?;
-        #[cfg(not(feature = "clickhouse-tls"))]
-        if secure {
-            return Err(config("https needs the feature `clickhouse-tls` of kmr-sinks"));
-        }
+        check_scheme(secure, cfg!(feature = "clickhouse-tls"))?;
         #[cfg(feature = "clickhouse-tls")]
         let tls = secure.then(|| Tls::new(&host, self.ca.as_deref())).transpose().map_err(config)?;
         Ok(Endpoint {
@@ -254,6 +251,14 @@ fn config(problem: impl Into<String>) -> ClickHouseError {
     ClickHouseError::Config(problem.into())
 }
 
+/// Rejects `https` in a build without TLS.
+fn check_scheme(secure: bool, has_tls: bool) -> Result<(), ClickHouseError> {
+    if secure && !has_tls {
+        return Err(config("https needs the feature `clickhouse-tls` of kmr-sinks"));
+    }
+    Ok(())
+}
+
 fn header_value(what: &str, text: &str) -> Result<HeaderValue, ClickHouseError> {
     HeaderValue::from_bytes(text.as_bytes())
         .map_err(|_| config(format!("the {what} holds a character that no HTTP header can carry")))
@@ -288,8 +293,6 @@ pub(crate) mod tests {
     #[test]
     fn errors_of_wrong_urls_name_the_remedy_and_no_secret() {
         for (url, expected) in [
-            #[cfg(not(feature = "clickhouse-tls"))]
-            ("https://db:8443", "clickhouse-tls"),
             ("http://me:s3cret@db:8123", ".password()"),
             ("http://db:8123/?password=s3cret", ".setting()"),
             ("s3cret", "start with http://"),
@@ -303,6 +306,15 @@ pub(crate) mod tests {
             let text = config_for(url).endpoints().unwrap_err().to_string();
             assert!(text.contains(expected), "{url}: {text}");
             assert!(!text.contains("s3cret"), "{text}");
+        }
+    }
+
+    #[test]
+    fn https_without_tls_names_the_feature() {
+        let text = check_scheme(true, false).unwrap_err().to_string();
+        assert!(text.contains("`clickhouse-tls`"), "{text}");
+        for (secure, has_tls) in [(false, false), (false, true), (true, true)] {
+            assert!(check_scheme(secure, has_tls).is_ok());
         }
     }
 
