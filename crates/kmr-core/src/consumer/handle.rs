@@ -164,6 +164,7 @@ impl ConsumerHandle {
             health: self.health(),
             memory_budget: self.budget.capacity(),
             memory_used: bytes_held,
+            sink_fails: self.controls.board.repeats_deliveries(),
         }
     }
 

@@ -56,6 +56,7 @@ descriptors! {
     REPLACEMENTS = "kmr_client_replacements_total": "Failed Kafka clients that were replaced";
     BREAKER = "kmr_circuit_breaker_tripped": "Whether the circuit breaker has tripped";
     WATCHDOG = "kmr_watchdog_actions_total": "What the watchdog did about partitions without progress";
+    SCALABLE_LAG = "kmr_scalable_lag_records": "Lag that another consumer of the group could take over";
     POSITION = "kmr_partition_position": "Offset of the next record to receive";
     COMMITTED_OFFSET = "kmr_partition_committed_offset": "Offset that is committed";
     LOG_END = "kmr_partition_log_end_offset": "Offset after the last record of the log";

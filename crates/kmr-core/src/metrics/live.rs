@@ -35,6 +35,8 @@ pub(crate) struct Live {
     pub(crate) health: Health,
     pub(crate) memory_budget: u64,
     pub(crate) memory_used: u64,
+    /// Whether a delivery is repeated, because a sink did not accept it.
+    pub(crate) sink_fails: bool,
 }
 
 /// [`Live`] with the values of the metrics' own state, for one scrape.
@@ -66,6 +68,7 @@ impl Collector for LiveCollector {
         gauge(to, describe::MEMORY_BUDGET, live.memory_budget)?;
         gauge(to, describe::MEMORY_USED, live.memory_used)?;
         gauge(to, describe::BREAKER, *breaker_tripped)?;
+        gauge(to, describe::SCALABLE_LAG, snapshot.scalable_lag())?;
         let Totals { records, record_bytes, rows, commits, rebalances, resets, replacements } = &live.totals;
         counter(to, describe::RECORDS, *records)?;
         counter(to, describe::RECORD_BYTES, *record_bytes)?;
@@ -80,6 +83,16 @@ impl Collector for LiveCollector {
 }
 
 impl Snapshot {
+    /// The lag that another consumer could take over: one takes over whole partitions, and this one
+    /// keeps at least one. None while a sink fails, because all consumers write to it.
+    fn scalable_lag(&self) -> u64 {
+        if self.live.sink_fails {
+            return 0;
+        }
+        let lags = || self.partitions.iter().filter_map(|reading| u64::try_from(reading.lag?).ok());
+        lags().sum::<u64>() - lags().max().unwrap_or(0)
+    }
+
     fn encode_partitions(&self, to: &mut DescriptorEncoder<'_>) -> fmt::Result {
         let labelled: Vec<(Labels, &PartitionReading)> =
             self.partitions.iter().map(|reading| (self.labels(&reading.partition), reading)).collect();
@@ -173,4 +186,36 @@ fn series<V: Value>(
         encoded?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(lags: &[Option<i64>], sink_fails: bool) -> Snapshot {
+        let reading = |(number, lag): (i32, &Option<i64>)| PartitionReading {
+            partition: TopicPartition::new("events", number),
+            position: None,
+            committed: None,
+            log_end: None,
+            lag: *lag,
+            lag_seconds: None,
+            unmapped_bytes: 0,
+        };
+        let partitions = (0..).zip(lags).map(reading).collect();
+        Snapshot { live: Live { sink_fails, ..Live::default() }, partitions, breaker_tripped: false }
+    }
+
+    #[test]
+    fn scalable_lag_is_what_another_consumer_could_take_over() {
+        for (lags, expected) in [
+            (&[][..], 0),
+            (&[Some(900)], 0),
+            (&[Some(900), Some(0), None], 0),
+            (&[Some(900), Some(900), Some(100)], 1_000),
+        ] {
+            assert_eq!(snapshot(lags, false).scalable_lag(), expected, "{lags:?}");
+            assert_eq!(snapshot(lags, true).scalable_lag(), 0, "{lags:?}");
+        }
+    }
 }

@@ -169,6 +169,38 @@ pub(crate) fn picky(record: &Record<'_>) -> Result<(i32, i64), BoxError> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lag_is_not_scalable_while_the_sink_fails() {
+    let cluster = Cluster::start();
+    cluster.produce(20);
+    let sink = Flaky::new(200);
+    let failures = sink.failures.clone();
+    let consumer = Consumer::builder()
+        .topics(["events"])
+        .config(cluster.config(&KIP_848))
+        .strategy(Strategy::new().map(place).reduce(sink).reduce_err(Flaky::<DeadLetter>::new(0)))
+        .build()
+        .unwrap();
+    let running = Running { handle: consumer.handle(), task: tokio::spawn(consumer.run()) };
+    let handle = running.handle.clone();
+    let scalable = |series: &Series| value(series, "kmr_scalable_lag_records", &[]);
+    let lag = |series: &Series| {
+        series
+            .iter()
+            .filter(|(name, ..)| name == "kmr_partition_lag_records")
+            .map(|(.., lag)| lag)
+            .sum::<f64>()
+    };
+    // Four partitions of 20 records, and none of them is finished.
+    let fails = |series: &Series| {
+        failures.load(Ordering::SeqCst) < 190 && lag(series) == 80.0 && scalable(series) == Some(0.0)
+    };
+    until(&handle, "the sink fails", fails).await;
+    failures.store(0, Ordering::SeqCst);
+    until(&handle, "everything is delivered", |series| lag(series) == 0.0).await;
+    running.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_scrape_has_the_metrics_of_the_table_and_no_others() {
     let (cluster, seen) = (Cluster::start(), Seen::default());
     cluster.produce(20);

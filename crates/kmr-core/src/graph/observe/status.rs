@@ -141,6 +141,11 @@ impl StatusBoard {
         self.deliveries().in_progress.values().map(status).collect()
     }
 
+    /// Whether a delivery in progress has failed before.
+    pub(crate) fn repeats_deliveries(&self) -> bool {
+        self.deliveries().in_progress.values().any(|delivery| delivery.attempt > 1)
+    }
+
     pub(crate) fn has_connected(&self) -> bool {
         self.has_connected.load(Ordering::Acquire)
     }
