@@ -7,6 +7,7 @@ use crate::doctor::{CheckArgs, DoctorArgs};
 use crate::lag::LagArgs;
 use crate::offsets::OffsetsCommand;
 use crate::pipeline::RunArgs;
+use crate::probe::ProbeArgs;
 use crate::top::TopArgs;
 use crate::verify::VerifyArgs;
 
@@ -93,6 +94,13 @@ pub(crate) enum Command {
     /// the token of its status server.
     #[command(verbatim_doc_comment)]
     Top(Box<TopArgs>),
+    /// Ask status servers whether their consumers are live or ready, for health checks
+    ///
+    /// Exit code 0: all are. 1: one is not, or its status server does not answer within 5 s.
+    /// live:  the consumer runs. Restart it if not. A sink that is unavailable changes nothing.
+    /// ready: it is connected, and every partition makes progress. An alert, not a restart.
+    #[command(verbatim_doc_comment)]
+    Probe(ProbeArgs),
     /// Show the dead letters of a topic, and replay them.
     #[command(subcommand)]
     Dlq(DlqCommand),

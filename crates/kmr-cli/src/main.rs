@@ -13,6 +13,7 @@ mod kafka_client;
 mod lag;
 mod offsets;
 mod pipeline;
+mod probe;
 mod table_definition;
 mod terminal;
 mod top;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
             Command::Dlq(command) => dlq::dlq(command).await,
             Command::Lag(args) => lag::lag(*args).await,
             Command::Top(args) => top::top(*args).await,
+            Command::Probe(args) => probe::probe(args).await,
         }
     })
 }

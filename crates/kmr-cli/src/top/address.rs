@@ -9,7 +9,7 @@ const PORT: u16 = 9464;
 
 /// Where a status server is: `http://host:port`, and the path below which it is mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
+pub(crate) struct Address {
     /// Without a slash at the end.
     base: String,
     shown: Text,
@@ -21,14 +21,14 @@ impl Address {
     /// # Errors
     ///
     /// A text for the user. It does not repeat `text`, which may hold a password.
-    pub(super) fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let has_scheme = text.contains("://");
         let full = if has_scheme { text.to_owned() } else { format!("http://{text}") };
         let example = "write it as http://127.0.0.1:9464";
         let uri: Uri = full.parse().map_err(|error| format!("it is no URL ({error}); {example}"))?;
         match uri.scheme_str() {
             Some("http") => {}
-            Some("https") => return Err(format!("kmr top does not support https yet; {example}")),
+            Some("https") => return Err(format!("kmr does not support https here yet; {example}")),
             _ => return Err(format!("its scheme is not http; {example}")),
         }
         let authority = uri.authority().map(|authority| authority.as_str()).unwrap_or_default();
@@ -58,7 +58,7 @@ impl Address {
     }
 
     /// The address without `http://`.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         self.shown.as_str()
     }
 }

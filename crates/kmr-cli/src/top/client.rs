@@ -44,14 +44,14 @@ impl Action {
 
 /// A client of one status server.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     http: HttpClient<HttpConnector, Full<Bytes>>,
     address: Address,
     timeout: Duration,
 }
 
 impl Client {
-    pub(super) fn new(address: Address) -> Self {
+    pub(crate) fn new(address: Address) -> Self {
         let http = HttpClient::builder(TokioExecutor::new()).build_http();
         Self { http, address, timeout: TIMEOUT }
     }
@@ -66,6 +66,22 @@ impl Client {
             StatusCode::OK => Answer::parse(&body),
             other => Err(Problem::Code(other.as_u16())),
         }
+    }
+
+    /// What a probe of the server, such as `/livez`, answers: whether it passes, and the reason.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or what answers is no probe.
+    pub(crate) async fn probe(&self, path: &str) -> Result<(bool, String), Problem> {
+        let (code, body) = self.send(Method::GET, path, None).await?;
+        let passes = match code {
+            StatusCode::OK => true,
+            StatusCode::SERVICE_UNAVAILABLE => false,
+            other => return Err(Problem::Code(other.as_u16())),
+        };
+        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let reason = body.get("reason").and_then(Value::as_str).map(Text::new).ok_or(Problem::NoStatus)?;
+        Ok((passes, reason.as_str().to_owned()))
     }
 
     /// Requests an action.

@@ -8,9 +8,9 @@ use std::time::Duration;
 use clap::Args;
 use kmr_cli_support::{output, units};
 
-mod address;
+pub(crate) mod address;
 mod app;
-mod client;
+pub(crate) mod client;
 mod consumer;
 #[cfg(test)]
 mod fixture;
@@ -18,7 +18,7 @@ mod format;
 mod history;
 mod keys;
 mod live;
-mod problem;
+pub(crate) mod problem;
 mod screen;
 mod snapshot;
 mod sort;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 /// Why a server gave no status.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Problem {
+pub(crate) enum Problem {
     /// No connection: its cause.
     Unreachable(String),
     /// No answer in time.

@@ -77,6 +77,24 @@ async fn a_status_is_read_below_the_path_of_its_server() {
 }
 
 #[tokio::test]
+async fn a_probe_passes_with_200_and_fails_with_503() {
+    for (code, passes) in [(200, true), (503, false)] {
+        let mock = Mock::start(response(code, r#"{"live":true,"reason":"3 partitions"}"#));
+        let answer = Client::new(mock.address.clone()).probe("/livez").await;
+        assert_eq!(answer, Ok((passes, "3 partitions".to_owned())));
+        assert!(mock.requests.recv().unwrap().starts_with("GET /livez HTTP/1.1\r\n"));
+    }
+    for (code, body, problem) in [
+        (404, "{}", Problem::Code(404)),
+        (200, "welcome", Problem::NoStatus),
+        (503, r#"{"error":"busy"}"#, Problem::NoStatus),
+    ] {
+        let mock = Mock::start(response(code, body));
+        assert_eq!(Client::new(mock.address.clone()).probe("/livez").await, Err(problem));
+    }
+}
+
+#[tokio::test]
 async fn every_bad_answer_has_a_reason() {
     for (answer, expected) in [
         (response(404, "not found"), "HTTP error: status 404. Another server has the port"),
