@@ -177,12 +177,21 @@ impl Settings {
     ///
     /// When it cannot be started.
     pub fn spawn(&self, program: impl Into<PathBuf>) -> Result<Process> {
+        Process::spawn(self.command(program)?)
+    }
+
+    /// The command that [`Settings::spawn`] runs.
+    ///
+    /// # Errors
+    ///
+    /// When the settings have no JSON.
+    pub fn command(&self, program: impl Into<PathBuf>) -> Result<Command> {
         let mut command = Command::new(program.into());
         // Makes jemalloc return freed pages at once, not after ten seconds, so that resident memory
         // is the memory in use.
         command.env("MALLOC_CONF", "dirty_decay_ms:0,muzzy_decay_ms:0");
         command.arg(serde_json::to_string(self).context("settings as JSON")?);
-        Process::spawn(command)
+        Ok(command)
     }
 }
 

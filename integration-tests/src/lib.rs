@@ -50,6 +50,7 @@ pub mod consumer;
 mod deadline;
 mod engine;
 mod kafka;
+mod link;
 mod process;
 mod report;
 mod scale;
@@ -57,11 +58,12 @@ mod scale;
 pub use self::browser::Browser;
 pub use self::clickhouse::{ClickHouse, Database};
 pub use self::deadline::{Deadline, wait_for, wait_until};
-pub use self::engine::Server;
+pub use self::engine::{BuiltImage, Server};
 pub use self::kafka::{
     GroupState, HeldCommit, Kafka, KafkaProxy, Message, Offsets, Produced, ProducerSettings, SecuredKafka,
     Topic, TopicSpec, Transactions, User,
 };
+pub use self::link::{Link, LinkState};
 #[doc(hidden)]
 pub use self::names::caller_of;
 pub use self::names::unique;

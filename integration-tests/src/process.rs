@@ -95,6 +95,15 @@ impl Process {
         Ok(())
     }
 
+    /// Whether it has ended.
+    ///
+    /// # Errors
+    ///
+    /// The system does not know.
+    pub fn has_ended(&mut self) -> Result<bool> {
+        Ok(self.try_wait()?.is_some())
+    }
+
     /// Waits for its end. Afterwards both outputs are complete.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! The JSON of a status. Names are stable: docs/operating.md describes them.
+//! The JSON of a status. Names are stable: docs/commands.md describes them.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -20,11 +20,13 @@ macro_rules! print {
 }
 
 mod bench;
+mod chaos;
 mod engine;
 mod figures;
 mod images;
 mod packages;
 mod process;
+mod promtool;
 mod servers;
 mod sim;
 mod steps;
@@ -63,6 +65,9 @@ enum Command {
     /// The simulation: thousands of runs of the whole consumer on a simulated cluster with faults,
     /// in virtual time
     Sim(sim::Arguments),
+    /// Random faults on consumers, Kafka, ClickHouse and the network between them, in both modes
+    /// of delivery, then `kmr verify`. Prints a table for each mode
+    Chaos(chaos::Arguments),
     /// The tests of the Kafka client under valgrind's memcheck: no error, no leak (installs
     /// valgrind as root on Debian)
     Valgrind {
@@ -143,6 +148,7 @@ fn run(arguments: Arguments) -> Result<bool> {
             steps::run(&Selection { steps: vec![Step::Integration], arguments, soak: true })
         }
         Command::Sim(arguments) => sim::run(&arguments),
+        Command::Chaos(arguments) => chaos::run(&arguments),
         Command::Valgrind { arguments } => steps::valgrind(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Words { verbose } => style::count_words(verbose).map(|()| true),

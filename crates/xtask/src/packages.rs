@@ -1,11 +1,12 @@
 //! What the tests need from the system, and getting it with apt-get where that may be done.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use crate::process::{answer, is_installed, logged};
+use crate::process::{answer, is_installed, logged, state_directory};
 
 /// Debian's mirrors can be slow, and npm alone is several hundred packages.
 const INSTALL_LIMIT: Duration = Duration::from_secs(900);
@@ -60,6 +61,10 @@ pub(crate) const BROWSER: [Need; 2] = [
     program("chromium", "chromium", "shows the status page to its test"),
     program("chromedriver", "chromium-driver", "drives Chromium"),
 ];
+
+/// For the test of random faults.
+pub(crate) const CHAOS: [Need; 1] =
+    [program("faketime", "faketime", "moves the clocks of consumers that a test watches")];
 
 /// For talking to a container engine.
 pub(crate) const CLIENT: [Need; 1] = [program("docker", "docker.io", "runs Kafka and ClickHouse")];
@@ -127,6 +132,41 @@ pub(crate) fn ensure(needs: &[Need]) -> Result<()> {
         Some(need) => bail!("{} is still missing after `{remedy}`", need.what()),
         None => Ok(()),
     }
+}
+
+/// The path of a program of a Debian package that is unpacked and not installed, because
+/// installing it would start a server. A program on the path is taken first.
+///
+/// # Errors
+///
+/// It is not there, and cannot be fetched.
+pub(crate) fn unpacked(name: &str, package: &str) -> Result<PathBuf> {
+    if is_installed(name) {
+        return Ok(PathBuf::from(name));
+    }
+    let directory = state_directory().join(package);
+    let program = directory.join("usr/bin").join(name);
+    if program.is_file() {
+        return Ok(program);
+    }
+    if !is_installed("apt-get") {
+        bail!("missing: {name}. Debian has it in the package {package}");
+    }
+    println!("missing: {name}; unpacking {package}");
+    std::fs::create_dir_all(&directory)?;
+    let fetch = || {
+        let mut command = Command::new("apt-get");
+        command.args(["download", "--quiet", package]).current_dir(&directory);
+        logged(&mut command, INSTALL_LIMIT, "apt-get.log")
+    };
+    // Without the lists of packages, or with old ones, the package is not found.
+    if fetch().is_err() {
+        apt_get(&["update", "--quiet"])?;
+        fetch().with_context(|| format!("apt-get download {package}"))?;
+    }
+    let script = format!("dpkg-deb --extract {package}_*.deb . && rm {package}_*.deb");
+    answer(Command::new("sh").args(["-c", &script]).current_dir(&directory), INSTALL_LIMIT)?;
+    Ok(program)
 }
 
 /// Whether this process may install packages and start an engine.

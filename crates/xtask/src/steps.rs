@@ -4,6 +4,8 @@
 //! everything once for each set of features, and unites the features of the selected packages. So
 //! every step that can selects the whole workspace, and librdkafka is built once, with gzip, zstd
 //! and ssl. What is only checked needs no librdkafka ([`without_librdkafka`]).
+//!
+//! Tests are built by a command of their own, so that the summary has its processor time.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -14,7 +16,7 @@ use clap::ValueEnum;
 use crate::engine::Engine;
 use crate::style::{self, Check};
 use crate::summary::{Failures, Line, Summary, Tests};
-use crate::{figures, images, packages, process, root};
+use crate::{figures, images, packages, process, promtool, root};
 
 /// The steps, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -78,7 +80,10 @@ pub(crate) fn run(selection: &Selection) -> Result<bool> {
             summary.add(command.run());
         }
         for check in checks(*step) {
-            summary.add(run_check(*check));
+            summary.add(run_check(check.name, || check.run()));
+        }
+        if *step == Step::Integration && selection.arguments.is_empty() {
+            summary.add(run_check("alert rules", promtool::check));
         }
     }
     drop(engine);
@@ -122,10 +127,14 @@ pub(crate) fn valgrind(arguments: &[String]) -> Result<bool> {
 }
 
 /// Starts the engine and gets the images and the browser, as a step of its own.
-fn services(summary: &mut Summary) -> Option<Engine> {
+pub(crate) fn services(summary: &mut Summary) -> Option<Engine> {
     heading("services");
     let started = Instant::now();
-    let others = || images::ensure_all().and_then(|_| packages::ensure(&packages::BROWSER));
+    let others = || {
+        images::ensure_all()
+            .and_then(|_| packages::ensure(&packages::BROWSER))
+            .and_then(|()| packages::ensure(&packages::CHAOS))
+    };
     let result = Engine::get().and_then(|engine| others().map(|()| engine));
     let failure = result.as_ref().err().map(|error| format!("{error:#}"));
     if let Some(failure) = &failure {
@@ -150,10 +159,6 @@ const TEST_THREADS: &str = "RUST_TEST_THREADS";
 const UNIT_THREADS: &str = "4";
 const INTEGRATION_THREADS: &str = "4";
 
-/// The features of kmr-core that are on when the whole workspace is selected. See the top of this
-/// file.
-const WORKSPACE_FEATURES: &str = "kmr-core/gzip,kmr-core/zstd,kmr-core/ssl";
-
 fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
     match step {
         Step::Fmt => vec![cargo("fmt", "fmt --all --check", 2)],
@@ -169,7 +174,8 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
         Step::Unit => {
             let tests =
                 cargo("unit", "test --no-fail-fast --workspace", 30).with_arguments(&selection.arguments);
-            vec![tests.with_env(TEST_THREADS, UNIT_THREADS)]
+            let build = cargo("unit, build", "test --no-run --workspace", 30);
+            vec![build, tests.with_env(TEST_THREADS, UNIT_THREADS)]
         }
         Step::Features => features(),
         Step::Doc => {
@@ -183,7 +189,8 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
                 .with_arguments(&selection.arguments)
                 .with_env(TEST_THREADS, INTEGRATION_THREADS)
                 .with_env(figures::VARIABLE, &figures::file().to_string_lossy());
-            vec![if selection.soak { tests.with_env("KMR_SOAK", "1") } else { tests }]
+            let build = cargo("integration, build", "test --no-run --workspace --test it", 30);
+            vec![build, if selection.soak { tests.with_env("KMR_SOAK", "1") } else { tests }]
         }
     }
 }
@@ -192,26 +199,25 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
 fn checks(step: Step) -> &'static [Check] {
     match step {
         Step::Fmt => &[style::COLUMNS],
-        Step::Style => &[style::IMPORTS, style::LINKS, style::LOG_EVENTS, style::QUOTES, style::WORDS],
+        Step::Style => {
+            &[style::DEPLOYMENT, style::IMPORTS, style::LINKS, style::LOG_EVENTS, style::QUOTES, style::WORDS]
+        }
         _ => &[],
     }
 }
 
-fn run_check(check: Check) -> Line {
-    heading(check.name);
+/// Runs what is not a cargo command, and returns the number of its findings.
+fn run_check(name: &str, run: impl FnOnce() -> Result<usize>) -> Line {
+    heading(name);
     let started = Instant::now();
-    let failure = match check.run() {
+    let failure = match run() {
         Ok(0) => None,
         Ok(findings) => Some(format!("{findings} findings")),
         Err(error) => Some(format!("{error:#}")),
     };
-    println!("{}: {}", check.name, failure.as_deref().unwrap_or("ok"));
-    Line { name: check.name.to_owned(), failure, took: started.elapsed(), ..Line::default() }
+    println!("{name}: {}", failure.as_deref().unwrap_or("ok"));
+    Line { name: name.to_owned(), failure, took: started.elapsed(), ..Line::default() }
 }
-
-/// Cargo settings for tests that are compiled for one step only, and run for a few seconds.
-const UNOPTIMISED: [&str; 2] =
-    ["profile.dev.package.kmr-core.opt-level=0", "profile.dev.package.kmr-sinks.opt-level=0"];
 
 fn features() -> Vec<Cargo> {
     let stub = without_librdkafka();
@@ -222,14 +228,7 @@ fn features() -> Vec<Cargo> {
     let mut all = vec![check("kmr-core, no features", "--package kmr-core --no-default-features")];
     for feature in ["clickhouse", "clickhouse-tls", "clickhouse-zstd", "kafka", "os-stream", "memory"] {
         let alone = format!("--package kmr-sinks --no-default-features --features {feature}");
-        let name = format!("kmr-sinks, {feature} alone");
-        all.push(check(&name, &format!("--all-targets {alone}")));
-        // No other step tests the errors about a missing feature.
-        if feature == "clickhouse" {
-            let tests = format!("test --no-fail-fast {alone},{WORKSPACE_FEATURES}");
-            let tests = cargo(&format!("{name}, tests"), &tests, 15);
-            all.push(UNOPTIMISED.iter().fold(tests, |tests, setting| tests.with_config(Some(setting))));
-        }
+        all.push(check(&format!("kmr-sinks, {feature} alone"), &format!("--all-targets {alone}")));
     }
     // Without the tests, and so without the feature `testing` of kmr-core.
     all.push(check("kmr-status alone", "--package kmr-status"));
@@ -278,7 +277,7 @@ impl Cargo {
 
     fn run(&self) -> Line {
         heading(&format!("{}: cargo {}", self.name, self.arguments.join(" ")));
-        let started = Instant::now();
+        let (started, used) = (Instant::now(), process::children_cpu());
         let (mut tests, mut failures) = (Tests::default(), Failures::default());
         let result = process::stream(&mut self.command(), self.limit, |line| {
             tests.read(line);
@@ -289,9 +288,10 @@ impl Cargo {
             Ok(status) => Some(status.to_string()),
             Err(error) => Some(format!("{error:#}")),
         };
-        let took = started.elapsed();
-        println!("{}: {} in {:.1} s", self.name, failure.as_deref().unwrap_or("ok"), took.as_secs_f64());
-        Line { name: self.name.clone(), failure, output: failures.into_lines(), tests, took }
+        let (took, cpu) = (started.elapsed(), process::children_cpu().saturating_sub(used));
+        let outcome = failure.as_deref().unwrap_or("ok");
+        println!("{}: {outcome} in {:.1} s, {:.0} CPU s", self.name, took.as_secs_f64(), cpu.as_secs_f64());
+        Line { name: self.name.clone(), failure, output: failures.into_lines(), tests, took, cpu }
     }
 
     fn command(&self) -> Command {

@@ -68,6 +68,16 @@ impl Container {
         self.signal("SIGKILL").await
     }
 
+    /// Changes the limit of its memory. No swap is left for it.
+    pub(crate) async fn limit_memory(&self, limit: &str) -> Result<()> {
+        let mut command = std::process::Command::new("docker");
+        command.args(["update", "--memory", limit, "--memory-swap", limit, &self.id]);
+        let output = tokio::task::spawn_blocking(move || command.output()).await??;
+        let error = String::from_utf8_lossy(&output.stderr);
+        anyhow::ensure!(output.status.success(), "limiting the memory of a container: {error}");
+        Ok(())
+    }
+
     /// Sends a signal to the process.
     pub(crate) async fn signal(&self, name: &str) -> Result<()> {
         use testcontainers::bollard::query_parameters::KillContainerOptionsBuilder;

@@ -73,6 +73,13 @@ impl Image {
         Ok(official)
     }
 
+    /// The image of Debian that `cargo xtask services` has built, if it had to build any image.
+    pub(crate) async fn local_debian() -> Result<Option<Self>> {
+        let [_, local] = row("base")?;
+        let debian = image(local)?;
+        on_engine(async move { Ok(debian.is_present().await?.then_some(debian)) }).await
+    }
+
     /// The image in the form that testcontainers needs.
     pub(crate) fn generic(&self) -> GenericImage {
         GenericImage::new(&self.name, &self.tag)
@@ -101,11 +108,17 @@ impl std::fmt::Display for Image {
 
 /// The official and the local image of a service, from the table.
 fn candidates(service: Service) -> Result<(Image, Image)> {
+    let [official, local] = row(service.key())?;
+    Ok((image(official)?, image(local)?))
+}
+
+/// The two images in a line of the table.
+fn row(key: &str) -> Result<[&'static str; 2]> {
     let line = TABLE.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    let mut rows = line.filter(|words| words.first() == Some(&service.key()));
+    let mut rows = line.filter(|words| words.first() == Some(&key));
     match rows.next().as_deref() {
-        Some([_, official, local]) => Ok((image(official)?, image(local)?)),
-        _ => bail!("docker/images.txt: no line of three words for {}", service.key()),
+        Some([_, official, local]) => Ok([official, local]),
+        _ => bail!("docker/images.txt: no line of three words for {key}"),
     }
 }
 

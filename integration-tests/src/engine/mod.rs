@@ -4,6 +4,7 @@
 //! belongs to the runtime that created it. Therefore every call to the engine runs on the harness's
 //! runtime ([`on_engine`]).
 
+mod built_image;
 mod container;
 mod guard;
 mod image;
@@ -16,6 +17,7 @@ use testcontainers::bollard::Docker;
 use testcontainers::core::client::docker_client_instance;
 use tokio::runtime::Runtime;
 
+pub use self::built_image::BuiltImage;
 pub(crate) use self::container::{Container, free_port};
 pub(crate) use self::guard::Guard;
 pub(crate) use self::image::{Image, Service};

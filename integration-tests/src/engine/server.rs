@@ -33,7 +33,7 @@ impl Server {
     ///
     /// # Errors
     ///
-    /// When the server is not in a container. The same applies to the next three methods.
+    /// When the server is not in a container. The same applies to the next methods.
     pub async fn stop(&self) -> Result<()> {
         self.container()?.stop().await
     }
@@ -51,6 +51,15 @@ impl Server {
     /// Ends a pause.
     pub async fn unpause(&self) -> Result<()> {
         self.container()?.unpause().await
+    }
+
+    /// Changes the limit of the container's memory, as in `512m`.
+    ///
+    /// # Errors
+    ///
+    /// When the engine rejects it.
+    pub async fn limit_memory(&self, limit: &str) -> Result<()> {
+        self.container()?.limit_memory(limit).await
     }
 
     /// The container, for tests that cannot use a server that was only given by its address.

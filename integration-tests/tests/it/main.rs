@@ -25,6 +25,7 @@ mod profiles;
 
 // The whole pipeline.
 mod bad_input;
+mod chaos;
 mod clean_run;
 mod compressed;
 mod content;
@@ -32,6 +33,7 @@ mod dead_letter_replay;
 mod dead_letter_topic;
 mod dead_letters;
 mod demo;
+mod deployment;
 mod doctor;
 mod exactly_once;
 mod faults;
@@ -44,6 +46,7 @@ mod outage;
 mod pipeline_file;
 mod rebalance;
 mod restarts;
+mod rolling;
 mod schema_changes;
 mod secured_clickhouse;
 mod status_page;

@@ -25,7 +25,7 @@ fn check_file(file: &SourceFile) -> Vec<Finding> {
         Language::Rust => long_comments(&file.text, &source),
         Language::Markdown => long_lines(&source, &source, 1, false),
         Language::Hash => long_hash_comments(&source),
-        Language::Other => Vec::new(),
+        Language::Json | Language::Other => Vec::new(),
     };
     let finding = |(line, columns)| {
         let text = format!("{columns} columns; comments and Markdown wrap at {MAX}");

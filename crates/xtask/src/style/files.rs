@@ -11,6 +11,8 @@ pub(crate) enum Language {
     Markdown,
     /// A language whose comments start with `#`: TOML, YAML, shell, a Dockerfile.
     Hash,
+    /// JSON, without comments.
+    Json,
     /// Something that a link can lead to. The checks do not read it.
     Other,
 }
@@ -73,6 +75,7 @@ fn language(path: &str) -> Language {
         Some("rs") => Language::Rust,
         Some("md") => Language::Markdown,
         Some("toml" | "yaml" | "yml" | "sh" | "properties") => Language::Hash,
+        Some("json") => Language::Json,
         None if path.starts_with(".ci/") || path.starts_with("docker/") => Language::Hash,
         _ => Language::Other,
     }

@@ -19,7 +19,7 @@ pub(crate) fn check(files: &[SourceFile]) -> Vec<Finding> {
             Language::Markdown => targets.check_markdown(&file.path, &file.text),
             Language::Rust => targets.check_rust(&file.path, &file.text),
             Language::Hash => targets.check_mentions(&file.path, comments_after_hash(&file.text)),
-            Language::Other => Vec::new(),
+            Language::Json | Language::Other => Vec::new(),
         };
         let finding = |(line, text)| Finding { file: file.path.clone(), line, text };
         findings.extend(wrong.into_iter().map(finding));
@@ -238,7 +238,7 @@ fn closing(text: &str) -> usize {
 }
 
 /// The anchors that GitHub gives to the headings, and those that are set by hand.
-fn anchors(text: &str) -> HashSet<String> {
+pub(crate) fn anchors(text: &str) -> HashSet<String> {
     let kinds = markdown::line_kinds(text.lines(), false);
     let mut anchors = HashSet::new();
     let mut used: HashMap<String, usize> = HashMap::new();

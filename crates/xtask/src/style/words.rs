@@ -98,7 +98,7 @@ pub(crate) fn find(files: &[SourceFile]) -> Vec<Hit<'_>> {
             Language::Rust => matcher.rust(&file.text, 1, &mut found),
             Language::Markdown => matcher.markdown(file.text.lines(), 1, false, &mut found),
             Language::Hash => matcher.hash(&file.text, &mut found),
-            Language::Other => {}
+            Language::Json | Language::Other => {}
         }
         let lines: Vec<&str> = file.text.lines().collect();
         found.retain(|hit| !lines.get(hit.line - 1).is_some_and(|line| line.contains(QUOTED)));
