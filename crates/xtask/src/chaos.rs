@@ -35,7 +35,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
         return Ok(false);
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let seed = arguments.seed.unwrap_or_else(|| now.as_secs());
+    let seed = arguments.seed.unwrap_or(now.as_secs());
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(["test", "--workspace", "--test", "it", "--", "--nocapture", "chaos::"]);
     command.env("KMR_CHAOS_SEED", seed.to_string());

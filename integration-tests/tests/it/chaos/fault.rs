@@ -78,9 +78,9 @@ impl Fault {
             Self::BrokerKilled | Self::BrokerStopped => {
                 let kafka = &stage.kafka;
                 if self == Self::BrokerKilled {
-                    kafka.kill().await?
+                    kafka.kill().await?;
                 } else {
-                    kafka.stop().await?
+                    kafka.stop().await?;
                 }
                 tokio::time::sleep(pause).await;
                 kafka.start().await
@@ -91,9 +91,9 @@ impl Fault {
             Self::ClickHouseKilled | Self::ClickHouseStopped => {
                 let clickhouse = &stage.clickhouse;
                 if self == Self::ClickHouseKilled {
-                    clickhouse.kill().await?
+                    clickhouse.kill().await?;
                 } else {
-                    clickhouse.stop().await?
+                    clickhouse.stop().await?;
                 }
                 tokio::time::sleep(pause).await;
                 clickhouse.start().await
