@@ -51,13 +51,13 @@ pub fn track(ranges: i64) -> Option<i64> {
 pub fn batch(chunks: usize, rows: usize) -> usize {
     let options = BatchOptions::default().with_max_rows(32 * rows);
     let (mut open, mut batches, now) = (OpenBatch::default(), 0, Instant::now());
+    let chunk = vec![[0u8; 16]; rows];
     for _ in 0..chunks {
-        if open.room(rows, rows * 16, &options) < rows
-            || open.due_at(options.max_age).is_some_and(|due| due < now)
-        {
+        if open.room(&chunk, &options) < rows || open.due_at(options.max_age).is_some_and(|due| due < now) {
             open = OpenBatch::default();
         }
-        open.add(rows, rows * 16, Origin::of_batch(Vec::new()), now);
+        open.size.add(&chunk);
+        open.add(rows, Origin::of_batch(Vec::new()), now);
         if open.is_full(&options) {
             (open, batches) = (OpenBatch::default(), batches + 1);
         }

@@ -62,6 +62,13 @@ pub trait Rows: Send + Sized + 'static {
         None
     }
 
+    /// A number for each row. The reducer makes rows with the same number into one, as
+    /// [`Fold`](crate::Fold) does. The limits of a batch then count numbers, and bytes in
+    /// proportion. `None`, the default: each row stays one row.
+    fn groups(&self) -> Option<&[u64]> {
+        None
+    }
+
     /// Keeps the first `len` rows.
     fn truncate(&mut self, len: usize);
 

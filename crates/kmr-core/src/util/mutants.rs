@@ -66,6 +66,14 @@ pub(crate) enum Mutant {
     SleepsAfterStrays,
     /// Positions are not compared with the ends of logs.
     IgnoresUnread,
+    /// A rejected row that is made of several records becomes the dead letter of the first one, and
+    /// finishes the others.
+    LosesMergedClaims,
+    /// A batch that is split leaves all claims with its first half.
+    SplitsWithoutClaims,
+    /// A batch that is discarded stays in the reducer, and its rows come again with the records
+    /// that are read again.
+    KeepsDiscarded,
 }
 
 /// Whether a mutant is enabled in this thread.

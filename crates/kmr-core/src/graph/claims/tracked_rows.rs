@@ -9,6 +9,7 @@ use super::hold::Hold;
 use crate::graph::fetch::hand_off::HandOff;
 use crate::reducer::{Rows, SourceRange};
 use crate::spans::Links;
+use crate::util::mutants::{Mutant, enabled};
 
 /// Rows on their way to a reducer.
 #[derive(Debug)]
@@ -229,7 +230,8 @@ impl Cut {
         }
         left.extend(Some(Hold::Whole(claim)).filter(|hold| !hold.is_empty()));
         // An empty claim may still hold bytes. They stay with the side that has rows.
-        right.push(Hold::Whole(upper));
+        let side = if enabled(Mutant::SplitsWithoutClaims) { left } else { right };
+        side.push(Hold::Whole(upper));
     }
 
     fn split_part(&self, part: Hold, left: &mut Vec<Hold>, right: &mut Vec<Hold>) {

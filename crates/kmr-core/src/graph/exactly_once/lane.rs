@@ -22,6 +22,7 @@ use crate::graph::claims::tracked_rows::TrackedRows;
 use crate::graph::commit::ledger::Ledger;
 use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::commit::plan_state::StartingPosition;
+use crate::graph::reduce::size::BatchSize;
 use crate::metrics::FlushCause;
 use crate::record::TopicPartition;
 use crate::reducer::{BatchOptions, Rows};
@@ -74,8 +75,8 @@ pub(super) struct Lane<R> {
     pub(super) discards: bool,
     pub(super) delivery: Option<BlockDelivery>,
     waiting: VecDeque<(Instant, TrackedRows<R>)>,
-    rows: usize,
-    bytes: usize,
+    /// The size of the waiting rows.
+    size: BatchSize,
     replay: Option<Replay<R>>,
 }
 
@@ -93,8 +94,7 @@ impl<R: Rows> Lane<R> {
             discards: false,
             delivery: None,
             waiting: VecDeque::new(),
-            rows: 0,
-            bytes: 0,
+            size: BatchSize::default(),
             replay: None,
         })
     }
@@ -104,8 +104,7 @@ impl<R: Rows> Lane<R> {
         if self.discards {
             return false;
         }
-        self.rows += rows.rows.len();
-        self.bytes += rows.rows.bytes();
+        self.size.add(&rows.rows);
         self.waiting.push_back((now, rows));
         self.start.is_some() && self.fill_replay()
     }
@@ -123,6 +122,7 @@ impl<R: Rows> Lane<R> {
         let Some(replay) = self.replay.as_mut().filter(|replay| !replay.complete) else {
             return false;
         };
+        let mut has_taken = false;
         while let Some((_, rows)) = self.waiting.front_mut() {
             let total = rows.rows.len();
             let in_plan =
@@ -131,15 +131,23 @@ impl<R: Rows> Lane<R> {
                 break;
             }
             let rest = (in_plan < total).then(|| rows.split_off(in_plan));
-            self.rows -= rows.rows.len();
-            self.bytes -= rows.rows.bytes();
             let Some((at, rows)) = self.waiting.pop_front() else { break };
             replay.rows.push(rows);
+            has_taken = true;
             if let Some(rest) = rest {
                 self.waiting.push_front((at, rest));
             }
         }
+        if has_taken {
+            self.measure();
+        }
         true
+    }
+
+    /// Counts the waiting rows again, after some were taken.
+    fn measure(&mut self) {
+        self.size = BatchSize::default();
+        self.waiting.iter().for_each(|(_, rows)| self.size.add(&rows.rows));
     }
 
     /// The plan of the replayed block, and the records that it holds so far.
@@ -165,7 +173,7 @@ impl<R: Rows> Lane<R> {
             return replay.complete.then_some((Due::Replay, None));
         }
         let (since, _) = self.waiting.front()?;
-        let is_full = self.rows >= options.max_rows || self.bytes >= options.max_bytes;
+        let is_full = self.size.reaches(options.max_rows, options.max_bytes);
         let at = (!is_full && !self.flushes)
             .then(|| since.checked_add(options.max_age).unwrap_or(far_future(*since)));
         Some((Due::Since(*since), at))
@@ -175,9 +183,9 @@ impl<R: Rows> Lane<R> {
     pub(super) fn cause(&self, options: &BatchOptions, is_starved: bool) -> FlushCause {
         if self.replay.is_some() {
             FlushCause::Replay
-        } else if self.rows >= options.max_rows {
+        } else if self.size.rows() >= options.max_rows {
             FlushCause::Rows
-        } else if self.bytes >= options.max_bytes {
+        } else if self.size.bytes() >= options.max_bytes {
             FlushCause::Bytes
         } else if self.flushes {
             FlushCause::Drain
@@ -189,7 +197,8 @@ impl<R: Rows> Lane<R> {
     }
 
     /// Takes the next block: the replayed one with its plan, or as many rows as fit. It grows past
-    /// `max_rows` while its records hold less than `growth_bytes` of the memory budget.
+    /// `max_rows` while its records hold less than `growth_bytes` of the memory budget. A block of
+    /// folded rows ends there, because its next owner has to hold all of its records at once (E8).
     pub(super) fn take_block(
         &mut self,
         options: &BatchOptions,
@@ -198,12 +207,13 @@ impl<R: Rows> Lane<R> {
         if let Some(Replay { plan, rows, .. }) = self.replay.take() {
             return (Some(plan), rows);
         }
-        let (mut block, mut size) = (Vec::new(), Size::default());
-        let mut limits = Limits { rows: grown(options.max_rows), bytes: options.max_bytes };
+        let (mut block, mut size) = (Vec::new(), BatchSize::default());
+        let mut max_rows = grown(options.max_rows);
         let mut held = 0;
-        while size.rows < limits.rows && size.bytes < limits.bytes {
+        while !size.reaches(max_rows, options.max_bytes) {
             let Some((at, mut rows)) = self.waiting.pop_front() else { break };
-            let fit = rows.record_boundary(size.room(&rows, limits), block.is_empty());
+            let room = size.room(&rows.rows, max_rows, options.max_bytes);
+            let fit = rows.record_boundary(room, block.is_empty());
             if fit < rows.rows.len() {
                 let rest = (fit > 0).then(|| rows.split_off(fit));
                 let (waiting, fitting) = match rest {
@@ -214,16 +224,14 @@ impl<R: Rows> Lane<R> {
                 block.extend(fitting);
                 break;
             }
-            size.rows += rows.rows.len();
-            size.bytes += rows.rows.bytes();
+            size.add(&rows.rows);
             held += rows.origin.holds().iter().map(|hold| hold.bytes() as u64).sum::<u64>();
-            if held >= growth_bytes {
-                limits.rows = options.max_rows;
-            }
             block.push(rows);
+            if held >= growth_bytes {
+                max_rows = if size.is_folded() { 0 } else { options.max_rows };
+            }
         }
-        self.rows -= block.iter().map(|rows| rows.rows.len()).sum::<usize>();
-        self.bytes -= block.iter().map(|rows| rows.rows.bytes()).sum::<usize>();
+        self.measure();
         (None, block)
     }
 
@@ -247,7 +255,7 @@ impl<R: Rows> Lane<R> {
     pub(super) fn discard(&mut self) {
         self.discards = true;
         self.waiting.clear();
-        (self.rows, self.bytes, self.replay) = (0, 0, None);
+        (self.size, self.replay) = (BatchSize::default(), None);
         let is_unplanned = |delivery: &mut BlockDelivery| !delivery.planned.load(Ordering::Relaxed);
         if let Some(delivery) = self.delivery.take_if(is_unplanned) {
             delivery.task.abort();
@@ -259,30 +267,6 @@ impl<R: Rows> Lane<R> {
 fn grown(max_rows: usize) -> usize {
     let limit = BatchOptions::default().max_rows;
     max_rows.max(max_rows.saturating_mul(MAX_GROWTH).min(limit))
-}
-
-/// The limits of a block.
-#[derive(Clone, Copy)]
-struct Limits {
-    rows: usize,
-    bytes: usize,
-}
-
-/// The size of a block.
-#[derive(Clone, Copy, Default)]
-struct Size {
-    rows: usize,
-    bytes: usize,
-}
-
-impl Size {
-    /// How many of `rows` fit by number and, with rows of equal size, by bytes.
-    fn room<R: Rows>(self, rows: &TrackedRows<R>, limits: Limits) -> usize {
-        let (count, bytes) = (rows.rows.len(), rows.rows.bytes());
-        let free = limits.bytes.saturating_sub(self.bytes);
-        let by_bytes = if bytes <= free { count } else { free / (bytes / count.max(1)).max(1) };
-        limits.rows.saturating_sub(self.rows).min(by_bytes).min(count)
-    }
 }
 
 /// Later than any deadline.

@@ -48,7 +48,6 @@ use crate::util::ordered_watch;
 struct CompletedInsert<O> {
     assignment: AssignmentId,
     contents: Contents,
-    rows: usize,
     rejections: Rejections,
     outcome: Outcome<O>,
 }
@@ -354,7 +353,7 @@ impl<R: Reducer> BlockTask<R> {
                 Outcome::Withdrawn
             };
             let PlannedBlock { contents, rejections, .. } = block;
-            CompletedInsert { assignment, contents, rows, rejections, outcome }
+            CompletedInsert { assignment, contents, rejections, outcome }
         });
         BlockDelivery { task, planned }
     }
@@ -362,7 +361,8 @@ impl<R: Reducer> BlockTask<R> {
     /// Handles the end of a block. Its output goes downstream with the claims on its records, or
     /// the records are abandoned.
     async fn complete(&mut self, completed: CompletedInsert<R::Output>) -> Result<(), Error> {
-        let CompletedInsert { assignment, contents, rows, rejections, outcome } = completed;
+        let CompletedInsert { assignment, contents, rejections, outcome } = completed;
+        let rows = contents.rows();
         if let Some(lane) = self.lanes.get_mut(&assignment) {
             lane.delivery = None;
             if matches!(outcome, Outcome::Abandoned) {

@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::size::BatchSize;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::claims::hold::{Hold, assignments};
 use crate::graph::claims::tracked_rows::Origin;
 use crate::metrics::FlushCause;
-use crate::reducer::BatchOptions;
+use crate::reducer::{BatchOptions, Rows};
 use crate::spans::Links;
 
 /// The records of a batch, in the order in which their rows were accepted.
@@ -32,6 +33,11 @@ impl Contents {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.parts.is_empty()
+    }
+
+    /// Number of rows, as they were accepted.
+    pub(crate) fn rows(&self) -> usize {
+        self.parts.iter().map(|part| part.rows).sum()
     }
 
     pub(crate) fn assignments(&self) -> BTreeSet<AssignmentId> {
@@ -84,16 +90,14 @@ impl Contents {
 #[derive(Debug, Default)]
 pub(crate) struct OpenBatch {
     pub(crate) contents: Contents,
-    pub(crate) rows: usize,
-    pub(crate) bytes: usize,
+    pub(crate) size: BatchSize,
     opened: Option<Instant>,
 }
 
 impl OpenBatch {
-    pub(crate) fn add(&mut self, rows: usize, bytes: usize, origin: Origin, now: Instant) {
+    /// Adds rows that [`size`](Self::size) counts already.
+    pub(crate) fn add(&mut self, rows: usize, origin: Origin, now: Instant) {
         self.opened.get_or_insert(now);
-        self.rows += rows;
-        self.bytes += bytes;
         self.contents.push(rows, origin);
     }
 
@@ -103,12 +107,12 @@ impl OpenBatch {
 
     /// Whether it accepts no further row.
     pub(crate) fn is_full(&self, options: &BatchOptions) -> bool {
-        self.rows >= options.max_rows || self.bytes >= options.max_bytes
+        self.size.reaches(options.max_rows, options.max_bytes)
     }
 
     /// Which limit keeps it from accepting another row.
     pub(crate) fn limit(&self, options: &BatchOptions) -> FlushCause {
-        if self.rows >= options.max_rows { FlushCause::Rows } else { FlushCause::Bytes }
+        if self.size.rows() >= options.max_rows { FlushCause::Rows } else { FlushCause::Bytes }
     }
 
     /// When its age makes it due. `None` while it is empty or if `max_age` is out of range.
@@ -116,13 +120,10 @@ impl OpenBatch {
         self.opened.and_then(|opened| opened.checked_add(max_age))
     }
 
-    /// How many of `rows` rows, `bytes` in all, it accepts. At least 1 if it is empty.
-    pub(crate) fn room(&self, rows: usize, bytes: usize, options: &BatchOptions) -> usize {
-        let by_count = options.max_rows.saturating_sub(self.rows);
-        let left = options.max_bytes.saturating_sub(self.bytes);
-        let by_bytes = if bytes <= left { rows } else { left / (bytes / rows.max(1)).max(1) };
+    /// How many of the first rows it accepts. At least 1 if it is empty.
+    pub(crate) fn room<R: Rows>(&self, rows: &R, options: &BatchOptions) -> usize {
         let least = usize::from(self.is_empty());
-        by_count.min(by_bytes).max(least).min(rows)
+        self.size.room(rows, options.max_rows, options.max_bytes).max(least).min(rows.len())
     }
 }
 
@@ -139,8 +140,8 @@ mod tests {
         let mut batch = OpenBatch::default();
         assert_eq!(batch.due_at(Duration::from_secs(4)), None);
         let now = Instant::now();
-        batch.add(1, 1, origin(), now);
-        batch.add(1, 1, origin(), now + Duration::from_secs(3));
+        batch.add(1, origin(), now);
+        batch.add(1, origin(), now + Duration::from_secs(3));
         assert_eq!(batch.due_at(Duration::from_secs(4)), Some(now + Duration::from_secs(4)));
         assert_eq!(batch.due_at(Duration::MAX), None);
     }
@@ -149,14 +150,18 @@ mod tests {
     fn room_is_exact_by_count_and_bounded_by_bytes() {
         let options = BatchOptions::default().with_max_rows(10).with_max_bytes(1000);
         let mut batch = OpenBatch::default();
-        assert_eq!(batch.room(25, 250, &options), 10);
-        assert_eq!(batch.room(1, 5000, &options), 1, "one row is always admitted");
-        assert_eq!(batch.room(4, 2000, &options), 2);
-        batch.add(7, 900, origin(), Instant::now());
-        assert_eq!(batch.room(25, 250, &options), 3);
-        assert_eq!(batch.room(4, 800, &options), 0);
+        let add = |batch: &mut OpenBatch, rows: usize, row| {
+            batch.size.add(&vec![row; rows]);
+            batch.add(rows, origin(), Instant::now());
+        };
+        assert_eq!(batch.room(&vec![[0u8; 10]; 25], &options), 10);
+        assert_eq!(batch.room(&vec![[0u8; 5000]; 1], &options), 1, "one row is always admitted");
+        assert_eq!(batch.room(&vec![[0u8; 500]; 4], &options), 2);
+        add(&mut batch, 6, [0u8; 150]);
+        assert_eq!(batch.room(&vec![[0u8; 10]; 25], &options), 4);
+        assert_eq!(batch.room(&vec![[0u8; 200]; 4], &options), 0);
         assert!(!batch.is_full(&options));
-        batch.add(3, 30, origin(), Instant::now());
+        add(&mut batch, 4, [0u8; 150]);
         assert!(batch.is_full(&options));
     }
 }

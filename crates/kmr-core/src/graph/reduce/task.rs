@@ -45,13 +45,13 @@ pub(crate) struct ReduceTask<R: Reducer> {
 struct Frozen<R: Reducer> {
     delivery: FrozenRows<R>,
     contents: Contents,
+    /// Number of rows in the sink. Folded rows are fewer than those in `contents`.
     rows: usize,
 }
 
 /// A batch whose delivery has ended.
 struct CompletedDelivery<O> {
     contents: Contents,
-    rows: usize,
     result: Result<Delivered<O>, Error>,
 }
 
@@ -160,15 +160,16 @@ impl<R: Reducer> ReduceTask<R> {
         let mut hand_off = rows.hand_off.take();
         loop {
             let count = rows.rows.len();
-            let room = self.open.room(count, rows.rows.bytes(), &self.runtime.options);
+            let room = self.open.room(&rows.rows, &self.runtime.options);
             if room == 0 {
                 self.freeze(self.open.limit(&self.runtime.options))?;
                 continue;
             }
             let rest = (room < count).then(|| rows.split_off(room));
-            let (count, bytes) = (rows.rows.len(), rows.rows.bytes());
+            let count = rows.rows.len();
+            self.open.size.add(&rows.rows);
             let origin = self.runtime.accept(rows)?;
-            self.open.add(count, bytes, origin, Instant::now());
+            self.open.add(count, origin, Instant::now());
             // The intake may poll again while the batch is frozen.
             hand_off = hand_off.filter(|_| rest.is_some());
             if self.open.is_full(&self.runtime.options) {
@@ -195,11 +196,12 @@ impl<R: Reducer> ReduceTask<R> {
         };
         let discards = self.runtime.options.partial_batch == PartialBatch::Discard && ends();
         if discards && !open.is_full(&self.runtime.options) {
-            telemetry::batch_dropped(&self.runtime.stage, open.rows);
+            telemetry::batch_dropped(&self.runtime.stage, open.size.rows());
             return Ok(());
         }
-        self.runtime.recorder.batch(cause, open.rows);
-        self.frozen.push_back(Frozen { delivery, contents: open.contents, rows: open.rows });
+        let rows = open.size.rows();
+        self.runtime.recorder.batch(cause, rows);
+        self.frozen.push_back(Frozen { delivery, contents: open.contents, rows });
         Ok(())
     }
 
@@ -215,7 +217,7 @@ impl<R: Reducer> ReduceTask<R> {
             let task = self.in_flight.spawn(async move {
                 let _timer = timer;
                 let result = deliver(&*delivery, &context, &entry).await;
-                CompletedDelivery { contents, rows, result }
+                CompletedDelivery { contents, result }
             });
             self.deliveries.retain(|delivery| !delivery.task.is_finished());
             self.deliveries.push(DeliveryTask { task, assignments });
@@ -225,8 +227,9 @@ impl<R: Reducer> ReduceTask<R> {
     /// A delivery ended. Rejected rows become dead letters, and the output goes downstream with all
     /// other records.
     async fn complete(&mut self, completed: CompletedDelivery<R::Output>) -> Result<(), Error> {
-        let CompletedDelivery { mut contents, rows, result } = completed;
+        let CompletedDelivery { mut contents, result } = completed;
         let Delivered { output, mut rejected, .. } = result?;
+        let rows = contents.rows();
         let accepted = rows.saturating_sub(rejected.len());
         self.runtime.counters.delivered(&self.runtime.stage, accepted);
         rejected.sort_by_key(|row| row.index);
@@ -274,7 +277,9 @@ impl<R: Reducer> ReduceTask<R> {
         self.frozen.retain(|frozen| !states.is_dead(&frozen.contents.assignments()));
         if states.is_dead(&self.open.contents.assignments()) {
             self.open = OpenBatch::default();
-            self.runtime.freeze().map(drop)?;
+            if !enabled(Mutant::KeepsDiscarded) {
+                self.runtime.freeze().map(drop)?;
+            }
         }
         Ok(())
     }
