@@ -11,6 +11,7 @@ mod dead_letter;
 mod error;
 #[cfg_attr(not(feature = "metrics"), expect(unreachable_pub, reason = "only a status has events"))]
 mod event;
+pub mod fold;
 mod fork;
 mod graph;
 mod health;
@@ -49,6 +50,7 @@ pub use dead_letter::DeadLetter;
 pub use error::{BoxError, CodedError, Error, Retryable, StopConsumer, error_chain};
 #[cfg(feature = "metrics")]
 pub use event::{Event, EventKind};
+pub use fold::{Fold, FoldReducer, FoldRows};
 pub use fork::{Either, Fork, ForkOutput, ForkRows};
 pub use graph::pipeline::Pipeline;
 pub use health::{Health, PartitionHealth, UnreachableLeader};

@@ -3,10 +3,12 @@
 
 mod cluster;
 mod embedded;
+mod foldable;
 mod new_record;
 mod offsets;
 #[cfg(feature = "testing")]
 pub mod sim;
 
 pub use embedded::EmbeddedCluster;
+pub use foldable::assert_foldable;
 pub use new_record::NewRecord;

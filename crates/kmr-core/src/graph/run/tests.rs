@@ -5,6 +5,7 @@ mod circuit_breaker;
 mod dead_letters;
 mod exactly_once;
 mod fair_shares;
+mod folds;
 mod kit;
 mod lifecycle;
 mod listeners;
