@@ -170,10 +170,11 @@ impl ClusterState {
     }
 }
 
-/// The fingerprint of simulated rows.
-pub(super) fn fingerprint(rows: &[RowId]) -> Fingerprint {
-    let text: String =
-        rows.iter().map(|row| format!("{} {} {};", row.partition, row.offset, row.number)).collect();
+/// The fingerprint of simulated rows, each with the ids of its values.
+pub(super) fn fingerprint(rows: &[Vec<RowId>]) -> Fingerprint {
+    let id = |id: &RowId| format!("{} {} {}", id.partition, id.offset, id.number);
+    let row = |ids: &Vec<RowId>| ids.iter().map(id).collect::<Vec<_>>().join("+") + ";";
+    let text: String = rows.iter().map(row).collect();
     // FNV-1a of 128 bits.
     let fold = |hash: u128, byte: u8| {
         (hash ^ u128::from(byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013B)

@@ -69,6 +69,7 @@ mod drive;
 mod faults;
 mod fetching;
 mod group;
+mod identify;
 mod log;
 mod member;
 mod memory;

@@ -10,6 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::RowId;
 use super::blocks::fingerprint;
 use super::cluster::{Cluster, ClusterState};
+use super::identify::Identify;
 use super::memory::{Held, HeldBytes};
 use super::schedule::SinkFault;
 use crate::dead_letter::DeadLetter;
@@ -40,6 +41,12 @@ impl Sinks {
         self.seed
     }
 
+    /// Whether the run is in exactly-once mode.
+    #[cfg(test)]
+    pub(super) fn is_exactly_once(&self) -> bool {
+        self.cluster.simulation.exactly_once
+    }
+
     /// A reducer for any rows. `identify` returns the id of a row. Each row of a record has a
     /// number of its own, from 0. A delivery passes its rows to the next stage.
     ///
@@ -50,6 +57,21 @@ impl Sinks {
         name: &str,
         identify: fn(&T) -> RowId,
     ) -> SimSink<T> {
+        self.new_sink(name, Identify::Single(identify))
+    }
+
+    /// A reducer for rows that a [`Fold`](crate::Fold) makes. `ids` returns the ids of all values
+    /// in a row, and `count` how many the row itself has counted: both must be the same.
+    pub fn folded_sink<T: Clone + Send + Sync + 'static>(
+        &self,
+        name: &str,
+        ids: fn(&T) -> Vec<RowId>,
+        count: fn(&T) -> u64,
+    ) -> SimSink<T> {
+        self.new_sink(name, Identify::Folded { ids, count })
+    }
+
+    fn new_sink<T>(&self, name: &str, identify: Identify<T>) -> SimSink<T> {
         let index = self.cluster.lock().oracle.sink(name);
         SimSink {
             cluster: self.cluster.clone(),
@@ -161,7 +183,7 @@ pub struct SimSink<T> {
     cluster: Cluster,
     name: Arc<str>,
     index: usize,
-    identify: fn(&T) -> RowId,
+    identify: Identify<T>,
     rejects: fn(&T) -> bool,
     options: BatchOptions,
     memory: HeldBytes,
@@ -230,20 +252,28 @@ struct RowBatch<T> {
     cluster: Cluster,
     name: Arc<str>,
     index: usize,
-    identify: fn(&T) -> RowId,
+    identify: Identify<T>,
     rejects: fn(&T) -> bool,
     rows: Vec<T>,
     _held: Vec<Held>,
 }
 
 impl<T> RowBatch<T> {
-    fn ids(&self) -> Vec<RowId> {
-        self.rows.iter().map(self.identify).collect()
+    /// The ids of the values in each row.
+    fn ids(&self) -> Vec<Vec<RowId>> {
+        self.rows.iter().map(|row| self.identify.ids(row)).collect()
+    }
+
+    /// Every row must have counted its values.
+    fn check_counts(&self, state: &mut ClusterState) {
+        if let Some(what) = self.rows.iter().find_map(|row| self.identify.miscount(row)) {
+            state.violate("a folded row counts each value once", what);
+        }
     }
 }
 
-/// A row of a block: its index in the batch, its id, and whether the sink rejects it.
-type BlockRow = (usize, RowId, bool);
+/// A row of a block: its index in the batch, the ids of its values, whether the sink rejects it.
+type BlockRow = (usize, Vec<RowId>, bool);
 
 /// Runs one attempt to insert a block. The sink may complete the insert after its sender has given
 /// up or is gone. If the sink rejects rows, it stores nothing and names at least the first one.
@@ -266,7 +296,7 @@ async fn attempt_block(
             let mut server = server.lock();
             let rejected = server.rejected_rows(&rows);
             if rejected.is_empty() {
-                let rows: Vec<RowId> = rows.into_iter().map(|(_, row, _)| row).collect();
+                let rows: Vec<RowId> = rows.into_iter().flat_map(|(_, ids, _)| ids).collect();
                 server.insert_block(index, &name, &token, &rows);
             } else {
                 server.note(format_args!("{name} rejects rows {rejected:?} under {token}"));
@@ -324,17 +354,21 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
     }
 
     async fn deliver(&self, which: Attempt) -> Result<Delivered<Vec<T>>, DeliveryError> {
+        self.check_counts(&mut self.cluster.lock());
         if let Some(block) = which.block {
             let is_included = |(index, _): &(usize, &T)| !block.excluded_rows.contains(index);
             let rows = self.rows.iter().enumerate().filter(is_included);
-            let rows = rows.map(|(index, row)| (index, (self.identify)(row), (self.rejects)(row))).collect();
+            let rows =
+                rows.map(|(index, row)| (index, self.identify.ids(row), (self.rejects)(row))).collect();
             attempt_block(&self.cluster, (self.index, &self.name), block.token, rows).await?;
             return Ok(Delivered::new(self.rows.clone()));
         }
         let write = |state: &mut ClusterState| {
             state.note(format_args!("{} stores {} rows", self.name, self.rows.len()));
             for row in self.rows.iter().filter(|row| !(self.rejects)(row)) {
-                state.oracle.delivered(self.index, &(self.identify)(row));
+                for id in self.identify.ids(row) {
+                    state.oracle.delivered(self.index, &id);
+                }
             }
         };
         attempt(&self.cluster, &self.name, write).await?;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::Simulation;
 
-use standard::{exact, standard};
+use standard::{exact, folded, folded_exactly_once, standard};
 
 /// Seeds of the normal test run. `cargo xtask sim` sets `KMR_SIM_SEEDS`, or `KMR_SIM_SECONDS` with
 /// `KMR_SIM_FIRST`, or `KMR_SIM_SEED` to run others.
@@ -22,6 +22,16 @@ fn no_seed_breaks_a_rule() {
 #[test]
 fn no_seed_breaks_a_rule_in_exactly_once_mode() {
     check("simulation, exactly once", &exact());
+}
+
+#[test]
+fn no_seed_breaks_a_rule_with_a_fold() {
+    check("simulation with folds", &folded());
+}
+
+#[test]
+fn no_seed_breaks_a_rule_with_a_fold_in_exactly_once_mode() {
+    check("simulation with folds, exactly once", &folded_exactly_once());
 }
 
 fn check(name: &str, simulation: &Simulation) {

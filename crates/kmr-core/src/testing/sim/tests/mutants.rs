@@ -1,7 +1,7 @@
 //! Enables each mutant alone. The invariant checker must find all of them.
 
 use super::super::Simulation;
-use super::standard::{exact, standard};
+use super::standard::{exact, folded, folded_exactly_once, standard};
 use crate::util::mutants::{Mutant, switch};
 
 /// Number of seeds within which the invariant checker must find a mutant.
@@ -190,4 +190,40 @@ fn a_member_commits_on_after_a_commit_that_may_come_late() {
 #[test]
 fn a_plan_is_committed_after_the_insert() {
     assert_found_exactly_once(Mutant::PlansAfterInsert, &["E1 plan before insert"]);
+}
+
+#[test]
+fn a_rejected_row_of_several_records_becomes_one_dead_letter() {
+    assert_found_by(&folded(), Mutant::LosesMergedClaims, &["C1"]);
+}
+
+#[test]
+fn a_rejected_row_of_several_records_becomes_one_dead_letter_in_exactly_once_mode() {
+    assert_found_by(&folded_exactly_once(), Mutant::LosesMergedClaims, &["C1", "E4"]);
+}
+
+#[test]
+fn a_split_batch_finishes_records_of_its_other_half() {
+    assert_found_by(&folded(), Mutant::SplitsWithoutClaims, &["C1"]);
+}
+
+#[test]
+fn a_split_batch_finishes_records_of_its_other_half_in_exactly_once_mode() {
+    assert_found_by(&folded_exactly_once(), Mutant::SplitsWithoutClaims, &["C1", "E1", "E3", "E4"]);
+}
+
+#[test]
+fn a_discarded_batch_is_counted_again_when_its_records_are_read_again() {
+    let rules = ["C1", "no failure without a reason", "a folded row"];
+    assert_found_by(&folded(), Mutant::KeepsDiscarded, &rules);
+}
+
+#[test]
+fn a_folded_block_is_counted_again_under_a_new_token_when_it_is_rebuilt() {
+    assert_found_by(&folded_exactly_once(), Mutant::ChangesToken, &["E1 plan before insert"]);
+}
+
+#[test]
+fn a_rebuilt_block_of_folded_rows_has_other_rows() {
+    assert_found_by(&folded_exactly_once(), Mutant::ChangesRows, &["E4"]);
 }

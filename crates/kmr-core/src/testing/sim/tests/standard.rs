@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::error::{BoxError, Retryable};
+use crate::fold::Fold;
 use crate::graph::pipeline::Pipeline;
 use crate::record::{OwnedRecord, Record};
 use crate::stage::Concurrency;
@@ -18,6 +19,43 @@ use crate::testing::sim::{Fate, RowId, Simulation, Sinks};
 struct Row {
     id: RowId,
     rejected: bool,
+}
+
+/// A row that is made of several rows with the same key.
+#[derive(Clone, Debug)]
+struct Total {
+    key: i64,
+    count: u64,
+    ids: Vec<RowId>,
+    rejected: bool,
+}
+
+impl Total {
+    fn of(row: Row, keys: i64) -> Self {
+        let key = (row.id.offset + row.id.number as i64) % keys;
+        Self { key, count: 1, ids: vec![row.id], rejected: row.rejected }
+    }
+
+    fn merge(&mut self, later: Self) {
+        self.count += later.count;
+        self.ids.extend(later.ids);
+    }
+
+    /// A row that the sink rejects has a key of its own.
+    fn key(&self) -> (i64, bool) {
+        (self.key, self.rejected)
+    }
+}
+
+/// The fold of rows. The number of keys depends on the seed. The rows of one record have different
+/// keys, unless there are few.
+fn fold(sinks: &Sinks) -> Fold<Row, (i64, bool), Total> {
+    let keys = 1 + i64::try_from(sinks.seed() / 3 % 13).unwrap_or(0);
+    Fold::by_key(
+        move |row: &Row| Total::of(row.clone(), keys).key(),
+        move |row| Total::of(row, keys),
+        Total::merge,
+    )
 }
 
 /// What the strategy does with a record. The payload holds it as text.
@@ -161,12 +199,6 @@ fn strategy(sinks: &Sinks) -> Pipeline {
 
 /// The strategies of exactly-once mode: map stages and one reduce.
 pub(super) fn exact() -> Simulation {
-    fn fate(record: &Record<'_>) -> Fate {
-        match Instruction::read(record) {
-            Instruction::Rejected(rows) => Fate::Rejectable(rows),
-            instruction => instruction.fate(),
-        }
-    }
     let strategy = |sinks: &Sinks| -> Pipeline {
         let store = || sinks.sink("store", |row: &Row| row.id.clone()).rejecting(|row| row.rejected);
         let attempts = Attempts::default();
@@ -190,18 +222,67 @@ pub(super) fn exact() -> Simulation {
             }
         }
     };
-    let records = |chance: u64| {
-        let record = NewRecord::default().with_payload(Instruction::random(chance).text());
-        if chance.is_multiple_of(7) { record } else { record.with_key(format!("key {}", chance % 5)) }
+    Simulation::new(strategy).records(record).fate(exact_fate).exactly_once()
+}
+
+/// The strategies with folds.
+fn folding_strategy(sinks: &Sinks) -> Pipeline {
+    let store = || {
+        let store = sinks.folded_sink("store", |total: &Total| total.ids.clone(), |total| total.count);
+        fold(sinks).into(store.rejecting(|total| total.rejected))
     };
-    Simulation::new(strategy).records(records).fate(fate).exactly_once()
+    let attempts = Attempts::default();
+    let sync = move |record: &Record<'_>| attempts.count(record).and_then(|()| rows(record));
+    let slow = move |record: OwnedRecord| async move {
+        let instruction = Instruction::read(&record.as_record());
+        if let Instruction::Slow(millis) = instruction {
+            tokio::time::sleep(Duration::from_millis(millis)).await;
+        }
+        rows(&record.as_record())
+    };
+    match sinks.seed() % 3 {
+        0 => Strategy::new().flat_map(sync).reduce(store()).reduce_err(sinks.dead_letters()),
+        1 => {
+            let several = Strategy::new().map_concurrency(Concurrency::in_order(5)).flat_map(slow);
+            several.reduce(store()).reduce_err(sinks.dead_letters())
+        }
+        _ if sinks.is_exactly_once() => {
+            let by_key = Strategy::new().map_concurrency(Concurrency::by_key(8)).flat_map(slow);
+            by_key.reduce(store()).reduce_err(sinks.dead_letters())
+        }
+        _ => {
+            let archive =
+                sinks.folded_sink("archive", |total: &Total| total.ids.clone(), |total| total.count);
+            let fold = Fold::by_key(Total::key, |total| total, Total::merge);
+            let pass_on = |totals: Vec<Total>| Ok::<_, BoxError>(totals);
+            let stored = Strategy::new().flat_map(sync).reduce(store());
+            stored.flat_map(pass_on).reduce(fold.into(archive)).reduce_err(sinks.dead_letters())
+        }
+    }
+}
+
+/// Folds in at-least-once mode.
+pub(super) fn folded() -> Simulation {
+    Simulation::new(folding_strategy).records(record).fate(|record| Instruction::read(record).fate())
+}
+
+/// Folds in exactly-once mode.
+pub(super) fn folded_exactly_once() -> Simulation {
+    Simulation::new(folding_strategy).records(record).fate(exact_fate).exactly_once()
+}
+
+fn record(chance: u64) -> NewRecord {
+    let record = NewRecord::default().with_payload(Instruction::random(chance).text());
+    if chance.is_multiple_of(7) { record } else { record.with_key(format!("key {}", chance % 5)) }
+}
+
+fn exact_fate(record: &Record<'_>) -> Fate {
+    match Instruction::read(record) {
+        Instruction::Rejected(rows) => Fate::Rejectable(rows),
+        instruction => instruction.fate(),
+    }
 }
 
 pub(super) fn standard() -> Simulation {
-    Simulation::new(strategy)
-        .records(|chance| {
-            let record = NewRecord::default().with_payload(Instruction::random(chance).text());
-            if chance % 7 == 0 { record } else { record.with_key(format!("key {}", chance % 5)) }
-        })
-        .fate(|record| Instruction::read(record).fate())
+    Simulation::new(strategy).records(record).fate(|record| Instruction::read(record).fate())
 }
