@@ -112,6 +112,9 @@ pub enum RowKind {
     Traced,
     /// Partition, offset and the whole payload, so that rows are as large as records.
     Payload,
+    /// Sixteen rows per partition and batch, with the partition, the first offset, and the count
+    /// and sum of the numbers in the JSON payloads.
+    Folded,
 }
 
 /// The sink's fault.

@@ -52,6 +52,7 @@ impl Scene {
                 ("topic LowCardinality(String), number UInt64, consumer UInt32, mapped_at Int64", "")
             }
             RowKind::Payload => ("payload String", ""),
+            RowKind::Folded => ("records UInt64, numbers UInt64", ""),
         };
         let create = format!(
             "CREATE TABLE {TABLE} (partition UInt32, offset UInt64, {columns}) ENGINE = MergeTree \

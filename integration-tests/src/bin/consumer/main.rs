@@ -117,6 +117,9 @@ fn pipeline(settings: &Settings) -> Pipeline {
         }
         RowKind::Traced => Strategy::new().map(rows::traced).reduce(sink(settings)),
         RowKind::Payload => Strategy::new().map(rows::payload).reduce(sink(settings)),
+        RowKind::Folded => {
+            Strategy::new().map(rows::number).reduce(rows::by_number().into(sink::<rows::Folded>(settings)))
+        }
     };
     if settings.dead_letters {
         strategy.reduce_err(OsStreamWriter::stderr().max_age(Duration::from_millis(100)))

@@ -2,7 +2,8 @@
 
 use std::time::SystemTime;
 
-use kmr_core::Record;
+use kmr_core::fold::{Count, First, Merge as _, Sum};
+use kmr_core::{Fold, Record};
 use kmr_sinks::clickhouse::Row;
 use serde::{Deserialize, Serialize, Serializer};
 
@@ -31,6 +32,23 @@ pub(crate) struct Payload {
     partition: u32,
     offset: u64,
     payload: Bytes,
+}
+
+/// The row of several records.
+#[derive(Row, Serialize)]
+#[clickhouse(crate = "kmr_sinks::clickhouse")]
+pub(crate) struct Folded {
+    partition: u32,
+    offset: First<u64>,
+    records: Count,
+    numbers: Sum<u64>,
+}
+
+/// The number in a record's payload.
+pub(crate) struct Number {
+    partition: u32,
+    offset: u64,
+    number: u64,
 }
 
 /// Serializes as bytes, not as a sequence of numbers.
@@ -76,6 +94,27 @@ pub(crate) fn traced(record: &Record<'_>) -> Result<Traced, serde_json::Error> {
 pub(crate) fn payload(record: &Record<'_>) -> Result<Payload, std::convert::Infallible> {
     let (partition, offset) = position(record);
     Ok(Payload { partition, offset, payload: Bytes(record.payload().unwrap_or_default().to_vec()) })
+}
+
+pub(crate) fn number(record: &Record<'_>) -> Result<Number, serde_json::Error> {
+    let Parsed { number } = serde_json::from_slice(record.payload().unwrap_or_default())?;
+    let (partition, offset) = position(record);
+    Ok(Number { partition, offset, number })
+}
+
+/// Folds numbers into sixteen rows per partition.
+pub(crate) fn by_number() -> Fold<Number, (u32, u64), Folded> {
+    let key = |number: &Number| (number.partition, number.offset % 16);
+    let row = |Number { partition, offset, number }| Folded {
+        partition,
+        offset: First(offset),
+        records: Count::ONE,
+        numbers: Sum(number),
+    };
+    Fold::by_key(key, row, |row: &mut Folded, later| {
+        row.records.merge(later.records);
+        row.numbers.merge(later.numbers);
+    })
 }
 
 /// Kafka has no negative partitions or offsets.

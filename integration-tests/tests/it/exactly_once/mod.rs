@@ -9,6 +9,7 @@ mod commit_metadata;
 mod cost;
 mod epochs;
 mod example;
+mod folds;
 mod gaps;
 mod kills;
 mod late_commits;
