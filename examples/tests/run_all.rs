@@ -83,6 +83,12 @@ fn custom_reducer() {
 }
 
 #[test]
+fn per_minute() {
+    let stdout = run("per_minute").stdout;
+    assert!(stdout.contains("30000 visits are") && stdout.contains("slowest: 999"), "{stdout}");
+}
+
+#[test]
 fn several_topics() {
     assert!(run("several_topics").stdout.contains("30 orders, 20 of them shipped"));
 }

@@ -32,6 +32,11 @@ pub use os_stream::{JsonLines, OsStreamError, OsStreamWriter};
 #[doc = include_str!("../../../README.md")]
 struct FrontPage;
 
+/// Compiles the examples of the page on folds.
+#[cfg(all(doctest, feature = "clickhouse"))]
+#[doc = include_str!("../../../docs/folds.md")]
+struct FoldsPage;
+
 /// Compiles the examples of the page on JSON rows.
 #[cfg(all(doctest, feature = "clickhouse"))]
 #[doc = include_str!("../../../docs/json-rows.md")]

@@ -111,8 +111,8 @@ impl<R: ClickHouseRow> Rows for EncodedRows<R> {
 }
 
 fn no_record(table: &DescribedTable) -> ClickHouseError {
-    let problem = ".record_columns() needs rows that were mapped from a record; rows downstream of another reduce have \
-                   none: remove it there";
+    let problem = ".record_columns() needs rows that were mapped from a record; rows downstream of another reduce, \
+                   and folded rows, have none: remove it there";
     ClickHouseError::Schema { table: table.name.clone(), problem: problem.into() }
 }
 
