@@ -26,6 +26,8 @@ pub enum Signal {
     Terminate,
     /// SIGKILL, `kill -9`.
     Kill,
+    /// SIGHUP: read the configuration again.
+    Hangup,
     /// SIGSTOP: freeze.
     Stop,
     /// SIGCONT: resume.
@@ -37,6 +39,7 @@ impl Signal {
         match self {
             Self::Interrupt => "INT",
             Self::Terminate => "TERM",
+            Self::Hangup => "HUP",
             Self::Kill => "KILL",
             Self::Stop => "STOP",
             Self::Continue => "CONT",

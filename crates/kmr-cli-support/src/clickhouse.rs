@@ -1,5 +1,6 @@
 //! A ClickHouse client for single requests, and the remedies that its error texts name.
 
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -14,6 +15,32 @@ const PASSWORD: &str = "KMR_CLICKHOUSE_PASSWORD";
 /// Timeout of a request; the client has none of its own.
 const REQUEST: Duration = Duration::from_secs(60);
 
+/// What identifies a user, and the server.
+#[derive(Clone, Default)]
+pub struct Access {
+    /// The user's name. `None`: the server's default user.
+    pub user: Option<String>,
+    /// The user's password.
+    pub password: Option<String>,
+    /// A token in place of both.
+    pub bearer_token: Option<String>,
+    /// A PEM file of CA certificates, in place of the system's.
+    pub ca_certificate: Option<std::path::PathBuf>,
+}
+
+impl Access {
+    /// The user and the password of the environment.
+    pub fn of_environment() -> Self {
+        Self { user: user(), password: password(), ..Self::default() }
+    }
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Access").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
 /// A server and a table on it.
 pub struct Server<'a> {
     client: Client,
@@ -23,15 +50,26 @@ pub struct Server<'a> {
 }
 
 impl<'a> Server<'a> {
-    /// A client of the server; it connects with the first request.
+    /// A client of the server, with the credentials of the environment. It connects with the first
+    /// request.
     pub fn new(args: &'a ClickHouseArgs) -> Self {
-        let (client, problem) = match https_client(&url(args)) {
+        Self::with_access(args, &Access::of_environment())
+    }
+
+    /// A client with these credentials.
+    pub fn with_access(args: &'a ClickHouseArgs, access: &Access) -> Self {
+        let (client, problem) = match https_client(&url(args), access.ca_certificate.as_deref()) {
             None => (Client::default(), None),
             Some(Ok(client)) => (client, None),
             Some(Err(problem)) => (Client::default(), Some(problem)),
         };
-        let client = client.with_url(url(args)).with_database(&args.database);
-        Self { client: with_credentials(client, user(), password()), args, problem }
+        let client = client.with_url(url(args));
+        let client = if args.database.is_empty() { client } else { client.with_database(&args.database) };
+        let client = match &access.bearer_token {
+            Some(token) => client.with_access_token(token),
+            None => with_credentials(client, access.user.clone(), access.password.clone()),
+        };
+        Self { client, args, problem }
     }
 
     /// The client, to prepare a request with.
@@ -100,7 +138,7 @@ fn with_credentials(client: Client, user: Option<String>, password: Option<Strin
 
 /// A client that speaks TLS, for an `https` URL.
 #[cfg(feature = "tls")]
-fn https_client(url: &str) -> Option<Result<Client, String>> {
+fn https_client(url: &str, ca: Option<&Path>) -> Option<Result<Client, String>> {
     use hyper_util::client::legacy::Client as HttpClient;
     use hyper_util::rt::TokioExecutor;
     use tokio_rustls::rustls::crypto::ring;
@@ -108,19 +146,42 @@ fn https_client(url: &str) -> Option<Result<Client, String>> {
         return None;
     }
     let builder = hyper_rustls::HttpsConnectorBuilder::new();
-    Some(match builder.with_provider_and_native_roots(ring::default_provider()) {
-        Ok(builder) => {
-            let connector = builder.https_or_http().enable_http1().build();
-            Ok(Client::with_http_client(HttpClient::builder(TokioExecutor::new()).build(connector)))
-        }
-        Err(error) => Err(format!(
-            "this system has no CA certificates ({error}): install them, or name a file of them in SSL_CERT_FILE"
-        )),
-    })
+    let builder = match ca {
+        Some(file) => trusting(file).map(|config| builder.with_tls_config(config)),
+        None => builder.with_provider_and_native_roots(ring::default_provider()).map_err(|error| {
+            format!(
+                "this system has no CA certificates ({error}): install them, or name a file of them in \
+                 SSL_CERT_FILE"
+            )
+        }),
+    };
+    Some(builder.map(|builder| {
+        let connector = builder.https_or_http().enable_http1().build();
+        Client::with_http_client(HttpClient::builder(TokioExecutor::new()).build(connector))
+    }))
+}
+
+/// Settings of TLS that trust the certificates of a PEM file alone.
+#[cfg(feature = "tls")]
+fn trusting(file: &Path) -> Result<tokio_rustls::rustls::ClientConfig, String> {
+    use tokio_rustls::rustls::pki_types::CertificateDer;
+    use tokio_rustls::rustls::pki_types::pem::PemObject;
+    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+    let problem = |error: &dyn std::fmt::Display| {
+        format!("the CA certificates of {} cannot be used: {error}", file.display())
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| problem(&error))? {
+        roots.add(certificate.map_err(|error| problem(&error))?).map_err(|error| problem(&error))?;
+    }
+    let builder = ClientConfig::builder_with_provider(std::sync::Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| problem(&error))?;
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(not(feature = "tls"))]
-fn https_client(url: &str) -> Option<Result<Client, String>> {
+fn https_client(url: &str, _: Option<&Path>) -> Option<Result<Client, String>> {
     let problem = "this program was built without https; build it with --features tls";
     url.starts_with("https://").then(|| Err(problem.to_owned()))
 }

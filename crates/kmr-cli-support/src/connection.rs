@@ -15,7 +15,13 @@ pub(crate) const SETTINGS: &str = "KMR_KAFKA_SETTINGS";
 pub struct BrokerArgs {
     /// Bootstrap brokers, separated by commas. [User and password: KMR_KAFKA_USER,
     /// KMR_KAFKA_PASSWORD]
-    #[arg(long, env = "KMR_BROKER", value_name = "HOST:PORT", default_value = "127.0.0.1:9092")]
+    #[arg(
+        long,
+        alias = "brokers",
+        env = "KMR_BROKER",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:9092"
+    )]
     pub broker: String,
     /// A setting of the Kafka client, by librdkafka's name. Repeat it, or separate several with ;
     /// (`\;` is a ; of the value)
@@ -57,7 +63,7 @@ impl BrokerArgs {
 }
 
 /// ClickHouse's address and the table.
-#[derive(Debug, Args)]
+#[derive(Clone, Debug, Args)]
 pub struct ClickHouseArgs {
     /// ClickHouse's HTTP address. [User and password: KMR_CLICKHOUSE_USER, KMR_CLICKHOUSE_PASSWORD]
     #[arg(long, env = "KMR_CLICKHOUSE", value_name = "HOST:PORT", default_value = "127.0.0.1:8123")]

@@ -5,8 +5,9 @@ use clap::{Parser, Subcommand};
 use crate::dlq::DlqCommand;
 use crate::doctor::{CheckArgs, DoctorArgs};
 use crate::lag::LagArgs;
+use crate::manual::{CompletionsArgs, ManArgs};
 use crate::offsets::OffsetsCommand;
-use crate::pipeline::RunArgs;
+use crate::pipeline::{GraphArgs, InitArgs, RunArgs};
 use crate::probe::ProbeArgs;
 use crate::top::TopArgs;
 use crate::verify::VerifyArgs;
@@ -16,11 +17,20 @@ use crate::verify::VerifyArgs;
 ///
 /// `kmr-demo` is the demonstration: it produces messages and runs a consumer.
 #[derive(Debug, Parser)]
-#[command(name = "kmr", version)]
+#[command(name = "kmr", version, after_help = EXIT_CODES)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     pub(crate) command: Command,
 }
+
+/// The table in README.md of this crate has the same lines.
+pub(crate) const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; every check passed
+  1  an error, a failed check, or a failed pipeline
+  2  wrong flags or arguments
+  3  nothing failed, and something is unknown or was left out
+  70 run: the runtime was blocked, so the process ended itself";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -28,6 +38,10 @@ pub(crate) enum Command {
     ///
     /// Runs until SIGTERM or SIGINT, and then delivers and commits what it has read. If one
     /// pipeline fails, the others are drained, and the exit code is 1.
+    ///
+    /// SIGHUP reads the file again: pipelines whose section changed are drained and started again,
+    /// those that are gone are drained, new ones start, and all others are not touched. If the file
+    /// is wrong, everything continues as before.
     Run(RunArgs),
     /// Check that a consumer can start: settings, broker, topic, ClickHouse, table, columns.
     ///
@@ -37,6 +51,22 @@ pub(crate) enum Command {
     /// the flags of `kmr-demo run`. Unlike `doctor` it does not check the group, offsets and
     /// permissions. It joins no group and writes nothing.
     Check(Box<CheckArgs>),
+    /// Write a file of a pipeline for a topic and a table
+    ///
+    /// Reads a sample of the topic and matches the keys of its objects with the columns of the
+    /// table. Names what does not match. If the table does not exist, --create proposes one from
+    /// the sample, on standard output, and --execute creates it. Joins no group.
+    Init(Box<InitArgs>),
+    /// Show what the pipelines of a file set up: source, filter, sink, dead letters, limits.
+    ///
+    /// Connects to nothing and shows no secret.
+    Graph(GraphArgs),
+    /// Print completions for a shell.
+    Completions(CompletionsArgs),
+    /// Write man pages of all commands into a directory.
+    Man(ManArgs),
+    /// Print the JSON Schema of the file of pipelines.
+    Schema,
     /// Check everything that a consumer needs, before it runs.
     ///
     /// Exit code 1 if a check fails, 3 if none fails and one is unknown. Takes the flags of
@@ -115,5 +145,30 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_readme_has_the_exit_codes_of_the_help() {
+        let help = Cli::command().render_long_help().to_string();
+        let readme = include_str!("../README.md");
+        let codes = EXIT_CODES.lines().skip(1);
+        for line in codes.clone() {
+            assert!(help.contains(line), "{line}");
+            let (code, meaning) = line.trim().split_once(' ').unwrap();
+            let row = format!("| {code} | {} |", meaning.trim());
+            assert!(readme.contains(&row), "README.md lacks {row}");
+        }
+        let rows =
+            readme.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit());
+        assert_eq!(rows.count(), codes.count());
+    }
+
+    #[test]
+    fn the_readme_names_all_commands() {
+        let readme = include_str!("../README.md");
+        for command in Cli::command().get_subcommands() {
+            let name = command.get_name();
+            assert!(readme.contains(&format!("`{name}")), "README.md lacks {name}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 use kmr_cli_support::program;
 
 mod cli;
@@ -11,6 +11,7 @@ mod dlq;
 mod doctor;
 mod kafka_client;
 mod lag;
+mod manual;
 mod offsets;
 mod pipeline;
 mod probe;
@@ -33,9 +34,17 @@ fn main() -> ExitCode {
         match cli.command {
             Command::Run(args) => pipeline::run(args).await,
             Command::Check(args) => match args.file {
-                Some(file) => pipeline::check(&file),
+                Some(file) => {
+                    let (settings, connect, json) = (args.show_settings, args.connect, args.flags.json);
+                    pipeline::check(&pipeline::CheckArgs { file, settings, connect, json }).await
+                }
                 None => doctor::check(args.flags).await,
             },
+            Command::Init(args) => pipeline::init(*args).await,
+            Command::Graph(args) => pipeline::graph(&args),
+            Command::Completions(args) => manual::completions(&args, Cli::command()),
+            Command::Man(args) => manual::man(&args, Cli::command()),
+            Command::Schema => pipeline::schema(),
             Command::Doctor(args) => doctor::doctor(*args).await,
             Command::Verify(args) => verify::verify(*args).await,
             Command::Offsets(command) => offsets::offsets(command).await,

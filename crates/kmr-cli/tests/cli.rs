@@ -68,12 +68,68 @@ fn check_covers_only_what_a_start_needs() {
     assert!(json.get("guarantee").is_none(), "{json}");
 }
 
+/// What is printed is complete: it is that of the current command line.
+#[test]
+fn completions_and_man_pages_cover_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = kmr(&["completions", shell]);
+        assert_eq!(output.code, Some(0), "{}", output.stderr);
+        assert!(output.stdout.contains("doctor") && output.stdout.contains("dead-letter-topic"), "{shell}");
+    }
+    let directory = std::env::temp_dir().join(format!("kmr-man-{}", std::process::id()));
+    let path = directory.to_str().unwrap();
+    let output = kmr(&["man", path]);
+    assert!(output.code == Some(1) && output.stderr.contains("create it"), "{}", output.stderr);
+    std::fs::create_dir(&directory).unwrap();
+    let output = kmr(&["man", path]);
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    let page = |name: &str| std::fs::read_to_string(directory.join(name)).unwrap();
+    let (main, run) = (page("kmr.1"), page("kmr-run.1"));
+    assert!(page("kmr-dlq-replay.1").contains("dead"));
+    std::fs::remove_dir_all(&directory).unwrap();
+    assert!(main.contains("Exit codes") && run.contains("SIGHUP"), "{main}");
+}
+
+#[test]
+fn the_schema_is_json_and_a_file_is_shown_as_a_graph() {
+    let schema: Value = serde_json::from_str(&kmr(&["schema"]).stdout).unwrap();
+    assert_eq!(schema["title"], "Pipelines of kmr");
+    let path = std::env::temp_dir().join(format!("kmr-graph-{}.toml", std::process::id()));
+    let source =
+        "source = { brokers = \"127.0.0.1:9\", topics = \"t\", group = \"g\", password = \"s3cret\" }";
+    std::fs::write(&path, format!("[p]\n{source}\nstdout = {{}}\n")).unwrap();
+    let file = path.to_str().unwrap();
+    let (graph, diagram) = (kmr(&["graph", file]), kmr(&["graph", file, "--format", "mermaid"]));
+    let (check, settings) = (kmr(&["check", file]), kmr(&["check", file, "--settings", "--json"]));
+    let connected = kmr(&["check", file, "--connect"]);
+    std::fs::remove_file(&path).unwrap();
+    assert!(
+        graph.stdout.contains("topics t") && diagram.stdout.starts_with("flowchart LR"),
+        "{}",
+        graph.stderr
+    );
+    assert!(check.stdout.starts_with("ok: pipeline `p`"), "{} {}", check.stdout, check.stderr);
+    let settings: Value = serde_json::from_str(&settings.stdout).unwrap();
+    let password = settings.as_array().unwrap().iter().find(|one| one["key"] == "p.source.password").unwrap();
+    assert_eq!((&password["value"], &password["line"]), (&"(hidden)".into(), &2.into()));
+    assert_eq!(connected.code, Some(1), "{}", connected.stdout);
+    assert!(
+        connected.stdout.contains("pipeline `p`") && connected.stdout.contains("source.brokers"),
+        "{}",
+        connected.stdout
+    );
+    assert!(!connected.stdout.contains("s3cret") && !connected.stdout.contains("--broker"));
+}
+
 #[test]
 fn wrong_flags_end_with_code_2() {
     for args in [
         &["check-everything"][..],
         &["verify", "--offsets-at-a-time", "0"],
         &["doctor", "--protocol", "raft"],
+        &["check", "--connect"],
+        &["init", "--topic", "t"],
+        &["completions", "tcsh"],
         &["offsets", "reset", "--to", "newest"],
         &["lag", "--watch", "0"],
         &["dlq", "ls"],

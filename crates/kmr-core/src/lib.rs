@@ -43,7 +43,7 @@ pub mod testing;
 mod test_reducer;
 
 pub use circuit_breaker::CircuitBreaker;
-pub use client::reset_offsets;
+pub use client::{reset_offsets, subscription_matches};
 pub use config::{ClientConfig, ConfigWarning, ResetPolicy, StartAt, Until, WarningKind};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, RunReport, start_consumer};
 pub use dead_letter::DeadLetter;

@@ -33,15 +33,21 @@ impl Walk {
         database.exec(TABLE).await?;
         let group = unique(name);
         let file = std::env::temp_dir().join(format!("{group}.toml"));
+        let walk = Self { topic, dead, database, group, file };
+        walk.write(pipeline)?;
+        Ok(walk)
+    }
+
+    /// Writes the file, with the names of this walk.
+    fn write(&self, pipeline: &str) -> Result<()> {
         let text = pipeline
-            .replace("BROKER", kafka.bootstrap())
-            .replace("TOPIC", topic.name())
-            .replace("GROUP", &group)
-            .replace("URL", database.server().url())
-            .replace("DATABASE", database.name())
-            .replace("DEAD", dead.name());
-        std::fs::write(&file, text)?;
-        Ok(Self { topic, dead, database, group, file })
+            .replace("BROKER", self.topic.kafka().bootstrap())
+            .replace("TOPIC", self.topic.name())
+            .replace("GROUP", &self.group)
+            .replace("URL", self.database.server().url())
+            .replace("DATABASE", self.database.name())
+            .replace("DEAD", self.dead.name());
+        Ok(std::fs::write(&self.file, text)?)
     }
 
     fn path(&self) -> Result<&str> {
@@ -159,6 +165,81 @@ async fn a_failed_pipeline_is_named_and_the_others_are_drained() -> Result<()> {
     Ok(())
 }
 
+/// With a filter on a path and one on a header.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_filter_skips_records_and_broken_json_is_a_dead_letter() -> Result<()> {
+    let filter = "[[events.filter]]\nheader = \"tenant\"\nequals = \"a\"\n\
+                  [[events.filter]]\npath = [\"tags\", \"zone\"]\nin = [3]\n\n[events.json]";
+    let walk = Walk::new(test_name!(), &PIPELINE.replace("[events.json]", filter)).await?;
+    let of_tenant = |message: Message| message.header("tenant", "a");
+    let elsewhere = r#"{"id": 7, "at": 0, "price": "1.00", "tags": {"environment": "prod", "zone": 4}}"#;
+    let messages = [
+        of_tenant(event(0)),
+        of_tenant(Message::new(elsewhere).partition(0)),
+        event(2).header("tenant", "b"),
+        event(4),
+        of_tenant(Message::new(r#"{"tags": {"zone": 4"#).partition(0)),
+        of_tenant(event(6)),
+    ];
+    walk.topic.produce(messages).await?;
+    let mut process = walk.start().await?;
+    walk.committed(&process).await?;
+    process.end(Signal::Terminate, Deadline::seconds(30)).await?;
+    assert_eq!(walk.database.number("SELECT count() FROM events").await?, 2);
+    assert_eq!(walk.database.number("SELECT sum(id) FROM events").await?, 6);
+    let dead_letters = content(&walk.dead).await?;
+    assert_eq!(dead_letters.len(), 1);
+    let error = header(&dead_letters[0], "kmr.error").unwrap_or_default();
+    assert!(error.contains("the JSON ends"), "{error}");
+    Ok(())
+}
+
+const COPIES: &str = r#"
+[copy]
+source = { brokers = "BROKER", topics = "TOPIC", group = "GROUP", tombstones = "keep" }
+kafka = { topic = "DEAD" }
+batch = { max_age = "100ms" }
+
+[shown]
+source = { brokers = "BROKER", topics = "TOPIC", group = "GROUP-shown", tombstones = "skip" }
+filter = { key = true, equals = "k1" }
+stdout = {}
+batch = { max_age = "100ms" }
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn records_are_copied_to_a_topic_with_key_and_headers_and_shown_as_lines() -> Result<()> {
+    let walk = Walk::new(test_name!(), COPIES).await?;
+    let message = |n: u64| {
+        Message::new(format!("text {n}")).partition(0).key(format!("k{n}")).header("n", n.to_string())
+    };
+    walk.topic.produce((0..3).map(message)).await?;
+    walk.topic.produce([Message::tombstone("k1").partition(0)]).await?;
+    let mut process = walk.start().await?;
+    walk.committed(&process).await?;
+    wait_until(Deadline::seconds(60), "a line is shown", async || Ok(!process.stdout().is_empty())).await?;
+    let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let copies = content(&walk.dead).await?;
+    process.end(Signal::Terminate, Deadline::seconds(30)).await?;
+    let found: Vec<_> = copies
+        .iter()
+        .map(|copy| (copy.key().map(lossy), copy.payload().map(lossy), header(copy, "n")))
+        .collect();
+    let text = |text: &str| Some(text.to_owned());
+    let expected = [
+        (text("k0"), text("text 0"), Some("0")),
+        (text("k1"), text("text 1"), Some("1")),
+        (text("k2"), text("text 2"), Some("2")),
+        (text("k1"), None, None),
+    ];
+    assert_eq!(found, expected);
+    let lines: Vec<serde_json::Value> =
+        process.stdout().lines().map(serde_json::from_str).collect::<Result<_, _>>()?;
+    assert_eq!(lines.len(), 1, "{}", process.stdout());
+    assert_eq!((&lines[0]["key"], &lines[0]["payload"]), (&"k1".into(), &"text 1".into()));
+    Ok(())
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn check_names_each_pipeline_or_the_place_of_a_fault() -> Result<()> {
     let file = PIPELINE.replace("${KMR_TEST_TABLE}", "events");
@@ -174,5 +255,169 @@ async fn check_names_each_pipeline_or_the_place_of_a_fault() -> Result<()> {
     assert!(output.contains("did you mean `topics`?"), "{output}");
     let (code, output) = kmr(&["run", "/nonexistent/kmr.toml"]).await?;
     assert!(code == Some(1) && output.contains("/nonexistent/kmr.toml"), "{output}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn check_with_connect_diagnoses_each_topic_of_each_pipeline() -> Result<()> {
+    let second = "\n[copy]\nsource = { brokers = \"BROKER\", topics = \"TOPIC\", group = \"GROUP-2\" }\n\
+                  kafka = { topic = \"DEAD\" }\n";
+    let file = format!("{PIPELINE}{second}").replace("${KMR_TEST_TABLE}", "events");
+    let walk = Walk::new(test_name!(), &file).await?;
+    walk.topic.produce((0..2).map(event)).await?;
+    let (code, output) = kmr(&["check", walk.path()?, "--connect", "--json"]).await?;
+    let start = output.find('[').context("no JSON")?;
+    let json: serde_json::Value =
+        serde_json::Deserializer::from_str(&output[start..]).into_iter().next().context("no JSON")??;
+    assert_eq!(code, Some(0), "{output}");
+    let found: Vec<_> = json
+        .as_array()
+        .context("a list")?
+        .iter()
+        .map(|one| (one["pipeline"].as_str(), one["topic"].as_str(), one["diagnosis"]["verdict"].as_str()))
+        .collect();
+    let topic = Some(walk.topic.name());
+    assert_eq!(found, [(Some("copy"), topic, Some("passed")), (Some("events"), topic, Some("passed"))]);
+    let possible = &json[1]["diagnosis"]["guarantee"]["exactly_once_possible"];
+    assert_eq!(possible, &serde_json::Value::Bool(true), "{json}");
+
+    let pattern = file.replace("topics = \"TOPIC\"", &format!("topics = \"^{}$\"", walk.topic.name()));
+    let wrong = pattern.replace("table = \"events\"", "table = \"missing\"");
+    walk.write(&wrong)?;
+    let (code, output) = kmr(&["check", walk.path()?, "--connect"]).await?;
+    assert_eq!(code, Some(1), "{output}");
+    let expected = format!("pipeline `events`, topic {:?}", walk.topic.name());
+    assert!(output.contains(&expected) && output.contains("missing does not exist"), "{output}");
+    assert!(output.contains("correct clickhouse.table") && !output.contains("--table"), "{output}");
+    Ok(())
+}
+
+/// Two pipelines in exactly-once mode, of which one changes, goes and comes back while records
+/// arrive.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reload_changes_pipelines_without_loss_and_without_doubles() -> Result<()> {
+    let copy = "\n[copy]\nsource = { brokers = \"BROKER\", topics = \"TOPIC\", group = \"GROUP-copy\" }\n\
+                kafka = { topic = \"DEAD\" }\nbatch = { max_age = \"100ms\" }\n";
+    let events = PIPELINE.replace("[events.dead_letters]\ntopic = \"DEAD\"\n", "");
+    let changed = events.replace("\"500ms\"", "\"400ms\"");
+    let walk = Walk::new(test_name!(), &events).await?;
+    let mut process = walk.start().await?;
+    let mut produced = 0;
+    let steps = [
+        (format!("{changed}{copy}"), "pipeline `events`: changed", "reloaded"),
+        (format!("{changed}{copy}[broken"), "was not reloaded", "pipelines continue"),
+        (changed, "pipeline `copy`: removed", "reloaded"),
+    ];
+    // One of the steps logs an error.
+    let committed = async |process: &Process| {
+        wait_until(Deadline::seconds(90), "all records are committed", async || {
+            Ok(walk.topic.lag(&walk.group).await? == 0)
+        })
+        .await
+        .with_context(|| process.stderr())
+    };
+    for (file, expected, outcome) in steps {
+        walk.topic.produce((produced..produced + 300).map(event)).await?;
+        committed(&process).await?;
+        walk.topic.produce((produced + 300..produced + 600).map(event)).await?;
+        walk.write(&file)?;
+        process.signal(Signal::Hangup)?;
+        process.wait_for_line(Deadline::seconds(60), expected).await?;
+        process.wait_for_line(Deadline::seconds(60), outcome).await?;
+        walk.topic.produce((produced + 600..produced + 900).map(event)).await?;
+        produced += 900;
+    }
+    committed(&process).await?;
+    let status = process.end(Signal::Terminate, Deadline::seconds(30)).await?;
+    let text = process.stderr();
+    assert_eq!(status.code(), Some(0), "{text}");
+    assert_eq!(text.matches("pipeline `events`: changed").count(), 1, "{text}");
+    assert_eq!(walk.database.number("SELECT count() FROM events").await?, produced);
+    assert_eq!(
+        walk.database.number("SELECT uniqExact(src_partition, src_offset) FROM events").await?,
+        produced
+    );
+    assert!(!content(&walk.dead).await?.is_empty(), "the new pipeline has copied");
+    Ok(())
+}
+
+/// From a topic without a table to rows: init, run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_creates_a_table_and_a_file_that_stores_the_topic() -> Result<()> {
+    let walk = Walk::new(test_name!(), "").await?;
+    std::fs::remove_file(&walk.file)?;
+    let reading = |n: u64| {
+        let more = if n % 2 == 0 { r#", "note": "even""# } else { "" };
+        let text = format!(
+            r#"{{"id": {n}, "at": "2026-11-30T12:00:00.{:03}Z", "price": {n}.5, "ok": true, "tags": {{"zone": {n}}}, "list": [{n}]{more}}}"#,
+            n % 1000
+        );
+        Message::new(text).partition((n % 2) as i32)
+    };
+    walk.topic.produce((0..200).map(reading)).await?;
+    walk.topic.produce([Message::new("broken").partition(0)]).await?;
+    let (url, database) = (walk.database.server().url().to_owned(), walk.database.name().to_owned());
+    let init = async |table: &str, more: &[&str]| {
+        let flags = [
+            "init",
+            "--brokers",
+            walk.topic.kafka().bootstrap(),
+            "--topic",
+            walk.topic.name(),
+            "--group",
+            &walk.group,
+            "--clickhouse",
+            &url,
+            "--database",
+            &database,
+            "--table",
+            table,
+            "--output",
+            walk.path()?,
+        ];
+        kmr(&[&flags[..], more].concat()).await
+    };
+    let (code, output) = init("readings", &[]).await?;
+    assert!(code == Some(1) && output.contains("--create"), "{output}");
+    let (code, output) = init("readings", &["--create", "--execute"]).await?;
+    assert_eq!(code, Some(0), "{output}");
+    for line in [
+        "`at` DateTime64(3, 'UTC'),",
+        "`note` Nullable(String),",
+        "`tags_zone` Int64,",
+        "`list` Array(Int64),",
+    ] {
+        assert!(output.contains(line), "{line}\n{output}");
+    }
+    assert!(output.contains("1 records that are no JSON objects"), "{output}");
+
+    let mut process = walk.start().await?;
+    walk.committed(&process).await?;
+    process.end(Signal::Terminate, Deadline::seconds(30)).await?;
+    let right = "SELECT count() FROM readings WHERE price = id + 0.5 AND ok AND tags_zone = id AND list = [id] AND \
+                 toUnixTimestamp64Milli(at) % 1000 = id AND isNull(note) = (id % 2)";
+    assert_eq!(walk.database.number(right).await?, 200);
+    assert!(process.stderr().contains("1 dead letters"), "{}", process.stderr());
+
+    // For the table that exists now: the same columns, by their names and paths.
+    let (code, output) = init("readings", &[]).await?;
+    assert!(code == Some(1) && output.contains("exists: name another --output"), "{output}");
+    std::fs::remove_file(&walk.file)?;
+    let (code, output) = init("readings", &[]).await?;
+    assert_eq!(code, Some(0), "{output}");
+    let file = std::fs::read_to_string(&walk.file)?;
+    assert!(file.contains("path = [\"tags\", \"zone\"]") && file.contains("offset = \"_offset\""), "{file}");
+    assert!(!output.contains("without a column"), "{output}");
+    let (code, output) = kmr(&["check", walk.path()?, "--connect"]).await?;
+    assert_eq!(code, Some(0), "{output}");
+
+    std::fs::remove_file(&walk.file)?;
+    let (code, output) = init("events", &[]).await?;
+    assert_eq!(code, Some(0), "{output}");
+    assert!(output.contains("columns without a key, which get their defaults: env, rest"), "{output}");
+    assert!(
+        output.contains("keys without a column, which are ignored: list, note, ok, tags.zone"),
+        "{output}"
+    );
     Ok(())
 }

@@ -16,9 +16,17 @@ pub(crate) struct DoctorArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct CheckArgs {
-    /// A file of pipelines, in TOML: docs/pipeline-file.md. Flags are ignored then.
+    /// A file of pipelines, in TOML: docs/pipeline-file.md. All flags but --settings, --connect and
+    /// --json are ignored then.
     #[arg(value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
+    /// Print each setting of each pipeline with its value, and where it comes from: a line of the
+    /// file, an environment variable, a file, or the default. Secrets are hidden.
+    #[arg(long = "settings", requires = "file")]
+    pub(crate) show_settings: bool,
+    /// Check each pipeline on its servers, as `doctor` does.
+    #[arg(long, requires = "file", conflicts_with = "show_settings")]
+    pub(crate) connect: bool,
     #[command(flatten)]
     pub(crate) flags: DoctorArgs,
 }

@@ -16,7 +16,7 @@ pub(super) enum State {
 
 /// The result of all checks together, and the exit code that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(crate) enum Verdict {
     Passed,
     Failed,
     /// No check fails, and at least one is unknown.
@@ -34,12 +34,21 @@ impl Verdict {
     }
 
     /// 2 is the exit code of wrong flags.
-    pub(super) fn exit_code(self) -> u8 {
+    pub(crate) fn exit_code(self) -> u8 {
         match self {
             Verdict::Passed => 0,
             Verdict::Failed => 1,
             Verdict::Unknown => 3,
         }
+    }
+
+    /// The result of several diagnoses: that of the worst one.
+    pub(crate) fn worst(verdicts: impl IntoIterator<Item = Self>) -> Self {
+        verdicts.into_iter().fold(Verdict::Passed, |worst, verdict| match (worst, verdict) {
+            (Verdict::Failed, _) | (_, Verdict::Failed) => Verdict::Failed,
+            (Verdict::Unknown, _) | (_, Verdict::Unknown) => Verdict::Unknown,
+            (Verdict::Passed, Verdict::Passed) => Verdict::Passed,
+        })
     }
 
     pub(super) fn name(self) -> &'static str {

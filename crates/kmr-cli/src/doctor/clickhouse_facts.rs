@@ -8,7 +8,7 @@ use clickhouse::Row;
 use kmr_cli_support::clickhouse::{Server, quoted};
 use kmr_cli_support::connection::ClickHouseArgs;
 use kmr_cli_support::errors::one_line;
-use kmr_cli_support::ingest::{self, IngestRow, RunArgs};
+use kmr_cli_support::ingest::IngestRow;
 use kmr_core::error_chain;
 use kmr_sinks::clickhouse::{EngineClass, TableColumn, check_row};
 use serde::Deserialize;
@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::facts::{Access, ClickHouseFacts, Fact, PROFILE, Scope, TableFacts};
+use super::subject::{Rows, Table};
 use crate::table_definition::{removing_ttl, setting, target, window_setting};
 
 /// A row of `system.tables`.
@@ -58,32 +59,33 @@ const START: Duration = Duration::from_secs(5);
 type Name = (String, String);
 
 /// Queries all facts. A fact that is unknown has its reason.
-pub(super) async fn gather(args: &RunArgs, scope: Scope) -> ClickHouseFacts {
-    let queries = Queries { server: Server::new(&args.clickhouse) };
-    let name = (args.clickhouse.database.clone(), args.clickhouse.table.clone());
+pub(super) async fn gather(table: &Table, scope: Scope) -> ClickHouseFacts {
+    let Table { place, rows, start, .. } = table;
+    let queries = Queries { server: table.server() };
+    let facts = ClickHouseFacts::unknown(place.clickhouse.clone(), place.table.clone(), SILENT);
     let version = queries.one::<String>("SELECT version()").await;
-    let facts = ClickHouseFacts {
-        address: args.clickhouse.clickhouse.clone(),
-        table: format!("{}.{}", name.0, name.1),
-        version: version.clone(),
-        tables: Err(SILENT.to_owned()),
-        row: Ok(()),
-        may_insert: Access::Unknown(SILENT.to_owned()),
-        profile: Err(SILENT.to_owned()),
-        start: Err(SILENT.to_owned()),
-        addresses: Err(SILENT.to_owned()),
+    let addresses = match scope {
+        Scope::Full => addresses(place).await,
+        Scope::StartUp => facts.addresses.clone(),
     };
-    let facts = match scope {
-        Scope::Full => ClickHouseFacts { addresses: addresses(&args.clickhouse).await, ..facts },
-        Scope::StartUp => facts,
-    };
-    if version.is_err() {
+    let is_silent = version.is_err();
+    let facts = ClickHouseFacts { version, addresses, ..facts };
+    if is_silent {
         return facts;
     }
+    let name = match queries.name(place).await {
+        Ok(name) => name,
+        Err(reason) => return ClickHouseFacts { tables: Err(reason), ..facts },
+    };
+    let start = start(START).await.map_err(|error| one_line(&error));
     let facts = ClickHouseFacts {
+        table: dotted(&name),
         tables: queries.tables(&name).await,
-        row: queries.row(&name).await,
-        start: ingest::start_writer(args, START).await.map_err(|error| one_line(&error)),
+        row: match rows {
+            Rows::Ingest => queries.row(&name).await,
+            Rows::Json => start.clone(),
+        },
+        start,
         ..facts
     };
     if scope == Scope::StartUp {
@@ -126,6 +128,15 @@ impl Queries<'_> {
     {
         let response = self.server.request("querying", self.server.client().query(sql).fetch_one::<T>());
         response.await.map_err(|error| one_line(&error))
+    }
+
+    /// Database and table. Without a database: the user's.
+    async fn name(&self, place: &ClickHouseArgs) -> Fact<Name> {
+        let database = match place.database.as_str() {
+            "" => self.one::<String>("SELECT currentDatabase()").await?,
+            database => database.to_owned(),
+        };
+        Ok((database, place.table.clone()))
     }
 
     async fn all<T>(&self, sql: &str, name: &Name) -> Fact<Vec<T>>

@@ -3,41 +3,40 @@
 use std::time::Duration;
 
 use kmr_cli_support::errors::one_line;
-use kmr_cli_support::ingest::RunArgs;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 
 use super::facts::{DeadLetterFacts, Fact, TopicSettings};
+use super::subject::Subject;
 use crate::kafka_client;
 
 /// Timeout of one request.
 const REQUEST: Duration = Duration::from_secs(10);
 
-/// The facts; `None` if the flags name no topic.
-pub(super) async fn gather(args: &RunArgs) -> Option<DeadLetterFacts> {
-    let topic = args.dead_letter_topic.clone()?;
-    let client = match kafka_client::config(&args.kafka, "kmr-doctor") {
-        Ok(config) => config,
-        Err(error) => {
-            let reason = one_line(&error);
-            return Some(DeadLetterFacts { topic, partitions: Err(reason.clone()), settings: Err(reason) });
-        }
+/// The facts; `None` if the consumer has no such topic.
+pub(super) async fn gather(subject: &Subject) -> Option<DeadLetterFacts> {
+    let topic = subject.dead_letter_topic.clone()?;
+    let client = &subject.client;
+    let partitions = partitions(client, &subject.broker, &topic).await;
+    let settings = match &partitions {
+        Ok(_) => settings(client, &topic, &subject.topic).await,
+        Err(reason) => Err(reason.clone()),
     };
-    let (config, broker, name) = (client.clone(), args.kafka.broker.clone(), topic.clone());
+    Some(DeadLetterFacts { topic, partitions, settings })
+}
+
+/// The number of partitions of a topic that is written to.
+pub(super) async fn partitions(client: &ClientConfig, broker: &str, topic: &str) -> Fact<usize> {
+    let (config, broker, name) = (client.clone(), broker.to_owned(), topic.to_owned());
     let partitions = tokio::task::spawn_blocking(move || {
         let consumer = kafka_client::consumer(&config)?;
         kafka_client::partitions(&consumer, &broker, &name, REQUEST)
     });
-    let partitions = match partitions.await {
+    match partitions.await {
         Ok(found) => found.map(|found| found.len()).map_err(|error| one_line(&error)),
         Err(error) => Err(error.to_string()),
-    };
-    let settings = match &partitions {
-        Ok(_) => settings(&client, &topic, &args.kafka.topic).await,
-        Err(reason) => Err(reason.clone()),
-    };
-    Some(DeadLetterFacts { topic, partitions, settings })
+    }
 }
 
 async fn settings(client: &ClientConfig, topic: &str, source: &str) -> Fact<(TopicSettings, TopicSettings)> {

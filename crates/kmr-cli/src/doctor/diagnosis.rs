@@ -11,7 +11,7 @@ use super::{clickhouse_checks, dead_letter_checks, kafka_checks};
 
 /// All checks, and the guarantee that follows from them.
 #[derive(Clone, Debug)]
-pub(super) struct Diagnosis {
+pub(crate) struct Diagnosis {
     pub(super) checks: Vec<Check>,
     /// Only after all checks.
     pub(super) guarantee: Option<Guarantee>,
@@ -34,13 +34,40 @@ impl Diagnosis {
         Self { checks, guarantee: None }
     }
 
+    /// Checks the facts of a consumer that writes to no table. Pure.
+    pub(super) fn without_table(facts: &Facts) -> Self {
+        let mut checks = kafka_checks::checks(facts);
+        checks.extend(dead_letter_checks::check(&facts.kafka));
+        if let Some((topic, partitions)) = &facts.sink_topic {
+            checks.push(match partitions {
+                Ok(count) => Check::ok("sink topic", format!("{topic:?}, {count} partitions")),
+                Err(reason) => {
+                    let remedy =
+                        "create it, correct kafka.topic and kafka.brokers, or grant DESCRIBE and WRITE";
+                    Check::new("sink topic", State::Fail, format!("{topic:?}: {reason}"), remedy)
+                }
+            });
+        }
+        Self { checks, guarantee: None }
+    }
+
+    /// Remedies name flags. For a pipeline of a file, they name its keys.
+    pub(super) fn in_words_of_a_file(mut self) -> Self {
+        for check in &mut self.checks {
+            for (flag, key) in KEYS {
+                check.remedy = check.remedy.replace(flag, key);
+            }
+        }
+        self
+    }
+
     /// The result of all checks.
-    pub(super) fn verdict(&self) -> Verdict {
+    pub(crate) fn verdict(&self) -> Verdict {
         Verdict::of(&self.checks)
     }
 
     /// For people. `width`: columns of the terminal; `None` does not wrap lines and has no colours.
-    pub(super) fn text(&self, width: Option<u16>) -> String {
+    pub(crate) fn text(&self, width: Option<u16>) -> String {
         let mut table = table::with_header(["", "check", "found"]);
         if let Some(width) = width {
             table.set_content_arrangement(ContentArrangement::Dynamic).set_width(width);
@@ -71,7 +98,7 @@ impl Diagnosis {
     }
 
     /// For programs.
-    pub(super) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         let check = |check: &Check| {
             json!({
                 "check": check.name,
@@ -91,6 +118,29 @@ impl Diagnosis {
         json
     }
 }
+
+/// What remedies name, and the key of a file that it is. Longer names come first.
+const KEYS: [(&str, &str); 13] = [
+    (
+        "create it (`kmr-demo create-table`), or correct --table and --database",
+        "create it (`kmr init --create` proposes one), or correct clickhouse.table and clickhouse.database",
+    ),
+    (
+        "change the table: `kmr-demo create-table` prints one that fits",
+        "change the table, or name a path, a policy or leave_out for the column in [NAME.columns]",
+    ),
+    ("--protocol cooperative", "source.protocol = \"cooperative\""),
+    ("their --protocol", "their source.protocol"),
+    ("--dead-letter-topic", "dead_letters.topic"),
+    ("--clickhouse", "clickhouse.urls"),
+    ("--max-rows", "batch.max_rows"),
+    ("--max-age", "batch.max_age"),
+    ("--broker", "source.brokers"),
+    ("--topic", "source.topics"),
+    ("--group", "source.group"),
+    ("--set", "source.settings"),
+    ("the flag or setting that this names", "the key or setting that this names"),
+];
 
 /// Colours the state at the start of each row.
 fn coloured(table: &str) -> String {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use kmr_cli_support::ingest::{Protocol, RunArgs};
+use kmr_cli_support::ingest::Protocol;
 use kmr_core::ConfigWarning;
 use kmr_sinks::clickhouse::EngineClass;
 
@@ -23,16 +23,19 @@ pub(super) enum Scope {
 pub(super) struct Facts {
     pub(super) settings: SettingsFacts,
     pub(super) kafka: KafkaFacts,
+    /// Nothing is known, if the consumer writes to no table.
     pub(super) clickhouse: ClickHouseFacts,
+    /// The topic that the consumer writes to, and the number of its partitions.
+    pub(super) sink_topic: Option<(String, Fact<usize>)>,
     pub(super) writer: Writer,
 }
 
 /// The client's settings.
 #[derive(Clone, Debug, Default)]
-pub(super) struct SettingsFacts {
+pub(crate) struct SettingsFacts {
     /// Why the consumer rejects them.
-    pub(super) rejected: Option<String>,
-    pub(super) notes: Vec<ConfigWarning>,
+    pub(crate) rejected: Option<String>,
+    pub(crate) notes: Vec<ConfigWarning>,
 }
 
 /// A fact, or why it is unknown.
@@ -177,6 +180,22 @@ pub(super) const PROFILE: [&str; 4] = [
 ];
 
 impl ClickHouseFacts {
+    /// The facts before the server was queried, which are unknown for this reason.
+    pub(super) fn unknown(address: String, table: String, reason: &str) -> Self {
+        let unknown = || reason.to_owned();
+        Self {
+            address,
+            table,
+            version: Err(unknown()),
+            tables: Err(unknown()),
+            row: Ok(()),
+            may_insert: Access::Unknown(unknown()),
+            profile: Err(unknown()),
+            start: Err(unknown()),
+            addresses: Err(unknown()),
+        }
+    }
+
     /// The setting that disables all deduplication windows.
     pub(super) fn disables_windows(&self) -> Option<String> {
         let profile = self.profile.as_ref().ok()?;
@@ -235,15 +254,11 @@ impl TableFacts {
 
 /// The consumer's writer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Writer {
-    pub(super) max_age: Duration,
+pub(crate) struct Writer {
+    pub(crate) max_age: Duration,
 }
 
 impl Writer {
-    pub(super) fn of(args: &RunArgs) -> Self {
-        Self { max_age: args.tuning.max_age }
-    }
-
     /// Time until the sink's default retry policy gives up an insert.
     const RETRIED_FOR: Duration = Duration::from_secs(300);
 

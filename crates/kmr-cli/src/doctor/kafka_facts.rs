@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use kmr_cli_support::ingest::RunArgs;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::metadata::{MetadataBroker, MetadataTopic};
@@ -13,6 +12,7 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use super::dead_letter_facts;
 use super::facts::{Access, Fact, GroupFacts, KafkaFacts, NoCoordinator, PartitionFacts, Scope};
 use super::leader_facts::LogClients;
+use super::subject::Subject;
 use crate::kafka_client::{self, CapturingContext};
 
 /// Timeout of one request.
@@ -30,14 +30,14 @@ const MEMBER_SETTINGS: [&str; 4] =
 ///
 /// # Errors
 ///
-/// Settings that the client rejects.
-pub(super) async fn gather(args: &RunArgs, scope: Scope) -> anyhow::Result<KafkaFacts> {
+/// A fault of kmr: the thread of the queries panicked.
+pub(super) async fn gather(subject: &Subject, scope: Scope) -> anyhow::Result<KafkaFacts> {
     let unknown = || "the broker does not respond".to_owned();
     let facts = KafkaFacts {
-        address: args.kafka.broker.clone(),
-        topic: args.kafka.topic.clone(),
-        group: args.group.clone(),
-        protocol: args.protocol,
+        address: subject.broker.clone(),
+        topic: subject.topic.clone(),
+        group: subject.group.clone(),
+        protocol: subject.protocol,
         brokers: Err(unknown()),
         coordinator: Err(NoCoordinator::Unknown(unknown())),
         apis: BTreeMap::new(),
@@ -47,11 +47,11 @@ pub(super) async fn gather(args: &RunArgs, scope: Scope) -> anyhow::Result<Kafka
         group_state: Err(unknown()),
         committed: Err(unknown()),
         dead_letters: match scope {
-            Scope::Full => dead_letter_facts::gather(args).await,
+            Scope::Full => dead_letter_facts::gather(subject).await,
             Scope::StartUp => None,
         },
     };
-    let config = config(args)?;
+    let config = config(subject);
     let ends = match scope {
         Scope::Full => Some(config_for_ends(&config)),
         Scope::StartUp => None,
@@ -71,13 +71,13 @@ fn config_for_ends(config: &ClientConfig) -> ClientConfig {
     config
 }
 
-fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
-    let mut config = kafka_client::config(&args.kafka, "kmr-doctor")?;
+fn config(subject: &Subject) -> ClientConfig {
+    let mut config = subject.client.clone();
     for name in MEMBER_SETTINGS {
         config.remove(name);
     }
     for (name, value) in [
-        ("group.id", args.group.as_str()),
+        ("group.id", subject.group.as_str()),
         ("enable.auto.commit", "false"),
         ("enable.partition.eof", "true"),
         ("auto.offset.reset", "error"),
@@ -91,7 +91,7 @@ fn config(args: &RunArgs) -> anyhow::Result<ClientConfig> {
         config.set(name, value);
     }
     config.set_log_level(rdkafka::config::RDKafkaLogLevel::Debug);
-    Ok(config)
+    config
 }
 
 type Client = BaseConsumer<CapturingContext>;

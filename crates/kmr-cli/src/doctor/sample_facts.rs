@@ -39,6 +39,7 @@ pub(super) fn facts() -> Facts {
             committed: Ok(()),
             dead_letters: None,
         },
+        sink_topic: None,
         clickhouse: ClickHouseFacts {
             address: "c:8123".into(),
             table: "db.t".into(),

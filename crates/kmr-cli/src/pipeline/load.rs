@@ -4,7 +4,8 @@ use std::path::Path;
 
 use anyhow::{Context, bail, ensure};
 
-use super::file::{File, Pipeline, Unknown};
+use super::document::Document;
+use super::file::{ClickHouse, File, Pipeline, Sink, Tombstones, Unknown};
 use super::problem;
 
 /// The pipelines of a file.
@@ -12,32 +13,57 @@ use super::problem;
 /// # Errors
 /// The file cannot be read, or a value in it is wrong. The error names its place.
 pub(super) fn load(path: &Path) -> anyhow::Result<File> {
-    let content = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    parse(path, &content)
+    parse(path, &read(path)?)
 }
 
-fn parse(path: &Path, content: &str) -> anyhow::Result<File> {
+/// The text of a file.
+///
+/// # Errors
+/// It cannot be read.
+pub(super) fn read(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// The pipelines of a file with this content.
+///
+/// # Errors
+/// A value is wrong. The error names its place.
+pub(super) fn parse(path: &Path, content: &str) -> anyhow::Result<File> {
     let file: File = match toml::from_str(content) {
         Ok(file) => file,
         Err(error) => bail!(problem::text(path, content, &error)),
     };
     ensure!(!file.is_empty(), "{}: it has no pipeline; each one is a section [NAME.source]", path.display());
+    let document = Document::parse(content)?;
     for (name, pipeline) in &file {
-        check(pipeline).with_context(|| format!("{}: pipeline `{name}`", path.display()))?;
+        let section = Section { name, document: &document };
+        check(pipeline, section).with_context(|| format!("{}: pipeline `{name}`", path.display()))?;
     }
     Ok(file)
 }
 
+/// A pipeline's section as it is written.
+#[derive(Clone, Copy)]
+struct Section<'d> {
+    name: &'d str,
+    document: &'d Document<'d>,
+}
+
+impl Section<'_> {
+    /// `[orders.kafka] in line 7`, if it is written.
+    fn place(self, section: &str) -> Option<String> {
+        let line = self.document.line_of(&[self.name, section])?;
+        Some(format!("[{}.{section}] in line {line}", self.name))
+    }
+}
+
 /// What one value alone does not show.
-fn check(pipeline: &Pipeline) -> anyhow::Result<()> {
-    let Pipeline { source, json, clickhouse, status, .. } = pipeline;
-    for (list, name) in [
-        (&source.brokers, "source.brokers"),
-        (&source.topics, "source.topics"),
-        (&clickhouse.urls, "clickhouse.urls"),
-    ] {
+fn check(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()> {
+    let Pipeline { source, json, status, .. } = pipeline;
+    for (list, name) in [(&source.brokers, "source.brokers"), (&source.topics, "source.topics")] {
         ensure!(!list.0.is_empty(), "{name} is empty");
     }
+    check_sink(pipeline, section)?;
     ensure!(
         (json.unknown == Unknown::Collect) == json.unknown_column.is_some(),
         "json.unknown = \"collect\" and json.unknown_column belong together"
@@ -46,10 +72,6 @@ fn check(pipeline: &Pipeline) -> anyhow::Result<()> {
         status.token_file.is_none() || status.address.is_some(),
         "status.token_file needs status.address"
     );
-    ensure!(
-        clickhouse.ca_certificate.is_none() || cfg!(feature = "tls"),
-        "clickhouse.ca_certificate needs a kmr that is built with --features tls"
-    );
     for (name, column) in &pipeline.columns {
         let has_more = column.path.is_some() || column.missing.is_some() || column.epoch_unit.is_some();
         ensure!(
@@ -57,6 +79,65 @@ fn check(pipeline: &Pipeline) -> anyhow::Result<()> {
             "columns.{name} is left out, and has other keys: remove them"
         );
     }
+    Ok(())
+}
+
+/// The sections of sinks.
+const SINKS: [&str; 3] = ["clickhouse", "kafka", "stdout"];
+/// The sections that only a table needs.
+const OF_TABLES: [&str; 3] = ["json", "columns", "record_columns"];
+
+fn check_sink(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()> {
+    let sinks: Vec<String> = SINKS.into_iter().filter_map(|name| section.place(name)).collect();
+    match &sinks[..] {
+        [_] => {}
+        [] => {
+            let names = SINKS.map(|sink| format!("[{}.{sink}]", section.name)).join(", ");
+            bail!("it has no sink: add one of the sections {names}");
+        }
+        sinks => bail!(
+            "it has more than one sink: {}; keep one, and write a pipeline with a group of its own for each \
+             other one",
+            sinks.join(", ")
+        ),
+    }
+    if let Sink::ClickHouse(clickhouse) = pipeline.sink() {
+        return check_table(pipeline, clickhouse);
+    }
+    ensure!(!pipeline.exactly_once, "exactly_once needs the sink [{}.clickhouse]", section.name);
+    if let Some(place) = OF_TABLES.into_iter().find_map(|name| section.place(name)) {
+        bail!(
+            "{place} belongs to the sink [{}.clickhouse]; this sink writes records as they are",
+            section.name
+        );
+    }
+    if let Sink::Kafka(kafka) = pipeline.sink()
+        && kafka.brokers.as_ref().is_none_or(|brokers| *brokers == pipeline.source.brokers)
+    {
+        let topic = kafka.topic.as_str();
+        ensure!(
+            pipeline.source.topics.iter().all(|source| source != topic),
+            "kafka.topic {topic:?} is one of source.topics: its records would be written again without end"
+        );
+    }
+    Ok(())
+}
+
+fn check_table(pipeline: &Pipeline, clickhouse: &ClickHouse) -> anyhow::Result<()> {
+    ensure!(!clickhouse.urls.0.is_empty(), "clickhouse.urls is empty");
+    // The output of kmr shows addresses.
+    ensure!(
+        !clickhouse.urls.iter().any(|url| url.contains('@')),
+        "clickhouse.urls: an address holds a user; use clickhouse.user and clickhouse.password"
+    );
+    ensure!(
+        clickhouse.ca_certificate.is_none() || cfg!(feature = "tls"),
+        "clickhouse.ca_certificate needs a kmr that is built with --features tls"
+    );
+    ensure!(
+        pipeline.source.tombstones != Tombstones::Keep,
+        "source.tombstones = \"keep\" is for the sinks kafka and stdout: a table has no row without a payload"
+    );
     Ok(())
 }
 
@@ -112,9 +193,9 @@ max_age = "2s"
         let orders = &file["orders"];
         assert!(orders.exactly_once);
         assert_eq!(orders.source.brokers.0.len(), 2);
-        assert_eq!(orders.source.settings["fetch.min.bytes"].as_str(), "1");
-        assert_eq!(orders.source.settings["enable.partition.eof"].as_str(), "false");
-        assert_eq!(orders.memory_budget.unwrap().0, 128 << 20);
+        assert_eq!(orders.source.settings.0["fetch.min.bytes"].as_str(), "1");
+        assert_eq!(orders.source.settings.0["enable.partition.eof"].as_str(), "false");
+        assert_eq!(orders.memory_budget.0, 128 << 20);
         assert_eq!(orders.columns["environment"].path.as_ref().unwrap().0.len(), 2);
         assert!(!format!("{file:?}").contains("s3cret"));
     }
@@ -171,5 +252,30 @@ max_age = "2s"
             assert!(text.contains("pipeline `orders`") && text.contains(expected), "{text}");
         }
         assert!(error("").contains("no pipeline"));
+    }
+
+    #[test]
+    fn a_pipeline_has_exactly_one_sink_and_others_are_named_with_their_lines() {
+        let text = error(&format!("{FILE}\n[orders.kafka]\ntopic = \"copy\"\n"));
+        assert!(text.contains("[orders.clickhouse] in line 21, [orders.kafka] in line 32"), "{text}");
+        let source = "[p.source]\nbrokers = \"a\"\ntopics = [\"t\", \"u\"]\ngroup = \"g\"\n";
+        assert!(error(source).contains("add one of the sections [p.clickhouse], [p.kafka], [p.stdout]"));
+        for (more, expected) in [
+            ("[p]\nexactly_once = true\n[p.stdout]\n", "exactly_once needs the sink [p.clickhouse]"),
+            ("[p.stdout]\n[p.json]\nnulls = \"default\"\n", "[p.json] in line 6 belongs to the sink"),
+            ("[p.kafka]\ntopic = \"u\"\n", "\"u\" is one of source.topics"),
+            ("[p.stdout]\nx = 1\n", "unknown field `x`"),
+            ("[p.clickhouse]\nurls = \"http://u:s3cret@c\"\ntable = \"t\"\n", "an address holds a user"),
+        ] {
+            let text = error(&format!("{source}{more}"));
+            assert!(text.contains(expected) && !text.contains("s3cret"), "{more}: {text}");
+        }
+        let elsewhere = format!("{source}[p.kafka]\ntopic = \"u\"\nbrokers = \"b\"\n");
+        assert!(parse(Path::new("kmr.toml"), &elsewhere).is_ok());
+        let keep = source.replace("group", "tombstones = \"keep\"\ngroup");
+        assert!(
+            error(&format!("{keep}[p.clickhouse]\nurls = \"http://c\"\ntable = \"t\"\n"))
+                .contains("\"keep\"")
+        );
     }
 }

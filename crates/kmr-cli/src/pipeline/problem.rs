@@ -21,7 +21,7 @@ pub(super) fn text(path: &Path, content: &str, error: &toml::de::Error) -> Strin
 }
 
 /// Line and column, both from 1.
-fn position(content: &str, at: usize) -> (usize, usize) {
+pub(super) fn position(content: &str, at: usize) -> (usize, usize) {
     let before = content.get(..at).unwrap_or(content);
     let line = before.rfind('\n').map_or(before, |end| &before[end + 1..]);
     (before.matches('\n').count() + 1, line.chars().count() + 1)

@@ -1,80 +1,120 @@
-//! `run`: the pipelines of a file, until a signal.
+//! `run`: the pipelines of a file, until a signal. SIGHUP reads the file again.
 
-use std::error::Error;
+use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
+use kmr_cli_support::errors::one_line;
 use kmr_cli_support::numbers::grouped;
 use kmr_cli_support::output;
 use kmr_core::{ConsumerHandle, Stats, error_chain};
-use kmr_status::StatusServer;
-use tokio::task::JoinSet;
+use kmr_status::{RunningServer, StatusServer};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::consumer::consumer;
-use super::file::Status;
+use super::file::{Pipeline, Status};
 use super::load::load;
+use super::supervisor::{Factory, Ready, Supervisor};
 use super::{Outcome, RunArgs};
 
 /// Runs all pipelines. If one fails, the others are drained.
 pub(crate) async fn run(args: RunArgs) -> Outcome {
-    let file = load(&args.file)?;
-    let mut handles: Vec<(String, ConsumerHandle)> = Vec::new();
-    let mut running = JoinSet::new();
-    let mut consumers = Vec::new();
-    for (name, pipeline) in &file {
-        let consumer = consumer(name, pipeline).with_context(|| format!("pipeline `{name}`"))?;
-        handles.push((name.clone(), consumer.handle()));
-        consumers.push((name.clone(), consumer));
+    let mut hangup = signal(SignalKind::hangup()).context("listening for SIGHUP")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("listening for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("listening for SIGTERM")?;
+    let mut supervisor = Supervisor::new(Consumers);
+    supervisor.start(load(&args.file)?).await?;
+    while !supervisor.is_done() {
+        tokio::select! {
+            ended = supervisor.next_end() => supervisor.ended(ended).await,
+            // Each consumer receives these, too. A pipeline that waits for its start does not.
+            _ = interrupt.recv() => supervisor.stop(),
+            _ = terminate.recv() => supervisor.stop(),
+            _ = hangup.recv() => reload(&mut supervisor, &args.file).await,
+        }
     }
-    for ((name, pipeline), (_, handle)) in file.iter().zip(&handles) {
-        serve(name, &pipeline.status, handle).await.with_context(|| format!("pipeline `{name}`"))?;
-    }
-    for (name, consumer) in consumers {
-        running.spawn(async move { (name, consumer.run().await) });
-    }
-    let failures = wait(running, || handles.iter().for_each(|(_, handle)| handle.stop())).await;
-    for (name, handle) in &handles {
-        output::note(&summary(name, &handle.stats()));
-    }
-    match failures.as_slice() {
+    match supervisor.into_failures().as_slice() {
         [] => Ok(ExitCode::SUCCESS),
-        failures => bail!("stopped, because {} of {} pipelines failed", failures.len(), handles.len()),
+        failures => bail!("stopped, because {} of the pipelines failed", failures.len()),
     }
 }
 
-/// Waits until all pipelines have ended, and returns their failures. At each one it calls `stop`,
-/// which drains the others.
-async fn wait<T: 'static, E: Error + 'static>(
-    mut running: JoinSet<(String, Result<T, E>)>,
-    stop: impl Fn(),
-) -> Vec<String> {
-    let mut failures = Vec::new();
-    while let Some(ended) = running.join_next().await {
-        let failure = match ended {
-            Ok((_, Ok(_))) => continue,
-            Ok((name, Err(error))) => format!("pipeline `{name}`: {}", error_chain(&error)),
-            // A fault of kmr: its tasks report panics as errors.
-            Err(error) => format!("the task of a pipeline: {error}"),
-        };
-        // At once, because the drain can take minutes.
-        output::note(&format!("error: {failure}"));
-        failures.push(failure);
-        stop();
-    }
-    failures
-}
-
-/// Starts the status server, if the pipeline has one. It ends with the process.
-async fn serve(name: &str, status: &Status, handle: &ConsumerHandle) -> anyhow::Result<()> {
-    let Some(address) = &status.address else { return Ok(()) };
-    let server = StatusServer::new(handle.clone()).bind(address.as_str());
-    let server = match &status.token_file {
-        Some(path) => server.actions_token_file(path.as_str()),
-        None => server,
+/// Changes to the file as it is now. If it is wrong, everything continues as before.
+async fn reload(supervisor: &mut Supervisor<Consumers>, path: &Path) {
+    let reloaded = match load(path) {
+        Ok(file) => supervisor.reload(file).await,
+        Err(error) => Err(error),
     };
-    let server = server.spawn().await?;
+    match reloaded {
+        Ok(()) => output::note(&format!("reloaded {}", path.display())),
+        Err(error) => {
+            output::note(&format!(
+                "error: {} was not reloaded, and the pipelines continue as they were: {}",
+                path.display(),
+                one_line(&error)
+            ));
+        }
+    }
+}
+
+/// Makes consumers of pipelines.
+struct Consumers;
+
+impl Factory for Consumers {
+    fn check(&self, name: &str, pipeline: &Pipeline) -> anyhow::Result<()> {
+        consumer(name, pipeline).map(drop)
+    }
+
+    async fn prepare(&self, name: &str, pipeline: &Pipeline) -> anyhow::Result<Ready> {
+        let consumer = consumer(name, pipeline)?;
+        let (handle, stopped) = (consumer.handle(), consumer.handle());
+        let server = serve(name, &pipeline.status, &handle).await?;
+        let name = name.to_owned();
+        Ok(Ready {
+            run: Box::pin(async move {
+                let ended = Box::pin(consumer.run()).await;
+                ended.map(drop).map_err(|error| error_chain(&error))
+            }),
+            stop: Box::new(move || stopped.stop()),
+            end: Box::new(move || {
+                if let Some(server) = server {
+                    server.stop();
+                }
+                output::note(&summary(&name, &handle.stats()));
+            }),
+        })
+    }
+}
+
+/// How often a status server tries to get its address. The one of the pipeline's predecessor
+/// releases it a moment after it was stopped.
+const TRIES: u32 = 20;
+const BETWEEN_TRIES: Duration = Duration::from_millis(50);
+
+/// Starts the status server, if the pipeline has one.
+async fn serve(
+    name: &str,
+    status: &Status,
+    handle: &ConsumerHandle,
+) -> anyhow::Result<Option<RunningServer>> {
+    let Some(address) = &status.address else { return Ok(None) };
+    let mut tries = 1;
+    let server = loop {
+        let server = StatusServer::new(handle.clone()).bind(address.as_str());
+        let server = match &status.token_file {
+            Some(path) => server.actions_token_file(path.as_str()),
+            None => server,
+        };
+        match server.spawn().await {
+            Ok(server) => break server,
+            Err(error) if tries == TRIES => return Err(error.into()),
+            Err(_) => tokio::time::sleep(BETWEEN_TRIES).await,
+        }
+        tries += 1;
+    };
     output::note(&format!("status page of `{name}`: http://{}/", server.address()));
-    Ok(())
+    Ok(Some(server))
 }
 
 fn summary(name: &str, stats: &Stats) -> String {
@@ -90,29 +130,7 @@ fn summary(name: &str, stats: &Stats) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
     use super::*;
-
-    /// Of the others, one is still running, and ends because it is stopped.
-    #[tokio::test]
-    async fn a_failure_and_a_panic_drain_the_others_and_are_both_reported() {
-        let (stops, (stop, mut stopped)) = (AtomicU32::new(0), tokio::sync::watch::channel(()));
-        let mut running: JoinSet<(String, Result<(), std::io::Error>)> = JoinSet::new();
-        running.spawn(async { ("broken".to_owned(), Err(std::io::Error::other("no table"))) });
-        running.spawn(async { unreachable!("a fault of kmr") });
-        running.spawn(async move {
-            let _ = stopped.changed().await;
-            ("good".to_owned(), Ok(()))
-        });
-        let failures = wait(running, || {
-            stops.fetch_add(1, Ordering::Relaxed);
-            stop.send_replace(());
-        });
-        let text = failures.await.join("; ");
-        assert!(text.contains("pipeline `broken`: no table") && text.contains("panicked"), "{text}");
-        assert_eq!(stops.into_inner(), 2);
-    }
 
     #[test]
     fn the_summary_counts_rows_and_not_dead_letters() {

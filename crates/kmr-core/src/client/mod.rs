@@ -67,4 +67,4 @@ pub use native::groups::{
 };
 pub(crate) use open::OpenOptions;
 pub use reset::reset_offsets;
-pub(crate) use subscription::subscription_matches;
+pub use subscription::subscription_matches;

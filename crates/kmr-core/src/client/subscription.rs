@@ -2,8 +2,10 @@
 
 use super::native::pattern;
 
-/// Whether `subscription`, the name of a topic or a pattern that starts with `^`, includes `topic`.
-pub(crate) fn subscription_matches(subscription: &str, topic: &str) -> bool {
+/// Whether `subscription`, the name of a topic or a pattern that starts with `^`, includes `topic`,
+/// by the rules of librdkafka. In a KIP-848 group the broker matches patterns, by the rules of
+/// RE2/J and with the whole name. An invalid pattern includes nothing.
+pub fn subscription_matches(subscription: &str, topic: &str) -> bool {
     if subscription.starts_with('^') { pattern::matches(subscription, topic) } else { subscription == topic }
 }
 

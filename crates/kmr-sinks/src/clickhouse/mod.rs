@@ -39,8 +39,8 @@
 //! # JSON without a struct
 //!
 //! A [`JsonRow`] is a JSON object whose values become the columns of a row, directed by the types
-//! of the table. [`JsonOptions`] has paths and policies. `docs/json-rows.md` in the repository has
-//! the values that fit each type.
+//! of the table. [`JsonOptions`] has paths and policies, and [`JsonRow::value`] finds one value for
+//! a filter. `docs/json-rows.md` in the repository has the values that fit each type.
 //!
 //! # Ranges
 //!
@@ -94,8 +94,8 @@ pub use encode::Scaled;
 pub use error::{ClickHouseError, Phase};
 pub use error_code::{ErrorClass, Stored};
 pub use json::{
-    Duplicates, EpochUnit, ExcessDigits, JsonError, JsonOptions, JsonRow, JsonRows, LocalTimes, Missing,
-    Nulls, NumbersAsText, UnknownFields,
+    Duplicates, EpochUnit, ExcessDigits, JsonError, JsonOptions, JsonRow, JsonRows, JsonValue, LocalTimes,
+    Missing, Nulls, NumbersAsText, UnknownFields,
 };
 pub use table::engine::EngineClass;
 pub use table::preflight::{TableColumn, check_row};

@@ -5,7 +5,8 @@
 //! object is read once, from left to right. `keys` finds the column of a key, `value` writes the
 //! value in the type of the column (`numeric`, `text`, `compound`), and `object` puts the columns
 //! into their order. `cursor`, `skip` and `escape` know the grammar of JSON. Each error has the
-//! place of its value (`fault`), and becomes a [`JsonError`] at the end.
+//! place of its value (`fault`), and becomes a [`JsonError`] at the end. `lookup` finds one value,
+//! for filters.
 
 mod compound;
 mod constant;
@@ -14,6 +15,7 @@ mod error;
 mod escape;
 mod fault;
 mod keys;
+mod lookup;
 mod number;
 mod numeric;
 mod object;
@@ -34,6 +36,7 @@ mod wide;
 mod tests;
 
 pub use error::JsonError;
+pub use lookup::JsonValue;
 pub use options::{
     Duplicates, EpochUnit, ExcessDigits, JsonOptions, LocalTimes, Missing, Nulls, NumbersAsText,
     UnknownFields,

@@ -78,6 +78,19 @@ impl JsonRow {
     pub fn serialize<T: Serialize + ?Sized>(value: &T) -> std::result::Result<Self, serde_json::Error> {
         Ok(serde_json::to_vec(value)?.into())
     }
+
+    /// The text of the object, and where it starts in the record's payload.
+    #[inline]
+    pub(super) fn located<'r>(&'r self, record: &Record<'r>) -> (&'r [u8], usize) {
+        match &self.0 {
+            Source::Owned(text) => (text, 0),
+            Source::Payload => (record.payload().unwrap_or_default(), 0),
+            Source::Part { start, end } => {
+                let payload = record.payload().unwrap_or_default();
+                (payload.get(*start..*end).unwrap_or_default(), *start)
+            }
+        }
+    }
 }
 
 /// The text of an object.

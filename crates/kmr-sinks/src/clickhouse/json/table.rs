@@ -193,11 +193,7 @@ impl JsonRow {
     ) -> Result<(), BoxError> {
         let (text, base) = match (&self.0, record) {
             (Source::Owned(text), _) => (&**text, 0),
-            (Source::Payload, Some(record)) => (record.payload().unwrap_or_default(), 0),
-            (Source::Part { start, end }, Some(record)) => {
-                let payload = record.payload().unwrap_or_default();
-                (payload.get(*start..*end).unwrap_or_default(), *start)
-            }
+            (_, Some(record)) => self.located(record),
             (_, None) => return Err(StopConsumer::new(no_record(table)).into()),
         };
         let lease =

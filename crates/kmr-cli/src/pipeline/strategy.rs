@@ -1,0 +1,186 @@
+//! The stages of a pipeline: filter and decoder, the sink, dead letters.
+
+use std::fmt;
+
+use anyhow::anyhow;
+use kmr_core::{
+    BoxError, ClientConfig, DeadLetter, OwnedRecord, Pipeline as Strategy, Record, processing_strategy,
+};
+use kmr_sinks::clickhouse::{ClickHouseError, JsonRow, JsonRows};
+use kmr_sinks::{KafkaMessage, KafkaWriter, OsStreamWriter};
+
+use super::client::producer_config;
+use super::file::{Kafka, Objects, Pipeline, Sink, Tombstones};
+use super::filter::Conditions;
+use super::writer::writer;
+
+/// A batch of dead letters is sent after this time at the latest.
+const DEAD_LETTER_AGE: std::time::Duration = std::time::Duration::from_secs(1);
+
+/// Where dead letters go.
+enum Errors {
+    Topic(KafkaWriter<DeadLetter>),
+    Stream(OsStreamWriter<DeadLetter>),
+}
+
+/// The stages with either of the two destinations of dead letters.
+macro_rules! stages {
+    ($kind:ident => $map:expr, reduce => $sink:expr, $errors:expr) => {
+        match $errors {
+            Errors::Topic(errors) => {
+                processing_strategy!({ $kind => $map, reduce => $sink, reduce_err => errors })
+            }
+            Errors::Stream(errors) => {
+                processing_strategy!({ $kind => $map, reduce => $sink, reduce_err => errors })
+            }
+        }
+    };
+}
+
+/// The stages of `pipeline`. `config`: the settings of its consumer.
+///
+/// # Errors
+/// A condition of the filter is wrong.
+pub(super) fn strategy(pipeline: &Pipeline, config: ClientConfig) -> anyhow::Result<Strategy> {
+    let conditions = Conditions::new(&pipeline.filter).map_err(|problem| anyhow!(problem))?;
+    let gate = Gate { conditions, tombstones: pipeline.source.tombstones };
+    let errors = match &pipeline.dead_letters.topic {
+        Some(topic) => {
+            Errors::Topic(KafkaWriter::dead_letters(config.clone(), topic.as_str()).max_age(DEAD_LETTER_AGE))
+        }
+        None => Errors::Stream(OsStreamWriter::stderr().max_age(DEAD_LETTER_AGE)),
+    };
+    Ok(match pipeline.sink() {
+        Sink::ClickHouse(table) => {
+            let rows = writer(pipeline, table);
+            match pipeline.json.objects {
+                Objects::One => stages!(filter_map => gate.row(), reduce => rows, errors),
+                Objects::Many => stages!(flat_map => gate.rows(), reduce => rows, errors),
+            }
+        }
+        Sink::Kafka(kafka) => {
+            let messages = messages(pipeline, kafka, config);
+            stages!(filter_map => gate.message(), reduce => messages, errors)
+        }
+        Sink::Stdout => {
+            let lines = lines(pipeline);
+            stages!(filter_map => gate.record(), reduce => lines, errors)
+        }
+    })
+}
+
+fn messages(pipeline: &Pipeline, kafka: &Kafka, config: ClientConfig) -> KafkaWriter<KafkaMessage> {
+    KafkaWriter::new(producer_config(config, kafka), kafka.topic.as_str())
+        .max_rows(pipeline.batch.max_rows)
+        .max_bytes(pipeline.batch.max_bytes.0)
+        .max_age(pipeline.batch.max_age.0)
+        .attempt_timeout(pipeline.batch.attempt_timeout.0)
+        .start_timeout(pipeline.start_timeout.0)
+}
+
+fn lines(pipeline: &Pipeline) -> OsStreamWriter<OwnedRecord> {
+    OsStreamWriter::stdout()
+        .max_rows(pipeline.batch.max_rows)
+        .max_bytes(pipeline.batch.max_bytes.0)
+        .max_age(pipeline.batch.max_age.0)
+        .attempt_timeout(pipeline.batch.attempt_timeout.0)
+}
+
+/// Decides whether a record is processed.
+#[derive(Clone, Debug)]
+struct Gate {
+    conditions: Conditions,
+    tombstones: Tombstones,
+}
+
+impl Gate {
+    /// The row of a record, or none for a record that is skipped.
+    fn row(self) -> impl Fn(&Record<'_>) -> Result<Option<JsonRow>, ClickHouseError> + Send + Sync + 'static {
+        move |record: &Record<'_>| {
+            if self.skips(record) {
+                return Ok(None);
+            }
+            let Ok(row) = JsonRow::from_record(record);
+            Ok(self.conditions.accept(record, &row)?.then_some(row))
+        }
+    }
+
+    /// The rows of a record that has any number of objects.
+    fn rows(self) -> impl Fn(&Record<'_>) -> Result<Rows, ClickHouseError> + Send + Sync + 'static {
+        move |record: &Record<'_>| {
+            if self.skips(record) {
+                return Ok(Rows::Some(Vec::new().into_iter()));
+            }
+            let rows = JsonRow::each(record)?;
+            if self.conditions.is_empty() {
+                return Ok(Rows::All(rows));
+            }
+            let mut accepted = Vec::new();
+            for row in rows {
+                if self.conditions.accept(record, &row)? {
+                    accepted.push(row);
+                }
+            }
+            Ok(Rows::Some(accepted.into_iter()))
+        }
+    }
+
+    /// The record as a message.
+    fn message(
+        self,
+    ) -> impl Fn(&Record<'_>) -> Result<Option<KafkaMessage>, BoxError> + Send + Sync + 'static {
+        move |record: &Record<'_>| Ok(self.passes(record)?.then(|| KafkaMessage::from(record)))
+    }
+
+    /// The record itself.
+    fn record(self) -> impl Fn(&Record<'_>) -> Result<Option<OwnedRecord>, BoxError> + Send + Sync + 'static {
+        move |record: &Record<'_>| Ok(self.passes(record)?.then(|| record.to_owned()))
+    }
+
+    fn passes(&self, record: &Record<'_>) -> Result<bool, BoxError> {
+        if self.skips(record) {
+            return Ok(false);
+        }
+        let Ok(row) = JsonRow::from_record(record);
+        let accepted = self.conditions.accept(record, &row)?;
+        if accepted && record.payload().is_none() && self.tombstones == Tombstones::Fail {
+            return Err(Tombstone.into());
+        }
+        Ok(accepted)
+    }
+
+    fn skips(&self, record: &Record<'_>) -> bool {
+        record.payload().is_none() && self.tombstones == Tombstones::Skip
+    }
+}
+
+/// The rows of a record.
+enum Rows {
+    All(JsonRows),
+    Some(std::vec::IntoIter<JsonRow>),
+}
+
+impl Iterator for Rows {
+    type Item = JsonRow;
+
+    fn next(&mut self) -> Option<JsonRow> {
+        match self {
+            Self::All(rows) => rows.next(),
+            Self::Some(rows) => rows.next(),
+        }
+    }
+}
+
+/// The error of a record without a payload.
+#[derive(Debug)]
+struct Tombstone;
+
+impl fmt::Display for Tombstone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the record has no payload (a tombstone): source.tombstones = \"keep\" or \"skip\" accepts it",
+        )
+    }
+}
+
+impl std::error::Error for Tombstone {}
