@@ -347,7 +347,7 @@ async fn init_creates_a_table_and_a_file_that_stores_the_topic() -> Result<()> {
     let walk = Walk::new(test_name!(), "").await?;
     std::fs::remove_file(&walk.file)?;
     let reading = |n: u64| {
-        let more = if n % 2 == 0 { r#", "note": "even""# } else { "" };
+        let more = if n.is_multiple_of(2) { r#", "note": "even""# } else { "" };
         let text = format!(
             r#"{{"id": {n}, "at": "2026-11-30T12:00:00.{:03}Z", "price": {n}.5, "ok": true, "tags": {{"zone": {n}}}, "list": [{n}]{more}}}"#,
             n % 1000

@@ -1,10 +1,9 @@
-//! Objects and arrays into the types of columns: Array, Map, Tuple, Variant, JSON, and texts.
+//! Objects and arrays into the types of columns: Array, Map, Tuple, JSON, and texts.
 
 use super::cursor::{Cursor, Raw};
 use super::fault::{Fault, Found, Result};
-use super::options::{Duplicates, Missing, NumbersAsText};
-use super::rules::Rules;
-use super::type_default::{VARIANT_NULL, put_default};
+use super::options::{Duplicates, Missing};
+use super::type_default::put_default;
 use super::value::{Values, mismatch};
 use crate::clickhouse::encode::put_length;
 use crate::clickhouse::table::types::{Element, Type};
@@ -148,44 +147,6 @@ impl Values<'_> {
                 Ok(())
             }
         }
-    }
-
-    /// The first type that the value fits, in the order of the `Variant`. A `String` is the last
-    /// one: it accepts every value.
-    pub(super) fn put_variant(
-        &mut self,
-        json: &mut Cursor<'_>,
-        types: &[Type],
-        out: &mut Vec<u8>,
-    ) -> Result<()> {
-        let (start, first) = (*json, json.peek());
-        if first == b'n' {
-            json.word()?;
-            out.push(VARIANT_NULL);
-            return Ok(());
-        }
-        // Here a number in quotes is a text.
-        let rules = Rules { numbers_as_text: NumbersAsText::Reject, ..self.rules.clone() };
-        let mark = out.len();
-        for wants_text in [false, true] {
-            for (tag, ty) in types.iter().enumerate().filter(|(_, ty)| (**ty == Type::String) == wants_text) {
-                if wants_text && first != b'"' && types.len() > 1 {
-                    continue;
-                }
-                let mut values = Values { rules: &rules, unit: self.unit, scratch: self.scratch };
-                out.push(tag as u8); // the server allows fewer than 255 types
-                *json = start;
-                if values.put(json, ty, out).is_ok() {
-                    return Ok(());
-                }
-                out.truncate(mark);
-            }
-        }
-        *json = start;
-        // A value that is no JSON has its own error.
-        json.skip()?;
-        let problem = format!("the value fits none of the Variant's {} types", types.len());
-        Err(Fault::new(start.at, problem).found(first))
     }
 }
 

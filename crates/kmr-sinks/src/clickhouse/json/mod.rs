@@ -30,6 +30,7 @@ mod text;
 mod time;
 mod type_default;
 mod value;
+mod variant;
 mod wide;
 
 #[cfg(test)]

@@ -87,10 +87,14 @@ impl Values<'_> {
             Type::UInt128 | Type::Int128 | Type::UInt256 | Type::Int256 => {
                 out.extend_from_slice(self.wide_integer(number, at, ty)?.as_slice());
             }
-            Type::Bool if matches!(number.text, b"0" | b"1") => out.push(number.text[0] - b'0'),
+            Type::Bool => match number.scaled(NO_DIGITS) {
+                Some(Scaled { whole: value @ (0 | 1), has_rest: false }) => out.push(u8::from(value == 1)),
+                _ => return Err(mismatch(at, Found::Number, ty)),
+            },
             Type::Enum8(values) | Type::Enum16(values) => {
                 let width = if matches!(ty, Type::Enum8(_)) { Width::Enum8 } else { Width::Enum16 };
-                let value = number.plain_integer().and_then(|value| i16::try_from(value).ok());
+                let value = number.scaled(NO_DIGITS).filter(|scaled| !scaled.has_rest);
+                let value = value.and_then(|scaled| i16::try_from(scaled.whole).ok());
                 let value = value.ok_or_else(|| mismatch(at, Found::Number, ty))?;
                 put_enum_value(out, values, value, width)
                     .map_err(|error| Fault::new(at, error.to_string()))?;
@@ -139,10 +143,12 @@ impl Values<'_> {
     }
 
     /// A time in ticks of `10^-scale` seconds. Digits below a tick are cut, which is the tick
-    /// before.
+    /// before for a point in time.
     #[inline]
     fn ticks(&self, number: &Number<'_>, scale: u8, at: usize, ty: &Type) -> Result<i128> {
         match number.scaled(i32::from(scale) - self.unit) {
+            // A length of time is cut towards zero, as its text is.
+            Some(Scaled { whole, .. }) if matches!(ty, Type::Time(_) | Type::Time64(_)) => Ok(whole),
             Some(Scaled { whole, has_rest }) => Ok(whole - i128::from(has_rest && number.negative)),
             None if self.rules.out_of_range == OutOfRange::Saturate => Ok(beyond(number)),
             None => Err(out_of_range(at, &ty.range_text())),

@@ -38,6 +38,9 @@ struct NodeState {
 /// The value of a column.
 #[derive(Clone, Copy, Debug, Default)]
 struct Slot {
+    /// The last row that had the field.
+    seen: u64,
+    /// The last row that has a value of it. A null can be no value.
     row: u64,
     /// Its place in the waiting values. A value that is in the row has no length.
     at: usize,
@@ -135,8 +138,8 @@ impl RowDecoder<'_> {
         key: &FoundKey<'_>,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        if self.state.slots[column].row == self.state.row && !self.replaces(column, key)? {
-            return json.skip().map(drop);
+        if self.state.slots[column].seen == self.state.row && !self.replaces(column, key)? {
+            return json.skip().map(drop).map_err(|fault| fault.at_column(column));
         }
         let planned = &self.plan.columns[column];
         if json.peek() == b'n' && !planned.accepts_null {
@@ -148,14 +151,14 @@ impl RowDecoder<'_> {
         let ty = &self.columns[column].ty;
         if is_next {
             values.put(json, ty, out).map_err(|fault| fault.at_column(column))?;
-            slots[column].row = *row;
+            (slots[column].seen, slots[column].row) = (*row, *row);
             self.next += 1;
             self.drain(out);
             return Ok(());
         }
         let at = waiting.len();
         values.put(json, ty, waiting).map_err(|fault| fault.at_column(column))?;
-        slots[column] = Slot { row: *row, at, len: waiting.len() - at };
+        slots[column] = Slot { seen: *row, row: *row, at, len: waiting.len() - at };
         Ok(())
     }
 
@@ -173,7 +176,7 @@ impl RowDecoder<'_> {
     #[cold]
     fn null(&mut self, json: &mut Cursor<'_>, column: usize) -> Result<()> {
         let at = json.at;
-        json.word()?;
+        json.word().map_err(|fault| fault.at_column(column))?;
         match self.rules.nulls {
             Nulls::Reject => {
                 let ty = &self.columns[column].ty;
@@ -181,7 +184,7 @@ impl RowDecoder<'_> {
             }
             // The value before, if there is one, is replaced as well.
             Nulls::Default => {
-                self.state.slots[column].row = 0;
+                (self.state.slots[column].seen, self.state.slots[column].row) = (self.state.row, 0);
                 Ok(())
             }
         }
@@ -207,9 +210,7 @@ impl RowDecoder<'_> {
         out: &mut Vec<u8>,
     ) -> Result<()> {
         match json.peek() {
-            b'{' => {}
-            // An object that is null has no fields.
-            b'n' => return json.word().map(drop),
+            b'{' | b'n' => {}
             other => {
                 return Err(match Found::of(other) {
                     Some(found) => not_an_object(json.at, found),
@@ -223,11 +224,17 @@ impl RowDecoder<'_> {
                 Duplicates::First => return json.skip().map(drop),
                 Duplicates::Last => {
                     let columns = &self.plan.nodes[node].columns;
-                    columns.iter().for_each(|column| self.state.slots[*column].row = 0);
+                    for column in columns {
+                        (self.state.slots[*column].seen, self.state.slots[*column].row) = (0, 0);
+                    }
                 }
             }
         }
         self.state.nodes[node].row = self.state.row;
+        if json.peek() == b'n' {
+            // An object that is null has no fields.
+            return json.word().map(drop);
+        }
         self.object(json, node, out)
     }
 
@@ -279,6 +286,9 @@ fn collect(collected: &mut Vec<u8>, prefix: &str, key: &Raw<'_>, value: &[u8]) {
     for character in prefix.chars() {
         match character {
             '"' | '\\' => collected.extend_from_slice(&[b'\\', character as u8]), // ASCII
+            control if control < ' ' => {
+                collected.extend_from_slice(format!("\\u{:04x}", control as u32).as_bytes());
+            }
             other => collected.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
         }
     }

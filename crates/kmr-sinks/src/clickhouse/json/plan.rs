@@ -2,6 +2,7 @@
 
 use super::keys::{Keys, Target};
 use super::options::{JsonOptions, Missing, UnknownFields};
+use super::type_default::VARIANT_NULL;
 use crate::clickhouse::table::column::Column;
 use crate::clickhouse::table::types::Type;
 
@@ -130,6 +131,7 @@ fn missing(column: &Column, options: &JsonOptions, default: Vec<u8>) -> Result<O
     Ok(match own.map_or(options.missing, |(_, policy)| *policy) {
         Missing::Reject => None,
         Missing::Null if is_nullable => Some([1].into()),
+        Missing::Null if matches!(column.ty, Type::Variant(_)) => Some([VARIANT_NULL].into()),
         Missing::Null if own.is_some() => {
             return Err(format!(
                 "column `{}` {} is not Nullable, so a missing field cannot be NULL",

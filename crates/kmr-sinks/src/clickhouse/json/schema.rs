@@ -111,15 +111,13 @@ fn filled_column(described: &DescribedColumn, options: &JsonOptions) -> Result<C
     }
     let expression = described.default_expression.trim();
     let own = options.missing_of.iter().rev().find(|(named, _)| named == name);
-    let is_needed = own.map_or(options.missing, |(_, policy)| *policy) != Missing::Reject;
-    if expression.is_empty() || !is_needed {
+    let policy = own.map_or(options.missing, |(_, policy)| *policy);
+    let is_null = policy == Missing::Null && (own.is_some() || matches!(column.ty, Type::Nullable(_)));
+    if expression.is_empty() || policy == Missing::Reject || is_null {
         return Ok(column);
     }
     if is_constant(expression) {
         column.constant_default = Some(expression.to_owned());
-        return Ok(column);
-    }
-    if own.is_some_and(|(_, policy)| *policy == Missing::Null) {
         return Ok(column);
     }
     match null_type(&column) {

@@ -16,6 +16,7 @@ use super::plan::Plan;
 use super::row::{JsonRow, Source, check_start, check_utf8};
 use super::rules::{Rules, is_utc};
 use super::type_default::put_default;
+use super::variant::make_variants_strict;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::hosts::Hosts;
@@ -112,7 +113,8 @@ impl JsonTable {
             server_is_utc: server.server_is_utc,
         };
         let plan = Plan::new(columns, options, server.defaults)?;
-        let (name, columns, unknown) = (name.to_owned(), columns.to_vec(), options.unknown.clone());
+        let (name, mut columns, unknown) = (name.to_owned(), columns.to_vec(), options.unknown.clone());
+        columns.iter_mut().for_each(|column| make_variants_strict(&mut column.ty));
         Ok(Self { name, columns, plan, rules, unknown, states: Mutex::default() })
     }
 

@@ -114,25 +114,36 @@ impl Type {
     /// Applies the ranges of the server, and the policy for values outside of a range.
     pub(crate) fn set_ranges(&mut self, server: &ServerRanges, policy: OutOfRange) {
         match self {
-            Type::Date32(range) => {
-                *range = date_32(server.date_32);
-                range.set_out_of_range(policy);
-            }
+            Type::Date32(range) => *range = date_32(server.date_32),
             Type::DateTime64(range) => {
                 if let Some(found) = server.date_time_64.iter().find(|found| found.zone == *range.zone()) {
                     range.set_seconds(found.first, found.last);
                 }
-                range.set_out_of_range(policy);
             }
-            Type::Time(range) | Type::Decimal32(range) => range.set_out_of_range(policy),
-            Type::Time64(range) | Type::Decimal64(range) => range.set_out_of_range(policy),
-            Type::Decimal128(range) => range.set_out_of_range(policy),
-            Type::Decimal256(range) => range.set_out_of_range(policy),
             Type::Nullable(inner) | Type::Array(inner) | Type::Map(inner) => inner.set_ranges(server, policy),
             Type::Tuple(elements) => {
                 elements.iter_mut().for_each(|element| element.ty.set_ranges(server, policy));
             }
             Type::Variant(types) => types.iter_mut().for_each(|ty| ty.set_ranges(server, policy)),
+            _ => {}
+        }
+        self.set_policy(policy);
+    }
+
+    /// Sets the policy for values outside of a range.
+    pub(crate) fn set_policy(&mut self, policy: OutOfRange) {
+        match self {
+            Type::Date32(range) | Type::Time(range) | Type::Decimal32(range) => {
+                range.set_out_of_range(policy);
+            }
+            Type::DateTime64(range) | Type::Time64(range) | Type::Decimal64(range) => {
+                range.set_out_of_range(policy);
+            }
+            Type::Decimal128(range) => range.set_out_of_range(policy),
+            Type::Decimal256(range) => range.set_out_of_range(policy),
+            Type::Nullable(inner) | Type::Array(inner) | Type::Map(inner) => inner.set_policy(policy),
+            Type::Tuple(elements) => elements.iter_mut().for_each(|element| element.ty.set_policy(policy)),
+            Type::Variant(types) => types.iter_mut().for_each(|ty| ty.set_policy(policy)),
             _ => {}
         }
     }

@@ -46,6 +46,53 @@ fn missing_fields_are_defaults_nulls_or_errors() {
 }
 
 #[test]
+fn a_field_is_twice_also_if_it_is_null() {
+    let columns = [("a", "UInt8"), ("t.x", "UInt8")];
+    let of = |duplicates, text: &str| {
+        let options = JsonOptions::new().duplicates(duplicates).nulls(Nulls::Default);
+        Decoder::new(&columns, &options).row(text)
+    };
+    let twice = [
+        r#"{"a":null,"a":5}"#,
+        r#"{"a":5,"a":null}"#,
+        r#"{"t":null,"t":{"x":5}}"#,
+        r#"{"t":{"x":5},"t":null}"#,
+    ];
+    for (text, first, last) in [
+        (twice[0], [0, 0], [5, 0]),
+        (twice[1], [5, 0], [0, 0]),
+        (twice[2], [0, 0], [0, 5]),
+        (twice[3], [0, 5], [0, 0]),
+    ] {
+        let error = of(Duplicates::Reject, text).unwrap_err().to_string();
+        assert!(error.contains("twice"), "{text}: {error}");
+        assert_eq!(of(Duplicates::First, text).unwrap(), first, "{text}");
+        assert_eq!(of(Duplicates::Last, text).unwrap(), last, "{text}");
+    }
+}
+
+#[test]
+fn no_policy_makes_a_value_fit_a_type_of_a_variant() {
+    let options = JsonOptions::new().excess_digits(ExcessDigits::Truncate).nulls(Nulls::Default);
+    for (ty, text, expected) in [
+        ("Variant(Int8, UInt64)", "300", &b"\x01\x2c\x01\0\0\0\0\0\0"[..]),
+        ("Variant(Date32, String)", "\"3200-01-01\"", b"\x01\x0a3200-01-01"),
+        ("Variant(Decimal(9, 2), Float64)", "1.999", b"\x01\x96\x43\x8b\x6c\xe7\xfb\xff\x3f"),
+        ("Variant(Array(UInt8), String)", "[null]", b"\x01\x06[null]"),
+    ] {
+        let mut decoder = Decoder::with_policy(&[("v", ty)], &options, OutOfRange::Saturate);
+        let row = decoder.row(format!(r#"{{"v":{text}}}"#)).unwrap();
+        assert_eq!(row, expected, "{ty} {text}");
+    }
+}
+
+#[test]
+fn a_missing_field_is_null_in_a_variant() {
+    let options = JsonOptions::new().missing_field("v", Missing::Null);
+    assert_eq!(Decoder::new(&[("v", "Variant(String, UInt8)")], &options).row("{}").unwrap(), [0xff]);
+}
+
+#[test]
 fn constant_defaults_are_the_bytes_of_the_server() {
     let schema = schema(&TWO, &JsonOptions::new()).unwrap();
     let default = |column: &Column| if column.name == "a" { vec![42] } else { vec![0, 7] };
