@@ -36,7 +36,7 @@ pub(crate) use subject::{Rows, SinkTopic, Subject, Table};
 
 use crate::terminal;
 
-/// Gathers, checks and prints all facts. The exit code is that of [`Verdict`](check::Verdict).
+/// Gathers, checks and prints all facts. The exit code is that of `Verdict`.
 pub(crate) async fn doctor(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     let json = args.json;
     let subject = Subject::of_flags(&Arc::new(args.run))?;
