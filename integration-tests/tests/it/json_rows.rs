@@ -5,7 +5,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, log_line, test_name, unique};
 use kmr_core::{
     Attempt, Block, Chunk, DeadLetter, OwnedRecord, Record, Reducer, Rows, Strategy, error_chain,
@@ -115,9 +115,11 @@ async fn insert(writer: &mut ClickHouseWriter<JsonRow>, documents: &[&str]) -> R
 
 /// Creates the tables `ours` and `theirs`.
 async fn tables(database: &Database, columns: &str) -> Result<()> {
+    // A Variant of similar types needs permission. Its order of types matters most.
+    let client = database.client().with_setting("allow_suspicious_variant_types", "1");
     for table in ["ours", "theirs"] {
         let ddl = format!("CREATE OR REPLACE TABLE {table} ({columns}) ENGINE = MergeTree ORDER BY tuple()");
-        database.exec(&ddl).await?;
+        client.query(&ddl).execute().await.with_context(|| ddl.clone())?;
     }
     Ok(())
 }
