@@ -23,7 +23,7 @@ async fn start_error(bootstrap: &str, group: &str, topics: &str) -> Result<Error
     let consumer = Consumer::builder()
         .topics([topics])
         .config(config)
-        .connect_timeout(Duration::from_secs(5))
+        .connect_timeout(Duration::from_secs(20))
         .shutdown_signal(std::future::pending())
         .strategy(strategy);
     let ended = run(consumer)?.ended(Deadline::seconds(60)).await?;
