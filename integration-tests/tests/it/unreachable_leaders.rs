@@ -23,7 +23,7 @@ async fn start_error(bootstrap: &str, group: &str, topics: &str) -> Result<Error
     let consumer = Consumer::builder()
         .topics([topics])
         .config(config)
-        .connect_timeout(Duration::from_secs(20))
+        .connect_timeout(Duration::from_secs(5))
         .shutdown_signal(std::future::pending())
         .strategy(strategy);
     let ended = run(consumer)?.ended(Deadline::seconds(60)).await?;
@@ -45,14 +45,16 @@ async fn addresses_that_brokers_advertise_and_that_do_not_answer_are_named() -> 
     let topic = kafka.create_topic(test_name!(), 2).await?;
     let group = unique(test_name!());
     let advertised = format!("127.0.0.1:{NOTHING}");
-    // A pattern without a topic has no leaders, so only the coordinator is requested.
-    let topics = [topic.name().to_owned(), format!("^{}", topic.name()), "^no-topic-of-this-name".to_owned()];
-    for (topics, named) in topics.iter().zip(["no leader of topic", "no leader of topic", "the coordinator"])
-    {
+    for topics in [topic.name(), &format!("^{}", topic.name()), "^no-topic-of-this-name"] {
         let text = error_chain(&start_error(&bootstrap, &group, topics).await?);
-        for part in [named, &bootstrap, &advertised, "advertised.listeners"] {
+        for part in [&bootstrap, &advertised, "advertised.listeners"] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
+        let names_leaders = text.contains("no leader of topic");
+        // A pattern without a topic has no leaders, so the coordinator is requested, once the
+        // client has received metadata.
+        let is_right = names_leaders || (topics.starts_with("^no") && text.contains("the coordinator"));
+        assert!(is_right, "{topics}: {text}");
     }
     for command in ["check", "doctor"] {
         let json = checks(command, &bootstrap, topic.name(), &group).await?;

@@ -91,20 +91,25 @@ impl Reachability<'_> {
     }
 
     fn unreachable(&self, leaders: &[Leader], waited: Duration, error: KafkaError) -> Error {
-        let shown = leaders.iter().take(SHOWN).map(|leader| leader.address.as_str());
-        let mut shown = shown.collect::<Vec<_>>().join(", ");
-        if leaders.len() > SHOWN {
-            shown.push_str(", …");
-        }
+        let addresses: Vec<&str> = leaders.iter().map(|leader| leader.address.as_str()).collect();
         let last = self.client.context().last_error();
         Error::LeadersUnreachable {
             topic: self.topic.to_owned(),
             servers: self.servers.to_owned(),
-            leaders: shown,
+            leaders: shown(&addresses),
             waited,
             source: last.map_or_else(|| error.into(), |(_, reason)| reason.into()),
         }
     }
+}
+
+/// The first addresses of a list, for an error.
+pub(super) fn shown(addresses: &[&str]) -> String {
+    let mut shown = addresses[..addresses.len().min(SHOWN)].join(", ");
+    if addresses.len() > SHOWN {
+        shown.push_str(", …");
+    }
+    shown
 }
 
 /// Errors of the client itself are negative: a timeout, a connection, a name. Those of a broker are

@@ -47,6 +47,17 @@ impl Report {
         Some((id, self.brokers.get(&id)?))
     }
 
+    /// The addresses that brokers advertise, if the client has a connection to none of them. Empty
+    /// if no broker has answered.
+    pub(super) fn unreachable_brokers(&self) -> Vec<&str> {
+        if self.brokers.values().any(|broker| broker.connected) {
+            return Vec::new();
+        }
+        let mut addresses: Vec<&str> = self.brokers.values().map(|broker| &*broker.address).collect();
+        addresses.sort_unstable();
+        addresses
+    }
+
     /// The leaders of these partitions that the client has no connection to, with their addresses.
     pub(super) fn unreachable(&self, partitions: &[TopicPartition]) -> Vec<String> {
         let name = |partition: &TopicPartition| match self.leader(partition) {
@@ -204,6 +215,15 @@ mod tests {
         assert_eq!((leader("orders", -1), leader("orders", 7)), (None, None));
         assert_eq!(found.coordinator.as_deref(), Some("d:9092"));
         assert_eq!(report("{}").coordinator, None);
+    }
+
+    #[test]
+    fn brokers_are_unreachable_if_none_is_connected() {
+        assert!(report(STATISTICS).unreachable_brokers().is_empty(), "broker 1 is connected");
+        let down =
+            STATISTICS.replace("\"source\":\"learned\",\n          \"state\":\"UP\"", "\"state\":\"DOWN\"");
+        assert_eq!(report(&down).unreachable_brokers(), ["b:9092", "d:9092"]);
+        assert!(report("{}").unreachable_brokers().is_empty(), "no broker has answered");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 
 use super::context::Client;
-use super::leaders::{Leader, Reachability, leaders, pause};
+use super::leaders::{Leader, Reachability, leaders, pause, shown};
+use super::statistics::Report;
 use super::subscription::subscription_matches;
 use super::timeouts;
 use crate::error::Error;
@@ -59,14 +60,29 @@ impl TopicCheck {
                 };
                 let waited = started.elapsed();
                 if waited >= timeout || client.context().is_abandoned() {
-                    let (_, reason) =
-                        client.context().last_error().unwrap_or((RDKafkaErrorCode::NoError, reason));
-                    let servers = self.servers.clone();
-                    return Err(Error::Unreachable { servers, waited, source: reason.into() });
+                    return Err(self.unreachable(client, topic, waited, reason));
                 }
             }
         }
         Ok(())
+    }
+
+    /// The error when no metadata was received.
+    ///
+    /// A bootstrap server may have answered all the same. From 2.10 on, librdkafka drops a
+    /// bootstrap server as soon as its first answer names brokers, and the metadata request that
+    /// waits there is lost. If the named addresses cannot be reached, no other broker answers it.
+    fn unreachable(&self, client: &Client, topic: &str, waited: Duration, reason: String) -> Error {
+        let context = client.context();
+        let report = context.statistics.wait(timeouts::ADDRESSES);
+        let addresses = report.as_deref().map(Report::unreachable_brokers).unwrap_or_default();
+        let (_, reason) = context.last_error().unwrap_or((RDKafkaErrorCode::NoError, reason));
+        let (servers, source) = (self.servers.clone(), reason.into());
+        if addresses.is_empty() {
+            return Error::Unreachable { servers, waited, source };
+        }
+        let (topic, leaders) = (topic.to_owned(), shown(&addresses));
+        Error::LeadersUnreachable { topic, servers, leaders, waited, source }
     }
 
     fn topic_state(&self, client: &Client, topic: &str) -> Result<TopicState, Error> {
