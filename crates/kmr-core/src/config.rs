@@ -391,7 +391,9 @@ pub enum ResetPolicy {
     /// At the lowest offset in the log: no existing record is skipped.
     #[default]
     Earliest,
-    /// After the last record: all records that are in the log at that time are skipped.
+    /// After the last record: all records that are in the log at that time are skipped. Partitions
+    /// and topics that are added while the consumer runs start at their lowest offset all the same.
+    /// Producers may find them first.
     Latest,
     /// The consumer stops with an error that names the partition and the bounds of its log.
     Fail,

@@ -48,7 +48,10 @@ pub(crate) enum Fetched {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PartitionFailure {
     /// The offset is not in the log, or no longer in it.
-    OutOfRange { offset: Option<i64> },
+    OutOfRange { offset: i64 },
+    /// The log ends before `offset`, the next one to read. So records that were read are no longer
+    /// in it, and other records may have their offsets.
+    Truncated { offset: i64, reason: String },
     /// The principal is not authorized to read the topic.
     Unauthorized,
     /// It may be temporary, and fetching continues at the same offset. The topic or the partition

@@ -155,11 +155,11 @@ pub(crate) fn sought(partition: &TopicPartition, offset: i64) {
 /// `log_bounds`: its first offset and its end.
 pub(crate) fn offset_reset(
     partition: &TopicPartition,
-    lost: Option<i64>,
+    lost: i64,
     offset: i64,
     log_bounds: Option<(i64, i64)>,
 ) {
-    tracing::warn!(name: "kmr.offset_reset", %partition, ?lost, offset, ?log_bounds, "offset is not in the log any more; the out-of-range policy chose a new one");
+    tracing::warn!(name: "kmr.offset_reset", %partition, lost, offset, ?log_bounds, "offset is not in the log any more, or the log was truncated before it; the out-of-range policy chose a new one");
 }
 
 pub(crate) fn listener_panicked(listener: &str, message: &str) {
@@ -239,6 +239,10 @@ pub(crate) fn client_in_use() {
 
 pub(crate) fn left_group() {
     tracing::info!(name: "kmr.left_group", "left the group");
+}
+
+pub(crate) fn partition_added(partition: &TopicPartition) {
+    tracing::info!(name: "kmr.partition_added", %partition, "partition was added while the consumer runs; it starts at its lowest offset");
 }
 
 pub(crate) fn position_resolved(partition: &TopicPartition, committed: Option<i64>) {

@@ -70,16 +70,18 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
     let Opened { threads, client, fetcher, events } = opened;
     let policy = StartPolicy { start_at: connect.start_at.clone(), reset: connect.reset };
     let topics = connect.client.topics.clone();
+    let first_topics = connect.client.first_topics.clone();
     let ends = LogEnds::new(Queue::new(client.clone())?, &connect.client.config);
     let calls = PartitionCalls { client: client.clone(), fetcher, ends };
     let Some(group) = group else {
         let refresh = refresh_interval(&connect.client.config);
         let ids = TopicIds::new(Queue::new(client.clone())?);
-        let topics = TopicWatch::new(client, topics, ids, refresh);
+        let topics = TopicWatch::new(client, topics, ids, refresh, connect.remembered.clone());
         let member = Groupless {
             _threads: threads,
             calls,
             policy,
+            first_topics,
             remembered: connect.remembered.clone(),
             events: Mutex::new(Events { failures: events, topics }),
         };
@@ -93,6 +95,7 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
         topic_ids: TopicIds::new(Queue::new(client.clone())?),
         group,
         policy,
+        first_topics,
         exactly_once: connect.exactly_once,
         lost: connect.exactly_once.then(|| LostRequests::new(connect.client.config.earliest_resend())),
     };

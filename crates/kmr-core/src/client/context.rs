@@ -93,6 +93,10 @@ pub(super) fn decline(
     }
 }
 
+/// Why a static member cannot join yet.
+const UNRELEASED: &str = "the group has another member with this group.instance.id (UnreleasedInstanceId): an earlier \
+     process, until its session ends, or one that is running; give each running member its own";
+
 impl Context {
     pub(super) fn new(
         events: mpsc::UnboundedSender<MemberEvent>,
@@ -168,12 +172,15 @@ impl Context {
     /// Polling returned an error instead of a message.
     pub(super) fn poll_failed(&self, error: &KafkaError) {
         let fatal = match error {
-            KafkaError::MessageConsumptionFatal(
-                code @ (RDKafkaErrorCode::FencedInstanceId | RDKafkaErrorCode::UnreleasedInstanceId),
-            ) => Some(permanent(
+            KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::FencedInstanceId) => Some(permanent(
                 "staying in the group",
-                format!("another member has the same group.instance.id ({code:?}); give each member its own"),
+                "another member has the same group.instance.id (FencedInstanceId); give each member its own",
             )),
+            // KIP-848: the last process with this id was killed, or its client failed, and so it
+            // has not left the group.
+            KafkaError::MessageConsumptionFatal(RDKafkaErrorCode::UnreleasedInstanceId) => {
+                Some(retryable("joining the group", UNRELEASED))
+            }
             KafkaError::MessageConsumptionFatal(code) => Some(fatal_error(*code)),
             KafkaError::MessageConsumption(RDKafkaErrorCode::GroupAuthorizationFailed) => {
                 let group = self.group.as_ref();
@@ -322,6 +329,7 @@ mod tests {
             }
         };
         assert!(is_retryable(RDKafkaErrorCode::FencedMemberEpoch) && is_retryable(RDKafkaErrorCode::Fatal));
+        assert!(is_retryable(RDKafkaErrorCode::UnreleasedInstanceId), "the earlier member's session ends");
         assert!(!is_retryable(RDKafkaErrorCode::FencedInstanceId));
         assert!(!is_retryable(RDKafkaErrorCode::UnsupportedVersion));
     }

@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Client;
-use super::errors::{permanent, retryable};
+use super::errors::retryable;
 use super::native::queue::Queue;
 use super::partition_list::{PartitionOffsets, native_list, without_offsets};
 use super::positions::{Gate, Positions};
@@ -177,10 +177,15 @@ impl Fetcher {
         partitions: &[TopicPartition],
         paused: bool,
     ) -> Result<(), Error> {
-        let targets = without_offsets(partitions);
         let what = if paused { "pausing" } else { "resuming" };
         self.gated(|positions| {
-            check_assigned(positions, what, partitions)?;
+            // A rebalance may have overtaken this call. The next assignment is paused anew.
+            let assigned = partitions.iter().filter(|partition| positions.is_assigned(partition));
+            let assigned: Vec<TopicPartition> = assigned.cloned().collect();
+            if assigned.is_empty() {
+                return Ok(());
+            }
+            let targets = without_offsets(&assigned);
             let list = native_list(&targets)?;
             let done = if paused { client.pause(&list) } else { client.resume(&list) };
             done.map_err(|error| failed(what, &targets, &error))?;
@@ -308,7 +313,8 @@ fn check_assigned<'p>(
 ) -> Result<(), Error> {
     match partitions.into_iter().find(|partition| !positions.is_assigned(partition)) {
         None => Ok(()),
-        Some(partition) => Err(permanent(format!("{what} {partition}"), "the partition is not assigned")),
+        // A rebalance may have overtaken this call.
+        Some(partition) => Err(retryable(format!("{what} {partition}"), "the partition is not assigned")),
     }
 }
 

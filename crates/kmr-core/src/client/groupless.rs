@@ -16,6 +16,7 @@ use rdkafka::consumer::Consumer;
 use tokio::sync::{Mutex, mpsc};
 
 use super::context::Client;
+use super::first_topics::FirstTopics;
 use super::partition_calls::PartitionCalls;
 use super::remembered_offsets::RememberedOffsets;
 use super::starts::{self, StartPolicy};
@@ -33,6 +34,7 @@ pub(super) struct Groupless {
     pub(super) _threads: Threads,
     pub(super) calls: PartitionCalls,
     pub(super) policy: StartPolicy,
+    pub(super) first_topics: FirstTopics,
     pub(super) remembered: RememberedOffsets,
     pub(super) events: Mutex<Events>,
 }
@@ -63,9 +65,11 @@ impl GroupMember for Groupless {
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
         let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());
         let (policy, remembered) = (self.policy.clone(), self.remembered.clone());
+        let first_topics = self.first_topics.clone();
         let assign = move |client: &Client| {
             let is_needed = || !client.context().is_leaving();
-            let committed = remembered.committed(&rebalance.partitions);
+            let mut committed = remembered.committed(&rebalance.partitions);
+            first_topics.start_added(&rebalance.partitions, &mut committed, &policy);
             let starts = starts::resolve(client, &rebalance.partitions, committed, &policy, &is_needed)?;
             let Some(starts) = starts else { return Ok(Vec::new()) };
             remembered.remember_chosen(&starts);

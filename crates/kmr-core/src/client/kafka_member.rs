@@ -12,6 +12,7 @@ use super::commits::LostRequests;
 use super::context::Client;
 use super::errors::retryable;
 use super::fetcher::AssignLists;
+use super::first_topics::FirstTopics;
 use super::logs::logs;
 use super::native::queue::Queue;
 use super::partition_calls::PartitionCalls;
@@ -37,6 +38,7 @@ pub(super) struct KafkaMember {
     pub(super) commits: Queue,
     pub(super) group: String,
     pub(super) policy: StartPolicy,
+    pub(super) first_topics: FirstTopics,
     pub(super) topic_ids: TopicIds,
     /// Whether starting positions carry the identity of their log.
     pub(super) exactly_once: bool,
@@ -67,12 +69,15 @@ impl GroupMember for KafkaMember {
         let current: HashMap<_, _> = rebalance.partitions.iter().filter_map(log_of).collect();
         let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());
         let (policy, group, exactly_once) = (self.policy.clone(), self.group.clone(), self.exactly_once);
+        let first_topics = self.first_topics.clone();
         let assign = move |client: &Client| {
             let is_needed = || client.context().is_current(rebalance.id);
             let partitions = &rebalance.partitions;
             let committed = starts::committed(client, partitions, &group, &is_needed)?;
             let Some(mut committed) = committed else { return Ok(Vec::new()) };
-            start_new_topics(&mut committed, policy.reset, |partition| current.get(partition))?;
+            let log_of = |partition: &TopicPartition| current.get(partition);
+            start_new_topics(&mut committed, policy.reset, exactly_once, log_of)?;
+            first_topics.start_added(partitions, &mut committed, &policy);
             let starts = starts::resolve(client, partitions, committed, &policy, &is_needed)?;
             let Some(mut starts) = starts else { return Ok(Vec::new()) };
             starts.iter_mut().for_each(|start| start.log = logs.remove(&start.partition));

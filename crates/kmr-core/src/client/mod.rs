@@ -10,7 +10,8 @@
 //! * Partitions. `positions` knows the position of each partition and has the gate between polling
 //!   and moving positions. `fetcher` makes the calls that move them. `fetch_limit` bounds what a
 //!   response unpacks to. `log_reach` compares positions with the ends of logs, with what
-//!   `statistics` show. `starts` reads offsets. `commits` turns replies into outcomes. `topic_ids`
+//!   `statistics` show. `starts` reads offsets, and
+//!   `first_topics` tells what was added since. `commits` turns replies into outcomes. `topic_ids`
 //!   and `logs` identify topics and their logs.
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
@@ -26,6 +27,7 @@ mod coordinator_check;
 mod errors;
 mod fetch_limit;
 mod fetcher;
+mod first_topics;
 mod groupless;
 mod handle;
 mod kafka_member;

@@ -1,7 +1,6 @@
 //! Opens a client: creates it, starts its threads, and checks its topics before it joins a group.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rdkafka::ClientConfig as NativeConfig;
@@ -9,20 +8,26 @@ use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use tokio::sync::mpsc;
+use tokio::time::sleep;
 
 use super::bootstrap::Bootstrap;
 use super::context::{Client, Context};
 use super::fetch_limit::FetchLimit;
 use super::fetcher::Fetcher;
+use super::first_topics::FirstTopics;
 use super::handle::ClientRef;
 use super::live_clients::LiveClients;
 use super::native::fetch::NativeFetch;
 use super::native::queue::Queue;
+use super::positions::Restart;
 use super::threads::Threads;
 use super::topic_check::TopicCheck;
 use crate::config::ClientConfig;
 use crate::error::Error;
 use crate::member::MemberEvent;
+
+/// Time until partitions are restarted whose lowest offset could not be read.
+const RESTART_PAUSE: Duration = Duration::from_millis(500);
 
 /// The group name of a client without a group. librdkafka requires one.
 const NO_GROUP: &str = "kmr-without-group";
@@ -40,9 +45,9 @@ pub(crate) struct OpenOptions {
     /// How long to try an unreachable broker.
     pub(crate) timeout: Duration,
     pub(crate) live: LiveClients,
-    /// Whether an earlier client of this consumer has found all topics. A later one does without
-    /// those that were deleted, as a client that is running does.
-    pub(crate) found_topics: Arc<AtomicBool>,
+    /// The topics that the first client of this consumer has found. A later one does without those
+    /// that were deleted, as a client that is running does.
+    pub(crate) first_topics: FirstTopics,
 }
 
 impl OpenOptions {
@@ -80,10 +85,10 @@ pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
         broker_matches: options.config.is_next_generation(),
         servers,
         timeout: options.timeout,
-        may_be_deleted: options.found_topics.load(Ordering::Relaxed),
+        may_be_deleted: options.first_topics.are_known(),
     };
-    client.call("topics", move |client| check.run(client)).await??;
-    options.found_topics.store(true, Ordering::Relaxed);
+    let topics = client.call("topics", move |client| check.run(client)).await??;
+    options.first_topics.found(topics);
     Ok(Opened { threads, client, fetcher, events })
 }
 
@@ -91,13 +96,22 @@ impl Opened {
     /// The reading end of the client's fetch queue.
     pub(super) fn fetch_queue(&self) -> NativeFetch {
         let (fetcher, client) = (self.fetcher.clone(), self.client.clone());
-        NativeFetch::new(self.fetcher.queue.clone(), self.fetcher.gate.clone(), move || {
-            let fetcher = fetcher.clone();
-            client.spawn_call(move |client| {
-                if let Err(error) = fetcher.restart(client) {
-                    client.context().report_fatal(error);
-                }
-            });
+        NativeFetch::new(self.fetcher.queue.clone(), self.fetcher.gate.clone(), move |when| {
+            let (fetcher, client) = (fetcher.clone(), client.clone());
+            let restart = move || {
+                client.spawn_call(move |client| {
+                    if let Err(error) = fetcher.restart(client) {
+                        client.context().report_fatal(error);
+                    }
+                });
+            };
+            match when {
+                Restart::AtOnce => restart(),
+                Restart::Later => drop(tokio::spawn(async {
+                    sleep(RESTART_PAUSE).await;
+                    restart();
+                })),
+            }
         })
     }
 }

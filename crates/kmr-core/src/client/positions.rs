@@ -50,8 +50,35 @@ impl Gate {
 #[derive(Default)]
 pub(super) struct Positions {
     assigned: HashMap<TopicPartition, Position>,
-    /// An out-of-range error of an earlier assignment was seen. See [`Positions::out_of_range`].
-    suspicious: bool,
+    /// When partitions have to be restarted, if an error of the last poll requires that.
+    restart: Option<Restart>,
+}
+
+/// When to restart partitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Restart {
+    /// A request has failed, so the next one waits for a while.
+    Later,
+    AtOnce,
+}
+
+/// The offset of librdkafka's error about a truncated log (`RD_KAFKA_OFFSET_INVALID`).
+const NO_OFFSET: i64 = -1001;
+
+/// What an out-of-range error means for a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OutOfRange {
+    /// The position is not in the log.
+    Current,
+    /// The leader's log ends before the position `next`: records that were read are no longer in
+    /// it. librdkafka compares the two when the leader's epoch changes (KIP-320).
+    Truncated { next: i64 },
+    /// The leader did not return the lowest offset. The partition has to be restarted after a
+    /// pause. librdkafka retries some errors of that request only (`rd_kafka_handle_ListOffsets`).
+    LowestUnknown,
+    /// The assignment has another position, so the error belongs to an earlier one. It may still
+    /// have ended the current fetcher, so the partition has to be restarted at its position.
+    Outdated,
 }
 
 struct Position {
@@ -129,24 +156,29 @@ impl Positions {
         true
     }
 
-    /// librdkafka reports `offset` as out of range. `false`: this assignment has another position,
-    /// so the error belongs to an earlier assignment. It may still have ended the current fetcher,
-    /// so the partition has to be restarted at its position.
-    pub(super) fn out_of_range(&mut self, partition: &TopicPartition, offset: i64) -> bool {
-        let Some(position) = self.assigned.get_mut(partition) else { return false };
-        let is_current = match position.next {
-            Some(next) if position.has_returned => offset >= next,
-            Some(next) => offset == next,
-            None => offset < 0, // the lowest offset itself could not be found
+    /// librdkafka reports `offset` as out of range. `None`: the partition is not assigned.
+    pub(super) fn out_of_range(&mut self, partition: &TopicPartition, offset: i64) -> Option<OutOfRange> {
+        let position = self.assigned.get_mut(partition)?;
+        let meaning = match position.next {
+            None if offset < 0 => OutOfRange::LowestUnknown,
+            Some(next) if offset == NO_OFFSET => OutOfRange::Truncated { next },
+            Some(next) if position.has_returned && offset >= next => OutOfRange::Current,
+            Some(next) if offset == next => OutOfRange::Current,
+            _ => OutOfRange::Outdated,
         };
-        position.fetching = if is_current { Fetching::Ended } else { Fetching::NeedsRestart };
-        self.suspicious |= !is_current;
-        is_current
+        let has_ended = matches!(meaning, OutOfRange::Current | OutOfRange::Truncated { .. });
+        position.fetching = if has_ended { Fetching::Ended } else { Fetching::NeedsRestart };
+        self.restart = self.restart.max(match meaning {
+            OutOfRange::Outdated => Some(Restart::AtOnce),
+            OutOfRange::LowestUnknown => Some(Restart::Later),
+            OutOfRange::Current | OutOfRange::Truncated { .. } => None,
+        });
+        Some(meaning)
     }
 
-    /// Whether an out-of-range error of an earlier assignment was seen since the last call.
-    pub(super) fn take_suspicion(&mut self) -> bool {
-        std::mem::take(&mut self.suspicious)
+    /// Whether an error since the last call requires a restart.
+    pub(super) fn take_restart(&mut self) -> Option<Restart> {
+        self.restart.take()
     }
 
     /// The partition continues at `offset`.
@@ -212,22 +244,51 @@ mod tests {
     #[test]
     fn out_of_range_error_of_an_earlier_assignment_restarts_the_partition() {
         let (mut positions, p) = at(Some(10));
-        assert!(!positions.out_of_range(&p, 5000), "the assignment starts at 10 and has returned nothing");
+        let meaning = positions.out_of_range(&p, 5000);
+        assert_eq!(
+            meaning,
+            Some(OutOfRange::Outdated),
+            "the assignment starts at 10 and has returned nothing"
+        );
+        assert_eq!(positions.take_restart(), Some(Restart::AtOnce));
         assert_eq!(positions.to_restart(), [(p.clone(), Offset::Offset(10))]);
         positions.restarted(&vec![(p.clone(), Offset::Offset(10))]);
         assert!(positions.to_restart().is_empty());
-        assert!(positions.out_of_range(&p, 10), "the position itself is the current assignment's");
+        let meaning = positions.out_of_range(&p, 10);
+        assert_eq!(meaning, Some(OutOfRange::Current), "the position itself is the current assignment's");
         assert!(!positions.is_seekable(&p), "librdkafka's fetcher has ended, so it rejects a seek");
         positions.sought(&p, 20);
         positions.needs_restart(&p);
         assert_eq!(positions.to_restart(), [(p.clone(), Offset::Offset(20))]);
         let (mut positions, p) = at(Some(10));
         positions.returned(&p, 14);
-        assert!(positions.out_of_range(&p, 17), "retention may pass the position, over a gap as well");
+        let meaning = positions.out_of_range(&p, 17);
+        assert_eq!(meaning, Some(OutOfRange::Current), "retention may pass the position, over a gap as well");
         let (mut positions, p) = at(None);
-        assert!(!positions.out_of_range(&p, 7));
+        assert_eq!(positions.out_of_range(&p, 7), Some(OutOfRange::Outdated));
         assert_eq!(positions.to_restart(), [(p, Offset::Beginning)]);
-        assert!(!positions.out_of_range(&TopicPartition::new("t", 1), 7), "not assigned");
+        assert_eq!(positions.out_of_range(&TopicPartition::new("t", 1), 7), None, "not assigned");
+    }
+
+    #[test]
+    fn a_truncated_log_is_no_error_of_an_earlier_assignment() {
+        for returns in [false, true] {
+            let (mut positions, p) = at(Some(100));
+            if returns {
+                positions.returned(&p, 99);
+            }
+            let meaning = positions.out_of_range(&p, NO_OFFSET);
+            assert_eq!(meaning, Some(OutOfRange::Truncated { next: 100 }));
+            assert!(positions.to_restart().is_empty() && positions.take_restart().is_none());
+        }
+    }
+
+    #[test]
+    fn a_lowest_offset_that_could_not_be_read_restarts_the_partition_later() {
+        let (mut positions, p) = at(None);
+        assert_eq!(positions.out_of_range(&p, -2), Some(OutOfRange::LowestUnknown));
+        assert_eq!(positions.take_restart(), Some(Restart::Later));
+        assert_eq!(positions.to_restart(), [(p, Offset::Beginning)]);
     }
 
     #[test]

@@ -96,7 +96,7 @@ impl ReadingClient {
             prefetch_bytes: PREFETCH,
             timeout: options.timeout,
             live: options.live.clone(),
-            found_topics: Default::default(),
+            first_topics: Default::default(),
         };
         let opened = open(&options).await?;
         let queue = opened.fetch_queue();
@@ -151,7 +151,10 @@ impl ReadingClient {
                             format!("the log does not hold offset {requested}: it ends at {offset}")
                         });
                     }
-                    Fetched::Failed { failure: PartitionFailure::OutOfRange { .. }, .. } => {
+                    Fetched::Failed {
+                        failure: PartitionFailure::OutOfRange { .. } | PartitionFailure::Truncated { .. },
+                        ..
+                    } => {
                         return self.out_of_range(partition, reading).await;
                     }
                     Fetched::Failed { failure, .. } => {

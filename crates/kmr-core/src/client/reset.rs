@@ -75,7 +75,7 @@ pub async fn reset_offsets(
         prefetch_bytes: PREFETCH,
         timeout: PATIENCE,
         live: LiveClients::default(),
-        found_topics: Default::default(),
+        first_topics: Default::default(),
     };
     let ended = commit_once(&options, &partitions, &offsets).await;
     options.live.destroyed(PATIENCE).await;

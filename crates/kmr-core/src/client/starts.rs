@@ -199,21 +199,24 @@ fn try_log_offsets(
         // In the protocol negative timestamps have other meanings.
         LogPoint::Time(millis) => Offset::Offset(millis.max(0)),
     };
+    // Read first: a record that arrives between the two requests is not skipped.
+    let ends = match point {
+        LogPoint::Time(_) => try_log_offsets(client, partitions, LogPoint::End)?,
+        LogPoint::Low | LogPoint::End => Offsets::new(),
+    };
     let targets = partitions.iter().map(|partition| (partition.clone(), offset)).collect();
     let response = client.offsets_for_times(offset_list(&targets)?, timeouts::OFFSETS)?;
-    let (mut offsets, mut at_the_end) = (Offsets::new(), Vec::new());
+    let mut offsets = ends;
     for element in response.elements() {
         element.error()?;
         let partition = TopicPartition::new(element.topic(), element.partition());
         match element.offset() {
             Offset::Offset(offset) => drop(offsets.insert(partition, offset)),
-            // No record has this timestamp or a later one.
-            _ if matches!(point, LogPoint::Time(_)) => at_the_end.push(partition),
+            // No record has this timestamp or a later one, so the end stays.
+            _ if matches!(point, LogPoint::Time(_)) => {}
             _ => return Err(KafkaError::OffsetFetch(RDKafkaErrorCode::UnknownPartition)),
         }
     }
-    drop(response);
-    offsets.extend(try_log_offsets(client, &at_the_end, LogPoint::End)?);
     Ok(offsets)
 }
 

@@ -7,6 +7,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::metadata::MetadataTopic;
 
 use super::context::Client;
+use super::first_topics::PartitionCounts;
 use super::leaders::{Leader, Reachability, leaders, pause, shown};
 use super::statistics::Report;
 use super::subscription::subscription_matches;
@@ -32,14 +33,16 @@ pub(super) struct TopicCheck {
 
 impl TopicCheck {
     /// Waits for a broker, then for the metadata of each topic, then for one leader of its
-    /// partitions.
-    pub(super) fn run(&self, client: &Client) -> Result<(), Error> {
+    /// partitions. Returns the topics.
+    pub(super) fn run(&self, client: &Client) -> Result<PartitionCounts, Error> {
         let (started, timeout) = (Instant::now(), self.timeout);
+        let mut counts = PartitionCounts::new();
         for topic in &self.topics {
             let mut unknown_since = None;
             loop {
                 let reason = match self.topic_state(client, topic)? {
-                    TopicState::Ready(leaders) => {
+                    TopicState::Ready(leaders, found) => {
+                        counts.extend(found);
                         let servers = &self.servers;
                         Reachability { client, topic, servers, started, timeout }.check(&leaders)?;
                         break;
@@ -64,7 +67,7 @@ impl TopicCheck {
                 }
             }
         }
-        Ok(())
+        Ok(counts)
     }
 
     /// The error when no metadata was received.
@@ -107,11 +110,15 @@ impl TopicCheck {
             // stand for those of the topics that match.
             let matches =
                 |found: &&MetadataTopic| self.broker_matches || subscription_matches(topic, found.name());
-            return Ok(TopicState::Ready(leaders(&metadata, metadata.topics().iter().filter(matches))));
+            let found = || metadata.topics().iter().filter(matches);
+            return Ok(TopicState::Ready(
+                leaders(&metadata, found()),
+                found().map(partition_count).collect(),
+            ));
         }
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         if let Some(found) = found.filter(|found| found.error().is_none()) {
-            return Ok(TopicState::Ready(leaders(&metadata, [found])));
+            return Ok(TopicState::Ready(leaders(&metadata, [found]), vec![partition_count(found)]));
         }
         match found.and_then(|found| found.error()).map(RDKafkaErrorCode::from) {
             None | Some(RDKafkaErrorCode::UnknownTopicOrPartition | RDKafkaErrorCode::UnknownTopic) => {
@@ -132,8 +139,13 @@ impl TopicCheck {
     }
 }
 
+fn partition_count(topic: &MetadataTopic) -> (String, i32) {
+    (topic.name().to_owned(), i32::try_from(topic.partitions().len()).unwrap_or(i32::MAX))
+}
+
 enum TopicState {
-    Ready(Vec<Leader>),
+    /// The leaders of the topics, and the number of their partitions.
+    Ready(Vec<Leader>, Vec<(String, i32)>),
     /// The brokers do not know this topic.
     Unknown(String),
     /// Another attempt may succeed. Why this one failed.

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::errors::permanent;
+use crate::commit_metadata::CommitMetadata;
 use crate::config::ResetPolicy;
 use crate::error::Error;
 use crate::log_id::LogId;
@@ -42,10 +43,14 @@ pub(super) fn add_topic_ids(commits: &mut [OffsetCommit], log_of: impl Fn(&Topic
 pub(super) fn start_new_topics<'l>(
     committed: &mut HashMap<TopicPartition, Start>,
     reset: ResetPolicy,
+    exactly_once: bool,
     log_of: impl Fn(&TopicPartition) -> Option<&'l LogId>,
 ) -> Result<(), Error> {
     for (partition, start) in committed {
-        let Some(of) = start.metadata.take_if(|text| text.starts_with(PREFIX)) else { continue };
+        let of = start.metadata.take_if(|text| text.starts_with(PREFIX));
+        let of = of.or_else(|| start.metadata.take_if(|text| !exactly_once && id_of_marker(text).is_some()));
+        let Some(of) = of else { continue };
+        let of = id_of_marker(&of).unwrap_or(of);
         if !log_of(partition).is_some_and(|current| is_of_deleted_topic(&of, current)) {
             continue;
         }
@@ -57,6 +62,15 @@ pub(super) fn start_new_topics<'l>(
         (start.offset, start.chosen) = (None, true);
     }
     Ok(())
+}
+
+/// The topic id of an idle marker. Exactly-once mode commits it, and so does `kmr offsets reset`.
+/// At-least-once mode takes it off, or every later commit would carry it (C7) in place of an id.
+fn id_of_marker(metadata: &str) -> Option<Arc<str>> {
+    match CommitMetadata::parse(metadata) {
+        Ok(CommitMetadata::Idle(idle)) => Some(text(&idle.log)),
+        _ => None,
+    }
 }
 
 const DELETED: &str = "the offset belongs to a deleted topic of the same name, and offset_reset_policy is \
@@ -73,6 +87,7 @@ fn is_of_deleted_topic(of: &str, current: &LogId) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::commit_metadata::IdleMarker;
     use crate::error::error_chain;
 
     const OLD: u128 = 0xffff_0000_0000_0000_0000_0000_0000_0007;
@@ -97,7 +112,7 @@ mod tests {
     fn remaining(metadata: &str, topic: Option<u128>) -> Option<(Option<i64>, Option<Arc<str>>)> {
         let mut committed = start(Some(metadata.into()));
         let now = topic.and_then(|topic| log("here", topic));
-        start_new_topics(&mut committed, ResetPolicy::Latest, |_| now.as_ref()).unwrap();
+        start_new_topics(&mut committed, ResetPolicy::Latest, false, |_| now.as_ref()).unwrap();
         committed.into_values().next().map(|start| (start.offset, start.metadata))
     }
 
@@ -119,9 +134,10 @@ mod tests {
         let metadata = Some(text(&log("here", OLD).unwrap()));
         let now = log("here", NEW);
         let mut committed = start(metadata.clone());
-        start_new_topics(&mut committed, ResetPolicy::Earliest, |_| now.as_ref()).unwrap();
+        start_new_topics(&mut committed, ResetPolicy::Earliest, false, |_| now.as_ref()).unwrap();
         assert!(committed.into_values().all(|start| start.chosen && start.offset.is_none()));
-        let error = start_new_topics(&mut start(metadata), ResetPolicy::Fail, |_| now.as_ref()).unwrap_err();
+        let error =
+            start_new_topics(&mut start(metadata), ResetPolicy::Fail, false, |_| now.as_ref()).unwrap_err();
         let text = error_chain(&error);
         assert!(text.contains("t/0 at its committed offset 5") && text.contains("deleted topic"), "{text}");
         assert!(!error.is_retryable());
@@ -146,8 +162,29 @@ mod tests {
         for metadata in [None, Some(Arc::from("a plan"))] {
             let mut committed = start(metadata.clone());
             let now = log("here", NEW);
-            start_new_topics(&mut committed, ResetPolicy::Fail, |_| now.as_ref()).unwrap();
+            start_new_topics(&mut committed, ResetPolicy::Fail, false, |_| now.as_ref()).unwrap();
             assert_eq!(committed, start(metadata));
         }
+    }
+
+    /// `kmr offsets reset` commits an idle marker, and so does exactly-once mode.
+    #[test]
+    fn an_idle_marker_counts_as_the_id_of_its_topic_in_at_least_once_mode_only() {
+        let (old, new) = (log("here", OLD).unwrap(), log("here", NEW).unwrap());
+        let marker = |log: &LogId| IdleMarker { log: log.clone(), epoch: 7, offset: 5 }.text();
+        for (of, starts) in [(&new, (Some(5), None, false)), (&old, (None, None, true))] {
+            let mut committed = start(Some(marker(of)));
+            start_new_topics(&mut committed, ResetPolicy::Latest, false, |_| Some(&new)).unwrap();
+            let found = committed.into_values().next().unwrap();
+            assert_eq!((found.offset, found.metadata, found.chosen), starts);
+        }
+        let mut committed = start(Some(marker(&old)));
+        start_new_topics(&mut committed, ResetPolicy::Latest, true, |_| Some(&new)).unwrap();
+        let found = committed.into_values().next().unwrap();
+        assert_eq!(
+            (found.offset, found.metadata),
+            (Some(5), Some(marker(&old))),
+            "exactly-once mode checks it"
+        );
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 use super::context::Client;
 use super::handle::ClientRef;
 use super::native::replies::TopicId;
+use super::remembered_offsets::RememberedOffsets;
 use super::timeouts;
 use super::topic_ids::{NO_TOPIC, TopicIds};
 use crate::config::ClientConfig;
@@ -45,6 +46,8 @@ pub(super) struct TopicWatch {
     ids: Arc<TopicIds>,
     refresh: Option<Duration>,
     partitions: KnownPartitions,
+    /// It has the ids of the topics, because they outlive a client.
+    remembered: RememberedOffsets,
     lookup: BoxFuture<'static, Result<Found, Error>>,
 }
 
@@ -63,10 +66,11 @@ impl TopicWatch {
         topics: Vec<String>,
         ids: TopicIds,
         refresh: Option<Duration>,
+        remembered: RememberedOffsets,
     ) -> Self {
         let ids = Arc::new(ids);
         let lookup = look_up_after(client.clone(), topics.clone(), ids.clone(), Duration::ZERO);
-        Self { client, topics, ids, refresh, partitions: KnownPartitions::default(), lookup }
+        Self { client, topics, ids, refresh, partitions: KnownPartitions::default(), remembered, lookup }
     }
 
     /// A rebalance that was found by a look-up.
@@ -77,7 +81,9 @@ impl TopicWatch {
     /// Waits for the next look-up. Cancel safe.
     pub(super) async fn look_up(&mut self) {
         let found = (&mut self.lookup).await;
-        self.partitions.update(found.unwrap_or_default());
+        let Found { partitions, ids } = found.unwrap_or_default();
+        let created_again = self.remembered.take_created_again(ids);
+        self.partitions.update(&partitions, &created_again);
         let wait = match self.refresh {
             // Nothing was found yet.
             None if self.partitions.known.is_empty() => Some(timeouts::METADATA),
@@ -96,17 +102,15 @@ struct KnownPartitions {
     known: BTreeSet<TopicPartition>,
     /// Known partitions that the last look-up did not find.
     missed: BTreeSet<TopicPartition>,
-    /// The id of each topic, as found last.
-    ids: HashMap<String, TopicId>,
     rebalances: VecDeque<Rebalance>,
     last_id: u64,
 }
 
 impl KnownPartitions {
-    /// New partitions are assigned. Partitions that are gone are lost (see the invariants).
-    fn update(&mut self, found: Found) {
-        let created_again = self.take_created_again(found.ids);
-        let found = found.partitions;
+    /// New partitions are assigned. Partitions that are gone are lost (see the invariants), and so
+    /// are those of topics that were created again.
+    fn update(&mut self, found: &BTreeMap<String, BTreeSet<i32>>, created_again: &BTreeSet<String>) {
+        let created_again = self.take(created_again);
         let partitions = |(topic, numbers): (&String, &BTreeSet<i32>)| {
             numbers.iter().map(|number| TopicPartition::new(topic.as_str(), *number)).collect::<Vec<_>>()
         };
@@ -130,13 +134,8 @@ impl KnownPartitions {
         }
     }
 
-    /// Removes the known partitions of topics that have another id than before.
-    fn take_created_again(&mut self, ids: HashMap<String, TopicId>) -> BTreeSet<TopicPartition> {
-        let differs = |(topic, id): (String, TopicId)| {
-            let before = self.ids.insert(topic.clone(), id);
-            before.is_some_and(|before| before != id).then_some(topic)
-        };
-        let topics: BTreeSet<String> = ids.into_iter().filter_map(differs).collect();
+    /// Removes the known partitions of topics.
+    fn take(&mut self, topics: &BTreeSet<String>) -> BTreeSet<TopicPartition> {
         let (taken, kept) =
             std::mem::take(&mut self.known).into_iter().partition(|p| topics.contains(p.topic()));
         self.known = kept;
@@ -190,7 +189,15 @@ mod tests {
     }
 
     fn changes(partitions: &mut KnownPartitions, found: Found) -> Vec<(Change, Vec<i32>)> {
-        partitions.update(found);
+        changes_of(partitions, &RememberedOffsets::default(), found)
+    }
+
+    fn changes_of(
+        partitions: &mut KnownPartitions,
+        remembered: &RememberedOffsets,
+        Found { partitions: found, ids }: Found,
+    ) -> Vec<(Change, Vec<i32>)> {
+        partitions.update(&found, &remembered.take_created_again(ids));
         let numbers = |r: Rebalance| (r.change, r.partitions.iter().map(TopicPartition::partition).collect());
         partitions.rebalances.drain(..).map(numbers).collect()
     }
@@ -200,7 +207,8 @@ mod tests {
         let mut partitions = KnownPartitions::default();
         let with_id =
             |numbers: &[i32], id: i64| Found { ids: [("t".to_owned(), (0, id))].into(), ..found(numbers) };
-        let mut step = |found: Found| changes(&mut partitions, found);
+        let remembered = RememberedOffsets::default();
+        let mut step = |found: Found| changes_of(&mut partitions, &remembered, found);
         assert_eq!(step(with_id(&[0, 1], 1)), [(Change::Assign, vec![0, 1])]);
         assert_eq!(step(with_id(&[0, 1], 1)), []);
         assert_eq!(step(found(&[0, 1])), [], "no broker returned the id");

@@ -92,8 +92,7 @@ impl ConsumerHandle {
     /// partition stops.
     ///
     /// First the partition is drained, within the drain timeout, and committed. Then reading starts
-    /// at `offset`. Seeking backwards delivers records again, seeking forwards skips some. The
-    /// out-of-range policy decides for an offset that is not in the log.
+    /// at `offset`. Seeking backwards delivers records again, seeking forwards skips some.
     ///
     /// # Cancel safety
     /// Dropping the future does not cancel the seek.
@@ -101,7 +100,8 @@ impl ConsumerHandle {
     /// # Errors
     /// [`Error::NotAssigned`]: the partition is not assigned to this consumer, or a rebalance, a
     /// new client or the end came first. Reading then continues at the committed offset.
-    /// [`Error::Config`]: the offset is negative.
+    /// [`Error::Config`]: the offset is negative. [`Error::OffsetOutOfRange`]: it is not in the log
+    /// and not its end. The partition continues at its committed offset.
     pub async fn seek(&self, partition: TopicPartition, offset: i64) -> Result<(), Error> {
         if offset < 0 {
             return Err(Error::Config(format!("{partition}: seek to {offset}; offsets start at 0")));

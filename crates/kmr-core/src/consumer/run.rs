@@ -83,7 +83,7 @@ impl Consumer {
             prefetch_bytes: self.options.prefetch_bytes(),
             timeout: self.options.graph.connect_timeout,
             live: Default::default(),
-            found_topics: Default::default(),
+            first_topics: Default::default(),
         };
         Connect {
             client,

@@ -118,7 +118,7 @@ pub enum Error {
     /// The offset to read next is not in the log, or no offset is committed and the reset policy is
     /// [`ResetPolicy::Fail`](crate::ResetPolicy::Fail).
     #[error(
-        "{partition}: offset {} is not in the log, {}; correct start_at, or reset the group's offset \
+        "{partition}: offset {} is not in the log, {}; correct start_at or the seek, or reset the group's offset \
          (kafka-consumer-groups --reset-offsets; in exactly-once mode kmr offsets reset) once it is clear what was lost",
         .offset.map_or_else(|| "(none committed)".to_owned(), |o| o.to_string()),
         log_bounds(*.low, *.high)
@@ -133,6 +133,25 @@ pub enum Error {
         low: i64,
         /// The offset after the last record; -1 if no broker reported it.
         high: i64,
+    },
+
+    /// The log of a partition ends before the next offset to read: an unclean leader election or a
+    /// restored broker has removed records that were read, and other records may have their offsets
+    /// now. The source names the end of the log at that moment.
+    #[error(
+        "{partition}: the log was truncated before offset {offset}, the next one to read; new records may have offsets below \
+         it; reset the group's offset to the end that the cause names (kafka-consumer-groups --reset-offsets; in \
+         exactly-once mode kmr offsets reset) once it is clear what was lost"
+    )]
+    #[non_exhaustive]
+    LogTruncated {
+        /// The partition.
+        partition: TopicPartition,
+        /// The next offset to read.
+        offset: i64,
+        /// What the client found.
+        #[source]
+        source: BoxError,
     },
 
     /// A Kafka operation failed, or the Kafka client failed permanently.

@@ -56,6 +56,12 @@ pub(crate) enum Mutant {
     CommitsAfterLost,
     /// M1: fetched records are not charged to the memory budget.
     ChargesNothing,
+    /// A bounded run ends when its partitions are read, with records that are not mapped.
+    EndsUnmapped,
+    /// A bounded run reads the end of a partition again at each assignment.
+    MovesEnds,
+    /// A chosen starting position is not committed.
+    ForgetsChosenStart,
     /// C5: the member stays although the group rejects all of its commits.
     StaysWithoutGroup,
     /// C4: a commit that failed permanently is sent again.

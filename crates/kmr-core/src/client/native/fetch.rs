@@ -15,7 +15,7 @@ use super::queue::Queue;
 use super::raw::{code, known, text};
 use crate::client::fetch_limit::PolledSizes;
 use crate::client::handle::ClientRef;
-use crate::client::positions::{Gate, Positions};
+use crate::client::positions::{Gate, OutOfRange, Positions, Restart};
 use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, RecordBatch};
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
@@ -31,7 +31,7 @@ pub(in crate::client) struct NativeFetch {
     topics: TopicNames,
     gate: Arc<Gate>,
     /// Restarts the partitions that need it. Does not wait.
-    restart: Box<dyn Fn() + Send>,
+    restart: Box<dyn Fn(Restart) + Send>,
 }
 
 // SAFETY: `messages` is empty between calls; the rest is `Send`.
@@ -41,9 +41,10 @@ impl NativeFetch {
     pub(in crate::client) fn new(
         queue: Arc<Queue>,
         gate: Arc<Gate>,
-        restart: impl Fn() + Send + 'static,
+        restart: impl Fn(Restart) + Send + 'static,
     ) -> Self {
-        Self { queue, messages: Vec::new(), topics: TopicNames::default(), gate, restart: Box::new(restart) }
+        let (topics, restart) = (TopicNames::default(), Box::new(restart));
+        Self { queue, messages: Vec::new(), topics, gate, restart }
     }
 
     fn topic(&mut self, topic: *mut rd::rd_kafka_topic_t) -> Arc<str> {
@@ -109,8 +110,8 @@ impl FetchQueue for NativeFetch {
             return None;
         }
         let fetched = self.split(&mut positions);
-        if positions.take_suspicion() {
-            (self.restart)();
+        if let Some(when) = positions.take_restart() {
+            (self.restart)(when);
         }
         Some(fetched)
     }
@@ -226,9 +227,14 @@ impl Run {
                 return positions.ended(&partition, message.offset).then_some(end);
             }
             RDKafkaErrorCode::AutoOffsetReset | RDKafkaErrorCode::OffsetOutOfRange => {
-                let offset = Some(message.offset).filter(|offset| *offset >= 0);
-                let is_current = positions.out_of_range(&partition, message.offset);
-                (PartitionFailure::OutOfRange { offset }, is_current)
+                match positions.out_of_range(&partition, message.offset)? {
+                    OutOfRange::Current => (PartitionFailure::OutOfRange { offset: message.offset }, true),
+                    OutOfRange::Truncated { next } => {
+                        (PartitionFailure::Truncated { offset: next, reason: reason() }, true)
+                    }
+                    OutOfRange::LowestUnknown => (PartitionFailure::Unavailable(reason()), true),
+                    OutOfRange::Outdated => return None,
+                }
             }
             RDKafkaErrorCode::TopicAuthorizationFailed => {
                 (PartitionFailure::Unauthorized, positions.failed(&partition))

@@ -114,7 +114,7 @@ impl Cluster {
             prefetch_bytes: 16 << 20,
             timeout: Duration::from_secs(30),
             live: Default::default(),
-            found_topics: Default::default(),
+            first_topics: Default::default(),
         };
         Connect {
             client,

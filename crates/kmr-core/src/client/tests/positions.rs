@@ -109,8 +109,11 @@ async fn partitions_that_are_not_assigned_cannot_be_sought() {
     driver.owns(1).await;
     let error = error_chain(&driver.member.seek(&[(partition(7), 0)]).await.unwrap_err());
     assert!(error.contains("events/7") && error.contains("not assigned"), "{error}");
-    let error = driver.member.pause(&[partition(7)], true).await.unwrap_err().to_string();
-    assert!(error.contains("events/7"), "{error}");
+    // A rebalance may overtake a pause.
+    driver.member.pause(&[partition(7), partition(0)], true).await.unwrap();
+    cluster.produce(0, 10);
+    driver.during(A_WHILE).await;
+    assert_eq!(driver.count(0), 0, "the assigned one is paused");
     driver.member.close().await.unwrap();
 }
 
@@ -124,7 +127,7 @@ async fn an_out_of_range_partition_can_be_sought(settings: Settings) {
     driver.member.close().await.unwrap();
     let mut driver = cluster.join(settings).await;
     driver.until("a failure", |driver| !driver.failures.is_empty()).await;
-    assert_eq!(driver.failures, [(1, PartitionFailure::OutOfRange { offset: Some(5000) })]);
+    assert_eq!(driver.failures, [(1, PartitionFailure::OutOfRange { offset: 5000 })]);
     driver.until("the others", |driver| driver.count(0) == 100 && driver.count(2) == 100).await;
     driver.member.seek(&[(partition(1), 40)]).await.unwrap();
     driver.until("its remaining records", |driver| driver.count(1) == 60).await;

@@ -1,11 +1,14 @@
 //! Starting positions, and the metadata of committed offsets.
 
+use std::time::Duration;
+
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
+use tokio::time::sleep;
 
 use crate::config::{ResetPolicy, StartAt};
 use crate::error::Error;
-use crate::member::{LogPoint, MemberEvent};
+use crate::member::{LogPoint, MemberEvent, PartitionFailure};
 
 use super::kit::{Cluster, Driver, KIP_848, partition};
 
@@ -103,5 +106,59 @@ async fn log_offsets_are_returned_for_all_partitions_at_once() {
         .request_errors(RDKafkaApiKey::ListOffsets, &[Code::RD_KAFKA_RESP_ERR_KAFKA_STORAGE_ERROR; 2]);
     assert_eq!(driver.member.offsets(&all, LogPoint::End).await.unwrap(), ends);
     assert_eq!(driver.member.log_bounds(&partition(1)).await, Some((0, 7)));
+    driver.member.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_arrives_while_a_time_is_looked_up_is_not_skipped() {
+    let cluster = Cluster::start(1);
+    cluster.produce(0, 30);
+    let mut driver = cluster.join(KIP_848).await;
+    driver.owns(1).await;
+    // The mock handles a request at once, and delays the response.
+    cluster.mock.broker_round_trip_time(1, Duration::from_secs(2)).unwrap();
+    let member = driver.member.clone();
+    let offsets =
+        tokio::spawn(async move { member.offsets(&[partition(0)], LogPoint::Time(i64::MAX)).await });
+    sleep(Duration::from_secs(1)).await;
+    cluster.produce(0, 1);
+    assert_eq!(offsets.await.unwrap().unwrap(), [(partition(0), 30)].into(), "the end before that record");
+    cluster.mock.broker_round_trip_time(1, Duration::ZERO).unwrap();
+    driver.member.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_partition_whose_lowest_offset_is_not_returned_is_read_all_the_same() {
+    let cluster = Cluster::start(1);
+    cluster.produce(0, 30);
+    let mut driver = cluster.join(KIP_848).await;
+    // librdkafka does not retry this error. A leader that has just got the partition returns it.
+    let unknown = [Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART; 2];
+    cluster.mock.request_errors(RDKafkaApiKey::ListOffsets, &unknown);
+    driver.until("all records", |driver| driver.count(0) == 30).await;
+    let unavailable =
+        |failure: &(i32, PartitionFailure)| matches!(failure.1, PartitionFailure::Unavailable(_));
+    assert!(!driver.failures.is_empty() && driver.failures.iter().all(unavailable), "{:?}", driver.failures);
+    driver.member.close().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_latest_policy_does_not_skip_a_topic_that_is_added_later() {
+    let cluster = Cluster::start(1);
+    cluster.produce(0, 30);
+    let settings = &[
+        ("partition.assignment.strategy", "cooperative-sticky"),
+        ("session.timeout.ms", "6000"),
+        ("topic.metadata.refresh.interval.ms", "500"),
+    ];
+    let mut options = cluster.options(settings);
+    options.client.topics = vec!["^event.*".to_owned()];
+    options.reset = ResetPolicy::Latest;
+    let mut driver = Driver::connect(&options).await;
+    driver.owns(1).await;
+    assert_eq!(driver.starts[0].offset, Some(30), "the topic was there at the start");
+    cluster.mock.create_topic("events.new", 1, 1).unwrap();
+    cluster.produce_to("events.new", 0, 10);
+    driver.until("records of the new topic", |driver| driver.count(0) == 10).await;
     driver.member.close().await.unwrap();
 }

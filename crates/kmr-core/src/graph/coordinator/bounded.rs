@@ -15,6 +15,7 @@ use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
 use crate::member::{Change, GroupMember, LogPoint};
 use crate::record::TopicPartition;
+use crate::util::mutants::{Mutant, enabled};
 
 /// A bounded run ends when it has had no assignment for so long. It is longer than Kafka's session
 /// timeout of 45 s: until then a group may wait for a dead member and assign no partition at all.
@@ -53,7 +54,8 @@ impl Coordinator {
     /// The end offsets of a bounded run.
     pub(super) fn end_offsets(&self) -> Option<EndOffsets> {
         let point = self.setup.options.until?.point();
-        Some(EndOffsets { point, known: self.end_offsets.clone() })
+        let known = if enabled(Mutant::MovesEnds) { BTreeMap::new() } else { self.end_offsets.clone() };
+        Some(EndOffsets { point, known })
     }
 
     /// The partition has been read up to its end offset, or starts after it.
@@ -94,7 +96,8 @@ impl Coordinator {
         let complete = if unassigned.is_some() {
             unassigned >= Some(UNASSIGNED_TIMEOUT)
         } else {
-            self.every_task(session, |task| task.end_reached && task.backlog.is_empty())
+            let is_mapped = |task: &PartitionTask| task.backlog.is_empty() || enabled(Mutant::EndsUnmapped);
+            self.every_task(session, |task| task.end_reached && is_mapped(task))
         };
         (is_settled(session) && complete).then_some(StopRequest::in_order("the end of every partition"))
     }

@@ -52,7 +52,7 @@ use self::rebalance::answered;
 use self::reconnect::ReconnectBackoff;
 use self::session::Session;
 pub(crate) use self::shutdown::partition_reports;
-use self::supervision::{ServeError, commits_ended, map_ended, unexpected_end};
+use self::supervision::{ServeError, answer_failed, commits_ended, map_ended, unexpected_end};
 use super::assignment::id::Assignment;
 use super::assignment::states::AssignmentStates;
 use super::build::Stages;
@@ -192,7 +192,7 @@ impl Coordinator {
                 done = answered(&mut session.pending) => {
                     session.pending = None;
                     self.ownership.answered();
-                    for answered in done.map_err(ServeError::Client)? {
+                    for answered in done.map_err(answer_failed)? {
                         self.rebalanced(session, &answered);
                     }
                 }

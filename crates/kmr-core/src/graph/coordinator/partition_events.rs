@@ -38,6 +38,7 @@ impl Coordinator {
         };
         let error = match failure {
             PartitionFailure::OutOfRange { offset: lost }
+            | PartitionFailure::Truncated { offset: lost, .. }
                 if self.setup.options.out_of_range != ResetPolicy::Fail =>
             {
                 let latest = self.setup.options.out_of_range == ResetPolicy::Latest;
@@ -48,7 +49,10 @@ impl Coordinator {
             }
             PartitionFailure::OutOfRange { offset } => {
                 let (low, high) = session.member.log_bounds(&partition).await.unwrap_or((-1, -1));
-                Error::OffsetOutOfRange { partition, offset, low, high }
+                Error::OffsetOutOfRange { partition, offset: Some(offset), low, high }
+            }
+            PartitionFailure::Truncated { offset, reason } => {
+                Error::LogTruncated { partition, offset, source: reason.into() }
             }
             PartitionFailure::Unauthorized => {
                 Error::Authorization { resource: format!("topic {:?}", partition.topic()) }

@@ -149,7 +149,8 @@ impl RebalanceWork {
 fn report_starts(starts: &[Start], ids: &BTreeMap<TopicPartition, AssignmentId>, ledger: &Ledger) {
     for Start { partition, offset, chosen, metadata, log } in starts {
         if let Some(assignment) = ids.get(partition).copied() {
-            let (commit, metadata) = (offset.filter(|_| *chosen), metadata.clone());
+            let is_committed = *chosen && !enabled(Mutant::ForgetsChosenStart);
+            let (commit, metadata) = (offset.filter(|_| is_committed), metadata.clone());
             let (offset, log) = (*offset, log.clone());
             let _ = ledger.send(LedgerEntry::Starts { assignment, commit, metadata, offset, log });
         }

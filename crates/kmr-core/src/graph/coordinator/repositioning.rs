@@ -47,7 +47,7 @@ pub(super) enum RepositionCause {
     /// A request of the operator.
     Seek { offset: i64, reply: oneshot::Sender<Result<(), Error>> },
     /// Its offset is no longer in the log. The policy decides where it continues.
-    Reset { lost: Option<i64>, to: LogPoint },
+    Reset { lost: i64, to: LogPoint },
     /// It makes no progress. It restarts at its committed offset.
     Restart(StuckAt),
 }
@@ -86,6 +86,8 @@ pub(super) struct Repositioned {
     is_stuck: bool,
     /// For the log line about a reset.
     log_bounds: Option<(i64, i64)>,
+    /// The seek was rejected, and the partition continues at its committed offset.
+    outside: Option<Error>,
 }
 
 /// A repositioning under way.
@@ -185,7 +187,7 @@ impl Coordinator {
         ended: EndedRepositioning,
     ) -> Result<(), ServeError> {
         let EndedRepositioning { cause, old, result } = ended;
-        let Repositioned { offset, unfinished_from, metadata, log, is_stuck, log_bounds } =
+        let Repositioned { offset, unfinished_from, metadata, log, is_stuck, log_bounds, outside } =
             result.map_err(ServeError::Client)?;
         let partition = &old.partition;
         if let (RepositionCause::Restart(stuck), true) = (&cause, is_stuck) {
@@ -212,6 +214,9 @@ impl Coordinator {
         session.drain.committer.read();
         self.set_start(session, (partition, offset), false);
         match cause {
+            RepositionCause::Seek { reply, .. } if outside.is_some() => {
+                let _ = reply.send(outside.map_or(Ok(()), Err));
+            }
             RepositionCause::Seek { reply, .. } => {
                 telemetry::sought(partition, offset);
                 let skipped = |from| Error::Unfinished {
@@ -243,6 +248,7 @@ async fn reposition(
 ) -> Result<Repositioned, Error> {
     let partition = task.assignment.partition.clone();
     member.pause(std::slice::from_ref(&partition), true).await?;
+    let (target, outside) = within_log(&*member, &partition, target).await;
     let (old, start) = (task.clone(), task.start);
     let settled = match target {
         // The log has lost the records that the task holds, so they cannot be read again.
@@ -279,5 +285,24 @@ async fn reposition(
         true => member.restart(&[(partition, offset)]).await?,
         false => member.seek(&[(partition, offset)]).await?,
     }
-    Ok(Repositioned { offset, unfinished_from, metadata, log, is_stuck: old.is_in_user_code(), log_bounds })
+    let is_stuck = old.is_in_user_code();
+    Ok(Repositioned { offset, unfinished_from, metadata, log, is_stuck, log_bounds, outside })
+}
+
+/// The target, or the committed offset if the log does not reach it. An offset outside of the log
+/// would be committed, and each later start would stop there.
+async fn within_log(
+    member: &dyn GroupMember,
+    partition: &TopicPartition,
+    target: NewPosition,
+) -> (NewPosition, Option<Error>) {
+    let NewPosition::Offset(offset) = target else { return (target, None) };
+    match member.log_bounds(partition).await {
+        Some((low, high)) if !(low..=high).contains(&offset) => {
+            let (partition, offset) = (partition.clone(), Some(offset));
+            let outside = Error::OffsetOutOfRange { partition, offset, low, high };
+            (NewPosition::Committed { fetch_anew: false }, Some(outside))
+        }
+        _ => (target, None),
+    }
 }

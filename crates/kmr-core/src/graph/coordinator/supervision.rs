@@ -19,6 +19,17 @@ pub(super) enum ServeError {
     Task(Error),
 }
 
+/// The answer to a rebalance has failed. A wrong starting position or a missing permission is no
+/// fault of the client, so finished records of the other partitions are committed.
+pub(super) fn answer_failed(error: Error) -> ServeError {
+    match error {
+        Error::OffsetOutOfRange { .. } | Error::Authorization { .. } | Error::OpenPlan { .. } => {
+            ServeError::Task(error)
+        }
+        error => ServeError::Client(error),
+    }
+}
+
 /// The error of a task that ended although it should still run.
 pub(super) fn unexpected_end(ended: Result<(String, Result<(), Error>), JoinError>) -> Error {
     match ended {

@@ -6,7 +6,8 @@ use tokio::time::{Instant, sleep};
 
 use super::cluster::{Client, ClusterState, Faults};
 use super::drive::Run;
-use super::schedule::{Action, TOPICS};
+use super::schedule::{Action, TOPICS, millis};
+use crate::config::Until;
 use crate::error::error_chain;
 use crate::record::TopicPartition;
 
@@ -43,7 +44,11 @@ impl Run<'_> {
                     state.commit_foreign(partition, *keeps_metadata);
                 });
             }
-            Action::Start { process } => self.start(*process),
+            Action::Start { process } => self.start(*process, None),
+            Action::StartBounded { process, until } => {
+                let until = until.map(|time| Until::Timestamp(millis(time)));
+                self.start(*process, Some(until.unwrap_or(Until::End)));
+            }
             Action::Stop { process } => self.processes[*process].shared.stop(),
             Action::Force { process, after } => self.force(*process, *after),
             Action::Kill { process } => self.kill(*process, now),
@@ -210,7 +215,11 @@ impl Run<'_> {
             return;
         };
         let cluster = self.cluster.clone();
-        let committed = cluster.lock().committed.get(&partition).map_or(0, |(offset, _)| *offset);
+        let committed = {
+            let mut state = cluster.lock();
+            state.was_sought = true;
+            state.committed.get(&partition).map_or(0, |(offset, _)| *offset)
+        };
         tokio::spawn(async move {
             let offset = committed * percent / 100;
             let result = handle.seek(partition.clone(), offset).await.map_err(|error| error_chain(&error));

@@ -94,6 +94,10 @@ pub(super) struct ClusterState {
     pub(super) unreadable: BTreeMap<TopicPartition, ReadFault>,
     pub(super) oracle: Oracle,
     pub(super) counters: Counters,
+    /// The operator has moved a position back, and so a committed offset.
+    pub(super) was_sought: bool,
+    /// Partitions whose starting position was chosen. It must be committed.
+    pub(super) chosen: BTreeMap<TopicPartition, i64>,
     /// Exactly-once mode.
     pub(super) blocks: Blocks,
     last_member: MemberId,
@@ -129,6 +133,8 @@ impl Cluster {
             unreadable: BTreeMap::new(),
             oracle: Oracle::default(),
             counters: Counters::default(),
+            was_sought: false,
+            chosen: BTreeMap::new(),
             blocks: Blocks::new(simulation.exactly_once),
             last_member: 0,
             events: Vec::new(),
@@ -307,6 +313,7 @@ impl ClusterState {
             self.oracle.deleted(&partition);
             self.committed.remove(&partition);
             self.metadata.remove(&partition);
+            self.chosen.remove(&partition);
             self.unreadable.remove(&partition);
         }
         self.group.rebalance();
@@ -323,9 +330,10 @@ impl ClusterState {
     /// Partitions whose records are not all committed yet.
     pub(super) fn uncommitted(&self) -> BTreeSet<TopicPartition> {
         let lags = |partition: &TopicPartition| {
-            let end = self.log.get(partition)?.end_of_records()?;
+            let end = self.log.get(partition)?.end_of_records();
+            let required = end.max(self.chosen.get(partition).copied())?;
             let committed = self.committed.get(partition).map_or(0, |(offset, _)| *offset);
-            (committed < end).then(|| partition.clone())
+            (committed < required).then(|| partition.clone())
         };
         self.log.partitions().iter().filter_map(lags).collect()
     }

@@ -10,12 +10,16 @@ use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use super::Simulation;
 use super::cluster::{Cluster, Counters};
 use super::oracle::Violation;
-use super::process::{Process, run_process};
+use super::process::{Process, Shared, run_process};
 use super::schedule::{PROCESSES, Schedule};
+use crate::config::Until;
 use crate::util::panic::panic_message;
 
 /// Maximum virtual time until all work is complete after the last fault.
 const COMPLETION_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Maximum virtual time until a bounded run ends then: a rebalance, and a while without partitions.
+const BOUNDED_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,12 +93,12 @@ impl<'s> Run<'s> {
         group.abort();
     }
 
-    pub(super) fn start(&mut self, number: usize) {
+    pub(super) fn start(&mut self, number: usize, until: Option<Until>) {
         let process = &mut self.processes[number];
         if process.task.as_ref().is_some_and(|task| !task.is_finished()) {
             return;
         }
-        process.shared = Arc::default();
+        process.shared = Arc::new(Shared::new(until));
         let (cluster, shared, schedule) =
             (self.cluster.clone(), process.shared.clone(), self.schedule.clone());
         process.task = Some(tokio::spawn(run_process(number, cluster, shared, schedule)));
@@ -115,6 +119,7 @@ impl<'s> Run<'s> {
             }
             sleep(Duration::from_millis(500)).await;
         }
+        self.await_bounded().await;
         self.stop_all().await;
         self.check_end();
     }
@@ -135,8 +140,22 @@ impl<'s> Run<'s> {
         if !self.processes.iter().any(Process::is_running) {
             let free = |process: &Process| process.task.as_ref().is_none_or(JoinHandle::is_finished);
             if let Some(number) = self.processes.iter().position(free) {
-                self.start(number);
+                self.start(number, None);
             }
+        }
+    }
+
+    /// Bounded runs end by themselves once all records are finished.
+    async fn await_bounded(&mut self) {
+        let deadline = Instant::now() + BOUNDED_TIMEOUT;
+        let running = |process: &Process| process.is_running() && process.shared.is_bounded();
+        while let Some(number) = self.processes.iter().position(running) {
+            if Instant::now() >= deadline {
+                let what = format!("process {number} runs on after {BOUNDED_TIMEOUT:?}");
+                self.cluster.lock().violate("a bounded run ends", what);
+                return;
+            }
+            sleep(Duration::from_millis(500)).await;
         }
     }
 

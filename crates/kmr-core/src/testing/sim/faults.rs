@@ -94,6 +94,33 @@ impl Schedule {
         }
     }
 
+    /// Sometimes a process runs up to the end of each log, or up to a time. It does so again later.
+    pub(super) fn add_bounded_runs(&mut self) {
+        let mut rng = Rng::new(self.seed ^ 0xB0);
+        if !rng.chance(15) {
+            return;
+        }
+        let end = self.end();
+        let alone = rng.chance(50);
+        for process in 0..rng.between(1, PROCESSES) {
+            let until = rng.chance(40).then(|| rng.time(end));
+            let at = if alone && process == 0 { Duration::ZERO } else { rng.time(end) };
+            self.add([(at, Action::StartBounded { process, until })]);
+        }
+        if alone {
+            // The first process starts bounded.
+            self.steps.retain(|(at, action)| *at > Duration::ZERO || *action != Action::Start { process: 0 });
+        }
+    }
+
+    /// Sometimes partitions without a committed offset start at a time.
+    pub(super) fn choose_start(&mut self) {
+        let mut rng = Rng::new(self.seed ^ 0x57A7);
+        if !self.metadata && rng.chance(10) {
+            self.start_at = Some(rng.time(self.end()));
+        }
+    }
+
     /// In some runs, adds commits without a response while records keep arriving, and kills all
     /// processes before the last copies have arrived.
     pub(super) fn add_late_commits(&mut self) {

@@ -149,7 +149,7 @@ impl ClusterState {
             self.note(format_args!(
                 "member {id} cannot read {partition} at {position}: its log starts at {low}"
             ));
-            return Some(Polled::Failed(partition, PartitionFailure::OutOfRange { offset: Some(position) }));
+            return Some(Polled::Failed(partition, PartitionFailure::OutOfRange { offset: position }));
         }
         let records = log.read(fetching.position, size);
         let Some((first, last)) = records.first().zip(records.last()) else {

@@ -37,6 +37,12 @@ impl PartitionLog {
         self.records.last().is_some_and(|last| last.offset() >= from)
     }
 
+    /// The offset of the last record below `offset`.
+    pub(super) fn last_before(&self, offset: i64) -> Option<i64> {
+        let below = self.records.partition_point(|record| record.offset() < offset);
+        self.records[..below].last().map(|record| record.offset())
+    }
+
     /// The offset of the first record that is not older than `millis`.
     pub(super) fn at_time(&self, millis: i64) -> i64 {
         let young = |record: &&Arc<OwnedRecord>| record.timestamp_millis().is_some_and(|time| time >= millis);

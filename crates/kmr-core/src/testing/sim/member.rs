@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use tokio::sync::{Mutex, Notify, mpsc, oneshot};
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::bounds::Bounds;
 use super::cluster::{Cluster, ClusterState};
 use super::commits::process_commit;
 use super::fetching::{Fetching, Polled};
@@ -36,6 +37,11 @@ pub(super) struct SimConnector {
     /// The current member of the process.
     pub(super) member: Arc<std::sync::Mutex<Option<MemberId>>>,
     pub(super) memory_budget: usize,
+    /// The ends of a bounded run.
+    pub(super) bounds: Bounds,
+    /// Where partitions without a committed offset start, in milliseconds. `None`: at the lowest
+    /// offset.
+    pub(super) start_at: Option<i64>,
 }
 
 #[async_trait]
@@ -45,7 +51,13 @@ impl Connector for SimConnector {
         sleep(latency).await;
         let (id, events, data) = self.cluster.join();
         *self.member.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(id);
-        let member = SimMember { cluster: self.cluster.clone(), id, events: Mutex::new(events) };
+        let member = SimMember {
+            cluster: self.cluster.clone(),
+            id,
+            events: Mutex::new(events),
+            bounds: self.bounds.clone(),
+            start_at: self.start_at,
+        };
         let queue = SimQueue {
             cluster: self.cluster.clone(),
             id,
@@ -91,6 +103,8 @@ struct SimMember {
     cluster: Cluster,
     id: MemberId,
     events: Mutex<mpsc::UnboundedReceiver<MemberEvent>>,
+    bounds: Bounds,
+    start_at: Option<i64>,
 }
 
 impl SimMember {
@@ -136,8 +150,7 @@ impl SimMember {
             let low = state.log.get(partition).map_or(0, PartitionLog::low);
             let (offset, metadata) = match &committed {
                 Some((offset, metadata)) => (Some(*offset), metadata.clone()),
-                // The policy has chosen the lowest offset, which is known or not.
-                None => (state.rng.chance(50).then_some(low), None),
+                None => (self.choose_start(&mut state, partition), None),
             };
             let position = offset.unwrap_or(low);
             if let Some(client) = state.clients.get_mut(&self.id) {
@@ -156,6 +169,18 @@ impl SimMember {
         }
         state.wake_readers();
         starts
+    }
+
+    /// The starting position of a partition without a committed offset. The policy has chosen the
+    /// lowest offset, which is known or not.
+    fn choose_start(&self, state: &mut ClusterState, partition: &TopicPartition) -> Option<i64> {
+        let low = state.log.get(partition).map_or(0, PartitionLog::low);
+        let Some(millis) = self.start_at else { return state.rng.chance(50).then_some(low) };
+        let offset = state.log.get(partition).map_or(0, |log| log.at_time(millis));
+        if state.chosen.insert(partition.clone(), offset).is_none() {
+            state.oracle.not_required(partition, offset);
+        }
+        Some(offset)
     }
 
     /// C8: while a commit is outstanding, its partitions are neither released nor assigned again.
@@ -296,7 +321,9 @@ impl GroupMember for SimMember {
             };
             Some((partition.clone(), offset))
         };
-        Ok(partitions.iter().filter_map(offset).collect())
+        let offsets = partitions.iter().filter_map(offset).collect();
+        self.bounds.received(&offsets, point);
+        Ok(offsets)
     }
 
     async fn log_reach(&self, positions: &[(TopicPartition, Option<i64>)]) -> LogReaches {

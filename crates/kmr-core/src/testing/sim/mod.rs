@@ -12,6 +12,7 @@
 //!   partition without an error.
 //! * Commits are fenced, delayed or slow. In exactly-once mode some come late, after newer ones.
 //! * Sinks are slow, stall, fail, or write and then fail.
+//! * Some consumers run up to the end of each log, or up to a time. Some groups start at a time.
 //!
 //! The invariant checker checks each run:
 //!
@@ -21,6 +22,8 @@
 //!   carries the metadata in force.
 //! * Kept partitions continue during a rebalance. Fetched records and rows in sinks stay within the
 //!   memory budget. Nothing fails without a reason. Every run ends.
+//! * A bounded run finishes and commits every record below its ends, delivers none after them, and
+//!   ends. A chosen starting position is committed.
 //! * Without faults there are no duplicates.
 //! * The same seed gives exactly the same run.
 //!
@@ -63,8 +66,10 @@
 
 mod actions;
 mod blocks;
+mod bounds;
 mod cluster;
 mod commits;
+mod dead_letters;
 mod drive;
 mod faults;
 mod fetching;
@@ -84,8 +89,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use dead_letters::SimDeadLetters;
 pub use oracle::Violation;
-pub use sinks::{SimDeadLetters, SimSink, Sinks};
+pub use sinks::{SimSink, Sinks};
 
 use super::NewRecord;
 use crate::graph::pipeline::Pipeline;

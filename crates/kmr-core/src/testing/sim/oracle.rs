@@ -79,6 +79,13 @@ impl Oracle {
         self.records.entry(partition.clone()).or_default().insert(offset, state);
     }
 
+    /// The group starts at that offset, so the records below are not checked.
+    pub(super) fn not_required(&mut self, partition: &TopicPartition, start: i64) {
+        if let Some(records) = self.records.get_mut(partition) {
+            *records = records.split_off(&start);
+        }
+    }
+
     /// The topic was deleted, so its records are no longer checked.
     pub(super) fn deleted(&mut self, partition: &TopicPartition) {
         self.records.remove(partition);

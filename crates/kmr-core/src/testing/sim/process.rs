@@ -8,14 +8,15 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::Simulation;
+use super::bounds::Bounds;
 use super::cluster::Cluster;
 use super::group::MemberId;
 use super::member::SimConnector;
 use super::memory::HeldBytes;
 use super::rng::Rng;
-use super::schedule::{Action, Schedule, TOPICS};
+use super::schedule::{Action, Schedule, TOPICS, millis};
 use super::sinks::Sinks;
-use crate::config::{ClientConfig, ResetPolicy};
+use crate::config::{ClientConfig, ResetPolicy, Until};
 use crate::consumer::{Consumer, ConsumerHandle, RunReport};
 use crate::error::{Error, error_chain};
 use crate::watchdog::Watchdog;
@@ -43,16 +44,27 @@ impl Process {
 pub(super) struct Shared {
     handle: Mutex<Option<ConsumerHandle>>,
     stopping: AtomicBool,
+    /// Where the process ends by itself.
+    until: Option<Until>,
     member: Arc<Mutex<Option<MemberId>>>,
 }
 
 impl Shared {
+    pub(super) fn new(until: Option<Until>) -> Self {
+        Self { until, ..Self::default() }
+    }
+
     pub(super) fn handle(&self) -> Option<ConsumerHandle> {
         self.handle.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(super) fn member(&self) -> Option<MemberId> {
         *self.member.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the process ends by itself.
+    pub(super) fn is_bounded(&self) -> bool {
+        self.until.is_some()
     }
 
     /// Requests a stop, once.
@@ -75,7 +87,8 @@ impl Shared {
 pub(super) async fn run_process(number: usize, cluster: Cluster, shared: Arc<Shared>, schedule: Schedule) {
     let mut rng = Rng::new(schedule.seed ^ (number as u64 + 1).wrapping_mul(0x1234_5678_9ABC));
     while !shared.stopping.load(Ordering::Relaxed) {
-        let result = run_consumer(&cluster, &shared, &schedule).await;
+        let bounds = Bounds::new(shared.until);
+        let result = run_consumer(&cluster, &shared, &schedule, &bounds).await;
         match result {
             Ok(report) => {
                 let mut state = cluster.lock();
@@ -91,6 +104,9 @@ pub(super) async fn run_process(number: usize, cluster: Cluster, shared: Arc<Sha
                         "no failure without a reason",
                         format!("process {number} has replaced its client"),
                     );
+                }
+                if !shared.stopping.load(Ordering::Relaxed) {
+                    bounds.check_completion(&mut state, &report);
                 }
                 drop(state);
                 cluster.lock().note(format_args!("process {number} has ended after an ordered shutdown"));
@@ -117,13 +133,18 @@ pub(super) async fn run_process(number: usize, cluster: Cluster, shared: Arc<Sha
     }
 }
 
-async fn run_consumer(cluster: &Cluster, shared: &Shared, schedule: &Schedule) -> Result<RunReport, Error> {
+async fn run_consumer(
+    cluster: &Cluster,
+    shared: &Shared,
+    schedule: &Schedule,
+    bounds: &Bounds,
+) -> Result<RunReport, Error> {
     let seed = schedule.seed;
     let mut rng = Rng::new(seed ^ 0xB0D6E7);
     let memory_budget = rng.between(4, 200) << 10;
     let commit_interval = Duration::from_millis(rng.between(50, 3000) as u64);
     let held = HeldBytes::default();
-    let sinks = Sinks { cluster: cluster.clone(), seed, held: held.clone() };
+    let sinks = Sinks { cluster: cluster.clone(), seed, held: held.clone(), bounds: bounds.clone() };
     let strategy = cluster.simulation.strategy(&sinks);
     let config = ClientConfig::new().set("bootstrap.servers", "simulated").set("group.id", "simulated");
     let builder = Consumer::builder();
@@ -132,6 +153,7 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, schedule: &Schedule) -
     } else {
         builder.out_of_range_policy(ResetPolicy::Earliest)
     };
+    let builder = if let Some(until) = bounds.until() { builder.until(until) } else { builder };
     let consumer = builder
         .topics(TOPICS)
         .config(config)
@@ -148,8 +170,14 @@ async fn run_consumer(cluster: &Cluster, shared: &Shared, schedule: &Schedule) -
     if shared.stopping.load(Ordering::Relaxed) {
         handle.stop();
     }
-    let connector =
-        SimConnector { cluster: cluster.clone(), held, member: shared.member.clone(), memory_budget };
+    let connector = SimConnector {
+        cluster: cluster.clone(),
+        held,
+        member: shared.member.clone(),
+        memory_budget,
+        bounds: bounds.clone(),
+        start_at: schedule.start_at.map(millis),
+    };
     consumer.run_on(Arc::new(connector), seed).await
 }
 

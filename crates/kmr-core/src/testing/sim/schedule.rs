@@ -12,6 +12,11 @@ pub(super) const PROCESSES: usize = 4;
 /// Names of the topics. The second one may be deleted and created again.
 pub(super) const TOPICS: [&str; 2] = ["orders", "visits"];
 
+/// Whole milliseconds, as timestamps of records.
+pub(super) fn millis(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
+}
+
 /// How the group rebalances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Protocol {
@@ -87,6 +92,11 @@ pub(super) enum Action {
     },
     Start {
         process: usize,
+    },
+    /// A bounded run starts: up to the end of each log, or up to a time since the start.
+    StartBounded {
+        process: usize,
+        until: Option<Duration>,
     },
     /// An ordered shutdown.
     Stop {
@@ -196,6 +206,9 @@ pub(super) struct Schedule {
     pub(super) partitions: usize,
     /// Whether the group has committed the partitions with metadata before.
     pub(super) metadata: bool,
+    /// Where partitions without a committed offset start, as a time since the start. `None`: at the
+    /// lowest offset.
+    pub(super) start_at: Option<Duration>,
     pub(super) steps: Vec<(Duration, Action)>,
 }
 
@@ -221,12 +234,14 @@ impl Schedule {
             };
             steps.push((at, Action::random(&mut rng, partitions, calm)));
         }
-        let mut schedule = Self { seed, protocol, partitions, metadata, steps };
+        let mut schedule = Self { seed, protocol, partitions, metadata, start_at: None, steps };
         schedule.add_truncation();
         schedule.add_client_faults();
         schedule.add_deafness();
         schedule.add_silence();
         schedule.add_commit_faults();
+        schedule.add_bounded_runs();
+        schedule.choose_start();
         schedule
     }
 
@@ -347,6 +362,7 @@ impl Action {
             Action::Produce { .. }
             | Action::Markers { .. }
             | Action::Start { .. }
+            | Action::StartBounded { .. }
             | Action::Stop { .. }
             | Action::Reshuffle
             | Action::AddPartition { .. }
@@ -362,8 +378,11 @@ impl Action {
 
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, protocol, partitions, metadata, steps } = self;
+        let Self { seed, protocol, partitions, metadata, start_at, steps } = self;
         writeln!(f, "seed {seed}: {protocol:?}, {partitions} partitions, committed metadata: {metadata}")?;
+        if let Some(time) = start_at {
+            writeln!(f, "  partitions without a committed offset start at {:.3} s", time.as_secs_f64())?;
+        }
         for (at, action) in steps {
             writeln!(f, "  at {:>8.3} s  {action:?}", at.as_secs_f64())?;
         }

@@ -9,13 +9,13 @@ use tokio::time::{Instant, sleep};
 
 use super::RowId;
 use super::blocks::fingerprint;
+use super::bounds::Bounds;
 use super::cluster::{Cluster, ClusterState};
+use super::dead_letters::SimDeadLetters;
 use super::identify::Identify;
 use super::memory::{Held, HeldBytes};
 use super::schedule::SinkFault;
-use crate::dead_letter::DeadLetter;
 use crate::error::BoxError;
-use crate::record::TopicPartition;
 use crate::reducer::{
     Attempt, BatchOptions, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, Reducer, RejectedRow,
 };
@@ -27,6 +27,8 @@ pub struct Sinks {
     pub(super) seed: u64,
     /// The memory that the consumer holds.
     pub(super) held: HeldBytes,
+    /// The ends of a bounded run.
+    pub(super) bounds: Bounds,
 }
 
 impl std::fmt::Debug for Sinks {
@@ -81,6 +83,7 @@ impl Sinks {
             rejects: |_| false,
             options: self.options(),
             memory: self.held.clone(),
+            bounds: self.bounds.clone(),
             open: Vec::new(),
             held: Vec::new(),
         }
@@ -88,7 +91,7 @@ impl Sinks {
 
     /// A reducer for `reduce_err`.
     pub fn dead_letters(&self) -> SimDeadLetters {
-        SimDeadLetters { cluster: self.cluster.clone(), options: self.options(), open: Vec::new() }
+        SimDeadLetters::new(self.cluster.clone(), self.bounds.clone(), self.options())
     }
 
     fn options(&self) -> BatchOptions {
@@ -113,22 +116,6 @@ enum Outcome {
 }
 
 impl ClusterState {
-    /// A dead letter must have its record, or the reason why the record is missing.
-    fn check_dead_letter(&mut self, dead_letter: &DeadLetter) {
-        let record = dead_letter.record.as_ref();
-        let matches = |record: &crate::record::OwnedRecord| {
-            record.offset() == dead_letter.offset
-                && record.partition() == dead_letter.partition.partition()
-                && record.topic() == dead_letter.partition.topic()
-        };
-        if record.is_some_and(|record| !matches(record))
-            || record.is_none() == dead_letter.missing_reason.is_none()
-        {
-            let what = format!("{dead_letter} has {record:?}, missing: {:?}", dead_letter.missing_reason);
-            self.violate("a dead letter has its record or a reason", what);
-        }
-    }
-
     fn draw_outcome(&mut self) -> (Duration, Outcome) {
         let now = Instant::now();
         if std::mem::take(&mut self.faults.sink_broken) {
@@ -150,7 +137,7 @@ impl ClusterState {
 }
 
 /// Runs one attempt. `write` stores the rows.
-async fn attempt(
+pub(super) async fn attempt(
     cluster: &Cluster,
     name: &str,
     write: impl FnOnce(&mut ClusterState),
@@ -187,6 +174,7 @@ pub struct SimSink<T> {
     rejects: fn(&T) -> bool,
     options: BatchOptions,
     memory: HeldBytes,
+    bounds: Bounds,
     open: Vec<T>,
     held: Vec<Held>,
 }
@@ -243,6 +231,7 @@ impl<T: Clone + Send + Sync + 'static> Reducer for SimSink<T> {
             identify: self.identify,
             rejects: self.rejects,
             rows: std::mem::take(&mut self.open),
+            bounds: self.bounds.clone(),
             _held: std::mem::take(&mut self.held),
         }))
     }
@@ -255,6 +244,7 @@ struct RowBatch<T> {
     identify: Identify<T>,
     rejects: fn(&T) -> bool,
     rows: Vec<T>,
+    bounds: Bounds,
     _held: Vec<Held>,
 }
 
@@ -264,8 +254,11 @@ impl<T> RowBatch<T> {
         self.rows.iter().map(|row| self.identify.ids(row)).collect()
     }
 
-    /// Every row must have counted its values.
-    fn check_counts(&self, state: &mut ClusterState) {
+    /// Every row must have counted its values, and be of a record below the end of a bounded run.
+    fn check(&self, state: &mut ClusterState) {
+        for id in self.ids().iter().flatten() {
+            self.bounds.check_delivery(state, &id.partition, id.offset);
+        }
         if let Some(what) = self.rows.iter().find_map(|row| self.identify.miscount(row)) {
             state.violate("a folded row counts each value once", what);
         }
@@ -354,7 +347,7 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
     }
 
     async fn deliver(&self, which: Attempt) -> Result<Delivered<Vec<T>>, DeliveryError> {
-        self.check_counts(&mut self.cluster.lock());
+        self.check(&mut self.cluster.lock());
         if let Some(block) = which.block {
             let is_included = |(index, _): &(usize, &T)| !block.excluded_rows.contains(index);
             let rows = self.rows.iter().enumerate().filter(is_included);
@@ -381,70 +374,5 @@ impl<T: Clone + Send + Sync + 'static> Delivery for RowBatch<T> {
             }
         }
         Ok(Delivered { output, rejected })
-    }
-}
-
-/// The dead-letter sink of a simulated run. It implements [`Reducer`].
-pub struct SimDeadLetters {
-    cluster: Cluster,
-    options: BatchOptions,
-    open: Vec<DeadLetter>,
-}
-
-impl std::fmt::Debug for SimDeadLetters {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("SimDeadLetters").field("options", &self.options).finish()
-    }
-}
-
-#[async_trait]
-impl Reducer for SimDeadLetters {
-    type Rows = Vec<DeadLetter>;
-    type Output = ();
-
-    fn options(&self) -> BatchOptions {
-        self.options.clone()
-    }
-
-    fn new_rows(&self) -> Vec<DeadLetter> {
-        Vec::new()
-    }
-
-    fn accept(&mut self, chunk: Chunk<Vec<DeadLetter>>) -> Result<(), BoxError> {
-        self.open.extend(chunk.rows);
-        Ok(())
-    }
-
-    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = ()>>, BoxError> {
-        let dead_letters = std::mem::take(&mut self.open);
-        let mut state = self.cluster.lock();
-        dead_letters.iter().for_each(|dead_letter| state.check_dead_letter(dead_letter));
-        drop(state);
-        let place =
-            |dead_letter: DeadLetter| (dead_letter.partition, (dead_letter.offset, dead_letter.last_offset));
-        let places = dead_letters.into_iter().map(place).collect();
-        Ok(Box::new(DeadLetterBatch { cluster: self.cluster.clone(), places }))
-    }
-}
-
-struct DeadLetterBatch {
-    cluster: Cluster,
-    /// The partition and the offsets of each dead letter.
-    places: Vec<(TopicPartition, (i64, i64))>,
-}
-
-#[async_trait]
-impl Delivery for DeadLetterBatch {
-    type Output = ();
-
-    async fn deliver(&self, _: Attempt) -> Result<Delivered<()>, DeliveryError> {
-        let write = |state: &mut ClusterState| {
-            state.note(format_args!("the dead-letter sink stores {}", self.places.len()));
-            for (partition, offsets) in &self.places {
-                state.oracle.dead_letter(partition, *offsets);
-            }
-        };
-        attempt(&self.cluster, "the dead-letter sink", write).await?;
-        Ok(Delivered::new(()))
     }
 }

@@ -73,13 +73,25 @@ async fn after_a_fatal_client_error_nothing_is_committed() {
 async fn an_offset_out_of_range_stops_with_partition_offset_and_log_bounds() {
     let mut consumer = start(Strategy::new().map(place).reduce(Collect::default())).await;
     consumer.assign(&[4]).await;
-    let failure = PartitionFailure::OutOfRange { offset: Some(1) };
+    let failure = PartitionFailure::OutOfRange { offset: 1 };
     consumer.fetch_event(Fetched::Failed { topic: "t".into(), partition: 4, failure });
     let error = consumer.ended().await.err().unwrap();
     assert!(
         matches!(&error, Error::OffsetOutOfRange { partition: p, offset: Some(1), low: 3, high: 9 } if *p == partition(4)),
         "{error}"
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_truncated_log_stops_with_the_offset_and_the_end_of_the_log() {
+    let mut consumer = start(Strategy::new().map(place).reduce(Collect::default())).await;
+    consumer.assign(&[4]).await;
+    let failure = PartitionFailure::Truncated { offset: 7, reason: "broker end offset is 5".to_owned() };
+    consumer.fetch_event(Fetched::Failed { topic: "t".into(), partition: 4, failure });
+    let error = consumer.ended().await.err().unwrap();
+    assert!(matches!(&error, Error::LogTruncated { offset: 7, .. }) && !error.is_retryable(), "{error}");
+    let text = error_chain(&error);
+    assert!(text.contains("t/4") && text.contains("broker end offset is 5"), "{text}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -16,7 +16,9 @@ use crate::strategy::Strategy;
 use crate::test_reducer::{Behaviour, Collect};
 
 async fn running(sink: &Collect<(i32, i64)>) -> TestConsumer {
-    start(Strategy::new().map(place).reduce(sink.clone())).await
+    let consumer = start(Strategy::new().map(place).reduce(sink.clone())).await;
+    consumer.log(0, 1000, 5);
+    consumer
 }
 
 fn count(consumer: &TestConsumer, call: &Call) -> usize {
@@ -91,6 +93,27 @@ async fn a_seek_drains_the_partition_commits_its_target_and_continues_there() {
     consumer.until_mapped(20).await;
     consumer.stop().await.unwrap();
     assert_eq!(sink.rows().iter().filter(|(number, _)| *number == 0).count(), 15);
+}
+
+/// The offset of a seek is committed, so each later start would stop at a wrong one.
+#[tokio::test(start_paused = true)]
+async fn an_offset_that_is_not_in_the_log_cannot_be_sought() {
+    let mut consumer = running(&Collect::default()).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..5);
+    consumer.until_mapped(5).await;
+    let error = consumer.control.seek(partition(0), 1001).await.unwrap_err();
+    assert!(
+        matches!(error, Error::OffsetOutOfRange { offset: Some(1001), low: 0, high: 1000, .. }),
+        "{error}"
+    );
+    consumer.until_committed(0, 5).await;
+    consumer.until(|calls| calls.contains(&Call::Sought(0, 5))).await;
+    consumer.fetch(0, 5..7);
+    consumer.until_committed(0, 7).await;
+    assert_eq!(count(&consumer, &Call::Committed(0, 1001)), 0);
+    consumer.control.seek(partition(0), 1000).await.unwrap();
+    consumer.stop().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -196,13 +219,11 @@ async fn a_partition_with_an_offset_out_of_range_continues_where_the_policy_deci
         let mut consumer =
             start_with(Strategy::new().map(place).reduce(sink.clone()), 1 << 20, options).await;
         consumer.assign(&[0]).await;
-        let lost = || Fetched::Failed {
-            topic: "t".into(),
-            partition: 0,
-            failure: PartitionFailure::OutOfRange { offset: Some(1) },
-        };
-        consumer.fetch_event(lost());
-        consumer.fetch_event(lost());
+        let out_of_range = PartitionFailure::OutOfRange { offset: 1 };
+        let truncated = PartitionFailure::Truncated { offset: 1, reason: "ends at 0".to_owned() };
+        for failure in [out_of_range, truncated] {
+            consumer.fetch_event(Fetched::Failed { topic: "t".into(), partition: 0, failure });
+        }
         consumer.until_committed(0, offset).await;
         consumer.until(|calls| calls.contains(&Call::Resumed(0))).await;
         consumer.fetch(0, 11..13);
@@ -226,7 +247,7 @@ async fn records_that_were_read_before_a_reset_are_delivered() {
     consumer.log(8, 12, 9);
     consumer.fetch(0, 0..3);
     consumer.fetch(0, 3..5);
-    let failure = PartitionFailure::OutOfRange { offset: Some(5) };
+    let failure = PartitionFailure::OutOfRange { offset: 5 };
     consumer.fetch_event(Fetched::Failed { topic: "t".into(), partition: 0, failure });
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(count(&consumer, &Call::Sought(0, 8)), 0, "the reset waits for the records");

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 use super::kit::{Broker, Call, DRAIN, Scenario};
+use crate::error::Error;
 use crate::graph::commit::committer::NOT_OWNED_LIMIT;
 use crate::member::Change;
 use crate::test_reducer::{Behaviour, Collect};
@@ -48,6 +49,20 @@ async fn a_lost_partition_is_never_committed() {
     sleep(Duration::from_secs(5)).await;
     assert_eq!(consumer.committed(1), None, "lost means uncommitted (C5)");
     consumer.stop().await.unwrap();
+}
+
+/// Such a position is no fault of the client.
+#[tokio::test(start_paused = true)]
+async fn a_wrong_starting_position_discards_no_work_of_the_other_partitions() {
+    let scenario = Scenario::assigned(&[0]).patient_sink().mapped(0, 0..5);
+    let (mut consumer, _) = scenario.start().await;
+    let (partition, offset) = (super::kit::partition(1), Some(50));
+    consumer.fail_assignment(Error::OffsetOutOfRange { partition, offset, low: 0, high: 9 });
+    consumer.rebalance(Change::Assign, &[1]);
+    consumer.until_ended().await;
+    assert_eq!(consumer.committed(0), Some(5));
+    let error = consumer.ended().await.err().unwrap();
+    assert!(matches!(error, Error::OffsetOutOfRange { offset: Some(50), .. }), "{error}");
 }
 
 /// librdkafka joins an eager group again before a revoke is answered when topics change meanwhile.

@@ -227,3 +227,18 @@ fn a_folded_block_is_counted_again_under_a_new_token_when_it_is_rebuilt() {
 fn a_rebuilt_block_of_folded_rows_has_other_rows() {
     assert_found_by(&folded_exactly_once(), Mutant::ChangesRows, &["E4"]);
 }
+
+#[test]
+fn a_bounded_run_ends_before_its_records_are_mapped() {
+    assert_found(Mutant::EndsUnmapped, &["a bounded run completes its partitions"]);
+}
+
+#[test]
+fn the_end_of_a_bounded_run_moves() {
+    assert_found(Mutant::MovesEnds, &["a bounded run stops at its ends"]);
+}
+
+#[test]
+fn a_chosen_starting_position_is_not_committed() {
+    assert_found(Mutant::ForgetsChosenStart, &["finished records are committed", "no lost record"]);
+}

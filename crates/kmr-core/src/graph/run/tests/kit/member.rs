@@ -67,6 +67,8 @@ pub(super) struct TestKafka {
     pub(super) queue: Mutex<Arc<Queue>>,
     /// The errors of the next attempts to connect.
     pub(super) connect_errors: Mutex<VecDeque<Error>>,
+    /// The error of the next assignment.
+    pub(super) assign_error: Mutex<Option<Error>>,
     /// Where partitions start.
     pub(super) starts: Mutex<BTreeMap<i32, Start>>,
     /// While true, assignments are not answered.
@@ -92,6 +94,7 @@ impl Default for TestKafka {
             events: Mutex::default(),
             queue: Mutex::default(),
             connect_errors: Mutex::default(),
+            assign_error: Mutex::default(),
             starts: Mutex::default(),
             held: watch::channel(false).0,
             log: Mutex::new((3, 9, 5)),
@@ -173,6 +176,9 @@ impl GroupMember for ScriptedMember {
 
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
         let _ = self.kafka.held.subscribe().wait_for(|held| !held).await;
+        if let Some(error) = self.kafka.assign_error.lock().unwrap().take() {
+            return Err(error);
+        }
         self.kafka.called(Call::Assigned(rebalance.id));
         ready();
         let starts = self.kafka.starts.lock().unwrap();

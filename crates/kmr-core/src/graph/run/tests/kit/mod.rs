@@ -137,6 +137,11 @@ impl TestConsumer {
         self.kafka.connect_errors.lock().unwrap().extend(errors);
     }
 
+    /// The error of the next assignment.
+    pub(super) fn fail_assignment(&self, error: Error) {
+        *self.kafka.assign_error.lock().unwrap() = Some(error);
+    }
+
     /// How often a client has connected.
     pub(super) fn connections(&self) -> usize {
         self.calls().iter().filter(|call| **call == Call::Connected).count()
