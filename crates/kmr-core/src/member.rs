@@ -199,6 +199,9 @@ pub(crate) enum CommitOutcome {
     /// The broker no longer counts this member as the owner: an event and not an error. See one
     /// committer (C4).
     NotOwned(String),
+    /// The group has removed the member since the partition was assigned to it, and the client has
+    /// not reported that. Nothing was sent: another member may have committed further.
+    Removed(String),
     /// The topic no longer exists, so no member can commit for it.
     Gone(String),
     /// A retry may succeed.
@@ -213,6 +216,7 @@ impl CommitOutcome {
         match self {
             CommitOutcome::Committed => "committed",
             CommitOutcome::NotOwned(_) => "not_owned",
+            CommitOutcome::Removed(_) => "removed",
             CommitOutcome::Gone(_) => "gone",
             CommitOutcome::Retryable(_) => "retryable",
             CommitOutcome::Failed(_) => "failed",
@@ -224,6 +228,7 @@ impl CommitOutcome {
         match self {
             CommitOutcome::Committed => None,
             CommitOutcome::NotOwned(reason)
+            | CommitOutcome::Removed(reason)
             | CommitOutcome::Gone(reason)
             | CommitOutcome::Retryable(reason)
             | CommitOutcome::Failed(reason) => Some(reason),

@@ -13,6 +13,7 @@ use super::errors::permanent;
 use super::groupless::{Events, Groupless};
 use super::kafka_member::KafkaMember;
 use super::log_reach::LogEnds;
+use super::membership::StaticMembership;
 use super::native::queue::Queue;
 use super::open::{OpenOptions, Opened, open};
 use super::partition_calls::PartitionCalls;
@@ -97,6 +98,7 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
         policy,
         first_topics,
         exactly_once: connect.exactly_once,
+        membership: StaticMembership::of(&connect.client.config).map(Arc::new),
         lost: connect.exactly_once.then(|| LostRequests::new(connect.client.config.earliest_resend())),
     };
     let subscribe = move |client: &Client| {

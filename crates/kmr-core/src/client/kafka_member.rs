@@ -1,6 +1,7 @@
 //! The member of a consumer group: rebalances, and commits of its partitions.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use rdkafka::TopicPartitionList;
@@ -14,6 +15,7 @@ use super::errors::retryable;
 use super::fetcher::AssignLists;
 use super::first_topics::FirstTopics;
 use super::logs::logs;
+use super::membership::StaticMembership;
 use super::native::queue::Queue;
 use super::partition_calls::PartitionCalls;
 use super::starts::StartPolicy;
@@ -42,6 +44,8 @@ pub(super) struct KafkaMember {
     pub(super) topic_ids: TopicIds,
     /// Whether starting positions carry the identity of their log.
     pub(super) exactly_once: bool,
+    /// Only of a static member of a classic group.
+    pub(super) membership: Option<Arc<StaticMembership>>,
     /// Exactly-once mode: commits that the broker may apply late.
     pub(super) lost: Option<LostRequests>,
 }
@@ -69,7 +73,7 @@ impl GroupMember for KafkaMember {
         let current: HashMap<_, _> = rebalance.partitions.iter().filter_map(log_of).collect();
         let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());
         let (policy, group, exactly_once) = (self.policy.clone(), self.group.clone(), self.exactly_once);
-        let first_topics = self.first_topics.clone();
+        let (first_topics, membership) = (self.first_topics.clone(), self.membership.clone());
         let assign = move |client: &Client| {
             let is_needed = || client.context().is_current(rebalance.id);
             let partitions = &rebalance.partitions;
@@ -97,6 +101,9 @@ impl GroupMember for KafkaMember {
                     assign(lists)
                 })
             })?;
+            if let Some(membership) = membership.filter(|_| assigned) {
+                membership.assigned(client, partitions);
+            }
             Ok(if assigned { starts } else { Vec::new() })
         };
         client.call("assign", assign).await?
@@ -115,6 +122,11 @@ impl GroupMember for KafkaMember {
     }
 
     async fn commit(&self, offsets: &[OffsetCommit]) -> Vec<CommitOutcome> {
+        if let Some(membership) = &self.membership
+            && let Some(removal) = membership.removal(self.calls.client.get(), offsets)
+        {
+            return vec![CommitOutcome::Removed(removal); offsets.len()];
+        }
         let mut outcomes = self.topic_ids.check(offsets).await;
         let open = offsets.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_none());
         let mut open: Vec<OffsetCommit> = open.map(|(commit, _)| commit.clone()).collect();

@@ -13,7 +13,8 @@
 //!   `statistics` show. `starts` reads offsets, and
 //!   `first_topics` tells what was added since. `commits` turns replies into outcomes. `topic_ids`
 //!   and `logs` identify topics and their logs.
-//! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group.
+//! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group,
+//!   with `membership` for static members.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
 //! * Users of a client. `subscription` matches names of topics. `open`, `topic_check` and `leaders`
 //!   create a client. `connect` makes it a member, after `coordinator_check`. `reader` and
@@ -35,6 +36,7 @@ mod leaders;
 mod live_clients;
 mod log_reach;
 mod logs;
+mod membership;
 #[allow(
     unsafe_code,
     reason = "the one place that calls librdkafka directly; every call explains why it is sound"

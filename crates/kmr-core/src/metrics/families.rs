@@ -98,7 +98,7 @@ impl Families {
         for action in ["warn", "restart_partition", "new_client", "end"] {
             drop(self.watchdog.get_or_create(&vec![("action", action.into())]));
         }
-        for outcome in ["committed", "not_owned", "gone", "retryable", "failed"] {
+        for outcome in ["committed", "not_owned", "removed", "gone", "retryable", "failed"] {
             drop(self.offset_commits.get_or_create(&vec![("outcome", outcome.into())]));
         }
     }

@@ -62,6 +62,8 @@ pub(crate) enum Mutant {
     MovesEnds,
     /// A chosen starting position is not committed.
     ForgetsChosenStart,
+    /// C5: the member stays although it was removed and has joined again.
+    StaysRemoved,
     /// C5: the member stays although the group rejects all of its commits.
     StaysWithoutGroup,
     /// C4: a commit that failed permanently is sent again.

@@ -33,6 +33,22 @@ impl fmt::Display for GroupError {
 
 impl std::error::Error for GroupError {}
 
+/// The id under which a client is a member of its group. `None`: it has none, or is closed.
+///
+/// Waits for librdkafka's main thread, which answers at once.
+pub(in crate::client) fn member_id<C: ClientContext>(client: &Client<C>) -> Option<String> {
+    // SAFETY: the client is alive. The text is the caller's, and freed below.
+    let id = unsafe { rd::rd_kafka_memberid(client.native_ptr()) };
+    if id.is_null() {
+        return None;
+    }
+    // SAFETY: a C string that librdkafka has allocated for the caller.
+    let text = unsafe { text(id) };
+    // SAFETY: see above.
+    unsafe { rd::rd_kafka_mem_free(client.native_ptr(), id.cast()) };
+    Some(text).filter(|text| !text.is_empty())
+}
+
 /// A group, as its coordinator describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GroupDescription {

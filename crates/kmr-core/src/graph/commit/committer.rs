@@ -293,6 +293,13 @@ impl Committer {
                 self.entries.commit_now = false;
                 self.end_if_removed(assignment, commit, reason);
             }
+            CommitOutcome::Removed(_) if enabled(Mutant::StaysRemoved) => {}
+            CommitOutcome::Removed(reason) => self.end_membership(
+                commit,
+                format!(
+                    "{reason}; another member may own the partition, so kmr joins the group as a new member"
+                ),
+            ),
             // No further attempt helps a partition that leaves. One that stays may recover soon.
             CommitOutcome::Gone(_) => entry.commits_stopped = is_leaving,
             CommitOutcome::Failed(_) if enabled(Mutant::RetriesFailedCommits) => {}
@@ -325,17 +332,21 @@ impl Committer {
         if rejected_for < NOT_OWNED_LIMIT {
             return;
         }
-        self.ended = true;
-        self.entries.fail(Error::Client {
-            operation: format!("commit of {} offset {}", commit.partition, commit.offset),
-            source: format!(
-                "the group has rejected every commit of this partition for {rejected_for:.0?} ({reason}), and the client has \
-                 reported no rebalance that takes the partition away; another member may own it, so kmr joins the group \
-                 as a new member, and records after the committed offset are read again"
-            )
-            .into(),
-            retryable: true,
-        });
+        let why = format!(
+            "the group has rejected every commit of this partition for {rejected_for:.0?} ({reason}), and the client has \
+             reported no rebalance that takes the partition away; another member may own it, so kmr joins the group \
+             as a new member, and records after the committed offset are read again"
+        );
+        self.end_membership(commit, why);
+    }
+
+    /// Ends the membership: a new member reads on from what the group has committed.
+    fn end_membership(&mut self, commit: &OffsetCommit, why: String) {
+        if !self.ended {
+            self.ended = true;
+            let operation = format!("commit of {} offset {}", commit.partition, commit.offset);
+            self.entries.fail(Error::Client { operation, source: why.into(), retryable: true });
+        }
     }
 
     /// Logs a warning if the outstanding commit has had no response for [`WARN_INTERVAL`].

@@ -35,6 +35,8 @@ pub(super) struct Client {
     pub(super) events: mpsc::UnboundedSender<MemberEvent>,
     pub(super) data: Arc<Notify>,
     pub(super) fetching: BTreeMap<TopicPartition, Fetching>,
+    /// Whether it receives the ends of logs.
+    pub(super) reports_ends: bool,
     /// Partitions that it has released, or that it was notified to have lost. It must not commit
     /// them.
     pub(super) released: BTreeMap<TopicPartition, Change>,
@@ -42,6 +44,8 @@ pub(super) struct Client {
     pub(super) rejected: BTreeMap<TopicPartition, Instant>,
     /// The partitions of the outstanding commit.
     pub(super) committing: BTreeSet<TopicPartition>,
+    /// The incarnation of the member when partitions were assigned to it.
+    pub(super) incarnations: BTreeMap<TopicPartition, u32>,
     /// Partitions whose commits have failed permanently.
     pub(super) failed_commits: BTreeSet<TopicPartition>,
     /// A request of its commits had no response.
@@ -118,7 +122,7 @@ impl Cluster {
             started: now,
             rng: Rng::new(schedule.seed.rotate_left(32)),
             log: Log::default(),
-            group: Group::new(schedule.protocol),
+            group: Group::new(schedule.protocol, schedule.is_static()),
             committed: BTreeMap::new(),
             metadata: BTreeMap::new(),
             clients: BTreeMap::new(),
@@ -164,8 +168,11 @@ impl Cluster {
         }
     }
 
-    /// Connects a client, which joins the group.
-    pub(super) fn join(&self) -> (MemberId, mpsc::UnboundedReceiver<MemberEvent>, Arc<Notify>) {
+    /// Connects a client, which joins the group. A bounded run needs the ends of logs.
+    pub(super) fn join(
+        &self,
+        is_bounded: bool,
+    ) -> (MemberId, mpsc::UnboundedReceiver<MemberEvent>, Arc<Notify>) {
         let (events, receiver) = mpsc::unbounded_channel();
         let (data, now) = (Arc::new(Notify::new()), Instant::now());
         let mut state = self.lock();
@@ -176,10 +183,12 @@ impl Cluster {
             events,
             data: data.clone(),
             fetching: BTreeMap::new(),
+            reports_ends: is_bounded || self.simulation.exactly_once,
             released: BTreeMap::new(),
             rejected: BTreeMap::new(),
             committing: BTreeSet::new(),
             failed_commits: BTreeSet::new(),
+            incarnations: BTreeMap::new(),
             lost_commit: false,
             woken: false,
             strays: 0,

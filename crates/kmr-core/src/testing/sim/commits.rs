@@ -165,6 +165,14 @@ impl ClusterState {
 }
 
 impl ClusterState {
+    /// Whether the group has removed the member since it got these partitions, and it has joined
+    /// again without a notice.
+    pub(super) fn was_removed(&self, id: MemberId, offsets: &[OffsetCommit]) -> bool {
+        let incarnation = self.group.incarnation(id);
+        let Some(client) = self.clients.get(&id) else { return false };
+        offsets.iter().any(|commit| client.incarnations.get(&commit.partition) != Some(&incarnation))
+    }
+
     /// Checks what must hold for every commit at the moment of its request.
     pub(super) fn check_commit(&mut self, id: MemberId, offsets: &[OffsetCommit]) {
         let committing = offsets.iter().map(|commit| commit.partition.clone()).collect();

@@ -74,10 +74,14 @@ impl ClusterState {
 
     /// The partitions of which the client's fetch queue holds an item.
     fn readable_of(&self, id: MemberId) -> Vec<TopicPartition> {
+        let reports_ends = self.reports_ends(id);
         let has_item = |(partition, fetching): &(&TopicPartition, &Fetching)| {
             let log = self.log.get(partition);
+            let is_end_due = |log: &PartitionLog, fetching: &Fetching| {
+                reports_ends && !log.has(fetching.position) && fetching.reported_end != Some(log.end())
+            };
             let has_item = |log: &PartitionLog| {
-                log.has(fetching.position) || fetching.position < log.low() || self.is_end_due(log, fetching)
+                log.has(fetching.position) || fetching.position < log.low() || is_end_due(log, fetching)
             };
             !fetching.paused && !fetching.failed && !fetching.silent && log.is_none_or(has_item)
         };
@@ -85,10 +89,10 @@ impl ClusterState {
         fetching.filter(has_item).map(|(partition, _)| partition.clone()).collect()
     }
 
-    /// Whether the end of the log is still to be reported. As the consumer configures its client,
-    /// only exactly-once mode receives ends.
-    fn is_end_due(&self, log: &PartitionLog, fetching: &Fetching) -> bool {
-        self.blocks.enabled && !log.has(fetching.position) && fetching.reported_end != Some(log.end())
+    /// Whether a client receives the ends of logs. As the consumer configures its client, exactly-once
+    /// mode and bounded runs do.
+    fn reports_ends(&self, id: MemberId) -> bool {
+        self.clients.get(&id).is_some_and(|client| client.reports_ends)
     }
 
     /// Fetches records for a client, at most `limit` of a partition at a time, and advances its
@@ -132,7 +136,7 @@ impl ClusterState {
     fn fetch_of(&mut self, id: MemberId, partition: TopicPartition, limit: usize) -> Option<Polled> {
         let now = Instant::now();
         let size = self.rng.between(1, 20).min(limit);
-        let ends = self.blocks.enabled;
+        let ends = self.reports_ends(id);
         let fetching = self.clients.get_mut(&id)?.fetching.get_mut(&partition)?;
         if fetching.failed {
             return None; // an earlier item of this poll

@@ -49,7 +49,7 @@ impl Connector for SimConnector {
     async fn connect(&self) -> Result<Connected, Error> {
         let latency = self.cluster.lock().rng.time(Duration::from_millis(200));
         sleep(latency).await;
-        let (id, events, data) = self.cluster.join();
+        let (id, events, data) = self.cluster.join(self.bounds.until().is_some());
         *self.member.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(id);
         let member = SimMember {
             cluster: self.cluster.clone(),
@@ -145,6 +145,7 @@ impl SimMember {
         state.note(format_args!("member {} fetches from now on what #{} assigned", self.id, rebalance.id));
         ready();
         let mut starts = Vec::new();
+        let incarnation = state.group.incarnation(self.id);
         for partition in &rebalance.partitions {
             let committed = state.committed.get(partition).cloned();
             let low = state.log.get(partition).map_or(0, PartitionLog::low);
@@ -155,6 +156,7 @@ impl SimMember {
             let position = offset.unwrap_or(low);
             if let Some(client) = state.clients.get_mut(&self.id) {
                 client.fetching.insert(partition.clone(), Fetching::at(position));
+                client.incarnations.insert(partition.clone(), incarnation);
                 client.rejected.remove(partition);
                 client.released.remove(partition);
             }
@@ -258,6 +260,9 @@ impl GroupMember for SimMember {
         let (reply, answer) = oneshot::channel();
         {
             let mut state = self.cluster.lock();
+            if state.was_removed(self.id, offsets) {
+                return vec![CommitOutcome::Removed("another member id".to_owned()); offsets.len()];
+            }
             state.check_commit(self.id, offsets);
             // The broker completes the commit even if no task waits for the answer any more.
             let (cluster, id, offsets) = (self.cluster.clone(), self.id, offsets.to_vec());

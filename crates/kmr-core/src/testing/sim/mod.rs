@@ -7,7 +7,8 @@
 //!
 //! * Processes join, leave, fail and are killed.
 //! * The group rebalances: eager, cooperative or KIP-848. Assignments can be lost.
-//! * A client receives no events of its group any more, and fetches on.
+//! * A client receives no events of its group any more, and fetches on. A static member is removed
+//!   and joins again without a notice.
 //! * Offsets have gaps. Partitions are added, and topics are deleted. A client stops fetching a
 //!   partition without an error.
 //! * Commits are fenced, delayed or slow. In exactly-once mode some come late, after newer ones.

@@ -245,6 +245,12 @@ impl Schedule {
         schedule
     }
 
+    /// Whether the members are static. In a cooperative group, such a member may be removed and
+    /// join again without a notice.
+    pub(super) fn is_static(&self) -> bool {
+        Rng::new(self.seed ^ 0x1D).chance(30)
+    }
+
     /// Whether a partition may be silent, so that only the watchdog gets it read again.
     pub(super) fn has_silence(&self) -> bool {
         self.steps.iter().any(|(_, action)| matches!(action, Action::Silence { .. }))

@@ -40,6 +40,11 @@ struct Member {
     still_draining: BTreeSet<TopicPartition>,
     /// Partitions that it has lost and was not notified of yet.
     lost: Option<BTreeSet<TopicPartition>>,
+    /// A removed static member that was not notified: the partitions that its client still has. It
+    /// joins again with its next answer.
+    unnoticed: Option<BTreeSet<TopicPartition>>,
+    /// How often it has joined again without a notice. Its client sees another member id each time.
+    incarnation: u32,
     /// The rebalance that waits for its answer, and since when.
     pending: Option<(Rebalance, Instant)>,
     /// The start and the end of its isolation from the brokers.
@@ -82,6 +87,8 @@ pub(super) enum Fence {
 #[derive(Debug)]
 pub(super) struct Group {
     protocol: Protocol,
+    /// The members are static, in a cooperative group.
+    is_static: bool,
     generation: u32,
     phase: Phase,
     needs_rebalance: bool,
@@ -99,9 +106,10 @@ pub(super) struct Group {
 }
 
 impl Group {
-    pub(super) fn new(protocol: Protocol) -> Self {
+    pub(super) fn new(protocol: Protocol, is_static: bool) -> Self {
         Self {
             protocol,
+            is_static: is_static && protocol == Protocol::Cooperative,
             generation: 0,
             phase: Phase::Stable,
             needs_rebalance: false,
@@ -122,6 +130,8 @@ impl Group {
             granted: BTreeSet::new(),
             still_draining: BTreeSet::new(),
             lost: None,
+            unnoticed: None,
+            incarnation: 0,
             pending: None,
             isolated: None,
             isolation_end: now,
@@ -261,6 +271,12 @@ impl Group {
             Change::Assign => {}
             Change::Revoke => {
                 member.granted.retain(|partition| !rebalance.partitions.contains(partition));
+                if let Some(kept) = member.unnoticed.take() {
+                    let is_kept = |partition: &TopicPartition| !rebalance.partitions.contains(partition);
+                    member.granted = kept.into_iter().filter(is_kept).collect();
+                    (member.joined, member.generation) = (true, 0);
+                    self.needs_rebalance = true;
+                }
                 // KIP-848: the answer to a revoke moves the member to a later epoch.
                 member.generation += u32::from(self.protocol == Protocol::NextGeneration);
             }
@@ -272,6 +288,11 @@ impl Group {
             }
         }
         true
+    }
+
+    /// Stands for the member id that the client sees.
+    pub(super) fn incarnation(&self, id: MemberId) -> u32 {
+        self.members.get(&id).map_or(0, |member| member.incarnation)
     }
 
     /// The generation, or with KIP-848 the member epoch, that the member sends with a commit.
@@ -353,6 +374,12 @@ impl Group {
                 continue;
             }
             if let Some(lost) = member.lost.take() {
+                let is_revoking = |(pending, _): &(Rebalance, Instant)| pending.change == Change::Revoke;
+                if self.is_static && member.pending.as_ref().is_some_and(is_revoking) {
+                    // librdkafka reports no loss while a revoke waits for its answer.
+                    (member.unnoticed, member.incarnation) = (Some(lost), member.incarnation + 1);
+                    continue;
+                }
                 self.last_rebalance += 1;
                 let partitions = lost.into_iter().collect();
                 let rebalance =

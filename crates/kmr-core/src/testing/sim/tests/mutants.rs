@@ -242,3 +242,8 @@ fn the_end_of_a_bounded_run_moves() {
 fn a_chosen_starting_position_is_not_committed() {
     assert_found(Mutant::ForgetsChosenStart, &["finished records are committed", "no lost record"]);
 }
+
+#[test]
+fn a_member_stays_that_has_joined_again_without_a_notice() {
+    assert_found(Mutant::StaysRemoved, &["finished records are committed", "no lost record", "R3"]);
+}
