@@ -92,7 +92,7 @@ const STRICTER: &[(&str, &str, &str)] = &[
     ("DateTime64(3, 'Europe/Vienna')", "\"2024-02-29 12:34:56\"", "without an offset"),
 ];
 
-fn writer(database: &Database, table: &str) -> ClickHouseWriter<JsonRow> {
+pub(crate) fn writer(database: &Database, table: &str) -> ClickHouseWriter<JsonRow> {
     ClickHouseWriter::new(database.server().url(), table).database(database.name())
 }
 
@@ -108,13 +108,13 @@ fn batch(writer: &mut ClickHouseWriter<JsonRow>, documents: &[&str]) -> Result<B
     Ok(writer.freeze().unwrap())
 }
 
-async fn insert(writer: &mut ClickHouseWriter<JsonRow>, documents: &[&str]) -> Result<(), String> {
+pub(crate) async fn insert(writer: &mut ClickHouseWriter<JsonRow>, documents: &[&str]) -> Result<(), String> {
     let delivered = batch(writer, documents)?.deliver(Attempt::new(1)).await;
     delivered.map(drop).map_err(|error| error_chain(&*error.into_source()))
 }
 
 /// Creates the tables `ours` and `theirs`.
-async fn tables(database: &Database, columns: &str) -> Result<()> {
+pub(crate) async fn tables(database: &Database, columns: &str) -> Result<()> {
     // A Variant of similar types needs permission. Its order of types matters most.
     let client = database.client().with_setting("allow_suspicious_variant_types", "1");
     for table in ["ours", "theirs"] {
@@ -130,7 +130,7 @@ async fn each_row(database: &Database, documents: &[&str]) -> Result<()> {
     database.exec(&format!("INSERT INTO theirs FORMAT JSONEachRow\n{lines}")).await
 }
 
-async fn content(database: &Database, table: &str, columns: &str) -> String {
+pub(crate) async fn content(database: &Database, table: &str, columns: &str) -> String {
     query(&database.client(), &format!("SELECT {columns} FROM {table}")).await
 }
 
@@ -253,27 +253,6 @@ async fn nested_objects_and_unknown_fields_have_their_columns() {
     let stored = content(&database, "ours", "id, env, `tags.release`, `n.a`, rest, at").await;
     let rest = r#"{"tags":{"more":true},"x":[1]}"#;
     assert_eq!(stored, format!("1\tprod\tr1\t[1,2]\t{rest}\t2023-11-14 22:13:20.123"));
-}
-
-#[tokio::test]
-async fn an_altered_column_is_converted_also_with_computed_defaults() {
-    let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
-    tables(&database, "id UInt32, twice UInt32 DEFAULT id * 2").await.unwrap();
-    let mut writer = writer(&database, "ours");
-    writer.start().await.unwrap();
-    insert(&mut writer, &[r#"{"id":1}"#]).await.unwrap();
-    database.exec("ALTER TABLE ours MODIFY COLUMN twice UInt64 DEFAULT id * 2").await.unwrap();
-    database.exec("ALTER TABLE ours MODIFY COLUMN id UInt64").await.unwrap();
-    database.exec("ALTER TABLE ours ADD COLUMN added String DEFAULT 'a'").await.unwrap();
-    insert(&mut writer, &[r#"{"id":2,"added":"ignored"}"#, r#"{"id":3,"twice":1}"#]).await.unwrap();
-    let stored = content(&database, "ours", "groupArray((id, twice, added))").await;
-    let mut rows: Vec<_> = stored.trim_matches(['[', ']']).split("),(").collect();
-    rows.sort_unstable();
-    assert_eq!(rows.len(), 3);
-    assert_eq!(database.number("SELECT sum(twice) FROM ours").await.unwrap(), 2 + 4 + 1);
-    database.exec("ALTER TABLE ours DROP COLUMN twice").await.unwrap();
-    let error = insert(&mut writer, &[r#"{"id":4}"#]).await.unwrap_err();
-    assert!(error.contains("column `twice` is gone"), "{error}");
 }
 
 /// Objects, arrays and lines of the pipeline's topic. Each object has its own id.

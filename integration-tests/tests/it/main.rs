@@ -21,6 +21,7 @@ mod clickhouse_rejections;
 mod clickhouse_types;
 mod engines;
 mod json_rows;
+mod json_tables;
 mod profiles;
 
 // The whole pipeline.

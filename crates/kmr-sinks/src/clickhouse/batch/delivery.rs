@@ -80,10 +80,16 @@ impl FrozenBatch {
     async fn insert_all(&self) -> Result<(), ClickHouseError> {
         let mut unavailable_hosts = 0;
         while let Some((part, attempt)) = self.next_insert() {
+            let statement = match self.destination.checked_statement(attempt.host).await {
+                Ok(statement) => statement,
+                Err(error) => {
+                    self.not_sent(attempt.host, error, &mut unavailable_hosts)?;
+                    continue;
+                }
+            };
             let body = self.current_order().part(&part).await?;
             let sent_bytes: usize = body.iter().map(Bytes::len).sum();
             let token = format!("{}{}", self.token, part.suffix(self.encoded.rows()));
-            let statement = self.destination.statement();
             self.progress.lock().started(attempt);
             let (rows, is_async) = (part.len() as u64, self.is_async());
             let insert = Insert { statement: &statement, token: &token, rows, is_async, body };
@@ -97,15 +103,36 @@ impl FrozenBatch {
             let endpoint = self.destination.hosts.endpoint(attempt.host);
             let error = self.destination.facts.apply(endpoint, &self.destination.name, error).await;
             self.progress.lock().failed(&error);
-            if HostFault::of(&error) == HostFault::Unavailable {
-                unavailable_hosts += 1;
-                if unavailable_hosts < self.destination.hosts.len() {
-                    continue; // no host has stored the part, and another one may be available
-                }
+            if self.may_use_another_host(&error, &mut unavailable_hosts) {
+                continue;
             }
             self.recover(&part, attempt.host, error).await?;
         }
         Ok(())
+    }
+
+    /// Whether the error leaves the part to another host: no host has stored it, and one may be
+    /// available.
+    fn may_use_another_host(&self, error: &ClickHouseError, unavailable: &mut usize) -> bool {
+        let is_unavailable = HostFault::of(error) == HostFault::Unavailable;
+        *unavailable += usize::from(is_unavailable);
+        is_unavailable && *unavailable < self.destination.hosts.len()
+    }
+
+    /// Handles an error before an insert of the next part was sent. Returns `Ok` if another insert
+    /// can follow at once.
+    fn not_sent(
+        &self,
+        host: usize,
+        error: ClickHouseError,
+        unavailable: &mut usize,
+    ) -> Result<(), ClickHouseError> {
+        self.progress.lock().not_sent();
+        self.destination.hosts.record(host, HostFault::of(&error));
+        match self.may_use_another_host(&error, unavailable) {
+            true => Ok(()),
+            false => self.table_changed(error),
+        }
     }
 
     /// Whether the server may combine the next insert with those of other batches.
@@ -176,18 +203,26 @@ impl FrozenBatch {
 
     /// Describes the table again after a schema error.
     async fn refresh_schema(&self, host: usize) -> Result<(), ClickHouseError> {
-        match self.destination.refresh(host).await {
-            Err(ClickHouseError::Schema { table, problem })
-                if self.destination.schema_change == SchemaChange::DeadLetter =>
-            {
-                return self.reject_part(&table, &problem);
-            }
-            refreshed => refreshed?,
+        if let Err(error) = self.destination.refresh(host).await {
+            return self.table_changed(error);
         }
         self.progress.lock().refreshed = true;
         // Insert once more even with the same statement: the table may have been changed back
         // meanwhile.
         Ok(())
+    }
+
+    /// Rejects the rows of the part if the table can no longer store them and the policy allows it.
+    /// Otherwise returns the error.
+    fn table_changed(&self, error: ClickHouseError) -> Result<(), ClickHouseError> {
+        match error {
+            ClickHouseError::Schema { table, problem }
+                if self.destination.schema_change == SchemaChange::DeadLetter =>
+            {
+                self.reject_part(&table, &problem)
+            }
+            error => Err(error),
+        }
     }
 
     /// Continues the bisection after the server rejected the part and stored none of it.

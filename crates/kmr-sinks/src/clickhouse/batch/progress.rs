@@ -102,6 +102,12 @@ impl Progress {
         Some(dropped)
     }
 
+    /// Records that a host could not get the next part. Like one that gave no response to a
+    /// repetition, it does not get the part before another host.
+    pub(crate) fn not_sent(&mut self) {
+        self.preferred_host = None;
+    }
+
     /// Records an accepted insert of the next part.
     pub(crate) fn accepted(&mut self, outcome: Outcome, sent_bytes: usize) {
         self.completed(HostFault::None);

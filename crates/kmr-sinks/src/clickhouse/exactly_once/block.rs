@@ -114,7 +114,7 @@ impl BlockInsert<'_> {
     async fn insert_once(&self, part: &Part) -> Result<Option<ClickHouseError>, ClickHouseError> {
         let body = self.encoded.part(part).await?;
         let sent_bytes = body.iter().map(bytes::Bytes::len).sum();
-        let (statement, rows) = (self.destination.statement(), part.len() as u64);
+        let (statement, rows) = (self.destination.checked_statement(0).await?, part.len() as u64);
         let was_in_doubt = {
             let mut progress = self.progress.lock();
             progress.inserts += 1;

@@ -193,20 +193,30 @@ pub(crate) fn insert_statement(table: &str, columns: &[Column]) -> String {
     if columns.iter().any(|column| column.null_is_default) {
         return converting_insert(table, columns);
     }
-    let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
-    format!("INSERT INTO {table} ({}) FORMAT RowBinaryWithNamesAndTypes", names.join(", "))
+    plain_insert(table, columns)
+}
+
+/// The statement that inserts these columns, whose types are those of the table.
+pub(crate) fn plain_insert(table: &str, columns: &[Column]) -> String {
+    format!("INSERT INTO {table} ({}) FORMAT RowBinaryWithNamesAndTypes", names(columns))
 }
 
 /// The statement that inserts these columns, whose types the server converts to those of the table.
 pub(crate) fn converting_insert(table: &str, columns: &[Column]) -> String {
-    let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
+    let select = conversion(columns);
+    format!("INSERT INTO {table} ({}) {select} FORMAT RowBinaryWithNamesAndTypes", names(columns))
+}
+
+/// The SELECT that reads these columns with their own types.
+pub(crate) fn conversion(columns: &[Column]) -> String {
     let structure: Vec<_> =
         columns.iter().map(|column| format!("{} {}", quoted(&column.name), column.type_text)).collect();
-    let names = names.join(", ");
-    let structure = escaped(&structure.join(", "));
-    format!(
-        "INSERT INTO {table} ({names}) SELECT {names} FROM input('{structure}') FORMAT RowBinaryWithNamesAndTypes"
-    )
+    format!("SELECT {} FROM input('{}')", names(columns), escaped(&structure.join(", ")))
+}
+
+fn names(columns: &[Column]) -> String {
+    let names: Vec<_> = columns.iter().map(|column| quoted(&column.name)).collect();
+    names.join(", ")
 }
 
 #[cfg(test)]

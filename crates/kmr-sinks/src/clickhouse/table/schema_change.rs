@@ -21,7 +21,9 @@ pub(crate) fn statement(
     for old in &schema.columns {
         let new = insertable_column(described, &old.name).ok_or_else(|| dropped(table, old))?;
         if new.type_text != old.table_type() {
-            if !keeps_values(old.value_type(), &new.ty) {
+            // In a column that is Nullable now, a NULL that stands for the DEFAULT would stay NULL.
+            let keeps_nulls = old.null_is_default && matches!(new.ty, Type::Nullable(_));
+            if keeps_nulls || !keeps_values(old.value_type(), &new.ty) {
                 return Err(changed(table, old, &new));
             }
             must_convert = true;
@@ -139,6 +141,19 @@ mod tests {
             let text = after(old, new).unwrap_err();
             assert!(text.contains(old) && text.contains(new) && text.contains("restart"), "{text}");
         }
+    }
+
+    #[test]
+    fn a_null_that_stands_for_a_default_must_not_become_a_value() {
+        let of_default = |now: &str| {
+            let mut schema = schema(&[("a", "Nullable(UInt8)")]);
+            schema.columns[0].null_is_default = true;
+            statement("`t`", &schema, &described(&[("a", now, "DEFAULT")])).map_err(|error| error.to_string())
+        };
+        assert!(of_default("UInt8").is_ok_and(|text| text.contains("input(")));
+        assert!(of_default("UInt16").is_ok_and(|text| text.contains("input(")));
+        let text = of_default("Nullable(UInt8)").unwrap_err();
+        assert!(text.contains("was UInt8 at the start and is Nullable(UInt8) now"), "{text}");
     }
 
     #[test]

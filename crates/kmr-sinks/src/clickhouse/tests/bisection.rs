@@ -324,7 +324,7 @@ pub(super) const HEADER: &str = "Type of 'id' must be UInt128, not UInt64: (whil
     (INCORRECT_DATA)";
 
 #[tokio::test]
-async fn a_wider_column_is_converted_after_one_description_of_the_table() {
+async fn a_wider_column_is_converted_and_the_table_described_before_each_such_insert() {
     let table = Table::described_as(vec![description(), described("UInt128")], |number, _| match number {
         0 => Act::Reject(exception(117, HEADER)),
         _ => Act::Store,
@@ -335,11 +335,56 @@ async fn a_wider_column_is_converted_after_one_description_of_the_table() {
         assert_eq!(deliver(&batch_of(&mut writer, 5).await).await.output.attempts, 1);
     }
     let contents = table.contents.lock().unwrap();
-    assert_eq!((contents.described, contents.inserts.len()), (2, 3));
+    // At the start, after the error, and before each of two inserts.
+    assert_eq!((contents.described, contents.inserts.len()), (4, 3));
     assert!(!contents.inserts[0].1.contains("input"));
     for (_, statement) in &contents.inserts[1..] {
         assert!(statement.contains("input%28%27%60id%60%20UInt64"), "{statement}");
     }
+}
+
+#[tokio::test]
+async fn an_insert_without_conversion_describes_no_table() {
+    let table = Table::new(|_, _| Act::Store).await;
+    let mut writer = started(&table.url).await;
+    for _ in 0..3 {
+        deliver(&batch_of(&mut writer, 5).await).await;
+    }
+    assert_eq!((table.inserts(), table.contents.lock().unwrap().described), (3, 1));
+}
+
+#[tokio::test]
+async fn a_column_that_becomes_narrow_while_rows_are_converted_stops_before_the_insert() {
+    let wide = || described("UInt128");
+    let changes = vec![description(), wide(), wide(), described("UInt8")];
+    let table = Table::described_as(changes, |number, _| match number {
+        0 => Act::Reject(exception(117, HEADER)),
+        _ => Act::Store,
+    })
+    .await;
+    let mut writer = started(&table.url).await;
+    deliver(&batch_of(&mut writer, 5).await).await;
+    let batch = batch_of(&mut writer, 5).await;
+    let (retryable, error) = sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err());
+    let text = error.to_string();
+    assert!(!retryable && text.contains("`id` was UInt64 at the start and is UInt8 now"), "{text}");
+    assert_eq!(table.inserts(), 2, "the rows of the second batch are not sent");
+}
+
+#[tokio::test]
+async fn a_description_before_an_insert_that_fails_is_tried_again_and_doubles_nothing() {
+    let wide = || described("UInt128");
+    let changes = vec![description(), wide(), MockStep::Truncate(Vec::new()), wide()];
+    let table = Table::described_as(changes, |number, _| match number {
+        0 => Act::Reject(exception(117, HEADER)),
+        _ => Act::Store,
+    })
+    .await;
+    let batch = batch_of(&mut started(&table.url).await, 5).await;
+    assert!(sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err()).0);
+    assert_eq!(table.inserts(), 1);
+    batch.deliver(Attempt::new(2)).await.unwrap();
+    assert_eq!((table.sorted_ids(), table.inserts()), ((0..5).collect(), 2));
 }
 
 #[tokio::test]

@@ -214,6 +214,23 @@ async fn a_block_is_converted_under_its_token_if_a_column_became_wider() {
 }
 
 #[tokio::test]
+async fn a_block_stops_if_a_column_becomes_narrow_while_blocks_are_converted() {
+    let wide = || described("UInt128");
+    let changes = vec![description(), wide(), wide(), described("UInt8")];
+    let table = Table::described_as(changes, |number, _| match number {
+        0 => Act::Reject(exception(117, HEADER)),
+        1 => Act::StoreBut(MockStep::Truncate(Vec::new())),
+        _ => Act::Store,
+    })
+    .await;
+    let batch = block_of(&table, 50).await;
+    assert!(sink_error(batch.deliver(attempt(1, &[])).await.unwrap_err()).0);
+    let (retryable, error) = sink_error(batch.deliver(attempt(2, &[])).await.unwrap_err());
+    assert!(!retryable && error.to_string().contains("is UInt8 now"), "{error}");
+    assert_eq!(table.inserts(), 2);
+}
+
+#[tokio::test]
 async fn a_block_stops_at_an_altered_column_that_the_server_cannot_convert() {
     for (now, words) in [
         (described("UInt8"), "column `id` was UInt64 at the start and is UInt8 now"),

@@ -1,0 +1,48 @@
+//! JSON rows and the table: columns that are altered or added while a writer runs, DEFAULTs that
+//! the server computes, and arrays of a `Nested`.
+
+use integration_tests::{ClickHouse, test_name};
+use kmr_core::Reducer;
+
+use crate::json_rows::{content, insert, tables, writer};
+
+#[tokio::test]
+async fn an_altered_column_is_converted_also_with_computed_defaults() {
+    let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
+    tables(&database, "id UInt32, twice UInt32 DEFAULT id * 2").await.unwrap();
+    let mut writer = writer(&database, "ours");
+    writer.start().await.unwrap();
+    insert(&mut writer, &[r#"{"id":1}"#]).await.unwrap();
+    database.exec("ALTER TABLE ours MODIFY COLUMN twice UInt64 DEFAULT id * 2").await.unwrap();
+    database.exec("ALTER TABLE ours MODIFY COLUMN id UInt64").await.unwrap();
+    database.exec("ALTER TABLE ours ADD COLUMN added String DEFAULT 'a'").await.unwrap();
+    insert(&mut writer, &[r#"{"id":2,"added":"ignored"}"#, r#"{"id":3,"twice":1}"#]).await.unwrap();
+    let stored = content(&database, "ours", "groupArray((id, twice, added))").await;
+    let mut rows: Vec<_> = stored.trim_matches(['[', ']']).split("),(").collect();
+    rows.sort_unstable();
+    assert_eq!(rows.len(), 3);
+    assert_eq!(database.number("SELECT sum(twice) FROM ours").await.unwrap(), 2 + 4 + 1);
+    database.exec("ALTER TABLE ours DROP COLUMN twice").await.unwrap();
+    let error = insert(&mut writer, &[r#"{"id":4}"#]).await.unwrap_err();
+    assert!(error.contains("column `twice` is gone"), "{error}");
+}
+
+#[tokio::test]
+async fn an_alter_that_loses_values_stops_the_writer_also_with_computed_defaults() {
+    let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
+    for (columns, change, row, expected) in [
+        ("id UInt32, n UInt32 DEFAULT id", "id UInt16", r#"{"id":70000}"#, "was UInt32 at the start"),
+        ("id UInt8, at DateTime64(3) DEFAULT now(), n UInt8", "at DateTime", r#"{"id":1}"#, "`at` was"),
+        ("id UInt8, x Nullable(UInt8), n UInt8 DEFAULT id", "x UInt8 DEFAULT 0", r#"{"id":1}"#, "`x` was"),
+        ("id UInt8, n UInt8 DEFAULT id", "n Nullable(UInt8) DEFAULT id", r#"{"id":1}"#, "`n` was"),
+    ] {
+        tables(&database, columns).await.unwrap();
+        let mut writer = writer(&database, "ours");
+        writer.start().await.unwrap();
+        insert(&mut writer, &[r#"{"id":1}"#]).await.unwrap();
+        database.exec(&format!("ALTER TABLE ours MODIFY COLUMN {change}")).await.unwrap();
+        let error = insert(&mut writer, &[row]).await.unwrap_err();
+        assert!(error.contains(expected) && error.contains("restart"), "{change}: {error}");
+        assert_eq!(content(&database, "ours", "count()").await, "1", "{change}");
+    }
+}
