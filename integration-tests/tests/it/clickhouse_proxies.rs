@@ -1,13 +1,12 @@
-//! A proxy with limits between kmr and ClickHouse: 8 KiB for a request line, 1 MiB for a body.
-//!
-//! Those are nginx's defaults.
+//! A proxy between kmr and ClickHouse. It has nginx's default limits, 8 KiB for a request line and
+//! 1 MiB for a body; or a list of the URL parameters that it forwards.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, Result};
 use integration_tests::{ClickHouse, Deadline, Kafka, Message, log_line, test_name, unique};
-use kmr_core::{DeadLetter, Record, Strategy};
+use kmr_core::{DeadLetter, Record, Reducer, Strategy, error_chain};
 use kmr_sinks::MemoryWriter;
 use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, RecordColumns, Row};
 use serde::Serialize;
@@ -33,6 +32,21 @@ fn text(record: &Record<'_>) -> Result<Line, std::str::Utf8Error> {
 struct Rejected {
     lines: AtomicU64,
     bodies: AtomicU64,
+    /// The only URL parameters that it forwards, if it has such a list.
+    forwarded: Option<&'static [&'static str]>,
+}
+
+impl Rejected {
+    /// The head with the URL parameters that the proxy forwards.
+    fn forwarded(&self, head: &str) -> String {
+        let Some((allowed, (before, rest))) = self.forwarded.zip(head.split_once('?')) else {
+            return head.to_owned();
+        };
+        let Some((parameters, after)) = rest.split_once(' ') else { return head.to_owned() };
+        let is_allowed = |pair: &&str| pair.split_once('=').is_some_and(|(name, _)| allowed.contains(&name));
+        let kept: Vec<_> = parameters.split('&').filter(is_allowed).collect();
+        format!("{before}?{} {after}", kept.join("&"))
+    }
 }
 
 /// Starts a proxy for `target` (`host:port`). Returns its address.
@@ -69,6 +83,7 @@ async fn serve(mut client: TcpStream, target: &str, rejected: &Rejected) -> Resu
         ("413 Request Entity Too Large", &rejected.bodies)
     } else {
         let mut server = TcpStream::connect(target).await?;
+        let head = rejected.forwarded(&head);
         server.write_all(format!("{head}\r\nconnection: close").as_bytes()).await?;
         server.write_all(&bytes[end..]).await?;
         copy_bidirectional(&mut client, &mut server).await?;
@@ -129,5 +144,25 @@ async fn long_statements_and_large_batches_pass_a_proxy_with_the_defaults_of_ngi
         }
         database.exec("TRUNCATE TABLE t").await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_proxy_that_forwards_the_token_alone_is_found_at_the_start() -> Result<()> {
+    let server = ClickHouse::shared().await?;
+    let database = server.database(test_name!()).await?;
+    database.exec("CREATE TABLE t (text String) ENGINE = MergeTree ORDER BY text").await?;
+    let allowed = Rejected { forwarded: Some(&["insert_deduplication_token"]), ..Rejected::default() };
+    let target = server.url().trim_start_matches("http://").to_owned();
+    let address = proxy(target, Arc::new(allowed)).await?;
+    let mut writer =
+        ClickHouseWriter::<Line>::new(format!("http://{address}"), "t").database(database.name());
+    let Err(error) = writer.start().await else { anyhow::bail!("the start accepts the proxy") };
+    let text = error_chain(&*error);
+    log_line(format_args!("{text}"));
+    for name in ["distributed_foreground_insert", "async_insert", "min_insert_block_size_bytes"] {
+        anyhow::ensure!(text.contains(&format!("{name}=")), "{name}: {text}");
+    }
+    anyhow::ensure!(!text.contains("insert_deduplication_token=") && text.contains("proxy"), "{text}");
     Ok(())
 }

@@ -117,21 +117,17 @@ pub enum ClickHouseError {
         body: String,
     },
 
-    /// The server does not apply a setting that kmr sent: a proxy changed the request.
+    /// The server does not apply settings that kmr sent: a proxy changed the request.
     #[error(
-        "{address}: kmr sent the setting {setting}={sent:?}, and the server applies {applied:?}: a proxy in between removes \
-         URL parameters, so rows would be lost or stored twice; make it forward all of them, or use ClickHouse's own address"
+        "{address}: kmr sent settings that the server does not apply ({}); a proxy in between removes URL parameters, so rows \
+         would be lost or stored twice; make it forward all of them, or use ClickHouse's own address", list(.settings)
     )]
     #[non_exhaustive]
     SettingNotApplied {
         /// Host and port.
         address: String,
-        /// The setting.
-        setting: String,
-        /// The value that kmr sent.
-        sent: String,
-        /// The value that the server applies.
-        applied: String,
+        /// All settings of which the server applies another value.
+        settings: Vec<DifferingSetting>,
     },
 
     /// The server reports fewer written rows than it received.
@@ -343,6 +339,25 @@ impl ClickHouseError {
     }
 }
 
+/// A setting of which the server applies another value than kmr sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DifferingSetting {
+    /// The setting.
+    pub name: String,
+    /// The value that kmr sent.
+    pub sent: String,
+    /// The value that the server applies. Empty, if the server does not know the setting.
+    pub applied: String,
+}
+
+impl fmt::Display for DifferingSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, sent, applied } = self;
+        write!(f, "{name}={sent:?} is {applied:?}")
+    }
+}
+
 /// A part of a request with a time limit of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -379,6 +394,11 @@ fn origin(from_clickhouse: bool) -> &'static str {
     } else {
         " (not ClickHouse's own response, but that of a proxy or another server)"
     }
+}
+
+fn list(settings: &[DifferingSetting]) -> String {
+    let texts: Vec<_> = settings.iter().map(DifferingSetting::to_string).collect();
+    texts.join(", ")
 }
 
 fn quote(body: &str) -> String {

@@ -91,7 +91,7 @@ pub use batch::rows::EncodedRows;
 pub use compression::Compression;
 pub use config::SchemaChange;
 pub use encode::Scaled;
-pub use error::{ClickHouseError, Phase};
+pub use error::{ClickHouseError, DifferingSetting, Phase};
 pub use error_code::{ErrorClass, Stored};
 pub use json::{
     Duplicates, EpochUnit, ExcessDigits, JsonError, JsonOptions, JsonRow, JsonRows, JsonValue, LocalTimes,

@@ -6,10 +6,11 @@
 
 use serde::Deserialize;
 
-use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error::{ClickHouseError, DifferingSetting};
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::query::select_with;
 use crate::clickhouse::http::settings::{BLOCK_ROWS, TOKEN, start_settings};
+use crate::clickhouse::table::name::literal;
 
 #[derive(Deserialize)]
 struct Applied {
@@ -40,23 +41,28 @@ async fn compare(endpoint: &Endpoint, table: &str, async_insert: bool) -> Result
     let parameters = start_settings(&block_rows, async_insert);
     let mut sent = parameters.clone();
     endpoint.pins.for_each(|pin| sent.push(pin));
-    // All that differ from the server's defaults: a list of names would be long for a proxy.
-    let statement = "SELECT name, value FROM system.settings WHERE changed";
-    let applied: Vec<Applied> = select_with(endpoint, table, statement, &parameters).await?;
-    sent.iter().try_for_each(|(name, value)| {
-        let found = applied.iter().find(|applied| applied.name == *name).map(|applied| &*applied.value);
-        // One that is not found has its default, or is no setting of this server. The token always
-        // differs from its default.
-        let is_applied = found.map_or(*name != TOKEN, |found| plain(found) == plain(value));
-        if is_applied {
-            return Ok(());
-        }
-        Err(ClickHouseError::SettingNotApplied {
-            address: endpoint.address(),
-            setting: (*name).to_owned(),
-            sent: (*value).to_owned(),
-            applied: found.unwrap_or_default().to_owned(),
-        })
+    // By name, also those that have their default: a proxy can remove any of them, and then the
+    // default of the server or of the profile is in force. The statement is in the body, so no
+    // proxy limits its length as it limits a request line.
+    let names: Vec<_> = sent.iter().map(|(name, _)| literal(name)).collect();
+    let statement = format!("SELECT name, value FROM system.settings WHERE name IN ({})", names.join(", "));
+    let applied: Vec<Applied> = select_with(endpoint, table, &statement, &parameters).await?;
+    let differing: Vec<_> = sent.iter().filter_map(|sent| differing(*sent, &applied)).collect();
+    match differing.is_empty() {
+        true => Ok(()),
+        false => Err(ClickHouseError::SettingNotApplied { address: endpoint.address(), settings: differing }),
+    }
+}
+
+/// The setting, if the server applies another value. One that is not among `applied` is unknown to
+/// the server, or a parameter that is no setting. All servers know the token.
+fn differing((name, sent): (&str, &str), applied: &[Applied]) -> Option<DifferingSetting> {
+    let found = applied.iter().find(|applied| applied.name == name).map(|applied| &*applied.value);
+    let is_applied = found.map_or(name != TOKEN, |found| plain(found) == plain(sent));
+    (!is_applied).then(|| DifferingSetting {
+        name: name.to_owned(),
+        sent: sent.to_owned(),
+        applied: found.unwrap_or_default().to_owned(),
     })
 }
 

@@ -59,7 +59,7 @@ impl Server {
                         let request = read_request(&mut stream).await;
                         let asks_for_engine = request.body.starts_with(ENGINE_REQUEST.as_bytes());
                         let settings = asks_for_settings(&request.head, &request.body)
-                            .then(|| settings_in_force(&request.head, ""));
+                            .then(|| settings_in_force(&request.head, &[]));
                         let is_start =
                             asks_for_engine || settings.is_some() || request.body.starts_with(b"DESCRIBE");
                         let body = match is_start {

@@ -70,7 +70,7 @@ pub(super) async fn answer_nothing(stream: &mut TcpStream) {
 /// Reads the start's question for the settings in force, and answers it.
 pub(super) async fn answer_settings(stream: &mut TcpStream) {
     let request = read_request(stream).await;
-    let MockStep::Respond(bytes) = response("200 OK", &[], &settings_in_force(&request.head, "")) else {
+    let MockStep::Respond(bytes) = response("200 OK", &[], &settings_in_force(&request.head, &[])) else {
         unreachable!()
     };
     stream.write_all(&bytes).await.unwrap();
@@ -81,13 +81,13 @@ pub(super) fn asks_for_settings(head: &str, body: &[u8]) -> bool {
     head.contains("insert_deduplication_token=kmr-start") && body.starts_with(b"SELECT")
 }
 
-/// The answer to it: the settings in the URL, except `removed`.
-pub(super) fn settings_in_force(head: &str, removed: &str) -> String {
+/// The answer to it: the settings in the URL. Those that a proxy `removed` have their defaults.
+pub(super) fn settings_in_force(head: &str, removed: &[&str]) -> String {
     let (_, target) = head.split_once('?').unwrap();
     let parameters = target[..target.find(' ').unwrap()].split('&');
     let settings = parameters.map(|parameter| parameter.split_once('=').unwrap());
     let line = |(name, value): (&str, &str)| {
-        let value = if name == removed { "" } else { value };
+        let value = if removed.contains(&name) { "default" } else { value };
         format!("{{\"name\":\"{name}\",\"value\":\"{value}\"}}\n")
     };
     settings.map(line).collect()

@@ -143,7 +143,7 @@ fn settings_of_the_start(request: &str) -> Option<Vec<u8>> {
     if !asks_for_settings(head, body.as_bytes()) {
         return None;
     }
-    match response("200 OK", &[], &settings_in_force(head, "")) {
+    match response("200 OK", &[], &settings_in_force(head, &[])) {
         MockStep::Respond(bytes) => Some(bytes),
         _ => None,
     }
@@ -151,15 +151,17 @@ fn settings_of_the_start(request: &str) -> Option<Vec<u8>> {
 
 #[tokio::test]
 async fn a_proxy_that_removes_parameters_stops_the_start_and_is_named() {
-    for (removed, value) in [
-        ("insert_deduplication_token", "kmr-start"),
-        ("async_insert", "0"),
-        ("timeout_overflow_mode", "throw"),
-    ] {
+    const REMOVED: [(&[&str], &str); 3] = [
+        (&["insert_deduplication_token"], "kmr-start"),
+        (&["async_insert"], "0"),
+        (&["timeout_overflow_mode"], "throw"),
+    ];
+    for (removed, value) in REMOVED {
         let table = Table::new(|_, _| Act::Store).await;
         table.contents.lock().unwrap().removed = removed;
         let error = error_chain(&*writer(&table.url).start().await.unwrap_err());
-        assert!(error.contains(&format!("{removed}={value:?}")) && error.contains("proxy"), "{error}");
+        let text = format!("({}={value:?} is \"default\")", removed[0]);
+        assert!(error.contains(&text) && error.contains("proxy"), "{error}");
         assert!(error.contains("forward all of them") && error.contains("127.0.0.1"), "{error}");
     }
 }
@@ -227,4 +229,20 @@ async fn a_statement_that_is_too_long_for_a_request_line_is_sent_before_the_rows
         let rows = body.strip_prefix(statement.as_bytes()).expect("the body starts with the statement");
         assert!(rows.starts_with(b"\x02\x02id\x04text") && rows.ends_with(b"\x05row 4"), "{rows:?}");
     }
+}
+
+#[tokio::test]
+async fn all_settings_that_a_proxy_removes_are_named() {
+    let table = Table::new(|_, _| Act::Store).await;
+    table.contents.lock().unwrap().removed =
+        &["deduplicate_blocks_in_dependent_materialized_views", "distributed_foreground_insert", "limit"];
+    let error = error_chain(&*writer(&table.url).start().await.unwrap_err());
+    for (name, value) in [
+        ("deduplicate_blocks_in_dependent_materialized_views", "1"),
+        ("distributed_foreground_insert", "1"),
+        ("limit", "0"),
+    ] {
+        assert!(error.contains(&format!("{name}={value:?} is \"default\"")), "{error}");
+    }
+    assert!(!error.contains("async_insert"), "{error}");
 }

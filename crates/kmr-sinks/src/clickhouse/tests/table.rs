@@ -45,8 +45,8 @@ pub(super) struct Contents {
     pub(super) hashes: Vec<u32>,
     /// The table's engine; MergeTree, if not set.
     pub(super) engine: Option<&'static str>,
-    /// A setting that a proxy removes.
-    pub(super) removed: &'static str,
+    /// Settings that a proxy removes.
+    pub(super) removed: &'static [&'static str],
 }
 
 pub(super) struct Table {
