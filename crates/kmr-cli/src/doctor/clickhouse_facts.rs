@@ -159,6 +159,7 @@ impl Queries<'_> {
     /// The table and, breadth first, all tables downstream of its views. Empty: it does not exist.
     async fn tables(&self, name: &Name) -> Fact<Vec<TableFacts>> {
         let defaults = self.defaults().await?;
+        let ids_per_block = self.ids_per_block().await;
         let mut queue: VecDeque<(Name, Option<Name>)> = [(name.clone(), None)].into();
         let (mut tables, mut seen) = (Vec::new(), BTreeSet::new());
         while let Some((name, view)) = queue.pop_front() {
@@ -186,7 +187,10 @@ impl Queries<'_> {
                 continue;
             }
             let parts = self.parts(&name).await?;
-            let facts = table_facts(&name, view.as_ref(), &found, parts, &defaults);
+            let mut facts = table_facts(&name, view.as_ref(), &found, parts, &defaults);
+            if window_setting(&found.engine) == Some("non_replicated_deduplication_window") {
+                facts.window = facts.window.map(|blocks| blocks / ids_per_block);
+            }
             let spooled = match found.engine.as_str() {
                 "Distributed" => self.spooled(&name).await.unwrap_or(0),
                 _ => 0,
@@ -226,6 +230,16 @@ impl Queries<'_> {
     async fn spooled(&self, name: &Name) -> Fact<u64> {
         let sql = "SELECT toUInt64(sum(data_files)) FROM system.distribution_queue WHERE database = ? AND table = ?";
         Ok(self.all::<u64>(sql, name).await?.pop().unwrap_or(0))
+    }
+
+    /// The ids under which the server remembers one block of a table that is not replicated. From
+    /// 26.2 to 26.5 these are two by default, and the window counts both.
+    async fn ids_per_block(&self) -> u64 {
+        let sql = "SELECT max(value) FROM system.server_settings WHERE name = 'insert_deduplication_version'";
+        match self.one::<String>(sql).await.as_deref() {
+            Ok("compatible_double_hashes") => 2,
+            _ => 1, // servers of other versions, or without that table
+        }
     }
 
     /// The server's defaults of table settings.

@@ -223,7 +223,7 @@ pub(super) struct TableFacts {
     /// The TTL that removes rows.
     pub(super) ttl: Option<String>,
     pub(super) partition_key: String,
-    /// Size of the deduplication window, in blocks.
+    /// Size of the deduplication window, in blocks that the table remembers.
     pub(super) window: Option<u64>,
     /// Active parts of the fullest partition.
     pub(super) parts: u64,

@@ -12,6 +12,8 @@ use crate::clickhouse::table::views::{TableInfo, describe, target};
 
 /// Maximum number of tables in the graph of views.
 const MAX_TABLES: usize = 200;
+/// ClickHouse's code for an unknown table.
+const UNKNOWN_TABLE: u32 = 60;
 /// Settings that would disable the deduplication, or split blocks.
 pub(crate) const FORBIDDEN_SETTINGS: &[&str] = &[
     "deduplicate_insert",
@@ -32,7 +34,7 @@ const BLOCK_SPLITTERS: [&str; 4] = [
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Window {
     pub(crate) table: TableName,
-    /// Blocks, counted for each table partition.
+    /// Blocks that the table remembers, counted for each table partition.
     pub(crate) blocks: u64,
     /// `None`: as long as the blocks last.
     pub(crate) time: Option<Duration>,
@@ -53,6 +55,7 @@ pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Wind
         return Err(unsuitable(table, problem.to_owned()));
     };
     check_profile(endpoint, table).await?;
+    let ids_per_block = ids_per_block(endpoint, table).await?;
     let mut open = vec![first];
     let (mut windows, mut seen) = (Vec::new(), Vec::new());
     while let Some(name) = open.pop() {
@@ -64,7 +67,12 @@ pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Wind
             return Err(unsuitable(table, format!("its views reach more than {MAX_TABLES} tables")));
         }
         let found = describe(endpoint, table, &name).await?;
-        windows.push(window(endpoint, table, &found).await?);
+        let mut window = window(endpoint, table, &found).await?;
+        // A replicated table keeps the two kinds of ids in two places, each with the whole window.
+        if window.time.is_none() {
+            window.blocks /= ids_per_block;
+        }
+        windows.push(window);
         for dependency in found.dependencies() {
             let view = describe(endpoint, table, &dependency).await?;
             if view.engine == "MaterializedView" {
@@ -73,6 +81,40 @@ pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Wind
         }
     }
     Ok(windows)
+}
+
+/// The ids under which the server remembers one block of a table that is not replicated. From 26.2
+/// to 26.5 these are two by default, the old hash and the new one, and the window counts both. If
+/// the user may not read the setting, the version decides.
+async fn ids_per_block(endpoint: &Endpoint, table: &str) -> Result<u64, ClickHouseError> {
+    let statement =
+        "SELECT name, value FROM system.server_settings WHERE name = 'insert_deduplication_version'";
+    match select::<Setting>(endpoint, table, statement).await {
+        Ok(found) => Ok(found.first().map_or(1, |setting| ids_per_block_of(&setting.value))),
+        Err(error) if error.is_retryable() => Err(error),
+        // The table came with 23.4, before there were two hashes.
+        Err(error) if error.code() == Some(UNKNOWN_TABLE) => Ok(1),
+        Err(_) => {
+            let version = "SELECT 'version' AS name, version() AS value";
+            let found: Vec<Setting> = select(endpoint, table, version).await?;
+            Ok(found.first().map_or(2, |version| ids_per_block_in(&version.value)))
+        }
+    }
+}
+
+/// The ids of one block in this version at most. 26.6 has one by default and can have two, and
+/// later versions have one.
+fn ids_per_block_in(version: &str) -> u64 {
+    let mut numbers = version.split('.').map_while(|number| number.parse::<u64>().ok());
+    match (numbers.next(), numbers.next()) {
+        (Some(year), Some(month)) if (year, month) < (26, 2) || (year, month) > (26, 6) => 1,
+        _ => 2,
+    }
+}
+
+/// The ids of one block under this `insert_deduplication_version`.
+fn ids_per_block_of(version: &str) -> u64 {
+    if version == "compatible_double_hashes" { 2 } else { 1 }
 }
 
 /// Checks that the user's profile neither disables the deduplication nor splits blocks.
@@ -184,6 +226,23 @@ mod tests {
         );
         assert!(BLOCK_SPLITTERS.iter().all(|name| breaks(name, "1000000") && !breaks(name, "0")));
         assert!(!breaks("max_insert_block_size", "1000"), "every insert pins it");
+    }
+
+    #[test]
+    fn blocks_have_two_ids_in_the_versions_between_the_two_hashes() {
+        for (version, ids) in [
+            ("25.8.1.1", 1),
+            ("26.1.9.1", 1),
+            ("26.2.1.3", 2),
+            ("26.6.1.1", 2),
+            ("26.7.2.1", 1),
+            ("27.1", 1),
+            ("?", 2),
+        ] {
+            assert_eq!(ids_per_block_in(version), ids, "{version}");
+        }
+        assert_eq!(ids_per_block_of("compatible_double_hashes"), 2);
+        assert_eq!([ids_per_block_of("old_separate_hashes"), ids_per_block_of("new_unified_hash")], [1, 1]);
     }
 
     #[test]

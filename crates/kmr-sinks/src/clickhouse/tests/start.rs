@@ -6,6 +6,7 @@ use std::time::Duration;
 use kmr_core::{Reducer, error_chain};
 
 use super::mock::{Mock, MockStep, description, response, written};
+use super::secrets::Log;
 use super::table::exception;
 use super::writer;
 
@@ -21,12 +22,27 @@ fn profile() -> MockStep {
     rows("{\"name\":\"insert_deduplicate\",\"value\":\"1\"}\n")
 }
 
+/// The server's kind of deduplication hashes.
+fn hashes(version: &str) -> MockStep {
+    rows(&format!("{{\"name\":\"insert_deduplication_version\",\"value\":\"{version}\"}}\n"))
+}
+
+/// That of a server before 26.2, which has no such setting.
+fn one_hash() -> MockStep {
+    rows("")
+}
+
 fn engine() -> MockStep {
-    rows(
-        "{\"database\":\"db\",\"name\":\"lines\",\"engine\":\"MergeTree\",\"engine_full\":\"MergeTree ORDER BY id SETTINGS \
-         non_replicated_deduplication_window = 100\",\"uuid\":\"\",\"create_table_query\":\"\",\"dependencies_database\":[],\
-         \"dependencies_table\":[]}\n",
-    )
+    engine_with(100)
+}
+
+/// The table with a deduplication window of so many blocks.
+fn engine_with(blocks: u64) -> MockStep {
+    rows(&format!(
+        "{{\"database\":\"db\",\"name\":\"lines\",\"engine\":\"MergeTree\",\"engine_full\":\"MergeTree ORDER BY id SETTINGS \
+         non_replicated_deduplication_window = {blocks}\",\"uuid\":\"\",\"create_table_query\":\"\",\
+         \"dependencies_database\":[],\"dependencies_table\":[]}}\n"
+    ))
 }
 
 async fn start(steps: Vec<MockStep>) -> Result<(), String> {
@@ -41,7 +57,8 @@ async fn a_connection_that_breaks_in_any_check_of_the_start_is_tried_again() {
     let broken = || MockStep::Truncate(Vec::new());
     let session = || vec![written(0); 6];
     let mut steps = vec![description(), broken(), table(), broken(), table(), profile(), broken()];
-    steps.extend([table(), profile(), engine(), broken(), written(0), broken()]);
+    steps.extend([table(), profile(), one_hash(), broken()]);
+    steps.extend([table(), profile(), one_hash(), engine(), broken(), written(0), broken()]);
     steps.extend(session());
     start(steps).await.unwrap();
 }
@@ -59,7 +76,8 @@ async fn a_server_that_stays_unavailable_is_named_and_not_the_table() {
 #[tokio::test]
 async fn a_load_balancer_that_splits_sessions_is_rejected() {
     let unknown = exception(60, "Table kmr_probe does not exist");
-    let steps = vec![description(), table(), profile(), engine(), written(0), written(0), unknown];
+    let steps =
+        vec![description(), table(), profile(), one_hash(), engine(), written(0), written(0), unknown];
     let error = start(steps).await.unwrap_err();
     assert!(error.contains("session_id"), "{error}");
 }
@@ -67,5 +85,30 @@ async fn a_load_balancer_that_splits_sessions_is_rejected() {
 #[tokio::test]
 async fn a_user_without_temporary_tables_can_start() {
     let denied = exception(497, "Not enough privileges");
-    start(vec![description(), table(), profile(), engine(), denied]).await.unwrap();
+    start(vec![description(), table(), profile(), one_hash(), engine(), denied]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_with_two_hashes_for_each_block_remembers_half_of_the_blocks() {
+    let denied = || exception(497, "Not enough privileges");
+    let version = |version: &str| rows(&format!("{{\"name\":\"version\",\"value\":\"{version}\"}}\n"));
+    for (answers, blocks) in [
+        (vec![one_hash()], 100),
+        (vec![hashes("old_separate_hashes")], 100),
+        (vec![hashes("compatible_double_hashes")], 50),
+        (vec![hashes("new_unified_hash")], 100),
+        (vec![exception(60, "Unknown table expression identifier 'system.server_settings'")], 100),
+        (vec![denied(), version("26.3.1.1")], 50),
+        (vec![denied(), version("26.7.2.1")], 100),
+    ] {
+        let log = Log::default();
+        let guard = tracing::subscriber::set_default(log.clone());
+        let mut steps = vec![description(), table(), profile()];
+        steps.extend(answers);
+        steps.extend([engine(), denied()]);
+        start(steps).await.unwrap();
+        drop(guard);
+        let logged = log.0.lock().unwrap().clone();
+        assert!(logged.contains(&format!("blocks={blocks} ")), "{blocks}: {logged}");
+    }
 }
