@@ -318,6 +318,7 @@ impl Delivery for FrozenBatch {
             Some(block) => {
                 let insert = BlockInsert {
                     block,
+                    attempt: attempt.number,
                     destination: &self.destination,
                     encoded: &self.encoded,
                     windows: self.planned.as_ref().map(|planned| &*planned.windows),

@@ -1,7 +1,8 @@
 //! What the server reports about a table after a failed insert: it decides what the insert may have
-//! stored. Each fact is read once, when an error needs it.
+//! stored. Each fact is read when an error needs it, and once if it cannot change.
 
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde::Deserialize;
 
@@ -18,7 +19,9 @@ use crate::clickhouse::table::name::is_table;
 pub(crate) struct TableFacts {
     layout: OnceLock<Layout>,
     has_one_shard: OnceLock<bool>,
-    remembers_tokens: OnceLock<bool>,
+    /// What the last read of the deduplication windows showed. A view that is added later can write
+    /// to a table without one.
+    remembers_tokens: AtomicBool,
 }
 
 /// How a table stores an insert.
@@ -118,17 +121,13 @@ impl TableFacts {
     /// Whether the table, and every table that its views write to, drops rows that are sent again
     /// under the same token.
     pub(crate) async fn remembers_tokens(&self, endpoint: &Endpoint, table: &str) -> bool {
-        if let Some(known) = self.remembers_tokens.get() {
-            return *known;
-        }
-        match windows(endpoint, table).await {
-            Err(error) if error.is_retryable() => false,
-            found => *self.remembers_tokens.get_or_init(|| found.is_ok()),
-        }
+        let remembers = windows(endpoint, table).await.is_ok();
+        self.remembers_tokens.store(remembers, Ordering::Relaxed);
+        remembers
     }
 
-    /// Like [`remembers_tokens`](Self::remembers_tokens), without a request.
+    /// The last result of [`remembers_tokens`](Self::remembers_tokens), without a request.
     pub(crate) fn is_known_to_remember_tokens(&self) -> bool {
-        self.remembers_tokens.get() == Some(&true)
+        self.remembers_tokens.load(Ordering::Relaxed)
     }
 }

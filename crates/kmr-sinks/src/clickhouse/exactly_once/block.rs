@@ -22,7 +22,7 @@ use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::exactly_once::doubt::doubt;
 use crate::clickhouse::exactly_once::probe::Probe;
-use crate::clickhouse::exactly_once::windows::Window;
+use crate::clickhouse::exactly_once::windows::{Window, windows as windows_of};
 use crate::clickhouse::http::settings::DEDUPLICATE_INSERT_SELECT;
 use crate::clickhouse::http::status::CONTENT_TOO_LARGE;
 use crate::clickhouse::telemetry;
@@ -31,6 +31,8 @@ use crate::errors::delivery_error;
 /// The insert of a planned block, and what it needs.
 pub(crate) struct BlockInsert<'b> {
     pub(crate) block: &'b Block,
+    /// The number of this attempt, from 1.
+    pub(crate) attempt: u32,
     pub(crate) destination: &'b Destination,
     pub(crate) encoded: &'b EncodedBatch,
     pub(crate) windows: Option<&'b [Window]>,
@@ -146,9 +148,19 @@ impl BlockInsert<'_> {
     }
 
     /// E6: fails if the block's token may have left the deduplication window of a table.
+    ///
+    /// A view that was added since the start can write to a table without a window, and the window
+    /// of a table can be removed. So the windows are read again for a block that may have been
+    /// inserted before. Its first insert needs none.
     async fn check_windows(&self) -> Result<(), ClickHouseError> {
         let Some(windows) = self.windows else { return Ok(()) };
         let (table, endpoint) = (&*self.destination.name, self.destination.hosts.endpoint(0));
+        let is_first = self.attempt == 1 && !self.block.is_replay && !self.progress.lock().in_doubt;
+        let present = match is_first {
+            true => None,
+            false => Some(windows_of(endpoint, table).await?),
+        };
+        let windows = present.as_deref().unwrap_or(windows);
         match doubt(endpoint, table, windows, self.block).await? {
             None => Ok(()),
             Some(why) => {

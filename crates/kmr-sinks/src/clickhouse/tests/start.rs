@@ -1,14 +1,15 @@
 //! The start of exactly-once mode against a server whose connections break, and behind a load
 //! balancer that splits sessions.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use kmr_core::{Reducer, error_chain};
+use kmr_core::{Attempt, Block, Reducer, error_chain};
 
+use super::bisection::batch_of;
 use super::mock::{Mock, MockStep, description, response, written};
 use super::secrets::Log;
 use super::table::exception;
-use super::writer;
+use super::{sink_error, writer};
 
 fn rows(text: &str) -> MockStep {
     response("200 OK", &[], text)
@@ -86,6 +87,27 @@ async fn a_load_balancer_that_splits_sessions_is_rejected() {
 async fn a_user_without_temporary_tables_can_start() {
     let denied = exception(497, "Not enough privileges");
     start(vec![description(), table(), profile(), one_hash(), engine(), denied]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_window_that_is_removed_while_a_block_is_in_doubt_stops_before_the_next_insert() {
+    let mut steps = vec![description(), table(), profile(), one_hash(), engine()];
+    steps.extend(vec![written(0); 6]);
+    steps.extend([MockStep::Truncate(Vec::new()), table(), profile(), one_hash(), engine_with(0)]);
+    let mock = Mock::new(steps).await;
+    let mut writer = writer(&mock.url);
+    writer.start().await.unwrap();
+    writer.start_exactly_once().await.unwrap();
+    let batch = batch_of(&mut writer, 5).await;
+    let attempt = |number| {
+        let block = Block::new("the-token", SystemTime::now(), false);
+        batch.deliver(Attempt::new(number).with_block(block))
+    };
+    assert!(sink_error(attempt(1).await.unwrap_err()).0);
+    let (retryable, error) = sink_error(attempt(2).await.unwrap_err());
+    assert!(!retryable && error.to_string().contains("remembers no tokens"), "{error}");
+    let inserts = mock.received().iter().filter(|request| request.head.contains("the-token")).count();
+    assert_eq!(inserts, 1, "the block is not sent again");
 }
 
 #[tokio::test]
