@@ -32,15 +32,18 @@ fn lines(count: u64) -> impl Iterator<Item = Line> {
     (0..count).map(|n| Line { n })
 }
 
+/// The engine of a Buffer table that writes nothing for ten minutes.
+fn buffer_of(database: &Database, table: &str) -> String {
+    let name = database.name();
+    format!("Buffer('{name}', '{table}', 1, 600, 600, 1000000, 1000000, 100000000, 100000000)")
+}
+
 #[tokio::test]
 async fn a_buffer_table_is_rejected_because_a_kill_loses_its_rows() -> Result<()> {
     let server = ClickHouse::own().await?;
     let database = server.database(test_name!()).await?;
     database.exec(&format!("CREATE TABLE stored {COLUMNS} ENGINE = MergeTree ORDER BY n")).await?;
-    let buffer = format!(
-        "Buffer('{}', 'stored', 1, 600, 600, 1000000, 1000000, 100000000, 100000000)",
-        database.name()
-    );
+    let buffer = buffer_of(&database, "stored");
     database.exec(&format!("CREATE TABLE buffer {COLUMNS} ENGINE = {buffer}")).await?;
     let text = rejection(&database, "buffer").await?;
     ensure!(text.contains("engine Buffer") && text.contains("allow_volatile_table(true)"), "{text}");
@@ -98,6 +101,36 @@ async fn engines_that_lose_or_reject_rows_are_rejected_at_the_start() -> Result<
         let started = writer(&database, table).start().await;
         ensure!(started.is_ok(), "{table}: {started:?}");
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_alias_is_as_durable_as_its_table() -> Result<()> {
+    let database = ClickHouse::shared().await?.database(test_name!()).await?;
+    database.exec(&format!("CREATE TABLE t {COLUMNS} ENGINE = MergeTree ORDER BY n")).await?;
+    database.exec(&format!("CREATE TABLE b {COLUMNS} ENGINE = {}", buffer_of(&database, "t"))).await?;
+    for (table, engine) in [("memory", "Memory"), ("void", "`Null`")] {
+        database.exec(&format!("CREATE TABLE {table} {COLUMNS} ENGINE = {engine}")).await?;
+    }
+    let own = database.name();
+    for (alias, arguments, found) in [
+        ("to_b", "'b'".to_owned(), ".b has the engine Buffer"),
+        ("to_memory", format!("'{own}', 'memory'"), ".memory has the engine Memory"),
+        ("to_void", format!("{own}.void"), ".void has the engine Null"),
+    ] {
+        database.exec(&format!("CREATE TABLE {alias} ENGINE = Alias({arguments})")).await?;
+        let text = rejection(&database, alias).await?;
+        ensure!(text.contains(found), "{alias}: {text}");
+    }
+    database.exec("CREATE MATERIALIZED VIEW v TO t AS SELECT n FROM void").await?;
+    database.exec("CREATE TABLE to_t ENGINE = Alias('t')").await?;
+    for alias in ["to_void", "to_t"] {
+        let mut writer = writer(&database, alias);
+        writer.start().await.map_err(anyhow::Error::from_boxed)?;
+        let delivered = deliver(&mut writer, lines(5)).await;
+        ensure!(delivered.is_ok(), "{alias}: {:?}", delivered.err());
+    }
+    ensure!(database.count("t").await? == 10, "rows of both aliases");
     Ok(())
 }
 

@@ -43,6 +43,11 @@ impl<'s> Words<'s> {
         Self(statement)
     }
 
+    /// The text after what was read.
+    pub(crate) fn rest(&self) -> &'s str {
+        self.0
+    }
+
     /// A name of one or two parts, each with or without backquotes.
     pub(crate) fn name(&mut self) -> Option<(String, Option<String>)> {
         self.0 = self.0.trim_start();

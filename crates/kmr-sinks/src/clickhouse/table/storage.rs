@@ -9,7 +9,7 @@ use crate::clickhouse::http::query::select;
 use crate::clickhouse::http::settings::VIEWS_HAVE_THE_ROWS;
 use crate::clickhouse::table::engine::EngineClass;
 use crate::clickhouse::table::name::{TableName, is_table};
-use crate::clickhouse::table::views::{TableInfo, describe, target};
+use crate::clickhouse::table::views::{TableInfo, alias_target, describe, target};
 use crate::clickhouse::telemetry;
 
 /// Maximum number of tables in the graph of views that the check reads.
@@ -50,7 +50,8 @@ pub(crate) async fn check(
         }
         telemetry::volatile_table(table, &problem.text);
     }
-    if let Some(error) = hidden.filter(|_| tables.first().is_some_and(|table| table.engine == "Null")) {
+    // Where the rows of an alias, a view or a Null table are is unknown.
+    if let Some(error) = hidden.filter(|_| tables.first().is_none_or(|table| table.engine == "Null")) {
         telemetry::engine_unknown(table, &error);
     }
     for target in tables.iter().skip(1).filter(|table| table.class().is_volatile() && table.engine != "Null")
@@ -78,7 +79,8 @@ fn lossy_option(settings: &[(String, String)]) -> Option<String> {
 /// A table, and all tables downstream of its views.
 #[derive(Default)]
 struct Downstream {
-    /// The table first. Empty, if `system.tables` does not show it.
+    /// The table first; for a view or an alias, the one that it writes to. Empty, if
+    /// `system.tables` does not show it.
     tables: Vec<TableInfo>,
     /// Why some of them are unknown: `system.tables` does not show them to the user.
     hidden: Option<ClickHouseError>,
@@ -98,10 +100,27 @@ async fn downstream(endpoint: &Endpoint, table: &str) -> Result<Downstream, Clic
             // Hidden from the user, or dropped.
             Err(error @ ClickHouseError::Schema { .. }) => {
                 downstream.hidden = Some(error);
-                continue;
+                match downstream.tables.is_empty() {
+                    true => return Ok(downstream), // the table itself
+                    false => continue,
+                }
             }
             Err(error) => return Err(error),
         };
+        if found.engine == "Alias" {
+            // Views on the alias see its inserts, too. The table comes before their targets.
+            open.extend(found.dependencies());
+            match alias_target(table, &found) {
+                Ok(target) => open.push(target),
+                Err(error) => {
+                    downstream.hidden = Some(error);
+                    if downstream.tables.is_empty() {
+                        return Ok(downstream);
+                    }
+                }
+            }
+            continue;
+        }
         if found.engine == "MaterializedView" {
             match target(table, &found) {
                 Ok(target) => open.push(target),

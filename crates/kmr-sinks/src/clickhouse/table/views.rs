@@ -1,4 +1,4 @@
-//! Finds the tables that materialized views write to.
+//! Finds the tables that materialized views and aliases write to.
 
 use serde::Deserialize;
 
@@ -113,6 +113,61 @@ fn explicit_target(statement: &str, database: &str) -> Option<TableName> {
     None
 }
 
+/// The table that an Alias stands for.
+pub(crate) fn alias_target(of: &str, alias: &TableInfo) -> Result<TableName, ClickHouseError> {
+    let TableName { database, name } = &alias.name;
+    alias_arguments(&alias.engine_full, database)
+        .ok_or_else(|| unknown(of, format!("the table of the alias {database}.{name} is unknown")))
+}
+
+/// The arguments of the engine: `Alias(name)`, `Alias(db, name)` or `Alias('db.name')`, each a name
+/// or a text. Without a database it is that of the alias.
+fn alias_arguments(engine: &str, database: &str) -> Option<TableName> {
+    let mut rest = engine.strip_prefix("Alias(")?;
+    let mut parts = Vec::new();
+    loop {
+        let (argument, after) = match rest.strip_prefix('\'') {
+            Some(text) => text_literal(text)?,
+            None => {
+                let mut words = Words::new(rest);
+                let (first, second) = words.name()?;
+                parts.extend(second.is_some().then(|| first.clone()));
+                (second.unwrap_or(first), words.rest())
+            }
+        };
+        parts.push(argument);
+        match after.strip_prefix(", ") {
+            Some(more) => rest = more,
+            None => break after.starts_with(')').then_some(())?,
+        }
+    }
+    if let [whole] = &parts[..]
+        && engine.starts_with("Alias('")
+        && let Some((database, name)) = whole.split_once('.')
+    {
+        parts = vec![database.to_owned(), name.to_owned()];
+    }
+    match parts.len() {
+        1 => Some(TableName { database: database.to_owned(), name: parts.pop()? }),
+        2 => Some(TableName { name: parts.pop()?, database: parts.pop()? }),
+        _ => None,
+    }
+}
+
+/// A text up to its closing quote, unescaped, and what follows it.
+fn text_literal(text: &str) -> Option<(String, &str)> {
+    let mut literal = String::new();
+    let mut characters = text.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match character {
+            '\\' => literal.push(characters.next()?.1),
+            '\'' => return Some((literal, &text[at + 1..])),
+            other => literal.push(other),
+        }
+    }
+    None
+}
+
 fn unknown(table: &str, problem: String) -> ClickHouseError {
     ClickHouseError::Schema { table: table.to_owned(), problem }
 }
@@ -123,6 +178,21 @@ mod tests {
 
     fn table(database: &str, name: &str) -> Option<TableName> {
         Some(TableName { database: database.to_owned(), name: name.to_owned() })
+    }
+
+    #[test]
+    fn the_tables_of_aliases_are_found_in_their_engines() {
+        let target = |engine: &str| alias_arguments(engine, "own");
+        assert_eq!(target("Alias(b)"), table("own", "b"));
+        assert_eq!(target("Alias('b')"), table("own", "b"));
+        assert_eq!(target("Alias(db, b)"), table("db", "b"));
+        assert_eq!(target("Alias('db', 'it\\'s')"), table("db", "it's"));
+        assert_eq!(target("Alias(db.b)"), table("db", "b"));
+        assert_eq!(target("Alias('db.b')"), table("db", "b"));
+        assert_eq!(target("Alias(`d b`, `b.c`)"), table("d b", "b.c"));
+        assert_eq!(target("Alias('db', 'b.c')"), table("db", "b.c"));
+        assert_eq!(target("Alias('b"), None);
+        assert_eq!(target("Alias"), None);
     }
 
     #[test]
