@@ -30,8 +30,8 @@ pub(crate) fn async_inserts_not_deduplicated(address: &str, table: &str) {
         name: "kmr.clickhouse.async_inserts_not_deduplicated",
         address,
         table,
-        "this server does not deduplicate asynchronous inserts of tables with views: rows that are sent twice are stored \
-         twice; update it to 26.4, or remove .async_insert()"
+        "this server cannot deduplicate asynchronous inserts together with the rows of views, so kmr turned the deduplication \
+         of asynchronous inserts off: rows that are sent twice are stored twice; update it to 26.4, or remove .async_insert()"
     );
 }
 

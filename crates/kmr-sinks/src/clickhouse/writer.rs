@@ -147,8 +147,11 @@ impl<R: ClickHouseRow> ClickHouseWriter<R> {
     /// make the server reject a batch of this one. So a rejected batch is inserted again without
     /// `async_insert`, before a row of it is rejected.
     ///
-    /// Servers before 26.4 do not deduplicate asynchronous inserts of tables with views. The writer
-    /// detects them by their error and logs it. There, rows that are sent twice are stored twice.
+    /// Servers before 26.4 reject asynchronous inserts that are deduplicated also in views, whether
+    /// the table has views or not. The writer detects them by their error, logs it, and turns the
+    /// deduplication of asynchronous inserts off. There, rows that are sent twice are stored twice,
+    /// also in a table with a deduplication window. So a temporary error of a view is retried only
+    /// three times.
     pub fn async_insert(mut self, on: bool) -> Self {
         self.config.async_insert = on;
         self

@@ -167,7 +167,7 @@ impl FrozenBatch {
         let mut progress = self.progress.lock();
         if let Some(dropped) = progress.take_dropped() {
             self.destination.hosts.record(dropped.host, HostFault::Unknown);
-            let remembers_tokens = self.destination.facts.is_known_to_remember_tokens();
+            let remembers_tokens = self.destination.is_known_to_remember_tokens();
             progress.repetition.dropped(&self.destination.name, self.rows, remembers_tokens);
         }
         let part = progress.bisection.next()?;

@@ -45,7 +45,7 @@ pub(crate) struct Destination {
     metrics: InsertMetrics,
     block_rows: u64,
     pub(crate) async_insert: bool,
-    /// Whether the server deduplicates the rows of views together with asynchronous inserts.
+    /// Whether the server deduplicates asynchronous inserts together with the rows of views.
     joins_views_and_async_inserts: AtomicBool,
     statement: RwLock<Arc<str>>,
     /// The statement under which the server converts nothing.
@@ -206,7 +206,8 @@ impl Destination {
         if endpoint.pins.adapt(error) {
             return true;
         }
-        // Servers before 26.4 do not combine the two.
+        // Servers before 26.4 reject every asynchronous insert with this setting, whether the table
+        // has views or not.
         let ClickHouseError::Exception { code: SUPPORT_IS_DISABLED, message, .. } = error else {
             return false;
         };
@@ -219,6 +220,17 @@ impl Destination {
             telemetry::async_inserts_not_deduplicated(&endpoint.address(), &self.name);
         }
         was_set
+    }
+
+    /// Whether inserts are sent such that the server drops those that it has stored before. Not, if
+    /// they are asynchronous and the server does not deduplicate these.
+    pub(crate) fn deduplicates(&self) -> bool {
+        !self.async_insert || self.joins_views_and_async_inserts.load(Ordering::Relaxed)
+    }
+
+    /// Whether the table is known to drop rows that are sent again.
+    pub(crate) fn is_known_to_remember_tokens(&self) -> bool {
+        self.deduplicates() && self.facts.is_known_to_remember_tokens()
     }
 
     /// Number of accepted inserts of all batches.

@@ -43,7 +43,7 @@ const UNKNOWN: Limit = Limit {
 const DOUBLING: Limit = Limit {
     retries: DOUBLING_RETRIES,
     why: "each repetition stores the rows in the table once more, because the table or a target of its views has no \
-          deduplication window",
+          deduplication window, or because the server does not deduplicate asynchronous inserts",
 };
 
 impl Risk {
@@ -95,9 +95,12 @@ impl Repetition {
 /// Whether the table is known to drop rows that it has stored already. After a lost connection the
 /// server is not asked, because it may be down.
 async fn remembers_tokens(destination: &Destination, error: &ClickHouseError) -> bool {
+    if !destination.deduplicates() {
+        return false;
+    }
     let (facts, hosts) = (&destination.facts, &destination.hosts);
     if error.code().is_none() {
-        return facts.is_known_to_remember_tokens();
+        return destination.is_known_to_remember_tokens();
     }
     facts.remembers_tokens(hosts.endpoint(hosts.pick(None)), &destination.name).await
 }

@@ -130,6 +130,65 @@ async fn a_temporary_error_of_a_view_is_retried_a_few_times_and_log_and_error_te
     assert!(logged.contains("retries=3") && logged.contains("rows=10"), "{logged}");
 }
 
+/// A line of `system.tables` for a table with a deduplication window.
+const WITH_WINDOW: &str = "{\"database\":\"db\",\"name\":\"lines\",\"engine\":\"MergeTree\",\"engine_full\":\"MergeTree ORDER BY id SETTINGS \
+     non_replicated_deduplication_window = 100\",\"uuid\":\"\",\"create_table_query\":\"\",\"dependencies_database\":[],\
+     \"dependencies_table\":[]}\n";
+
+#[tokio::test]
+async fn a_temporary_error_of_a_view_is_retried_longer_if_tokens_are_remembered() {
+    let table =
+        Table::new(|_, _| Act::StoreBut(exception(241, "Memory: while pushing to view db.v. (X)"))).await;
+    table.contents.lock().unwrap().system_tables = WITH_WINDOW;
+    let batch = batch_of(&mut started(&table).await, 10).await;
+    for number in 1..=2 * DOUBLING_RETRIES {
+        assert!(batch.deliver(Attempt::new(number)).await.unwrap_err().is_retryable(), "{number}");
+    }
+}
+
+#[tokio::test]
+async fn a_view_added_later_without_a_window_limits_the_retries() {
+    let table =
+        Table::new(|_, _| Act::StoreBut(exception(241, "Memory: while pushing to view db.v. (X)"))).await;
+    table.contents.lock().unwrap().system_tables = WITH_WINDOW;
+    let mut writer = started(&table).await;
+    let batch = batch_of(&mut writer, 10).await;
+    assert!(batch.deliver(Attempt::new(1)).await.unwrap_err().is_retryable());
+    table.contents.lock().unwrap().system_tables = "";
+    let batch = batch_of(&mut writer, 10).await;
+    for number in 1..=DOUBLING_RETRIES {
+        assert!(batch.deliver(Attempt::new(number)).await.unwrap_err().is_retryable(), "{number}");
+    }
+    assert!(!batch.deliver(Attempt::new(DOUBLING_RETRIES + 1)).await.unwrap_err().is_retryable());
+}
+
+#[tokio::test]
+async fn an_asynchronous_insert_that_is_not_deduplicated_is_retried_a_few_times_and_logged() {
+    let both = "Deduplication in dependent materialized view cannot work together with async inserts. Please disable \
+                either `deduplicate_blocks_in_dependent_materialized_views` or `async_insert` setting. (SUPPORT_IS_DISABLED)";
+    let table = Table::new(move |number, _| match number {
+        0 => Act::Reject(exception(344, both)),
+        _ => Act::StoreBut(exception(241, "Memory: while pushing to view db.v. (X)")),
+    })
+    .await;
+    table.contents.lock().unwrap().system_tables = WITH_WINDOW;
+    let mut writer = writer(&table.url).max_rows(1 << 20).async_insert(true);
+    kmr_core::Reducer::start(&mut writer).await.unwrap();
+    let batch = batch_of(&mut writer, 10).await;
+    let log = Log::default();
+    let guard = tracing::subscriber::set_default(log.clone());
+    for number in 1..=DOUBLING_RETRIES {
+        assert!(batch.deliver(Attempt::new(number)).await.unwrap_err().is_retryable(), "{number}");
+    }
+    let (retryable, error) = sink_error(batch.deliver(Attempt::new(4)).await.unwrap_err());
+    drop(guard);
+    let text = error_chain(&error);
+    assert!(!retryable && text.contains("does not deduplicate asynchronous inserts"), "{text}");
+    let logged = log.0.lock().unwrap().clone();
+    assert_eq!(logged.matches("rows may be stored twice").count(), 1, "{logged}");
+    assert!(table.contents.lock().unwrap().heads[1].contains("async_insert_deduplicate=0"));
+}
+
 #[tokio::test]
 async fn an_unknown_code_is_retried_a_few_times_and_the_error_tells_why() {
     let (inserts, error) = inserts_until_the_stop(4711, "Something odd").await;
