@@ -2,7 +2,7 @@
 //! the server computes, and arrays of a `Nested`.
 
 use integration_tests::{ClickHouse, test_name};
-use kmr_core::Reducer;
+use kmr_core::{Reducer, error_chain};
 
 use crate::json_rows::{content, insert, tables, writer};
 
@@ -45,4 +45,19 @@ async fn an_alter_that_loses_values_stops_the_writer_also_with_computed_defaults
         assert!(error.contains(expected) && error.contains("restart"), "{change}: {error}");
         assert_eq!(content(&database, "ours", "count()").await, "1", "{change}");
     }
+}
+
+#[tokio::test]
+async fn a_setting_that_a_type_needs_for_computed_defaults_is_named_at_the_start() {
+    let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
+    let setting = "allow_suspicious_low_cardinality_types";
+    let ddl =
+        "CREATE TABLE t (a LowCardinality(UInt8), at DateTime DEFAULT now()) ENGINE = MergeTree ORDER BY a";
+    database.client().with_setting(setting, "1").query(ddl).execute().await.unwrap();
+    let text = error_chain(&*writer(&database, "t").start().await.unwrap_err());
+    assert!(text.contains(setting) && text.contains("set it with .setting()"), "{text}");
+    let mut allowed = writer(&database, "t").setting(setting, "1");
+    allowed.start().await.unwrap();
+    insert(&mut allowed, &[r#"{"a":7}"#]).await.unwrap();
+    assert_eq!(content(&database, "t", "a").await, "7");
 }

@@ -22,7 +22,7 @@ use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::startup::StartOptions;
 use crate::clickhouse::table::types::ServerRanges;
-use crate::clickhouse::table::{server_ranges, startup};
+use crate::clickhouse::table::{conversion, server_ranges, startup};
 use crate::clickhouse::telemetry;
 
 /// The results of the start.
@@ -50,6 +50,10 @@ impl Started {
         };
         let (host, described) = startup::describe(&hosts, &name, start).await?;
         let mut schema = R::schema(&name, &described, config)?;
+        if schema.converts() {
+            let check = |endpoint| conversion::check(endpoint, &name, &schema);
+            startup::until_ready(&hosts, config.start_timeout, check).await?;
+        }
         let ranges = match schema.holds_years() {
             true => server_ranges::read(&hosts, &name, &schema.zones(), config.start_timeout).await?,
             false => ServerRanges::default(),

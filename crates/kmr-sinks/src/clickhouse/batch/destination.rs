@@ -20,6 +20,7 @@ use crate::clickhouse::http::response::{Outcome, Sent, insert_outcome};
 use crate::clickhouse::http::settings::{BLOCK_ROWS, TOKEN, insert_settings};
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::metrics::{EndedInsert, InsertMetrics};
+use crate::clickhouse::table::conversion::with_remedy;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::schema::plain_insert;
 use crate::clickhouse::table::{schema_change, startup};
@@ -197,7 +198,8 @@ impl Destination {
         let (target, body) = self.request(endpoint, insert).await?;
         let response = post(endpoint, &target, body, self.compression.content_encoding()).await?;
         let sent = Sent { rows: insert.rows, is_async: insert.is_async };
-        insert_outcome(&response, endpoint, &self.name, sent)
+        let outcome = insert_outcome(&response, endpoint, &self.name, sent);
+        if insert.statement == self.plain_statement { outcome } else { outcome.map_err(with_remedy) }
     }
 
     /// Adapts the settings to a server that rejected them before it read the rows. Returns whether

@@ -1,6 +1,7 @@
 //! The table as the server describes it, and whether a row type fits it.
 
 pub(super) mod column;
+pub(super) mod conversion;
 pub(super) mod described;
 pub(super) mod engine;
 pub(super) mod name;

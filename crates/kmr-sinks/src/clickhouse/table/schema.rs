@@ -26,6 +26,11 @@ pub(crate) struct Schema {
 }
 
 impl Schema {
+    /// Whether the server converts values of the insert from the start.
+    pub(crate) fn converts(&self) -> bool {
+        self.columns.iter().any(|column| column.null_is_default)
+    }
+
     /// The columns of the row's fields.
     #[inline]
     pub(crate) fn fields(&self) -> &[Column] {

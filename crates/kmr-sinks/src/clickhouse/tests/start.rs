@@ -10,6 +10,7 @@ use super::mock::{Mock, MockStep, description, response, written};
 use super::secrets::Log;
 use super::table::exception;
 use super::{sink_error, writer};
+use crate::clickhouse::{ClickHouseWriter, JsonRow};
 
 fn rows(text: &str) -> MockStep {
     response("200 OK", &[], text)
@@ -133,4 +134,26 @@ async fn a_server_with_two_hashes_for_each_block_remembers_half_of_the_blocks() 
         let logged = log.0.lock().unwrap().clone();
         assert!(logged.contains(&format!("blocks={blocks} ")), "{blocks}: {logged}");
     }
+}
+
+#[tokio::test]
+async fn a_missing_permission_for_computed_defaults_stops_the_start_and_is_named() {
+    let described = || {
+        rows(
+            "{\"name\":\"id\",\"type\":\"UInt64\",\"default_type\":\"\"}\n\
+             {\"name\":\"at\",\"type\":\"DateTime\",\"default_type\":\"DEFAULT\",\"default_expression\":\"now()\"}\n",
+        )
+    };
+    let needs = "it's necessary to have the grant CREATE TEMPORARY TABLE ON *.*. (ACCESS_DENIED)";
+    let mock = Mock::new(vec![described(), exception(497, needs)]).await;
+    let mut writer = ClickHouseWriter::<JsonRow>::new(&mock.url, "lines").database("db");
+    let error = error_chain(&*writer.start().await.unwrap_err());
+    assert!(error.contains("GRANT CREATE TEMPORARY TABLE") && error.contains(".leave_out()"), "{error}");
+    let asked = String::from_utf8(mock.received()[1].body.clone()).unwrap();
+    assert_eq!(asked, "EXPLAIN SELECT `id`, `at` FROM input('`id` UInt64, `at` Nullable(DateTime)')");
+
+    // A server that cannot explain it decides nothing.
+    let zone = rows("{\"zone\":\"UTC\"}\n");
+    let mock = Mock::new(vec![described(), exception(48, "input() is not supported"), zone]).await;
+    ClickHouseWriter::<JsonRow>::new(&mock.url, "lines").database("db").start().await.unwrap();
 }
