@@ -61,3 +61,21 @@ async fn a_setting_that_a_type_needs_for_computed_defaults_is_named_at_the_start
     insert(&mut allowed, &[r#"{"a":7}"#]).await.unwrap();
     assert_eq!(content(&database, "t", "a").await, "7");
 }
+
+#[tokio::test]
+async fn an_array_added_to_a_nested_is_filled_with_as_many_defaults() {
+    let database = ClickHouse::shared().await.unwrap().database(test_name!()).await.unwrap();
+    tables(&database, "id UInt8, `n.a` Array(UInt32), `n.b` Array(String)").await.unwrap();
+    let added = "ALTER TABLE ours ADD COLUMN `n.c` Array(UInt8), ADD COLUMN `n.d.e` Array(Nullable(String))";
+    database.exec(added).await.unwrap();
+    let mut writer = writer(&database, "ours");
+    writer.start().await.unwrap();
+    let documents = [
+        r#"{"id":1,"n":{"a":[1,2],"b":["x","y"]}}"#,
+        r#"{"n.b":["z"],"n.a":[3],"id":2,"n.c":[9]}"#,
+        r#"{"id":3}"#,
+    ];
+    insert(&mut writer, &documents).await.unwrap();
+    let stored = content(&database, "ours", "groupArray((id, `n.a`, `n.b`, `n.c`, `n.d.e`))").await;
+    assert_eq!(stored, "[(1,[1,2],['x','y'],[0,0],[NULL,NULL]),(2,[3],['z'],[9],[NULL]),(3,[],[],[],[])]");
+}

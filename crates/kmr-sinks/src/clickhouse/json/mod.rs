@@ -16,6 +16,7 @@ mod escape;
 mod fault;
 mod keys;
 mod lookup;
+mod nested;
 mod number;
 mod numeric;
 mod object;

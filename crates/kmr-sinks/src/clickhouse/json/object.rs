@@ -7,6 +7,7 @@ use super::compound::{duplicate, unknown};
 use super::cursor::{Cursor, Raw};
 use super::fault::{Fault, Found, Result};
 use super::keys::{FoundKey, Keys, Target};
+use super::nested::{Nested, array_length};
 use super::options::{Duplicates, Nulls, UnknownFields};
 use super::plan::Plan;
 use super::rules::Rules;
@@ -42,7 +43,8 @@ struct Slot {
     seen: u64,
     /// The last row that has a value of it. A null can be no value.
     row: u64,
-    /// Its place in the waiting values. A value that is in the row has no length.
+    /// Its place in the waiting values. A value that went to the row at once has no length, and its
+    /// place is that in the row's buffer.
     at: usize,
     len: usize,
 }
@@ -150,8 +152,9 @@ impl RowDecoder<'_> {
         let mut values = Values { rules: self.rules, unit: planned.unit, scratch };
         let ty = &self.columns[column].ty;
         if is_next {
+            let at = out.len();
             values.put(json, ty, out).map_err(|fault| fault.at_column(column))?;
-            (slots[column].seen, slots[column].row) = (*row, *row);
+            slots[column] = Slot { seen: *row, row: *row, at, len: 0 };
             self.next += 1;
             self.drain(out);
             return Ok(());
@@ -253,6 +256,18 @@ impl RowDecoder<'_> {
         }
     }
 
+    /// Appends the missing array of a `Nested`, as long as the arrays of the other columns. Without
+    /// any, it is empty.
+    fn missing_array(&self, nested: &Nested, empty: &[u8], out: &mut Vec<u8>) {
+        let RowState { slots, waiting, row, .. } = &*self.state;
+        let present = nested.siblings.iter().map(|column| &slots[*column]).find(|slot| slot.row == *row);
+        let Some(slot) = present else { return out.extend_from_slice(empty) };
+        let values = if slot.len > 0 { &waiting[slot.at..] } else { &out[slot.at..] };
+        let length = array_length(values);
+        put_length(out, length);
+        (0..length).for_each(|_| out.extend_from_slice(&nested.element));
+    }
+
     /// Appends the columns that have no value yet.
     fn finish(&mut self, end: usize, out: &mut Vec<u8>) -> Result<()> {
         self.drain(out);
@@ -271,7 +286,10 @@ impl RowDecoder<'_> {
                 let Some(bytes) = &planned.missing else {
                     return Err(Fault::new(end, "the field is missing").at_column(self.next));
                 };
-                out.extend_from_slice(bytes);
+                match &planned.nested {
+                    Some(nested) => self.missing_array(nested, bytes, out),
+                    None => out.extend_from_slice(bytes),
+                }
             }
             self.next += 1;
             self.drain(out);

@@ -1,6 +1,7 @@
 //! Which key of the object leads to which column: a tree of paths, built at the start.
 
 use super::keys::{Keys, Target};
+use super::nested::Nested;
 use super::options::{JsonOptions, Missing, UnknownFields};
 use super::type_default::VARIANT_NULL;
 use crate::clickhouse::table::column::Column;
@@ -36,6 +37,8 @@ pub(super) struct PlannedColumn {
     pub(super) accepts_null: bool,
     /// The value of a missing field; `None` rejects the record.
     pub(super) missing: Option<Box<[u8]>>,
+    /// The other columns of the same `Nested`, which decide the length of a missing array.
+    pub(super) nested: Option<Nested>,
 }
 
 impl Plan {
@@ -69,6 +72,7 @@ impl Plan {
                 unit: options.unit_of(&column.name).digits(),
                 accepts_null: accepts_null && !column.null_is_default,
                 missing: missing(column, options, default)?,
+                nested: Nested::of(columns, index),
             });
         }
         Ok(plan)

@@ -2,6 +2,7 @@
 
 mod bad_input;
 mod differential;
+mod nested;
 mod policies;
 mod records;
 mod types;
