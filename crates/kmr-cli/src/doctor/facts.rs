@@ -196,6 +196,12 @@ impl ClickHouseFacts {
         }
     }
 
+    /// Whether the consumer's own table has rows, as far as its parts show.
+    pub(super) fn has_rows(&self) -> bool {
+        let tables = self.tables.as_ref().map_or(&[][..], |tables| tables);
+        tables.first().is_some_and(|table| table.parts > 0)
+    }
+
     /// The setting that disables all deduplication windows.
     pub(super) fn disables_windows(&self) -> Option<String> {
         let profile = self.profile.as_ref().ok()?;

@@ -7,7 +7,7 @@ use kmr_cli_support::numbers::grouped;
 use kmr_core::WarningKind;
 
 use super::check::{Check, State};
-use super::facts::{Facts, KafkaFacts, NoCoordinator, NoLog, PartitionFacts};
+use super::facts::{ClickHouseFacts, Facts, KafkaFacts, NoCoordinator, NoLog, PartitionFacts};
 
 /// The checks that decide whether the consumer starts.
 pub(super) fn start_up_checks(facts: &Facts) -> Vec<Check> {
@@ -30,7 +30,7 @@ pub(super) fn checks(facts: &Facts) -> Vec<Check> {
         ),
         Check::permission("commit", &kafka.may_commit, format!("grant READ on group {:?}", kafka.group)),
         group(kafka),
-        offsets(kafka),
+        offsets(kafka, &facts.clickhouse),
         transactions(kafka),
     ]
 }
@@ -220,7 +220,7 @@ fn group(kafka: &KafkaFacts) -> Check {
     Check::ok(NAME, found)
 }
 
-fn offsets(kafka: &KafkaFacts) -> Check {
+fn offsets(kafka: &KafkaFacts, table: &ClickHouseFacts) -> Check {
     const NAME: &str = "committed offsets";
     let partitions = match (&kafka.committed, &kafka.partitions) {
         (Err(reason), _) => return Check::unknown(NAME, reason),
@@ -243,7 +243,7 @@ fn offsets(kafka: &KafkaFacts) -> Check {
         }
         lag += end - p.committed.unwrap_or(low).clamp(low, end);
     }
-    let lag = grouped(lag.unsigned_abs());
+    let (is_empty, lag) = (lag == 0, grouped(lag.unsigned_abs()));
     if !below.is_empty() {
         let found = format!("below the log's start: {}", below.join(", "));
         let remedy = "retention deleted unread records: the consumer stops there unless out_of_range_policy is set; reset the \
@@ -258,7 +258,17 @@ fn offsets(kafka: &KafkaFacts) -> Check {
     match none {
         0 => Check::ok(NAME, format!("lag {lag}")),
         none if none == partitions.len() => {
-            Check::ok(NAME, format!("none yet: the consumer starts at the earliest, {lag} offsets"))
+            let found = format!("none yet: the consumer starts at the earliest, {lag} offsets");
+            match table.has_rows() && !is_empty {
+                true => Check::new(
+                    NAME,
+                    State::Warn,
+                    format!("{found}, and {} has rows", table.table),
+                    "if the group had offsets, they expired or were deleted: records whose rows are stored are inserted again, also in \
+                     exactly-once mode; then set the offsets with `kmr offsets reset` first",
+                ),
+                false => Check::ok(NAME, found),
+            }
         }
         none => {
             let found = format!("{none} of {} partitions have none; lag {lag}", partitions.len());
@@ -476,8 +486,21 @@ mod tests {
         let beyond = with([Some(20), Some(21)]);
         assert!(beyond.0 == State::Fail && beyond.1.contains("partition 1: 21 of 20"), "{beyond:?}");
         assert!(with([Some(10), Some(20)]).1.contains("lag 10"));
-        let (state, text) = with([None, None]);
-        assert!(state == State::Ok && text.contains("none yet"), "{text}");
+        let none = |rows: bool, is_empty: bool| {
+            checked("committed offsets", |f| {
+                for partition in f.kafka.partitions.as_mut().unwrap() {
+                    partition.committed = None;
+                    partition.log = if is_empty { Some((20, 20)) } else { partition.log };
+                }
+                f.clickhouse.tables.as_mut().unwrap()[0].parts = u64::from(rows);
+            })
+        };
+        for (rows, is_empty) in [(false, false), (true, true)] {
+            let (state, text) = none(rows, is_empty);
+            assert!(state == State::Ok && text.contains("none yet"), "{text}");
+        }
+        let (state, text) = none(true, false);
+        assert!(state == State::Warn && text.contains("db.t has rows") && text.contains("expired"), "{text}");
         assert_eq!(with([None, Some(10)]).0, State::Warn);
         assert_eq!(checked("committed offsets", |f| f.kafka.committed = Err("x".into())).0, State::Unknown);
     }
