@@ -14,7 +14,7 @@ use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::exactly_once::PlannedRows;
 use crate::clickhouse::exactly_once::probe::Probe;
-use crate::clickhouse::exactly_once::windows::{FORBIDDEN_SETTINGS, Window, windows};
+use crate::clickhouse::exactly_once::windows::{FORBIDDEN_SETTINGS, TokenGraph, Window, check_views, graph};
 use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::json::table::JsonTable;
@@ -86,8 +86,10 @@ impl Started {
             return Err(ClickHouseError::Config(problem));
         }
         let (hosts, name) = (&self.destination.hosts, self.table.name.as_str());
-        let (_, windows) =
-            startup::until_ready(hosts, config.start_timeout, |endpoint| windows(endpoint, name)).await?;
+        let (_, TokenGraph { windows, views }) =
+            startup::until_ready(hosts, config.start_timeout, |endpoint| graph(endpoint, name)).await?;
+        let same_views = |endpoint| check_views(endpoint, name, &views);
+        startup::until_ready(hosts, config.start_timeout, same_views).await?;
         let probes = |_| Probe::check_session(&self.destination);
         startup::until_ready(hosts, config.start_timeout, probes).await?;
         windows.iter().for_each(telemetry::window);

@@ -12,6 +12,8 @@ use crate::clickhouse::table::views::{TableInfo, describe, target};
 
 /// Maximum number of tables in the graph of views.
 const MAX_TABLES: usize = 200;
+/// Requests that the start makes to find servers with other views.
+const VIEW_CHECKS: usize = 5;
 /// ClickHouse's code for an unknown table.
 const UNKNOWN_TABLE: u32 = 60;
 /// Settings that would disable the deduplication, or split blocks.
@@ -40,6 +42,22 @@ pub(crate) struct Window {
     pub(crate) time: Option<Duration>,
 }
 
+/// A view between the table and a target of its views.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(crate) struct View {
+    #[serde(flatten)]
+    name: TableName,
+    /// A part of the token under which the view's target remembers a block.
+    uuid: String,
+}
+
+/// The tables that an insert writes to, and the views that pass its rows on.
+#[derive(Debug, Default)]
+pub(crate) struct TokenGraph {
+    pub(crate) windows: Vec<Window>,
+    pub(crate) views: Vec<View>,
+}
+
 #[derive(Debug, Deserialize)]
 struct Setting {
     name: String,
@@ -48,6 +66,11 @@ struct Setting {
 
 /// The windows of `table`, a quoted name, and of every table in the graph of its views.
 pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Window>, ClickHouseError> {
+    Ok(graph(endpoint, table).await?.windows)
+}
+
+/// Like [`windows`], with the views.
+pub(crate) async fn graph(endpoint: &Endpoint, table: &str) -> Result<TokenGraph, ClickHouseError> {
     let statement = format!("SELECT database, name FROM system.tables WHERE {}", is_table(table));
     let found: Vec<TableName> = select(endpoint, table, &statement).await?;
     let Some(first) = found.into_iter().next() else {
@@ -57,7 +80,7 @@ pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Wind
     check_profile(endpoint, table).await?;
     let ids_per_block = ids_per_block(endpoint, table).await?;
     let mut open = vec![first];
-    let (mut windows, mut seen) = (Vec::new(), Vec::new());
+    let (mut graph, mut seen) = (TokenGraph::default(), Vec::new());
     while let Some(name) = open.pop() {
         if seen.contains(&name) {
             continue;
@@ -72,15 +95,56 @@ pub(crate) async fn windows(endpoint: &Endpoint, table: &str) -> Result<Vec<Wind
         if window.time.is_none() {
             window.blocks /= ids_per_block;
         }
-        windows.push(window);
+        graph.windows.push(window);
         for dependency in found.dependencies() {
             let view = describe(endpoint, table, &dependency).await?;
             if view.engine == "MaterializedView" {
                 open.push(target(table, &view)?);
+                graph.views.push(View { name: view.name, uuid: view.uuid });
             }
         }
     }
-    Ok(windows)
+    Ok(graph)
+}
+
+/// Checks over connections of their own that `views` have the same UUIDs on every server that a
+/// load balancer chooses (E7). The target of a view remembers a block under the UUID of the view.
+///
+/// # Errors
+/// [`ClickHouseError::Schema`], if they do not. The error of a request.
+pub(crate) async fn check_views(
+    endpoint: &Endpoint,
+    table: &str,
+    views: &[View],
+) -> Result<(), ClickHouseError> {
+    if views.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<_> = views
+        .iter()
+        .map(|view| format!("({}, {})", literal(&view.name.database), literal(&view.name.name)))
+        .collect();
+    let statement = format!(
+        "SELECT database, name, toString(uuid) AS uuid FROM system.tables WHERE (database, name) IN ({})",
+        names.join(", ")
+    );
+    for _ in 0..VIEW_CHECKS {
+        // The next request opens a connection, for which a load balancer may choose another server.
+        endpoint.pool.clear();
+        let found: Vec<View> = select(endpoint, table, &statement).await?;
+        if let Some(view) = views.iter().find(|view| !found.contains(view)) {
+            let TableName { database, name } = &view.name;
+            return Err(unsuitable(
+                table,
+                format!(
+                    "the servers behind the load balancer have its view {database}.{name} under different UUIDs, so the \
+                     view's target would store a repeated block twice; create it on all of them with the same UUID (CREATE … ON \
+                     CLUSTER, or UUID '…'), or connect to one server"
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 /// The ids under which the server remembers one block of a table that is not replicated. From 26.2

@@ -15,7 +15,7 @@ pub(crate) struct TableInfo {
     pub(crate) name: TableName,
     pub(crate) engine: String,
     pub(crate) engine_full: String,
-    uuid: String,
+    pub(crate) uuid: String,
     create_table_query: String,
     dependencies_database: Vec<String>,
     dependencies_table: Vec<String>,

@@ -136,6 +136,43 @@ async fn a_server_with_two_hashes_for_each_block_remembers_half_of_the_blocks() 
     }
 }
 
+/// A line of `system.tables` with the names of views that read the table.
+fn described(name: &str, engine: &str, query: &str, views: &str) -> MockStep {
+    let databases = if views.is_empty() { "" } else { "\"db\"" };
+    rows(&format!(
+        "{{\"database\":\"db\",\"name\":\"{name}\",\"engine\":\"{engine}\",\"engine_full\":\"{engine} SETTINGS \
+         non_replicated_deduplication_window = 100\",\"uuid\":\"uuid-1\",\"create_table_query\":\"{query}\",\
+         \"dependencies_database\":[{databases}],\"dependencies_table\":[{views}]}}\n"
+    ))
+}
+
+#[tokio::test]
+async fn a_view_with_another_uuid_behind_a_load_balancer_is_rejected() {
+    let view = |uuid: &str| rows(&format!("{{\"database\":\"db\",\"name\":\"v\",\"uuid\":\"{uuid}\"}}\n"));
+    let graph = || {
+        vec![
+            description(),
+            table(),
+            profile(),
+            one_hash(),
+            described("lines", "MergeTree", "", "\"v\""),
+            described("v", "MaterializedView", "CREATE MATERIALIZED VIEW db.v TO db.sums AS SELECT 1", ""),
+            described("sums", "MergeTree", "", ""),
+        ]
+    };
+    let denied = || exception(497, "Not enough privileges");
+    let mut same = graph();
+    same.extend(vec![view("uuid-1"); 5]);
+    same.push(denied());
+    start(same).await.unwrap();
+    for other in [view("uuid-2"), rows("")] {
+        let mut steps = graph();
+        steps.extend([view("uuid-1"), view("uuid-1"), other]);
+        let error = start(steps).await.unwrap_err();
+        assert!(error.contains("view db.v under different UUIDs"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_missing_permission_for_computed_defaults_stops_the_start_and_is_named() {
     let described = || {
