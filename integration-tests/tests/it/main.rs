@@ -54,4 +54,5 @@ mod status_page;
 mod top;
 mod unreachable_leaders;
 mod verify;
+mod verify_sum;
 mod without_group;

@@ -28,12 +28,17 @@ pub(crate) struct VerifyArgs {
     /// count as this topic's.
     #[arg(long, value_name = "COLUMN")]
     pub(crate) topic_column: Option<String>,
-    /// The table's column of the partition, an integer.
-    #[arg(long, value_name = "COLUMN", default_value = "partition")]
-    pub(crate) partition_column: String,
+    /// The table's column of the partition, an integer. Default: `partition`.
+    #[arg(long, value_name = "COLUMN")]
+    pub(crate) partition_column: Option<String>,
     /// The table's column of the offset, an integer.
     #[arg(long, value_name = "COLUMN", default_value = "offset")]
     pub(crate) offset_column: String,
+    /// The rows are folded: the sum of this column has to equal the number of committed records,
+    /// without dead letters. The table needs no offsets. If it has the column of the partition,
+    /// each partition is compared.
+    #[arg(long, value_name = "COLUMN", conflicts_with_all = ["offset_column", "list"])]
+    pub(crate) sum: Option<String>,
     /// Read the table with FINAL: count rows as they are after ClickHouse's merges
     /// (ReplacingMergeTree).
     #[arg(long)]
@@ -52,4 +57,14 @@ pub(crate) struct VerifyArgs {
     /// Print JSON on standard output in place of the table.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// The partition's column, if the flags name none.
+const PARTITION: &str = "partition";
+
+impl VerifyArgs {
+    /// The table's column of the partition.
+    pub(crate) fn partition_column(&self) -> &str {
+        self.partition_column.as_deref().unwrap_or(PARTITION)
+    }
 }

@@ -19,17 +19,17 @@ use super::table_rows::{AuditedTable, HeldRows};
 use super::topic_log::{self, LogReader, Progress, TopicBounds};
 
 /// Number of partitions that are read in parallel.
-const WORKERS: usize = 4;
+pub(super) const WORKERS: usize = 4;
 
 /// State that all workers share.
 pub(super) struct Audit {
-    args: Arc<VerifyArgs>,
-    config: ClientConfig,
-    bounds: BTreeMap<i32, Bounds>,
+    pub(super) args: Arc<VerifyArgs>,
+    pub(super) config: ClientConfig,
+    pub(super) bounds: BTreeMap<i32, Bounds>,
     /// Offsets held back by an open transaction.
-    waiting: BTreeMap<i32, Range<u64>>,
-    compacted: Option<bool>,
-    dead_letters: DeadLetters,
+    pub(super) waiting: BTreeMap<i32, Range<u64>>,
+    pub(super) compacted: Option<bool>,
+    pub(super) dead_letters: DeadLetters,
     /// What workers have found so far.
     replays: Mutex<Replays>,
     /// Partitions that no worker has read yet.
@@ -67,7 +67,7 @@ impl Audit {
             accounts.extend(done.context("an audit worker")??);
         }
         accounts.sort_by_key(|account: &PartitionAccount| account.partition);
-        let replays = std::mem::take(&mut *self.replays.lock().unwrap_or_else(PoisonError::into_inner));
+        let replays = self.take_replays();
         accounts.iter_mut().for_each(|account| account.settle(replays.of(account.partition)));
         let unknown = table_rows.iter().filter(|(partition, _)| {
             !i32::try_from(**partition).is_ok_and(|partition| self.bounds.contains_key(&partition))
@@ -88,7 +88,18 @@ impl Audit {
         })
     }
 
-    fn next_partition(&self) -> Option<(i32, Bounds)> {
+    /// What workers have found.
+    pub(super) fn take_replays(&self) -> Replays {
+        std::mem::take(&mut *self.replays.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Adds what a reader has found.
+    pub(super) fn add_replays(&self, reader: &mut LogReader) {
+        self.replays.lock().unwrap_or_else(PoisonError::into_inner).add(reader.take_replayed());
+    }
+
+    /// A partition that no worker has read yet.
+    pub(super) fn next_partition(&self) -> Option<(i32, Bounds)> {
         let partition = self.unread.lock().unwrap_or_else(PoisonError::into_inner).pop_front()?;
         self.bounds.get(&partition).map(|bounds| (partition, *bounds))
     }
@@ -139,18 +150,14 @@ impl Audit {
             let (read, rows) = tokio::join!(reading, table.rows(partition, compared.clone()));
             let (records, progress, returned) = read?;
             reader = returned;
-            self.replays.lock().unwrap_or_else(PoisonError::into_inner).add(reader.take_replayed());
+            self.add_replays(&mut reader);
             match progress {
                 Progress::Whole => {
                     let dead_letters = dead_letters_within(self.dead_letters.of(partition), &compared);
                     account.check(&records, &rows?, &dead_letters);
                     at = compared.end;
                 }
-                Progress::StartsAt(start) if start <= at => {
-                    bail!(
-                        "the broker does not return offset {at} of partition {partition}, although its log starts at {start}"
-                    )
-                }
+                Progress::StartsAt(start) if start <= at => bail!(unreadable(partition, at, start)),
                 Progress::StartsAt(start) => {
                     let deleted = at..start.min(checked.end);
                     account.deleted(&deleted);
@@ -187,8 +194,15 @@ impl Audit {
     }
 }
 
+/// The error of a record that a broker has and does not return.
+pub(super) fn unreadable(partition: i32, at: u64, start: u64) -> String {
+    format!(
+        "the broker does not return offset {at} of partition {partition}, although its log starts at {start}"
+    )
+}
+
 /// Reads a range of the log on a thread that may block.
-async fn read(mut reader: LogReader, mut records: Bits) -> anyhow::Result<(Bits, Progress, LogReader)> {
+pub(super) async fn read(mut reader: LogReader, mut records: Bits) -> anyhow::Result<(Bits, Progress, LogReader)> {
     blocking(move || {
         let progress = reader.read(&mut records)?;
         Ok((records, progress, reader))
@@ -196,7 +210,8 @@ async fn read(mut reader: LogReader, mut records: Bits) -> anyhow::Result<(Bits,
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+/// Runs a call that may block.
+pub(super) async fn blocking<T: Send + 'static>(
     call: impl FnOnce() -> anyhow::Result<T> + Send + 'static,
 ) -> anyhow::Result<T> {
     spawn_blocking(call).await.context("the thread that reads Kafka")?

@@ -1,4 +1,5 @@
-//! `verify`: proves that every committed record is in the table or a dead letter.
+//! `verify`: proves that every committed record is in the table or a dead letter. `sum` has the
+//! audit of folded rows.
 //!
 //! 1. The committed offsets are read first, then the dead letters, then log and table. So a record
 //!    below the committed offset has to be in one of them by then, whatever is delivered meanwhile.
@@ -15,11 +16,14 @@ use kmr_cli_support::output;
 
 mod args;
 mod audit;
+mod commits;
 mod dead_letters;
 mod offset_sets;
 mod partition_account;
 mod replays;
 mod report;
+mod sum;
+mod table_facts;
 mod table_rows;
 mod topic_log;
 
@@ -28,8 +32,18 @@ use audit::Audit;
 
 /// Compares and prints. Exit code 1 if the audit finds a fault.
 pub(crate) async fn verify(args: VerifyArgs) -> anyhow::Result<ExitCode> {
-    let report = Arc::new(Audit::open(args).await?).run().await?;
-    let args = &report.args;
-    output::result(&if args.json { report.json().to_string() } else { report.text() });
-    Ok(if report.passes() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let (as_json, column) = (args.json, args.sum.clone());
+    let audit = Arc::new(Audit::open(args).await?);
+    let (passes, text) = match column {
+        Some(column) => {
+            let report = audit.run_sum(&column).await?;
+            (report.passes(), if as_json { report.json().to_string() } else { report.text() })
+        }
+        None => {
+            let report = audit.run().await?;
+            (report.passes(), if as_json { report.json().to_string() } else { report.text() })
+        }
+    };
+    output::result(&text);
+    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -125,6 +125,12 @@ impl OffsetSet {
         self.chunks.keys().map(|number| number * CHUNK..(number + 1) * CHUNK).collect()
     }
 
+    /// Number of offsets in a range.
+    pub(super) fn count(&self, range: &Range<u64>) -> u64 {
+        let parts = self.windows().into_iter().map(|window| clipped(&window, range));
+        parts.filter(|part| !part.is_empty()).map(|part| self.within(&part).count()).sum()
+    }
+
     /// The offsets in a window.
     pub(super) fn within(&self, range: &Range<u64>) -> Bits {
         let mut found = Bits::none_of(range.clone());
@@ -137,6 +143,11 @@ impl OffsetSet {
         }
         found
     }
+}
+
+/// The part of a range that is in another one; it may be empty.
+pub(super) fn clipped(range: &Range<u64>, within: &Range<u64>) -> Range<u64> {
+    range.start.max(within.start)..range.end.min(within.end)
 }
 
 /// The number of offsets, and the first ones as runs.

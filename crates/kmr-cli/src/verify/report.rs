@@ -10,6 +10,7 @@ use kmr_cli_support::table;
 use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
+use super::commits;
 use super::offset_sets::Listing;
 use super::partition_account::PartitionAccount;
 
@@ -90,18 +91,10 @@ impl Report {
             0,
             "rows of partitions that the topic does not have",
         );
-        for account in self.accounts.iter().filter(|account| account.bounds.committed_too_far()) {
-            faults.push(format!(
-                "partition {}: {} is committed, and the log ends at {}; was the topic recreated, or is a transaction open?",
-                account.partition,
-                account.bounds.committed.unwrap_or_default(),
-                account.bounds.end
-            ));
-        }
-        if self.accounts.iter().all(|account| account.bounds.committed.is_none()) {
-            let (group, topic) = (&self.args.group, &self.args.kafka.topic);
-            faults.push(format!("group {group:?} has committed nothing of {topic:?}; is --group right?"));
-        }
+        faults.extend(commits::faults(
+            &self.args,
+            self.accounts.iter().map(|account| (account.partition, account.bounds)),
+        ));
         faults
     }
 
@@ -126,14 +119,7 @@ impl Report {
                 grouped(unfounded)
             ));
         }
-        for (partition, waiting) in &self.waiting {
-            notes.push(format!(
-                "partition {partition}: {} offsets from {} on are held back by an open transaction: no consumer reads them before \
-                 it ends, and they are not checked",
-                grouped(waiting.end - waiting.start),
-                waiting.start
-            ));
-        }
+        notes.extend(self.waiting.iter().map(|(partition, waiting)| commits::waiting(*partition, waiting)));
         if let Some(engine) = &self.volatile_engine {
             notes.push(format!(
                 "the table has the engine {engine}: its rows may be in memory only, and a kill of ClickHouse loses them"

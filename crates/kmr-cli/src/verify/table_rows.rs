@@ -2,24 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::time::Duration;
 
-use anyhow::bail;
 use clickhouse::Row;
 use kmr_cli_support::clickhouse::{Server, quoted};
-use kmr_sinks::clickhouse::EngineClass;
 use serde::Deserialize;
-
-use crate::table_definition::removing_ttl;
 
 use super::args::VerifyArgs;
 use super::partition_account::Rows;
-
-/// Timeout of a query that may read the whole table.
-const TABLE_SCAN: Duration = Duration::from_secs(600);
-
-/// The topic's column, if the flags name none.
-const TOPIC: &str = "topic";
+use super::table_facts::{TABLE_SCAN, TableFacts, escaped, source};
 
 /// The verified table.
 pub(super) struct AuditedTable<'a> {
@@ -30,10 +20,7 @@ pub(super) struct AuditedTable<'a> {
     offset: String,
     /// ` AND topic = …`, if the table has such a column.
     of_topic: String,
-    /// The engine, if a kill of the server loses its rows.
-    volatile_engine: Option<String>,
-    /// The TTL that removes rows.
-    ttl: Option<String>,
+    facts: TableFacts,
 }
 
 /// All rows of one partition.
@@ -55,69 +42,31 @@ struct PartitionRow {
     first: u64,
 }
 
-#[derive(Debug, Row, Deserialize)]
-struct ColumnRow {
-    name: String,
-}
-
-#[derive(Debug, Row, Deserialize)]
-struct EngineRow {
-    engine: String,
-    engine_full: String,
-}
-
 impl<'a> AuditedTable<'a> {
     /// Checks that the table has the columns.
     pub(super) async fn open(args: &'a VerifyArgs) -> anyhow::Result<Self> {
         let server = Server::new(&args.clickhouse);
-        let table = server.table();
-        let describe = "SELECT name FROM system.columns WHERE database = ? AND table = ?";
-        let query =
-            server.client().query(describe).bind(&args.clickhouse.database).bind(&args.clickhouse.table);
-        let columns: Vec<ColumnRow> =
-            server.request("reading the table's columns", query.fetch_all()).await?;
-        let has = |name: &str| columns.iter().any(|column| column.name == name);
-        let topic = args.topic_column.as_deref().or_else(|| has(TOPIC).then_some(TOPIC));
-        for (flag, name) in [
-            ("--partition-column", Some(args.partition_column.as_str())),
-            ("--offset-column", Some(args.offset_column.as_str())),
-            ("--topic-column", topic),
-        ] {
-            match name {
-                _ if columns.is_empty() => {
-                    bail!("there is no table {table}: create it, or correct --table and --database")
-                }
-                Some(name) if !has(name) => {
-                    bail!("table {table} has no column {name:?}; name another with {flag}")
-                }
-                _ => {}
-            }
-        }
-        let sql = "SELECT engine, engine_full FROM system.tables WHERE database = ? AND name = ?";
-        let query = server.client().query(sql).bind(&args.clickhouse.database).bind(&args.clickhouse.table);
-        let engine: Option<EngineRow> =
-            server.request("reading the table's engine", query.fetch_optional()).await?;
-        let is_volatile = |row: &EngineRow| EngineClass::of(&row.engine, &row.engine_full).is_volatile();
-        let ttl = engine.as_ref().and_then(|row| removing_ttl(&row.engine_full)).map(str::to_owned);
+        let facts = TableFacts::read(&server, args).await?;
+        let partition = facts.column("--partition-column", args.partition_column())?;
+        let offset = facts.column("--offset-column", &args.offset_column)?;
         Ok(Self {
-            ttl,
-            volatile_engine: engine.filter(is_volatile).map(|row| row.engine),
-            source: format!("{}{}", escaped(&table), if args.merged { " FINAL" } else { "" }),
-            partition: escaped(&quoted(&args.partition_column)),
-            offset: escaped(&quoted(&args.offset_column)),
-            of_topic: topic.map(|name| of_topic(name, &args.kafka.topic)).unwrap_or_default(),
+            source: source(&facts.table, args),
+            partition: escaped(&quoted(&partition.name)),
+            offset: escaped(&quoted(&offset.name)),
+            of_topic: facts.of_topic(args)?.unwrap_or_default(),
+            facts,
             server,
         })
     }
 
     /// The engine, if a kill of the server loses its rows.
     pub(super) fn volatile_engine(&self) -> Option<&str> {
-        self.volatile_engine.as_deref()
+        self.facts.volatile_engine()
     }
 
     /// The TTL that removes rows.
     pub(super) fn ttl(&self) -> Option<&str> {
-        self.ttl.as_deref()
+        self.facts.ttl()
     }
 
     /// Whether rows of other topics are left out.
@@ -176,25 +125,5 @@ impl<'a> AuditedTable<'a> {
         format!(
             "FROM {source} WHERE {column} = {partition} AND {offset} >= {start} AND {offset} < {end}{of_topic}"
         )
-    }
-}
-
-fn of_topic(column: &str, topic: &str) -> String {
-    let text = topic.replace('\\', "\\\\").replace('\'', "\\'");
-    escaped(&format!(" AND {} = '{text}'", quoted(column)))
-}
-
-/// Doubles question marks: the client reads a single one as a parameter.
-fn escaped(sql: &str) -> String {
-    sql.replace('?', "??")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names_and_topics_cannot_break_out() {
-        assert_eq!(of_topic("a`?", "it's"), " AND `a\\`??` = 'it\\'s'");
     }
 }
