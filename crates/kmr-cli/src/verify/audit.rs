@@ -202,7 +202,10 @@ pub(super) fn unreadable(partition: i32, at: u64, start: u64) -> String {
 }
 
 /// Reads a range of the log on a thread that may block.
-pub(super) async fn read(mut reader: LogReader, mut records: Bits) -> anyhow::Result<(Bits, Progress, LogReader)> {
+pub(super) async fn read(
+    mut reader: LogReader,
+    mut records: Bits,
+) -> anyhow::Result<(Bits, Progress, LogReader)> {
     blocking(move || {
         let progress = reader.read(&mut records)?;
         Ok((records, progress, reader))

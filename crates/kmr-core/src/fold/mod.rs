@@ -20,13 +20,15 @@ use self::functions::Functions;
 pub use self::ready::{Average, Count, First, Last, Max, Merge, Min, Sum, time_bucket};
 pub use self::reducer::FoldReducer;
 pub use self::rows::FoldRows;
-use crate::reducer::Reducer;
+use crate::error::BoxError;
+use crate::reducer::{Reducer, Rows};
 
 /// Makes the rows of one key in a batch into one row, upstream of any reducer.
 ///
 /// The map stages emit values of type `T`. [`by_key`](Self::by_key) takes three functions: the key
 /// of a value, the row that a value alone is, and how a later row is merged into an earlier one.
-/// [`into`](Self::into) names the reducer that receives one row per key.
+/// [`into`](Self::into) names the reducer that receives one row per key, and
+/// [`finish_into`](Self::finish_into) one that receives something else.
 ///
 /// A batch holds all values that arrive until it is due. Its limits
 /// ([`BatchOptions::max_rows`](crate::BatchOptions::max_rows) and
@@ -109,8 +111,55 @@ impl<T, K: Eq + Hash, A> Fold<T, K, A> {
     }
 
     /// Folds into `reducer`: it receives one row per key and batch.
-    pub fn into<R: Reducer>(self, reducer: R) -> FoldReducer<T, K, A, R> {
-        FoldReducer::new(self.functions, reducer)
+    pub fn into<R: Reducer<Rows: Rows<Item = A>>>(self, reducer: R) -> FoldReducer<T, K, A, R>
+    where
+        A: 'static,
+    {
+        FoldReducer::new(self.functions, Box::new(Ok), reducer)
+    }
+
+    /// Folds into `reducer`, which receives what `finish` makes of a folded row: for rows whose
+    /// parts are no columns, such as a sketch or a set that becomes a number.
+    ///
+    /// `finish` runs in the task of the reduce stage, once per row. It depends on its argument
+    /// alone, as the other functions do. Its error rejects the row: each record in it becomes a
+    /// dead letter. An error of type [`StopConsumer`](crate::StopConsumer) stops the consumer.
+    ///
+    /// # Examples
+    /// ```
+    /// use std::collections::BTreeSet;
+    ///
+    /// use kmr_core::{BoxError, Fold, Reducer};
+    ///
+    /// struct Visit {
+    ///     page: u32,
+    ///     user: u64,
+    /// }
+    ///
+    /// struct PageUsers {
+    ///     page: u32,
+    ///     /// For a column of type `SimpleAggregateFunction(groupUniqArrayArray, Array(UInt64))`.
+    ///     users: Vec<u64>,
+    /// }
+    ///
+    /// fn users<W: Reducer<Rows = Vec<PageUsers>>>(writer: W) -> impl Reducer {
+    ///     Fold::by_key(
+    ///         |visit: &Visit| visit.page,
+    ///         |Visit { page, user }| (page, BTreeSet::from([user])),
+    ///         |(_, users), (_, later)| users.extend(later),
+    ///     )
+    ///     .finish_into(
+    ///         |(page, users)| Ok(PageUsers { page, users: users.into_iter().collect() }),
+    ///         writer,
+    ///     )
+    /// }
+    /// ```
+    pub fn finish_into<R: Reducer>(
+        self,
+        finish: impl Fn(A) -> Result<<R::Rows as Rows>::Item, BoxError> + Send + 'static,
+        reducer: R,
+    ) -> FoldReducer<T, K, A, R> {
+        FoldReducer::new(self.functions, Box::new(finish), reducer)
     }
 }
 

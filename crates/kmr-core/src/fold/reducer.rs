@@ -25,9 +25,14 @@ use crate::reducer::{
 };
 use crate::util::identity_hasher::IdentityHasher;
 
-/// Folds rows by key into those of another reducer. [`Fold::into`](super::Fold::into) makes it.
+/// Makes what the other reducer receives of a folded row.
+type Finish<A, R> = Box<dyn Fn(A) -> Result<<<R as Reducer>::Rows as Rows>::Item, BoxError> + Send>;
+
+/// Folds rows by key into those of another reducer. [`Fold::into`](super::Fold::into) and
+/// [`Fold::finish_into`](super::Fold::finish_into) make it.
 pub struct FoldReducer<T, K, A, R: Reducer> {
     functions: Arc<Functions<T, K, A>>,
+    finish: Finish<A, R>,
     reducer: R,
     /// The empty container of `reducer`, after the first batch.
     rows: Option<R::Rows>,
@@ -92,26 +97,25 @@ impl<K: Eq, A> Open<K, A> {
 }
 
 impl<T, K, A, R: Reducer> FoldReducer<T, K, A, R> {
-    pub(super) fn new(functions: Arc<Functions<T, K, A>>, reducer: R) -> Self {
+    pub(super) fn new(functions: Arc<Functions<T, K, A>>, finish: Finish<A, R>, reducer: R) -> Self {
         let row_bytes = RowBytes::new(size_of::<A>());
-        Self { functions, reducer, rows: None, row_bytes, open: Open::default() }
+        Self { functions, finish, reducer, rows: None, row_bytes, open: Open::default() }
     }
 
-    /// Passes the rows of a batch to the reducer. Returns those that its container rejects.
+    /// Passes the rows of a batch to the reducer. Returns those that cannot be finished, and those
+    /// that its container rejects.
     fn pass_on(
         &mut self,
         rows: Vec<A>,
         sources: Vec<SourceRange>,
-    ) -> Result<BTreeMap<usize, Arc<BoxError>>, BoxError>
-    where
-        R::Rows: Rows<Item = A>,
-    {
+    ) -> Result<BTreeMap<usize, Arc<BoxError>>, BoxError> {
         let empty = self.rows.get_or_insert_with(|| self.reducer.new_rows());
         let (mut passed, mut rejected) = (empty.new_empty(), BTreeMap::new());
         passed.reserve(rows.len());
         for (index, row) in rows.into_iter().enumerate() {
             let before = passed.len();
-            match passed.push(row).and_then(|()| ensure_one_added(&passed, before)) {
+            let pushed = (self.finish)(row).and_then(|row| passed.push(row));
+            match pushed.and_then(|()| ensure_one_added(&passed, before)) {
                 Ok(()) => {}
                 Err(error) if error.is::<StopConsumer>() => return Err(error),
                 Err(error) => {
@@ -140,7 +144,7 @@ where
     T: Send + 'static,
     K: Eq + Hash + Send + 'static,
     A: Send + 'static,
-    R: Reducer<Rows: Rows<Item = A>>,
+    R: Reducer,
 {
     type Rows = FoldRows<T, K, A>;
     type Output = R::Output;

@@ -99,6 +99,21 @@ async fn a_rejected_row_rejects_each_of_its_values() {
 }
 
 #[tokio::test]
+async fn a_row_that_cannot_be_finished_rejects_each_of_its_values() {
+    let finish = |row: Sum| match row.sum {
+        0..=100 => Ok(row.sum),
+        _ => Err("it is too large".into()),
+    };
+    let sink = Collect::default();
+    let mut fold = by_digit().finish_into(finish, sink.clone());
+    let delivered = freeze(&mut fold, &[&[1, 99, 11], &[9, 2]]).deliver(Attempt::new(1)).await.unwrap();
+    assert_eq!(rejected(&delivered), [1, 3]);
+    let text = error_chain(&*delivered.rejected[0].error);
+    assert!(text.contains("with 2 values") && text.ends_with("it is too large"), "{text}");
+    assert_eq!(sink.rows(), [12, 2]);
+}
+
+#[tokio::test]
 async fn a_row_of_a_block_is_excluded_with_all_of_its_values() {
     let sink = Collect::default().exactly_once(text).rejecting(|row: &Sum| row.key == 3);
     let mut fold = by_digit().into(sink.clone());

@@ -82,7 +82,8 @@ impl SumReport {
     /// The sums of partitions that the topic does not have.
     fn unknown(&self) -> BTreeMap<i64, i128> {
         let Sums::ByPartition(sums) = &self.sums else { return BTreeMap::new() };
-        let is_known = |partition: i64| i32::try_from(partition).is_ok_and(|p| self.accounts.contains_key(&p));
+        let is_known =
+            |partition: i64| i32::try_from(partition).is_ok_and(|p| self.accounts.contains_key(&p));
         sums.iter().filter(|(partition, _)| !is_known(**partition)).map(|(p, sum)| (*p, *sum)).collect()
     }
 
@@ -144,8 +145,14 @@ impl SumReport {
             notes.push("the table has no topic column: all of its rows count as this topic's".to_owned());
         }
         for (count, text) in [
-            (self.repeated_dead_letters, "dead letters for a record that had one: they are delivered at least once"),
-            (self.nameless_dead_letters, "messages of the dead-letter topics name no record in their headers"),
+            (
+                self.repeated_dead_letters,
+                "dead letters for a record that had one: they are delivered at least once",
+            ),
+            (
+                self.nameless_dead_letters,
+                "messages of the dead-letter topics name no record in their headers",
+            ),
             (self.replays, "records are replays of dead letters: each counts as a record of its own"),
         ] {
             if count > 0 {
@@ -181,7 +188,9 @@ impl SumReport {
     pub(in super::super) fn text(&self) -> String {
         let mut lines = vec![self.table().to_string()];
         for (partition, account) in &self.accounts {
-            let Some(Difference { missing, double }) = self.difference_of(*partition, account) else { continue };
+            let Some(Difference { missing, double }) = self.difference_of(*partition, account) else {
+                continue;
+            };
             for (count, name) in [(missing, "missing"), (double, "double")] {
                 if count > 0 {
                     lines.push(format!("partition {partition}: {} {name}", number(count)));
@@ -227,8 +236,7 @@ impl SumReport {
         value["passed"] = json!(self.passes());
         value["topic"] = json!(self.args.kafka.topic);
         value["group"] = json!(self.args.group);
-        value["table"] =
-            json!(format!("{}.{}", self.args.clickhouse.database, self.args.clickhouse.table));
+        value["table"] = json!(format!("{}.{}", self.args.clickhouse.database, self.args.clickhouse.table));
         value["column"] = json!(self.column);
         value["sums_of_unknown_partitions"] = json!(unknown);
         value["repeated_dead_letters"] = json!(self.repeated_dead_letters);
@@ -372,8 +380,14 @@ mod tests {
     #[test]
     fn json_has_the_findings_of_the_text() {
         let json = by_partition(&[(0, 1_000), (1, 470)], &[]).json();
-        assert_eq!((&json["passed"], &json["missing"], &json["sum"]), (&json!(false), &json!(10), &json!(1_470)));
+        assert_eq!(
+            (&json["passed"], &json["missing"], &json["sum"]),
+            (&json!(false), &json!(10), &json!(1_470))
+        );
         assert_eq!(json["partitions"][1]["expected_from"], 480);
-        assert_eq!((exact(i128::MAX).as_str().map(str::len), number(-1_234)), (Some(39), "-1,234".to_owned()));
+        assert_eq!(
+            (exact(i128::MAX).as_str().map(str::len), number(-1_234)),
+            (Some(39), "-1,234".to_owned())
+        );
     }
 }
