@@ -45,6 +45,7 @@ mod memory;
 mod offsets;
 mod outage;
 mod pipeline_file;
+mod pipeline_fold;
 mod rebalance;
 mod restarts;
 mod rolling;

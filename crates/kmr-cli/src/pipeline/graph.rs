@@ -6,10 +6,10 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use kmr_cli_support::output;
 
-use super::file::{File, Objects, Pipeline, Sink, Tombstones};
+use super::file::{File, Fold, FoldedColumn, Function, KeyEntry, Objects, Pipeline, Sink, Tombstones};
 use super::filter::shown;
 use super::load::load;
-use super::value::Text;
+use super::value::{Text, Texts};
 use super::{GraphArgs, Outcome};
 
 /// The format of the graph.
@@ -75,6 +75,7 @@ fn way(pipeline: &Pipeline) -> Vec<Part> {
     if matches!(pipeline.sink(), Sink::ClickHouse(_)) {
         way.push(json(pipeline));
     }
+    way.extend(pipeline.fold.as_ref().map(fold));
     way.push(sink(pipeline));
     way
 }
@@ -103,6 +104,33 @@ fn json(pipeline: &Pipeline) -> Part {
         _ => format!("of the record: {}", of_record.join(", ")),
     };
     Part::new("json", [objects.to_owned()].into_iter().chain(columns).chain([of_record]))
+}
+
+fn fold(fold: &Fold) -> Part {
+    let dotted = |path: &Texts| path.iter().collect::<Vec<_>>().join(".");
+    let key = |KeyEntry(key): &KeyEntry| {
+        let column = key.column.shown();
+        let from = key.path.as_ref().map(dotted);
+        match (key.bucket, from) {
+            (Some(width), from) => {
+                format!("{column}: buckets of {width} of {}", from.as_deref().unwrap_or("the timestamp"))
+            }
+            (None, Some(from)) => format!("{column} from {from}"),
+            (None, None) => column.to_owned(),
+        }
+    };
+    let value = |(column, folded): (&String, &FoldedColumn)| {
+        let FoldedColumn { function, path } = folded;
+        match (function, path) {
+            (Function::Count, None) => format!("{column}: count"),
+            (function, path) => {
+                let from = path.as_ref().map_or_else(|| column.clone(), dotted);
+                format!("{column}: {} of {from}", lower(function))
+            }
+        }
+    };
+    let keys = fold.by.iter().map(key).map(|key| format!("by {key}"));
+    Part::new("fold", keys.chain(fold.values.iter().map(value)))
 }
 
 fn sink(pipeline: &Pipeline) -> Part {
@@ -253,6 +281,32 @@ orders
                 without actions
 ";
         assert_eq!(text(&file), expected);
+    }
+
+    #[test]
+    fn a_fold_is_shown_with_its_key_and_its_functions() {
+        let fold = "
+[orders.fold]
+by = [\"page\", { column = \"minute\", bucket = \"1m\" }, { column = \"env\", path = [\"tags\", \"env\"] }]
+values.visits.function = \"count\"
+values.slowest = { function = \"max\", path = [\"timing\", \"ms\"] }
+values.ms.function = \"sum\"
+";
+        let of_rows = [
+            "[orders.columns.env]\npath = [\"tags\", \"env\"]\n",
+            "[orders.record_columns]\noffset = \"_offset\"\n",
+        ];
+        let content = of_rows.iter().fold(format!("{FILE}{fold}"), |content, part| content.replace(part, ""));
+        let shown = text(&parse(Path::new("kmr.toml"), &content).unwrap());
+        let expected = "
+  fold          by page
+                by minute: buckets of 60s of the timestamp
+                by env from tags.env
+                ms: sum of ms
+                slowest: max of timing.ms
+                visits: count
+";
+        assert!(shown.contains(expected), "{shown}");
     }
 
     #[test]

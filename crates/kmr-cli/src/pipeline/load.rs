@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 
 use super::document::Document;
 use super::file::{ClickHouse, File, Pipeline, Sink, Tombstones, Unknown};
+use super::fold::Plan;
 use super::problem;
 
 /// The pipelines of a file.
@@ -79,13 +80,17 @@ fn check(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()> {
             "columns.{name} is left out, and has other keys: remove them"
         );
     }
+    if let Some(fold) = &pipeline.fold {
+        let place = section.place("fold").unwrap_or_default();
+        Plan::new(pipeline, fold).map_err(|problem| anyhow!("{place}: {problem}"))?;
+    }
     Ok(())
 }
 
 /// The sections of sinks.
 const SINKS: [&str; 3] = ["clickhouse", "kafka", "stdout"];
 /// The sections that only a table needs.
-const OF_TABLES: [&str; 3] = ["json", "columns", "record_columns"];
+const OF_TABLES: [&str; 4] = ["json", "columns", "fold", "record_columns"];
 
 fn check_sink(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()> {
     let sinks: Vec<String> = SINKS.into_iter().filter_map(|name| section.place(name)).collect();
@@ -270,6 +275,8 @@ max_age = "2s"
             let text = error(&format!("{source}{more}"));
             assert!(text.contains(expected) && !text.contains("s3cret"), "{more}: {text}");
         }
+        let fold = "[p.stdout]\n[p.fold]\nby = [\"a\"]\nvalues = { n = { function = \"count\" } }\n";
+        assert!(error(&format!("{source}{fold}")).contains("[p.fold] in line 6 belongs to the sink"));
         let elsewhere = format!("{source}[p.kafka]\ntopic = \"u\"\nbrokers = \"b\"\n");
         assert!(parse(Path::new("kmr.toml"), &elsewhere).is_ok());
         let keep = source.replace("group", "tombstones = \"keep\"\ngroup");

@@ -5,7 +5,8 @@
 //! - `load` reads it, `document` has the lines of its values, and `problem` is the error of a place
 //!   in it.
 //! - `consumer` makes a consumer of a pipeline. `client` has its Kafka settings, `strategy` its
-//!   stages, `filter` the conditions of its filter, and `writer` the writer of its table.
+//!   stages, `filter` the conditions of its filter, `fold` its fold, and `writer` the writer of its
+//!   table.
 //! - `settings` shows the settings in force.
 //! - `init` writes a file for a topic and a table.
 //! - `supervisor` starts, replaces and drains pipelines for `run`.
@@ -24,6 +25,7 @@ mod consumer;
 mod document;
 mod file;
 mod filter;
+mod fold;
 mod graph;
 mod init;
 mod load;

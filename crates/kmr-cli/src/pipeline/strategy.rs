@@ -1,17 +1,19 @@
 //! The stages of a pipeline: filter and decoder, the sink, dead letters.
 
 use std::fmt;
+use std::sync::Arc;
 
 use anyhow::anyhow;
 use kmr_core::{
     BoxError, ClientConfig, DeadLetter, OwnedRecord, Pipeline as Strategy, Record, processing_strategy,
 };
 use kmr_sinks::clickhouse::{ClickHouseError, JsonRow, JsonRows};
-use kmr_sinks::{KafkaMessage, KafkaWriter, OsStreamWriter};
+use kmr_sinks::{ClickHouseWriter, KafkaMessage, KafkaWriter, OsStreamWriter};
 
 use super::client::producer_config;
 use super::file::{Kafka, Objects, Pipeline, Sink, Tombstones};
 use super::filter::Conditions;
+use super::fold::{self, Plan};
 use super::writer::writer;
 
 /// A batch of dead letters is sent after this time at the latest.
@@ -53,9 +55,11 @@ pub(super) fn strategy(pipeline: &Pipeline, config: ClientConfig) -> anyhow::Res
     Ok(match pipeline.sink() {
         Sink::ClickHouse(table) => {
             let rows = writer(pipeline, table);
-            match pipeline.json.objects {
-                Objects::One => stages!(filter_map => gate.row(), reduce => rows, errors),
-                Objects::Many => stages!(flat_map => gate.rows(), reduce => rows, errors),
+            let plan = pipeline.fold.as_ref().map(|fold| Plan::new(pipeline, fold)).transpose();
+            match (plan.map_err(|problem| anyhow!(problem))?, pipeline.json.objects) {
+                (None, Objects::One) => stages!(filter_map => gate.row(), reduce => rows, errors),
+                (None, Objects::Many) => stages!(flat_map => gate.rows(), reduce => rows, errors),
+                (Some(plan), objects) => folded(gate, plan, objects, rows, errors),
             }
         }
         Sink::Kafka(kafka) => {
@@ -67,6 +71,26 @@ pub(super) fn strategy(pipeline: &Pipeline, config: ClientConfig) -> anyhow::Res
             stages!(filter_map => gate.record(), reduce => lines, errors)
         }
     })
+}
+
+/// The stages of a pipeline with a fold.
+fn folded(
+    gate: Gate,
+    plan: Plan,
+    objects: Objects,
+    rows: ClickHouseWriter<JsonRow>,
+    errors: Errors,
+) -> Strategy {
+    let plan = Arc::new(plan);
+    let finish = {
+        let plan = Arc::clone(&plan);
+        move |row: fold::Row| plan.finish(&row)
+    };
+    let rows = fold::by_key().finish_into(finish, rows);
+    match objects {
+        Objects::One => stages!(filter_map => gate.folded(plan), reduce => rows, errors),
+        Objects::Many => stages!(flat_map => gate.each_folded(plan), reduce => rows, errors),
+    }
 }
 
 fn messages(pipeline: &Pipeline, kafka: &Kafka, config: ClientConfig) -> KafkaWriter<KafkaMessage> {
@@ -123,6 +147,24 @@ impl Gate {
             }
             Ok(Rows::Some(accepted.into_iter()))
         }
+    }
+
+    /// The row of a record for a fold, or none for a record that is skipped.
+    fn folded(
+        self,
+        plan: Arc<Plan>,
+    ) -> impl Fn(&Record<'_>) -> Result<Option<fold::Row>, BoxError> + Send + Sync + 'static {
+        let row = self.row();
+        move |record: &Record<'_>| row(record)?.map(|object| plan.row(record, &object)).transpose()
+    }
+
+    /// The rows of the objects of a record for a fold.
+    fn each_folded(
+        self,
+        plan: Arc<Plan>,
+    ) -> impl Fn(&Record<'_>) -> Result<Vec<fold::Row>, BoxError> + Send + Sync + 'static {
+        let rows = self.rows();
+        move |record: &Record<'_>| rows(record)?.map(|object| plan.row(record, &object)).collect()
     }
 
     /// The record as a message.

@@ -7,9 +7,10 @@ use super::file::{
     ClickHouse, Compression, Duplicates, EpochUnit, ExcessDigits, Json, LocalTimes, Missing, Nulls,
     OutOfRange, Pipeline, Strictness, Unknown,
 };
+use super::fold::Plan;
 use super::value::Text;
 
-/// The writer of the pipeline's table.
+/// The writer of the pipeline's table. With a fold, it receives an object of the folded columns.
 pub(super) fn writer(pipeline: &Pipeline, clickhouse: &ClickHouse) -> ClickHouseWriter<JsonRow> {
     let batch = &pipeline.batch;
     let mut urls = clickhouse.urls.iter();
@@ -84,7 +85,12 @@ fn record_columns(pipeline: &Pipeline) -> sink::RecordColumns {
 }
 
 fn json_options(pipeline: &Pipeline) -> JsonOptions {
-    let options = policies(&pipeline.json);
+    let mut options = policies(&pipeline.json);
+    // A file whose fold is wrong is not loaded.
+    let fold = pipeline.fold.as_ref().and_then(|fold| Plan::new(pipeline, fold).ok());
+    for column in fold.iter().flat_map(Plan::columns) {
+        options = options.path(column, [column]);
+    }
     pipeline.columns.iter().fold(options, |mut options, (name, column)| {
         if let Some(path) = &column.path {
             options = options.path(name, path.iter());
@@ -140,7 +146,8 @@ fn missing(policy: Missing) -> sink::Missing {
     }
 }
 
-fn epoch_unit(unit: EpochUnit) -> sink::EpochUnit {
+/// The unit of times, as the sink names it.
+pub(super) fn epoch_unit(unit: EpochUnit) -> sink::EpochUnit {
     match unit {
         EpochUnit::Seconds => sink::EpochUnit::Seconds,
         EpochUnit::Milliseconds => sink::EpochUnit::Milliseconds,

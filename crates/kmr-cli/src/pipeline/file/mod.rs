@@ -10,10 +10,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 mod filter;
+mod fold;
 mod json;
 mod sinks;
 
 pub(super) use filter::{Condition, Filter, Scalar};
+pub(super) use fold::{Fold, FoldedColumn, Function, KeyColumn, KeyEntry};
 pub(super) use json::{
     Column, Duplicates, EpochUnit, ExcessDigits, Json, LocalTimes, Missing, Nulls, Objects, OutOfRange,
     Strictness, Unknown,
@@ -39,6 +41,8 @@ pub(super) struct Pipeline {
     /// How single columns are filled, by their names.
     #[serde(default)]
     pub(super) columns: BTreeMap<String, Column>,
+    /// The records of a key in a batch become one row. Without it, each object is a row.
+    pub(super) fold: Option<Fold>,
     pub(super) clickhouse: Option<ClickHouse>,
     pub(super) kafka: Option<Kafka>,
     pub(super) stdout: Option<Stdout>,
