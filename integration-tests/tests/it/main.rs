@@ -38,6 +38,7 @@ mod deployment;
 mod doctor;
 mod exactly_once;
 mod faults;
+mod fold_tables;
 mod gaps;
 mod kafka_sink;
 mod lag;
