@@ -8,19 +8,16 @@ use super::args::VerifyArgs;
 use super::partition_account::Bounds;
 
 /// The faults of committed offsets, which make a comparison meaningless.
-pub(super) fn faults(
-    args: &VerifyArgs,
-    partitions: impl Iterator<Item = (i32, Bounds)> + Clone,
-) -> Vec<String> {
+pub(super) fn faults(args: &VerifyArgs, partitions: &[(i32, Bounds)]) -> Vec<String> {
     let mut faults = Vec::new();
-    for (partition, bounds) in partitions.clone().filter(|(_, bounds)| bounds.committed_too_far()) {
+    for (partition, bounds) in partitions.iter().filter(|(_, bounds)| bounds.committed_too_far()) {
         faults.push(format!(
             "partition {partition}: {} is committed, and the log ends at {}; was the topic recreated, or is a transaction open?",
             bounds.committed.unwrap_or_default(),
             bounds.end
         ));
     }
-    if partitions.clone().all(|(_, bounds)| bounds.committed.is_none()) {
+    if partitions.iter().all(|(_, bounds)| bounds.committed.is_none()) {
         let (group, topic) = (&args.group, &args.kafka.topic);
         faults.push(format!("group {group:?} has committed nothing of {topic:?}; is --group right?"));
     }

@@ -91,10 +91,9 @@ impl Report {
             0,
             "rows of partitions that the topic does not have",
         );
-        faults.extend(commits::faults(
-            &self.args,
-            self.accounts.iter().map(|account| (account.partition, account.bounds)),
-        ));
+        let bounds: Vec<_> =
+            self.accounts.iter().map(|account| (account.partition, account.bounds)).collect();
+        faults.extend(commits::faults(&self.args, &bounds));
         faults
     }
 

@@ -108,7 +108,7 @@ impl SumReport {
             faults.push(format!("rows of partitions that the topic does not have: {}", names.join(", ")));
         }
         let bounds = self.accounts.iter().map(|(partition, account)| (*partition, account.bounds));
-        faults.extend(commits::faults(&self.args, bounds));
+        faults.extend(commits::faults(&self.args, &bounds.collect::<Vec<_>>()));
         faults
     }
 
