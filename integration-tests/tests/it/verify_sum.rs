@@ -199,9 +199,8 @@ async fn a_table_without_partitions_is_compared_as_a_whole_and_only_counts_are_a
             "countState() FROM folded ARRAY JOIN range(records) AS one GROUP BY key",
         ),
     ] {
-        let create = format!(
-            "CREATE OR REPLACE TABLE t (key UInt64, records {ty}) ENGINE = MergeTree ORDER BY key"
-        );
+        let create =
+            format!("CREATE OR REPLACE TABLE t (key UInt64, records {ty}) ENGINE = MergeTree ORDER BY key");
         audit.database.exec(&create).await?;
         audit.database.exec(&format!("INSERT INTO t SELECT key, {select}")).await?;
         let whole = "the table has no column \"partition\": only the sum of all partitions is compared";

@@ -4,9 +4,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::Result;
+use kmr_core::fold::{Count, Max, Merge as _, Sum};
 use kmr_core::{
-    BoxError, ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, IntoPipeline, MetricsFormat, Pipeline,
-    Record, ResetPolicy, processing_strategy,
+    BoxError, ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, Fold, IntoPipeline, MetricsFormat,
+    Pipeline, Record, ResetPolicy, Stats, processing_strategy,
 };
 use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, Row};
 use serde::Serialize;
@@ -41,7 +42,7 @@ pub(crate) async fn drop_rows(job: &Job) -> Result<()> {
 pub(crate) async fn drop_rows_with_metrics(job: &Job) -> Result<()> {
     let strategy = processing_strategy!({ map => seen, reduce => Drop::<Seen>::new() });
     let builder = builder(job, strategy).record_metrics(true);
-    run_watched(job, builder, |handle| {
+    run_watched(job, builder, acknowledged, |handle| {
         tokio::spawn(async move {
             loop {
                 tokio::time::sleep(SCRAPE_INTERVAL).await;
@@ -60,6 +61,38 @@ pub(crate) async fn insert(job: &Job) -> Result<()> {
 /// W1 or W2 into ClickHouse, in exactly-once mode.
 pub(crate) async fn insert_exactly_once(job: &Job) -> Result<()> {
     run(job, inserting(job).exactly_once()).await
+}
+
+/// Keys of W4.
+pub(crate) const KEYS: u32 = 1_000;
+
+/// W4: W2's records of a key in a batch.
+#[derive(Row, Serialize)]
+#[clickhouse(crate = "kmr_sinks::clickhouse")]
+struct Folded {
+    org_id: u32,
+    records: Count,
+    value: Sum<f64>,
+    highest: Max<f64>,
+}
+
+/// W2's decoding, and one row per key and batch into ClickHouse.
+pub(crate) async fn insert_folded(job: &Job) -> Result<()> {
+    let row = |Metric { org_id, value, .. }: Metric| Folded {
+        org_id: org_id % KEYS,
+        records: Count::ONE,
+        value: Sum(value),
+        highest: Max(value),
+    };
+    let merge = |row: &mut Folded, later: Folded| {
+        row.records.merge(later.records);
+        row.value.merge(later.value);
+        row.highest.merge(later.highest);
+    };
+    let fold = Fold::by_key(|metric: &Metric| metric.org_id % KEYS, row, merge);
+    let strategy = processing_strategy!({ map => metric, reduce => fold.into(writer::<Folded>(job)) });
+    // Batches are too large for a rate by acknowledged records.
+    run_watched(job, builder(job, strategy), |stats| stats.records, |_| tokio::spawn(async {})).await
 }
 
 fn inserting(job: &Job) -> ConsumerBuilder<Pipeline> {
@@ -81,36 +114,41 @@ pub(crate) fn builder(job: &Job, strategy: impl IntoPipeline) -> ConsumerBuilder
 }
 
 async fn run(job: &Job, builder: ConsumerBuilder<Pipeline>) -> Result<()> {
-    run_watched(job, builder, |_| tokio::spawn(async {})).await
+    run_watched(job, builder, acknowledged, |_| tokio::spawn(async {})).await
 }
 
-/// Runs the consumer with another task beside it.
+/// The records that the sink has acknowledged.
+fn acknowledged(stats: &Stats) -> u64 {
+    stats.rows.get("reduce 1").copied().unwrap_or_default()
+}
+
+/// Runs the consumer with another task beside it. `progress`: the records that are done.
 async fn run_watched(
     job: &Job,
     builder: ConsumerBuilder<Pipeline>,
+    progress: fn(&Stats) -> u64,
     beside: impl FnOnce(ConsumerHandle) -> JoinHandle<()>,
 ) -> Result<()> {
     let consumer = builder.build()?;
     let beside = beside(consumer.handle());
     let meter = Arc::new(Mutex::new(Meter::new(job.records, Duration::ZERO)));
-    let watch = tokio::spawn(watch(consumer.handle(), job.records, meter.clone()));
+    let watch = tokio::spawn(watch(consumer.handle(), job.records, progress, meter.clone()));
     let report = consumer.run().await?;
     watch.abort();
     beside.abort();
     let mut meter = meter.lock().unwrap_or_else(PoisonError::into_inner);
-    meter.reached(report.stats.rows.get("reduce 1").copied().unwrap_or_default());
+    meter.reached(acknowledged(&report.stats));
     meter.print()
 }
 
 /// Updates the meter, and stops the consumer when all records are mapped. The stop delivers the
 /// last batch before its age is reached.
-async fn watch(handle: ConsumerHandle, records: u64, meter: Arc<Mutex<Meter>>) {
+async fn watch(handle: ConsumerHandle, records: u64, progress: fn(&Stats) -> u64, meter: Arc<Mutex<Meter>>) {
     let (mut ticks, mut stopped) = (tokio::time::interval(POLL_INTERVAL), false);
     loop {
         ticks.tick().await;
         let stats = handle.stats();
-        let rows = stats.rows.get("reduce 1").copied().unwrap_or_default();
-        meter.lock().unwrap_or_else(PoisonError::into_inner).reached(rows);
+        meter.lock().unwrap_or_else(PoisonError::into_inner).reached(progress(&stats));
         // A second stop would force the end.
         if stats.records >= records && !stopped {
             handle.stop();

@@ -35,6 +35,8 @@ pub(crate) enum Contender {
     ByHand,
     /// kmr with `ClickHouseWriter` in exactly-once mode.
     KmrExactlyOnce,
+    /// kmr with a `Fold` upstream of `ClickHouseWriter`.
+    KmrFold,
     /// kmr with a live producer.
     KmrTail,
     /// kmr with a stalled sink.
@@ -76,6 +78,7 @@ pub(crate) fn run(job: &str) -> Result<()> {
         Contender::Insert => runtime()?.block_on(in_memory::insert(job)),
         Contender::ByHand => runtime()?.block_on(by_hand::run(job)),
         Contender::KmrExactlyOnce => runtime()?.block_on(kmr::insert_exactly_once(job)),
+        Contender::KmrFold => runtime()?.block_on(kmr::insert_folded(job)),
         Contender::KmrTail => runtime()?.block_on(live::tail(job)),
         Contender::KmrStalled => runtime()?.block_on(live::stalled(job)),
         Contender::KmrIdle => runtime()?.block_on(live::idle(job)),

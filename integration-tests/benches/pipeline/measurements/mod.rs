@@ -1,6 +1,7 @@
 //! The measurements besides the table of contenders, each with a table of its own.
 
 mod exactly_once;
+mod fold;
 mod growth;
 mod idle;
 mod scale_out;
@@ -23,12 +24,13 @@ pub(crate) enum Measurement {
     Growth,
     Idle,
     ExactlyOnce,
+    Fold,
     ScaleOut,
 }
 
 impl Measurement {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Tail, Self::Stalled, Self::Growth, Self::Idle, Self::ExactlyOnce, Self::ScaleOut];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Tail, Self::Stalled, Self::Growth, Self::Idle, Self::ExactlyOnce, Self::Fold, Self::ScaleOut];
 
     /// The measurement with this name on the command line.
     pub(crate) fn named(name: &str) -> Option<Self> {
@@ -42,6 +44,7 @@ impl Measurement {
             Self::Growth => "growth",
             Self::Idle => "idle",
             Self::ExactlyOnce => "exactly-once",
+            Self::Fold => "fold",
             Self::ScaleOut => "scale-out",
         }
     }
@@ -55,6 +58,7 @@ pub(crate) async fn run(measurement: Measurement, options: &Options, servers: &S
         Measurement::Growth => growth::run(options, servers).await,
         Measurement::Idle => idle::run(options, servers).await,
         Measurement::ExactlyOnce => exactly_once::run(options, servers).await,
+        Measurement::Fold => fold::run(options, servers).await,
         Measurement::ScaleOut => scale_out::run(options, servers).await,
     };
     let mut table = table(&[measurement.name(), "value", "target", ""]);
