@@ -63,7 +63,7 @@ pub use reducer::{
     Attempt, BatchOptions, Block, Chunk, Delivered, Delivery, DeliveryError, Fingerprint, PartialBatch,
     Reducer, RejectedRow, RetryPolicy, Rows, SourceRange, TargetTopic,
 };
-pub use stage::{AsyncMapper, Concurrency, Mapper, stage_name};
+pub use stage::{AsyncMapper, Concurrency, Mapped, Mapper, stage_name};
 pub use stats::Stats;
 #[cfg(feature = "metrics")]
 pub use status::{ConsumerState, DeliveryStatus, PartitionStatus, StageStatus, Status};
@@ -103,6 +103,7 @@ pub use watchdog::Watchdog;
 /// | | on records (the first map stage) | on the values `T` of the stage before |
 /// |---|---|---|
 /// | function | `fn(&Record<'_>) -> Result<U, E>` | `fn(T) -> Result<U, E>` |
+/// | function that seldom waits | `fn(&Record<'_>) -> Mapped<U>`: see [`Mapped`] | `fn(T) -> Mapped<U>` |
 /// | async function | `async fn(OwnedRecord) -> Result<U, E>`; its future is `Send` | `async fn(T) -> Result<U, E>`; the same |
 /// | type | [`Mapper`], [`AsyncMapper`] | |
 /// | closure | <code>\|record: &Record<'_>\| …</code> or <code>\|record: OwnedRecord\| async move { … }</code>, with the type written out | <code>\|value\| …</code> or <code>\|value\| async move { … }</code>, the type is inferred |

@@ -5,6 +5,7 @@
 //! again at every later stage.
 
 use std::future::Future;
+use std::pin::Pin;
 
 use super::diagnostics::{Decoy, Fits, Nothing};
 use super::mapper::Call;
@@ -52,6 +53,59 @@ impl<T, E> MapOutput<Now> for Result<T, E> {
         E: Into<BoxError> + 'static,
     {
         Call::Ready(self.map_err(Into::into))
+    }
+}
+
+/// The output of a map stage that is ready for most records and waits for a few: a decoder that
+/// fetches a schema once, for example.
+///
+/// A ready output costs no allocation and no future, unlike that of an asynchronous stage. The
+/// stage is a function of the borrowed [`Record`](crate::Record), so it copies what its future
+/// needs.
+///
+/// # Cancel safety
+/// The future may be dropped when the partition is revoked. The next owner reads its record again.
+///
+/// # Examples
+/// ```
+/// use kmr_core::{Mapped, Record};
+///
+/// /// Looks a name up in memory, and in a service if it is not there.
+/// fn name(record: &Record<'_>) -> Mapped<String> {
+///     match record.partition() {
+///         0 => Mapped::Ready(Ok("known".to_owned())),
+///         partition => Mapped::Pending(Box::pin(ask(partition))),
+///     }
+/// }
+/// # async fn ask(_: i32) -> Result<String, kmr_core::BoxError> { Ok(String::new()) }
+/// # let strategy = kmr_core::Strategy::new().map(name);
+/// ```
+#[allow(missing_debug_implementations, reason = "holds a future")]
+pub enum Mapped<T> {
+    /// The output, or the error of the record.
+    Ready(Result<T, BoxError>),
+    /// A future of the same.
+    Pending(Pin<Box<dyn Future<Output = Result<T, BoxError>> + Send>>),
+}
+
+/// The output is ready at once, or has to be awaited.
+#[derive(Debug)]
+pub struct NowOrLater;
+
+impl<T> MapOutput<NowOrLater> for Mapped<T> {
+    type Output = T;
+    type Error = BoxError;
+    type Awaited = ();
+
+    #[inline]
+    fn into_call<'a>(self) -> Call<'a, T>
+    where
+        T: Send + 'static,
+    {
+        match self {
+            Self::Ready(output) => Call::Ready(output),
+            Self::Pending(output) => Call::Pending(output),
+        }
     }
 }
 

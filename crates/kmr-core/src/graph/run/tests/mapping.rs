@@ -13,7 +13,7 @@ use crate::error::{BoxError, Retryable};
 use crate::member::Change;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::RetryPolicy;
-use crate::stage::Concurrency;
+use crate::stage::{Concurrency, Mapped};
 use crate::strategy::Strategy;
 use crate::test_reducer::Collect;
 use crate::util::future::BoxFuture;
@@ -146,6 +146,39 @@ async fn a_record_becomes_a_dead_letter_with_its_last_error_when_the_retry_polic
     assert!((60..75).contains(&took.as_secs()) && tries > 8, "{tries} attempts in {took:?}");
     assert_eq!(dead_letters.texts(), [format!("t/0 offset 1 failed at map 1: try {tries}")]);
     assert_eq!(sink.rows(), [0, 2]);
+    consumer.stop().await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stage_that_waits_for_a_few_records_keeps_their_order_and_is_retried() {
+    let (sink, dead_letters, tries) =
+        (Collect::default(), DeadLetters::default(), Arc::new(AtomicUsize::new(0)));
+    let counted = tries.clone();
+    let strategy = Strategy::new()
+        .map(move |record: &Record<'_>| match record.offset() {
+            2 => {
+                let counted = counted.clone();
+                Mapped::Pending(Box::pin(async move {
+                    sleep(Duration::from_secs(1)).await;
+                    if counted.fetch_add(1, Ordering::SeqCst) < 3 { Err(unavailable().into()) } else { Ok(2) }
+                }))
+            }
+            4 => Mapped::Ready(Err("it is bad".into())),
+            6 => Mapped::Pending(Box::pin(async { Err("it is also bad".into()) })),
+            offset => Mapped::Ready(Ok(offset)),
+        })
+        .map(|offset| Mapped::Ready(Ok(offset)))
+        .reduce(sink.clone())
+        .reduce_err(dead_letters.clone());
+    let mut consumer = start(strategy).await;
+    consumer.assign(&[0]).await;
+    consumer.fetch(0, 0..8);
+    committed(&consumer, 8).await;
+    assert_eq!(sink.rows(), [0, 1, 2, 3, 5, 7]);
+    assert_eq!(tries.load(Ordering::SeqCst), 4);
+    let expected =
+        ["t/0 offset 4 failed at map 1: it is bad", "t/0 offset 6 failed at map 1: it is also bad"];
+    assert_eq!(dead_letters.texts(), expected);
     consumer.stop().await.unwrap();
 }
 
