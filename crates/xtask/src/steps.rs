@@ -230,6 +230,10 @@ fn features() -> Vec<Cargo> {
         let alone = format!("--package kmr-sinks --no-default-features --features {feature}");
         all.push(check(&format!("kmr-sinks, {feature} alone"), &format!("--all-targets {alone}")));
     }
+    for feature in ["csv", "raw", "registry", "avro", "protobuf", "tls", "testing"] {
+        let alone = format!("--package kmr-formats --no-default-features --features {feature}");
+        all.push(check(&format!("kmr-formats, {feature} alone"), &alone));
+    }
     // Without the tests, and so without the feature `testing` of kmr-core.
     all.push(check("kmr-status alone", "--package kmr-status"));
     all

@@ -1,0 +1,154 @@
+//! What records become, and input that is bad in each way.
+
+use kmr_core::{Mapped, OwnedRecord};
+use kmr_formats::testing::TestRegistry;
+use kmr_formats::{Avro, Protobuf};
+use prost::Message;
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::kit::{Outcome, avro, framed, number_schema, protobuf, registry, row};
+
+/// Generated code has this form.
+#[derive(Clone, PartialEq, Message)]
+struct Reading {
+    #[prost(int64, tag = "1")]
+    id: i64,
+    #[prost(string, optional, tag = "2")]
+    tag: Option<String>,
+    #[prost(double, tag = "3")]
+    ratio: f64,
+    #[prost(bytes, tag = "4")]
+    raw: Vec<u8>,
+    #[prost(message, optional, boxed, tag = "5")]
+    next: Option<Box<Reading>>,
+}
+
+const READING: &str = r#"syntax = "proto3";
+package x;
+import "shared/kind.proto";
+import "google/protobuf/timestamp.proto";
+message Other {
+  message Inner { uint64 n = 1; }
+}
+message Reading {
+  int64 id = 1;
+  optional string tag = 2;
+  double ratio = 3;
+  bytes raw = 4;
+  Reading next = 5;
+  Kind kind = 6;
+  google.protobuf.Timestamp at = 7;
+  map<int32, string> names = 8;
+}
+"#;
+
+fn register(server: &TestRegistry) {
+    let kind = r#"syntax = "proto3"; package x; enum Kind { NONE = 0; SALE = 1; }"#;
+    server.register_version("kind", 3, json!({ "schema": kind, "schemaType": "PROTOBUF" }));
+    let reference = json!({ "name": "shared/kind.proto", "subject": "kind", "version": 3 });
+    server.register(5, json!({ "schema": READING, "schemaType": "PROTOBUF", "references": [reference] }));
+}
+
+#[tokio::test]
+async fn messages_of_protobuf_become_json_and_types() {
+    let server = TestRegistry::start().await.unwrap();
+    register(&server);
+    let registry = registry(&server.url());
+    let next = Some(Box::new(Reading { id: 1 << 60, ..Reading::default() }));
+    let reading =
+        Reading { id: -5, tag: Some("a".to_owned()), ratio: f64::INFINITY, raw: vec![0, 255], next };
+    // Kind, time and names, which the type does not have.
+    let names = [&[0x42, 5, 8, 7, 0x12, 1, b'b'][..], &[0x42, 5, 8, 6, 0x12, 1, b'a']].concat();
+    let more = [&reading.encode_to_vec()[..], &[0x30, 1, 0x3a, 2, 0x08, 5], &names].concat();
+    let payload = framed(5, &[&[2, 2][..], &more].concat());
+    let Outcome::Row(text) = protobuf(&registry, payload.clone()).await else { panic!("a row") };
+    let value: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let next = json!({ "id": 1_i64 << 60, "ratio": 0.0, "raw": "", "kind": "NONE", "names": {} });
+    let expected = json!({
+        "id": -5, "tag": "a", "ratio": "inf", "raw": "AP8=", "next": next, "kind": "SALE",
+        "at": "1970-01-01T00:00:05Z", "names": { "6": "a", "7": "b" },
+    });
+    // In the same order in each process, because exactly-once mode compares rows.
+    assert!(text.contains(r#""names":{"6":"a","7":"b"}"#), "{text}");
+    assert_eq!(value, expected);
+
+    let record = OwnedRecord::new("t", 0, 0).with_payload(payload);
+    assert_eq!(Protobuf::message::<Reading>(&record.as_record()).unwrap(), reading);
+    #[derive(Debug, PartialEq, Deserialize)]
+    struct Typed {
+        id: i64,
+        kind: String,
+    }
+    let Mapped::Ready(typed) = Protobuf::new(registry.clone()).typed::<Typed>()(&record.as_record()) else {
+        panic!("the schema is cached")
+    };
+    assert_eq!(typed.unwrap(), Typed { id: -5, kind: "SALE".to_owned() });
+
+    // The first message of the file, and one inside of it.
+    assert_eq!(protobuf(&registry, framed(5, &[0])).await, row("{}"));
+    assert_eq!(protobuf(&registry, framed(5, &[4, 0, 0, 8, 7])).await, row("{\"n\":7}"));
+    assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn bad_messages_of_protobuf_are_dead_letters_that_name_their_place() {
+    let server = TestRegistry::start().await.unwrap();
+    register(&server);
+    server.register(6, json!({ "schema": "syntax = \"proto3\"; message {", "schemaType": "PROTOBUF" }));
+    server.register(7, number_schema());
+    let registry = registry(&server.url());
+    // Each level is in the length of the one around it.
+    let mut deep = Vec::new();
+    for _ in 0..10_000 {
+        let mut outer = vec![0x2a];
+        prost::encoding::encode_varint(deep.len() as u64, &mut outer);
+        outer.extend_from_slice(&deep);
+        deep = outer;
+    }
+    let large = [&[0x0a, 0x80, 0x80, 0x40][..], &[0x31; 1 << 20]].concat();
+    for (payload, expected) in [
+        (Vec::new(), "Protobuf, byte 0: the record is empty"),
+        (b"{\"id\": 5}".to_vec(), "Protobuf, byte 0: the record starts like JSON"),
+        (b"\xef\xbb\xbf".to_vec(), "Protobuf, byte 0: the record starts like JSON"),
+        (framed(5, &[]), "Protobuf, schema 5, byte 5: the record ends within the numbers"),
+        (framed(5, &[2, 8]), "Protobuf, schema 5, byte 5: the schema has no message with the numbers [4]"),
+        (framed(5, &[2, 2, 8]), "Protobuf, schema 5, byte 7: no message of x.Reading"),
+        (framed(5, &[2, 2, 0x12, 1, 0xff]), "Protobuf, schema 5, byte 7: no message of x.Reading"),
+        (framed(5, &[&[2, 2][..], &deep].concat()), "Protobuf, schema 5, byte 7: no message of x.Reading"),
+        (framed(5, &[&[2, 2][..], &large].concat()), "Protobuf, schema 5, byte 7: no message of x.Reading"),
+        (framed(6, &[0]), "Protobuf, schema 6, byte 0: the schema is wrong: "),
+        (framed(7, &[0]), "Protobuf, schema 7, byte 0: the schema is of another type: Avro"),
+    ] {
+        let outcome = protobuf(&registry, payload).await;
+        let Outcome::DeadLetter(text) = outcome else { panic!("{expected}: {outcome:?}") };
+        assert!(text.starts_with(expected), "{expected}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn bad_records_of_avro_are_dead_letters_that_name_their_place() {
+    let server = TestRegistry::start().await.unwrap();
+    server.register(7, number_schema());
+    let registry = registry(&server.url());
+    for (payload, expected) in [
+        (Vec::new(), "Avro, byte 0: the record is empty"),
+        (b"{\"n\": 5}".to_vec(), "Avro, byte 0: the record starts like JSON"),
+        (b"\xef\xbb\xbf{}".to_vec(), "Avro, byte 0: the record starts like JSON"),
+        (b"\0\0\0".to_vec(), "Avro, byte 0: the record ends within the five bytes"),
+        (framed(7, &[]), "Avro, schema 7, path $.n, byte 5: the record ends within a number"),
+        (framed(7, &[2, 2]), "Avro, schema 7, byte 6: 1 more bytes after the value"),
+    ] {
+        // The first time after the schema was fetched, the second time with the cached one.
+        for _ in 0..2 {
+            let outcome = avro(&registry, payload.clone()).await;
+            let Outcome::DeadLetter(text) = outcome else { panic!("{expected}: {outcome:?}") };
+            assert!(text.starts_with(expected), "{expected}: {text}");
+        }
+    }
+    let tombstone = OwnedRecord::new("t", 0, 0);
+    let Mapped::Ready(Err(error)) = Avro::new(registry).rows::<Vec<u8>>()(&tombstone.as_record()) else {
+        panic!("an error at once")
+    };
+    assert!(error.to_string().contains("tombstone"), "{error}");
+}
