@@ -39,6 +39,7 @@ mod doctor;
 mod exactly_once;
 mod faults;
 mod fold_tables;
+mod formats;
 mod gaps;
 mod kafka_sink;
 mod lag;

@@ -17,20 +17,24 @@ const TABLE: &str = "CREATE TABLE events (id UInt64, at DateTime64(3, 'UTC'), en
                      SETTINGS non_replicated_deduplication_window = 10000";
 
 /// A topic, a table, and the file of a pipeline between them.
-struct Walk {
-    topic: Topic,
-    dead: Topic,
-    database: Database,
+pub(crate) struct Walk {
+    pub(crate) topic: Topic,
+    pub(crate) dead: Topic,
+    pub(crate) database: Database,
     group: String,
     file: PathBuf,
 }
 
 impl Walk {
     async fn new(name: &str, pipeline: &str) -> Result<Self> {
+        Self::with_table(name, TABLE, pipeline).await
+    }
+
+    pub(crate) async fn with_table(name: &str, table: &str, pipeline: &str) -> Result<Self> {
         let kafka = Kafka::shared().await?;
         let (topic, dead) = (kafka.create_topic(name, 2).await?, kafka.create_topic(name, 1).await?);
         let database = ClickHouse::shared().await?.database(name).await?;
-        database.exec(TABLE).await?;
+        database.exec(table).await?;
         let group = unique(name);
         let file = std::env::temp_dir().join(format!("{group}.toml"));
         let walk = Self { topic, dead, database, group, file };
@@ -54,13 +58,13 @@ impl Walk {
         self.file.to_str().context("the file's path is UTF-8")
     }
 
-    async fn start(&self) -> Result<Process> {
+    pub(crate) async fn start(&self) -> Result<Process> {
         let mut command = Command::new(kmr_program().await?);
         command.args(["run", self.path()?]).env("KMR_TEST_TABLE", "events");
         Process::spawn(command)
     }
 
-    async fn committed(&self, process: &Process) -> Result<()> {
+    pub(crate) async fn committed(&self, process: &Process) -> Result<()> {
         wait_until(Deadline::seconds(90), "all records are committed", async || {
             ensure!(!process.stderr().contains("error:"), "{}", process.stderr());
             Ok(self.topic.lag(&self.group).await? == 0)

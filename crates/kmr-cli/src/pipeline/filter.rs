@@ -42,6 +42,15 @@ impl Conditions {
         self.0.is_empty()
     }
 
+    /// Whether the record meets the conditions that come before the first one on a path. A record
+    /// that does not is not decoded.
+    pub(super) fn accept_undecoded(&self, record: &Record<'_>) -> bool {
+        let before = self.0.iter().take_while(|test| !matches!(test.subject, Subject::Path(_)));
+        let Ok(row) = JsonRow::from_record(record);
+        // A condition on the key or a header reads no row, so it has no error.
+        before.into_iter().all(|test| test.accepts(record, &row).unwrap_or(true))
+    }
+
     /// Whether the record, with this row of it, meets all conditions. Conditions on a path do not
     /// apply to a record without a payload.
     ///

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use kmr_cli_support::output;
 
-use super::file::{File, Fold, FoldedColumn, Function, KeyEntry, Objects, Pipeline, Sink, Tombstones};
+use super::file::{File, Fold, FoldedColumn, Format, Function, KeyEntry, Objects, Pipeline, Sink, Tombstones};
 use super::filter::shown;
 use super::load::load;
 use super::value::{Text, Texts};
@@ -73,7 +73,7 @@ fn way(pipeline: &Pipeline) -> Vec<Part> {
         way.push(filter);
     }
     if matches!(pipeline.sink(), Sink::ClickHouse(_)) {
-        way.push(json(pipeline));
+        way.push(decoder(pipeline));
     }
     way.extend(pipeline.fold.as_ref().map(fold));
     way.push(sink(pipeline));
@@ -85,11 +85,13 @@ fn lower(choice: impl std::fmt::Debug) -> String {
     format!("{choice:?}").to_lowercase()
 }
 
-fn json(pipeline: &Pipeline) -> Part {
-    let objects = match pipeline.json.objects {
-        Objects::One => "one object a record",
-        Objects::Many => "any number of objects a record",
+fn decoder(pipeline: &Pipeline) -> Part {
+    let objects = match (pipeline.format, pipeline.json.objects) {
+        (Format::Csv, _) => "an object a line",
+        (_, Objects::One) => "one object a record",
+        (_, Objects::Many) => "any number of objects a record",
     };
+    let registry = pipeline.registry.as_ref().map(|registry| format!("registry {}", registry.urls.shown()));
     let columns = pipeline.columns.iter().map(|(name, column)| match &column.path {
         _ if column.leave_out => format!("{name} is left to the server"),
         Some(path) => format!("{name} from {}", path.iter().collect::<Vec<_>>().join(".")),
@@ -103,7 +105,8 @@ fn json(pipeline: &Pipeline) -> Part {
         [] => String::new(),
         _ => format!("of the record: {}", of_record.join(", ")),
     };
-    Part::new("json", [objects.to_owned()].into_iter().chain(columns).chain([of_record]))
+    let values = [objects.to_owned()].into_iter().chain(registry).chain(columns).chain([of_record]);
+    Part::new(pipeline.format.name(), values)
 }
 
 fn fold(fold: &Fold) -> Part {

@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, anyhow, bail, ensure};
 
 use super::document::Document;
-use super::file::{ClickHouse, File, Pipeline, Sink, Tombstones, Unknown};
+use super::file::{ClickHouse, File, Format, Objects, Pipeline, Sink, Tombstones, Unknown};
 use super::fold::Plan;
 use super::problem;
 
@@ -90,7 +90,8 @@ fn check(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()> {
 /// The sections of sinks.
 const SINKS: [&str; 3] = ["clickhouse", "kafka", "stdout"];
 /// The sections that only a table needs.
-const OF_TABLES: [&str; 4] = ["json", "columns", "fold", "record_columns"];
+const OF_TABLES: [&str; 9] =
+    ["json", "columns", "fold", "record_columns", "registry", "avro", "protobuf", "csv", "raw"];
 
 fn check_sink(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()> {
     let sinks: Vec<String> = SINKS.into_iter().filter_map(|name| section.place(name)).collect();
@@ -107,8 +108,15 @@ fn check_sink(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()> {
         ),
     }
     if let Sink::ClickHouse(clickhouse) = pipeline.sink() {
+        check_format(pipeline, section)?;
         return check_table(pipeline, clickhouse);
     }
+    ensure!(
+        pipeline.format == Format::Json,
+        "format = {:?} belongs to the sink [{}.clickhouse]; this sink writes records as they are",
+        pipeline.format.name(),
+        section.name
+    );
     ensure!(!pipeline.exactly_once, "exactly_once needs the sink [{}.clickhouse]", section.name);
     if let Some(place) = OF_TABLES.into_iter().find_map(|name| section.place(name)) {
         bail!(
@@ -125,6 +133,36 @@ fn check_sink(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()> {
             "kafka.topic {topic:?} is one of source.topics: its records would be written again without end"
         );
     }
+    Ok(())
+}
+
+/// The sections of formats, with the formats that have them.
+const OF_FORMATS: [(&str, &[Format]); 5] = [
+    ("registry", &[Format::Avro, Format::Protobuf]),
+    ("avro", &[Format::Avro]),
+    ("protobuf", &[Format::Protobuf]),
+    ("csv", &[Format::Csv]),
+    ("raw", &[Format::Raw]),
+];
+
+fn check_format(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()> {
+    let format = pipeline.format;
+    for (name, formats) in OF_FORMATS {
+        if let Some(place) = section.place(name).filter(|_| !formats.contains(&format)) {
+            let names: Vec<_> = formats.iter().map(|format| format!("{:?}", format.name())).collect();
+            bail!("{place} belongs to format = {}; it is {:?}", names.join(" or "), format.name());
+        }
+    }
+    ensure!(
+        pipeline.registry.is_some() || !format.needs_registry(),
+        "format = {:?} needs the section [{}.registry] with its urls",
+        format.name(),
+        section.name
+    );
+    ensure!(
+        format == Format::Json || pipeline.json.objects == Objects::One,
+        "json.objects = \"many\" is for format = \"json\""
+    );
     Ok(())
 }
 
@@ -257,6 +295,37 @@ max_age = "2s"
             assert!(text.contains("pipeline `orders`") && text.contains(expected), "{text}");
         }
         assert!(error("").contains("no pipeline"));
+    }
+
+    #[test]
+    fn a_format_has_its_sections_and_no_others() {
+        let pipeline = "[p.source]\nbrokers = \"a\"\ntopics = \"t\"\ngroup = \"g\"\n\
+                        [p.clickhouse]\nurls = \"http://c\"\ntable = \"t\"\n";
+        let registry = "[p.registry]\nurls = \"http://r\"\n";
+        for (format, more, expected) in [
+            ("avro", "", "format = \"avro\" needs the section [p.registry]"),
+            ("protobuf", "", "needs the section [p.registry]"),
+            (
+                "csv",
+                registry,
+                "[p.registry] in line 10 belongs to format = \"avro\" or \"protobuf\"; it is \"csv\"",
+            ),
+            ("json", "[p.raw]\nfield = \"a\"\n", "[p.raw] in line 10 belongs to format = \"raw\""),
+            ("raw", "[p.json]\nobjects = \"many\"\n", "json.objects"),
+            ("arvo", "", "did you mean `avro`?"),
+        ] {
+            let text = error(&format!("[p]\nformat = \"{format}\"\n{pipeline}{more}"));
+            assert!(text.contains(expected), "{format}: {text}");
+        }
+        for (format, more) in
+            [("avro", registry), ("protobuf", registry), ("csv", ""), ("raw", ""), ("json_schema", "")]
+        {
+            let file = format!("[p]\nformat = \"{format}\"\n{pipeline}{more}");
+            assert!(parse(Path::new("kmr.toml"), &file).is_ok(), "{format}");
+        }
+        let stdout =
+            "[p]\nformat = \"csv\"\n[p.source]\nbrokers = \"a\"\ntopics = \"t\"\ngroup = \"g\"\n[p.stdout]\n";
+        assert!(error(stdout).contains("format = \"csv\" belongs to the sink [p.clickhouse]"));
     }
 
     #[test]

@@ -1,12 +1,11 @@
-//! Pipelines from a file in TOML: topics of JSON into ClickHouse tables or other topics, without a
-//! program.
+//! Pipelines from a file in TOML: topics into ClickHouse tables or other topics, without a program.
 //!
 //! - `file` has the file as types, `value` the texts, times and sizes in it.
 //! - `load` reads it, `document` has the lines of its values, and `problem` is the error of a place
 //!   in it.
 //! - `consumer` makes a consumer of a pipeline. `client` has its Kafka settings, `strategy` its
-//!   stages, `filter` the conditions of its filter, `fold` its fold, and `writer` the writer of its
-//!   table.
+//!   stages, `filter` the conditions of its filter, `decoder` its format, `fold` its fold, and
+//!   `writer` the writer of its table.
 //! - `settings` shows the settings in force.
 //! - `init` writes a file for a topic and a table.
 //! - `supervisor` starts, replaces and drains pipelines for `run`.
@@ -22,6 +21,7 @@ mod check;
 mod client;
 mod connect;
 mod consumer;
+mod decoder;
 mod document;
 mod file;
 mod filter;

@@ -2,22 +2,25 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::anyhow;
 use kmr_core::{
-    BoxError, ClientConfig, DeadLetter, OwnedRecord, Pipeline as Strategy, Record, processing_strategy,
+    BoxError, ClientConfig, DeadLetter, Mapped, OwnedRecord, Pipeline as Strategy, Record, RetryPolicy,
+    processing_strategy,
 };
 use kmr_sinks::clickhouse::{ClickHouseError, JsonRow, JsonRows};
 use kmr_sinks::{ClickHouseWriter, KafkaMessage, KafkaWriter, OsStreamWriter};
 
 use super::client::producer_config;
+use super::decoder::{DecodeMany, DecodeOne, Decoder};
 use super::file::{Kafka, Objects, Pipeline, Sink, Tombstones};
 use super::filter::Conditions;
 use super::fold::{self, Plan};
 use super::writer::writer;
 
 /// A batch of dead letters is sent after this time at the latest.
-const DEAD_LETTER_AGE: std::time::Duration = std::time::Duration::from_secs(1);
+const DEAD_LETTER_AGE: Duration = Duration::from_secs(1);
 
 /// Where dead letters go.
 enum Errors {
@@ -30,19 +33,28 @@ macro_rules! stages {
     ($kind:ident => $map:expr, reduce => $sink:expr, $errors:expr) => {
         match $errors {
             Errors::Topic(errors) => {
-                processing_strategy!({ $kind => $map, reduce => $sink, reduce_err => errors })
+                processing_strategy!({
+                    map_retry => until_available(), $kind => $map, reduce => $sink, reduce_err => errors
+                })
             }
             Errors::Stream(errors) => {
-                processing_strategy!({ $kind => $map, reduce => $sink, reduce_err => errors })
+                processing_strategy!({
+                    map_retry => until_available(), $kind => $map, reduce => $sink, reduce_err => errors
+                })
             }
         }
     };
 }
 
+/// Records wait for a registry that is unavailable. They do not become dead letters.
+fn until_available() -> RetryPolicy {
+    RetryPolicy::default().with_give_up_after(None)
+}
+
 /// The stages of `pipeline`. `config`: the settings of its consumer.
 ///
 /// # Errors
-/// A condition of the filter is wrong.
+/// A condition of the filter is wrong, or a setting of the format.
 pub(super) fn strategy(pipeline: &Pipeline, config: ClientConfig) -> anyhow::Result<Strategy> {
     let conditions = Conditions::new(&pipeline.filter).map_err(|problem| anyhow!(problem))?;
     let gate = Gate { conditions, tombstones: pipeline.source.tombstones };
@@ -56,10 +68,15 @@ pub(super) fn strategy(pipeline: &Pipeline, config: ClientConfig) -> anyhow::Res
         Sink::ClickHouse(table) => {
             let rows = writer(pipeline, table);
             let plan = pipeline.fold.as_ref().map(|fold| Plan::new(pipeline, fold)).transpose();
-            match (plan.map_err(|problem| anyhow!(problem))?, pipeline.json.objects) {
-                (None, Objects::One) => stages!(filter_map => gate.row(), reduce => rows, errors),
-                (None, Objects::Many) => stages!(flat_map => gate.rows(), reduce => rows, errors),
-                (Some(plan), objects) => folded(gate, plan, objects, rows, errors),
+            let plan = plan.map_err(|problem| anyhow!(problem))?;
+            match (Decoder::new(pipeline)?, pipeline.json.objects, plan) {
+                (decoder, objects, Some(plan)) => folded(gate, plan, (decoder, objects), rows, errors),
+                (Decoder::One(decode), ..) => {
+                    stages!(filter_map => gate.decoded(decode), reduce => rows, errors)
+                }
+                (Decoder::Many(decode), ..) => stages!(flat_map => gate.lines(decode), reduce => rows, errors),
+                (Decoder::Json, Objects::One, None) => stages!(filter_map => gate.row(), reduce => rows, errors),
+                (Decoder::Json, Objects::Many, None) => stages!(flat_map => gate.rows(), reduce => rows, errors),
             }
         }
         Sink::Kafka(kafka) => {
@@ -77,7 +94,7 @@ pub(super) fn strategy(pipeline: &Pipeline, config: ClientConfig) -> anyhow::Res
 fn folded(
     gate: Gate,
     plan: Plan,
-    objects: Objects,
+    (decoder, objects): (Decoder, Objects),
     rows: ClickHouseWriter<JsonRow>,
     errors: Errors,
 ) -> Strategy {
@@ -87,9 +104,15 @@ fn folded(
         move |row: fold::Row| plan.finish(&row)
     };
     let rows = fold::by_key().finish_into(finish, rows);
-    match objects {
-        Objects::One => stages!(filter_map => gate.folded(plan), reduce => rows, errors),
-        Objects::Many => stages!(flat_map => gate.each_folded(plan), reduce => rows, errors),
+    match (decoder, objects) {
+        (Decoder::One(decode), _) => {
+            stages!(filter_map => gate.decoded_folded(decode, plan), reduce => rows, errors)
+        }
+        (Decoder::Many(decode), _) => {
+            stages!(flat_map => gate.lines_folded(decode, plan), reduce => rows, errors)
+        }
+        (Decoder::Json, Objects::One) => stages!(filter_map => gate.folded(plan), reduce => rows, errors),
+        (Decoder::Json, Objects::Many) => stages!(flat_map => gate.each_folded(plan), reduce => rows, errors),
     }
 }
 
@@ -167,6 +190,74 @@ impl Gate {
         move |record: &Record<'_>| rows(record)?.map(|object| plan.row(record, &object)).collect()
     }
 
+    /// The decoded row of a record, or none for a record that is skipped.
+    fn decoded(
+        self,
+        decode: DecodeOne,
+    ) -> impl Fn(&Record<'_>) -> Mapped<Option<JsonRow>> + Send + Sync + 'static {
+        move |record: &Record<'_>| {
+            if self.skips(record) || !self.conditions.accept_undecoded(record) {
+                return Mapped::Ready(Ok(None));
+            }
+            match decode(record) {
+                Mapped::Ready(row) => {
+                    Mapped::Ready(row.and_then(|row| accepted(&self.conditions, record, row)))
+                }
+                Mapped::Pending(row) => {
+                    let (conditions, record) = (self.conditions.clone(), record.to_owned());
+                    Mapped::Pending(Box::pin(async move {
+                        let row = row.await?;
+                        accepted(&conditions, &record.as_record(), row)
+                    }))
+                }
+            }
+        }
+    }
+
+    /// The decoded rows of a record.
+    fn lines(
+        self,
+        decode: DecodeMany,
+    ) -> impl Fn(&Record<'_>) -> Result<Vec<JsonRow>, BoxError> + Send + Sync + 'static {
+        move |record: &Record<'_>| {
+            if self.skips(record) || !self.conditions.accept_undecoded(record) {
+                return Ok(Vec::new());
+            }
+            let rows = decode(record)?.into_iter();
+            rows.filter_map(|row| accepted(&self.conditions, record, row).transpose()).collect()
+        }
+    }
+
+    /// The decoded row of a record for a fold.
+    fn decoded_folded(
+        self,
+        decode: DecodeOne,
+        plan: Arc<Plan>,
+    ) -> impl Fn(&Record<'_>) -> Mapped<Option<fold::Row>> + Send + Sync + 'static {
+        let decoded = self.decoded(decode);
+        move |record: &Record<'_>| match decoded(record) {
+            Mapped::Ready(row) => {
+                Mapped::Ready(row.and_then(|row| row.map(|object| plan.row(record, &object)).transpose()))
+            }
+            Mapped::Pending(row) => {
+                let (plan, record) = (Arc::clone(&plan), record.to_owned());
+                Mapped::Pending(Box::pin(async move {
+                    row.await?.map(|object| plan.row(&record.as_record(), &object)).transpose()
+                }))
+            }
+        }
+    }
+
+    /// The decoded rows of a record for a fold.
+    fn lines_folded(
+        self,
+        decode: DecodeMany,
+        plan: Arc<Plan>,
+    ) -> impl Fn(&Record<'_>) -> Result<Vec<fold::Row>, BoxError> + Send + Sync + 'static {
+        let lines = self.lines(decode);
+        move |record: &Record<'_>| lines(record)?.iter().map(|object| plan.row(record, object)).collect()
+    }
+
     /// The record as a message.
     fn message(
         self,
@@ -194,6 +285,11 @@ impl Gate {
     fn skips(&self, record: &Record<'_>) -> bool {
         record.payload().is_none() && self.tombstones == Tombstones::Skip
     }
+}
+
+/// The row, if it meets the conditions.
+fn accepted(conditions: &Conditions, record: &Record<'_>, row: JsonRow) -> Result<Option<JsonRow>, BoxError> {
+    Ok(conditions.accept(record, &row)?.then_some(row))
 }
 
 /// The rows of a record.

@@ -11,11 +11,13 @@ use serde::{Deserialize, Serialize};
 
 mod filter;
 mod fold;
+mod format;
 mod json;
 mod sinks;
 
 pub(super) use filter::{Condition, Filter, Scalar};
 pub(super) use fold::{Fold, FoldedColumn, Function, KeyColumn, KeyEntry};
+pub(super) use format::{Avro, Bytes, Csv, Format, Protobuf, Raw, Registry, Times};
 pub(super) use json::{
     Column, Duplicates, EpochUnit, ExcessDigits, Json, LocalTimes, Missing, Nulls, Objects, OutOfRange,
     Strictness, Unknown,
@@ -36,6 +38,18 @@ pub(super) struct Pipeline {
     /// Conditions that a record must meet. Others are committed without further processing.
     #[serde(default)]
     pub(super) filter: Filter,
+    /// How payloads are read.
+    #[serde(default)]
+    pub(super) format: Format,
+    pub(super) registry: Option<Registry>,
+    #[serde(default)]
+    pub(super) avro: Avro,
+    #[serde(default)]
+    pub(super) protobuf: Protobuf,
+    #[serde(default)]
+    pub(super) csv: Csv,
+    #[serde(default)]
+    pub(super) raw: Raw,
     #[serde(default)]
     pub(super) json: Json,
     /// How single columns are filled, by their names.
