@@ -36,7 +36,7 @@ impl Raw {
         Self { binary }
     }
 
-    /// A `map` stage: an object of JSON with one field, which is the payload. An empty payload is an
+    /// A `map` stage: an object of JSON with one field, the payload. An empty payload is an
     /// empty text.
     pub fn rows<R: From<Vec<u8>> + Send + 'static>(
         self,

@@ -62,7 +62,7 @@ impl TestRegistry {
         let listener = TcpListener::bind(address).await?;
         let address = listener.local_addr()?;
         let router = Router::new().fallback(answer).with_state(Arc::clone(&state));
-        // It ends with the task, and without one there is nobody to tell.
+        // It ends with the task. Without a task, no caller waits for it.
         let server = tokio::spawn(async move { drop(axum::serve(listener, router).await) });
         Ok(Self { address, state, server })
     }

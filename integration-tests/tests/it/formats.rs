@@ -1,5 +1,5 @@
-//! `kmr run FILE` with formats other than JSON, on real Kafka and ClickHouse. The Schema Registry is
-//! that of kmr-formats for tests.
+//! `kmr run FILE` with formats other than JSON, on real Kafka and ClickHouse. The Schema Registry
+//! is that of kmr-formats for tests.
 
 use anyhow::{Result, ensure};
 use integration_tests::{Deadline, Message, Signal, test_name, wait_until};
@@ -133,7 +133,7 @@ async fn avro_of_two_schema_versions_is_stored_once_through_kills() -> Result<()
     let colors = "color = multiIf(id < 1200 ? id % 3 = 0 : id = 1201, ['red', 'blue'][id % 2 + 1], 'none')";
     assert_eq!(count(colors).await?, 1_202);
     let dead_letters = content(&walk.dead).await?;
-    let errors: Vec<_> = dead_letters.iter().filter_map(|letter| header(letter, "kmr.error")).collect();
+    let errors: Vec<_> = dead_letters.iter().filter_map(|dead| header(dead, "kmr.error")).collect();
     ensure!(errors.len() == 3, "{errors:?}");
     ensure!(errors[0].starts_with("schema 99: ") && errors[0].contains(&registry.url()), "{errors:?}");
     assert_eq!(header(&dead_letters[0], "kmr.code"), Some("40403"));
@@ -171,7 +171,7 @@ async fn records_wait_for_a_registry_that_is_unavailable_and_none_is_lost() -> R
     let registry = stopped.start().await?;
     walk.committed(&process).await?;
 
-    // It answers, but not as a registry: a proxy without one behind it.
+    // It answers, but not as a registry: a proxy whose registry is down.
     registry.set_fault(Some(Fault::Status(503, "no healthy upstream".to_owned())));
     process.end(Signal::Kill, Deadline::seconds(10)).await?;
     let mut process = walk.start().await?;

@@ -162,8 +162,7 @@ async fn the_example_counts_each_record_once_through_kills_and_verify_proves_it(
     let (code, output) = minutes.verify().await?;
     ensure!(code == Some(0) && output.contains("0 missing, 0 double. PASSED"), "{output}");
     let dead_letters = content(&minutes.dead).await?;
-    let mut errors: Vec<&str> =
-        dead_letters.iter().filter_map(|letter| header(letter, "kmr.error")).collect();
+    let mut errors: Vec<&str> = dead_letters.iter().filter_map(|dead| header(dead, "kmr.error")).collect();
     errors.sort_unstable();
     ensure!(errors.len() == 2, "{errors:?}");
     ensure!(errors.iter().any(|error| error.contains("column `millis`")), "{errors:?}");
@@ -188,7 +187,7 @@ async fn records_with_several_objects_are_folded_and_a_row_that_overflows_takes_
     let totals = minutes.totals().await?;
     assert_eq!((totals.visits, totals.millis, totals.slowest, totals.pages), (3, 3, 2, 2));
     let dead_letters = content(&minutes.dead).await?;
-    let errors: Vec<&str> = dead_letters.iter().filter_map(|letter| header(letter, "kmr.error")).collect();
+    let errors: Vec<&str> = dead_letters.iter().filter_map(|dead| header(dead, "kmr.error")).collect();
     ensure!(errors.len() == 2 && errors.iter().all(|error| error.contains("`millis`")), "{errors:?}");
     Ok(())
 }

@@ -149,7 +149,7 @@ async fn a_folded_table_passes_and_a_deleted_or_doubled_row_is_named_with_its_pa
     audit.ends(1, &[], &[&named, &format!("{missing} missing, 0 double. FAILED")]).await?;
     audit.ends(0, &["--allow-missing", &missing.to_string()], &["allowed by --allow-missing"]).await?;
 
-    // The rows are there again, and one of another partition is double.
+    // The rows are inserted again, and one of another partition is double.
     audit
         .database
         .exec(&format!("INSERT INTO t SELECT partition, key, {missing}, 0 FROM kept LIMIT 1"))

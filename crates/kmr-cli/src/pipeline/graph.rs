@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::ValueEnum;
 use kmr_cli_support::output;
 
-use super::file::{File, Fold, FoldedColumn, Format, Function, KeyEntry, Objects, Pipeline, Sink, Tombstones};
+use super::file::{
+    File, Fold, FoldedColumn, Format, Function, KeyEntry, Objects, Pipeline, Sink, Tombstones,
+};
 use super::filter::shown;
 use super::load::load;
 use super::value::{Text, Texts};

@@ -74,9 +74,15 @@ pub(super) fn strategy(pipeline: &Pipeline, config: ClientConfig) -> anyhow::Res
                 (Decoder::One(decode), ..) => {
                     stages!(filter_map => gate.decoded(decode), reduce => rows, errors)
                 }
-                (Decoder::Many(decode), ..) => stages!(flat_map => gate.lines(decode), reduce => rows, errors),
-                (Decoder::Json, Objects::One, None) => stages!(filter_map => gate.row(), reduce => rows, errors),
-                (Decoder::Json, Objects::Many, None) => stages!(flat_map => gate.rows(), reduce => rows, errors),
+                (Decoder::Many(decode), ..) => {
+                    stages!(flat_map => gate.lines(decode), reduce => rows, errors)
+                }
+                (Decoder::Json, Objects::One, None) => {
+                    stages!(filter_map => gate.row(), reduce => rows, errors)
+                }
+                (Decoder::Json, Objects::Many, None) => {
+                    stages!(flat_map => gate.rows(), reduce => rows, errors)
+                }
             }
         }
         Sink::Kafka(kafka) => {

@@ -37,8 +37,8 @@ impl StaticMembership {
         self.lock().extend(partitions.iter().map(|partition| (partition.clone(), id.clone())));
     }
 
-    /// Why none of these offsets may be committed. `None`: the member is the one that the partitions
-    /// were assigned to.
+    /// Why none of these offsets may be committed. `None`: the partitions were assigned to this
+    /// member.
     pub(super) fn removal(&self, client: &Client, offsets: &[OffsetCommit]) -> Option<String> {
         let now = member_id(client.client()).unwrap_or_default();
         self.removed(&now, offsets)

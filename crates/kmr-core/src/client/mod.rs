@@ -11,7 +11,7 @@
 //!   and moving positions. `fetcher` makes the calls that move them. `fetch_limit` bounds what a
 //!   response unpacks to. `log_reach` compares positions with the ends of logs, with what
 //!   `statistics` show. `starts` reads offsets, and
-//!   `first_topics` tells what was added since. `commits` turns replies into outcomes. `topic_ids`
+//!   `first_topics` what was added since. `commits` turns replies into outcomes. `topic_ids`
 //!   and `logs` identify topics and their logs.
 //! * Members. `partition_calls` has what both kinds of members do. `kafka_member` is in a group,
 //!   with `membership` for static members.

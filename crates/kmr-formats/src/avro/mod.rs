@@ -98,7 +98,7 @@ impl Avro {
         })
     }
 
-    /// A `map` stage: each record as a value of the type `T`, whose fields are found by their names.
+    /// A `map` stage: each record as a value of the type `T`, by the names of its fields.
     /// `#[serde(default)]` is for fields that some versions of the schema do not have.
     ///
     /// Dates and times are the numbers of the schema. Decimals are text, or floats if the field is

@@ -67,7 +67,8 @@ impl Protobuf {
         })
     }
 
-    /// A `map` stage: each record as a value of the type `T`, by its JSON: see [`rows`](Self::rows).
+    /// A `map` stage: each record as a value of the type `T`, by its JSON. See
+    /// [`rows`](Self::rows).
     /// Code that prost generated needs neither JSON nor registry: see [`message`](Self::message).
     pub fn typed<T: DeserializeOwned + Send + 'static>(
         self,

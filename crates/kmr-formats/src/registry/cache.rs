@@ -21,11 +21,11 @@ const MOST_FAILED: usize = 1_000;
 pub(super) struct Cache {
     schemas: RwLock<HashMap<u32, Arc<RegisteredSchema>>>,
     /// Ids that are being fetched, or failed.
-    flights: Mutex<HashMap<u32, Arc<Flight>>>,
+    requests: Mutex<HashMap<u32, Arc<SharedRequest>>>,
 }
 
 /// The request for one id. Its holder fetches.
-type Flight = tokio::sync::Mutex<Option<Failure>>;
+type SharedRequest = tokio::sync::Mutex<Option<Failure>>;
 
 #[derive(Debug)]
 struct Failure {
@@ -48,8 +48,8 @@ impl Cache {
         fetch: impl Future<Output = Result<RegisteredSchema, RegistryError>>,
     ) -> Result<Arc<RegisteredSchema>, RegistryError> {
         let started = Instant::now();
-        let flight = self.flight(id);
-        let mut failure = flight.lock().await;
+        let request = self.request(id);
+        let mut failure = request.lock().await;
         if let Some(schema) = self.cached(id) {
             return Ok(schema);
         }
@@ -62,7 +62,7 @@ impl Cache {
                 let mut schemas = self.schemas.write().unwrap_or_else(PoisonError::into_inner);
                 schemas.insert(id, Arc::clone(&schema));
                 drop(schemas);
-                self.flights.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                self.requests.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
                 Ok(schema)
             }
             Err(error) => {
@@ -72,13 +72,13 @@ impl Cache {
         }
     }
 
-    fn flight(&self, id: u32) -> Arc<Flight> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if flights.len() >= MOST_FAILED && !flights.contains_key(&id) {
+    fn request(&self, id: u32) -> Arc<SharedRequest> {
+        let mut requests = self.requests.lock().unwrap_or_else(PoisonError::into_inner);
+        if requests.len() >= MOST_FAILED && !requests.contains_key(&id) {
             // Those in use are few: as many as records are mapped at once.
-            flights.retain(|_, flight| Arc::strong_count(flight) > 1);
+            requests.retain(|_, request| Arc::strong_count(request) > 1);
         }
-        Arc::clone(flights.entry(id).or_default())
+        Arc::clone(requests.entry(id).or_default())
     }
 }
 

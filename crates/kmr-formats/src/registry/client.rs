@@ -16,7 +16,7 @@ use serde::Deserialize;
 
 use super::RegistryError;
 use super::connector::Connector;
-use super::load::SchemaReply;
+use super::reply::SchemaReply;
 
 /// The largest response. Large schemas have a few hundred KiB.
 const LARGEST: usize = 16 << 20;
@@ -139,7 +139,7 @@ async fn read(response: Response<Incoming>, url: &str) -> Result<Reply, Fault> {
     }
     let error: Option<ErrorReply> = serde_json::from_slice(&body).ok();
     let code = error.as_ref().and_then(|error| error.error_code);
-    // A proxy without a registry behind it also answers with 404.
+    // A proxy whose registry is down also answers with 404.
     if status == StatusCode::NOT_FOUND && code.is_some_and(|code| NOT_FOUND.contains(&code)) {
         return Ok(Reply::NotFound { url: url.to_owned() });
     }

@@ -1,29 +1,12 @@
 //! Fetches a schema with all that it refers to.
 
-use serde::Deserialize;
-
 use super::RegistryError;
 use super::client::{Client, Reply};
+use super::reply::{ReferenceReply, SchemaReply};
 use super::schema::{RegisteredSchema, SchemaReference, SchemaType};
 
 /// References of one schema, direct and indirect. Real ones have a few dozen.
 pub(super) const MOST_REFERENCES: usize = 1_000;
-
-/// A schema in a response.
-#[derive(Debug, Deserialize)]
-pub(super) struct SchemaReply {
-    schema: String,
-    #[serde(rename = "schemaType")]
-    schema_type: Option<String>,
-    references: Option<Vec<ReferenceReply>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct ReferenceReply {
-    name: String,
-    subject: String,
-    version: i32,
-}
 
 /// A schema whose references are being fetched.
 struct Open {

@@ -11,6 +11,7 @@ mod config;
 mod connector;
 mod error;
 mod load;
+mod reply;
 mod schema;
 #[cfg(any(feature = "avro", feature = "protobuf"))]
 mod stage;

@@ -20,7 +20,8 @@ async fn a_registry_that_is_down_retries_records_until_it_is_back() {
     for _ in 0..2 {
         let outcome = avro(&registry, framed(7, &[2])).await;
         let Outcome::Retry(text) = outcome else { panic!("{outcome:?}") };
-        assert!(text.contains(&url) && text.to_lowercase().contains("refused"), "{text}");
+        let is_refused = text.to_lowercase().contains("refused"); // words: quoted
+        assert!(text.contains(&url) && is_refused, "{text}");
     }
     let _server = stopped.start().await.unwrap();
     assert_eq!(avro(&registry, framed(7, &[2])).await, row("{\"n\":1}"));
@@ -38,7 +39,7 @@ async fn only_answers_of_a_registry_about_the_schema_are_dead_letters() {
         ),
         (status(503, ""), "status 503"),
         (status(429, "slow down"), "status 429"),
-        // A proxy without a registry behind it.
+        // A proxy whose registry is down.
         (status(404, "default backend - 404"), "status 404"),
         (
             status(404, r#"{"error_code": 404, "message": "HTTP 404 Not Found"}"#),

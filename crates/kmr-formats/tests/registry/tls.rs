@@ -13,7 +13,7 @@ use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::kit::{avro, framed, number_schema, row};
 
-/// Accepts TLS in front of `server`. Returns the port, and the certificate in PEM.
+/// Accepts TLS for `server`. Returns the port, and the certificate in PEM.
 async fn proxy(server: &TestRegistry) -> (u16, String) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();

@@ -89,8 +89,8 @@ impl ClusterState {
         fetching.filter(has_item).map(|(partition, _)| partition.clone()).collect()
     }
 
-    /// Whether a client receives the ends of logs. As the consumer configures its client, exactly-once
-    /// mode and bounded runs do.
+    /// Whether a client receives the ends of logs. As the consumer configures its client,
+    /// exactly-once mode and bounded runs do.
     fn reports_ends(&self, id: MemberId) -> bool {
         self.clients.get(&id).is_some_and(|client| client.reports_ends)
     }
