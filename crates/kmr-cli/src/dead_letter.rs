@@ -1,7 +1,10 @@
 //! Dead letters as `KafkaWriter` writes them: what their headers say.
 
+use std::borrow::Cow;
+
+use kmr_core::__private::message_headers;
 use rdkafka::Message;
-use rdkafka::message::{BorrowedMessage, Headers};
+use rdkafka::message::BorrowedMessage;
 use serde_json::{Value, json};
 
 use kmr_cli_support::time::rfc3339;
@@ -53,13 +56,7 @@ pub(crate) mod header {
 const MOST_OFFSETS: u64 = 1 << 24;
 
 /// Name and value of a header.
-pub(crate) type HeaderRef<'m> = (&'m str, Option<&'m [u8]>);
-
-/// The headers of a message.
-pub(crate) fn headers<'m>(message: &'m BorrowedMessage<'_>) -> Vec<HeaderRef<'m>> {
-    let headers = message.headers();
-    headers.iter().flat_map(|headers| headers.iter()).map(|header| (header.key, header.value)).collect()
-}
+pub(crate) type HeaderRef<'m> = (Cow<'m, str>, Option<&'m [u8]>);
 
 /// The headers of a dead letter.
 struct Read<'h, 'm> {
@@ -244,7 +241,7 @@ impl DeadLetter {
 pub(crate) fn read(message: &BorrowedMessage<'_>, prefix: &str) -> Result<DeadLetter, String> {
     let millis = message.timestamp().to_millis();
     let offset = message.offset().unsigned_abs();
-    DeadLetter::of(message.partition(), offset, millis, &headers(message), prefix)
+    DeadLetter::of(message.partition(), offset, millis, &message_headers(message), prefix)
 }
 
 #[cfg(test)]
@@ -252,7 +249,8 @@ mod tests {
     use super::*;
 
     fn of(headers: &[(&str, &str)]) -> Result<DeadLetter, String> {
-        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, Some(value.as_bytes()))).collect();
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| ((*name).into(), Some(value.as_bytes()))).collect();
         DeadLetter::of(0, 12, Some(1000), &headers, "kmr.")
     }
 

@@ -191,7 +191,7 @@ pub use async_trait::async_trait;
 pub mod __private {
     pub use crate::client::{
         Bootstrap, GroupDescription, GroupError, GroupMember, GroupOffset, LiveClient, LiveClients,
-        describe_group, group_offsets,
+        describe_group, group_offsets, message_headers,
     };
     pub use crate::graph::build::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{

@@ -8,6 +8,7 @@ use clap::Args;
 use kmr_cli_support::numbers::counted;
 use kmr_cli_support::output;
 use kmr_cli_support::time::rfc3339;
+use kmr_core::__private::message_headers;
 use rdkafka::Message;
 use serde_json::{Value, json};
 
@@ -71,7 +72,7 @@ fn read(args: &ShowArgs) -> anyhow::Result<Shown> {
     let mut shown = None;
     let range = BTreeMap::from([(partition, offset..offset + 1)]);
     topic_reader::read(&topic.consumer, name, range, |message| {
-        let headers = dead_letter::headers(message);
+        let headers = message_headers(message);
         shown = Some(Shown {
             topic: name.clone(),
             dead_letter: dead_letter::read(message, &topic.prefix),
@@ -79,7 +80,7 @@ fn read(args: &ShowArgs) -> anyhow::Result<Shown> {
             millis: message.timestamp().to_millis(),
             headers: headers
                 .into_iter()
-                .map(|(key, value)| (key.to_owned(), value.map(<[u8]>::to_vec)))
+                .map(|(key, value)| (key.into_owned(), value.map(<[u8]>::to_vec)))
                 .collect(),
             key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().map(<[u8]>::to_vec),

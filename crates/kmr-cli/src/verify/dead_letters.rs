@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use kmr_core::__private::message_headers;
 use rdkafka::ClientConfig;
 
 use super::args::VerifyArgs;
 use super::offset_sets::OffsetSet;
 use super::topic_log;
-use crate::dead_letter::{Source, headers};
+use crate::dead_letter::Source;
 
 /// The dead letters of one topic's records.
 #[derive(Debug, Default)]
@@ -25,7 +26,7 @@ impl DeadLetters {
         let mut dead_letters = Self::default();
         for topic in &args.dead_letter_topics {
             topic_log::read_all(config, args, topic, |message| {
-                let named = Source::of(&headers(message), &args.dead_letter_prefix);
+                let named = Source::of(&message_headers(message), &args.dead_letter_prefix);
                 dead_letters.add(&args.kafka.topic, named);
             })?;
         }

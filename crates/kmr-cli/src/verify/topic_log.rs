@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::bail;
+use kmr_core::__private::message_headers;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::message::BorrowedMessage;
@@ -16,7 +17,7 @@ use rdkafka::{ClientConfig, Message};
 use super::args::VerifyArgs;
 use super::offset_sets::Bits;
 use super::partition_account::Bounds;
-use crate::dead_letter::{self, Source};
+use crate::dead_letter::Source;
 use crate::kafka_client;
 use crate::topic_reader::{self, Event, IDLE_TIMEOUT, LogConsumer, Next, REQUEST, assign, poll};
 
@@ -133,7 +134,7 @@ impl LogReader {
                 Some(Event::Record(message)) if message.partition() == self.partition => {
                     self.last_read = Some(message.offset().unsigned_abs());
                     if message.headers().is_some() {
-                        let repeated = Source::of_replay(&dead_letter::headers(&message), &self.prefix);
+                        let repeated = Source::of_replay(&message_headers(&message), &self.prefix);
                         self.replayed.extend(repeated.filter(|source| source.topic == self.topic));
                     }
                 }

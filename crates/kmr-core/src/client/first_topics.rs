@@ -1,8 +1,9 @@
 //! The topics at the start of a consumer. What is added later has no records from before the start.
 //!
 //! [`ResetPolicy::Latest`] skips what a topic holds when the group first reads it. Producers find a
-//! new partition before the consumer does, so there the policy would skip records that no member has
-//! read. Partitions and topics that are added while the consumer runs start at the lowest offset.
+//! new partition before the consumer does. So there the policy would skip records that no member
+//! has read. Partitions and topics that are added while the consumer runs start at the lowest
+//! offset.
 
 use std::collections::HashMap;
 use std::sync::{Arc, OnceLock};

@@ -69,6 +69,7 @@ pub use live_clients::{LiveClient, LiveClients};
 pub use native::groups::{
     GroupDescription, GroupError, GroupMember, GroupOffset, describe_group, group_offsets,
 };
+pub use native::message_headers::message_headers;
 pub(crate) use open::OpenOptions;
 pub use reset::reset_offsets;
 pub use subscription::subscription_matches;

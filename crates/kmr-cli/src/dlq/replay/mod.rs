@@ -19,6 +19,7 @@ use anyhow::{Context, bail};
 use clap::Args;
 use kmr_cli_support::numbers::counted;
 use kmr_cli_support::output;
+use kmr_core::__private::message_headers;
 use rdkafka::Message;
 use rdkafka::message::BorrowedMessage;
 
@@ -268,7 +269,7 @@ impl Replay<'_> {
             millis: dead_letter.source_millis,
             key: message.key().map(<[u8]>::to_vec),
             payload: message.payload().map(<[u8]>::to_vec),
-            headers: self.plan.headers(dead_letter, &dead_letter::headers(message)),
+            headers: self.plan.headers(dead_letter, &message_headers(message)),
             topic,
         })
     }

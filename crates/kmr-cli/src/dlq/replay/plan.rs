@@ -100,7 +100,7 @@ impl Plan {
         };
         let own = headers.iter().filter(|(name, _)| is_own(name));
         let mut kept: Vec<_> =
-            own.map(|(name, value)| ((*name).to_owned(), value.map(<[u8]>::to_vec))).collect();
+            own.map(|(name, value)| (name.clone().into_owned(), value.map(<[u8]>::to_vec))).collect();
         let mut add = |name: &str, value: String| {
             kept.push((format!("{}{name}", self.prefix), Some(value.into_bytes())));
         };
@@ -215,7 +215,8 @@ pub(super) mod tests {
             ("kmr.topic", value("orders")),
             ("kmr.error", value("no number")),
             ("kmr.missing", None),
-        ];
+        ]
+        .map(|(name, value)| (name.into(), value));
         let dead_letter = DeadLetter { replays: 1, attempt: 2, ..dead_letter() };
         let kept = plan(&[]).headers(&dead_letter, &headers);
         let kept: Vec<_> = kept

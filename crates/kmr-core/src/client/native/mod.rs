@@ -11,6 +11,7 @@
 //!   ends of logs;
 //! * `brokers`: adding bootstrap servers; `limits`: changing a limit of a running client;
 //! * `watermarks`: the end of a log by the last fetch response;
+//! * `message_headers`: the headers of a message of rdkafka;
 //! * `groups`: the members and committed offsets of any group;
 //! * `pattern`: matching names of topics; `raw`: strings, bytes and error codes of C.
 //!
@@ -34,6 +35,7 @@ pub(super) mod groups;
 mod header_bytes;
 pub(super) mod limits;
 pub(super) mod log_ends;
+pub(super) mod message_headers;
 pub(super) mod pattern;
 pub(super) mod queue;
 mod raw;
