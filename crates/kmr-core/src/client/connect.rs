@@ -69,20 +69,21 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
     }
     let queue = Box::new(opened.fetch_queue());
     let Opened { threads, client, fetcher, events } = opened;
-    let policy = StartPolicy { start_at: connect.start_at.clone(), reset: connect.reset };
-    let topics = connect.client.topics.clone();
     let first_topics = connect.client.first_topics.clone();
+    let (start_at, reset) = (connect.start_at.clone(), connect.reset);
+    let policy = StartPolicy { start_at, reset, first_topics };
+    let topics = connect.client.topics.clone();
     let ends = LogEnds::new(Queue::new(client.clone())?, &connect.client.config);
     let calls = PartitionCalls { client: client.clone(), fetcher, ends };
     let Some(group) = group else {
         let refresh = refresh_interval(&connect.client.config);
         let ids = TopicIds::new(Queue::new(client.clone())?);
-        let topics = TopicWatch::new(client, topics, ids, refresh, connect.remembered.clone());
+        let shared = (connect.remembered.clone(), policy.first_topics.clone());
+        let topics = TopicWatch::new(client, topics, ids, refresh, shared);
         let member = Groupless {
             _threads: threads,
             calls,
             policy,
-            first_topics,
             remembered: connect.remembered.clone(),
             events: Mutex::new(Events { failures: events, topics }),
         };
@@ -96,7 +97,6 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
         topic_ids: TopicIds::new(Queue::new(client.clone())?),
         group,
         policy,
-        first_topics,
         exactly_once: connect.exactly_once,
         membership: StaticMembership::of(&connect.client.config).map(Arc::new),
         lost: connect.exactly_once.then(|| LostRequests::new(connect.client.config.earliest_resend())),

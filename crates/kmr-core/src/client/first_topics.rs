@@ -5,67 +5,68 @@
 //! has read. Partitions and topics that are added while the consumer runs start at the lowest
 //! offset.
 
-use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::starts::StartPolicy;
-use crate::config::{ResetPolicy, StartAt};
-use crate::member::Start;
+use crate::log_id::LogId;
 use crate::record::TopicPartition;
-use crate::telemetry;
 
 /// The number of partitions of each topic.
 pub(super) type PartitionCounts = HashMap<String, i32>;
 
 /// The subscribed topics when the consumer's first client found them. All clients share it.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FirstTopics(Arc<OnceLock<PartitionCounts>>);
+pub(crate) struct FirstTopics(Arc<Mutex<Known>>);
+
+#[derive(Debug, Default)]
+struct Known {
+    /// `None` until the first client has found the topics.
+    counts: Option<PartitionCounts>,
+    /// The topic ids, as found first.
+    ids: HashMap<String, LogId>,
+}
 
 impl FirstTopics {
     /// Records the topics of the first client.
     pub(super) fn found(&self, topics: PartitionCounts) {
-        let _ = self.0.set(topics);
+        self.lock().counts.get_or_insert(topics);
     }
 
     /// Whether an earlier client has found the topics.
     pub(super) fn are_known(&self) -> bool {
-        self.0.get().is_some()
+        self.lock().counts.is_some()
     }
 
-    /// Starts partitions that were added later at the lowest offset, if they have no committed
-    /// offset and the policy would choose the end.
-    pub(super) fn start_added(
-        &self,
-        partitions: &[TopicPartition],
-        committed: &mut HashMap<TopicPartition, Start>,
-        policy: &StartPolicy,
-    ) {
-        let is_named = |partition| match &policy.start_at {
-            Some(StartAt::Timestamp(_)) => true,
-            Some(StartAt::Offsets(offsets)) => offsets.contains_key(partition),
-            None => false,
-        };
-        if policy.reset != ResetPolicy::Latest {
-            return;
+    /// These topics were created again, so all of their records are from after the start.
+    pub(super) fn forget(&self, topics: &BTreeSet<String>) {
+        if let Some(counts) = &mut self.lock().counts {
+            counts.retain(|topic, _| !topics.contains(topic));
         }
-        for partition in partitions.iter().filter(|partition| self.is_added(partition)) {
-            if !committed.contains_key(partition) && !is_named(partition) {
-                telemetry::partition_added(partition);
-                let lowest = Start {
-                    partition: partition.clone(),
-                    offset: None,
-                    chosen: true,
-                    metadata: None,
-                    log: None,
-                };
-                committed.insert(partition.clone(), lowest);
+    }
+
+    /// Records the ids of topics. One that had another id was created again.
+    pub(super) fn found_ids<'i>(&self, ids: impl IntoIterator<Item = (&'i TopicPartition, &'i LogId)>) {
+        let mut known = self.lock();
+        let Known { counts, ids: first } = &mut *known;
+        for (partition, id) in ids {
+            let topic = partition.topic();
+            if first.entry(topic.to_owned()).or_insert_with(|| id.clone()) != id
+                && let Some(counts) = counts
+            {
+                counts.remove(topic);
             }
         }
     }
 
-    fn is_added(&self, partition: &TopicPartition) -> bool {
-        let Some(topics) = self.0.get() else { return false };
-        topics.get(partition.topic()).is_none_or(|count| partition.partition() >= *count)
+    /// Whether a partition was added after the start.
+    pub(super) fn is_added(&self, partition: &TopicPartition) -> bool {
+        let known = self.lock();
+        let Some(counts) = &known.counts else { return false };
+        counts.get(partition.topic()).is_none_or(|count| partition.partition() >= *count)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -74,24 +75,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_was_added_after_the_start_begins_at_the_lowest_offset() {
+    fn partitions_and_topics_of_after_the_start_are_added() {
         let topics = FirstTopics::default();
-        let policy = |reset| StartPolicy { start_at: None, reset };
-        let lowest = |partitions: &[TopicPartition], reset| {
-            let mut committed = HashMap::new();
-            topics.start_added(partitions, &mut committed, &policy(reset));
-            committed.len()
+        let added = || {
+            let all = [("t", 0), ("t", 1), ("new", 0)];
+            all.map(|(topic, number)| topics.is_added(&TopicPartition::new(topic, number)))
         };
-        let all = [("t", 0), ("t", 1), ("new", 0)].map(|(topic, number)| TopicPartition::new(topic, number));
-        assert_eq!(lowest(&all, ResetPolicy::Latest), 0, "the topics at the start are not known");
+        assert_eq!(added(), [false; 3], "the topics at the start are not known");
         topics.found(HashMap::from([("t".to_owned(), 1)]));
         topics.found(HashMap::from([("t".to_owned(), 2), ("new".to_owned(), 1)]));
-        assert_eq!(lowest(&all, ResetPolicy::Latest), 2, "t/1 and new/0, by the topics of the first client");
-        assert_eq!(lowest(&all, ResetPolicy::Earliest), 0, "it starts there anyway");
-        assert_eq!(lowest(&all, ResetPolicy::Fail), 0, "the policy is strict");
-        let mut committed = HashMap::new();
-        let at_a_time = StartPolicy { start_at: Some(StartAt::Timestamp(7)), reset: ResetPolicy::Latest };
-        topics.start_added(&all, &mut committed, &at_a_time);
-        assert!(committed.is_empty(), "a time holds for them, too");
+        assert_eq!(added(), [false, true, true], "by the topics of the first client");
+    }
+
+    #[test]
+    fn a_topic_that_was_created_again_is_added() {
+        let topics = FirstTopics::default();
+        topics.found(HashMap::from([("t".to_owned(), 1)]));
+        let partition = TopicPartition::new("t", 0);
+        let ids = [1, 2].map(|topic| LogId::new("here", topic).unwrap());
+        topics.found_ids([(&partition, &ids[0])]);
+        assert!(!topics.is_added(&partition));
+        topics.found_ids([(&partition, &ids[1])]);
+        assert!(topics.is_added(&partition));
+        let topics = FirstTopics::default();
+        topics.found(HashMap::from([("t".to_owned(), 1)]));
+        topics.forget(&BTreeSet::from(["t".to_owned()]));
+        assert!(topics.is_added(&partition));
     }
 }

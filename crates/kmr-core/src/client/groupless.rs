@@ -16,7 +16,6 @@ use rdkafka::consumer::Consumer;
 use tokio::sync::{Mutex, mpsc};
 
 use super::context::Client;
-use super::first_topics::FirstTopics;
 use super::partition_calls::PartitionCalls;
 use super::remembered_offsets::RememberedOffsets;
 use super::starts::{self, StartPolicy};
@@ -34,7 +33,6 @@ pub(super) struct Groupless {
     pub(super) _threads: Threads,
     pub(super) calls: PartitionCalls,
     pub(super) policy: StartPolicy,
-    pub(super) first_topics: FirstTopics,
     pub(super) remembered: RememberedOffsets,
     pub(super) events: Mutex<Events>,
 }
@@ -65,11 +63,9 @@ impl GroupMember for Groupless {
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
         let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());
         let (policy, remembered) = (self.policy.clone(), self.remembered.clone());
-        let first_topics = self.first_topics.clone();
         let assign = move |client: &Client| {
             let is_needed = || !client.context().is_leaving();
-            let mut committed = remembered.committed(&rebalance.partitions);
-            first_topics.start_added(&rebalance.partitions, &mut committed, &policy);
+            let committed = remembered.committed(&rebalance.partitions);
             let starts = starts::resolve(client, &rebalance.partitions, committed, &policy, &is_needed)?;
             let Some(starts) = starts else { return Ok(Vec::new()) };
             remembered.remember_chosen(&starts);

@@ -13,7 +13,6 @@ use super::commits::LostRequests;
 use super::context::Client;
 use super::errors::retryable;
 use super::fetcher::AssignLists;
-use super::first_topics::FirstTopics;
 use super::logs::logs;
 use super::membership::StaticMembership;
 use super::native::queue::Queue;
@@ -40,7 +39,6 @@ pub(super) struct KafkaMember {
     pub(super) commits: Queue,
     pub(super) group: String,
     pub(super) policy: StartPolicy,
-    pub(super) first_topics: FirstTopics,
     pub(super) topic_ids: TopicIds,
     /// Whether starting positions carry the identity of their log.
     pub(super) exactly_once: bool,
@@ -73,7 +71,8 @@ impl GroupMember for KafkaMember {
         let current: HashMap<_, _> = rebalance.partitions.iter().filter_map(log_of).collect();
         let (rebalance, fetcher) = (rebalance.clone(), self.calls.fetcher.clone());
         let (policy, group, exactly_once) = (self.policy.clone(), self.group.clone(), self.exactly_once);
-        let (first_topics, membership) = (self.first_topics.clone(), self.membership.clone());
+        self.policy.first_topics.found_ids(&current);
+        let membership = self.membership.clone();
         let assign = move |client: &Client| {
             let is_needed = || client.context().is_current(rebalance.id);
             let partitions = &rebalance.partitions;
@@ -81,7 +80,6 @@ impl GroupMember for KafkaMember {
             let Some(mut committed) = committed else { return Ok(Vec::new()) };
             let log_of = |partition: &TopicPartition| current.get(partition);
             start_new_topics(&mut committed, policy.reset, exactly_once, log_of)?;
-            first_topics.start_added(partitions, &mut committed, &policy);
             let starts = starts::resolve(client, partitions, committed, &policy, &is_needed)?;
             let Some(mut starts) = starts else { return Ok(Vec::new()) };
             starts.iter_mut().for_each(|start| start.log = logs.remove(&start.partition));

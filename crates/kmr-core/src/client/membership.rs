@@ -33,8 +33,14 @@ impl StaticMembership {
 
     /// These partitions were assigned just now.
     pub(super) fn assigned(&self, client: &Client, partitions: &[TopicPartition]) {
-        let Some(id) = member_id(client.client()).filter(|_| !partitions.is_empty()) else { return };
-        self.lock().extend(partitions.iter().map(|partition| (partition.clone(), id.clone())));
+        if !partitions.is_empty() {
+            self.record(member_id(client.client()).as_deref().unwrap_or_default(), partitions);
+        }
+    }
+
+    /// `id`: empty while the group has removed the member. It gets another one later.
+    fn record(&self, id: &str, partitions: &[TopicPartition]) {
+        self.lock().extend(partitions.iter().map(|partition| (partition.clone(), id.to_owned())));
     }
 
     /// Why none of these offsets may be committed. `None`: the partitions were assigned to this
@@ -47,7 +53,8 @@ impl StaticMembership {
     fn removed(&self, now: &str, offsets: &[OffsetCommit]) -> Option<String> {
         let ids = self.lock();
         let mut of = offsets.iter().filter_map(|commit| ids.get(&commit.partition));
-        let before = of.find(|id| *id != now)?;
+        let before = of.find(|id| *id != now || now.is_empty())?;
+        let before = if before.is_empty() { "that had these partitions" } else { before };
         let now = if now.is_empty() { "none" } else { now };
         Some(format!(
             "the group has removed the member {before}, and the client did not report it; its member id is {now}"
@@ -81,11 +88,15 @@ mod tests {
         let offsets =
             [0, 1].map(|number| OffsetCommit { partition: partition(number), offset: 5, metadata: None });
         assert_eq!(membership.removed("m-1", &offsets), None, "nothing is known");
-        membership.lock().insert(partition(0), "m-1".to_owned());
+        membership.record("m-1", &[partition(0)]);
         assert_eq!(membership.removed("m-1", &offsets), None);
         let removal = membership.removed("m-2", &offsets).unwrap();
         assert!(removal.contains("removed the member m-1") && removal.contains("is m-2"), "{removal}");
         assert!(membership.removed("", &offsets).unwrap().contains("is none"));
         assert_eq!(membership.removed("m-2", &offsets[1..]), None, "another partition");
+        // Assigned while the client had no member id.
+        membership.record("", &[partition(1)]);
+        assert!(membership.removed("m-2", &offsets[1..]).is_some());
+        assert!(membership.removed("", &offsets[1..]).is_some());
     }
 }

@@ -10,6 +10,7 @@ use rdkafka::{Offset, TopicPartitionList};
 
 use super::context::Client;
 use super::errors::retryable;
+use super::first_topics::FirstTopics;
 use super::partition_list::{PartitionOffsets, native_list, without_offsets};
 use super::timeouts;
 use crate::config::{ResetPolicy, StartAt};
@@ -31,6 +32,8 @@ pub(super) struct StartPolicy {
     pub(super) start_at: Option<StartAt>,
     /// For partitions that `start_at` does not name.
     pub(super) reset: ResetPolicy,
+    /// What was added later starts at the lowest offset, also under `ResetPolicy::Latest`.
+    pub(super) first_topics: FirstTopics,
 }
 
 /// The committed offsets of the group. `None`: `is_needed` returned `false`.
@@ -115,10 +118,14 @@ fn choose(
         (_, None) | (ResetPolicy::Earliest, _) => {}
         // Resolved here, once, and committed. Otherwise a restart before the first record would
         // skip the records in between.
-        (ResetPolicy::Latest, _) => match read(&rest, LogPoint::End)? {
-            Some(ends) => chosen.extend(ends),
-            None => return Ok(None),
-        },
+        (ResetPolicy::Latest, _) => {
+            let (added, rest): (Vec<_>, Vec<_>) =
+                rest.into_iter().partition(|partition| policy.first_topics.is_added(partition));
+            added.iter().for_each(telemetry::partition_added);
+            let Some(lows) = read(&added, LogPoint::Low)? else { return Ok(None) };
+            let Some(ends) = read(&rest, LogPoint::End)? else { return Ok(None) };
+            chosen.extend(lows.into_iter().chain(ends));
+        }
         (ResetPolicy::Fail, Some(partition)) => {
             let (low, high) = log_bounds(client, partition).unwrap_or((-1, -1));
             return Err(Error::OffsetOutOfRange { partition: partition.clone(), offset: None, low, high });

@@ -15,6 +15,7 @@ use rdkafka::error::RDKafkaErrorCode;
 use tokio::time::sleep;
 
 use super::context::Client;
+use super::first_topics::FirstTopics;
 use super::handle::ClientRef;
 use super::native::replies::TopicId;
 use super::remembered_offsets::RememberedOffsets;
@@ -48,6 +49,7 @@ pub(super) struct TopicWatch {
     partitions: KnownPartitions,
     /// It has the ids of the topics, because they outlive a client.
     remembered: RememberedOffsets,
+    first_topics: FirstTopics,
     lookup: BoxFuture<'static, Result<Found, Error>>,
 }
 
@@ -66,11 +68,20 @@ impl TopicWatch {
         topics: Vec<String>,
         ids: TopicIds,
         refresh: Option<Duration>,
-        remembered: RememberedOffsets,
+        (remembered, first_topics): (RememberedOffsets, FirstTopics),
     ) -> Self {
         let ids = Arc::new(ids);
         let lookup = look_up_after(client.clone(), topics.clone(), ids.clone(), Duration::ZERO);
-        Self { client, topics, ids, refresh, partitions: KnownPartitions::default(), remembered, lookup }
+        Self {
+            client,
+            topics,
+            ids,
+            refresh,
+            partitions: KnownPartitions::default(),
+            remembered,
+            first_topics,
+            lookup,
+        }
     }
 
     /// A rebalance that was found by a look-up.
@@ -83,6 +94,7 @@ impl TopicWatch {
         let found = (&mut self.lookup).await;
         let Found { partitions, ids } = found.unwrap_or_default();
         let created_again = self.remembered.take_created_again(ids);
+        self.first_topics.forget(&created_again);
         self.partitions.update(&partitions, &created_again);
         let wait = match self.refresh {
             // Nothing was found yet.

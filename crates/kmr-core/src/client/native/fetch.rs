@@ -20,6 +20,9 @@ use crate::member::{FetchQueue, Fetched, PartitionFailure, RECORD_OVERHEAD, Reco
 use crate::record::TopicPartition;
 use crate::util::future::BoxFuture;
 
+/// `RD_KAFKA_OFFSET_BEGINNING`: the offset of errors about the lowest offset.
+const LOWEST: i64 = -2;
+
 /// librdkafka reports a batch that is too large like one that is damaged.
 const UNPACKED_TOO_LARGE: &str =
     "; if the batch is intact, it unpacks to more than receive.message.max.bytes: raise this setting";
@@ -260,7 +263,8 @@ impl Run {
 /// It does so after each code of a broker. It returns the code, waits for `fetch.error.backoff.ms`
 /// and leaves the fetch position unchanged (2.12.1, `rd_kafka_fetch_reply_handle_partition_error`).
 /// Codes of its own are below `Unknown`, and come from batches that it has moved past. Errors of
-/// other requests have no `offset`.
+/// other requests have no `offset`, but for a failed look-up of the lowest offset, which is repeated
+/// ([`OutOfRange::LowestUnknown`]).
 fn may_be_temporary(code: RDKafkaErrorCode, offset: i64) -> bool {
     match code {
         RDKafkaErrorCode::UnknownTopicOrPartition
@@ -272,7 +276,7 @@ fn may_be_temporary(code: RDKafkaErrorCode, offset: i64) -> bool {
         | RDKafkaErrorCode::ClusterAuthorizationFailed
         | RDKafkaErrorCode::UnsupportedVersion
         | RDKafkaErrorCode::UnsupportedCompressionType => false,
-        code => offset >= 0 && code as i32 >= RDKafkaErrorCode::Unknown as i32,
+        code => (offset >= 0 || offset == LOWEST) && code as i32 >= RDKafkaErrorCode::Unknown as i32,
     }
 }
 
@@ -294,7 +298,7 @@ mod tests {
             Code::MessageSizeTooLarge,
         ];
         assert!(!unreadable.into_iter().any(|code| may_be_temporary(code, 0)));
-        assert!(!may_be_temporary(Code::Unknown, -2), "the query for the lowest offset has failed");
+        assert!(may_be_temporary(Code::Unknown, LOWEST), "the look-up of the lowest offset is repeated");
     }
 
     #[test]

@@ -132,9 +132,10 @@ async fn a_partition_whose_lowest_offset_is_not_returned_is_read_all_the_same() 
     let cluster = Cluster::start(1);
     cluster.produce(0, 30);
     let mut driver = cluster.join(KIP_848).await;
-    // librdkafka does not retry this error. A leader that has just got the partition returns it.
-    let unknown = [Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART; 2];
-    cluster.mock.request_errors(RDKafkaApiKey::ListOffsets, &unknown);
+    // librdkafka does not retry these errors. A leader that has just got the partition returns the
+    // first one.
+    let errors = [Code::RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART, Code::RD_KAFKA_RESP_ERR_UNKNOWN];
+    cluster.mock.request_errors(RDKafkaApiKey::ListOffsets, &errors);
     driver.until("all records", |driver| driver.count(0) == 30).await;
     let unavailable =
         |failure: &(i32, PartitionFailure)| matches!(failure.1, PartitionFailure::Unavailable(_));
@@ -160,5 +161,8 @@ async fn the_latest_policy_does_not_skip_a_topic_that_is_added_later() {
     cluster.mock.create_topic("events.new", 1, 1).unwrap();
     cluster.produce_to("events.new", 0, 10);
     driver.until("records of the new topic", |driver| driver.count(0) == 10).await;
+    // It is committed, or the next owner would start at the end.
+    let start = driver.starts.iter().find(|start| start.partition.topic() == "events.new").unwrap();
+    assert_eq!((start.offset, start.chosen), (Some(0), true));
     driver.member.close().await.unwrap();
 }

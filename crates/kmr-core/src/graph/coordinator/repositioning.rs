@@ -289,6 +289,9 @@ async fn reposition(
     Ok(Repositioned { offset, unfinished_from, metadata, log, is_stuck, log_bounds, outside })
 }
 
+/// Where a partition continues whose seek is rejected.
+const COMMITTED: NewPosition = NewPosition::Committed { fetch_anew: false };
+
 /// The target, or the committed offset if the log does not reach it. An offset outside of the log
 /// would be committed, and each later start would stop there.
 async fn within_log(
@@ -297,12 +300,16 @@ async fn within_log(
     target: NewPosition,
 ) -> (NewPosition, Option<Error>) {
     let NewPosition::Offset(offset) = target else { return (target, None) };
-    match member.log_bounds(partition).await {
-        Some((low, high)) if !(low..=high).contains(&offset) => {
-            let (partition, offset) = (partition.clone(), Some(offset));
-            let outside = Error::OffsetOutOfRange { partition, offset, low, high };
-            (NewPosition::Committed { fetch_anew: false }, Some(outside))
-        }
-        _ => (target, None),
+    let Some((low, high)) = member.log_bounds(partition).await else {
+        let operation = format!("{partition}: reading the bounds of the log for a seek");
+        let source = "no response; the partition continues at its committed offset".into();
+        return (COMMITTED, Some(Error::Client { operation, source, retryable: true }));
+    };
+    // The bound of a response is before the records of open transactions.
+    let high = high.max(member.log_end(partition).unwrap_or(high));
+    if (low..=high).contains(&offset) {
+        return (target, None);
     }
+    let (partition, offset) = (partition.clone(), Some(offset));
+    (COMMITTED, Some(Error::OffsetOutOfRange { partition, offset, low, high }))
 }
