@@ -179,9 +179,9 @@ impl SimMember {
         let low = state.log.get(partition).map_or(0, PartitionLog::low);
         let Some(millis) = self.start_at else { return state.rng.chance(50).then_some(low) };
         let offset = state.log.get(partition).map_or(0, |log| log.at_time(millis));
-        if state.chosen.insert(partition.clone(), offset).is_none() {
-            state.oracle.not_required(partition, offset);
-        }
+        // It may be chosen again if the first choice was not committed in time.
+        state.chosen.insert(partition.clone(), offset);
+        state.oracle.not_required(partition, offset);
         Some(offset)
     }
 

@@ -160,7 +160,7 @@ async fn a_stage_that_waits_for_a_few_records_keeps_their_order_and_is_retried()
                 let counted = counted.clone();
                 Mapped::Pending(Box::pin(async move {
                     sleep(Duration::from_secs(1)).await;
-                    if counted.fetch_add(1, Ordering::SeqCst) < 3 { Err(unavailable().into()) } else { Ok(2) }
+                    if counted.fetch_add(1, Ordering::SeqCst) < 3 { Err(unavailable()) } else { Ok(2) }
                 }))
             }
             4 => Mapped::Ready(Err("it is bad".into())),

@@ -134,7 +134,7 @@ async fn a_mapper_that_does_not_return_is_restarted_also_during_a_reset() {
     let lost = |offset| Fetched::Failed {
         topic: "t".into(),
         partition: 0,
-        failure: PartitionFailure::OutOfRange { offset: offset },
+        failure: PartitionFailure::OutOfRange { offset },
     };
     consumer.fetch_event(lost(5));
     let started = Instant::now();

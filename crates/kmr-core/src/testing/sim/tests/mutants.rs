@@ -66,7 +66,12 @@ fn a_partition_that_is_not_fetched_is_not_noticed() {
 fn deliveries_in_flight_are_dropped_on_a_revoke() {
     assert_found(
         Mutant::DropsInFlight,
-        &["no lost record", "finished records are committed", "no duplicates without a fault"],
+        &[
+            "no lost record",
+            "finished records are committed",
+            "no duplicates without a fault",
+            "a bounded run completes its partitions",
+        ],
     );
 }
 
@@ -131,7 +136,7 @@ fn a_commit_does_not_wait_for_the_previous_one() {
 
 #[test]
 fn records_of_an_earlier_assignment_count_as_the_first_ones() {
-    assert_found(Mutant::ReadsTooEarly, &["C1", "no lost record"]);
+    assert_found(Mutant::ReadsTooEarly, &["C1", "no lost record", "a bounded run stops at its ends"]);
 }
 
 #[test]
