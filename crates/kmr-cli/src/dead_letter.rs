@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_replay_names_the_record_that_it_repeats() {
-        let of = |text: &str| Source::of_replay(&[("kmr.replay_of", Some(text.as_bytes()))], "kmr.");
+        let of = |text: &str| Source::of_replay(&[("kmr.replay_of".into(), Some(text.as_bytes()))], "kmr.");
         let source = of("orders/3/42").unwrap();
         assert_eq!((source.topic.as_str(), source.partition, source.offset), ("orders", 3, 42));
         assert!(of("orders/42").is_none() && of("orders/3/x").is_none() && of("").is_none());
