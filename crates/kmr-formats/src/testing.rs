@@ -101,7 +101,7 @@ impl TestRegistry {
         self.state.lock().fault = fault;
     }
 
-    /// The paths of all requests, in their order.
+    /// The paths of all requests with their queries, in their order.
     pub fn requests(&self) -> Vec<String> {
         self.state.lock().requests.clone()
     }
@@ -142,7 +142,7 @@ async fn answer(
 ) -> Response {
     let (fault, reply) = {
         let mut contents = state.lock();
-        contents.requests.push(uri.path().to_owned());
+        contents.requests.push(uri.to_string());
         let authorization = headers.get(header::AUTHORIZATION);
         contents.authorization = authorization.and_then(|value| value.to_str().ok()).map(str::to_owned);
         (contents.fault.clone(), contents.replies.get(uri.path()).cloned())

@@ -13,6 +13,19 @@ use crate::text::{push_float, push_string};
 /// Messages whose JSON is not an object of their fields, such as times.
 const WELL_KNOWN: &str = "google.protobuf.";
 
+/// Those that have one field, `value`, and are written as it is.
+const WRAPPERS: [&str; 9] = [
+    "DoubleValue",
+    "FloatValue",
+    "Int64Value",
+    "UInt64Value",
+    "Int32Value",
+    "UInt32Value",
+    "BoolValue",
+    "StringValue",
+    "BytesValue",
+];
+
 pub(super) struct JsonWriter<'o> {
     pub(super) binary: Binary,
     pub(super) out: &'o mut Vec<u8>,
@@ -25,7 +38,10 @@ impl JsonWriter<'_> {
     /// A value has no JSON. The text names the field.
     pub(super) fn message(&mut self, message: &DynamicMessage) -> Result<(), String> {
         let descriptor = message.descriptor();
-        if descriptor.full_name().starts_with(WELL_KNOWN) {
+        if let Some(name) = descriptor.full_name().strip_prefix(WELL_KNOWN) {
+            if let Some(field) = descriptor.get_field(1).filter(|_| WRAPPERS.contains(&name)) {
+                return self.value(&message.get_field(&field), &field.kind());
+            }
             let options = SerializeOptions::new().stringify_64_bit_integers(false).skip_default_fields(false);
             let mut serializer = serde_json::Serializer::new(&mut *self.out);
             let written = message.serialize_with_options(&mut serializer, &options);

@@ -1,5 +1,7 @@
 //! Fetches a schema with all that it refers to.
 
+use std::collections::HashSet;
+
 use super::RegistryError;
 use super::client::{Client, Reply};
 use super::reply::{ReferenceReply, SchemaReply};
@@ -38,6 +40,9 @@ pub(super) async fn load(client: &Client, id: u32) -> Result<RegisteredSchema, R
     let root = ReferenceReply { name: String::new(), subject: String::new(), version: 0 };
     let mut open = vec![Open::new(root, reply)];
     let mut done: Vec<SchemaReference> = Vec::new();
+    // Schemas use each other by name, and the registry resolves each name once: the first reference
+    // in this order counts, whatever version later ones have.
+    let mut names: HashSet<String> = HashSet::new();
     // The deepest schema first: each is done after those that it uses.
     while let Some(current) = open.last_mut() {
         let Some(reference) = current.left.next() else {
@@ -51,14 +56,15 @@ pub(super) async fn load(client: &Client, id: u32) -> Result<RegisteredSchema, R
             let cycle: Vec<_> = cycle.map(|(subject, version)| format!("{subject}/{version}")).collect();
             return Err(RegistryError::CyclicReference { id, cycle: cycle.join(", ") });
         }
-        if done.iter().any(|done| (&done.name, &done.subject, done.version) == reference.key()) {
+        if !names.insert(reference.name.clone()) {
             continue;
         }
         if open.len() + done.len() > MOST_REFERENCES {
             return Err(RegistryError::TooManyReferences { id, limit: MOST_REFERENCES });
         }
         let ReferenceReply { subject, version, .. } = &reference;
-        let path = format!("/subjects/{}/versions/{version}", encoded(subject));
+        // A version that was deleted softly is still in use by the schemas that refer to it.
+        let path = format!("/subjects/{}/versions/{version}?deleted=true", encoded(subject));
         match client.get(&path).await? {
             Reply::Schema(reply) => open.push(Open::new(reference, reply)),
             Reply::NotFound { .. } => {
@@ -70,12 +76,6 @@ pub(super) async fn load(client: &Client, id: u32) -> Result<RegisteredSchema, R
     // The schema itself was done last.
     let text = done.pop().map(|root| root.text).unwrap_or_default();
     Ok(RegisteredSchema::new(schema_type, text, done))
-}
-
-impl ReferenceReply {
-    fn key(&self) -> (&String, &String, i32) {
-        (&self.name, &self.subject, self.version)
-    }
 }
 
 /// A subject as a part of a path.

@@ -5,6 +5,10 @@ use crate::error::DecodeError;
 /// The bytes before the message: the byte 0, and an id of four bytes.
 pub(crate) const PREFIX: usize = 5;
 
+/// The largest id. A registry counts with signed numbers of 32 bits, and returns a 404 without a
+/// code for a larger id: the answer of a proxy, which is retried.
+const LARGEST_ID: u32 = i32::MAX.unsigned_abs();
+
 /// A record in its two parts.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Framed<'p> {
@@ -16,12 +20,18 @@ pub(crate) struct Framed<'p> {
 /// Splits a payload.
 ///
 /// # Errors
-/// It has no such prefix.
+/// It has no such prefix, or the id is none of a registry.
 pub(crate) fn split<'p>(format: &'static str, payload: &'p [u8]) -> Result<Framed<'p>, DecodeError> {
     let problem = match payload {
         [] => "the record is empty",
         [0, rest @ ..] => match rest.split_first_chunk::<4>() {
-            Some((id, body)) => return Ok(Framed { id: u32::from_be_bytes(*id), body }),
+            Some((id, body)) => match u32::from_be_bytes(*id) {
+                id @ ..=LARGEST_ID => return Ok(Framed { id, body }),
+                _ => {
+                    "the four bytes after the byte 0 are no id of a registry, which is at most 2147483647: the record \
+                     has another format"
+                }
+            },
             None => "the record ends within the five bytes of the schema registry's wire format",
         },
         [b'{' | b'[' | b'"', ..] | [0xef, 0xbb, 0xbf, ..] => {
@@ -44,7 +54,7 @@ mod tests {
     fn the_prefix_is_split_off() {
         let framed = split("Avro", &[0, 0, 0, 1, 2, 7]).unwrap();
         assert_eq!(framed, Framed { id: 258, body: &[7] });
-        assert_eq!(split("Avro", &[0, 0xff, 0xff, 0xff, 0xff]).unwrap().id, u32::MAX);
+        assert_eq!(split("Avro", &[0, 0x7f, 0xff, 0xff, 0xff]).unwrap().id, LARGEST_ID);
     }
 
     #[test]
@@ -55,6 +65,8 @@ mod tests {
             (b"{\"id\": 1}", "starts like JSON"),
             (b"\xef\xbb\xbf{}", "starts like JSON"),
             (b"\x01\0\0\0\0\0\0", "into a header"),
+            (b"\0\x80\0\0\0", "no id of a registry"),
+            (b"\0\xff\xff\xff\xff\x02", "no id of a registry"),
         ] {
             let error = split("Avro", payload).unwrap_err().to_string();
             assert!(error.starts_with("Avro, byte 0: ") && error.contains(expected), "{error}");

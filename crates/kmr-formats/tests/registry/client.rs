@@ -76,17 +76,43 @@ async fn references_are_fetched_each_once_before_those_that_use_them() {
     assert_eq!(avro(&registry, framed(1, &[0, 2])).await, row(r#"{"car":{"color":"RED"},"sky":"BLUE"}"#));
     assert_eq!(
         server.requests(),
-        ["/schemas/ids/1", "/subjects/car/versions/1", "/subjects/a%2Fcolor/versions/2"]
+        [
+            "/schemas/ids/1",
+            "/subjects/car/versions/1?deleted=true",
+            "/subjects/a%2Fcolor/versions/2?deleted=true"
+        ]
     );
     let names: Vec<_> = registry.cached(1).unwrap().references().map(|schema| schema.name.clone()).collect();
     assert_eq!(names, ["x.Color", "x.Car"]);
 }
 
 #[tokio::test]
+async fn the_first_of_two_references_of_one_name_counts() {
+    let server = TestRegistry::start().await.unwrap();
+    let color = |symbols: &str| json!({ "schema": format!(r#"{{"type": "enum", "name": "x.Color", "symbols": [{symbols}]}}"#) });
+    server.register_version("color", 1, color("\"RED\""));
+    server.register_version("color", 2, color("\"RED\", \"BLUE\""));
+    let of_color = |version: u32| json!({ "name": "x.Color", "subject": "color", "version": version });
+    let car = r#"{"type": "record", "name": "x.Car", "fields": [{"name": "color", "type": "Color"}]}"#;
+    server.register_version("car", 1, json!({ "schema": car, "references": [of_color(1)] }));
+    let of_car = json!({ "name": "x.Car", "subject": "car", "version": 1 });
+    let trip = r#"{"type": "record", "name": "y.Trip", "fields": [
+        {"name": "car", "type": "x.Car"}, {"name": "sky", "type": "x.Color"}]}"#;
+    server.register(1, json!({ "schema": trip, "references": [of_color(2), of_car] }));
+    server.register(2, json!({ "schema": trip, "references": [of_car, of_color(2)] }));
+    let registry = registry(&server.url());
+    assert_eq!(avro(&registry, framed(1, &[2, 0])).await, row(r#"{"car":{"color":"BLUE"},"sky":"RED"}"#));
+    // The reference of a reference is before the one that follows it.
+    assert_eq!(avro(&registry, framed(2, &[0, 0])).await, row(r#"{"car":{"color":"RED"},"sky":"RED"}"#));
+    let Outcome::DeadLetter(text) = avro(&registry, framed(2, &[2, 0])).await else { panic!("version 1") };
+    assert!(text.starts_with("Avro, schema 2, path $.car.color"), "{text}");
+}
+
+#[tokio::test]
 async fn references_that_form_a_cycle_or_are_unknown_are_dead_letters() {
     let server = TestRegistry::start().await.unwrap();
     let schema = r#"{"type": "record", "name": "A", "fields": []}"#;
-    let refers = |subject: &str| json!({ "schema": schema, "references": [{ "name": "A", "subject": subject, "version": 1 }] });
+    let refers = |subject: &str| json!({ "schema": schema, "references": [{ "name": subject, "subject": subject, "version": 1 }] });
     server.register_version("a", 1, refers("b"));
     server.register_version("b", 1, refers("a"));
     server.register_version("own", 1, refers("own"));

@@ -2,12 +2,12 @@
 
 use kmr_core::{Mapped, OwnedRecord};
 use kmr_formats::testing::TestRegistry;
-use kmr_formats::{Avro, Protobuf};
+use kmr_formats::{Avro, Binary, Protobuf};
 use prost::Message;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::kit::{Outcome, avro, framed, number_schema, protobuf, registry, row};
+use crate::kit::{Outcome, avro, call, framed, number_schema, protobuf, registry, row};
 
 /// Generated code has this form.
 #[derive(Clone, PartialEq, Message)]
@@ -89,6 +89,46 @@ async fn messages_of_protobuf_become_json_and_types() {
     assert_eq!(protobuf(&registry, framed(5, &[0])).await, row("{}"));
     assert_eq!(protobuf(&registry, framed(5, &[4, 0, 0, 8, 7])).await, row("{\"n\":7}"));
     assert_eq!(server.requests().len(), 2);
+}
+
+#[tokio::test]
+async fn the_first_version_of_an_imported_file_counts() {
+    let server = TestRegistry::start().await.unwrap();
+    let file = |text: &str, references: serde_json::Value| {
+        let schema = format!("syntax = \"proto3\"; {text}");
+        json!({ "schema": schema, "schemaType": "PROTOBUF", "references": references })
+    };
+    let common = |version: u32| json!({ "name": "common.proto", "subject": "common", "version": version });
+    let money = json!({ "name": "money.proto", "subject": "money", "version": 1 });
+    server.register_version("common", 1, file("message Id { int64 n = 1; }", json!([])));
+    server.register_version("common", 2, file("message Id { int64 n = 1; int64 m = 2; }", json!([])));
+    let text = "import \"common.proto\"; message Money { Id id = 1; }";
+    server.register_version("money", 1, file(text, json!([common(1)])));
+    let text =
+        "import \"common.proto\"; import \"money.proto\"; message Root { Id id = 1; Money money = 2; }";
+    server.register(1, file(text, json!([common(2), money])));
+    let outcome = protobuf(&registry(&server.url()), framed(1, &[0, 0x0a, 4, 8, 5, 16, 6])).await;
+    assert_eq!(outcome, row(r#"{"id":{"n":5,"m":6}}"#));
+}
+
+#[tokio::test]
+async fn values_in_wrappers_are_written_as_the_values_themselves() {
+    let server = TestRegistry::start().await.unwrap();
+    let text = r#"syntax = "proto3"; import "google/protobuf/wrappers.proto"; message M {
+        google.protobuf.DoubleValue d = 1; google.protobuf.FloatValue f = 2; google.protobuf.Int64Value n = 3;
+        google.protobuf.BytesValue b = 4; google.protobuf.StringValue s = 5; google.protobuf.BoolValue t = 6; }"#;
+    server.register(1, json!({ "schema": text, "schemaType": "PROTOBUF" }));
+    let registry = registry(&server.url());
+    let double = [&[0x0a, 9, 9][..], &f64::NAN.to_le_bytes()].concat();
+    let float = [&[0x12, 5, 0x0d][..], &f32::NEG_INFINITY.to_le_bytes()].concat();
+    let more = [0x1a, 2, 8, 7, 0x22, 3, 0x0a, 1, b'x', 0x2a, 0, 0x32, 2, 8, 1];
+    let payload = framed(1, &[&[0][..], &double, &float, &more].concat());
+    assert_eq!(
+        protobuf(&registry, payload.clone()).await,
+        row(r#"{"d":"nan","f":"-inf","n":7,"b":"eA==","s":"","t":true}"#)
+    );
+    let stage = Protobuf::new(registry).binary(Binary::Text).rows::<Vec<u8>>();
+    assert_eq!(call(&stage, payload).await.1, row(r#"{"d":"nan","f":"-inf","n":7,"b":"x","s":"","t":true}"#));
 }
 
 #[tokio::test]
