@@ -1,5 +1,6 @@
 //! Reads the file.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use anyhow::{Context, anyhow, bail, ensure};
@@ -8,6 +9,7 @@ use super::document::Document;
 use super::file::{ClickHouse, File, Format, Objects, Pipeline, Sink, Tombstones, Unknown};
 use super::fold::Plan;
 use super::problem;
+use super::value::Texts;
 
 /// The pipelines of a file.
 ///
@@ -159,6 +161,16 @@ fn check_format(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()>
         format.name(),
         section.name
     );
+    if let Some(registry) = &pipeline.registry {
+        check_urls("registry", &registry.urls)?;
+    }
+    if let Some(columns) = &pipeline.csv.columns {
+        ensure!(!columns.0.is_empty(), "csv.columns is empty");
+        let mut names = BTreeSet::new();
+        for name in &columns.0 {
+            ensure!(names.insert(name), "csv.columns has the name {:?} twice", name.shown());
+        }
+    }
     ensure!(
         format == Format::Json || pipeline.json.objects == Objects::One,
         "json.objects = \"many\" is for format = \"json\""
@@ -167,12 +179,7 @@ fn check_format(pipeline: &Pipeline, section: Section<'_>) -> anyhow::Result<()>
 }
 
 fn check_table(pipeline: &Pipeline, clickhouse: &ClickHouse) -> anyhow::Result<()> {
-    ensure!(!clickhouse.urls.0.is_empty(), "clickhouse.urls is empty");
-    // The output of kmr shows addresses.
-    ensure!(
-        !clickhouse.urls.iter().any(|url| url.contains('@')),
-        "clickhouse.urls: an address holds a user; use clickhouse.user and clickhouse.password"
-    );
+    check_urls("clickhouse", &clickhouse.urls)?;
     ensure!(
         clickhouse.ca_certificate.is_none() || cfg!(feature = "tls"),
         "clickhouse.ca_certificate needs a kmr that is built with --features tls"
@@ -180,6 +187,16 @@ fn check_table(pipeline: &Pipeline, clickhouse: &ClickHouse) -> anyhow::Result<(
     ensure!(
         pipeline.source.tombstones != Tombstones::Keep,
         "source.tombstones = \"keep\" is for the sinks kafka and stdout: a table has no row without a payload"
+    );
+    Ok(())
+}
+
+/// Checks the addresses of a section. The output of kmr shows them.
+fn check_urls(section: &str, urls: &Texts) -> anyhow::Result<()> {
+    ensure!(!urls.0.is_empty(), "{section}.urls is empty");
+    ensure!(
+        !urls.iter().any(|url| url.contains('@')),
+        "{section}.urls: an address holds a user; use {section}.user and {section}.password"
     );
     Ok(())
 }
@@ -313,9 +330,17 @@ max_age = "2s"
             ("json", "[p.raw]\nfield = \"a\"\n", "[p.raw] in line 10 belongs to format = \"raw\""),
             ("raw", "[p.json]\nobjects = \"many\"\n", "json.objects"),
             ("arvo", "", "did you mean `avro`?"),
+            ("avro", "[p.registry]\nurls = []\n", "registry.urls is empty"),
+            (
+                "avro",
+                "[p.registry]\nurls = [\"http://a\", \"http://u:s3cret@r\"]\n",
+                "registry.urls: an address holds a user; use registry.user",
+            ),
+            ("csv", "[p.csv]\ncolumns = []\n", "csv.columns is empty"),
+            ("csv", "[p.csv]\ncolumns = [\"a\", \"b\", \"a\"]\n", "csv.columns has the name \"a\" twice"),
         ] {
             let text = error(&format!("[p]\nformat = \"{format}\"\n{pipeline}{more}"));
-            assert!(text.contains(expected), "{format}: {text}");
+            assert!(text.contains(expected) && !text.contains("s3cret"), "{format}: {text}");
         }
         for (format, more) in
             [("avro", registry), ("protobuf", registry), ("csv", ""), ("raw", ""), ("json_schema", "")]

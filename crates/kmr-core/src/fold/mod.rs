@@ -107,7 +107,20 @@ impl<T, K: Eq + Hash, A> Fold<T, K, A> {
         init: impl Fn(T) -> A + Send + Sync + 'static,
         merge: impl Fn(&mut A, A) + Send + Sync + 'static,
     ) -> Self {
-        Self { functions: Arc::new(Functions::new(Box::new(key), Box::new(init), Box::new(merge))) }
+        Self { functions: Arc::new(Functions::new(Arc::new(key), Arc::new(init), Arc::new(merge))) }
+    }
+
+    /// Sets how many bytes of the heap the key and the row of one value own. The memory budget is
+    /// charged with them.
+    ///
+    /// Default: the payload and the key of the record, if `K` or `A` owns memory at all. That is
+    /// too little for rows that own more than the content of their record, such as a `Vec` with an
+    /// element for each column. Set it for these.
+    ///
+    /// `bytes` runs in the map tasks, once for each value.
+    pub fn heap_bytes(mut self, bytes: impl Fn(&K, &A) -> usize + Send + Sync + 'static) -> Self {
+        Arc::make_mut(&mut self.functions).heap_bytes = Some(Arc::new(bytes));
+        self
     }
 
     /// Folds into `reducer`: it receives one row per key and batch.

@@ -178,7 +178,7 @@ where
         let Chunk { rows: FoldRows { hashes, values, .. }, sources } = chunk;
         self.open.row_of.reserve(values.len());
         for (hash, (key, row)) in hashes.into_iter().zip(values) {
-            self.open.add(Hashed { hash, key }, row, &self.functions.merge)?;
+            self.open.add(Hashed { hash, key }, row, &*self.functions.merge)?;
         }
         sources.into_iter().for_each(|source| self.open.add_source(source));
         Ok(())

@@ -109,7 +109,11 @@ where
     }
 
     fn resident_bytes(&self) -> Option<usize> {
-        Some(self.values.len() * (size_of::<u64>() + size_of::<(K, A)>()) + self.source_bytes)
+        let heap = match &self.functions.heap_bytes {
+            Some(heap_bytes) => self.values.iter().map(|(key, row)| heap_bytes(key, row)).sum(),
+            None => self.source_bytes,
+        };
+        Some(self.values.len() * (size_of::<u64>() + size_of::<(K, A)>()) + heap)
     }
 
     fn truncate(&mut self, len: usize) {

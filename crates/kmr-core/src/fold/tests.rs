@@ -303,11 +303,16 @@ fn values_that_own_memory_are_charged_with_their_records() {
     let value = size_of::<u64>() + size_of::<(u32, Sum)>();
     assert_eq!(plain.resident_bytes(), Some(value));
     let text = Fold::by_key(String::len, |text| text, |_, _| {});
+    let known = text.clone().heap_bytes(|_, text| text.len());
     let mut owning = text.into(Collect::<String>::default()).new_rows();
     owning.push_from("a".to_owned(), &record).unwrap();
     owning.push_from("b".to_owned(), &record).unwrap();
     let value = size_of::<u64>() + size_of::<(usize, String)>();
     assert_eq!(owning.resident_bytes(), Some(2 * value + 100), "one record");
+    let mut known = known.into(Collect::<String>::default()).new_rows();
+    known.push_from("a".to_owned(), &record).unwrap();
+    known.push_from("bcd".to_owned(), &record).unwrap();
+    assert_eq!(known.resident_bytes(), Some(2 * value + 4), "each value");
 }
 
 #[test]

@@ -21,6 +21,9 @@ use plan::{Bucket, Key, Source, Value};
 
 use super::file::Function;
 
+/// The counters of an [`Arc`].
+const OF_ARC: usize = 2 * size_of::<usize>();
+
 /// The row of one object, or of several that were merged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Row {
@@ -30,6 +33,12 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// Bytes of memory that the row owns: the text of its key, its parts, and their texts.
+    fn heap_bytes(&self) -> usize {
+        let texts: usize = self.parts.iter().map(Part::heap_bytes).sum();
+        OF_ARC + self.key.len() + size_of_val(&*self.parts) + texts
+    }
+
     fn merge(&mut self, later: Self) {
         for (part, later) in self.parts.iter_mut().zip(later.parts) {
             part.merge(later);
@@ -39,7 +48,9 @@ impl Row {
 
 /// The fold of rows by their keys.
 pub(super) fn by_key() -> Fold<Row, Arc<str>, Row> {
+    // A row and its key share one text.
     Fold::by_key(|row: &Row| Arc::clone(&row.key), |row| row, Row::merge)
+        .heap_bytes(|_, row| row.heap_bytes())
 }
 
 impl Plan {
@@ -72,10 +83,11 @@ impl Plan {
     fn part(&self, value: &Value, found: Option<&JsonValue<'_>>) -> Result<Part, String> {
         let found = found.filter(|found| !matches!(found, JsonValue::Null));
         let number = || found.map(|found| self.number(found)).transpose();
+        let addend = |number: Decimal| number.addend().map_err(of_number);
         let text = || found.map(|found| json(found).map(Box::from)).transpose();
         Ok(match value.function {
             Function::Count => Part::Count(u64::from(value.path.is_none() || found.is_some())),
-            Function::Sum => Part::Sum(number()?.map_or(Total::Empty, Total::Of)),
+            Function::Sum => Part::Sum(number()?.map(addend).transpose()?.map_or(Total::Empty, Total::Of)),
             Function::Min => Part::Min(number()?),
             Function::Max => Part::Max(number()?),
             Function::First => Part::First(text()?),
@@ -92,7 +104,7 @@ impl Plan {
             }
             _ => return Err("its value is no number".to_owned()),
         };
-        parsed.map_err(|problem: NumberError| format!("its value {problem}"))
+        parsed.map_err(of_number)
     }
 
     /// The object of a folded row.
@@ -149,6 +161,10 @@ fn push_field(text: &mut String, field: &str, value: &str) {
     }
     text.push_str(field);
     text.push_str(value);
+}
+
+fn of_number(problem: NumberError) -> String {
+    format!("its value {problem}")
 }
 
 /// A value as JSON.

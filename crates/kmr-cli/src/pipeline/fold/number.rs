@@ -5,6 +5,9 @@ use std::fmt;
 
 /// Digits after the point that a number can have.
 const DIGITS: u32 = 38;
+/// Digits after the point that an addend can have. A sum keeps those of its longest addend, so one
+/// tiny number would leave the sum of its key no digits before the point. This limit leaves 20.
+const DIGITS_OF_ADDEND: u32 = 18;
 
 /// A number: `units` divided by 10 to the power of `digits`.
 #[derive(Clone, Copy, Debug)]
@@ -21,6 +24,8 @@ pub(super) enum NumberError {
     NoNumber,
     /// It has more than 38 digits, which cannot be added up exactly.
     TooLong,
+    /// It has more than 18 digits after the point, which is too many for a sum.
+    TooFine,
 }
 
 impl fmt::Display for NumberError {
@@ -28,6 +33,7 @@ impl fmt::Display for NumberError {
         f.write_str(match self {
             Self::NoNumber => "is a text that is no number",
             Self::TooLong => "has more than 38 digits, which cannot be folded exactly",
+            Self::TooFine => "has more than 18 digits after the point, which a sum does not accept: round it",
         })
     }
 }
@@ -77,6 +83,17 @@ impl Decimal {
         }
         let power = u32::try_from(digits.unsigned_abs()).ok().and_then(power)?;
         Some(Self { units: units.checked_mul(power)?, digits: 0 })
+    }
+
+    /// The number without zeros at the end of its fraction, for a sum.
+    ///
+    /// # Errors
+    /// It has too many digits after the point.
+    pub(super) fn addend(mut self) -> Result<Self, NumberError> {
+        while self.digits > 0 && self.units % 10 == 0 {
+            self = Self { units: self.units / 10, digits: self.digits - 1 };
+        }
+        if self.digits > DIGITS_OF_ADDEND { Err(NumberError::TooFine) } else { Ok(self) }
     }
 
     /// The sum. `None`: it has more digits than fit.
@@ -194,6 +211,16 @@ mod tests {
         assert_eq!(sum("1.05", "-2").as_deref(), Some("-0.95"));
         assert_eq!(sum("170141183460469231731687303715884105727", "1"), None);
         assert_eq!(sum("1e30", "1e-10"), None, "41 digits");
+    }
+
+    #[test]
+    fn an_addend_has_at_most_18_digits_after_the_point() {
+        for text in ["0.123456789012345678", "1e-18", "100e-20", "-1e-18", "0", "1e38"] {
+            assert_eq!(number(text).addend(), Ok(number(text)), "{text}");
+        }
+        for text in ["5.551115123125783e-17", "0.1234567890123456789", "-1e-19"] {
+            assert_eq!(number(text).addend(), Err(NumberError::TooFine), "{text}");
+        }
     }
 
     #[test]

@@ -39,6 +39,14 @@ impl Part {
         }
     }
 
+    /// Bytes of memory that it owns.
+    pub(super) fn heap_bytes(&self) -> usize {
+        match self {
+            Self::First(text) | Self::Last(text) => text.as_deref().map_or(0, str::len),
+            Self::Count(_) | Self::Sum(_) | Self::Min(_) | Self::Max(_) => 0,
+        }
+    }
+
     /// The value as JSON. `None`: no record had one.
     ///
     /// # Errors

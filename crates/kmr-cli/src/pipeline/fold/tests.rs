@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use kmr_core::OwnedRecord;
 use kmr_core::testing::assert_foldable;
+use kmr_core::{OwnedRecord, Reducer, Rows};
+use kmr_sinks::OsStreamWriter;
 use serde_json::{Value as Json, json};
 
 use super::super::file::Pipeline;
@@ -168,12 +169,15 @@ fn a_value_that_cannot_be_folded_is_an_error_of_its_record_that_names_the_column
         (r#"{"n": true}"#, "column `n`: its value is no number"),
         (r#"{"n": [1]}"#, "column `n`: its value is no number"),
         (r#"{"n": 1e60}"#, "column `n`: its value has more than 38 digits"),
+        (r#"{"n": 5.551115123125783e-17}"#, "column `n`: its value has more than 18 digits after the point"),
         (r#"{"n": 1"#, "JSON path $"),
         ("", "JSON path $"),
     ] {
         let error = row(&by_a, &record(payload, 0)).unwrap_err();
         assert!(error.contains(expected), "{payload}: {error}");
     }
+    let least = plan("by = [\"a\"]\nvalues.n.function = \"min\"");
+    assert!(row(&least, &record(r#"{"n": 5.551115123125783e-17}"#, 0)).is_ok(), "only a sum adds up");
     let strict = plan("by = [\"a\"]\nvalues.n.function = \"sum\"\n[p.json]\nnumbers_as_text = \"reject\"");
     assert!(row(&strict, &record(r#"{"n": "1"}"#, 0)).unwrap_err().contains("numbers_as_text"));
 }
@@ -186,6 +190,39 @@ fn a_sum_that_cannot_be_exact_rejects_its_row_and_names_the_column() {
     sum.merge(row(&plan, &long).unwrap());
     let error = plan.finish(&sum).unwrap_err().to_string();
     assert!(error.contains("fold: column `n`: the sum of these records has more than 38 digits"), "{error}");
+}
+
+#[test]
+fn a_tiny_number_fails_alone_and_leaves_the_sum_of_its_key() {
+    let plan = plan("by = [\"a\"]\nvalues.n.function = \"sum\"");
+    let fine = record(r#"{"n": 5.551115123125783e-17}"#, 0);
+    assert!(row(&plan, &fine).is_err());
+    let records = [r#"{"n": 90000000000000000000}"#, r#"{"n": 0.000000000000000001}"#];
+    let rows = folded(&plan, &records.map(|payload| record(payload, 0)));
+    assert_eq!(rows[0]["n"], json!("Number(\"90000000000000000000.000000000000000001\")"));
+}
+
+/// The memory budget holds only if each value is charged (M1).
+#[test]
+fn the_memory_of_a_row_grows_with_its_columns_and_texts() {
+    let charged = |fold: &str, payload: &str| {
+        let (plan, record) = (plan(fold), record(payload, 0));
+        let unused = |_: Row| Err("no row is finished".into());
+        let sink = OsStreamWriter::<OwnedRecord>::stdout();
+        let mut rows = by_key().finish_into(unused, sink).new_rows();
+        rows.push_from(row(&plan, &record).unwrap(), &record.as_record()).unwrap();
+        rows.resident_bytes().unwrap()
+    };
+    let counts = |columns: usize| {
+        (0..columns).map(|n| format!("values.n{n}.function = \"count\"\n")).collect::<String>()
+    };
+    let by_a = |values: &str| format!("by = [\"a\"]\n{values}");
+    let one = charged(&by_a(&counts(1)), "{}");
+    assert!(one > size_of::<Row>() + size_of::<Part>());
+    assert_eq!(charged(&by_a(&counts(11)), "{}") - one, 10 * size_of::<Part>());
+    assert_eq!(charged(&by_a(&counts(1)), r#"{"a": 12345}"#) - one, r#""a":12345"#.len());
+    let text = by_a("values.n.function = \"last\"");
+    assert_eq!(charged(&text, r#"{"n": 12345}"#) - charged(&text, "{}"), "12345".len());
 }
 
 #[test]
