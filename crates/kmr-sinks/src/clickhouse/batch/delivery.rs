@@ -80,15 +80,17 @@ impl FrozenBatch {
     async fn insert_all(&self) -> Result<(), ClickHouseError> {
         let mut unavailable_hosts = 0;
         while let Some((part, attempt)) = self.next_insert() {
-            let statement = match self.destination.checked_statement(attempt.host).await {
+            let body = self.current_order().part(&part).await?;
+            let sent_bytes: usize = body.iter().map(Bytes::len).sum();
+            self.destination.wait_for_throttle().await;
+            let statement = self.destination.checked_statement(attempt.host);
+            let statement = match self.describing(attempt.host, statement).await {
                 Ok(statement) => statement,
                 Err(error) => {
                     self.not_sent(attempt.host, error, &mut unavailable_hosts)?;
                     continue;
                 }
             };
-            let body = self.current_order().part(&part).await?;
-            let sent_bytes: usize = body.iter().map(Bytes::len).sum();
             let token = format!("{}{}", self.token, part.suffix(self.encoded.rows()));
             self.progress.lock().started(attempt);
             let (rows, is_async) = (part.len() as u64, self.is_async());
@@ -117,6 +119,15 @@ impl FrozenBatch {
         let is_unavailable = HostFault::of(error) == HostFault::Unavailable;
         *unavailable += usize::from(is_unavailable);
         is_unavailable && *unavailable < self.destination.hosts.len()
+    }
+
+    /// Awaits a description of the table by `host`. If the attempt is dropped meanwhile, the next
+    /// one leaves a host that does not respond.
+    async fn describing<T>(&self, host: usize, description: impl Future<Output = T>) -> T {
+        self.progress.lock().describing(host);
+        let result = description.await;
+        self.progress.lock().described();
+        result
     }
 
     /// Handles an error before an insert of the next part was sent. Returns `Ok` if another insert
@@ -170,6 +181,9 @@ impl FrozenBatch {
             let remembers_tokens = self.destination.is_known_to_remember_tokens();
             progress.repetition.dropped(&self.destination.name, self.rows, remembers_tokens);
         }
+        if let Some(host) = progress.take_dropped_description() {
+            self.destination.hosts.record(host, HostFault::Unknown);
+        }
         let part = progress.bisection.next()?;
         let preferred = progress.preferred_host();
         let host = self.destination.hosts.pick(preferred);
@@ -195,15 +209,19 @@ impl FrozenBatch {
         if error.class() == Some(ErrorClass::TooManyPartitions) {
             self.sort(host).await?;
         }
-        match rejection {
+        let result = match rejection {
             Some(rejection) => self.part_rejected(rejection, error),
             None => Err(error),
+        };
+        match result {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.limited(error).await),
         }
     }
 
     /// Describes the table again after a schema error.
     async fn refresh_schema(&self, host: usize) -> Result<(), ClickHouseError> {
-        if let Err(error) = self.destination.refresh(host).await {
+        if let Err(error) = self.describing(host, self.destination.refresh(host)).await {
             return self.table_changed(error);
         }
         self.progress.lock().refreshed = true;
@@ -262,7 +280,8 @@ impl FrozenBatch {
         Ok(())
     }
 
-    /// The error that the attempt ends with. Retries that can store rows again are limited.
+    /// The error of an insert that the attempt ends with. Retries that can store rows again are
+    /// limited. Errors of other requests, such as a description, store nothing, and are not.
     async fn limited(&self, error: ClickHouseError) -> ClickHouseError {
         let risk = Risk::of(&self.destination, &error).await;
         self.progress.lock().repetition.failed(&self.destination.name, self.rows, risk, error)
@@ -327,10 +346,7 @@ impl Delivery for FrozenBatch {
                 };
                 insert.insert().await
             }
-            None => match self.insert_all().await {
-                Ok(()) => Ok(()),
-                Err(error) => Err(BlockError::Failed(self.limited(error).await)),
-            },
+            None => self.insert_all().await.map_err(BlockError::Failed),
         };
         if let Err(BlockError::Failed(error)) = &result {
             telemetry::insert_failed(&self.destination.name, self.rows, attempt.number, error);

@@ -159,13 +159,20 @@ impl Destination {
         self.block_rows.max(rows)
     }
 
+    /// Waits while inserts are slowed down. It comes before
+    /// [`checked_statement`](Self::checked_statement), so that no ALTER falls into the wait
+    /// unnoticed.
+    pub(crate) async fn wait_for_throttle(&self) {
+        self.throttle.wait().await;
+    }
+
     /// Performs one insert at one host.
     pub(crate) async fn insert(&self, host: usize, insert: Insert<'_>) -> Result<Outcome, ClickHouseError> {
-        self.throttle.wait().await;
         let endpoint = self.hosts.endpoint(host);
         let started = Instant::now();
+        let mut is_without_views = false;
         let mut outcome = self.send(endpoint, &insert).await;
-        while outcome.as_ref().is_err_and(|error| self.adapt(endpoint, error)) {
+        while outcome.as_ref().is_err_and(|error| self.adapt(endpoint, error, &mut is_without_views)) {
             outcome = self.send(endpoint, &insert).await;
         }
         self.metrics.ended(&EndedInsert {
@@ -203,8 +210,9 @@ impl Destination {
     }
 
     /// Adapts the settings to a server that rejected them before it read the rows. Returns whether
-    /// the insert can be sent again.
-    fn adapt(&self, endpoint: &Endpoint, error: &ClickHouseError) -> bool {
+    /// the insert can be sent again. `is_without_views` is whether this insert was sent again
+    /// without the deduplication in views.
+    fn adapt(&self, endpoint: &Endpoint, error: &ClickHouseError, is_without_views: &mut bool) -> bool {
         if endpoint.pins.adapt(error) {
             return true;
         }
@@ -214,14 +222,14 @@ impl Destination {
             return false;
         };
         let is_about_views = message.contains("deduplicate_blocks_in_dependent_materialized_views");
-        if !self.async_insert || !is_about_views {
+        // Once for each insert. One that was sent at the same time may have cleared the flag.
+        if !self.async_insert || !is_about_views || std::mem::replace(is_without_views, true) {
             return false;
         }
-        let was_set = self.joins_views_and_async_inserts.swap(false, Ordering::Relaxed);
-        if was_set {
+        if self.joins_views_and_async_inserts.swap(false, Ordering::Relaxed) {
             telemetry::async_inserts_not_deduplicated(&endpoint.address(), &self.name);
         }
-        was_set
+        true
     }
 
     /// Whether inserts are sent such that the server drops those that it has stored before. Not, if

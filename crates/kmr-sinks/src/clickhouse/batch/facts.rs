@@ -119,9 +119,14 @@ impl TableFacts {
     }
 
     /// Whether the table, and every table that its views write to, drops rows that are sent again
-    /// under the same token.
+    /// under the same token. A temporary error of the requests shows nothing about the tables, so
+    /// the last result stays.
     pub(crate) async fn remembers_tokens(&self, endpoint: &Endpoint, table: &str) -> bool {
-        let remembers = windows(endpoint, table).await.is_ok();
+        let remembers = match windows(endpoint, table).await {
+            Ok(_) => true,
+            Err(error) if error.is_retryable() => return self.is_known_to_remember_tokens(),
+            Err(_) => false,
+        };
         self.remembers_tokens.store(remembers, Ordering::Relaxed);
         remembers
     }

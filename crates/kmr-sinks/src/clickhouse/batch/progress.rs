@@ -40,6 +40,9 @@ pub(crate) struct Progress {
     /// The running insert. If it is still set at the next insert, it was dropped without a
     /// response.
     current: Option<InsertAttempt>,
+    /// The host that describes the table before the next insert. If it is still set at the next
+    /// insert, the attempt was dropped without a response.
+    describing: Option<usize>,
     /// The host that may have stored the next part already.
     preferred_host: Option<usize>,
     /// Whether the outcome of an insert is unknown.
@@ -75,6 +78,7 @@ impl Progress {
             written_rows: Some(0),
             query_id: None,
             current: None,
+            describing: None,
             preferred_host: None,
             in_doubt: false,
             synchronous: false,
@@ -100,6 +104,23 @@ impl Progress {
         let dropped = self.current.take()?;
         self.outcome_unknown(dropped);
         Some(dropped)
+    }
+
+    /// Records that a host describes the table.
+    pub(crate) fn describing(&mut self, host: usize) {
+        self.describing = Some(host);
+    }
+
+    /// Records the end of a description.
+    pub(crate) fn described(&mut self) {
+        self.describing = None;
+    }
+
+    /// The host whose description an earlier attempt dropped. No insert was sent to it.
+    pub(crate) fn take_dropped_description(&mut self) -> Option<usize> {
+        let host = self.describing.take()?;
+        self.not_sent();
+        Some(host)
     }
 
     /// Records that a host could not get the next part. Like one that gave no response to a

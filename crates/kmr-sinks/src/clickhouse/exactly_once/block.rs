@@ -116,6 +116,7 @@ impl BlockInsert<'_> {
     async fn insert_once(&self, part: &Part) -> Result<Option<ClickHouseError>, ClickHouseError> {
         let body = self.encoded.part(part).await?;
         let sent_bytes = body.iter().map(bytes::Bytes::len).sum();
+        self.destination.wait_for_throttle().await;
         let (statement, rows) = (self.destination.checked_statement(0).await?, part.len() as u64);
         let was_in_doubt = {
             let mut progress = self.progress.lock();
@@ -151,23 +152,30 @@ impl BlockInsert<'_> {
     ///
     /// A view that was added since the start can write to a table without a window, and the window
     /// of a table can be removed. So the windows are read again for a block that may have been
-    /// inserted before. Its first insert needs none.
+    /// inserted before. Its first insert needs none. A window that is set again is empty, so a
+    /// missing one is a doubt about the block, and not only about the table.
     async fn check_windows(&self) -> Result<(), ClickHouseError> {
         let Some(windows) = self.windows else { return Ok(()) };
         let (table, endpoint) = (&*self.destination.name, self.destination.hosts.endpoint(0));
         let is_first = self.attempt == 1 && !self.block.is_replay && !self.progress.lock().in_doubt;
         let present = match is_first {
             true => None,
-            false => Some(windows_of(endpoint, table).await?),
+            false => match windows_of(endpoint, table).await {
+                Ok(present) => Some(present),
+                Err(ClickHouseError::Schema { problem, .. }) => return Err(self.in_doubt(problem)),
+                Err(error) => return Err(error),
+            },
         };
         let windows = present.as_deref().unwrap_or(windows);
         match doubt(endpoint, table, windows, self.block).await? {
             None => Ok(()),
-            Some(why) => {
-                let (table, token) = (table.to_owned(), self.block.token.to_string());
-                Err(ClickHouseError::InDoubt { table, token, why })
-            }
+            Some(why) => Err(self.in_doubt(why)),
         }
+    }
+
+    fn in_doubt(&self, why: String) -> ClickHouseError {
+        let (table, token) = (self.destination.name.to_string(), self.block.token.to_string());
+        ClickHouseError::InDoubt { table, token, why }
     }
 
     /// Finds the rows for which the table rejected the part. `named_row` is the row in the server's

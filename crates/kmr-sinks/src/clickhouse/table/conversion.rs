@@ -4,6 +4,7 @@
 use bytes::Bytes;
 
 use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response;
@@ -24,23 +25,29 @@ const NEEDS_SETTING: &str = "the server computes a DEFAULT or converts an altere
 /// Tries at the start whether the server accepts `input(…)` with the columns. Nothing is inserted.
 ///
 /// # Errors
-/// The server's error, if a permission or a setting is missing. A retryable error of the request.
-/// Other errors mean that this server cannot explain the SELECT, which decides nothing.
+/// The server's error, if a permission or a setting is missing. A temporary error of the request.
+/// Other errors mean that this server cannot explain the SELECT, which decides nothing. So do codes
+/// that kmr does not know (477 up to 24.10), although such an insert is retried.
 pub(crate) async fn check(endpoint: &Endpoint, table: &str, schema: &Schema) -> Result<(), ClickHouseError> {
     let statement = format!("EXPLAIN {}", conversion(&schema.columns));
     let target = endpoint.target(&[("wait_end_of_query", "1")]);
     let response = post(endpoint, &target, vec![Bytes::from(statement)], None).await?;
     match response::check(&response, endpoint, table) {
-        Err(error) if error.is_retryable() || remedy(&error).is_some() => Err(with_remedy(error)),
+        Err(error) if remedy(&error).is_some() => Err(with_remedy(error)),
+        Err(error) if error.is_retryable() && error.class() != Some(ErrorClass::Unknown) => Err(error),
         _ => Ok(()),
     }
 }
 
-/// The error of an insert that converts, with the remedy for what only such an insert needs.
+/// The error of an insert that converts, with the remedy for what only such an insert needs. A
+/// retry cannot help, whatever the code.
 pub(crate) fn with_remedy(mut error: ClickHouseError) -> ClickHouseError {
     let own = remedy(&error);
-    if let (Some(own), ClickHouseError::Exception { remedy, .. }) = (own, &mut error) {
+    if let (Some(own), ClickHouseError::Exception { remedy, class, .. }) = (own, &mut error) {
         *remedy = own;
+        if *class == ErrorClass::Unknown {
+            *class = ErrorClass::Fatal;
+        }
     }
     error
 }
@@ -58,7 +65,7 @@ fn remedy(error: &ClickHouseError) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::clickhouse::error_code::{ErrorClass, Stored};
+    use crate::clickhouse::error_code::Stored;
 
     #[test]
     fn errors_that_only_a_conversion_has_get_their_own_remedy() {

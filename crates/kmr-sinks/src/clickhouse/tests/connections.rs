@@ -12,6 +12,8 @@ use super::bisection::{batch_of, deliver};
 use super::mock::{ENGINE_REQUEST, Received, asks_for_settings, read_request, settings_in_force};
 use super::{sink_error, writer};
 use crate::clickhouse::ClickHouseError;
+use crate::clickhouse::config::tests::endpoint;
+use crate::clickhouse::exactly_once::windows::check_views;
 
 /// What a server does with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +40,12 @@ pub(super) struct Server {
 impl Server {
     /// `reply` decides for each insert, by its number from 0. Other requests are kept.
     pub(super) async fn new(reply: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
+        Self::answering("", reply).await
+    }
+
+    /// Like [`new`](Self::new), with this body in the response to each request that is none of the
+    /// start.
+    async fn answering(rows: &'static str, reply: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let connections = Arc::new(AtomicUsize::new(0));
@@ -64,7 +72,7 @@ impl Server {
                             asks_for_engine || settings.is_some() || request.body.starts_with(b"DESCRIBE");
                         let body = match is_start {
                             true => settings.clone().unwrap_or_else(|| DESCRIPTION.to_owned()),
-                            false => String::new(),
+                            false => rows.to_owned(),
                         };
                         if !asks_for_engine && settings.is_none() {
                             requests.lock().unwrap().push(request);
@@ -177,4 +185,13 @@ async fn a_reset_of_a_used_connection_is_retried_under_the_same_token_on_a_new_o
     assert_eq!(server.connections(), 2);
     let requests = server.requests.lock().unwrap();
     assert_eq!((&requests[2].head, &requests[2].body), (&requests[3].head, &requests[3].body));
+}
+
+#[tokio::test]
+async fn views_are_compared_over_connections_of_their_own() {
+    let view = "{\"database\":\"db\",\"name\":\"v\",\"uuid\":\"uuid-1\"}\n";
+    let server = Server::answering(view, |_| Reply::Keep(30)).await;
+    let views = [serde_json::from_str(view).unwrap()];
+    check_views(&endpoint(&server.url), "`db`.`lines`", &views).await.unwrap();
+    assert_eq!(server.connections(), 5);
 }

@@ -1,5 +1,7 @@
 //! Errors after which rows may be stored: no batch is split, and no retry doubles rows for long.
 
+use std::collections::BTreeSet;
+
 use kmr_core::{Attempt, error_chain};
 
 use super::bisection::{batch_of, deliver};
@@ -7,8 +9,8 @@ use super::mock::MockStep;
 use super::secrets::Log;
 use super::table::{Act, Table, exception};
 use super::{sink_error, writer};
-use crate::clickhouse::ClickHouseError;
 use crate::clickhouse::batch::repetition::{DOUBLING_RETRIES, UNKNOWN_RETRIES};
+use crate::clickhouse::{ClickHouseError, Compression};
 
 /// A started writer to a table.
 async fn started(table: &Table) -> crate::clickhouse::ClickHouseWriter<super::Line> {
@@ -162,12 +164,14 @@ async fn a_view_added_later_without_a_window_limits_the_retries() {
     assert!(!batch.deliver(Attempt::new(DOUBLING_RETRIES + 1)).await.unwrap_err().is_retryable());
 }
 
+/// The message of servers before 26.4.
+const BOTH: &str = "Deduplication in dependent materialized view cannot work together with async inserts. Please disable either \
+     `deduplicate_blocks_in_dependent_materialized_views` or `async_insert` setting. (SUPPORT_IS_DISABLED)";
+
 #[tokio::test]
 async fn an_asynchronous_insert_that_is_not_deduplicated_is_retried_a_few_times_and_logged() {
-    let both = "Deduplication in dependent materialized view cannot work together with async inserts. Please disable \
-                either `deduplicate_blocks_in_dependent_materialized_views` or `async_insert` setting. (SUPPORT_IS_DISABLED)";
-    let table = Table::new(move |number, _| match number {
-        0 => Act::Reject(exception(344, both)),
+    let table = Table::new(|number, _| match number {
+        0 => Act::Reject(exception(344, BOTH)),
         _ => Act::StoreBut(exception(241, "Memory: while pushing to view db.v. (X)")),
     })
     .await;
@@ -187,6 +191,58 @@ async fn an_asynchronous_insert_that_is_not_deduplicated_is_retried_a_few_times_
     let logged = log.0.lock().unwrap().clone();
     assert_eq!(logged.matches("rows may be stored twice").count(), 1, "{logged}");
     assert!(table.contents.lock().unwrap().heads[1].contains("async_insert_deduplicate=0"));
+}
+
+#[tokio::test]
+async fn windows_that_cannot_be_read_for_a_moment_do_not_limit_the_retries() {
+    let table =
+        Table::new(|_, _| Act::StoreBut(exception(241, "Memory: while pushing to view db.v. (X)"))).await;
+    table.contents.lock().unwrap().system_tables = WITH_WINDOW;
+    let batch = batch_of(&mut started(&table).await, 10).await;
+    let log = Log::default();
+    let guard = tracing::subscriber::set_default(log.clone());
+    assert!(batch.deliver(Attempt::new(1)).await.unwrap_err().is_retryable());
+    table.contents.lock().unwrap().system_tables = "Code: 241. DB::Exception: Memory limit exceeded";
+    for number in 2..=2 * DOUBLING_RETRIES {
+        assert!(batch.deliver(Attempt::new(number)).await.unwrap_err().is_retryable(), "{number}");
+    }
+    drop(guard);
+    let logged = log.0.lock().unwrap().clone();
+    assert!(!logged.contains("rows may be stored twice"), "{logged}");
+}
+
+#[tokio::test]
+async fn concurrent_asynchronous_inserts_all_do_without_the_deduplication_of_views() {
+    // The first insert of each batch.
+    let mut seen = BTreeSet::new();
+    let table = Table::new(move |_, ids| match seen.insert(ids.len()) {
+        true => Act::Reject(exception(344, BOTH)),
+        false => Act::Store,
+    })
+    .await;
+    let mut writer = writer(&table.url).compression(Compression::None).async_insert(true);
+    kmr_core::Reducer::start(&mut writer).await.unwrap();
+    let (one, two) = (batch_of(&mut writer, 5).await, batch_of(&mut writer, 6).await);
+    let log = Log::default();
+    let guard = tracing::subscriber::set_default(log.clone());
+    let (one, two) = tokio::join!(one.deliver(Attempt::new(1)), two.deliver(Attempt::new(1)));
+    drop(guard);
+    assert_eq!((one.unwrap().output.rows, two.unwrap().output.rows), (5, 6));
+    let heads = table.contents.lock().unwrap().heads.clone();
+    let without = heads.iter().filter(|head| head.contains("async_insert_deduplicate=0")).count();
+    assert_eq!((heads.len(), without), (4, 2), "the first two are sent before either response");
+    let logged = log.0.lock().unwrap().clone();
+    assert_eq!(logged.matches("turned the deduplication of asynchronous inserts off").count(), 1, "{logged}");
+}
+
+#[tokio::test]
+async fn a_server_that_always_rejects_an_asynchronous_insert_is_sent_it_twice() {
+    let table = Table::new(|_, _| Act::Reject(exception(344, BOTH))).await;
+    let mut writer = writer(&table.url).async_insert(true);
+    kmr_core::Reducer::start(&mut writer).await.unwrap();
+    let batch = batch_of(&mut writer, 5).await;
+    assert!(!sink_error(batch.deliver(Attempt::new(1)).await.unwrap_err()).0);
+    assert_eq!(table.inserts(), 2);
 }
 
 #[tokio::test]

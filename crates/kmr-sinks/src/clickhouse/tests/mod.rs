@@ -2,6 +2,7 @@
 
 mod bisection;
 mod connections;
+mod descriptions;
 mod doubt;
 mod faults;
 #[cfg(feature = "metrics")]
