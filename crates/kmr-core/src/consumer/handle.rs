@@ -101,8 +101,8 @@ impl ConsumerHandle {
     /// [`Error::NotAssigned`]: the partition is not assigned to this consumer, or a rebalance, a
     /// new client or the end came first. Reading then continues at the committed offset.
     /// [`Error::Config`]: the offset is negative. [`Error::OffsetOutOfRange`]: it is not in the log
-    /// and not its end. [`Error::Client`]: the bounds of the log could not be read. In both cases the
-    /// partition continues at its committed offset.
+    /// and not its end. [`Error::Client`]: the bounds of the log could not be read. In both cases
+    /// the partition continues at its committed offset.
     pub async fn seek(&self, partition: TopicPartition, offset: i64) -> Result<(), Error> {
         if offset < 0 {
             return Err(Error::Config(format!("{partition}: seek to {offset}; offsets start at 0")));

@@ -58,14 +58,10 @@ pub(crate) enum Mutant {
     ChargesNothing,
     /// A bounded run ends when its partitions are read, with records that are not mapped.
     EndsUnmapped,
-    /// A bounded run ends while a planned block is being rebuilt.
-    EndsBeforeReplays,
     /// A bounded run reads the end of a partition again at each assignment.
     MovesEnds,
     /// A chosen starting position is not committed.
     ForgetsChosenStart,
-    /// C5: the member stays although it was removed and has joined again.
-    StaysRemoved,
     /// C5: the member stays although the group rejects all of its commits.
     StaysWithoutGroup,
     /// C4: a commit that failed permanently is sent again.

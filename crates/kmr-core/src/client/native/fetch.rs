@@ -263,7 +263,7 @@ impl Run {
 /// It does so after each code of a broker. It returns the code, waits for `fetch.error.backoff.ms`
 /// and leaves the fetch position unchanged (2.12.1, `rd_kafka_fetch_reply_handle_partition_error`).
 /// Codes of its own are below `Unknown`, and come from batches that it has moved past. Errors of
-/// other requests have no `offset`, but for a failed look-up of the lowest offset, which is repeated
+/// other requests have no `offset`, except a failed look-up of the lowest offset. It is repeated
 /// ([`OutOfRange::LowestUnknown`]).
 fn may_be_temporary(code: RDKafkaErrorCode, offset: i64) -> bool {
     match code {

@@ -14,7 +14,7 @@ use super::raw::{bytes, rd_kafka_header_get_all};
 /// become U+FFFD: Kafka allows any bytes, and rdkafka's own iterator panics.
 pub fn message_headers<'m>(message: &'m BorrowedMessage<'_>) -> Vec<(Cow<'m, str>, Option<&'m [u8]>)> {
     let Some(headers) = message.headers() else { return Vec::new() };
-    // rdkafka's type is librdkafka's list itself, at its address (`BorrowedHeaders::as_native_ptr`).
+    // rdkafka's type is librdkafka's list itself, at its address: see its `as_native_ptr`.
     let list = ptr::from_ref(headers).cast::<rd::rd_kafka_headers_t>();
     let mut found = Vec::new();
     loop {

@@ -293,7 +293,6 @@ impl Committer {
                 self.entries.commit_now = false;
                 self.end_if_removed(assignment, commit, reason);
             }
-            CommitOutcome::Removed(_) if enabled(Mutant::StaysRemoved) => {}
             CommitOutcome::Removed(reason) => self.end_membership(
                 commit,
                 format!(
@@ -624,6 +623,20 @@ mod tests {
             tokio::task::yield_now().await;
         }
         assert_eq!(started.elapsed(), Duration::ZERO);
+    }
+
+    /// Another member may have committed further meanwhile.
+    #[tokio::test(start_paused = true)]
+    async fn a_member_that_has_joined_again_without_a_notice_ends_at_once() {
+        let mut scene = Scene::rejected();
+        scene.respond(CommitOutcome::Removed("another member id".to_owned()));
+        sleep(3 * SECOND).await;
+        let error = scene.errors.try_recv().unwrap();
+        assert!(error.is_retryable() && error_chain(&error).contains("another member id"), "{error}");
+        let commits = scene.commits();
+        sleep(NOT_OWNED_LIMIT).await;
+        assert_eq!(scene.commits(), commits, "nothing more is committed");
+        assert!(scene.errors.try_recv().is_err(), "one error");
     }
 
     #[tokio::test(start_paused = true)]

@@ -86,7 +86,6 @@ impl Coordinator {
 
     /// Returns a stop request when a bounded run is complete: every assigned partition is read up
     /// to its end offset and mapped. A shutdown drops unmapped records, and finishes mapped ones.
-    /// It leaves a planned block that is being rebuilt to the next owner, so these are waited for.
     ///
     /// A consumer without assignments is complete only after a while. It has none before the first
     /// assignment and between a revoke and the next one. In a cooperative group it has none until
@@ -100,9 +99,7 @@ impl Coordinator {
             let is_mapped = |task: &PartitionTask| task.backlog.is_empty() || enabled(Mutant::EndsUnmapped);
             self.every_task(session, |task| task.end_reached && is_mapped(task))
         };
-        let replayed = session.replays.is_empty() || enabled(Mutant::EndsBeforeReplays);
-        (is_settled(session) && complete && replayed)
-            .then_some(StopRequest::in_order("the end of every partition"))
+        (is_settled(session) && complete).then_some(StopRequest::in_order("the end of every partition"))
     }
 
     /// Publishes whether every owned partition has been read to its end. A consumer that owns none

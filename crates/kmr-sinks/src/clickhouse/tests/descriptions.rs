@@ -1,5 +1,5 @@
-//! Descriptions of the table before inserts that the server converts: hosts that hang, failures, and
-//! the wait for too many parts.
+//! Descriptions of the table before inserts that the server converts: hosts that hang, failures,
+//! and the wait for too many parts.
 
 use std::time::Duration;
 

@@ -247,13 +247,3 @@ fn the_end_of_a_bounded_run_moves() {
 fn a_chosen_starting_position_is_not_committed() {
     assert_found(Mutant::ForgetsChosenStart, &["finished records are committed", "no lost record"]);
 }
-
-#[test]
-fn a_member_stays_that_has_joined_again_without_a_notice() {
-    assert_found(Mutant::StaysRemoved, &["finished records are committed", "no lost record", "R3"]);
-}
-
-#[test]
-fn a_bounded_run_ends_while_a_block_is_rebuilt() {
-    assert_found_exactly_once(Mutant::EndsBeforeReplays, &["a bounded run completes its partitions"]);
-}
