@@ -18,6 +18,7 @@ mod args;
 mod audit;
 mod commits;
 mod dead_letters;
+mod notes;
 mod offset_sets;
 mod partition_account;
 mod replays;

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::args::VerifyArgs;
 use super::commits;
+use super::notes::{DeadLetterCounts, on_dead_letters, on_table};
 use super::offset_sets::Listing;
 use super::partition_account::PartitionAccount;
 
@@ -118,34 +119,17 @@ impl Report {
                 grouped(unfounded)
             ));
         }
-        notes.extend(self.waiting.iter().map(|(partition, waiting)| commits::waiting(*partition, waiting)));
-        if let Some(engine) = &self.volatile_engine {
-            notes.push(format!(
-                "the table has the engine {engine}: its rows may be in memory only, and a kill of ClickHouse loses them"
-            ));
-        }
-        if !self.knows_topics {
-            notes.push("the table has no topic column: all of its rows count as this topic's".to_owned());
-        }
-        for (count, note) in [
-            (
-                self.repeated_dead_letters,
-                "dead letters for a record that had one: they are delivered at least once",
-            ),
-            (
-                self.nameless_dead_letters,
-                "messages of the dead-letter topics name no record in their headers",
-            ),
+        notes.extend(on_table(&self.waiting, self.volatile_engine.as_deref(), self.knows_topics));
+        let counts =
+            DeadLetterCounts { repeated: self.repeated_dead_letters, nameless: self.nameless_dead_letters };
+        let more = [
             (
                 self.replays,
                 "records are replays of dead letters: each needs a row or a dead letter of its own",
             ),
             (self.repeated_replays, "replays of a record that had been replayed: its rows may be double"),
-        ] {
-            if count > 0 {
-                notes.push(format!("{} {note}", grouped(count)));
-            }
-        }
+        ];
+        notes.extend(on_dead_letters(counts, &more));
         notes
     }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::super::args::VerifyArgs;
 use super::super::commits;
+use super::super::notes::{DeadLetterCounts, on_dead_letters, on_table};
 use super::account::{Counts, SumAccount};
 use super::table::{Facts, Sums};
 
@@ -135,30 +136,12 @@ impl SumReport {
         if let Some(ttl) = self.facts.ttl.as_ref().filter(|_| missing > 0) {
             notes.push(format!("the table removes expired rows (TTL {ttl}): missing ones may have expired"));
         }
-        notes.extend(self.waiting.iter().map(|(partition, waiting)| commits::waiting(*partition, waiting)));
-        if let Some(engine) = &self.facts.volatile_engine {
-            notes.push(format!(
-                "the table has the engine {engine}: its rows may be in memory only, and a kill of ClickHouse loses them"
-            ));
-        }
-        if !self.facts.knows_topics {
-            notes.push("the table has no topic column: all of its rows count as this topic's".to_owned());
-        }
-        for (count, text) in [
-            (
-                self.repeated_dead_letters,
-                "dead letters for a record that had one: they are delivered at least once",
-            ),
-            (
-                self.nameless_dead_letters,
-                "messages of the dead-letter topics name no record in their headers",
-            ),
-            (self.replays, "records are replays of dead letters: each counts as a record of its own"),
-        ] {
-            if count > 0 {
-                notes.push(format!("{} {text}", grouped(count)));
-            }
-        }
+        notes.extend(on_table(&self.waiting, self.facts.volatile_engine.as_deref(), self.facts.knows_topics));
+        let counts =
+            DeadLetterCounts { repeated: self.repeated_dead_letters, nameless: self.nameless_dead_letters };
+        let more =
+            [(self.replays, "records are replays of dead letters: each counts as a record of its own")];
+        notes.extend(on_dead_letters(counts, &more));
         notes
     }
 
