@@ -51,9 +51,9 @@ const FAULTS: [Fault; 8] = [
     Fault::DropResponse,
 ];
 
-/// Least size of an insert in bytes. Shorter requests, such as the description of the table, are
-/// forwarded.
-const INSERT: usize = 2_000;
+/// Least size of an insert in bytes. Shorter requests are forwarded: the description of the table,
+/// and the comparison of settings at the start.
+const INSERT: usize = 4_000;
 
 /// Starts a proxy for `target` (`host:port`). Returns its address, and a counter of broken
 /// connections.
