@@ -4,7 +4,8 @@ use csv::{ErrorKind, Reader, ReaderBuilder, StringRecord};
 use kmr_core::Record;
 use serde::de::DeserializeOwned;
 
-use crate::error::{DecodeError, push_key, without_value};
+use crate::error::{DecodeError, without_value};
+use crate::path::push_key;
 use crate::text::{push_string, text};
 
 const CSV: &str = "CSV";

@@ -1,6 +1,6 @@
 //! The error of a record that cannot be decoded: where, and why.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// A record that cannot be decoded. It goes to `reduce_err`. The text names the format, the
 /// schema's id, the path and the offset. It never holds the value.
@@ -63,17 +63,6 @@ impl fmt::Display for DecodeError {
 
 impl std::error::Error for DecodeError {}
 
-/// The longest key in a path, characters. A path is for people.
-const LONGEST_KEY: usize = 100;
-
-/// Adds a key to a path.
-pub(crate) fn push_key(path: &mut String, key: &str) {
-    let is_plain = !key.is_empty() && key.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '-');
-    let cut: String = key.chars().take(LONGEST_KEY).collect();
-    // Writing to a String does not fail.
-    let _ = if is_plain { write!(path, ".{cut}") } else { write!(path, "[{cut:?}]") };
-}
-
 /// The text of an error of serde without the value in it: `invalid type: string, expected u64`.
 pub(crate) fn without_value(text: &str) -> String {
     let Some((before, after)) = text.rsplit_once(", expected") else { return text.to_owned() };
@@ -113,14 +102,5 @@ mod tests {
         ] {
             assert_eq!(without_value(text), expected);
         }
-    }
-
-    #[test]
-    fn keys_in_a_path_are_quoted_and_cut() {
-        let mut path = "$".to_owned();
-        push_key(&mut path, "a_b");
-        push_key(&mut path, "a b");
-        push_key(&mut path, &"x".repeat(500));
-        assert_eq!(path, format!("$.a_b[\"a b\"].{}", "x".repeat(100)));
     }
 }

@@ -10,6 +10,8 @@ mod text;
 mod binary;
 #[cfg(feature = "csv")]
 mod csv;
+#[cfg(any(feature = "avro", feature = "csv"))]
+mod path;
 #[cfg(feature = "raw")]
 mod raw;
 #[cfg(feature = "avro")]

@@ -130,7 +130,7 @@ async fn avro_of_two_schema_versions_is_stored_once_through_kills() -> Result<()
     assert_eq!(count("1").await?, 1_202);
     assert_eq!(walk.database.number("SELECT uniqExact(src_partition, src_offset) FROM events").await?, 1_202);
     assert_eq!(count(RIGHT).await?, 1_202);
-    let colors = "color = multiIf(id < 1200 ? id % 3 = 0 : id = 1201, ['red', 'blue'][id % 2 + 1], 'none')";
+    let colors = "color = if(if(id < 1200, id % 3 = 0, id = 1201), ['red', 'blue'][id % 2 + 1], 'none')";
     assert_eq!(count(colors).await?, 1_202);
     let dead_letters = content(&walk.dead).await?;
     let errors: Vec<_> = dead_letters.iter().filter_map(|dead| header(dead, "kmr.error")).collect();

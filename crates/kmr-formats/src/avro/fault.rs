@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt::{self, Write as _};
 
-use crate::error::{DecodeError, push_key, without_value};
+use crate::error::{DecodeError, without_value};
+use crate::path::push_key;
 
 pub(super) const AVRO: &str = "Avro";
 
