@@ -61,7 +61,7 @@ pub use self::deadline::{Deadline, wait_for, wait_until};
 pub use self::engine::{BuiltImage, Server};
 pub use self::kafka::{
     GroupState, HeldCommit, Kafka, KafkaProxy, Message, Offsets, Produced, ProducerSettings, SecuredKafka,
-    Topic, TopicSpec, Transactions, User,
+    Topic, TopicSpec, Transactions, User, slow_responses,
 };
 pub use self::link::{Link, LinkState};
 #[doc(hidden)]

@@ -2,21 +2,26 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, anyhow, bail};
 use kmr_cli_support::connection::BrokerArgs;
 use kmr_cli_support::kafka::{ClientFailure, extra_settings, unreachable};
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::metadata::MetadataPartition;
+use rdkafka::metadata::{Metadata, MetadataPartition};
 use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
+
+/// Timeout for events that the client reports apart from its responses. Its statistics come within.
+pub(crate) const EVENTS: Duration = Duration::from_secs(3);
 
 /// Address, client id, the settings of `--set` and the credentials.
 pub(crate) fn config(args: &BrokerArgs, client_id: &str) -> anyhow::Result<ClientConfig> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &args.broker).set("client.id", client_id);
+    // They have the addresses of brokers that do not respond.
+    config.set("statistics.interval.ms", "500");
     for (name, value) in extra_settings(args)? {
         config.set(name, value);
     }
@@ -32,6 +37,8 @@ struct Captured {
     failure: ClientFailure,
     apis: Mutex<BTreeMap<String, (i16, i16)>>,
     coordinator: Mutex<Option<String>>,
+    /// The brokers by id: `host:port` as they advertise it, and whether the client is connected.
+    brokers: Mutex<BTreeMap<i32, (String, bool)>>,
 }
 
 impl CapturingContext {
@@ -46,6 +53,16 @@ impl CapturingContext {
         self.0.coordinator.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// The brokers that another one has named, by id, if the client is connected to none of them.
+    /// Needs `statistics.interval.ms`.
+    fn silent_brokers(&self) -> BTreeMap<i32, String> {
+        let brokers = self.0.brokers.lock().unwrap_or_else(PoisonError::into_inner);
+        match brokers.values().any(|(_, connected)| *connected) {
+            true => BTreeMap::new(),
+            false => brokers.iter().map(|(id, (address, _))| (*id, address.clone())).collect(),
+        }
+    }
+
     /// Lowest and highest version of each request that a broker supports. Needs `debug=feature`.
     pub(crate) fn apis(&self) -> BTreeMap<String, (i16, i16)> {
         self.0.apis.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -53,9 +70,15 @@ impl CapturingContext {
 }
 
 /// The address of the group's coordinator, which the client reaches through a broker of its own.
-fn coordinator(statistics: Statistics) -> Option<String> {
-    let found = statistics.brokers.into_values().find(|broker| broker.source == "logical")?;
-    Some(found.nodename).filter(|address| !address.is_empty())
+fn coordinator(statistics: &Statistics) -> Option<String> {
+    let found = statistics.brokers.values().find(|broker| broker.source == "logical")?;
+    Some(found.nodename.clone()).filter(|address| !address.is_empty())
+}
+
+/// The brokers with an id, which the entries of `bootstrap.servers` lack.
+fn brokers(statistics: Statistics) -> BTreeMap<i32, (String, bool)> {
+    let named = statistics.brokers.into_values().filter(|one| one.source != "logical" && one.nodeid >= 0);
+    named.map(|one| (one.nodeid, (one.nodename, one.state == "UP"))).collect()
 }
 
 /// `[thrd:…]: …:   ApiKey Fetch (1) Versions 4..17`
@@ -75,7 +98,8 @@ impl ClientContext for CapturingContext {
     }
 
     fn stats(&self, statistics: Statistics) {
-        *self.0.coordinator.lock().unwrap_or_else(PoisonError::into_inner) = coordinator(statistics);
+        *self.0.coordinator.lock().unwrap_or_else(PoisonError::into_inner) = coordinator(&statistics);
+        *self.0.brokers.lock().unwrap_or_else(PoisonError::into_inner) = brokers(statistics);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
@@ -90,6 +114,68 @@ pub(crate) fn consumer(config: &ClientConfig) -> anyhow::Result<BaseConsumer<Cap
     config.create_with_context(CapturingContext::default()).context("Kafka settings")
 }
 
+/// Why a client got no metadata.
+#[derive(Debug)]
+pub(crate) struct NoMetadata {
+    /// The failure that the client reported last.
+    pub(crate) reason: String,
+    /// The addresses that the brokers advertise, if a broker has named them and none responds.
+    pub(crate) silent: BTreeMap<i32, String>,
+}
+
+impl NoMetadata {
+    /// The error of a command.
+    pub(crate) fn into_error(self, broker: &str, timeout: Duration) -> anyhow::Error {
+        if self.silent.is_empty() {
+            return unreachable(broker, timeout, &self.reason);
+        }
+        let addresses = addresses(&self.silent);
+        anyhow!(
+            "{broker} names {addresses} as its brokers, and none responded within {timeout:?}: {}; {ADVERTISED}",
+            self.reason
+        )
+    }
+}
+
+/// What to do about a broker that does not respond, although another one names its address.
+pub(crate) const ADVERTISED: &str =
+    "make the address reachable from here, or correct advertised.listeners of the broker";
+
+/// `host:port` of brokers, for a message.
+pub(crate) fn addresses(brokers: &BTreeMap<i32, String>) -> String {
+    brokers.values().map(String::as_str).collect::<Vec<_>>().join(", ")
+}
+
+/// The metadata of a topic, or of all topics.
+///
+/// # Errors
+/// A broker may have answered all the same: librdkafka drops a bootstrap server, and the request
+/// that waits there, as soon as it has named brokers.
+pub(crate) fn metadata(
+    consumer: &BaseConsumer<CapturingContext>,
+    topic: Option<&str>,
+    timeout: Duration,
+) -> Result<Metadata, NoMetadata> {
+    consumer.fetch_metadata(topic, timeout).map_err(|error| {
+        let silent = silent_brokers(consumer);
+        let reason = consumer.context().reason().unwrap_or_else(|| error.to_string());
+        NoMetadata { reason, silent }
+    })
+}
+
+/// The brokers that another one has named, by id, if the client is connected to none of them. Waits
+/// for the events of the client, which report that and the cause.
+pub(crate) fn silent_brokers(consumer: &BaseConsumer<CapturingContext>) -> BTreeMap<i32, String> {
+    let started = Instant::now();
+    loop {
+        let _ = consumer.poll(Duration::from_millis(20));
+        let silent = consumer.context().silent_brokers();
+        if !silent.is_empty() || started.elapsed() >= EVENTS {
+            return silent;
+        }
+    }
+}
+
 /// The partitions of an existing topic. A request by a consumer does not create it.
 pub(crate) fn partitions(
     consumer: &BaseConsumer<CapturingContext>,
@@ -97,12 +183,8 @@ pub(crate) fn partitions(
     topic: &str,
     timeout: Duration,
 ) -> anyhow::Result<Vec<i32>> {
-    let metadata = consumer.fetch_metadata(Some(topic), timeout).map_err(|error| {
-        // The client reports the cause through its events.
-        let _ = consumer.poll(Duration::from_millis(100));
-        let reason = consumer.context().reason().unwrap_or_else(|| error.to_string());
-        unreachable(broker, timeout, &reason)
-    })?;
+    let metadata =
+        metadata(consumer, Some(topic), timeout).map_err(|error| error.into_error(broker, timeout))?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);
     let error = found.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
     match (found, error) {

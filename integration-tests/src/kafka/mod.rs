@@ -24,7 +24,7 @@ use self::settings::Environment;
 pub use self::message::{Message, Produced};
 pub use self::offsets::{GroupState, Offsets};
 pub use self::produce::{ProducerSettings, Transactions};
-pub use self::proxy::{HeldCommit, KafkaProxy};
+pub use self::proxy::{HeldCommit, KafkaProxy, slow_responses};
 pub use self::secured::{SecuredKafka, User};
 pub use self::topic::{Topic, TopicSpec};
 

@@ -1,6 +1,7 @@
 //! A proxy in front of a broker. It holds back one commit of offsets and delivers it later.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -109,6 +110,36 @@ impl HeldCommit {
         requests.write_all(&self.frame).await.context("delivering the held commit")?;
         read_frame(responses).await.context("reading the response to the held commit").map(drop)
     }
+}
+
+/// A proxy that forwards the responses of `target` one by one, with this time between two. It runs
+/// as long as the runtime. Returns its address.
+///
+/// # Errors
+/// No port is free.
+pub async fn slow_responses(target: &str, pause: Duration) -> Result<String> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let (address, target) = (listener.local_addr()?.to_string(), target.to_owned());
+    tokio::spawn(async move {
+        while let Ok((client, _)) = listener.accept().await {
+            let Ok(server) = TcpStream::connect(&target).await else { continue };
+            let (mut requests, mut to_client) = client.into_split();
+            let (mut responses, mut to_server) = server.into_split();
+            let there = async move { tokio::io::copy(&mut requests, &mut to_server).await };
+            let back = async move {
+                loop {
+                    to_client.write_all(&read_frame(&mut responses).await?).await?;
+                    tokio::time::sleep(pause).await;
+                }
+            };
+            // Errors of broken connections are intended.
+            tokio::spawn(async move {
+                let back: Result<()> = tokio::select! { _ = there => Ok(()), ended = back => ended };
+                back.ok()
+            });
+        }
+    });
+    Ok(address)
 }
 
 /// Forwards the requests of one client one by one, so that the responses match them. Returns at the

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use integration_tests::{Deadline, Kafka, test_name, unique};
+use integration_tests::{Deadline, Kafka, slow_responses, test_name, unique};
 use kmr_core::{ClientConfig, Consumer, Error, Strategy, error_chain};
 use kmr_sinks::MemoryWriter;
 use serde_json::Value;
@@ -39,15 +39,14 @@ async fn checks(command: &str, bootstrap: &str, topic: &str, group: &str) -> Res
     Ok(serde_json::from_str(line)?)
 }
 
-#[tokio::test]
-async fn addresses_that_brokers_advertise_and_that_do_not_answer_are_named() -> Result<()> {
-    let (kafka, bootstrap) = Kafka::with_false_listener(NOTHING).await?;
+/// The start of a consumer, and the checks, name the address that brokers at `bootstrap` advertise.
+async fn assert_named(kafka: &Kafka, bootstrap: &str, patterns: &[&str]) -> Result<()> {
     let topic = kafka.create_topic(test_name!(), 2).await?;
     let group = unique(test_name!());
     let advertised = format!("127.0.0.1:{NOTHING}");
-    for topics in [topic.name(), &format!("^{}", topic.name()), "^no-topic-of-this-name"] {
-        let text = error_chain(&start_error(&bootstrap, &group, topics).await?);
-        for part in [&bootstrap, &advertised, "advertised.listeners"] {
+    for topics in [&[topic.name()], patterns].concat() {
+        let text = error_chain(&start_error(bootstrap, &group, topics).await?);
+        for part in [bootstrap, &advertised, "advertised.listeners"] {
             assert!(text.contains(part), "{part:?} is not in {text}");
         }
         let names_leaders = text.contains("no leader of topic");
@@ -57,7 +56,7 @@ async fn addresses_that_brokers_advertise_and_that_do_not_answer_are_named() -> 
         assert!(is_right, "{topics}: {text}");
     }
     for command in ["check", "doctor"] {
-        let json = checks(command, &bootstrap, topic.name(), &group).await?;
+        let json = checks(command, bootstrap, topic.name(), &group).await?;
         for name in ["topic", "group coordinator"] {
             let all = json["checks"].as_array().context("no checks")?;
             let check = all.iter().find(|check| check["check"] == name).context(name)?;
@@ -67,6 +66,25 @@ async fn addresses_that_brokers_advertise_and_that_do_not_answer_are_named() -> 
                 assert!(text.contains(part), "{command}: {part:?} is not in {text}");
             }
         }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn addresses_that_brokers_advertise_and_that_do_not_answer_are_named() -> Result<()> {
+    let (kafka, bootstrap) = Kafka::with_false_listener(NOTHING).await?;
+    let topic = kafka.create_topic(test_name!(), 1).await?;
+    let pattern = format!("^{}", topic.name());
+    assert_named(&kafka, &bootstrap, &[&pattern, "^no-topic-of-this-name"]).await?;
+    // librdkafka drops the bootstrap server with its first answer, and the requests that wait
+    // there.
+    let slow = slow_responses(&bootstrap, Duration::from_millis(500)).await?;
+    assert_named(&kafka, &slow, &[]).await?;
+    let lag = ["lag", "--broker", &slow, "--group", "g"];
+    let (code, output) = kmr(&lag).await?;
+    assert_eq!(code, Some(1), "{output}");
+    for part in [&slow, &format!("127.0.0.1:{NOTHING}"), "advertised.listeners"] {
+        assert!(output.contains(part), "{part:?} is not in {output}");
     }
     Ok(())
 }

@@ -58,6 +58,8 @@ pub(super) struct KafkaFacts {
     pub(super) protocol: Protocol,
     /// `host:port` of every broker, by id.
     pub(super) brokers: Fact<BTreeMap<i32, String>>,
+    /// A bootstrap server has named the brokers, and none of them responds.
+    pub(super) all_silent: bool,
     /// Lowest and highest version of each request that the broker supports.
     pub(super) apis: BTreeMap<String, (i16, i16)>,
     pub(super) partitions: Fact<Vec<PartitionFacts>>,

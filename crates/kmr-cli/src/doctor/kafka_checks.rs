@@ -8,6 +8,7 @@ use kmr_core::WarningKind;
 
 use super::check::{Check, State};
 use super::facts::{ClickHouseFacts, Facts, KafkaFacts, NoCoordinator, NoLog, PartitionFacts};
+use crate::kafka_client::{ADVERTISED, addresses};
 
 /// The checks that decide whether the consumer starts.
 pub(super) fn start_up_checks(facts: &Facts) -> Vec<Check> {
@@ -66,10 +67,7 @@ fn broker(kafka: &KafkaFacts) -> Check {
             format!("{}: {reason}", kafka.address),
             "check --broker, the network, TLS and the user",
         ),
-        Ok(brokers) => {
-            let addresses: Vec<&str> = brokers.values().map(String::as_str).collect();
-            Check::ok("broker", format!("{} at {}", brokers.len(), addresses.join(", ")))
-        }
+        Ok(brokers) => Check::ok("broker", format!("{} at {}", brokers.len(), addresses(brokers))),
     }
 }
 
@@ -107,6 +105,12 @@ fn apis(kafka: &KafkaFacts) -> Check {
 fn topic(kafka: &KafkaFacts) -> Check {
     const NAME: &str = "topic";
     let partitions = match &kafka.partitions {
+        Err(_) if kafka.all_silent => {
+            let brokers = kafka.brokers.as_ref().map(addresses).unwrap_or_default();
+            let found =
+                format!("{:?}: no response from {brokers}, which {} names", kafka.topic, kafka.address);
+            return Check::new(NAME, State::Fail, found, ADVERTISED);
+        }
         Err(reason) => {
             let remedy = "correct --topic, create it, or grant DESCRIBE and READ";
             return Check::new(NAME, State::Fail, format!("{:?}: {reason}", kafka.topic), remedy);
@@ -139,10 +143,6 @@ fn topic(kafka: &KafkaFacts) -> Check {
         Check::ok(NAME, found)
     }
 }
-
-/// What to do about a broker that does not respond, although another one names its address.
-const ADVERTISED: &str =
-    "make the address reachable from here, or correct advertised.listeners of the broker";
 
 /// The leaders that do not respond, with the addresses that they advertise and their partitions.
 fn silent_leaders(kafka: &KafkaFacts, partitions: &[PartitionFacts]) -> Option<String> {

@@ -13,14 +13,12 @@ use super::dead_letter_facts;
 use super::facts::{Access, Fact, GroupFacts, KafkaFacts, NoCoordinator, PartitionFacts, Scope};
 use super::leader_facts::LogClients;
 use super::subject::Subject;
-use crate::kafka_client::{self, CapturingContext};
+use crate::kafka_client::{self, CapturingContext, EVENTS, NoMetadata};
 
 /// Timeout of one request.
 const REQUEST: Duration = Duration::from_secs(10);
 /// Timeout for the first record, or for the end of an empty partition.
 const FIRST_RECORD: Duration = Duration::from_secs(10);
-/// Timeout for events that the client reports apart from its responses.
-const EVENTS: Duration = Duration::from_secs(3);
 
 /// Settings of group members; this client is none.
 const MEMBER_SETTINGS: [&str; 4] =
@@ -39,6 +37,7 @@ pub(super) async fn gather(subject: &Subject, scope: Scope) -> anyhow::Result<Ka
         group: subject.group.clone(),
         protocol: subject.protocol,
         brokers: Err(unknown()),
+        all_silent: false,
         coordinator: Err(NoCoordinator::Unknown(unknown())),
         apis: BTreeMap::new(),
         partitions: Err(unknown()),
@@ -97,13 +96,15 @@ fn config(subject: &Subject) -> ClientConfig {
 type Client = BaseConsumer<CapturingContext>;
 
 fn query(client: &Client, ends: Option<&ClientConfig>, facts: KafkaFacts, scope: Scope) -> KafkaFacts {
-    let metadata = match client.fetch_metadata(Some(&facts.topic), REQUEST) {
+    let metadata = match kafka_client::metadata(client, Some(&facts.topic), REQUEST) {
         Ok(metadata) => metadata,
-        Err(error) => {
-            // The client reports the cause through its events.
-            let _ = client.poll(Duration::from_millis(100));
-            let reason = client.context().reason().unwrap_or_else(|| error.to_string());
+        Err(NoMetadata { reason, silent }) if silent.is_empty() => {
             return KafkaFacts { brokers: Err(reason), ..facts };
+        }
+        Err(NoMetadata { reason, silent }) => {
+            let address = Some(kafka_client::addresses(&silent));
+            let coordinator = Err(NoCoordinator::NoResponse { address, reason });
+            return KafkaFacts { brokers: Ok(silent), all_silent: true, coordinator, ..facts };
         }
     };
     let address = |broker: &MetadataBroker| (broker.id(), format!("{}:{}", broker.host(), broker.port()));

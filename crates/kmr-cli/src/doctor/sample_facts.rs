@@ -29,6 +29,7 @@ pub(super) fn facts() -> Facts {
             topic: "events".into(),
             group: "g".into(),
             protocol: Protocol::Cooperative,
+            all_silent: false,
             brokers: Ok([(1, "b:9092".into()), (2, "d:9092".into())].into()),
             apis: apis.into(),
             partitions: Ok(vec![partition(0), partition(1)]),

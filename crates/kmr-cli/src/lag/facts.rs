@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::LagArgs;
-use crate::kafka_client::{self, CapturingContext};
+use crate::kafka_client::{self, CapturingContext, NoMetadata};
 
 /// Timeout of one request.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -156,13 +156,9 @@ impl Clients {
 
     fn reach_a_broker(&self) -> anyhow::Result<()> {
         // A topic that no cluster has: the metadata of all topics would be larger.
-        let found = self.uncommitted.fetch_metadata(Some("kmr-lag.no-such-topic.5f0c2d6e"), REQUEST);
-        found.map(drop).map_err(|error| {
-            // The client reports the cause through its events.
-            let _ = self.uncommitted.poll(Duration::from_millis(100));
-            let reason = self.uncommitted.context().reason().unwrap_or_else(|| error.to_string());
-            kmr_cli_support::kafka::unreachable(&self.broker, REQUEST, &reason)
-        })
+        let topic = Some("kmr-lag.no-such-topic.5f0c2d6e");
+        let found = kafka_client::metadata(&self.uncommitted, topic, REQUEST);
+        found.map(drop).map_err(|error| error.into_error(&self.broker, REQUEST))
     }
 
     fn group_error(&self, error: &GroupError) -> anyhow::Error {
@@ -171,10 +167,17 @@ impl Clients {
             RDKafkaErrorCode::GroupAuthorizationFailed => {
                 anyhow!("no permission to describe group {group:?}; grant DESCRIBE or READ on the group")
             }
-            RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut => anyhow!(
-                "the coordinator of group {group:?} did not respond within {REQUEST:?}: {error}; may the user \
-                 describe the group, and is its broker reachable?"
-            ),
+            RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut => {
+                let silent = kafka_client::silent_brokers(&self.uncommitted);
+                if !silent.is_empty() {
+                    let reason = self.uncommitted.context().reason().unwrap_or_else(|| error.to_string());
+                    return NoMetadata { reason, silent }.into_error(&self.broker, REQUEST);
+                }
+                anyhow!(
+                    "the coordinator of group {group:?} did not respond within {REQUEST:?}: {error}; may the \
+                     user describe the group, and is its broker reachable?"
+                )
+            }
             _ => anyhow!("group {group:?} cannot be described: {error}"),
         }
     }
@@ -193,7 +196,8 @@ impl Clients {
         let mut topics: BTreeSet<String> = lag.partitions.keys().map(|(topic, _)| topic.clone()).collect();
         topics.extend(self.topic.clone());
         for topic in topics {
-            let metadata = self.uncommitted.fetch_metadata(Some(&topic), REQUEST)?;
+            let metadata = kafka_client::metadata(&self.uncommitted, Some(&topic), REQUEST);
+            let metadata = metadata.map_err(|error| error.into_error(&self.broker, REQUEST))?;
             let found = metadata.topics().iter().find(|found| found.name() == topic);
             let error = found.and_then(|found| found.error()).map(RDKafkaErrorCode::from);
             let (Some(found), None) = (found, error) else {

@@ -10,7 +10,6 @@ use kmr_cli_support::connection::ClickHouseArgs;
 use kmr_cli_support::ingest::Protocol;
 use kmr_cli_support::output;
 use kmr_core::{ClientConfig, Reducer, error_chain, subscription_matches};
-use rdkafka::consumer::Consumer as _;
 use serde_json::json;
 
 use super::client::{client_config, producer_config};
@@ -80,7 +79,9 @@ async fn topics(name: &str, pipeline: &Pipeline) -> anyhow::Result<Vec<String>> 
 
 fn existing(config: &rdkafka::ClientConfig) -> anyhow::Result<Vec<String>> {
     let consumer = kafka_client::consumer(config)?;
-    let metadata = consumer.fetch_metadata(None, topic_reader::REQUEST)?;
+    let metadata = kafka_client::metadata(&consumer, None, topic_reader::REQUEST);
+    let broker = config.get("bootstrap.servers").unwrap_or_default();
+    let metadata = metadata.map_err(|error| error.into_error(broker, topic_reader::REQUEST))?;
     Ok(metadata.topics().iter().map(|topic| topic.name().to_owned()).collect())
 }
 
