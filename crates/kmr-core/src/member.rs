@@ -238,8 +238,8 @@ impl CommitOutcome {
 
 /// Called between two assignments: from then on the fetch queue returns no record of the earlier
 /// one, and none of the new one yet. If a record of the earlier assignment were taken for the first
-/// of the new one, the records below it would be skipped.
-pub(crate) type Ready = Box<dyn FnOnce() + Send>;
+/// of the new one, the records below it would be skipped. Takes the starting positions.
+pub(crate) type Ready = Box<dyn FnOnce(&[Start]) + Send>;
 
 /// A member of a consumer group.
 #[async_trait]

@@ -99,10 +99,10 @@ impl Fetcher {
         client: &Client,
         rebalance: &Rebalance,
         starts: &[Start],
-        ready: impl FnOnce(),
+        ready: impl FnOnce(&[Start]),
     ) -> Result<(), Error> {
         let assigned = self.assign(client, rebalance, starts, |lists| {
-            ready();
+            ready(starts);
             let failed = |error| retryable(format!("assigning {:?}", rebalance.partitions), error);
             lists.incremental_assign(client).map_err(failed)?;
             Ok(true)

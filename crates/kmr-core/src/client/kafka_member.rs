@@ -95,7 +95,7 @@ impl GroupMember for KafkaMember {
             };
             let assigned = fetcher.assign(client, &rebalance, &starts, |lists| {
                 answer(client, &rebalance, || {
-                    ready();
+                    ready(&starts);
                     assign(lists)
                 })
             })?;

@@ -201,7 +201,8 @@ impl ReadingClient {
             metadata: None,
             log: None,
         };
-        let assign = move |client: &Client| fetcher.assign_without_group(client, &rebalance, &[start], || ());
+        let assign =
+            move |client: &Client| fetcher.assign_without_group(client, &rebalance, &[start], |_| ());
         self.opened.client.call("assign", assign).await?
     }
 

@@ -199,6 +199,10 @@ impl<P> ConsumerBuilder<P> {
     /// Records at or after the end are not processed and not committed. A paused partition has not
     /// reached its end.
     ///
+    /// In exactly-once mode, a block that an earlier run has planned is rebuilt as a whole, also
+    /// where it reaches past the end. If a rebalance interrupts the end, the run ends with
+    /// [`Error::Unfinished`](crate::Error::Unfinished), and the next one reads the rest.
+    ///
     /// A consumer also ends if it is assigned nothing for 60 s, counted from the start or from the
     /// last rebalance. With a session timeout above 60 s, do not start a consumer while the group
     /// still waits for a member that died.

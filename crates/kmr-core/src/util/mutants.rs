@@ -58,6 +58,10 @@ pub(crate) enum Mutant {
     ChargesNothing,
     /// A bounded run ends when its partitions are read, with records that are not mapped.
     EndsUnmapped,
+    /// A bounded run ends while a planned block is being rebuilt.
+    EndsBeforeReplays,
+    /// A bounded run does not read a planned block up to its last record.
+    EndsInsideBlocks,
     /// A bounded run reads the end of a partition again at each assignment.
     MovesEnds,
     /// A chosen starting position is not committed.

@@ -240,7 +240,7 @@ impl Driver {
         self.rebalances += 1;
         match rebalance.change {
             Change::Assign => {
-                self.starts = self.member.assign(rebalance, Box::new(|| ())).await.unwrap();
+                self.starts = self.member.assign(rebalance, Box::new(|_| ())).await.unwrap();
                 self.starts.sort_by(|a, b| a.partition.cmp(&b.partition));
                 self.owned.extend(self.starts.iter().map(|start| start.partition.clone()));
             }

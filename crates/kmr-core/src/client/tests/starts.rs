@@ -41,7 +41,7 @@ async fn an_explicit_offset_that_is_not_in_the_log_is_reported_with_the_bounds_o
     options.start_at = Some(StartAt::offsets([(partition(0), 101)]));
     let driver = Driver::connect(&options).await;
     let MemberEvent::Rebalance(rebalance) = driver.member.next_event().await else { panic!("no rebalance") };
-    let error = driver.member.assign(&rebalance, Box::new(|| ())).await.unwrap_err();
+    let error = driver.member.assign(&rebalance, Box::new(|_| ())).await.unwrap_err();
     assert!(
         matches!(&error, Error::OffsetOutOfRange { offset: Some(101), low: 0, high: 100, .. }),
         "{error}"

@@ -11,9 +11,10 @@ use tokio::time::Instant;
 use super::pauses::Reason;
 use super::session::{PartitionTask, Session};
 use super::{Coordinator, StopRequest};
+use crate::commit_metadata::CommitMetadata;
 use crate::error::Error;
 use crate::graph::assignment::id::Assignment;
-use crate::member::{Change, GroupMember, LogPoint};
+use crate::member::{Change, GroupMember, LogPoint, Start};
 use crate::record::TopicPartition;
 use crate::util::mutants::{Mutant, enabled};
 
@@ -48,6 +49,22 @@ impl EndOffsets {
             }),
         }
     }
+}
+
+/// A planned block is rebuilt as a whole: its partition is read up to the last record of the block,
+/// also where the run ends before it.
+pub(super) fn extended_by_plans(
+    mut ends: BTreeMap<TopicPartition, i64>,
+    starts: &[Start],
+) -> BTreeMap<TopicPartition, i64> {
+    for Start { partition, metadata, .. } in starts {
+        if let Some(end) = ends.get_mut(partition).filter(|_| !enabled(Mutant::EndsInsideBlocks))
+            && let Some(Ok(CommitMetadata::Plan(plan))) = metadata.as_deref().map(CommitMetadata::parse)
+        {
+            *end = plan.last.saturating_add(1).max(*end);
+        }
+    }
+    ends
 }
 
 impl Coordinator {
@@ -86,6 +103,7 @@ impl Coordinator {
 
     /// Returns a stop request when a bounded run is complete: every assigned partition is read up
     /// to its end offset and mapped. A shutdown drops unmapped records, and finishes mapped ones.
+    /// It leaves a planned block that is being rebuilt to the next owner, so these are waited for.
     ///
     /// A consumer without assignments is complete only after a while. It has none before the first
     /// assignment and between a revoke and the next one. In a cooperative group it has none until
@@ -99,7 +117,9 @@ impl Coordinator {
             let is_mapped = |task: &PartitionTask| task.backlog.is_empty() || enabled(Mutant::EndsUnmapped);
             self.every_task(session, |task| task.end_reached && is_mapped(task))
         };
-        (is_settled(session) && complete).then_some(StopRequest::in_order("the end of every partition"))
+        let replayed = session.replays.is_empty() || enabled(Mutant::EndsBeforeReplays);
+        (is_settled(session) && complete && replayed)
+            .then_some(StopRequest::in_order("the end of every partition"))
     }
 
     /// Publishes whether every owned partition has been read to its end. A consumer that owns none

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use tracing::Instrument;
 
 use super::Coordinator;
-use super::bounded::EndOffsets;
+use super::bounded::{EndOffsets, extended_by_plans};
 use super::drain::Drain;
 use super::session::{PartitionTask, Session};
 use crate::error::Error;
@@ -119,20 +119,24 @@ impl RebalanceWork {
         if rebalance.change == Change::Revoke {
             self.listeners.rebalanced(|| RebalanceEvent::Revoked(rebalance.partitions.clone()));
         }
-        let ends = match (rebalance.change, self.end_offsets) {
+        let mut ends = match (rebalance.change, self.end_offsets) {
             (Change::Assign, Some(ends)) => ends.find(&*self.member, &rebalance.partitions).await?,
             _ => BTreeMap::new(),
         };
-        let (mut new_routes, routes) = (self.new_routes, self.routes);
-        for route in &mut new_routes {
-            route.end = ends.get(&route.assignment.partition).copied();
-        }
-        let open_routes: Ready =
-            Box::new(move || new_routes.into_iter().for_each(|route| routes.insert(route)));
+        let (new_routes, routes) = (self.new_routes, self.routes);
+        let read = ends.clone();
+        let open_routes: Ready = Box::new(move |starts| {
+            let ends = extended_by_plans(read, starts);
+            for mut route in new_routes {
+                route.end = ends.get(&route.assignment.partition).copied();
+                routes.insert(route);
+            }
+        });
         let starts = if rebalance.change == Change::Assign {
             let starts = self.member.assign(&rebalance, open_routes).await?;
             report_starts(&starts, &self.ids, &self.ledger);
             self.committer.read();
+            ends = extended_by_plans(ends, &starts);
             starts
         } else {
             self.member.unassign(&rebalance).await?;

@@ -45,6 +45,11 @@ impl Replays {
         }
     }
 
+    /// Whether no planned block is being rebuilt.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The assignment of these partitions ends.
     pub(super) fn forget(&mut self, partitions: &[TopicPartition]) {
         self.0.retain(|partition, _| !partitions.contains(partition));

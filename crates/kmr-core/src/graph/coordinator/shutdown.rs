@@ -21,6 +21,10 @@ use crate::telemetry;
 /// How long a forced shutdown waits for the committer's report. It comes at once or not at all.
 const REPORT_TIMEOUT: Duration = Duration::from_secs(1);
 
+/// Why a bounded run in exactly-once mode may not be complete.
+const INTERRUPTED: &str = "a rebalance interrupted the end of the bounded run, so nothing more was committed; the next run \
+     reads the rest again";
+
 impl Coordinator {
     /// Shuts down in order after `served`, or ends at once when a stop request forces it.
     pub(super) async fn finish(
@@ -175,7 +179,13 @@ impl Coordinator {
             Some(settled) => settled,
             // E9: no task answers the group any more, so another member may own the partitions at
             // any time from now on. It rebuilds the planned blocks.
-            None => session.drain.discard(&all, deadline).await,
+            None => {
+                let settled = session.drain.discard(&all, deadline).await?;
+                if self.setup.options.until.is_some() {
+                    return Err(unfinished(INTERRUPTED.to_owned(), &settled));
+                }
+                Ok(settled)
+            }
         }
     }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::cluster::ClusterState;
+use crate::commit_metadata::CommitMetadata;
 use crate::config::Until;
 use crate::consumer::RunReport;
-use crate::member::LogPoint;
+use crate::member::{LogPoint, Start};
 use crate::record::TopicPartition;
 
 /// A bounded run without an assignment does not end earlier.
@@ -38,6 +39,19 @@ impl Bounds {
             let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
             for (partition, offset) in offsets {
                 ends.entry(partition.clone()).or_insert(*offset);
+            }
+        }
+    }
+
+    /// Partitions start. A planned block is rebuilt as a whole, also where it reaches past the end.
+    pub(super) fn started(&self, starts: &[Start]) {
+        let mut ends = self.ends.lock().unwrap_or_else(PoisonError::into_inner);
+        for start in starts {
+            let metadata = start.metadata.as_deref().map(CommitMetadata::parse);
+            if let (Some(Ok(CommitMetadata::Plan(plan))), Some(end)) =
+                (metadata, ends.get_mut(&start.partition))
+            {
+                *end = (*end).max(plan.last + 1);
             }
         }
     }

@@ -143,7 +143,6 @@ impl SimMember {
             return Vec::new();
         }
         state.note(format_args!("member {} fetches from now on what #{} assigned", self.id, rebalance.id));
-        ready();
         let mut starts = Vec::new();
         let incarnation = state.group.incarnation(self.id);
         for partition in &rebalance.partitions {
@@ -169,6 +168,8 @@ impl SimMember {
                 log: if state.blocks.enabled { state.log_of(partition) } else { None },
             });
         }
+        self.bounds.started(&starts);
+        ready(&starts);
         state.wake_readers();
         starts
     }

@@ -260,12 +260,6 @@ impl Schedule {
     /// except those that the simulated operator repairs.
     pub(super) fn for_exactly_once(mut self) -> Self {
         self.steps.retain(|(_, action)| !matches!(action, Action::Truncate { .. }));
-        // A bounded run may end before its last block is planned (docs/known-limits.md).
-        for (_, action) in &mut self.steps {
-            if let Action::StartBounded { process, .. } = *action {
-                *action = Action::Start { process };
-            }
-        }
         let mut rng = Rng::new(self.seed ^ 0xE4);
         if rng.chance(30) {
             let lenient = Action::Lenient { time: rng.time(Duration::from_secs(30)) };

@@ -247,3 +247,13 @@ fn the_end_of_a_bounded_run_moves() {
 fn a_chosen_starting_position_is_not_committed() {
     assert_found(Mutant::ForgetsChosenStart, &["finished records are committed", "no lost record"]);
 }
+
+#[test]
+fn a_bounded_run_ends_inside_a_planned_block() {
+    assert_found_exactly_once(Mutant::EndsInsideBlocks, &["RULE"]);
+}
+
+#[test]
+fn a_bounded_run_ends_while_a_block_is_rebuilt() {
+    assert_found_exactly_once(Mutant::EndsBeforeReplays, &["a bounded run completes its partitions"]);
+}

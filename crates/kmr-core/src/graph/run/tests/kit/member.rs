@@ -180,7 +180,6 @@ impl GroupMember for ScriptedMember {
             return Err(error);
         }
         self.kafka.called(Call::Assigned(rebalance.id));
-        ready();
         let starts = self.kafka.starts.lock().unwrap();
         let start = |partition: &TopicPartition| {
             let unknown = Start {
@@ -192,7 +191,9 @@ impl GroupMember for ScriptedMember {
             };
             starts.get(&partition.partition()).cloned().unwrap_or(unknown)
         };
-        Ok(rebalance.partitions.iter().map(start).collect())
+        let starts: Vec<Start> = rebalance.partitions.iter().map(start).collect();
+        ready(&starts);
+        Ok(starts)
     }
 
     async fn unassign(&self, rebalance: &Rebalance) -> Result<(), Error> {
