@@ -14,6 +14,7 @@ mod measurements;
 mod options;
 mod payload;
 mod programs;
+mod server_cpu;
 mod servers;
 mod shared;
 mod table;

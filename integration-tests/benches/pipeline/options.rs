@@ -6,7 +6,7 @@ use crate::measurements::Measurement;
 
 /// Measures kmr's pipeline, its ceilings and its rivals on real servers, in interleaved rounds.
 /// Then measures a live tail, a stalled sink, growth, an idle consumer, exactly-once mode, a fold,
-/// and several processes of one group.
+/// JSON without a struct, and several processes of one group.
 #[derive(Debug, Parser)]
 pub(crate) struct Options {
     /// Records in the topic [default: 2000000; with --smoke 100000]
@@ -25,7 +25,7 @@ pub(crate) struct Options {
     /// default]
     #[arg(long)]
     plain: bool,
-    /// Run only this (repeatable): tail, stalled, growth, idle, exactly-once, fold, scale-out;
+    /// Run only this (repeatable): tail, stalled, growth, idle, exactly-once, fold, json, scale-out;
     /// pipeline for the table of all contenders; or contenders whose name contains the value
     #[arg(long)]
     only: Vec<String>,

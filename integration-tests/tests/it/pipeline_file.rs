@@ -42,8 +42,12 @@ impl Walk {
         Ok(walk)
     }
 
+    pub(crate) fn group(&self) -> &str {
+        &self.group
+    }
+
     /// Writes the file, with the names of this walk.
-    fn write(&self, pipeline: &str) -> Result<()> {
+    pub(crate) fn write(&self, pipeline: &str) -> Result<()> {
         let text = pipeline
             .replace("BROKER", self.topic.kafka().bootstrap())
             .replace("TOPIC", self.topic.name())

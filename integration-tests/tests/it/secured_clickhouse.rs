@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use integration_tests::{ClickHouse, Database, clickhouse_config, test_name};
+use integration_tests::{ClickHouse, Database, Deadline, Message, Signal, clickhouse_config, test_name};
 use kmr_core::{Reducer, error_chain};
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use serde::Serialize;
@@ -19,6 +19,8 @@ use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
+use crate::pipeline_file::Walk;
+use crate::programs::kmr_with;
 use crate::writer::deliver;
 
 const TOKEN: &str = "eyJ-a-t0ken-of-the-test";
@@ -181,5 +183,63 @@ async fn passwords_tokens_and_private_cas_work_and_no_secret_is_logged() {
     assert!(shown.contains("ClickHouse table checked"), "the log is empty: {shown}");
     for secret in [password, TOKEN, wrong, "an-0ther-t0ken"] {
         assert!(!shown.contains(secret), "secret {secret} is in logs or errors");
+    }
+}
+
+/// `HTTPS` is the address of the proxy, and `CA` the file of its authority.
+const PIPELINE: &str = r#"
+[events.source]
+brokers = "BROKER"
+topics = "TOPIC"
+group = "GROUP"
+
+[events.clickhouse]
+urls = "HTTPS"
+database = "DATABASE"
+table = "events"
+ca_certificate = "CA"
+
+[events.record_columns]
+partition = "src_partition"
+offset = "src_offset"
+
+[events.batch]
+max_age = "200ms"
+"#;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn kmr_reaches_clickhouse_over_https_with_a_private_ca() {
+    let (ours, theirs) = (Authority::new("kmr-ours"), Authority::new("kmr-theirs"));
+    let url = ours.proxy(&ClickHouse::shared().await.unwrap()).await;
+    let table = "CREATE TABLE events (id UInt64, src_partition Int32, src_offset Int64) ENGINE = MergeTree \
+                 ORDER BY id";
+    let file = |authority: &Authority| {
+        PIPELINE.replace("HTTPS", &url).replace("CA", authority.file.to_str().unwrap())
+    };
+    let walk = Walk::with_table(test_name!(), table, &file(&ours)).await.unwrap();
+    let records = (0..1_000).map(|id| Message::new(format!("{{\"id\": {id}}}")).partition(id % 2));
+    walk.topic.produce(records).await.unwrap();
+    let mut process = walk.start().await.unwrap();
+    walk.committed(&process).await.unwrap();
+    process.end(Signal::Terminate, Deadline::seconds(30)).await.unwrap();
+    assert_eq!(walk.database.number("SELECT uniqExact(id) FROM events").await.unwrap(), 1_000);
+
+    // The other commands trust the system's authorities, or those of SSL_CERT_FILE.
+    let at = ["--broker", walk.topic.kafka().bootstrap(), "--topic", walk.topic.name()];
+    let table = ["--clickhouse", &url, "--database", walk.database.name(), "--table", "events"];
+    let columns = ["--partition-column", "src_partition", "--offset-column", "src_offset"];
+    for (authority, expected) in [(&ours, Some(0)), (&theirs, Some(1))] {
+        let trusted = [("SSL_CERT_FILE", authority.file.to_str().unwrap())];
+        let verify = [&["verify", "--group", walk.group()], &at[..], &table[..], &columns[..]].concat();
+        let (code, output) = kmr_with(&verify, &trusted).await.unwrap();
+        assert_eq!(code, expected, "{output}");
+        assert_eq!(output.contains("name the file of its CA in SSL_CERT_FILE"), code != Some(0), "{output}");
+    }
+    walk.write(&file(&theirs)).unwrap();
+    let mut process = walk.start().await.unwrap();
+    let status = process.wait(Deadline::seconds(60)).await.unwrap();
+    assert_eq!(status.code(), Some(1), "{}", process.stderr());
+    for part in ["certificate that is not trusted", "ca_certificate"] {
+        assert!(process.stderr().contains(part), "{part:?} is not in {}", process.stderr());
     }
 }

@@ -9,10 +9,11 @@ use kmr_core::{
     BoxError, ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, Fold, IntoPipeline, MetricsFormat,
     Pipeline, Record, ResetPolicy, Stats, processing_strategy,
 };
-use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, Row};
+use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, JsonRow, Row};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
+use super::forward::Forward;
 use super::reducers::Drop;
 use crate::shared::job::{BATCH_AGE, BATCH_ROWS, Job, Work};
 use crate::shared::meter::Meter;
@@ -95,6 +96,18 @@ pub(crate) async fn insert_folded(job: &Job) -> Result<()> {
     run_watched(job, builder(job, strategy), |stats| stats.records, |_| tokio::spawn(async {})).await
 }
 
+/// W3: W2's records into its table, without a struct.
+pub(crate) async fn insert_json(job: &Job) -> Result<()> {
+    let strategy = processing_strategy!({ map => JsonRow::from_record, reduce => batches(ClickHouseWriter::<JsonRow>::new(&job.url, &job.table), job) });
+    run(job, builder(job, strategy)).await
+}
+
+/// W2's records into its table, as lines of JSON that the server parses.
+pub(crate) async fn forward(job: &Job) -> Result<()> {
+    let nothing = |_: &Record<'_>| Ok::<_, BoxError>(());
+    run(job, builder(job, processing_strategy!({ map => nothing, reduce => Forward::new(job) }))).await
+}
+
 fn inserting(job: &Job) -> ConsumerBuilder<Pipeline> {
     match job.work {
         Work::W1 => builder(job, processing_strategy!({ map => seen, reduce => writer::<Seen>(job) })),
@@ -168,10 +181,10 @@ fn metric(record: &Record<'_>) -> Result<Metric, BoxError> {
 }
 
 fn writer<R: Row + Serialize + Send + 'static>(job: &Job) -> ClickHouseWriter<R> {
+    batches(ClickHouseWriter::<R>::new(&job.url, &job.table), job)
+}
+
+fn batches<R>(writer: ClickHouseWriter<R>, job: &Job) -> ClickHouseWriter<R> {
     let compression = if job.lz4 { Compression::Lz4 } else { Compression::None };
-    ClickHouseWriter::<R>::new(&job.url, &job.table)
-        .database(&job.database)
-        .compression(compression)
-        .max_rows(BATCH_ROWS)
-        .max_age(BATCH_AGE)
+    writer.database(&job.database).compression(compression).max_rows(BATCH_ROWS).max_age(BATCH_AGE)
 }

@@ -2,6 +2,7 @@
 //! started with a job.
 
 mod by_hand;
+mod forward;
 mod in_memory;
 mod kmr;
 pub(crate) mod live;
@@ -37,6 +38,10 @@ pub(crate) enum Contender {
     KmrExactlyOnce,
     /// kmr with a `Fold` upstream of `ClickHouseWriter`.
     KmrFold,
+    /// kmr with `ClickHouseWriter::<JsonRow>`.
+    KmrJson,
+    /// kmr that sends JSON on to the server.
+    KmrForward,
     /// kmr with a live producer.
     KmrTail,
     /// kmr with a stalled sink.
@@ -79,6 +84,8 @@ pub(crate) fn run(job: &str) -> Result<()> {
         Contender::ByHand => runtime()?.block_on(by_hand::run(job)),
         Contender::KmrExactlyOnce => runtime()?.block_on(kmr::insert_exactly_once(job)),
         Contender::KmrFold => runtime()?.block_on(kmr::insert_folded(job)),
+        Contender::KmrJson => runtime()?.block_on(kmr::insert_json(job)),
+        Contender::KmrForward => runtime()?.block_on(kmr::forward(job)),
         Contender::KmrTail => runtime()?.block_on(live::tail(job)),
         Contender::KmrStalled => runtime()?.block_on(live::stalled(job)),
         Contender::KmrIdle => runtime()?.block_on(live::idle(job)),

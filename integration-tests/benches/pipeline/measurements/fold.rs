@@ -8,6 +8,7 @@ use super::Line;
 use crate::contenders::Contender;
 use crate::figures::order;
 use crate::options::Options;
+use crate::server_cpu::{per_million, server_cpu};
 use crate::servers::{Servers, table_of};
 use crate::shared::job::{Job, Work};
 use crate::shared::meter::Measured;
@@ -71,19 +72,13 @@ async fn once(servers: &Servers, contender: Contender, job: Job) -> Result<Run> 
         database.exec(&format!("TRUNCATE TABLE {table} SYNC")).await?;
     }
     let command = servers.command(contender, &job)?;
-    let before = server_cpu(servers).await?;
+    let before = server_cpu()?;
     let measured: Measured = servers.run(command, job.work, None).await?;
     let counted = if table == FOLDED { "sum(records)" } else { "count()" };
     let stored = database.number(&format!("SELECT {counted} FROM {table}")).await?;
     ensure!(stored == records, "the table counts {stored} of {records} records");
     // What the server has not merged yet is work that it still has to do.
     database.exec(&format!("OPTIMIZE TABLE {table} FINAL")).await?;
-    let server = server_cpu(servers).await?.saturating_sub(before);
-    Ok(Run { measured, server: server as f64 / records as f64 })
-}
-
-/// Processor time of the server's threads since its start, in microseconds.
-async fn server_cpu(servers: &Servers) -> Result<u64> {
-    let sum = "SELECT sum(value) FROM system.events WHERE event IN ('UserTimeMicroseconds', 'SystemTimeMicroseconds')";
-    servers.database.number(sum).await
+    let server = per_million(before, records)?;
+    Ok(Run { measured, server })
 }

@@ -4,6 +4,7 @@ mod exactly_once;
 mod fold;
 mod growth;
 mod idle;
+mod json;
 mod scale_out;
 mod stalled;
 mod tail;
@@ -25,12 +26,21 @@ pub(crate) enum Measurement {
     Idle,
     ExactlyOnce,
     Fold,
+    Json,
     ScaleOut,
 }
 
 impl Measurement {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::Tail, Self::Stalled, Self::Growth, Self::Idle, Self::ExactlyOnce, Self::Fold, Self::ScaleOut];
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Tail,
+        Self::Stalled,
+        Self::Growth,
+        Self::Idle,
+        Self::ExactlyOnce,
+        Self::Fold,
+        Self::Json,
+        Self::ScaleOut,
+    ];
 
     /// The measurement with this name on the command line.
     pub(crate) fn named(name: &str) -> Option<Self> {
@@ -45,6 +55,7 @@ impl Measurement {
             Self::Idle => "idle",
             Self::ExactlyOnce => "exactly-once",
             Self::Fold => "fold",
+            Self::Json => "json",
             Self::ScaleOut => "scale-out",
         }
     }
@@ -59,6 +70,7 @@ pub(crate) async fn run(measurement: Measurement, options: &Options, servers: &S
         Measurement::Idle => idle::run(options, servers).await,
         Measurement::ExactlyOnce => exactly_once::run(options, servers).await,
         Measurement::Fold => fold::run(options, servers).await,
+        Measurement::Json => json::run(options, servers).await,
         Measurement::ScaleOut => scale_out::run(options, servers).await,
     };
     let mut table = table(&[measurement.name(), "value", "target", ""]);
