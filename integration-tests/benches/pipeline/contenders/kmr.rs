@@ -9,7 +9,7 @@ use kmr_core::{
     BoxError, ClientConfig, Consumer, ConsumerBuilder, ConsumerHandle, Fold, IntoPipeline, MetricsFormat,
     Pipeline, Record, ResetPolicy, Stats, processing_strategy,
 };
-use kmr_sinks::clickhouse::{ClickHouseWriter, Compression, JsonRow, Row};
+use kmr_sinks::clickhouse::{ClickHouseRow, ClickHouseWriter, Compression, JsonRow, Row};
 use serde::Serialize;
 use tokio::task::JoinHandle;
 
@@ -184,7 +184,7 @@ fn writer<R: Row + Serialize + Send + 'static>(job: &Job) -> ClickHouseWriter<R>
     batches(ClickHouseWriter::<R>::new(&job.url, &job.table), job)
 }
 
-fn batches<R>(writer: ClickHouseWriter<R>, job: &Job) -> ClickHouseWriter<R> {
+fn batches<R: ClickHouseRow>(writer: ClickHouseWriter<R>, job: &Job) -> ClickHouseWriter<R> {
     let compression = if job.lz4 { Compression::Lz4 } else { Compression::None };
     writer.database(&job.database).compression(compression).max_rows(BATCH_ROWS).max_age(BATCH_AGE)
 }
