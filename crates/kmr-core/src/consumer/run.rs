@@ -160,6 +160,17 @@ impl Consumer {
         self
     }
 
+    /// For a test driver: it commits as soon as a record is finished.
+    pub(crate) fn committing_at_once(mut self) -> Self {
+        self.options.graph.commit_interval = Duration::ZERO;
+        self
+    }
+
+    /// The names and patterns of its topics.
+    pub(crate) fn topics(&self) -> &[String] {
+        &self.options.topics
+    }
+
     /// For simulated runs: batches overtake each other, as they do where mapping is slower than
     /// fetching.
     pub(crate) fn without_turns(mut self) -> Self {

@@ -11,6 +11,7 @@ use crate::listeners::Listeners;
 /// The settings of the consumer builder that concern the graph.
 #[derive(Clone, Debug)]
 pub(crate) struct GraphOptions {
+    /// Zero, in a test driver alone: commits as soon as a record is finished.
     pub(crate) commit_interval: Duration,
     pub(crate) drain_timeout: Duration,
     /// Maximum time to keep trying to replace a failed Kafka client.

@@ -7,7 +7,8 @@ use crate::record::OwnedHeader;
 #[cfg(feature = "testing")]
 use crate::record::{OwnedRecord, TopicPartition};
 
-/// A record to produce to one partition of an [`EmbeddedCluster`](super::EmbeddedCluster).
+/// A record to produce to one partition: of an [`EmbeddedCluster`](super::EmbeddedCluster), or of a
+/// `Driver`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewRecord {
     partition: i32,
@@ -45,6 +46,11 @@ impl NewRecord {
     pub fn with_timestamp_millis(mut self, millis: i64) -> Self {
         self.timestamp = Some(millis);
         self
+    }
+
+    #[cfg(feature = "testing")]
+    pub(super) fn partition(&self) -> i32 {
+        self.partition
     }
 
     /// The record as it was stored, at `offset` of `partition`. `millis` is its timestamp if it has

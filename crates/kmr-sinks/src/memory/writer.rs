@@ -14,6 +14,30 @@ use crate::batch_setters::batch_setters;
 /// [`records`](Self::records) when the batch is delivered, and only once.
 ///
 /// The output of the stage is the number of rows that a batch delivered.
+///
+/// # Examples
+/// With `kmr_core::testing::Driver`, the feature `testing` of `kmr-core`:
+///
+/// ```
+/// use std::time::Duration;
+/// use kmr_core::testing::{Driver, NewRecord};
+/// use kmr_core::{BoxError, DeadLetter, Record, Strategy};
+/// use kmr_sinks::MemoryWriter;
+///
+/// fn text(record: &Record<'_>) -> Result<String, BoxError> {
+///     Ok(std::str::from_utf8(record.payload().unwrap_or_default())?.to_owned())
+/// }
+///
+/// let (writer, errors) = (MemoryWriter::new().failing(1), MemoryWriter::<DeadLetter>::new());
+/// let (rows, dead_letters) = (writer.records(), errors.records());
+/// let mut driver = Driver::new(Strategy::new().map(text).reduce(writer).reduce_err(errors));
+/// driver.pipe(NewRecord::new(0).with_payload("a"));
+/// driver.pipe(NewRecord::new(0).with_payload([0xFF]));
+/// driver.advance(Duration::from_secs(2)); // the batch is due after 1 s, then a retry
+/// assert_eq!(rows.take(), ["a"]);
+/// assert_eq!(dead_letters.take()[0].offset, 1);
+/// assert_eq!(driver.committed(0), Some(2));
+/// ```
 pub struct MemoryWriter<T> {
     options: BatchOptions,
     open: Vec<T>,

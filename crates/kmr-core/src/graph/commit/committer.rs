@@ -88,6 +88,7 @@ pub(crate) struct CommitterSetup {
     pub(crate) listeners: Listeners,
     /// Receives errors that end the consumer.
     pub(crate) fatal_errors: mpsc::UnboundedSender<Error>,
+    /// Zero: it commits as soon as a record is finished.
     pub(crate) interval: Duration,
     /// Exactly-once mode: the memory budget in bytes, which no planned block may exceed.
     pub(crate) exactly_once: Option<u64>,
@@ -137,13 +138,14 @@ impl Committer {
     /// # Errors
     /// Entries of the ledger contradict each other.
     pub(crate) async fn run(mut self) -> Result<(), Error> {
-        let mut ticks = interval(self.interval);
+        let commits_at_once = self.interval.is_zero();
+        let mut ticks = interval(if commits_at_once { READ_INTERVAL } else { self.interval });
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut reads = interval(READ_INTERVAL);
         reads.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             // A drain or a block task waits for the next entry.
-            let is_awaited = self.exactly_once || !self.leaving.is_empty();
+            let is_awaited = self.exactly_once || commits_at_once || !self.leaving.is_empty();
             let (now, sent) = (Instant::now(), self.outstanding.as_ref().map(|outstanding| outstanding.sent));
             let wake_at = self.leaving.iter().map(|request| request.leaving.wake_at(now, sent)).min();
             tokio::select! {
@@ -155,7 +157,7 @@ impl Committer {
                     self.end_after_lost_commit();
                     self.record(response);
                 }
-                Some(entry) = self.ledger.recv(), if is_awaited => self.entries.apply(entry)?,
+                Some(entry) = self.ledger.recv(), if is_awaited => self.apply(entry)?,
                 command = self.commands.recv() => match command {
                     Some(command) => self.execute(command)?,
                     None => return Ok(()),
@@ -186,9 +188,14 @@ impl Committer {
         // Entries that arrive meanwhile wait for the next call. Reading them too might never end.
         for _ in 0..self.ledger.len() {
             let Ok(entry) = self.ledger.try_recv() else { break };
-            self.entries.apply(entry)?;
+            self.apply(entry)?;
         }
         Ok(())
+    }
+
+    fn apply(&mut self, entry: LedgerEntry) -> Result<(), Error> {
+        self.entries.commit_now |= self.interval.is_zero();
+        self.entries.apply(entry)
     }
 
     fn execute(&mut self, command: CommitterCommand) -> Result<(), Error> {
