@@ -175,8 +175,9 @@ impl GroupMember for DriverMember {
     }
 
     async fn assign(&self, rebalance: &Rebalance, ready: Ready) -> Result<Vec<Start>, Error> {
-        ready();
-        let starts = rebalance.partitions.iter().map(|partition| self.kafka.start(partition)).collect();
+        let starts = rebalance.partitions.iter().map(|partition| self.kafka.start(partition));
+        let starts: Vec<Start> = starts.collect();
+        ready(&starts);
         self.kafka.readable.notify_one();
         Ok(starts)
     }
