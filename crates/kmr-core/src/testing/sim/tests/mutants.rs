@@ -250,7 +250,7 @@ fn a_chosen_starting_position_is_not_committed() {
 
 #[test]
 fn a_bounded_run_ends_inside_a_planned_block() {
-    assert_found_exactly_once(Mutant::EndsInsideBlocks, &["RULE"]);
+    assert_found_exactly_once(Mutant::EndsInsideBlocks, &["a bounded run ends", "no lost record"]);
 }
 
 #[test]
