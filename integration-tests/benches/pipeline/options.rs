@@ -25,8 +25,9 @@ pub(crate) struct Options {
     /// default]
     #[arg(long)]
     plain: bool,
-    /// Run only this (repeatable): tail, stalled, growth, idle, exactly-once, fold, json, scale-out;
-    /// pipeline for the table of all contenders; or contenders whose name contains the value
+    /// Run only this (repeatable): tail, stalled, growth, idle, exactly-once, fold, json,
+    /// scale-out; pipeline for the table of all contenders; or contenders whose name contains the
+    /// value
     #[arg(long)]
     only: Vec<String>,
     /// Passed by `cargo bench`
