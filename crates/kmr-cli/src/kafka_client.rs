@@ -16,12 +16,13 @@ use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionLis
 /// Timeout for events that the client reports apart from its responses. Its statistics come within.
 pub(crate) const EVENTS: Duration = Duration::from_secs(3);
 
+/// The statistics have the addresses of brokers that do not respond.
+const STATISTICS: &str = "statistics.interval.ms";
+
 /// Address, client id, the settings of `--set` and the credentials.
 pub(crate) fn config(args: &BrokerArgs, client_id: &str) -> anyhow::Result<ClientConfig> {
     let mut config = ClientConfig::new();
     config.set("bootstrap.servers", &args.broker).set("client.id", client_id);
-    // They have the addresses of brokers that do not respond.
-    config.set("statistics.interval.ms", "500");
     for (name, value) in extra_settings(args)? {
         config.set(name, value);
     }
@@ -111,6 +112,10 @@ impl ConsumerContext for CapturingContext {}
 
 /// A consumer without group membership and without assignment.
 pub(crate) fn consumer(config: &ClientConfig) -> anyhow::Result<BaseConsumer<CapturingContext>> {
+    let mut config = config.clone();
+    if config.get(STATISTICS).is_none() {
+        config.set(STATISTICS, "500");
+    }
     config.create_with_context(CapturingContext::default()).context("Kafka settings")
 }
 

@@ -66,7 +66,7 @@ pub(super) async fn gather(subject: &Subject, scope: Scope) -> anyhow::Result<Ka
 /// Settings of a client that also sees the offsets of open transactions.
 fn config_for_ends(config: &ClientConfig) -> ClientConfig {
     let mut config = config.clone();
-    config.set("isolation.level", "read_uncommitted").remove("debug").remove("statistics.interval.ms");
+    config.set("isolation.level", "read_uncommitted").remove("debug");
     config
 }
 
