@@ -1,7 +1,6 @@
 //! Reads the processor time of ClickHouse.
 //!
-//! The server's own counters leave out threads that it has not started itself, such as those of
-//! librdkafka in its Kafka engine.
+//! The server's own counters leave out threads that it has not started itself.
 
 use std::time::Duration;
 

@@ -1,6 +1,5 @@
-//! Compares W3, W2's records without a struct, with W2, with `kmr run FILE`, with lines of JSON
-//! that ClickHouse parses, and with ClickHouse's Kafka engine: the processor time of consumer and
-//! server, and the rate.
+//! Compares W3, W2's records without a struct, with W2, with `kmr run FILE`, and with lines of JSON
+//! that ClickHouse parses: the processor time of consumer and server, and the rate.
 
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -28,23 +27,19 @@ enum Way {
     Contender(Contender),
     /// `kmr run FILE`
     File,
-    /// A table with the Kafka engine, and a view into the table.
-    Engine,
 }
 
-const WAYS: [(&str, Way); 5] = [
+const WAYS: [(&str, Way); 4] = [
     ("W2", Way::Contender(Contender::Kmr)),
     ("W3", Way::Contender(Contender::KmrJson)),
     ("W3 from a file", Way::File),
     ("JSONEachRow", Way::Contender(Contender::KmrForward)),
-    ("Kafka engine", Way::Engine),
 ];
 
 /// One run.
 #[derive(Clone, Copy)]
 struct Run {
-    /// Processor time per million records, in seconds. The consumer of the Kafka engine is the
-    /// server.
+    /// Processor time per million records, in seconds.
     consumer: f64,
     /// The same of the server, until the rows are merged.
     server: f64,
@@ -79,11 +74,9 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
         lines.push(Line::median(format!("{name}: with the server's"), &sum[at], ""));
         lines.push(Line::median(format!("{name}: rate"), &rate[at], "records/s"));
     }
-    let [_, w3, _, each_row, engine] = &sum;
+    let [_, w3, _, each_row] = &sum;
     lines.push(Line::ratio("consumer: W3 to W2", &consumer[1], &consumer[0]).at_most(1.0));
     lines.push(Line::ratio("sum: W3 to JSONEachRow", w3, each_row).at_most(1.0));
-    lines.push(Line::ratio("sum: W3 to the Kafka engine", w3, engine).at_most(1.0));
-    lines.push(Line::ratio("rate: the Kafka engine to W3", &rate[4], &rate[1]).at_most(1.0 / 3.0));
     Ok(lines)
 }
 
@@ -100,7 +93,6 @@ async fn once(options: &Options, servers: &Servers, way: Way, topic: &Topic) -> 
             (measured.cpu_per_million, measured.rate)
         }
         Way::File => from_file(options, servers, topic).await?,
-        Way::Engine => (0.0, engine(servers, topic, records).await?),
     };
     servers.database.exec(&format!("OPTIMIZE TABLE {table} FINAL")).await?;
     let server = per_million(before, records)?;
@@ -135,28 +127,6 @@ async fn from_file(options: &Options, servers: &Servers, topic: &Topic) -> Resul
     let rate = observed.with_context(|| process.stderr())?;
     ensure!(status?.success(), "{}", process.stderr());
     Ok((cpu?.as_secs_f64() * 1e6 / options.records() as f64, rate))
-}
-
-/// The rate of the Kafka engine with its defaults, and as many consumers as the server has
-/// processors. They are threads of the server.
-async fn engine(servers: &Servers, topic: &Topic, records: u64) -> Result<f64> {
-    let (database, table) = (&servers.database, table_of(Work::W2));
-    let processors = std::thread::available_parallelism()?;
-    let consumers = processors.get().min(usize::try_from(topic.partitions())?);
-    let queue = format!(
-        "CREATE TABLE queue AS {table} ENGINE = Kafka SETTINGS kafka_broker_list = '{}', kafka_topic_list = '{}', \
-         kafka_group_name = '{}', kafka_format = 'JSONEachRow', kafka_num_consumers = {consumers}, \
-         kafka_thread_per_consumer = 1",
-        servers.kafka.bootstrap(),
-        topic.name(),
-        unique("bench"),
-    );
-    database.exec(&queue).await?;
-    database.exec(&format!("CREATE MATERIALIZED VIEW from_queue TO {table} AS SELECT * FROM queue")).await?;
-    let observed = observe(servers, records).await;
-    database.exec("DROP TABLE from_queue SYNC").await?;
-    database.exec("DROP TABLE queue SYNC").await?;
-    observed
 }
 
 /// Waits until the table has all rows. Returns the rate over the middle 80 % of them.
