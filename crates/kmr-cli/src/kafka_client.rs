@@ -110,7 +110,8 @@ impl ClientContext for CapturingContext {
 
 impl ConsumerContext for CapturingContext {}
 
-/// A consumer without group membership and without assignment.
+/// A consumer without group membership and without assignment. It has statistics, unless `config`
+/// sets their interval. They pile up until it is polled.
 pub(crate) fn consumer(config: &ClientConfig) -> anyhow::Result<BaseConsumer<CapturingContext>> {
     let mut config = config.clone();
     if config.get(STATISTICS).is_none() {
@@ -170,7 +171,7 @@ pub(crate) fn metadata(
 
 /// The brokers that another one has named, by id, if the client is connected to none of them. Waits
 /// for the events of the client, which report that and the cause.
-pub(crate) fn silent_brokers(consumer: &BaseConsumer<CapturingContext>) -> BTreeMap<i32, String> {
+fn silent_brokers(consumer: &BaseConsumer<CapturingContext>) -> BTreeMap<i32, String> {
     let started = Instant::now();
     loop {
         let _ = consumer.poll(Duration::from_millis(20));

@@ -79,12 +79,5 @@ async fn addresses_that_brokers_advertise_and_that_do_not_answer_are_named() -> 
     // librdkafka drops the bootstrap server with its first answer, and the requests that wait
     // there.
     let slow = slow_responses(&bootstrap, Duration::from_millis(500)).await?;
-    assert_named(&kafka, &slow, &[]).await?;
-    let lag = ["lag", "--broker", &slow, "--group", "g"];
-    let (code, output) = kmr(&lag).await?;
-    assert_eq!(code, Some(1), "{output}");
-    for part in [&slow, &format!("127.0.0.1:{NOTHING}"), "advertised.listeners"] {
-        assert!(output.contains(part), "{part:?} is not in {output}");
-    }
-    Ok(())
+    assert_named(&kafka, &slow, &[]).await
 }

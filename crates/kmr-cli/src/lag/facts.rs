@@ -10,7 +10,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::{Offset, TopicPartitionList};
 
 use super::LagArgs;
-use crate::kafka_client::{self, CapturingContext, NoMetadata};
+use crate::kafka_client::{self, CapturingContext};
 
 /// Timeout of one request.
 const REQUEST: Duration = Duration::from_secs(10);
@@ -80,6 +80,8 @@ impl Clients {
     pub(super) fn new(args: &LagArgs) -> anyhow::Result<Self> {
         let mut config = kafka_client::config(&args.brokers, "kmr-lag")?;
         config.set("group.id", &args.group).set("enable.auto.commit", "false");
+        // With --watch they live for long and are not polled, so statistics would pile up.
+        config.set("statistics.interval.ms", "0");
         let mut client = |isolation| kafka_client::consumer(config.set("isolation.level", isolation));
         Ok(Self {
             uncommitted: client("read_uncommitted")?,
@@ -167,17 +169,10 @@ impl Clients {
             RDKafkaErrorCode::GroupAuthorizationFailed => {
                 anyhow!("no permission to describe group {group:?}; grant DESCRIBE or READ on the group")
             }
-            RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut => {
-                let silent = kafka_client::silent_brokers(&self.uncommitted);
-                if !silent.is_empty() {
-                    let reason = self.uncommitted.context().reason().unwrap_or_else(|| error.to_string());
-                    return NoMetadata { reason, silent }.into_error(&self.broker, REQUEST);
-                }
-                anyhow!(
-                    "the coordinator of group {group:?} did not respond within {REQUEST:?}: {error}; may the \
-                     user describe the group, and is its broker reachable?"
-                )
-            }
+            RDKafkaErrorCode::OperationTimedOut | RDKafkaErrorCode::RequestTimedOut => anyhow!(
+                "the coordinator of group {group:?} did not respond within {REQUEST:?}: {error}; may the user \
+                 describe the group, and is its broker reachable?"
+            ),
             _ => anyhow!("group {group:?} cannot be described: {error}"),
         }
     }
