@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use crate::credentials::TokenProvider;
+use crate::credentials::source::TokenSource;
 use crate::error::Error;
 use crate::member::{LogPoint, RECORD_OVERHEAD};
 use crate::record::TopicPartition;
@@ -20,10 +23,18 @@ use crate::telemetry;
 /// `enable.auto.commit`, `enable.auto.offset.store` and `enable.partition.eof` it logs a warning if
 /// they were set to another value. A value of `auto.offset.reset` becomes the reset policy.
 ///
+/// Credentials can change while the consumer runs: see [`set_from_file`](Self::set_from_file) and
+/// [`token_provider`](Self::token_provider). Files that settings name (`ssl.certificate.location`,
+/// `ssl.key.location`, `ssl.ca.location`, `ssl.keystore.location`, `ssl.crl.location`) are watched,
+/// too.
+///
 /// `Debug` hides the values of settings whose names look like secrets.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct ClientConfig {
     settings: BTreeMap<String, String>,
+    /// Settings whose values are the contents of files.
+    files: BTreeMap<String, PathBuf>,
+    tokens: Option<TokenSource>,
 }
 
 impl ClientConfig {
@@ -34,11 +45,78 @@ impl ClientConfig {
 
     /// Sets `name` to `value`, replacing an earlier value.
     pub fn set(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.settings.insert(name.into(), value.into());
+        let name = name.into();
+        self.files.remove(&name);
+        self.settings.insert(name, value.into());
         self
     }
 
-    /// The value of a setting, if the user set it.
+    /// Sets `name` to the content of a file, without the line break at its end, for passwords that
+    /// change: `sasl.password`, `sasl.username`, `ssl.key.password`, or certificates as text in
+    /// `ssl.key.pem` and `ssl.certificate.pem`.
+    ///
+    /// kmr reads the file when it creates a client. A running consumer looks at it every ten
+    /// seconds. When the content has changed, kmr creates a client with it, and if that finds its
+    /// topics, drains and commits all partitions, leaves the group and joins with the new client.
+    /// No record is lost or delivered twice by that. If the new client does not work, kmr logs a
+    /// warning and keeps the old one.
+    ///
+    /// # Errors
+    /// A file that cannot be read makes the start fail with [`Error::Config`].
+    pub fn set_from_file(mut self, name: impl Into<String>, path: impl AsRef<Path>) -> Self {
+        let name = name.into();
+        self.settings.remove(&name);
+        self.files.insert(name, path.as_ref().to_owned());
+        self
+    }
+
+    /// Sets the source of tokens for SASL/OAUTHBEARER: an identity provider, a cloud, a file. A
+    /// closure is one, too. kmr sets `sasl.mechanism=OAUTHBEARER`, unless it is set, and ignores
+    /// the settings `sasl.oauthbearer.*`. Needs the feature `ssl`, and
+    /// `security.protocol=SASL_SSL`.
+    ///
+    /// The crate `kmr-auth` has providers for OpenID Connect and for AWS MSK.
+    pub fn token_provider(mut self, provider: impl TokenProvider) -> Self {
+        self.tokens = Some(TokenSource::new(provider));
+        self
+    }
+
+    /// Whether there is a [`token_provider`](Self::token_provider).
+    pub fn has_token_provider(&self) -> bool {
+        self.tokens.is_some()
+    }
+
+    pub(crate) fn token_source(&self) -> Option<&TokenSource> {
+        self.tokens.as_ref()
+    }
+
+    /// The settings that are read from files.
+    pub(crate) fn files(&self) -> impl Iterator<Item = (&str, &Path)> {
+        self.files.iter().map(|(name, path)| (name.as_str(), path.as_path()))
+    }
+
+    /// Reads the settings that are in files, and adds those of a token provider.
+    ///
+    /// # Errors
+    /// A file cannot be read, or is not text.
+    pub fn resolved(&self) -> Result<Self, Error> {
+        let mut resolved = self.clone();
+        for (name, path) in self.files() {
+            let text = std::fs::read_to_string(path).map_err(|error| {
+                Error::Config(format!("Kafka setting {name}: the file {} cannot be read: {error}", path.display()))
+            })?;
+            resolved = resolved.set(name, text.trim_end_matches(['\r', '\n']));
+        }
+        if self.tokens.is_some() {
+            resolved.settings.retain(|name, _| !name.contains("sasl.oauthbearer."));
+            if !MECHANISM.iter().any(|name| resolved.settings.contains_key(*name)) {
+                resolved = resolved.set(MECHANISM[0], "OAUTHBEARER");
+            }
+        }
+        Ok(resolved)
+    }
+
+    /// The value of a setting, if the user set it. `None` for one that is read from a file.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.settings.get(name).map(String::as_str)
     }
@@ -51,6 +129,7 @@ impl ClientConfig {
     /// Removes the settings whose names start with `prefix`.
     pub(crate) fn without(mut self, prefix: &str) -> Self {
         self.settings.retain(|name, _| !name.starts_with(prefix));
+        self.files.retain(|name, _| !name.starts_with(prefix));
         self
     }
 
@@ -97,22 +176,20 @@ impl ClientConfig {
         })
     }
 
-    /// Checks that there are tokens for OAUTHBEARER. The client sets no callback for them. With
-    /// `sasl.oauthbearer.method=oidc` librdkafka itself gets them, or rejects the setting.
+    /// Checks that there are tokens for OAUTHBEARER.
     pub(crate) fn check_tokens(&self) -> Result<(), Error> {
         let is = |name, values: &[&str]| {
             self.get(name).is_some_and(|value| values.iter().any(|known| value.eq_ignore_ascii_case(known)))
         };
-        let needs_tokens =
-            ["sasl.mechanism", "sasl.mechanisms"].iter().any(|name| is(name, &["OAUTHBEARER"]));
-        let has_tokens = is("enable.sasl.oauthbearer.unsecure.jwt", &["true", "t", "1"])
-            || is("sasl.oauthbearer.method", &["oidc"]);
+        let needs_tokens = MECHANISM.iter().any(|name| is(name, &["OAUTHBEARER"]));
+        let has_tokens =
+            self.tokens.is_some() || is("enable.sasl.oauthbearer.unsecure.jwt", &["true", "t", "1"]);
         if !needs_tokens || has_tokens {
             return Ok(());
         }
         Err(Error::Config(
-            "sasl.mechanism is OAUTHBEARER, and kmr has no source of tokens for it; use another mechanism, or in \
-             tests enable.sasl.oauthbearer.unsecure.jwt=true"
+            "sasl.mechanism is OAUTHBEARER, and there is no source of tokens for it; set one with \
+             ClientConfig::token_provider, such as those of the crate kmr-auth for OpenID Connect and AWS MSK"
                 .to_owned(),
         ))
     }
@@ -218,6 +295,8 @@ impl ClientConfig {
     }
 }
 
+/// Both names of the setting.
+const MECHANISM: [&str; 2] = ["sasl.mechanism", "sasl.mechanisms"];
 const STATISTICS: &str = "statistics.interval.ms";
 const RETRY_BACKOFF: &str = "retry.backoff.ms";
 const RETRY_BACKOFF_MAX: &str = "retry.backoff.max.ms";
@@ -315,11 +394,13 @@ fn is_secret(name: &str) -> bool {
 
 impl fmt::Debug for ClientConfig {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(
-                self.iter().map(|(name, value)| (name, if is_secret(name) { "(hidden)" } else { value })),
-            )
-            .finish()
+        let settings = self.iter().map(|(name, value)| {
+            let value = if is_secret(name) { "(hidden)" } else { value };
+            (name, value.to_owned())
+        });
+        let files = self.files().map(|(name, path)| (name, format!("(the file {})", path.display())));
+        let tokens = self.tokens.iter().map(|_| ("token provider", "(set)".to_owned()));
+        f.debug_map().entries(settings.chain(files).chain(tokens)).finish()
     }
 }
 
@@ -477,7 +558,13 @@ mod tests {
             assert!(
                 config.clone().set("enable.sasl.oauthbearer.unsecure.jwt", "true").check_tokens().is_ok()
             );
-            assert!(config.set("sasl.oauthbearer.method", "oidc").check_tokens().is_ok());
+            let provider = async || Err("no identity".into());
+            assert!(config.set("sasl.oauthbearer.method", "oidc").check_tokens().is_err());
+            let config = ClientConfig::new().set("sasl.oauthbearer.client.id", "kmr").token_provider(provider);
+            assert!(config.check_tokens().is_ok());
+            let resolved = config.resolved().unwrap();
+            let settings: Vec<(&str, &str)> = resolved.iter().collect();
+            assert_eq!(settings, [("sasl.mechanism", "OAUTHBEARER")]);
         }
         assert!(ClientConfig::new().set("sasl.mechanism", "SCRAM-SHA-512").check_tokens().is_ok());
     }

@@ -8,7 +8,7 @@ use crate::record::TopicPartition;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum EventKind {
-    /// A rebalance was answered.
+    /// A rebalance was answered, or credentials have changed and a new client joins.
     Rebalance,
     /// A delivery failed, a partition makes no progress or cannot be read, a commit failed, the
     /// Kafka client failed, or the consumer ended with an error.

@@ -7,6 +7,7 @@ mod client;
 pub(crate) mod commit_metadata;
 mod config;
 mod consumer;
+mod credentials;
 mod dead_letter;
 mod error;
 #[cfg_attr(not(feature = "metrics"), expect(unreachable_pub, reason = "only a status has events"))]
@@ -46,6 +47,7 @@ pub use circuit_breaker::CircuitBreaker;
 pub use client::{reset_offsets, subscription_matches};
 pub use config::{ClientConfig, ConfigWarning, ResetPolicy, StartAt, Until, WarningKind};
 pub use consumer::{Consumer, ConsumerBuilder, ConsumerHandle, RunReport, start_consumer};
+pub use credentials::{Token, TokenProvider};
 pub use dead_letter::DeadLetter;
 pub use error::{BoxError, CodedError, Error, Retryable, StopConsumer, error_chain};
 #[cfg(feature = "metrics")]
@@ -190,7 +192,7 @@ pub use async_trait::async_trait;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::client::{
-        Bootstrap, GroupDescription, GroupError, GroupMember, GroupOffset, LiveClient, LiveClients,
+        Bootstrap, Credentials, GroupDescription, GroupError, GroupMember, GroupOffset, LiveClient, LiveClients,
         describe_group, group_offsets, message_headers,
     };
     pub use crate::graph::build::{Link, ReduceLink, SourceLink};

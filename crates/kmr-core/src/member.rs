@@ -339,6 +339,13 @@ pub(crate) trait Connector: Send + Sync + 'static {
     /// Connects and subscribes.
     async fn connect(&self) -> Result<Connected, Error>;
 
+    /// Resolves when the client that connected last has to be replaced, although it works. The
+    /// result is the reason. The next [`connect`](Self::connect) is expected to succeed. By
+    /// default it never resolves.
+    fn renewal(&self) -> BoxFuture<'static, String> {
+        Box::pin(std::future::pending())
+    }
+
     /// Reads records of a partition again, whichever member owns it. No position moves. `offsets`
     /// ascend and are not empty. The results belong to the first offsets: at least one, and no more
     /// once the records exceed `max_bytes`. It has no timeout of its own.

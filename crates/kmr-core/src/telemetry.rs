@@ -148,6 +148,28 @@ pub(crate) fn client_replaced() {
     tracing::info!(name: "kmr.client_replaced", "a new Kafka client has joined the group");
 }
 
+pub(crate) fn client_renewing(why: &str) {
+    tracing::info!(name: "kmr.client_renewing", changed = why, "credentials have changed: partitions are drained and committed, and a new Kafka client takes over");
+}
+
+/// `changed`: the files.
+pub(crate) fn credentials_rejected(changed: &str, error: &Error) {
+    tracing::warn!(name: "kmr.credentials_rejected", changed, error = error_chain(error), "a Kafka client with the changed credentials does not work; the consumer goes on with the earlier one");
+}
+
+/// `error` must not contain the token.
+pub(crate) fn token_failed(error: &str) {
+    tracing::warn!(name: "kmr.token_failed", error, "no new token for SASL/OAUTHBEARER, trying again; clients keep the last one until it expires");
+}
+
+pub(crate) fn token_received(life: Duration) {
+    tracing::debug!(name: "kmr.token_received", ?life, "new token for SASL/OAUTHBEARER");
+}
+
+pub(crate) fn token_rejected() {
+    tracing::warn!(name: "kmr.token_rejected", "a broker has rejected the token for SASL/OAUTHBEARER; getting another one");
+}
+
 pub(crate) fn sought(partition: &TopicPartition, offset: i64) {
     tracing::info!(name: "kmr.sought", %partition, offset, "partition continues at another offset, as a seek requested");
 }

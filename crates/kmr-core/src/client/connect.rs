@@ -15,10 +15,11 @@ use super::kafka_member::KafkaMember;
 use super::log_reach::LogEnds;
 use super::membership::StaticMembership;
 use super::native::queue::Queue;
-use super::open::{OpenOptions, Opened, open};
+use super::open::{OpenOptions, Opened};
 use super::partition_calls::PartitionCalls;
 use super::reader::Reader;
 use super::remembered_offsets::RememberedOffsets;
+use super::renewal::Renewal;
 use super::starts::StartPolicy;
 use super::topic_ids::TopicIds;
 use super::topic_watch::{TopicWatch, refresh_interval};
@@ -26,6 +27,7 @@ use crate::config::{ResetPolicy, StartAt};
 use crate::error::Error;
 use crate::member::{Connected, Connector, Reread};
 use crate::record::TopicPartition;
+use crate::util::future::BoxFuture;
 
 /// The settings of a consumer's clients, and the state that outlives a client.
 pub(crate) struct Connect {
@@ -40,6 +42,8 @@ pub(crate) struct Connect {
     pub(crate) remembered: RememberedOffsets,
     /// Reads records again.
     pub(crate) reader: Reader,
+    /// Replaces the client when its credentials have changed.
+    pub(crate) renewal: Renewal,
 }
 
 #[async_trait]
@@ -48,7 +52,11 @@ impl Connector for Connect {
     /// An invalid setting, an unreachable broker, denied credentials, a missing topic or
     /// permission.
     async fn connect(&self) -> Result<Connected, Error> {
-        join(self, open(&self.client).await?).await
+        join(self, self.renewal.client(&self.client).await?).await
+    }
+
+    fn renewal(&self) -> BoxFuture<'static, String> {
+        self.renewal.due(&self.client)
     }
 
     async fn read_records(
@@ -68,7 +76,7 @@ pub(super) async fn join(connect: &Connect, opened: Opened) -> Result<Connected,
         check_coordinator(&opened, &connect.client, group).await?;
     }
     let queue = Box::new(opened.fetch_queue());
-    let Opened { threads, client, fetcher, events } = opened;
+    let Opened { threads, client, fetcher, events, .. } = opened;
     let first_topics = connect.client.first_topics.clone();
     let (start_at, reset) = (connect.start_at.clone(), connect.reset);
     let policy = StartPolicy { start_at, reset, first_topics };

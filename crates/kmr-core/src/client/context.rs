@@ -14,6 +14,7 @@ use rdkafka::{ClientContext, TopicPartitionList};
 use tokio::sync::mpsc;
 
 use super::bootstrap::Bootstrap;
+use super::credentials::Credentials;
 use super::errors::{permanent, retryable};
 use super::fetch_limit::FetchLimit;
 use super::statistics::Statistics;
@@ -32,6 +33,7 @@ pub(super) struct Context {
     group: Option<String>,
     rebalances: Mutex<Rebalances>,
     pub(super) bootstrap: Bootstrap,
+    pub(super) credentials: Credentials,
     pub(super) fetch_limit: FetchLimit,
     pub(super) statistics: Statistics,
     last_error: Mutex<Option<(RDKafkaErrorCode, String)>>,
@@ -102,6 +104,7 @@ impl Context {
         events: mpsc::UnboundedSender<MemberEvent>,
         group: Option<String>,
         bootstrap: Bootstrap,
+        credentials: Credentials,
         fetch_limit: FetchLimit,
     ) -> Self {
         Self {
@@ -109,6 +112,7 @@ impl Context {
             group,
             rebalances: Mutex::default(),
             bootstrap,
+            credentials,
             fetch_limit,
             statistics: Statistics::default(),
             last_error: Mutex::new(None),
@@ -259,6 +263,7 @@ impl ClientContext for Context {
         self.report(error.rdkafka_error_code(), reason);
         if let Some(code) = error.rdkafka_error_code() {
             self.bootstrap.reported(code);
+            self.credentials.reported(code);
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             // The report that names the cause is kept. "All brokers are down" follows every
             // failure.
@@ -320,7 +325,7 @@ mod tests {
     #[test]
     fn fatal_errors_of_settings_are_permanent_and_others_retryable() {
         let (events, mut received) = mpsc::unbounded_channel();
-        let context = Context::new(events, Some("g".to_owned()), Bootstrap::new(""), FetchLimit::fixed());
+        let context = Context::new(events, Some("g".to_owned()), Bootstrap::new(""), Credentials::default(), FetchLimit::fixed());
         let mut is_retryable = |code| {
             context.poll_failed(&KafkaError::MessageConsumptionFatal(code));
             match received.try_recv() {

@@ -4,7 +4,7 @@
 //!
 //! * The client itself. `native` is the fenced unsafe code: the fetch queue, and commits with their
 //!   outcomes. `context` turns librdkafka's callbacks into events. `bootstrap` helps a client that
-//!   has lost all brokers. `handle` and `threads` are the reference to the client, the thread that
+//!   has lost all brokers. `credentials` has its token. `handle` and `threads` are the reference to the client, the thread that
 //!   polls and the thread that makes blocking calls. `live_clients` counts clients until they are
 //!   destroyed. `errors`, `timeouts` and `partition_list` serve them all.
 //! * Partitions. `positions` knows the position of each partition and has the gate between polling
@@ -17,14 +17,15 @@
 //!   with `membership` for static members.
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
 //! * Users of a client. `subscription` matches names of topics. `open`, `topic_check` and `leaders`
-//!   create a client. `connect` makes it a member, after `coordinator_check`. `reader` and
-//!   `reading` read records again. `reset` sets the offsets of a group.
+//!   create a client. `connect` makes it a member, after `coordinator_check`. `renewal` creates the
+//!   next one when credentials have changed. `reader` and `reading` read records again. `reset` sets the offsets of a group.
 
 mod bootstrap;
 mod commits;
 mod connect;
 mod context;
 mod coordinator_check;
+mod credentials;
 mod errors;
 mod fetch_limit;
 mod fetcher;
@@ -49,6 +50,7 @@ mod positions;
 mod reader;
 mod reading;
 mod remembered_offsets;
+mod renewal;
 mod reset;
 mod starts;
 mod statistics;
@@ -65,6 +67,7 @@ mod tests;
 
 pub use bootstrap::Bootstrap;
 pub(crate) use connect::Connect;
+pub use credentials::Credentials;
 pub use live_clients::{LiveClient, LiveClients};
 pub use native::groups::{
     GroupDescription, GroupError, GroupMember, GroupOffset, describe_group, group_offsets,

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use super::bootstrap::Bootstrap;
 use super::context::{Client, Context};
+use super::credentials::Credentials;
 use super::fetch_limit::FetchLimit;
 use super::fetcher::Fetcher;
 use super::first_topics::FirstTopics;
@@ -23,6 +24,7 @@ use super::positions::Restart;
 use super::threads::Threads;
 use super::topic_check::TopicCheck;
 use crate::config::ClientConfig;
+use crate::credentials::files::FileContents;
 use crate::error::Error;
 use crate::member::MemberEvent;
 
@@ -33,6 +35,7 @@ const RESTART_PAUSE: Duration = Duration::from_millis(500);
 const NO_GROUP: &str = "kmr-without-group";
 
 /// The settings of a client.
+#[derive(Clone)]
 pub(crate) struct OpenOptions {
     pub(crate) topics: Vec<String>,
     pub(crate) config: ClientConfig,
@@ -66,16 +69,22 @@ pub(super) struct Opened {
     pub(super) client: ClientRef,
     pub(super) fetcher: Fetcher,
     pub(super) events: mpsc::UnboundedReceiver<MemberEvent>,
+    /// The files of the configuration, as they were when the client was created.
+    pub(super) files: FileContents,
 }
 
 /// Creates the client and makes the checks that need no group.
 pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
     let servers = options.config.required("bootstrap.servers")?.to_owned();
     options.config.check_tokens()?;
+    let credentials = Credentials::start(&options.config, options.timeout).await?;
     let (sender, events) = mpsc::unbounded_channel();
     let fetch_limit = FetchLimit::new(options.prefetch_bytes, &options.config);
-    let context = Context::new(sender, options.group()?, Bootstrap::new(&servers), fetch_limit);
+    let context = Context::new(sender, options.group()?, Bootstrap::new(&servers), credentials, fetch_limit);
+    // Before the client reads them: a later change is found.
+    let files = FileContents::read(&options.config);
     let client = create(options, context)?;
+    client.context().credentials.apply_first(client.client())?;
     // Before the first fetch.
     client.context().fetch_limit.apply(client.client())?;
     let (threads, client) = Threads::start(client, options.live.count())?;
@@ -89,7 +98,7 @@ pub(super) async fn open(options: &OpenOptions) -> Result<Opened, Error> {
     };
     let topics = client.call("topics", move |client| check.run(client)).await??;
     options.first_topics.found(topics);
-    Ok(Opened { threads, client, fetcher, events })
+    Ok(Opened { threads, client, fetcher, events, files })
 }
 
 impl Opened {
@@ -119,7 +128,7 @@ impl Opened {
 fn create(options: &OpenOptions, context: Context) -> Result<Client, Error> {
     let mut native = NativeConfig::new();
     native.set_log_level(RDKafkaLogLevel::Info);
-    let mut settings = options.config.effective(options.prefetch_bytes, options.reports_ends);
+    let mut settings = options.config.resolved()?.effective(options.prefetch_bytes, options.reports_ends);
     if options.without_group {
         // librdkafka consumes only with a group name. With it, it looks for a coordinator, and no
         // more.
@@ -133,7 +142,7 @@ fn create(options: &OpenOptions, context: Context) -> Result<Client, Error> {
         // Without the value, which may be a secret.
         KafkaError::ClientConfig(_, reason, name, _) => {
             let remedy = if reason.contains("OIDC") {
-                "; kmr is built without OIDC, so use another sasl.mechanism"
+                "; set ClientConfig::token_provider to a provider of the crate kmr-auth"
             } else if reason.contains("not available at build time") {
                 "; build with the feature `ssl` of kmr-core (--features ssl)"
             } else {

@@ -100,6 +100,7 @@ fn poll(client: &Client, ends: &AtomicBool) {
 
 fn poll_once(client: &Client) {
     client.context().bootstrap.add_if_due(client.client());
+    client.context().credentials.apply(client.client());
     if let Err(error) = client.context().fetch_limit.apply(client.client()) {
         client.context().report_fatal(error);
     }
@@ -152,6 +153,7 @@ mod tests {
 
     use super::*;
     use crate::client::bootstrap::Bootstrap;
+    use crate::client::credentials::Credentials;
     use crate::client::fetch_limit::FetchLimit;
     use crate::client::live_clients::LiveClients;
     use crate::member::MemberEvent;
@@ -168,7 +170,7 @@ mod tests {
         let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
         let mut config = rdkafka::ClientConfig::new();
         config.set("group.id", "g");
-        let context = Context::new(sender, None, Bootstrap::new(""), FetchLimit::fixed());
+        let context = Context::new(sender, None, Bootstrap::new(""), Credentials::default(), FetchLimit::fixed());
         let client = Client::from_config_and_context(&config, context).unwrap();
         assert!(!guarded(client.context(), POLLING, || panic!("subscriber")));
         assert_eq!(panicked(events.recv().await), (POLLING.to_owned(), "subscriber".to_owned()));

@@ -92,6 +92,7 @@ impl Consumer {
             exactly_once,
             remembered: Default::default(),
             reader: Default::default(),
+            renewal: Default::default(),
         }
     }
 

@@ -10,6 +10,7 @@
 //! * `replies`: requests for commits and topic ids, and their replies; `log_ends`: requests for the
 //!   ends of logs;
 //! * `brokers`: adding bootstrap servers; `limits`: changing a limit of a running client;
+//! * `token`: setting the token for SASL/OAUTHBEARER;
 //! * `watermarks`: the end of a log by the last fetch response;
 //! * `message_headers`: the headers of a message of rdkafka;
 //! * `groups`: the members and committed offsets of any group;
@@ -40,4 +41,5 @@ pub(super) mod pattern;
 pub(super) mod queue;
 mod raw;
 pub(super) mod replies;
+pub(super) mod token;
 pub(super) mod watermarks;

@@ -82,6 +82,16 @@ return_numbers! {
         value: *mut *const c_void,
         size: *mut usize,
     );
+    rd_kafka_oauthbearer_set_token(
+        client: *mut rd::rd_kafka_t,
+        value: *const c_char,
+        lifetime_millis: i64,
+        principal: *const c_char,
+        extensions: *mut *const c_char,
+        extension_size: usize,
+        reason: *mut c_char,
+        reason_size: usize,
+    );
     rd_kafka_message_detach_headers(
         message: *mut rd::rd_kafka_message_t,
         headers: *mut *mut rd::rd_kafka_headers_t,

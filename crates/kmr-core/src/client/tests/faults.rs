@@ -1,12 +1,13 @@
 //! Faults that brokers and other members cause, and members that end without leaving the group.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rdkafka::bindings::rd_kafka_resp_err_t as Code;
 use rdkafka::types::RDKafkaApiKey;
 
 use super::kit::{COOPERATIVE, Cluster, Driver, EAGER, KIP_848, Settings, partition};
 use crate::client::Connect;
+use crate::credentials::Token;
 use crate::error::{Error, error_chain};
 use crate::member::{Change, CommitOutcome, Connector, OffsetCommit, PartitionFailure};
 use crate::record::TopicPartition;
@@ -331,7 +332,14 @@ async fn oauthbearer_without_a_source_of_tokens_is_a_wrong_setting() {
     options.client.config = options.client.config.set("sasl.mechanism", "OAUTHBEARER");
     let error = options.connect().await.err().unwrap();
     assert!(matches!(&error, Error::Config(text) if text.contains("no source of tokens")), "{error}");
-    options.client.config = options.client.config.set("sasl.oauthbearer.method", "oidc");
+    let failing = async || Err("no identity on this machine".into());
+    options.client.config = options.client.config.token_provider(failing);
+    options.client.timeout = Duration::from_millis(300);
+    let error = error_chain(&options.connect().await.err().unwrap());
+    assert!(error.contains("token provider") && error.contains("no identity on this machine"), "{error}");
+    let token = async || Ok(Token::new("secret", SystemTime::now() + Duration::from_secs(60)));
+    options.client.config = options.client.config.token_provider(token);
     let error = options.connect().await.err().unwrap();
-    assert!(matches!(&error, Error::Config(text) if text.contains("without OIDC")), "{error}");
+    assert!(matches!(&error, Error::Config(text) if text.contains("SASL_SSL")), "{error}");
+    assert!(!error.to_string().contains("secret"), "{error}");
 }

@@ -123,6 +123,7 @@ impl Cluster {
             exactly_once: false,
             remembered: Default::default(),
             reader: Default::default(),
+            renewal: Default::default(),
         }
     }
 

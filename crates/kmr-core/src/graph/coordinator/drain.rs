@@ -7,11 +7,12 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
 
-use super::session::PartitionTask;
+use super::session::{PartitionTask, Session};
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::commit::handle::{AssignmentReport, CommitterHandle, Reply};
+use crate::member::{GroupMember, MemberEvent};
 use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::mutants::{Mutant, enabled};
@@ -77,6 +78,69 @@ impl Drain {
         retire(&self.assignments, &ids);
         self.committer.forget(ids, deadline)
     }
+}
+
+/// How a drain of all partitions ended.
+pub(super) struct Drained {
+    pub(super) settled: Result<Vec<AssignmentReport>, Error>,
+    /// A rebalance came first, so nothing more was committed.
+    pub(super) interrupted: bool,
+}
+
+/// Drains and commits all partitions before the client is closed, or drops them if it has failed.
+/// `tasks` are those of the partitions that no rebalance drains already.
+pub(super) async fn drain_all(
+    session: &mut Session,
+    tasks: Vec<PartitionTask>,
+    commits: bool,
+    exactly_once: bool,
+    deadline: Instant,
+) -> Drained {
+    let (drain, overtaken) = (session.drain.clone(), session.drain.clone());
+    let pending = session.pending.take();
+    let draining = pending.iter().flat_map(|pending| pending.draining().iter().cloned());
+    let all: Vec<PartitionTask> = tasks.iter().cloned().chain(draining).collect();
+    let drained = async {
+        tokio::join!(
+            // A rebalance under way is finished, too. Its partitions drain by an earlier deadline.
+            async {
+                match pending {
+                    Some(pending) if commits && pending.drains() => {
+                        let _ = timeout_at(deadline, pending.done()).await;
+                    }
+                    // Closing the client answers an assignment or a loss. After a failure of the
+                    // client no partition is committed (C5).
+                    Some(pending) => pending.discard(&overtaken, deadline),
+                    None => {}
+                }
+            },
+            async {
+                if commits {
+                    drain.release(tasks, deadline).await
+                } else {
+                    drain.discard(&tasks, deadline).await
+                }
+            },
+        )
+        .1
+    };
+    let member = session.member.clone();
+    let drained = tokio::select! {
+        biased;
+        () = next_rebalance(&*member), if exactly_once => None,
+        settled = drained => Some(settled),
+    };
+    match drained {
+        Some(settled) => Drained { settled, interrupted: false },
+        // E9: no task answers the group any more, so another member may own the partitions at any
+        // time from now on. It rebuilds the planned blocks.
+        None => Drained { settled: session.drain.discard(&all, deadline).await, interrupted: true },
+    }
+}
+
+/// Waits for the next rebalance. Cancel safe.
+async fn next_rebalance(member: &dyn GroupMember) {
+    while !matches!(member.next_event().await, MemberEvent::Rebalance(_)) {}
 }
 
 fn assignment_ids(tasks: &[PartitionTask]) -> BTreeSet<AssignmentId> {

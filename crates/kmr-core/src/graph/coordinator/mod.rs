@@ -1,7 +1,7 @@
 //! The coordinator: answers rebalances, starts and stops tasks, reconnects, and ends the consumer.
 //!
 //! Sessions: `session` holds the tasks of one Kafka client. `reconnect` connects the first client
-//! and replaces a failed one. `supervision` classifies how tasks end. `shutdown` is the ordered
+//! and replaces a failed one, and `renewal` one that works. `supervision` classifies how tasks end. `shutdown` is the ordered
 //! shutdown.
 //!
 //! Rebalances: `ownership` computes what a rebalance starts, drains and drops. `rebalance` answers
@@ -31,6 +31,7 @@ pub(crate) mod partition_events;
 pub(crate) mod pauses;
 pub(crate) mod rebalance;
 pub(crate) mod reconnect;
+mod renewal;
 pub(crate) mod replay_turns;
 pub(crate) mod repositioning;
 mod session;
@@ -84,6 +85,13 @@ pub(crate) struct Setup {
     pub(crate) options: GraphOptions,
     /// Decides the jitter of retries.
     pub(crate) seed: u64,
+}
+
+/// What ends the service of a client that works.
+enum Served {
+    Stop(StopRequest),
+    /// The client has to be replaced, and why.
+    Renewal(String),
 }
 
 /// How far each partition was when the consumer ended.
@@ -152,6 +160,7 @@ impl Coordinator {
             let mut session = Session::start(client, &self.setup, self.assignments.clone());
             let connected_at = Instant::now();
             match self.serve(&mut session).await {
+                Ok(Served::Renewal(why)) => connected = self.renew(session, &why, &mut backoff).await,
                 Err(ServeError::Client(error)) if error.is_retryable() => {
                     backoff.client_failed(connected_at.elapsed(), Instant::now());
                     connected = self.reconnect(session, error, &mut backoff).await;
@@ -161,13 +170,14 @@ impl Coordinator {
                     backoff.client_succeeded();
                     connected = self.reconnect(session, error, &mut backoff).await;
                 }
-                served => return self.finish(session, served).await,
+                Ok(Served::Stop(stop)) => return self.finish(session, Ok(stop)).await,
+                Err(error) => return self.finish(session, Err(error)).await,
             }
         }
     }
 
-    /// Serves one client until it fails, a task fails, or a stop is requested.
-    async fn serve(&mut self, session: &mut Session) -> Result<StopRequest, ServeError> {
+    /// Serves one client until it fails, has to be replaced, a task fails, or a stop is requested.
+    async fn serve(&mut self, session: &mut Session) -> Result<Served, ServeError> {
         session.pauses.set_desired(self.controls.desired_pauses());
         let mut crowded = self.setup.budget.backlogs().crowded();
         self.controls.board.connected();
@@ -175,11 +185,11 @@ impl Coordinator {
             self.steer(session);
             self.publish_caught_up(session);
             if let Some(stop) = self.bounded_run_complete(session) {
-                return Ok(stop);
+                return Ok(Served::Stop(stop));
             }
             tokio::select! {
                 biased;
-                Some(stop) = self.controls.stops.recv() => return Ok(stop),
+                Some(stop) = self.controls.stops.recv() => return Ok(Served::Stop(stop)),
                 Some(ended) = self.stages.join_next() => return Err(ServeError::Task(unexpected_end(ended))),
                 Some(ended) = session.tasks.join_next() => return Err(ServeError::Task(unexpected_end(ended))),
                 Some(ended) = self.maps.join_next() => map_ended(ended)?,
@@ -197,6 +207,7 @@ impl Coordinator {
                     }
                 }
                 Some(error) = session.failed_commits.recv() => return Err(commits_ended(error)),
+                why = &mut session.renewal => return Ok(Served::Renewal(why)),
                 Some(command) = self.controls.commands.recv() => self.command(session, command),
                 Some(event) = session.events.recv() => self.partition_event(session, event).await?,
                 states = &mut session.health_check => {

@@ -89,7 +89,7 @@ impl Coordinator {
     pub(super) async fn reconnect(
         &mut self,
         session: Session,
-        mut error: Error,
+        error: Error,
         backoff: &mut ReconnectBackoff,
     ) -> Result<Connected, NoClient> {
         telemetry::client_failed(&error);
@@ -101,8 +101,21 @@ impl Coordinator {
         self.controls.board.publish(|health| *health = Health::default());
         self.controls.board.set_caught_up(false);
         let old = session.abandon().await;
-        let mut closing: BoxFuture<'static, ()> =
-            Box::pin(async move { drop(timeout(CLOSE_TIME, old.close()).await) });
+        let closing = Box::pin(async move { drop(timeout(CLOSE_TIME, old.close()).await) });
+        let connected = self.next_client(error, closing, backoff).await?;
+        self.setup.counters.reconnected();
+        Ok(connected)
+    }
+
+    /// Connects the next client. Waits before each attempt, and for `closing` before the first one.
+    /// `error`: why there is no client.
+    pub(super) async fn next_client(
+        &mut self,
+        mut error: Error,
+        mut closing: BoxFuture<'static, ()>,
+        backoff: &mut ReconnectBackoff,
+    ) -> Result<Connected, NoClient> {
+        let event = |what: &str, error: &Error| Event::error(format!("{what}: {}", error_chain(error)));
         let connector = self.setup.connector.clone();
         loop {
             let Some(wait) = backoff.next_wait(Instant::now()) else { return Err(NoClient::Failed(error)) };
@@ -110,7 +123,6 @@ impl Coordinator {
             self.while_disconnected(async { tokio::join!(sleep(wait), closed) }).await?;
             match self.while_disconnected(connector.connect()).await? {
                 Ok(connected) => {
-                    self.setup.counters.reconnected();
                     telemetry::client_replaced();
                     return Ok(connected);
                 }
@@ -125,7 +137,7 @@ impl Coordinator {
     }
 
     /// Awaits a future while there is no client. A stop request or a failed task comes first.
-    async fn while_disconnected<T>(&mut self, future: impl Future<Output = T>) -> Result<T, NoClient> {
+    pub(super) async fn while_disconnected<T>(&mut self, future: impl Future<Output = T>) -> Result<T, NoClient> {
         tokio::pin!(future);
         loop {
             tokio::select! {

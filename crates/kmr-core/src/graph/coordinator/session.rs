@@ -122,6 +122,8 @@ pub(super) struct Session {
     pub(super) unassigned_since: Option<Instant>,
     /// The kind of the rebalance that was answered last.
     pub(super) last_change: Option<Change>,
+    /// Resolves when the client has to be replaced, although it works.
+    pub(super) renewal: BoxFuture<'static, String>,
     /// Commits that failed permanently.
     pub(super) failed_commits: mpsc::UnboundedReceiver<Error>,
     intake_stop: CancellationToken,
@@ -184,6 +186,7 @@ impl Session {
             health_check,
             unassigned_since: None,
             last_change: None,
+            renewal: setup.connector.renewal(),
             failed_commits,
             intake_stop,
             budget: setup.budget.clone(),

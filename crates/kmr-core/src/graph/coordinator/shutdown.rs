@@ -6,14 +6,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 
+use super::drain::{Drained, drain_all};
 use super::reconnect::NoClient;
-use super::session::{PartitionTask, Session};
+use super::session::Session;
 use super::supervision::{ServeError, unexpected_end};
 use super::{CLOSE_TIME, Coordinator, ShutdownOutcome, StopRequest};
 use crate::error::{BoxError, Error, error_chain};
 use crate::graph::commit::handle::AssignmentReport;
 use crate::listeners::RebalanceEvent;
-use crate::member::{GroupMember, MemberEvent};
 use crate::partition_report::PartitionReport;
 use crate::record::TopicPartition;
 use crate::telemetry;
@@ -108,7 +108,15 @@ impl Coordinator {
         let tasks = session.stop_partitions(&gone);
         let gone: Vec<TopicPartition> = gone.iter().map(|gone| gone.partition.clone()).collect();
         session.repositionings.cancel(&gone);
-        let settled = self.drain_all(session, tasks, commits, deadline).await;
+        let exactly_once = self.setup.options.exactly_once;
+        let Drained { settled, interrupted } =
+            drain_all(session, tasks, commits, exactly_once, deadline).await;
+        let settled = match settled {
+            Ok(settled) if interrupted && self.setup.options.until.is_some() => {
+                Err(unfinished(INTERRUPTED.to_owned(), &settled))
+            }
+            settled => settled,
+        };
         let event = if commits { RebalanceEvent::Revoked } else { RebalanceEvent::Lost };
         self.setup.options.listeners.gone(gone, event);
         let stages = self.end_stages(deadline).await;
@@ -130,63 +138,6 @@ impl Coordinator {
             (Ok(()), finished) => closed.and(finished)?,
         }
         Ok(ShutdownOutcome { settled })
-    }
-
-    /// Drains and commits all partitions, or drops them if the client has failed.
-    async fn drain_all(
-        &self,
-        session: &mut Session,
-        tasks: Vec<PartitionTask>,
-        commits: bool,
-        deadline: Instant,
-    ) -> Result<Vec<AssignmentReport>, Error> {
-        let (drain, overtaken) = (session.drain.clone(), session.drain.clone());
-        let pending = session.pending.take();
-        let draining = pending.iter().flat_map(|pending| pending.draining().iter().cloned());
-        let all: Vec<PartitionTask> = tasks.iter().cloned().chain(draining).collect();
-        let drained = async {
-            tokio::join!(
-                // A rebalance under way is finished, too. Its partitions drain by an earlier
-                // deadline.
-                async {
-                    match pending {
-                        Some(pending) if commits && pending.drains() => {
-                            let _ = timeout_at(deadline, pending.done()).await;
-                        }
-                        // Closing the client answers an assignment or a loss. After a failure of
-                        // the client no partition is committed (C5).
-                        Some(pending) => pending.discard(&overtaken, deadline),
-                        None => {}
-                    }
-                },
-                async {
-                    if commits {
-                        drain.release(tasks, deadline).await
-                    } else {
-                        drain.discard(&tasks, deadline).await
-                    }
-                },
-            )
-            .1
-        };
-        let (member, exactly_once) = (session.member.clone(), self.setup.options.exactly_once);
-        let drained = tokio::select! {
-            biased;
-            () = next_rebalance(&*member), if exactly_once => None,
-            settled = drained => Some(settled),
-        };
-        match drained {
-            Some(settled) => settled,
-            // E9: no task answers the group any more, so another member may own the partitions at
-            // any time from now on. It rebuilds the planned blocks.
-            None => {
-                let settled = session.drain.discard(&all, deadline).await?;
-                if self.setup.options.until.is_some() {
-                    return Err(unfinished(INTERRUPTED.to_owned(), &settled));
-                }
-                Ok(settled)
-            }
-        }
     }
 
     /// The first failure of a map task during the shutdown.
@@ -218,17 +169,12 @@ impl Coordinator {
     }
 }
 
-fn unfinished(what: String, settled: &[AssignmentReport]) -> Error {
+pub(super) fn unfinished(what: String, settled: &[AssignmentReport]) -> Error {
     Error::Unfinished { unfinished: what, partitions: partition_reports(settled) }
 }
 
-/// Waits for the next rebalance. Cancel safe.
-async fn next_rebalance(member: &dyn GroupMember) {
-    while !matches!(member.next_event().await, MemberEvent::Rebalance(_)) {}
-}
-
 /// Describes the unfinished records of these partitions. Returns `None` if there are none.
-fn left_over(settled: &[AssignmentReport]) -> Option<String> {
+pub(super) fn left_over(settled: &[AssignmentReport]) -> Option<String> {
     let left: Vec<String> = settled
         .iter()
         .filter_map(|settled| {

@@ -14,5 +14,6 @@ mod operator;
 mod rebalances;
 mod reconnects;
 mod records;
+mod renewals;
 mod unread;
 mod watchdog;

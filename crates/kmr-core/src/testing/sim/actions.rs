@@ -55,6 +55,7 @@ impl Run<'_> {
             Action::Isolate { process, time } => self.isolate(*process, now, now + *time),
             Action::Deaf { process } => self.deafen(*process),
             Action::Fatal { process } => self.fail_client(*process, now),
+            Action::Renew { process } => self.processes[*process].shared.renew(),
             Action::Reshuffle => self.cluster.lock().group.reshuffle(),
             Action::AddPartition { topic } => self.add_partition(*topic),
             Action::DeleteTopic => self.cluster.lock().delete_topic(TOPICS[1]),

@@ -51,6 +51,19 @@ impl Schedule {
         }
     }
 
+    /// Sometimes the credentials of processes change.
+    pub(super) fn add_renewals(&mut self) {
+        let mut rng = Rng::new(self.seed ^ 0x4E57);
+        if !rng.chance(25) {
+            return;
+        }
+        let end = self.end();
+        for _ in 0..rng.between(1, 4) {
+            let process = if rng.chance(60) { 0 } else { rng.below(PROCESSES) };
+            self.add([(rng.time(end), Action::Renew { process })]);
+        }
+    }
+
     /// Sometimes a client receives no events of the group any more, while records arrive.
     pub(super) fn add_deafness(&mut self) {
         let mut rng = Rng::new(self.seed ^ 0xDEAF);

@@ -36,6 +36,8 @@ pub(super) struct SimConnector {
     pub(super) held: HeldBytes,
     /// The current member of the process.
     pub(super) member: Arc<std::sync::Mutex<Option<MemberId>>>,
+    /// Notified when the credentials change.
+    pub(super) renewals: Arc<Notify>,
     pub(super) memory_budget: usize,
     /// The ends of a bounded run.
     pub(super) bounds: Bounds,
@@ -66,6 +68,14 @@ impl Connector for SimConnector {
             memory_budget: self.memory_budget,
         };
         Ok(Connected { member: Arc::new(member), queue: Box::new(queue) })
+    }
+
+    fn renewal(&self) -> BoxFuture<'static, String> {
+        let renewals = self.renewals.clone();
+        Box::pin(async move {
+            renewals.notified().await;
+            "simulated".to_owned()
+        })
     }
 
     /// Fails while fetches return nothing.

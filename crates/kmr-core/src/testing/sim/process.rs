@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -47,6 +48,8 @@ pub(super) struct Shared {
     /// Where the process ends by itself.
     until: Option<Until>,
     member: Arc<Mutex<Option<MemberId>>>,
+    /// Notified when the credentials change.
+    renewals: Arc<Notify>,
 }
 
 impl Shared {
@@ -74,6 +77,11 @@ impl Shared {
         {
             handle.stop();
         }
+    }
+
+    /// The credentials change. Without a consumer, the next one starts with them.
+    pub(super) fn renew(&self) {
+        self.renewals.notify_waiters();
     }
 
     pub(super) fn force_stop(&self) {
@@ -174,6 +182,7 @@ async fn run_consumer(
         cluster: cluster.clone(),
         held,
         member: shared.member.clone(),
+        renewals: shared.renewals.clone(),
         memory_budget,
         bounds: bounds.clone(),
         start_at: schedule.start_at.map(millis),

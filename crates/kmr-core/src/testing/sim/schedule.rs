@@ -124,6 +124,10 @@ pub(super) enum Action {
     Fatal {
         process: usize,
     },
+    /// The credentials of the process have changed, so that its client is replaced in order.
+    Renew {
+        process: usize,
+    },
     /// The assignor moves partitions.
     Reshuffle,
     AddPartition {
@@ -241,6 +245,7 @@ impl Schedule {
         schedule.add_silence();
         schedule.add_commit_faults();
         schedule.add_bounded_runs();
+        schedule.add_renewals();
         schedule.choose_start();
         schedule
     }
@@ -370,6 +375,7 @@ impl Action {
             | Action::Start { .. }
             | Action::StartBounded { .. }
             | Action::Stop { .. }
+            | Action::Renew { .. }
             | Action::Reshuffle
             | Action::AddPartition { .. }
             | Action::NoFetch { .. }

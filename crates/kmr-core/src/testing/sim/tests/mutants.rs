@@ -239,6 +239,11 @@ fn a_bounded_run_ends_before_its_records_are_mapped() {
 }
 
 #[test]
+fn a_client_is_renewed_without_a_drain() {
+    assert_found(Mutant::RenewsWithoutDrain, &["no duplicates without a fault"]);
+}
+
+#[test]
 fn the_end_of_a_bounded_run_moves() {
     assert_found(Mutant::MovesEnds, &["a bounded run stops at its ends"]);
 }

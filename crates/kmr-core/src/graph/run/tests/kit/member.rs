@@ -65,6 +65,8 @@ pub(super) struct TestKafka {
     /// Sends events to the member that has connected last.
     pub(super) events: Mutex<Option<mpsc::UnboundedSender<MemberEvent>>>,
     pub(super) queue: Mutex<Arc<Queue>>,
+    /// Notified when the client has to be replaced.
+    pub(super) renewals: Arc<Notify>,
     /// The errors of the next attempts to connect.
     pub(super) connect_errors: Mutex<VecDeque<Error>>,
     /// The error of the next assignment.
@@ -93,6 +95,7 @@ impl Default for TestKafka {
             broker: watch::channel(Broker::Accepts).0,
             events: Mutex::default(),
             queue: Mutex::default(),
+            renewals: Arc::default(),
             connect_errors: Mutex::default(),
             assign_error: Mutex::default(),
             starts: Mutex::default(),
@@ -130,6 +133,14 @@ impl Connector for TestConnector {
         *self.0.queue.lock().unwrap() = queue.clone();
         let member = ScriptedMember { events: receiver.into(), kafka: self.0.clone() };
         Ok(Connected { member: Arc::new(member), queue: Box::new(ScriptedQueue(queue)) })
+    }
+
+    fn renewal(&self) -> BoxFuture<'static, String> {
+        let renewals = self.0.renewals.clone();
+        Box::pin(async move {
+            renewals.notified().await;
+            "client.pem".to_owned()
+        })
     }
 
     async fn read_records(

@@ -158,6 +158,11 @@ impl TestConsumer {
         self.until_true("reconnected", || self.connections() > before).await;
     }
 
+    /// The credentials change, so that the client has to be replaced.
+    pub(super) fn renew_client(&self) {
+        self.kafka.renewals.notify_one();
+    }
+
     /// Sets the ends of the log, and the offset of every timestamp.
     pub(super) fn log(&self, low: i64, end: i64, time: i64) {
         *self.kafka.log.lock().unwrap() = (low, end, time);
