@@ -1,6 +1,6 @@
 //! Shared parts of the programs `kmr` and `kmr-demo`.
 //!
-//! - Flags and clients: [`connection`], [`kafka`], [`clickhouse`].
+//! - Flags and clients: [`connection`], [`kafka`], [`kafka_access`], [`clickhouse`].
 //! - The demonstration's consumer, which `kmr-demo run` runs and `kmr doctor` checks: [`ingest`].
 //! - The process, its logs and its output: [`program`], [`logging`], [`output`], [`errors`],
 //!   [`table`].
@@ -12,6 +12,7 @@ pub mod connection;
 pub mod errors;
 pub mod ingest;
 pub mod kafka;
+pub mod kafka_access;
 pub mod logging;
 pub mod numbers;
 pub mod output;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, anyhow, bail};
 use kmr_cli_support::connection::BrokerArgs;
 use kmr_cli_support::kafka::{ClientFailure, extra_settings, unreachable};
+use kmr_cli_support::kafka_access::create_client;
 use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -117,7 +118,7 @@ pub(crate) fn consumer(config: &ClientConfig) -> anyhow::Result<BaseConsumer<Cap
     if config.get(STATISTICS).is_none() {
         config.set(STATISTICS, "500");
     }
-    config.create_with_context(CapturingContext::default()).context("Kafka settings")
+    create_client(&config, CapturingContext::default())
 }
 
 /// Why a client got no metadata.

@@ -81,6 +81,13 @@ impl ClientConfig {
         self
     }
 
+    /// Uses the token provider of another configuration, so that both share its tokens.
+    #[doc(hidden)]
+    pub fn with_tokens_of(mut self, other: &Self) -> Self {
+        self.tokens.clone_from(&other.tokens);
+        self
+    }
+
     /// Whether there is a [`token_provider`](Self::token_provider).
     pub fn has_token_provider(&self) -> bool {
         self.tokens.is_some()
@@ -95,11 +102,12 @@ impl ClientConfig {
         self.files.iter().map(|(name, path)| (name.as_str(), path.as_path()))
     }
 
-    /// Reads the settings that are in files, and adds those of a token provider.
+    /// Reads the settings that are in files.
     ///
     /// # Errors
     /// A file cannot be read, or is not text.
-    pub fn resolved(&self) -> Result<Self, Error> {
+    #[doc(hidden)]
+    pub fn read_files(&self) -> Result<Self, Error> {
         let mut resolved = self.clone();
         for (name, path) in self.files() {
             let text = std::fs::read_to_string(path).map_err(|error| {
@@ -107,6 +115,16 @@ impl ClientConfig {
             })?;
             resolved = resolved.set(name, text.trim_end_matches(['\r', '\n']));
         }
+        Ok(resolved)
+    }
+
+    /// Reads the settings that are in files, and adds those of a token provider.
+    ///
+    /// # Errors
+    /// As of [`read_files`](Self::read_files).
+    #[doc(hidden)]
+    pub fn resolved(&self) -> Result<Self, Error> {
+        let mut resolved = self.read_files()?;
         if self.tokens.is_some() {
             resolved.settings.retain(|name, _| !name.contains("sasl.oauthbearer."));
             if !MECHANISM.iter().any(|name| resolved.settings.contains_key(*name)) {

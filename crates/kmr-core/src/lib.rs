@@ -195,6 +195,7 @@ pub mod __private {
         Bootstrap, Credentials, GroupDescription, GroupError, GroupMember, GroupOffset, LiveClient, LiveClients,
         describe_group, group_offsets, message_headers,
     };
+    pub use crate::credentials::files::FileContents;
     pub use crate::graph::build::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{
         Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOutput, Maybe,

@@ -40,7 +40,7 @@ pub(super) async fn partitions(client: &ClientConfig, broker: &str, topic: &str)
 }
 
 async fn settings(client: &ClientConfig, topic: &str, source: &str) -> Fact<(TopicSettings, TopicSettings)> {
-    let admin: AdminClient<DefaultClientContext> = client.create().map_err(|error| error.to_string())?;
+    let admin: AdminClient<DefaultClientContext> = create_client(client, DefaultClientContext).map_err(|error| one_line(&error))?;
     Ok((of_topic(&admin, topic).await?, of_topic(&admin, source).await?))
 }
 

@@ -56,9 +56,9 @@ pub(super) async fn gather(subject: &Subject, scope: Scope) -> anyhow::Result<Ka
         Scope::StartUp => None,
     };
     let queried =
-        tokio::task::spawn_blocking(move || match config.create_with_context(CapturingContext::default()) {
+        tokio::task::spawn_blocking(move || match create_client(&config, CapturingContext::default()) {
             Ok(client) => query(&client, ends.as_ref(), facts, scope),
-            Err(error) => KafkaFacts { brokers: Err(error.to_string()), ..facts },
+            Err(error) => KafkaFacts { brokers: Err(one_line(&error)), ..facts },
         });
     queried.await.context("the thread that queries Kafka")
 }

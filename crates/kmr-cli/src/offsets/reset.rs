@@ -93,7 +93,8 @@ fn settings(args: &ResetArgs) -> anyhow::Result<ClientConfig> {
     let config =
         ClientConfig::new().set("bootstrap.servers", &args.kafka.broker).set("group.id", &args.group);
     let more = extra_settings(&args.kafka)?;
-    Ok(more.into_iter().fold(config, |config, (name, value)| config.set(name, value)))
+    let config = more.into_iter().fold(config, |config, (name, value)| config.set(name, value));
+    Ok(kmr_auth::with_token_provider(config)?)
 }
 
 fn query(

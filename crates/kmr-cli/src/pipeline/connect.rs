@@ -59,7 +59,7 @@ async fn topics(name: &str, pipeline: &Pipeline) -> anyhow::Result<Vec<String>> 
     if !named.iter().any(|topic| topic.starts_with('^')) {
         return Ok(named);
     }
-    let config = without_group(&client_config(name, &pipeline.source), "kmr-check");
+    let config = without_group(&client_config(name, &pipeline.source)?, "kmr-check")?;
     let existing = tokio::task::spawn_blocking(move || existing(&config)).await.context("listing topics")?;
     // If the brokers do not respond, the diagnosis has the reason.
     let existing = existing.unwrap_or_default();
@@ -87,18 +87,18 @@ fn existing(config: &rdkafka::ClientConfig) -> anyhow::Result<Vec<String>> {
 
 /// The pipeline as the checks see it.
 fn subject(name: &str, pipeline: &Pipeline, topic: &str) -> anyhow::Result<Subject> {
-    let config = client_config(name, &pipeline.source);
+    let config = client_config(name, &pipeline.source)?;
     let (mut table, mut sink_topic) = (None, None);
     match pipeline.sink() {
         Sink::ClickHouse(clickhouse) => table = Some(self::table(pipeline, clickhouse)),
-        Sink::Kafka(kafka) => sink_topic = Some(self::sink_topic(&config, kafka)),
+        Sink::Kafka(kafka) => sink_topic = Some(self::sink_topic(&config, kafka)?),
         Sink::Stdout => {}
     }
     let rejected = consumer(name, pipeline).err().map(|error| kmr_cli_support::errors::one_line(&error));
     Ok(Subject {
         settings: SettingsFacts { rejected, notes: config.lint() },
         broker: config.get("bootstrap.servers").unwrap_or_default().to_owned(),
-        client: without_group(&config, "kmr-doctor"),
+        client: without_group(&config, "kmr-doctor")?,
         topic: topic.to_owned(),
         group: pipeline.source.group.as_str().to_owned(),
         protocol: match pipeline.source.protocol {
@@ -150,21 +150,21 @@ fn table(pipeline: &Pipeline, clickhouse: &ClickHouse) -> Table {
     Table { place, access, rows: Rows::Json, start: Box::new(start) }
 }
 
-fn sink_topic(source: &ClientConfig, kafka: &Kafka) -> SinkTopic {
-    let config = producer_config(source.clone(), kafka);
-    SinkTopic {
+fn sink_topic(source: &ClientConfig, kafka: &Kafka) -> anyhow::Result<SinkTopic> {
+    let config = producer_config(source.clone(), kafka)?;
+    Ok(SinkTopic {
         topic: kafka.topic.as_str().to_owned(),
         broker: config.get("bootstrap.servers").unwrap_or_default().to_owned(),
-        client: without_group(&config, "kmr-doctor"),
-    }
+        client: without_group(&config, "kmr-doctor")?,
+    })
 }
 
 /// The settings of a client that joins no group.
-pub(super) fn without_group(config: &ClientConfig, client_id: &str) -> rdkafka::ClientConfig {
+pub(super) fn without_group(config: &ClientConfig, client_id: &str) -> anyhow::Result<rdkafka::ClientConfig> {
     let mut settings = rdkafka::ClientConfig::new();
-    for (name, value) in config.iter().filter(|(name, _)| !OF_MEMBERS.contains(name)) {
+    for (name, value) in config.read_files()?.iter().filter(|(name, _)| !OF_MEMBERS.contains(name)) {
         settings.set(name, value);
     }
     settings.set("client.id", client_id);
-    settings
+    Ok(settings)
 }

@@ -11,7 +11,7 @@ use super::strategy::strategy;
 /// # Errors
 /// A setting that the consumer rejects.
 pub(super) fn consumer(name: &str, pipeline: &Pipeline) -> anyhow::Result<Consumer> {
-    let config = client_config(name, &pipeline.source);
+    let config = client_config(name, &pipeline.source)?;
     let mut builder = Consumer::builder()
         .topics(pipeline.source.topics.iter())
         .config(config.clone())

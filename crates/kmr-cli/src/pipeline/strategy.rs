@@ -86,7 +86,7 @@ pub(super) fn strategy(pipeline: &Pipeline, config: ClientConfig) -> anyhow::Res
             }
         }
         Sink::Kafka(kafka) => {
-            let messages = messages(pipeline, kafka, config);
+            let messages = messages(pipeline, kafka, config)?;
             stages!(filter_map => gate.message(), reduce => messages, errors)
         }
         Sink::Stdout => {
@@ -122,13 +122,13 @@ fn folded(
     }
 }
 
-fn messages(pipeline: &Pipeline, kafka: &Kafka, config: ClientConfig) -> KafkaWriter<KafkaMessage> {
-    KafkaWriter::new(producer_config(config, kafka), kafka.topic.as_str())
+fn messages(pipeline: &Pipeline, kafka: &Kafka, config: ClientConfig) -> anyhow::Result<KafkaWriter<KafkaMessage>> {
+    Ok(KafkaWriter::new(producer_config(config, kafka)?, kafka.topic.as_str())
         .max_rows(pipeline.batch.max_rows)
         .max_bytes(pipeline.batch.max_bytes.0)
         .max_age(pipeline.batch.max_age.0)
         .attempt_timeout(pipeline.batch.attempt_timeout.0)
-        .start_timeout(pipeline.start_timeout.0)
+        .start_timeout(pipeline.start_timeout.0))
 }
 
 fn lines(pipeline: &Pipeline) -> OsStreamWriter<OwnedRecord> {

@@ -61,7 +61,7 @@ pub(super) fn bounds(config: &ClientConfig, args: &VerifyArgs) -> anyhow::Result
 
 /// Whether compaction may remove single records of the topic. `None`: the broker did not report it.
 pub(super) async fn is_compacted(config: &ClientConfig, topic: &str) -> Option<bool> {
-    let admin: AdminClient<DefaultClientContext> = config.create().ok()?;
+    let admin: AdminClient<DefaultClientContext> = create_client(config, DefaultClientContext).ok()?;
     let options = AdminOptions::new().request_timeout(Some(REQUEST));
     let responses = admin.describe_configs([&ResourceSpecifier::Topic(topic)], &options).await.ok()?;
     let resource = responses.into_iter().next()?.ok()?;

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rdkafka::ClientContext;
 use rdkafka::error::RDKafkaErrorCode;
@@ -44,9 +44,17 @@ impl Credentials {
             let reason = failure.map_or_else(waiting, |failure| failure.to_string());
             return Err(retryable("getting a token from the token provider", reason));
         }
+        Ok(Self::subscribe(config))
+    }
+
+    /// The same without waiting: the client connects once there is a token. Must be called in a
+    /// Tokio runtime.
+    pub fn subscribe(config: &ClientConfig) -> Self {
+        let Some(source) = config.token_source() else { return Self::default() };
+        let mut tokens = source.subscribe();
         tokens.mark_changed();
         let (source, tokens) = (source.clone(), Mutex::new(tokens));
-        Ok(Self(Some(ClientTokens { source, tokens, rejected: AtomicBool::new(false) })))
+        Self(Some(ClientTokens { source, tokens, rejected: AtomicBool::new(false) }))
     }
 
     /// Sets the first token of a client that was just created.
@@ -90,6 +98,7 @@ impl Credentials {
             return None;
         }
         client.rejected.store(false, Ordering::Relaxed);
-        tokens.borrow_and_update().current.clone()
+        let current = tokens.borrow_and_update().current.clone();
+        current.filter(|token| token.expires_at() > SystemTime::now())
     }
 }

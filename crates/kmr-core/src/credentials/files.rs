@@ -17,12 +17,12 @@ const LOCATIONS: [&str; 5] = [
 
 /// The contents of a configuration's files, as hashes: they are secrets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct FileContents(BTreeMap<PathBuf, Option<u64>>);
+pub struct FileContents(BTreeMap<PathBuf, Option<u64>>);
 
 impl FileContents {
     /// Reads the files. One that cannot be read has no content: it may be about to be replaced. A
     /// location may also be a folder, which is not watched.
-    pub(crate) fn read(config: &ClientConfig) -> Self {
+    pub fn read(config: &ClientConfig) -> Self {
         let locations = LOCATIONS.iter().filter_map(|name| config.get(name)).map(PathBuf::from);
         let files = locations.chain(config.files().map(|(_, path)| path.to_owned()));
         let content = |path: PathBuf| {
@@ -37,12 +37,12 @@ impl FileContents {
     }
 
     /// Whether there is nothing to watch.
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The files that had another content in `before`, or none.
-    pub(crate) fn changed_since(&self, before: &Self) -> Vec<String> {
+    pub fn changed_since(&self, before: &Self) -> Vec<String> {
         let changed = |(path, hash): (&PathBuf, &Option<u64>)| {
             let changed = hash.is_some() && before.0.get(path) != Some(hash);
             changed.then(|| path.display().to_string())

@@ -76,7 +76,7 @@ impl Production {
         let ProduceArgs { count, rate, .. } = self.args;
         let reports = DeliveryReports::default();
         let producer: ThreadedProducer<DeliveryReports> =
-            self.config.create_with_context(reports.clone()).context("creating the producer")?;
+            create_client(&self.config, reports.clone())?;
         let (started, mut sent, mut malformed) = (Instant::now(), 0, 0);
         let mut buffer = Vec::new();
         while sent < count {

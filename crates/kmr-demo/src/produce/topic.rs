@@ -43,7 +43,7 @@ async fn partitions(config: &ClientConfig, args: &ProduceArgs) -> anyhow::Result
     let requested = tokio::task::spawn_blocking(move || {
         let context = DeliveryReports::default();
         let client: BaseProducer<DeliveryReports> =
-            config.create_with_context(context.clone()).context("Kafka settings")?;
+            create_client(&config, context.clone())?;
         let metadata = client.client().fetch_metadata(None, TIMEOUT).map_err(|error| {
             // The client reports the cause through its events.
             client.poll(Duration::from_millis(100));
@@ -57,7 +57,7 @@ async fn partitions(config: &ClientConfig, args: &ProduceArgs) -> anyhow::Result
 }
 
 async fn create(config: &ClientConfig, args: &ProduceArgs) -> anyhow::Result<()> {
-    let admin: AdminClient<_> = config.create().context("Kafka settings")?;
+    let admin: AdminClient<DefaultClientContext> = create_client(config, DefaultClientContext)?;
     let topic = NewTopic::new(&args.kafka.topic, args.partitions, BROKER_DEFAULT);
     let options = AdminOptions::new().operation_timeout(Some(TIMEOUT));
     let results = admin.create_topics([&topic], &options).await;

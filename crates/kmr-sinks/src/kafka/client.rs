@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use kmr_core::__private::{Bootstrap, LiveClient};
+use kmr_core::__private::{Bootstrap, Credentials, LiveClient};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
@@ -31,6 +31,7 @@ pub(super) struct Ticket {
 pub(super) struct Context {
     errors: Mutex<Errors>,
     bootstrap: Bootstrap,
+    credentials: Credentials,
 }
 
 #[derive(Default)]
@@ -40,8 +41,8 @@ struct Errors {
 }
 
 impl Context {
-    fn new(servers: &str) -> Self {
-        Self { errors: Mutex::default(), bootstrap: Bootstrap::new(servers) }
+    fn new(servers: &str, credentials: Credentials) -> Self {
+        Self { errors: Mutex::default(), bootstrap: Bootstrap::new(servers), credentials }
     }
 
     /// The last error that names a cause.
@@ -62,6 +63,7 @@ impl ClientContext for Context {
     fn error(&self, error: KafkaError, reason: &str) {
         let Some(code) = error.rdkafka_error_code() else { return telemetry::client_error(reason) };
         self.bootstrap.reported(code);
+        self.credentials.reported(code);
         let (mut errors, now) = (self.lock(), Instant::now());
         if errors.warned.get(&(code as i32)).is_some_and(|last| now - *last < WARN_INTERVAL) {
             telemetry::client_error_again(reason);
@@ -105,6 +107,7 @@ pub(super) struct Client {
 impl Client {
     pub(super) fn new(
         settings: &BTreeMap<String, String>,
+        credentials: Credentials,
         live: LiveClient,
     ) -> Result<Self, KafkaWriteError> {
         let mut native = rdkafka::ClientConfig::new();
@@ -113,8 +116,12 @@ impl Client {
             native.set(name, value);
         }
         let servers = settings.get("bootstrap.servers").map_or("", String::as_str);
-        match ThreadedProducer::from_config_and_context(&native, Context::new(servers)) {
-            Ok(producer) => Ok(Self { held: Some((producer, live)) }),
+        match ThreadedProducer::from_config_and_context(&native, Context::new(servers, credentials)) {
+            Ok(producer) => {
+                let applied = producer.context().credentials.apply_first(producer.client());
+                let client = Self { held: Some((producer, live)) };
+                applied.map(|()| client).map_err(|error| KafkaWriteError::Config(error.to_string()))
+            }
             // The value may be a secret; the name is enough.
             Err(KafkaError::ClientConfig(_, reason, name, _)) => {
                 Err(KafkaWriteError::Config(format!("Kafka setting {name}: {reason}")))
@@ -150,6 +157,7 @@ impl Client {
     pub(super) fn maintain(&self) {
         if let Some(producer) = self.get() {
             producer.context().bootstrap.add_if_due(producer.client());
+            producer.context().credentials.apply(producer.client());
         }
     }
 

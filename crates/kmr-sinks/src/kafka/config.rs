@@ -53,6 +53,7 @@ pub(super) fn effective(
     config: &ClientConfig,
     auto_create: bool,
 ) -> Result<BTreeMap<String, String>, KafkaWriteError> {
+    let config = &config.resolved().map_err(|error| KafkaWriteError::Config(error.to_string()))?;
     if config.get("bootstrap.servers").is_none_or(|servers| servers.trim().is_empty()) {
         let text = "bootstrap.servers is not set; set it with ClientConfig::set(\"bootstrap.servers\", …)";
         return Err(KafkaWriteError::Config(text.to_owned()));

@@ -83,6 +83,7 @@ impl FrozenMessages {
     /// # Cancel safety
     /// Messages in flight stay in flight. The next attempt waits for their reports.
     async fn attempt(&self) -> Result<(), KafkaWriteError> {
+        self.client.renew_if_due().await;
         loop {
             {
                 // `send_alone` holds this lock exclusively.

@@ -26,6 +26,15 @@ pub(super) fn replaced(topic: &str, why: &str) {
     tracing::warn!(name: "kmr.kafka.replaced", topic, why, "Kafka producer is closed and replaced");
 }
 
+/// `changed`: the files.
+pub(super) fn renewed(topic: &str, changed: &str) {
+    tracing::info!(name: "kmr.kafka.renewed", topic, changed, "credentials have changed: a new Kafka producer takes over");
+}
+
+pub(super) fn not_renewed(topic: &str, changed: &str, error: &KafkaWriteError) {
+    tracing::warn!(name: "kmr.kafka.not_renewed", topic, changed, %error, "a Kafka producer with the changed credentials does not work; the writer goes on with the earlier one");
+}
+
 pub(super) fn client_error(reason: &str) {
     tracing::warn!(name: "kmr.kafka.client_error", reason, "Kafka producer reports an error and recovers by itself");
 }

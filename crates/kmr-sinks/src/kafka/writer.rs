@@ -9,14 +9,13 @@ use kmr_core::{BatchOptions, BoxError, Chunk, ClientConfig, DeadLetter, Delivery
 
 use super::added_headers::LargeDeadLetter;
 use super::batch::Batch;
-use super::config;
 use super::dead_letter::{self, DEFAULT_HEADER_PREFIX, DeadLetterFormat};
 use super::delivery::FrozenMessages;
 use super::error::KafkaWriteError;
 use super::message::KafkaMessage;
 use super::rows::{KafkaRows, ToMessage};
 use super::shared_client::SharedClient;
-use super::startup::{Check, check};
+use super::startup::Check;
 use crate::batch_setters::batch_setters;
 
 /// Produces each row to a Kafka topic. A batch is acknowledged when every message of it is: an
@@ -237,16 +236,14 @@ impl<T: Send + 'static> Reducer for KafkaWriter<T> {
     }
 
     async fn start(&mut self) -> Result<(), BoxError> {
-        let settings = config::effective(&self.config, self.auto_create)?;
-        let servers = settings.get("bootstrap.servers").cloned().unwrap_or_default();
-        let client = Arc::new(SharedClient::new(self.topic.clone(), settings));
-        let to_check = Check {
+        let check = Check {
             topic: self.topic.clone(),
-            servers,
+            servers: self.config.get("bootstrap.servers").unwrap_or_default().to_owned(),
             timeout: self.start_timeout,
             auto_create: self.auto_create,
         };
-        match check(client.get()?, to_check).await {
+        let client = Arc::new(SharedClient::new(self.config.clone(), check));
+        match client.start().await {
             // A second start finds the same cluster.
             Ok(cluster) => drop(cluster.map(|cluster| self.cluster.set(cluster))),
             Err(error) => {

@@ -114,7 +114,7 @@ impl Sender {
             config.set(key, value);
         }
         let producer: BaseProducer<FirstFailure> =
-            config.create_with_context(FirstFailure::default()).context("Kafka settings")?;
+            create_client(&config, FirstFailure::default())?;
         let group = consumer.group_metadata().context("the consumer has no group")?;
         let sender = Self {
             producer,

@@ -35,7 +35,7 @@ pub(super) fn read(
 ) -> anyhow::Result<Sample> {
     let mut config = config.clone();
     topic_reader::configure(&mut config, "kmr-init");
-    let consumer = config.create_with_context(CapturingContext::default())?;
+    let consumer: BaseConsumer<CapturingContext> = create_client(&config, CapturingContext::default())?;
     // Fails here, with the reason, if the brokers do not respond.
     kafka_client::partitions(&consumer, broker, topic, Duration::from_secs(10))?;
     let ranges = topic_reader::ranges(&consumer, broker, topic)?;

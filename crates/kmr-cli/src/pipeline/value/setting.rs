@@ -2,24 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use super::HIDDEN;
-use super::text::expanded;
+use super::text::{expanded, file_of};
 
 /// The value of a setting of librdkafka or ClickHouse: a text, a whole number, or a boolean.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Setting {
     value: String,
-    is_content: bool,
+    file: Option<PathBuf>,
 }
 
 impl Setting {
     pub(crate) fn as_str(&self) -> &str {
         &self.value
+    }
+
+    /// The file whose content it is.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
     }
 }
 
@@ -32,7 +38,7 @@ impl fmt::Debug for Setting {
 
 impl From<String> for Setting {
     fn from(value: String) -> Self {
-        Self { value, is_content: false }
+        Self { value, file: None }
     }
 }
 
@@ -49,7 +55,8 @@ impl<'de> Deserialize<'de> for Setting {
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Setting, E> {
                 let value = expanded(text, |name| std::env::var(name).ok()).map_err(E::custom)?;
-                Ok(Setting { value, is_content: text.starts_with("file:") })
+                let file = file_of(text).map_err(E::custom)?;
+                Ok(Setting { value, file })
             }
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Setting, E> {
@@ -80,6 +87,10 @@ impl<'de> Deserialize<'de> for Setting {
 pub(crate) struct Settings(pub(crate) BTreeMap<String, Setting>);
 
 impl Settings {
+    pub(crate) fn entries(&self) -> impl Iterator<Item = (&str, &Setting)> {
+        self.0.iter().map(|(name, setting)| (name.as_str(), setting))
+    }
+
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
@@ -98,7 +109,7 @@ impl Serialize for Settings {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (name, setting) in &self.0 {
-            let is_hidden = setting.is_content || is_secret(name);
+            let is_hidden = setting.file.is_some() || is_secret(name);
             map.serialize_entry(name, if is_hidden { HIDDEN } else { setting.as_str() })?;
         }
         map.end()

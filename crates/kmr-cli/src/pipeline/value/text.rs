@@ -1,6 +1,7 @@
 //! Texts: with the values of environment variables, or the content of a file; and secrets.
 
 use std::fmt;
+use std::path::{Path, PathBuf};
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use serde::{Serialize, Serializer};
@@ -12,7 +13,8 @@ use super::HIDDEN;
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Text {
     value: String,
-    is_content: bool,
+    /// The file whose content it is.
+    file: Option<PathBuf>,
 }
 
 impl Text {
@@ -20,20 +22,25 @@ impl Text {
         &self.value
     }
 
+    /// The file whose content it is.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
     /// The text, unless it is the content of a file.
     pub(crate) fn shown(&self) -> &str {
-        if self.is_content { HIDDEN } else { &self.value }
+        if self.file.is_some() { HIDDEN } else { &self.value }
     }
 
     pub(crate) fn read(text: &str) -> Result<Self, String> {
         let value = expanded(text, |name| std::env::var(name).ok())?;
-        Ok(Self { value, is_content: text.starts_with(FILE) })
+        Ok(Self { value, file: file_of(text)? })
     }
 }
 
 impl From<&str> for Text {
     fn from(value: &str) -> Self {
-        Self { value: value.to_owned(), is_content: false }
+        Self { value: value.to_owned(), file: None }
     }
 }
 
@@ -63,6 +70,11 @@ pub(crate) struct Secret(Text);
 impl Secret {
     pub(crate) fn reveal(&self) -> &str {
         self.0.as_str()
+    }
+
+    /// The file whose content it is.
+    pub(crate) fn file(&self) -> Option<&Path> {
+        self.0.file()
     }
 }
 
@@ -165,6 +177,15 @@ pub(super) fn expanded(text: &str, variable: impl FnMut(&str) -> Option<String>)
         Some(path) if text.starts_with(FILE) => content(path),
         _ => Ok(result),
     }
+}
+
+/// The file of `file:PATH`.
+pub(super) fn file_of(text: &str) -> Result<Option<PathBuf>, String> {
+    if !text.starts_with(FILE) {
+        return Ok(None);
+    }
+    let path = expanded_without_file(text, |name| std::env::var(name).ok())?;
+    Ok(path.strip_prefix(FILE).map(PathBuf::from))
 }
 
 fn expanded_without_file(
