@@ -9,7 +9,9 @@ pub enum AuthError {
     Setting(String),
 
     /// The identity provider rejected the client.
-    #[error("the identity provider at {url} rejects the request: {reason}; check client id, secret and scope")]
+    #[error(
+        "the identity provider at {url} rejects the request: {reason}; check client id, secret and scope"
+    )]
     #[non_exhaustive]
     Rejected {
         /// The token endpoint.
@@ -29,6 +31,8 @@ pub enum AuthError {
     },
 
     /// There are no AWS credentials, or they cannot sign.
-    #[error("no AWS credentials: {0}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of this machine")]
+    #[error(
+        "no AWS credentials: {0}; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a role of this machine"
+    )]
     Aws(String),
 }

@@ -1,16 +1,12 @@
 //! [`MskIam`]: tokens for AWS MSK with IAM.
 
-use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use aws_config::BehaviorVersion;
 use aws_config::default_provider::credentials::DefaultCredentialsChain;
 use aws_config::provider_config::ProviderConfig;
 use aws_credential_types::Credentials;
 use aws_credential_types::provider::{ProvideCredentials, SharedCredentialsProvider};
-use aws_sigv4::http_request::{
-    SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign,
-};
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign};
 use aws_sigv4::sign::v4;
 use aws_smithy_http_client::tls::Provider as TlsProvider;
 use aws_smithy_http_client::tls::rustls_provider::CryptoMode;
@@ -135,8 +131,7 @@ mod tests {
 
     fn query(session: Option<&str>) -> Vec<(String, String)> {
         let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
-        let credentials =
-            Credentials::new("AKIDEXAMPLE", secret, session.map(str::to_owned), None, "test");
+        let credentials = Credentials::new("AKIDEXAMPLE", secret, session.map(str::to_owned), None, "test");
         let token = signed("eu-west-1", credentials, UNIX_EPOCH + MOMENT).unwrap();
         let url = String::from_utf8(URL_SAFE_NO_PAD.decode(token).unwrap()).unwrap();
         assert!(!url.contains(secret));

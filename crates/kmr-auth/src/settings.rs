@@ -49,7 +49,9 @@ fn oidc(config: ClientConfig) -> Result<ClientConfig, AuthError> {
     }
     for extension in first(["sasl.oauthbearer.extensions"; 2]).iter().flat_map(|text| text.split(',')) {
         let (name, value) = extension.split_once('=').ok_or_else(|| {
-            AuthError::Setting("sasl.oauthbearer.extensions has to be a list NAME=VALUE,NAME=VALUE".to_owned())
+            AuthError::Setting(
+                "sasl.oauthbearer.extensions has to be a list NAME=VALUE,NAME=VALUE".to_owned(),
+            )
         })?;
         provider = provider.extension(name.trim(), value.trim());
     }
@@ -123,9 +125,11 @@ mod tests {
             .set("sasl.oauthbearer.extensions", "logicalCluster=lkc-1,identityPoolId=pool-2");
         let added = with_token_provider(complete.clone()).unwrap();
         assert!(added.has_token_provider() && !format!("{added:?}").contains("hunter2"));
-        let error = with_token_provider(complete.clone().set("sasl.oauthbearer.extensions", "lkc-1")).unwrap_err();
+        let error =
+            with_token_provider(complete.clone().set("sasl.oauthbearer.extensions", "lkc-1")).unwrap_err();
         assert!(error.to_string().contains("NAME=VALUE"), "{error}");
-        let error = with_token_provider(complete.set("sasl.oauthbearer.token.endpoint.url", "id.example")).unwrap_err();
+        let error = with_token_provider(complete.set("sasl.oauthbearer.token.endpoint.url", "id.example"))
+            .unwrap_err();
         assert!(error.to_string().contains("https://"), "{error}");
     }
 
@@ -137,7 +141,10 @@ mod tests {
         assert_eq!(region(broker).as_deref(), Some("eu-west-1"));
         let serverless = "boot-abc.c2.kafka-serverless.us-east-2.amazonaws.com:9098";
         assert_eq!(region(&format!("10.0.0.1:9098,{serverless}")).as_deref(), Some("us-east-2"));
-        assert_eq!(region("b-1.demo.x.kafka.cn-north-1.amazonaws.com.cn:9098").as_deref(), Some("cn-north-1"));
+        assert_eq!(
+            region("b-1.demo.x.kafka.cn-north-1.amazonaws.com.cn:9098").as_deref(),
+            Some("cn-north-1")
+        );
         assert_eq!(region("b:9092"), None);
         let error = with_token_provider(config("aws_msk_iam")).unwrap_err().to_string();
         assert!(error.contains("sasl.oauthbearer.aws.region"), "{error}");

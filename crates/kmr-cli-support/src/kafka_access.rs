@@ -12,7 +12,7 @@ use rdkafka::client::Client;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 use rdkafka::producer::{BaseProducer, Producer, ProducerContext, ThreadedProducer};
-use rdkafka::{ClientContext, ClientConfig as NativeConfig};
+use rdkafka::{ClientConfig as NativeConfig, ClientContext};
 use tokio::runtime::{Builder, Runtime};
 
 /// How long a command waits for a token.
@@ -75,8 +75,8 @@ where
 /// The settings with their token provider. Clients with the same settings share it.
 fn with_tokens(config: &NativeConfig) -> anyhow::Result<ClientConfig> {
     static KNOWN: Mutex<Option<HashMap<String, ClientConfig>>> = Mutex::new(None);
-    let settings = config.config_map().iter();
-    let config = settings.fold(ClientConfig::new(), |config, (name, value)| config.set(*name, *value));
+    let add = |config: ClientConfig, (name, value): (&&str, &&str)| config.set(*name, *value);
+    let config = config.config_map().iter().fold(ClientConfig::new(), add);
     let is_identity = |name: &str| name.contains("oauthbearer") || name == "bootstrap.servers";
     let identity = config.iter().filter(|(name, _)| is_identity(name));
     let identity = identity.map(|(name, value)| format!("{name}={value}\n")).collect::<String>();

@@ -111,7 +111,10 @@ impl ClientConfig {
         let mut resolved = self.clone();
         for (name, path) in self.files() {
             let text = std::fs::read_to_string(path).map_err(|error| {
-                Error::Config(format!("Kafka setting {name}: the file {} cannot be read: {error}", path.display()))
+                Error::Config(format!(
+                    "Kafka setting {name}: the file {} cannot be read: {error}",
+                    path.display()
+                ))
             })?;
             resolved = resolved.set(name, text.trim_end_matches(['\r', '\n']));
         }
@@ -578,7 +581,8 @@ mod tests {
             );
             let provider = async || Err("no identity".into());
             assert!(config.set("sasl.oauthbearer.method", "oidc").check_tokens().is_err());
-            let config = ClientConfig::new().set("sasl.oauthbearer.client.id", "kmr").token_provider(provider);
+            let config =
+                ClientConfig::new().set("sasl.oauthbearer.client.id", "kmr").token_provider(provider);
             assert!(config.check_tokens().is_ok());
             let resolved = config.resolved().unwrap();
             let settings: Vec<(&str, &str)> = resolved.iter().collect();

@@ -192,8 +192,8 @@ pub use async_trait::async_trait;
 #[doc(hidden)]
 pub mod __private {
     pub use crate::client::{
-        Bootstrap, Credentials, GroupDescription, GroupError, GroupMember, GroupOffset, LiveClient, LiveClients,
-        describe_group, group_offsets, message_headers,
+        Bootstrap, Credentials, GroupDescription, GroupError, GroupMember, GroupOffset, LiveClient,
+        LiveClients, describe_group, group_offsets, message_headers,
     };
     pub use crate::credentials::files::FileContents;
     pub use crate::graph::build::{Link, ReduceLink, SourceLink};

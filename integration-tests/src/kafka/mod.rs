@@ -95,6 +95,24 @@ impl Kafka {
         Ok((kafka, format!("127.0.0.1:{second}")))
     }
 
+    /// A broker for one test with more listeners, each with a name and a security protocol, and
+    /// their addresses. `settings`: names as in Kafka's properties.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::shared`].
+    pub async fn with_listeners(
+        listeners: &[(&str, &str)],
+        settings: &[(&str, String)],
+    ) -> Result<(Self, Vec<String>)> {
+        let (port, controller) = (free_port()?, free_port()?);
+        let ports = listeners.iter().map(|_| free_port()).collect::<Result<Vec<u16>>>()?;
+        let image = Image::choose(Service::Kafka).await?;
+        let environment = settings::with_listeners(port, controller, listeners, &ports, settings);
+        let kafka = Self::start_new(&image, port, environment).await?;
+        Ok((kafka, ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()))
+    }
+
     /// A new broker with a listener at `port`, as soon as it answers.
     async fn start_new(image: &Image, port: u16, environment: Environment) -> Result<Self> {
         let mut attempt = 1;

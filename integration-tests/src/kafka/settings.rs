@@ -52,6 +52,33 @@ pub(crate) fn proxied(port: u16, behind: u16, proxy: u16, controller: u16) -> En
     environment
 }
 
+/// A listener for the test itself, and others. `settings`: names as in Kafka's properties.
+pub(crate) fn with_listeners(
+    port: u16,
+    controller: u16,
+    listeners: &[(&str, &str)],
+    ports: &[u16],
+    settings: &[(&str, String)],
+) -> Environment {
+    let mut environment = plaintext(port, controller);
+    let added = listeners.iter().zip(ports);
+    for ((name, protocol), port) in added {
+        for (setting, value) in &mut environment {
+            let more = match setting.as_str() {
+                "KAFKA_LISTENERS" | "KAFKA_ADVERTISED_LISTENERS" => format!(",{name}://127.0.0.1:{port}"),
+                "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP" => format!(",{name}:{protocol}"),
+                _ => continue,
+            };
+            value.push_str(&more);
+        }
+    }
+    // Three underscores stand for a dash, two for an underscore, one for a point.
+    let variable =
+        |name: &str| format!("KAFKA_{}", name.replace('_', "__").replace('-', "___").replace('.', "_"));
+    environment.extend(settings.iter().map(|(name, value)| (variable(name).to_uppercase(), value.clone())));
+    environment
+}
+
 /// A listener with SASL/SCRAM-SHA-512 for clients, and one without authentication for
 /// administration. Clients of the latter (`User:ANONYMOUS`) are super users. All others need an
 /// ACL.

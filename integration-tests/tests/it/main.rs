@@ -30,6 +30,7 @@ mod chaos;
 mod clean_run;
 mod compressed;
 mod content;
+mod credentials;
 mod dead_letter_replay;
 mod dead_letter_topic;
 mod dead_letters;

@@ -38,8 +38,9 @@ pub(super) async fn post(
         .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
         .header(ACCEPT, "application/json");
     if let Some(authorization) = authorization {
-        let mut value = HeaderValue::try_from(authorization)
-            .map_err(|_| AuthError::Setting("the client id or secret cannot be sent in a header".to_owned()))?;
+        let mut value = HeaderValue::try_from(authorization).map_err(|_| {
+            AuthError::Setting("the client id or secret cannot be sent in a header".to_owned())
+        })?;
         value.set_sensitive(true);
         request = request.header(AUTHORIZATION, value);
     }

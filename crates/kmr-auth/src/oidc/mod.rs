@@ -144,7 +144,9 @@ impl Oidc {
             format!("Basic {}", STANDARD.encode(format!("{}:{}", encoded(&self.client_id), encoded(secret))))
         };
         let authorization = match &self.proof {
-            Proof::Missing => return Err(self.check().err().unwrap_or(AuthError::Setting("no secret".to_owned()))),
+            Proof::Missing => {
+                return Err(self.check().err().unwrap_or(AuthError::Setting("no secret".to_owned())));
+            }
             Proof::Secret(secret) => Some(basic(secret)),
             Proof::SecretFile(file) => Some(basic(&read(file)?)),
             Proof::AssertionFile(file) => {
@@ -171,8 +173,9 @@ impl Oidc {
 
 /// The content of a file, without the line break at its end.
 fn read(file: &Path) -> Result<String, AuthError> {
-    let text = std::fs::read_to_string(file)
-        .map_err(|error| AuthError::Setting(format!("the file {} cannot be read: {error}", file.display())))?;
+    let text = std::fs::read_to_string(file).map_err(|error| {
+        AuthError::Setting(format!("the file {} cannot be read: {error}", file.display()))
+    })?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
 }
 

@@ -48,7 +48,8 @@ pub(super) fn read(url: &str, status: u16, body: &[u8]) -> Result<Reply, AuthErr
             let description = error.error_description.map(|text| format!(": {text}")).unwrap_or_default();
             format!(", {}{description}", error.error)
         });
-        let text: String = text.unwrap_or_default().chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect();
+        let text: String =
+            text.unwrap_or_default().chars().filter(|c| !c.is_control()).take(LONGEST_TEXT).collect();
         let reason = format!("status {status}{text}");
         return Err(match status {
             // RFC 6749 5.2: the request is wrong, or the client is not known.
@@ -63,7 +64,9 @@ pub(super) fn read(url: &str, status: u16, body: &[u8]) -> Result<Reply, AuthErr
     let life = match reply.expires_in.as_ref().and_then(seconds) {
         Some(life) => life,
         None => claims.exp.and_then(until).ok_or_else(|| {
-            unavailable("the body has no expires_in, and the token no claim exp: its life is not known".to_owned())
+            unavailable(
+                "the body has no expires_in, and the token no claim exp: its life is not known".to_owned(),
+            )
         })?,
     };
     Ok(Reply { token: reply.access_token, life, subject: claims.sub })
@@ -107,7 +110,10 @@ mod tests {
         let life = |seconds| Duration::from_secs(seconds);
         let token = jwt(r#"{"sub":"svc-kmr","exp":4000000000}"#);
         let reply = ok(&format!(r#"{{"access_token":"{token}","token_type":"Bearer","expires_in":300}}"#));
-        assert_eq!(reply, Reply { token: token.clone(), life: life(300), subject: Some("svc-kmr".to_owned()) });
+        assert_eq!(
+            reply,
+            Reply { token: token.clone(), life: life(300), subject: Some("svc-kmr".to_owned()) }
+        );
         assert_eq!(ok(r#"{"access_token":"opaque","expires_in":"3599"}"#).life, life(3599));
         let named_by_token = ok(&format!(r#"{{"access_token":"{token}"}}"#)).life;
         assert!(named_by_token > life(1_000_000_000), "{named_by_token:?}");
@@ -118,7 +124,10 @@ mod tests {
     #[test]
     fn an_error_has_the_providers_words_and_no_token() {
         let text = failed(401, r#"{"error":"invalid_client","error_description":"unknown client"}"#);
-        assert!(text.contains("rejects") && text.contains("status 401, invalid_client: unknown client"), "{text}");
+        assert!(
+            text.contains("rejects") && text.contains("status 401, invalid_client: unknown client"),
+            "{text}"
+        );
         assert!(failed(503, "<html>secret</html>").contains("no token from https://id/token: status 503"));
         let text = failed(200, r#"{"token":"secret"}"#);
         assert!(text.contains("access_token") && !text.contains("secret"), "{text}");

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use kmr_cli_support::errors::one_line;
+use kmr_cli_support::kafka_access::create_client;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;
@@ -40,7 +41,8 @@ pub(super) async fn partitions(client: &ClientConfig, broker: &str, topic: &str)
 }
 
 async fn settings(client: &ClientConfig, topic: &str, source: &str) -> Fact<(TopicSettings, TopicSettings)> {
-    let admin: AdminClient<DefaultClientContext> = create_client(client, DefaultClientContext).map_err(|error| one_line(&error))?;
+    let admin: AdminClient<DefaultClientContext> =
+        create_client(client, DefaultClientContext).map_err(|error| one_line(&error))?;
     Ok((of_topic(&admin, topic).await?, of_topic(&admin, source).await?))
 }
 

@@ -63,9 +63,11 @@ fn with_access(
             None => config.set("sasl.password", password.reveal()),
         };
     }
-    settings.entries().fold(config, |config, (name, setting)| match setting.file().filter(|_| rotates(name)) {
-        Some(file) => config.set_from_file(name, file),
-        None => config.set(name, setting.as_str()),
+    settings.entries().fold(config, |config, (name, setting)| {
+        match setting.file().filter(|_| rotates(name)) {
+            Some(file) => config.set_from_file(name, file),
+            None => config.set(name, setting.as_str()),
+        }
     })
 }
 

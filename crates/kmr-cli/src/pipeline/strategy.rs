@@ -122,7 +122,11 @@ fn folded(
     }
 }
 
-fn messages(pipeline: &Pipeline, kafka: &Kafka, config: ClientConfig) -> anyhow::Result<KafkaWriter<KafkaMessage>> {
+fn messages(
+    pipeline: &Pipeline,
+    kafka: &Kafka,
+    config: ClientConfig,
+) -> anyhow::Result<KafkaWriter<KafkaMessage>> {
     Ok(KafkaWriter::new(producer_config(config, kafka)?, kafka.topic.as_str())
         .max_rows(pipeline.batch.max_rows)
         .max_bytes(pipeline.batch.max_bytes.0)

@@ -8,6 +8,7 @@ use std::ops::Range;
 use std::time::Instant;
 
 use anyhow::bail;
+use kmr_cli_support::kafka_access::create_client;
 use kmr_core::__private::message_headers;
 use rdkafka::admin::{AdminClient, AdminOptions, ResourceSpecifier};
 use rdkafka::client::DefaultClientContext;

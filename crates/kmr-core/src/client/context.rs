@@ -325,7 +325,13 @@ mod tests {
     #[test]
     fn fatal_errors_of_settings_are_permanent_and_others_retryable() {
         let (events, mut received) = mpsc::unbounded_channel();
-        let context = Context::new(events, Some("g".to_owned()), Bootstrap::new(""), Credentials::default(), FetchLimit::fixed());
+        let context = Context::new(
+            events,
+            Some("g".to_owned()),
+            Bootstrap::new(""),
+            Credentials::default(),
+            FetchLimit::fixed(),
+        );
         let mut is_retryable = |code| {
             context.poll_failed(&KafkaError::MessageConsumptionFatal(code));
             match received.try_recv() {

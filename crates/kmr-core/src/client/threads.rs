@@ -170,7 +170,8 @@ mod tests {
         let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
         let mut config = rdkafka::ClientConfig::new();
         config.set("group.id", "g");
-        let context = Context::new(sender, None, Bootstrap::new(""), Credentials::default(), FetchLimit::fixed());
+        let context =
+            Context::new(sender, None, Bootstrap::new(""), Credentials::default(), FetchLimit::fixed());
         let client = Client::from_config_and_context(&config, context).unwrap();
         assert!(!guarded(client.context(), POLLING, || panic!("subscriber")));
         assert_eq!(panicked(events.recv().await), (POLLING.to_owned(), "subscriber".to_owned()));

@@ -115,9 +115,12 @@ impl Shared {
 
     async fn call(&self) -> Result<Token, BoxError> {
         let token = timeout(CALL, self.provider.token());
-        let token = token.await.map_err(|_| format!("the token provider has not returned within {CALL:?}"))??;
+        let token =
+            token.await.map_err(|_| format!("the token provider has not returned within {CALL:?}"))??;
         if token.expires_at <= SystemTime::now() {
-            return Err("the token has expired already; compare the clocks of this machine and the provider".into());
+            return Err(
+                "the token has expired already; compare the clocks of this machine and the provider".into()
+            );
         }
         Ok(token)
     }

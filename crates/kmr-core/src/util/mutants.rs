@@ -56,6 +56,8 @@ pub(crate) enum Mutant {
     CommitsAfterLost,
     /// M1: fetched records are not charged to the memory budget.
     ChargesNothing,
+    /// C5: a shutdown finishes a revoke that the group no longer waits for, with its commit.
+    DrainsOvertaken,
     /// A client whose credentials have changed is replaced without a drain.
     RenewsWithoutDrain,
     /// A bounded run ends when its partitions are read, with records that are not mapped.

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use kmr_cli_support::kafka::extra_settings;
+use kmr_cli_support::kafka_access::create_client;
 use kmr_cli_support::numbers::{grouped, per_second};
 use kmr_cli_support::output;
 use rdkafka::ClientConfig;
@@ -75,8 +76,7 @@ impl Production {
     fn run(&self) -> anyhow::Result<String> {
         let ProduceArgs { count, rate, .. } = self.args;
         let reports = DeliveryReports::default();
-        let producer: ThreadedProducer<DeliveryReports> =
-            create_client(&self.config, reports.clone())?;
+        let producer: ThreadedProducer<DeliveryReports> = create_client(&self.config, reports.clone())?;
         let (started, mut sent, mut malformed) = (Instant::now(), 0, 0);
         let mut buffer = Vec::new();
         while sent < count {

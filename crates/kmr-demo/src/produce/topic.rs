@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 use kmr_cli_support::kafka::unreachable;
+use kmr_cli_support::kafka_access::create_client;
 use rdkafka::ClientConfig;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::producer::{BaseProducer, Producer};
 
@@ -42,8 +44,7 @@ async fn partitions(config: &ClientConfig, args: &ProduceArgs) -> anyhow::Result
     let (config, topic, broker) = (config.clone(), args.kafka.topic.clone(), args.kafka.broker.clone());
     let requested = tokio::task::spawn_blocking(move || {
         let context = DeliveryReports::default();
-        let client: BaseProducer<DeliveryReports> =
-            create_client(&config, context.clone())?;
+        let client: BaseProducer<DeliveryReports> = create_client(&config, context.clone())?;
         let metadata = client.client().fetch_metadata(None, TIMEOUT).map_err(|error| {
             // The client reports the cause through its events.
             client.poll(Duration::from_millis(100));

@@ -11,8 +11,8 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kmr_core::ClientConfig;
 use kmr_core::__private::{Credentials, FileContents, LiveClients};
+use kmr_core::ClientConfig;
 use tokio::sync::RwLock;
 use tokio::time::sleep;
 

@@ -5,6 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, anyhow};
+use kmr_cli_support::kafka_access::create_client;
 use rdkafka::consumer::{Consumer, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, OwnedHeaders};
@@ -113,8 +114,7 @@ impl Sender {
         ] {
             config.set(key, value);
         }
-        let producer: BaseProducer<FirstFailure> =
-            create_client(&config, FirstFailure::default())?;
+        let producer: BaseProducer<FirstFailure> = create_client(&config, FirstFailure::default())?;
         let group = consumer.group_metadata().context("the consumer has no group")?;
         let sender = Self {
             producer,

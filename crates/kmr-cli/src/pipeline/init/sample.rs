@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use kmr_cli_support::kafka_access::create_client;
 use rdkafka::Message;
+use rdkafka::consumer::BaseConsumer;
 use serde_json::{Deserializer, Map, Value};
 
 use crate::kafka_client::{self, CapturingContext};

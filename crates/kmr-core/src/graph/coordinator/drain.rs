@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
 
 use super::session::{PartitionTask, Session};
 use crate::error::Error;
 use crate::graph::assignment::id::AssignmentId;
 use crate::graph::assignment::states::AssignmentStates;
 use crate::graph::commit::handle::{AssignmentReport, CommitterHandle, Reply};
-use crate::member::{GroupMember, MemberEvent};
+use crate::member::{Change, GroupMember, MemberEvent};
 use crate::record::TopicPartition;
 use crate::telemetry;
 use crate::util::mutants::{Mutant, enabled};
@@ -96,27 +97,32 @@ pub(super) async fn drain_all(
     exactly_once: bool,
     deadline: Instant,
 ) -> Drained {
-    let (drain, overtaken) = (session.drain.clone(), session.drain.clone());
+    let drain = session.drain.clone();
     let pending = session.pending.take();
-    let draining = pending.iter().flat_map(|pending| pending.draining().iter().cloned());
-    let all: Vec<PartitionTask> = tasks.iter().cloned().chain(draining).collect();
+    let draining: Vec<_> = pending.iter().flat_map(|pending| pending.draining().iter().cloned()).collect();
+    let all: Vec<PartitionTask> = tasks.iter().chain(&draining).cloned().collect();
+    let overtaken = CancellationToken::new();
     let drained = async {
         tokio::join!(
-            // A rebalance under way is finished, too. Its partitions drain by an earlier deadline.
+            // A rebalance under way is finished, too, unless the next one overtakes it. Its
+            // partitions drain by an earlier deadline.
             async {
                 match pending {
                     Some(pending) if commits && pending.drains() => {
-                        let _ = timeout_at(deadline, pending.done()).await;
+                        let done = timeout_at(deadline, pending.done());
+                        if overtaken.run_until_cancelled(done).await.is_none() {
+                            drop(drain.discard(&draining, deadline));
+                        }
                     }
                     // Closing the client answers an assignment or a loss. After a failure of the
                     // client no partition is committed (C5).
-                    Some(pending) => pending.discard(&overtaken, deadline),
+                    Some(pending) => pending.discard(&drain, deadline),
                     None => {}
                 }
             },
             async {
                 if commits {
-                    drain.release(tasks, deadline).await
+                    drain.clone().release(tasks, deadline).await
                 } else {
                     drain.discard(&tasks, deadline).await
                 }
@@ -127,20 +133,30 @@ pub(super) async fn drain_all(
     let member = session.member.clone();
     let drained = tokio::select! {
         biased;
-        () = next_rebalance(&*member), if exactly_once => None,
+        () = partitions_lost(&*member, exactly_once, &overtaken) => None,
         settled = drained => Some(settled),
     };
     match drained {
         Some(settled) => Drained { settled, interrupted: false },
-        // E9: no task answers the group any more, so another member may own the partitions at any
-        // time from now on. It rebuilds the planned blocks.
         None => Drained { settled: session.drain.discard(&all, deadline).await, interrupted: true },
     }
 }
 
-/// Waits for the next rebalance. Cancel safe.
-async fn next_rebalance(member: &dyn GroupMember) {
-    while !matches!(member.next_event().await, MemberEvent::Rebalance(_)) {}
+/// Waits until the member may own none of its partitions any more. Cancels `overtaken` when the
+/// group no longer waits for the answer to an earlier rebalance: its partitions may have another
+/// owner, who may have committed further (C5). Cancel safe.
+async fn partitions_lost(member: &dyn GroupMember, exactly_once: bool, overtaken: &CancellationToken) {
+    loop {
+        match member.next_event().await {
+            MemberEvent::Rebalance(rebalance) if rebalance.change == Change::Lose => return,
+            // E9: no task answers the group any more, so another member may own the partitions at
+            // any time from now on. It rebuilds the planned blocks.
+            MemberEvent::Rebalance(_) if exactly_once => return,
+            // A client that fails has perhaps joined again, with other partitions.
+            MemberEvent::Rebalance(_) | MemberEvent::Fatal(_) if enabled(Mutant::DrainsOvertaken) => {}
+            MemberEvent::Rebalance(_) | MemberEvent::Fatal(_) => overtaken.cancel(),
+        }
+    }
 }
 
 fn assignment_ids(tasks: &[PartitionTask]) -> BTreeSet<AssignmentId> {

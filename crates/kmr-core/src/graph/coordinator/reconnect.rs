@@ -137,7 +137,10 @@ impl Coordinator {
     }
 
     /// Awaits a future while there is no client. A stop request or a failed task comes first.
-    pub(super) async fn while_disconnected<T>(&mut self, future: impl Future<Output = T>) -> Result<T, NoClient> {
+    pub(super) async fn while_disconnected<T>(
+        &mut self,
+        future: impl Future<Output = T>,
+    ) -> Result<T, NoClient> {
         tokio::pin!(future);
         loop {
             tokio::select! {

@@ -98,5 +98,8 @@ async fn a_stop_during_a_renewal_ends_after_the_drain_and_a_forced_one_at_once()
     let forced = Instant::now();
     consumer.force_stop();
     let error = consumer.ended().await.err().unwrap();
-    assert!(matches!(error, Error::Unfinished { .. }) && forced.elapsed() < Duration::from_secs(2), "{error}");
+    assert!(
+        matches!(error, Error::Unfinished { .. }) && forced.elapsed() < Duration::from_secs(2),
+        "{error}"
+    );
 }

@@ -239,6 +239,11 @@ fn a_bounded_run_ends_before_its_records_are_mapped() {
 }
 
 #[test]
+fn a_shutdown_commits_what_the_group_has_given_away() {
+    assert_found(Mutant::DrainsOvertaken, &["finished records are committed"]);
+}
+
+#[test]
 fn a_client_is_renewed_without_a_drain() {
     assert_found(Mutant::RenewsWithoutDrain, &["no duplicates without a fault"]);
 }
