@@ -234,6 +234,10 @@ fn features() -> Vec<Cargo> {
         let alone = format!("--package kmr-formats --no-default-features --features {feature}");
         all.push(check(&format!("kmr-formats, {feature} alone"), &alone));
     }
+    for feature in ["msk-iam", "oidc"] {
+        let alone = format!("--package kmr-auth --no-default-features --features {feature}");
+        all.push(check(&format!("kmr-auth, {feature} alone"), &alone));
+    }
     // Without the tests, and so without the feature `testing` of kmr-core.
     all.push(check("kmr-status alone", "--package kmr-status"));
     all

@@ -10,12 +10,12 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::{Deadline, Kafka, Message, Topic, test_name, unique};
 use kmr_auth::Oidc;
-use kmr_core::{ClientConfig, Consumer, Record, Strategy, error_chain};
+use kmr_core::{ClientConfig, Consumer, IntoPipeline as _, Record, Strategy, error_chain};
 use kmr_sinks::{KafkaMessage, KafkaWriter, MemoryWriter};
 
 use self::certificates::Authority;
 use self::identity::{CLIENT, Identity};
-use crate::in_process::run;
+use crate::in_process::{Running, run};
 use crate::programs::kmr_with;
 
 const QUICK: Duration = Duration::from_millis(50);
@@ -65,6 +65,12 @@ async fn produce_slowly(topic: &Topic, from: u32, count: u32) -> Result<()> {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     Ok(())
+}
+
+/// How often credentials have changed.
+async fn renewals(running: &Running) -> usize {
+    let events = running.handle().status().await.events;
+    events.iter().filter(|event| event.text.contains("credentials have changed")).count()
 }
 
 /// Fails unless each of `0..count` is there once.
@@ -204,12 +210,9 @@ async fn a_certificate_is_replaced_while_the_consumer_runs() -> Result<()> {
     produce_slowly(&topic, 0, 100).await?;
     folder.write("client.pem", &second.certificate)?;
     produce_slowly(&topic, 100, 1000).await?;
-    let events = |running: &crate::in_process::Running, wanted: &str| {
-        running.handle().status().events.iter().filter(|event| event.text.contains(wanted)).count()
-    };
-    ensure!(events(&running, "credentials have changed") == 0, "half a change is no change");
+    ensure!(renewals(&running).await == 0, "half a change is no change");
     folder.write("key.pem", &second.key)?;
-    let renewed = async || Ok(events(&running, "credentials have changed") == 1);
+    let renewed = async || Ok(renewals(&running).await == 1);
     integration_tests::wait_until(Deadline::seconds(60), "a new client", renewed).await?;
     produce_slowly(&topic, 1100, 400).await?;
     // From now on the first certificate would not do.
@@ -257,9 +260,7 @@ async fn user_and_password_are_read_from_files_again() -> Result<()> {
     write(SecuredKafka::ADMIN)?;
     produce_slowly(&source, 100, 1500).await?;
     running.all_committed(&source, &group, Deadline::seconds(60)).await?;
-    let events = running.handle().status().events;
-    let renewals = events.iter().filter(|event| event.text.contains("credentials have changed")).count();
-    ensure!(renewals == 1, "{events:?}");
+    ensure!(renewals(&running).await == 1);
     running.stop(Deadline::seconds(60)).await?;
     let copies = target.end_offsets().await?;
     ensure!(copies == [(0, 1600)].into(), "each record once: {copies:?}");
