@@ -56,7 +56,7 @@ pub(crate) enum Mutant {
     CommitsAfterLost,
     /// M1: fetched records are not charged to the memory budget.
     ChargesNothing,
-    /// C5: a shutdown finishes a revoke that the group no longer waits for, with its commit.
+    /// C5: a shutdown drains and commits on, whatever the group reports meanwhile.
     DrainsOvertaken,
     /// A client whose credentials have changed is replaced without a drain.
     RenewsWithoutDrain,

@@ -148,12 +148,12 @@ pub(super) async fn drain_all(
 async fn partitions_lost(member: &dyn GroupMember, exactly_once: bool, overtaken: &CancellationToken) {
     loop {
         match member.next_event().await {
+            _ if enabled(Mutant::DrainsOvertaken) && !exactly_once => {}
             MemberEvent::Rebalance(rebalance) if rebalance.change == Change::Lose => return,
             // E9: no task answers the group any more, so another member may own the partitions at
             // any time from now on. It rebuilds the planned blocks.
             MemberEvent::Rebalance(_) if exactly_once => return,
             // A client that fails has perhaps joined again, with other partitions.
-            MemberEvent::Rebalance(_) | MemberEvent::Fatal(_) if enabled(Mutant::DrainsOvertaken) => {}
             MemberEvent::Rebalance(_) | MemberEvent::Fatal(_) => overtaken.cancel(),
         }
     }
