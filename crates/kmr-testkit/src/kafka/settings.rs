@@ -1,14 +1,17 @@
 //! The broker's settings, as environment variables that the official and the local image both read.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
 use testcontainers::ImageExt as _;
 
 use crate::engine::{Container, Image};
+use crate::error::Result;
 
-/// Largest message that the broker accepts. The tests use messages of 5 MB.
+/// Largest message that the broker accepts, so that tests can use messages of several megabytes.
 const LARGEST_MESSAGE_BYTES: u32 = 16 * 1024 * 1024;
 
-pub(crate) type Environment = Vec<(String, String)>;
+/// Environment variables by name.
+pub(crate) type Environment = BTreeMap<String, String>;
 
 /// Starts a broker in the host's network. It listens on the loopback address itself, so it keeps
 /// its address after a stop, and no proxy of the engine copies every byte.
@@ -20,7 +23,7 @@ pub(crate) async fn start(image: Image, environment: Environment) -> Result<Cont
     .await
 }
 
-/// One listener without authentication.
+/// The settings of a broker with one listener without authentication.
 pub(crate) fn plaintext(port: u16, controller: u16) -> Environment {
     let mut environment = common(controller);
     environment.extend(own([
@@ -32,54 +35,23 @@ pub(crate) fn plaintext(port: u16, controller: u16) -> Environment {
     environment
 }
 
-/// A listener for the test itself, and one whose advertised address is that of a proxy, or of
-/// nothing.
-pub(crate) fn proxied(port: u16, behind: u16, proxy: u16, controller: u16) -> Environment {
-    let mut environment = common(controller);
-    let own_listener = format!("PLAINTEXT://127.0.0.1:{port}");
-    environment.extend(own([
-        (
-            "LISTENERS",
-            format!("{own_listener},PROXIED://127.0.0.1:{behind},CONTROLLER://127.0.0.1:{controller}"),
-        ),
-        ("ADVERTISED_LISTENERS", format!("{own_listener},PROXIED://127.0.0.1:{proxy}")),
-        (
-            "LISTENER_SECURITY_PROTOCOL_MAP",
-            "PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
-        ),
-        ("INTER_BROKER_LISTENER_NAME", "PLAINTEXT".to_owned()),
-    ]));
-    environment
-}
-
-/// A listener with SASL/SCRAM-SHA-512 for clients, and one without authentication for
-/// administration. Clients of the latter (`User:ANONYMOUS`) are super users. All others need an
-/// ACL.
-pub(crate) fn secured(clients: u16, internal: u16, controller: u16, admin: &str) -> Environment {
-    let mut environment = common(controller);
-    let listeners = format!("CLIENTS://127.0.0.1:{clients},INTERNAL://127.0.0.1:{internal}");
-    environment.extend(own([
-        ("LISTENERS", format!("{listeners},CONTROLLER://127.0.0.1:{controller}")),
-        ("ADVERTISED_LISTENERS", listeners),
-        (
-            "LISTENER_SECURITY_PROTOCOL_MAP",
-            "CLIENTS:SASL_PLAINTEXT,INTERNAL:PLAINTEXT,CONTROLLER:PLAINTEXT".to_owned(),
-        ),
-        ("INTER_BROKER_LISTENER_NAME", "INTERNAL".to_owned()),
-        ("SASL_ENABLED_MECHANISMS", "SCRAM-SHA-512".to_owned()),
-        // Three underscores stand for a dash, two for an underscore.
-        (
-            "LISTENER_NAME_CLIENTS_SCRAM___SHA___512_SASL_JAAS_CONFIG",
-            "org.apache.kafka.common.security.scram.ScramLoginModule required;".to_owned(),
-        ),
-        ("AUTHORIZER_CLASS_NAME", "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
-        ("SUPER_USERS", format!("User:ANONYMOUS;User:{admin}")),
-    ]));
-    environment
+/// The environment variable of a broker's setting: `KAFKA_` and the name in capitals, with one
+/// underscore for a dot, two for an underscore and three for a dash.
+pub(crate) fn variable(setting: &str) -> String {
+    let mut name = String::from("KAFKA_");
+    for character in setting.chars() {
+        match character {
+            '.' => name.push('_'),
+            '_' => name.push_str("__"),
+            '-' => name.push_str("___"),
+            other => name.extend(other.to_uppercase()),
+        }
+    }
+    name
 }
 
 fn common(controller: u16) -> Environment {
-    let mut settings = own([
+    let mut settings: Environment = own([
         ("NODE_ID", "1".to_owned()),
         ("PROCESS_ROLES", "broker,controller".to_owned()),
         ("CONTROLLER_LISTENER_NAMES", "CONTROLLER".to_owned()),
@@ -88,7 +60,8 @@ fn common(controller: u16) -> Environment {
         ("MESSAGE_MAX_BYTES", LARGEST_MESSAGE_BYTES.to_string()),
         ("REPLICA_FETCH_MAX_BYTES", LARGEST_MESSAGE_BYTES.to_string()),
         ("HEAP_OPTS", "-Xmx1g -Xms512m".to_owned()),
-    ]);
+    ])
+    .collect();
     settings.extend(own(FIXED.map(|(name, value)| (name, value.to_owned()))));
     settings
 }
@@ -125,6 +98,29 @@ const FIXED: [(&str, &str); 19] = [
     ("NUM_NETWORK_THREADS", "2"),
 ];
 
-fn own<const N: usize>(settings: [(&str, String); N]) -> Environment {
-    settings.into_iter().map(|(name, value)| (format!("KAFKA_{name}"), value)).collect()
+fn own<const N: usize>(settings: [(&str, String); N]) -> impl Iterator<Item = (String, String)> {
+    settings.map(|(name, value)| (format!("KAFKA_{name}"), value)).into_iter()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_settings_become_variables() {
+        assert_eq!(variable("log.retention.ms"), "KAFKA_LOG_RETENTION_MS");
+        let jaas = "listener.name.clients.scram-sha-512.sasl.jaas.config";
+        assert_eq!(variable(jaas), "KAFKA_LISTENER_NAME_CLIENTS_SCRAM___SHA___512_SASL_JAAS_CONFIG");
+        assert_eq!(variable("a_b"), "KAFKA_A__B");
+    }
+
+    #[test]
+    fn a_plain_broker_listens_on_the_loopback_address_alone() {
+        let environment = plaintext(20_001, 20_002);
+        assert_eq!(
+            environment["KAFKA_LISTENERS"],
+            "PLAINTEXT://127.0.0.1:20001,CONTROLLER://127.0.0.1:20002"
+        );
+        assert_eq!(environment["KAFKA_CONTROLLER_QUORUM_VOTERS"], "1@127.0.0.1:20002");
+    }
 }
