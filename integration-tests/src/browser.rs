@@ -13,12 +13,13 @@ use fantoccini::key::Key;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use http::Method;
 use hyper_util::client::legacy::connect::HttpConnector;
+use kmr_testkit::Deadline;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use url::{ParseError, Url};
 
-use crate::deadline::{Deadline, wait_for, wait_until};
 use crate::process::Process;
+use crate::wait::{wait_for, wait_until};
 
 /// Without a sandbox, which root does not have, and without requests of Chromium's own.
 const ARGUMENTS: [&str; 9] = [

@@ -9,10 +9,11 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use kmr_testkit::__private::Guard;
+use kmr_testkit::Deadline;
 use serde_json::Value;
 
-use crate::deadline::{Deadline, wait_for};
-use crate::engine::Guard;
+use crate::wait::wait_for;
 
 /// The unit of processor time in `/proc`. Linux reports it to user space as 100 on every machine.
 const TICKS_PER_SECOND: u64 = 100;

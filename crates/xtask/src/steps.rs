@@ -27,7 +27,7 @@ pub(crate) enum Step {
     Style,
     /// Clippy on everything, warnings denied
     Clippy,
-    /// kmr-core without features, each sink alone, the status server alone
+    /// kmr-core without features, each sink alone, the status server alone, the test kit alone
     Features,
     /// Unit, property, mock-cluster, compile-fail and doc tests
     Unit,
@@ -240,6 +240,7 @@ fn features() -> Vec<Cargo> {
     }
     // Without the tests, and so without the feature `testing` of kmr-core.
     all.push(check("kmr-status alone", "--package kmr-status"));
+    all.push(check("kmr-testkit alone", "--package kmr-testkit"));
     all
 }
 

@@ -4,13 +4,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use kmr_testkit::{Deadline, Kafka, free_port};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 
-use super::{Kafka, settings};
-use crate::deadline::{Deadline, wait_for};
-use crate::engine::{Image, Service, free_port};
+use super::listeners::proxied;
+use crate::wait::wait_for;
 
 /// The number of OffsetCommit in Kafka's protocol.
 const OFFSET_COMMIT: [u8; 2] = [0, 8];
@@ -46,12 +46,10 @@ impl KafkaProxy {
     ///
     /// When the broker cannot be started.
     pub async fn start() -> Result<Self> {
-        let (port, behind, controller) = (free_port()?, free_port()?, free_port()?);
+        let behind = free_port()?;
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let proxy = listener.local_addr()?.port();
-        let image = Image::choose(Service::Kafka).await?;
-        let environment = settings::proxied(port, behind, proxy, controller);
-        let kafka = Kafka::start_new(&image, port, environment).await?;
+        let kafka = proxied(behind, proxy)?.start().await?;
         let hold = Arc::<Mutex<Hold>>::default();
         let shared = hold.clone();
         tokio::spawn(async move {

@@ -1,12 +1,13 @@
 //! Starts a broker with SASL/SCRAM-SHA-512 and ACLs, and creates its three users.
 
 use anyhow::{Context, Result};
+use kmr_testkit::{Deadline, Kafka, free_port};
 use rdkafka::ClientConfig;
+use tokio::sync::OnceCell;
 
-use super::{Kafka, answers, blocking, settings};
-use crate::deadline::{Deadline, wait_until};
-use crate::engine::{Image, Service, Shared, free_port};
-use crate::report::log_line;
+use super::answers;
+use super::listeners::secured;
+use crate::wait::wait_until;
 
 /// A broker whose clients have to authenticate and have only the permissions of their ACLs.
 #[derive(Clone, Debug)]
@@ -25,19 +26,6 @@ pub struct User {
     pub password: &'static str,
 }
 
-impl Kafka {
-    /// The secured broker that all tests of this binary share. The first call starts it, always in
-    /// a container.
-    ///
-    /// # Errors
-    ///
-    /// As for [`Kafka::shared`].
-    pub async fn secured() -> Result<SecuredKafka> {
-        static SHARED: Shared<SecuredKafka> = Shared::new();
-        SHARED.get(SecuredKafka::start).await
-    }
-}
-
 impl SecuredKafka {
     /// [`SecuredKafka::ALLOWED`] has all permissions on topics, groups and transactional ids with
     /// this prefix.
@@ -49,18 +37,23 @@ impl SecuredKafka {
     /// Can authenticate and has no permission.
     pub const POWERLESS: User = User { name: "powerless", password: "powerless-secret" };
 
+    /// The secured broker that all tests of this binary share. The first call starts it, always in
+    /// a container.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be started, with the remedy. All tests get the same error.
+    pub async fn shared() -> Result<Self> {
+        static SHARED: OnceCell<Result<SecuredKafka, String>> = OnceCell::const_new();
+        let start = async || Self::start().await.map_err(|error| format!("{error:#}"));
+        SHARED.get_or_init(start).await.clone().map_err(anyhow::Error::msg)
+    }
+
     async fn start() -> Result<Self> {
-        let (clients, internal, controller) = (free_port()?, free_port()?, free_port()?);
-        let image = Image::choose(Service::Kafka).await?;
-        let environment = settings::secured(clients, internal, controller, Self::ADMIN.name);
-        let admin = Kafka::start_new(&image, internal, environment).await?;
+        let clients = free_port()?;
+        let admin = secured(clients, Self::ADMIN.name)?.start().await?;
         let kafka = Self { admin, bootstrap: format!("127.0.0.1:{clients}") };
         kafka.create_users().await?;
-        let version = kafka.admin.version().await;
-        log_line(format_args!(
-            "Kafka {version} of image {image} with SASL/SCRAM and ACLs at {}",
-            kafka.bootstrap
-        ));
         Ok(kafka)
     }
 
@@ -88,14 +81,13 @@ impl SecuredKafka {
     async fn create_users(&self) -> Result<()> {
         // One script for all, because each tool is a JVM of its own and they can start in parallel.
         let script = create_users_script(self.admin.bootstrap());
-        let command = ["sh", "-c", &script].map(str::to_owned).to_vec();
-        self.admin.container()?.exec(command).await.context("creating users and ACLs")?;
+        self.admin.exec(&["sh", "-c", &script]).await.context("creating users and ACLs")?;
         for user in [Self::ADMIN, Self::ALLOWED, Self::POWERLESS] {
             let what = format!("{} can authenticate", user.name);
             let config = self.client_config(user);
             wait_until(Deadline::seconds(30), &what, async || {
                 let config = config.clone();
-                blocking(move || Ok(answers(&config))).await
+                Ok(tokio::task::spawn_blocking(move || answers(&config)).await?)
             })
             .await?;
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::consumer::{Event, RowKind, Settings, SinkKind};
 use integration_tests::{
-    Database, Deadline, Kafka, Message, Process, SecuredKafka, Signal, Topic, User, test_name, unique,
+    Database, Deadline, Message, Process, SecuredKafka, Signal, Topic, User, test_name, unique,
 };
 
 use crate::scene::{Scene, TABLE, numbered, start};
@@ -87,7 +87,7 @@ async fn an_unknown_topic_is_named() -> Result<()> {
 
 /// A topic of the secured broker, a table, and settings that authenticate as `user`.
 async fn secured(name: &str, topic: &str, group: &str, user: User) -> Result<(Topic, Settings)> {
-    let kafka = Kafka::secured().await?;
+    let kafka = SecuredKafka::shared().await?;
     let scene = scene(name).await?;
     let topic = kafka.admin().create_topic(topic, 2).await?;
     topic.produce(numbered(100, 2)).await?;
@@ -191,7 +191,9 @@ async fn a_column_of_another_type_is_named() -> Result<()> {
 
 async fn replace_table(database: &Database, columns: &str) -> Result<()> {
     database.exec(&format!("DROP TABLE {TABLE} SYNC")).await?;
-    database.exec(&format!("CREATE TABLE {TABLE} ({columns}) ENGINE = MergeTree ORDER BY partition")).await
+    Ok(database
+        .exec(&format!("CREATE TABLE {TABLE} ({columns}) ENGINE = MergeTree ORDER BY partition"))
+        .await?)
 }
 
 #[tokio::test]

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use futures_util::future::try_join_all;
-use integration_tests::clickhouse_config::ServerConfig;
-use integration_tests::{ClickHouse, Database, log_line, test_name};
+use integration_tests::{ClickHouse, Database, ServerConfig, log_line, test_name};
 use kmr_core::{Attempt, Reducer, error_chain};
 use kmr_sinks::clickhouse::{ClickHouseError, ClickHouseWriter, ErrorClass, Row, Stored};
 use serde::Serialize;
@@ -160,7 +159,7 @@ async fn server() -> Result<ClickHouse> {
         .user(USER, foreground)
         .user("pinned", "<constraints><async_insert><const/></async_insert></constraints>")
         .user("reader", "<readonly>2</readonly>");
-    ClickHouse::own_with_config(&config).await
+    Ok(ClickHouse::builder().config(config).start().await?)
 }
 
 fn writer_to<R: Row + Serialize + Send + 'static>(database: &Database, table: &str) -> ClickHouseWriter<R> {
@@ -415,11 +414,11 @@ async fn settings_and_engines_that_cannot_work_are_fatal_at_once_and_named() -> 
 
 #[tokio::test]
 async fn a_shard_that_is_lost_during_an_insert_rejects_no_row() -> Result<()> {
-    let shard = ClickHouse::own_with_config(&ServerConfig::default()).await?;
+    let shard = ClickHouse::builder().config(ServerConfig::default()).start().await?;
     let address = shard.container_address().await?;
     let foreground = "<distributed_foreground_insert>1</distributed_foreground_insert>";
     let config = ServerConfig::default().cluster("far", &[&address]).user(USER, foreground);
-    let database = ClickHouse::own_with_config(&config).await?.database(test_name!()).await?;
+    let database = ClickHouse::builder().config(config).start().await?.database(test_name!()).await?;
     shard.client().query(&format!("CREATE DATABASE {} ENGINE = Atomic", database.name())).execute().await?;
     let slow = format!(
         "CREATE TABLE {}.t (id UInt64, c UInt8 MATERIALIZED sleep(3)) ENGINE = MergeTree ORDER BY id",

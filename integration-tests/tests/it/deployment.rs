@@ -5,7 +5,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use integration_tests::{
-    BuiltImage, ClickHouse, Deadline, Kafka, Message, Process, Signal, test_name, unique, wait_until,
+    BuiltImage, ClickHouse, Deadline, Kafka, Message, Process, Signal, free_port, test_name, unique,
+    wait_until,
 };
 
 use serde::Deserialize;
@@ -57,7 +58,7 @@ async fn the_image_runs_the_pipeline_of_compose_and_ends_in_order() -> Result<()
     let table = text_of("deploy/compose/table.sql")?;
     database.exec(table.trim().trim_end_matches(';')).await?;
 
-    let port = BuiltImage::free_port()?;
+    let port = free_port()?;
     let directory = tempfile_directory("kmr-config")?;
     let file = text_of("deploy/compose/kmr.toml")?
         .replace("topics = \"measurements\"", &format!("topics = \"{}\"", topic.name()))
@@ -111,7 +112,7 @@ async fn the_image_runs_the_pipeline_of_compose_and_ends_in_order() -> Result<()
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_health_check_fails_without_a_consumer() -> Result<()> {
-    let port = BuiltImage::free_port()?.to_string();
+    let port = free_port()?.to_string();
     let url = format!("127.0.0.1:{port}");
     let (code, output) = kmr_with(&["probe", "live"], &[("KMR_STATUS_URL", &url)]).await?;
     assert_eq!(code, Some(1), "{output}");

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
-use integration_tests::clickhouse_config::ServerConfig;
 use integration_tests::{
-    ClickHouse, Database, Kafka, Message, SecuredKafka, Topic, TopicSpec, User, test_name, unique,
+    ClickHouse, Database, Kafka, Message, SecuredKafka, ServerConfig, Topic, TopicSpec, User, test_name,
+    unique,
 };
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -308,7 +308,7 @@ async fn tables_downstream_of_views_and_full_partitions_are_found() -> Result<()
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_permissions_are_found() -> Result<()> {
     let scene = Scene::new(test_name!()).await?;
-    let kafka = Kafka::secured().await?;
+    let kafka = SecuredKafka::shared().await?;
     let allowed = format!("{}{}", SecuredKafka::PREFIX, unique(test_name!()));
     let secret = unique(test_name!());
     for topic in [&allowed, &secret] {
@@ -387,7 +387,7 @@ async fn a_profile_that_forbids_what_inserts_set_fails() -> Result<()> {
     let constant =
         "<async_insert>1</async_insert><constraints><async_insert><const/></async_insert></constraints>";
     let config = ServerConfig::default().user("constant", constant);
-    let server = ClickHouse::own_with_config(&config).await?;
+    let server = ClickHouse::builder().config(config).start().await?;
     let database = server.database(test_name!()).await?;
     database.exec(TABLE).await?;
     let doctor_as = async |user: &str| {

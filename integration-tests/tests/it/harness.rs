@@ -3,10 +3,9 @@
 use std::process::Command;
 
 use anyhow::Result;
-use integration_tests::clickhouse_config::ServerConfig;
 use integration_tests::{
-    ClickHouse, Deadline, Kafka, Message, Process, SecuredKafka, Signal, TopicSpec, records, test_name,
-    unique, wait_until,
+    ClickHouse, Deadline, Kafka, Message, Process, SecuredKafka, ServerConfig, Signal, TopicSpec, records,
+    test_name, unique, wait_until,
 };
 use rdkafka::Message as _;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
@@ -127,12 +126,12 @@ async fn a_killed_clickhouse_restarts_at_its_address_with_its_data() -> Result<(
 
 #[tokio::test]
 async fn a_clickhouse_has_shards_and_users_of_the_tests_own() -> Result<()> {
-    let shard = ClickHouse::own_with_config(&ServerConfig::default()).await?;
+    let shard = ClickHouse::builder().config(ServerConfig::default()).start().await?;
     let config = ServerConfig::default()
         .cluster("own", &["127.0.0.1", &shard.container_address().await?])
         .cluster("other", &["127.0.0.1"])
         .user("reader", "<readonly>1</readonly>");
-    let server = ClickHouse::own_with_config(&config).await?;
+    let server = ClickHouse::builder().config(config).start().await?;
     shard.client().query("CREATE DATABASE shared ENGINE = Atomic").execute().await?;
     shard.client().query("CREATE VIEW shared.v AS SELECT 41 AS n").execute().await?;
     server.client().query("CREATE DATABASE shared ENGINE = Atomic").execute().await?;
@@ -164,7 +163,7 @@ async fn a_stopped_broker_restarts_at_its_address_with_its_records() -> Result<(
 
 #[tokio::test]
 async fn the_secured_broker_enforces_permissions_by_user() -> Result<()> {
-    let kafka = Kafka::secured().await?;
+    let kafka = SecuredKafka::shared().await?;
     let allowed = kafka.admin().create_topic(&format!("{}topic", SecuredKafka::PREFIX), 1).await?;
     let other = kafka.admin().create_topic("other", 1).await?;
     let visible = async |user, topic: &str| {
@@ -191,7 +190,7 @@ async fn the_secured_broker_enforces_permissions_by_user() -> Result<()> {
 #[tokio::test]
 async fn kafkas_own_tools_run_inside_the_container() -> Result<()> {
     // The secured broker is always in a container, unlike the shared one.
-    let topic = Kafka::secured().await?.admin().create_topic(test_name!(), 3).await?;
+    let topic = SecuredKafka::shared().await?.admin().create_topic(test_name!(), 3).await?;
     let described = topic.kafka().tool("kafka-topics", &["--describe", "--topic", topic.name()]).await?;
     assert!(described.contains("PartitionCount: 3"), "{described}");
     Ok(())

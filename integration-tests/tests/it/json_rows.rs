@@ -127,7 +127,7 @@ pub(crate) async fn tables(database: &Database, columns: &str) -> Result<()> {
 /// Lets the server itself store the documents.
 async fn each_row(database: &Database, documents: &[&str]) -> Result<()> {
     let lines = documents.join("\n");
-    database.exec(&format!("INSERT INTO theirs FORMAT JSONEachRow\n{lines}")).await
+    Ok(database.exec(&format!("INSERT INTO theirs FORMAT JSONEachRow\n{lines}")).await?)
 }
 
 pub(crate) async fn content(database: &Database, table: &str, columns: &str) -> String {

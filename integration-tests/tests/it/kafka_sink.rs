@@ -335,7 +335,7 @@ async fn a_topic_that_does_not_exist_is_named_before_anything_is_read() -> Resul
 
 #[tokio::test]
 async fn a_topic_that_the_user_may_not_write_to_is_named() -> Result<()> {
-    let secured = Kafka::secured().await?;
+    let secured = SecuredKafka::shared().await?;
     let source = Kafka::shared().await?.create_topic(test_name!(), 1).await?;
     let forbidden = secured.admin().create_topic("forbidden", 1).await?;
     let mut config = ClientConfig::new().set("bootstrap.servers", secured.bootstrap());

@@ -126,7 +126,7 @@ async fn watching_repeats_until_it_is_interrupted() -> Result<()> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn missing_permissions_are_named() -> Result<()> {
-    let kafka = Kafka::secured().await?;
+    let kafka = SecuredKafka::shared().await?;
     let login = "security.protocol=SASL_PLAINTEXT;sasl.mechanism=SCRAM-SHA-512";
     let lag_as = async |user: User, group: &str| {
         let variables = [("KMR_KAFKA_USER", user.name), ("KMR_KAFKA_PASSWORD", user.password)];

@@ -34,7 +34,7 @@ impl Load {
         let pace = Pace { next: first, first, per_second, started: Instant::now(), stop: stop.0.clone() };
         let (topic, partitions) = (topic.clone(), topic.partitions());
         let task =
-            tokio::spawn(async move { topic.produce(pace.map(move |n| message(n, partitions))).await });
+            tokio::spawn(async move { Ok(topic.produce(pace.map(move |n| message(n, partitions))).await?) });
         Self { stop, task }
     }
 

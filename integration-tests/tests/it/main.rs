@@ -1,8 +1,10 @@
 //! Tests of kmr on real Kafka and real ClickHouse, in one binary so that they share the servers.
 //!
-//! If several tests fail, start with those of `harness`: all others depend on it.
+//! If several tests fail, start with those of `harness` and `testkit`: all others depend on them.
 
 mod harness;
+mod testkit;
+mod testkit_example;
 
 // Helpers without tests.
 mod in_process;

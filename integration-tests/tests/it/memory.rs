@@ -114,7 +114,7 @@ async fn stalled(
     ensure!(duplicates == 0, "{duplicates} rows are duplicates");
     // Frees gigabytes for the tests after this one.
     scene.topic.delete().await?;
-    scene.database.exec(&format!("DROP TABLE {TABLE} SYNC")).await
+    Ok(scene.database.exec(&format!("DROP TABLE {TABLE} SYNC")).await?)
 }
 
 /// Allows for a slow machine: 10,000 records, or 20 MB, per second.

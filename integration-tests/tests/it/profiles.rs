@@ -1,8 +1,7 @@
 //! Profiles of users that change what an insert means, or forbid what kmr needs.
 
 use anyhow::{Result, ensure};
-use integration_tests::clickhouse_config::ServerConfig;
-use integration_tests::{ClickHouse, Database, test_name};
+use integration_tests::{ClickHouse, Database, ServerConfig, test_name};
 use kmr_core::{Reducer, error_chain};
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use serde::Serialize;
@@ -52,7 +51,7 @@ async fn a_profile_does_not_change_what_an_insert_means() -> Result<()> {
     // The time limit ends inserts of the last user with status 200 and no row.
     let brief = "<max_execution_time>0.000001</max_execution_time><timeout_overflow_mode>break</timeout_overflow_mode>";
     let config = ServerConfig::default().user("hostile", HOSTILE).user("brief", brief);
-    let server = ClickHouse::own_with_config(&config).await?;
+    let server = ClickHouse::builder().config(config).start().await?;
     let database = server.database(test_name!()).await?;
     database.exec(TABLE).await?;
     database.exec("SYSTEM STOP MERGES t").await?;
@@ -88,7 +87,8 @@ async fn a_profile_does_not_change_what_an_insert_means() -> Result<()> {
 async fn a_failing_view_of_a_null_table_loses_no_row_whatever_the_profile_ignores() -> Result<()> {
     let ignoring = "<materialized_views_ignore_errors>1</materialized_views_ignore_errors>\
         <ignore_materialized_views_with_dropped_target_table>1</ignore_materialized_views_with_dropped_target_table>";
-    let server = ClickHouse::own_with_config(&ServerConfig::default().user("ignoring", ignoring)).await?;
+    let server =
+        ClickHouse::builder().config(ServerConfig::default().user("ignoring", ignoring)).start().await?;
     let database = server.database(test_name!()).await?;
     database.exec("CREATE TABLE t (n UInt32, text String) ENGINE = Null").await?;
     database.exec("CREATE TABLE stored (n UInt32) ENGINE = MergeTree ORDER BY n").await?;
@@ -109,7 +109,7 @@ async fn a_constraint_on_what_kmr_sets_stops_the_start() -> Result<()> {
     let constant =
         "<async_insert>1</async_insert><constraints><async_insert><const/></async_insert></constraints>";
     let config = ServerConfig::default().user("constant", constant).user("reader", "<readonly>1</readonly>");
-    let server = ClickHouse::own_with_config(&config).await?;
+    let server = ClickHouse::builder().config(config).start().await?;
     let database = server.database(test_name!()).await?;
     database.exec(TABLE).await?;
     for (user, words) in

@@ -54,7 +54,7 @@ async fn static_members_are_replaced_without_a_loss_and_without_moving_partition
 /// The number of partitions from which a process has delivered records.
 async fn partitions(scene: &Scene, process: &Process) -> Result<u64> {
     let query = format!("SELECT uniqExact(partition) FROM {TABLE} WHERE consumer = {}", process.pid());
-    scene.database.number(&query).await
+    Ok(scene.database.number(&query).await?)
 }
 
 /// Waits until a process has delivered from that many partitions.

@@ -74,7 +74,7 @@ impl Scene {
 
     /// Number of rows in the table, duplicates included.
     pub(crate) async fn rows(&self) -> Result<u64> {
-        self.database.count(TABLE).await
+        Ok(self.database.count(TABLE).await?)
     }
 
     /// Sum of the group's committed offsets, for a topic that starts at 0.

@@ -8,7 +8,7 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use integration_tests::{ClickHouse, Database, Deadline, Message, Signal, clickhouse_config, test_name};
+use integration_tests::{ALICE, ClickHouse, Database, Deadline, Message, Signal, test_name, with_keeper};
 use kmr_core::{Reducer, error_chain};
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use serde::Serialize;
@@ -99,7 +99,7 @@ async fn with_credentials(client: &mut (impl tokio::io::AsyncRead + Unpin)) -> V
     let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
     let body = bytes.split_off(end);
     let head = String::from_utf8(bytes).unwrap();
-    let (user, password) = clickhouse_config::USER;
+    let (user, password) = ALICE;
     let token = format!("authorization: Bearer {TOKEN}");
     let head = head.replace(&token, &format!("x-clickhouse-user: {user}\r\nx-clickhouse-key: {password}"));
     // A second request on this connection would be forwarded with its token.
@@ -140,14 +140,14 @@ async fn passwords_tokens_and_private_cas_work_and_no_secret_is_logged() {
     let subscriber =
         tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || kept.clone());
     let guard = tracing::subscriber::set_default(subscriber.finish());
-    let server = ClickHouse::own_with_keeper().await.unwrap();
+    let server = with_keeper().await.unwrap();
     let database = server.database(test_name!()).await.unwrap();
     let ddl =
         "CREATE TABLE t (id UInt64, writer String DEFAULT currentUser()) ENGINE = MergeTree ORDER BY id";
     database.exec(ddl).await.unwrap();
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let url = ours.proxy(&server).await;
-    let (user, password) = clickhouse_config::USER;
+    let (user, password) = ALICE;
     let mut shown = String::new();
 
     let mut by_password = writer_to(&url, &database, &ours).user(user).password(password);

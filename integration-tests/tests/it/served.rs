@@ -59,7 +59,8 @@ impl Served {
         let payload = |n: u64| if n % 40 == 7 { "unlucky".to_owned() } else { n.to_string() };
         let partition = |n: u64| i32::try_from(n % 4).unwrap_or(0);
         let messages = (0..RECORDS).map(move |n| Message::new(payload(n)).partition(partition(n)));
-        self.topic.produce(messages).await.map(drop)
+        self.topic.produce(messages).await?;
+        Ok(())
     }
 
     pub(crate) fn url(&self) -> String {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use integration_tests::{Deadline, Kafka, slow_responses, test_name, unique};
+use integration_tests::{Deadline, Kafka, slow_responses, test_name, unique, with_false_listener};
 use kmr_core::{ClientConfig, Consumer, Error, Strategy, error_chain};
 use kmr_sinks::MemoryWriter;
 use serde_json::Value;
@@ -72,7 +72,7 @@ async fn assert_named(kafka: &Kafka, bootstrap: &str, patterns: &[&str]) -> Resu
 
 #[tokio::test]
 async fn addresses_that_brokers_advertise_and_that_do_not_answer_are_named() -> Result<()> {
-    let (kafka, bootstrap) = Kafka::with_false_listener(NOTHING).await?;
+    let (kafka, bootstrap) = with_false_listener(NOTHING).await?;
     let topic = kafka.create_topic(test_name!(), 1).await?;
     let pattern = format!("^{}", topic.name());
     assert_named(&kafka, &bootstrap, &[&pattern, "^no-topic-of-this-name"]).await?;

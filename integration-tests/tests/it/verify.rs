@@ -40,7 +40,7 @@ impl Audit {
     }
 
     async fn more_rows(&self, select: &str) -> Result<()> {
-        self.database.exec(&format!("INSERT INTO t {select}")).await
+        Ok(self.database.exec(&format!("INSERT INTO t {select}")).await?)
     }
 
     /// Replaces the rows of the table by one for each offset.

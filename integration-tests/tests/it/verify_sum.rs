@@ -104,7 +104,7 @@ impl Audit {
     /// The records that a row of a partition counts, of any row.
     async fn records_of_a_row(&self, partition: u32) -> Result<u64> {
         let select = format!("SELECT records FROM t WHERE partition = {partition} AND key = 1 LIMIT 1");
-        self.database.number(&select).await
+        Ok(self.database.number(&select).await?)
     }
 }
 

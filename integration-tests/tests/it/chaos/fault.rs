@@ -12,7 +12,7 @@ use crate::scene::TABLE;
 /// More free space than any volume has.
 const NO_SPACE: u64 = 1 << 60;
 /// Below what ClickHouse uses, so the kernel reclaims its pages, fails its allocations or kills it.
-const LITTLE_MEMORY: &str = "260m";
+const LITTLE_MEMORY: u64 = 260 << 20;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Fault {
@@ -83,7 +83,7 @@ impl Fault {
                     kafka.stop().await?;
                 }
                 tokio::time::sleep(pause).await;
-                kafka.start().await
+                Ok(kafka.start().await?)
             }
             Self::BrokerCut => stage.broker_link.interrupt(LinkState::Cut, pause).await,
             Self::BrokerDelayed => stage.broker_link.interrupt(LinkState::Delayed(pause / 10), pause).await,
@@ -96,12 +96,12 @@ impl Fault {
                     clickhouse.stop().await?;
                 }
                 tokio::time::sleep(pause).await;
-                clickhouse.start().await
+                Ok(clickhouse.start().await?)
             }
             Self::ClickHouseFrozen => {
                 stage.clickhouse.pause().await?;
                 tokio::time::sleep(pause).await;
-                stage.clickhouse.unpause().await
+                Ok(stage.clickhouse.unpause().await?)
             }
             Self::ClickHouseCut => stage.clickhouse_link.interrupt(LinkState::Cut, pause).await,
             Self::ClickHouseDelayed => {
@@ -114,12 +114,12 @@ impl Fault {
                 let database = &stage.scene.database;
                 database.exec(&format!("ALTER TABLE {TABLE} MODIFY SETTING {setting} = {NO_SPACE}")).await?;
                 tokio::time::sleep(pause).await;
-                database.exec(&format!("ALTER TABLE {TABLE} RESET SETTING {setting}")).await
+                Ok(database.exec(&format!("ALTER TABLE {TABLE} RESET SETTING {setting}")).await?)
             }
             Self::LittleMemory => {
                 stage.clickhouse.limit_memory(LITTLE_MEMORY).await?;
                 tokio::time::sleep(pause).await;
-                stage.clickhouse.limit_memory("8g").await?;
+                stage.clickhouse.limit_memory(8 << 30).await?;
                 let answers = tokio::time::timeout(Duration::from_secs(5), stage.clickhouse.version()).await;
                 if !matches!(answers, Ok(Ok(_))) {
                     // The kernel has killed it, or it has ended itself.

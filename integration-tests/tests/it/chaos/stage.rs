@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::consumer::{RowKind, Settings};
-use integration_tests::{ClickHouse, Deadline, Kafka, Link, LinkState, Process, Signal, unique, wait_until};
+use integration_tests::{
+    ClickHouse, Deadline, Kafka, Link, LinkState, Process, Signal, unique, wait_until, with_false_listener,
+};
 
 use super::Mode;
 use crate::scene::{Scene, TABLE};
@@ -46,7 +48,7 @@ pub(super) struct Stage {
 impl Stage {
     pub(super) async fn new(name: &str, mode: Mode, seed: u64) -> Result<Self> {
         let (broker_link, clickhouse_link) = (Link::new().await?, Link::new().await?);
-        let (kafka, listener) = Kafka::with_false_listener(broker_link.port()).await?;
+        let (kafka, listener) = with_false_listener(broker_link.port()).await?;
         broker_link.lead_to(&listener);
         let clickhouse = ClickHouse::own().await?;
         clickhouse_link.lead_to(clickhouse.url().trim_start_matches("http://"));

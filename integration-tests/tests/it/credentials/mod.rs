@@ -8,7 +8,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use integration_tests::{Deadline, Kafka, Message, Topic, test_name, unique};
+use integration_tests::{
+    Deadline, Kafka, Message, SecuredKafka, Topic, User, test_name, unique, wait_until, with_listeners,
+};
 use kmr_auth::Oidc;
 use kmr_core::{ClientConfig, Consumer, IntoPipeline as _, Record, Strategy, error_chain};
 use kmr_sinks::{KafkaMessage, KafkaWriter, MemoryWriter};
@@ -95,7 +97,7 @@ async fn broker_with_tokens(identity: &Identity) -> Result<(Kafka, String)> {
         ("listener.name.tokens.oauthbearer.sasl.oauthbearer.jwks.endpoint.url", identity.keys_url()),
         ("opts", format!("-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={}", identity.keys_url())),
     ];
-    let (kafka, listeners) = Kafka::with_listeners(&[("TOKENS", "SASL_PLAINTEXT")], &settings).await?;
+    let (kafka, listeners) = with_listeners(&[("TOKENS", "SASL_PLAINTEXT")], &settings).await?;
     Ok((kafka, listeners[0].clone()))
 }
 
@@ -175,7 +177,7 @@ async fn broker_with_certificates(authority: &Authority) -> Result<(Kafka, Strin
         ("authorizer.class.name", "org.apache.kafka.metadata.authorizer.StandardAuthorizer".to_owned()),
         ("super.users", "User:ANONYMOUS;User:CN=first;User:CN=second".to_owned()),
     ];
-    let (kafka, listeners) = Kafka::with_listeners(&[("TLS", "SSL")], &settings).await?;
+    let (kafka, listeners) = with_listeners(&[("TLS", "SSL")], &settings).await?;
     Ok((kafka, listeners[0].clone()))
 }
 
@@ -213,7 +215,7 @@ async fn a_certificate_is_replaced_while_the_consumer_runs() -> Result<()> {
     ensure!(renewals(&running).await == 0, "half a change is no change");
     folder.write("key.pem", &second.key)?;
     let renewed = async || Ok(renewals(&running).await == 1);
-    integration_tests::wait_until(Deadline::seconds(60), "a new client", renewed).await?;
+    wait_until(Deadline::seconds(60), "a new client", renewed).await?;
     produce_slowly(&topic, 1100, 400).await?;
     // From now on the first certificate would not do.
     let deny = ["--add", "--deny-principal", "User:CN=first", "--operation", "All", "--topic", topic.name()];
@@ -228,14 +230,13 @@ async fn a_certificate_is_replaced_while_the_consumer_runs() -> Result<()> {
 /// Both files change, to another user of the broker. The writer follows them, too.
 #[tokio::test]
 async fn user_and_password_are_read_from_files_again() -> Result<()> {
-    use integration_tests::SecuredKafka;
-    let kafka = Kafka::secured().await?;
+    let kafka = SecuredKafka::shared().await?;
     let folder = Folder::new(test_name!())?;
     let name = |suffix: &str| unique(&format!("{}{suffix}", SecuredKafka::PREFIX));
     let source = kafka.admin().create_topic_named(&name("source"), 2).await?;
     let target = kafka.admin().create_topic_named(&name("copies"), 1).await?;
     let group = name("group");
-    let write = |user: integration_tests::User| -> Result<()> {
+    let write = |user: User| -> Result<()> {
         folder.write("user", &format!("{}\n", user.name))?;
         folder.write("password", &format!("{}\n", user.password))?;
         Ok(())

@@ -70,5 +70,5 @@ async fn counts_and_sums_of_folded_rows_survive_kills() -> Result<()> {
 
 /// The records that the rows in the table count.
 async fn records(scene: &Scene) -> Result<u64> {
-    scene.database.number(&format!("SELECT sum(records) FROM {TABLE}")).await
+    Ok(scene.database.number(&format!("SELECT sum(records) FROM {TABLE}")).await?)
 }

@@ -47,7 +47,7 @@ async fn scene(name: &str, topic: impl Into<TopicSpec>, window: u32) -> Result<S
 /// Sets the deduplication window of the scene's table.
 async fn set_window(scene: &Scene, window: u32) -> Result<()> {
     let alter = format!("ALTER TABLE {TABLE} MODIFY SETTING non_replicated_deduplication_window = {window}");
-    scene.database.exec(&alter).await
+    Ok(scene.database.exec(&alter).await?)
 }
 
 /// Settings of a consumer in exactly-once mode, with a short session so that its partitions move

@@ -1,13 +1,13 @@
 //! Replicated tables: deduplication windows by blocks and by time, and an insert quorum.
 //!
-//! On the local engine such a table accepts no rows (`integration_tests::clickhouse_config`), so
+//! On the local engine such a table accepts no rows (`kmr_testkit::ServerConfig::keeper`), so
 //! these tests cover only the steps before inserts.
 
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use integration_tests::consumer::{RowKind, Step};
-use integration_tests::{ClickHouse, Deadline, Kafka, test_name, unique};
+use integration_tests::{Deadline, Kafka, test_name, unique, with_keeper};
 
 use super::commit_metadata::committed;
 use super::{aborts, completes, each_row_once, ends, settings, stops};
@@ -18,7 +18,7 @@ const COLUMNS: &str = "(partition UInt32, offset UInt64, timestamp DateTime)";
 
 /// A scene whose table is replicated.
 async fn replicated(name: &str) -> Result<Scene> {
-    let server = ClickHouse::own_with_keeper().await?;
+    let server = with_keeper().await?;
     let scene = Scene::on(&Kafka::shared().await?, &server, name, 1, RowKind::Ingest).await?;
     scene.database.exec(&format!("RENAME TABLE {TABLE} TO plain")).await?;
     with_settings(&scene, TABLE, "index_granularity = 8192").await?;
@@ -30,7 +30,7 @@ async fn with_settings(scene: &Scene, table: &str, settings: &str) -> Result<()>
     let engine = format!("ReplicatedMergeTree('/{}/{}', 'r1')", scene.database.name(), unique(table));
     let create =
         format!("CREATE TABLE {table} {COLUMNS} ENGINE = {engine} ORDER BY offset SETTINGS {settings}");
-    scene.database.exec(&create).await
+    Ok(scene.database.exec(&create).await?)
 }
 
 #[tokio::test]
@@ -40,7 +40,7 @@ async fn windows_of_replicated_tables_are_checked_by_blocks_and_by_time() -> Res
     let set = async |setting: &str, value: u32| {
         let next = format!("{setting}_{value}");
         with_settings(&scene, &next, &format!("{setting} = {value}")).await?;
-        scene.database.exec(&format!("EXCHANGE TABLES {next} AND {TABLE}")).await
+        anyhow::Ok(scene.database.exec(&format!("EXCHANGE TABLES {next} AND {TABLE}")).await?)
     };
     for setting in ["replicated_deduplication_window", "replicated_deduplication_window_seconds"] {
         set(setting, 0).await?;

@@ -15,7 +15,6 @@ use std::os::unix::process::CommandExt as _;
 use std::process::{ChildStdin, Command, Stdio};
 use std::sync::{Mutex, OnceLock, PoisonError};
 
-use anyhow::{Context, Result};
 use testcontainers::bollard::Docker;
 use testcontainers::bollard::models::ContainerSummary;
 use testcontainers::bollard::query_parameters::{
@@ -23,9 +22,10 @@ use testcontainers::bollard::query_parameters::{
 };
 use tokio::sync::OnceCell;
 
+use crate::error::{Context as _, ErrorKind, Result};
 use crate::report::log_line;
 
-/// Label of every container of the harness. Its value is the owner.
+/// Label of every container of this crate. Its value is the owner.
 const OWNER: &str = "kmr-test.owner";
 
 /// Age after which a container is an orphan if its owner ran in another PID namespace, where this
@@ -48,7 +48,7 @@ ids=$(docker ps --all --quiet --filter "label=$1")
 
 /// The shell of this process, and the label of its containers.
 #[derive(Debug)]
-pub(crate) struct Guard {
+pub struct Guard {
     owner: String,
     shell: Mutex<ChildStdin>,
     swept: OnceCell<()>,
@@ -56,10 +56,9 @@ pub(crate) struct Guard {
 
 impl Guard {
     /// The guard of this process. The first call starts its shell.
-    pub(crate) fn get() -> Result<&'static Self> {
-        static GUARD: OnceLock<Result<Guard, String>> = OnceLock::new();
-        let guard = GUARD.get_or_init(|| Self::start().map_err(|error| format!("{error:#}")));
-        guard.as_ref().map_err(|error| anyhow::anyhow!("{error}"))
+    pub fn get() -> Result<&'static Self> {
+        static GUARD: OnceLock<Result<Guard>> = OnceLock::new();
+        GUARD.get_or_init(Self::start).as_ref().map_err(Clone::clone)
     }
 
     fn start() -> Result<Self> {
@@ -73,23 +72,26 @@ impl Guard {
             // In a group of its own, so that the terminal's Ctrl-C ends only the tests.
             .process_group(0)
             .spawn()
-            .context("cannot start sh, which removes containers after the tests")?;
-        let stdin = shell.stdin.take().context("the shell has no standard input")?;
+            .context(ErrorKind::System, || {
+                "cannot start sh, which removes containers at the end".to_owned()
+            })?;
+        let no_input = || "the shell has no standard input".to_owned();
+        let stdin = shell.stdin.take().context(ErrorKind::System, no_input)?;
         Ok(Self { owner, shell: Mutex::new(stdin), swept: OnceCell::new() })
     }
 
     /// The labels of a container of this process.
-    pub(crate) fn labels(&self) -> [(&'static str, String); 1] {
+    pub fn labels(&self) -> [(&'static str, String); 1] {
         [(OWNER, self.owner.clone())]
     }
 
     /// Adds a child to be killed when this process ends.
-    pub(crate) fn watch(&self, pid: u32) {
+    pub fn watch(&self, pid: u32) {
         self.send(format_args!("watch {pid}\n"));
     }
 
     /// Removes a child that has ended. Another process can have its id by now.
-    pub(crate) fn forget(&self, pid: u32) {
+    pub fn forget(&self, pid: u32) {
         self.send(format_args!("forget {pid}\n"));
     }
 
@@ -106,7 +108,7 @@ impl Guard {
     pub(crate) async fn sweep_once(&self, docker: &Docker) {
         let sweep = async || {
             if let Err(error) = sweep(docker).await {
-                log_line(format_args!("cannot list containers of earlier runs: {error:#}"));
+                log_line(format_args!("cannot list containers of earlier runs: {error:?}"));
             }
         };
         self.swept.get_or_init(sweep).await;
@@ -118,14 +120,13 @@ async fn sweep(docker: &Docker) -> Result<()> {
         .all(true)
         .filters(&std::collections::HashMap::from([("label", vec![OWNER])]))
         .build();
-    for container in docker.list_containers(Some(options)).await? {
+    let all = docker.list_containers(Some(options)).await;
+    for container in all.context(ErrorKind::Engine, || "listing containers".to_owned())? {
         let Some(id) = container.id.clone().filter(|_| is_orphan(&container)) else { continue };
         log_line(format_args!("removing container {} of a killed run", &id[..12.min(id.len())]));
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        if let Err(error) = docker.remove_container(&id, Some(options)).await {
-            // Most likely the guard of that run, or another run, is removing it too.
-            tracing::debug!(%error, "container not removed");
-        }
+        // If it fails, most likely the guard of that run, or another run, is removing it too.
+        let _ = docker.remove_container(&id, Some(options)).await;
     }
     Ok(())
 }
@@ -149,7 +150,9 @@ struct Owner {
 impl Owner {
     fn this() -> Result<Self> {
         let pid = std::process::id();
-        let started = start_time(pid).context("cannot read the start time of this process from /proc")?;
+        let started = start_time(pid).context(ErrorKind::System, || {
+            "cannot read the start time of this process from /proc: kmr-testkit needs Linux".to_owned()
+        })?;
         Ok(Self { namespace: pid_namespace(), pid, started })
     }
 

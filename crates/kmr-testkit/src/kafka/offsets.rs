@@ -1,21 +1,21 @@
 //! Reads a topic's offsets: its ends, a group's commits, and the offsets of readable records.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::error::KafkaError;
-use rdkafka::{Message as _, Offset, TopicPartitionList};
+use rdkafka::error::RDKafkaErrorCode;
+use rdkafka::{Offset, TopicPartitionList};
 
 use super::{Kafka, REQUEST_LIMIT, blocking};
-use crate::deadline::Deadline;
+use crate::deadline::{Deadline, Found, poll_until};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 
 /// Offsets by partition. A partition without an offset is absent.
 pub type Offsets = BTreeMap<i32, i64>;
 
 /// State of a classic group, as its coordinator reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct GroupState {
     /// `Stable`, `PreparingRebalance`, `CompletingRebalance`, `Empty` or `Dead`.
     pub state: String,
@@ -30,7 +30,7 @@ impl Kafka {
     ///
     /// When the topic does not exist or a partition has no leader.
     pub async fn end_offsets(&self, topic: &str) -> Result<Offsets> {
-        let (consumer, topic) = (self.consumer("harness")?, topic.to_owned());
+        let (consumer, topic) = (self.consumer("kmr-testkit")?, topic.to_owned());
         blocking(move || log_bounds(&consumer, &topic, |(_, end)| end)).await
     }
 
@@ -40,7 +40,7 @@ impl Kafka {
     ///
     /// As for [`Kafka::end_offsets`].
     pub async fn start_offsets(&self, topic: &str) -> Result<Offsets> {
-        let (consumer, topic) = (self.consumer("harness")?, topic.to_owned());
+        let (consumer, topic) = (self.consumer("kmr-testkit")?, topic.to_owned());
         blocking(move || log_bounds(&consumer, &topic, |(start, _)| start)).await
     }
 
@@ -57,8 +57,8 @@ impl Kafka {
                 wanted.add_partition(&topic, partition);
             }
             // Copied into a map, because a list that outlives its consumer keeps it from closing.
-            let list =
-                consumer.committed_offsets(wanted, REQUEST_LIMIT).context("reading committed offsets")?;
+            let list = consumer.committed_offsets(wanted, REQUEST_LIMIT);
+            let list = list.context(ErrorKind::Kafka, || format!("reading committed offsets of {topic}"))?;
             let offsets = list.elements().into_iter().filter_map(|element| match element.offset() {
                 Offset::Offset(offset) => Some((element.partition(), offset)),
                 _ => None,
@@ -90,10 +90,10 @@ impl Kafka {
     ///
     /// When the broker does not answer in time.
     pub async fn group_state(&self, group: &str) -> Result<Option<GroupState>> {
-        let (consumer, group) = (self.consumer("harness")?, group.to_owned());
+        let (consumer, group) = (self.consumer("kmr-testkit")?, group.to_owned());
         blocking(move || {
-            let list =
-                consumer.fetch_group_list(Some(&group), REQUEST_LIMIT).context("describing a group")?;
+            let list = consumer.fetch_group_list(Some(&group), REQUEST_LIMIT);
+            let list = list.context(ErrorKind::Kafka, || format!("describing group {group}"))?;
             let state = |info: &rdkafka::groups::GroupInfo| GroupState {
                 state: info.state().to_owned(),
                 members: info.members().len(),
@@ -103,31 +103,46 @@ impl Kafka {
         .await
     }
 
-    /// Reads all offsets of a topic that a `read_committed` consumer receives. This is the
-    /// independent reference for topics with gaps, which are small enough to read whole.
+    /// Waits until a group has committed the end of each partition. The end is that of each poll.
     ///
     /// # Errors
     ///
-    /// When the end of every partition is not reached within a minute.
-    pub async fn readable_offsets(&self, topic: &str) -> Result<BTreeMap<i32, Vec<i64>>> {
-        let mut config = self.client_config();
-        config
-            .set("group.id", "harness")
-            .set("enable.auto.commit", "false")
-            .set("enable.partition.eof", "true")
-            .set("isolation.level", "read_committed")
-            .set("auto.offset.reset", "earliest");
-        let topic = topic.to_owned();
-        blocking(move || read_to_end(&config.create()?, &topic, Deadline::seconds(60))).await
+    /// [`ErrorKind::Timeout`] at the deadline, naming each partition that is not at its end with
+    /// its committed offset. [`ErrorKind::Condition`] when the topic or the coordinator is
+    /// unavailable.
+    pub async fn wait_until_committed(&self, group: &str, topic: &str, deadline: Deadline) -> Result<()> {
+        let what = format!("group {group} has committed all of topic {topic}");
+        poll_until(deadline, &what, async || {
+            let ends = self.end_offsets(topic).await?;
+            let late = late(&ends, &self.start_offsets(topic).await?, &self.committed(group, topic).await?);
+            Ok(if late.is_empty() { Found::Value(()) } else { Found::Instead(late) })
+        })
+        .await
     }
 }
 
-fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
-    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT).context("fetching metadata")?;
-    let known = metadata.topics().first().context("the topic is missing from the metadata")?;
+/// The partitions of which a group has not committed the end, in words. Empty: there is none.
+fn late(ends: &Offsets, starts: &Offsets, committed: &Offsets) -> String {
+    let mut late = Vec::new();
+    for (partition, end) in ends {
+        let start = starts.get(partition).copied().unwrap_or(0);
+        match committed.get(partition) {
+            Some(offset) if offset < end => late.push(format!("partition {partition} at {offset} of {end}")),
+            None if start < *end => late.push(format!("partition {partition} without a commit, end {end}")),
+            _ => {}
+        }
+    }
+    late.join(", ")
+}
+
+pub(super) fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
+    let metadata = consumer.fetch_metadata(Some(topic), REQUEST_LIMIT);
+    let metadata = metadata.context(ErrorKind::Kafka, || format!("fetching metadata of topic {topic}"))?;
+    let missing = || format!("topic {topic} is missing from the metadata");
+    let known = metadata.topics().first().context(ErrorKind::Kafka, missing)?;
     if let Some(error) = known.error() {
-        let code = rdkafka::error::RDKafkaErrorCode::from(error);
-        bail!("topic {topic}: {code}");
+        let text = format!("topic {topic}: {}", RDKafkaErrorCode::from(error));
+        return Err(Error::new(ErrorKind::Kafka, text));
     }
     Ok(known.partitions().iter().map(rdkafka::metadata::MetadataPartition::id).collect())
 }
@@ -135,32 +150,24 @@ fn partitions(consumer: &BaseConsumer, topic: &str) -> Result<Vec<i32>> {
 fn log_bounds(consumer: &BaseConsumer, topic: &str, pick: fn((i64, i64)) -> i64) -> Result<Offsets> {
     let fetch = |partition| {
         let ends = consumer.fetch_watermarks(topic, partition, REQUEST_LIMIT);
-        ends.map(|ends| (partition, pick(ends))).with_context(|| format!("ends of {topic}/{partition}"))
+        let ends = ends.context(ErrorKind::Kafka, || format!("ends of {topic}/{partition}"))?;
+        Ok((partition, pick(ends)))
     };
     partitions(consumer, topic)?.into_iter().map(fetch).collect()
 }
 
-fn read_to_end(consumer: &BaseConsumer, topic: &str, deadline: Deadline) -> Result<BTreeMap<i32, Vec<i64>>> {
-    let mut found: BTreeMap<i32, Vec<i64>> = BTreeMap::new();
-    let mut start = TopicPartitionList::new();
-    for partition in partitions(consumer, topic)? {
-        found.insert(partition, Vec::new());
-        start.add_partition_offset(topic, partition, Offset::Beginning)?;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_that_are_not_at_their_end_are_named() {
+        let ends: Offsets = [(0, 10), (1, 7), (2, 0), (3, 5)].into();
+        let starts: Offsets = [(0, 0), (1, 0), (2, 0), (3, 5)].into();
+        assert_eq!(
+            late(&ends, &starts, &[(0, 5)].into()),
+            "partition 0 at 5 of 10, partition 1 without a commit, end 7"
+        );
+        assert_eq!(late(&ends, &starts, &[(0, 10), (1, 7)].into()), "");
     }
-    consumer.assign(&start)?;
-    let mut unfinished: std::collections::BTreeSet<i32> = found.keys().copied().collect();
-    while !unfinished.is_empty() {
-        if deadline.has_passed() {
-            bail!("timeout: the end of partitions {unfinished:?} of {topic} was not reached");
-        }
-        match consumer.poll(Duration::from_millis(100)) {
-            Some(Ok(message)) => found.entry(message.partition()).or_default().push(message.offset()),
-            Some(Err(KafkaError::PartitionEOF(partition))) => {
-                unfinished.remove(&partition);
-            }
-            Some(Err(error)) => return Err(error).with_context(|| format!("reading {topic}")),
-            None => {}
-        }
-    }
-    Ok(found)
 }

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
 use kmr_core::__private::Bootstrap;
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
@@ -13,6 +12,7 @@ use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
 use super::{Kafka, Message, Produced, REQUEST_LIMIT, blocking};
+use crate::error::{Context as _, Error, ErrorKind, Result};
 
 /// Timeout for the acknowledgement of the last records. Ten gigabytes in 5 MB records take a
 /// minute.
@@ -35,7 +35,7 @@ impl Acknowledgements {
     fn take(&self) -> Result<Produced> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match state.1.take() {
-            Some(error) => Err(error).context("a record was not delivered"),
+            Some(error) => Err(error).context(ErrorKind::Kafka, || "a record was not delivered".to_owned()),
             None => Ok(std::mem::take(&mut state.0)),
         }
     }
@@ -85,8 +85,8 @@ impl Sender {
         for (name, value) in settings {
             config.set(*name, *value);
         }
-        let producer =
-            config.create_with_context(acknowledgements.clone()).context("cannot create a producer")?;
+        let producer = config.create_with_context(acknowledgements.clone());
+        let producer = producer.context(ErrorKind::Kafka, || "cannot create a producer".to_owned())?;
         Ok(Self { producer, acknowledgements })
     }
 
@@ -102,7 +102,7 @@ impl Sender {
         let deadline = Instant::now() + FLUSH_LIMIT;
         while let Err(error) = self.producer.flush(Duration::from_millis(500)) {
             if Instant::now() > deadline {
-                return Err(error).with_context(|| format!("producing to {topic}"));
+                return Err(error).context(ErrorKind::Kafka, || format!("producing to {topic}"));
             }
             self.poll(Duration::ZERO);
         }
@@ -124,7 +124,9 @@ impl Sender {
                     record = returned;
                     self.poll(Duration::from_millis(50));
                 }
-                Err((error, _)) => return Err(error).with_context(|| format!("producing to {topic}")),
+                Err((error, _)) => {
+                    return Err(error).context(ErrorKind::Kafka, || format!("producing to {topic}"));
+                }
             }
         }
     }
@@ -189,7 +191,8 @@ impl Kafka {
         config.set("transactional.id", transactional_id);
         let sender = blocking(move || {
             let sender = Sender::new(config, &[])?;
-            sender.producer.init_transactions(REQUEST_LIMIT).context("starting transactions")?;
+            let started = sender.producer.init_transactions(REQUEST_LIMIT);
+            started.context(ErrorKind::Kafka, || "starting transactions".to_owned())?;
             Ok(sender)
         });
         Ok(Transactions { sender: Arc::new(sender.await?) })
@@ -251,12 +254,14 @@ impl Transactions {
     {
         let (sender, topic) = (Arc::clone(&self.sender), topic.to_owned());
         blocking(move || {
-            sender.producer.begin_transaction().context("starting a transaction")?;
+            let started = sender.producer.begin_transaction();
+            started.context(ErrorKind::Kafka, || "starting a transaction".to_owned())?;
             let produced = sender.send_all(&topic, messages.into_iter())?;
             if produced.total() == 0 {
-                bail!("a transaction without a record writes nothing to the log");
+                let text = "a transaction without a record writes nothing to the log";
+                return Err(Error::new(ErrorKind::InvalidSetting, text));
             }
-            end(&sender.producer).context("ending a transaction")?;
+            end(&sender.producer).context(ErrorKind::Kafka, || "ending a transaction".to_owned())?;
             Ok(produced)
         })
         .await

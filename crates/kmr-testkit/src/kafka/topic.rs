@@ -1,13 +1,15 @@
 //! Creates topics, and gives tests a handle to a topic that knows its broker.
 
+use std::collections::BTreeMap;
 use std::ops::Deref;
 
-use anyhow::{Context, Result, anyhow};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication, TopicResult};
 use rdkafka::client::DefaultClientContext;
+use rdkafka::error::KafkaError;
 
-use super::{Kafka, Message, Offsets, Produced, ProducerSettings, REQUEST_LIMIT};
+use super::{Kafka, Message, Offsets, Produced, ProducerSettings, REQUEST_LIMIT, StoredRecord};
 use crate::deadline::{Deadline, wait_until};
+use crate::error::{Context as _, ErrorKind, Result};
 use crate::names::unique;
 
 const LARGEST_MESSAGE_BYTES: &str = "16777216";
@@ -77,22 +79,20 @@ impl Kafka {
     pub async fn create_topic_named(&self, name: &str, spec: impl Into<TopicSpec>) -> Result<Topic> {
         let spec = spec.into();
         let mut topic = NewTopic::new(name, spec.partitions, TopicReplication::Fixed(1));
-        // Brokers of KMR_TEST_KAFKA need it too: by default they reject the tests' 5 MB messages.
+        // Brokers of KMR_TEST_KAFKA need it too: by default they reject messages above 1 MB.
         topic = topic.set("max.message.bytes", LARGEST_MESSAGE_BYTES);
         for (name, value) in &spec.config {
             topic = topic.set(name, value);
         }
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
         let results = self.admin_client()?.create_topics([&topic], &options).await;
-        for result in results.with_context(|| format!("creating topic {name}"))? {
-            result.map_err(|(name, code)| anyhow!("creating topic {name}: {code}"))?;
-        }
+        all_done(results, || format!("creating topic {name}"))?;
         let topic = Topic { kafka: self.clone(), name: name.to_owned(), partitions: spec.partitions };
         topic.usable().await
     }
 
     fn admin_client(&self) -> Result<AdminClient<DefaultClientContext>> {
-        self.client_config().create().context("cannot create an admin client")
+        self.client_config().create().context(ErrorKind::Kafka, || "creating an admin client".to_owned())
     }
 }
 
@@ -113,6 +113,10 @@ impl Topic {
     }
 
     /// See [`Kafka::produce`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::produce`].
     pub async fn produce<I>(&self, messages: I) -> Result<Produced>
     where
         I: IntoIterator<Item = Message> + Send + 'static,
@@ -121,6 +125,10 @@ impl Topic {
     }
 
     /// See [`Kafka::produce_with`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::produce_with`].
     pub async fn produce_with<I>(&self, settings: ProducerSettings, messages: I) -> Result<Produced>
     where
         I: IntoIterator<Item = Message> + Send + 'static,
@@ -129,22 +137,56 @@ impl Topic {
     }
 
     /// See [`Kafka::end_offsets`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::end_offsets`].
     pub async fn end_offsets(&self) -> Result<Offsets> {
         self.kafka.end_offsets(&self.name).await
     }
 
     /// See [`Kafka::committed`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::committed`].
     pub async fn committed(&self, group: &str) -> Result<Offsets> {
         self.kafka.committed(group, &self.name).await
     }
 
     /// See [`Kafka::lag`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::lag`].
     pub async fn lag(&self, group: &str) -> Result<i64> {
         self.kafka.lag(group, &self.name).await
     }
 
+    /// See [`Kafka::wait_until_committed`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::wait_until_committed`].
+    pub async fn wait_until_committed(&self, group: &str, deadline: Deadline) -> Result<()> {
+        self.kafka.wait_until_committed(group, &self.name, deadline).await
+    }
+
+    /// See [`Kafka::read_all`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::read_all`].
+    pub async fn read_all(&self) -> Result<Vec<StoredRecord>> {
+        self.kafka.read_all(&self.name).await
+    }
+
     /// See [`Kafka::readable_offsets`].
-    pub async fn readable_offsets(&self) -> Result<std::collections::BTreeMap<i32, Vec<i64>>> {
+    ///
+    /// # Errors
+    ///
+    /// As for [`Kafka::readable_offsets`].
+    pub async fn readable_offsets(&self) -> Result<BTreeMap<i32, Vec<i64>>> {
         self.kafka.readable_offsets(&self.name).await
     }
 
@@ -154,12 +196,11 @@ impl Topic {
     ///
     /// When the broker rejects the request, or a partition gets no leader in time.
     pub async fn grow(&self, partitions: i32) -> Result<Self> {
-        let total = usize::try_from(partitions).context("a number of partitions")?;
+        let total = usize::try_from(partitions).unwrap_or_default();
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
         let wanted = NewPartitions::new(&self.name, total);
-        for result in self.kafka.admin_client()?.create_partitions([&wanted], &options).await? {
-            result.map_err(|(name, code)| anyhow!("more partitions for topic {name}: {code}"))?;
-        }
+        let results = self.kafka.admin_client()?.create_partitions([&wanted], &options).await;
+        all_done(results, || format!("more partitions for topic {}", self.name))?;
         Self { partitions, ..self.clone() }.usable().await
     }
 
@@ -181,11 +222,17 @@ impl Topic {
     /// When the broker rejects the request.
     pub async fn delete(&self) -> Result<()> {
         let options = AdminOptions::new().operation_timeout(Some(REQUEST_LIMIT));
-        for result in self.kafka.admin_client()?.delete_topics(&[&self.name], &options).await? {
-            result.map_err(|(name, code)| anyhow!("deleting topic {name}: {code}"))?;
-        }
-        Ok(())
+        let results = self.kafka.admin_client()?.delete_topics(&[&self.name], &options).await;
+        all_done(results, || format!("deleting topic {}", self.name))
     }
+}
+
+/// The error of a request to the broker, or of the one topic that it names.
+fn all_done(results: Result<Vec<TopicResult>, KafkaError>, what: impl Fn() -> String) -> Result<()> {
+    for result in results.context(ErrorKind::Kafka, &what)? {
+        result.map_err(|(_topic, code)| code).context(ErrorKind::Kafka, &what)?;
+    }
+    Ok(())
 }
 
 impl Deref for Topic {

@@ -11,7 +11,7 @@ const READABLE_CHARS: usize = 100;
 macro_rules! test_name {
     () => {{
         fn here() {}
-        $crate::caller_of(std::any::type_name_of_val(&here))
+        $crate::__private::caller_of(std::any::type_name_of_val(&here))
     }};
 }
 

@@ -3,9 +3,11 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use kmr_testkit::__private::Guard;
 
-use super::{Guard, Image, free_port};
+/// The table of images, which `cargo xtask` reads too.
+const TABLE: &str = include_str!("../../docker/images.txt");
 
 /// An image that a test has built, and its containers.
 #[derive(Debug)]
@@ -22,7 +24,7 @@ impl BuiltImage {
     pub async fn build(tag: &str, dockerfile: &Path, stage: &str, context: &Path) -> Result<Self> {
         let mut command = Command::new("docker");
         command.args(["build", "--tag", tag, "--target", stage, "--file"]).arg(dockerfile);
-        if let Some(debian) = Image::local_debian().await? {
+        if let Some(debian) = local_debian().await? {
             command.args(["--build-arg", &format!("DEBIAN={debian}")]);
         }
         command.arg(context);
@@ -54,14 +56,22 @@ impl BuiltImage {
         command.args(options).arg(&self.tag);
         Ok(command)
     }
+}
 
-    /// A port of this machine's loopback address that no test has.
-    ///
-    /// # Errors
-    /// None was found.
-    pub fn free_port() -> Result<u16> {
-        free_port()
-    }
+/// The image of Debian that `cargo xtask services` has built, if it had to build any image.
+async fn local_debian() -> Result<Option<&'static str>> {
+    let Some(("-", debian)) = images("base") else { bail!("docker/images.txt: no line for base") };
+    let mut command = Command::new("docker");
+    command.args(["image", "ls", "--quiet", debian]);
+    Ok((!answer(command).await?.trim().is_empty()).then_some(debian))
+}
+
+/// The official and the local image of a service, from the table.
+fn images(service: &str) -> Option<(&'static str, &'static str)> {
+    TABLE.lines().find_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next()? == service).then_some((words.next()?, words.next()?))
+    })
 }
 
 /// Runs a command to its end, for its standard output.
@@ -70,4 +80,16 @@ async fn answer(mut command: Command) -> Result<String> {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     ensure!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
     Ok(text(&output.stdout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_has_the_images_of_the_testkit() {
+        for (service, official, local) in kmr_testkit::__private::IMAGES {
+            assert_eq!(images(service), Some((official, local)));
+        }
+    }
 }
