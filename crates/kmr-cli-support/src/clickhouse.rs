@@ -1,10 +1,13 @@
 //! A ClickHouse client for single requests, and the remedies that its error texts name.
 
+#[cfg(feature = "tls")]
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use clickhouse::Client;
+#[cfg(feature = "tls")]
+use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 
 use crate::connection::{ClickHouseArgs, environment};
 
@@ -26,6 +29,8 @@ pub struct Access {
     pub bearer_token: Option<String>,
     /// A PEM file of CA certificates, in place of the system's.
     pub ca_certificate: Option<std::path::PathBuf>,
+    /// PEM files of the client's certificate and of its key.
+    pub client_certificate: Option<(std::path::PathBuf, std::path::PathBuf)>,
 }
 
 impl Access {
@@ -58,7 +63,7 @@ impl<'a> Server<'a> {
 
     /// A client with these credentials.
     pub fn with_access(args: &'a ClickHouseArgs, access: &Access) -> Self {
-        let (client, problem) = match https_client(&url(args), access.ca_certificate.as_deref()) {
+        let (client, problem) = match https_client(&url(args), access) {
             None => (Client::default(), None),
             Some(Ok(client)) => (client, None),
             Some(Err(problem)) => (Client::default(), Some(problem)),
@@ -138,50 +143,76 @@ fn with_credentials(client: Client, user: Option<String>, password: Option<Strin
 
 /// A client that speaks TLS, for an `https` URL.
 #[cfg(feature = "tls")]
-fn https_client(url: &str, ca: Option<&Path>) -> Option<Result<Client, String>> {
+fn https_client(url: &str, access: &Access) -> Option<Result<Client, String>> {
     use hyper_util::client::legacy::Client as HttpClient;
     use hyper_util::rt::TokioExecutor;
-    use tokio_rustls::rustls::crypto::ring;
     if !url.starts_with("https://") {
         return None;
     }
     let builder = hyper_rustls::HttpsConnectorBuilder::new();
-    let builder = match ca {
-        Some(file) => trusting(file).map(|config| builder.with_tls_config(config)),
-        None => builder.with_provider_and_native_roots(ring::default_provider()).map_err(|error| {
-            format!(
-                "this system has no CA certificates ({error}): install them, or name a file of them in \
-                 SSL_CERT_FILE"
-            )
-        }),
-    };
+    let builder = tls_config(access).map(|config| builder.with_tls_config(config));
     Some(builder.map(|builder| {
         let connector = builder.https_or_http().enable_http1().build();
         Client::with_http_client(HttpClient::builder(TokioExecutor::new()).build(connector))
     }))
 }
 
-/// Settings of TLS that trust the certificates of a PEM file alone.
+/// Settings of TLS: the trusted CAs, and the client's certificate.
 #[cfg(feature = "tls")]
-fn trusting(file: &Path) -> Result<tokio_rustls::rustls::ClientConfig, String> {
-    use tokio_rustls::rustls::pki_types::CertificateDer;
-    use tokio_rustls::rustls::pki_types::pem::PemObject;
-    use tokio_rustls::rustls::{ClientConfig, RootCertStore, crypto::ring};
+fn tls_config(access: &Access) -> Result<tokio_rustls::rustls::ClientConfig, String> {
+    use hyper_rustls::ConfigBuilderExt as _;
+    use tokio_rustls::rustls::{ClientConfig, crypto::ring};
+    let builder = ClientConfig::builder_with_provider(std::sync::Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| format!("TLS cannot be set up: {error}"))?;
+    let builder = match &access.ca_certificate {
+        Some(file) => builder.with_root_certificates(roots_of(file)?),
+        None => builder.with_native_roots().map_err(|error| {
+            format!(
+                "this system has no CA certificates ({error}): install them, or name a file of them in \
+                 SSL_CERT_FILE"
+            )
+        })?,
+    };
+    let Some((certificate, key)) = &access.client_certificate else {
+        return Ok(builder.with_no_client_auth());
+    };
+    let problem = |error: &dyn std::fmt::Display| {
+        format!(
+            "the client certificate of {} and {} cannot be used: {error}",
+            certificate.display(),
+            key.display()
+        )
+    };
+    let chain = certificates(certificate).map_err(|error| problem(&error))?;
+    // The error of the parser could quote the key.
+    let key = PrivateKeyDer::from_pem_file(key)
+        .map_err(|_| problem(&"the key cannot be read as PEM without encryption"))?;
+    builder.with_client_auth_cert(chain, key).map_err(|error| problem(&error))
+}
+
+/// The CAs of a PEM file.
+#[cfg(feature = "tls")]
+fn roots_of(file: &Path) -> Result<tokio_rustls::rustls::RootCertStore, String> {
     let problem = |error: &dyn std::fmt::Display| {
         format!("the CA certificates of {} cannot be used: {error}", file.display())
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(file).map_err(|error| problem(&error))? {
-        roots.add(certificate.map_err(|error| problem(&error))?).map_err(|error| problem(&error))?;
+    let mut roots = tokio_rustls::rustls::RootCertStore::empty();
+    for certificate in certificates(file).map_err(|error| problem(&error))? {
+        roots.add(certificate).map_err(|error| problem(&error))?;
     }
-    let builder = ClientConfig::builder_with_provider(std::sync::Arc::new(ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| problem(&error))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+    Ok(roots)
+}
+
+#[cfg(feature = "tls")]
+fn certificates(
+    file: &Path,
+) -> Result<Vec<CertificateDer<'static>>, tokio_rustls::rustls::pki_types::pem::Error> {
+    CertificateDer::pem_file_iter(file)?.collect()
 }
 
 #[cfg(not(feature = "tls"))]
-fn https_client(url: &str, _: Option<&Path>) -> Option<Result<Client, String>> {
+fn https_client(url: &str, _: &Access) -> Option<Result<Client, String>> {
     let problem = "this program was built without https; build it with --features tls";
     url.starts_with("https://").then(|| Err(problem.to_owned()))
 }

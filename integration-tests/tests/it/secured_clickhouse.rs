@@ -6,9 +6,12 @@
 #![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use integration_tests::{ALICE, ClickHouse, Database, Deadline, Message, Signal, test_name, with_keeper};
+use integration_tests::{
+    ALICE, ClickHouse, Database, Deadline, Message, Signal, test_name, wait_until, with_keeper,
+};
 use kmr_core::{Reducer, error_chain};
 use kmr_sinks::clickhouse::{ClickHouseWriter, Row};
 use serde::Serialize;
@@ -49,6 +52,12 @@ impl Authority {
     /// Starts an HTTPS proxy for the server and returns its URL. The proxy forwards a request with
     /// the token as one of the token's user, and any other unchanged.
     async fn proxy(&self, server: &ClickHouse) -> String {
+        self.proxy_with(server, Accepted::default()).await
+    }
+
+    /// The same. It also forwards a request with the accepted password as one of the server's
+    /// default user.
+    async fn proxy_with(&self, server: &ClickHouse, accepted: Accepted) -> String {
         let key = rcgen::KeyPair::generate().unwrap();
         let params = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
@@ -66,13 +75,13 @@ impl Authority {
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (acceptor, target) = (acceptor.clone(), target.clone());
+                let (acceptor, target, accepted) = (acceptor.clone(), target.clone(), accepted.clone());
                 tokio::spawn(async move {
                     // A client that does not trust the certificate disconnects during the
                     // handshake.
                     let Ok(mut client) = acceptor.accept(stream).await else { return };
                     let mut server = TcpStream::connect(target).await.unwrap();
-                    server.write_all(&with_credentials(&mut client).await).await.unwrap();
+                    server.write_all(&with_credentials(&mut client, &accepted).await).await.unwrap();
                     let _ = copy_bidirectional(&mut client, &mut server).await;
                 });
             }
@@ -87,9 +96,47 @@ impl Drop for Authority {
     }
 }
 
+/// The password of a user that the server does not know: its local engine cannot alter users.
+#[derive(Clone, Default)]
+struct Accepted(Arc<Mutex<Password>>);
+
+#[derive(Default)]
+struct Password {
+    current: String,
+    /// Requests with another password. The server rejects them.
+    rejected: u64,
+}
+
+const ROTATING_USER: &str = "x-clickhouse-user: rotating\r\n";
+
+impl Accepted {
+    fn set(&self, password: &str) {
+        self.0.lock().unwrap().current = password.to_owned();
+    }
+
+    fn rejected(&self) -> u64 {
+        self.0.lock().unwrap().rejected
+    }
+
+    /// The head of a request, without the credentials that are accepted here.
+    fn admit(&self, head: &str) -> String {
+        let mut password = self.0.lock().unwrap();
+        let key = format!("x-clickhouse-key: {}", password.current);
+        if !head.contains(ROTATING_USER) {
+            return head.to_owned();
+        }
+        if !head.split("\r\n").any(|line| line == key) {
+            password.rejected += 1;
+            return head.to_owned();
+        }
+        let other = |line: &&str| *line != key && *line != ROTATING_USER.trim_end();
+        head.split("\r\n").filter(other).collect::<Vec<_>>().join("\r\n")
+    }
+}
+
 /// Reads the head of a request, and any bytes of its body, and replaces the token with user and
 /// password.
-async fn with_credentials(client: &mut (impl tokio::io::AsyncRead + Unpin)) -> Vec<u8> {
+async fn with_credentials(client: &mut (impl tokio::io::AsyncRead + Unpin), accepted: &Accepted) -> Vec<u8> {
     let mut bytes = Vec::new();
     while !bytes.windows(4).any(|window| window == b"\r\n\r\n") {
         if client.read_buf(&mut bytes).await.unwrap_or(0) == 0 {
@@ -102,6 +149,7 @@ async fn with_credentials(client: &mut (impl tokio::io::AsyncRead + Unpin)) -> V
     let (user, password) = ALICE;
     let token = format!("authorization: Bearer {TOKEN}");
     let head = head.replace(&token, &format!("x-clickhouse-user: {user}\r\nx-clickhouse-key: {password}"));
+    let head = accepted.admit(&head);
     // A second request on this connection would be forwarded with its token.
     let head = format!("{head}\r\nconnection: close");
     [head.into_bytes(), body].concat()
@@ -242,4 +290,57 @@ async fn kmr_reaches_clickhouse_over_https_with_a_private_ca() {
     for part in ["certificate that is not trusted", "ca_certificate"] {
         assert!(process.stderr().contains(part), "{part:?} is not in {}", process.stderr());
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_rotates_while_kmr_inserts_and_every_record_is_stored_once() {
+    let (ours, accepted) = (Authority::new("rotating"), Accepted::default());
+    let url = ours.proxy_with(&ClickHouse::shared().await.unwrap(), accepted.clone()).await;
+    let file = std::env::temp_dir().join(format!("kmr-it-{}-rotating.password", std::process::id()));
+    let write = |password: &str| std::fs::write(&file, format!("{password}\n")).unwrap();
+    let keys = format!("user = \"rotating\"\npassword_file = \"{}\"\nca_certificate", file.display());
+    let pipeline = PIPELINE.replace("ca_certificate", &keys).replace("HTTPS", &url);
+    let pipeline = pipeline.replace("CA", ours.file.to_str().unwrap());
+    let table = "CREATE TABLE events (id UInt64, src_partition Int32, src_offset Int64) ENGINE = MergeTree \
+                 ORDER BY id";
+    let walk = Walk::with_table(test_name!(), table, &pipeline).await.unwrap();
+    accepted.set("s3cret-0");
+    write("s3cret-0");
+    let produced = AtomicU64::new(0);
+    let produce = async |count: u64| {
+        let first = produced.fetch_add(count, Ordering::Relaxed);
+        let ids = first..first + count;
+        let records = ids.map(|id| Message::new(format!("{{\"id\": {id}}}")).partition((id % 2) as i32));
+        walk.topic.produce(records).await
+    };
+    let mut process = walk.start().await.unwrap();
+    produce(500).await.unwrap();
+    walk.committed(&process).await.unwrap();
+    for round in 1..=4 {
+        let (next, before) = (format!("s3cret-{round}"), accepted.rejected());
+        // The server is ahead of the file, and then the file is ahead of the server.
+        if round % 2 == 0 {
+            accepted.set(&next)
+        } else {
+            write(&next)
+        }
+        let is_rejected = async || {
+            produce(50).await?;
+            Ok(accepted.rejected() > before)
+        };
+        wait_until(Deadline::seconds(60), "an insert is rejected", is_rejected).await.unwrap();
+        if round % 2 == 0 {
+            write(&next)
+        } else {
+            accepted.set(&next)
+        }
+        walk.committed(&process).await.unwrap();
+    }
+    process.end(Signal::Terminate, Deadline::seconds(30)).await.unwrap();
+    std::fs::remove_file(&file).unwrap();
+    let produced = produced.load(Ordering::Relaxed);
+    assert_eq!(walk.database.count("events").await.unwrap(), produced, "no row is lost or doubled");
+    assert_eq!(walk.database.number("SELECT uniqExact(id) FROM events").await.unwrap(), produced);
+    let stderr = process.stderr();
+    assert!(!stderr.contains("s3cret") && !stderr.contains("dead letter"), "{stderr}");
 }

@@ -122,11 +122,30 @@ pub(super) fn place(clickhouse: &ClickHouse) -> (ClickHouseArgs, Access) {
         table: owned(&clickhouse.table),
     };
     let secret = |secret: &Secret| secret.reveal().to_owned();
+    let path = |file: &Text| Path::new(file.as_str()).to_owned();
+    // A file that cannot be read is an error of the writer, which names it.
+    let content = |file: &Text| {
+        let content = std::fs::read_to_string(file.as_str()).ok()?;
+        Some(content.trim_end_matches(['\r', '\n']).to_owned())
+    };
     let access = Access {
         user: clickhouse.user.as_ref().map(owned),
-        password: clickhouse.password.as_ref().map(secret),
-        bearer_token: clickhouse.bearer_token.as_ref().map(secret),
-        ca_certificate: clickhouse.ca_certificate.as_ref().map(|file| Path::new(file.as_str()).to_owned()),
+        password: clickhouse
+            .password
+            .as_ref()
+            .map(secret)
+            .or_else(|| clickhouse.password_file.as_ref().and_then(content)),
+        bearer_token: clickhouse
+            .bearer_token
+            .as_ref()
+            .map(secret)
+            .or_else(|| clickhouse.bearer_token_file.as_ref().and_then(content)),
+        ca_certificate: clickhouse.ca_certificate.as_ref().map(path),
+        client_certificate: clickhouse
+            .client_certificate
+            .as_ref()
+            .zip(clickhouse.client_key.as_ref())
+            .map(|(certificate, key)| (path(certificate), path(key))),
     };
     (place, access)
 }

@@ -185,6 +185,22 @@ fn check_table(pipeline: &Pipeline, clickhouse: &ClickHouse) -> anyhow::Result<(
         "clickhouse.ca_certificate needs a kmr that is built with --features tls"
     );
     ensure!(
+        clickhouse.client_certificate.is_none() || cfg!(feature = "tls"),
+        "clickhouse.client_certificate needs a kmr that is built with --features tls"
+    );
+    ensure!(
+        clickhouse.client_certificate.is_some() == clickhouse.client_key.is_some(),
+        "clickhouse.client_certificate and clickhouse.client_key belong together: set both"
+    );
+    ensure!(
+        clickhouse.password.is_none() || clickhouse.password_file.is_none(),
+        "clickhouse has both a password and a password_file: keep one"
+    );
+    ensure!(
+        clickhouse.bearer_token.is_none() || clickhouse.bearer_token_file.is_none(),
+        "clickhouse has both a bearer_token and a bearer_token_file: keep one"
+    );
+    ensure!(
         pipeline.source.tombstones != Tombstones::Keep,
         "source.tombstones = \"keep\" is for the sinks kafka and stdout: a table has no row without a payload"
     );
@@ -307,6 +323,21 @@ max_age = "2s"
             ("unknown_column = \"rest\"\n", "", "json.unknown_column"),
             ("[\"a:9092\", \"b:9092\"]", "[]", "source.brokers is empty"),
             ("missing = \"reject\"", "leave_out = true", "columns.environment"),
+            (
+                "[orders.clickhouse]\n",
+                "[orders.clickhouse]\nclient_key = \"k\"\n",
+                "client_key belong together",
+            ),
+            (
+                "[orders.clickhouse]\n",
+                "[orders.clickhouse]\npassword_file = \"f\"\npassword = \"s3cret\"\n",
+                "keep one",
+            ),
+            (
+                "[orders.clickhouse]\n",
+                "[orders.clickhouse]\nbearer_token_file = \"f\"\nbearer_token = \"s3cret\"\n",
+                "keep one",
+            ),
         ] {
             let text = wrong(from, to);
             assert!(text.contains("pipeline `orders`") && text.contains(expected), "{text}");

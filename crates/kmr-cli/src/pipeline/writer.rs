@@ -24,7 +24,7 @@ pub(super) fn writer(pipeline: &Pipeline, clickhouse: &ClickHouse) -> ClickHouse
         .max_bytes(batch.max_bytes.0)
         .max_age(batch.max_age.0)
         .attempt_timeout(batch.attempt_timeout.0)
-        .start_timeout(pipeline.start_timeout.0)
+        .start_timeout(clickhouse.start_timeout.0)
         .out_of_range_policy(match pipeline.json.out_of_range {
             OutOfRange::Reject => sink::OutOfRange::Reject,
             OutOfRange::Saturate => sink::OutOfRange::Saturate,
@@ -50,12 +50,22 @@ fn with_access(mut writer: ClickHouseWriter<JsonRow>, clickhouse: &ClickHouse) -
     if let Some(password) = &clickhouse.password {
         writer = writer.password(password.reveal());
     }
+    if let Some(file) = &clickhouse.password_file {
+        writer = writer.password_file(file.as_str());
+    }
     if let Some(token) = &clickhouse.bearer_token {
         writer = writer.bearer_token(token.reveal());
+    }
+    if let Some(file) = &clickhouse.bearer_token_file {
+        writer = writer.bearer_token_file(file.as_str());
     }
     #[cfg(feature = "tls")]
     if let Some(file) = &clickhouse.ca_certificate {
         writer = writer.ca_certificate(file.as_str());
+    }
+    #[cfg(feature = "tls")]
+    if let (Some(certificate), Some(key)) = (&clickhouse.client_certificate, &clickhouse.client_key) {
+        writer = writer.client_certificate(certificate.as_str(), key.as_str());
     }
     clickhouse.settings.iter().fold(writer, |writer, (name, value)| writer.setting(name, value))
 }

@@ -1,18 +1,21 @@
 //! The options of a writer that concern the server, and the checks before anything is connected.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::HeaderMap;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::header::HeaderValue;
 
+use crate::clickhouse::access_token::TokenProvider;
 use crate::clickhouse::batch::limits::RejectionLimits;
 use crate::clickhouse::compression::Compression;
 use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::http::credentials::{Credentials, Source, header_value};
 use crate::clickhouse::http::endpoint::{Endpoint, Secret, Timeouts, Url, address};
 use crate::clickhouse::http::settings::{Pins, is_pinned};
 #[cfg(feature = "clickhouse-tls")]
-use crate::clickhouse::http::tls::Tls;
+use crate::clickhouse::http::tls::{Certificates, Tls, TlsFiles};
 use crate::clickhouse::json::JsonOptions;
 use crate::clickhouse::table::name::quoted;
 use crate::clickhouse::table::ranges::OutOfRange;
@@ -43,10 +46,12 @@ pub(crate) struct Config {
     pub(crate) database: Option<String>,
     pub(crate) user: Option<String>,
     pub(crate) password: Option<Secret>,
+    pub(crate) password_file: Option<PathBuf>,
     pub(crate) token: Option<Secret>,
-    /// A PEM file of CA certificates.
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) token_from: Option<TokenProvider>,
     #[cfg(feature = "clickhouse-tls")]
-    pub(crate) ca: Option<std::path::PathBuf>,
+    pub(crate) tls: TlsFiles,
     pub(crate) settings: Vec<(String, String)>,
     /// Replicas that must store a batch before it counts as inserted.
     pub(crate) quorum: Option<u32>,
@@ -90,11 +95,12 @@ const RESERVED: &[&str] = &[
     "wait_for_async_insert",
 ];
 
+/// Connections to a paused service of ClickHouse Cloud time out until it has started, which takes
+/// a minute or two.
+const START_TIMEOUT: Duration = Duration::from_secs(300);
+
 /// The part of the response timeout that the server waits for a quorum.
 const QUORUM_WAIT: f64 = 0.8;
-
-/// Shorter passwords are not redacted: they occur in many words, so redaction would reveal them.
-const SHORTEST_SECRET: usize = 4;
 
 impl Config {
     /// The default options.
@@ -105,9 +111,12 @@ impl Config {
             database: None,
             user: None,
             password: None,
+            password_file: None,
             token: None,
+            token_file: None,
+            token_from: None,
             #[cfg(feature = "clickhouse-tls")]
-            ca: None,
+            tls: TlsFiles::default(),
             settings: Vec::new(),
             quorum: None,
             record_columns: RecordColumns::new(),
@@ -122,7 +131,7 @@ impl Config {
                 write: Duration::from_secs(5),
                 response: Duration::from_secs(15),
             },
-            start_timeout: Duration::from_secs(30),
+            start_timeout: START_TIMEOUT,
             json: JsonOptions::new(),
         }
     }
@@ -140,13 +149,60 @@ impl Config {
         if let Some(problem) = self.limits.problem() {
             return Err(config(problem));
         }
-        if self.token.is_some() && (self.user.is_some() || self.password.is_some()) {
-            return Err(config("both a token and a user or password are set: use .bearer_token() alone"));
-        }
-        self.urls.iter().map(|url| self.endpoint(url)).collect()
+        let shared = Shared {
+            credentials: Arc::new(Credentials::new(self.user.clone(), self.source()?)?),
+            #[cfg(feature = "clickhouse-tls")]
+            certificates: self.certificates()?,
+        };
+        self.urls.iter().map(|url| self.endpoint(url, &shared)).collect()
     }
 
-    fn endpoint(&self, url: &str) -> Result<Endpoint, ClickHouseError> {
+    /// The one source of credentials.
+    fn source(&self) -> Result<Source, ClickHouseError> {
+        let passwords = [
+            self.password.clone().map(Source::Password),
+            self.password_file.clone().map(Source::PasswordFile),
+        ];
+        let tokens = [
+            self.token.clone().map(Source::Token),
+            self.token_file.clone().map(Source::TokenFile),
+            self.token_from.clone().map(Source::TokenFrom),
+        ];
+        let mut passwords = passwords.into_iter().flatten();
+        let mut tokens = tokens.into_iter().flatten();
+        let (password, token) = (passwords.next(), tokens.next());
+        if token.is_some() && (self.user.is_some() || password.is_some()) {
+            return Err(config("both a token and a user or password are set: use .bearer_token() alone"));
+        }
+        if passwords.next().is_some() {
+            return Err(config("two passwords are set: use one of .password() and .password_file()"));
+        }
+        if tokens.next().is_some() {
+            return Err(config(
+                "two tokens are set: use one of .bearer_token(), .bearer_token_file() and .bearer_token_from()",
+            ));
+        }
+        Ok(password.or(token).unwrap_or(Source::Nothing))
+    }
+
+    /// The certificates, if a URL needs them.
+    #[cfg(feature = "clickhouse-tls")]
+    fn certificates(&self) -> Result<Option<Arc<Certificates>>, ClickHouseError> {
+        let is_secure = |url: &String| Url::parse(url).is_ok_and(|url| url.secure);
+        if self.tls.client.is_some()
+            && let Some(url) = self.urls.iter().find(|url| !is_secure(url))
+            && let Ok(Url { host, port, .. }) = Url::parse(url)
+        {
+            let shown = address(&host, port);
+            return Err(config(format!("a client certificate needs https://, which {shown} does not have")));
+        }
+        if !self.urls.iter().any(is_secure) {
+            return Ok(None);
+        }
+        Ok(Some(Arc::new(Certificates::new(self.tls.clone()).map_err(config)?)))
+    }
+
+    fn endpoint(&self, url: &str, shared: &Shared) -> Result<Endpoint, ClickHouseError> {
         if self.table.is_empty() {
             return Err(config("the table's name is empty"));
         }
@@ -161,15 +217,17 @@ impl Config {
         let Url { secure, host, port, path } = Url::parse(url).map_err(config)?;
         check_scheme(secure, cfg!(feature = "clickhouse-tls"))?;
         #[cfg(feature = "clickhouse-tls")]
-        let tls = secure.then(|| Tls::new(&host, self.ca.as_deref())).transpose().map_err(config)?;
+        let certificates = shared.certificates.as_ref().filter(|_| secure).map(Arc::clone);
+        #[cfg(feature = "clickhouse-tls")]
+        let tls = certificates.map(|all| Tls::new(&host, all)).transpose().map_err(config)?;
         Ok(Endpoint {
             #[cfg(feature = "clickhouse-tls")]
             tls,
-            headers: self.headers(&host, port)?,
+            headers: headers(&host, port)?,
             host,
             port,
             path,
-            secrets: self.secrets(),
+            credentials: Arc::clone(&shared.credentials),
             settings: self.settings(),
             pins: Arc::new(Pins::new()),
             timeouts: self.timeouts,
@@ -189,62 +247,23 @@ impl Config {
         }
         settings
     }
+}
 
-    fn secrets(&self) -> Vec<Secret> {
-        let encoded =
-            self.padded_credentials().and_then(Result::ok).map(|text| Secret(text.replacen("Basic ", "", 1)));
-        let all = self.password.iter().chain(&self.token).cloned().chain(encoded);
-        // A proxy or a log may have removed the spaces around it.
-        let all = all.map(|secret| Secret(secret.0.trim().to_owned()));
-        all.filter(|secret| secret.0.len() >= SHORTEST_SECRET).collect()
-    }
+fn headers(host: &str, port: u16) -> Result<HeaderMap, ClickHouseError> {
+    let mut headers = HeaderMap::new();
+    headers.insert(hyper::header::HOST, header_value("host", &address(host, port))?);
+    headers.insert(
+        hyper::header::USER_AGENT,
+        HeaderValue::from_static(concat!("kmr-sinks/", env!("CARGO_PKG_VERSION"))),
+    );
+    Ok(headers)
+}
 
-    /// The credentials as basic authentication, for a user or a password with a space at an end: a
-    /// server removes spaces around the value of a header.
-    fn padded_credentials(&self) -> Option<Result<String, ClickHouseError>> {
-        let password = self.password.as_ref().map_or("", |password| &password.0);
-        let user = self.user.as_deref().unwrap_or("default");
-        if ![user, password].iter().any(|text| text.trim() != *text) {
-            return None;
-        }
-        if user.contains(':') {
-            return Some(Err(config(
-                "a user with a colon cannot have a user name or password with a space at an end: change one of them",
-            )));
-        }
-        use base64::Engine as _;
-        let encoded = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        Some(Ok(format!("Basic {encoded}")))
-    }
-
-    fn headers(&self, host: &str, port: u16) -> Result<HeaderMap, ClickHouseError> {
-        let mut headers = HeaderMap::new();
-        headers.insert(hyper::header::HOST, header_value("host", &address(host, port))?);
-        headers.insert(
-            hyper::header::USER_AGENT,
-            HeaderValue::from_static(concat!("kmr-sinks/", env!("CARGO_PKG_VERSION"))),
-        );
-        if let Some(credentials) = self.padded_credentials() {
-            let mut value = header_value("password", &credentials?)?;
-            value.set_sensitive(true);
-            headers.insert(hyper::header::AUTHORIZATION, value);
-            return Ok(headers);
-        }
-        if let Some(user) = &self.user {
-            headers.insert(HeaderName::from_static("x-clickhouse-user"), header_value("user", user)?);
-        }
-        if let Some(password) = &self.password {
-            let mut value = header_value("password", &password.0)?;
-            value.set_sensitive(true);
-            headers.insert(HeaderName::from_static("x-clickhouse-key"), value);
-        }
-        if let Some(token) = &self.token {
-            let mut value = header_value("token", &format!("Bearer {}", token.0))?;
-            value.set_sensitive(true);
-            headers.insert(hyper::header::AUTHORIZATION, value);
-        }
-        Ok(headers)
-    }
+/// What all hosts share.
+struct Shared {
+    credentials: Arc<Credentials>,
+    #[cfg(feature = "clickhouse-tls")]
+    certificates: Option<Arc<Certificates>>,
 }
 
 fn config(problem: impl Into<String>) -> ClickHouseError {
@@ -259,17 +278,12 @@ fn check_scheme(secure: bool, has_tls: bool) -> Result<(), ClickHouseError> {
     Ok(())
 }
 
-fn header_value(what: &str, text: &str) -> Result<HeaderValue, ClickHouseError> {
-    HeaderValue::from_bytes(text.as_bytes())
-        .map_err(|_| config(format!("the {what} holds a character that no HTTP header can carry")))
-}
-
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
     pub(crate) fn endpoint(url: &str) -> Endpoint {
-        config_for(url).endpoint(url).unwrap()
+        config_for(url).endpoints().unwrap().remove(0)
     }
 
     fn config_for(url: &str) -> Config {
@@ -316,28 +330,6 @@ pub(crate) mod tests {
         for (secure, has_tls) in [(false, false), (false, true), (true, true)] {
             assert!(check_scheme(secure, has_tls).is_ok());
         }
-    }
-
-    #[test]
-    fn spaces_at_the_ends_of_credentials_are_kept() {
-        let headers = |user: &str, password: &str| {
-            let mut config = config_for("http://db");
-            (config.user, config.password) = (Some(user.into()), Some(Secret(password.into())));
-            config.endpoints().map(|endpoints| {
-                let endpoint = endpoints.into_iter().next().unwrap();
-                (endpoint.redact("d3JpdGVyOiBwYXNzIA==, Basic d3JpdGVyOiBwYXNzIA==, pass"), endpoint.headers)
-            })
-        };
-        let (shown, basic) = headers("writer", " pass ").unwrap();
-        assert_eq!(shown, "(hidden), Basic (hidden), (hidden)");
-        assert_eq!(basic["authorization"], "Basic d3JpdGVyOiBwYXNzIA==");
-        assert!(basic["authorization"].is_sensitive() && !basic.contains_key("x-clickhouse-key"));
-        let (_, plain) = headers("writer", "in side").unwrap();
-        assert_eq!(
-            (plain["x-clickhouse-key"].as_bytes(), plain.get("authorization")),
-            (&b"in side"[..], None)
-        );
-        assert!(headers("a:b", "pass ").unwrap_err().to_string().contains("colon"));
     }
 
     #[test]

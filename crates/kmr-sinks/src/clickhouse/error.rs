@@ -5,6 +5,8 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
+use kmr_core::BoxError;
+
 use crate::clickhouse::error_code::{ErrorClass, Stored};
 use crate::clickhouse::json::JsonError;
 
@@ -37,6 +39,39 @@ pub enum ClickHouseError {
         address: String,
         /// The error of the TLS handshake.
         source: io::Error,
+    },
+
+    /// The server rejects the client's certificate, or requires one.
+    #[error(
+        "ClickHouse at {address} rejects the client's certificate, or requires one; set a valid one with \
+         .client_certificate(), of a CA that the server trusts"
+    )]
+    #[non_exhaustive]
+    RejectedCertificate {
+        /// Host and port.
+        address: String,
+        /// The error of the TLS connection.
+        source: BoxError,
+    },
+
+    /// The closure of [`bearer_token_from`](super::ClickHouseWriter::bearer_token_from) returned no
+    /// token. Nothing was sent.
+    #[error("no token from the closure of .bearer_token_from(): {problem}; a retry calls it again")]
+    #[non_exhaustive]
+    NoToken {
+        /// Its error, without tokens.
+        problem: String,
+    },
+
+    /// Credentials or certificates that worked before are rejected. They may be rotating, so a
+    /// retry reads them again.
+    #[error("{problem}; it worked before, so kmr tries again for {left:?} whether a rotation ends")]
+    #[non_exhaustive]
+    Rotating {
+        /// The error of the server or of the TLS handshake.
+        problem: String,
+        /// The time after which it is permanent.
+        left: Duration,
     },
 
     /// A phase of a request exceeded its limit. The batch may have been stored.
@@ -289,6 +324,7 @@ impl ClickHouseError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::TimedOut { .. } | Self::Broken { .. } => true,
+            Self::NoToken { .. } | Self::Rotating { .. } => true,
             Self::Exception { class, .. } => class.is_retryable(),
             Self::Status { retryable, .. } | Self::Probe { retryable, .. } => *retryable,
             _ => false,
@@ -305,6 +341,12 @@ impl ClickHouseError {
             Self::Status { retryable: true, .. } | Self::NotClickHouse { .. } => Stored::Unknown,
             _ => Stored::Nothing,
         }
+    }
+
+    /// Whether a certificate is not trusted, that of the server or of the client.
+    #[cfg(feature = "clickhouse-tls")]
+    pub(crate) fn is_of_certificate(&self) -> bool {
+        matches!(self, Self::UntrustedCertificate { .. } | Self::RejectedCertificate { .. })
     }
 
     /// Whether the failed insert may have stored rows.

@@ -67,6 +67,7 @@
 // requests and reads responses. `table` describes the table and compares it with the row type.
 // `json` decodes JSON objects for the table's columns. `exactly_once` delivers planned blocks.
 // `writer` is the reducer, `started` what it shares once it has started.
+mod access_token;
 mod batch;
 mod compression;
 mod config;
@@ -85,6 +86,7 @@ mod writer;
 #[cfg(test)]
 mod tests;
 
+pub use access_token::AccessToken;
 pub use batch::receipt::InsertReceipt;
 pub use batch::row_type::ClickHouseRow;
 pub use batch::rows::EncodedRows;

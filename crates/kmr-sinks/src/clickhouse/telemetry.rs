@@ -1,5 +1,6 @@
 //! All log events of the ClickHouse sink, with their fields.
 
+use std::path::Path;
 use std::time::Duration;
 
 use kmr_core::error_chain;
@@ -20,8 +21,34 @@ pub(crate) fn window(window: &Window) {
     tracing::info!(name: "kmr.clickhouse.window", database, table, blocks, ?time, "ClickHouse table remembers tokens");
 }
 
-pub(crate) fn not_ready(address: &str, attempt: u32, error: &ClickHouseError, retry_in: Duration) {
-    tracing::warn!(name: "kmr.clickhouse.not_ready", address, attempt, error = error_chain(error), ?retry_in, "ClickHouse is not ready yet");
+pub(crate) fn credentials_rotated(file: &Path) {
+    let file = file.display();
+    tracing::info!(name: "kmr.clickhouse.credentials_rotated", %file, "credentials of ClickHouse changed: requests use the new ones");
+}
+
+pub(crate) fn certificates_rotated(files: &str) {
+    tracing::info!(name: "kmr.clickhouse.certificates_rotated", files, "certificates of ClickHouse changed: connections use the new ones");
+}
+
+/// Logged once, until the files are good again.
+pub(crate) fn rotation_incomplete(problem: &str) {
+    tracing::warn!(
+        name: "kmr.clickhouse.rotation_incomplete",
+        problem,
+        "changed credentials or certificates cannot be used: kmr keeps those before them, and reads the files again"
+    );
+}
+
+pub(crate) fn token_not_refreshed(error: &ClickHouseError) {
+    tracing::warn!(
+        name: "kmr.clickhouse.token_not_refreshed",
+        error = error_chain(error),
+        "token not refreshed: kmr uses the one before it, which has not expired, and tries again"
+    );
+}
+
+pub(crate) fn not_ready(address: &str, attempt: u32, error: &ClickHouseError, waits_for: Duration) {
+    tracing::warn!(name: "kmr.clickhouse.not_ready", address, attempt, error = error_chain(error), ?waits_for, "ClickHouse is not ready yet");
 }
 
 /// A server before 26.4.

@@ -1,7 +1,9 @@
 //! The ClickHouse reducer: its options and its open batch.
 
 use std::fmt;
+use std::future::Future;
 use std::marker::PhantomData;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use async_trait::async_trait;
 use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, Reducer};
 
 use crate::batch_setters::batch_setters;
+use crate::clickhouse::access_token::{AccessToken, TokenProvider};
 use crate::clickhouse::batch::open_batch::OpenBatch;
 use crate::clickhouse::batch::receipt::InsertReceipt;
 use crate::clickhouse::batch::row_type::ClickHouseRow;
@@ -17,6 +20,8 @@ use crate::clickhouse::compression::Compression;
 use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Secret;
+#[cfg(feature = "clickhouse-tls")]
+use crate::clickhouse::http::tls::ClientFiles;
 use crate::clickhouse::json::{JsonOptions, JsonRow};
 use crate::clickhouse::metrics::InsertMetrics;
 use crate::clickhouse::started::Started;
@@ -92,11 +97,76 @@ impl<R: ClickHouseRow> ClickHouseWriter<R> {
         self
     }
 
+    /// A file whose content is the bearer token, without the line break at its end. It can change
+    /// while the writer runs, as with [`password_file`](Self::password_file).
+    pub fn bearer_token_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.config.token_file = Some(file.into());
+        self
+    }
+
+    /// A closure that returns bearer tokens, for tokens that expire.
+    ///
+    /// The writer calls it before the first request, and again after 80 % of the token's lifetime
+    /// ([`AccessToken::expires_in`]) or when the server has rejected the token. Then it repeats the
+    /// request once, at once, with the next token. It runs once at a time, for at most
+    /// [`response_timeout`](Self::response_timeout). While its token is valid, other requests do
+    /// not wait.
+    ///
+    /// # Errors
+    /// An error of the closure, or its time limit, is retryable. The message has the closure's
+    /// error, and never a token. If the token has not expired yet, it is logged only. A token that
+    /// is rejected again is an error as with [`password_file`](Self::password_file).
+    ///
+    /// # Examples
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use kmr_sinks::clickhouse::{AccessToken, ClickHouseWriter, JsonRow};
+    ///
+    /// async fn fetch() -> std::io::Result<AccessToken> {
+    ///     // Ask the identity provider.
+    ///     Ok(AccessToken::new("eyJhbGciOi").expires_in(Duration::from_secs(3600)))
+    /// }
+    ///
+    /// let writer = ClickHouseWriter::<JsonRow>::new("https://db:8443", "events");
+    /// let writer = writer.bearer_token_from(fetch);
+    /// ```
+    pub fn bearer_token_from<F, T, E>(mut self, provider: F) -> Self
+    where
+        F: Fn() -> T + Send + Sync + 'static,
+        T: Future<Output = Result<AccessToken, E>> + Send + 'static,
+        E: Into<BoxError>,
+    {
+        self.config.token_from = Some(TokenProvider::new(provider));
+        self
+    }
+
     /// A PEM file of the CA certificates that `https` servers are checked against, instead of the
-    /// system's. It is read at the start.
+    /// system's. It can change while the writer runs, as with
+    /// [`client_certificate`](Self::client_certificate).
     #[cfg(feature = "clickhouse-tls")]
-    pub fn ca_certificate(mut self, file: impl Into<std::path::PathBuf>) -> Self {
-        self.config.ca = Some(file.into());
+    pub fn ca_certificate(mut self, file: impl Into<PathBuf>) -> Self {
+        self.config.tls.ca = Some(file.into());
+        self
+    }
+
+    /// PEM files of the client's certificate, with its chain, and of its key, for servers that
+    /// require one (mutual TLS). All hosts must be `https`. The key must not be encrypted.
+    ///
+    /// The files can change while the writer runs. It compares their content before a request, at
+    /// most once every 2 s, and at once after a handshake has failed because of a certificate. New
+    /// connections use the new certificates, and no connection with the old ones is used again. A
+    /// key that does not fit its certificate, as in the middle of a rotation, keeps the old pair
+    /// and logs a warning. A certificate that is rejected after one of these files was accepted is
+    /// retryable for 2 minutes.
+    ///
+    /// # Errors
+    /// The start names a file that cannot be read, is empty, holds no PEM, or does not fit the
+    /// other one.
+    #[cfg(feature = "clickhouse-tls")]
+    pub fn client_certificate(mut self, certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Self {
+        let files = ClientFiles { certificate: certificate.into(), key: key.into() };
+        self.config.tls.client = Some(files);
         self
     }
 
@@ -104,6 +174,24 @@ impl<R: ClickHouseRow> ClickHouseWriter<R> {
     /// it.
     pub fn password(mut self, password: impl Into<String>) -> Self {
         self.config.password = Some(Secret(password.into()));
+        self
+    }
+
+    /// A file whose content is the user's password, without the line break at its end. It can
+    /// change while the writer runs.
+    ///
+    /// The writer reads it again before a request, at most once every 2 s, and at once after the
+    /// server has rejected the password. Then it repeats the request once, at once, with the new
+    /// password. A file that cannot be read or is empty keeps the password before it and logs a
+    /// warning.
+    ///
+    /// # Errors
+    /// The start names a file that cannot be read, is empty, has several lines or more than 1 MiB.
+    /// A password that is rejected at the start is an error at once. Server and file may change one
+    /// after the other: after the server has accepted a password of the file, a rejection is
+    /// retryable for 2 minutes, and then it stops the consumer.
+    pub fn password_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.config.password_file = Some(file.into());
         self
     }
 
@@ -242,7 +330,10 @@ impl<R: ClickHouseRow> ClickHouseWriter<R> {
         self
     }
 
-    /// How long the start waits for an unavailable server. Default 30 s; 0 tries once.
+    /// How long the start waits for an unavailable server. Default 5 min; 0 tries once. A paused
+    /// service of ClickHouse Cloud needs a minute or two until it accepts connections. A wrong
+    /// password, an unknown table and a certificate that is not trusted fail at once. The log shows
+    /// the first failure, and one each 30 s.
     pub fn start_timeout(mut self, timeout: Duration) -> Self {
         self.config.start_timeout = timeout;
         self

@@ -78,7 +78,7 @@ pub(super) struct Pipeline {
     /// Time to finish partitions when they are revoked, and at the end.
     #[serde(default = "drain_timeout")]
     pub(super) drain_timeout: Time,
-    /// Time to reach the servers at the start.
+    /// Time to reach the brokers at the start.
     #[serde(default = "start_timeout")]
     pub(super) start_timeout: Time,
     #[serde(default)]

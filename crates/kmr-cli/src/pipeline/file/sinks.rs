@@ -49,8 +49,21 @@ pub(crate) struct ClickHouse {
     pub(crate) database: Option<Text>,
     pub(crate) user: Option<Text>,
     pub(crate) password: Option<Secret>,
+    /// A file of the user's password, which is read again when it changes.
+    pub(crate) password_file: Option<Text>,
     pub(crate) bearer_token: Option<Secret>,
+    /// A file of the token, which is read again when it changes.
+    pub(crate) bearer_token_file: Option<Text>,
+    /// A PEM file of CA certificates, which is read again when it changes.
     pub(crate) ca_certificate: Option<Text>,
+    /// A PEM file of the client's certificate, which is read again when it changes.
+    pub(crate) client_certificate: Option<Text>,
+    /// A PEM file of its key, which is read again when it changes.
+    pub(crate) client_key: Option<Text>,
+    /// Time to reach ClickHouse at the start. A paused service of ClickHouse Cloud needs a minute
+    /// or two.
+    #[serde(default = "start_timeout")]
+    pub(crate) start_timeout: Time,
     #[serde(default)]
     pub(crate) compression: Compression,
     pub(crate) insert_quorum: Option<u32>,
@@ -59,6 +72,10 @@ pub(crate) struct ClickHouse {
     /// Settings of ClickHouse.
     #[serde(default)]
     pub(crate) settings: Settings,
+}
+
+fn start_timeout() -> Time {
+    Time::from_secs(300)
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

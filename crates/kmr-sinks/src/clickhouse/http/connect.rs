@@ -13,7 +13,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::{sleep, timeout};
 
 use crate::clickhouse::error::{ClickHouseError, Phase};
-use crate::clickhouse::http::endpoint::Endpoint;
+use crate::clickhouse::http::endpoint::{Endpoint, InUse};
 use crate::clickhouse::http::stream::Stream;
 
 /// Wait before the next address of a name is tried too. RFC 8305 recommends 250 ms: a working
@@ -24,28 +24,42 @@ const NEXT_ADDRESS: Duration = Duration::from_millis(250);
 ///
 /// # Cancel safety
 /// Dropping the future closes the connection.
-pub(crate) async fn connect(endpoint: &Endpoint) -> Result<Stream, ClickHouseError> {
+pub(crate) async fn connect(
+    endpoint: &Endpoint,
+    certificates: Option<&InUse>,
+) -> Result<Stream, ClickHouseError> {
     let limit = endpoint.timeouts.connect;
-    let connected = timeout(limit, connect_and_secure(endpoint)).await;
+    let connected = timeout(limit, connect_and_secure(endpoint, certificates)).await;
     connected.unwrap_or_else(|_| {
         Err(ClickHouseError::TimedOut { address: endpoint.address(), phase: Phase::Connect, limit })
     })
 }
 
-async fn connect_and_secure(endpoint: &Endpoint) -> Result<Stream, ClickHouseError> {
+async fn connect_and_secure(
+    endpoint: &Endpoint,
+    certificates: Option<&InUse>,
+) -> Result<Stream, ClickHouseError> {
     let unreachable = |source| ClickHouseError::Unreachable { address: endpoint.address(), source };
     let addresses = lookup_host((endpoint.host.as_str(), endpoint.port)).await.map_err(unreachable)?;
     let stream = connect_any(addresses.collect()).await.map_err(unreachable)?;
     stream.set_nodelay(true).map_err(unreachable)?;
     #[cfg(feature = "clickhouse-tls")]
-    if let Some(tls) = &endpoint.tls {
-        use crate::clickhouse::http::tls::is_certificate_error;
-        let secured = tls.connect(stream).await.map_err(|source| match is_certificate_error(&source) {
-            true => ClickHouseError::UntrustedCertificate { address: endpoint.address(), source },
-            false => unreachable(source),
+    if let (Some(tls), Some(certificates)) = (&endpoint.tls, certificates) {
+        use crate::clickhouse::http::tls::{is_certificate_error, is_rejected_client};
+        let secured = tls.connect(certificates, stream).await.map_err(|source| {
+            let address = endpoint.address();
+            if is_certificate_error(&source) {
+                ClickHouseError::UntrustedCertificate { address, source }
+            } else if is_rejected_client(&source) {
+                ClickHouseError::RejectedCertificate { address, source: source.into() }
+            } else {
+                unreachable(source)
+            }
         })?;
         return Ok(Stream::Tls(Box::new(secured)));
     }
+    #[cfg(not(feature = "clickhouse-tls"))]
+    let _ = certificates;
     Ok(Stream::Plain(stream))
 }
 

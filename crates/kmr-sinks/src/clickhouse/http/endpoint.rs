@@ -6,7 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use hyper::{HeaderMap, Uri};
+#[cfg(feature = "clickhouse-tls")]
+use kmr_core::error_chain;
 
+use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::http::credentials::Credentials;
 use crate::clickhouse::http::pool::Pool;
 use crate::clickhouse::http::settings::Pins;
 #[cfg(feature = "clickhouse-tls")]
@@ -37,9 +41,10 @@ pub(crate) struct Endpoint {
     pub(crate) port: u16,
     /// The URL's path: a proxy may serve ClickHouse below one.
     pub(crate) path: String,
+    /// Headers of every request, without the credentials.
     pub(crate) headers: HeaderMap,
-    /// Values that are removed from every text that the server sends.
-    pub(crate) secrets: Vec<Secret>,
+    /// Shared by all servers.
+    pub(crate) credentials: Arc<Credentials>,
     pub(crate) settings: Vec<(String, String)>,
     /// The settings that every request carries. A server may not know all of them.
     pub(crate) pins: Arc<Pins>,
@@ -75,11 +80,54 @@ impl Endpoint {
         target
     }
 
+    /// The certificates of the next connection. `None`: no TLS. `now` reads their files again in any
+    /// case.
+    #[cfg(feature = "clickhouse-tls")]
+    pub(crate) fn certificates(&self, now: bool) -> Option<InUse> {
+        self.tls.as_ref().map(|tls| tls.certificates.current(now))
+    }
+
+    /// None without TLS.
+    #[cfg(not(feature = "clickhouse-tls"))]
+    pub(crate) fn certificates(&self, _now: bool) -> Option<InUse> {
+        None
+    }
+
+    /// A request was completed with the current certificates.
+    pub(crate) fn certificates_accepted(&self) {
+        #[cfg(feature = "clickhouse-tls")]
+        if let Some(tls) = &self.tls {
+            tls.certificates.patience.accepted();
+        }
+    }
+
+    /// Makes the error of a certificate temporary, if the certificates may be rotating.
+    pub(crate) fn rotating(&self, error: ClickHouseError) -> ClickHouseError {
+        #[cfg(feature = "clickhouse-tls")]
+        if let Some(tls) = &self.tls
+            && error.is_of_certificate()
+            && let Some(left) = tls.certificates.patience.rejected()
+        {
+            return ClickHouseError::Rotating { problem: error_chain(&error), left };
+        }
+        error
+    }
+
     /// `text` without password and token, in case the server repeats them.
     pub(crate) fn redact(&self, text: &str) -> String {
-        let hide = |text: String, secret: &Secret| text.replace(&secret.0, "(hidden)");
-        self.secrets.iter().fold(text.to_owned(), hide)
+        self.credentials.redact(text)
     }
+}
+
+/// The certificates of a connection. A build without TLS has none.
+#[cfg(feature = "clickhouse-tls")]
+pub(crate) use crate::clickhouse::http::tls::InUse;
+
+/// A build without TLS has no certificates.
+#[cfg(not(feature = "clickhouse-tls"))]
+#[derive(Clone)]
+pub(crate) struct InUse {
+    pub(crate) number: u64,
 }
 
 /// Host and port in one text; an IPv6 address is bracketed.

@@ -5,6 +5,7 @@
 //!    request failed or was dropped is closed, so nothing completes that request later.
 //! 2. No task watches an idle connection. Before the server closes it, it is no longer used.
 //! 3. After a failure of a connection all idle ones of the server are closed.
+//! 4. A connection that was made with other certificates than the current ones is not used again.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -35,13 +36,15 @@ pub(crate) struct Open {
     pub(crate) sender: SendRequest<Segments>,
     pub(crate) connection: Pin<Box<Connection<TokioIo<Stream>, Segments>>>,
     opened: Instant,
+    /// The number of its certificates; 0 without TLS.
+    certificates: u64,
 }
 
 impl Open {
-    /// Prepares a new connection for requests.
-    pub(crate) async fn new(stream: Stream) -> Result<Self, hyper::Error> {
+    /// Prepares a new connection, made with these certificates, for requests.
+    pub(crate) async fn new(stream: Stream, certificates: u64) -> Result<Self, hyper::Error> {
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-        Ok(Self { sender, connection: Box::pin(connection), opened: Instant::now() })
+        Ok(Self { sender, connection: Box::pin(connection), opened: Instant::now(), certificates })
     }
 
     /// Whether the server keeps the connection open and the next request can be sent.
@@ -61,11 +64,13 @@ struct Idle {
 }
 
 impl Pool {
-    /// The connection that was used last, if one is still open.
-    pub(crate) async fn take(&self) -> Option<Open> {
+    /// The connection that was used last, if one is still open that was made with these
+    /// certificates. Closes those of earlier certificates.
+    pub(crate) async fn take(&self, certificates: u64) -> Option<Open> {
         loop {
             let mut idle = self.lock().pop()?;
-            if Instant::now() < idle.until && idle.open.is_idle().await {
+            let is_current = idle.open.certificates == certificates && Instant::now() < idle.until;
+            if is_current && idle.open.is_idle().await {
                 return Some(idle.open);
             }
         }

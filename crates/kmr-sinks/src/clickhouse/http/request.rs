@@ -19,9 +19,12 @@ use tokio::time::{Instant, sleep_until};
 use crate::clickhouse::error::{ClickHouseError, Phase};
 use crate::clickhouse::http::body::{Segments, UploadProgress};
 use crate::clickhouse::http::connect::connect;
-use crate::clickhouse::http::endpoint::{Endpoint, Timeouts};
+use crate::clickhouse::http::credentials::Issued;
+use crate::clickhouse::http::endpoint::{Endpoint, InUse, Timeouts};
 use crate::clickhouse::http::pool::Open;
-use crate::clickhouse::http::response::Response;
+use crate::clickhouse::http::response::{self, Response};
+#[cfg(feature = "clickhouse-tls")]
+use crate::clickhouse::http::tls::is_rejected_client;
 
 /// Sends `segments` as a POST to `target` and reads the response.
 ///
@@ -47,12 +50,54 @@ pub(crate) async fn post_with(
     segments: Vec<Bytes>,
     header: Option<(HeaderName, HeaderValue)>,
 ) -> Result<Response, ClickHouseError> {
+    let Endpoint { credentials, timeouts, .. } = endpoint;
+    let message = Message { target, segments, header };
+    let mut issued = credentials.current(timeouts.response).await?;
+    let mut response = send(endpoint, &message, &issued).await?;
+    // The server has done nothing of a request that it rejects so, so it is sent again at once.
+    if response.rejects_credentials()
+        && let Some(renewed) = credentials.after_rejection(&issued, timeouts.response).await?
+    {
+        response = send(endpoint, &message, &renewed).await?;
+        issued = renewed;
+    }
+    if !response.rejects_credentials() {
+        credentials.accepted();
+        return Ok(response);
+    }
+    credentials.reject(&issued);
+    match credentials.patience() {
+        None => Ok(response),
+        Some(left) => {
+            let problem = match response::check(&response, endpoint, "of the request") {
+                Err(error) => error.to_string(),
+                Ok(()) => "the credentials are rejected".to_owned(),
+            };
+            Err(ClickHouseError::Rotating { problem, left })
+        }
+    }
+}
+
+/// What is sent, apart from the headers of the endpoint and the credentials.
+struct Message<'m> {
+    target: &'m str,
+    segments: Vec<Bytes>,
+    header: Option<(HeaderName, HeaderValue)>,
+}
+
+/// Sends the message with these credentials.
+async fn send(
+    endpoint: &Endpoint,
+    message: &Message<'_>,
+    issued: &Issued,
+) -> Result<Response, ClickHouseError> {
     let progress = Arc::new(UploadProgress::default());
-    let mut request = request(endpoint, target, segments, header, &progress)?;
+    let mut request = request(endpoint, message, issued, &progress)?;
     let result = loop {
-        let (open, is_new) = match endpoint.pool.take().await {
+        let certificates = endpoint.certificates(false);
+        let (open, is_new) = match endpoint.pool.take(number(&certificates)).await {
             Some(open) => (open, false),
-            None => (new_connection(endpoint).await?, true),
+            None => (new_connection(endpoint, certificates).await?, true),
         };
         match exchange(endpoint, open, request, &progress).await {
             Exchange::Ended(result) => break result,
@@ -65,15 +110,44 @@ pub(crate) async fn post_with(
         // A server or a path that failed once has probably lost its other connections as well.
         false => endpoint.pool.clear(),
     }
+    if result.is_ok() {
+        endpoint.certificates_accepted();
+    }
     result
 }
 
-async fn new_connection(endpoint: &Endpoint) -> Result<Open, ClickHouseError> {
-    let stream = connect(endpoint).await.inspect_err(|_| endpoint.pool.clear())?;
-    Open::new(stream).await.map_err(|error| broken(endpoint, error))
+/// Opens a connection. After a handshake with an untrusted certificate, the files are read again.
+async fn new_connection(
+    endpoint: &Endpoint,
+    mut certificates: Option<InUse>,
+) -> Result<Open, ClickHouseError> {
+    let mut connected = connect(endpoint, certificates.as_ref()).await;
+    if let Err(ClickHouseError::UntrustedCertificate { .. }) = &connected {
+        let before = number(&certificates);
+        certificates = endpoint.certificates(true);
+        if number(&certificates) != before {
+            connected = connect(endpoint, certificates.as_ref()).await;
+        }
+    }
+    let stream =
+        connected.inspect_err(|_| endpoint.pool.clear()).map_err(|error| endpoint.rotating(error))?;
+    Open::new(stream, number(&certificates)).await.map_err(|error| broken(endpoint, error))
+}
+
+/// The number of a connection's certificates; 0 without TLS.
+fn number(certificates: &Option<InUse>) -> u64 {
+    certificates.as_ref().map_or(0, |certificates| certificates.number)
 }
 
 fn broken(endpoint: &Endpoint, source: hyper::Error) -> ClickHouseError {
+    #[cfg(feature = "clickhouse-tls")]
+    if is_rejected_client(&source) {
+        // The next request finds changed files.
+        endpoint.certificates(true);
+        let error =
+            ClickHouseError::RejectedCertificate { address: endpoint.address(), source: source.into() };
+        return endpoint.rotating(error);
+    }
     ClickHouseError::Broken { address: endpoint.address(), source }
 }
 
@@ -117,19 +191,19 @@ async fn exchange(
 
 fn request(
     endpoint: &Endpoint,
-    target: &str,
-    segments: Vec<Bytes>,
-    header: Option<(HeaderName, HeaderValue)>,
+    message: &Message<'_>,
+    issued: &Issued,
     progress: &Arc<UploadProgress>,
 ) -> Result<Request<Segments>, ClickHouseError> {
     let mut request = Request::builder()
         .method(Method::POST)
-        .uri(target)
-        .body(Segments::new(segments, Arc::clone(progress)))
+        .uri(message.target)
+        .body(Segments::new(message.segments.clone(), Arc::clone(progress)))
         .map_err(|_| ClickHouseError::Config("the URL's path is not valid".into()))?;
     *request.headers_mut() = endpoint.headers.clone();
-    if let Some((name, value)) = header {
-        request.headers_mut().insert(name, value);
+    request.headers_mut().extend(issued.headers.clone());
+    if let Some((name, value)) = &message.header {
+        request.headers_mut().insert(name, value.clone());
     }
     Ok(request)
 }

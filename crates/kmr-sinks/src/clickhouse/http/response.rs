@@ -9,7 +9,7 @@ use hyper::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::error_code::{classify, find_exception, remedy};
+use crate::clickhouse::error_code::{Stored, classify, find_exception, remedy};
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::status::meaning;
 
@@ -19,6 +19,9 @@ const BODY_LIMIT: usize = 4 << 20;
 const MESSAGE_CHARACTERS: usize = 1_000;
 /// Characters that an error repeats of a body that is not ClickHouse's.
 const QUOTED_CHARACTERS: usize = 200;
+
+/// Unknown user, wrong password, missing password, authentication failed.
+const CREDENTIALS: [u32; 4] = [192, 193, 194, 516];
 
 /// A response that was read to its end, or up to [`BODY_LIMIT`].
 pub(crate) struct Response {
@@ -53,6 +56,18 @@ impl Response {
     /// Whether ClickHouse itself responded: all its responses have headers of its own.
     pub(crate) fn is_clickhouse(&self) -> bool {
         self.headers.keys().any(|name| name.as_str().starts_with("x-clickhouse-"))
+    }
+
+    /// Whether the credentials were rejected before anything was done.
+    pub(crate) fn rejects_credentials(&self) -> bool {
+        let text = String::from_utf8_lossy(&self.body);
+        let header = self.header("x-clickhouse-exception-code").and_then(|code| code.parse().ok());
+        let found = find_exception(&text, self.status.is_success());
+        match header.or(found.map(|(code, _)| code)) {
+            // Another server behind this one can reject its credentials, after rows were stored.
+            Some(code) => CREDENTIALS.contains(&code) && classify(code, &text).1 == Stored::Nothing,
+            None => matches!(self.status.as_u16(), 401 | 403),
+        }
     }
 
     fn is_rejection_of_proxy(&self) -> bool {

@@ -19,6 +19,8 @@ use crate::clickhouse::telemetry;
 
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// Time between two log lines about a server that is not ready. The first one comes at once.
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// The options of the writer that its start needs.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,7 @@ where
     let deadline = Instant::now() + start_timeout;
     let mut wait = FIRST_WAIT;
     let mut attempt = 1;
+    let mut logged: Option<Instant> = None;
     loop {
         let host = hosts.pick(None);
         let endpoint = hosts.endpoint(host);
@@ -81,7 +84,11 @@ where
                 source: Box::new(error),
             });
         }
-        telemetry::not_ready(&endpoint.address(), attempt, &error, wait);
+        let now = Instant::now();
+        if logged.is_none_or(|logged| now >= logged + LOG_INTERVAL) {
+            logged = Some(now);
+            telemetry::not_ready(&endpoint.address(), attempt, &error, deadline - now);
+        }
         sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
         attempt += 1;

@@ -11,11 +11,14 @@ mod mock;
 mod planned_blocks;
 mod proxies;
 mod quorum;
+mod rotation;
 mod secrets;
 mod start;
 mod table;
 #[cfg(feature = "clickhouse-tls")]
 mod tls;
+#[cfg(feature = "clickhouse-tls")]
+mod tls_rotation;
 
 use std::io::Read;
 use std::time::Duration;

@@ -45,6 +45,9 @@ pub(super) struct Contents {
     pub(super) hashes: Vec<u32>,
     /// The table's engine; MergeTree, if not set.
     pub(super) engine: Option<&'static str>,
+    /// A header that every request needs; others are rejected and counted.
+    pub(super) required: Option<String>,
+    pub(super) denied: usize,
     /// Settings that a proxy removes.
     pub(super) removed: &'static [&'static str],
 }
@@ -93,7 +96,9 @@ impl Table {
                 let request = read_request(&mut stream).await;
                 let step = {
                     let mut contents = shared.lock().unwrap();
-                    if request.body.starts_with(ENGINE_REQUEST.as_bytes()) {
+                    if contents.denies(&request.head) {
+                        exception(516, "me: Authentication failed")
+                    } else if request.body.starts_with(ENGINE_REQUEST.as_bytes()) {
                         response("200 OK", &[], contents.system_tables)
                     } else if asks_for_settings(&request.head, &request.body) {
                         response("200 OK", &[], &settings_in_force(&request.head, contents.removed))
@@ -144,6 +149,12 @@ impl Contents {
             Act::Reject(step) | Act::StoreBut(step) => step,
             Act::Store => written(0),
         }
+    }
+
+    fn denies(&mut self, head: &str) -> bool {
+        let denies = self.required.as_ref().is_some_and(|header| !head.contains(&format!("{header}\r\n")));
+        self.denied += usize::from(denies);
+        denies
     }
 
     fn insert(&mut self, request: &Received, decide: &mut impl FnMut(usize, &[u64]) -> Act) -> MockStep {

@@ -16,28 +16,35 @@ use super::connections::{Reply, Server};
 use super::table::{Act, Table};
 use super::writer;
 
-struct Authority {
-    file: PathBuf,
+pub(super) struct Authority {
+    pub(super) file: PathBuf,
+    pub(super) pem: String,
     issuer: rcgen::Issuer<'static, rcgen::KeyPair>,
 }
 
 impl Authority {
-    fn new(name: &str) -> Self {
+    pub(super) fn new(name: &str) -> Self {
         let key = rcgen::KeyPair::generate().unwrap();
         let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         params.distinguished_name.push(rcgen::DnType::CommonName, name);
         let certificate = params.self_signed(&key).unwrap();
         let file = std::env::temp_dir().join(format!("kmr-{}-{name}.pem", std::process::id()));
-        std::fs::write(&file, certificate.pem()).unwrap();
-        Self { file, issuer: rcgen::Issuer::new(params, key) }
+        let pem = certificate.pem();
+        std::fs::write(&file, &pem).unwrap();
+        Self { file, pem, issuer: rcgen::Issuer::new(params, key) }
+    }
+
+    /// A certificate for `name`, and its key.
+    pub(super) fn issue(&self, name: &str) -> (rcgen::Certificate, rcgen::KeyPair) {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
     /// A proxy that terminates TLS for `name` before the server at `url`; returns its URL.
     async fn proxy(&self, name: &str, url: &str) -> String {
-        let key = rcgen::KeyPair::generate().unwrap();
-        let params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        let (certificate, key) = self.issue(name);
         let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
         let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
