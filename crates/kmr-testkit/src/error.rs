@@ -12,8 +12,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Why a server, a topic or a database cannot be used, or why a wait has failed.
 ///
-/// `Display` is the text without the cause, which [`source`](StdError::source) returns. `Debug` is
-/// the text with all causes, because that is what the test runner prints for a failed test.
+/// `{}` is the text without the cause, which [`source`](StdError::source) returns. `{:#}` is the
+/// text with all causes. So is `{:?}`, because the test runner prints that for a failed test.
 ///
 /// Clones are cheap: if a shared server cannot be started, each test gets the same error.
 #[derive(Clone)]
@@ -74,19 +74,22 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.inner.text)
-    }
-}
-
-impl fmt::Debug for Error {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")?;
+        f.write_str(&self.inner.text)?;
+        if !f.alternate() {
+            return Ok(());
+        }
         let mut cause = self.source();
         while let Some(error) = cause {
             write!(f, ": {error}")?;
             cause = error.source();
         }
         Ok(())
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:#}")
     }
 }
 
@@ -124,7 +127,10 @@ mod tests {
             .context(ErrorKind::Timeout, || "not within 5s".to_owned());
         let error = deep.unwrap_err();
         assert_eq!(format!("{error:?}"), "not within 5s: fetching metadata: no route");
-        assert_eq!(error.to_string(), "not within 5s");
+        assert_eq!(
+            (error.to_string(), format!("{error:#}")),
+            ("not within 5s".to_owned(), format!("{error:?}"))
+        );
         assert_eq!(error.clone().kind(), ErrorKind::Timeout);
     }
 }

@@ -57,12 +57,13 @@ pub(crate) async fn on_engine<T: Send + 'static>(
 
 /// A client of the engine, connected.
 pub(crate) async fn docker() -> Result<Docker> {
-    let docker = docker_client_instance().await;
-    let docker = docker.context(ErrorKind::NoEngine, || format!("no container engine is found. {REMEDY}"))?;
-    docker.ping().await.context(ErrorKind::NoEngine, || {
-        let at = std::env::var("DOCKER_HOST")
-            .map_or_else(|_| String::new(), |host| format!(" at DOCKER_HOST={host}"));
-        format!("no container engine answers{at}. {REMEDY}")
-    })?;
+    let docker = docker_client_instance().await.context(ErrorKind::NoEngine, no_engine)?;
+    docker.ping().await.context(ErrorKind::NoEngine, no_engine)?;
     Ok(docker)
+}
+
+fn no_engine() -> String {
+    let host =
+        std::env::var("DOCKER_HOST").map_or_else(|_| String::new(), |host| format!(" at DOCKER_HOST={host}"));
+    format!("no container engine answers{host}. {REMEDY}")
 }
