@@ -22,7 +22,7 @@ pub(crate) fn window(window: &Window) {
 }
 
 pub(crate) fn credentials_rotated(file: &Path) {
-    let file = &*file.to_string_lossy();
+    let file = file.display().to_string();
     tracing::info!(name: "kmr.clickhouse.credentials_rotated", file, "credentials of ClickHouse changed: requests use the new ones");
 }
 
