@@ -328,11 +328,7 @@ max_age = "2s"
                 "[orders.clickhouse]\nclient_key = \"k\"\n",
                 "client_key belong together",
             ),
-            (
-                "[orders.clickhouse]\n",
-                "[orders.clickhouse]\npassword_file = \"f\"\npassword = \"s3cret\"\n",
-                "keep one",
-            ),
+            ("[orders.clickhouse]\n", "[orders.clickhouse]\npassword_file = \"f\"\n", "keep one"),
             (
                 "[orders.clickhouse]\n",
                 "[orders.clickhouse]\nbearer_token_file = \"f\"\nbearer_token = \"s3cret\"\n",

@@ -22,8 +22,8 @@ pub(crate) fn window(window: &Window) {
 }
 
 pub(crate) fn credentials_rotated(file: &Path) {
-    let file = file.display();
-    tracing::info!(name: "kmr.clickhouse.credentials_rotated", %file, "credentials of ClickHouse changed: requests use the new ones");
+    let file = file.display().to_string();
+    tracing::info!(name: "kmr.clickhouse.credentials_rotated", file, "credentials of ClickHouse changed: requests use the new ones");
 }
 
 pub(crate) fn certificates_rotated(files: &str) {
