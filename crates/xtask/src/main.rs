@@ -23,6 +23,7 @@ mod bench;
 mod chaos;
 mod engine;
 mod figures;
+mod guide;
 mod images;
 mod packages;
 mod process;
