@@ -55,7 +55,7 @@ fn mdbook() -> Result<PathBuf> {
     cargo.args(["install", "mdbook", "--locked", "--debug", "--no-default-features", "--features", "search"]);
     cargo.args(["--version", VERSION, "--root"]).arg(&tools);
     cargo.env_remove("CARGO_TARGET_DIR").env("CARGO_PROFILE_DEV_DEBUG", "0");
-    logged(&mut cargo, Duration::from_secs(1800), "mdbook-install.log").context("installing mdBook")?;
+    logged(&mut cargo, Duration::from_secs(3600), "mdbook-install.log").context("installing mdBook")?;
     Ok(program)
 }
 
@@ -78,7 +78,7 @@ impl Pages {
         Ok(Self { folder: folder.to_path_buf(), texts })
     }
 
-    /// Sources that no page was made of: SUMMARY.md does not list them.
+    /// Sources that no page was made of, because the summary does not list them.
     fn unlisted(&self, sources: &Path) -> Result<Vec<String>> {
         let mut findings = Vec::new();
         for entry in std::fs::read_dir(sources)? {

@@ -1,6 +1,6 @@
 //! Checks of the house: line width of comments, links between documents, quotes of the code in
-//! documents, the table of log events, the index of the guide, names in the files for deployment, the words in use, import
-//! circles.
+//! documents, the table of log events, the index of the guide, names in the files for deployment,
+//! the words in use, import circles.
 //!
 //! Each reads the repository's files as text, so that all of them take less time than one
 //! compilation.
