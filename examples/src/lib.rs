@@ -91,3 +91,52 @@ pub fn expect_same<T: PartialEq + std::fmt::Debug>(
         Err(format!("{what}: found {found:?}, expected {expected:?}").into())
     }
 }
+
+/// Compiles and runs the blocks of code of the guide, a page each.
+#[cfg(doctest)]
+mod guide {
+    #[doc = include_str!("../../docs/guide/src/introduction.md")]
+    struct Introduction;
+
+    #[doc = include_str!("../../docs/guide/src/first-pipeline.md")]
+    struct FirstPipeline;
+
+    #[doc = include_str!("../../docs/guide/src/guarantees.md")]
+    struct Guarantees;
+
+    #[doc = include_str!("../../docs/guide/src/mapper.md")]
+    struct Mapper;
+
+    #[doc = include_str!("../../docs/guide/src/reducer.md")]
+    struct Reducer;
+
+    #[doc = include_str!("../../docs/guide/src/sink.md")]
+    struct Sink;
+
+    #[doc = include_str!("../../docs/guide/src/formats.md")]
+    struct Formats;
+
+    #[doc = include_str!("../../docs/guide/src/folds.md")]
+    struct Folds;
+
+    #[doc = include_str!("../../docs/guide/src/exactly-once.md")]
+    struct ExactlyOnce;
+
+    #[doc = include_str!("../../docs/guide/src/testing.md")]
+    struct Testing;
+
+    #[doc = include_str!("../../docs/guide/src/tuning.md")]
+    struct Tuning;
+
+    #[doc = include_str!("../../docs/guide/src/operating.md")]
+    struct Operating;
+
+    #[doc = include_str!("../../docs/guide/src/no-progress.md")]
+    struct NoProgress;
+
+    #[doc = include_str!("../../docs/guide/src/from-rdkafka.md")]
+    struct FromRdkafka;
+
+    #[doc = include_str!("../../docs/guide/src/from-arroyo.md")]
+    struct FromArroyo;
+}

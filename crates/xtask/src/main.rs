@@ -23,6 +23,7 @@ mod bench;
 mod chaos;
 mod engine;
 mod figures;
+mod guide;
 mod images;
 mod packages;
 mod process;
@@ -88,6 +89,8 @@ enum Command {
         #[arg(short, long)]
         verbose: bool,
     },
+    /// Builds the guide into docs/guide/book and checks its links, as the doc step does
+    Guide,
     /// The container engine, the images, and servers to try things on by hand
     Services {
         #[command(subcommand)]
@@ -152,6 +155,7 @@ fn run(arguments: Arguments) -> Result<bool> {
         Command::Valgrind { arguments } => steps::valgrind(&arguments),
         Command::Bench { arguments } => bench::run(&arguments),
         Command::Words { verbose } => style::count_words(verbose).map(|()| true),
+        Command::Guide => guide::build().map(|findings| findings == 0),
         Command::Services { action } => {
             match action {
                 Services::Prepare => drop(servers::prepare_and_leave()?),

@@ -16,7 +16,7 @@ use clap::ValueEnum;
 use crate::engine::Engine;
 use crate::style::{self, Check};
 use crate::summary::{Failures, Line, Summary, Tests};
-use crate::{figures, images, packages, process, promtool, root};
+use crate::{figures, guide, images, packages, process, promtool, root};
 
 /// The steps, in the order in which they run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -31,7 +31,7 @@ pub(crate) enum Step {
     Features,
     /// Unit, property, mock-cluster, compile-fail and doc tests
     Unit,
-    /// Documentation, warnings denied
+    /// Documentation, warnings denied; the guide, and its links
     Doc,
     /// The demo on its embedded cluster, in the release profile (only with `--only demo`)
     Demo,
@@ -81,6 +81,9 @@ pub(crate) fn run(selection: &Selection) -> Result<bool> {
         }
         for check in checks(*step) {
             summary.add(run_check(check.name, || check.run()));
+        }
+        if *step == Step::Doc {
+            summary.add(run_check("guide", guide::build));
         }
         if *step == Step::Integration && selection.arguments.is_empty() {
             summary.add(run_check("alert rules", promtool::check));
@@ -199,9 +202,15 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
 fn checks(step: Step) -> &'static [Check] {
     match step {
         Step::Fmt => &[style::COLUMNS],
-        Step::Style => {
-            &[style::DEPLOYMENT, style::IMPORTS, style::LINKS, style::LOG_EVENTS, style::QUOTES, style::WORDS]
-        }
+        Step::Style => &[
+            style::DEPLOYMENT,
+            style::GUIDE_INDEX,
+            style::IMPORTS,
+            style::LINKS,
+            style::LOG_EVENTS,
+            style::QUOTES,
+            style::WORDS,
+        ],
         _ => &[],
     }
 }

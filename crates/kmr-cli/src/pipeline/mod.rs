@@ -27,6 +27,8 @@ mod file;
 mod filter;
 mod fold;
 mod graph;
+#[cfg(test)]
+mod guide;
 mod init;
 mod load;
 mod problem;

@@ -56,7 +56,8 @@ pub(crate) fn read_all(root: &Path) -> Result<Vec<SourceFile>> {
 }
 
 fn is_ours(folder: &str) -> bool {
-    folder != "target" && (!folder.starts_with('.') || HIDDEN_FOLDERS.contains(&folder))
+    // `book` is the built guide.
+    folder != "target" && folder != "book" && (!folder.starts_with('.') || HIDDEN_FOLDERS.contains(&folder))
 }
 
 fn read(root: &Path, path: &Path) -> Result<SourceFile> {

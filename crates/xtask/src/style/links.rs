@@ -260,7 +260,7 @@ pub(crate) fn anchors(text: &str) -> HashSet<String> {
 }
 
 /// Lower case, without punctuation, a hyphen for each space.
-fn anchor(title: &str) -> String {
+pub(crate) fn anchor(title: &str) -> String {
     // Of a link the text remains.
     let mut text = title.to_owned();
     while let Some(at) = text.find("](") {

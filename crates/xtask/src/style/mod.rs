@@ -1,6 +1,6 @@
 //! Checks of the house: line width of comments, links between documents, quotes of the code in
-//! documents, the table of log events, names in the files for deployment, the words in use, import
-//! circles.
+//! documents, the table of log events, the index of the guide, names in the files for deployment,
+//! the words in use, import circles.
 //!
 //! Each reads the repository's files as text, so that all of them take less time than one
 //! compilation.
@@ -8,6 +8,7 @@
 mod columns;
 mod deployment;
 mod files;
+mod guide_index;
 mod imports;
 mod links;
 mod log_events;
@@ -48,6 +49,7 @@ pub(crate) struct Check {
 
 pub(crate) const COLUMNS: Check = Check { name: "columns", find: columns::check };
 pub(crate) const DEPLOYMENT: Check = Check { name: "deployment", find: deployment::check };
+pub(crate) const GUIDE_INDEX: Check = Check { name: "index of the guide", find: guide_index::check };
 pub(crate) const IMPORTS: Check = Check { name: "import circles", find: imports::check };
 pub(crate) const LINKS: Check = Check { name: "links", find: links::check };
 pub(crate) const LOG_EVENTS: Check = Check { name: "log events", find: log_events::check };
