@@ -60,7 +60,7 @@ fn commands_of_the_guide_are_accepted() {
         for line in text.lines().filter(|line| line.starts_with("kmr ")) {
             let mut words = words(line);
             if has_topic && words.get(1).is_some_and(|word| word == "dlq") {
-                words.splice(2..2, ["--dead-letter-topic", "orders.dead"].map(str::to_owned));
+                words.extend(["--dead-letter-topic", "orders.dead"].map(str::to_owned));
             }
             if let Err(error) = Cli::try_parse_from(words) {
                 panic!("{place}: {line}: {error}");
