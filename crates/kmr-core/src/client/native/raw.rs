@@ -40,6 +40,7 @@ macro_rules! return_numbers {
         /// # Safety
         /// As for the function of librdkafka with this name.
         #[inline]
+        #[allow(clippy::too_many_arguments, reason = "the library decides")]
         pub(super) unsafe fn $name($($argument: $type),*) -> i32 {
             type Typed = unsafe extern "C" fn($($type),*) -> rd::rd_kafka_resp_err_t;
             type Number = unsafe extern "C" fn($($type),*) -> i32;

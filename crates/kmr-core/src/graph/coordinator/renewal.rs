@@ -92,15 +92,15 @@ impl Coordinator {
         };
         self.setup.options.listeners.gone(gone, RebalanceEvent::Revoked);
         let Drained { settled, .. } = drained;
-        ended_by(stop, settled.map_err(NoClient::Failed)?)
+        ended_by(stop, &settled.map_err(NoClient::Failed)?)
     }
 }
 
 /// A stop request that came during the drain ends the consumer after it.
-fn ended_by(stop: Option<StopRequest>, settled: Vec<AssignmentReport>) -> Result<(), NoClient> {
-    match (stop, left_over(&settled)) {
+fn ended_by(stop: Option<StopRequest>, settled: &[AssignmentReport]) -> Result<(), NoClient> {
+    match (stop, left_over(settled)) {
         (None, _) => Ok(()),
         (Some(stop), None) => Err(NoClient::Stopped(stop)),
-        (Some(_), Some(what)) => Err(NoClient::Failed(unfinished(what, &settled))),
+        (Some(_), Some(what)) => Err(NoClient::Failed(unfinished(what, settled))),
     }
 }
