@@ -8,7 +8,9 @@ use testcontainers::core::WaitFor;
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as _};
 
-use super::{Guard, Image, docker, on_engine, runtime};
+use super::client::{docker, on_engine, runtime};
+use super::guard::Guard;
+use super::image::Image;
 use crate::error::{BoxError, Context as _, ErrorKind, Result};
 
 /// Timeout of an orderly stop, after which the engine kills the process. On a busy machine a broker

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::container::State;
-use super::{Container, REMEDY};
+use super::client::REMEDY;
+use super::container::{Container, State};
 use crate::deadline::{Deadline, Found, poll_until};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
@@ -223,11 +223,6 @@ impl<T: Clone> Shared<T> {
     pub(crate) async fn get(&self, start: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
         self.0.get_or_init(async || start().await).await.clone()
     }
-}
-
-/// The value of an environment variable, if it is set and not empty.
-pub(crate) fn given_address(variable: &str) -> Option<String> {
-    std::env::var(variable).ok().filter(|address| !address.is_empty())
 }
 
 #[cfg(test)]
