@@ -221,7 +221,8 @@ impl<T: Clone> Shared<T> {
 
     /// The server. After a failed start all tests get the same error without another attempt.
     pub(crate) async fn get(&self, start: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
-        self.0.get_or_init(async || start().await).await.clone()
+        // Boxed, because the futures of whole tests contain it.
+        self.0.get_or_init(async || Box::pin(start()).await).await.clone()
     }
 }
 
