@@ -1,6 +1,6 @@
 //! What the integration tests of kmr need beyond [`kmr_testkit`], which starts Kafka and
-//! ClickHouse: the consumer under test as a process, proxies with faults, a broker with permissions,
-//! a browser, images of kmr.
+//! ClickHouse: the consumer under test as a process, proxies with faults, a broker with
+//! permissions, a browser, images of kmr.
 //!
 //! ```text
 //! use integration_tests::{ClickHouse, Deadline, Kafka, Message, test_name, wait_until};

@@ -131,6 +131,6 @@ mod tests {
             (error.to_string(), format!("{error:#}")),
             ("not within 5s".to_owned(), format!("{error:?}"))
         );
-        assert_eq!(error.clone().kind(), ErrorKind::Timeout);
+        assert_eq!(error.kind(), ErrorKind::Timeout);
     }
 }

@@ -1,4 +1,4 @@
-//! Starts a ClickHouse server with a configuration of the test.
+//! Starts servers: the shared one, one for a test, one with a configuration of the test.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -6,13 +6,14 @@ use std::time::Duration;
 use testcontainers::ImageExt as _;
 use testcontainers::bollard::models::PortBinding;
 
-use super::{ClickHouse, ServerConfig};
-use crate::engine::{Container, Image, Options, Server, Service};
+use super::config::ServerConfig;
+use super::server::{ClickHouse, START_TIMEOUT};
+use crate::engine::{Container, Image, Options, Server, Service, Shared, variable};
 use crate::error::Result;
 use crate::report::log_line;
 
-/// Timeout of a server's start. The local image takes under a second, the official one several.
-pub(super) const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// Names the address of a shared server that runs already.
+const ADDRESS: &str = "KMR_TEST_CLICKHOUSE";
 
 /// Port of the HTTP interface inside the container.
 const HTTP: &str = "8123/tcp";
@@ -24,8 +25,61 @@ pub struct ClickHouseBuilder {
     config: Option<ServerConfig>,
 }
 
+impl ClickHouse {
+    /// The server that all tests of this process share. The first call starts it, or connects to
+    /// the one that `KMR_TEST_CLICKHOUSE` names.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ClickHouseBuilder::start`]. All tests get the same error without another attempt.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> kmr_testkit::Result<()> {
+    /// use kmr_testkit::{ClickHouse, Deadline, test_name};
+    ///
+    /// let database = ClickHouse::shared().await?.database(test_name!()).await?;
+    /// database.exec("CREATE TABLE events (n UInt64) ENGINE = MergeTree ORDER BY n").await?;
+    /// database.exec("INSERT INTO events SELECT number FROM numbers(10)").await?;
+    /// database.wait_for_rows("events", 10, Deadline::seconds(30)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn shared() -> Result<Self> {
+        static SHARED: Shared<ClickHouse> = Shared::new();
+        let start = async || match variable(ADDRESS) {
+            Some(url) => Self::given(&url).await,
+            None => Self::own().await,
+        };
+        SHARED.get(start).await
+    }
+
+    /// A server for one test, always in a container. The test can stop, kill, pause and restart it.
+    /// It keeps its address and its data.
+    ///
+    /// # Errors
+    ///
+    /// As for [`ClickHouseBuilder::start`].
+    pub async fn own() -> Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// A server for one test with an image, a port or a configuration of its own.
+    pub fn builder() -> ClickHouseBuilder {
+        ClickHouseBuilder::new()
+    }
+
+    async fn given(url: &str) -> Result<Self> {
+        let server = Self::new(Server::new(url.trim_end_matches('/').to_owned(), None), false);
+        server.wait_given("ClickHouse", ADDRESS, async || server.answers().await).await?;
+        log_line(format_args!("ClickHouse {} at {} ({ADDRESS})", server.version().await?, server.url()));
+        Ok(server)
+    }
+}
+
 impl ClickHouseBuilder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self { options: Options::new(START_TIMEOUT), config: None }
     }
 

@@ -148,10 +148,13 @@ mod tests {
             .cluster("own", &["127.0.0.1"])
             .user("reader", "<readonly>1</readonly>")
             .user_with_password("alice", "a<b&c")
-            .server("<mark_cache_size>1</mark_cache_size>");
+            .server("<max_concurrent_queries>1</max_concurrent_queries>");
         for is_local in [true, false] {
             let [(_, server), (_, users)] = &config.files(is_local)[..] else { panic!("two files") };
-            assert!(server.contains("<own><shard>") && server.contains("<mark_cache_size>1<"), "{server}");
+            assert!(
+                server.contains("<own><shard>") && server.contains("<max_concurrent_queries>1<"),
+                "{server}"
+            );
             assert!(server.contains("<zookeeper>"), "{server}");
             assert!(users.contains("<reader><readonly>1</readonly></reader>"), "{users}");
             assert!(users.contains("<alice><password>a&lt;b&amp;c</password>"), "{users}");

@@ -2,7 +2,7 @@
 
 use clickhouse::Client;
 
-use super::ClickHouse;
+use super::server::ClickHouse;
 use crate::deadline::{Deadline, Found, poll_until};
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::names::unique;

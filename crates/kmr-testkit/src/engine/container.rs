@@ -8,7 +8,9 @@ use testcontainers::core::WaitFor;
 use testcontainers::runners::AsyncRunner as _;
 use testcontainers::{ContainerAsync, ContainerRequest, GenericImage, ImageExt as _};
 
-use super::{Guard, Image, docker, on_engine, runtime};
+use super::client::{docker, on_engine, runtime};
+use super::guard::Guard;
+use super::image::Image;
 use crate::error::{BoxError, Context as _, ErrorKind, Result};
 
 /// Timeout of an orderly stop, after which the engine kills the process. On a busy machine a broker
@@ -111,7 +113,7 @@ impl Container {
 
     /// Whether the process runs, and how it ended if not.
     pub(crate) async fn state(&self) -> Result<State> {
-        Ok(self.inspect().await?.state.map_or_else(State::unknown, State::of))
+        Ok(self.inspect().await?.state.as_ref().map_or_else(State::unknown, State::of))
     }
 
     /// Freezes the process. Its connections stay open.
@@ -182,7 +184,7 @@ impl State {
         Self { is_running: false, text: "in an unknown state".to_owned() }
     }
 
-    fn of(state: ContainerState) -> Self {
+    fn of(state: &ContainerState) -> Self {
         let is_running = state.running.unwrap_or(false);
         if is_running {
             return Self { is_running, text: "running".to_owned() };

@@ -5,7 +5,7 @@ use std::time::Duration;
 use testcontainers::GenericImage;
 use testcontainers::runners::AsyncRunner as _;
 
-use super::{REMEDY, docker, given_address, on_engine};
+use super::client::{REMEDY, docker, on_engine, variable};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 use crate::report::log_line;
 
@@ -56,7 +56,7 @@ impl Image {
     /// Chooses the image of a service: `named` if the test names one, else in the order that the
     /// crate's front page gives.
     pub(crate) async fn choose(service: Service, named: Option<String>) -> Result<Self> {
-        let named = named.or_else(|| given_address(service.variable()));
+        let named = named.or_else(|| variable(service.variable()));
         on_engine(async move {
             match named {
                 Some(image) => Self::parse(&image)?.present_or_pulled().await,

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::port::check_free;
-use super::{Image, Service, free_port};
+use super::image::{Image, Service};
+use super::port::{check_free, free_port};
 use crate::error::Result;
 
 /// How to start a server.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
-use super::container::State;
-use super::{Container, REMEDY};
+use super::client::REMEDY;
+use super::container::{Container, State};
 use crate::deadline::{Deadline, Found, poll_until};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
@@ -221,13 +221,9 @@ impl<T: Clone> Shared<T> {
 
     /// The server. After a failed start all tests get the same error without another attempt.
     pub(crate) async fn get(&self, start: impl AsyncFnOnce() -> Result<T>) -> Result<T> {
-        self.0.get_or_init(async || start().await).await.clone()
+        // Boxed, because the futures of whole tests contain it.
+        self.0.get_or_init(async || Box::pin(start()).await).await.clone()
     }
-}
-
-/// The value of an environment variable, if it is set and not empty.
-pub(crate) fn given_address(variable: &str) -> Option<String> {
-    std::env::var(variable).ok().filter(|address| !address.is_empty())
 }
 
 #[cfg(test)]

@@ -1,14 +1,15 @@
-//! Starts a broker with settings of the test.
+//! Starts brokers: the shared one, one for a test, one with settings of the test.
 
 use std::time::Duration;
 
-use super::{Kafka, settings};
-use crate::engine::{Image, Options, Server, Service, free_port};
+use super::broker::{Kafka, START_TIMEOUT};
+use super::settings;
+use crate::engine::{Image, Options, Server, Service, Shared, free_port, variable};
 use crate::error::Result;
 use crate::report::log_line;
 
-/// Timeout of a broker's start. It takes about 5 s on an idle machine of 2 cores.
-pub(super) const START_TIMEOUT: Duration = Duration::from_secs(90);
+/// Names the address of a shared broker that runs already.
+const ADDRESS: &str = "KMR_TEST_KAFKA";
 
 /// Containers that are tried for a new broker. A broker was seen that stopped in the middle of its
 /// first start, without an error.
@@ -21,8 +22,59 @@ pub struct KafkaBuilder {
     settings: Vec<(String, String)>,
 }
 
+impl Kafka {
+    /// The broker that all tests of this process share. The first call starts it, or connects to
+    /// the one that `KMR_TEST_KAFKA` names.
+    ///
+    /// # Errors
+    ///
+    /// As for [`KafkaBuilder::start`]. All tests get the same error without another attempt.
+    ///
+    /// # Examples
+    ///
+    /// ```no_run
+    /// # async fn example() -> kmr_testkit::Result<()> {
+    /// use kmr_testkit::{Kafka, Message, test_name};
+    ///
+    /// let topic = Kafka::shared().await?.create_topic(test_name!(), 8).await?;
+    /// topic.produce((0..1000).map(|n| Message::new(n.to_string()))).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub async fn shared() -> Result<Self> {
+        static SHARED: Shared<Kafka> = Shared::new();
+        let start = async || match variable(ADDRESS) {
+            Some(bootstrap) => Self::given(bootstrap).await,
+            None => Self::own().await,
+        };
+        SHARED.get(start).await
+    }
+
+    /// A broker for one test, always in a container. The test can stop, kill, pause and restart it.
+    /// It keeps its address and its data.
+    ///
+    /// # Errors
+    ///
+    /// As for [`KafkaBuilder::start`].
+    pub async fn own() -> Result<Self> {
+        Self::builder().start().await
+    }
+
+    /// A broker for one test with an image, a port or settings of its own.
+    pub fn builder() -> KafkaBuilder {
+        KafkaBuilder::new()
+    }
+
+    async fn given(bootstrap: String) -> Result<Self> {
+        let kafka = Self::new(Server::new(bootstrap, None));
+        kafka.wait_given("Kafka", ADDRESS, async || kafka.answers().await).await?;
+        log_line(format_args!("Kafka at {} ({ADDRESS})", kafka.bootstrap()));
+        Ok(kafka)
+    }
+}
+
 impl KafkaBuilder {
-    pub(super) fn new() -> Self {
+    fn new() -> Self {
         Self { options: Options::new(START_TIMEOUT), settings: Vec::new() }
     }
 

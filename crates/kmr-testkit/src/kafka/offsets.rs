@@ -6,7 +6,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::{Offset, TopicPartitionList};
 
-use super::{Kafka, REQUEST_LIMIT, blocking};
+use super::broker::{Kafka, REQUEST_LIMIT, blocking};
 use crate::deadline::{Deadline, Found, poll_until};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 

@@ -11,7 +11,8 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{DeliveryResult, Header, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _, ProducerContext};
 
-use super::{Kafka, Message, Produced, REQUEST_LIMIT, blocking};
+use super::broker::{Kafka, REQUEST_LIMIT, blocking};
+use super::message::{Message, Produced};
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
 /// Timeout for the acknowledgement of the last records. Ten gigabytes in 5 MB records take a

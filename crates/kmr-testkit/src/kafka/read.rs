@@ -8,8 +8,8 @@ use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
 use rdkafka::{Offset, TopicPartitionList};
 
+use super::broker::{Kafka, blocking};
 use super::offsets::partitions;
-use super::{Kafka, blocking};
 use crate::deadline::Deadline;
 use crate::error::{Context as _, Error, ErrorKind, Result};
 
@@ -68,8 +68,8 @@ impl Kafka {
         Ok(records)
     }
 
-    /// Reads all offsets of a topic that a `read_committed` consumer receives, by partition. This is
-    /// the reference for topics with gaps after compaction and transactions.
+    /// Reads all offsets of a topic that a `read_committed` consumer receives, by partition. This
+    /// is the reference for topics with gaps after compaction and transactions.
     ///
     /// # Errors
     ///

@@ -7,7 +7,11 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicRe
 use rdkafka::client::DefaultClientContext;
 use rdkafka::error::KafkaError;
 
-use super::{Kafka, Message, Offsets, Produced, ProducerSettings, REQUEST_LIMIT, StoredRecord};
+use super::broker::{Kafka, REQUEST_LIMIT};
+use super::message::{Message, Produced};
+use super::offsets::Offsets;
+use super::produce::ProducerSettings;
+use super::read::StoredRecord;
 use crate::deadline::{Deadline, wait_until};
 use crate::error::{Context as _, ErrorKind, Result};
 use crate::names::unique;
