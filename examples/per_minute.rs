@@ -131,7 +131,7 @@ async fn main() -> Result<(), BoxError> {
             let client = client.with_database(database);
             client.query(TABLE).execute().await?;
             let writer = ClickHouseWriter::<PageMinute>::new(clickhouse, "page_minutes").database(database);
-            run(&cluster, writer.max_age(age)).await?;
+            Box::pin(run(&cluster, writer.max_age(age))).await?;
             let query = "SELECT count() AS rows, sum(visits) AS visits, sum(millis) AS millis, max(slowest) AS slowest \
                          FROM page_minutes";
             client.query(query).fetch_one().await?

@@ -140,7 +140,8 @@ mod tests {
         let broker = "b-1.demo.abc123.c2.kafka.eu-west-1.amazonaws.com:9098";
         assert_eq!(region(broker).as_deref(), Some("eu-west-1"));
         let serverless = "boot-abc.c2.kafka-serverless.us-east-2.amazonaws.com:9098";
-        assert_eq!(region(&format!("10.0.0.1:9098,{serverless}")).as_deref(), Some("us-east-2"));
+        let both = format!("10.0.0.1:9098,{serverless}");
+        assert_eq!(region(&both).as_deref(), Some("us-east-2"));
         assert_eq!(
             region("b-1.demo.x.kafka.cn-north-1.amazonaws.com.cn:9098").as_deref(),
             Some("cn-north-1")

@@ -1,5 +1,6 @@
 //! `Oidc` against a token endpoint of the tests' own, over HTTP and HTTPS.
 #![cfg(feature = "oidc")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

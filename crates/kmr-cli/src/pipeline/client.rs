@@ -31,7 +31,7 @@ pub(super) fn client_config(name: &str, source: &Source) -> anyhow::Result<Clien
 /// As of [`client_config`].
 pub(super) fn producer_config(source: ClientConfig, kafka: &Kafka) -> anyhow::Result<ClientConfig> {
     let config = match &kafka.brokers {
-        None => source.clone(),
+        None => source,
         Some(brokers) => ClientConfig::new().set("bootstrap.servers", joined(brokers)),
     };
     let config = with_access(config, kafka.user.as_ref(), kafka.password.as_ref(), &kafka.settings);
