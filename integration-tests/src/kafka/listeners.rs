@@ -40,7 +40,7 @@ pub async fn with_listeners(
         .setting("advertised.listeners", listeners)
         .setting("listener.security.protocol.map", protocols)
         .setting("inter.broker.listener.name", "PLAINTEXT");
-    let set = settings.iter().fold(builder, |builder, (name, value)| builder.setting(*name, value.clone()));
+    let set = settings.iter().fold(builder, |builder, (name, value)| builder.setting(name, value.clone()));
     Ok((set.start().await?, addresses))
 }
 
