@@ -137,7 +137,7 @@ async fn pipeline(
         }
     }
     table::print(options, &figures);
-    topic.delete().await
+    Ok(topic.delete().await?)
 }
 
 /// Runs a contender once, on empty tables and in a group of its own.
