@@ -75,8 +75,10 @@ where
 /// The settings with their token provider. Clients with the same settings share it.
 fn with_tokens(config: &NativeConfig) -> anyhow::Result<ClientConfig> {
     static KNOWN: Mutex<Option<HashMap<String, ClientConfig>>> = Mutex::new(None);
-    let add = |config: ClientConfig, (name, value): (&&str, &&str)| config.set(*name, *value);
-    let config = config.config_map().iter().fold(ClientConfig::new(), add);
+    // The values of this map are hidden where they are secrets.
+    let names = config.config_map();
+    let set = names.keys().filter_map(|name| Some((*name, config.get(name)?)));
+    let config = set.fold(ClientConfig::new(), |config, (name, value)| config.set(name, value));
     let is_identity = |name: &str| name.contains("oauthbearer") || name == "bootstrap.servers";
     let identity = config.iter().filter(|(name, _)| is_identity(name));
     let identity = identity.map(|(name, value)| format!("{name}={value}\n")).collect::<String>();
