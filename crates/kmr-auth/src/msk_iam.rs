@@ -21,8 +21,8 @@ const LIFE: Duration = Duration::from_secs(900);
 /// MSK logs this.
 const USER_AGENT: &str = concat!("kmr/", env!("CARGO_PKG_VERSION"));
 
-/// Tokens for clusters of AWS MSK with IAM access control, port 9098. Each token is a signed URL; no
-/// request is sent for it.
+/// Tokens for clusters of AWS MSK with IAM access control, port 9098. Each token is a signed URL.
+/// No request is sent for it.
 ///
 /// The credentials come from the environment, a profile, a web identity of Kubernetes (IRSA), or
 /// the role of the container or instance, in the order of the AWS SDKs. Single sign-on and the

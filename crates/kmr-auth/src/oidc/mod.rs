@@ -20,13 +20,13 @@ const JWT_ASSERTION: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bea
 /// Tokens of an identity provider (Keycloak, Okta, Entra ID, Auth0, …), by the grant
 /// `client_credentials` of OAuth 2.0 (RFC 6749).
 ///
-/// Each token is one POST request to the provider's token endpoint. kmr gets one before it connects,
-/// and the next after four fifths of a token's life: see
+/// Each token is one POST request to the provider's token endpoint. kmr gets one before it
+/// connects, and the next after four fifths of a token's life: see
 /// [`TokenProvider`](kmr_core::TokenProvider). Proxies are not supported.
 ///
 /// The client proves its identity with a secret, a secret in a file, or a signed assertion in a
-/// file (RFC 7523, as for workload identities of Kubernetes). Files are read for each token, so they
-/// can be rotated.
+/// file (RFC 7523, as for workload identities of Kubernetes). Files are read for each token, so
+/// they can be rotated.
 ///
 /// # Examples
 /// ```

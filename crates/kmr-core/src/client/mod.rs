@@ -4,9 +4,10 @@
 //!
 //! * The client itself. `native` is the fenced unsafe code: the fetch queue, and commits with their
 //!   outcomes. `context` turns librdkafka's callbacks into events. `bootstrap` helps a client that
-//!   has lost all brokers. `credentials` has its token. `handle` and `threads` are the reference to the client, the thread that
-//!   polls and the thread that makes blocking calls. `live_clients` counts clients until they are
-//!   destroyed. `errors`, `timeouts` and `partition_list` serve them all.
+//!   has lost all brokers. `credentials` has its token. `handle` and `threads` are the reference to
+//!   the client, the thread that polls and the thread that makes blocking calls. `live_clients`
+//!   counts clients until they are destroyed. `errors`, `timeouts` and `partition_list` serve them
+//!   all.
 //! * Partitions. `positions` knows the position of each partition and has the gate between polling
 //!   and moving positions. `fetcher` makes the calls that move them. `fetch_limit` bounds what a
 //!   response unpacks to. `log_reach` compares positions with the ends of logs, with what
@@ -18,7 +19,8 @@
 //!   `groupless` is not, with `topic_watch` and `remembered_offsets` in place of a group.
 //! * Users of a client. `subscription` matches names of topics. `open`, `topic_check` and `leaders`
 //!   create a client. `connect` makes it a member, after `coordinator_check`. `renewal` creates the
-//!   next one when credentials have changed. `reader` and `reading` read records again. `reset` sets the offsets of a group.
+//!   next one when credentials have changed. `reader` and `reading` read records again. `reset`
+//!   sets the offsets of a group.
 
 mod bootstrap;
 mod commits;

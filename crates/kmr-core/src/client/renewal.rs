@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::telemetry;
 use crate::util::future::BoxFuture;
 
-/// Time between two looks at the files. Files that change together have this time to do so.
+/// Time between two reads of the files. Files that change together have this time to do so.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// The contents that the current client was created from, and the client that comes after it.

@@ -33,7 +33,8 @@ impl Token {
     }
 
     /// Adds a SASL extension (RFC 7628), such as `logicalCluster` and `identityPoolId` of Confluent
-    /// Cloud. A name consists of letters, and is not `auth`.
+    /// Cloud. A name has the characters a to z and A to Z, and
+    /// is not `auth`.
     pub fn with_extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extensions.push((name.into(), value.into()));
         self

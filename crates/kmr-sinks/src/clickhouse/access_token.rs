@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use kmr_core::BoxError;
 
-use crate::clickhouse::http::endpoint::Secret;
+use crate::clickhouse::http::secret::Secret;
 
 /// A bearer token that [`bearer_token_from`](super::ClickHouseWriter::bearer_token_from) returns.
 /// `Debug` hides it.

@@ -12,7 +12,8 @@ use crate::clickhouse::batch::limits::RejectionLimits;
 use crate::clickhouse::compression::Compression;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::credentials::{Credentials, Source, header_value};
-use crate::clickhouse::http::endpoint::{Endpoint, Secret, Timeouts, Url, address};
+use crate::clickhouse::http::endpoint::{Endpoint, Timeouts, Url, address};
+use crate::clickhouse::http::secret::Secret;
 use crate::clickhouse::http::settings::{Pins, is_pinned};
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::{Certificates, Tls, TlsFiles};

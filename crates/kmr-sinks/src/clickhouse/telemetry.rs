@@ -1,6 +1,5 @@
 //! All log events of the ClickHouse sink, with their fields.
 
-use std::path::Path;
 use std::time::Duration;
 
 use kmr_core::error_chain;
@@ -19,32 +18,6 @@ pub(crate) fn window(window: &Window) {
     let Window { table, blocks, time } = window;
     let (database, table) = (&*table.database, &*table.name);
     tracing::info!(name: "kmr.clickhouse.window", database, table, blocks, ?time, "ClickHouse table remembers tokens");
-}
-
-pub(crate) fn credentials_rotated(file: &Path) {
-    let file = file.display().to_string();
-    tracing::info!(name: "kmr.clickhouse.credentials_rotated", file, "credentials of ClickHouse changed: requests use the new ones");
-}
-
-pub(crate) fn certificates_rotated(files: &str) {
-    tracing::info!(name: "kmr.clickhouse.certificates_rotated", files, "certificates of ClickHouse changed: connections use the new ones");
-}
-
-/// Logged once, until the files are good again.
-pub(crate) fn rotation_incomplete(problem: &str) {
-    tracing::warn!(
-        name: "kmr.clickhouse.rotation_incomplete",
-        problem,
-        "changed credentials or certificates cannot be used: kmr keeps those before them, and reads the files again"
-    );
-}
-
-pub(crate) fn token_not_refreshed(error: &ClickHouseError) {
-    tracing::warn!(
-        name: "kmr.clickhouse.token_not_refreshed",
-        error = error_chain(error),
-        "token not refreshed: kmr uses the one before it, which has not expired, and tries again"
-    );
 }
 
 pub(crate) fn not_ready(address: &str, attempt: u32, error: &ClickHouseError, waits_for: Duration) {

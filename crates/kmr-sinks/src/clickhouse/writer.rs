@@ -19,7 +19,7 @@ use crate::clickhouse::batch::rows::EncodedRows;
 use crate::clickhouse::compression::Compression;
 use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::http::endpoint::Secret;
+use crate::clickhouse::http::secret::Secret;
 #[cfg(feature = "clickhouse-tls")]
 use crate::clickhouse::http::tls::ClientFiles;
 use crate::clickhouse::json::{JsonOptions, JsonRow};

@@ -24,7 +24,7 @@ use super::telemetry;
 
 /// Interval of the client's maintenance.
 const MAINTENANCE: Duration = Duration::from_millis(500);
-/// Time between two looks at the files of the configuration. Files that change together have this
+/// Time between two reads of the configuration's files. Files that change together have this
 /// time to do so.
 const FILES: Duration = Duration::from_secs(10);
 
@@ -46,7 +46,7 @@ struct Files {
     looked: Instant,
     /// The contents that the current client was created from, or that do not work.
     used: FileContents,
-    /// The contents at the last look.
+    /// The contents when they were read last.
     last: FileContents,
 }
 

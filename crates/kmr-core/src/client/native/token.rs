@@ -30,9 +30,9 @@ pub(in crate::client) fn set_token<C: ClientContext>(
     let expires = token.expires_at.duration_since(UNIX_EPOCH).unwrap_or_default();
     let expires = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX / 1_000_000);
     let mut reason = [0_u8; REASON];
-    // SAFETY: the client is alive, the texts and the list of extensions live until the call returns,
-    // and librdkafka copies them. The reason is written with its end into `REASON` bytes. The
-    // function takes locks of its own.
+    // SAFETY: the client is alive, the texts and the list of extensions live until the call
+    // returns, and librdkafka copies them. The reason is written with its end into `REASON` bytes.
+    // The function takes locks of its own.
     let code = unsafe {
         rd_kafka_oauthbearer_set_token(
             client.native_ptr(),

@@ -1,8 +1,8 @@
 //! The coordinator: answers rebalances, starts and stops tasks, reconnects, and ends the consumer.
 //!
 //! Sessions: `session` holds the tasks of one Kafka client. `reconnect` connects the first client
-//! and replaces a failed one, and `renewal` one that works. `supervision` classifies how tasks end. `shutdown` is the ordered
-//! shutdown.
+//! and replaces a failed one, and `renewal` one that works. `supervision` classifies how tasks end.
+//! `shutdown` is the ordered shutdown.
 //!
 //! Rebalances: `ownership` computes what a rebalance starts, drains and drops. `rebalance` answers
 //! it. `drain` releases partitions.

@@ -17,9 +17,9 @@ use tokio::time::{Instant, timeout};
 
 use crate::clickhouse::access_token::{AccessToken, TokenProvider};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::http::endpoint::Secret;
 use crate::clickhouse::http::rotation::{Patience, RECHECK, Rereading, read_file};
-use crate::clickhouse::telemetry;
+use crate::clickhouse::http::secret::Secret;
+use crate::clickhouse::http::telemetry;
 
 /// Shorter passwords are not redacted: they occur in many words, so redaction would reveal them.
 const SHORTEST_SECRET: usize = 4;

@@ -24,16 +24,6 @@ pub(crate) struct Timeouts {
     pub(crate) response: Duration,
 }
 
-/// A value that is sent to the server and shown nowhere else.
-#[derive(Clone)]
-pub(crate) struct Secret(pub(crate) String);
-
-impl fmt::Debug for Secret {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("(hidden)")
-    }
-}
-
 /// A server, with all options of a request checked.
 #[derive(Clone, Debug)]
 pub(crate) struct Endpoint {
@@ -80,8 +70,8 @@ impl Endpoint {
         target
     }
 
-    /// The certificates of the next connection. `None`: no TLS. `now` reads their files again in any
-    /// case.
+    /// The certificates of the next connection. `None`: no TLS. `now` reads their files again in
+    /// any case.
     #[cfg(feature = "clickhouse-tls")]
     pub(crate) fn certificates(&self, now: bool) -> Option<InUse> {
         self.tls.as_ref().map(|tls| tls.certificates.current(now))

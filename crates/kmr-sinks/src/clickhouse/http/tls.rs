@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{
 };
 
 use crate::clickhouse::http::rotation::{Patience, Rereading, read_file};
-use crate::clickhouse::telemetry;
+use crate::clickhouse::http::telemetry;
 
 /// The files of the certificates.
 #[derive(Clone, Debug, Default)]

@@ -82,7 +82,7 @@ async fn a_rotated_password_is_used_by_the_same_attempt_and_no_row_is_lost_or_do
 
 #[tokio::test]
 async fn inserts_wait_while_the_server_is_ahead_of_the_file() {
-    let file = TempFile::new("behind", "s3cret-old");
+    let file = TempFile::new("late", "s3cret-old");
     let table = table_for(&password("s3cret-old")).await;
     let mut writer = writer(&table.url).user("me").password_file(&file.0);
     writer.start().await.unwrap();
