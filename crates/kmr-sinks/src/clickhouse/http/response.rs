@@ -64,7 +64,8 @@ impl Response {
         let header = self.header("x-clickhouse-exception-code").and_then(|code| code.parse().ok());
         let found = find_exception(&text, self.status.is_success());
         match header.or(found.map(|(code, _)| code)) {
-            // Another server that this one sends to can reject its credentials, after rows were stored.
+            // Another server that this one sends to can reject its credentials, after rows were
+            // stored.
             Some(code) => CREDENTIALS.contains(&code) && classify(code, &text).1 == Stored::Nothing,
             None => matches!(self.status.as_u16(), 401 | 403),
         }

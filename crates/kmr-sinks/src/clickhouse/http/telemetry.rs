@@ -1,5 +1,5 @@
-//! The log events of rotated credentials and certificates. Other events of the sink know its tables,
-//! which know this folder.
+//! The log events of rotated credentials and certificates. Other events of the sink know its
+//! tables, which know this folder.
 
 use std::path::Path;
 
