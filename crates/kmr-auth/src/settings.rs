@@ -10,8 +10,8 @@ const METHOD: &str = "sasl.oauthbearer.method";
 ///
 /// | `sasl.oauthbearer.method` | provider | its settings |
 /// |---|---|---|
-/// | `oidc` | [`Oidc`](crate::Oidc) | `sasl.oauthbearer.token.endpoint.url`, `.client.id`, `.client.secret`, `.scope`, `.extensions` (as in librdkafka), `https.ca.location` |
-/// | `aws_msk_iam` (kmr's own) | [`MskIam`](crate::MskIam) | `sasl.oauthbearer.aws.region`; default: the region in the names of the brokers |
+/// | `oidc` | `Oidc` | `sasl.oauthbearer.token.endpoint.url`, `.client.id`, `.client.secret`, `.scope`, `.extensions` (as in librdkafka), `https.ca.location` |
+/// | `aws_msk_iam` (kmr's own) | `MskIam` | `sasl.oauthbearer.aws.region`; default: the region in the names of the brokers |
 /// | `default`, none | none | |
 ///
 /// # Errors

@@ -1,6 +1,5 @@
 //! One server: its address, and what every request to it carries.
 
-use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
