@@ -12,6 +12,7 @@ pub(crate) fn credentials_rotated(file: &Path) {
     tracing::info!(name: "kmr.clickhouse.credentials_rotated", file, "credentials of ClickHouse changed: requests use the new ones");
 }
 
+#[cfg(feature = "clickhouse-tls")]
 pub(crate) fn certificates_rotated(files: &str) {
     tracing::info!(name: "kmr.clickhouse.certificates_rotated", files, "certificates of ClickHouse changed: connections use the new ones");
 }
