@@ -240,7 +240,7 @@ fn a_bounded_run_ends_before_its_records_are_mapped() {
 
 #[test]
 fn a_shutdown_commits_what_the_group_has_given_away() {
-    assert_found(Mutant::DrainsOvertaken, &["finished records are committed"]);
+    assert_found(Mutant::DrainsOvertaken, &["C5", "finished records are committed"]);
 }
 
 #[test]
