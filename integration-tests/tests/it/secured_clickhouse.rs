@@ -320,9 +320,9 @@ async fn a_password_rotates_while_kmr_inserts_and_every_record_is_stored_once() 
         let (next, before) = (format!("s3cret-{round}"), accepted.rejected());
         // The server is ahead of the file, and then the file is ahead of the server.
         if round % 2 == 0 {
-            accepted.set(&next)
+            accepted.set(&next);
         } else {
-            write(&next)
+            write(&next);
         }
         let is_rejected = async || {
             produce(50).await?;
@@ -330,9 +330,9 @@ async fn a_password_rotates_while_kmr_inserts_and_every_record_is_stored_once() 
         };
         wait_until(Deadline::seconds(60), "an insert is rejected", is_rejected).await.unwrap();
         if round % 2 == 0 {
-            write(&next)
+            write(&next);
         } else {
-            accepted.set(&next)
+            accepted.set(&next);
         }
         walk.committed(&process).await.unwrap();
     }
