@@ -14,7 +14,7 @@ use kmr_cli_support::output;
 const QUIET: Duration = Duration::from_secs(1);
 /// Interval of the lines where there is no terminal.
 const LINES: Duration = Duration::from_secs(30);
-const TEMPLATE: &str = "{msg}  {bar:24.cyan} {percent:>3} %  {per_sec}, {eta} left";
+const TEMPLATE: &str = "{msg}  {bar:24.cyan} {percent:>3} %  {human_pos} of {human_len} offsets, {eta} left";
 
 /// Work whose parts can be counted.
 #[derive(Debug)]
