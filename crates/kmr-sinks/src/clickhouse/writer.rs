@@ -51,7 +51,8 @@ pub struct ClickHouseWriter<R> {
     row: PhantomData<fn(R)>,
 }
 
-impl<R: ClickHouseRow> ClickHouseWriter<R> {
+// Without a bound on `R`: a type that is no row is reported at the stage, by `Reducer`.
+impl<R> ClickHouseWriter<R> {
     /// A writer to `table` of the server at `url`, such as `http://127.0.0.1:8123`. `https` needs
     /// the feature `clickhouse-tls`. This does not connect yet.
     pub fn new(url: impl Into<String>, table: impl Into<String>) -> Self {

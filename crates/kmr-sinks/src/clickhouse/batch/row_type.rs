@@ -19,11 +19,15 @@ use crate::clickhouse::table::schema::{self, Schema};
 /// that derives [`Row`] and [`Serialize`], and [`JsonRow`]. Programs cannot implement it.
 #[expect(private_bounds, reason = "seals the trait")]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is no row of a `ClickHouseWriter`",
-    note = "derive `Row` and `serde::Serialize` for a struct, or use `JsonRow`"
+    message = "`{Self}` is not a row of a `ClickHouseWriter`",
+    label = "this stage inserts rows of `{Self}`",
+    note = "write `use kmr_sinks::clickhouse::{{self, Row}};`, and `#[derive(Row, serde::Serialize)]` above the struct",
+    note = "without a struct, use `kmr_sinks::clickhouse::JsonRow`"
 )]
 pub trait ClickHouseRow: EncodeRow {}
 
+// Otherwise rustc reports a private trait of the crate `clickhouse`.
+#[diagnostic::do_not_recommend]
 impl<R: Row + Serialize + Send + 'static> ClickHouseRow for R {}
 impl ClickHouseRow for JsonRow {}
 
