@@ -15,6 +15,7 @@ mod manual;
 mod offsets;
 mod pipeline;
 mod probe;
+mod progress;
 mod table_definition;
 mod terminal;
 mod top;

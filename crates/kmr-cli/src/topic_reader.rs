@@ -12,6 +12,7 @@ use rdkafka::message::BorrowedMessage;
 use rdkafka::{ClientConfig, Message, Offset, TopicPartitionList};
 
 use crate::kafka_client::{self, CapturingContext};
+use crate::progress::Progress;
 
 /// Timeout of one request.
 pub(crate) const REQUEST: Duration = Duration::from_secs(10);
@@ -114,7 +115,7 @@ pub(crate) fn ranges(
     Ok(ranges)
 }
 
-/// Passes the records of these ranges to `each`.
+/// Passes the records of these ranges to `each`, and shows the progress.
 pub(crate) fn read(
     consumer: &LogConsumer,
     topic: &str,
@@ -122,16 +123,21 @@ pub(crate) fn read(
     mut each: impl FnMut(&BorrowedMessage<'_>) -> anyhow::Result<Next>,
 ) -> anyhow::Result<()> {
     ranges.retain(|_, range| !range.is_empty());
+    let length = |range: &Range<u64>| range.end.saturating_sub(range.start);
+    let progress = Progress::new(format!("reading {topic:?}"), ranges.values().map(length).sum());
     assign(consumer, topic, ranges.iter().map(|(partition, range)| (*partition, range.start)))?;
     let mut last_event = Instant::now();
     while !ranges.is_empty() {
         match poll(consumer, topic)? {
             Some(Event::Record(message)) => {
                 let (partition, offset) = (message.partition(), message.offset().unsigned_abs());
-                let Some(range) = ranges.get(&partition) else { continue };
+                let Some(range) = ranges.get_mut(&partition) else { continue };
                 let is_last = offset + 1 >= range.end;
                 // A range may end with a gap, and the next record lies after it.
                 let next = if range.contains(&offset) { each(&message)? } else { Next::Record };
+                let read = (offset + 1).min(range.end);
+                progress.advance(read.saturating_sub(range.start));
+                range.start = range.start.max(read);
                 match next {
                     Next::Record if !is_last => {}
                     Next::Record | Next::OtherPartitions => drop(ranges.remove(&partition)),

@@ -10,11 +10,13 @@ mod text;
 mod binary;
 #[cfg(feature = "csv")]
 mod csv;
+#[cfg(any(feature = "avro", feature = "protobuf"))]
+mod decimal;
 #[cfg(any(feature = "avro", feature = "csv"))]
 mod path;
 #[cfg(feature = "raw")]
 mod raw;
-#[cfg(feature = "avro")]
+#[cfg(any(feature = "avro", feature = "protobuf"))]
 mod time;
 
 #[cfg(feature = "avro")]

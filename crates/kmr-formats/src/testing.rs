@@ -55,7 +55,9 @@ impl TestRegistry {
     /// # Errors
     /// It cannot listen.
     pub async fn start() -> io::Result<Self> {
-        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::default()).await
+        let registered = Registered::default();
+        registered.lock().replies.insert("/schemas/types".to_owned(), json!(["JSON", "PROTOBUF", "AVRO"]));
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), Arc::new(registered)).await
     }
 
     async fn start_at(address: SocketAddr, state: Arc<Registered>) -> io::Result<Self> {

@@ -183,7 +183,10 @@ fn commands(step: Step, selection: &Selection) -> Vec<Cargo> {
         Step::Features => features(),
         Step::Doc => {
             let doc = cargo("doc", "doc --workspace --no-deps", 15);
-            vec![doc.with_env("RUSTDOCFLAGS", "--deny warnings")]
+            // Packages without compiling them: metadata, files, and the order of publication.
+            let packages =
+                cargo("packages", "publish --workspace --dry-run --no-verify --allow-dirty --quiet", 10);
+            vec![doc.with_env("RUSTDOCFLAGS", "--deny warnings"), packages]
         }
         Step::Demo => vec![cargo("demo", "run --release --package kmr-demo", 20)],
         Step::Integration => {

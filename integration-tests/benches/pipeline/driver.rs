@@ -29,12 +29,14 @@ struct Entry {
     tuned: bool,
     /// Number of rounds, from the first on, in which it runs.
     max_rounds: usize,
+    /// Whether it is one of those that `--quick` runs.
+    quick: bool,
 }
 
 impl Entry {
     /// The same contender with glibc's malloc.
     const fn glibc(self) -> Self {
-        Self { program: self.program.glibc(), max_rounds: MIN_ROUNDS, ..self }
+        Self { program: self.program.glibc(), max_rounds: MIN_ROUNDS, quick: false, ..self }
     }
 
     /// Allocator and fetch settings. The table compares entries of one kind with each other.
@@ -45,14 +47,25 @@ impl Entry {
     /// The same contender with librdkafka's default fetch settings. It waits for most of its time,
     /// so a run is long.
     const fn as_it_comes(self) -> Self {
-        Self { tuned: false, max_rounds: MIN_ROUNDS, ..self }
+        Self { tuned: false, max_rounds: MIN_ROUNDS, quick: false, ..self }
+    }
+
+    /// The same ceiling with librdkafka's default fetch settings.
+    const fn with_defaults(self) -> Self {
+        Self { tuned: false, ..self }
+    }
+
+    /// The same contender, which `--quick` leaves out.
+    const fn not_quick(self) -> Self {
+        Self { quick: false, ..self }
     }
 }
 
-const ENTRIES: [Entry; 24] = [
+const ENTRIES: [Entry; 25] = [
     own("kmr W0", Work::W1, Contender::KmrDrop),
-    own("kmr W0 with metrics", Work::W1, Contender::KmrMetrics),
+    own("kmr W0 with metrics", Work::W1, Contender::KmrMetrics).not_quick(),
     own("ceiling: batch consume", Work::W1, Contender::Consume),
+    own("ceiling: batch consume, librdkafka's settings", Work::W1, Contender::Consume).with_defaults(),
     own("kmr W1", Work::W1, Contender::Kmr),
     own("ceiling: insert W1", Work::W1, Contender::Insert),
     own("by hand W1", Work::W1, Contender::ByHand),
@@ -78,11 +91,13 @@ const ENTRIES: [Entry; 24] = [
 
 const fn own(name: &'static str, work: Work, contender: Contender) -> Entry {
     let contender = Some(contender);
-    Entry { name, work, program: Program::Own, contender, tuned: true, max_rounds: usize::MAX }
+    let program = Program::Own;
+    Entry { name, work, program, contender, tuned: true, max_rounds: usize::MAX, quick: true }
 }
 
 const fn arroyo(name: &'static str, work: Work) -> Entry {
-    Entry { name, work, program: Program::Arroyo, contender: None, tuned: true, max_rounds: usize::MAX }
+    let program = Program::Arroyo;
+    Entry { name, work, program, contender: None, tuned: true, max_rounds: usize::MAX, quick: true }
 }
 
 /// Runs the whole benchmark.
@@ -91,7 +106,8 @@ const fn arroyo(name: &'static str, work: Work) -> Entry {
 ///
 /// When no servers are available, a contender fails, or a contender does not process all records.
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    let entries: Vec<Entry> = ENTRIES.into_iter().filter(|entry| options.wants(entry.name)).collect();
+    let entries: Vec<Entry> =
+        ENTRIES.into_iter().filter(|entry| options.wants(entry.name, entry.quick)).collect();
     let measurements = options.measurements();
     ensure!(!entries.is_empty() || !measurements.is_empty(), "--only matches no contender or measurement");
     let programs = programs(&entries).await?;
@@ -160,8 +176,8 @@ async fn once(
         }
     };
     let load = load_average()?;
-    let measured = servers.run(command, entry.work, inserts.then_some(records)).await?;
-    Ok(Sample { measured, load })
+    let (measured, bill) = servers.run_billed(command, &job, inserts.then_some(records)).await?;
+    Ok(Sample { measured, bill, load })
 }
 
 /// The machine's load average over the last minute.

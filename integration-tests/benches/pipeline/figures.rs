@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::bill::Bill;
 use crate::shared::meter::Measured;
 
 /// Number of bootstrap resamples, enough for the second digit of an interval.
@@ -12,14 +13,18 @@ const RESAMPLES: usize = 4_000;
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
     pub(crate) measured: Measured,
+    /// What it has cost the servers.
+    pub(crate) bill: Bill,
     /// The machine's load average at its start, from other work and earlier runs.
     pub(crate) load: f64,
 }
 
 impl fmt::Display for Sample {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [rate, cpu, peak] = [Figure::Rate, Figure::Cpu, Figure::Peak].map(|figure| figure.of(self));
-        write!(f, "{:5.0} k/s, {cpu:.3} CPU-s/M, {peak:.0} MB, load {:.1}", rate / 1e3, self.load)
+        let [rate, cpu, sum, peak] =
+            [Figure::Rate, Figure::Cpu, Figure::Sum, Figure::Peak].map(|figure| figure.of(self));
+        let (rate, load) = (rate / 1e3, self.load);
+        write!(f, "{rate:5.0} k/s, {cpu:.3} CPU-s/M, all {sum:.3}, {peak:.0} MB, load {load:.1}")
     }
 }
 
@@ -28,8 +33,18 @@ impl fmt::Display for Sample {
 pub(crate) enum Figure {
     /// Records per second.
     Rate,
-    /// CPU-seconds per million records.
+    /// CPU-seconds per million records, of the contender.
     Cpu,
+    /// The same of the broker.
+    Broker,
+    /// The same of ClickHouse.
+    Server,
+    /// The same of all three.
+    Sum,
+    /// Bytes per record between contender and broker.
+    KafkaBytes,
+    /// Bytes per record between contender and ClickHouse.
+    ClickHouseBytes,
     /// Peak resident memory, in millions of bytes.
     Peak,
     /// Load average.
@@ -38,11 +53,17 @@ pub(crate) enum Figure {
 
 impl Figure {
     fn of(self, sample: &Sample) -> f64 {
+        let Sample { measured, bill, load } = sample;
         match self {
-            Self::Rate => sample.measured.rate,
-            Self::Cpu => sample.measured.cpu_per_million,
-            Self::Peak => sample.measured.peak_bytes as f64 / 1e6,
-            Self::Load => sample.load,
+            Self::Rate => measured.rate,
+            Self::Cpu => measured.cpu_per_million,
+            Self::Broker => bill.broker,
+            Self::Server => bill.server,
+            Self::Sum => measured.cpu_per_million + bill.broker + bill.server,
+            Self::KafkaBytes => bill.kafka_bytes,
+            Self::ClickHouseBytes => bill.clickhouse_bytes,
+            Self::Peak => measured.peak_bytes as f64 / 1e6,
+            Self::Load => *load,
         }
     }
 }

@@ -7,6 +7,7 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "a benchmark prints its table")]
 
+mod bill;
 mod contenders;
 mod driver;
 mod figures;
@@ -14,7 +15,6 @@ mod measurements;
 mod options;
 mod payload;
 mod programs;
-mod server_cpu;
 mod servers;
 mod shared;
 mod table;

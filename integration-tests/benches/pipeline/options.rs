@@ -3,6 +3,7 @@
 use clap::Parser;
 
 use crate::measurements::Measurement;
+use crate::table::MIN_ROUNDS;
 
 /// Measures kmr's pipeline, its ceilings and its rivals on real servers, in interleaved rounds.
 /// Then measures a live tail, a stalled sink, growth, an idle consumer, exactly-once mode, a fold,
@@ -12,7 +13,8 @@ pub(crate) struct Options {
     /// Records in the topic [default: 2000000; with --smoke 100000]
     #[arg(long)]
     records: Option<u64>,
-    /// Rounds, in each of which every contender runs once [default: 9; with --smoke 1]
+    /// Rounds, in each of which every contender runs once [default: 9; with --quick 6, with --smoke
+    /// 1]
     #[arg(long)]
     rounds: Option<usize>,
     /// Partitions of the topic
@@ -21,6 +23,9 @@ pub(crate) struct Options {
     /// Small defaults, to check that everything works, not how fast it is
     #[arg(long)]
     pub(crate) smoke: bool,
+    /// The table of contenders alone, without those with glibc, those as they come, and metrics
+    #[arg(long, conflicts_with_all = ["smoke", "only"])]
+    pub(crate) quick: bool,
     /// Every contender sends uncompressed batches to ClickHouse [default: LZ4, as each does by
     /// default]
     #[arg(long)]
@@ -44,21 +49,32 @@ impl Options {
     }
 
     pub(crate) fn rounds(&self) -> usize {
-        self.rounds.unwrap_or(if self.smoke { 1 } else { 9 }).max(1)
+        let default = match (self.smoke, self.quick) {
+            (true, _) => 1,
+            (_, true) => MIN_ROUNDS,
+            _ => 9,
+        };
+        self.rounds.unwrap_or(default).max(1)
     }
 
     pub(crate) fn lz4(&self) -> bool {
         !self.plain
     }
 
-    /// Whether a contender of the table runs.
-    pub(crate) fn wants(&self, name: &str) -> bool {
+    /// Whether a contender of the table runs. `quick`: it also runs with `--quick`.
+    pub(crate) fn wants(&self, name: &str, quick: bool) -> bool {
+        if self.quick {
+            return quick;
+        }
         let mut contenders = self.only.iter().filter(|only| Measurement::named(only).is_none());
         self.only.is_empty() || contenders.any(|part| part == "pipeline" || name.contains(part.as_str()))
     }
 
     /// The measurements besides the table of contenders.
     pub(crate) fn measurements(&self) -> Vec<Measurement> {
+        if self.quick {
+            return Vec::new();
+        }
         if self.only.is_empty() {
             return Measurement::ALL.to_vec();
         }

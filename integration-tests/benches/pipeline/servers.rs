@@ -7,9 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use integration_tests::{ClickHouse, Database, Deadline, Kafka, Message, Process, Topic, log_line, unique};
 use serde::de::DeserializeOwned;
 
+use crate::bill::{Bill, Readings};
 use crate::contenders::Contender;
 use crate::payload::{PAYLOAD_BYTES, payload};
 use crate::shared::job::{Job, Work};
+use crate::shared::meter::Measured;
 
 /// Timeout of one process. A process that loses a record waits forever and runs into it.
 const RUN_SECONDS: u64 = 600;
@@ -79,18 +81,39 @@ impl Servers {
         contender.command(&self.own, job)
     }
 
-    /// Runs a process to its end, on empty tables, and returns its measurement. `inserts` is the
-    /// required number of rows in the table.
+    /// Empties the tables: all of them, because the server would continue to merge rows of the
+    /// previous run.
+    pub(crate) async fn empty_tables(&self) -> Result<()> {
+        for (work, _) in TABLES {
+            self.database.exec(&format!("TRUNCATE TABLE {} SYNC", table_of(work))).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs a process to its end on empty tables, and merges its rows. Returns its measurement, and
+    /// what it has cost the servers. `inserts` is the required number of rows in the table.
+    pub(crate) async fn run_billed(
+        &self,
+        command: Command,
+        job: &Job,
+        inserts: Option<u64>,
+    ) -> Result<(Measured, Bill)> {
+        self.empty_tables().await?;
+        let before = Readings::take(&self.database).await?;
+        let measured = self.run(command, job.work, inserts).await?;
+        // What the server has not merged yet is work that it still has to do.
+        self.database.exec(&format!("OPTIMIZE TABLE {} FINAL", job.table)).await?;
+        Ok((measured, before.bill(&self.database, job.records).await?))
+    }
+
+    /// Runs a process to its end, and returns its measurement. `inserts` is the required number of
+    /// rows in the table.
     pub(crate) async fn run<T: DeserializeOwned>(
         &self,
         command: Command,
         work: Work,
         inserts: Option<u64>,
     ) -> Result<T> {
-        // Both tables, because the server would continue to merge rows of the previous run.
-        for (work, _) in TABLES {
-            self.database.exec(&format!("TRUNCATE TABLE {} SYNC", table_of(work))).await?;
-        }
         let table = table_of(work);
         let output = output(spawn(command)?).await?;
         if let Some(records) = inserts {

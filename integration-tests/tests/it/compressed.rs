@@ -12,7 +12,7 @@ use integration_tests::{
     Deadline, Message, Process, ProducerSettings, Signal, log_line, soaking, test_name, wait_until,
 };
 
-use crate::scene::{Scene, TABLE, alive, alone, start_with_jemalloc};
+use crate::scene::{Scene, TABLE, alive, alone, cases, in_turn, start_with_jemalloc};
 
 /// kmr's default, by `Settings::new`.
 const BUDGET: u64 = 64 << 20;
@@ -117,8 +117,20 @@ fn check(peak: u64, what: &str) -> Result<()> {
 }
 
 #[tokio::test]
+async fn the_budget_holds_for_records_that_compress_well() -> Result<()> {
+    in_turn(cases![
+        records_that_compress_seven_thousand_times_stay_within_the_budget,
+        small_records_of_each_codec_stay_within_the_budget,
+        responses_of_64_partitions_stay_within_the_budget,
+        large_headers_and_keys_stay_within_the_budget,
+        one_batch_of_95_megabytes_is_read,
+        a_rejected_row_among_records_that_compress_well_is_read_again_within_the_budget,
+        one_partition_of_64_that_compresses_well_stays_within_the_budget,
+    ])
+    .await
+}
+
 async fn records_that_compress_seven_thousand_times_stay_within_the_budget() -> Result<()> {
-    let _alone = alone().await;
     let cell = Cell {
         settings: ZSTD,
         large: Large::Payload,
@@ -129,9 +141,7 @@ async fn records_that_compress_seven_thousand_times_stay_within_the_budget() -> 
     check(cell.stalled(test_name!()).await?, &cell.name())
 }
 
-#[tokio::test]
 async fn small_records_of_each_codec_stay_within_the_budget() -> Result<()> {
-    let _alone = alone().await;
     for settings in CODECS {
         let cell = Cell { settings, large: Large::Payload, record_bytes: 20, ratio: 30, partitions: 1 };
         check(cell.stalled(test_name!()).await?, &cell.name())?;
@@ -139,17 +149,13 @@ async fn small_records_of_each_codec_stay_within_the_budget() -> Result<()> {
     Ok(())
 }
 
-#[tokio::test]
 async fn responses_of_64_partitions_stay_within_the_budget() -> Result<()> {
-    let _alone = alone().await;
     let cell =
         Cell { settings: ZSTD, large: Large::Payload, record_bytes: 1_000, ratio: 300, partitions: 64 };
     check(cell.stalled(test_name!()).await?, &cell.name())
 }
 
-#[tokio::test]
 async fn large_headers_and_keys_stay_within_the_budget() -> Result<()> {
-    let _alone = alone().await;
     for (large, record_bytes) in [(Large::Header, 4_000), (Large::Key, 100_000)] {
         for ratio in [1, 300] {
             let cell = Cell { settings: ZSTD, large, record_bytes, ratio, partitions: 1 };
@@ -185,9 +191,7 @@ async fn table_of_compression_ratios() -> Result<()> {
 }
 
 /// 4,224 bytes on the wire, and 95 MB unpacked. librdkafka unpacks it into a buffer of 166 MB.
-#[tokio::test]
 async fn one_batch_of_95_megabytes_is_read() -> Result<()> {
-    let _alone = alone().await;
     const BATCH: ProducerSettings = &[
         ("compression.type", "zstd"),
         ("batch.size", "100000000"),
@@ -205,9 +209,7 @@ async fn one_batch_of_95_megabytes_is_read() -> Result<()> {
 }
 
 /// The client that reads rejected records again has the same limit.
-#[tokio::test]
 async fn a_rejected_row_among_records_that_compress_well_is_read_again_within_the_budget() -> Result<()> {
-    let _alone = alone().await;
     let scene = Scene::new(test_name!(), 1, RowKind::Payload).await?;
     let constraint = format!("ALTER TABLE {TABLE} ADD CONSTRAINT reject CHECK offset != 7");
     scene.database.exec(&constraint).await?;
@@ -224,9 +226,7 @@ async fn a_rejected_row_among_records_that_compress_well_is_read_again_within_th
 
 /// The other 63 partitions come in batches of a megabyte of random bytes, so the limit of a
 /// response would grow before the one that compresses well is received.
-#[tokio::test]
 async fn one_partition_of_64_that_compresses_well_stays_within_the_budget() -> Result<()> {
-    let _alone = alone().await;
     let scene = Scene::new(test_name!(), 64, RowKind::Payload).await?;
     let light = (0..63 * 2_000).map(|n| {
         let mut bytes = vec![0; 1_000];

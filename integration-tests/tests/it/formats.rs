@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::kafka_sink::{content, header};
 use crate::pipeline_file::Walk;
+use crate::programs::kmr;
 
 const TABLE: &str = "CREATE TABLE events (id UInt64, name String, price Decimal(9, 2), at DateTime64(3, 'UTC'), \
                      color LowCardinality(String) DEFAULT 'none', src_partition Int32, src_offset Int64) \
@@ -226,5 +227,39 @@ async fn lines_of_csv_are_rows_and_a_broken_record_is_a_dead_letter() -> Result<
     ensure!(dead_letters.len() == 1, "{dead_letters:?}");
     let error = header(&dead_letters[0], "kmr.error").unwrap_or_default();
     ensure!(error.contains("CSV, byte 8: line 2: 1 fields, but 2 columns"), "{error}");
+    Ok(())
+}
+
+/// From a topic of Avro without a table to rows: init, check, run.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn init_reads_the_schemas_of_a_registry_and_check_asks_it() -> Result<()> {
+    let registry = registry().await?;
+    let walk = Walk::with_table(test_name!(), TABLE, "").await?;
+    std::fs::remove_file(walk.path()?)?;
+    walk.topic.produce((0..100).map(|id| event(if id % 3 == 0 { SECOND } else { FIRST }, id))).await?;
+    let (code, output) = walk.init("readings", &["--create"]).await?;
+    ensure!(code == Some(1) && output.contains("100 of 100 records"), "{output}");
+    ensure!(output.contains("name it with --registry"), "{output}");
+
+    let flags = ["--create", "--execute", "--registry", &registry.url()];
+    let (code, output) = walk.init("readings", &flags).await?;
+    ensure!(code == Some(0), "{output}");
+    for line in ["`id` Int64,", "`at` DateTime64(3, 'UTC'),", "`color` Nullable(String),"] {
+        ensure!(output.contains(line), "{line}\n{output}");
+    }
+    let file = std::fs::read_to_string(walk.path()?)?;
+    ensure!(file.contains("format = \"avro\"") && file.contains(&registry.url()), "{file}");
+    let (code, output) = kmr(&["check", walk.path()?, "--connect"]).await?;
+    ensure!(code == Some(0) && output.contains("schema registry"), "{output}");
+    let mut process = walk.start().await?;
+    walk.committed(&process).await?;
+    process.end(Signal::Terminate, Deadline::seconds(30)).await?;
+    let right = "SELECT count() FROM readings WHERE name = concat('n', toString(id)) AND \
+                 toUnixTimestamp64Milli(at) = 1700000000123 AND isNull(color) = (id % 3 != 0)";
+    assert_eq!(walk.database.number(right).await?, 100);
+
+    registry.set_fault(Some(Fault::Status(401, String::new())));
+    let (code, output) = kmr(&["check", walk.path()?, "--connect"]).await?;
+    ensure!(code == Some(1) && output.contains("rejects the credentials with status 401"), "{output}");
     Ok(())
 }

@@ -8,7 +8,7 @@ use integration_tests::{
     Deadline, Message, Process, Produced, Signal, log_line, records, test_name, wait_until,
 };
 
-use crate::scene::{Scene, TABLE, alive, alone, start, start_with_jemalloc};
+use crate::scene::{Scene, TABLE, alive, cases, in_turn, start, start_with_jemalloc};
 
 /// kmr's default, by `Settings::new`.
 const BUDGET: u64 = 64 << 20;
@@ -22,21 +22,28 @@ const GRAPH: u64 = BUDGET / 8 * 3;
 const QUIET: Duration = Duration::from_secs(3);
 
 #[tokio::test]
+async fn the_budget_bounds_resident_memory() -> Result<()> {
+    in_turn(cases![
+        small_records_on_1_partition_stay_within_the_budget,
+        small_records_on_64_partitions_stay_within_the_budget,
+        large_records_on_1_partition_stay_within_the_budget,
+        large_records_on_64_partitions_stay_within_the_budget,
+    ])
+    .await
+}
+
 async fn small_records_on_1_partition_stay_within_the_budget() -> Result<()> {
     stalled(test_name!(), 1, small(1)).await
 }
 
-#[tokio::test]
 async fn small_records_on_64_partitions_stay_within_the_budget() -> Result<()> {
     stalled(test_name!(), 64, small(64)).await
 }
 
-#[tokio::test]
 async fn large_records_on_1_partition_stay_within_the_budget() -> Result<()> {
     stalled(test_name!(), 1, large(1)).await
 }
 
-#[tokio::test]
 async fn large_records_on_64_partitions_stay_within_the_budget() -> Result<()> {
     stalled(test_name!(), 64, large(64)).await
 }
@@ -77,7 +84,6 @@ async fn stalled(
     partitions: i32,
     messages: impl Iterator<Item = Message> + Send + 'static,
 ) -> Result<()> {
-    let _alone = alone().await;
     // Rows carry the whole payload, so that the sink holds as many bytes as the budget admits.
     let mut scene = Scene::new(name, partitions, RowKind::Payload).await?;
     let produced = scene.topic.produce(messages).await?;

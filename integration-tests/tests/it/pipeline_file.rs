@@ -58,8 +58,30 @@ impl Walk {
         Ok(std::fs::write(&self.file, text)?)
     }
 
-    fn path(&self) -> Result<&str> {
+    pub(crate) fn path(&self) -> Result<&str> {
         self.file.to_str().context("the file's path is UTF-8")
+    }
+
+    /// `kmr init` for a table.
+    pub(crate) async fn init(&self, table: &str, more: &[&str]) -> Result<(Option<i32>, String)> {
+        let flags = [
+            "init",
+            "--brokers",
+            self.topic.kafka().bootstrap(),
+            "--topic",
+            self.topic.name(),
+            "--group",
+            &self.group,
+            "--clickhouse",
+            self.database.server().url(),
+            "--database",
+            self.database.name(),
+            "--table",
+            table,
+            "--output",
+            self.path()?,
+        ];
+        kmr(&[&flags[..], more].concat()).await
     }
 
     pub(crate) async fn start(&self) -> Result<Process> {
@@ -364,27 +386,7 @@ async fn init_creates_a_table_and_a_file_that_stores_the_topic() -> Result<()> {
     };
     walk.topic.produce((0..200).map(reading)).await?;
     walk.topic.produce([Message::new("broken").partition(0)]).await?;
-    let (url, database) = (walk.database.server().url().to_owned(), walk.database.name().to_owned());
-    let init = async |table: &str, more: &[&str]| {
-        let flags = [
-            "init",
-            "--brokers",
-            walk.topic.kafka().bootstrap(),
-            "--topic",
-            walk.topic.name(),
-            "--group",
-            &walk.group,
-            "--clickhouse",
-            &url,
-            "--database",
-            &database,
-            "--table",
-            table,
-            "--output",
-            walk.path()?,
-        ];
-        kmr(&[&flags[..], more].concat()).await
-    };
+    let init = async |table: &str, more: &[&str]| walk.init(table, more).await;
     let (code, output) = init("readings", &[]).await?;
     assert!(code == Some(1) && output.contains("--create"), "{output}");
     let (code, output) = init("readings", &["--create", "--execute"]).await?;

@@ -1,11 +1,14 @@
 //! The set-up of most tests: a topic, a group, a table, the test consumer, and checks of the table.
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
+use futures_util::future::LocalBoxFuture;
 use integration_tests::consumer::{Event, RowKind, Settings};
 use integration_tests::{
-    ClickHouse, Database, Deadline, Kafka, Message, Process, Produced, Topic, TopicSpec, unique, wait_until,
+    ClickHouse, Database, Deadline, Kafka, Message, Process, Produced, Topic, TopicSpec, log_line, unique,
+    wait_until,
 };
 use tokio::sync::{Mutex, MutexGuard};
 
@@ -189,6 +192,33 @@ pub(crate) fn message(n: u64, partitions: i32) -> Message {
     let partition = n % u64::from(partitions.unsigned_abs());
     Message::new(format!("{{\"n\":{n}}}")).partition(partition as i32)
 }
+
+/// Runs heavy cases one after the other. As tests of their own, each would keep one of the threads
+/// for tests while it waits for the others.
+///
+/// # Errors
+/// The cases that fail, by their names. The others run nevertheless.
+pub(crate) async fn in_turn(cases: Vec<(&str, LocalBoxFuture<'_, Result<()>>)>) -> Result<()> {
+    let _alone = alone().await;
+    let mut failed = Vec::new();
+    for (name, case) in cases {
+        let started = Instant::now();
+        match case.await {
+            Ok(()) => log_line(format_args!("{name}: ok, {:.0?}", started.elapsed())),
+            Err(error) => failed.push(format!("{name}: {error:#}")),
+        }
+    }
+    ensure!(failed.is_empty(), "{}", failed.join("\n"));
+    Ok(())
+}
+
+/// The cases of [`in_turn`], from functions.
+macro_rules! cases {
+    ($($case:ident),+ $(,)?) => {
+        vec![$((stringify!($case), Box::pin($case()) as futures_util::future::LocalBoxFuture<'_, _>)),+]
+    };
+}
+pub(crate) use cases;
 
 /// Lets only one heavy test run at a time, because another one would distort its figures.
 pub(crate) async fn alone() -> MutexGuard<'static, ()> {

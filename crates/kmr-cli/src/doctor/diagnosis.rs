@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::check::{Check, State, Verdict};
 use super::facts::Facts;
 use super::guarantee::Guarantee;
-use super::{clickhouse_checks, dead_letter_checks, kafka_checks};
+use super::{clickhouse_checks, dead_letter_checks, kafka_checks, registry_checks};
 
 /// All checks, and the guarantee that follows from them.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ impl Diagnosis {
     pub(super) fn of(facts: &Facts) -> Self {
         let mut checks = kafka_checks::checks(facts);
         checks.extend(dead_letter_checks::check(&facts.kafka));
+        checks.extend(registry_checks::checks(facts));
         checks.extend(clickhouse_checks::checks(facts));
         let guarantee = Guarantee::of(facts, &checks);
         Self { checks, guarantee: Some(guarantee) }
@@ -38,6 +39,7 @@ impl Diagnosis {
     pub(super) fn without_table(facts: &Facts) -> Self {
         let mut checks = kafka_checks::checks(facts);
         checks.extend(dead_letter_checks::check(&facts.kafka));
+        checks.extend(registry_checks::checks(facts));
         if let Some((topic, partitions)) = &facts.sink_topic {
             checks.push(match partitions {
                 Ok(count) => Check::ok("sink topic", format!("{topic:?}, {count} partitions")),

@@ -27,6 +27,8 @@ pub(super) struct Facts {
     pub(super) clickhouse: ClickHouseFacts,
     /// The topic that the consumer writes to, and the number of its partitions.
     pub(super) sink_topic: Option<(String, Fact<usize>)>,
+    /// The addresses of the Schema Registry, and why one cannot be used.
+    pub(super) registry: Vec<(String, Fact<()>)>,
     pub(super) writer: Writer,
 }
 

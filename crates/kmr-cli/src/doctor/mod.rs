@@ -4,6 +4,7 @@
 //! - `kafka_facts`, `leader_facts` and `clickhouse_facts` query the servers. They join no group and
 //!   write nothing.
 //! - `kafka_checks`, `clickhouse_checks` and `guarantee` check the facts. They query nothing.
+//! - `registry_checks` asks a Schema Registry and checks its answer.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ mod guarantee;
 mod kafka_checks;
 mod kafka_facts;
 mod leader_facts;
+mod registry_checks;
 #[cfg(test)]
 mod sample_facts;
 mod subject;
@@ -77,7 +79,9 @@ async fn gather(subject: Subject, scope: Scope) -> anyhow::Result<Facts> {
         let SinkTopic { topic, broker, client } = subject.sink_topic.as_ref()?;
         Some((topic.clone(), dead_letter_facts::partitions(client, broker, topic).await))
     };
-    let (kafka, clickhouse, sink_topic) =
-        tokio::join!(kafka_facts::gather(&subject, scope), clickhouse, sink_topic);
-    Ok(Facts { settings: subject.settings, kafka: kafka?, clickhouse, sink_topic, writer: subject.writer })
+    let registry = registry_checks::gather(subject.registry.as_ref());
+    let (kafka, clickhouse, sink_topic, registry) =
+        tokio::join!(kafka_facts::gather(&subject, scope), clickhouse, sink_topic, registry);
+    let (settings, writer) = (subject.settings, subject.writer);
+    Ok(Facts { settings, kafka: kafka?, clickhouse, sink_topic, registry, writer })
 }

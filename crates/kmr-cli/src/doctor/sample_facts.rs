@@ -41,6 +41,7 @@ pub(super) fn facts() -> Facts {
             dead_letters: None,
         },
         sink_topic: None,
+        registry: Vec::new(),
         clickhouse: ClickHouseFacts {
             address: "c:8123".into(),
             table: "db.t".into(),

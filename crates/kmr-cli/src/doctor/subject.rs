@@ -9,6 +9,7 @@ use kmr_cli_support::clickhouse::{Access, Server};
 use kmr_cli_support::connection::ClickHouseArgs;
 use kmr_cli_support::errors::one_line;
 use kmr_cli_support::ingest::{self, Protocol, RunArgs};
+use kmr_formats::SchemaRegistry;
 use rdkafka::ClientConfig;
 
 use super::facts::{SettingsFacts, Writer};
@@ -29,6 +30,8 @@ pub(crate) struct Subject {
     pub(crate) table: Option<Table>,
     /// The topic that it writes its records to.
     pub(crate) sink_topic: Option<SinkTopic>,
+    /// The registry of its schemas, or why its settings are wrong.
+    pub(crate) registry: Option<Result<SchemaRegistry, String>>,
     pub(crate) writer: Writer,
 }
 
@@ -97,6 +100,7 @@ impl Subject {
                 }),
             }),
             sink_topic: None,
+            registry: None,
             writer: Writer { max_age: args.tuning.max_age },
         })
     }

@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::client::{client_config, producer_config};
 use super::consumer::consumer;
+use super::decoder::registry;
 use super::file::{self, ClickHouse, File, Kafka, Pipeline, Sink};
 use super::value::{Secret, Text};
 use super::writer::writer;
@@ -109,6 +110,10 @@ fn subject(name: &str, pipeline: &Pipeline, topic: &str) -> anyhow::Result<Subje
         dead_letter_topic: pipeline.dead_letters.topic.as_ref().map(|topic| topic.as_str().to_owned()),
         table,
         sink_topic,
+        registry: pipeline
+            .format
+            .needs_registry()
+            .then(|| registry(pipeline).map_err(|error| kmr_cli_support::errors::one_line(&error))),
         writer: Writer { max_age: pipeline.batch.max_age.0 },
     })
 }

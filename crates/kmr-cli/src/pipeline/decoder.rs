@@ -77,7 +77,11 @@ fn csv(pipeline: &Pipeline) -> anyhow::Result<Csv> {
     Ok(csv.delimiter(delimiter))
 }
 
-fn registry(pipeline: &Pipeline) -> anyhow::Result<SchemaRegistry> {
+/// The registry of a pipeline.
+///
+/// # Errors
+/// A setting of it is wrong.
+pub(super) fn registry(pipeline: &Pipeline) -> anyhow::Result<SchemaRegistry> {
     let settings = pipeline.registry.as_ref().context("the section registry is missing")?;
     let Registry { urls, user, password, bearer_token, ca_certificate, request_timeout } = settings;
     let mut urls = urls.iter();

@@ -17,6 +17,7 @@ use super::replays::Replays;
 use super::report::Report;
 use super::table_rows::{AuditedTable, HeldRows};
 use super::topic_log::{self, LogReader, Progress, TopicBounds};
+use crate::progress;
 
 /// Number of partitions that are read in parallel.
 pub(super) const WORKERS: usize = 4;
@@ -34,6 +35,7 @@ pub(super) struct Audit {
     replays: Mutex<Replays>,
     /// Partitions that no worker has read yet.
     unread: Mutex<VecDeque<i32>>,
+    pub(super) progress: progress::Progress,
 }
 
 impl Audit {
@@ -48,7 +50,13 @@ impl Audit {
         let compacted = topic_log::is_compacted(&config, &args.kafka.topic).await;
         let unread = Mutex::new(bounds.keys().copied().collect());
         let replays = Mutex::default();
-        Ok(Self { args, config, bounds, waiting, compacted, dead_letters, replays, unread })
+        let offsets = bounds.values().map(|bounds| {
+            // Sums count the records after the committed offset, too.
+            let end = if args.sum.is_some() { bounds.end } else { bounds.checkable().end };
+            end.saturating_sub(bounds.start)
+        });
+        let progress = progress::Progress::new(format!("verifying {:?}", args.kafka.topic), offsets.sum());
+        Ok(Self { args, config, bounds, waiting, compacted, dead_letters, replays, unread, progress })
     }
 
     /// Compares all partitions.
@@ -168,6 +176,7 @@ impl Audit {
                     at = deleted.end;
                 }
             }
+            self.progress.advance(at - compared.start);
             tracing::info!(partition, offset = at, end = checked.end, "verified");
         }
         let beyond = checked.end..i64::MAX.cast_unsigned();

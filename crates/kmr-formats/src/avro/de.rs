@@ -10,9 +10,9 @@ use serde::de::{
 use serde::forward_to_deserialize_any;
 
 use super::cursor::Cursor;
-use super::decimal;
 use super::fault::{Fault, Result};
 use super::schema::{Field, Node, NodeId, Nodes, Precision};
+use crate::decimal;
 
 /// Decodes the whole datum.
 pub(super) fn decode<'d, T: Deserialize<'d>>(nodes: &Nodes, datum: &'d [u8]) -> Result<T> {

@@ -3,10 +3,10 @@
 use std::io::Write as _;
 
 use super::cursor::Cursor;
-use super::decimal;
 use super::fault::{Fault, Result};
 use super::schema::{Field, Node, NodeId, Nodes, Precision, Zone};
 use super::{AvroOptions, Times};
+use crate::decimal;
 use crate::text::{push_float, push_string};
 use crate::time::{push_date, push_time, push_timestamp};
 

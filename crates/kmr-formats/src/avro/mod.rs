@@ -1,8 +1,8 @@
 //! Avro's binary encoding, typed or as JSON.
 //!
 //! `schema` compiles the writer's schema into nodes. `json` and `de` read a datum along them, with
-//! `cursor` for the primitive values and `decimal` for decimals. A `fault` is an error before it
-//! gets the offset of the datum in its record.
+//! `cursor` for the primitive values. A `fault` is an error before it gets the offset of the datum
+//! in its record.
 
 use kmr_core::{Mapped, Record};
 use serde::de::DeserializeOwned;
@@ -13,7 +13,6 @@ use crate::registry::{RegisteredSchema, SchemaRegistry, SchemaType, stage};
 
 mod cursor;
 mod de;
-mod decimal;
 mod fault;
 mod json;
 mod schema;

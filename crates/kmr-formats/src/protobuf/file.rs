@@ -7,6 +7,7 @@ use protox::Compiler;
 use protox::file::{ChainFileResolver, File, FileResolver, GoogleFileResolver};
 
 use super::json::JsonWriter;
+use super::known_files::KnownFiles;
 use super::{PROTOBUF, index};
 use crate::binary::Binary;
 use crate::error::DecodeError;
@@ -42,6 +43,7 @@ impl ProtobufFile {
         let files = references.chain([(ROOT.to_owned(), schema.text().to_owned())]).collect();
         let mut resolver = ChainFileResolver::new();
         resolver.add(Files(files));
+        resolver.add(KnownFiles);
         resolver.add(GoogleFileResolver::new());
         let mut compiler = Compiler::with_file_resolver(resolver);
         compiler.open_file(ROOT).map_err(|error| error.to_string())?;
@@ -60,7 +62,7 @@ impl ProtobufFile {
         let message = DynamicMessage::decode(descriptor, message)
             .map_err(|error| DecodeError::new(PROTOBUF, format!("no message of {name}: {error}")).at(at))?;
         let mut out = Vec::with_capacity(body.len() * 3 + 64);
-        let written = JsonWriter { binary, out: &mut out }.message(&message);
+        let written = JsonWriter::new(binary, &mut out).message(&message);
         match written {
             Ok(()) => Ok(out),
             Err(problem) => {

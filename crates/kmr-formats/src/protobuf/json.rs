@@ -7,11 +7,15 @@ use std::io::Write as _;
 
 use prost_reflect::{DynamicMessage, Kind, MapKey, ReflectMessage, SerializeOptions, Value};
 
+use super::known_types;
 use crate::binary::Binary;
 use crate::text::{push_float, push_string};
 
-/// Messages whose JSON is not an object of their fields, such as times.
-const WELL_KNOWN: &str = "google.protobuf.";
+/// The package of the messages in [`SPECIAL`] and [`WRAPPERS`].
+const GOOGLE: &str = "google.protobuf.";
+
+/// Messages whose JSON is not an object of their fields.
+const SPECIAL: [&str; 7] = ["Duration", "Empty", "FieldMask", "ListValue", "Struct", "Timestamp", "Value"];
 
 /// Those that have one field, `value`, and are written as it is.
 const WRAPPERS: [&str; 9] = [
@@ -26,30 +30,49 @@ const WRAPPERS: [&str; 9] = [
     "BytesValue",
 ];
 
+/// Levels of `Any`. A message of other types has at most as many levels.
+const DEEPEST: usize = 100;
+
 pub(super) struct JsonWriter<'o> {
-    pub(super) binary: Binary,
-    pub(super) out: &'o mut Vec<u8>,
+    binary: Binary,
+    out: &'o mut Vec<u8>,
+    /// How many `Any` are around the current message.
+    depth: usize,
 }
 
-impl JsonWriter<'_> {
+impl<'o> JsonWriter<'o> {
+    pub(super) fn new(binary: Binary, out: &'o mut Vec<u8>) -> Self {
+        Self { binary, out, depth: 0 }
+    }
+
     /// Writes an object of all fields that the message has or that have a default.
     ///
     /// # Errors
     /// A value has no JSON. The text names the field.
     pub(super) fn message(&mut self, message: &DynamicMessage) -> Result<(), String> {
         let descriptor = message.descriptor();
-        if let Some(name) = descriptor.full_name().strip_prefix(WELL_KNOWN) {
-            if let Some(field) = descriptor.get_field(1).filter(|_| WRAPPERS.contains(&name)) {
+        match descriptor.full_name().strip_prefix(GOOGLE) {
+            Some("Any") => return self.any(message),
+            Some(name) if WRAPPERS.contains(&name) => {
+                let field = descriptor.get_field(1).ok_or("a wrapper without a value")?;
                 return self.value(&message.get_field(&field), &field.kind());
             }
-            let options = SerializeOptions::new().stringify_64_bit_integers(false).skip_default_fields(false);
-            let mut serializer = serde_json::Serializer::new(&mut *self.out);
-            let written = message.serialize_with_options(&mut serializer, &options);
-            return written.map_err(|error| error.to_string());
+            Some(name) if SPECIAL.contains(&name) => return self.special(message),
+            _ => {}
+        }
+        if let Some(text) = known_types::text(message) {
+            push_string(self.out, &text?);
+            return Ok(());
         }
         self.out.push(b'{');
-        let mut is_first = true;
-        for field in descriptor.fields() {
+        self.fields(message, true)?;
+        self.out.push(b'}');
+        Ok(())
+    }
+
+    /// The fields of an object.
+    fn fields(&mut self, message: &DynamicMessage, mut is_first: bool) -> Result<(), String> {
+        for field in message.descriptor().fields() {
             if field.supports_presence() && !message.has_field(&field) {
                 continue;
             }
@@ -62,8 +85,52 @@ impl JsonWriter<'_> {
             let value = message.get_field(&field);
             self.value(&value, &field.kind()).map_err(|problem| format!("{}: {problem}", field.name()))?;
         }
-        self.out.push(b'}');
         Ok(())
+    }
+
+    /// A message of a type that only its record names: its fields after `@type`, or its JSON as
+    /// `value` if that is not an object of its fields.
+    fn any(&mut self, any: &DynamicMessage) -> Result<(), String> {
+        let (url, bytes) = (any.get_field_by_number(1), any.get_field_by_number(2));
+        let url = url.as_deref().and_then(Value::as_str).unwrap_or_default();
+        if url.is_empty() {
+            self.out.extend_from_slice(b"{}");
+            return Ok(());
+        }
+        let name = url.rsplit('/').next().unwrap_or_default();
+        let descriptor = any.descriptor().parent_pool().get_message_by_name(name).ok_or_else(|| {
+            format!("an Any holds a message of {name}, which neither the schema nor its imports have")
+        })?;
+        // Each is decoded by itself, so the decoder's limit does not count them together.
+        if self.depth >= DEEPEST {
+            return Err(format!("more than {DEEPEST} messages of google.protobuf.Any inside of each other"));
+        }
+        self.depth += 1;
+        let bytes = bytes.as_deref().and_then(Value::as_bytes).cloned().unwrap_or_default();
+        let message = DynamicMessage::decode(descriptor, bytes)
+            .map_err(|error| format!("an Any holds no message of {name}: {error}"))?;
+        self.out.extend_from_slice(br#"{"@type":"#);
+        push_string(self.out, url);
+        let google = name.strip_prefix(GOOGLE);
+        let is_value =
+            google.is_some_and(|name| name == "Any" || SPECIAL.contains(&name) || WRAPPERS.contains(&name));
+        if is_value || known_types::text(&message).is_some() {
+            self.out.extend_from_slice(br#","value":"#);
+            self.message(&message)?;
+        } else {
+            self.fields(&message, false)?;
+        }
+        self.out.push(b'}');
+        self.depth -= 1;
+        Ok(())
+    }
+
+    /// Protobuf's own JSON of a message.
+    fn special(&mut self, message: &DynamicMessage) -> Result<(), String> {
+        let options = SerializeOptions::new().stringify_64_bit_integers(false).skip_default_fields(false);
+        let mut serializer = serde_json::Serializer::new(&mut *self.out);
+        let written = message.serialize_with_options(&mut serializer, &options);
+        written.map_err(|error| error.to_string())
     }
 
     fn value(&mut self, value: &Value, kind: &Kind) -> Result<(), String> {

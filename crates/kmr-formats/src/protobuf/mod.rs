@@ -1,7 +1,8 @@
 //! Protobuf with the prefix of a Schema Registry: typed by generated code, or as JSON by the schema
 //! of the registry.
 //!
-//! `index` finds the message in its file. `file` compiles a schema, and `json` writes a message.
+//! `index` finds the message in its file. `file` compiles a schema with `known_files`, and `json`
+//! writes a message; `known_types` are those that are one value.
 
 use kmr_core::{Mapped, Record};
 use prost::Message;
@@ -14,6 +15,8 @@ use crate::registry::{RegisteredSchema, SchemaRegistry, SchemaType, split, stage
 mod file;
 mod index;
 mod json;
+mod known_files;
+mod known_types;
 
 pub(crate) use file::ProtobufFile;
 

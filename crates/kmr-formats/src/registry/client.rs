@@ -22,6 +22,8 @@ use super::reply::SchemaReply;
 const LARGEST: usize = 16 << 20;
 /// The longest text of a registry that an error shows, characters.
 const LONGEST_MESSAGE: usize = 200;
+/// What every registry has: the types of schemas that it knows.
+const TYPES: &str = "/schemas/types";
 const ACCEPTED: &str = "application/vnd.schemaregistry.v1+json, application/json";
 
 /// The codes of a registry for what it does not have: a subject, a version, a schema.
@@ -34,6 +36,12 @@ pub(super) enum Reply {
     NotFound {
         url: String,
     },
+}
+
+/// An answer with status 200, or that of a registry which does not have what was asked for.
+enum Answer {
+    Found(Bytes),
+    NotFound,
 }
 
 /// Why one address gave no answer.
@@ -87,7 +95,7 @@ impl Client {
         let mut failures = Vec::new();
         for at in (0..self.urls.len()).map(|step| (first + step) % self.urls.len()) {
             let url = self.urls.get(at).map_or("", String::as_str);
-            match self.get_from(url, path).await {
+            match self.get_from(url, path).await.and_then(|answer| reply(answer, url)) {
                 Ok(reply) => {
                     self.preferred.store(at, Ordering::Relaxed);
                     return Ok(reply);
@@ -101,7 +109,27 @@ impl Client {
         Err(RegistryError::Unavailable(failures.join("; ")))
     }
 
-    async fn get_from(&self, url: &str, path: &str) -> Result<Reply, Fault> {
+    /// Whether each address is a registry that accepts the credentials.
+    pub(super) async fn check(&self) -> Vec<(String, Result<(), RegistryError>)> {
+        let mut checked = Vec::new();
+        for url in &self.urls {
+            let found = match self.get_from(url, TYPES).await {
+                Ok(Answer::Found(body)) if serde_json::from_slice::<Vec<String>>(&body).is_ok() => Ok(()),
+                Ok(_) => Err(Fault::Unavailable(format!("{TYPES} is no list of types: is it a registry?"))),
+                Err(fault) => Err(fault),
+            };
+            let found = found.map_err(|fault| match fault {
+                Fault::Forbidden(status) => {
+                    RegistryError::Forbidden { url: url.clone(), status: status.as_u16() }
+                }
+                Fault::Unavailable(reason) => RegistryError::Unavailable(format!("{url}: {reason}")),
+            });
+            checked.push((url.clone(), found));
+        }
+        checked
+    }
+
+    async fn get_from(&self, url: &str, path: &str) -> Result<Answer, Fault> {
         let mut request = Request::get(format!("{url}{path}")).header(ACCEPT, ACCEPTED);
         if let Some(authorization) = &self.authorization {
             request = request.header(AUTHORIZATION, authorization.clone());
@@ -110,7 +138,7 @@ impl Client {
         let exchange = async {
             let response =
                 self.http.request(request).await.map_err(|error| Fault::Unavailable(last_cause(&error)))?;
-            read(response, url).await
+            read(response).await
         };
         match tokio::time::timeout(self.timeout, exchange).await {
             Ok(result) => result,
@@ -119,7 +147,18 @@ impl Client {
     }
 }
 
-async fn read(response: Response<Incoming>, url: &str) -> Result<Reply, Fault> {
+/// The schema in an answer.
+fn reply(answer: Answer, url: &str) -> Result<Reply, Fault> {
+    match answer {
+        Answer::NotFound => Ok(Reply::NotFound { url: url.to_owned() }),
+        Answer::Found(body) => match serde_json::from_slice(&body) {
+            Ok(schema) => Ok(Reply::Schema(schema)),
+            Err(_) => Err(Fault::Unavailable("status 200, but the answer is no schema".to_owned())),
+        },
+    }
+}
+
+async fn read(response: Response<Incoming>) -> Result<Answer, Fault> {
     let status = response.status();
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Err(Fault::Forbidden(status));
@@ -132,16 +171,13 @@ async fn read(response: Response<Incoming>, url: &str) -> Result<Reply, Fault> {
         Err(error) => return Err(Fault::Unavailable(last_cause(&*error))),
     };
     if status == StatusCode::OK {
-        return match serde_json::from_slice(&body) {
-            Ok(schema) => Ok(Reply::Schema(schema)),
-            Err(_) => Err(Fault::Unavailable("status 200, but the answer is no schema".to_owned())),
-        };
+        return Ok(Answer::Found(body));
     }
     let error: Option<ErrorReply> = serde_json::from_slice(&body).ok();
     let code = error.as_ref().and_then(|error| error.error_code);
     // A proxy whose registry is down also answers with 404.
     if status == StatusCode::NOT_FOUND && code.is_some_and(|code| NOT_FOUND.contains(&code)) {
-        return Ok(Reply::NotFound { url: url.to_owned() });
+        return Ok(Answer::NotFound);
     }
     let message = error.and_then(|error| error.message).unwrap_or_default();
     let message: String = message.chars().filter(|c| !c.is_control()).take(LONGEST_MESSAGE).collect();

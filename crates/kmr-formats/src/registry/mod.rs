@@ -66,4 +66,10 @@ impl SchemaRegistry {
         let fetch = load::load(&self.shared.client, id);
         self.shared.cache.get_or_fetch(id, fetch).await
     }
+
+    /// Whether each address is a registry that accepts the credentials, for checks before a start.
+    /// It sends one request to each, and reads no schema. Cancel safe.
+    pub async fn check(&self) -> Vec<(String, Result<(), RegistryError>)> {
+        self.shared.client.check().await
+    }
 }

@@ -1,7 +1,7 @@
 //! One registry that works: requests, cache, references, credentials.
 
 use kmr_core::{CodedError, OwnedRecord};
-use kmr_formats::testing::TestRegistry;
+use kmr_formats::testing::{Fault, TestRegistry};
 use kmr_formats::{Avro, SchemaRegistry, SchemaType};
 use serde_json::json;
 
@@ -18,6 +18,30 @@ async fn a_schema_is_fetched_once_and_later_records_are_ready_at_once() {
     assert_eq!(avro(&registry, framed(7, &[2])).await, row("{\"n\":1}"));
     assert_eq!(server.requests(), ["/schemas/ids/7"]);
     assert_eq!(registry.cached(7).unwrap().schema_type(), SchemaType::Avro);
+}
+
+#[tokio::test]
+async fn each_address_is_checked() {
+    let (good, bad) = (TestRegistry::start().await.unwrap(), TestRegistry::start().await.unwrap());
+    bad.set_fault(Some(Fault::Status(401, String::new())));
+    let other = TestRegistry::start().await.unwrap();
+    other.set_fault(Some(Fault::Status(200, "{}".to_owned())));
+    let stopped = TestRegistry::start().await.unwrap();
+    let stopped_url = stopped.url();
+    let _stopped = stopped.stop().await;
+    let urls = [bad.url(), other.url(), stopped_url];
+    let builder =
+        urls.iter().fold(SchemaRegistry::builder(good.url()), |builder, url| builder.fallback_url(url));
+    let checked = builder.build().unwrap().check().await;
+    let texts: Vec<String> = checked
+        .iter()
+        .map(|(url, found)| found.as_ref().err().map_or_else(|| format!("{url} ok"), ToString::to_string))
+        .collect();
+    assert_eq!(texts[0], format!("{} ok", good.url()));
+    assert!(texts[1].contains("rejects the credentials with status 401"), "{}", texts[1]);
+    assert!(texts[2].contains("is no list of types: is it a registry?"), "{}", texts[2]);
+    assert!(texts[3].contains(&urls[2]) && texts[3].contains("unavailable"), "{}", texts[3]);
+    assert_eq!(good.requests(), ["/schemas/types"]);
 }
 
 #[tokio::test]

@@ -131,6 +131,111 @@ async fn values_in_wrappers_are_written_as_the_values_themselves() {
     assert_eq!(call(&stage, payload).await.1, row(r#"{"d":"nan","f":"-inf","n":7,"b":"x","s":"","t":true}"#));
 }
 
+/// The registry has no reference for these imports.
+const EVENT: &str = r#"syntax = "proto3";
+package shop;
+import "confluent/meta.proto";
+import "confluent/type/decimal.proto";
+import "google/protobuf/any.proto";
+import "google/protobuf/duration.proto";
+import "google/type/date.proto";
+import "google/type/money.proto";
+import "google/type/timeofday.proto";
+message Event {
+  confluent.type.Decimal total = 1 [(confluent.field_meta).doc = "with tax"];
+  google.type.Date day = 2;
+  google.type.TimeOfDay at = 3;
+  google.type.Money price = 4;
+  google.protobuf.Any more = 5;
+}
+message Names { map<int32, string> names = 1; bytes raw = 2; }
+"#;
+
+/// A field whose value has a length.
+fn sized(number: u8, value: &[u8]) -> Vec<u8> {
+    let mut field = vec![number << 3 | 2];
+    prost::encoding::encode_varint(value.len() as u64, &mut field);
+    field.extend_from_slice(value);
+    field
+}
+
+/// The field `more` with a message of this type.
+fn any(name: &str, message: &[u8]) -> Vec<u8> {
+    let url = format!("type.googleapis.com/{name}");
+    sized(5, &[sized(1, url.as_bytes()), sized(2, message)].concat())
+}
+
+#[tokio::test]
+async fn files_that_a_registry_of_confluent_leaves_out_are_known() {
+    let server = TestRegistry::start().await.unwrap();
+    server.register(1, json!({ "schema": EVENT, "schemaType": "PROTOBUF" }));
+    let registry = registry(&server.url());
+    let total = sized(1, &[0x0a, 2, 0xfb, 0x32, 0x10, 4, 0x18, 2]);
+    let day = sized(2, &[0x08, 0xea, 0x0f, 0x10, 12, 0x18, 1]);
+    let at = sized(3, &[0x08, 23, 0x10, 59, 0x18, 58, 0x20, 7]);
+    let price = sized(4, &[0x0a, 3, b'E', b'U', b'R', 0x10, 5]);
+    let payload = framed(1, &[&[0][..], &total, &day, &at, &price].concat());
+    let expected = concat!(
+        r#"{"total":"-12.30","day":"2026-12-01","at":"23:59:58.000000007","#,
+        r#""price":{"currency_code":"EUR","units":5,"nanos":0}}"#
+    );
+    assert_eq!(protobuf(&registry, payload).await, row(expected));
+}
+
+#[tokio::test]
+async fn messages_of_any_type_are_written_in_the_same_order_in_each_process() {
+    let server = TestRegistry::start().await.unwrap();
+    server.register(1, json!({ "schema": EVENT, "schemaType": "PROTOBUF" }));
+    let registry = registry(&server.url());
+    let names: Vec<u8> = (0..20_u8).rev().flat_map(|n| sized(1, &[8, n, 0x12, 1, b'a' + n])).collect();
+    let in_order: Vec<String> = (0..20_u8).map(|n| format!("\"{n}\":\"{}\"", char::from(b'a' + n))).collect();
+    let names = [names, sized(2, &[0, 255])].concat();
+    let day = sized(2, &[0x08, 0xea, 0x0f, 0x10, 12, 0x18, 1]);
+    for (more, expected) in [
+        (
+            any("shop.Names", &names),
+            format!(
+                r#"{{"@type":"type.googleapis.com/shop.Names","names":{{{}}},"raw":"AP8="}}"#,
+                in_order.join(",")
+            ),
+        ),
+        (
+            any("google.protobuf.Duration", &[8, 5]),
+            r#"{"@type":"type.googleapis.com/google.protobuf.Duration","value":"5s"}"#.to_owned(),
+        ),
+        (
+            any("google.type.Date", &day[2..]),
+            r#"{"@type":"type.googleapis.com/google.type.Date","value":"2026-12-01"}"#.to_owned(),
+        ),
+        (
+            any("shop.Event", &any("shop.Event", &[])),
+            concat!(
+                r#"{"@type":"type.googleapis.com/shop.Event","#,
+                r#""more":{"@type":"type.googleapis.com/shop.Event"}}"#
+            )
+            .to_owned(),
+        ),
+        (sized(5, &[]), "{}".to_owned()),
+    ] {
+        let payload = framed(1, &[&[0][..], &more].concat());
+        assert_eq!(protobuf(&registry, payload).await, row(&format!(r#"{{"more":{expected}}}"#)));
+    }
+    let deep = (0..300).fold(Vec::new(), |inner, _| any("shop.Event", &inner));
+    for (more, expected) in [
+        (any("shop.Unknown", &[]), "an Any holds a message of shop.Unknown, which neither the schema"),
+        (any("shop.Names", &[0xff]), "an Any holds no message of shop.Names"),
+        (deep, "more than 100 messages of google.protobuf.Any"),
+        (
+            sized(2, &[0x08, 0xea, 0x0f]),
+            "day: a google.type.Date with year 2026, month 0 and day 0 is no date",
+        ),
+    ] {
+        let outcome = protobuf(&registry, framed(1, &[&[0][..], &more].concat())).await;
+        let Outcome::DeadLetter(error) = outcome else { panic!("{outcome:?}") };
+        assert!(error.contains(expected), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn bad_messages_of_protobuf_are_dead_letters_that_name_their_place() {
     let server = TestRegistry::start().await.unwrap();

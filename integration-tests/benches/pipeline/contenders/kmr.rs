@@ -56,12 +56,12 @@ pub(crate) async fn drop_rows_with_metrics(job: &Job) -> Result<()> {
 
 /// W1 or W2 into ClickHouse.
 pub(crate) async fn insert(job: &Job) -> Result<()> {
-    run(job, inserting(job)).await
+    run(job, inserting(job, BATCH_ROWS)).await
 }
 
 /// W1 or W2 into ClickHouse, in exactly-once mode.
-pub(crate) async fn insert_exactly_once(job: &Job) -> Result<()> {
-    run(job, inserting(job).exactly_once()).await
+pub(crate) async fn insert_exactly_once(job: &Job, max_rows: usize) -> Result<()> {
+    run(job, inserting(job, max_rows).exactly_once()).await
 }
 
 /// Keys of W4.
@@ -108,10 +108,16 @@ pub(crate) async fn forward(job: &Job) -> Result<()> {
     run(job, builder(job, processing_strategy!({ map => nothing, reduce => Forward::new(job) }))).await
 }
 
-fn inserting(job: &Job) -> ConsumerBuilder<Pipeline> {
+fn inserting(job: &Job, max_rows: usize) -> ConsumerBuilder<Pipeline> {
     match job.work {
-        Work::W1 => builder(job, processing_strategy!({ map => seen, reduce => writer::<Seen>(job) })),
-        Work::W2 => builder(job, processing_strategy!({ map => metric, reduce => writer::<Metric>(job) })),
+        Work::W1 => {
+            let writer = writer::<Seen>(job).max_rows(max_rows);
+            builder(job, processing_strategy!({ map => seen, reduce => writer }))
+        }
+        Work::W2 => {
+            let writer = writer::<Metric>(job).max_rows(max_rows);
+            builder(job, processing_strategy!({ map => metric, reduce => writer }))
+        }
     }
 }
 

@@ -15,7 +15,10 @@ use std::process::Command;
 use anyhow::{Context as _, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::shared::job::Job;
+use crate::shared::job::{BATCH_ROWS, Job};
+
+/// The `max_rows` of a consumer that wants its rows soon.
+pub(crate) const SMALL_BLOCKS: usize = 300;
 
 /// The contenders of this program. The pipeline on Arroyo is a program of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +39,8 @@ pub(crate) enum Contender {
     ByHand,
     /// kmr with `ClickHouseWriter` in exactly-once mode.
     KmrExactlyOnce,
+    /// The same with a `max_rows` of [`SMALL_BLOCKS`].
+    KmrSmallBlocks,
     /// kmr with a `Fold` upstream of `ClickHouseWriter`.
     KmrFold,
     /// kmr with `ClickHouseWriter::<JsonRow>`.
@@ -55,7 +60,7 @@ pub(crate) enum Contender {
 impl Contender {
     /// Whether its rows have to be stored in the table.
     pub(crate) fn inserts(self) -> bool {
-        matches!(self, Self::Kmr | Self::Insert | Self::ByHand | Self::KmrExactlyOnce)
+        matches!(self, Self::Kmr | Self::Insert | Self::ByHand)
     }
 
     /// The command that starts `program` so that it [`run`]s this contender.
@@ -82,7 +87,8 @@ pub(crate) fn run(job: &str) -> Result<()> {
         Contender::Kmr => runtime()?.block_on(kmr::insert(job)),
         Contender::Insert => runtime()?.block_on(in_memory::insert(job)),
         Contender::ByHand => runtime()?.block_on(by_hand::run(job)),
-        Contender::KmrExactlyOnce => runtime()?.block_on(kmr::insert_exactly_once(job)),
+        Contender::KmrExactlyOnce => runtime()?.block_on(kmr::insert_exactly_once(job, BATCH_ROWS)),
+        Contender::KmrSmallBlocks => runtime()?.block_on(kmr::insert_exactly_once(job, SMALL_BLOCKS)),
         Contender::KmrFold => runtime()?.block_on(kmr::insert_folded(job)),
         Contender::KmrJson => runtime()?.block_on(kmr::insert_json(job)),
         Contender::KmrForward => runtime()?.block_on(kmr::forward(job)),

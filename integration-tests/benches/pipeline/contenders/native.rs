@@ -1,5 +1,5 @@
-//! The ceiling of consuming: librdkafka's batches with its defaults. Each message is freed, and
-//! nothing else is done.
+//! The ceiling of consuming: librdkafka's batches, with its own or with kmr's fetch settings. Each
+//! message is freed, and nothing else is done.
 //!
 //! This is the only unsafe code of this benchmark besides the clock. One thread makes all calls.
 //! [`Client::drop`] releases every handle in the order that librdkafka requires: queue, consumer,
@@ -25,12 +25,14 @@ const WAIT_MS: i32 = 1_000;
 /// Reads all records of the topic.
 pub(crate) fn consume(job: &Job) -> Result<()> {
     let mut meter = Meter::new(job.records, Duration::ZERO);
-    let client = Client::new(&[
-        ("bootstrap.servers", &job.broker),
+    let own = [
+        ("bootstrap.servers", job.broker.as_str()),
         ("group.id", &job.group),
         ("auto.offset.reset", "earliest"),
         ("enable.auto.commit", "false"),
-    ])?;
+    ];
+    let own = own.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let client = Client::new(own.into_iter().chain(job.fetch()))?;
     client.subscribe(&job.topic)?;
     let mut messages = vec![ptr::null_mut(); BATCH];
     let mut done = 0;
@@ -49,7 +51,7 @@ struct Client {
 }
 
 impl Client {
-    fn new(settings: &[(&str, &str)]) -> Result<Self> {
+    fn new(settings: impl Iterator<Item = (String, String)>) -> Result<Self> {
         let mut text = [0; 512];
         // SAFETY: the strings outlive the calls, and `text` has the given length. `rd_kafka_new`
         // takes ownership of the configuration when it succeeds. On an error this process ends, and
@@ -57,7 +59,7 @@ impl Client {
         unsafe {
             let config = rd::rd_kafka_conf_new();
             for (name, value) in settings {
-                let (name, value) = (CString::new(*name)?, CString::new(*value)?);
+                let (name, value) = (CString::new(name)?, CString::new(value)?);
                 let (name, value) = (name.as_ptr(), value.as_ptr());
                 let set = rd::rd_kafka_conf_set(config, name, value, text.as_mut_ptr(), text.len());
                 if set != rd::rd_kafka_conf_res_t::RD_KAFKA_CONF_OK {

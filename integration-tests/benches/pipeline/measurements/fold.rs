@@ -8,7 +8,6 @@ use super::Line;
 use crate::contenders::Contender;
 use crate::figures::order;
 use crate::options::Options;
-use crate::server_cpu::{per_million, server_cpu};
 use crate::servers::{Servers, table_of};
 use crate::shared::job::{Job, Work};
 use crate::shared::meter::Measured;
@@ -66,19 +65,11 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
 
 /// Runs a contender into an empty table, and merges its rows.
 async fn once(servers: &Servers, contender: Contender, job: Job) -> Result<Run> {
-    let (database, table, records) = (&servers.database, job.table.clone(), job.records);
-    // Here, so that it is not part of the processor time.
-    for table in [FOLDED, table_of(Work::W2)] {
-        database.exec(&format!("TRUNCATE TABLE {table} SYNC")).await?;
-    }
-    let command = servers.command(contender, &job)?;
-    let before = server_cpu()?;
-    let measured: Measured = servers.run(command, job.work, None).await?;
+    let (database, table, records) = (&servers.database, &job.table, job.records);
+    database.exec(&format!("TRUNCATE TABLE {FOLDED} SYNC")).await?;
+    let (measured, bill) = servers.run_billed(servers.command(contender, &job)?, &job, None).await?;
     let counted = if table == FOLDED { "sum(records)" } else { "count()" };
     let stored = database.number(&format!("SELECT {counted} FROM {table}")).await?;
     ensure!(stored == records, "the table counts {stored} of {records} records");
-    // What the server has not merged yet is work that it still has to do.
-    database.exec(&format!("OPTIMIZE TABLE {table} FINAL")).await?;
-    let server = per_million(before, records)?;
-    Ok(Run { measured, server })
+    Ok(Run { measured, server: bill.server })
 }

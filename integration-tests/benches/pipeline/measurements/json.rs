@@ -8,13 +8,12 @@ use anyhow::{Context as _, Result, ensure};
 use integration_tests::{Deadline, Process, Signal, Topic, log_line, program, unique};
 
 use super::Line;
+use crate::bill::Readings;
 use crate::contenders::Contender;
 use crate::figures::order;
 use crate::options::Options;
-use crate::server_cpu::{per_million, server_cpu};
 use crate::servers::{Servers, table_of};
 use crate::shared::job::{BATCH_AGE, BATCH_ROWS, Work};
-use crate::shared::meter::Measured;
 
 /// Timeout of a run that is observed from outside.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -83,20 +82,18 @@ pub(super) async fn run(options: &Options, servers: &Servers) -> Result<Vec<Line
 /// Stores the records in an empty table, and merges its rows.
 async fn once(options: &Options, servers: &Servers, way: Way, topic: &Topic) -> Result<Run> {
     let (table, records) = (table_of(Work::W2), options.records());
-    servers.database.exec(&format!("TRUNCATE TABLE {table} SYNC")).await?;
-    let before = server_cpu()?;
-    let (consumer, rate) = match way {
-        Way::Contender(contender) => {
-            let job = servers.job(Work::W2, topic.name(), records, options.lz4());
-            let command = servers.command(contender, &job)?;
-            let measured: Measured = servers.run(command, Work::W2, Some(records)).await?;
-            (measured.cpu_per_million, measured.rate)
-        }
-        Way::File => from_file(options, servers, topic).await?,
-    };
+    if let Way::Contender(contender) = way {
+        let job = servers.job(Work::W2, topic.name(), records, options.lz4());
+        let (measured, bill) =
+            servers.run_billed(servers.command(contender, &job)?, &job, Some(records)).await?;
+        return Ok(Run { consumer: measured.cpu_per_million, server: bill.server, rate: measured.rate });
+    }
+    servers.empty_tables().await?;
+    let before = Readings::take(&servers.database).await?;
+    let (consumer, rate) = from_file(options, servers, topic).await?;
     servers.database.exec(&format!("OPTIMIZE TABLE {table} FINAL")).await?;
-    let server = per_million(before, records)?;
-    Ok(Run { consumer, server, rate })
+    let bill = before.bill(&servers.database, records).await?;
+    Ok(Run { consumer, server: bill.server, rate })
 }
 
 /// Processor time per million records, and the rate.

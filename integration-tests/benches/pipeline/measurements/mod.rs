@@ -85,7 +85,7 @@ pub(crate) struct Line {
     what: String,
     value: Value,
     unit: &'static str,
-    at_most: Option<f64>,
+    target: Option<Target>,
 }
 
 enum Value {
@@ -97,7 +97,7 @@ enum Value {
 
 impl Line {
     fn new(what: impl Into<String>, value: f64, unit: &'static str) -> Self {
-        Self { what: what.into(), value: Value::Once(value), unit, at_most: None }
+        Self { what: what.into(), value: Value::Once(value), unit, target: None }
     }
 
     /// The median of a figure of all rounds.
@@ -112,16 +112,19 @@ impl Line {
 
     fn spread(what: impl Into<String>, spread: Option<Spread>, unit: &'static str) -> Self {
         let value = spread.map_or(Value::Once(f64::NAN), Value::Rounds);
-        Self { what: what.into(), value, unit, at_most: None }
+        Self { what: what.into(), value, unit, target: None }
     }
 
-    fn at_most(mut self, limit: f64) -> Self {
-        self.at_most = Some(limit);
-        self
+    fn at_most(self, limit: f64) -> Self {
+        Self { target: Some(Target::AtMost(limit)), ..self }
+    }
+
+    fn at_least(self, limit: f64) -> Self {
+        Self { target: Some(Target::AtLeast(limit)), ..self }
     }
 
     fn cells(&self, smoke: bool) -> [String; 4] {
-        let Self { what, value, unit, at_most } = self;
+        let Self { what, value, unit, target } = self;
         let digits = |value: &f64| if value.abs() >= 100.0 { 0 } else { 3 };
         let text = match value {
             Value::Once(value) => format!("{value:.*} {unit}", digits(value)),
@@ -129,11 +132,11 @@ impl Line {
                 format!("{} {unit}", table::spread(*spread, digits(&spread.median), 1.0))
             }
         };
-        let (target, verdict) = match (at_most, value) {
+        let (target, verdict) = match (*target, value) {
             (None, _) => (String::new(), ""),
-            (Some(limit), Value::Rounds(spread)) => table::evaluate(Target::AtMost(*limit), *spread),
-            (Some(limit), Value::Once(value)) => {
-                (format!("at most {limit}"), if value <= limit { "met" } else { "missed" })
+            (Some(target), Value::Rounds(spread)) => table::evaluate(target, *spread),
+            (Some(target), Value::Once(value)) => {
+                (target.to_string(), if target.is_met(*value) { "met" } else { "missed" })
             }
         };
         let verdict = if smoke && !verdict.is_empty() { "too small a run" } else { verdict };

@@ -1,6 +1,7 @@
 //! `init`: a file for a topic and a table.
 //!
-//! `sample` reads records, and `shape` finds what their objects have in common. For a table that
+//! `sample` reads records, `registry` decodes those of a Schema Registry, and `shape` finds what
+//! their objects have in common. For a table that
 //! exists, `matching` compares its columns with the keys. For one that does not, `proposal` makes a
 //! CREATE TABLE. `text` is the file.
 
@@ -17,11 +18,13 @@ use kmr_cli_support::{kafka, output};
 use serde::Deserialize;
 
 use super::Outcome;
+use super::file::Format;
 use super::load::parse;
 use crate::kafka_client;
 
 mod matching;
 mod proposal;
+mod registry;
 mod sample;
 mod shape;
 mod text;
@@ -55,6 +58,10 @@ pub(crate) struct InitArgs {
     /// The name of the pipeline. Default: that of the table.
     #[arg(long)]
     name: Option<String>,
+    /// The Schema Registry of the topic's records, if they have one. [User and password:
+    /// KMR_REGISTRY_USER, KMR_REGISTRY_PASSWORD]
+    #[arg(long, env = "KMR_REGISTRY", value_name = "URL")]
+    registry: Option<String>,
     /// Propose a CREATE TABLE from the sample, on standard output.
     #[arg(long)]
     create: bool,
@@ -68,6 +75,9 @@ pub(crate) struct InitArgs {
     #[arg(long, value_name = "FILE", default_value = "kmr.toml")]
     output: PathBuf,
 }
+
+/// Keys of a file, and the environment variables that have their values.
+type Variables = [(&'static str, &'static str); 2];
 
 /// A row of `system.columns`.
 #[derive(Debug, Row, Deserialize)]
@@ -89,9 +99,15 @@ pub(crate) async fn init(args: InitArgs) -> Outcome {
     };
     let server = Server::new(&place);
     let existing = existing(&server, &args).await?;
-    let sample = sample(&args).await?;
+    let mut sample = sample(&args).await?;
+    let format = registry::decode(&mut sample, args.registry.as_deref()).await?;
+    report(&sample);
     let shape = Shape::of(&sample.objects);
     let mut contents = contents(&args, &place, &sample)?;
+    contents.format = format;
+    if format.is_some_and(Format::needs_registry) {
+        contents.registry.clone_from(&args.registry);
+    }
     if existing.is_empty() {
         let columns = propose(&args, &sample, &shape)?;
         let statement = create_table(&args.database, &args.table, &columns);
@@ -134,7 +150,10 @@ async fn sample(args: &InitArgs) -> anyhow::Result<Sample> {
     let config = kafka_client::config(&args.kafka, "kmr-init")?;
     let (broker, topic, most) = (args.kafka.broker.clone(), args.topic.clone(), args.sample as usize);
     let read = tokio::task::spawn_blocking(move || sample::read(&config, &broker, &topic, most));
-    let sample = read.await.context("the thread that reads the sample")??;
+    read.await.context("the thread that reads the sample")?
+}
+
+fn report(sample: &Sample) {
     let mut note = format!(
         "sample: {} records, {} objects",
         grouped(sample.records as u64),
@@ -147,13 +166,12 @@ async fn sample(args: &InitArgs) -> anyhow::Result<Sample> {
         ));
     }
     output::note(&note);
-    Ok(sample)
 }
 
 /// What does not depend on the columns.
 fn contents(args: &InitArgs, place: &ClickHouseArgs, sample: &Sample) -> anyhow::Result<Contents> {
     let name = args.name.clone().unwrap_or_else(|| args.table.clone());
-    let set = |names: [(&'static str, &'static str); 2]| {
+    let set = |names: Variables| {
         names.into_iter().filter(|(_, variable)| environment(variable).is_some()).collect::<Vec<_>>()
     };
     let settings = args.kafka.settings();
@@ -175,6 +193,7 @@ fn contents(args: &InitArgs, place: &ClickHouseArgs, sample: &Sample) -> anyhow:
         database: place.database.clone(),
         table: place.table.clone(),
         clickhouse_variables: set([("user", "KMR_CLICKHOUSE_USER"), ("password", "KMR_CLICKHOUSE_PASSWORD")]),
+        registry_variables: set(registry::VARIABLES),
         ..Contents::default()
     })
 }

@@ -1,4 +1,5 @@
-//! A sample of a topic: the newest records of each partition, as JSON objects.
+//! A sample of a topic: the newest records of each partition, as JSON objects. Records with the
+//! prefix of a Schema Registry become objects in `registry`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,6 +11,9 @@ use serde_json::{Deserializer, Map, Value};
 
 use crate::kafka_client::{self, CapturingContext};
 use crate::topic_reader::{self, Next};
+
+/// A byte 0 and the id of a schema, before a message of a Schema Registry.
+const PREFIX: usize = 5;
 
 /// What was read.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +27,8 @@ pub(super) struct Sample {
     pub(super) first_problem: Option<String>,
     /// Some records have other than one object.
     pub(super) has_many: bool,
+    /// Records with the prefix of a Schema Registry, not decoded yet.
+    pub(super) framed: Vec<Vec<u8>>,
 }
 
 /// Reads up to `most` records from the ends of all partitions.
@@ -60,25 +66,28 @@ impl Sample {
             self.tombstones += 1;
             return;
         };
+        if payload.first() == Some(&0) && payload.len() > PREFIX {
+            return self.framed.push(payload.to_vec());
+        }
         match objects(payload) {
             Ok(objects) => {
                 self.has_many |= objects.len() != 1;
                 self.objects.extend(objects);
             }
-            Err(problem) => {
-                self.broken += 1;
-                self.first_problem.get_or_insert(problem);
-            }
+            Err(problem) => self.fail(problem),
         }
+    }
+
+    /// Counts a record that is no object.
+    pub(super) fn fail(&mut self, problem: String) {
+        self.broken += 1;
+        self.first_problem.get_or_insert(problem);
     }
 }
 
 /// The objects of a record: one, an array of them, or one after the other. The error shows no
 /// content.
 fn objects(payload: &[u8]) -> Result<Vec<Map<String, Value>>, String> {
-    if payload.first() == Some(&0) && payload.len() > 5 {
-        return Err("it starts with the byte 0, as in a schema registry's wire format".to_owned());
-    }
     let mut objects = Vec::new();
     let mut values = Deserializer::from_slice(payload).into_iter::<Value>();
     for (at, value) in values.by_ref().enumerate() {
@@ -116,11 +125,12 @@ mod tests {
             sample.add(Some(payload));
         }
         sample.add(None);
-        for broken in [&b"{"[..], b"1", b"[1]", b"", b"\x00\x00\x00\x00\x01{}"] {
+        for broken in [&b"{"[..], b"1", b"[1]", b""] {
             sample.add(Some(broken));
         }
-        assert_eq!((sample.records, sample.objects.len()), (9, 5));
-        assert_eq!((sample.tombstones, sample.broken, sample.has_many), (1, 5, true));
+        sample.add(Some(b"\x00\x00\x00\x00\x01{}"));
+        assert_eq!((sample.records, sample.objects.len(), sample.framed.len()), (9, 5, 1));
+        assert_eq!((sample.tombstones, sample.broken, sample.has_many), (1, 4, true));
         assert_eq!(sample.first_problem.as_deref(), Some("it is no JSON: line 1, column 1"));
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::matching::MatchedColumn;
+use crate::pipeline::file::Format;
 
 /// What the file has.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +18,11 @@ pub(super) struct Contents {
     pub(super) settings: Vec<(String, String)>,
     /// Settings that hold a secret, so the file has only their names.
     pub(super) secret_settings: Vec<String>,
+    /// `None`: JSON.
+    pub(super) format: Option<Format>,
+    /// The address of the Schema Registry.
+    pub(super) registry: Option<String>,
+    pub(super) registry_variables: Vec<(&'static str, &'static str)>,
     pub(super) has_many: bool,
     pub(super) skips_tombstones: bool,
     pub(super) columns: Vec<MatchedColumn>,
@@ -38,7 +44,14 @@ pub(super) fn text(contents: &Contents) -> String {
     }
     // Writing to a String does not fail.
     let _ = writeln!(text, "\n[{name}]\nexactly_once = {}", contents.exactly_once);
+    if let Some(format) = contents.format {
+        let _ = writeln!(text, "format = {}", quoted(format.name()));
+    }
     source(contents, &name, &mut text);
+    if let Some(registry) = &contents.registry {
+        let _ = writeln!(text, "\n[{name}.registry]\nurls = {}", quoted(registry));
+        variables(&contents.registry_variables, &mut text);
+    }
     if contents.has_many {
         let _ = writeln!(text, "\n[{name}.json]\nobjects = \"many\"");
     }
@@ -148,7 +161,9 @@ mod tests {
             kafka_variables: vec![("user", "PATH")],
             settings: vec![("security.protocol".to_owned(), odd.to_owned())],
             secret_settings: vec!["ssl.key.password".to_owned()],
-            has_many: true,
+            format: Some(Format::Avro),
+            registry: Some("http://r:8081".to_owned()),
+            registry_variables: vec![("user", "PATH"), ("password", "PATH")],
             skips_tombstones: true,
             columns: vec![MatchedColumn {
                 name: odd.to_owned(),
@@ -171,5 +186,9 @@ mod tests {
         assert_eq!(path.iter().collect::<Vec<_>>(), ["x", odd]);
         assert_eq!(pipeline.record_columns.offset.as_ref().unwrap().as_str(), odd);
         assert_eq!(pipeline.clickhouse.as_ref().unwrap().table.as_str(), odd);
+        assert_eq!(pipeline.registry.as_ref().unwrap().urls.iter().collect::<Vec<_>>(), ["http://r:8081"]);
+        let json = super::text(&Contents { format: None, registry: None, has_many: true, ..contents });
+        let file = parse(Path::new("kmr.toml"), &json).unwrap_or_else(|error| panic!("{error:#}\n{json}"));
+        assert_eq!(file["or.ders"].format, Format::Json);
     }
 }

@@ -95,6 +95,7 @@ impl Audit {
             let (records, progress, returned) = read(reader, Bits::none_of(window.clone())).await?;
             reader = returned;
             self.add_replays(&mut reader);
+            let before = at;
             at = match progress {
                 Progress::Whole => {
                     let dead = dead_letters_within(self.dead_letters.of(partition), &window);
@@ -108,6 +109,7 @@ impl Audit {
                     start
                 }
             };
+            self.progress.advance(at - before);
             tracing::info!(partition, offset = at, end = bounds.end, "counted");
         }
         Ok((account, reader))

@@ -15,5 +15,6 @@ mod rebalances;
 mod reconnects;
 mod records;
 mod renewals;
+mod shutdowns;
 mod unread;
 mod watchdog;

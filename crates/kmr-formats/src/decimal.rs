@@ -9,7 +9,7 @@ const LARGEST_SCALE: u32 = 1_000;
 ///
 /// # Errors
 /// It is larger than kmr reads.
-pub(super) fn text(bytes: &[u8], scale: u32) -> Result<String, String> {
+pub(crate) fn text(bytes: &[u8], scale: u32) -> Result<String, String> {
     let is_negative = bytes.first().is_some_and(|byte| byte & 0x80 != 0);
     let sign = if is_negative { 0xff } else { 0 };
     let significant = bytes.iter().position(|byte| *byte != sign).unwrap_or(bytes.len());
