@@ -12,7 +12,7 @@ use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, Reducer};
 
 use crate::batch_setters::batch_setters;
 use crate::clickhouse::access_token::{AccessToken, TokenProvider};
-use crate::clickhouse::batch::open_batch::OpenBatch;
+use crate::clickhouse::batch::open_batches::OpenBatches;
 use crate::clickhouse::batch::receipt::InsertReceipt;
 use crate::clickhouse::batch::row_type::ClickHouseRow;
 use crate::clickhouse::batch::rows::EncodedRows;
@@ -47,7 +47,7 @@ pub struct ClickHouseWriter<R> {
     options: BatchOptions,
     metrics: InsertMetrics,
     started: Option<Started>,
-    open: OpenBatch,
+    open: OpenBatches,
     row: PhantomData<fn(R)>,
 }
 
@@ -61,7 +61,7 @@ impl<R> ClickHouseWriter<R> {
             options: BatchOptions::default(),
             metrics: InsertMetrics::default(),
             started: None,
-            open: OpenBatch::default(),
+            open: OpenBatches::default(),
             row: PhantomData,
         }
     }
@@ -385,8 +385,10 @@ impl<R: ClickHouseRow> Reducer for ClickHouseWriter<R> {
     }
 
     fn accept(&mut self, chunk: Chunk<EncodedRows<R>>) -> Result<(), BoxError> {
-        let (bytes, ends) = chunk.rows.into_parts();
-        self.open.append(bytes, ends);
+        let Some((table, bytes, ends)) = chunk.rows.into_parts() else {
+            return Err(not_started("rows were accepted before start()"));
+        };
+        self.open.append(table, bytes, ends);
         Ok(())
     }
 
@@ -394,7 +396,7 @@ impl<R: ClickHouseRow> Reducer for ClickHouseWriter<R> {
         let Some(started) = &mut self.started else {
             return Err(not_started("freeze() was called before start()"));
         };
-        Ok(Box::new(started.freeze(std::mem::take(&mut self.open), &self.config)))
+        Ok(started.freeze(std::mem::take(&mut self.open), &self.config))
     }
 }
 

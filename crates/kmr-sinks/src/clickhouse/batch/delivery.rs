@@ -36,11 +36,16 @@ use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::exactly_once::PlannedRows;
 use crate::clickhouse::exactly_once::block::{BlockError, BlockInsert, SharedBisection};
 use crate::clickhouse::http::hosts::HostFault;
+use crate::clickhouse::table::current::CurrentTable;
+use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::telemetry;
 
 /// A closed batch of one writer.
 pub(crate) struct FrozenBatch {
     destination: Arc<Destination>,
+    /// The table that the rows are encoded for.
+    table: Arc<DescribedTable>,
+    current: Arc<CurrentTable>,
     /// The prefix of the tokens of all its inserts.
     token: String,
     rows: u64,
@@ -55,16 +60,28 @@ pub(crate) struct FrozenBatch {
     block_bisection: SharedBisection,
 }
 
+/// Where the rows of a batch belong.
+pub(crate) struct BatchTarget {
+    pub(crate) destination: Arc<Destination>,
+    /// The table that the rows are encoded for.
+    pub(crate) table: Arc<DescribedTable>,
+    pub(crate) current: Arc<CurrentTable>,
+}
+
 impl FrozenBatch {
-    /// A batch of which nothing is inserted yet. The token of every insert starts with `token`.
+    /// A batch of which nothing is inserted yet, with rows that are encoded for `table`. The token
+    /// of every insert starts with `token`.
     pub(crate) fn new(
-        destination: Arc<Destination>,
+        target: BatchTarget,
         token: String,
         encoded: EncodedBatch,
         planned: Option<PlannedRows>,
     ) -> Self {
+        let BatchTarget { destination, table, current } = target;
         Self {
             destination,
+            table,
+            current,
             token,
             rows: encoded.rows() as u64,
             bytes: encoded.bytes() as u64,
@@ -83,7 +100,7 @@ impl FrozenBatch {
             let body = self.current_order().part(&part).await?;
             let sent_bytes: usize = body.iter().map(Bytes::len).sum();
             self.destination.wait_for_throttle().await;
-            let statement = self.destination.checked_statement(attempt.host);
+            let statement = self.destination.checked_statement(attempt.host, &self.table);
             let statement = match self.describing(attempt.host, statement).await {
                 Ok(statement) => statement,
                 Err(error) => {
@@ -94,7 +111,8 @@ impl FrozenBatch {
             let token = format!("{}{}", self.token, part.suffix(self.encoded.rows()));
             self.progress.lock().started(attempt);
             let (rows, is_async) = (part.len() as u64, self.is_async());
-            let insert = Insert { statement: &statement, token: &token, rows, is_async, body };
+            let table = &*self.table;
+            let insert = Insert { table, statement: &statement, token: &token, rows, is_async, body };
             let error = match self.destination.insert(attempt.host, insert).await {
                 Ok(outcome) => {
                     self.progress.lock().accepted(outcome, sent_bytes);
@@ -167,7 +185,7 @@ impl FrozenBatch {
         if self.sorted.get().is_some() || self.progress.lock().bisection.has_split() {
             return Ok(());
         }
-        if let Some(sorted) = by_partition::sort(&self.destination, host, &self.encoded).await? {
+        if let Some(sorted) = by_partition::sort(&self.destination, host, &self.encoded, &self.table).await? {
             // Attempts do not overlap, so `sorted` is not set yet.
             let _ = self.sorted.set(sorted);
         }
@@ -221,9 +239,11 @@ impl FrozenBatch {
 
     /// Describes the table again after a schema error.
     async fn refresh_schema(&self, host: usize) -> Result<(), ClickHouseError> {
-        if let Err(error) = self.describing(host, self.destination.refresh(host)).await {
+        let refresh = self.destination.refresh(host, &self.table);
+        if let Err(error) = self.describing(host, refresh).await {
             return self.table_changed(error);
         }
+        self.current.look();
         self.progress.lock().refreshed = true;
         // Insert once more even with the same statement: the table may have been changed back
         // meanwhile.
@@ -339,12 +359,17 @@ impl Delivery for FrozenBatch {
                     block,
                     attempt: attempt.number,
                     destination: &self.destination,
+                    table: &self.table,
                     encoded: &self.encoded,
                     windows: self.planned.as_ref().map(|planned| &*planned.windows),
                     progress: &self.progress,
                     bisection: &self.block_bisection,
                 };
-                insert.insert().await
+                let result = insert.insert().await;
+                if self.progress.lock().refreshed {
+                    self.current.look();
+                }
+                result
             }
             None => self.insert_all().await.map_err(BlockError::Failed),
         };

@@ -6,12 +6,13 @@ use ::clickhouse::Row;
 use kmr_core::{BoxError, Record, StopConsumer};
 use serde::Serialize;
 
+use crate::clickhouse::batch::rows::ChunkState;
 use crate::clickhouse::config::Config;
 use crate::clickhouse::encode::{EncodeError, encode_row};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::json::table::Lease;
 use crate::clickhouse::json::{JsonRow, json_schema};
 use crate::clickhouse::table::column::DescribedColumn;
+use crate::clickhouse::table::current::Change;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::schema::{self, Schema};
 
@@ -47,7 +48,7 @@ pub(crate) trait EncodeRow: Send + Sized + 'static {
         table: &Arc<DescribedTable>,
         record: Option<&Record<'_>>,
         is_first: bool,
-        lease: &mut Option<Lease>,
+        state: &mut ChunkState,
         out: &mut Vec<u8>,
     ) -> Result<(), BoxError>;
 }
@@ -69,11 +70,13 @@ impl<R: Row + Serialize + Send + 'static> EncodeRow for R {
         table: &Arc<DescribedTable>,
         _record: Option<&Record<'_>>,
         is_first: bool,
-        _lease: &mut Option<Lease>,
+        state: &mut ChunkState,
         out: &mut Vec<u8>,
     ) -> Result<(), BoxError> {
-        encode_row(self, table.schema.fields(), out, is_first)
-            .map_err(|error| field_error(table, R::NAME, &error))
+        encode_row(self, table.schema.fields(), out, is_first).map_err(|error| {
+            state.change = error.is_unknown_name().then_some(Change::EnumName);
+            field_error(table, R::NAME, &error)
+        })
     }
 }
 
@@ -94,11 +97,11 @@ impl EncodeRow for JsonRow {
         table: &Arc<DescribedTable>,
         record: Option<&Record<'_>>,
         _is_first: bool,
-        lease: &mut Option<Lease>,
+        state: &mut ChunkState,
         out: &mut Vec<u8>,
     ) -> Result<(), BoxError> {
         match &table.json {
-            Some(table) => self.encode_into(table, record, lease, out),
+            Some(table) => self.encode_into(table, record, state, out),
             None => Err(StopConsumer::new(not_started()).into()),
         }
     }

@@ -17,6 +17,7 @@ use super::row::{JsonRow, Source, check_start, check_utf8};
 use super::rules::{Rules, is_utc};
 use super::type_default::put_default;
 use super::variant::make_variants_strict;
+use crate::clickhouse::batch::rows::ChunkState;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::hosts::Hosts;
@@ -190,7 +191,7 @@ impl JsonRow {
         &self,
         table: &Arc<JsonTable>,
         record: Option<&Record<'_>>,
-        lease: &mut Option<Lease>,
+        chunk: &mut ChunkState,
         out: &mut Vec<u8>,
     ) -> Result<(), BoxError> {
         let (text, base) = match (&self.0, record) {
@@ -198,12 +199,15 @@ impl JsonRow {
             (_, Some(record)) => self.located(record),
             (_, None) => return Err(StopConsumer::new(no_record(table)).into()),
         };
-        let lease =
-            lease.get_or_insert_with(|| Lease { table: Arc::clone(table), state: Some(table.take_state()) });
+        let new_lease = || Lease { table: Arc::clone(table), state: Some(table.take_state()) };
+        let lease = chunk.lease.get_or_insert_with(new_lease);
         let state = lease.state.get_or_insert_with(|| table.take_state());
-        table
-            .encode(text, state, out)
-            .map_err(|fault| ClickHouseError::Json(Box::new(table.error(&fault, base))).into())
+        let encoded = table.encode(text, state, out);
+        chunk.has_unknown_fields |= std::mem::take(&mut state.has_unknown_fields);
+        encoded.map_err(|fault| {
+            chunk.change = fault.parts().change;
+            ClickHouseError::Json(Box::new(table.error(&fault, base))).into()
+        })
     }
 }
 

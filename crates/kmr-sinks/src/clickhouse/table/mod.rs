@@ -2,8 +2,10 @@
 
 pub(super) mod column;
 pub(super) mod conversion;
+pub(super) mod current;
 pub(super) mod described;
 pub(super) mod engine;
+mod extension;
 pub(super) mod name;
 pub(super) mod preflight;
 pub(super) mod ranges;

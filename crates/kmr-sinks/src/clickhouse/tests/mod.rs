@@ -12,6 +12,7 @@ mod planned_blocks;
 mod proxies;
 mod quorum;
 mod rotation;
+mod schema_changes;
 mod secrets;
 mod start;
 mod table;
