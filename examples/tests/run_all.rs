@@ -151,7 +151,7 @@ fn status_page() {
 #[test]
 fn several_tables() {
     let stdout = run("several_tables").stdout;
-    assert!(stdout.contains("30 orders, 60 lines, 120 pieces of tea, 10500 cents"), "{stdout}");
+    assert!(stdout.contains("30 orders, 60 lines, 120 boxes of tea, 10500 cents"), "{stdout}");
     assert!(stdout.contains("failed at map 1: unknown variant `refund`"), "{stdout}");
 }
 

@@ -24,9 +24,9 @@ const LEFT_OPEN: Duration = Duration::from_secs(5);
 /// The variables of `.cargo/config.toml`.
 const CONFIGURED: [&str; 3] = ["CFLAGS", "GNUMAKEFLAGS", "JEMALLOC_SYS_WITH_MALLOC_CONF"];
 
-/// Cargo, as the user would start it. `cargo xtask` has the variables of `.cargo/config.toml` in its
-/// environment. A Cargo inside of it would take them for variables of the user, and compile the C
-/// libraries once more, with all that uses them.
+/// Cargo, as the user would start it. `cargo xtask` has the variables of `.cargo/config.toml` in
+/// its environment. A Cargo inside of it would take them for variables of the user, and compile the
+/// C libraries once more, with all that uses them.
 pub(crate) fn cargo() -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     let config = std::fs::read_to_string(root().join(".cargo/config.toml")).unwrap_or_default();

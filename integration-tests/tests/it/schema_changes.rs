@@ -22,8 +22,8 @@ use crate::kafka_sink::content;
 use crate::load::Load;
 use crate::pipeline_file::Walk;
 
-/// kmr looks at a table at most once in this time.
-const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+/// kmr describes a table again at most once in this time.
+const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How the table changes, how the change is reverted, and the text of the error.
 const CHANGES: [(&str, &str, &str); 2] = [
@@ -225,8 +225,8 @@ async fn grow(name: &str, exactly_once: bool) -> Result<(Walk, Process)> {
     let process = walk.start().await?;
     walk.topic.produce((0..100).map(event("red"))).await?;
     walk.committed(&process).await?;
-    // The field without a column was the reason to look at the table, which had not changed then.
-    tokio::time::sleep(LOOK_INTERVAL).await;
+    // The field without a column was the reason to describe the table, which had not changed then.
+    tokio::time::sleep(REFRESH_INTERVAL).await;
     walk.database.exec("ALTER TABLE events MODIFY COLUMN color Enum8('red' = 1, 'blue' = 2)").await?;
     walk.database.exec("ALTER TABLE events ADD COLUMN note String AFTER color").await?;
     walk.topic.produce((100..200).map(event("blue"))).await?;

@@ -1,4 +1,4 @@
-//! A closure that says nowhere what its error is.
+//! A closure that names nowhere what its error is.
 
 #[path = "../support.rs"]
 mod support;

@@ -243,7 +243,7 @@ impl FrozenBatch {
         if let Err(error) = self.describing(host, refresh).await {
             return self.table_changed(error);
         }
-        self.current.look();
+        self.current.refresh();
         self.progress.lock().refreshed = true;
         // Insert once more even with the same statement: the table may have been changed back
         // meanwhile.
@@ -367,7 +367,7 @@ impl Delivery for FrozenBatch {
                 };
                 let result = insert.insert().await;
                 if self.progress.lock().refreshed {
-                    self.current.look();
+                    self.current.refresh();
                 }
                 result
             }

@@ -6,13 +6,13 @@ use ::clickhouse::Row;
 use kmr_core::{BoxError, Record, StopConsumer};
 use serde::Serialize;
 
-use crate::clickhouse::batch::rows::ChunkState;
 use crate::clickhouse::config::Config;
 use crate::clickhouse::encode::{EncodeError, encode_row};
 use crate::clickhouse::error::ClickHouseError;
+use crate::clickhouse::json::table::ChunkState;
 use crate::clickhouse::json::{JsonRow, json_schema};
+use crate::clickhouse::table::change::Change;
 use crate::clickhouse::table::column::DescribedColumn;
-use crate::clickhouse::table::current::Change;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::schema::{self, Schema};
 

@@ -8,8 +8,9 @@ use kmr_core::{BoxError, Record, Retryable, Rows, StopConsumer};
 
 use crate::clickhouse::batch::row_type::{ClickHouseRow, not_started, record_column_error};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::json::table::Lease;
-use crate::clickhouse::table::current::{Change, CurrentTable};
+use crate::clickhouse::json::table::ChunkState;
+use crate::clickhouse::table::change::Change;
+use crate::clickhouse::table::current::CurrentTable;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::row_buffer::RowBuffer;
 
@@ -23,17 +24,6 @@ pub struct EncodedRows<R> {
     state: ChunkState,
     // fn(R): the container keeps no row, so it is Send and Sync for every R.
     row: PhantomData<fn(R)>,
-}
-
-/// What the rows of a chunk share while they are encoded.
-#[derive(Default)]
-pub(crate) struct ChunkState {
-    /// Only for JSON rows.
-    pub(crate) lease: Option<Lease>,
-    /// What could make the last row fit, if it does not.
-    pub(crate) change: Option<Change>,
-    /// Whether a row had a field without a column.
-    pub(crate) has_unknown_fields: bool,
 }
 
 impl<R> EncodedRows<R> {
@@ -87,7 +77,7 @@ impl<R: ClickHouseRow> EncodedRows<R> {
             return Err(later_or_never(current, table, self.state.change.take(), error, record.is_some()));
         }
         if self.state.has_unknown_fields && !had_unknown_fields {
-            current.look_for_columns();
+            current.refresh_for_columns();
         }
         if first {
             table.row_encoded();

@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::clickhouse::table::current::Change;
+use crate::clickhouse::table::change::Change;
 
 /// The result of a step of the decoder.
 pub(super) type Result<T> = std::result::Result<T, Fault>;

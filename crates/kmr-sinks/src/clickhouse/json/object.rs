@@ -13,8 +13,8 @@ use super::plan::Plan;
 use super::rules::Rules;
 use super::value::{Scratch, Values};
 use crate::clickhouse::encode::put_length;
+use crate::clickhouse::table::change::Change;
 use crate::clickhouse::table::column::Column;
-use crate::clickhouse::table::current::Change;
 
 /// The state that the rows of one map task share.
 #[derive(Debug)]

@@ -17,13 +17,13 @@ use super::row::{JsonRow, Source, check_start, check_utf8};
 use super::rules::{Rules, is_utc};
 use super::type_default::put_default;
 use super::variant::make_variants_strict;
-use crate::clickhouse::batch::rows::ChunkState;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::query::select;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response;
+use crate::clickhouse::table::change::Change;
 use crate::clickhouse::table::column::Column;
 use crate::clickhouse::table::name::literal;
 use crate::clickhouse::table::ranges::OutOfRange;
@@ -166,6 +166,17 @@ async fn constant(
     let response = post(endpoint, &endpoint.target(settings), vec![Bytes::from(statement)], None).await?;
     response::check(&response, endpoint, table)?;
     Ok(response.body.to_vec())
+}
+
+/// What the rows of a chunk share while they are encoded.
+#[derive(Default)]
+pub(crate) struct ChunkState {
+    /// Only for JSON rows.
+    pub(crate) lease: Option<Lease>,
+    /// What could make the last row fit, if it does not.
+    pub(crate) change: Option<Change>,
+    /// Whether a row had a field without a column.
+    pub(crate) has_unknown_fields: bool,
 }
 
 /// A state of the table's rows, returned when the chunk ends.

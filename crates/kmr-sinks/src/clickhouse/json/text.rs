@@ -10,7 +10,7 @@ use super::numeric::{bfloat16, fitted};
 use super::time;
 use super::value::{Scratch, Values, mismatch, name, out_of_range};
 use crate::clickhouse::encode::{Width, put_enum_name, put_fixed_string, put_length, put_uuid};
-use crate::clickhouse::table::current::Change;
+use crate::clickhouse::table::change::Change;
 use crate::clickhouse::table::ranges::{OutOfRange, TimeZone};
 use crate::clickhouse::table::types::{EnumValue, Type};
 

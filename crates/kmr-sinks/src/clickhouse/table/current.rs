@@ -1,10 +1,10 @@
 //! The table that new rows are encoded for, which follows changes of the table while a consumer
 //! runs.
 //!
-//! A row gives the reason to look at the table again: it has a name that its `Enum` does not have,
+//! A row gives the reason to describe the table again: it has a name that its `Enum` does not have,
 //! or a field without a column. An insert that failed because the table changed is one, too. Rows
-//! that fit cost nothing. A look is one `DESCRIBE TABLE`, at most one in [`LOOK_INTERVAL`] for each
-//! kind of reason.
+//! that fit cost nothing. A refresh is one `DESCRIBE TABLE`, at most one in [`REFRESH_INTERVAL`] for
+//! each kind of reason.
 //!
 //! Invariants:
 //! 1. A chunk of rows is encoded for one version. Its insert has the columns of that version, so
@@ -13,8 +13,8 @@
 //!    bytes ([`extended`]). All other changes are left to the server's conversion.
 //! 3. In exactly-once mode no column is added. So a block that is rebuilt is the same whatever
 //!    version its rows were encoded for, but for records that were dead letters before.
-//! 4. A record waits only for a look that starts after the record was read. If the table does not
-//!    have the name then, it becomes a dead letter.
+//! 4. A record waits only for a refresh that starts after the record was read. If the table does
+//!    not have the name then, it becomes a dead letter.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
@@ -28,6 +28,7 @@ use crate::clickhouse::config::Config;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::json::json_schema;
 use crate::clickhouse::json::table::JsonTable;
+use crate::clickhouse::table::change::Change;
 use crate::clickhouse::table::column::DescribedColumn;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::extension::extended;
@@ -36,33 +37,24 @@ use crate::clickhouse::table::startup::StartOptions;
 use crate::clickhouse::table::types::ServerRanges;
 use crate::clickhouse::telemetry;
 
-/// Minimum time between two looks for the same kind of reason. One request in 10 s costs a server
-/// nothing, even from hundreds of consumers. A longer interval would make more dead letters after
-/// an ALTER, in a topic that also has names which no ALTER adds.
-pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
-/// Time between two looks while the server does not answer. Records wait meanwhile.
+/// Minimum time between two refreshes for the same kind of reason. One request in 10 s costs a
+/// server nothing, even from hundreds of consumers. A longer interval would make more dead letters
+/// after an ALTER, in a topic that also has names which no ALTER adds.
+pub(crate) const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
+/// Time between two refreshes while the server does not answer. Records wait meanwhile.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 /// Time limit of each request that follows a description.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What could make a row fit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Change {
-    /// A name that is added to an `Enum`.
-    EnumName,
-    /// A column that is added for a field.
-    Column,
-}
-
 /// The newest version of a table.
 pub(crate) struct CurrentTable {
     table: RwLock<Arc<DescribedTable>>,
-    looks: Mutex<Looks>,
+    refreshes: Mutex<Refreshes>,
     /// `None`: the table never changes.
     reader: Option<Reader>,
 }
 
-/// What a look needs.
+/// What a refresh needs.
 struct Reader {
     destination: Arc<Destination>,
     config: Config,
@@ -70,13 +62,13 @@ struct Reader {
     runtime: Handle,
 }
 
-/// The looks at the table.
+/// The refreshes of the table.
 #[derive(Debug, Default)]
-struct Looks {
+struct Refreshes {
     is_running: bool,
-    /// When the last look started that records waited for, and that the server answered.
+    /// When the last refresh started that records waited for, and that the server answered.
     awaited: Option<Instant>,
-    /// When the last look started.
+    /// When the last refresh started.
     last: Option<Instant>,
     /// Whether the server did not answer the last one.
     has_failed: bool,
@@ -87,7 +79,7 @@ struct Looks {
 impl CurrentTable {
     /// A table that never changes.
     pub(crate) fn fixed(table: DescribedTable) -> Arc<Self> {
-        Arc::new(Self { table: RwLock::new(Arc::new(table)), looks: Mutex::default(), reader: None })
+        Arc::new(Self { table: RwLock::new(Arc::new(table)), refreshes: Mutex::default(), reader: None })
     }
 
     /// A table that `destination` describes again. Must be called in a Tokio runtime.
@@ -96,7 +88,7 @@ impl CurrentTable {
         // Only rows without a struct can fill columns that are added.
         let adds_columns = AtomicBool::new(table.json.is_some());
         let reader = Some(Reader { destination, config, adds_columns, runtime });
-        Arc::new(Self { table: RwLock::new(Arc::new(table)), looks: Mutex::default(), reader })
+        Arc::new(Self { table: RwLock::new(Arc::new(table)), refreshes: Mutex::default(), reader })
     }
 
     /// The newest version.
@@ -111,24 +103,24 @@ impl CurrentTable {
         }
     }
 
-    /// Looks at the table in the background, if the last look is long enough ago.
-    pub(crate) fn look(self: &Arc<Self>) {
+    /// Describes the table in the background, if the last refresh is long enough ago.
+    pub(crate) fn refresh(self: &Arc<Self>) {
         let now = Instant::now();
-        let mut looks = self.looks();
-        if !looks.is_running && looks.last.is_none_or(|last| now - last >= LOOK_INTERVAL) {
-            self.start_look(&mut looks, now, false);
+        let mut refreshes = self.refreshes();
+        if !refreshes.is_running && refreshes.last.is_none_or(|last| now - last >= REFRESH_INTERVAL) {
+            self.start_refresh(&mut refreshes, now, false);
         }
     }
 
     /// The same, after a row with a field that has no column.
-    pub(crate) fn look_for_columns(self: &Arc<Self>) {
+    pub(crate) fn refresh_for_columns(self: &Arc<Self>) {
         if self.adds_columns() {
-            self.look();
+            self.refresh();
         }
     }
 
     /// Whether a record that does not fit `seen` has to wait, because a newer version may fit it.
-    /// Starts a look, if one is due.
+    /// Starts a refresh, if one is due.
     pub(crate) fn may_fit_later(self: &Arc<Self>, seen: &Arc<DescribedTable>, change: Change) -> bool {
         if change == Change::Column && !self.adds_columns() {
             return false;
@@ -137,20 +129,20 @@ impl CurrentTable {
             return true;
         }
         let now = Instant::now();
-        let mut looks = self.looks();
-        if looks.is_running {
+        let mut refreshes = self.refreshes();
+        if refreshes.is_running {
             return true;
         }
-        if looks.has_failed {
-            if looks.last.is_none_or(|last| now - last >= RETRY_INTERVAL) {
-                self.start_look(&mut looks, now, true);
+        if refreshes.has_failed {
+            if refreshes.last.is_none_or(|last| now - last >= RETRY_INTERVAL) {
+                self.start_refresh(&mut refreshes, now, true);
             }
             return true;
         }
-        if looks.awaited.is_some_and(|last| now - last < LOOK_INTERVAL) {
+        if refreshes.awaited.is_some_and(|last| now - last < REFRESH_INTERVAL) {
             return false;
         }
-        self.start_look(&mut looks, now, true);
+        self.start_refresh(&mut refreshes, now, true);
         self.reader.is_some()
     }
 
@@ -158,18 +150,18 @@ impl CurrentTable {
         self.reader.as_ref().is_some_and(|reader| reader.adds_columns.load(Ordering::Relaxed))
     }
 
-    fn start_look(self: &Arc<Self>, looks: &mut Looks, now: Instant, is_awaited: bool) {
+    fn start_refresh(self: &Arc<Self>, refreshes: &mut Refreshes, now: Instant, is_awaited: bool) {
         let Some(reader) = &self.reader else { return };
-        (looks.is_running, looks.last) = (true, Some(now));
+        (refreshes.is_running, refreshes.last) = (true, Some(now));
         let current = Arc::clone(self);
         // It ends by itself: each request has a timeout.
         reader.runtime.spawn(async move {
             let result = current.read().await;
-            let mut looks = current.looks();
-            looks.is_running = false;
-            looks.has_failed = result.as_ref().is_err_and(ClickHouseError::is_retryable);
-            if is_awaited && !looks.has_failed {
-                looks.awaited = Some(now);
+            let mut refreshes = current.refreshes();
+            refreshes.is_running = false;
+            refreshes.has_failed = result.as_ref().is_err_and(ClickHouseError::is_retryable);
+            if is_awaited && !refreshes.has_failed {
+                refreshes.awaited = Some(now);
             }
             if let Err(error) = result {
                 telemetry::table_not_read(&current.get().name, &error);
@@ -182,7 +174,7 @@ impl CurrentTable {
         let Some(reader) = &self.reader else { return Ok(()) };
         let destination = &reader.destination;
         let described = destination.describe(destination.hosts.pick(None)).await?;
-        if self.looks().described == described {
+        if self.refreshes().described == described {
             return Ok(());
         }
         let current = self.get();
@@ -190,7 +182,7 @@ impl CurrentTable {
             Ok(new) => new,
             Err(error) => {
                 if !error.is_retryable() {
-                    self.looks().described = described;
+                    self.refreshes().described = described;
                 }
                 return Err(error);
             }
@@ -199,12 +191,12 @@ impl CurrentTable {
             telemetry::table_changed(&new.name, new.version, new.schema.columns.len());
             *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(new);
         }
-        self.looks().described = described;
+        self.refreshes().described = described;
         Ok(())
     }
 
-    fn looks(&self) -> MutexGuard<'_, Looks> {
-        self.looks.lock().unwrap_or_else(PoisonError::into_inner)
+    fn refreshes(&self) -> MutexGuard<'_, Refreshes> {
+        self.refreshes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

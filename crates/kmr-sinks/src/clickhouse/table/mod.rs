@@ -1,5 +1,6 @@
 //! The table as the server describes it, and whether a row type fits it.
 
+pub(super) mod change;
 pub(super) mod column;
 pub(super) mod conversion;
 pub(super) mod current;
