@@ -3,8 +3,8 @@
 //!
 //! A row gives the reason to describe the table again: it has a name that its `Enum` does not have,
 //! or a field without a column. An insert that failed because the table changed is one, too. Rows
-//! that fit cost nothing. A refresh is one `DESCRIBE TABLE`, at most one in [`REFRESH_INTERVAL`] for
-//! each kind of reason.
+//! that fit cost nothing. A refresh is one `DESCRIBE TABLE`, at most one in [`REFRESH_INTERVAL`]
+//! for each kind of reason.
 //!
 //! Invariants:
 //! 1. A chunk of rows is encoded for one version. Its insert has the columns of that version, so
