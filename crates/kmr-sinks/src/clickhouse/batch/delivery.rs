@@ -240,10 +240,10 @@ impl FrozenBatch {
     /// Describes the table again after a schema error.
     async fn refresh_schema(&self, host: usize) -> Result<(), ClickHouseError> {
         let refresh = self.destination.refresh(host, &self.table);
-        if let Err(error) = self.describing(host, refresh).await {
-            return self.table_changed(error);
+        match self.describing(host, refresh).await {
+            Ok(described) => self.current.compare(&described),
+            Err(error) => return self.table_changed(error),
         }
-        self.current.look();
         self.progress.lock().refreshed = true;
         // Insert once more even with the same statement: the table may have been changed back
         // meanwhile.

@@ -236,8 +236,13 @@ impl Destination {
     }
 
     /// Describes the table again and adapts the statement of rows that are encoded for `table`.
-    pub(crate) async fn refresh(&self, host: usize, table: &DescribedTable) -> Result<(), ClickHouseError> {
-        table.adapt(&self.describe(host).await?)
+    pub(crate) async fn refresh(
+        &self,
+        host: usize,
+        table: &DescribedTable,
+    ) -> Result<Vec<DescribedColumn>, ClickHouseError> {
+        let described = self.describe(host).await?;
+        table.adapt(&described).map(|()| described)
     }
 
     /// Describes the table again.

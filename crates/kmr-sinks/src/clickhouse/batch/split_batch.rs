@@ -44,7 +44,7 @@ impl Delivery for SplitBatch {
             rejected.extend(part.rejected);
             part.output
         });
-        let joined = receipts.reduce(join);
+        let joined = receipts.reduce(|one, other| join(&one, other));
         match joined {
             Some(receipt) => Ok(Delivered::new(receipt).with_rejected(rejected)),
             None => Err(DeliveryError::fatal("a batch without parts was delivered")),
@@ -52,8 +52,8 @@ impl Delivery for SplitBatch {
     }
 }
 
-/// The receipt of two parts.
-fn join(one: InsertReceipt, other: InsertReceipt) -> InsertReceipt {
+/// The receipt of two parts, with the query id of the last one.
+fn join(one: &InsertReceipt, other: InsertReceipt) -> InsertReceipt {
     InsertReceipt {
         rows: one.rows + other.rows,
         rejected: one.rejected + other.rejected,

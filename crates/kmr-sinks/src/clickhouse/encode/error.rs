@@ -14,7 +14,7 @@ struct Kind {
     column: Option<usize>,
     /// Whether every row of this type fails in the same way.
     every_row: bool,
-    /// Whether an `Enum` does not have the name.
+    /// Whether an `Enum` does not have the name or the number.
     unknown_name: bool,
     text: String,
 }
@@ -39,6 +39,13 @@ impl EncodeError {
     #[cold]
     pub(crate) fn value(text: String) -> Self {
         Self(Box::new(Kind { column: None, every_row: false, unknown_name: false, text }))
+    }
+
+    /// For a number that the `Enum` of the column does not have.
+    #[cold]
+    pub(crate) fn unknown_value(values: usize) -> Self {
+        let text = format!("the number is none of the Enum's {values} values");
+        Self(Box::new(Kind { column: None, every_row: false, unknown_name: true, text }))
     }
 
     /// For a name that the `Enum` of the column does not have.

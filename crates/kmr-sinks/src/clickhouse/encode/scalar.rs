@@ -18,7 +18,7 @@ pub(crate) fn put_enum_value(
     width: Width,
 ) -> Result<(), EncodeError> {
     if !values.iter().any(|known| known.value == value) {
-        return Err(EncodeError::value(format!("the number is none of the Enum's {} values", values.len())));
+        return Err(EncodeError::unknown_value(values.len()));
     }
     put_enum(out, value, width);
     Ok(())

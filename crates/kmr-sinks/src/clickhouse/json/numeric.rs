@@ -6,6 +6,7 @@ use super::options::ExcessDigits;
 use super::value::{Values, mismatch, name, out_of_range};
 use super::wide::Wide;
 use crate::clickhouse::encode::{Width, put_enum_value, put_length};
+use crate::clickhouse::table::current::Change;
 use crate::clickhouse::table::ranges::{Int256, OutOfRange, ValueRange};
 use crate::clickhouse::table::types::Type;
 
@@ -97,7 +98,7 @@ impl Values<'_> {
                 let value = value.and_then(|scaled| i16::try_from(scaled.whole).ok());
                 let value = value.ok_or_else(|| mismatch(at, Found::Number, ty))?;
                 put_enum_value(out, values, value, width)
-                    .map_err(|error| Fault::new(at, error.to_string()))?;
+                    .map_err(|error| Fault::new(at, error.to_string()).fits_after(Change::EnumName))?;
             }
             Type::String if self.accepts_number_as_text() => {
                 put_length(out, number.text.len());

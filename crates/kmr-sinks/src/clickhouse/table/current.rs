@@ -31,6 +31,7 @@ use crate::clickhouse::json::table::JsonTable;
 use crate::clickhouse::table::column::DescribedColumn;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::extension::extended;
+use crate::clickhouse::table::schema::Schema;
 use crate::clickhouse::table::server_ranges;
 use crate::clickhouse::table::startup::StartOptions;
 use crate::clickhouse::table::types::ServerRanges;
@@ -48,7 +49,7 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// What could make a row fit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Change {
-    /// A name that is added to an `Enum`.
+    /// A name, with its number, that is added to an `Enum`.
     EnumName,
     /// A column that is added for a field.
     Column,
@@ -120,7 +121,19 @@ impl CurrentTable {
         }
     }
 
-    /// The same, after a row with a field that has no column.
+    /// The same, if new rows could use what a description of the table shows.
+    pub(crate) fn compare(self: &Arc<Self>, described: &[DescribedColumn]) {
+        let Some(reader) = &self.reader else { return };
+        let fresh = self.adds_columns().then(|| reader.fresh(described));
+        let current = self.get();
+        if let Ok(fresh) = fresh.transpose()
+            && extended(&current.name, &current.schema, described, fresh.as_ref()).is_some()
+        {
+            self.look();
+        }
+    }
+
+    /// The same as [`look`](Self::look), after a row with a field that has no column.
     pub(crate) fn look_for_columns(self: &Arc<Self>) {
         if self.adds_columns() {
             self.look();
@@ -209,6 +222,11 @@ impl CurrentTable {
 }
 
 impl Reader {
+    /// The schema that a start of JSON rows would find now.
+    fn fresh(&self, described: &[DescribedColumn]) -> Result<Schema, ClickHouseError> {
+        json_schema(&self.destination.name, described, &self.config.record_columns, &self.config.json)
+    }
+
     /// The version after `current`. `None`: nothing has changed that rows could use.
     async fn version_after(
         &self,
@@ -217,10 +235,7 @@ impl Reader {
         adds_columns: bool,
     ) -> Result<Option<DescribedTable>, ClickHouseError> {
         let (config, hosts, name) = (&self.config, &self.destination.hosts, current.name.as_str());
-        let fresh = match adds_columns {
-            true => Some(json_schema(name, described, &config.record_columns, &config.json)?),
-            false => None,
-        };
+        let fresh = adds_columns.then(|| self.fresh(described)).transpose()?;
         let Some((mut schema, has_more)) = extended(name, &current.schema, described, fresh.as_ref()) else {
             return Ok(None);
         };
