@@ -41,10 +41,12 @@ fn encoded(id: i64, room: Option<&str>) -> Vec<u8> {
     let version: u32 = if room.is_some() { 2 } else { 1 };
     let mut bytes = vec![0];
     bytes.extend(version.to_be_bytes());
-    bytes.push(u8::try_from(id * 2).unwrap_or(0)); // small integers only: a producer's library does more
+    // Small integers only: a producer's library does more.
+    bytes.push(u8::try_from(id * 2).unwrap_or(0));
     bytes.extend(20.5_f64.to_le_bytes());
     if let Some(room) = room {
-        bytes.extend([2, u8::try_from(room.len() * 2).unwrap_or(0)]); // the union's branch, the length
+        // The branch of the union, and the length.
+        bytes.extend([2, u8::try_from(room.len() * 2).unwrap_or(0)]);
         bytes.extend(room.as_bytes());
     }
     bytes

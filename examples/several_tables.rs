@@ -29,7 +29,7 @@ enum Event {
 #[derive(Debug, Deserialize)]
 struct Line {
     article: String,
-    pieces: u32,
+    amount: u32,
 }
 
 /// A row of one of the tables. In your program these are structs that derive `Row`.
@@ -55,7 +55,7 @@ async fn main() -> Result<(), BoxError> {
     let cluster = EmbeddedCluster::start()?;
     cluster.create_topic("shop", 3)?;
     let event = |n: i32| {
-        let line = r#"{"article": "tea", "pieces": 2}"#;
+        let line = r#"{"article": "tea", "amount": 2}"#;
         NewRecord::new(n % 3).with_payload(match n % 3 {
             0 => format!(r#"{{"type": "order", "id": {n}, "lines": [{line}, {line}]}}"#),
             1 => format!(r#"{{"type": "payment", "order": {}, "cents": 350}}"#, n - 1),
@@ -87,9 +87,9 @@ async fn main() -> Result<(), BoxError> {
     run_to_end(consumer, &cluster, &["shop"]).await?;
 
     let tea: u32 =
-        line_rows.lock().iter().filter(|(_, line)| line.article == "tea").map(|(_, l)| l.pieces).sum();
+        line_rows.lock().iter().filter(|(_, line)| line.article == "tea").map(|(_, l)| l.amount).sum();
     let paid: u64 = payment_rows.lock().iter().map(|(_, cents)| cents).sum();
-    println!("{} orders, {} lines, {tea} pieces of tea, {paid} cents", order_rows.len(), line_rows.len());
+    println!("{} orders, {} lines, {tea} packs of tea, {paid} cents", order_rows.len(), line_rows.len());
     println!("{}", dead_letters.lock().first().map(ToString::to_string).unwrap_or_default());
     let counts = (order_rows.len(), line_rows.len(), payment_rows.len(), dead_letters.len());
     expect_same("orders, lines, payments, dead letters", &counts, &(30, 60, 30, 30))

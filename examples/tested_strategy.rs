@@ -68,6 +68,12 @@ mod tests {
 
     use super::*;
 
+    /// Only for kmr: runs the program as well.
+    #[test]
+    fn the_program_runs() -> Result<(), BoxError> {
+        main()
+    }
+
     /// What a record becomes, when its batch is due, and what is committed.
     #[test]
     fn orders_are_stored_and_others_are_dead_letters() -> Result<(), BoxError> {

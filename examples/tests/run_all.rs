@@ -1,4 +1,5 @@
-//! Runs every example as a user would: each ends by itself, succeeds and prints its result.
+//! Runs the examples as a user would: each ends by itself, succeeds and prints its result. The
+//! tests of `tested_strategy` are in its file.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "helpers of tests, which may fail in any way")]
 
 use std::io::Read;
@@ -151,7 +152,7 @@ fn status_page() {
 #[test]
 fn several_tables() {
     let stdout = run("several_tables").stdout;
-    assert!(stdout.contains("30 orders, 60 lines, 120 pieces of tea, 10500 cents"), "{stdout}");
+    assert!(stdout.contains("30 orders, 60 lines, 120 packs of tea, 10500 cents"), "{stdout}");
     assert!(stdout.contains("failed at map 1: unknown variant `refund`"), "{stdout}");
 }
 

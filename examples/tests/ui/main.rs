@@ -3,7 +3,12 @@
 //! They are here because a case needs kmr-core, kmr-sinks and serde, as a program does. How they
 //! work: see `tests/ui` of kmr-core.
 
-#![allow(clippy::expect_used, clippy::print_stdout, reason = "a test outside of `#[test]` functions")]
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    reason = "a test outside of `#[test]` functions"
+)]
 
 #[path = "../../../crates/kmr-core/tests/ui/harness.rs"]
 mod harness;

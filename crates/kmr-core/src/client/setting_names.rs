@@ -1,6 +1,6 @@
 //! Finds the setting of librdkafka that a misspelt name is close to.
 
-/// Settings that programs set. librdkafka has some hundred more, and returns no list of their names.
+/// Settings that programs set. librdkafka has some hundred more, and returns no list of names.
 const NAMES: &[&str] = &[
     "auto.offset.reset",
     "bootstrap.servers",

@@ -178,8 +178,8 @@ pub struct Awaits<T>(PhantomData<fn() -> T>);
 
 /// A future that may move between threads. `Marker` is inferred.
 ///
-/// rustc's own error for `Send` names the value. This one says what to write, and makes the type of
-/// the stage unknown.
+/// rustc's own error for `Send` names the value. This one has the remedy, and makes the type of the
+/// stage unknown.
 #[diagnostic::on_unimplemented(
     message = "the future of this map stage is not `Send`",
     label = "this stage keeps a value that is not `Send` across an `await`",

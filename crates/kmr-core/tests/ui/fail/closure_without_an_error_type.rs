@@ -1,4 +1,4 @@
-//! A closure that says nowhere what its error is.
+//! A closure that does not name its error type.
 
 #[path = "../support.rs"]
 mod support;
