@@ -9,6 +9,7 @@
 //! ```
 #![expect(clippy::print_stdout, reason = "an example prints what it shows")]
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,9 +18,11 @@ use kmr_core::{
     Attempt, BatchOptions, BoxError, Chunk, Consumer, Delivered, Delivery, DeliveryError, Record, Reducer,
     Watchdog, async_trait, processing_strategy,
 };
-use kmr_examples::{expect_same, http_get};
+use kmr_examples::expect_same;
 use kmr_sinks::MemoryWriter;
 use kmr_status::StatusServer;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 const PARTITIONS: i32 = 6;
 /// How long the sink of the demonstration fails, and after how long it fails again.
@@ -78,6 +81,16 @@ impl Delivery for SlowBatch {
     }
 }
 
+/// A GET request. Returns the response with its head.
+async fn get(address: SocketAddr, path: &str) -> Result<String, BoxError> {
+    let mut connection = TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    connection.write_all(request.as_bytes()).await?;
+    let mut response = String::new();
+    connection.read_to_string(&mut response).await?;
+    Ok(response)
+}
+
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     let address = std::env::args().nth(1);
@@ -121,14 +134,14 @@ async fn main() -> Result<(), BoxError> {
         };
         tokio::time::timeout(Duration::from_secs(30), caught_up).await?;
         for path in ["/", "/livez", "/readyz", "/status", "/metrics"] {
-            let response = http_get(server.address(), path).await?;
+            let response = get(server.address(), path).await?;
             println!("{path}: {}", response.lines().next().unwrap_or_default());
         }
         let status = handle.status().await;
         println!("{} partitions, {} records", status.partitions.len(), status.totals.records);
         handle.stop();
         running.await??;
-        let readyz = http_get(server.address(), "/readyz").await?;
+        let readyz = get(server.address(), "/readyz").await?;
         println!("after the end: {}", readyz.lines().next().unwrap_or_default());
         expect_same("records", &status.totals.records, &1000)
     }

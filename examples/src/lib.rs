@@ -2,14 +2,11 @@
 //!
 //! A real program runs until SIGINT or SIGTERM.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use kmr_core::testing::EmbeddedCluster;
 use kmr_core::{BoxError, Consumer, ConsumerHandle, Record, RunReport, processing_strategy};
 use kmr_sinks::MemoryWriter;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 /// An example that runs longer has failed.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -93,19 +90,6 @@ pub fn expect_same<T: PartialEq + std::fmt::Debug>(
     } else {
         Err(format!("{what}: found {found:?}, expected {expected:?}").into())
     }
-}
-
-/// A GET request to a server of this process. Returns the response with its head.
-///
-/// # Errors
-/// The server cannot be reached, or its response is not text.
-pub async fn http_get(address: SocketAddr, path: &str) -> Result<String, BoxError> {
-    let mut connection = TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    connection.write_all(request.as_bytes()).await?;
-    let mut response = String::new();
-    connection.read_to_string(&mut response).await?;
-    Ok(response)
 }
 
 /// Compiles and runs the blocks of code of the guide, a page each.

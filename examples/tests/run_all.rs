@@ -149,35 +149,6 @@ fn status_page() {
 }
 
 #[test]
-fn several_tables() {
-    let stdout = run("several_tables").stdout;
-    assert!(stdout.contains("30 orders, 60 lines, 120 boxes of tea, 10500 cents"), "{stdout}");
-    assert!(stdout.contains("failed at map 1: unknown variant `refund`"), "{stdout}");
-}
-
-#[test]
-fn avro_registry() {
-    let stdout = run("avro_registry").stdout;
-    assert!(stdout.contains("59 readings up to id Some(59), 30 with a room"), "{stdout}");
-    assert!(stdout.contains("dead letter: readings/0 offset 13 failed at map 1"), "{stdout}");
-}
-
-#[test]
-fn file_sink() {
-    let stdout = run("file_sink").stdout;
-    assert!(stdout.contains("after first-owner: ") && stdout.contains("after next-owner: "), "{stdout}");
-}
-
-#[test]
-fn axum_service() {
-    let stdout = run("axum_service").stdout;
-    for path in ["/total", "/kmr/livez", "/kmr/readyz"] {
-        assert!(stdout.contains(&format!("{path}: HTTP/1.1 200 OK")), "{path}: {stdout}");
-    }
-    assert!(stdout.contains("the consumer has ended: 300 records, all committed"), "{stdout}");
-}
-
-#[test]
 fn simulated() {
     let stdout = run("simulated").stdout;
     assert!(stdout.contains("1000 seeds, each run twice") && stdout.contains("no rule broken"), "{stdout}");

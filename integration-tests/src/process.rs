@@ -280,7 +280,7 @@ pub async fn program(name: &str, build: &[&str]) -> Result<PathBuf> {
     // target/<profile>/deps/it-1234: the tests themselves
     let tests = std::env::current_exe().context("where am I")?;
     let target = tests.ancestors().nth(3).context("the tests are not in target/<profile>/deps")?;
-    let mut command = cargo();
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["build", "--quiet", "--message-format", "json-render-diagnostics"]);
     command.args(build).arg("--target-dir").arg(target);
     command.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
@@ -289,21 +289,6 @@ pub async fn program(name: &str, build: &[&str]) -> Result<PathBuf> {
         bail!("cannot build {name}:\n{}", String::from_utf8_lossy(&output.stderr));
     }
     executable(&output.stdout, name).with_context(|| format!("cargo names no program {name}"))
-}
-
-/// Cargo, without the variables of `.cargo/config.toml`, which it has added to the environment of
-/// these tests. Otherwise it would take them for variables of the user, and compile the C libraries
-/// once more.
-fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let config = include_str!("../../.cargo/config.toml");
-    for name in ["CFLAGS", "GNUMAKEFLAGS", "JEMALLOC_SYS_WITH_MALLOC_CONF"] {
-        let is_configured = |value: String| config.contains(&format!("{name} = {value:?}"));
-        if std::env::var(name).is_ok_and(is_configured) {
-            command.env_remove(name);
-        }
-    }
-    command
 }
 
 /// Finds the path of a program in cargo's JSON messages. A benchmark's file has a hash in its name,

@@ -195,13 +195,12 @@ pub mod __private {
         Bootstrap, Credentials, GroupDescription, GroupError, GroupMember, GroupOffset, LiveClient,
         LiveClients, describe_group, group_offsets, message_headers,
     };
-    pub use crate::consumer::HasStrategy;
     pub use crate::credentials::files::FileContents;
     pub use crate::graph::build::{Link, ReduceLink, SourceLink};
     pub use crate::stage::{
-        Apply, Awaits, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOutput,
-        Maybe, One, Optional, Pass, Predicate, RecordFunction, RecordPredicate, RowsOf, RowsOfDeadLetters,
-        SendFuture, Several, Stage, StageError, Step, Then, ValueFunction,
+        Apply, Chain, Emission, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOutput, Maybe,
+        One, Optional, Pass, Predicate, RecordFunction, RecordPredicate, RowsOf, RowsOfDeadLetters, Several,
+        Stage, StageError, Step, Then, ValueFunction,
     };
     pub use crate::strategy::stub;
 }

@@ -7,10 +7,10 @@ use crate::graph::pipeline::{Pipeline, ReduceInfo};
 use crate::record::Record;
 use crate::reducer::{Reducer, RetryPolicy};
 use crate::stage::{
-    Apply, AwaitedBy, Chain, Concurrency, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError,
-    MapOptions, MapOutput, Maybe, One, Optional, Pass, Predicate, RecordFunction, RecordPredicate, RowsOf,
-    RowsOfDeadLetters, SendFuture, Several, Stage, Then, ValueFunction, Via, ViaOptional, ViaSeveral,
-    stage_name, via, via_optional, via_several,
+    Apply, Chain, Concurrency, Filter, Head, IntoRecordMap, IntoValueMap, Many, MapError, MapOptions,
+    MapOutput, Maybe, One, Optional, Pass, Predicate, RecordFunction, RecordPredicate, RowsOf,
+    RowsOfDeadLetters, Several, Stage, Then, ValueFunction, Via, ViaOptional, ViaSeveral, stage_name, via,
+    via_optional, via_several,
 };
 
 /// The processing of records: map stages, then one or more reduces, then `reduce_err`.
@@ -153,45 +153,39 @@ impl Strategy {
     /// [`map_retry`](Self::map_retry).
     ///
     /// A synchronous stage may compute for long, or block: see [`Mapper`](crate::Mapper).
-    pub fn map<F, M, A, D, S>(
-        self,
-        map: F,
-    ) -> FirstMap<Via<F::Returns, A, D, S, RecordFunction<F, M, A>>, One>
+    pub fn map<F, M, A, D>(self, map: F) -> FirstMap<Via<F::Returns, A, D, RecordFunction<F, M, A>>, One>
     where
         F: IntoRecordMap<M>,
         F::Returns: MapOutput<A, Output: Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
-        AwaitedBy<F::Returns, A>: SendFuture<S>,
     {
-        self.head(via::<F::Returns, A, D, S, _>(RecordFunction::new(map)))
+        self.head(via::<F::Returns, A, D, _>(RecordFunction::new(map)))
     }
 
     /// Maps each record to one value or none. None skips the record: it is committed without
     /// further processing.
-    pub fn filter_map<F, M, A, D, S>(
+    pub fn filter_map<F, M, A, D>(
         self,
         map: F,
-    ) -> FirstMap<ViaOptional<F::Returns, A, D, S, RecordFunction<F, M, A>>, Maybe>
+    ) -> FirstMap<ViaOptional<F::Returns, A, D, RecordFunction<F, M, A>>, Maybe>
     where
         F: IntoRecordMap<M>,
         F::Returns:
             MapOutput<A, Output: Optional + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
-        AwaitedBy<F::Returns, A>: SendFuture<S>,
     {
-        self.head(via_optional::<F::Returns, A, D, S, _>(RecordFunction::new(map)))
+        self.head(via_optional::<F::Returns, A, D, _>(RecordFunction::new(map)))
     }
 
     /// Maps each record to any number of values. The record is finished when all of them are.
-    pub fn flat_map<F, M, A, D, S, I>(
+    pub fn flat_map<F, M, A, D, I>(
         self,
         map: F,
-    ) -> FirstMap<ViaSeveral<F::Returns, A, D, S, I, RecordFunction<F, M, A>>, Many>
+    ) -> FirstMap<ViaSeveral<F::Returns, A, D, I, RecordFunction<F, M, A>>, Many>
     where
         F: IntoRecordMap<M>,
         F::Returns:
             MapOutput<A, Output: Several<I> + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
-        AwaitedBy<F::Returns, A>: SendFuture<S>,
     {
-        self.head(via_several::<F::Returns, A, D, S, I, _>(RecordFunction::new(map)))
+        self.head(via_several::<F::Returns, A, D, I, _>(RecordFunction::new(map)))
     }
 
     fn head<F, K>(mut self, form: F) -> Strategy<SourceLink, Head<F, K>> {
@@ -252,44 +246,38 @@ impl<L, C: Chain> Strategy<L, C> {
     /// Takes `fn(T) -> Result<U, E>`, `async fn(T) -> Result<U, E>`, or a closure, whose argument
     /// needs no type. An `Err` or a panic sends the record of the value to `reduce_err`, and
     /// removes the record's other values.
-    pub fn map<F, M, A, D, S>(
-        self,
-        map: F,
-    ) -> NextMap<L, C, Via<F::Returns, A, D, S, ValueFunction<F, A>>, One>
+    pub fn map<F, M, A, D>(self, map: F) -> NextMap<L, C, Via<F::Returns, A, D, ValueFunction<F, A>>, One>
     where
         F: IntoValueMap<C::Out, C::Last, stage_name::map, M>,
         F::Returns: MapOutput<A, Output: Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
-        AwaitedBy<F::Returns, A>: SendFuture<S>,
     {
-        self.then(via::<F::Returns, A, D, S, _>(ValueFunction::new(map)))
+        self.then(via::<F::Returns, A, D, _>(ValueFunction::new(map)))
     }
 
     /// Maps each value to one value or none.
-    pub fn filter_map<F, M, A, D, S>(
+    pub fn filter_map<F, M, A, D>(
         self,
         map: F,
-    ) -> NextMap<L, C, ViaOptional<F::Returns, A, D, S, ValueFunction<F, A>>, Maybe>
+    ) -> NextMap<L, C, ViaOptional<F::Returns, A, D, ValueFunction<F, A>>, Maybe>
     where
         F: IntoValueMap<C::Out, C::Last, stage_name::filter_map, M>,
         F::Returns:
             MapOutput<A, Output: Optional + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
-        AwaitedBy<F::Returns, A>: SendFuture<S>,
     {
-        self.then(via_optional::<F::Returns, A, D, S, _>(ValueFunction::new(map)))
+        self.then(via_optional::<F::Returns, A, D, _>(ValueFunction::new(map)))
     }
 
     /// Maps each value to any number of values.
-    pub fn flat_map<F, M, A, D, S, I>(
+    pub fn flat_map<F, M, A, D, I>(
         self,
         map: F,
-    ) -> NextMap<L, C, ViaSeveral<F::Returns, A, D, S, I, ValueFunction<F, A>>, Many>
+    ) -> NextMap<L, C, ViaSeveral<F::Returns, A, D, I, ValueFunction<F, A>>, Many>
     where
         F: IntoValueMap<C::Out, C::Last, stage_name::flat_map, M>,
         F::Returns:
             MapOutput<A, Output: Several<I> + Send + 'static, Error: MapError<D>, Awaited: Send + 'static>,
-        AwaitedBy<F::Returns, A>: SendFuture<S>,
     {
-        self.then(via_several::<F::Returns, A, D, S, I, _>(ValueFunction::new(map)))
+        self.then(via_several::<F::Returns, A, D, I, _>(ValueFunction::new(map)))
     }
 
     fn then<F, K>(mut self, form: F) -> Strategy<L, Then<C, F, K>> {

@@ -2,7 +2,7 @@
 //!
 //! Each call carries the span of its stage, so rustc reports a type mismatch there.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::TokenStream;
 use quote::{ToTokens, quote, quote_spanned};
 use syn::Error;
 
@@ -17,15 +17,13 @@ pub(crate) fn processing_strategy(input: TokenStream) -> TokenStream {
     }
 }
 
-/// `::kmr_core::Strategy::new().map(…).reduce(…)`. All of it has the spans of the stages: an error
-/// about a whole call would point at the whole macro otherwise.
+/// `::kmr_core::Strategy::new().map(…).reduce(…)`.
 fn chain(calls: &[Call]) -> TokenStream {
-    let first = calls.first().map_or_else(Span::call_site, |call| call.method.span());
     let calls = calls.iter().map(|Call { method, argument }| {
         let argument = argument.to_token_stream();
         quote_spanned!(method.span()=> .#method(#argument))
     });
-    quote_spanned!(first=> ::kmr_core::Strategy::new() #(#calls)*)
+    quote!(::kmr_core::Strategy::new() #(#calls)*)
 }
 
 /// All errors at once, and a value of the type of a valid strategy. Without the value, rustc would

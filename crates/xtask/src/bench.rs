@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: the benchmark on real servers, with all that it needs.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -20,7 +21,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<bool> {
     packages::ensure(&packages::BENCH)?;
     let engine = Engine::get()?;
     images::ensure_all()?;
-    let mut command = process::cargo();
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command.args(["bench", "--package", "integration-tests", "--bench", "pipeline", "--"]).args(arguments);
     let status = process::stream(&mut command, LIMIT, |_| {})?;

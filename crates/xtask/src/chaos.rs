@@ -1,5 +1,6 @@
 //! `cargo xtask chaos`: random faults from a seed on real servers, in both modes of delivery.
 
+use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::Result;
@@ -35,7 +36,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let seed = arguments.seed.unwrap_or(now.as_secs());
-    let mut command = process::cargo();
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root()).args(["test", "--workspace", "--test", "it", "--", "--nocapture", "chaos::"]);
     command.env("KMR_CHAOS_SEED", seed.to_string());
     command.env("KMR_CHAOS_SECONDS", (arguments.minutes * 60).to_string());

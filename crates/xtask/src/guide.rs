@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::process::{answer, cargo, logged, state_directory};
+use crate::process::{answer, logged, state_directory};
 use crate::root;
 
 /// The version of mdBook. Another one may render other anchors.
@@ -50,7 +50,7 @@ fn mdbook() -> Result<PathBuf> {
         return Ok(program);
     }
     println!("installing mdBook {VERSION}, once");
-    let mut cargo = cargo();
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Not optimised: it has twenty pages to build. In a directory of its own, which cargo removes.
     cargo.args(["install", "mdbook", "--locked", "--debug", "--no-default-features", "--features", "search"]);
     cargo.args(["--version", VERSION, "--root"]).arg(&tools);

@@ -21,24 +21,6 @@ const POLL: Duration = Duration::from_millis(50);
 /// still runs.
 const LEFT_OPEN: Duration = Duration::from_secs(5);
 
-/// The variables of `.cargo/config.toml`.
-const CONFIGURED: [&str; 3] = ["CFLAGS", "GNUMAKEFLAGS", "JEMALLOC_SYS_WITH_MALLOC_CONF"];
-
-/// Cargo, as the user would start it. `cargo xtask` has the variables of `.cargo/config.toml` in
-/// its environment. A Cargo inside of it would take them for variables of the user, and compile the
-/// C libraries once more, with all that uses them.
-pub(crate) fn cargo() -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let config = std::fs::read_to_string(root().join(".cargo/config.toml")).unwrap_or_default();
-    for name in CONFIGURED {
-        let is_configured = |value: String| config.contains(&format!("{name} = {value:?}"));
-        if std::env::var(name).is_ok_and(is_configured) {
-            command.env_remove(name);
-        }
-    }
-    command
-}
-
 /// Runs a program and passes on its standard output line by line. `look` sees each line, too.
 ///
 /// # Errors

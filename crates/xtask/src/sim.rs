@@ -1,6 +1,7 @@
 //! `cargo xtask sim`: the simulation of kmr-core with as many seeds as wanted, or with the one that
 //! failed.
 
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -35,7 +36,7 @@ pub(crate) struct Arguments {
 /// When the machine lacks what building needs, or the time is over.
 pub(crate) fn run(arguments: &Arguments) -> Result<bool> {
     packages::ensure(&packages::BUILD)?;
-    let mut command = process::cargo();
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(root());
     command.args(["test", "--package", "kmr-core", "--features", "testing,ssl", "--lib", "--"]);
     command.args(["--exact", TEST, "--nocapture"]);

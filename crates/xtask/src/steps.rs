@@ -316,7 +316,7 @@ impl Cargo {
     }
 
     fn command(&self) -> Command {
-        let mut command = process::cargo();
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(root()).args(&self.arguments);
         // Without a backtrace, the error of a failed test is one readable chain of causes.
         command.env("RUST_LIB_BACKTRACE", "0");

@@ -1,16 +1,14 @@
-//! A table loses a column under load, or a column gets a narrower type. Or it gets a column, or an
-//! `Enum` another name.
+//! A table loses a column under load, or a column gets a narrower type.
 //!
-//! Where values are lost, the consumer's policy decides: it stops, or it makes dead letters. Every
-//! record is stored or becomes a dead letter.
+//! The consumer's policy decides: it stops, or it makes dead letters. Every record is stored or
+//! becomes a dead letter.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use integration_tests::{
-    ClickHouse, Database, Deadline, Kafka, Message, Process, Signal, Topic, log_line, test_name, unique,
-    wait_until,
+    ClickHouse, Database, Deadline, Kafka, Topic, log_line, test_name, unique, wait_until,
 };
 use kmr_core::{DeadLetter, Record, Strategy, error_chain};
 use kmr_sinks::MemoryWriter;
@@ -18,12 +16,7 @@ use kmr_sinks::clickhouse::{ClickHouseWriter, RecordColumns, Row, SchemaChange};
 use serde::Serialize;
 
 use crate::in_process::{Running, consumer, run};
-use crate::kafka_sink::content;
 use crate::load::Load;
-use crate::pipeline_file::Walk;
-
-/// kmr describes a table again at most once in this time.
-const REFRESH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// How the table changes, how the change is reverted, and the text of the error.
 const CHANGES: [(&str, &str, &str); 2] = [
@@ -181,89 +174,5 @@ async fn limits_of_rejected_rows_apply_to_changed_tables() -> Result<()> {
     let ended = running.ended(Deadline::seconds(60)).await?;
     let text = error_chain(&ended.err().context("the consumer did not stop")?);
     ensure!(text.contains("rejects too many rows") && text.contains("column `value` is gone"), "{text}");
-    Ok(())
-}
-
-const GROWING: &str = "CREATE TABLE events (id UInt64, color Enum8('red' = 1), src_offset Int64) ENGINE = MergeTree \
-                       ORDER BY id SETTINGS non_replicated_deduplication_window = 10000";
-
-/// `EXACTLY_ONCE` is true or false.
-const GROWING_PIPELINE: &str = r#"
-[events]
-exactly_once = EXACTLY_ONCE
-
-[events.source]
-brokers = "BROKER"
-topics = "TOPIC"
-group = "GROUP"
-settings = { "session.timeout.ms" = 6000, "heartbeat.interval.ms" = 1000 }
-
-[events.clickhouse]
-urls = "URL"
-database = "DATABASE"
-table = "events"
-
-[events.record_columns]
-offset = "src_offset"
-
-[events.dead_letters]
-topic = "DEAD"
-
-[events.batch]
-max_age = "200ms"
-"#;
-
-/// Records of JSON with a color and a note, which the table gets while kmr runs.
-async fn grow(name: &str, exactly_once: bool) -> Result<(Walk, Process)> {
-    let pipeline = GROWING_PIPELINE.replace("EXACTLY_ONCE", &exactly_once.to_string());
-    let walk = Walk::with_table(name, GROWING, &pipeline).await?;
-    let event = |color: &'static str| {
-        move |id: u64| {
-            Message::new(format!(r#"{{"id": {id}, "color": "{color}", "note": "n{id}"}}"#)).partition(0)
-        }
-    };
-    let process = walk.start().await?;
-    walk.topic.produce((0..100).map(event("red"))).await?;
-    walk.committed(&process).await?;
-    // The field without a column was the reason to describe the table, which had not changed then.
-    tokio::time::sleep(REFRESH_INTERVAL).await;
-    walk.database.exec("ALTER TABLE events MODIFY COLUMN color Enum8('red' = 1, 'blue' = 2)").await?;
-    walk.database.exec("ALTER TABLE events ADD COLUMN note String AFTER color").await?;
-    walk.topic.produce((100..200).map(event("blue"))).await?;
-    walk.committed(&process).await?;
-    walk.topic.produce((200..300).map(event("blue"))).await?;
-    walk.committed(&process).await?;
-    assert_eq!(walk.database.number("SELECT count() FROM events WHERE color = 'blue'").await?, 200);
-    assert_eq!(walk.database.number("SELECT uniqExact(id) FROM events").await?, 300);
-    ensure!(content(&walk.dead).await?.is_empty(), "{}", process.stderr());
-    Ok((walk, process))
-}
-
-const NOTES: &str = "SELECT count() FROM events WHERE note = concat('n', toString(id))";
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_added_name_and_an_added_column_are_used_without_a_restart() -> Result<()> {
-    let (walk, mut process) = grow(test_name!(), false).await?;
-    process.end(Signal::Terminate, Deadline::seconds(30)).await?;
-    let notes = walk.database.number(NOTES).await?;
-    ensure!((100..=200).contains(&notes), "{notes} notes are stored");
-    ensure!(process.stderr().contains("new rows use its added columns"), "{}", process.stderr());
-    Ok(())
-}
-
-/// A plan has the hash of its rows, so their columns stay those of the start.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn in_exactly_once_mode_an_added_column_is_used_after_a_restart() -> Result<()> {
-    let (walk, mut process) = grow(test_name!(), true).await?;
-    assert_eq!(walk.database.number(NOTES).await?, 0);
-    process.end(Signal::Terminate, Deadline::seconds(30)).await?;
-    let mut process = walk.start().await?;
-    let event =
-        |id: u64| Message::new(format!(r#"{{"id": {id}, "color": "red", "note": "n{id}"}}"#)).partition(0);
-    walk.topic.produce((300..400).map(event)).await?;
-    walk.committed(&process).await?;
-    process.end(Signal::Terminate, Deadline::seconds(30)).await?;
-    assert_eq!(walk.database.number(NOTES).await?, 100);
-    assert_eq!(walk.database.number("SELECT count() FROM events").await?, 400);
     Ok(())
 }

@@ -54,7 +54,6 @@ mod reading;
 mod remembered_offsets;
 mod renewal;
 mod reset;
-mod setting_names;
 mod starts;
 mod statistics;
 mod subscription;

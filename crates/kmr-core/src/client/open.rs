@@ -21,7 +21,6 @@ use super::live_clients::LiveClients;
 use super::native::fetch::NativeFetch;
 use super::native::queue::Queue;
 use super::positions::Restart;
-use super::setting_names;
 use super::threads::Threads;
 use super::topic_check::TopicCheck;
 use crate::config::ClientConfig;
@@ -143,16 +142,11 @@ fn create(options: &OpenOptions, context: Context) -> Result<Client, Error> {
         // Without the value, which may be a secret.
         KafkaError::ClientConfig(_, reason, name, _) => {
             let remedy = if reason.contains("OIDC") {
-                "; set ClientConfig::token_provider to a provider of the crate kmr-auth".to_owned()
+                "; set ClientConfig::token_provider to a provider of the crate kmr-auth"
             } else if reason.contains("not available at build time") {
-                "; build with the feature `ssl` of kmr-core (--features ssl)".to_owned()
-            } else if reason.contains("No such configuration property") {
-                setting_names::nearest(&name).map_or_else(
-                    || "; correct the name: kmr passes settings to librdkafka, whose CONFIGURATION.md lists them".to_owned(),
-                    |known| format!("; did you mean {known}?"),
-                )
+                "; build with the feature `ssl` of kmr-core (--features ssl)"
             } else {
-                String::new()
+                ""
             };
             Error::Config(format!("Kafka setting {name}: {reason}{remedy}"))
         }

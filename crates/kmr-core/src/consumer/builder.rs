@@ -271,52 +271,36 @@ impl Consumer {
     }
 }
 
-/// The strategy of a builder, which [`ConsumerBuilder::strategy`] sets.
-#[diagnostic::on_unimplemented(
-    message = "this consumer has no strategy",
-    label = "call `.strategy(processing_strategy!({{ … }}))` before `.build()`"
-)]
-pub trait HasStrategy {
-    /// The strategy.
-    fn into_pipeline(self) -> Pipeline;
-}
-
-impl HasStrategy for Pipeline {
-    fn into_pipeline(self) -> Pipeline {
-        self
-    }
-}
-
-impl<P> ConsumerBuilder<P> {
-    /// Checks everything that can be checked without a connection. It needs a
-    /// [`strategy`](Self::strategy).
+impl ConsumerBuilder<Pipeline> {
+    /// Checks everything that can be checked without a connection.
     ///
     /// # Errors
     /// [`Error::Config`], naming the setting and the remedy.
-    pub fn build(self) -> Result<Consumer, Error>
-    where
-        P: HasStrategy,
-    {
-        let ConsumerBuilder { mut options, shutdown, pipeline } = self;
-        let pipeline = pipeline.into_pipeline();
-        options.check(&pipeline)?;
-        if options.reset.is_none() {
-            let setting = options.config.get("auto.offset.reset");
-            options.reset = setting.map(ResetPolicy::from_setting).transpose()?;
+    pub fn build(mut self) -> Result<Consumer, Error> {
+        self.options.check(&self.pipeline)?;
+        if self.options.reset.is_none() {
+            let setting = self.options.config.get("auto.offset.reset");
+            self.options.reset = setting.map(ResetPolicy::from_setting).transpose()?;
         }
         let (sender, controls) = controls();
         let handle = ConsumerHandle {
             controls: sender,
-            counters: Arc::new(Counters::with_metrics(options.recorder())),
+            counters: Arc::new(Counters::with_metrics(self.options.recorder())),
             #[cfg(feature = "metrics")]
-            group: options.config.get("group.id").unwrap_or_default().into(),
+            group: self.options.config.get("group.id").unwrap_or_default().into(),
             #[cfg(feature = "metrics")]
-            instance: options.config.get("group.instance.id").map(Into::into),
+            instance: self.options.config.get("group.instance.id").map(Into::into),
             #[cfg(feature = "metrics")]
             built: std::time::Instant::now(),
-            budget: Budget::new(options.memory_budget - options.prefetch_bytes()),
+            budget: Budget::new(self.options.memory_budget - self.options.prefetch_bytes()),
         };
-        Ok(Consumer { options, pipeline, handle, controls, shutdown })
+        Ok(Consumer {
+            options: self.options,
+            pipeline: self.pipeline,
+            handle,
+            controls,
+            shutdown: self.shutdown,
+        })
     }
 }
 

@@ -16,7 +16,7 @@ mod status;
 #[cfg(test)]
 mod test_builder;
 
-pub use self::builder::{ConsumerBuilder, HasStrategy};
+pub use self::builder::ConsumerBuilder;
 pub use self::handle::ConsumerHandle;
 pub use self::report::RunReport;
 pub use self::run::Consumer;

@@ -55,7 +55,7 @@ transparent!(StopConsumer, 0);
 ///
 /// Only the error itself counts, not an error that has it as its source. In a map stage after a
 /// `reduce`, and in [`Rows::push`](crate::Rows::push), it is an error like any other, because their
-/// input is gone. [`Rows::push_from`](crate::Rows::push_from) may return it.
+/// input is gone.
 ///
 /// # Examples
 /// ```

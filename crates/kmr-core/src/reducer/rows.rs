@@ -30,9 +30,7 @@ pub trait Rows: Send + Sized + 'static {
     /// default ignores the record.
     ///
     /// # Errors
-    /// As for [`push`](Self::push). An error of type [`Retryable`](crate::Retryable) means that the
-    /// row may fit later: the record is mapped again after a backoff, as with a map stage. Rows
-    /// that are in the container already are sent meanwhile.
+    /// As for [`push`](Self::push).
     #[inline]
     fn push_from(&mut self, row: Self::Item, record: &Record<'_>) -> Result<(), BoxError> {
         let _ = record;

@@ -3,8 +3,7 @@
 //! Invariants:
 //! 1. A value passes the whole chain with everything that it emits, or fails as a whole.
 //! 2. A chain of plain functions emits straight into the receiver: no allocation, no future.
-//! 3. A panic of user code becomes the error of the value that it was called with. A panic of Tokio
-//!    because the stage blocks stops the consumer.
+//! 3. A panic of user code becomes the error of the value that it was called with.
 
 use std::any::Any;
 use std::marker::PhantomData;
@@ -16,7 +15,7 @@ use super::diagnostics::stage_name;
 use super::mapper::{Call, RecordMap, ValueMap};
 use super::name::Stage;
 use super::output::Optional;
-use crate::error::{BoxError, Retryable, StopConsumer};
+use crate::error::{BoxError, Retryable};
 use crate::record::Record;
 use crate::util::future::BoxFuture;
 use crate::util::panic::panic_message;
@@ -42,30 +41,8 @@ impl StageError {
     }
 
     fn panicked(stage: &Stage, panic: &(dyn Any + Send)) -> Self {
-        let message = panic_message(panic);
-        if is_of_blocking_call(&message) {
-            let text = format!(
-                "the stage makes a blocking call, such as block_on, on a worker thread of Tokio; make it an \
-                 async fn(OwnedRecord), and await the call: {message}"
-            );
-            return Self::new(stage, StopConsumer::new(text));
-        }
-        Self::new(stage, format!("panicked: {message}"))
+        Self::new(stage, format!("panicked: {}", panic_message(panic)))
     }
-}
-
-/// Whether Tokio panicked because a worker thread called `block_on`, `blocking_recv` or the like.
-///
-/// Every record meets it that is mapped on a worker thread, and none that is mapped after its
-/// partition has moved to another thread. So it stops the consumer: dead letters would be random.
-fn is_of_blocking_call(panic: &str) -> bool {
-    [
-        "Cannot start a runtime from within a runtime",
-        "Cannot block the current thread from within a runtime",
-        "Cannot drop a runtime in a context where blocking is not allowed",
-    ]
-    .iter()
-    .any(|text| panic.starts_with(text))
 }
 
 /// The result of one call of a chain.

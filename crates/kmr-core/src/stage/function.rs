@@ -17,11 +17,9 @@ use crate::record::{OwnedRecord, Record};
 /// A map stage on records. `Marker` is inferred.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a map stage on Kafka records",
-    label = "the first map stage takes a Kafka record and returns owned data",
+    label = "the first map stage takes a Kafka record, this does not",
     note = "it may be `fn(&Record<'_>) -> Result<T, E>`, `async fn(OwnedRecord) -> Result<T, E>`, a closure of the same form \
-            with its argument's type written out, or a type that implements `Mapper` or `AsyncMapper`",
-    note = "its result must own its data: return `String` or `Vec<u8>`, not a `&str` or `&[u8]` of the record; \
-            an `async fn` takes `OwnedRecord`, not `&Record`"
+            with its argument's type written out, or a type that implements `Mapper` or `AsyncMapper`"
 )]
 pub trait IntoRecordMap<Marker>: Send + Sync + 'static {
     /// What a call returns. For a `Mapper` or `AsyncMapper`, the `Result` of its `map`.

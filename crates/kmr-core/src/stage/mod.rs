@@ -24,5 +24,5 @@ pub use mapper::{AsyncMapper, Mapper};
 pub use name::Stage;
 pub use options::Concurrency;
 pub(crate) use options::MapOptions;
-pub(crate) use output::{AwaitedBy, Via, ViaOptional, ViaSeveral, via, via_optional, via_several};
-pub use output::{Awaits, MapError, MapOutput, Mapped, Optional, SendFuture, Several};
+pub use output::{MapError, MapOutput, Mapped, Optional, Several};
+pub(crate) use output::{Via, ViaOptional, ViaSeveral, via, via_optional, via_several};

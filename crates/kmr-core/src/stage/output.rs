@@ -5,7 +5,6 @@
 //! again at every later stage.
 
 use std::future::Future;
-use std::marker::PhantomData;
 use std::pin::Pin;
 
 use super::diagnostics::{Decoy, Fits, Nothing};
@@ -171,46 +170,6 @@ impl<E: Nothing + Into<BoxError> + 'static> MapError<Decoy> for E {
     }
 }
 
-/// The future that kmr awaits, for its check. A type of its own: else rustc proposes a reference to
-/// the stage, because a reference to some futures is `Send`.
-#[derive(Debug)]
-pub struct Awaits<T>(PhantomData<fn() -> T>);
-
-/// A future that may move between threads. `Marker` is inferred.
-///
-/// rustc's own error for `Send` names the value. This one names what to write, and makes the type
-/// of the stage unknown.
-#[diagnostic::on_unimplemented(
-    message = "the future of this map stage is not `Send`",
-    label = "this stage keeps a value that is not `Send` across an `await`",
-    note = "use `Arc` instead of `Rc`, and drop the guard of a `Mutex` or `RefCell` before the `await`"
-)]
-pub trait SendFuture<Marker> {
-    /// Always `X`: see the module.
-    type Via<X>;
-
-    /// Returns the stage under its type `Via<X>`.
-    fn via<X>(stage: X) -> Self::Via<X>;
-}
-
-#[diagnostic::do_not_recommend]
-impl<F: Send + 'static> SendFuture<Fits> for Awaits<F> {
-    type Via<X> = X;
-
-    fn via<X>(stage: X) -> X {
-        stage
-    }
-}
-
-#[diagnostic::do_not_recommend]
-impl<F: Nothing> SendFuture<Decoy> for Awaits<F> {
-    type Via<X> = X;
-
-    fn via<X>(stage: X) -> X {
-        stage
-    }
-}
-
 /// The type in the `Result` of a `filter_map`.
 #[diagnostic::on_unimplemented(
     message = "a `filter_map` stage returns `Result<Option<T>, E>`, not a `Result` of `{Self}`",
@@ -273,42 +232,33 @@ impl<T: Nothing + IntoIterator<Item: Send + 'static>> Several<Decoy> for T {
     }
 }
 
-/// The future of a stage that returns `R`, for its check.
-pub(crate) type AwaitedBy<R, A> = Awaits<<R as MapOutput<A>>::Awaited>;
-
 /// The type of a `map` stage, through its checks.
-pub(crate) type Via<R, A, D, S, X> =
-    <<R as MapOutput<A>>::Error as MapError<D>>::Via<<AwaitedBy<R, A> as SendFuture<S>>::Via<X>>;
+pub(crate) type Via<R, A, D, X> = <<R as MapOutput<A>>::Error as MapError<D>>::Via<X>;
 /// The type of a `filter_map` stage, through its checks.
-pub(crate) type ViaOptional<R, A, D, S, X> =
-    <<R as MapOutput<A>>::Output as Optional>::Via<Via<R, A, D, S, X>>;
+pub(crate) type ViaOptional<R, A, D, X> = <<R as MapOutput<A>>::Output as Optional>::Via<Via<R, A, D, X>>;
 /// The type of a `flat_map` stage, through its checks.
-pub(crate) type ViaSeveral<R, A, D, S, I, X> =
-    <<R as MapOutput<A>>::Output as Several<I>>::Via<Via<R, A, D, S, X>>;
+pub(crate) type ViaSeveral<R, A, D, I, X> = <<R as MapOutput<A>>::Output as Several<I>>::Via<Via<R, A, D, X>>;
 
 /// A `map` stage under the type that its checks give it.
-pub(crate) fn via<R, A, D, S, X>(stage: X) -> Via<R, A, D, S, X>
+pub(crate) fn via<R, A, D, X>(stage: X) -> Via<R, A, D, X>
 where
     R: MapOutput<A, Error: MapError<D>>,
-    AwaitedBy<R, A>: SendFuture<S>,
 {
-    <R::Error as MapError<D>>::via(AwaitedBy::<R, A>::via(stage))
+    <R::Error as MapError<D>>::via(stage)
 }
 
 /// A `filter_map` stage under the type that its checks give it.
-pub(crate) fn via_optional<R, A, D, S, X>(stage: X) -> ViaOptional<R, A, D, S, X>
+pub(crate) fn via_optional<R, A, D, X>(stage: X) -> ViaOptional<R, A, D, X>
 where
     R: MapOutput<A, Output: Optional, Error: MapError<D>>,
-    AwaitedBy<R, A>: SendFuture<S>,
 {
-    <R::Output as Optional>::via(via::<R, A, D, S, X>(stage))
+    <R::Output as Optional>::via(via::<R, A, D, X>(stage))
 }
 
 /// A `flat_map` stage under the type that its checks give it.
-pub(crate) fn via_several<R, A, D, S, I, X>(stage: X) -> ViaSeveral<R, A, D, S, I, X>
+pub(crate) fn via_several<R, A, D, I, X>(stage: X) -> ViaSeveral<R, A, D, I, X>
 where
     R: MapOutput<A, Output: Several<I>, Error: MapError<D>>,
-    AwaitedBy<R, A>: SendFuture<S>,
 {
-    <R::Output as Several<I>>::via(via::<R, A, D, S, X>(stage))
+    <R::Output as Several<I>>::via(via::<R, A, D, X>(stage))
 }

@@ -1,10 +1,9 @@
 //! Typed rows into ClickHouse over its HTTP interface: [`ClickHouseWriter`].
 //!
 //! `Row`, its derive macro and the serde helpers come from the `clickhouse` crate. This module
-//! re-exports them, so a program needs no dependency of its own. The derive macro writes
-//! `clickhouse::…`: import the module with it, as in `use kmr_sinks::clickhouse::{self, Row};`, or
-//! put `#[clickhouse(crate = "kmr_sinks::clickhouse")]` on the struct. The whole crate (DDL,
-//! queries) is [`client`].
+//! re-exports them, so a program needs no dependency of its own: derive with `#[clickhouse(crate =
+//! "kmr_sinks::clickhouse")]`. The whole crate (DDL, queries) is [`client`]. With a dependency on
+//! `clickhouse` 0.15 that attribute is not needed.
 //!
 //! # Types
 //!

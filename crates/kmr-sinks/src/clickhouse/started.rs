@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use kmr_core::{BatchOptions, Delivery};
+use kmr_core::BatchOptions;
 
-use crate::clickhouse::batch::delivery::{BatchTarget, FrozenBatch};
+use crate::clickhouse::batch::delivery::FrozenBatch;
 use crate::clickhouse::batch::destination::{Destination, DestinationOptions};
 use crate::clickhouse::batch::encoded_batch::EncodedBatch;
-use crate::clickhouse::batch::open_batches::{Group, OpenBatches};
-use crate::clickhouse::batch::receipt::InsertReceipt;
+use crate::clickhouse::batch::open_batch::OpenBatch;
 use crate::clickhouse::batch::row_type::ClickHouseRow;
-use crate::clickhouse::batch::split_batch::SplitBatch;
 use crate::clickhouse::batch::token::Tokens;
 use crate::clickhouse::config::{Config, SchemaChange};
 use crate::clickhouse::error::ClickHouseError;
@@ -21,20 +19,15 @@ use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::json::table::JsonTable;
 use crate::clickhouse::metrics::InsertMetrics;
-use crate::clickhouse::table::current::CurrentTable;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::startup::StartOptions;
 use crate::clickhouse::table::types::ServerRanges;
 use crate::clickhouse::table::{conversion, server_ranges, startup};
 use crate::clickhouse::telemetry;
 
-/// A closed batch.
-pub(crate) type Batch = Box<dyn Delivery<Output = InsertReceipt>>;
-
 /// The results of the start.
 pub(crate) struct Started {
-    pub(crate) table: Arc<CurrentTable>,
-    name: String,
+    pub(crate) table: Arc<DescribedTable>,
     destination: Arc<Destination>,
     tokens: Tokens,
     /// Only in exactly-once mode: the windows of the table and of the targets of its views.
@@ -73,7 +66,7 @@ impl Started {
             ),
             false => None,
         };
-        let table = DescribedTable::new(name.clone(), schema).with_json(json);
+        let table = Arc::new(DescribedTable::new(name, schema).with_json(json));
         let options = DestinationOptions {
             compression: config.compression,
             limits: config.limits,
@@ -83,9 +76,8 @@ impl Started {
             max_rows: options.max_rows,
             async_insert: config.async_insert,
         };
-        let destination = Arc::new(Destination::new(hosts, &name, options));
-        let table = CurrentTable::of(table, Arc::clone(&destination), config);
-        Ok(Self { table, name, destination, tokens: Tokens::new(), windows: None })
+        let destination = Arc::new(Destination::new(hosts, Arc::clone(&table), options));
+        Ok(Self { table, destination, tokens: Tokens::new(), windows: None })
     }
 
     /// Checks that options and tables allow exactly-once mode.
@@ -93,7 +85,7 @@ impl Started {
         if let Some(problem) = self.exactly_once_problem(config) {
             return Err(ClickHouseError::Config(problem));
         }
-        let (hosts, name) = (&self.destination.hosts, self.name.as_str());
+        let (hosts, name) = (&self.destination.hosts, self.table.name.as_str());
         let (_, TokenGraph { windows, views }) =
             startup::until_ready(hosts, config.start_timeout, |endpoint| graph(endpoint, name)).await?;
         let same_views = |endpoint| check_views(endpoint, name, &views);
@@ -102,7 +94,6 @@ impl Started {
         startup::until_ready(hosts, config.start_timeout, probes).await?;
         windows.iter().for_each(telemetry::window);
         self.windows = Some(windows.into());
-        self.table.keep_columns();
         Ok(())
     }
 
@@ -127,25 +118,12 @@ impl Started {
     }
 
     /// Closes a batch.
-    pub(crate) fn freeze(&mut self, open: OpenBatches, config: &Config) -> Batch {
-        let mut groups = open.into_groups();
-        match groups.len() {
-            0 => Box::new(self.freeze_group(Group::new(self.table.get()), config)),
-            1 => Box::new(self.freeze_group(groups.remove(0).0, config)),
-            _ => {
-                let parts = groups.into_iter();
-                let parts = parts.map(|(group, indices)| (self.freeze_group(group, config), indices));
-                Box::new(SplitBatch::new(parts.collect()))
-            }
-        }
-    }
-
-    fn freeze_group(&mut self, Group { table, mut open }: Group, config: &Config) -> FrozenBatch {
+    pub(crate) fn freeze(&mut self, mut open: OpenBatch, config: &Config) -> FrozenBatch {
         let token = self.tokens.next();
         let planned = self.windows.clone().map(|windows| PlannedRows { hash: open.hash(), windows });
         let (segments, ends) = open.into_parts();
-        let encoded = EncodedBatch::new(config.compression, table.schema.header.clone(), ends, segments);
-        let (destination, current) = (Arc::clone(&self.destination), Arc::clone(&self.table));
-        FrozenBatch::new(BatchTarget { destination, table, current }, token, encoded, planned)
+        let header = self.table.schema.header.clone();
+        let encoded = EncodedBatch::new(config.compression, header, ends, segments);
+        FrozenBatch::new(Arc::clone(&self.destination), token, encoded, planned)
     }
 }

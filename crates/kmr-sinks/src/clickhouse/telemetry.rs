@@ -114,26 +114,6 @@ pub(crate) fn schema_refreshed(table: &str, statement: &str) {
     );
 }
 
-/// The columns are those that rows fill now.
-pub(crate) fn table_changed(table: &str, version: u64, columns: usize) {
-    tracing::info!(
-        name: "kmr.clickhouse.table_changed",
-        table,
-        version,
-        columns,
-        "table changed: new rows use its added columns and Enum names"
-    );
-}
-
-pub(crate) fn table_not_read(table: &str, error: &ClickHouseError) {
-    tracing::warn!(
-        name: "kmr.clickhouse.table_not_read",
-        table,
-        error = error_chain(error),
-        "table may have changed, but its added columns and Enum names cannot be used: new rows are encoded as before"
-    );
-}
-
 pub(crate) fn no_row_found(table: &str, rows: u64) {
     tracing::error!(
         name: "kmr.clickhouse.no_row_found",

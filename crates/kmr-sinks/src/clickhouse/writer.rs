@@ -12,7 +12,7 @@ use kmr_core::{BatchOptions, BoxError, Chunk, Delivery, Reducer};
 
 use crate::batch_setters::batch_setters;
 use crate::clickhouse::access_token::{AccessToken, TokenProvider};
-use crate::clickhouse::batch::open_batches::OpenBatches;
+use crate::clickhouse::batch::open_batch::OpenBatch;
 use crate::clickhouse::batch::receipt::InsertReceipt;
 use crate::clickhouse::batch::row_type::ClickHouseRow;
 use crate::clickhouse::batch::rows::EncodedRows;
@@ -47,12 +47,11 @@ pub struct ClickHouseWriter<R> {
     options: BatchOptions,
     metrics: InsertMetrics,
     started: Option<Started>,
-    open: OpenBatches,
+    open: OpenBatch,
     row: PhantomData<fn(R)>,
 }
 
-// Without a bound on `R`: a type that is no row is reported at the stage, by `Reducer`.
-impl<R> ClickHouseWriter<R> {
+impl<R: ClickHouseRow> ClickHouseWriter<R> {
     /// A writer to `table` of the server at `url`, such as `http://127.0.0.1:8123`. `https` needs
     /// the feature `clickhouse-tls`. This does not connect yet.
     pub fn new(url: impl Into<String>, table: impl Into<String>) -> Self {
@@ -61,7 +60,7 @@ impl<R> ClickHouseWriter<R> {
             options: BatchOptions::default(),
             metrics: InsertMetrics::default(),
             started: None,
-            open: OpenBatches::default(),
+            open: OpenBatch::default(),
             row: PhantomData,
         }
     }
@@ -385,10 +384,8 @@ impl<R: ClickHouseRow> Reducer for ClickHouseWriter<R> {
     }
 
     fn accept(&mut self, chunk: Chunk<EncodedRows<R>>) -> Result<(), BoxError> {
-        let Some((table, bytes, ends)) = chunk.rows.into_parts() else {
-            return Err(not_started("rows were accepted before start()"));
-        };
-        self.open.append(table, bytes, ends);
+        let (bytes, ends) = chunk.rows.into_parts();
+        self.open.append(bytes, ends);
         Ok(())
     }
 
@@ -396,7 +393,7 @@ impl<R: ClickHouseRow> Reducer for ClickHouseWriter<R> {
         let Some(started) = &mut self.started else {
             return Err(not_started("freeze() was called before start()"));
         };
-        Ok(started.freeze(std::mem::take(&mut self.open), &self.config))
+        Ok(Box::new(started.freeze(std::mem::take(&mut self.open), &self.config)))
     }
 }
 

@@ -343,19 +343,3 @@ async fn oauthbearer_without_a_source_of_tokens_is_a_wrong_setting() {
     assert!(matches!(&error, Error::Config(text) if text.contains("SASL_SSL")), "{error}");
     assert!(!error.to_string().contains("secret"), "{error}");
 }
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_unknown_setting_is_named_with_the_one_that_is_meant() {
-    let cluster = Cluster::start(1);
-    let with = |name: &str| {
-        let mut options = cluster.options(KIP_848);
-        options.client.config = options.client.config.set(name, "latest");
-        options
-    };
-    let error = with("auto.ofset.reset").connect().await.err().unwrap();
-    let text = error.to_string();
-    assert!(text.contains("Kafka setting auto.ofset.reset: No such configuration property"), "{text}");
-    assert!(text.ends_with("did you mean auto.offset.reset?"), "{text}");
-    let error = with("flavour").connect().await.err().unwrap();
-    assert!(error.to_string().contains("CONFIGURATION.md lists them"), "{error}");
-}

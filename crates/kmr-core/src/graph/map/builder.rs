@@ -5,7 +5,7 @@
 //!    start and its end.
 //! 2. A record that failed, or that has to wait, leaves no row.
 
-use crate::error::{BoxError, Error, Retryable, StopConsumer, error_chain};
+use crate::error::{BoxError, Error, StopConsumer, error_chain};
 use crate::graph::commit::offset_tracker::OffsetRange;
 use crate::graph::dead_letters::failure_rate::LAST_ERRORS;
 use crate::graph::memory::budget::Unmapped;
@@ -125,12 +125,6 @@ impl<R: Rows> RowsBuilder<R> {
         if let Some(context) = record.trace_context() {
             self.links.add(&context);
         }
-    }
-
-    /// The error of a row that may fit later, if there is one. The record has not ended then.
-    #[inline]
-    pub(super) fn take_retryable(&mut self) -> Option<BoxError> {
-        self.push_error.take_if(|error| error.is::<Retryable>())
     }
 
     /// Removes the rows of the record that is being mapped: it has not ended.

@@ -11,7 +11,7 @@ use crate::graph::memory::budget::Unmapped;
 use crate::member::RecordBatch;
 use crate::record::Record;
 use crate::reducer::Rows;
-use crate::stage::{Chain, StageError, Step};
+use crate::stage::{Chain, Step};
 
 /// A batch with records that have not ended.
 pub(super) struct LoadedBatch {
@@ -57,14 +57,9 @@ where
         let rows_before = builder.rows.len();
         builder.start(&record);
         match mapping.chain.start(&record, &mut |row| builder.push(row, &record)) {
-            Step::Done(Ok(())) => match builder.take_retryable() {
-                None => builder.end(rows_before, Ok(()), &mapping.reduce_stage, || record.to_owned()),
-                Some(error) => {
-                    builder.truncate(rows_before);
-                    let stage = mapping.reduce_stage.clone();
-                    return (index + 1, Some(Step::Done(Err(StageError { stage, error }))));
-                }
-            },
+            Step::Done(Ok(())) => {
+                builder.end(rows_before, Ok(()), &mapping.reduce_stage, || record.to_owned());
+            }
             Step::Done(Err(failed)) if !failed.is_retryable() => {
                 builder.end(rows_before, Err(failed), &mapping.reduce_stage, || record.to_owned());
             }

@@ -30,7 +30,7 @@ use crate::metrics::Phase;
 use crate::record::{OwnedRecord, Record};
 use crate::reducer::Rows;
 use crate::spans;
-use crate::stage::{Chain, StageError, Step};
+use crate::stage::{Chain, Step};
 use crate::util::future::BoxFuture;
 
 impl<C, R> MapPhase for Mapping<C, R>
@@ -314,25 +314,15 @@ where
                 Some(_) => {}
                 None => return !self.builder.mapped.is_empty(),
             }
-            match self.buffer.take_done() {
-                Some(done) => match self.end(done) {
-                    Ok(()) => self.buffer.pop_front(),
-                    Err(failed) => {
-                        let number = self.buffer.restart_front();
-                        self.attempted(number, Err(failed));
-                        return false;
-                    }
-                },
+            match self.buffer.pop_done() {
+                Some(done) => self.end(done),
                 None => return false,
             }
         }
     }
 
     /// Moves the rows of one record, or its failure, into the builder.
-    ///
-    /// # Errors
-    /// A row may fit later: the record has not ended, and leaves no row.
-    fn end(&mut self, Done { offset, bytes, index, result }: Done<C::Out>) -> Result<(), StageError> {
+    fn end(&mut self, Done { offset, bytes, index, result }: Done<C::Out>) {
         let Self { mapping, input, loaded, builder, .. } = self;
         builder.start_at(offset, bytes);
         let rows_before = builder.rows.len();
@@ -348,12 +338,7 @@ where
             }
         };
         let result = result.map(|values| values.into_iter().for_each(|row| builder.push(row, &record)));
-        if let Some(error) = builder.take_retryable() {
-            builder.truncate(rows_before);
-            return Err(StageError { stage: mapping.reduce_stage.clone(), error });
-        }
         builder.end(rows_before, result, &mapping.reduce_stage, || record.to_owned());
-        Ok(())
     }
 
     /// Drops the batches whose records have all ended.

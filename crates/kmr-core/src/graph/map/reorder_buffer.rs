@@ -146,27 +146,13 @@ impl<T> ReorderBuffer<T> {
         self.slots.front()
     }
 
-    /// The result of the first record, if it is done. [`pop_front`](Self::pop_front) or
-    /// [`restart_front`](Self::restart_front) follows.
-    pub(super) fn take_done(&mut self) -> Option<Done<T>> {
+    /// Removes the first record, if it is done.
+    pub(super) fn pop_done(&mut self) -> Option<Done<T>> {
         let Slot { offset, bytes, index, done, .. } = self.slots.front_mut()?;
-        Some(Done { offset: *offset, bytes: *bytes, index: *index, result: done.take()? })
-    }
-
-    /// Removes the first record.
-    pub(super) fn pop_front(&mut self) {
+        let done = Done { offset: *offset, bytes: *bytes, index: *index, result: done.take()? };
         self.slots.pop_front();
         self.first += 1;
-    }
-
-    /// The first record is in progress again, because its rows did not fit yet. Later records of
-    /// its key do not wait for it: they may have started.
-    pub(super) fn restart_front(&mut self) -> u64 {
-        self.in_progress += 1;
-        if let Some(slot) = self.slots.front_mut() {
-            slot.key = None;
-        }
-        self.first
+        Some(done)
     }
 
     pub(super) fn get(&self, number: u64) -> Option<&Slot<T>> {
@@ -194,12 +180,6 @@ mod tests {
         Slot { offset, bytes: 0, batch: 0, index: 0, key, attempts, waits_for_retry: false, done: None }
     }
 
-    fn pop_done(buffer: &mut ReorderBuffer<i64>) -> Option<Done<i64>> {
-        let done = buffer.take_done()?;
-        buffer.pop_front();
-        Some(done)
-    }
-
     #[test]
     fn a_slow_first_record_delays_what_leaves_and_not_what_starts() {
         let mut buffer = ReorderBuffer::new(Concurrency::in_order(2));
@@ -214,11 +194,11 @@ mod tests {
                 buffer.finish(number, Ok(vec![]));
                 finished += 1;
             }
-            assert!(pop_done(&mut buffer).is_none());
+            assert!(buffer.pop_done().is_none());
         }
         assert_eq!(finished, 31, "a bounded number of finished records waits for the first one");
         buffer.finish(0, Ok(vec![]));
-        let left: Vec<i64> = std::iter::from_fn(|| pop_done(&mut buffer)).map(|slot| slot.offset).collect();
+        let left: Vec<i64> = std::iter::from_fn(|| buffer.pop_done()).map(|slot| slot.offset).collect();
         assert_eq!(left, (0..32).collect::<Vec<_>>());
     }
 
@@ -234,24 +214,6 @@ mod tests {
         assert_eq!(buffer.start_next(), Some(0), "the retry comes before the next record of its key");
         buffer.finish(0, Ok(vec![]));
         assert_eq!(buffer.start_next(), Some(1));
-    }
-
-    #[test]
-    fn a_record_whose_rows_do_not_fit_yet_stays_the_first_one() {
-        let mut buffer = ReorderBuffer::new(Concurrency::by_key(2));
-        (0..2).for_each(|offset| buffer.push(slot(offset, Some(7))));
-        assert_eq!(buffer.start_next(), Some(0));
-        buffer.finish(0, Ok(vec![]));
-        assert!(buffer.take_done().is_some());
-        assert_eq!(buffer.restart_front(), 0);
-        assert_eq!(buffer.start_next(), Some(1));
-        buffer.finish(1, Ok(vec![]));
-        assert!(buffer.take_done().is_none(), "the first record is not done");
-        buffer.retry_due(0);
-        assert_eq!(buffer.start_next(), Some(0));
-        buffer.finish(0, Ok(vec![]));
-        let left: Vec<i64> = std::iter::from_fn(|| pop_done(&mut buffer)).map(|slot| slot.offset).collect();
-        assert_eq!(left, [0, 1]);
     }
 
     proptest! {
@@ -282,7 +244,7 @@ mod tests {
                     let number = busy.remove(pick % busy.len());
                     if again { buffer.retry_due(number) } else { buffer.finish(number, Ok(vec![])) }
                 }
-                left.extend(std::iter::from_fn(|| pop_done(&mut buffer)).map(|slot| slot.offset));
+                left.extend(std::iter::from_fn(|| buffer.pop_done()).map(|slot| slot.offset));
             }
             prop_assert_eq!(left, (0..i64::try_from(keys.len()).unwrap()).collect::<Vec<_>>());
             prop_assert!(order.values().all(|numbers| numbers.is_sorted()), "keys start in order");

@@ -20,7 +20,6 @@ use crate::graph::fetch::routes::Admitted;
 use crate::graph::memory::budget::Budget;
 use crate::graph::observe::activity::{Activity, ActivityReading};
 use crate::record::{OwnedRecord, Record, TopicPartition};
-use crate::reducer::{BatchOptions, Chunk, Delivery, Reducer, Rows};
 use crate::strategy::{IntoPipeline, Strategy};
 use crate::test_records::OwnedBatch;
 use crate::test_reducer::{Behaviour, Collect};
@@ -187,96 +186,4 @@ async fn a_concurrency_of_0_is_an_error_before_any_stage_starts() {
         Strategy::new().map(|record: &Record<'_>| Ok::<_, BoxError>(record.offset())).map_concurrency(0);
     let error = start(strategy.reduce(Collect::default())).await.err();
     assert!(matches!(&error, Some(Error::Config(why)) if why.contains("concurrency")), "{error:?}");
-}
-
-/// Rows of offsets. The one of offset 3 fits only from a point in time on.
-struct LateRows(Vec<i64>, Instant);
-
-impl Rows for LateRows {
-    type Item = i64;
-
-    fn new_empty(&self) -> Self {
-        Self(Vec::new(), self.1)
-    }
-
-    fn push(&mut self, row: i64) -> Result<(), BoxError> {
-        self.0.push(row);
-        Ok(())
-    }
-
-    fn push_from(&mut self, row: i64, record: &Record<'_>) -> Result<(), BoxError> {
-        if record.offset() == 3 && Instant::now() < self.1 {
-            return Err(Retryable::new("the column is not there yet").into());
-        }
-        self.push(row)
-    }
-
-    fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    fn bytes(&self) -> usize {
-        Rows::bytes(&self.0)
-    }
-
-    fn truncate(&mut self, len: usize) {
-        self.0.truncate(len);
-    }
-
-    fn split_off(&mut self, at: usize) -> Self {
-        Self(self.0.split_off(at), self.1)
-    }
-}
-
-struct Late(Collect<i64>, Instant);
-
-#[async_trait::async_trait]
-impl Reducer for Late {
-    type Rows = LateRows;
-    type Output = usize;
-
-    fn options(&self) -> BatchOptions {
-        self.0.options()
-    }
-
-    fn new_rows(&self) -> LateRows {
-        LateRows(Vec::new(), self.1)
-    }
-
-    fn accept(&mut self, chunk: Chunk<LateRows>) -> Result<(), BoxError> {
-        self.0.accept(Chunk::new(chunk.rows.0, chunk.sources))
-    }
-
-    fn freeze(&mut self) -> Result<Box<dyn Delivery<Output = usize>>, BoxError> {
-        self.0.freeze()
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_row_that_fits_later_waits_in_order_and_the_rows_before_it_are_sent() {
-    for is_async in [false, true] {
-        let (sink, fits_at) = (Collect::default(), Instant::now() + 20 * SECOND);
-        let late = Late(sink.clone(), fits_at);
-        let task = match is_async {
-            false => {
-                let map = |record: &Record<'_>| Ok::<_, BoxError>(record.offset());
-                start(Strategy::new().map(map).reduce(late)).await
-            }
-            true => {
-                let map = |record: OwnedRecord| async move {
-                    sleep(Duration::from_millis(1)).await;
-                    Ok::<_, BoxError>(record.offset())
-                };
-                start(Strategy::new().map_concurrency(4).map(map).reduce(late)).await
-            }
-        };
-        let task = task.unwrap();
-        task.fetch(1..7);
-        let activity = task.pulse_after(10 * SECOND).await.to_string();
-        assert!(activity.starts_with("waiting to retry offset 3 after attempt "), "{activity}");
-        assert_eq!(sink.rows(), [1, 2], "async: {is_async}");
-        sleep(60 * SECOND).await;
-        assert_eq!(sink.rows(), [1, 2, 3, 4, 5, 6], "async: {is_async}");
-        assert_eq!(task.budget.held(), 0);
-    }
 }

@@ -163,29 +163,6 @@ fn a_panic_of_a_map_stage_is_a_dead_letter() {
 }
 
 #[test]
-fn a_blocking_call_in_a_map_stage_ends_the_consumer_and_is_no_dead_letter() {
-    fn blocks(_: &Record<'_>) -> Result<String, Infallible> {
-        tokio::runtime::Handle::current().block_on(sleep(MAX_AGE));
-        Ok(String::new())
-    }
-    fn waits(_: &Record<'_>) -> Result<String, Infallible> {
-        Ok(tokio::sync::oneshot::channel().1.blocking_recv().unwrap_or_default())
-    }
-    for map in [blocks, waits] {
-        let (sink, dead_letters) = (Collect::default(), Sink::<DeadLetter>::new(MAX_AGE));
-        let strategy = Strategy::new().map(map).reduce(sink.clone()).reduce_err(dead_letters.clone());
-        let mut driver = Driver::new(strategy);
-        driver.pipe(payload(0, "a"));
-        assert!(driver.has_ended());
-        let text = error_chain(&driver.finish().unwrap_err());
-        let expected = "map 1: driver/0 offset 0 stops the consumer: the stage makes a blocking call, such as \
-                        block_on, on a worker thread of Tokio; make it an async fn(OwnedRecord), and await the call";
-        assert!(text.starts_with(expected), "{text}");
-        assert_eq!((dead_letters.take().len(), driver.committed(0)), (0, None));
-    }
-}
-
-#[test]
 fn without_reduce_err_a_panic_ends_the_consumer() {
     let sink = Collect::default();
     let mut driver = Driver::new(Strategy::new().map(panics_on_b).reduce(sink));

@@ -108,12 +108,6 @@ pub struct RowId {
 }
 
 impl RowId {
-    /// The row `number`, counted from 0, of the record at `offset` of `partition`: for rows that
-    /// have the place of their record in columns.
-    pub fn new(partition: TopicPartition, offset: i64, number: usize) -> Self {
-        Self { partition, offset, number }
-    }
-
     /// The row `number` of a record, counted from 0.
     pub fn of(record: &Record<'_>, number: usize) -> Self {
         Self {

@@ -8,7 +8,7 @@ use support::*;
 
 pub fn strategy() -> impl IntoPipeline {
     processing_strategy!({
-        map => amount, //~ is not a map stage on Kafka records | the first map stage takes a Kafka record and returns owned data
+        map => amount, //~ is not a map stage on Kafka records | the first map stage takes a Kafka record, this does not
         reduce => Count::<u32>::new(),
     })
 }

@@ -15,7 +15,6 @@ use crate::clickhouse::batch::row_hash::row_hash;
 use crate::clickhouse::error::ClickHouseError;
 use crate::clickhouse::http::request::post_with;
 use crate::clickhouse::http::response;
-use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::name::quoted;
 use crate::clickhouse::table::schema::Schema;
 use crate::clickhouse::telemetry;
@@ -41,9 +40,8 @@ pub(crate) async fn sort(
     destination: &Destination,
     host: usize,
     batch: &EncodedBatch,
-    table: &DescribedTable,
 ) -> Result<Option<SortedBatch>, ClickHouseError> {
-    match partition_hashes(destination, host, batch, table).await {
+    match partition_hashes(destination, host, batch).await {
         Ok(hashes) if hashes.len() == batch.rows() => {
             let mut order: Vec<usize> = (0..hashes.len()).collect();
             order.sort_by_key(|row| hashes[*row]);
@@ -64,7 +62,6 @@ async fn partition_hashes(
     destination: &Destination,
     host: usize,
     batch: &EncodedBatch,
-    described: &DescribedTable,
 ) -> Result<Vec<u32>, ClickHouseError> {
     let (endpoint, table) = (destination.hosts.endpoint(host), &*destination.name);
     let partition_key = destination.facts.partition_key(endpoint, table).await?;
@@ -76,7 +73,8 @@ async fn partition_hashes(
         "SELECT toUInt32(bitAnd(cityHash64(toString(tuple({partition_key}))), 0xFFFFFFFF)) FROM {EXTERNAL_TABLE} \
          FORMAT RowBinary"
     );
-    let structure = structure(&described.schema);
+    let schema = &destination.table.schema;
+    let structure = structure(schema);
     let mut parameters = vec![
         ("wait_end_of_query", "1"),
         // The hashes must come in the order of the rows.
@@ -84,7 +82,7 @@ async fn partition_hashes(
         ("input_format_parallel_parsing", "0"),
         ("kmr_rows_format", "RowBinaryWithNamesAndTypes"),
     ];
-    parameters.extend(described.format_settings());
+    parameters.extend(destination.format_settings());
     let (header, rows) = batch.header_and_rows().await?;
     let fields = [("query", query.as_str()), ("kmr_rows_structure", &structure)];
     let (content_type, segments) = form(&fields, header, rows)?;

@@ -36,16 +36,11 @@ use crate::clickhouse::error_code::ErrorClass;
 use crate::clickhouse::exactly_once::PlannedRows;
 use crate::clickhouse::exactly_once::block::{BlockError, BlockInsert, SharedBisection};
 use crate::clickhouse::http::hosts::HostFault;
-use crate::clickhouse::table::current::CurrentTable;
-use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::telemetry;
 
 /// A closed batch of one writer.
 pub(crate) struct FrozenBatch {
     destination: Arc<Destination>,
-    /// The table that the rows are encoded for.
-    table: Arc<DescribedTable>,
-    current: Arc<CurrentTable>,
     /// The prefix of the tokens of all its inserts.
     token: String,
     rows: u64,
@@ -60,28 +55,16 @@ pub(crate) struct FrozenBatch {
     block_bisection: SharedBisection,
 }
 
-/// Where the rows of a batch belong.
-pub(crate) struct BatchTarget {
-    pub(crate) destination: Arc<Destination>,
-    /// The table that the rows are encoded for.
-    pub(crate) table: Arc<DescribedTable>,
-    pub(crate) current: Arc<CurrentTable>,
-}
-
 impl FrozenBatch {
-    /// A batch of which nothing is inserted yet, with rows that are encoded for `table`. The token
-    /// of every insert starts with `token`.
+    /// A batch of which nothing is inserted yet. The token of every insert starts with `token`.
     pub(crate) fn new(
-        target: BatchTarget,
+        destination: Arc<Destination>,
         token: String,
         encoded: EncodedBatch,
         planned: Option<PlannedRows>,
     ) -> Self {
-        let BatchTarget { destination, table, current } = target;
         Self {
             destination,
-            table,
-            current,
             token,
             rows: encoded.rows() as u64,
             bytes: encoded.bytes() as u64,
@@ -100,7 +83,7 @@ impl FrozenBatch {
             let body = self.current_order().part(&part).await?;
             let sent_bytes: usize = body.iter().map(Bytes::len).sum();
             self.destination.wait_for_throttle().await;
-            let statement = self.destination.checked_statement(attempt.host, &self.table);
+            let statement = self.destination.checked_statement(attempt.host);
             let statement = match self.describing(attempt.host, statement).await {
                 Ok(statement) => statement,
                 Err(error) => {
@@ -111,8 +94,7 @@ impl FrozenBatch {
             let token = format!("{}{}", self.token, part.suffix(self.encoded.rows()));
             self.progress.lock().started(attempt);
             let (rows, is_async) = (part.len() as u64, self.is_async());
-            let table = &*self.table;
-            let insert = Insert { table, statement: &statement, token: &token, rows, is_async, body };
+            let insert = Insert { statement: &statement, token: &token, rows, is_async, body };
             let error = match self.destination.insert(attempt.host, insert).await {
                 Ok(outcome) => {
                     self.progress.lock().accepted(outcome, sent_bytes);
@@ -185,7 +167,7 @@ impl FrozenBatch {
         if self.sorted.get().is_some() || self.progress.lock().bisection.has_split() {
             return Ok(());
         }
-        if let Some(sorted) = by_partition::sort(&self.destination, host, &self.encoded, &self.table).await? {
+        if let Some(sorted) = by_partition::sort(&self.destination, host, &self.encoded).await? {
             // Attempts do not overlap, so `sorted` is not set yet.
             let _ = self.sorted.set(sorted);
         }
@@ -239,11 +221,9 @@ impl FrozenBatch {
 
     /// Describes the table again after a schema error.
     async fn refresh_schema(&self, host: usize) -> Result<(), ClickHouseError> {
-        let refresh = self.destination.refresh(host, &self.table);
-        if let Err(error) = self.describing(host, refresh).await {
+        if let Err(error) = self.describing(host, self.destination.refresh(host)).await {
             return self.table_changed(error);
         }
-        self.current.refresh();
         self.progress.lock().refreshed = true;
         // Insert once more even with the same statement: the table may have been changed back
         // meanwhile.
@@ -359,17 +339,12 @@ impl Delivery for FrozenBatch {
                     block,
                     attempt: attempt.number,
                     destination: &self.destination,
-                    table: &self.table,
                     encoded: &self.encoded,
                     windows: self.planned.as_ref().map(|planned| &*planned.windows),
                     progress: &self.progress,
                     bisection: &self.block_bisection,
                 };
-                let result = insert.insert().await;
-                if self.progress.lock().refreshed {
-                    self.current.refresh();
-                }
-                result
+                insert.insert().await
             }
             None => self.insert_all().await.map_err(BlockError::Failed),
         };

@@ -1,7 +1,7 @@
 //! What all batches of one writer share: hosts, statement, limits, and the state of the server.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -20,10 +20,10 @@ use crate::clickhouse::http::response::{Outcome, Sent, insert_outcome};
 use crate::clickhouse::http::settings::{BLOCK_ROWS, TOKEN, insert_settings};
 use crate::clickhouse::http::throttle::Throttle;
 use crate::clickhouse::metrics::{EndedInsert, InsertMetrics};
-use crate::clickhouse::table::column::DescribedColumn;
 use crate::clickhouse::table::conversion::with_remedy;
 use crate::clickhouse::table::described::DescribedTable;
-use crate::clickhouse::table::startup;
+use crate::clickhouse::table::schema::plain_insert;
+use crate::clickhouse::table::{schema_change, startup};
 use crate::clickhouse::telemetry;
 
 /// ClickHouse's code for a feature that is disabled.
@@ -36,6 +36,8 @@ const LONGEST_TARGET: usize = 4_000;
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub(crate) hosts: Hosts,
+    /// The table as described at the start; rows are encoded for it.
+    pub(crate) table: Arc<DescribedTable>,
     pub(crate) name: Arc<str>,
     pub(crate) compression: Compression,
     pub(crate) schema_change: SchemaChange,
@@ -46,6 +48,9 @@ pub(crate) struct Destination {
     pub(crate) async_insert: bool,
     /// Whether the server deduplicates asynchronous inserts together with the rows of views.
     joins_views_and_async_inserts: AtomicBool,
+    statement: RwLock<Arc<str>>,
+    /// The statement under which the server converts nothing.
+    plain_statement: String,
     tally: Mutex<Tally>,
     /// Accepted inserts of all batches.
     inserts: AtomicU64,
@@ -65,8 +70,6 @@ pub(crate) struct DestinationOptions {
 
 /// One insert.
 pub(crate) struct Insert<'i> {
-    /// The table that the rows are encoded for.
-    pub(crate) table: &'i DescribedTable,
     pub(crate) statement: &'i str,
     pub(crate) token: &'i str,
     pub(crate) rows: u64,
@@ -76,11 +79,13 @@ pub(crate) struct Insert<'i> {
 }
 
 impl Destination {
-    /// `name` is the table's quoted name.
-    pub(crate) fn new(hosts: Hosts, name: &str, options: DestinationOptions) -> Self {
+    pub(crate) fn new(hosts: Hosts, table: Arc<DescribedTable>, options: DestinationOptions) -> Self {
         Self {
             hosts,
-            name: name.into(),
+            name: table.name.as_str().into(),
+            statement: RwLock::new(table.schema.insert.as_str().into()),
+            plain_statement: plain_insert(&table.name, &table.schema.columns),
+            table,
             compression: options.compression,
             limits: options.limits,
             schema_change: options.schema_change,
@@ -113,7 +118,7 @@ impl Destination {
             ]);
         }
         parameters.push((TOKEN, insert.token));
-        parameters.extend(insert.table.format_settings());
+        parameters.extend(self.format_settings());
         self.with_statement(endpoint, insert.statement, &parameters, insert.body.clone()).await
     }
 
@@ -138,6 +143,14 @@ impl Destination {
         let frame = compress(self.compression, line).await.map_err(ClickHouseError::Compression)?;
         body.splice(0..0, frame);
         Ok((endpoint.target(parameters), body))
+    }
+
+    /// Settings that decide how the server reads the values.
+    pub(crate) fn format_settings(&self) -> Vec<(&'static str, &'static str)> {
+        let schema = &self.table.schema;
+        let json = schema.json_as_text.then_some(("input_format_binary_read_json_as_string", "1"));
+        let has_defaults = schema.columns.iter().any(|column| column.null_is_default);
+        json.into_iter().chain(has_defaults.then_some(("insert_null_as_default", "1"))).collect()
     }
 
     /// The block size for `rows` rows. A planned block ends with a whole record, whose rows can
@@ -193,7 +206,7 @@ impl Destination {
         let response = post(endpoint, &target, body, self.compression.content_encoding()).await?;
         let sent = Sent { rows: insert.rows, is_async: insert.is_async };
         let outcome = insert_outcome(&response, endpoint, &self.name, sent);
-        if insert.table.converts(insert.statement) { outcome.map_err(with_remedy) } else { outcome }
+        if insert.statement == self.plain_statement { outcome } else { outcome.map_err(with_remedy) }
     }
 
     /// Adapts the settings to a server that rejected them before it read the rows. Returns whether
@@ -235,14 +248,17 @@ impl Destination {
         self.inserts.load(Ordering::Relaxed)
     }
 
-    /// Describes the table again and adapts the statement of rows that are encoded for `table`.
-    pub(crate) async fn refresh(&self, host: usize, table: &DescribedTable) -> Result<(), ClickHouseError> {
-        table.adapt(&self.describe(host).await?)
-    }
-
-    /// Describes the table again.
-    pub(crate) async fn describe(&self, host: usize) -> Result<Vec<DescribedColumn>, ClickHouseError> {
-        startup::describe_once(self.hosts.endpoint(host), &self.name, self.async_insert).await
+    /// Describes the table again and adapts the statement.
+    pub(crate) async fn refresh(&self, host: usize) -> Result<(), ClickHouseError> {
+        let described =
+            startup::describe_once(self.hosts.endpoint(host), &self.name, self.async_insert).await?;
+        let statement = schema_change::statement(&self.name, &self.table.schema, &described)?;
+        let mut current = self.statement.write().unwrap_or_else(PoisonError::into_inner);
+        if **current != *statement {
+            telemetry::schema_refreshed(&self.name, &statement);
+            *current = statement.into();
+        }
+        Ok(())
     }
 
     /// The statement of the next insert at `host`. While the server converts values, no error of an
@@ -254,15 +270,16 @@ impl Destination {
     /// # Errors
     /// [`ClickHouseError::Schema`], if the table cannot hold every value any more. The error of the
     /// request. Nothing is inserted.
-    pub(crate) async fn checked_statement(
-        &self,
-        host: usize,
-        table: &DescribedTable,
-    ) -> Result<Arc<str>, ClickHouseError> {
-        if table.converts(&table.statement()) {
-            self.refresh(host, table).await?;
+    pub(crate) async fn checked_statement(&self, host: usize) -> Result<Arc<str>, ClickHouseError> {
+        if *self.statement() != *self.plain_statement {
+            self.refresh(host).await?;
         }
-        Ok(table.statement())
+        Ok(self.statement())
+    }
+
+    /// The current statement.
+    pub(crate) fn statement(&self) -> Arc<str> {
+        Arc::clone(&self.statement.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Counts the rows of a completed batch.

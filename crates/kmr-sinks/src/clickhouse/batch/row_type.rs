@@ -9,9 +9,8 @@ use serde::Serialize;
 use crate::clickhouse::config::Config;
 use crate::clickhouse::encode::{EncodeError, encode_row};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::json::table::ChunkState;
+use crate::clickhouse::json::table::Lease;
 use crate::clickhouse::json::{JsonRow, json_schema};
-use crate::clickhouse::table::change::Change;
 use crate::clickhouse::table::column::DescribedColumn;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::schema::{self, Schema};
@@ -20,15 +19,11 @@ use crate::clickhouse::table::schema::{self, Schema};
 /// that derives [`Row`] and [`Serialize`], and [`JsonRow`]. Programs cannot implement it.
 #[expect(private_bounds, reason = "seals the trait")]
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` is not a row of a `ClickHouseWriter`",
-    label = "this stage inserts rows of `{Self}`",
-    note = "write `use kmr_sinks::clickhouse::{{self, Row}};`, and `#[derive(Row, serde::Serialize)]` above the struct",
-    note = "without a struct, use `kmr_sinks::clickhouse::JsonRow`"
+    message = "`{Self}` is no row of a `ClickHouseWriter`",
+    note = "derive `Row` and `serde::Serialize` for a struct, or use `JsonRow`"
 )]
 pub trait ClickHouseRow: EncodeRow {}
 
-// Otherwise rustc reports a private trait of the crate `clickhouse`.
-#[diagnostic::do_not_recommend]
 impl<R: Row + Serialize + Send + 'static> ClickHouseRow for R {}
 impl ClickHouseRow for JsonRow {}
 
@@ -48,7 +43,7 @@ pub(crate) trait EncodeRow: Send + Sized + 'static {
         table: &Arc<DescribedTable>,
         record: Option<&Record<'_>>,
         is_first: bool,
-        state: &mut ChunkState,
+        lease: &mut Option<Lease>,
         out: &mut Vec<u8>,
     ) -> Result<(), BoxError>;
 }
@@ -70,13 +65,11 @@ impl<R: Row + Serialize + Send + 'static> EncodeRow for R {
         table: &Arc<DescribedTable>,
         _record: Option<&Record<'_>>,
         is_first: bool,
-        state: &mut ChunkState,
+        _lease: &mut Option<Lease>,
         out: &mut Vec<u8>,
     ) -> Result<(), BoxError> {
-        encode_row(self, table.schema.fields(), out, is_first).map_err(|error| {
-            state.change = error.is_unknown_name().then_some(Change::EnumName);
-            field_error(table, R::NAME, &error)
-        })
+        encode_row(self, table.schema.fields(), out, is_first)
+            .map_err(|error| field_error(table, R::NAME, &error))
     }
 }
 
@@ -97,11 +90,11 @@ impl EncodeRow for JsonRow {
         table: &Arc<DescribedTable>,
         record: Option<&Record<'_>>,
         _is_first: bool,
-        state: &mut ChunkState,
+        lease: &mut Option<Lease>,
         out: &mut Vec<u8>,
     ) -> Result<(), BoxError> {
         match &table.json {
-            Some(table) => self.encode_into(table, record, state, out),
+            Some(table) => self.encode_into(table, record, lease, out),
             None => Err(StopConsumer::new(not_started()).into()),
         }
     }

@@ -4,61 +4,47 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-use kmr_core::{BoxError, Record, Retryable, Rows, StopConsumer};
+use kmr_core::{BoxError, Record, Rows, StopConsumer};
 
 use crate::clickhouse::batch::row_type::{ClickHouseRow, not_started, record_column_error};
 use crate::clickhouse::error::ClickHouseError;
-use crate::clickhouse::json::table::ChunkState;
-use crate::clickhouse::table::change::Change;
-use crate::clickhouse::table::current::CurrentTable;
+use crate::clickhouse::json::table::Lease;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::row_buffer::RowBuffer;
 
-/// Rows of type `R` in ClickHouse's RowBinary format, all for one version of the table.
+/// Rows of type `R` in ClickHouse's RowBinary format.
 pub struct EncodedRows<R> {
     /// `None` before the table has been described.
-    current: Option<Arc<CurrentTable>>,
-    /// The version that the rows are encoded for, from the first row on.
     table: Option<Arc<DescribedTable>>,
     rows: RowBuffer,
-    state: ChunkState,
+    /// Only for JSON rows: state that the rows of a chunk share.
+    lease: Option<Lease>,
     // fn(R): the container keeps no row, so it is Send and Sync for every R.
     row: PhantomData<fn(R)>,
 }
 
 impl<R> EncodedRows<R> {
-    pub(crate) fn new(current: Option<Arc<CurrentTable>>) -> Self {
-        let (rows, state) = (RowBuffer::default(), ChunkState::default());
-        Self { current, table: None, rows, state, row: PhantomData }
+    pub(crate) fn new(table: Option<Arc<DescribedTable>>) -> Self {
+        Self { table, rows: RowBuffer::default(), lease: None, row: PhantomData }
     }
 
-    /// The version of the table, the encoded bytes, and the end of each row.
-    pub(crate) fn into_parts(self) -> Option<(Arc<DescribedTable>, Vec<u8>, Vec<u32>)> {
-        let table = self.table.or_else(|| self.current.map(|current| current.get()))?;
-        let (bytes, ends) = self.rows.into_parts();
-        Some((table, bytes, ends))
+    /// The encoded bytes, and the end of each row.
+    pub(crate) fn into_parts(self) -> (Vec<u8>, Vec<u32>) {
+        self.rows.into_parts()
     }
 }
 
 impl<R: ClickHouseRow> EncodedRows<R> {
     #[inline]
     fn add(&mut self, row: &R, record: Option<&Record<'_>>) -> Result<(), BoxError> {
-        let Some(current) = &self.current else {
+        let Some(table) = &self.table else {
             return Err(StopConsumer::new(not_started()).into());
         };
-        let first = self.rows.len() == 0;
-        let table = match &self.table {
-            Some(table) if !first => table,
-            _ => {
-                self.state = ChunkState::default();
-                &*self.table.insert(current.get())
-            }
-        };
-        let had_unknown_fields = self.state.has_unknown_fields;
-        let state = &mut self.state;
         let record_columns = &table.schema.record;
-        let pushed = self.rows.push(|out| {
-            row.encode(table, record, first, state, out)?;
+        let first = self.rows.len() == 0;
+        let lease = &mut self.lease;
+        self.rows.push(|out| {
+            row.encode(table, record, first, lease, out)?;
             match record {
                 Some(record) => {
                     let fields = table.schema.fields().len();
@@ -72,33 +58,11 @@ impl<R: ClickHouseRow> EncodedRows<R> {
                 None => return Err(StopConsumer::new(no_record(table)).into()),
             }
             Ok(())
-        });
-        if let Err(error) = pushed {
-            return Err(later_or_never(current, table, self.state.change.take(), error, record.is_some()));
-        }
-        if self.state.has_unknown_fields && !had_unknown_fields {
-            current.refresh_for_columns();
-        }
+        })?;
         if first {
             table.row_encoded();
         }
         Ok(())
-    }
-}
-
-/// The error of a row, retryable if a newer version of the table may fit it. Rows without a record
-/// cannot wait.
-#[cold]
-fn later_or_never(
-    current: &Arc<CurrentTable>,
-    table: &Arc<DescribedTable>,
-    change: Option<Change>,
-    error: BoxError,
-    can_wait: bool,
-) -> BoxError {
-    match change {
-        Some(change) if current.may_fit_later(table, change) && can_wait => Retryable::new(error).into(),
-        _ => error,
     }
 }
 
@@ -113,7 +77,7 @@ impl<R: ClickHouseRow> Rows for EncodedRows<R> {
     type Item = R;
 
     fn new_empty(&self) -> Self {
-        Self::new(self.current.clone())
+        Self::new(self.table.clone())
     }
 
     fn push(&mut self, row: R) -> Result<(), BoxError> {
@@ -142,8 +106,7 @@ impl<R: ClickHouseRow> Rows for EncodedRows<R> {
     }
 
     fn split_off(&mut self, at: usize) -> Self {
-        let rows = self.rows.split_off(at);
-        Self { rows, table: self.table.clone(), ..Self::new(self.current.clone()) }
+        Self { rows: self.rows.split_off(at), ..Self::new(self.table.clone()) }
     }
 }
 
@@ -169,7 +132,7 @@ mod tests {
 
     fn rows(ty: &str) -> EncodedRows<Reading> {
         let table = DescribedTable::new("`t`".to_owned(), schema(&[("value", ty)]));
-        EncodedRows::new(Some(CurrentTable::fixed(table)))
+        EncodedRows::new(Some(Arc::new(table)))
     }
 
     fn reading(value: impl Into<serde_json::Value>) -> Reading {
@@ -207,8 +170,8 @@ mod tests {
     #[test]
     fn a_field_that_only_a_later_row_skips_is_an_error_of_that_row() {
         let schema = schema(&[("id", "UInt8"), ("value", "Nullable(UInt8)")]);
-        let table = DescribedTable::new("`t`".to_owned(), schema);
-        let mut rows = EncodedRows::new(Some(CurrentTable::fixed(table)));
+        let table = Arc::new(DescribedTable::new("`t`".to_owned(), schema));
+        let mut rows = EncodedRows::new(Some(table));
         rows.push(Skipping { id: 1, value: Some(1) }).unwrap();
         let error = rows.push(Skipping { id: 2, value: None }).unwrap_err();
         assert!(!error.is::<StopConsumer>() && error_chain(&*error).contains("`value`"));

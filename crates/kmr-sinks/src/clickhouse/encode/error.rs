@@ -14,8 +14,6 @@ struct Kind {
     column: Option<usize>,
     /// Whether every row of this type fails in the same way.
     every_row: bool,
-    /// Whether an `Enum` does not have the name.
-    unknown_name: bool,
     text: String,
 }
 
@@ -32,20 +30,13 @@ impl EncodeError {
     /// For a mistake in the row's definition.
     #[cold]
     pub(crate) fn every_row(text: String) -> Self {
-        Self(Box::new(Kind { column: None, every_row: true, unknown_name: false, text }))
+        Self(Box::new(Kind { column: None, every_row: true, text }))
     }
 
     /// For a value that does not fit, while others of its type do.
     #[cold]
     pub(crate) fn value(text: String) -> Self {
-        Self(Box::new(Kind { column: None, every_row: false, unknown_name: false, text }))
-    }
-
-    /// For a name that the `Enum` of the column does not have.
-    #[cold]
-    pub(crate) fn unknown_name(names: usize) -> Self {
-        let text = format!("the text is none of the Enum's {names} names");
-        Self(Box::new(Kind { column: None, every_row: false, unknown_name: true, text }))
+        Self(Box::new(Kind { column: None, every_row: false, text }))
     }
 
     /// For a value that a column of this type cannot hold. The text has the range, not the value.
@@ -63,10 +54,6 @@ impl EncodeError {
 
     pub(crate) fn column(&self) -> Option<usize> {
         self.0.column
-    }
-
-    pub(crate) fn is_unknown_name(&self) -> bool {
-        self.0.unknown_name
     }
 
     pub(crate) fn is_every_row(&self) -> bool {

@@ -32,7 +32,7 @@ pub(crate) fn put_enum_name(
     width: Width,
 ) -> Result<(), EncodeError> {
     let Some(known) = values.iter().find(|known| known.name == name) else {
-        return Err(EncodeError::unknown_name(values.len()));
+        return Err(EncodeError::value(format!("the text is none of the Enum's {} names", values.len())));
     };
     put_enum(out, known.value, width);
     Ok(())

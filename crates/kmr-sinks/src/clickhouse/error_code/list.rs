@@ -254,7 +254,7 @@ pub(crate) const GROUPS: &[Group] = &[
     Group {
         kind: Kind::Denied,
         about: "the table does not exist",
-        remedy: "create the table, or correct its name or .database(); a name that contains a dot is not split into database and table",
+        remedy: "create the table, or correct its name or .database()",
         codes: &[(60, "UNKNOWN_TABLE")],
     },
     Group {

@@ -25,7 +25,6 @@ use crate::clickhouse::exactly_once::probe::Probe;
 use crate::clickhouse::exactly_once::windows::{Window, windows as windows_of};
 use crate::clickhouse::http::settings::DEDUPLICATE_INSERT_SELECT;
 use crate::clickhouse::http::status::CONTENT_TOO_LARGE;
-use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::telemetry;
 use crate::errors::delivery_error;
 
@@ -35,8 +34,6 @@ pub(crate) struct BlockInsert<'b> {
     /// The number of this attempt, from 1.
     pub(crate) attempt: u32,
     pub(crate) destination: &'b Destination,
-    /// The table that the rows are encoded for.
-    pub(crate) table: &'b DescribedTable,
     pub(crate) encoded: &'b EncodedBatch,
     pub(crate) windows: Option<&'b [Window]>,
     pub(crate) progress: &'b SharedProgress,
@@ -102,7 +99,7 @@ impl BlockInsert<'_> {
             Some(error) => error,
         };
         if self.may_refresh(&error) {
-            self.destination.refresh(0, self.table).await?;
+            self.destination.refresh(0).await?;
             self.progress.lock().refreshed = true;
             error = match self.insert_once(&part).await? {
                 None => return Ok(()),
@@ -120,16 +117,14 @@ impl BlockInsert<'_> {
         let body = self.encoded.part(part).await?;
         let sent_bytes = body.iter().map(bytes::Bytes::len).sum();
         self.destination.wait_for_throttle().await;
-        let statement = self.destination.checked_statement(0, self.table).await?;
-        let (table, rows) = (self.table, part.len() as u64);
+        let (statement, rows) = (self.destination.checked_statement(0).await?, part.len() as u64);
         let was_in_doubt = {
             let mut progress = self.progress.lock();
             progress.inserts += 1;
             // If the attempt is dropped before the response, the block stays in doubt.
             std::mem::replace(&mut progress.in_doubt, true)
         };
-        let token = &self.block.token;
-        let insert = Insert { table, statement: &statement, token, rows, is_async: false, body };
+        let insert = Insert { statement: &statement, token: &self.block.token, rows, is_async: false, body };
         let result = self.destination.insert(0, insert).await;
         let is_unknown = result.as_ref().is_err_and(|error| error.is_retryable() && error.may_be_stored());
         let mut progress = self.progress.lock();
@@ -196,7 +191,7 @@ impl BlockInsert<'_> {
         while let Some(part) = self.bisection.with(|state| state.bisection.next()).flatten() {
             let body = self.encoded.part(&part).await?;
             self.progress.lock().inserts += 1;
-            let error = match probe.try_rows(self.table, part.len() as u64, body).await {
+            let error = match probe.try_rows(part.len() as u64, body).await {
                 Ok(()) => {
                     self.bisection.with(|state| state.bisection.accepted());
                     continue;

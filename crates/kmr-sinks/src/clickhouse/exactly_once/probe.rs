@@ -13,7 +13,6 @@ use crate::clickhouse::http::endpoint::Endpoint;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response;
 use crate::clickhouse::http::settings::block_settings;
-use crate::clickhouse::table::described::DescribedTable;
 
 /// The quoted name of the temporary table.
 const TABLE: &str = "`kmr_probe`";
@@ -76,21 +75,16 @@ impl<'d> Probe<'d> {
         Ok(())
     }
 
-    /// Tests rows that are encoded for `table`. `body` is that of an insert into the table itself.
+    /// Tests rows. `body` is that of an insert into the table itself.
     ///
     /// # Errors
     /// The rejection that the table would give; or [`ClickHouseError::Probe`], if the probe failed.
-    pub(crate) async fn try_rows(
-        &self,
-        table: &DescribedTable,
-        rows: u64,
-        body: Vec<Bytes>,
-    ) -> Result<(), ClickHouseError> {
-        let statement = table.statement().replacen(&*self.destination.name, TABLE, 1);
+    pub(crate) async fn try_rows(&self, rows: u64, body: Vec<Bytes>) -> Result<(), ClickHouseError> {
+        let statement = self.destination.statement().replacen(&*self.destination.name, TABLE, 1);
         let block_rows = self.destination.block_rows(rows).to_string();
         let mut parameters = vec![("wait_end_of_query", "1"), ("async_insert", "0")];
         parameters.extend(block_settings(&block_rows));
-        parameters.extend(table.format_settings());
+        parameters.extend(self.destination.format_settings());
         let encoding = self.destination.compression.content_encoding();
         let parameters = self.in_session(&parameters);
         let placed = self.destination.with_statement(self.endpoint(), &statement, &parameters, body).await;

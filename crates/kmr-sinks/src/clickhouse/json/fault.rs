@@ -4,8 +4,6 @@
 use std::borrow::Cow;
 use std::fmt::Write as _;
 
-use crate::clickhouse::table::change::Change;
-
 /// The result of a step of the decoder.
 pub(super) type Result<T> = std::result::Result<T, Fault>;
 
@@ -63,8 +61,6 @@ pub(super) struct Parts {
     /// The steps inside the column's value, innermost first.
     steps: Vec<Step>,
     pub(super) problem: Cow<'static, str>,
-    /// What could make the row fit.
-    pub(super) change: Option<Change>,
 }
 
 #[derive(Debug)]
@@ -79,22 +75,7 @@ impl Fault {
     #[cold]
     pub(super) fn new(at: usize, problem: impl Into<Cow<'static, str>>) -> Self {
         let problem = problem.into();
-        Self(Box::new(Parts {
-            column: None,
-            at,
-            found: None,
-            keys: Vec::new(),
-            steps: Vec::new(),
-            problem,
-            change: None,
-        }))
-    }
-
-    /// Sets the change of the table that could make the row fit.
-    #[cold]
-    pub(super) fn fits_after(mut self, change: Change) -> Self {
-        self.0.change = Some(change);
-        self
+        Self(Box::new(Parts { column: None, at, found: None, keys: Vec::new(), steps: Vec::new(), problem }))
     }
 
     /// Sets the kind of the value that starts with `byte`, if there is none yet.

@@ -13,7 +13,6 @@ use super::plan::Plan;
 use super::rules::Rules;
 use super::value::{Scratch, Values};
 use crate::clickhouse::encode::put_length;
-use crate::clickhouse::table::change::Change;
 use crate::clickhouse::table::column::Column;
 
 /// The state that the rows of one map task share.
@@ -27,8 +26,6 @@ pub(super) struct RowState {
     waiting: Vec<u8>,
     /// Fields that no column is filled from, as the inside of an object.
     collected: Vec<u8>,
-    /// Whether a row had a field that fills no column.
-    pub(super) has_unknown_fields: bool,
     scratch: Scratch,
 }
 
@@ -61,7 +58,6 @@ impl RowState {
             row: 0,
             waiting: Vec::new(),
             collected: Vec::new(),
-            has_unknown_fields: false,
             scratch: Scratch::default(),
         }
     }
@@ -248,13 +244,9 @@ impl RowDecoder<'_> {
     /// The value of a key that leads nowhere.
     #[inline]
     fn unknown(&mut self, json: &mut Cursor<'_>, node: usize, key: &FoundKey<'_>) -> Result<()> {
-        self.state.has_unknown_fields = true;
         match self.unknown {
             UnknownFields::Ignore => json.skip().map(drop).map_err(|fault| fault.under(key.raw.bytes)),
-            UnknownFields::Reject => {
-                let fault = unknown(key.raw.at).found(json.peek()).under(key.raw.bytes);
-                Err(fault.fits_after(Change::Column))
-            }
+            UnknownFields::Reject => Err(unknown(key.raw.at).found(json.peek()).under(key.raw.bytes)),
             UnknownFields::Collect(_) => {
                 let text = json.skip().map_err(|fault| fault.under(key.raw.bytes))?;
                 let prefix = &self.plan.nodes[node].prefix;

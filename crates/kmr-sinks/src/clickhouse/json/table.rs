@@ -23,7 +23,6 @@ use crate::clickhouse::http::hosts::Hosts;
 use crate::clickhouse::http::query::select;
 use crate::clickhouse::http::request::post;
 use crate::clickhouse::http::response;
-use crate::clickhouse::table::change::Change;
 use crate::clickhouse::table::column::Column;
 use crate::clickhouse::table::name::literal;
 use crate::clickhouse::table::ranges::OutOfRange;
@@ -168,17 +167,6 @@ async fn constant(
     Ok(response.body.to_vec())
 }
 
-/// What the rows of a chunk share while they are encoded.
-#[derive(Default)]
-pub(crate) struct ChunkState {
-    /// Only for JSON rows.
-    pub(crate) lease: Option<Lease>,
-    /// What could make the last row fit, if it does not.
-    pub(crate) change: Option<Change>,
-    /// Whether a row had a field without a column.
-    pub(crate) has_unknown_fields: bool,
-}
-
 /// A state of the table's rows, returned when the chunk ends.
 pub(crate) struct Lease {
     table: Arc<JsonTable>,
@@ -202,7 +190,7 @@ impl JsonRow {
         &self,
         table: &Arc<JsonTable>,
         record: Option<&Record<'_>>,
-        chunk: &mut ChunkState,
+        lease: &mut Option<Lease>,
         out: &mut Vec<u8>,
     ) -> Result<(), BoxError> {
         let (text, base) = match (&self.0, record) {
@@ -210,15 +198,12 @@ impl JsonRow {
             (_, Some(record)) => self.located(record),
             (_, None) => return Err(StopConsumer::new(no_record(table)).into()),
         };
-        let new_lease = || Lease { table: Arc::clone(table), state: Some(table.take_state()) };
-        let lease = chunk.lease.get_or_insert_with(new_lease);
+        let lease =
+            lease.get_or_insert_with(|| Lease { table: Arc::clone(table), state: Some(table.take_state()) });
         let state = lease.state.get_or_insert_with(|| table.take_state());
-        let encoded = table.encode(text, state, out);
-        chunk.has_unknown_fields |= std::mem::take(&mut state.has_unknown_fields);
-        encoded.map_err(|fault| {
-            chunk.change = fault.parts().change;
-            ClickHouseError::Json(Box::new(table.error(&fault, base))).into()
-        })
+        table
+            .encode(text, state, out)
+            .map_err(|fault| ClickHouseError::Json(Box::new(table.error(&fault, base))).into())
     }
 }
 

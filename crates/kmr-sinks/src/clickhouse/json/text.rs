@@ -10,7 +10,6 @@ use super::numeric::{bfloat16, fitted};
 use super::time;
 use super::value::{Scratch, Values, mismatch, name, out_of_range};
 use crate::clickhouse::encode::{Width, put_enum_name, put_fixed_string, put_length, put_uuid};
-use crate::clickhouse::table::change::Change;
 use crate::clickhouse::table::ranges::{OutOfRange, TimeZone};
 use crate::clickhouse::table::types::{EnumValue, Type};
 
@@ -202,8 +201,7 @@ impl Values<'_> {
 
 fn put_name(out: &mut Vec<u8>, values: &[EnumValue], text: &[u8], at: usize, width: Width) -> Result<()> {
     let name = std::str::from_utf8(text).unwrap_or_default();
-    put_enum_name(out, values, name, width)
-        .map_err(|error| Fault::new(at, error.to_string()).fits_after(Change::EnumName))
+    put_enum_name(out, values, name, width).map_err(|error| Fault::new(at, error.to_string()))
 }
 
 /// The floats that are no JSON numbers, as the server spells them.

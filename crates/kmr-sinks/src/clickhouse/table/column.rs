@@ -46,7 +46,7 @@ impl Column {
 }
 
 /// One line of `DESCRIBE TABLE … FORMAT JSONEachRow`.
-#[derive(Debug, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Deserialize)]
 pub(crate) struct DescribedColumn {
     pub(crate) name: String,
     #[serde(rename = "type")]

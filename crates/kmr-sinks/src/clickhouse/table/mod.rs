@@ -1,12 +1,9 @@
 //! The table as the server describes it, and whether a row type fits it.
 
-pub(super) mod change;
 pub(super) mod column;
 pub(super) mod conversion;
-pub(super) mod current;
 pub(super) mod described;
 pub(super) mod engine;
-mod extension;
 pub(super) mod name;
 pub(super) mod preflight;
 pub(super) mod ranges;

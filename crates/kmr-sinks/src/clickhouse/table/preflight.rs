@@ -1,13 +1,14 @@
 //! Checks without a server whether rows of a type fit a table, as a writer does at its start and at
 //! its first row.
 
+use std::sync::Arc;
+
 use ::clickhouse::Row;
 use kmr_core::{BoxError, Rows};
 use serde::Serialize;
 
 use crate::clickhouse::batch::rows::EncodedRows;
 use crate::clickhouse::table::column::DescribedColumn;
-use crate::clickhouse::table::current::CurrentTable;
 use crate::clickhouse::table::described::DescribedTable;
 use crate::clickhouse::table::record_columns::RecordColumns;
 use crate::clickhouse::table::schema;
@@ -46,7 +47,7 @@ where
     });
     let schema = schema::check::<R>(table, &described.collect::<Vec<_>>(), &RecordColumns::default())?;
     let table = DescribedTable::new(table.to_owned(), schema);
-    EncodedRows::<R>::new(Some(CurrentTable::fixed(table))).push(sample)
+    EncodedRows::<R>::new(Some(Arc::new(table))).push(sample)
 }
 
 #[cfg(test)]

@@ -108,18 +108,6 @@ pub(crate) fn with_record_columns(
     })
 }
 
-/// The insert into `columns`, and into the record's columns of `old`.
-pub(crate) fn with_columns(table: &str, mut columns: Vec<Column>, old: &Schema) -> Schema {
-    columns.extend_from_slice(&old.columns[old.fields().len()..]);
-    Schema {
-        record: old.record.clone(),
-        header: header(&columns),
-        insert: insert_statement(table, &columns),
-        json_as_text: columns.iter().any(|column| column.ty.holds_json()),
-        columns,
-    }
-}
-
 fn column_for(
     table: &str,
     row: &str,

@@ -12,7 +12,6 @@ mod planned_blocks;
 mod proxies;
 mod quorum;
 mod rotation;
-mod schema_changes;
 mod secrets;
 mod start;
 mod table;

@@ -54,13 +54,6 @@ async fn start(steps: Vec<MockStep>) -> Result<(), String> {
     writer.start_exactly_once().await.map_err(|error| error_chain(&*error))
 }
 
-/// The answers to the questions of the start of exactly-once mode.
-pub(super) fn exactly_once_steps() -> Vec<MockStep> {
-    let mut steps = vec![table(), profile(), one_hash(), engine()];
-    steps.extend(vec![written(0); 6]);
-    steps
-}
-
 #[tokio::test]
 async fn a_connection_that_breaks_in_any_check_of_the_start_is_tried_again() {
     let broken = || MockStep::Truncate(Vec::new());

@@ -1,14 +1,15 @@
 //! Rows of records: one object, arrays, NDJSON, and rows that own their text.
 
+use std::sync::Arc;
+
 use kmr_core::{OwnedRecord, Rows, StopConsumer};
 
 use super::*;
 use crate::clickhouse::batch::rows::EncodedRows;
 use crate::clickhouse::json::JsonRow;
-use crate::clickhouse::table::current::CurrentTable;
 
 fn rows() -> EncodedRows<JsonRow> {
-    EncodedRows::new(Some(CurrentTable::fixed(Decoder::new(&[("a", "UInt8")], &JsonOptions::new()).table)))
+    EncodedRows::new(Some(Arc::new(Decoder::new(&[("a", "UInt8")], &JsonOptions::new()).table)))
 }
 
 fn record(payload: &str) -> OwnedRecord {
@@ -23,7 +24,7 @@ fn encoded(payload: &str) -> Result<Vec<u8>, String> {
     for row in found {
         rows.push_from(row, &record.as_record()).map_err(text_of)?;
     }
-    Ok(rows.into_parts().unwrap().1)
+    Ok(rows.into_parts().0)
 }
 
 #[test]
@@ -74,7 +75,7 @@ fn a_row_of_the_payload_needs_its_record_and_an_owned_row_does_not() {
     let error = rows.push(JsonRow::from(r#"{"a":5,"a":6}"#.to_owned())).unwrap_err();
     assert!(!error.is::<StopConsumer>());
     rows.push(JsonRow::from(r#"{"a":7}"#.to_owned())).unwrap();
-    assert_eq!(rows.into_parts().unwrap().1, [1, 2, 3, 4, 7]);
+    assert_eq!(rows.into_parts().0, [1, 2, 3, 4, 7]);
     let tombstone = OwnedRecord::new("t", 0, 8);
     let row = JsonRow::from_record(&tombstone.as_record()).unwrap();
     let error = self::rows().push_from(row, &tombstone.as_record()).unwrap_err();
