@@ -131,7 +131,10 @@ impl ClientConfig {
     pub fn resolved(&self) -> Result<Self, Error> {
         let mut resolved = self.read_files()?;
         if self.tokens.is_some() {
-            resolved.settings.retain(|name, _| !name.contains("sasl.oauthbearer."));
+            // The provider has used them. librdkafka rejects `https.*` if it is built without curl.
+            let is_of_provider =
+                |name: &str| name.contains("sasl.oauthbearer.") || name.starts_with("https.");
+            resolved.settings.retain(|name, _| !is_of_provider(name));
             if !MECHANISM.iter().any(|name| resolved.settings.contains_key(*name)) {
                 resolved = resolved.set(MECHANISM[0], "OAUTHBEARER");
             }

@@ -72,9 +72,10 @@ pub(super) fn read(url: &str, status: u16, body: &[u8]) -> Result<Reply, AuthErr
     Ok(Reply { token: reply.access_token, life, subject: claims.sub })
 }
 
+/// A life that ends at a time which can be written.
 fn seconds(value: &serde_json::Value) -> Option<Duration> {
     let seconds = value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())?;
-    Duration::try_from_secs_f64(seconds).ok()
+    Duration::try_from_secs_f64(seconds).ok().filter(|life| SystemTime::now().checked_add(*life).is_some())
 }
 
 /// The time until a moment in seconds since the Unix epoch.
@@ -118,7 +119,11 @@ mod tests {
         let named_by_token = ok(&format!(r#"{{"access_token":"{token}"}}"#)).life;
         assert!(named_by_token > life(1_000_000_000), "{named_by_token:?}");
         assert!(failed(200, r#"{"access_token":"opaque"}"#).contains("expires_in"));
-        assert!(failed(200, r#"{"access_token":"opaque","expires_in":-1}"#).contains("expires_in"));
+        // The last one ends after the last time that can be written.
+        for seconds in ["-1", "1e30", "1e19"] {
+            let text = failed(200, &format!(r#"{{"access_token":"opaque","expires_in":{seconds}}}"#));
+            assert!(text.contains("expires_in"), "{text}");
+        }
     }
 
     #[test]

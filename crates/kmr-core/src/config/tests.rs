@@ -74,7 +74,8 @@ fn oauthbearer_needs_a_source_of_tokens() {
         assert!(config.clone().set("enable.sasl.oauthbearer.unsecure.jwt", "true").check_tokens().is_ok());
         let provider = async || Err("no identity".into());
         assert!(config.set("sasl.oauthbearer.method", "oidc").check_tokens().is_err());
-        let config = ClientConfig::new().set("sasl.oauthbearer.client.id", "kmr").token_provider(provider);
+        let config = ClientConfig::new().set("sasl.oauthbearer.client.id", "kmr");
+        let config = config.set("https.ca.location", "/ca.pem").token_provider(provider);
         assert!(config.check_tokens().is_ok());
         let resolved = config.resolved().unwrap();
         let settings: Vec<(&str, &str)> = resolved.iter().collect();

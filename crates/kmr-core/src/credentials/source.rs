@@ -4,9 +4,11 @@
 //! librdkafka does. It ends when no client is left.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
@@ -14,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use super::token::{Token, TokenProvider};
 use crate::error::{BoxError, error_chain};
 use crate::telemetry;
+use crate::util::panic::panic_message;
 
 /// How long one call of the provider may take.
 const CALL: Duration = Duration::from_secs(30);
@@ -113,10 +116,16 @@ impl Shared {
         }
     }
 
+    /// Calls the provider. A panic would end the task, and no client would ever get a token again.
     async fn call(&self) -> Result<Token, BoxError> {
-        let token = timeout(CALL, self.provider.token());
-        let token =
-            token.await.map_err(|_| format!("the token provider has not returned within {CALL:?}"))??;
+        let call = AssertUnwindSafe(async { self.provider.token().await }).catch_unwind();
+        let token = timeout(CALL, call)
+            .await
+            .map_err(|_| format!("the token provider has not returned within {CALL:?}"))?
+            .map_err(|panic| format!("the token provider panicked: {}", panic_message(&*panic)))??;
+        if let Some(problem) = token.problem() {
+            return Err(problem.into());
+        }
         if token.expires_at <= SystemTime::now() {
             return Err(
                 "the token has expired already; compare the clocks of this machine and the provider".into()
@@ -218,6 +227,26 @@ mod tests {
         let mut third = source.subscribe();
         next(&mut third).await;
         assert_eq!(calls.load(Ordering::Relaxed), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_and_a_token_that_cannot_be_sent_are_failures_and_the_next_call_counts() {
+        let calls = AtomicUsize::new(0);
+        let source = TokenSource::new(move || {
+            let call = calls.fetch_add(1, Ordering::Relaxed);
+            async move {
+                assert!(call > 0, "no identity");
+                let value = if call == 1 { "\u{feff}s3cret" } else { "good" };
+                Ok(Token::new(value, SystemTime::now() + Duration::from_secs(1000)))
+            }
+        });
+        let mut tokens = source.subscribe();
+        for expected in ["the token provider panicked: no identity", "byte 0 of the token"] {
+            assert_eq!(next(&mut tokens).await.0, None);
+            let failure = tokens.borrow().failure.clone().unwrap();
+            assert!(failure.contains(expected) && !failure.contains("s3cret"), "{failure}");
+        }
+        assert_eq!(next(&mut tokens).await.0.as_deref(), Some("good"));
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,8 +33,7 @@ impl Token {
     }
 
     /// Adds a SASL extension (RFC 7628), such as `logicalCluster` and `identityPoolId` of Confluent
-    /// Cloud. A name has the characters a to z and A to Z, and
-    /// is not `auth`.
+    /// Cloud. A name has the characters a to z and A to Z, and is not `auth`.
     pub fn with_extension(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.extensions.push((name.into(), value.into()));
         self
@@ -48,6 +47,37 @@ impl Token {
     /// When it expires.
     pub fn expires_at(&self) -> SystemTime {
         self.expires_at
+    }
+
+    /// Why it cannot be sent (RFC 7628). librdkafka finds the same, but quotes the token in its
+    /// reason. The text has no part of a secret.
+    pub(crate) fn problem(&self) -> Option<String> {
+        let is_sent = |byte: u8| matches!(byte, b' '..=b'~' | b'\t' | b'\r' | b'\n');
+        let odd = |text: &str| text.bytes().position(|byte| !is_sent(byte));
+        if self.value.is_empty() {
+            return Some("the token is empty".to_owned());
+        }
+        if let Some(at) = odd(&self.value) {
+            return Some(format!(
+                "byte {at} of the token is not a visible character of ASCII: a file with a BOM or with binary \
+                 content is no token"
+            ));
+        }
+        if self.principal.contains('\0') {
+            return Some("the token's principal has a zero byte".to_owned());
+        }
+        self.extensions.iter().find_map(|(name, value)| {
+            let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
+            match odd(value) {
+                _ if !is_name || name == "auth" => Some(format!(
+                    "the extension {name:?} of the token needs a name of letters other than `auth`"
+                )),
+                Some(at) => Some(format!(
+                    "byte {at} of the token's extension {name:?} is not a visible character of ASCII"
+                )),
+                None => None,
+            }
+        })
     }
 }
 
@@ -72,7 +102,8 @@ impl fmt::Debug for Token {
 /// meanwhile. All clients of a configuration and its clones share the provider and its tokens: a
 /// consumer, the client that reads rejected records again, and a `KafkaWriter`.
 ///
-/// An error must not contain a secret, because it is logged.
+/// An error must not contain a secret, because it is logged. A panic is an error like any other, and
+/// so is a token that cannot be sent or has expired.
 ///
 /// # Examples
 /// A closure is a provider, too:
@@ -117,6 +148,27 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_cannot_be_sent_is_found_without_a_part_of_the_secret() {
+        let token = |value: &str| Token::new(value, SystemTime::UNIX_EPOCH);
+        assert_eq!(token("eyJ.a-b_c.d= \t\r\n~!").with_extension("logicalCluster", "").problem(), None);
+        for (token, expected) in [
+            (token(""), "is empty"),
+            (token("\u{feff}s3cret"), "byte 0 of the token"),
+            (token("s3cret\u{a0}"), "byte 6 of the token"),
+            (token("s3cret\0"), "byte 6 of the token"),
+            (token("s3cret\u{7f}"), "byte 6 of the token"),
+            (token("a").with_principal("k\0"), "principal"),
+            (token("a").with_extension("auth", "s3cret"), "other than `auth`"),
+            (token("a").with_extension("", "s3cret"), "a name of letters"),
+            (token("a").with_extension("a1", "s3cret"), "a name of letters"),
+            (token("a").with_extension("id", "s3cret\u{1}"), "byte 6 of the token's extension \"id\""),
+        ] {
+            let problem = token.problem().unwrap();
+            assert!(problem.contains(expected) && !problem.contains("s3cret"), "{problem}");
+        }
+    }
 
     #[test]
     fn debug_hides_the_token_and_the_values_of_extensions() {

@@ -15,9 +15,10 @@ const REASON: usize = 512;
 /// Sets the token for the connections that the client opens from now on, and for those that it
 /// authenticates again. Connections that wait for a token are opened at once. Does not block.
 ///
+/// The token has no [`problem`](Token::problem): the reasons for those contain it.
+///
 /// # Errors
-/// The token has expired or has characters that are not allowed, or the client does not use
-/// OAUTHBEARER.
+/// The token has expired, or the client does not use OAUTHBEARER.
 pub(in crate::client) fn set_token<C: ClientContext>(
     client: &rdkafka::client::Client<C>,
     token: &Token,
@@ -28,7 +29,8 @@ pub(in crate::client) fn set_token<C: ClientContext>(
     let extensions = extensions.collect::<Result<Vec<CString>, String>>()?;
     let mut pointers: Vec<*const c_char> = extensions.iter().map(|text| text.as_ptr()).collect();
     let expires = token.expires_at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let expires = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX / 1_000_000);
+    // librdkafka computes in microseconds. A later time would be one in the past.
+    let expires = i64::try_from(expires.as_millis()).unwrap_or(i64::MAX).min(i64::MAX / 1_000);
     let mut reason = [0_u8; REASON];
     // SAFETY: the client is alive, the texts and the list of extensions live until the call
     // returns, and librdkafka copies them. The reason is written with its end into `REASON` bytes.
