@@ -70,7 +70,7 @@ impl Token {
             let is_name = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphabetic());
             match odd(value) {
                 _ if !is_name || name == "auth" => Some(format!(
-                    "the extension {name:?} of the token needs a name of letters other than `auth`"
+                    "the extension {name:?} of the token needs a name of the characters a to z and A to Z, other than `auth`"
                 )),
                 Some(at) => Some(format!(
                     "byte {at} of the token's extension {name:?} is not a visible character of ASCII"
@@ -102,8 +102,8 @@ impl fmt::Debug for Token {
 /// meanwhile. All clients of a configuration and its clones share the provider and its tokens: a
 /// consumer, the client that reads rejected records again, and a `KafkaWriter`.
 ///
-/// An error must not contain a secret, because it is logged. A panic is an error like any other, and
-/// so is a token that cannot be sent or has expired.
+/// An error must not contain a secret, because it is logged. A panic is an error like any other,
+/// and so is a token that cannot be sent or has expired.
 ///
 /// # Examples
 /// A closure is a provider, too:
@@ -161,8 +161,8 @@ mod tests {
             (token("s3cret\u{7f}"), "byte 6 of the token"),
             (token("a").with_principal("k\0"), "principal"),
             (token("a").with_extension("auth", "s3cret"), "other than `auth`"),
-            (token("a").with_extension("", "s3cret"), "a name of letters"),
-            (token("a").with_extension("a1", "s3cret"), "a name of letters"),
+            (token("a").with_extension("", "s3cret"), "a to z and A to Z"),
+            (token("a").with_extension("a1", "s3cret"), "a to z and A to Z"),
             (token("a").with_extension("id", "s3cret\u{1}"), "byte 6 of the token's extension \"id\""),
         ] {
             let problem = token.problem().unwrap();
