@@ -10,6 +10,8 @@ mod text;
 mod binary;
 #[cfg(feature = "csv")]
 mod csv;
+#[cfg(feature = "avro")]
+mod date;
 #[cfg(any(feature = "avro", feature = "protobuf"))]
 mod decimal;
 #[cfg(any(feature = "avro", feature = "csv"))]

@@ -6,9 +6,10 @@ use super::cursor::Cursor;
 use super::fault::{Fault, Result};
 use super::schema::{Field, Node, NodeId, Nodes, Precision, Zone};
 use super::{AvroOptions, Times};
+use crate::date::{push_date, push_timestamp};
 use crate::decimal;
 use crate::text::{push_float, push_string};
-use crate::time::{push_date, push_time, push_timestamp};
+use crate::time::push_time;
 
 /// Writes the datum as JSON.
 pub(super) fn transcode(nodes: &Nodes, options: AvroOptions, datum: &[u8], out: &mut Vec<u8>) -> Result<()> {
